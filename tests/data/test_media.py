@@ -1,0 +1,396 @@
+"""The reader: every whole frame is the right one, upright; everything else is refused or reported in one sentence."""
+
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from tfdetect.data import containers, media, video
+
+WIDTH, HEIGHT = 128, 64
+
+
+def stamped(index: int) -> np.ndarray:
+    """A moving picture whose upper left corner holds the index as 8 black or white blocks, and is red on the right."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    frame = np.repeat((100 + 60 * np.sin((columns + 3 * index) / 9 + rows / 7))[..., None], 3, 2).astype(np.uint8)
+    frame[40:, 96:] = (250, 20, 20)
+    for bit in range(8):
+        frame[:16, bit * 12 : bit * 12 + 12] = 255 if index >> bit & 1 else 0
+    return frame
+
+
+def index_of(frame: np.ndarray) -> int:
+    return sum(1 << bit for bit in range(8) if frame[4:12, bit * 12 + 4 : bit * 12 + 8].mean() > 127)
+
+
+def write(path, codec="libx264", count=40, times=None, rotation=0, muxer=None, pix="yuv420p", **options) -> Path:
+    """Write a stamped video; `times` are milliseconds, for a variable frame rate."""
+    with av.open(str(path), "w", options=muxer or {}) as container:
+        stream = container.add_stream(codec, rate=25, options={k.replace("_", "-"): v for k, v in options.items()})
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, pix, 600_000
+        if times:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for i in range(count):
+            frame = av.VideoFrame.from_ndarray(stamped(i), format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def stamps(found: media.Media) -> tuple[int, ...]:
+    return tuple(index_of(frame) for frame in found.frames)
+
+
+def cut(path: Path, share: float) -> Path:
+    data = path.read_bytes()
+    short = path.with_stem("short")
+    short.write_bytes(data[: int(len(data) * share)])
+    return short
+
+
+FILES = {
+    "closed.mp4": {"g": "12"},
+    "faststart.mov": {"g": "12", "muxer": {"movflags": "faststart"}},
+    "fragments.mp4": {"g": "12", "muxer": {"movflags": "frag_keyframe+empty_moov"}},
+    "h264.mkv": {"g": "12"},
+    "open_gop.mp4": {"g": "12", "x264_params": "open-gop=1:bframes=3"},  # decord is wrong here
+    "b_frames.avi": {"codec": "mpeg4", "g": "12", "bf": "2"},  # and here
+    "mpeg2.mpg": {"codec": "mpeg2video", "g": "12", "bf": "2"},  # and here
+    "vp9.webm": {"codec": "libvpx-vp9", "g": "20", "deadline": "realtime", "cpu_used": "8"},
+    "motion.avi": {"codec": "mjpeg", "pix": "yuvj420p"},
+    "loop.gif": {"codec": "gif", "pix": "rgb8"},
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_frame_is_the_one_asked_for(tmp_path, name):
+    found = media.read(write(tmp_path / name, **FILES[name]), frames=17)
+    assert found.indices == media.pick(40, 17) == stamps(found)
+    assert (found.total, found.width, found.height, found.note) == (40, WIDTH, HEIGHT, "")
+    assert found.frames.shape == (17, HEIGHT, WIDTH, 3) and found.frames.dtype == np.uint8
+
+
+def test_variable_frame_rate_by_count_and_by_time(tmp_path):
+    times = [20 * i if i < 20 else 400 + 200 * (i - 20) for i in range(40)]  # 50 then 5 frames a second
+    path = write(tmp_path / "v.mp4", times=times)
+    assert stamps(media.read(path, frames=5)) == (0, 10, 20, 29, 39)
+    found = media.read(path, frames=9, fps=2.0)  # 4 s centred in 4.2 s: from 0.1 s on
+    expected = tuple(max(i for i in range(40) if times[i] <= 100 + 500 * k) for k in range(9))
+    assert stamps(found) == found.indices == expected
+
+
+def test_fps_window_is_centred_and_a_short_video_repeats(tmp_path):
+    path = write(tmp_path / "v.mp4", count=21)
+    assert media.read(path, frames=3, fps=5).indices == (5, 10, 15)
+    long = media.read(path, frames=40, fps=25)
+    assert long.indices == tuple(min(i, 20) for i in range(40)) and long.note == "21 frames, 40 asked: frames repeat"
+
+
+def test_few_frames_repeat_and_the_note_says_so(tmp_path):
+    found = media.read(write(tmp_path / "v.mp4", count=3), frames=8)
+    assert stamps(found) == found.indices == (0, 0, 1, 1, 1, 1, 2, 2)
+    assert found.note == "3 frames, 8 asked: frames repeat" and found.total == 3
+
+
+@pytest.mark.parametrize("rotation", [90, 180, -90])
+def test_every_decoder_holds_a_rotated_video_upright(tmp_path, monkeypatch, rotation):
+    path = write(tmp_path / "v.mp4", rotation=rotation)
+    by_decord = media.read(path, frames=2)
+    monkeypatch.setattr(video, "decord", None)
+    by_pyav = media.read(path, frames=2)
+    by_opencv = video._opencv(str(path), 2, None, None)
+    upright = np.rot90(stamped(0), rotation // 90).astype(int)
+    assert by_pyav.frames.shape == (2, *upright.shape) and by_pyav.width == upright.shape[1]
+    assert np.abs(by_pyav.frames[0] - upright).mean() < 12
+    np.testing.assert_array_equal(by_decord.frames, by_pyav.frames)
+    np.testing.assert_array_equal(by_opencv.frames, by_pyav.frames)
+
+
+def test_opencv_is_the_last_resort(tmp_path, monkeypatch):
+    path = write(tmp_path / "v.mp4")
+
+    def no_decoder(*_):
+        raise containers.NoDecoder
+
+    monkeypatch.setattr(containers, "scan_packets", no_decoder)
+    found = media.read(path, frames=5, size=200)
+    assert found.indices == (0, 10, 20, 29, 39) and found.frames.shape == (5, 200, 200, 3) and "OpenCV" in found.note
+
+
+def test_size_is_our_resize_of_the_native_frame(tmp_path):
+    path = write(tmp_path / "v.mp4")
+    native, small = media.read(path, frames=3), media.read(path, frames=3, size=50)
+    np.testing.assert_array_equal(small.frames, [media.resize(frame, 50) for frame in native.frames])
+    assert (small.width, small.height) == (WIDTH, HEIGHT)
+
+
+def test_long_video_is_tried_only_where_frames_are_taken(tmp_path, monkeypatch):
+    path = write(tmp_path / "v.mp4", count=120, g="10", bf="0")
+    monkeypatch.setattr(video, "CHECK_FRAMES", 50)
+    monkeypatch.setattr(video, "decord", None)
+    assert stamps(media.read(path, frames=3)) == (0, 60, 119)
+    decoded = [n for n, _ in video._decode(str(path), containers.scan_packets(str(path), ""), set(range(60, 70)))]
+    assert decoded == list(range(60, 70))
+
+
+@pytest.mark.parametrize("name", ["faststart.mov", "fragments.mp4", "h264.mkv", "motion.avi", "vp9.webm", "loop.gif"])
+def test_truncated_video_gives_its_whole_frames_and_says_so(tmp_path, name):
+    path = write(tmp_path / name, **FILES[name])
+    whole = {frame.tobytes() for frame in media.read(path, frames=40).frames}
+    found = media.read(cut(path, 0.6), frames=40)
+    assert found.note.startswith(f"damaged: {found.total} whole frames") and 5 < found.total < 35
+    assert all(frame.tobytes() in whole for frame in found.frames) and max(found.indices) < 35
+
+
+@pytest.mark.parametrize("name", ["closed.mp4", "b_frames.avi", "mpeg2.mpg", "h264.mkv"])
+@pytest.mark.parametrize("seed", range(3))
+def test_overwritten_bytes_are_reported_and_no_frame_leans_on_them(tmp_path, name, seed):
+    path = write(tmp_path / name, **FILES[name])
+    whole = {frame.tobytes() for frame in media.read(path, frames=40).frames}
+    data, rng = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    at = int(len(data) * rng.uniform(0.3, 0.7))
+    data[at : at + 900] = rng.bytes(900)
+    path.write_bytes(data)
+    found = media.read(path, frames=40)
+    assert found.note.startswith("damaged: ") and 0 < found.total < 40
+    assert all(frame.tobytes() in whole for frame in found.frames)
+
+
+def test_without_its_index_a_video_fails(tmp_path):
+    with pytest.raises(media.MediaError, match="truncated: the file ends within its mdat box"):
+        media.read(cut(write(tmp_path / "v.mp4"), 0.7))
+
+
+def test_encrypted_is_refused(tmp_path):
+    path = write(tmp_path / "v.mp4")
+    path.write_bytes(path.read_bytes().replace(b"avc1\0\0\0\0\0\0\0\1", b"encv\0\0\0\0\0\0\0\1"))
+    with pytest.raises(media.MediaError, match="encrypted"):
+        media.read(path)
+    tracks = bytes.fromhex("1a45dfa380 18538067 8f 1654ae6b 8a ae88 6d8085 624082 503580".replace(" ", ""))
+    (tmp_path / "v.mkv").write_bytes(tracks)
+    with pytest.raises(media.MediaError, match="encrypted"):
+        media.read(tmp_path / "v.mkv")
+
+
+def test_audio_alone_is_no_video(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    with pytest.raises(media.MediaError, match=r"no video stream \(audio only\)"):
+        media.read(tmp_path / "a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"#EXTM3U\n#EXTINF:9,\nfile:///etc/hostname\n#EXT-X-ENDLIST\n", "not an image or video"),
+        (b"just words, no picture", "not an image or video"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "no moov"),
+        (b"\x1aE\xdf\xa3\x9fB\x86\x81\x01", "truncated"),
+    ],
+)
+def test_what_is_no_media_is_refused_by_its_bytes(tmp_path, content, reason):
+    (tmp_path / "v.mp4").write_bytes(content)
+    with pytest.raises(media.MediaError, match=reason) as error:
+        media.read(tmp_path / "v.mp4")
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_errors_of_the_file_system_and_of_the_caller_pass_through(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        media.read(tmp_path / "none.mp4")
+    path = write(tmp_path / "v.mp4", count=2)
+    for wrong in ({"frames": 0}, {"fps": 0.0}, {"size": 0}):
+        with pytest.raises(ValueError) as error:
+            media.read(path, **wrong)
+        assert not isinstance(error.value, media.MediaError)
+
+
+def test_huge_video_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    path = write(tmp_path / "v.mp4", count=2)
+    monkeypatch.setattr(containers, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    with pytest.raises(media.MediaError, match="128 x 64 pixels announced"):
+        media.read(path)
+
+
+def picture() -> np.ndarray:
+    return cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8), (70, 45))
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "bmp", "tiff"])
+def test_images_of_each_format_and_any_name(tmp_path, extension):
+    path = tmp_path / f"bild-ü-日本.{extension}"
+    Image.fromarray(picture()).save(path, **({"lossless": True} if extension == "webp" else {}))
+    renamed = path.rename(path.with_suffix(".mp4"))  # the first bytes decide
+    found = media.read(renamed, frames=9)
+    expected = picture() if extension != "jpg" else np.asarray(Image.open(renamed))
+    np.testing.assert_array_equal(found.frames, expected[None])
+    assert (found.indices, found.total, found.width, found.height, found.note) == ((0,), 1, 70, 45, "")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "tiff"])
+def test_exif_orientation(tmp_path, orientation, extension):
+    image = Image.fromarray(picture())
+    exif = image.getexif()
+    exif[274] = orientation
+    image.save(tmp_path / f"i.{extension}", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(tmp_path / f"i.{extension}"))
+    found = media.read(tmp_path / f"i.{extension}")
+    assert (found.width, found.height) == expected.size
+    assert np.abs(found.frames[0].astype(int) - np.asarray(expected)).max() <= 2
+
+
+@pytest.mark.parametrize("extension", ["png", "tiff", "webp"])
+def test_alpha_is_dropped_not_blended(tmp_path, extension):
+    alpha = np.dstack([picture(), np.full((45, 70), 7, np.uint8)])
+    Image.fromarray(alpha).save(tmp_path / f"i.{extension}", **({"lossless": True} if extension == "webp" else {}))
+    np.testing.assert_array_equal(media.read(tmp_path / f"i.{extension}").frames[0], picture())
+
+
+@pytest.mark.parametrize("extension", ["png", "tiff"])
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3)])
+def test_sixteen_bits_keep_the_high_byte(tmp_path, extension, shape):
+    deep = np.random.default_rng(1).integers(0, 65536, shape).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / f"i.{extension}"), deep)
+    high = (deep >> 8).astype(np.uint8)
+    expected = np.repeat(high[..., None], 3, 2) if deep.ndim == 2 else high[..., ::-1]
+    np.testing.assert_array_equal(media.read(tmp_path / f"i.{extension}").frames[0], expected)
+
+
+def test_float_tiff(tmp_path):
+    for scale in (1, 255):
+        cv2.imwrite(str(tmp_path / "f.tiff"), (picture() / np.float32(255) * scale).astype(np.float32)[..., ::-1])
+        np.testing.assert_array_equal(media.read(tmp_path / "f.tiff").frames[0], picture())
+
+
+def test_jpeg_pixels_are_those_of_opencv_also_in_cmyk(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "i.jpg", quality=60)
+    expected = cv2.imdecode(np.fromfile(tmp_path / "i.jpg", np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(media.read(tmp_path / "i.jpg").frames[0], expected)
+    Image.fromarray(picture()).convert("CMYK").save(tmp_path / "c.jpg", quality=100)
+    assert np.abs(media.read(tmp_path / "c.jpg").frames[0].astype(int) - picture()).max() < 8
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "bmp", "tiff"])
+@pytest.mark.parametrize("share", [0.01, 0.6, 0.99])
+def test_truncated_image_is_refused(tmp_path, extension, share):
+    thumbnail = {"exif": Image.Exif()} if extension == "jpg" else {}
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)).save(
+        tmp_path / f"i.{extension}", **thumbnail
+    )
+    with pytest.raises(media.MediaError, match="truncated|damaged|not an image"):
+        media.read(cut(tmp_path / f"i.{extension}", share))
+
+
+def test_a_download_filled_up_with_zeros_and_a_flipped_bit_are_refused(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8))
+    noise.save(tmp_path / "i.jpg")
+    data = (tmp_path / "i.jpg").read_bytes()
+    (tmp_path / "i.jpg").write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))
+    with pytest.raises(media.MediaError, match="truncated JPEG"):
+        media.read(tmp_path / "i.jpg")
+    noise.save(tmp_path / "i.png")
+    data = bytearray((tmp_path / "i.png").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "i.png").write_bytes(data)
+    with pytest.raises(media.MediaError, match="damaged PNG"):
+        media.read(tmp_path / "i.png")
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path):
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 14000, 14000, 8, 2, 0, 0, 0))
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    with pytest.raises(media.MediaError, match="14000 x 14000"):
+        media.read(tmp_path / "bomb.png")
+
+
+def test_pick():
+    assert media.pick(10, 4) == (0, 3, 6, 9) and media.pick(9, 1) == (4,) and media.pick(2, 4) == (0, 0, 1, 1)
+    with pytest.raises(ValueError):
+        media.pick(0, 4)
+
+
+def test_is_media():
+    assert media.is_media("a/B.JPeG") and media.is_media(Path("x.webm"))
+    assert not media.is_media("x.txt") and not media.is_media("jpg")
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (200, 300), (48, 301), (33, 40), (20, 90), (90, 20), (1, 1), (65, 63)])
+def test_resize_has_a_twin_in_tensorflow(shape):
+    tf = pytest.importorskip("tensorflow")
+    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    size = 64
+    small = tf.image.resize(frame[None], [min(shape[0], size), min(shape[1], size)], method="area")
+    large = tf.image.resize(tf.round(small), [size, size], method="bilinear")
+    twin = tf.cast(tf.clip_by_value(tf.round(large), 0, 255), tf.uint8)[0].numpy()
+    ours = media.resize(frame, size)
+    assert ours.shape == (size, size, 3) and ours.dtype == np.uint8
+    assert np.abs(ours.astype(int) - twin).max() <= 1
+    if shape == (size, size):
+        np.testing.assert_array_equal(ours, frame)
+
+
+def test_importing_the_reader_is_cheap():
+    code = "import sys, tfdetect.data.media, tfdetect.data.video; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+def test_decoders_keep_quiet(tmp_path):
+    path = write(tmp_path / "v.mp4", muxer={"movflags": "faststart"})
+    code = f"from tfdetect.data import media; media.read({str(cut(path, 0.5))!r}, 4)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+SHARED = Path(os.environ.get("TFDETECT_SHARED", Path(__file__).parents[3] / "shared")) / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no folder {SHARED} (set TFDETECT_SHARED)")
+
+
+@needs_shared
+def test_real_clips_are_whole_and_upright():
+    upright = {"decord_video_270.mov": (320, 568), "decord_video_180.mov": (568, 320)}
+    paths = sorted((SHARED / "clips_ok").iterdir())
+    for path in paths:
+        found = media.read(path, frames=2, size=32)
+        assert "damaged" not in found.note, path.name
+        assert (found.width, found.height) == upright.get(path.name, (found.width, found.height))
+    assert len(paths) == 18
+
+
+@needs_shared
+def test_real_corrupt_clips():
+    reasons = {"clearkey": "encrypted", "init": "encrypted|no frames|audio only", "stsc": "no whole frame"}
+    for path in sorted((SHARED / "clips_corrupt").iterdir()):
+        if path.name == "decord_corrupted.mp4":
+            found = media.read(path, frames=50, size=32)
+            assert found.total == 28 and found.note.startswith("damaged: 28 whole frames of 50")
+            assert max(found.indices) == 27
+            continue
+        expected = next((text for part, text in reasons.items() if part in path.name), "no frames|audio only")
+        with pytest.raises(media.MediaError, match=expected):
+            media.read(path)

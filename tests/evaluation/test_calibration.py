@@ -1,0 +1,135 @@
+import json
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from tfdetect.evaluation.calibration import Calibration, _youden, calibration_error, fit, reliability
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(0.5, 1.0), (2.0, -1.0)])
+def test_fit_recovers_the_slope_and_intercept_that_made_the_labels(slope, intercept):
+    random = np.random.default_rng(0)
+    scores = random.normal(size=40_000) * 2 + 0.7
+    labels = (random.random(40_000) < expit(slope * scores + intercept)).astype(int)
+    found = fit(scores, labels)
+    assert found.slope == pytest.approx(slope, rel=0.04)
+    assert found.intercept == pytest.approx(intercept, rel=0.06)
+    assert calibration_error(labels, found.probability(scores)) < 0.015
+
+
+def test_fit_does_not_depend_on_the_unit_of_the_scores():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 200)
+    scores = random.normal(size=200) + labels
+    small, large = fit(scores, labels), fit(scores * 1e6 + 1e8, labels)
+    np.testing.assert_allclose(large.probability(scores * 1e6 + 1e8), small.probability(scores), atol=1e-5)
+    assert large.threshold == pytest.approx(small.threshold, abs=1e-5)
+
+
+def test_the_order_never_turns_round_even_where_validation_says_so():
+    found = fit([5, 4, 3, 2, 1, 0], [0, 0, 0, 1, 1, 1])
+    assert found.slope > 0
+    assert (np.diff(found.probability(np.linspace(-10, 10, 50))) > 0).all()
+
+
+@pytest.mark.parametrize(("scores", "labels"), [
+    ([0, 1, 2, 3], [0, 0, 1, 1]),
+    ([0, 1], [0, 1]),
+    ([-1e5, -9e4, 9e4, 1e5], [0, 0, 1, 1]),
+    ([1.0, 1.0 + 1e-15, 1.0 + 1e-9, 1.0 + 2e-9], [0, 0, 1, 1]),
+])
+def test_tiny_and_separated_sets_are_parted_and_stay_finite(scores, labels):
+    found = fit(scores, labels)
+    probabilities = found.probability(scores)
+    assert ((probabilities >= found.threshold) == np.array(labels, bool)).all()
+    # Platt's targets: with two files of each class, no one is surer than 3 in 4 on average.
+    assert np.isfinite([found.slope, found.intercept]).all()
+    assert 0.6 < probabilities[-1] < 0.999
+
+
+def test_equal_scores_tell_nothing():
+    found = fit([2.0, 2.0, 2.0, 2.0], [0, 1, 0, 1])
+    np.testing.assert_allclose(found.probability([2.0]), 0.5, atol=1e-3)
+    assert found.threshold == 0.5
+
+
+def test_threshold_has_the_best_balanced_accuracy_there_is():
+    random = np.random.default_rng(3)
+    labels = (random.random(300) < 0.2).astype(int)
+    scores = random.normal(size=300) + 1.5 * labels
+    found = fit(scores, labels)
+    probabilities = found.probability(scores)
+
+    def balanced(threshold):
+        called = probabilities >= threshold
+        return called[labels == 1].mean() - called[labels == 0].mean()
+
+    assert balanced(found.threshold) == pytest.approx(max(balanced(value) for value in probabilities))
+
+
+def test_of_equally_good_thresholds_the_one_nearest_to_a_half_is_taken():
+    """Labels 0 1 0 1 in order of score: between the first two and between the last two are equally good."""
+    scores = np.array([-1.0, 0.0, 0.5, 3.0])
+    found = fit(scores, [0, 1, 0, 1])
+    probabilities = found.probability(scores)
+    middles = (probabilities[[0, 2]] + probabilities[[1, 3]]) / 2
+    assert found.threshold == pytest.approx(min(middles, key=lambda value: abs(value - 0.5)))
+
+
+def test_threshold_parts_even_neighbouring_floats():
+    pair = np.array([0.5, np.nextafter(0.5, 1)])  # their middle rounds to the lower one
+    assert (pair >= _youden(pair, np.array([0, 1]))).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
+def test_reals_only_puts_about_one_in_twenty_above_the_threshold(scale):
+    scores = np.random.default_rng(0).normal(size=1000) * scale
+    found = fit(scores, np.zeros(1000, int))
+    flagged = (found.probability(scores) >= found.threshold).mean()
+    assert 0.03 < flagged <= 0.05
+    assert found.probability([20 * scale])[0] > 0.99
+
+
+@pytest.mark.parametrize("scores", [[1.0], [3.0, 3.0, 3.0], [1e9] * 4, [0.0, 1.0, 2.0]])
+def test_reals_only_never_flags_them_all(scores):
+    """The lowest score as threshold, which is what the best F1 without fakes amounts to, would flag every file."""
+    found = fit(scores, [0] * len(scores))
+    assert not (found.probability(scores) >= found.threshold).any()
+
+
+def test_fakes_only_finds_about_nineteen_in_twenty():
+    scores = np.random.default_rng(0).normal(size=1000)
+    found = fit(scores, np.ones(1000, int))
+    assert found.slope > 0
+    assert 0.95 <= (found.probability(scores) >= found.threshold).mean() < 0.97
+
+
+def test_dict_goes_through_json_and_back_bit_for_bit():
+    given = fit(np.random.default_rng(0).normal(size=50), np.arange(50) % 2)
+    assert Calibration.from_dict(json.loads(json.dumps(given.to_dict()))) == given
+
+
+@pytest.mark.parametrize("call", [
+    lambda: fit([], []),
+    lambda: fit([1, 2], [0]),
+    lambda: fit([1, np.nan], [0, 1]),
+    lambda: fit([1, 2], [0, 2]),
+    lambda: Calibration(-1, 0, 0.5),
+    lambda: Calibration(1, np.nan, 0.5),
+    lambda: Calibration(1, 0, 1.5),
+    lambda: Calibration.from_dict({"slope": 1}),
+])
+def test_wrong_input_is_refused(call):
+    with pytest.raises(ValueError, match=r"xpected|calibration"):
+        call()
+
+
+def test_reliability_and_error_worked_by_hand():
+    labels, probabilities = [0, 1, 1, 1], [0.1, 0.15, 0.9, 1.0]
+    rows = reliability(labels, probabilities, bins=5)
+    assert rows["n"].tolist() == [2, 2]
+    expected = [[0, 0.2, 0.125, 0.5], [0.8, 1, 0.95, 1]]
+    np.testing.assert_allclose(rows[["low", "high", "predicted", "observed"]], expected)
+    assert calibration_error(labels, probabilities, bins=5) == pytest.approx((0.375 + 0.05) / 2)
+    assert calibration_error([], []) is None

@@ -1,0 +1,65 @@
+"""`tfdetect VERB ...`: finds the verb, and turns what goes wrong into one sentence and an exit code."""
+
+import difflib
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "sample": "write the embedded data set",
+    "train": "files -> a judged, exported detector",
+    "evaluate": "judge a run again, or on another data set",
+    "predict": "verdicts on files and folders",
+    "export": "write the SavedModel anew",
+}
+USAGE = "tfdetect VERB ...\n\n" + "\n".join(f"  {name:10}{what}" for name, what in VERBS.items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The installed command. Returns the exit code: 0 done, 1 some files failed, 2 not done, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"{USAGE}\n\n`tfdetect VERB --help` says more.")
+        return 0 if argv else 2
+    if argv[0] not in VERBS:
+        near = difflib.get_close_matches(argv[0], VERBS, n=1)
+        hint = f" Perhaps you meant {near[0]}." if near else ""
+        print(f"tfdetect: there is no verb {argv[0]!r}.{hint} Verbs: {', '.join(VERBS)}.", file=sys.stderr)
+        return 2
+    return run(argv[0], argv[1:])
+
+
+def run(verb: str, argv: Sequence[str]) -> int:
+    """Run one verb. An expected error becomes one sentence; TFDETECT_DEBUG=1 shows where it came from."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported anywhere
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        return int(importlib.import_module(f"tfdetect.verbs.{verb}").main(list(argv)) or 0)
+    except BrokenPipeError:  # `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print(f"\ntfdetect {verb}: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, MemoryError) as error:
+        if os.environ.get("TFDETECT_DEBUG"):
+            raise
+        print(f"tfdetect {verb}: {sentence(error)}", file=sys.stderr)
+        return 2
+
+
+def sentence(error: BaseException) -> str:
+    """What a user needs to know of an error, on one line."""
+    if isinstance(error, MemoryError):
+        return "out of memory; a smaller --train.batch, --data.size or --data.frames needs less."
+    if isinstance(error, OSError) and error.strerror:
+        if error.errno == errno.ENOSPC:
+            return f"the disk is full ({error.filename or 'no file named'}); make room, and the same command goes on."
+        return f"{error.strerror}: {error.filename}."
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

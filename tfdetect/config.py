@@ -1,0 +1,199 @@
+"""A run: detector + data + training settings. Flags and YAML are two spellings of it, checked by one parser."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from tfdetect.detector import Detector, find
+
+D = TypeVar("D", bound=Detector)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is looked at, and how a file becomes a clip."""
+
+    path: Path | None = None
+    """Folder with real/ and fake/ in it (or train/, val/, test/ with those), or a manifest: CSV or Parquet with the
+    columns path,label[,split,group,source,text]. Without it, the embedded sample is made and used."""
+    fake: tuple[str, ...] = ("fake",)
+    """Names of the class folders that are fake, in any letter case; when you name your own, all others are real."""
+    frames: int = 8
+    """Frames taken from each video. An image is one frame."""
+    size: int = 256
+    """Width and height in pixels to which every frame is resized."""
+    fps: float | None = None
+    """Take frames at this rate from the middle of the video; by default they are spread over the whole of it."""
+    cache: Literal["npy", "tfrecord"] = "npy"
+    """How decoded clips are kept: memory-mappable arrays, or TFRecord (images keep their encoded bytes there)."""
+    cache_dir: Path = Path("cache")
+    """Where decoded clips and the embedded sample are kept; safe to delete, any run makes it anew."""
+    workers: int | None = None
+    """Processes that decode; by default one for each core."""
+    sample: int = 300
+    """Groups (one real and one fake file each) of the embedded sample."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, "data", self, "frames", "size", "sample", "workers")
+        if self.fps is not None and not self.fps > 0:
+            raise ValueError(f"--data.fps must be above 0, got {self.fps}.")
+
+
+@dataclass(frozen=True)
+class Train:
+    """How it is trained."""
+
+    epochs: int = 20
+    """At most so many times over the training files."""
+    batch: int = 32
+    """Clips a step, over all devices together."""
+    rate: float = 1e-3
+    """Adam's learning rate."""
+    patience: int = 5
+    """Stop after so many epochs without a better validation; the best epoch is kept either way."""
+    monitor: Literal["val_loss", "val_auc"] = "val_loss"
+    """What of the validation files picks the epoch."""
+    class_weights: bool = True
+    """Make up for uneven classes by weighting the rarer one."""
+    seed: int = 0
+    """Fixes initial weights, order of files and dropout; the split of the files does not depend on it."""
+    strategy: Literal["auto", "single", "mirrored", "multiworker", "tpu"] = "auto"
+    """tf.distribute: auto takes all GPUs there are; multiworker reads TF_CONFIG."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """Keras dtype policy. The mixed ones are faster on recent GPUs."""
+    xla: bool = False
+    """Compile the training step with XLA."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, "train", self, "epochs", "batch", "patience")
+        if not self.rate > 0:
+            raise ValueError(f"--train.rate must be above 0, got {self.rate}.")
+
+
+@dataclass(frozen=True)
+class Run(Generic[D]):
+    """One training, from files to a served model."""
+
+    detector: D
+    data: Data = field(default_factory=Data)
+    train: Train = field(default_factory=Train)
+    name: str | None = None
+    """Folder of the result inside --out; by default the detector's name, with a number if that is taken."""
+    out: Path = Path("saved_models")
+    """Where results go."""
+    resume: bool = False
+    """Go on with the run of that --name."""
+    overwrite: bool = False
+    """Delete the run of that --name first."""
+
+    def __post_init__(self) -> None:
+        if self.name is not None and (Path(self.name).name != self.name or self.name.startswith(".")):
+            raise ValueError(f"--name must be a plain folder name, got {self.name!r}; --out says where it goes.")
+        if self.resume and self.overwrite:
+            raise ValueError("--resume and --overwrite exclude each other: keep the run or delete it.")
+        if (self.resume or self.overwrite) and self.name is None:
+            raise ValueError("--resume and --overwrite need --name: which run is meant?")
+
+
+def _at_least(least: int, prefix: str, settings: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{prefix}.{name} must be at least {least}, got {value}.")
+
+
+def parse(argv: Sequence[str], prog: str) -> Run:
+    """`NAME [--flags]` or `--config FILE [--flags]` -> Run. A YAML becomes flags before the given ones: the last wins.
+
+    Raises ValueError for an unknown detector, OSError or ValueError for a YAML that cannot be read; a wrong flag or key
+    ends the process with tyro's message and exit code 2.
+    """
+    argv = list(argv)
+    written: list[str] = []
+    if "--config" in argv:
+        at = argv.index("--config")
+        if at + 1 == len(argv):
+            raise ValueError("--config needs the path of a YAML file.")
+        name, written = read(Path(argv[at + 1]))
+        del argv[at : at + 2]
+        argv = argv if argv and not argv[0].startswith("-") else [name, *argv]
+    cls = find(argv[0])
+    return arguments(Run[cls], [*written, *argv[1:]], f"{prog} {argv[0]}", default(cls))  # type: ignore[valid-type]
+
+
+def arguments(spec: Any, argv: Sequence[str], prog: str, default: Any = None) -> Any:
+    """Parse flags into the dataclass `spec`. Wrong ones end the process with tyro's message and exit code 2."""
+    import tyro
+
+    extra = {} if default is None else {"default": default}
+    return tyro.cli(spec, prog=prog, args=list(argv), use_underscores=True, **extra)
+
+
+def default(cls: type[Detector]) -> Run:
+    """The run that a bare `train.py NAME` makes: the common defaults with the detector's recipe over them."""
+    parts: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
+    for key, value in cls.recipe.items():
+        part, name = key.split(".")
+        parts[part][name] = value
+    return Run(detector=cls(), data=Data(**parts["data"]), train=Train(**parts["train"]))
+
+
+def read(path: Path) -> tuple[str, list[str]]:
+    """A YAML -> name of its detector and flags. ValueError where it is no mapping or names no detector."""
+    import yaml
+
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
+    detector = tree.get("detector") if isinstance(tree, Mapping) else None
+    if not isinstance(detector, Mapping) or "name" not in detector:
+        raise ValueError(f"{path} names no detector; expected 'detector:' with 'name:' below it, as in a config.yaml.")
+    rest = {key: value for key, value in detector.items() if key != "name"}
+    return str(detector["name"]), flags({**tree, "detector": rest})
+
+
+def flags(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """{"data": {"size": 64}, "resume": True} -> ["--data.size", "64", "--resume"]."""
+    out: list[str] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            out += flags(value, f"{prefix}{key}.")
+        elif isinstance(value, bool):
+            out.append(f"--{prefix}{key}" if value else f"--{prefix}no_{key}")
+        else:
+            values = value if isinstance(value, list) else [value]
+            out += [f"--{prefix}{key}", *("None" if v is None else str(v) for v in values)]
+    return out
+
+
+def tree(run: Run) -> dict[str, Any]:
+    """What config.yaml stores: all that decides the result, absolute paths, and neither name nor place of the run."""
+    kept = {part: _plain(getattr(run, part)) for part in ("detector", "data", "train")}
+    kept["detector"] = {"name": run.detector.name, **kept["detector"]}
+    return kept
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """Field names -> values that YAML knows."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value.absolute())
+        return list(value) if isinstance(value, tuple) else value
+
+    return {item.name: plain(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
+
+
+def write(run: Run, path: Path) -> None:
+    """Write the run as YAML that `--config` reads."""
+    import yaml
+
+    from tfdetect.files import write_bytes
+
+    text = "# python scripts/train.py --config THIS --name ANOTHER repeats the run\n"
+    write_bytes(path, (text + yaml.safe_dump(tree(run), sort_keys=False)).encode())

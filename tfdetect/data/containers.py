@@ -1,0 +1,240 @@
+"""What a video's container says before any decoder runs: is it cut short, is it encrypted, which packets are there?
+
+FFmpeg reads an encrypted file without its key as noise, and ends a truncated one as if it had been shorter. So the bytes
+are looked at first (`inspect`); then FFmpeg's demuxer lists the packets (`scan_packets`).
+"""
+
+import logging
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import av
+import av.logging
+import cv2
+
+from tfdetect.data.media import MAX_PIXELS, MediaError
+
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo"
+_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "err_detect": "explode"}
+_HEADER_BYTES = 2**26  # of a moov box or of Matroska's tracks, at most: more is no header
+_TO_STSD = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
+_TO_ENCRYPTION = (0x1654AE6B, 0xAE, 0x6D80, 0x6240, 0x5035)  # Tracks, TrackEntry, ContentEncodings, ContentEncoding
+_PROTECTED = (b"encv", b"drmi", b"drmv")  # sample entries of Common Encryption and FairPlay
+
+
+class NoDecoder(Exception):
+    """PyAV lacks the codec."""
+
+
+@dataclass
+class Scan:
+    """The video stream's packets in decoding order, and what the header says of it."""
+
+    format: str
+    codec: str
+    declared: int  # frames, 0 where the header does not say
+    rate: float  # frames a second
+    second: float  # seconds in a unit of pts
+    streams: int  # of video
+    cut: str  # why the file is known to be cut short, or ""
+    pts: list[int | None] = field(default_factory=list)
+    key: list[bool] = field(default_factory=list)
+    bad: set[int] = field(default_factory=set)  # numbers of packets known to be broken
+    skips: bool = False  # an edit list leaves packets out
+    exact: bool = True  # every packet has a timestamp of its own, by which its frame is found again
+
+
+def inspect(path: str) -> tuple[str, bool]:
+    """Return (why the file is cut short or "", whether it carries data for a key system). Raises MediaError if encrypted."""
+    length = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(12)
+        if head[:4] == b"\x1aE\xdf\xa3":
+            return _matroska(file, length), False
+        if head[:1] == b"G" and head[:3] != b"GIF":
+            return "the file ends within a transport packet" if length % 188 else "", False
+        if head[:4] == b"RIFF":
+            short = struct.unpack_from("<I", head, 4)[0] + 8 > length and head[4:8] != b"\xff\xff\xff\xff"
+            return "the file is shorter than its AVI header says" if short else "", False
+        if head[:3] == b"GIF":
+            return _gif(file), False
+        if head[4:8].isalpha():
+            return _mp4(file, length)
+    return "", False
+
+
+def _mp4(file: BinaryIO, length: int) -> tuple[str, bool]:
+    """Walk the top-level boxes: the last one has to end with the file, and moov must not tell of encryption."""
+    at, names, pssh = 0, set(), False
+    while at + 8 <= length:
+        file.seek(at)
+        head = file.read(16).ljust(16, b"\0")
+        size, name = struct.unpack_from(">I4s", head)
+        size = struct.unpack_from(">Q", head, 8)[0] if size == 1 else size or length - at
+        if size < 8 or not name.isalnum():  # good files may end in padding, but no fragment follows it
+            return "a box between its fragments is broken" if b"moof" in names else "", pssh
+        if at + size > length:
+            return f"the file ends within its {name.decode('latin-1')} box", pssh
+        if name in (b"moov", b"moof"):
+            file.seek(at)
+            box = file.read(min(size, _HEADER_BYTES))
+            pssh = pssh or b"pssh" in box
+            _refuse_encrypted(box, 0, len(box))
+        names.add(name)
+        at += size
+    return "" if b"moov" in names else "the file has no moov box, the index of its frames", pssh
+
+
+def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (name, start, end) of the content of each MP4 box in data[at:end]."""
+    while at + 8 <= end:
+        size, name = struct.unpack_from(">I4s", data, at)
+        if size < 8:
+            return
+        yield name, at + 8, min(at + size, end)
+        at += size
+
+
+def _refuse_encrypted(data: bytes, at: int, end: int, path: tuple[bytes, ...] = _TO_STSD) -> None:
+    """Raise MediaError if a sample description below `path` in data[at:end] is one of encrypted video."""
+    for name, start, stop in _boxes(data, at, end):
+        if name == path[0] and len(path) > 1:
+            _refuse_encrypted(data, start, stop, path[1:])
+        elif name == path[0]:
+            for entry, first, last in _boxes(data, start + 8, stop):
+                if entry in _PROTECTED or (entry != b"enca" and b"sinf" in data[first:last]):
+                    kind = data.find(b"schm", first, last)  # the scheme, cenc or cbcs, follows 8 bytes on
+                    scheme = entry if kind < 0 else data[kind + 8 : kind + 12]
+                    raise MediaError(f"encrypted ({scheme.decode('latin-1')}): decrypt it first")
+
+
+def _matroska(file: BinaryIO, length: int) -> str:
+    """Check that the segment ends with the file, unless its size is unknown, and that no track is encrypted."""
+    file.seek(0)
+    data = file.read(min(length, 2**20))
+    for name, start, end in _elements(data, 0, length):
+        if name == 0x18538067:
+            if _encrypted(data, start, min(end, len(data))):
+                raise MediaError("encrypted (Matroska ContentEncryption): decrypt it first")
+            return "the file is shorter than its Matroska header says" if end > length else ""
+    return "the file ends within its Matroska header"
+
+
+def _encrypted(data: bytes, at: int, end: int, path: tuple[int, ...] = _TO_ENCRYPTION) -> bool:
+    """Look for the last element of `path`, each within the one before, in data[at:end]."""
+    for name, start, stop in _elements(data, at, end):
+        if name == path[0] and (len(path) == 1 or _encrypted(data, start, min(stop, end), path[1:])):
+            return True
+    return False
+
+
+def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (id, start, end) of each EBML element's content; one of unknown size goes on to `end`."""
+    while at + 2 <= min(end, len(data)):
+        wide = 9 - data[at].bit_length()
+        name = int.from_bytes(data[at : at + wide], "big")
+        at += wide
+        if wide > 4 or at >= len(data):
+            return
+        wide = 9 - data[at].bit_length()
+        mask = (1 << 7 * wide) - 1
+        size = int.from_bytes(data[at : at + wide], "big") & mask
+        at += wide
+        stop = end if size == mask else at + size
+        yield name, at, stop
+        at = stop
+
+
+def _gif(file: BinaryIO) -> str:
+    """Walk the blocks of a GIF to its trailer."""
+    file.seek(0)
+    data = file.read()
+    try:
+        at = 13 + _palette(data[10])
+        while data[at] != 0x3B:
+            if data[at] == 0x2C:
+                at += 11 + _palette(data[at + 9])
+            elif data[at] == 0x21:
+                at += 2
+            else:
+                return "a block of the GIF is not one"
+            while data[at]:
+                at += 1 + data[at]
+            at += 1
+    except IndexError:
+        return "the GIF ends before its trailer"
+    return ""
+
+
+def _palette(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def silence() -> None:
+    """Keep FFmpeg off stderr: its errors are caught and counted here."""
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
+    logging.getLogger("libav").propagate = False
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    cv2.utils.logging.setLogLevel(0)
+
+
+@contextmanager
+def opened(name: str, cut: str = "") -> Iterator[tuple[Any, Any, int]]:
+    """Open the file in PyAV: (container, its best video stream, how many of these there are)."""
+    with av.open(name, options=_OPTIONS, metadata_errors="replace") as container:
+        videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not videos:
+            what = "no video stream" + (" (audio only)" if container.streams.audio else "")
+            raise MediaError(f"truncated: {cut}" if cut else what)
+        best = container.streams.best("video")
+        stream = best if best in videos else videos[0]
+        if stream.codec_context is None:
+            raise NoDecoder
+        if stream.width * stream.height > MAX_PIXELS:
+            raise MediaError(f"{stream.width} x {stream.height} pixels announced, at most {MAX_PIXELS} are read")
+        stream.codec_context.thread_count = 1  # one file a worker is faster than two threads a file
+        yield container, stream, len(videos)
+
+
+def scan_packets(name: str, cut: str) -> Scan:
+    """Demux the video stream once. Raises MediaError where there is none, NoDecoder where PyAV cannot decode it."""
+    try:
+        with av.logging.Capture() as log, opened(name, cut) as (container, stream, count):
+            rate, second, codec = float(stream.average_rate or 25), float(stream.time_base), stream.codec_context.name
+            scan = Scan(container.format.name, codec, stream.frames, rate, second, count, cut)
+            for packet in packets(container, stream, scan):
+                if packet.has_sidedata("encryption_info"):
+                    raise MediaError("encrypted (Common Encryption): decrypt it first")
+                scan.bad |= {len(scan.pts)} if packet.is_corrupt else set()
+                scan.skips |= packet.is_discard
+                scan.pts.append(packet.pts)
+                scan.key.append(packet.is_keyframe)
+            if scan.format.startswith("mov") and len(stream.index_entries) > len(scan.pts):
+                scan.cut = scan.cut or "samples are missing"
+    except (MemoryError, PermissionError, FileNotFoundError):
+        raise
+    except av.FFmpegError as error:
+        raise MediaError(f"truncated: {cut}" if cut else f"damaged container: {error.strerror}") from None
+    if any(module.startswith("matroska") for _, module, _ in log):
+        scan.cut = scan.cut or "its Matroska elements are broken"
+    if not scan.pts:
+        raise MediaError(("truncated: " if scan.cut else "") + f"header only, no frames ({scan.declared} declared)")
+    if scan.cut and not scan.format.startswith(("mov", "avi")):  # these two know each packet's size
+        scan.bad.add(len(scan.pts) - 1)
+    scan.exact = None not in scan.pts and len(set(scan.pts)) == len(scan.pts)
+    return scan
+
+
+def packets(container: Any, stream: Any, scan: Scan) -> Iterator[Any]:
+    """Yield the packets that hold something, up to where the container breaks."""
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                yield packet
+    except av.error.InvalidDataError:
+        scan.cut = scan.cut or "the container breaks off"

@@ -1,0 +1,107 @@
+"""The reader's twins in the TensorFlow graph: decode and resize there give what `media` gives.
+
+They serve the exported model, which takes encoded bytes and frames of any size, and TFRecords with original images.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfdetect.data import media
+
+
+def resize(frames, size):
+    """(batch, height, width, 3) uint8 -> (batch, size, size, 3) uint8, the same as `media.resize` within one level."""
+    shape = tf.shape(frames)[1:3]
+    same = tf.reduce_all(shape == size)
+    resized = tf.cond(same, lambda: frames, lambda: _resize(frames, shape, size))
+    return tf.ensure_shape(resized, (None, size, size, 3))
+
+
+def _resize(frames, shape, size):
+    small = tf.image.resize(frames, tf.minimum(shape, size), method="area")
+    large = tf.image.resize(tf.round(small), [size, size], method="bilinear")
+    return tf.cast(tf.clip_by_value(tf.round(large), 0, 255), tf.uint8)
+
+
+def decode(data):
+    """Encoded JPEG, PNG, WebP, GIF or BMP bytes, a scalar string -> (height, width, 3) uint8 RGB, upright."""
+    # Only the accurate integer DCT gives OpenCV's pixels; decode_image cannot be asked for it.
+    jpeg = tf.strings.substr(data, 0, 3) == b"\xff\xd8\xff"
+    picture = tf.cond(
+        jpeg,
+        lambda: upright(tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), orientation(data)),
+        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+    )
+    return tf.ensure_shape(picture, (None, None, 3))
+
+
+def orientation(jpeg):
+    """EXIF orientation 1..8 of JPEG bytes, a scalar string; 1 where there is none.
+
+    TIFF tag 0x0112, type SHORT, count 1, looked for in both byte orders in the first 64 KiB (CIPA DC-008, 4.6.4).
+    """
+    head = tf.io.decode_raw(tf.strings.substr(jpeg, 0, tf.minimum(tf.strings.length(jpeg), 65536)), tf.uint8)
+    head = tf.concat([head, tf.zeros([12], tf.uint8)], 0)
+    exif = tf.reduce_any(_find(head, b"Exif\0\0"))
+
+    def value(tag, at):
+        found = tf.where(_find(head, tag))
+        return tf.cond(tf.size(found) > 0, lambda: tf.cast(head[tf.cast(found[0, 0], tf.int32) + at], tf.int32), lambda: 1)
+
+    big = value(b"\x01\x12\x00\x03\x00\x00\x00\x01", 9)
+    little = value(b"\x12\x01\x03\x00\x01\x00\x00\x00", 8)
+    turned = tf.maximum(big, little)
+    return tf.where(exif & (turned >= 1) & (turned <= 8), turned, 1)
+
+
+def _find(head, pattern):
+    """(positions,) bool: where the bytes `pattern` start in the uint8 vector `head`."""
+    count = tf.size(head) - len(pattern) + 1
+    hits = [head[i : i + count] == byte for i, byte in enumerate(pattern)]
+    return tf.reduce_all(tf.stack(hits), axis=0)
+
+
+def upright(picture, turned):
+    """Undo an EXIF orientation: 2 mirrored, 3 by 180, 4 mirrored by 180, 5..8 those with height and width swapped."""
+    picture = tf.cond(turned >= 5, lambda: tf.transpose(picture, (1, 0, 2)), lambda: picture)
+    wide = tf.reduce_any(turned == [2, 3, 6, 7])
+    tall = tf.reduce_any(turned == [3, 4, 7, 8])
+    picture = tf.cond(wide, lambda: tf.reverse(picture, [1]), lambda: picture)
+    return tf.cond(tall, lambda: tf.reverse(picture, [0]), lambda: picture)
+
+
+def write_record(target, path, frames):
+    """One TFRecord with one Example. An image keeps its own encoded bytes wherever the graph decodes them to the
+    reader's pixels, else it is stored as lossless PNG at native size; frames of a video are stored as they are."""
+    if media.kind(path) == "image":
+        features = {"image": _encoded(path)}
+    else:
+        features = {"frames": frames.tobytes()}
+    feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in features.items()}
+    with tf.io.TFRecordWriter(str(target)) as writer:
+        writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+
+
+def _encoded(path):
+    native = media.read_image(path).frames[0]
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        faithful = np.array_equal(decode(tf.constant(data)).numpy(), native)
+    except tf.errors.InvalidArgumentError:  # TIFF, WebP with alpha
+        faithful = False
+    return data if faithful else tf.io.encode_png(native).numpy()
+
+
+def read_record(path, size, repeat=1):
+    """The clip of an entry, (frames, size, size, 3) uint8; an image stands `repeat` times. Usable in tf.data."""
+    # The 12 bytes before a record are its length and checksum, the 4 after it another checksum (TFRecord format).
+    data = tf.io.read_file(path)
+    data = tf.strings.substr(data, 12, tf.strings.length(data) - 16)
+    text = tf.io.FixedLenFeature([], tf.string, "")
+    record = tf.io.parse_single_example(data, {"image": text, "frames": text})
+    return tf.cond(
+        tf.strings.length(record["image"]) > 0,
+        lambda: tf.repeat(resize(decode(record["image"])[None], size), repeat, axis=0),
+        lambda: tf.reshape(tf.io.decode_raw(record["frames"], tf.uint8), (-1, size, size, 3)),
+    )

@@ -1,0 +1,77 @@
+"""Cache -> batched tf.data.Dataset of (clip uint8, label float32). Only what a batch needs is in memory.
+
+Normalising and augmenting are layers of the model, so they run on the device.
+"""
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from tfdetect.data.cache import Cache
+from tfdetect.data.graph import read_record
+
+
+def units(table: pd.DataFrame, single: bool) -> pd.DataFrame:
+    """What a model is fed, a row each: a clip of a file, or with `single` each of its frames, in the column `frame`."""
+    counts = table["frames"].to_numpy() if single else np.ones(len(table), int)
+    rows = table.loc[table.index.repeat(counts)].reset_index(drop=True)
+    rows["frame"] = np.concatenate([np.arange(count) for count in counts]) if len(counts) else []
+    return rows
+
+
+def training(table: pd.DataFrame, cache: Cache, single: bool, batch: int, seed: int, first: int, epochs: int) -> tf.data.Dataset:
+    """Batches for the epochs `first` .. `epochs` - 1, each in an order of its own over all files.
+
+    The order depends on the seed and the number of the epoch alone: a run that goes on sees what it would have seen.
+    An incomplete last batch is left out (another one each epoch), so that shapes are static.
+    """
+    rows = units(table, single)
+    size = len(rows)
+
+    def order(epoch):
+        shuffled = tf.random.experimental.stateless_shuffle(tf.range(size), seed=tf.stack([seed, tf.cast(epoch, tf.int32)]))
+        return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch, drop_remainder=size >= batch)
+
+    return _load(tf.data.Dataset.range(first, epochs).flat_map(order), rows, cache, single)
+
+
+def steps(table: pd.DataFrame, single: bool, batch: int) -> int:
+    """Batches in an epoch of `training`."""
+    return max(1, len(units(table, single)) // batch)
+
+
+def ordered(table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> tf.data.Dataset:
+    """All units once, in the order of `units`."""
+    rows = units(table, single)
+    return _load(tf.data.Dataset.range(len(rows)).batch(batch), rows, cache, single)
+
+
+def _load(batches, rows, cache, single):
+    """Dataset of index vectors -> of (clips (batch, frames, size, size, 3) uint8, labels (batch, 1) float32)."""
+    entries = tf.constant([str(cache.entry(sha)) for sha in rows["sha"]])
+    frames, labels = tf.constant(rows["frame"].to_numpy(np.int32)), tf.constant(rows["label"].to_numpy(np.float32))
+    length, size, still = 1 if single else cache.view.frames, cache.view.size, cache.view.still
+
+    def clip(index):
+        if cache.kind == "npy":
+            found = read_npy(entries[index], size)
+        else:
+            found = read_record(entries[index], size, cache.view.frames if still else 1)
+        return tf.ensure_shape(found[frames[index]][None] if single else found, (length, size, size, 3))
+
+    def load(indices):
+        clips = tf.map_fn(clip, indices, fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))
+        return clips, tf.gather(labels, indices)[:, None]
+
+    return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
+def read_npy(path, size):
+    """The array of an entry without leaving the graph, (frames, size, size, 3) uint8.
+
+    The header of an .npy ends at a multiple of 64 bytes; its length stands at byte 8 (NumPy format 1.0).
+    """
+    data = tf.io.read_file(path)
+    header = 10 + tf.cast(tf.io.decode_raw(tf.strings.substr(data, 8, 2), tf.uint16)[0], tf.int32)
+    pixels = tf.io.decode_raw(tf.strings.substr(data, header, tf.strings.length(data) - header), tf.uint8)
+    return tf.reshape(pixels, (-1, size, size, 3))

@@ -1,0 +1,317 @@
+"""The embedded data set: scenes drawn by code, seen through a plausible camera, written as real JPEG and H.264 files.
+
+Every *group* is one scene. It is written twice: as it is (label 0, source ``camera``) and with one of three
+manipulations (label 1), which is the fake's source:
+
+- ``swap``: a patch of another scene, taken with another camera, blended in with a soft seam. Its colours are fitted to
+  the scene's, its noise is not: hardly any grain, but the column stripes of a sensor that is read out by four channels;
+- ``upsample``: a region that went through a generator-like down- and up-sampling by four, which leaves the grid of its
+  transposed convolutions;
+- ``flicker``: a region whose brightness and place change from frame to frame. The real twin's region has gain and
+  place drawn from the same distribution, but held: any single frame is as likely real as fake.
+
+Flicker happens before lens and sensor, swap and upsample after. The camera's exposure and white balance are automatic:
+each frame has the same mean colour. Both twins leave through the same encoder with the same settings, each encoded
+exactly once; H.264 is intra-only at a fixed quantiser, since predicted frames would give flicker away by their size.
+The traces are chosen to cost an encoder nothing, so that no file's size tells its label.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+VIDEO_SOURCES = ("swap", "upsample", "flicker")
+IMAGE_SOURCES = ("swap", "upsample")  # flicker needs time
+COLUMNS = ("path", "label", "split", "group", "source", "text")
+FPS = 16
+
+# --- strengths: enough for a small network to learn all three in minutes, while the bytes tell none ------------------
+
+GRAIN = (2.0, 6.0)  # deviation of a camera's noise at mid-grey, in grey levels; uneven, so that sizes vary by scene
+QP, JPEG_QUALITY = 20, 92  # fine enough to keep the grain, from which every trace but flicker must stand out
+SWAP_GRAIN = 0.5  # the patch's grain as a share of the scene's; the bytes it saves pay for the stripes
+STRIPES = 16.0  # grey levels; 8 to 14 were learnt slowly
+GRID = 20.0  # grey levels where its rows and columns meet; half of it was not learnt beside flicker
+PERIOD = 4  # pixels of stripes and grid: + - - + is a single DCT coefficient, hence strong and yet cheap to encode
+GAIN, PLACE = 0.5, 2.0  # deviation of the region's log gain, and of its place in 64ths of the width; less is not learnt
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the embedded data set is made of; equal settings give equal files."""
+
+    kind: Literal["image", "video"] = "video"
+    """JPEG images or H.264 videos."""
+    count: int = 300
+    """Number of groups: each is one real and one fake file."""
+    seed: int = 0
+    """Another seed gives other scenes."""
+    size: int = 64
+    """Width and height in pixels (a multiple of 4, at least 32)."""
+    frames: int = 16
+    """Frames of a video."""
+    sources: tuple[str, ...] = ()
+    """Manipulations, in turn; empty: all that the kind allows (swap, upsample and, for videos, flicker)."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("image", "video"):
+            raise ValueError(f"kind {self.kind!r} is unknown; there are image and video")
+        allowed = VIDEO_SOURCES if self.kind == "video" else IMAGE_SOURCES
+        if unknown := set(self.sources) - set(allowed):
+            raise ValueError(f"sources {sorted(unknown)} are unknown for {self.kind}s; there are {', '.join(allowed)}")
+        if self.count < 1 or self.frames < 2 or self.seed < 0:
+            raise ValueError(
+                f"count must be at least 1, frames at least 2 and seed at least 0, "
+                f"but they are {self.count}, {self.frames} and {self.seed}"
+            )
+        if self.size < 32 or self.size % PERIOD:
+            raise ValueError(f"size {self.size} must be a multiple of {PERIOD} and at least 32")
+        object.__setattr__(self, "sources", tuple(self.sources) or allowed)
+
+
+# --- scene -----------------------------------------------------------------------------------------------------------
+
+
+def texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
+    """Cloud-like colour texture, (size, size, 3) float32 around 0, in grey levels."""
+    layers = np.zeros((size, size, 3), np.float32)
+    for octave in range(2, 6):
+        cells = rng.normal(size=(2**octave, 2**octave, 3)).astype(np.float32)
+        cells = 0.6 * cells.mean(axis=2, keepdims=True) + 0.4 * cells  # neighbouring hues, not confetti
+        layers += cv2.resize(cells, (size, size), interpolation=cv2.INTER_CUBIC) * contrast / (octave - 1)
+    return layers
+
+
+def canvas(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A still background with shapes on it, (2 * size, 2 * size, 3) float32 in grey levels; the camera pans over it."""
+    side = 2 * size
+    image = rng.uniform(70, 180, 3).astype(np.float32) + texture(rng, side, rng.uniform(10, 35))
+    for _ in range(rng.integers(6, 14)):
+        colour = tuple(float(c) for c in rng.uniform(20, 235, 3))
+        centre, axes = rng.integers(0, side, 2), rng.integers(side // 24, side // 6, 2)
+        box = cv2.boxPoints((tuple(map(float, centre)), tuple(map(float, axes)), float(rng.uniform(0, 180))))
+        if rng.random() < 0.5:
+            cv2.fillPoly(image, [box.astype(np.int32)], colour, cv2.LINE_AA)
+        else:
+            cv2.ellipse(image, tuple(map(int, centre)), tuple(map(int, axes // 2)), 0, 0, 360, colour, -1, cv2.LINE_AA)
+    return image
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One group: background, pan, a textured round region, and the camera that sees them."""
+
+    background: np.ndarray
+    region: np.ndarray
+    start: np.ndarray
+    pan: np.ndarray
+    centre: np.ndarray
+    radius: float
+    blur: float
+    grain: float
+    colour: np.ndarray
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, size: int) -> "Scene":
+        unit = size / 64
+        return cls(
+            background=canvas(rng, size),
+            region=rng.uniform(80, 160, 3).astype(np.float32) + texture(rng, size, rng.uniform(15, 40)),
+            start=rng.uniform(0.2, 0.8, 2) * size,
+            pan=rng.normal(0, 0.3 * unit, 2),
+            centre=rng.uniform(29, 35, 2) * unit,
+            radius=rng.uniform(14, 24) * unit,
+            blur=rng.uniform(0.5, 0.8),
+            grain=rng.uniform(*GRAIN),
+            colour=rng.uniform(100, 150, 3).astype(np.float32),
+        )
+
+    def mask(self, size: int, shift: np.ndarray, seam: float) -> np.ndarray:
+        """Soft disc (size, size, 1) in 0..1; ``seam`` is the width of its edge in pixels."""
+        rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
+        x, y = self.centre + shift
+        distance = np.hypot(columns - x, rows - y)
+        return np.clip((self.radius - distance) / seam + 0.5, 0, 1)[..., None].astype(np.float32)
+
+    def light(self, size: int, time: int, gain: float, shift: np.ndarray) -> np.ndarray:
+        """What reaches the lens at frame ``time``, (size, size, 3) float32 in grey levels of mean ``colour``."""
+        move = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
+        move[:, 2] = -(self.start + time * self.pan)
+        view = cv2.warpAffine(self.background, move, (size, size), borderMode=cv2.BORDER_REFLECT)
+        move[:, 2] = shift
+        region = cv2.warpAffine(self.region, move, (size, size), borderMode=cv2.BORDER_REFLECT)
+        mask = self.mask(size, shift, 2.0)
+        light = view * (1 - mask) + region * np.float32(np.exp(gain)) * mask
+        return light * (self.colour / light.mean(axis=(0, 1)))
+
+    def shoot(self, rng: np.random.Generator, light: np.ndarray, grain: float) -> np.ndarray:
+        """Lens blur, then sensor noise that grows with brightness; ``grain`` is its deviation at mid-grey."""
+        seen = cv2.GaussianBlur(light, (0, 0), self.blur)
+        deviation = grain * np.sqrt(np.clip(seen, 8, 255) / 128)
+        return seen + rng.standard_normal(seen.shape, np.float32) * deviation
+
+
+# --- manipulations: a frame is (size, size, 3) float32 in grey levels ------------------------------------------------
+
+
+def swap(rng: np.random.Generator, frame: np.ndarray, scene: Scene, donor: Scene, time: int) -> np.ndarray:
+    """Blend the donor's picture into the scene's region: colours fitted, a soft seam, another sensor's noise."""
+    size, still = len(frame), np.zeros(2)
+    patch = donor.shoot(rng, donor.light(size, time, 0.0, still), SWAP_GRAIN * scene.grain)
+    patch += STRIPES * wave(size)[None, :, None]
+    mask = scene.mask(size, still, 5.0 * size / 64)
+    patch += ((frame - patch) * mask).mean(axis=(0, 1)) / mask.mean()  # colour transfer, as face swappers do
+    return frame * (1 - mask) + patch * mask
+
+
+def upsample(frame: np.ndarray, scene: Scene) -> np.ndarray:
+    """Quarter the region and bring it back as two transposed convolutions do: smooth, with a grid of four pixels."""
+    size = len(frame)
+    small = cv2.resize(frame, (size // PERIOD, size // PERIOD), interpolation=cv2.INTER_AREA)
+    large = cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)
+    large += GRID / 2 * (wave(size)[:, None, None] + wave(size)[None, :, None])
+    mask = scene.mask(size, np.zeros(2), 3.0)
+    return frame * (1 - mask) + large * mask
+
+
+def wave(size: int) -> np.ndarray:
+    """+1 -1 -1 +1 and so on, (size,) float32."""
+    return np.resize(np.array([1, -1, -1, 1], np.float32), size)
+
+
+def motion(rng: np.random.Generator, spec: Sample, held: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Log gain (frames,) and shift in pixels (frames, 2) of the region: a new draw for each frame, or the first held."""
+    frames = spec.frames if spec.kind == "video" else 1
+    gain = GAIN * np.clip(rng.standard_normal(frames), -2.0, 1.6)
+    shift = rng.normal(0, PLACE * spec.size / 64, (frames, 2))
+    return (np.repeat(gain[:1], frames), np.repeat(shift[:1], frames, axis=0)) if held else (gain, shift)
+
+
+def develop(spec: Sample, group: int, source: str) -> np.ndarray:
+    """One twin, (frames, size, size, 3) uint8 RGB: light, lens and sensor, manipulation; the twins share all draws."""
+    rng = np.random.default_rng([spec.seed, group])
+    scene, donor = Scene.draw(rng, spec.size), Scene.draw(rng, spec.size)
+    gain, shift = motion(rng, spec, held=source != "flicker")
+    clip = [
+        scene.shoot(rng, scene.light(spec.size, time, gain[time], shift[time]), scene.grain)
+        for time in range(len(gain))
+    ]
+    if source == "swap":
+        clip = [swap(rng, frame, scene, donor, time) for time, frame in enumerate(clip)]
+    elif source == "upsample":
+        clip = [upsample(frame, scene) for frame in clip]
+    return np.clip(np.rint(np.stack(clip)), 0, 255).astype(np.uint8)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def jpeg(frame: np.ndarray) -> bytes:
+    """(height, width, 3) uint8 RGB -> JPEG at the one fixed quality."""
+    return cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+
+
+def mp4(frames: np.ndarray) -> bytes:
+    """(frames, height, width, 3) uint8 RGB -> intra-only H.264 at the one fixed quantiser."""
+    import av  # here, since whoever only asks for --help needs no FFmpeg
+
+    memory = io.BytesIO()
+    with av.open(memory, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"qp": str(QP), "g": "1", "preset": "medium", "threads": "1"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return memory.getvalue()
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary name that becomes ``path`` if the block succeeds: no half-written file under its final name."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def rows(spec: Sample) -> list[dict[str, str]]:
+    """The manifest: for each group its real and its fake file."""
+    suffix = "mp4" if spec.kind == "video" else "jpg"
+    table = []
+    for group in range(spec.count):
+        for label, source in enumerate(("camera", spec.sources[group % len(spec.sources)])):
+            path = f"{('real', 'fake')[label]}/{group:05d}.{suffix}"
+            values = (path, str(label), "", f"scene-{group:05d}", source, "")
+            table.append(dict(zip(COLUMNS, values, strict=True)))
+    return table
+
+
+def make(spec: Sample, folder: Path, row: dict[str, str]) -> None:
+    """Render and write one file of the manifest."""
+    cv2.setNumThreads(1)  # one process a core already
+    frames = develop(spec, int(row["group"].removeprefix("scene-")), row["source"])
+    with whole(folder / row["path"]) as part:
+        part.write_bytes(mp4(frames) if spec.kind == "video" else jpeg(frames[0]))
+
+
+def claim(spec: Sample, folder: Path) -> None:
+    """Write sample.json into a new folder; accept one that holds the same; refuse any other."""
+    wanted = json.dumps(asdict(spec), indent=1) + "\n"
+    note = folder / "sample.json"
+    found = note.read_text() if note.exists() else ""
+    other = not found and folder.exists() and any(not path.name.endswith(".part") for path in folder.iterdir())
+    if other or found not in ("", wanted):
+        held = f"another sample, {' '.join(found.split())}," if found else "files that are no sample"
+        raise ValueError(f"{folder} holds {held} and is left as it is: choose another --out, or delete the folder")
+    for name in ("real", "fake"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    if not found:
+        with whole(note) as part:
+            part.write_text(wanted)
+
+
+def write(
+    spec: Sample,
+    folder: Path,
+    workers: int | None = None,
+    progress: Callable[[Iterable, int], Iterable] | None = None,
+) -> Path:
+    """Write what is missing of the sample and return its manifest, whose presence says that the sample is complete.
+
+    ``workers`` processes (default: one for each core) make the same files as one; ``progress(done, total)`` may wrap
+    the iterable of finished files. Files that exist are whole and are kept, so an interrupted write can go on.
+    """
+    claim(spec, folder)
+    table = rows(spec)
+    missing = [row for row in table if not (folder / row["path"]).exists()]
+    if missing:
+        workers = min(workers or os.cpu_count() or 1, len(missing))
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            jobs = [pool.submit(make, spec, folder, row) for row in missing]
+            try:
+                for job in progress(jobs, len(jobs)) if progress else jobs:
+                    job.result()
+            finally:
+                pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not render the rest first
+    manifest = folder / "manifest.csv"
+    if missing or not manifest.exists():
+        with whole(manifest) as part, part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(table)
+    return manifest

@@ -1,0 +1,69 @@
+"""The contract of a detector: a frozen dataclass in one file of `models/`, whose fields are its hyper-parameters.
+
+The fields are at once the flags of the command line, the keys of the YAML and, by their docstrings, the help text.
+This module imports neither Keras nor TensorFlow, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import keras
+
+REGISTRY: dict[str, type[Detector]] = {}
+
+
+@dataclass(frozen=True)
+class Detector(ABC):
+    """Subclass it, add fields with docstrings, decorate with `@register("name")` and write `build`."""
+
+    name: ClassVar[str]
+    """Set by `register`; the sub-command."""
+    sees: ClassVar[Literal["frame", "clip"]] = "frame"
+    """A frame detector scores single pictures, and a video by the mean of its frames; a clip detector sees time."""
+    trains_on: ClassVar[Literal["both", "real"]] = "both"
+    """One-class detectors learn from reals alone."""
+    recipe: ClassVar[Mapping[str, Any]] = {}
+    """Defaults of its own for the run, such as {"data.size": 256}: a bare `train.py NAME` must be right."""
+
+    @abstractmethod
+    def build(self, clip_shape: tuple[int, int, int, int]) -> keras.Model:
+        """A model from uint8 RGB clips (batch, frames, height, width, 3), 0..255, to scores (batch, 1) float32.
+
+        `clip_shape` is (frames, height, width, 3); frames is 1 for a frame detector. Higher is more likely fake.
+        """
+
+    def losses(self) -> Any:
+        """What `keras.Model.compile` takes as its loss: by default binary cross-entropy on the score as a logit."""
+        import keras
+
+        return keras.losses.BinaryCrossentropy(from_logits=True)
+
+
+D = TypeVar("D", bound=type[Detector])
+
+
+def register(name: str) -> Callable[[D], D]:
+    """Class decorator: from now on the detector can be named on the command line and in a YAML."""
+
+    def add(cls: D) -> D:
+        if REGISTRY.setdefault(name, cls) is not cls:
+            raise ValueError(f"Two detectors are named {name!r}: {REGISTRY[name].__module__} and {cls.__module__}.")
+        cls.name = name
+        return cls
+
+    return add
+
+
+def find(name: str) -> type[Detector]:
+    """The registered detector of that name. ValueError with the nearest name for a misspelt one."""
+    if name in REGISTRY:
+        return REGISTRY[name]
+    near = difflib.get_close_matches(name, REGISTRY, n=1)
+    hint = f" Perhaps you meant {near[0]}." if near else ""
+    raise ValueError(f"There is no detector {name!r}.{hint} Detectors: {', '.join(sorted(REGISTRY))}.")

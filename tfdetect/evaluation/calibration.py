@@ -1,0 +1,152 @@
+"""From a score to a probability, and from a probability to a decision: two numbers and a threshold, from validation.
+
+Platt scaling: J. Platt, "Probabilistic outputs for support vector machines", 1999, with his smoothed targets. How to
+look at the result: C. Guo et al., "On calibration of modern neural networks", ICML 2017 (arXiv 1706.04599).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# In units of the scores' spread. Above zero, so that no calibration ever turns the order of two files round.
+SMALLEST_SLOPE = 1e-4
+# Of a validation set with one class, the share that ends up on the right side of the threshold.
+ONE_CLASS_SHARE = 0.95
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """probability = sigmoid(slope * score + intercept); a file is called fake where probability >= threshold."""
+
+    slope: float
+    intercept: float
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.slope, self.intercept]).all() and self.slope > 0 and 0 <= self.threshold <= 1):
+            raise ValueError(f"Expected a slope above 0, a finite intercept and a threshold in 0..1, got {self}.")
+
+    def probability(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Scores of any shape -> float64 of the same shape in 0..1, the probability of being fake."""
+        from scipy.special import expit
+
+        probabilities: NDArray[np.float64] = expit(self.slope * np.asarray(scores, np.float64) + self.intercept)
+        return probabilities
+
+    def to_dict(self) -> dict[str, float]:
+        """Three floats under the names of the fields, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float]) -> Calibration:
+        """The inverse of `to_dict`; ValueError where the keys are not exactly slope, intercept and threshold."""
+        if set(values) != {"slope", "intercept", "threshold"}:
+            raise ValueError(f"A calibration holds slope, intercept and threshold, got {sorted(values)}.")
+        return cls(**{name: float(value) for name, value in values.items()})
+
+
+def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
+    """Calibrate on the validation files: `scores` (files,) finite, `labels` (files,) of 0 real and 1 fake.
+
+    Give it one score a file, as `predictions.by_file` makes them: it is files that are judged. Where validation holds
+    one class only, the slope comes from the spread of the scores and the threshold keeps 95 % of that class on its
+    right side; what comes out is then an ordering between 0 and 1 rather than a probability. ValueError for no scores,
+    or for scores that are not finite.
+    """
+    score, label = np.asarray(scores, np.float64), np.asarray(labels)
+    if score.ndim != 1 or score.shape != label.shape or not len(score):
+        raise ValueError(f"Expected one score and one label for each file; got {score.shape} and {label.shape}.")
+    if not np.isfinite(score).all() or not np.isin(label, (0, 1)).all():
+        raise ValueError("A calibration needs finite scores and labels of 0 (real) or 1 (fake). Look for NaN.")
+    if label.min() == label.max():
+        return _fit_one_class(score, fake=bool(label[0]))
+    slope, intercept = _platt(score, label)
+    probabilities = Calibration(slope, intercept, 0.5).probability(score)
+    return Calibration(slope, intercept, _youden(probabilities, label))
+
+
+def _platt(score: NDArray[np.float64], label: NDArray[Any]) -> tuple[float, float]:
+    """Slope and intercept of the least cross-entropy against Platt's targets, which keep separated data finite."""
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    centre, spread = float(score.mean()), _spread(score)
+    z = (score - centre) / spread
+    fakes, reals = int((label == 1).sum()), int((label == 0).sum())
+    target = np.where(label == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
+
+    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        odds = parameters[0] * z + parameters[1]
+        error = expit(odds) - target
+        return float(np.mean(np.logaddexp(0, odds) - target * odds)), np.array([np.mean(error * z), np.mean(error)])
+
+    found = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(SMALLEST_SLOPE, None), (None, None)],
+                     options={"ftol": 1e-14, "gtol": 1e-9})
+    slope = float(found.x[0]) / spread
+    return slope, float(found.x[1]) - slope * centre
+
+
+def _youden(probabilities: NDArray[np.float64], label: NDArray[Any]) -> float:
+    """The threshold of the best balanced accuracy, half-way between two neighbours; of equals, the nearest to 0.5."""
+    values = np.unique(probabilities)
+    if len(values) < 2:
+        return 0.5
+    middle = (values[:-1] + values[1:]) / 2
+    # Between two neighbouring floats the middle rounds onto one of them; the upper one still parts them.
+    middle = np.where(middle > values[:-1], middle, values[1:])
+    missed = np.searchsorted(np.sort(probabilities[label == 1]), middle) / (label == 1).sum()
+    passed = np.searchsorted(np.sort(probabilities[label == 0]), middle) / (label == 0).sum()
+    best = middle[passed - missed >= (passed - missed).max() - 1e-12]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
+def _fit_one_class(score: NDArray[np.float64], fake: bool) -> Calibration:
+    """Threshold 0.5, just outside the 95 % quantile of the only class there is.
+
+    The best F1 over no fakes at all would be the lowest score, and every file would be flagged.
+    """
+    spread = _spread(score)
+    side = -1.0 if fake else 1.0
+    edge = side * np.quantile(side * score, ONE_CLASS_SHARE, method="higher")
+    slope = 1 / spread
+    # The margin keeps equal scores, at which rounding would decide, on the inner side.
+    return Calibration(slope, float(-slope * (edge + side * 1e-3 * spread)), 0.5)
+
+
+def _spread(score: NDArray[np.float64]) -> float:
+    """The standard deviation, or, where all scores are (nearly) the same, a length of their size."""
+    size = max(1.0, float(np.abs(score).max()))
+    deviation = float(score.std())
+    return deviation if deviation > 1e-12 * size else size
+
+
+def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> pd.DataFrame:
+    """How often what was called p % fake was fake: one row for each bin of equal width that holds anything.
+
+    Columns: low, high (edges of the bin), n, predicted (mean probability, 0..1), observed (share of fakes, 0..1).
+    """
+    import pandas as pd
+
+    probability, label = np.asarray(probabilities, np.float64), np.asarray(labels)
+    index = np.minimum((probability * bins).astype(int), bins - 1)
+    table = pd.DataFrame({"bin": index, "predicted": probability, "observed": label})
+    rows = table.groupby("bin").agg(n=("bin", "size"), predicted=("predicted", "mean"), observed=("observed", "mean"))
+    rows.insert(0, "high", (rows.index + 1) / bins)
+    rows.insert(0, "low", rows.index / bins)
+    return rows.reset_index(drop=True)
+
+
+def calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float | None:
+    """Expected calibration error, 0..1 (Guo et al. 2017): the mean gap of predicted and observed; None for no files."""
+    rows = reliability(labels, probabilities, bins)
+    if rows.empty:
+        return None
+    return float(np.average((rows["predicted"] - rows["observed"]).abs(), weights=rows["n"]))

@@ -1,0 +1,128 @@
+"""The predictions table, which every metric and plot reads.
+
+A clip detector has one row a file (frame 0), a frame detector one row for each frame of each file.
+
+| column | what it holds |
+|---|---|
+| path | text; the file, as the manifest names it |
+| label | 0 real, 1 fake |
+| group | text; the person or original video: what may not be in two splits, and what the bootstrap draws |
+| source | text; the generator, manipulation or camera set; may be empty |
+| split | "validation" or "test" |
+| frame | integer from 0 |
+| score | real number; higher is more likely fake; no probability |
+| probability | where there is a calibration: 0..1, of being fake |
+
+Further columns of numbers, such as one for each attributed source, are carried along.
+"""
+
+import csv
+from os import PathLike
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = ("path", "label", "group", "source", "split", "frame", "score")
+SPLITS = ("validation", "test")
+# A path alone is no identity: the four forgeries of FaceForensics++ share their file names.
+FILE = ["path", "group", "source"]
+TEXT = ["path", "group", "source", "split"]
+
+
+def check(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy with the right types (text, int64, float64) and a fresh index, or a ValueError that says what is wrong.
+
+    A probability column that is empty from top to bottom is dropped: it says that there is no calibration.
+    """
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise ValueError(f"The predictions lack the column(s) {', '.join(missing)}; expected {', '.join(COLUMNS)}.")
+    table = table.reset_index(drop=True)
+    if "probability" in table and table["probability"].isna().all():
+        table = table.drop(columns="probability")
+    table["source"] = table["source"].fillna("")
+    for name in TEXT:
+        _require(table, table[name].notna(), f"has no {name}")
+        table[name] = table[name].astype(str)
+    _require(table, table["split"].isin(SPLITS), f"has a split other than {' or '.join(SPLITS)}")
+    _require(table, table["label"].isin([0, 1]), "has a label other than 0 (real) and 1 (fake)")
+    table = _numbers(table)
+    _check_files(table)
+    return table
+
+
+def _numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table with frame and label as int64, score and probability as float64, all within their ranges."""
+    for name in ("frame", "score", *(["probability"] if "probability" in table else [])):
+        table[name] = pd.to_numeric(table[name], errors="coerce").astype(np.float64)
+        _require(table, np.isfinite(table[name]), f"has a {name} that is no finite number")
+    _require(table, (table["frame"] >= 0) & (table["frame"] % 1 == 0), "has a frame that is no integer from 0")
+    if "probability" in table:
+        _require(table, table["probability"].between(0, 1), "has a probability outside 0..1")
+    return table.astype({"label": np.int64, "frame": np.int64})
+
+
+def _check_files(table: pd.DataFrame) -> None:
+    _require(table, ~table.duplicated([*FILE, "frame"]), "comes twice with the same frame; each frame is scored once")
+    kinds = table.drop_duplicates([*FILE, "label", "split"])
+    _require(kinds, ~kinds.duplicated(FILE), "has two labels or lies in two splits; a file has one of each")
+
+
+def _require(table: pd.DataFrame, good: pd.Series, complaint: str) -> None:
+    """ValueError that names the first file for which `good`, a boolean for each row, is false."""
+    bad = table[~good]
+    if len(bad):
+        raise ValueError(f"{bad['path'].iloc[0]!r} in the predictions {complaint} ({len(bad)} row(s) in all).")
+
+
+def read(path: str | PathLike[str]) -> pd.DataFrame:
+    """The checked table from a CSV file that `write` made. Names such as "NA" or "007" stay text.
+
+    ValueError where a column is missing or a value is out of its range, OSError where the file cannot be read.
+    """
+    empty_is_none = {name: [""] for name in ("label", "frame", "score", "probability")}
+    table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=empty_is_none)
+    return check(table)
+
+
+def write(table: pd.DataFrame, path: str | PathLike[str]) -> None:
+    """Write the checked table as CSV, UTF-8; `read` gives back every bit of a float64."""
+    check(table).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
+
+
+def by_file(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a file, in order of first appearance: mean score, `frame` 0, and `frames`, how many rows it came from.
+
+    The probability of a file is the one that its mean score has. As the calibration is linear in the log-odds, that is
+    the sigmoid of the mean log-odds of its frames; the calibration itself need not be known here.
+    """
+    from scipy.special import expit, logit
+
+    table = check(table)
+    table["frames"] = table.get("frames", 1)
+    keys = ["path", "label", "group", "source", "split"]
+    others = [name for name in table.select_dtypes("number") if name not in {*COLUMNS, "probability", "frames"}]
+    grouped = table.groupby(keys, sort=False)
+    files = grouped[["score", *others]].mean()
+    files.insert(0, "frame", 0)
+    if "probability" in table:
+        nearly = np.clip(table["probability"], 2.0**-50, 1 - 2.0**-50)  # log-odds of exactly 0 or 1 would be infinite
+        mean = expit(table.assign(odds=logit(nearly)).groupby(keys, sort=False)["odds"].mean())
+        # A file of one row keeps its very bits, so that a decision at the threshold cannot tip.
+        files.insert(2, "probability", np.where(grouped.size() == 1, grouped["probability"].first(), mean))
+    files["frames"] = grouped["frames"].sum()
+    return files.reset_index()
+
+
+def most_wrong(table: pd.DataFrame, threshold: float, count: int = 8) -> pd.DataFrame:
+    """The files furthest on the wrong side of the threshold: at most `count` flagged reals, then `count` missed fakes.
+
+    Needs the probability column (ValueError). The rows are those of `by_file`, the most wrong first.
+    """
+    files = by_file(table)
+    if "probability" not in files:
+        raise ValueError("Finding the most wrong files needs probabilities; calibrate the scores first.")
+    flagged = files["probability"] >= threshold
+    reals = files[flagged & (files["label"] == 0)].sort_values("score", ascending=False, kind="stable").head(count)
+    fakes = files[~flagged & (files["label"] == 1)].sort_values("score", kind="stable").head(count)
+    return pd.concat([reals, fakes], ignore_index=True)

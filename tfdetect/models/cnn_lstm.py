@@ -1,0 +1,75 @@
+"""`cnn_lstm`: a convolutional net on each frame, then an LSTM over time."""
+
+from dataclasses import dataclass
+
+from tfdetect.detector import Detector, register
+
+
+@register("cnn_lstm")
+@dataclass(frozen=True)
+class CnnLstm(Detector):
+    """Three convolutions and a dense layer on each frame, an LSTM over the frames: sees what changes in time.
+
+    At 64 x 64 pixels it has 552,609 parameters. Command: `python scripts/train.py cnn_lstm`. Measured results are in
+    the README.
+    """
+
+    sees = "clip"
+    recipe = {"data.size": 64, "data.frames": 16, "train.batch": 8, "train.epochs": 12}
+
+    frame_model: str | None = None
+    """Start from a trained image detector, such as saved_models/cnn, in place of the convolutions here."""
+    freeze: bool = False
+    """Keep that image detector as it is and train only what follows."""
+    dropout: float = 0.1
+    """Share of features dropped after each convolution, in training."""
+
+    def __post_init__(self):
+        if self.freeze and not self.frame_model:
+            raise ValueError("--detector.freeze needs --detector.frame_model: there is nothing trained to keep.")
+
+    def build(self, clip_shape):
+        import keras
+        from keras import layers
+
+        from tfdetect.models.layers import PerFrame, clip_input, score
+
+        if self.frame_model:
+            inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
+            x = PerFrame(self.trained(clip_shape), name="frames")(inputs)
+        else:
+            inputs, x = clip_input(clip_shape)
+            x = PerFrame(self.frame_net(clip_shape[1:]), name="frames")(x)
+        x = layers.LSTM(64)(x)
+        x = layers.Dense(64, activation="relu")(x)
+        return keras.Model(inputs, score(x), name="cnn_lstm")
+
+    def frame_net(self, frame_shape):
+        """Frames (batch, height, width, 3) in -1..1 -> (batch, 256)."""
+        import keras
+        from keras import layers
+
+        net = keras.Sequential([keras.Input(frame_shape)], name="frame_net")
+        for filters, kernel in ((16, 3), (32, 3), (64, 5)):
+            net.add(layers.Conv2D(filters, kernel, activation="relu"))
+            net.add(layers.MaxPooling2D())
+            net.add(layers.Dropout(self.dropout))
+        net.add(layers.Flatten())
+        net.add(layers.Dense(256, activation="relu"))
+        return net
+
+    def trained(self, clip_shape):
+        """The image detector of `frame_model` (a .keras file) up to its features: (batch, height, width, 3) uint8."""
+        import keras
+
+        whole = keras.saving.load_model(self.frame_model)
+        size = whole.input_shape[2:4]
+        if whole.input_shape[1] != 1 or size != tuple(clip_shape[1:3]):
+            raise ValueError(
+                f"{self.frame_model} takes {whole.input_shape[1]} frame(s) of {size[0]} x {size[1]} pixels, this run "
+                f"has {clip_shape[1]} x {clip_shape[2]}: give an image detector and --data.size {size[0]}."
+            )
+        features = keras.Model(whole.inputs, whole.get_layer("features").output)
+        features.trainable = not self.freeze
+        frame = keras.Input(clip_shape[1:], dtype="uint8")
+        return keras.Model(frame, features(keras.ops.expand_dims(frame, 1)), name="frame_model")

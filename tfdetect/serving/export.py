@@ -1,0 +1,68 @@
+"""A trained model -> a SavedModel whose inputs are what a user has.
+
+`serving_default` takes uint8 frames of any size and number, (batch, frames, height, width, 3) RGB 0..255; image
+detectors also have `serve_bytes`, which takes encoded JPEG, PNG or WebP, (batch,) string. Both return `score` and
+`probability` of being fake, (batch,) float32.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tfdetect.data import graph
+from tfdetect.models import layers  # noqa: F401  (registers the layers that .keras files name)
+
+
+def export(model_path: Path, calibration: dict[str, float], single: bool, target: Path) -> None:
+    """Write the SavedModel, whole or not at all. `calibration` has slope and intercept; `single`: a frame detector."""
+    model = keras.saving.load_model(model_path)
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    frames, size = model.input_shape[1:3]
+
+    def verdict(clips):
+        score = tf.reshape(model(clips, training=False), (-1,))
+        return score
+
+    def answer(score):
+        probability = tf.sigmoid(calibration["slope"] * score + calibration["intercept"])
+        return {"score": score, "probability": probability}
+
+    def serve(clip):
+        shape = tf.shape(clip)
+        if not single:
+            clip = tf.gather(clip, picked(shape[1], frames), axis=1)
+            shape = tf.shape(clip)
+        small = graph.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), size)
+        score = verdict(tf.reshape(small, (-1, frames, size, size, 3)))
+        return answer(tf.reduce_mean(tf.reshape(score, (shape[0], -1)), axis=1) if single else score)
+
+    def serve_bytes(image):
+        small = tf.map_fn(
+            lambda data: graph.resize(graph.decode(data)[None], size), image,
+            fn_output_signature=tf.TensorSpec((1, size, size, 3), tf.uint8),
+        )  # fmt: skip
+        return answer(verdict(small))
+
+    archive.add_endpoint("serving_default", serve, [tf.TensorSpec((None, None, None, None, 3), tf.uint8, "clip")])
+    if single:
+        archive.add_endpoint("serve_bytes", serve_bytes, [tf.TensorSpec((None,), tf.string, "image")])
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
+    try:
+        archive.write_out(str(temporary / "1"), verbose=False)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary / "1", target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def picked(total, frames):
+    """Indices of `frames` frames evenly over 0..total-1, as `media.pick` takes them."""
+    if frames == 1:
+        return [total // 2]
+    last = tf.cast(total - 1, tf.float64)
+    return tf.cast(tf.round(tf.linspace(tf.constant(0, tf.float64), last, frames)), tf.int32)

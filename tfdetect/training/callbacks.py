@@ -1,0 +1,89 @@
+"""What happens at the end of each epoch: everything needed to go on is saved, and the best epoch is kept."""
+
+import json
+import time
+from pathlib import Path
+
+import keras
+from rich.progress import Progress
+
+from tfdetect.files import atomic, write_json
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Backup, restoration, best epoch and early stopping in one, since a run that goes on needs all four to agree.
+
+    `folder/state.json` names the files of the last whole epoch and of the best one, and holds the history; it is
+    replaced in one step after they are written. (`keras.callbacks.BackupAndRestore` overwrites weights and epoch number
+    one after the other, so a kill between the two repeats an epoch, and neither the best value of `ModelCheckpoint`
+    (keras issue 17012) nor the patience of `EarlyStopping` survives a restart.)
+    """
+
+    def __init__(self, folder: Path, monitor: str, patience: int):
+        super().__init__()
+        self.folder, self.patience = folder, patience
+        self.monitor, self.sign = monitor, -1 if monitor.endswith("loss") else 1
+        self.state = {"history": [], "last": "", "best": "", "best_epoch": 0}
+        if (folder / "state.json").exists():
+            self.state = json.loads((folder / "state.json").read_text())
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done; in what is stored, the first epoch is number 1."""
+        return len(self.state["history"])
+
+    @property
+    def done(self) -> bool:
+        """No better epoch for too long."""
+        return self.epoch > 0 and self.epoch - self.state["best_epoch"] >= self.patience
+
+    def restore(self, model):
+        """Weights, optimizer and dropout's random state of the last whole epoch, if there is one."""
+        if self.state["last"]:
+            model.optimizer.build(model.trainable_variables)
+            model.load_weights(self.folder / self.state["last"])
+
+    def restore_best(self, model):
+        """Weights of the best epoch."""
+        model.load_weights(self.folder / self.state["best"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items()}}
+        history = [*self.state["history"], row]
+        values = [self.sign * entry[self.monitor] for entry in history]
+        best = max(range(len(values)), key=values.__getitem__)  # the earliest of equals
+        name = f"epoch-{epoch + 1:04d}.weights.h5"
+        with atomic(self.folder / name) as temporary:
+            self.model.save_weights(temporary, overwrite=True)
+        kept = name if best == epoch else self.state["best"]
+        self.state = {"history": history, "last": name, "best": kept, "best_epoch": best + 1}
+        write_json(self.folder / "state.json", self.state)
+        for file in self.folder.glob("epoch-*.weights.h5"):
+            if file.name not in (name, kept):
+                file.unlink()
+        self.model.stop_training = self.done
+
+
+class Narrator(keras.callbacks.Callback):
+    """A bar over the steps of an epoch, and a line at its end."""
+
+    def __init__(self, console, epochs: int):
+        super().__init__()
+        self.console, self.epochs = console, epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.monotonic()
+        self.bar = Progress(console=self.console, transient=True)
+        self.task = self.bar.add_task(f"Epoch {epoch + 1}/{self.epochs}", total=self.params["steps"])
+        self.bar.start()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.advance(self.task)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.stop()
+        numbers = "  ".join(f"{name} {value:.3f}" for name, value in (logs or {}).items())
+        self.console.print(f"Epoch {epoch + 1}/{self.epochs}  {numbers}  {time.monotonic() - self.start:.0f} s")
+
+    def on_train_end(self, logs=None):
+        self.bar.stop()

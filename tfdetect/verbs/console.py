@@ -1,0 +1,60 @@
+"""What a user sees while work goes on."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import types
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class Rate(ProgressColumn):
+    """Files a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} files/s" if speed else "- files/s")
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar with files/s, failures so far and time left; yields what to call with the result of each file."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(),
+               TextColumn("{task.fields[failures]} failed"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=total, failures=0)
+        failures = 0
+
+        def step(result: dict[str, Any] | None = None) -> None:
+            nonlocal failures
+            failures += bool(result and result.get("error"))
+            bar.update(task, advance=1, failures=failures)
+
+        yield step
+
+
+def import_keras() -> "types.ModuleType":
+    """Import Keras and, with it, TensorFlow, whose start-up chatter no setting silences; if that fails, it is shown."""
+    sys.stderr.flush()
+    keep = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            import keras
+        except BaseException:
+            chatter.seek(0)
+            os.write(keep, chatter.read())
+            raise
+        finally:
+            os.dup2(keep, 2)
+            os.close(keep)
+    return keras

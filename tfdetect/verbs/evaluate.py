@@ -1,0 +1,98 @@
+"""evaluate: judge a run again, or on another data set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from tfdetect import artifact as artifacts
+from tfdetect import config, models  # noqa: F401  (registers the detectors)
+from tfdetect.artifact import Artifact
+from tfdetect.verbs import loading
+from tfdetect.verbs.console import console, import_keras
+
+
+@dataclass(frozen=True)
+class Files:
+    """Which files."""
+
+    path: Path | None = None
+    """Folder or manifest, as for train. Without it, the run's own test files."""
+    fake: tuple[str, ...] = ()
+    """Names of the class folders that are fake; by default as in training."""
+    workers: int | None = None
+    """Processes that decode; by default one for each core."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Judge an exported detector; threshold and calibration stay those of its validation files."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder, such as saved_models/cnn."""
+    data: Files = Files()
+    out: Path | None = None
+    """Where the report goes; by default evaluations/NAME in the run's folder."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse and evaluate."""
+    asked = config.arguments(Evaluate, argv, "evaluate.py")
+    artifact = artifacts.find(asked.run)
+    run = artifacts.load_config(artifact)
+    evaluate(asked, artifact, run)
+    return 0
+
+
+def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
+    """Read, decode, leave out what the run was trained on, score, write."""
+    import json
+
+    import_keras()
+    from tfdetect.data.prepare import usable
+    from tfdetect.serving.predictor import Predictor
+    from tfdetect.verbs import judging
+
+    data = loading.with_path(run.data, asked.data.path, asked.data.fake, asked.data.workers)
+    cache = loading.cache_for(data, run.detector)
+    table, warnings = unseen(loading.decode(read(asked, artifact, data), data, cache), artifact)
+    if usable(table).empty:
+        raise ValueError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
+    name = asked.data.path.stem if asked.data.path else "own_test"
+    target = Artifact(asked.out or artifact.folder / "evaluations" / name)
+    target.folder.mkdir(parents=True, exist_ok=True)
+    predictor = Predictor(artifact, cache.view)
+    predicted = judging.score(predictor, table, cache, run.detector.sees == "frame")
+    validation = json.loads(artifact.metrics.read_text()).get("validation") if artifact.metrics.exists() else None
+    found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings,
+                          others={"validation": validation} if validation else None)  # fmt: skip
+    console.print(judging.line("test", found["test"]))
+    console.print(f"\nReport  {target.report}")
+
+
+def read(asked: Evaluate, artifact: Artifact, data: config.Data):
+    """The files to judge: those of a test split where there is one, else all."""
+    from tfdetect.data import layouts, manifest
+
+    if asked.data.path is None:
+        table = manifest.read(artifact.manifest)
+    else:
+        table = layouts.read(asked.data.path, data.fake)
+    if (table["split"] == "test").any():
+        table = table[table["split"] == "test"]
+    return table.assign(split="test").reset_index(drop=True)
+
+
+def unseen(table, artifact: Artifact):
+    """The table without the files whose bytes were in the run's training or validation, and a warning that counts them."""
+    import pandas as pd
+
+    known = pd.read_csv(artifact.manifest, dtype=str, keep_default_na=False)
+    seen = set(known[known["split"] != "test"]["sha"]) - {""}
+    leak = table["sha"].isin(seen)
+    if not leak.any():
+        return table, ()
+    text = f"{leak.sum()} of {len(table)} files took part in training this run; they are left out here."
+    console.print(text)
+    return table[~leak].reset_index(drop=True), (text,)

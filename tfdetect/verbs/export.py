@@ -1,0 +1,39 @@
+"""export: write the SavedModel of a run anew."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from tfdetect import artifact as artifacts
+from tfdetect import config, models  # noqa: F401  (registers the detectors)
+from tfdetect.verbs.console import console, import_keras
+
+
+@dataclass(frozen=True)
+class Export:
+    """model.keras and calibration.json of a run -> the SavedModel in its folder 1/."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder, such as saved_models/cnn."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse and export."""
+    import json
+
+    asked = config.arguments(Export, argv, "export.py")
+    artifact = artifacts.find(asked.run, "model")
+    run = artifacts.load_config(artifact)
+    single = run.detector.sees == "frame"
+    calibration = json.loads(artifact.calibration.read_text())
+    import_keras()
+    from tfdetect.serving.export import export
+
+    export(artifact.model, calibration, single, artifact.saved_model)
+    console.print(f"SavedModel  {artifact.saved_model}")
+    console.print("  serving_default: clip, uint8 (batch, frames, height, width, 3) RGB -> score, probability (batch,)")
+    if single:
+        console.print("  serve_bytes: image, encoded JPEG, PNG or WebP (batch,) string -> score, probability (batch,)")
+    return 0

@@ -1,0 +1,123 @@
+"""Score with the exported model, and write down how good it is: predictions, metrics, plots, report."""
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tfdetect import __version__, config, files
+from tfdetect.artifact import Artifact
+from tfdetect.config import Run
+from tfdetect.data.cache import Cache
+from tfdetect.data.pipeline import units
+from tfdetect.data.prepare import problems, usable
+from tfdetect.evaluation import metrics, plots, predictions, report
+from tfdetect.serving.predictor import Predictor
+from tfdetect.verbs.console import progress
+
+PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "av", "decord", "scikit-learn")
+PIXELS = 2**26  # of the frames that are scored in one call, which bounds the memory
+
+
+def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, single: bool) -> pd.DataFrame:
+    """The predictions table of the usable rows, one row a file, or with `single` one a frame."""
+    rows = units(usable(table), single)
+    scores = np.full((len(rows), 2), np.nan)
+    with progress("Judging", len(rows)) as step:
+        for start, clips in batches(rows, cache, single):
+            scores[start : start + len(clips)] = np.stack(predictor.judge(clips), axis=1)
+            for _ in clips:
+                step()
+    out = rows[["path", "label", "group", "source", "split", "frame"]].copy()
+    out[["score", "probability"]] = scores
+    return out
+
+
+def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, uint8 clips (batch, frames, size, size, 3)) over all rows of `units`."""
+    pixels = cache.view.size**2 * (1 if single else cache.view.frames)
+    batch = int(np.clip(PIXELS // (3 * pixels), 1, 64))
+    for start in range(0, len(rows), batch):
+        part = rows.iloc[start : start + batch]
+        clips = [cache.load(sha) for sha in part["sha"]]
+        if single:
+            clips = [clip[frame : frame + 1] for clip, frame in zip(clips, part["frame"], strict=True)]
+        yield start, np.stack(clips)
+
+
+def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFrame, threshold: float, cache: Cache,
+          history: pd.DataFrame | None = None, best_epoch: int | None = None, warnings: tuple[str, ...] = (),
+          others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """predictions.csv, metrics.json, plots/ and report.html into `folder`; the metrics.
+
+    `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` are the
+    summaries of splits that are not judged here.
+    """
+    with files.atomic(folder.predictions) as temporary:
+        predictions.write(predicted, temporary)
+    splits = [name for name in predictions.SPLITS if (predicted["split"] == name).any()]
+    found = {name: metrics.summary(predicted[predicted["split"] == name], threshold) for name in splits}
+    found = {**(others or {}), **found}
+    files.write_json(folder.metrics, found)
+    figures = plots.standard(predicted, threshold)
+    if history is not None:
+        figures["history"] = plots.history(history, best_epoch)
+    plots.save_plots(folder.plots, figures)
+    page = report.Report(
+        name=folder.folder.name,
+        metrics=found,
+        detector=f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
+        warnings=warnings,
+        figures=figures,
+        most_wrong=list(mistakes(predicted, threshold, table, cache)),
+        data=usable(table),
+        failures=problems(table, "error"),
+        notes=problems(table, "note"),
+        command=command(),
+        settings=config.tree(run),
+        versions=versions(),
+    )
+    with files.atomic(folder.report) as temporary:
+        report.write(temporary, page)
+    return found
+
+
+def mistakes(predicted: pd.DataFrame, threshold: float, table: pd.DataFrame,
+             cache: Cache) -> Iterator[tuple[str, int, str, float, np.ndarray]]:
+    """The most wrong test files, each with its middle frame."""
+    shas = dict(zip(table["path"], table["sha"], strict=True))
+    wrong = predictions.most_wrong(predicted[predicted["split"] == "test"], threshold)
+    for row in wrong.itertuples():
+        clip = cache.load(shas[row.path])
+        yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
+
+
+def versions() -> dict[str, str]:
+    """Of this suite, Python, and those of PACKAGES that are installed."""
+    found = {"tfdetect": __version__, "python": sys.version.split()[0]}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def command() -> str:
+    """What was typed."""
+    program = Path(sys.argv[0])
+    name = f"python scripts/{program.name}" if program.suffix == ".py" else program.name
+    return shlex.join([*name.split(), *sys.argv[1:]])
+
+
+def line(name: str, found: Mapping[str, Any]) -> str:
+    """A split's result in a line."""
+    low, high = found["auc_interval"] or (None, None)
+    interval = "" if low is None else f" (95 % interval {low:.3f} to {high:.3f})"
+    auc = "none, one class only" if found["auc"] is None else f"{found['auc']:.3f}"
+    accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.3f}"
+    return f"{name}: AUC {auc}{interval}, accuracy {accuracy}, {found['n_real']} real and {found['n_fake']} fake files"

@@ -1,0 +1,70 @@
+"""predict: verdicts on files and folders."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from tfdetect import artifact as artifacts
+from tfdetect import config, models  # noqa: F401  (registers the detectors)
+from tfdetect.verbs.console import import_keras
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Print a verdict for each image and video. Exit code 1 if any file failed."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder, such as saved_models/cnn."""
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """Images, videos, and folders of them."""
+    json: bool = False
+    """A JSON object a line: path, probability, label, score, frames, note, error."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, find the files, judge them one by one as they are decoded."""
+    asked = config.arguments(Predict, argv, "predict.py")
+    artifact = artifacts.find(asked.run)
+    run = artifacts.load_config(artifact)
+    paths = expand(asked.files)
+    import_keras()
+    from tfdetect.serving.predictor import Predictor
+    from tfdetect.verbs.loading import cache_for
+
+    predictor = Predictor(artifact, cache_for(run.data, run.detector).view)
+    failed = 0
+    if not asked.json:
+        print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
+    for verdict in predictor.predict(paths):
+        failed += verdict.error is not None
+        print(json.dumps(dataclasses.asdict(verdict)) if asked.json else row(verdict), flush=True)
+    if not asked.json:
+        print(f"{len(paths) - failed} verdicts, {failed} failed. The threshold is a probability of {predictor.threshold:.3f}.")
+    return 1 if failed else 0
+
+
+def expand(given: Sequence[Path]) -> list[Path]:
+    """The files given, and the images and videos in the folders given. ValueError for none, or an empty folder."""
+    from tfdetect.data.layouts import walk
+
+    if not given:
+        raise ValueError("No file came; name images, videos, or folders of them.")
+    out: list[Path] = []
+    for path in given:
+        inside = list(walk(path)) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{path} holds no image or video.")
+        out += inside
+    return out
+
+
+def row(verdict) -> str:
+    """A line of the table."""
+    if verdict.error is not None:
+        return f"{'failed':8}{'':12}{'':9}{'':8}  {verdict.path}: {verdict.error}"
+    note = f"  ({verdict.note})" if verdict.note else ""
+    return f"{verdict.label:8}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}  {verdict.path}{note}"

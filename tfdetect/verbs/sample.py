@@ -1,0 +1,30 @@
+"""sample: write the embedded data set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from tfdetect import config
+from tfdetect.data.sample import Sample, write
+from tfdetect.verbs.console import console, progress
+
+
+@dataclass(frozen=True)
+class Command:
+    """Write real and fake images or videos, drawn by code, with a manifest.csv."""
+
+    out: Path
+    """Folder to write to."""
+    sample: tyro.conf.OmitArgPrefixes[Sample] = Sample()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse and write."""
+    asked = config.arguments(Command, argv, "sample.py")
+    spec = asked.sample
+    with progress("Drawing", spec.count) as step:
+        write(spec, asked.out, None, step)
+    console.print(f"{spec.count} real and {spec.count} fake {spec.kind}s with manifest.csv in {asked.out}")
+    return 0

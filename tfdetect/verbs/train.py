@@ -1,0 +1,138 @@
+"""train: from files to a judged, exported detector."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tfdetect import artifact as artifacts
+from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
+from tfdetect.artifact import Artifact
+from tfdetect.config import Run
+from tfdetect.detector import REGISTRY
+from tfdetect.verbs import loading
+from tfdetect.verbs.console import console, import_keras
+
+
+def usage() -> str:
+    """What `train --help` answers without a detector's name."""
+    first = {name: (cls.__doc__ or "").splitlines()[0] for name, cls in sorted(REGISTRY.items())}
+    listed = "\n".join(f"  {name:12}{line}" for name, line in first.items())
+    return f"train.py DETECTOR [--flags]  |  train.py --config FILE [--flags]\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags."
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, resolve names of other runs, train."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    run = config.parse(argv, "train.py")
+    frame_model = getattr(run.detector, "frame_model", None)
+    if frame_model and Path(frame_model).suffix != ".keras":  # models know no artifacts
+        path = str(artifacts.find(Path(frame_model), "model").model)
+        run = replace(run, detector=replace(run.detector, frame_model=path))
+    train(run)
+    return 0
+
+
+def train(run: Run) -> Artifact:
+    """The whole story: files, clips, training, calibration, export, judgement."""
+    chief = worker_number() == 0
+    artifact, going_on = artifacts.choose(run) if chief else (Artifact(run.out / (run.name or "")), True)
+    table, cache = prepare(run)
+    if not going_on:
+        artifacts.create(artifact, run)
+    elif chief:
+        console.print(f"Going on with {artifact.folder}")
+    if not chief:
+        learn(run, artifact, table, cache)
+        return artifact
+    with artifacts.lock(artifact):
+        table.to_csv(artifact.manifest, index=False)
+        fitted = learn(run, artifact, table, cache)
+        finish(run, artifact, table, cache, fitted)
+    return artifact
+
+
+def worker_number() -> int:
+    """This process's place in a multi-worker cluster, from TF_CONFIG; 0 when alone."""
+    import json
+    import os
+
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}")
+    return int(cluster.get("task", {}).get("index", 0))
+
+
+def prepare(run: Run):
+    """The prepared manifest, all splits decided, and the cache that holds the clips."""
+    from tfdetect.data import manifest
+    from tfdetect.data.prepare import usable
+
+    cache = loading.cache_for(run.data, run.detector)
+    table = manifest.split(loading.read(run.data, run.detector))
+    manifest.require_classes(table, SPLITS)
+    table = loading.decode(table, run.data, cache)
+    manifest.require_classes(usable(table), SPLITS)
+    return table, cache
+
+
+SPLITS = ("train", "validation", "test")
+
+
+def learn(run: Run, artifact: Artifact, table, cache):
+    """Fit, and leave the best epoch's model in the artifact."""
+    keras = import_keras()
+    from tfdetect.data.prepare import usable
+    from tfdetect.training.callbacks import Narrator
+    from tfdetect.training.fit import fit
+
+    board = keras.callbacks.TensorBoard(artifact.logs, write_graph=True, profile_batch=0)
+    callbacks = [board, Narrator(console, run.train.epochs)]
+    return fit(run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
+
+
+def finish(run: Run, artifact: Artifact, table, cache, fitted) -> None:
+    """Calibrate and export, then judge what was exported."""
+    import shutil
+
+    from tfdetect.data.prepare import usable
+    from tfdetect.serving.export import export
+    from tfdetect.serving.predictor import Predictor
+    from tfdetect.training import board
+    from tfdetect.verbs import judging
+
+    single = run.detector.sees == "frame"
+    with files.atomic(artifact.history) as temporary:
+        fitted.history.to_csv(temporary, index=False)
+    calibration = calibrate(artifact, usable(table), cache, single, run.train.batch)
+    files.write_json(artifact.calibration, calibration.to_dict())
+    export(artifact.model, calibration.to_dict(), single, artifact.saved_model)
+    judged = table[table["split"] != "train"]
+    predicted = judging.score(Predictor(artifact, cache.view), judged, cache, single)
+    found = judging.write(artifact, run, table, predicted, calibration.threshold, cache, fitted.history, fitted.best_epoch)
+    board.write(artifact.logs, predicted, table, cache, config.tree(run), found)
+    shutil.rmtree(artifact.checkpoints)
+    for name in ("validation", "test"):
+        console.print(judging.line(name, found[name]))
+    say_where(artifact, run)
+
+
+def calibrate(artifact: Artifact, table, cache, single: bool, batch: int):
+    """Probability and threshold from the validation files' scores, by the saved and reloaded model."""
+    from tfdetect.data.pipeline import units
+    from tfdetect.evaluation import calibration
+    from tfdetect.training.fit import scores
+
+    held = table[table["split"] == "validation"].reset_index(drop=True)
+    rows = units(held, single)
+    rows["score"] = scores(artifact.model, held, cache, single, batch)
+    by_file = rows.groupby("path", sort=False).agg(score=("score", "mean"), label=("label", "first"))
+    return calibration.fit(by_file["score"].to_numpy(), by_file["label"].to_numpy())
+
+
+def say_where(artifact: Artifact, run: Run) -> None:
+    """Where everything is, and what to do next."""
+    console.print(f"\nReport      {artifact.report}\nSavedModel  {artifact.saved_model}\nEverything  {artifact.folder}\n\nNext:")
+    example = run.data.path or run.data.cache_dir
+    console.print(f"  python scripts/predict.py {artifact.folder} {example}")
+    console.print(f"  python scripts/train.py {run.detector.name} --data.path YOUR_FOLDER   # with real/ and fake/ in it")
+    console.print(f"  tensorboard --logdir {artifact.folder.parent}")
