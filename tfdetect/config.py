@@ -55,8 +55,8 @@ class Train:
     """Adam's learning rate."""
     patience: int = 5
     """Stop after so many epochs without a better validation; the best epoch is kept either way."""
-    monitor: Literal["val_loss", "val_auc"] = "val_loss"
-    """What of the validation files picks the epoch."""
+    monitor: Literal["val_auc", "val_loss"] = "val_auc"
+    """What of the validation files picks the epoch; of equal AUCs the one with the lower loss."""
     class_weights: bool = True
     """Make up for uneven classes by weighting the rarer one."""
     seed: int = 0

@@ -89,9 +89,9 @@ def split(table: pd.DataFrame, fractions: dict[str, float] | None = None) -> pd.
     """
     fractions = fractions or SPLITS
     table = table.copy()
-    known = table[table["split"] != ""].drop_duplicates("group").set_index("group")["split"]
-    table["split"] = table["split"].where(table["split"] != "", table["group"].map(known).fillna(""))
-    given = set(known)
+    known = dict(table.loc[table["split"] != "", ["group", "split"]].to_numpy())
+    table["split"] = [known.get(group, "") for group in table["group"]]
+    given = set(known.values())
     if "test" in given and "validation" not in given:
         part = fractions["validation"] / (fractions["train"] + fractions["validation"])
         free = table["split"].isin(["", "train"])
@@ -105,12 +105,12 @@ def split(table: pd.DataFrame, fractions: dict[str, float] | None = None) -> pd.
 
 def _assign(table: pd.DataFrame, targets: dict[str, float]) -> dict[str, str]:
     """Group -> split. Each stratum (the labels and sources of a group) goes wherever it and the whole lack most."""
+    kinds = table.assign(kind=table["label"].astype(str) + ":" + table["source"])[["group", "kind"]].drop_duplicates()
     strata: dict[str, list[str]] = {}
-    for group, rows in table.groupby("group"):
-        stratum = "|".join(sorted({f"{label}:{source}" for label, source in zip(rows["label"], rows["source"], strict=True)}))
+    for group, stratum in kinds.sort_values("kind").groupby("group")["kind"].agg("|".join).items():
         strata.setdefault(stratum, []).append(str(group))
     total = dict.fromkeys(targets, 0)
-    out = {}
+    out: dict[str, str] = {}
     for stratum in sorted(strata):
         here = dict.fromkeys(targets, 0)
         for count, group in enumerate(sorted(strata[stratum], key=_order), 1):

@@ -63,6 +63,9 @@ def _load(batches, rows, cache, single):
         clips = tf.map_fn(clip, indices, fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))
         return clips, tf.gather(labels, indices)[:, None]
 
+    options = tf.data.Options()  # several workers each take their part of the batches: there are no files to deal out
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    batches = batches.with_options(options)
     return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 

@@ -1,7 +1,7 @@
 """Manifest -> cache, on all cores."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -15,8 +15,11 @@ from tfdetect.data.cache import Cache, failed
 Progress = Callable[[dict[str, Any]], None]
 
 
-def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progress: Progress | None = None) -> pd.DataFrame:
-    """Decode every file of the manifest that the cache lacks; the manifest with columns sha, frames, width, height, note, error.
+def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None,
+            progress: Progress | None = None) -> pd.DataFrame:
+    """Decode every file of the manifest that the cache lacks.
+
+    Returns the manifest with the columns sha, frames, width, height, note and error.
 
     `progress` is called with the result of each file. A file whose decoder brings its process down is a failure like
     any other. Raises OSError where the cache cannot be written.
@@ -87,7 +90,7 @@ def usable(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["error"] == ""].reset_index(drop=True)
 
 
-def problems(table: pd.DataFrame, column: str) -> Iterable[tuple[str, str]]:
+def problems(table: pd.DataFrame, column: str) -> list[tuple[str, str]]:
     """(path, reason) of the rows whose `column`, "error" or "note", says something."""
     rows = table[table[column] != ""]
     return list(zip(rows["path"], rows[column], strict=True))

@@ -80,6 +80,8 @@ class Sample:
         object.__setattr__(self, "sources", tuple(self.sources) or allowed)
 
 
+METERING = 1.0
+BG, SHAPE, REG, REGT, COL = (8, 25), (50, 200), (100, 150), (12, 30), (105, 145)
 # --- scene -----------------------------------------------------------------------------------------------------------
 
 
@@ -96,9 +98,9 @@ def texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
 def canvas(rng: np.random.Generator, size: int) -> np.ndarray:
     """A still background with shapes on it, (2 * size, 2 * size, 3) float32 in grey levels; the camera pans over it."""
     side = 2 * size
-    image = rng.uniform(70, 180, 3).astype(np.float32) + texture(rng, side, rng.uniform(10, 35))
+    image = rng.uniform(70, 180, 3).astype(np.float32) + texture(rng, side, rng.uniform(*BG))
     for _ in range(rng.integers(6, 14)):
-        colour = tuple(float(c) for c in rng.uniform(20, 235, 3))
+        colour = tuple(float(c) for c in rng.uniform(*SHAPE, 3))
         centre, axes = rng.integers(0, side, 2), rng.integers(side // 24, side // 6, 2)
         box = cv2.boxPoints((tuple(map(float, centre)), tuple(map(float, axes)), float(rng.uniform(0, 180))))
         if rng.random() < 0.5:
@@ -127,14 +129,14 @@ class Scene:
         unit = size / 64
         return cls(
             background=canvas(rng, size),
-            region=rng.uniform(80, 160, 3).astype(np.float32) + texture(rng, size, rng.uniform(15, 40)),
+            region=rng.uniform(*REG, 3).astype(np.float32) + texture(rng, size, rng.uniform(*REGT)),
             start=rng.uniform(0.2, 0.8, 2) * size,
             pan=rng.normal(0, 0.3 * unit, 2),
             centre=rng.uniform(29, 35, 2) * unit,
             radius=rng.uniform(14, 24) * unit,
             blur=rng.uniform(0.5, 0.8),
             grain=rng.uniform(*GRAIN),
-            colour=rng.uniform(100, 150, 3).astype(np.float32),
+            colour=rng.uniform(*COL, 3).astype(np.float32),
         )
 
     def mask(self, size: int, shift: np.ndarray, seam: float) -> np.ndarray:
@@ -145,15 +147,20 @@ class Scene:
         return np.clip((self.radius - distance) / seam + 0.5, 0, 1)[..., None].astype(np.float32)
 
     def light(self, size: int, time: int, gain: float, shift: np.ndarray) -> np.ndarray:
-        """What reaches the lens at frame ``time``, (size, size, 3) float32 in grey levels of mean ``colour``."""
+        """What reaches the sensor at frame ``time``, (size, size, 3) float32 in grey levels, about ``colour``."""
+        usual, seen = self.look(size, time, 0.0, np.zeros(2)), self.look(size, time, gain, shift)
+        means = usual.mean(axis=(0, 1)) ** (1 - METERING) * seen.mean(axis=(0, 1)) ** METERING
+        return seen * (self.colour / means)
+
+    def look(self, size: int, time: int, gain: float, shift: np.ndarray) -> np.ndarray:
+        """The region with its log ``gain`` and its ``shift`` in pixels before the background at frame ``time``."""
         move = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
         move[:, 2] = -(self.start + time * self.pan)
         view = cv2.warpAffine(self.background, move, (size, size), borderMode=cv2.BORDER_REFLECT)
         move[:, 2] = shift
         region = cv2.warpAffine(self.region, move, (size, size), borderMode=cv2.BORDER_REFLECT)
         mask = self.mask(size, shift, 2.0)
-        light = view * (1 - mask) + region * np.float32(np.exp(gain)) * mask
-        return light * (self.colour / light.mean(axis=(0, 1)))
+        return view * (1 - mask) + region * np.float32(np.exp(gain)) * mask
 
     def shoot(self, rng: np.random.Generator, light: np.ndarray, grain: float) -> np.ndarray:
         """Lens blur, then sensor noise that grows with brightness; ``grain`` is its deviation at mid-grey."""

@@ -8,7 +8,7 @@ from tfdetect.detector import Detector, register
 @register("cnn")
 @dataclass(frozen=True)
 class Cnn(Detector):
-    """Four convolutions on single frames; small enough for a laptop.
+    """Four convolutions and two dense layers on single frames; small enough for a laptop.
 
     Command: `python scripts/train.py cnn`. Measured results are in the README.
     """
@@ -18,7 +18,7 @@ class Cnn(Detector):
     width: int = 16
     """Channels of the first convolution; the later ones have 2, 4 and 8 times as many."""
     dropout: float = 0.3
-    """Share of features dropped before the last layer, in training."""
+    """Share of features dropped before each of the two dense layers, in training."""
     mirror: bool = True
     """Flip half of the training pictures."""
 
@@ -35,6 +35,7 @@ class Cnn(Detector):
         for block in range(4):
             x = layers.Conv2D(self.width * 2**block, 3, padding="same", activation="relu")(x)
             x = layers.MaxPooling2D()(x)
-        x = layers.GlobalAveragePooling2D(name="features")(x)
+        x = layers.Dropout(self.dropout)(layers.Flatten()(x))
+        x = layers.Dense(64, activation="relu", name="features")(x)
         x = layers.Dropout(self.dropout)(x)
         return keras.Model(inputs, score(x), name="cnn")

@@ -24,13 +24,12 @@ def export(model_path: Path, calibration: dict[str, float], single: bool, target
     archive.track(model)
     frames, size = model.input_shape[1:3]
 
-    def verdict(clips):
-        score = tf.reshape(model(clips, training=False), (-1,))
-        return score
+    def score(clips):
+        return tf.reshape(model(clips, training=False), (-1,))
 
-    def answer(score):
-        probability = tf.sigmoid(calibration["slope"] * score + calibration["intercept"])
-        return {"score": score, "probability": probability}
+    def answer(scores):
+        probability = tf.sigmoid(calibration["slope"] * scores + calibration["intercept"])
+        return {"score": scores, "probability": probability}
 
     def serve(clip):
         shape = tf.shape(clip)
@@ -38,15 +37,15 @@ def export(model_path: Path, calibration: dict[str, float], single: bool, target
             clip = tf.gather(clip, picked(shape[1], frames), axis=1)
             shape = tf.shape(clip)
         small = graph.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), size)
-        score = verdict(tf.reshape(small, (-1, frames, size, size, 3)))
-        return answer(tf.reduce_mean(tf.reshape(score, (shape[0], -1)), axis=1) if single else score)
+        scores = score(tf.reshape(small, (-1, frames, size, size, 3)))
+        return answer(tf.reduce_mean(tf.reshape(scores, (shape[0], -1)), axis=1) if single else scores)
 
     def serve_bytes(image):
         small = tf.map_fn(
             lambda data: graph.resize(graph.decode(data)[None], size), image,
             fn_output_signature=tf.TensorSpec((1, size, size, 3), tf.uint8),
         )  # fmt: skip
-        return answer(verdict(small))
+        return answer(score(small))
 
     archive.add_endpoint("serving_default", serve, [tf.TensorSpec((None, None, None, None, 3), tf.uint8, "clip")])
     if single:

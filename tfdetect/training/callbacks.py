@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 from rich.progress import Progress
 
 from tfdetect.files import atomic, write_json
@@ -38,7 +39,7 @@ class Checkpoint(keras.callbacks.Callback):
         return self.epoch > 0 and self.epoch - self.state["best_epoch"] >= self.patience
 
     def restore(self, model):
-        """Weights, optimizer and dropout's random state of the last whole epoch, if there is one."""
+        """Weights and optimizer of the last whole epoch, if there is one."""
         if self.state["last"]:
             model.optimizer.build(model.trainable_variables)
             model.load_weights(self.folder / self.state["last"])
@@ -47,11 +48,18 @@ class Checkpoint(keras.callbacks.Callback):
         """Weights of the best epoch."""
         model.load_weights(self.folder / self.state["best"])
 
+    def on_epoch_begin(self, epoch, logs=None):
+        """Weight files lack the random state of dropout: let it follow from the epoch, as the order of the files does."""
+        for variable in self.model.variables:
+            if variable.path.endswith("seed_generator_state"):  # (seed, count of draws)
+                seed, draws = keras.ops.convert_to_numpy(variable)
+                variable.assign(np.array([seed, epoch << 20], draws.dtype))
+
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items()}}
         history = [*self.state["history"], row]
-        values = [self.sign * entry[self.monitor] for entry in history]
-        best = max(range(len(values)), key=values.__getitem__)  # the earliest of equals
+        values = [(self.sign * entry[self.monitor], -entry["val_loss"]) for entry in history]  # AUCs tie easily
+        best = values.index(max(values))
         name = f"epoch-{epoch + 1:04d}.weights.h5"
         with atomic(self.folder / name) as temporary:
             self.model.save_weights(temporary, overwrite=True)

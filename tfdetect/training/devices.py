@@ -50,6 +50,8 @@ class MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
     def reduce(self, reduce_op, value, axis):
         def one(part):
             local = self.experimental_local_results(part)[0]
+            if local.dtype == tf.uint8:  # a batch of clips: Keras wants only its shape, and collectives know no uint8
+                return local
             return super(MultiWorker, self).reduce(reduce_op, part, axis if local.shape.rank else None)
 
         return tf.nest.map_structure(one, value)

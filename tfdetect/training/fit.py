@@ -17,6 +17,9 @@ from tfdetect.training import devices
 from tfdetect.training.callbacks import Checkpoint
 
 
+METRICS = ("loss", "auc")
+
+
 @dataclass(frozen=True)
 class Fitted:
     """What a training leaves behind."""
@@ -53,6 +56,7 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
             steps_per_epoch=pipeline.steps(rows, single, settings.batch),
             class_weight=class_weights(rows) if settings.class_weights else None,
             callbacks=[keras.callbacks.TerminateOnNaN(), checkpoint, *callbacks],
+            shuffle=False,  # the data set shuffles itself
             verbose=0,
         )
     if not checkpoint.epoch:
@@ -61,7 +65,8 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     if worker == 0:
         with atomic(target) as temporary:
             model.save(temporary)
-    return Fitted(pd.DataFrame(checkpoint.state["history"]), checkpoint.state["best_epoch"], worker == 0)
+    history = pd.DataFrame(checkpoint.state["history"], columns=["epoch", *METRICS, *(f"val_{name}" for name in METRICS)])
+    return Fitted(history, checkpoint.state["best_epoch"], worker == 0)
 
 
 def build(detector: Detector, cache: Cache, settings: Train) -> keras.Model:

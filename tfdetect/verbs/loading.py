@@ -1,6 +1,5 @@
 """Data settings -> a prepared manifest: read, split, decode into the cache; what fails is counted and listed."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +48,8 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache") -> "pd.DataFrame":
     failures, notes = problems(table, "error"), problems(table, "note")
     for kind, rows in (("could not be used", failures), ("used, with a note", notes)):
         if rows:
-            console.print(f"{len(rows)} of {len(table)} files {kind}; the report lists them. The first: {rows[0][0]}: {rows[0][1]}")
+            path, reason = rows[0]
+            console.print(f"{len(rows)} of {len(table)} files {kind}; the report lists them. The first: {path}: {reason}")
     if len(failures) == len(table):
         raise ValueError(f"None of the {len(table)} files could be read. The first: {failures[0][0]}: {failures[0][1]}")
     return table
@@ -59,5 +59,3 @@ def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None, worke
     """The data settings of a run, for other files."""
     return replace(data, path=path, fake=fake or data.fake, workers=workers or data.workers)
 
-
-Step = Callable[..., None]

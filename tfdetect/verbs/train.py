@@ -17,7 +17,8 @@ def usage() -> str:
     """What `train --help` answers without a detector's name."""
     first = {name: (cls.__doc__ or "").splitlines()[0] for name, cls in sorted(REGISTRY.items())}
     listed = "\n".join(f"  {name:12}{line}" for name, line in first.items())
-    return f"train.py DETECTOR [--flags]  |  train.py --config FILE [--flags]\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags."
+    ways = "train.py DETECTOR [--flags]  |  train.py --config FILE [--flags]"
+    return f"{ways}\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags."
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,7 +45,7 @@ def train(run: Run) -> Artifact:
     elif chief:
         console.print(f"Going on with {artifact.folder}")
     if not chief:
-        learn(run, artifact, table, cache)
+        learn(run, artifact, table, cache, watched=False)
         return artifact
     with artifacts.lock(artifact):
         table.to_csv(artifact.manifest, index=False)
@@ -78,15 +79,15 @@ def prepare(run: Run):
 SPLITS = ("train", "validation", "test")
 
 
-def learn(run: Run, artifact: Artifact, table, cache):
-    """Fit, and leave the best epoch's model in the artifact."""
+def learn(run: Run, artifact: Artifact, table, cache, watched: bool = True):
+    """Fit, and leave the best epoch's model in the artifact. `watched`: with TensorBoard, and a line an epoch."""
     keras = import_keras()
     from tfdetect.data.prepare import usable
     from tfdetect.training.callbacks import Narrator
     from tfdetect.training.fit import fit
 
     board = keras.callbacks.TensorBoard(artifact.logs, write_graph=True, profile_batch=0)
-    callbacks = [board, Narrator(console, run.train.epochs)]
+    callbacks = [board, Narrator(console, run.train.epochs)] if watched else []
     return fit(run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
 
 

@@ -1,0 +1,113 @@
+"""Rows, labels, splits by group."""
+
+import pandas as pd
+import pytest
+
+from tfdetect.data import layouts, manifest
+
+
+def table(count=60, sources=("a", "b", "c")):
+    rows = [{"path": f"{label}/{group}.png", "label": label, "group": f"g{group}", "source": sources[group % 3] if label else "cam"}
+            for group in range(count) for label in (0, 1)]  # fmt: skip
+    return manifest.check(pd.DataFrame(rows), "test")
+
+
+def test_split_is_by_group_stratified_and_repeatable():
+    split = manifest.split(table())
+    assert split.groupby("group")["split"].nunique().max() == 1
+    shares = split["split"].value_counts(normalize=True)
+    assert shares["train"] == pytest.approx(0.7, abs=0.02) and shares["test"] == pytest.approx(0.2, abs=0.02)
+    for _, rows in split[split["label"] == 1].groupby("source"):
+        assert (rows["split"] == "test").sum() == 4 and (rows["split"] == "validation").sum() == 2
+    shuffled = table().sample(frac=1, random_state=1)
+    again = manifest.split(shuffled).sort_index()
+    assert list(again["split"]) == list(split["split"])
+
+
+def test_given_splits_are_kept():
+    given = table()
+    given.loc[given["group"] == "g0", "split"] = "test"
+    given.loc[given["path"] == "0/1.png", "split"] = "validation"
+    split = manifest.split(given)
+    assert set(split[split["group"] == "g0"]["split"]) == {"test"}
+    assert set(split[split["group"] == "g1"]["split"]) == {"validation"}, "its twin goes along"
+    assert set(split["split"]) == {"train", "validation", "test"}
+
+
+def test_validation_comes_out_of_train_when_only_a_test_is_given():
+    given = table()
+    given["split"] = ["test" if group in ("g0", "g1", "g2") else "train" for group in given["group"]]
+    split = manifest.split(given)
+    assert (split["split"] == "test").sum() == 6
+    assert (split["split"] == "validation").sum() == pytest.approx(114 / 8, abs=2)
+
+
+def test_a_group_in_two_splits_is_refused_with_its_rows():
+    rows = pd.DataFrame({"path": ["a.png", "b.png"], "label": [0, 1], "split": ["train", "test"], "group": ["p", "p"]})
+    with pytest.raises(ValueError, match=r"'p' is in two splits: row 1 \(a.png\) in train, row 2 \(b.png\) in test"):
+        manifest.check(rows, "m.csv")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_read_csv_and_parquet(tmp_path, suffix):
+    rows = pd.DataFrame({"path": ["a.png", "/b.png"], "label": ["real", "fake"], "split": ["Train", "VAL"]})
+    path = tmp_path / f"m.{suffix}"
+    rows.to_csv(path, index=False) if suffix == "csv" else rows.to_parquet(path)
+    read = manifest.read(path)
+    assert list(read["path"]) == [str(tmp_path / "a.png"), "/b.png"]
+    assert list(read["label"]) == [0, 1] and list(read["split"]) == ["train", "validation"]
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("path\na.png", "lacks the column.*label"),
+        ("path,label\na.png,2", "row 1: label is '2'"),
+        ("path,label\na.png,1\na.png,1", "each file once"),
+        ("path,label,split\na.png,1,holdout", "split is 'holdout'"),
+        ("path,label\n,1", "the path of a file"),
+        ("", "cannot be read"),
+    ],
+)
+def test_faulty_manifests_are_refused(tmp_path, text, said):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        manifest.read(tmp_path / "m.csv")
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match="0 real and 1 fake"):
+        manifest.require_classes(pd.DataFrame({"split": ["train"], "label": [1]}), ["train"])
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+def test_class_folders_in_any_case_and_depth(tmp_path):
+    touch(tmp_path, "Real/1.jpg", "FAKE/stylegan/1.PNG", "FAKE/sd/2.png", "FAKE/notes.txt", ".hidden/real/3.jpg")
+    read = layouts.read(tmp_path).set_index("path")
+    assert list(read["label"]) == [1, 1, 0] and set(read["source"]) == {"sd", "stylegan", "Real"}
+    assert read.loc[str(tmp_path / "Real/1.jpg"), "group"] == read.loc[str(tmp_path / "FAKE/stylegan/1.PNG"), "group"]
+
+
+def test_split_folders(tmp_path):
+    touch(tmp_path, "Train/REAL/1.jpg", "Train/FAKE/1.jpg", "valid/real/1.jpg", "test/fake/1.jpg")
+    assert sorted(zip(*layouts.read(tmp_path)[["split", "label"]].to_numpy().T, strict=True)) == [
+        ("test", 1), ("train", 0), ("train", 1), ("validation", 0)]  # fmt: skip
+
+
+def test_named_fakes_make_all_others_real(tmp_path):
+    touch(tmp_path, "fight/a.mp4", "nofight/b.mp4", "calm/c.mp4")
+    read = layouts.read(tmp_path, fake=("Fight",))
+    assert dict(zip(read["source"], read["label"], strict=True)) == {"fight": 1, "nofight": 0, "calm": 0}
+
+
+def test_unknown_tree_says_what_was_found(tmp_path):
+    touch(tmp_path, "cats/a.jpg")
+    with pytest.raises(ValueError, match="found files in cats; expected class folders named real and fake"):
+        layouts.read(tmp_path)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        layouts.read(tmp_path / "no")

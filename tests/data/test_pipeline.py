@@ -1,0 +1,116 @@
+"""Cache -> batches: all files each epoch, in an order fixed by seed and epoch; memory flat; the graph's twins."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdetect.data import graph, layouts, media, pipeline, prepare
+from tfdetect.data.cache import Cache, View
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", params=["npy", "tfrecord"])
+def prepared(request, videos, tmp_path_factory):
+    cache = Cache(tmp_path_factory.mktemp("cache"), View(4, 16), request.param)
+    return prepare.prepare(layouts.read(videos), cache, workers=2), cache
+
+
+def test_ordered_is_every_unit_once(prepared):
+    table, cache = prepared
+    for single, count in ((False, 40), (True, 160)):
+        clips, labels = (np.concatenate(part) for part in zip(*pipeline.ordered(table, cache, single, 7).as_numpy_iterator(), strict=True))
+        rows = pipeline.units(table, single)
+        assert clips.shape == (count, 1 if single else 4, 16, 16, 3) and clips.dtype == np.uint8
+        assert (labels[:, 0] == rows["label"]).all()
+        expected = cache.load(rows["sha"].iloc[-1])
+        assert (clips[-1] == (expected[-1:] if single else expected)).all()
+
+
+def keys(dataset, steps):
+    batches = [clips.reshape(len(clips), -1)[:, :50] for clips, _ in dataset.take(steps).as_numpy_iterator()]
+    return [bytes(row) for batch in batches for row in batch]
+
+
+def test_shuffled_over_the_whole_set_each_epoch_and_repeatable(prepared):
+    table, cache = prepared
+    assert pipeline.steps(table, False, 8) == 5
+    first, second = (keys(pipeline.training(table, cache, False, 8, 3, epoch, 9), 5) for epoch in (0, 1))
+    both = keys(pipeline.training(table, cache, False, 8, 3, 0, 9), 10)
+    assert both == first + second, "what a run that goes on sees is what it would have seen"
+    assert sorted(first) == sorted(second) and first != second
+    assert keys(pipeline.training(table, cache, False, 8, 4, 0, 9), 5) != first
+    whole = keys(pipeline.ordered(table, cache, False, 40), 1)
+    places = [whole.index(key) for key in first[:8]]
+    assert max(places) - min(places) > 16, "a first batch of neighbours is no shuffle of the whole"
+
+
+def test_fewer_files_than_a_batch_still_train(prepared):
+    table, cache = prepared
+    batches = list(pipeline.training(table.head(3).reset_index(drop=True), cache, False, 8, 0, 0, 2))
+    assert [len(labels) for _, labels in batches] == [3, 3]
+
+
+MEMORY = """
+import sys
+import numpy as np, pandas as pd, psutil, tensorflow as tf
+from pathlib import Path
+from tfdetect.data import pipeline
+from tfdetect.data.cache import Cache, View
+cache = Cache(Path(sys.argv[1]), View(8, 128))
+for number in range(256):
+    entry = cache.entry(f"{number:064d}")
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    if not entry.exists():
+        np.save(entry, np.full((8, 128, 128, 3), number, np.uint8))
+def peak(count):
+    table = pd.DataFrame({"sha": [f"{n:064d}" for n in range(count)], "label": 0, "frames": 8})
+    data = pipeline.training(table, cache, False, 8, 0, 0, 256 // count)
+    most = 0
+    for clips, _ in data:
+        most = max(most, psutil.Process().memory_info().rss)
+    return most
+peak(32)
+small, large = peak(32), peak(256)
+print(small / 2**20, large / 2**20)
+sys.exit(large - small > 32 * 2**20)
+"""
+
+
+def test_memory_stays_flat_while_the_data_grow_eightfold(tmp_path):
+    """256 clips are 100 MB, 32 are 12: what the process holds differs by less than a third of the 88 MB between."""
+    pytest.importorskip("psutil")
+    done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_graph_decodes_jpeg_as_the_reader_does(tmp_path, rng, turned):
+    from PIL import Image
+
+    picture = cv2.GaussianBlur(rng.integers(0, 256, (40, 56, 3), np.uint8), (0, 0), 2)
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif, quality=90)
+    decoded = graph.decode(tf.constant((tmp_path / "a.jpg").read_bytes())).numpy()
+    assert np.array_equal(decoded, media.read(tmp_path / "a.jpg").frames[0])
+
+
+def test_graph_finds_orientation_in_both_byte_orders_and_only_in_exif():
+    little = b"\xff\xd8\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
+    big = b"\xff\xd8\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0"
+    for data, turned in ((little, 6), (big, 3), (little.replace(b"Exif", b"Exam"), 1), (b"\xff\xd8\xff", 1)):
+        assert int(graph.orientation(tf.constant(data))) == turned
+
+
+@pytest.mark.parametrize("shape", [(60, 40), (10, 40), (24, 24), (9, 11)])
+def test_graph_resizes_as_the_reader_does(rng, shape):
+    frames = rng.integers(0, 256, (2, *shape, 3), np.uint8)
+    expected = np.stack([media.resize(frame, 24) for frame in frames])
+    resized = tf.function(graph.resize)(tf.constant(frames), 24).numpy()
+    assert np.abs(resized.astype(int) - expected).max() <= 1

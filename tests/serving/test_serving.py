@@ -1,0 +1,99 @@
+"""The exported model: any frames in, the same scores as the live model out, from bytes as well."""
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfdetect import files
+from tfdetect.artifact import Artifact
+from tfdetect.data import layouts, media
+from tfdetect.data.cache import View
+from tfdetect.models.cnn import Cnn
+from tfdetect.models.cnn_lstm import CnnLstm
+from tfdetect.serving.export import export, picked
+from tfdetect.serving.predictor import Predictor
+
+CALIBRATION = {"slope": 2.0, "intercept": 0.25, "threshold": 0.5}
+DETECTORS = {"frame": (Cnn(width=4), (1, 32, 32, 3)), "clip": (CnnLstm(), (8, 32, 32, 3))}
+
+
+@pytest.fixture(scope="module", params=sorted(DETECTORS))
+def exported(request, tmp_path_factory):
+    """(artifact folder, live model, whether it sees single frames)."""
+    keras.utils.set_random_seed(0)
+    artifact = Artifact(tmp_path_factory.mktemp(request.param))
+    detector, shape = DETECTORS[request.param]
+    model = detector.build(shape)
+    model.save(artifact.model)
+    files.write_json(artifact.calibration, CALIBRATION)
+    export(artifact.model, CALIBRATION, request.param == "frame", artifact.saved_model)
+    return artifact, model, request.param == "frame"
+
+
+def predictor(artifact, single):
+    return Predictor(artifact, View(8, 32, still=not single))
+
+
+def test_same_score_as_the_live_model_and_calibrated(exported, rng):
+    artifact, model, single = exported
+    clips = rng.integers(0, 256, (3, 1 if single else 8, 32, 32, 3), np.uint8)
+    score, probability = predictor(artifact, single).judge(clips)
+    np.testing.assert_allclose(score, model.predict(clips, verbose=0)[:, 0], atol=1e-5)
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-(2 * score + 0.25))), atol=1e-6)
+    assert score.dtype == np.float32
+
+
+def test_frames_of_any_size_and_number(exported, rng):
+    artifact, model, single = exported
+    clip = rng.integers(0, 256, (11, 50, 20, 3), np.uint8)
+    small = np.stack([media.resize(frame, 32) for frame in clip])
+    if single:
+        expected = model.predict(small[:, None], verbose=0).mean()
+    else:
+        expected = model.predict(small[list(media.pick(11, 8))][None], verbose=0)[0, 0]
+    score, _ = predictor(artifact, single).judge(clip[None])
+    assert score.shape == (1,) and score[0] == pytest.approx(expected, abs=0.01)
+
+
+def test_native_and_cached_clips_give_the_same_probability(exported, videos):
+    artifact, _, single = exported
+    judge = predictor(artifact, single)
+    for path in layouts.read(videos)["path"]:
+        native, cached = (View(8, 32).read(path, size).frames for size in (None, 32))
+        (_, one), (_, other) = judge.judge(native[None]), judge.judge(cached[None])
+        assert abs(one[0] - other[0]) < 0.01
+
+
+def test_bytes_and_frames_agree(exported, rng):
+    artifact, _, single = exported
+    signatures = tf.saved_model.load(str(artifact.saved_model)).signatures
+    assert set(signatures) == ({"serving_default", "serve_bytes"} if single else {"serving_default"})
+    if not single:
+        return
+    picture = cv2.GaussianBlur(rng.integers(0, 256, (60, 44, 3), np.uint8), (0, 0), 2)
+    encoded = [cv2.imencode(extension, picture)[1].tobytes() for extension in (".jpg", ".png", ".webp")]
+    out = signatures["serve_bytes"](image=tf.constant(encoded))
+    decoded = [cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB) for data in encoded]
+    expected = [predictor(artifact, single).judge(frame[None, None])[0][0] for frame in decoded]
+    np.testing.assert_allclose(out["score"].numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("total, frames", [(1, 4), (3, 8), (11, 8), (100, 16), (9, 1), (8, 8)])
+def test_the_graph_picks_the_readers_frames(total, frames):
+    assert tuple(np.array(picked(tf.constant(total), frames))) == media.pick(total, frames)
+
+
+def test_files_in_order_with_failures_in_their_place(exported, images, videos, tmp_path):
+    artifact, _, single = exported
+    (tmp_path / "bad.mp4").write_bytes(b"#EXTM3U\nfile:///etc/passwd\n")
+    paths = [layouts.read(images)["path"][0], tmp_path / "bad.mp4", tmp_path / "none.jpg", layouts.read(videos)["path"][0]] * 3
+    verdicts = list(predictor(artifact, single).predict(paths))
+    assert [verdict.path for verdict in verdicts] == [str(path) for path in paths]
+    assert [verdict.error is None for verdict in verdicts] == [True, False, False, True] * 3
+    good, bad = verdicts[0], verdicts[1]
+    assert good.label == ("fake" if good.probability >= 0.5 else "real") and 0 <= good.probability <= 1
+    assert good.frames == (1 if single else 8) and verdicts[3].frames == 8
+    assert bad.score is None and "not an image or video" in bad.error
+    assert verdicts[2].error == "No such file or directory"

@@ -1,0 +1,108 @@
+"""What a user meets at the command line: help at once, one sentence for each mistake, nothing half-written."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tfdetect import cli
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("tensorflow", "keras", "keras_hub", "keras_cv", "torch", "pandas", "sklearn", "matplotlib")
+
+
+def call(capsys, *argv):
+    """(exit code, what was printed to stdout, to stderr) of `tfdetect ARGV`."""
+    try:
+        code = cli.main([str(word) for word in argv])
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("argv", [[verb, "--help"] for verb in cli.VERBS] + [["train", "cnn", "--help"], ["--help"]])
+def test_help_imports_nothing_heavy(argv):
+    code = f"import sys\nfrom tfdetect import cli\ntry:\n    cli.main({argv})\nexcept SystemExit:\n    pass\n"
+    code += f"print([name for name in {HEAVY} if name in sys.modules])"
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]"), done.stdout[-300:]
+    assert "Traceback" not in done.stderr and time.monotonic() - start < 10, "it is not the time that is tested here"
+
+
+def test_scripts_are_the_verbs():
+    scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
+    assert scripts == set(cli.VERBS)
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "predict.py", "--help"], cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0 and "verdict" in done.stdout, "runs from anywhere"
+
+
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["trian"], "Perhaps you meant train"),
+        (["train", "cnn_lstn"], "Perhaps you meant cnn_lstm"),
+        (["train", "cnn", "--data.pth", "x"], "--data.path"),
+        (["train", "cnn", "--data.path", "nowhere"], "nowhere does not exist; expected a folder or a manifest"),
+        (["train", "--config"], "--config needs the path"),
+        (["train", "--config", "none.yaml"], "No such file or directory: none.yaml"),
+        (["evaluate", "nowhere"], "nowhere is no run: it has no config.yaml"),
+        (["predict", "nowhere", "a.jpg"], "nowhere is no run: it has no config.yaml"),
+        (["export", "nowhere"], "nowhere is no run: it has no config.yaml"),
+        (["sample", "--out", "x", "--size", "7"], "size 7"),
+        (["train", "cnn_lstm", "--detector.frame_model", "nowhere"], "nowhere is no run"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_code_2(capsys, monkeypatch, tmp_path, argv, said):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, *argv)
+    assert code == 2 and said in re.sub(r"[│\s]+", " ", err) and "Traceback" not in err
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def train(capsys, path, out, *flags):
+    argv = ["train", "cnn", "--data.path", path, "--data.size", 32, "--data.cache_dir", out / "cache", "--out", out / "runs"]
+    return call(capsys, *argv, *flags)
+
+
+def test_data_that_cannot_be_trained_on(capsys, tmp_path, images):
+    def folder(name, real, fake):
+        for kind, count in (("real", real), ("fake", fake)):
+            (tmp_path / name / kind).mkdir(parents=True)
+            for file in sorted((images / kind).iterdir())[:count]:
+                shutil.copy(file, tmp_path / name / kind / file.name)
+        return tmp_path / name
+
+    cases = {
+        folder("empty", 0, 0): "found no image or video; expected class folders named real and fake",
+        folder("one_class", 20, 0): "20 real and 0 fake|real and 0 fake",
+        folder("two_images", 1, 1): "both kinds are needed",
+    }
+    broken = folder("broken", 0, 0)
+    for kind in ("real", "fake"):
+        for number in range(20):
+            (broken / kind / f"{number}.jpg").write_bytes(b"\xff\xd8\xff")
+    cases[broken] = "None of the 40 files could be read"
+    for path, said in cases.items():
+        code, _, err = train(capsys, path, tmp_path)
+        assert code == 2 and re.search(said, err) and len(err.strip().splitlines()) == 1, err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission(capsys, tmp_path):
+    (tmp_path / "d" / "real").mkdir(parents=True)
+    (tmp_path / "d" / "real").chmod(0)
+    code, _, err = train(capsys, tmp_path / "d", tmp_path)
+    assert code == 2 and "Permission denied" in err
+
+
+def test_no_permission_and_full_disk_are_one_sentence():
+    assert cli.sentence(PermissionError(13, "Permission denied", "/x/real")) == "Permission denied: /x/real."
+    assert "the disk is full" in cli.sentence(OSError(28, "No space left on device", "/x/a.npy"))

@@ -1,0 +1,84 @@
+"""Flags and YAML are two spellings of one run."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from tfdetect import config, models  # noqa: F401
+from tfdetect.detector import REGISTRY, Detector, find, register
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_round_trip(tmp_path, name):
+    run = config.parse([name, "--data.size", "48", "--data.fake", "a", "b", "--train.xla", "--train.no_class_weights"], "t")
+    config.write(run, tmp_path / "c.yaml")
+    again = config.parse(["--config", str(tmp_path / "c.yaml")], "t")
+    assert config.tree(again) == config.tree(run)
+    assert again.data.fake == ("a", "b") and again.train.xla and not again.train.class_weights
+
+
+def test_flags_win_over_yaml(tmp_path):
+    config.write(config.parse(["cnn", "--data.size", "48", "--train.epochs", "3"], "t"), tmp_path / "c.yaml")
+    run = config.parse(["--config", str(tmp_path / "c.yaml"), "--train.epochs", "7", "--name", "x"], "t")
+    assert (run.data.size, run.train.epochs, run.name) == (48, 7, "x")
+
+
+def test_recipe_is_the_default():
+    run = config.parse(["cnn_lstm"], "t")
+    assert (run.data.frames, run.data.size, run.train.batch) == (16, 64, 8)
+
+
+@pytest.mark.parametrize("place", ["flag", "yaml"])
+def test_misspelt_key_is_refused_with_a_hint(tmp_path, capsys, place):
+    argv = ["cnn", "--data.sizze", "48"]
+    if place == "yaml":
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump({"detector": {"name": "cnn"}, "data": {"sizze": 48}}))
+        argv = ["--config", str(tmp_path / "c.yaml")]
+    with pytest.raises(SystemExit) as stop:
+        config.parse(argv, "t")
+    text = capsys.readouterr().err
+    assert stop.value.code == 2 and "--data.sizze" in text and "--data.size" in text
+
+
+def test_unknown_detector_has_a_hint():
+    with pytest.raises(ValueError, match="Perhaps you meant cnn_lstm"):
+        find("cnn_lstn")
+
+
+@pytest.mark.parametrize(
+    "argv, said",
+    [
+        (["cnn", "--data.size", "0"], "--data.size must be at least 1"),
+        (["cnn", "--train.rate", "-1"], "--train.rate must be above 0"),
+        (["cnn", "--name", "a/b"], "plain folder name"),
+        (["cnn", "--resume"], "need --name"),
+        (["cnn_lstm", "--detector.freeze"], "frame_model"),
+    ],
+)
+def test_senseless_values_are_refused(argv, said, capsys):
+    try:
+        config.parse(argv, "t")
+    except ValueError as error:
+        assert said in str(error)
+    except SystemExit as stop:  # tyro reports what the dataclass raised
+        assert stop.code == 2 and said in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    else:
+        pytest.fail("accepted")
+
+
+@pytest.mark.parametrize("text", ["- 1", "detector: cnn", "a: [", ""])
+def test_bad_yaml_is_one_sentence(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"c\.yaml"):
+        config.parse(["--config", str(tmp_path / "c.yaml")], "t")
+
+
+def test_two_detectors_of_one_name_are_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Other(Detector):
+        def build(self, clip_shape):
+            raise AssertionError
+
+    with pytest.raises(ValueError, match="Two detectors"):
+        register("cnn")(Other)

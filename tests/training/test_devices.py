@@ -1,0 +1,115 @@
+"""tf.distribute: each strategy in processes of its own, judged against a single process on the same global batch."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfdetect.data import layouts, manifest, prepare
+from tfdetect.data.cache import Cache, View
+from tfdetect.training import devices
+
+ROOT = Path(__file__).parents[2]
+FIT = """
+import json, sys
+from pathlib import Path
+import numpy as np, pandas as pd, tensorflow as tf
+name, table, cache, out, devices = sys.argv[1:]
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
+from tfdetect.config import Train
+from tfdetect.data.cache import Cache, View
+from tfdetect.models.cnn_lstm import CnnLstm
+from tfdetect.training import fit
+out = Path(out)
+out.mkdir(parents=True, exist_ok=True)
+found = fit.fit(CnnLstm(dropout=0.0), pd.read_csv(table, keep_default_na=False), Cache(Path(cache), View(4, 32, still=True)),
+                Train(epochs=2, batch=8, strategy=name), out / "checkpoints", out / "m.keras", [])
+worker = json.loads(__import__("os").environ.get("TF_CONFIG") or "{}").get("task", {}).get("index", 0)
+import keras
+if found.chief:
+    weights = [w.tolist() for w in keras.saving.load_model(out / "m.keras").get_weights()]
+    print("RESULT " + json.dumps({"history": found.history.to_dict("list"), "weights": weights}))
+last = out / "checkpoints" / f"worker-{worker}" / json.loads((out / "checkpoints" / f"worker-{worker}" / "state.json").read_text())["last"]
+import h5py
+total = []
+h5py.File(last).visititems(lambda n, d: total.append((n, float(np.abs(d[...]).sum()))) if hasattr(d, "shape") and "layers" in n else None)
+print("SUMS " + json.dumps(dict(total)))
+"""
+
+
+@pytest.fixture(scope="module")
+def place(videos, tmp_path_factory):
+    place = tmp_path_factory.mktemp("distributed")
+    cache = Cache(place / "cache", View(4, 32, still=True))
+    prepare.prepare(manifest.split(layouts.read(videos)), cache, workers=2).to_csv(place / "table.csv", index=False)
+    return place
+
+
+def start(place, strategy, out, devices=1, cluster=None, index=0):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+    if cluster:
+        environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": cluster}, "task": {"type": "worker", "index": index}})
+    command = [sys.executable, "-c", FIT, strategy, place / "table.csv", place / "cache", place / out, str(devices)]
+    return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=280)
+    assert process.returncode == 0, err[-3000:]
+    return {line.split(" ", 1)[0]: json.loads(line.split(" ", 1)[1]) for line in out.splitlines() if line[:6] in ("RESULT", "SUMS {")}
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    return finish(start(place, "single", "single"))["RESULT"]
+
+
+def same(result, alone):
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(result["history"][name], alone["history"][name], atol=1e-4)
+    for ours, theirs in zip(result["weights"], alone["weights"], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_mirrored_on_two_devices_equals_one(place, alone):
+    same(finish(start(place, "mirrored", "mirrored", devices=2))["RESULT"], alone)
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def test_two_workers_equal_one(place, alone):
+    cluster = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    workers = [start(place, "multiworker", "workers", cluster=cluster, index=index) for index in range(2)]
+    chief, other = (finish(worker) for worker in workers)
+    same(chief["RESULT"], alone)
+    assert "RESULT" not in other, "only the chief writes the model"
+    assert chief["SUMS"] == other["SUMS"], "the same weights on both"
+
+
+def test_multiworker_without_a_cluster_is_refused(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ValueError, match="needs TF_CONFIG"):
+        devices.strategy("multiworker")
+
+
+def test_tpu_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="found no TPU"):
+        devices.strategy("tpu")
+
+
+def test_auto_is_single_without_several_gpus():
+    assert devices.strategy("auto") is None and devices.strategy("single") is None

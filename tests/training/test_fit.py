@@ -1,0 +1,108 @@
+"""A run can be repeated, and gone on with after a kill, to the same result."""
+
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from tfdetect.config import Train
+from tfdetect.data import layouts, manifest, prepare
+from tfdetect.data.cache import Cache, View
+from tfdetect.models.cnn_lstm import CnnLstm
+from tfdetect.training import callbacks, fit
+
+DETECTOR = CnnLstm(dropout=0.3)
+SETTINGS = Train(epochs=4, batch=8, patience=4)
+
+
+@pytest.fixture(scope="module")
+def data(videos, tmp_path_factory):
+    cache = Cache(tmp_path_factory.mktemp("cache"), View(4, 32, still=True))
+    return prepare.prepare(manifest.split(layouts.read(videos)), cache, workers=2), cache
+
+
+class StopAfter(keras.callbacks.Callback):
+    """As a kill after so many steps: nothing of the epoch at hand is saved."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def run(folder, data, settings=SETTINGS, extra=()):
+    return fit.fit(DETECTOR, *data, settings, folder / "checkpoints", folder / "m.keras", list(extra))
+
+
+def test_same_seed_same_history_and_another_seed_another(tmp_path, data):
+    first, second = (run(tmp_path / name, data).history for name in ("a", "b"))
+    assert first.equals(second)
+    other = run(tmp_path / "c", data, Train(epochs=1, batch=8, seed=1)).history
+    assert other["loss"][0] != first["loss"][0]
+
+
+def test_a_killed_run_goes_on_to_the_same_result(tmp_path, data):
+    whole = run(tmp_path / "whole", data)
+    for steps in (2, 6, 5):  # in the first epoch, in the second, in the third
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "killed", data, extra=[StopAfter(steps)])
+    resumed = run(tmp_path / "killed", data)
+    assert resumed.history.equals(whole.history) and resumed.best_epoch == whole.best_epoch
+    ours, theirs = (keras.saving.load_model(tmp_path / name / "m.keras").get_weights() for name in ("killed", "whole"))
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_the_kept_model_is_that_of_the_best_validation(tmp_path, data):
+    found = run(tmp_path, data)
+    best = found.history.sort_values(["val_auc", "val_loss"], ascending=[False, True]).iloc[0]
+    assert found.best_epoch == best["epoch"]
+    table, cache = data
+    held = table[table["split"] == "validation"].reset_index(drop=True)
+    scores = fit.scores(tmp_path / "m.keras", held, cache, False, 8)
+    losses = np.logaddexp(0, scores) - held["label"] * scores
+    assert losses.mean() == pytest.approx(best["val_loss"], abs=1e-5)
+
+
+def test_patience_counts_from_the_best_epoch_and_survives_a_restart(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+
+    def end(values, start=0):
+        checkpoint = callbacks.Checkpoint(tmp_path, "val_loss", 2)
+        checkpoint.set_model(model)
+        for epoch, value in enumerate(values, start):
+            checkpoint.on_epoch_end(epoch, {"val_loss": value})
+        return checkpoint
+
+    assert not end([3.0, 1.0, 2.0]).done
+    again = end([])
+    assert (again.epoch, again.state["best_epoch"], again.done) == (3, 2, False)
+    again = end([1.5], start=3)
+    assert again.done and again.state["best_epoch"] == 2 and model.stop_training
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["epoch-0002.weights.h5", "epoch-0004.weights.h5", "state.json"]
+
+
+def test_uneven_classes_count_alike(data):
+    table, _ = data
+    rows = table[table["label"] == 0].head(3)
+    weights = fit.class_weights(pd.concat([rows, table[table["label"] == 1].head(9)]))
+    assert weights == {0: pytest.approx(2.0), 1: pytest.approx(2 / 3)}
+
+
+def test_an_exploding_loss_is_said(tmp_path, data):
+    with pytest.raises(ValueError, match=r"lower --train\.rate"):
+        run(tmp_path, data, Train(epochs=1, batch=8, rate=1e30))
+    assert not (tmp_path / "m.keras").exists()
+
+
+def test_state_is_json(tmp_path, data):
+    run(tmp_path, data, Train(epochs=1, batch=8))
+    state = json.loads((tmp_path / "checkpoints" / "worker-0" / "state.json").read_text())
+    assert state["history"][0]["epoch"] == 1 and set(state) == {"history", "last", "best", "best_epoch"}

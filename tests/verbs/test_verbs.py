@@ -1,0 +1,197 @@
+"""The whole story, small: train, judge, evaluate, predict, export, repeat."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tfdetect import artifact as artifacts
+from tfdetect import cli, config
+from tfdetect.artifact import Artifact
+from tfdetect.evaluation import predictions
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = ["--data.frames", "4", "--data.size", "32", "--train.epochs", "2", "--train.batch", "8"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def flags(place):
+    return [*SETTINGS, "--data.cache_dir", str(place / "cache"), "--out", str(place / "runs")]
+
+
+@pytest.fixture(scope="module")
+def cnn(videos, place, flags):
+    """An image detector, trained on videos."""
+    assert cli.main(["train", "cnn", "--data.path", str(videos), "--detector.width", "4", *flags]) == 0
+    return Artifact(place / "runs" / "cnn")
+
+
+@pytest.fixture(scope="module")
+def cnn_lstm(videos, place, flags):
+    assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags]) == 0
+    return Artifact(place / "runs" / "cnn_lstm")
+
+
+@pytest.mark.parametrize("name", ["cnn", "cnn_lstm"])
+def test_a_run_leaves_everything(name, request):
+    artifact = request.getfixturevalue(name)
+    found = {path.name for path in artifact.folder.iterdir()}
+    assert found == {"1", "config.yaml", "model.keras", "calibration.json", "metrics.json", "predictions.csv", "history.csv",
+                     "report.html", "plots", "logs", "manifest.csv"}  # fmt: skip
+    metrics = json.loads(artifact.metrics.read_text())
+    keys = {"n", "auc", "ap", "eer", "accuracy", "balanced_accuracy", "f1", "log_loss", "confusion", "by_source", "by_frame"}
+    assert set(metrics) == {"validation", "test"} and keys <= set(metrics["test"])
+    manifest = pd.read_csv(artifact.manifest)
+    assert metrics["test"]["n"] == (manifest["split"] == "test").sum() == 8
+    assert metrics["test"]["by_frame"]["n"] == 8 * (4 if name == "cnn" else 1)
+    table = predictions.read(artifact.predictions)
+    assert set(table["path"]) == set(manifest[manifest["split"] != "train"]["path"]), "training files are not judged"
+    page = artifact.report.read_text()
+    assert "python scripts/" in page or "train cnn" in page
+    assert len(list(artifact.logs.rglob("events*"))) >= 3
+
+
+def test_scores_are_those_of_the_exported_model_on_the_files(cnn, capsys):
+    table = predictions.by_file(predictions.read(cnn.predictions)).set_index("path")
+    paths = list(table.index[:5])
+    capsys.readouterr()
+    assert cli.main(["predict", str(cnn.folder), "--json", *paths]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["path"] for row in rows] == paths and set(rows[0]) >= {"probability", "label", "score", "frames", "error"}
+    np.testing.assert_allclose([row["score"] for row in rows], table.loc[paths, "score"], atol=1e-4)
+    np.testing.assert_allclose([row["probability"] for row in rows], table.loc[paths, "probability"], atol=0.01)
+
+
+def test_calibration_comes_from_validation_alone(cnn):
+    from tfdetect.evaluation import calibration
+
+    files = predictions.by_file(predictions.read(cnn.predictions))
+    held = files[files["split"] == "validation"]
+    fitted = calibration.fit(held["score"].to_numpy(), held["label"].to_numpy())
+    stored = json.loads(cnn.calibration.read_text())
+    assert stored["slope"] == pytest.approx(fitted.slope, rel=1e-2)
+    assert stored["threshold"] == pytest.approx(fitted.threshold, abs=1e-2)
+
+
+def test_predict_counts_failures_and_reads_folders(cnn, images, tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_bytes(b"nothing")
+    assert cli.main(["predict", str(cnn.folder), str(images / "real"), str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "20 verdicts, 1 failed" in out and "bad.jpg: not an image or video" in out
+    assert cli.main(["predict", str(cnn.folder), str(images / "real")]) == 0
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["predict", str(cnn.folder), str(tmp_path / "empty")]) == 2
+    assert "holds no image or video" in capsys.readouterr().err
+
+
+def test_evaluate_own_test_other_data_and_no_leak(cnn, images, videos, capsys):
+    assert cli.main(["evaluate", str(cnn.folder)]) == 0
+    own = json.loads((cnn.folder / "evaluations" / "own_test" / "metrics.json").read_text())
+    trained = json.loads(cnn.metrics.read_text())
+    assert own["test"]["auc"] == trained["test"]["auc"] and own["validation"] == trained["validation"]
+    assert cli.main(["evaluate", str(cnn.folder), "--data.path", str(images)]) == 0
+    other = Artifact(cnn.folder / "evaluations" / images.name)
+    assert json.loads(other.metrics.read_text())["test"]["n"] == 40 and other.report.exists()
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(cnn.folder), "--data.path", str(videos), "--out", str(cnn.folder / "leak")]) == 0
+    assert "32 of 40 files took part in training" in capsys.readouterr().out
+    assert json.loads((cnn.folder / "leak" / "metrics.json").read_text())["test"]["n"] == 8
+
+
+def test_export_anew_gives_the_same_scores(cnn, images, capsys):
+    import shutil
+
+    path = str(next((images / "fake").iterdir()))
+
+    def scores():
+        capsys.readouterr()
+        assert cli.main(["predict", str(cnn.folder), "--json", path]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    before = scores()
+    shutil.rmtree(cnn.saved_model)
+    assert cli.main(["predict", str(cnn.folder), path]) == 2
+    assert "export.py" in capsys.readouterr().err
+    assert cli.main(["export", str(cnn.folder)]) == 0
+    assert scores() == before
+
+
+def test_config_repeats_the_run(cnn, place, capsys):
+    argv = ["train", "--config", str(cnn.config), "--out", str(place / "runs"), "--name", "again"]
+    assert cli.main(argv) == 0
+    again = Artifact(place / "runs" / "again")
+    assert again.history.read_text() == cnn.history.read_text()
+    assert json.loads(again.metrics.read_text()) == json.loads(cnn.metrics.read_text())
+    assert cli.main(argv) == 2
+    err = capsys.readouterr().err
+    assert "--resume" in err and "--overwrite" in err
+
+
+def test_cnn_lstm_from_a_trained_cnn(cnn, videos, flags, place):
+    frozen = ["--detector.frame_model", str(cnn.folder), "--detector.freeze", "--name", "frozen", "--train.epochs", "1"]
+    assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, *frozen]) == 0
+    assert Artifact(place / "runs" / "frozen").report.exists()
+
+
+def test_names(tmp_path):
+    def run(*argv):
+        return config.parse(["cnn", "--out", str(tmp_path), *argv], "t")
+
+    def finish(artifact):
+        artifact.report.write_text("")
+
+    first, going_on = artifacts.choose(run())
+    assert (first.folder.name, going_on) == ("cnn", False)
+    artifacts.create(first, run())
+    assert artifacts.choose(run()) == (first, True), "the same command goes on with what was interrupted"
+    with artifacts.lock(first):
+        assert artifacts.choose(run())[0].folder.name == "cnn-2", "but not with what another process is at"
+        with pytest.raises(BlockingIOError, match="another process"), artifacts.lock(first):
+            pass
+    assert artifacts.choose(run("--data.size", "64"))[0].folder.name == "cnn-2", "nor with other settings"
+    assert artifacts.choose(run("--data.workers", "1")) == (first, True), "which leave the result as it is"
+    assert artifacts.choose(run("--name", "cnn")) == (first, True)
+    with pytest.raises(FileExistsError, match="--resume.*--overwrite"):
+        artifacts.choose(run("--name", "cnn", "--data.size", "64"))
+    finish(first)
+    assert artifacts.choose(run())[0].folder.name == "cnn-2"
+    with pytest.raises(FileExistsError):
+        artifacts.choose(run("--name", "cnn"))
+    assert artifacts.choose(run("--name", "cnn", "--overwrite")) == (first, False)
+    assert artifacts.choose(run("--name", "cnn", "--resume")) == (first, True)
+    with pytest.raises(ValueError, match="other settings"):
+        artifacts.choose(run("--name", "cnn", "--resume", "--data.size", "64"))
+
+
+def test_killed_in_training_the_same_command_goes_on_to_the_same_result(cnn_lstm, videos, place, flags, tmp_path):
+    out = ["--out", str(tmp_path / "runs"), "--train.epochs", "6"]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "cnn_lstm", "--data.path", str(videos), *flags, *out]
+    state = tmp_path / "runs" / "cnn_lstm" / "checkpoints" / "worker-0" / "state.json"
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stdout.read().decode()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = json.loads(state.read_text())["history"]
+    assert 1 <= len(done) < 6
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 0 and "Going on with" in second.stdout, second.stdout + second.stderr
+    assert "Epoch 1/6" not in second.stdout
+    assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, "--train.epochs", "6", "--name", "whole"]) == 0
+    killed, whole = Artifact(tmp_path / "runs" / "cnn_lstm"), Artifact(place / "runs" / "whole")
+    assert killed.history.read_text() == whole.history.read_text()
+    assert json.loads(killed.metrics.read_text()) == json.loads(whole.metrics.read_text())
