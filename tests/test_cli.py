@@ -61,7 +61,7 @@ def test_scripts_are_the_verbs():
 )
 def test_a_mistake_is_one_sentence_and_code_2(capsys, monkeypatch, tmp_path, argv, said):
     monkeypatch.chdir(tmp_path)
-    code, out, err = call(capsys, *argv)
+    code, _, err = call(capsys, *argv)
     assert code == 2 and said in re.sub(r"[│\s]+", " ", err) and "Traceback" not in err
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 

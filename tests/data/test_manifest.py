@@ -7,8 +7,8 @@ from tfdetect.data import layouts, manifest
 
 
 def table(count=60, sources=("a", "b", "c")):
-    rows = [{"path": f"{label}/{group}.png", "label": label, "group": f"g{group}", "source": sources[group % 3] if label else "cam"}
-            for group in range(count) for label in (0, 1)]  # fmt: skip
+    rows = [{"path": f"{label}/{group}.png", "label": label, "group": f"g{group}",
+             "source": sources[group % 3] if label else "camera"} for group in range(count) for label in (0, 1)]  # fmt: skip
     return manifest.check(pd.DataFrame(rows), "test")
 
 

@@ -46,7 +46,8 @@ def test_cnn_lstm_starts_from_a_trained_image_detector(tmp_path, rng):
     free, frozen = (CnnLstm(frame_model=path, freeze=freeze).build((4, 32, 32, 3)) for freeze in (False, True))
     trained = keras.saving.load_model(path)
     kernels = [weight for weight in free.weights if weight.shape == (3, 3, 3, 4)]
-    assert len(kernels) == 1 and np.array_equal(kernels[0], next(weight for weight in trained.weights if weight.shape == (3, 3, 3, 4)))
+    first = next(weight for weight in trained.weights if weight.shape == (3, 3, 3, 4))
+    assert len(kernels) == 1 and np.array_equal(kernels[0], first)
     assert len(free.trainable_weights) > len(frozen.trainable_weights) == 7, "LSTM (3), dense (2), score (2)"
     frozen.compile("adam", CnnLstm().losses())
     before = [np.array(weight) for weight in frozen.non_trainable_weights]

@@ -35,11 +35,12 @@ import keras
 if found.chief:
     weights = [w.tolist() for w in keras.saving.load_model(out / "m.keras").get_weights()]
     print("RESULT " + json.dumps({"history": found.history.to_dict("list"), "weights": weights}))
-last = out / "checkpoints" / f"worker-{worker}" / json.loads((out / "checkpoints" / f"worker-{worker}" / "state.json").read_text())["last"]
 import h5py
-total = []
-h5py.File(last).visititems(lambda n, d: total.append((n, float(np.abs(d[...]).sum()))) if hasattr(d, "shape") and "layers" in n else None)
-print("SUMS " + json.dumps(dict(total)))
+folder = out / "checkpoints" / f"worker-{worker}"
+last = h5py.File(folder / json.loads((folder / "state.json").read_text())["last"])
+sums = {}
+last.visititems(lambda n, d: sums.update({n: float(np.abs(d[...]).sum())}) if hasattr(d, "shape") and "layers" in n else None)
+print("SUMS " + json.dumps(sums))
 """
 
 
@@ -56,13 +57,15 @@ def start(place, strategy, out, devices=1, cluster=None, index=0):
     if cluster:
         environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": cluster}, "task": {"type": "worker", "index": index}})
     command = [sys.executable, "-c", FIT, strategy, place / "table.csv", place / "cache", place / out, str(devices)]
-    return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, command)), env=environment, **pipes)
 
 
 def finish(process):
     out, err = process.communicate(timeout=280)
     assert process.returncode == 0, err[-3000:]
-    return {line.split(" ", 1)[0]: json.loads(line.split(" ", 1)[1]) for line in out.splitlines() if line[:6] in ("RESULT", "SUMS {")}
+    told = [line.split(" ", 1) for line in out.splitlines() if line.startswith(("RESULT ", "SUMS "))]
+    return {name: json.loads(text) for name, text in told}
 
 
 @pytest.fixture(scope="module")

@@ -31,20 +31,23 @@ from typing import Literal
 import cv2
 import numpy as np
 
-VIDEO_SOURCES = ("swap", "upsample", "flicker")
+VIDEO_SOURCES = ("flicker", "swap", "flicker", "upsample")  # flicker needs twice the examples
 IMAGE_SOURCES = ("swap", "upsample")  # flicker needs time
 COLUMNS = ("path", "label", "split", "group", "source", "text")
 FPS = 16
 
 # --- strengths: enough for a small network to learn all three in minutes, while the bytes tell none ------------------
 
-GRAIN = (2.0, 6.0)  # deviation of a camera's noise at mid-grey, in grey levels; uneven, so that sizes vary by scene
-QP, JPEG_QUALITY = 20, 92  # fine enough to keep the grain, from which every trace but flicker must stand out
+GRAIN = (2.0, 5.0)  # deviation of a camera's noise at mid-grey, in grey levels; uneven, so that sizes vary by scene
+QP, JPEG_QUALITY = 20, 92  # fine enough to keep grain, stripes and grid; finer ones would price the grain too high
 SWAP_GRAIN = 0.5  # the patch's grain as a share of the scene's; the bytes it saves pay for the stripes
-STRIPES = 16.0  # grey levels; 8 to 14 were learnt slowly
-GRID = 20.0  # grey levels where its rows and columns meet; half of it was not learnt beside flicker
+STRIPES = 14.0  # grey levels; stronger ones are learnt so early that flicker is learnt late
+GRID = 20.0  # grey levels where its rows and columns meet; its bytes are paid for by the grain that is smoothed away
 PERIOD = 4  # pixels of stripes and grid: + - - + is a single DCT coefficient, hence strong and yet cheap to encode
-GAIN, PLACE = 0.5, 2.0  # deviation of the region's log gain, and of its place in 64ths of the width; less is not learnt
+GAIN, PLACE = (
+    0.8,
+    2.0,
+)  # deviation of the region's log gain, and of its place in 64ths of the width; less is learnt late
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Sample:
 
     kind: Literal["image", "video"] = "video"
     """JPEG images or H.264 videos."""
-    count: int = 300
+    count: int = 400
     """Number of groups: each is one real and one fake file."""
     seed: int = 0
     """Another seed gives other scenes."""
@@ -62,14 +65,16 @@ class Sample:
     frames: int = 16
     """Frames of a video."""
     sources: tuple[str, ...] = ()
-    """Manipulations, in turn; empty: all that the kind allows (swap, upsample and, for videos, flicker)."""
+    """Manipulations, in turn; empty: swap and upsample and, for every other video, flicker."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("image", "video"):
             raise ValueError(f"kind {self.kind!r} is unknown; there are image and video")
         allowed = VIDEO_SOURCES if self.kind == "video" else IMAGE_SOURCES
         if unknown := set(self.sources) - set(allowed):
-            raise ValueError(f"sources {sorted(unknown)} are unknown for {self.kind}s; there are {', '.join(allowed)}")
+            raise ValueError(
+                f"sources {sorted(unknown)} are unknown for {self.kind}s; there are {', '.join(sorted(set(allowed)))}"
+            )
         if self.count < 1 or self.frames < 2 or self.seed < 0:
             raise ValueError(
                 f"count must be at least 1, frames at least 2 and seed at least 0, "
@@ -80,8 +85,6 @@ class Sample:
         object.__setattr__(self, "sources", tuple(self.sources) or allowed)
 
 
-METERING = 1.0
-BG, SHAPE, REG, REGT, COL = (8, 25), (50, 200), (100, 150), (12, 30), (105, 145)
 # --- scene -----------------------------------------------------------------------------------------------------------
 
 
@@ -98,9 +101,9 @@ def texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
 def canvas(rng: np.random.Generator, size: int) -> np.ndarray:
     """A still background with shapes on it, (2 * size, 2 * size, 3) float32 in grey levels; the camera pans over it."""
     side = 2 * size
-    image = rng.uniform(70, 180, 3).astype(np.float32) + texture(rng, side, rng.uniform(*BG))
+    image = rng.uniform(70, 180, 3).astype(np.float32) + texture(rng, side, rng.uniform(8, 25))
     for _ in range(rng.integers(6, 14)):
-        colour = tuple(float(c) for c in rng.uniform(*SHAPE, 3))
+        colour = tuple(float(c) for c in rng.uniform(50, 200, 3))
         centre, axes = rng.integers(0, side, 2), rng.integers(side // 24, side // 6, 2)
         box = cv2.boxPoints((tuple(map(float, centre)), tuple(map(float, axes)), float(rng.uniform(0, 180))))
         if rng.random() < 0.5:
@@ -129,14 +132,14 @@ class Scene:
         unit = size / 64
         return cls(
             background=canvas(rng, size),
-            region=rng.uniform(*REG, 3).astype(np.float32) + texture(rng, size, rng.uniform(*REGT)),
+            region=rng.uniform(100, 150, 3).astype(np.float32) + texture(rng, size, rng.uniform(12, 30)),
             start=rng.uniform(0.2, 0.8, 2) * size,
             pan=rng.normal(0, 0.3 * unit, 2),
             centre=rng.uniform(29, 35, 2) * unit,
             radius=rng.uniform(14, 24) * unit,
             blur=rng.uniform(0.5, 0.8),
             grain=rng.uniform(*GRAIN),
-            colour=rng.uniform(*COL, 3).astype(np.float32),
+            colour=rng.uniform(105, 145, 3).astype(np.float32),
         )
 
     def mask(self, size: int, shift: np.ndarray, seam: float) -> np.ndarray:
@@ -147,20 +150,18 @@ class Scene:
         return np.clip((self.radius - distance) / seam + 0.5, 0, 1)[..., None].astype(np.float32)
 
     def light(self, size: int, time: int, gain: float, shift: np.ndarray) -> np.ndarray:
-        """What reaches the sensor at frame ``time``, (size, size, 3) float32 in grey levels, about ``colour``."""
-        usual, seen = self.look(size, time, 0.0, np.zeros(2)), self.look(size, time, gain, shift)
-        means = usual.mean(axis=(0, 1)) ** (1 - METERING) * seen.mean(axis=(0, 1)) ** METERING
-        return seen * (self.colour / means)
+        """What reaches the sensor at frame ``time``, (size, size, 3) float32 in grey levels of mean ``colour``.
 
-    def look(self, size: int, time: int, gain: float, shift: np.ndarray) -> np.ndarray:
-        """The region with its log ``gain`` and its ``shift`` in pixels before the background at frame ``time``."""
+        The region has its log ``gain`` and its ``shift`` in pixels; the exposure is set for each frame.
+        """
         move = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
         move[:, 2] = -(self.start + time * self.pan)
         view = cv2.warpAffine(self.background, move, (size, size), borderMode=cv2.BORDER_REFLECT)
         move[:, 2] = shift
         region = cv2.warpAffine(self.region, move, (size, size), borderMode=cv2.BORDER_REFLECT)
         mask = self.mask(size, shift, 2.0)
-        return view * (1 - mask) + region * np.float32(np.exp(gain)) * mask
+        light = view * (1 - mask) + region * np.float32(np.exp(gain)) * mask
+        return light * (self.colour / light.mean(axis=(0, 1)))
 
     def shoot(self, rng: np.random.Generator, light: np.ndarray, grain: float) -> np.ndarray:
         """Lens blur, then sensor noise that grows with brightness; ``grain`` is its deviation at mid-grey."""
@@ -198,7 +199,7 @@ def wave(size: int) -> np.ndarray:
 
 
 def motion(rng: np.random.Generator, spec: Sample, held: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Log gain (frames,) and shift in pixels (frames, 2) of the region: a new draw for each frame, or the first held."""
+    """Log gain (frames,) and shift in pixels (frames, 2) of the region: a new draw for each frame, or one held."""
     frames = spec.frames if spec.kind == "video" else 1
     gain = GAIN * np.clip(rng.standard_normal(frames), -2.0, 1.6)
     shift = rng.normal(0, PLACE * spec.size / 64, (frames, 2))
@@ -251,7 +252,7 @@ def whole(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -57,6 +57,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items()}}
+        if not np.isfinite(list(row.values())).all():
+            raise ValueError(f"In epoch {epoch + 1} the loss became no finite number; try a lower --train.rate.")
         history = [*self.state["history"], row]
         values = [(self.sign * entry[self.monitor], -entry["val_loss"]) for entry in history]  # AUCs tie easily
         best = values.index(max(values))

@@ -16,7 +16,6 @@ from tfdetect.models import layers  # noqa: F401  (registers the layers that .ke
 from tfdetect.training import devices
 from tfdetect.training.callbacks import Checkpoint
 
-
 METRICS = ("loss", "auc")
 
 
@@ -55,12 +54,10 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
             epochs=settings.epochs,
             steps_per_epoch=pipeline.steps(rows, single, settings.batch),
             class_weight=class_weights(rows) if settings.class_weights else None,
-            callbacks=[keras.callbacks.TerminateOnNaN(), checkpoint, *callbacks],
+            callbacks=[checkpoint, *callbacks],
             shuffle=False,  # the data set shuffles itself
             verbose=0,
         )
-    if not checkpoint.epoch:
-        raise ValueError("The loss became no finite number in the first epoch; try a lower --train.rate.")
     checkpoint.restore_best(model)
     if worker == 0:
         with atomic(target) as temporary:
