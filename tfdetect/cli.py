@@ -43,16 +43,28 @@ def run(verb: str, argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print(f"\ntfdetect {verb}: interrupted; the same command goes on from here.", file=sys.stderr)
         return 130
-    except (ValueError, OSError, MemoryError) as error:
-        if os.environ.get("TFDETECT_DEBUG"):
+    except Exception as error:
+        if os.environ.get("TFDETECT_DEBUG") or not expected(error):
             raise
         print(f"tfdetect {verb}: {sentence(error)}", file=sys.stderr)
         return 2
 
 
+def exhausted(error: BaseException) -> bool:
+    """Whether memory, of the machine or of a GPU, ran out. TensorFlow's error is known by name: it may not be imported."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
+def expected(error: BaseException) -> bool:
+    """Whether it is a user's or the machine's error, and not the program's."""
+    return isinstance(error, ValueError | OSError) or exhausted(error)
+
+
 def sentence(error: BaseException) -> str:
     """What a user needs to know of an error, on one line."""
-    if isinstance(error, MemoryError):
+    if exhausted(error):
+        if "No space left" in str(error):
+            return "the disk is full; make room, and the same command goes on."
         return "out of memory; a smaller --train.batch, --data.size or --data.frames needs less."
     if isinstance(error, OSError) and error.strerror:
         if error.errno == errno.ENOSPC:

@@ -1,5 +1,6 @@
 """Whole files or none: what is written appears under its name only when it is complete."""
 
+import io
 import json
 import os
 import tempfile
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 @contextmanager
@@ -23,8 +26,22 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)  # mkstemp's 0600 would lock other users out of a shared cache
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # "the disk is full" alone is no help: which disk?
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, *arrays: np.ndarray) -> None:
+    """One array as .npy, several as .npz, by way of memory: NumPy's and h5py's own writers meet a full disk badly, with
+    an error that does not say so, or a crash."""
+    memory = io.BytesIO()
+    if path.suffix == ".npy":
+        np.save(memory, arrays[0], allow_pickle=False)
+    else:
+        np.savez(memory, *arrays, allow_pickle=False)
+    write_bytes(path, memory.getvalue())
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -86,7 +86,7 @@ def test_patience_counts_from_the_best_epoch_and_survives_a_restart(tmp_path):
     again = end([1.5], start=3)
     assert again.done and again.state["best_epoch"] == 2 and model.stop_training
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["epoch-0002.weights.h5", "epoch-0004.weights.h5", "state.json"]
+    assert files == ["epoch-0002.npz", "epoch-0004.npz", "state.json"]
 
 
 def test_uneven_classes_count_alike(data):

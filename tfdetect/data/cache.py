@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tfdetect.data import media
-from tfdetect.files import atomic, write_json
+from tfdetect.files import atomic, write_arrays, write_json
 
 VERSION = 1  # of what the reader makes of a file; a change of it makes all entries anew
 
@@ -84,14 +84,13 @@ class Cache:
         return found
 
     def write(self, sha: str, path: str, clip: media.Media) -> None:
-        with atomic(self.entry(sha)) as temporary:
-            if self.kind == "npy":
-                with open(temporary, "wb") as file:
-                    np.save(file, clip.frames)
-            else:
-                from tfdetect.data.graph import write_record  # here, because it imports TensorFlow
+        if self.kind == "npy":
+            write_arrays(self.entry(sha), clip.frames)
+            return
+        from tfdetect.data.graph import write_record  # here, because it imports TensorFlow
 
-                write_record(temporary, path, clip.frames)
+        with atomic(self.entry(sha)) as temporary:
+            write_record(temporary, path, clip.frames)
 
     def load(self, sha: str) -> np.ndarray:
         """The frames of an entry, (frames, size, size, 3) uint8 RGB; those of an .npy are mapped, not read."""

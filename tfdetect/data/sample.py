@@ -38,16 +38,14 @@ FPS = 16
 
 # --- strengths: enough for a small network to learn all three in minutes, while the bytes tell none ------------------
 
-GRAIN = (2.0, 5.0)  # deviation of a camera's noise at mid-grey, in grey levels; uneven, so that sizes vary by scene
+GRAIN = (2.5, 5.5)  # deviation of a camera's noise at mid-grey, in grey levels; uneven, so that sizes vary by scene
 QP, JPEG_QUALITY = 20, 92  # fine enough to keep grain, stripes and grid; finer ones would price the grain too high
-SWAP_GRAIN = 0.5  # the patch's grain as a share of the scene's; the bytes it saves pay for the stripes
-STRIPES = 14.0  # grey levels; stronger ones are learnt so early that flicker is learnt late
-GRID = 20.0  # grey levels where its rows and columns meet; its bytes are paid for by the grain that is smoothed away
+SWAP_GRAIN = 0.4  # the patch's grain as a share of the scene's; the bytes it saves pay for the stripes
+STRIPES = 15.0  # grey levels; stronger ones are learnt so early that flicker is learnt late
+GRID = 22.0  # grey levels where its rows and columns meet; its bytes are paid for by the grain that is smoothed away
 PERIOD = 4  # pixels of stripes and grid: + - - + is a single DCT coefficient, hence strong and yet cheap to encode
-GAIN, PLACE = (
-    0.8,
-    2.0,
-)  # deviation of the region's log gain, and of its place in 64ths of the width; less is learnt late
+# Deviations of flicker: of the region's log gain, and of its place in 64ths of the width. Less is learnt late.
+GAIN, PLACE = 1.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class Scene:
             radius=rng.uniform(14, 24) * unit,
             blur=rng.uniform(0.5, 0.8),
             grain=rng.uniform(*GRAIN),
-            colour=rng.uniform(105, 145, 3).astype(np.float32),
+            colour=rng.uniform(90, 130, 3).astype(np.float32),
         )
 
     def mask(self, size: int, shift: np.ndarray, seam: float) -> np.ndarray:

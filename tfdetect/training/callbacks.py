@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from rich.progress import Progress
 
-from tfdetect.files import atomic, write_json
+from tfdetect.files import write_arrays, write_json
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -16,8 +16,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     `folder/state.json` names the files of the last whole epoch and of the best one, and holds the history; it is
     replaced in one step after they are written. (`keras.callbacks.BackupAndRestore` overwrites weights and epoch number
-    one after the other, so a kill between the two repeats an epoch, and neither the best value of `ModelCheckpoint`
-    (keras issue 17012) nor the patience of `EarlyStopping` survives a restart.)
+    one after the other, so a kill between the two repeats an epoch; it leaves out the random state of dropout; and
+    neither the best value of `ModelCheckpoint` (keras issue 17012) nor `EarlyStopping`'s patience survives a restart.)
     """
 
     def __init__(self, folder: Path, monitor: str, patience: int):
@@ -39,21 +39,19 @@ class Checkpoint(keras.callbacks.Callback):
         return self.epoch > 0 and self.epoch - self.state["best_epoch"] >= self.patience
 
     def restore(self, model):
-        """Weights and optimizer of the last whole epoch, if there is one."""
+        """Weights, random states of dropout, and optimizer of the last whole epoch, if there is one."""
         if self.state["last"]:
             model.optimizer.build(model.trainable_variables)
-            model.load_weights(self.folder / self.state["last"])
+            self._read(self.state["last"], [*model.variables, *model.optimizer.variables])
 
     def restore_best(self, model):
         """Weights of the best epoch."""
-        model.load_weights(self.folder / self.state["best"])
+        self._read(self.state["best"], model.variables)
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Weight files lack the random state of dropout: let it follow from the epoch, as the order of the files does."""
-        for variable in self.model.variables:
-            if variable.path.endswith("seed_generator_state"):  # (seed, count of draws)
-                seed, draws = keras.ops.convert_to_numpy(variable)
-                variable.assign(np.array([seed, epoch << 20], draws.dtype))
+    def _read(self, name, variables):
+        with np.load(self.folder / name) as stored:
+            for number, variable in enumerate(variables):
+                variable.assign(stored[f"arr_{number}"])
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items()}}
@@ -62,13 +60,13 @@ class Checkpoint(keras.callbacks.Callback):
         history = [*self.state["history"], row]
         values = [(self.sign * entry[self.monitor], -entry["val_loss"]) for entry in history]  # AUCs tie easily
         best = values.index(max(values))
-        name = f"epoch-{epoch + 1:04d}.weights.h5"
-        with atomic(self.folder / name) as temporary:
-            self.model.save_weights(temporary, overwrite=True)
+        name = f"epoch-{epoch + 1:04d}.npz"
+        variables = [*self.model.variables, *self.model.optimizer.variables]
+        write_arrays(self.folder / name, *map(keras.ops.convert_to_numpy, variables))
         kept = name if best == epoch else self.state["best"]
         self.state = {"history": history, "last": name, "best": kept, "best_epoch": best + 1}
         write_json(self.folder / "state.json", self.state)
-        for file in self.folder.glob("epoch-*.weights.h5"):
+        for file in self.folder.glob("epoch-*.npz"):
             if file.name not in (name, kept):
                 file.unlink()
         self.model.stop_training = self.done
@@ -83,7 +81,7 @@ class Narrator(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.monotonic()
-        self.bar = Progress(console=self.console, transient=True)
+        self.bar = Progress(console=self.console, transient=True, disable=not self.console.is_terminal)
         self.task = self.bar.add_task(f"Epoch {epoch + 1}/{self.epochs}", total=self.params["steps"])
         self.bar.start()
 

@@ -37,6 +37,8 @@ def main(argv: Sequence[str]) -> int:
 
 def train(run: Run) -> Artifact:
     """The whole story: files, clips, training, calibration, export, judgement."""
+    from tfdetect.data import manifest
+
     chief = worker_number() == 0
     artifact, going_on = artifacts.choose(run) if chief else (Artifact(run.out / (run.name or "")), True)
     table, cache = prepare(run)
@@ -48,7 +50,7 @@ def train(run: Run) -> Artifact:
         learn(run, artifact, table, cache, watched=False)
         return artifact
     with artifacts.lock(artifact):
-        table.to_csv(artifact.manifest, index=False)
+        manifest.write(table.assign(path=[str(Path(path).absolute()) for path in table["path"]]), artifact.manifest)
         fitted = learn(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted)
     return artifact
