@@ -34,7 +34,7 @@ class Data:
     """Where decoded clips and the embedded sample are kept; safe to delete, any run makes it anew."""
     workers: int | None = None
     """Processes that decode; by default one for each core."""
-    sample: int = 300
+    sample: int = 400
     """Groups (one real and one fake file each) of the embedded sample."""
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -38,13 +38,14 @@ FPS = 16
 
 # --- strengths: enough for a small network to learn all three in minutes, while the bytes tell none ------------------
 
-GRAIN = (2.5, 5.5)  # deviation of a camera's noise at mid-grey, in grey levels; uneven, so that sizes vary by scene
-QP, JPEG_QUALITY = 20, 92  # fine enough to keep grain, stripes and grid; finer ones would price the grain too high
-SWAP_GRAIN = 0.4  # the patch's grain as a share of the scene's; the bytes it saves pay for the stripes
-STRIPES = 15.0  # grey levels; stronger ones are learnt so early that flicker is learnt late
-GRID = 22.0  # grey levels where its rows and columns meet; its bytes are paid for by the grain that is smoothed away
+GRAIN = (3.0, 5.0)  # deviation of a camera's noise at mid-grey, in grey levels; a wider range let sizes tell upsample
+QP, JPEG_QUALITY = 20, 92  # at these, the bytes of the grain that a fake loses are those of the pattern it gains
+SWAP_GRAIN = 0.5  # the patch's grain as a share of the scene's; with less, a swapped JPEG was the smaller one
+STRIPES = 15.0  # grey levels; with 20 they are learnt so soon that flicker comes late
+GRID = 22.0  # grey levels where its rows and columns meet; with 16 upsampled videos were the smaller ones
 PERIOD = 4  # pixels of stripes and grid: + - - + is a single DCT coefficient, hence strong and yet cheap to encode
-# Deviations of flicker: of the region's log gain, and of its place in 64ths of the width. Less is learnt late.
+# Deviations of flicker: of the region's log gain, and of its place in 64ths of the width. With 0.8 and 2 it was
+# learnt with some initial weights only.
 GAIN, PLACE = 1.0, 3.0
 
 
@@ -295,23 +296,26 @@ def write(
     spec: Sample,
     folder: Path,
     workers: int | None = None,
-    progress: Callable[[Iterable, int], Iterable] | None = None,
+    progress: Callable[[], None] | None = None,
 ) -> Path:
     """Write what is missing of the sample and return its manifest, whose presence says that the sample is complete.
 
-    ``workers`` processes (default: one for each core) make the same files as one; ``progress(done, total)`` may wrap
-    the iterable of finished files. Files that exist are whole and are kept, so an interrupted write can go on.
+    ``workers`` processes (default: one for each core) make the same files as one; ``progress`` is called for each of the files. Files that exist are whole and are kept, so an interrupted write can go on.
     """
     claim(spec, folder)
     table = rows(spec)
+    progress = progress or (lambda: None)
     missing = [row for row in table if not (folder / row["path"]).exists()]
+    for _ in range(len(table) - len(missing)):
+        progress()
     if missing:
         workers = min(workers or os.cpu_count() or 1, len(missing))
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             jobs = [pool.submit(make, spec, folder, row) for row in missing]
             try:
-                for job in progress(jobs, len(jobs)) if progress else jobs:
+                for job in jobs:
                     job.result()
+                    progress()
             finally:
                 pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not render the rest first
     manifest = folder / "manifest.csv"

@@ -15,7 +15,7 @@ class CnnLstm(Detector):
     """
 
     sees = "clip"
-    recipe = {"data.size": 64, "data.frames": 16, "train.batch": 8, "train.epochs": 12}
+    recipe = {"data.size": 64, "data.frames": 16, "train.batch": 8, "train.rate": 5e-4, "train.epochs": 12}
 
     frame_model: str | None = None
     """Start from a trained image detector, such as saved_models/cnn, in place of the convolutions here."""

@@ -34,7 +34,7 @@ def read(data: Data, detector: Detector) -> "pd.DataFrame":
                   frames=max(data.frames, 8) if detector.sees == "clip" else 1)  # fmt: skip
     folder = data.cache_dir / f"sample-{spec.kind}-{spec.count}x{spec.frames}x{spec.size}"
     console.print(f"No --data.path: the embedded sample, {spec.count} real and {spec.count} fake {spec.kind}s, in {folder}")
-    with progress("Drawing", spec.count) as step:
+    with progress("Drawing", 2 * spec.count) as step:
         write(spec, folder, data.workers, step)
     return layouts.read(folder)
 

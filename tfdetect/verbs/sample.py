@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     """Parse and write."""
     asked = config.arguments(Command, argv, "sample.py")
     spec = asked.sample
-    with progress("Drawing", spec.count) as step:
+    with progress("Drawing", 2 * spec.count) as step:
         write(spec, asked.out, None, step)
     console.print(f"{spec.count} real and {spec.count} fake {spec.kind}s with manifest.csv in {asked.out}")
     return 0
