@@ -85,8 +85,10 @@ def test_patience_counts_from_the_best_epoch_and_survives_a_restart(tmp_path):
     assert (again.epoch, again.state["best_epoch"], again.done) == (3, 2, False)
     again = end([1.5], start=3)
     assert again.done and again.state["best_epoch"] == 2 and model.stop_training
+    assert not end([0.5], start=4).done, "a better epoch starts the count anew"
+    assert not end([0.5], start=5).done and end([0.5], start=6).done, "an equal one does not"
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["epoch-0002.npz", "epoch-0004.npz", "state.json"]
+    assert files == ["epoch-0005.npz", "epoch-0007.npz", "state.json"]
 
 
 def test_uneven_classes_count_alike(data):

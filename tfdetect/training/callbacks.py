@@ -35,8 +35,9 @@ class Checkpoint(keras.callbacks.Callback):
 
     @property
     def done(self) -> bool:
-        """No better epoch for too long."""
-        return self.epoch > 0 and self.epoch - self.state["best_epoch"] >= self.patience
+        """No better epoch for too long; equals, of which the one with the lowest loss is kept, are not better."""
+        values = [self.sign * entry[self.monitor] for entry in self.state["history"]]
+        return bool(values) and self.epoch - 1 - values.index(max(values)) >= self.patience
 
     def restore(self, model):
         """Weights, random states of dropout, and optimizer of the last whole epoch, if there is one."""

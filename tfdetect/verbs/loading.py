@@ -30,9 +30,9 @@ def read(data: Data, detector: Detector) -> "pd.DataFrame":
         return layouts.read(data.path, data.fake)
     from tfdetect.data.sample import Sample, write
 
-    spec = Sample(kind="video" if detector.sees == "clip" else "image", count=data.sample, size=data.size,
-                  frames=max(data.frames, 8) if detector.sees == "clip" else 1)  # fmt: skip
-    folder = data.cache_dir / f"sample-{spec.kind}-{spec.count}x{spec.frames}x{spec.size}"
+    kind = "video" if detector.sees == "clip" else "image"
+    spec = Sample(kind, count=data.sample, size=data.size, frames=max(data.frames, 2) if kind == "video" else Sample.frames)
+    folder = data.cache_dir / f"sample-{kind}-{spec.count}x{spec.frames if kind == 'video' else 1}x{spec.size}"
     console.print(f"No --data.path: the embedded sample, {spec.count} real and {spec.count} fake {spec.kind}s, in {folder}")
     with progress("Drawing", 2 * spec.count) as step:
         write(spec, folder, data.workers, step)
