@@ -89,18 +89,18 @@ def test_another_seed_gives_other_files(written: Path, tmp_path: Path) -> None:
 
 
 def test_interrupted_write_goes_on(written: Path, tmp_path: Path) -> None:
-    def stop_at_second(jobs, total):
-        yield jobs[0]
+    def stop() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write(SMALL, tmp_path / "out", workers=1, progress=stop_at_second)
+        write(SMALL, tmp_path / "out", workers=1, progress=stop)
     assert not (tmp_path / "out/manifest.csv").exists()
+    assert len(list((tmp_path / "out").rglob("*.mp4"))) < 2 * SMALL.count
     first = tmp_path / "out/real/00000.mp4"
     before = first.stat().st_mtime_ns
-    seen = []
-    write(SMALL, tmp_path / "out", workers=1, progress=lambda jobs, total: seen.append(total) or jobs)
-    assert seen[0] < 2 * SMALL.count
+    calls: list[None] = []
+    write(SMALL, tmp_path / "out", workers=1, progress=lambda: calls.append(None))
+    assert len(calls) == 2 * SMALL.count
     assert first.stat().st_mtime_ns == before
     assert files(tmp_path / "out") == files(written)
 
@@ -324,7 +324,7 @@ def learn(model, inputs: np.ndarray, labels: np.ndarray, epochs: int, batch: int
     ],
 )
 def test_no_shortcut_tells(kind: str, size: int, source: str, tmp_path: Path) -> None:
-    spec = Sample(kind=kind, size=size, count=400, sources=(source,))  # type: ignore[arg-type]
+    spec = Sample(kind=kind, size=size, count=300, sources=(source,))  # type: ignore[arg-type]
     assert shortcut_auc(*decoded(tmp_path / "out", spec)) < 0.6
 
 

@@ -4,16 +4,16 @@ Every *group* is one scene. It is written twice: as it is (label 0, source ``cam
 manipulations (label 1), which is the fake's source:
 
 - ``swap``: a patch of another scene, taken with another camera, blended in with a soft seam. Its colours are fitted to
-  the scene's, its noise is not: hardly any grain, but the column stripes of a sensor that is read out by four channels;
+  the scene's, its noise is not: half the grain, and the column stripes of a sensor that is read out by four channels;
 - ``upsample``: a region that went through a generator-like down- and up-sampling by four, which leaves the grid of its
   transposed convolutions;
 - ``flicker``: a region whose brightness and place change from frame to frame. The real twin's region has gain and
   place drawn from the same distribution, but held: any single frame is as likely real as fake.
 
-Flicker happens before lens and sensor, swap and upsample after. The camera's exposure and white balance are automatic:
-each frame has the same mean colour. Both twins leave through the same encoder with the same settings, each encoded
-exactly once; H.264 is intra-only at a fixed quantiser, since predicted frames would give flicker away by their size.
-The traces are chosen to cost an encoder nothing, so that no file's size tells its label.
+Flicker happens before lens and sensor, swap and upsample after. Exposure and white balance are automatic: each frame
+has its scene's mean colour, as far as nothing is overexposed. Both twins leave through the same encoder with the same
+settings, each encoded exactly once; H.264 is intra-only at a fixed quantiser, since predicted frames would give flicker
+away by their size. The strengths are balanced so that a file's size does not tell its label.
 """
 
 import csv
@@ -114,7 +114,7 @@ def canvas(rng: np.random.Generator, size: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scene:
-    """One group: background, pan, a textured round region, and the camera that sees them."""
+    """One group: background, pan, a textured round region, and the camera that sees them; lengths are in pixels."""
 
     background: np.ndarray
     region: np.ndarray
@@ -285,11 +285,12 @@ def claim(spec: Sample, folder: Path) -> None:
     if other or found not in ("", wanted):
         held = f"another sample, {' '.join(found.split())}," if found else "files that are no sample"
         raise ValueError(f"{folder} holds {held} and is left as it is: choose another --out, or delete the folder")
-    for name in ("real", "fake"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    if not found:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not found:  # before all else, so that an interrupted write is known again
         with whole(note) as part:
             part.write_text(wanted)
+    for name in ("real", "fake"):
+        (folder / name).mkdir(exist_ok=True)
 
 
 def write(
@@ -300,7 +301,8 @@ def write(
 ) -> Path:
     """Write what is missing of the sample and return its manifest, whose presence says that the sample is complete.
 
-    ``workers`` processes (default: one for each core) make the same files as one; ``progress`` is called for each of the files. Files that exist are whole and are kept, so an interrupted write can go on.
+    ``workers`` processes (default: one for each core) make the same files as one; ``progress`` is called once for each
+    file that is there. Files that exist are whole and are kept, so an interrupted write can go on.
     """
     claim(spec, folder)
     table = rows(spec)

@@ -30,9 +30,10 @@ def read(data: Data, detector: Detector) -> "pd.DataFrame":
         return layouts.read(data.path, data.fake)
     from tfdetect.data.sample import Sample, write
 
-    kind = "video" if detector.sees == "clip" else "image"
-    spec = Sample(kind, count=data.sample, size=data.size, frames=max(data.frames, 2) if kind == "video" else Sample.frames)
-    folder = data.cache_dir / f"sample-{kind}-{spec.count}x{spec.frames if kind == 'video' else 1}x{spec.size}"
+    spec = Sample("image", data.sample, size=data.size)
+    if detector.sees == "clip":
+        spec = Sample("video", data.sample, size=data.size, frames=max(data.frames, 2))
+    folder = data.cache_dir / f"sample-{spec.kind}-{spec.count}x{spec.frames}x{spec.size}"
     console.print(f"No --data.path: the embedded sample, {spec.count} real and {spec.count} fake {spec.kind}s, in {folder}")
     with progress("Drawing", 2 * spec.count) as step:
         write(spec, folder, data.workers, step)

@@ -1,7 +1,7 @@
 """sample: write the embedded data set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -17,7 +17,7 @@ class Command:
 
     out: Path
     """Folder to write to."""
-    sample: tyro.conf.OmitArgPrefixes[Sample] = Sample()
+    sample: tyro.conf.OmitArgPrefixes[Sample] = field(default_factory=Sample)
 
 
 def main(argv: Sequence[str]) -> int:

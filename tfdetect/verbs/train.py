@@ -1,8 +1,15 @@
-"""train: from files to a judged, exported detector."""
+"""train: from files to a judged, exported detector.
 
+What is heavy is imported where it is used, so that `--help` and a mistake in a flag answer at once.
+"""
+
+import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
@@ -11,6 +18,15 @@ from tfdetect.config import Run
 from tfdetect.detector import REGISTRY
 from tfdetect.verbs import loading
 from tfdetect.verbs.console import console, import_keras
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tfdetect.data.cache import Cache
+    from tfdetect.evaluation.calibration import Calibration
+    from tfdetect.training.fit import Fitted
+
+SPLITS = ("train", "validation", "test")
 
 
 def usage() -> str:
@@ -37,35 +53,48 @@ def main(argv: Sequence[str]) -> int:
 
 def train(run: Run) -> Artifact:
     """The whole story: files, clips, training, calibration, export, judgement."""
-    from tfdetect.data import manifest
-
-    chief = worker_number() == 0
-    artifact, going_on = artifacts.choose(run) if chief else (Artifact(run.out / (run.name or "")), True)
-    table, cache = prepare(run)
-    if not going_on:
-        artifacts.create(artifact, run)
-    elif chief:
-        console.print(f"Going on with {artifact.folder}")
-    if not chief:
-        learn(run, artifact, table, cache, watched=False)
+    if worker_number():
+        return assist(run)
+    artifact, going_on = artifacts.choose(run)
+    if going_on and artifact.finished:
+        console.print(f"{artifact.folder} is finished, there is nothing to go on with: {artifact.report}")
         return artifact
+    table, cache = prepare(run)
+    if going_on:
+        console.print(f"Going on with {artifact.folder}")
+    else:
+        artifacts.create(artifact, run)
     with artifacts.lock(artifact):
-        manifest.write(table.assign(path=[str(Path(path).absolute()) for path in table["path"]]), artifact.manifest)
+        remember(artifact, table)
         fitted = learn(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted)
     return artifact
 
 
-def worker_number() -> int:
-    """This process's place in a multi-worker cluster, from TF_CONFIG; 0 when alone."""
-    import json
-    import os
+def assist(run: Run) -> Artifact:
+    """The part of a worker that is not the chief: the same data and steps, but nothing of the result is its to write."""
+    if run.name is None:
+        raise ValueError("Several workers need --name: all must mean the same run.")
+    artifact = Artifact(run.out / run.name)
+    table, cache = prepare(run)
+    learn(run, artifact, table, cache, watched=False)
+    return artifact
 
+
+def worker_number() -> int:
+    """This process's place in a multi-worker cluster, from TF_CONFIG; 0 when alone, or the chief."""
     cluster = json.loads(os.environ.get("TF_CONFIG") or "{}")
     return int(cluster.get("task", {}).get("index", 0))
 
 
-def prepare(run: Run):
+def remember(artifact: Artifact, table: "pd.DataFrame") -> None:
+    """The prepared manifest into the artifact, with absolute paths: it may be read from anywhere."""
+    from tfdetect.data import manifest
+
+    manifest.write(table.assign(path=[str(Path(path).absolute()) for path in table["path"]]), artifact.manifest)
+
+
+def prepare(run: Run) -> "tuple[pd.DataFrame, Cache]":
     """The prepared manifest, all splits decided, and the cache that holds the clips."""
     from tfdetect.data import manifest
     from tfdetect.data.prepare import usable
@@ -78,10 +107,7 @@ def prepare(run: Run):
     return table, cache
 
 
-SPLITS = ("train", "validation", "test")
-
-
-def learn(run: Run, artifact: Artifact, table, cache, watched: bool = True):
+def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", watched: bool = True) -> "Fitted":
     """Fit, and leave the best epoch's model in the artifact. `watched`: with TensorBoard, and a line an epoch."""
     keras = import_keras()
     from tfdetect.data.prepare import usable
@@ -93,10 +119,8 @@ def learn(run: Run, artifact: Artifact, table, cache, watched: bool = True):
     return fit(run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
 
 
-def finish(run: Run, artifact: Artifact, table, cache, fitted) -> None:
+def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted") -> None:
     """Calibrate and export, then judge what was exported."""
-    import shutil
-
     from tfdetect.data.prepare import usable
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
@@ -119,7 +143,7 @@ def finish(run: Run, artifact: Artifact, table, cache, fitted) -> None:
     say_where(artifact, run)
 
 
-def calibrate(artifact: Artifact, table, cache, single: bool, batch: int):
+def calibrate(artifact: Artifact, table: "pd.DataFrame", cache: "Cache", single: bool, batch: int) -> "Calibration":
     """Probability and threshold from the validation files' scores, by the saved and reloaded model."""
     from tfdetect.data.pipeline import units
     from tfdetect.evaluation import calibration
