@@ -109,6 +109,14 @@ def test_graph_finds_orientation_in_both_byte_orders_and_only_in_exif():
         assert int(graph.orientation(tf.constant(data))) == turned
 
 
+def test_the_reader_leaves_tensorflows_png_decoder_alone():
+    """decord's libraries, loaded before TensorFlow's, once took their place."""
+    code = "import cv2, numpy as np, tfdetect.data.video, tensorflow as tf\n"
+    code += "print(tf.io.decode_image(cv2.imencode('.png', np.zeros((20, 30, 3), np.uint8))[1].tobytes()).shape)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "(20, 30, 3)" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("shape", [(60, 40), (10, 40), (24, 24), (9, 11)])
 def test_graph_resizes_as_the_reader_does(rng, shape):
     frames = rng.integers(0, 256, (2, *shape, 3), np.uint8)

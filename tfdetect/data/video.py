@@ -9,6 +9,7 @@ common in HEVC, VP8, VP9 and MJPEG, rare in H.264.
 """
 
 import bisect
+import ctypes
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -21,13 +22,17 @@ import av.logging
 import cv2
 import numpy as np
 
+from tfdetect.data import containers, media
+from tfdetect.data.media import Media, MediaError
+
+# decord would load its libraries for the whole process, and its libpng of 2019 then breaks TensorFlow's PNG decoder.
+_everywhere, ctypes.RTLD_GLOBAL = ctypes.RTLD_GLOBAL, ctypes.RTLD_LOCAL  # type: ignore[misc]
 try:
     import decord
 except (ImportError, OSError):  # it has no wheels for ARM
     decord = None
-
-from tfdetect.data import containers, media
-from tfdetect.data.media import Media, MediaError
+finally:
+    ctypes.RTLD_GLOBAL = _everywhere  # type: ignore[misc]
 
 CHECK_FRAMES = 1000
 DECORD_PIXELS = 4_000_000  # a frame; decord decodes ahead, which took 360 MB for 24 frames of 3840 x 2160
