@@ -121,6 +121,14 @@ def test_the_tiles_and_the_base_rate_are_counted_right(tmp_path):
     assert f"about {100 * 0.9 / (0.9 + 99 * 0.08):.1f} of 100 flagged" in page
 
 
+def test_no_false_flag_among_few_reals_proves_little(tmp_path):
+    """None of 50 leaves room for 3 of 50: then 1 in 1 + 99 * 0.06 flags is right."""
+    rows = [(str(i), int(i >= 50), str(i), "", "test", 0, float(i >= 50)) for i in range(100)]
+    frames = pd.DataFrame(rows, columns=predictions.COLUMNS).assign(probability=[row[-1] for row in rows])
+    write(tmp_path / "r.html", Report(name="r", metrics={"test": metrics.summary(frames, 0.5)}))
+    assert f"anything from {100 / (1 + 99 * 0.06):.1f} to 100" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
 def test_one_mistake_in_thousands_does_not_read_as_none():
     assert "over 99.9 of 100" in verdict(judged() | {"auc": 0.99999})
     assert "100 of 100" in verdict(judged() | {"auc": 1.0})

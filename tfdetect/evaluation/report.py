@@ -148,10 +148,12 @@ def _base_rate(test: Mapping[str, Any]) -> str:
     counts = test["confusion"]
     if not counts or not (test["n_real"] and test["n_fake"]) or not counts["fp"] + counts["tp"]:
         return ""
-    found, false = counts["tp"] / test["n_fake"], counts["fp"] / test["n_real"]
+    # None of n proves no rate of zero: up to 3 / n is compatible with it (95 %, "rule of three", Hanley 1983).
+    found, false = counts["tp"] / test["n_fake"], (counts["fp"] or min(3, test["n_real"])) / test["n_real"]
     worth = _count(100 * found / (found + 99 * false))
+    share = f"about {worth}" if counts["fp"] else f"anything from {worth} to 100 (too few reals to say more)"
     return (f"<p>A file is called fake from a probability of {_cell(test['threshold'])} on. Where only one file in a "
-            f"hundred is fake, about {worth} of 100 flagged files would really be fake.</p>")
+            f"hundred is fake, {share} of 100 flagged files would really be fake.</p>")
 
 
 def _numbers(metrics: Mapping[str, Mapping[str, Any]]) -> str:
