@@ -20,9 +20,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,10 +30,13 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from tfdetect.files import atomic
+
 VIDEO_SOURCES = ("flicker", "swap", "flicker", "upsample")  # flicker needs twice the examples
 IMAGE_SOURCES = ("swap", "upsample")  # flicker needs time
 COLUMNS = ("path", "label", "split", "group", "source", "text")
 FPS = 16
+VERSION = 1  # of what is drawn: a folder begun by another version is not completed with this one's files
 
 # --- strengths: enough for a small network to learn all three in minutes, while the bytes tell none ------------------
 
@@ -245,17 +247,6 @@ def mp4(frames: np.ndarray) -> bytes:
     return memory.getvalue()
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary name that becomes ``path`` if the block succeeds: no half-written file under its final name."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def rows(spec: Sample) -> list[dict[str, str]]:
     """The manifest: for each group its real and its fake file."""
     suffix = "mp4" if spec.kind == "video" else "jpg"
@@ -272,22 +263,22 @@ def make(spec: Sample, folder: Path, row: dict[str, str]) -> None:
     """Render and write one file of the manifest."""
     cv2.setNumThreads(1)  # one process a core already
     frames = develop(spec, int(row["group"].removeprefix("scene-")), row["source"])
-    with whole(folder / row["path"]) as part:
+    with atomic(folder / row["path"]) as part:
         part.write_bytes(mp4(frames) if spec.kind == "video" else jpeg(frames[0]))
 
 
 def claim(spec: Sample, folder: Path) -> None:
     """Write sample.json into a new folder; accept one that holds the same; refuse any other."""
-    wanted = json.dumps(asdict(spec), indent=1) + "\n"
+    wanted = json.dumps({"version": VERSION, **asdict(spec)}, indent=1) + "\n"
     note = folder / "sample.json"
     found = note.read_text() if note.exists() else ""
-    other = not found and folder.exists() and any(not path.name.endswith(".part") for path in folder.iterdir())
+    other = not found and folder.exists() and any(not path.name.startswith(".part-") for path in folder.iterdir())
     if other or found not in ("", wanted):
         held = f"another sample, {' '.join(found.split())}," if found else "files that are no sample"
         raise ValueError(f"{folder} holds {held} and is left as it is: choose another --out, or delete the folder")
     folder.mkdir(parents=True, exist_ok=True)
     if not found:  # before all else, so that an interrupted write is known again
-        with whole(note) as part:
+        with atomic(note) as part:
             part.write_text(wanted)
     for name in ("real", "fake"):
         (folder / name).mkdir(exist_ok=True)
@@ -322,7 +313,7 @@ def write(
                 pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not render the rest first
     manifest = folder / "manifest.csv"
     if missing or not manifest.exists():
-        with whole(manifest) as part, part.open("w", newline="") as file:
+        with atomic(manifest) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(table)
