@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfdetect import config
@@ -20,6 +20,9 @@ class Artifact:
 
     config = property(lambda self: self.folder / "config.yaml")
     manifest = property(lambda self: self.folder / "manifest.csv")
+    failures = property(lambda self: self.folder / "failures.csv")
+    faces = property(lambda self: self.folder / "faces.json")
+    face_model = property(lambda self: self.folder / "face_model.onnx")
     model = property(lambda self: self.folder / "model.keras")
     saved_model = property(lambda self: self.folder / "1")
     calibration = property(lambda self: self.folder / "calibration.json")
@@ -52,8 +55,11 @@ def find(folder: Path, part: str = "saved_model") -> Artifact:
 
 
 def load_config(artifact: Artifact) -> Run:
-    """The run that made the artifact."""
-    return config.parse(["--config", str(artifact.config)], "tfdetect")
+    """The run that made the artifact; it finds faces with the very model that it was trained with."""
+    run = config.parse(["--config", str(artifact.config)], "tfdetect")
+    if not artifact.face_model.exists():
+        return run
+    return replace(run, data=replace(run.data, face_model=artifact.face_model))
 
 
 def choose(run: Run) -> tuple[Artifact, bool]:

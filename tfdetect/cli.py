@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 VERBS = {
     "sample": "write the embedded data set",
+    "prepare": "decode a data set once, into a folder that is ready for training",
     "train": "files -> a judged, exported detector",
     "evaluate": "judge a run again, or on another data set",
     "predict": "verdicts on files and folders",

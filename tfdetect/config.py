@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from tfdetect.detector import Detector, find
+from tfdetect.limits import Limits
 
 D = TypeVar("D", bound=Detector)
+PREPARED = "prepared.json"  # in a folder that `prepare` made: the data settings of its clips
 
 
 @dataclass(frozen=True)
-class Data:
-    """What is looked at, and how a file becomes a clip."""
+class Reading:
+    """Which files are looked at, and how a file becomes a clip."""
 
-    path: Path | None = None
-    """Folder with real/ and fake/ in it (or train/, val/, test/ with those), or a manifest: CSV or Parquet with the
-    columns path,label[,split,group,source,text]. Without it, the embedded sample is made and used."""
+    layout: str = "auto"
+    """How the folder is laid out, such as faceforensics or class_folders; by default it is recognised."""
+    sources: tuple[str, ...] = ()
+    """Keep the fakes of these generators or manipulations only, and all reals."""
     fake: tuple[str, ...] = ("fake",)
     """Names of the class folders that are fake, in any letter case; when you name your own, all others are real."""
     frames: int = 8
@@ -28,19 +32,48 @@ class Data:
     """Width and height in pixels to which every frame is resized."""
     fps: float | None = None
     """Take frames at this rate from the middle of the video; by default they are spread over the whole of it."""
+    faces: Literal["none", "yunet"] = "none"
+    """Look at the whole picture, or at its largest face, followed through a video; without a face a file is a failure."""
+    face_model: Path | None = None
+    """YuNet's ONNX file; without it, it is fetched on first use."""
     cache: Literal["npy", "tfrecord"] = "npy"
     """How decoded clips are kept: memory-mappable arrays, or TFRecord (images keep their encoded bytes there)."""
-    cache_dir: Path = Path("cache")
-    """Where decoded clips and the embedded sample are kept; safe to delete, any run makes it anew."""
     workers: int | None = None
     """Processes that decode; by default one for each core."""
+    timeout: float = 120.0
+    """Seconds that one file may take to decode; one that takes longer is a failure."""
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        _at_least(1, "data", self, "frames", "size", "workers")
+        for name in ("fps", "timeout"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"--data.{name} must be above 0, got {value}.")
+
+
+VIEW = ("frames", "size", "fps", "faces", "face_model", "cache")  # what of a Reading decides the clips
+
+
+@dataclass(frozen=True)
+class Data(Reading):
+    """What is looked at, and how a file becomes a clip."""
+
+    path: Path | None = None
+    """Folder of a public data set, or with real/ and fake/ in it (or train/, val/, test/ with those), or made by prepare;
+    or a manifest: CSV or Parquet with the columns path,label[,split,group,source,text]. Without it, the embedded sample
+    is made and used."""
+    cache_dir: Path = Path("cache")
+    """Where decoded clips and the embedded sample are kept; safe to delete, any run makes it anew."""
+    max_failed: float = 0.1
+    """Train only if at most this part of the files could not be used."""
     sample: int = 400
     """Groups (one real and one fake file each) of the embedded sample."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "data", self, "frames", "size", "sample", "workers")
-        if self.fps is not None and not self.fps > 0:
-            raise ValueError(f"--data.fps must be above 0, got {self.fps}.")
+        super().__post_init__()
+        _at_least(1, "data", self, "sample")
+        if not 0 <= self.max_failed <= 1:
+            raise ValueError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")
 
 
 @dataclass(frozen=True)
@@ -122,24 +155,50 @@ def parse(argv: Sequence[str], prog: str) -> Run:
         del argv[at : at + 2]
         argv = argv if argv and not argv[0].startswith("-") else [name, *argv]
     cls = find(argv[0])
-    return arguments(Run[cls], [*written, *argv[1:]], f"{prog} {argv[0]}", default(cls))  # type: ignore[valid-type]
+    given = [*written, *argv[1:]]
+    return arguments(Run[cls], given, f"{prog} {argv[0]}", default(cls, prepared(_data_path(given))))  # type: ignore[valid-type]
 
 
-def arguments(spec: Any, argv: Sequence[str], prog: str, default: Any = None) -> Any:
-    """Parse flags into the dataclass `spec`. Wrong ones end the process with tyro's message and exit code 2."""
+def arguments(spec: Any, argv: Sequence[str], prog: str, default: Any = None, unknown: bool = False) -> Any:
+    """Parse flags into the dataclass `spec`. Wrong ones end the process with tyro's message and exit code 2.
+
+    `unknown`: flags that are not known are returned instead, as (settings, list of them).
+    """
     import tyro
 
-    extra = {} if default is None else {"default": default}
+    extra: dict[str, Any] = {} if default is None else {"default": default}
+    extra |= {"return_unknown_args": True} if unknown else {}
     return tyro.cli(spec, prog=prog, args=list(argv), use_underscores=True, **extra)
 
 
-def default(cls: type[Detector]) -> Run:
-    """The run that a bare `train.py NAME` makes: the common defaults with the detector's recipe over them."""
+def default(cls: type[Detector], data: Mapping[str, Any] | None = None) -> Run:
+    """The run that a bare `train.py NAME` makes: the common defaults, the detector's recipe and `data` over them."""
     parts: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
     for key, value in cls.recipe.items():
         part, name = key.split(".")
         parts[part][name] = value
-    return Run(detector=cls(), data=Data(**parts["data"]), train=Train(**parts["train"]))
+    return Run(detector=cls(), data=Data(**{**parts["data"], **(data or {})}), train=Train(**parts["train"]))
+
+
+def prepared(folder: Path | None) -> dict[str, Any]:
+    """The data settings that a folder was prepared with, by verbs/prepare.py; {} for any other path."""
+    if folder is None or not (folder / PREPARED).is_file():
+        return {}
+    try:
+        found = json.loads((folder / PREPARED).read_text())["data"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{folder / PREPARED} is damaged; repeat the prepare command that made it.") from error
+    return {**found, "face_model": found["face_model"] and Path(found["face_model"])}
+
+
+def _data_path(flags: Sequence[str]) -> Path | None:
+    """What --data.path will be; the last one wins."""
+    found = None
+    for flag, following in zip(flags, [*flags[1:], None], strict=False):
+        name, equals, value = flag.partition("=")
+        if name == "--data.path":
+            found = value if equals else following
+    return None if found in (None, "None") else Path(found)
 
 
 def read(path: Path) -> tuple[str, list[str]]:
@@ -173,20 +232,22 @@ def flags(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def tree(run: Run) -> dict[str, Any]:
     """What config.yaml stores: all that decides the result, absolute paths, and neither name nor place of the run."""
-    kept = {part: _plain(getattr(run, part)) for part in ("detector", "data", "train")}
+    kept = {part: plain(getattr(run, part)) for part in ("detector", "data", "train")}
     kept["detector"] = {"name": run.detector.name, **kept["detector"]}
     return kept
 
 
-def _plain(settings: Any) -> dict[str, Any]:
+def plain(settings: Any) -> dict[str, Any]:
     """Field names -> values that YAML knows."""
 
-    def plain(value: Any) -> Any:
+    def simple(value: Any) -> Any:
         if isinstance(value, Path):
             return str(value.absolute())
+        if dataclasses.is_dataclass(value):
+            return plain(value)
         return list(value) if isinstance(value, tuple) else value
 
-    return {item.name: plain(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
+    return {item.name: simple(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
 
 
 def write(run: Run, path: Path) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfdetect.data import layouts, media, prepare
+from tfdetect.data import layouts, media, pipeline, prepare
 from tfdetect.data.cache import Cache, View, digest
+from tfdetect.data.faces import Faces
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,17 +70,22 @@ def test_content_is_the_key_and_failures_are_remembered(tmp_path, images):
 
 
 def test_other_settings_are_other_entries(tmp_path):
-    views = [View(4, 16), View(4, 32), View(8, 16), View(4, 16, fps=2.0), View(4, 16, still=True)]
+    faces = Faces(tmp_path / "yunet.onnx", "0123456789abcdef")
+    views = [View(4, 16), View(4, 32), View(8, 16), View(4, 16, fps=2.0), View(4, 16, faces=faces)]
     folders = {Cache(tmp_path, view, kind).folder for view in views for kind in ("npy", "tfrecord")}
     assert len(folders) == 10
+    assert Cache(tmp_path, View(4, 16, still=True)).folder in folders, "image and video detectors share their clips"
 
 
-def test_a_still_fills_a_clip_and_says_so(tmp_path, images):
-    path = layouts.read(images)["path"][0]
-    cache = Cache(tmp_path, View(5, 16, still=True))
-    found = cache.add(path)
-    clip = cache.load(found["sha"])
-    assert clip.shape == (5, 16, 16, 3) and (clip == clip[0]).all() and "still image" in found["note"]
+@pytest.mark.parametrize("kind", ["npy", "tfrecord"])
+def test_a_still_fills_a_clip_and_says_so(tmp_path, images, kind):
+    cache = Cache(tmp_path, View(5, 16, still=True), kind)
+    found = prepare.prepare(layouts.read(images).head(2), cache, workers=1)
+    clip = cache.load(found["sha"][0])
+    assert clip.shape == (5, 16, 16, 3) and (clip == clip[0]).all()
+    assert set(found["frames"]) == {5} and found["note"].str.contains("still image: its one frame stands 5 times").all()
+    (clips, _), *_ = pipeline.ordered(found, cache, False, 2).as_numpy_iterator()
+    np.testing.assert_array_equal(clips[0], clip)
 
 
 RUN = """

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tfdetect.data import containers, media, video
+from tfdetect.limits import Limits
 
 WIDTH, HEIGHT = 128, 64
 
@@ -225,11 +226,32 @@ def test_errors_of_the_file_system_and_of_the_caller_pass_through(tmp_path):
         assert not isinstance(error.value, media.MediaError)
 
 
-def test_huge_video_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    path = write(tmp_path / "v.mp4", count=2)
-    monkeypatch.setattr(containers, "MAX_PIXELS", WIDTH * HEIGHT - 1)
-    with pytest.raises(media.MediaError, match="128 x 64 pixels announced"):
-        media.read(path)
+@pytest.mark.parametrize(
+    "limits, said",
+    [
+        ({"pixels": WIDTH * HEIGHT - 1}, r"8192 pixels \(128 x 64\) announced, at most 8191 are read \(--data.limits.pixels"),
+        ({"frames": 4}, "5 frames announced, at most 4"),
+        ({"seconds": 0.1}, "seconds announced, at most 0.1"),
+        ({"bytes": 99}, "bytes, at most 99"),
+    ],
+)
+def test_what_announces_too_much_is_refused_before_it_is_decoded(tmp_path, limits, said):
+    path = write(tmp_path / "v.mp4", count=5)
+    with pytest.raises(media.MediaError, match=said):
+        media.read(path, limits=Limits(**limits))
+    assert media.read(path, 5).total == 5
+
+
+def test_each_frame_that_is_taken_is_shown_at_native_size(tmp_path):
+    seen = {}
+    found = media.read(write(tmp_path / "v.mp4", count=9), 3, size=16, look=seen.__setitem__)
+    assert tuple(seen) == found.indices == (0, 4, 8)
+    native = media.read(tmp_path / "v.mp4", 3).frames
+    assert all(np.array_equal(frame, seen[position]) for frame, position in zip(native, seen, strict=True))
+    (tmp_path / "i.png").write_bytes(cv2.imencode(".png", picture()[..., ::-1])[1].tobytes())
+    seen.clear()
+    media.read(tmp_path / "i.png", size=8, look=seen.__setitem__)
+    assert list(seen) == [0] and np.array_equal(seen[0], picture())
 
 
 def picture() -> np.ndarray:

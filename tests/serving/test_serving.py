@@ -61,7 +61,7 @@ def test_native_and_cached_clips_give_the_same_probability(exported, videos):
     artifact, _, single = exported
     judge = predictor(artifact, single)
     for path in layouts.read(videos)["path"]:
-        native, cached = (View(8, 32).read(path, size).frames for size in (None, 32))
+        native, cached = (media.read(path, 8, size=size).frames for size in (None, 32))
         (_, one), (_, other) = judge.judge(native[None]), judge.judge(cached[None])
         assert abs(one[0] - other[0]) < 0.01
 

@@ -7,36 +7,64 @@ files that lack theirs, and its result is the same, byte for byte. Names and lab
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import os
+import stat
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from tfdetect.data import media
+from tfdetect.data.faces import Collector, Faces
+from tfdetect.data.pool import Lost
 from tfdetect.files import atomic, write_arrays, write_json
+from tfdetect.limits import Limits
 
 VERSION = 1  # of what the reader makes of a file; a change of it makes all entries anew
 
 
 @dataclass(frozen=True)
 class View:
-    """How a file becomes a clip: `frames` of size x size pixels, evenly or at `fps`; `still` repeats an image."""
+    """How a file becomes a clip: `frames` of size x size pixels, evenly or at `fps`, of the whole picture or of a face."""
 
     frames: int
     size: int
     fps: float | None = None
-    still: bool = False  # an image becomes a clip of `frames` equal frames, for detectors that see clips
+    still: bool = False  # an image stands for a clip of `frames` equal frames, for detectors that see clips
+    faces: Faces | None = None
+    limits: Limits = field(default_factory=Limits)
 
-    def read(self, path: str | Path, size: int | None = None) -> media.Media:
-        """The clip of a file at `size` (native if None). Raises media.MediaError and OSError."""
-        found = media.read(path, self.frames, self.fps, size)
-        if self.still and len(found.frames) < self.frames:
-            return media.Media(
-                np.repeat(found.frames, self.frames, axis=0), found.indices * self.frames, found.total, found.width,
-                found.height, f"a still image: its one frame stands {self.frames} times",
-            )  # fmt: skip
-        return found
+    @property
+    def key(self) -> str:
+        """What of the view decides an entry, as a folder name."""
+        rate = "" if self.fps is None else f"-{self.fps:g}fps"
+        return f"{self.frames}x{self.size}{rate}{f'-{self.faces.key}' if self.faces else ''}"
+
+    def read(self, path: str | Path) -> media.Media:
+        """The clip of a file, an image as one frame. Raises media.MediaError and OSError."""
+        if self.faces is None:
+            return media.read(path, self.frames, self.fps, self.size, limits=self.limits)
+        faces = Collector(self.faces, self.size)
+        return faces.clip(media.read(path, self.frames, self.fps, self.size, limits=self.limits, look=faces.look))
+
+    def attempt(self, item: tuple[int, str]) -> media.Media | Lost:
+        """`read` of the path in (number, path) for `pool.results`, with the reason where it cannot be read."""
+        try:
+            return self.read(item[1])
+        except media.MediaError as error:
+            return Lost(str(error))
+        except OSError as error:
+            return Lost(error.strerror or str(error))
+
+    def repeats(self, frames: int) -> int:
+        """How often a clip of so many frames stands in what a detector sees."""
+        return self.frames if self.still and frames == 1 else 1
+
+    def note(self, note: str, frames: int) -> str:
+        """The note of a clip of so many frames, with what this view adds to it."""
+        times = self.repeats(frames)
+        return "; ".join(filter(None, (note, f"a still image: its one frame stands {times} times" if times > 1 else "")))
 
 
 @dataclass(frozen=True)
@@ -49,9 +77,7 @@ class Cache:
 
     @property
     def folder(self) -> Path:
-        view = self.view
-        rate = "" if view.fps is None else f"-{view.fps:g}fps"
-        return self.root / f"v{VERSION}-{self.kind}-{view.frames}x{view.size}{rate}{'-still' if view.still else ''}"
+        return self.root / f"v{VERSION}-{self.kind}-{self.view.key}"
 
     def entry(self, sha: str) -> Path:
         """Where the frames of the file with that hash are."""
@@ -67,11 +93,13 @@ class Cache:
             sha = digest(path)
         except OSError as error:
             return failed("", error.strerror or str(error))
+        except media.MediaError as error:
+            return failed("", str(error))
         about = self.entry(sha).with_suffix(".json")
         if about.exists():
             return {"sha": sha, **json.loads(about.read_text())}
         try:
-            clip = self.view.read(path, self.view.size)
+            clip = self.view.read(path)
         except media.MediaError as error:
             found = failed(sha, str(error))
         except OSError as error:
@@ -90,15 +118,17 @@ class Cache:
         from tfdetect.data.graph import write_record  # here, because it imports TensorFlow
 
         with atomic(self.entry(sha)) as temporary:
-            write_record(temporary, path, clip.frames)
+            write_record(temporary, None if self.view.faces else path, clip.frames)
 
     def load(self, sha: str) -> np.ndarray:
-        """The frames of an entry, (frames, size, size, 3) uint8 RGB; those of an .npy are mapped, not read."""
+        """The clip of an entry as a detector sees it, (frames, size, size, 3) uint8 RGB, mapped from an .npy, not read."""
         if self.kind == "npy":
-            return np.load(self.entry(sha), mmap_mode="r")
-        from tfdetect.data.graph import read_record
+            clip = np.load(self.entry(sha), mmap_mode="r")
+        else:
+            from tfdetect.data.graph import read_record
 
-        return read_record(str(self.entry(sha)), self.view.size, self.view.frames if self.view.still else 1).numpy()
+            clip = read_record(str(self.entry(sha)), self.view.size).numpy()
+        return np.repeat(clip, times, axis=0) if (times := self.view.repeats(len(clip))) > 1 else clip
 
     def describe(self) -> dict[str, Any]:
         return {"kind": self.kind, **asdict(self.view)}
@@ -109,6 +139,8 @@ def failed(sha: str, reason: str) -> dict[str, Any]:
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal. Raises OSError."""
+    """SHA-256 of a file's bytes, in hexadecimal. Raises OSError, and MediaError for a folder, a pipe or a device."""
+    if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
+        raise media.MediaError("not a file: a regular file of an image or video was expected")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,8 @@ import av
 import av.logging
 import cv2
 
-from tfdetect.data.media import MAX_PIXELS, MediaError
+from tfdetect.data.media import LIMITS, MediaError
+from tfdetect.limits import Limits
 
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "err_detect": "explode"}
@@ -195,23 +196,34 @@ def opened(name: str, cut: str = "") -> Iterator[tuple[Any, Any, int]]:
         stream = best if best in videos else videos[0]
         if stream.codec_context is None:
             raise NoDecoder
-        if stream.width * stream.height > MAX_PIXELS:
-            raise MediaError(f"{stream.width} x {stream.height} pixels announced, at most {MAX_PIXELS} are read")
         stream.codec_context.thread_count = 1  # one file a worker is faster than two threads a file
         yield container, stream, len(videos)
 
 
-def scan_packets(name: str, cut: str) -> Scan:
+def _check(stream: Any, limits: Limits) -> None:
+    """MediaError if the header announces more than `limits`."""
+    size = f"pixels ({stream.width} x {stream.height}) announced"
+    seconds = float((stream.duration or 0) * stream.time_base)
+    for name, came, unit in (("pixels", stream.width * stream.height, size), ("frames", stream.frames, "frames announced"),
+                             ("seconds", seconds, "seconds announced")):  # fmt: skip
+        if excess := limits.check(name, came, unit):
+            raise MediaError(excess)
+
+
+def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
     """Demux the video stream once. Raises MediaError where there is none, NoDecoder where PyAV cannot decode it."""
     try:
         with av.logging.Capture() as log, opened(name, cut) as (container, stream, count):
             rate, second, codec = float(stream.average_rate or 25), float(stream.time_base), stream.codec_context.name
+            _check(stream, limits)
             scan = Scan(container.format.name, codec, stream.frames, rate, second, count, cut)
             for packet in packets(container, stream, scan):
                 if packet.has_sidedata("encryption_info"):
                     raise MediaError("encrypted (Common Encryption): decrypt it first")
                 scan.bad |= {len(scan.pts)} if packet.is_corrupt else set()
                 scan.skips |= packet.is_discard
+                if excess := limits.check("frames", len(scan.pts) + 1, "frames or more"):
+                    raise MediaError(excess)
                 scan.pts.append(packet.pts)
                 scan.key.append(packet.is_keyframe)
             if scan.format.startswith("mov") and len(stream.index_entries) > len(scan.pts):

@@ -72,8 +72,8 @@ def upright(picture, turned):
 
 def write_record(target, path, frames):
     """One TFRecord with one Example. An image keeps its own encoded bytes wherever the graph decodes them to the
-    reader's pixels, else it is stored as lossless PNG at native size; frames of a video are stored as they are."""
-    if media.kind(path) == "image":
+    reader's pixels, else it is stored as lossless PNG at native size; frames of a video, or without a path, as they are."""
+    if path and media.kind(path) == "image":
         features = {"image": _encoded(path)}
     else:
         features = {"frames": frames.tobytes()}
@@ -93,8 +93,8 @@ def _encoded(path):
     return data if faithful else tf.io.encode_png(native).numpy()
 
 
-def read_record(path, size, repeat=1):
-    """The clip of an entry, (frames, size, size, 3) uint8; an image stands `repeat` times. Usable in tf.data."""
+def read_record(path, size):
+    """The clip of an entry, (frames, size, size, 3) uint8. Usable in tf.data."""
     # The 12 bytes before a record are its length and checksum, the 4 after it another checksum (TFRecord format).
     data = tf.io.read_file(path)
     data = tf.strings.substr(data, 12, tf.strings.length(data) - 16)
@@ -102,6 +102,6 @@ def read_record(path, size, repeat=1):
     record = tf.io.parse_single_example(data, {"image": text, "frames": text})
     return tf.cond(
         tf.strings.length(record["image"]) > 0,
-        lambda: tf.repeat(resize(decode(record["image"])[None], size), repeat, axis=0),
+        lambda: resize(decode(record["image"])[None], size),
         lambda: tf.reshape(tf.io.decode_raw(record["frames"], tf.uint8), (-1, size, size, 3)),
     )

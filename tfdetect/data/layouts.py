@@ -1,31 +1,83 @@
 """The trees that data sets ship in -> manifest."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
 
-from tfdetect.data import manifest
-from tfdetect.data.media import is_media
+from tfdetect.data import manifest, public_faces, public_images  # noqa: F401  (these register their layouts)
+from tfdetect.data.tree import LAYOUTS, Row, Tree, frame, levels, listing, walk
+
+__all__ = ["NAMES", "read", "walk"]
 
 MANIFESTS = ("manifest.csv", "manifest.parquet")
+NAMES = ("auto", "manifest", "class_folders", "deepfakebench", *LAYOUTS)
 
 
-def read(path: Path, fake: Sequence[str] = ("fake",)) -> pd.DataFrame:
-    """The manifest of a data set: a table as it is, a folder by its own manifest or by its class folders.
+def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sources: Sequence[str] = ()) -> pd.DataFrame:
+    """The manifest of a data set: a table as it is, a folder by its own manifest, as a public set, or by class folders.
 
-    `fake` names the class folders that are fake. Raises ValueError that says what was found and what was expected,
+    `layout` is one of NAMES; `NAME:FOLDER`, such as `faceforensics:c23`, keeps only what lies in folders of that name.
+    `sources` keeps the fakes of these sources, and all reals. `fake` names the class folders that are fake; whoever gives
+    other names than "fake" means class folders. The table's `attrs` hold the layout's name and the number of files
+    `left_out`, for which the set has no label. Raises ValueError that says what was found and what was expected,
     FileNotFoundError or PermissionError where nothing can be read.
     """
-    if path.is_file():
-        return manifest.read(path)
+    path = Path(path)
+    name, _, inside = layout.partition(":")
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, 1)
+        hint = f"; perhaps you meant {near[0]}" if near else ""
+        raise ValueError(f"There is no layout {name!r}{hint}. There are {', '.join(NAMES)}.")
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder or a manifest.")
-    for name in MANIFESTS:
-        if (path / name).is_file():
-            return manifest.read(path / name)
+    table = _table(path, fake, name)
+    return _of_sources(_inside(table, path, inside), sources)
+
+
+def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
+    if name in ("auto", "deepfakebench") and path.suffix.lower() == ".json" and path.is_file():
+        return _checked(public_faces.deepfakebench(path), path, "deepfakebench")
+    own = next((file for file in (path, *(path / file for file in MANIFESTS)) if file.is_file()), None)
+    if name in ("auto", "manifest") and own:
+        return manifest.read(own)
+    if name in ("manifest", "deepfakebench") or path.is_file():
+        wanted = {"manifest": " or ".join(MANIFESTS), "deepfakebench": "the path of a .json file"}.get(name, "a folder")
+        raise ValueError(f"{path}: the layout {name} needs {wanted}.")
+    named = {word.lower() for word in fake} != {"fake"}
+    if name == "class_folders" or (name == "auto" and named):
+        return class_folders(path, fake)
+    return _public(path, name) if name != "auto" else _recognised(path, fake)
+
+
+def _recognised(path: Path, fake: Sequence[str]) -> pd.DataFrame:
+    """The first layout that knows the folder, or the only folder in it; else class folders."""
+    for tree in levels(path):
+        for known in LAYOUTS.values():
+            if known.recognise(tree):
+                return _checked(known.rows(tree.root), path, known.name)
     return class_folders(path, fake)
+
+
+def _public(path: Path, name: str) -> pd.DataFrame:
+    """The layout that the user named, at the level at which it knows itself, else just here."""
+    known = LAYOUTS[name]
+    root = next((tree.root for tree in levels(path) if known.recognise(tree)), path)
+    return _checked(known.rows(root), path, name)
+
+
+def _checked(rows: Iterable[Row] | pd.DataFrame, path: Path, name: str) -> pd.DataFrame:
+    table = rows if isinstance(rows, pd.DataFrame) else frame(rows)
+    left_out = table["label"].isna()
+    if left_out.all():
+        needs = LAYOUTS[name].needs if name in LAYOUTS else "videos with frames"
+        raise ValueError(f"{path}: the layout {name} found no file with a label; expected {needs}. {_held(path)}")
+    table = manifest.check(table[~left_out] if left_out.any() else table, str(path))
+    table.attrs = {"layout": name, "left_out": int(left_out.sum())}
+    return table
 
 
 def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
@@ -37,35 +89,67 @@ def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
     """
     wanted = {name.lower() for name in fake}
     only_named = wanted == {"fake"}  # then a class folder is called real or fake, and others are not guessed at
-    rows, strangers = [], set()
-    for file in walk(root):
-        parts = file.relative_to(root).parts[:-1]
+    rows: list[Row] = []
+    strangers: Counter[str] = Counter()
+    for parts, folder, names in listing(root):
         lower = [part.lower() for part in parts]
         at = next((i for i, part in enumerate(lower) if part in wanted or part == "real"), None)
         if at is None and not only_named and parts:
             at = next((i for i, part in enumerate(lower) if part not in manifest.SPLIT_NAMES), None)
         if at is None:
-            strangers.add("/".join(parts) or ".")
+            strangers.update({"/".join(parts) or ".": len(names)} if names else {})
             continue
         split = next((manifest.SPLIT_NAMES[part] for part in lower if part in manifest.SPLIT_NAMES), "")
-        inner = "/".join(parts[at + 1 :])
-        rows.append({"path": str(file), "label": int(lower[at] in wanted), "split": split, "source": inner or parts[at],
-                     "group": str(file.relative_to(root)) if split else file.stem})  # fmt: skip
+        source = "/".join(parts[at + 1 :]) or parts[at]
+        for name in names:
+            group = "/".join((*parts, name)) if split else os.path.splitext(name)[0]
+            rows.append(Row(os.path.join(folder, name), int(lower[at] in wanted), source, split, group))
     if not rows:
         found = f"files in {', '.join(sorted(strangers)[:5])}" if strangers else "no image or video"
+        known = "; ".join(f"{name} ({layout.needs})" for name, layout in LAYOUTS.items())
         raise ValueError(
             f"{root}: found {found}; expected class folders named real and {', '.join(fake)} with images or videos in "
-            "them (--data.fake names other fakes), or a manifest.csv with path,label."
+            "them (--data.fake names other fakes), or a manifest.csv with path,label, or a public set as it ships. "
+            f"{_held(root, strangers)} The public sets, which --data.layout names: {known}."
         )
-    return manifest.check(pd.DataFrame(rows), str(root))
+    table = manifest.check(frame(rows), str(root))
+    table.attrs = {"layout": "class_folders", "left_out": strangers.total()}
+    return table
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """Images and videos below `root` in a fixed order. A folder that may not be read is an error, not a smaller set."""
+def _held(root: Path, counts: Counter[str] | None = None) -> str:
+    """A few entries of the tree, with the number of images and videos below each."""
+    if counts is None:
+        counts = Counter({"/".join(parts) or ".": len(names) for parts, _, names in listing(root)} if root.is_dir() else {})
+    below = {name: sum(n for place, n in counts.items() if f"{place}/".startswith(f"{name}/")) for name in Tree(root).folders()}
+    shown = [f"{name}/ ({count} images or videos)" for name, count in list(below.items())[:8]]
+    more = [f"{len(below) - 8} more folders"] if len(below) > 8 else []
+    loose = [f"{counts['.']} images or videos beside them"] if counts["."] else []
+    return f"It holds {', '.join([*shown, *more, *loose]) or 'nothing of use'}."
 
-    def refuse(error: OSError) -> None:
-        raise error
 
-    for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files) if is_media(name) and not name.startswith("."))
+def _inside(table: pd.DataFrame, root: Path, folder: str) -> pd.DataFrame:
+    """Only what lies in folders of this name, as far as the path says so below `root`."""
+    if not folder:
+        return table
+    start = len(str(root)) if root.is_dir() else 0
+    kept = [f"/{folder}/" in path[start:] if path.startswith(str(root)) or not start else f"/{folder}/" in path
+            for path in table["path"]]  # fmt: skip
+    if not any(kept):
+        raise ValueError(f"{root}: the layout asks for folders named {folder!r}, and no file lies in one.")
+    return table[kept].reset_index(drop=True)
+
+
+def _of_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
+    """The fakes of these sources, in any letter case, and all reals. A comma parts names, as in a list."""
+    if not sources:
+        return table
+    names = sorted(set(table.loc[table["label"] == 1, "source"]))
+    known = {name.lower(): name for name in names}
+    wanted = [part.strip() for name in sources for part in ([name] if name.lower() in known else name.split(","))]
+    if unknown := [name for name in wanted if name.lower() not in known]:
+        near = get_close_matches(unknown[0].lower(), known, 1)
+        hint = f"; perhaps you meant {known[near[0]]}" if near else ""
+        raise ValueError(f"No fakes have the source {unknown[0]!r}{hint}. There are {', '.join(names)}.")
+    kept = (table["label"] == 0) | table["source"].isin({known[name.lower()] for name in wanted})
+    return table[kept].reset_index(drop=True)

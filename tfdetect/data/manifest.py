@@ -4,10 +4,15 @@
 never from an order of files.
 """
 
+import csv
 import hashlib
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tfdetect.files import atomic
@@ -16,6 +21,7 @@ COLUMNS = ("path", "label", "split", "group", "source", "text")
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 SPLIT_NAMES = {"": "", "train": "train", "training": "train", "val": "validation", "valid": "validation",
                "validation": "validation", "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip
+pd.options.mode.string_storage = "python"  # a file's name need not be UTF-8, which Arrow's strings must be
 LABELS = {"0": 0, "real": 0, "0.0": 0, "1": 1, "fake": 1, "1.0": 1}
 
 
@@ -25,21 +31,34 @@ def read(path: Path) -> pd.DataFrame:
     Relative paths start at the manifest's own folder. Labels are 0/1 or real/fake. Raises ValueError for what is
     missing or misspelt, naming the first row; OSError where the file cannot be read.
     """
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = pd.read_parquet(path)
-            table = table.astype(object).where(table.notna(), "").astype(str)
-        else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, pd.errors.EmptyDataError) as error:  # parser and Unicode errors are ValueErrors
-        raise ValueError(f"{path} cannot be read as a table: {error}.") from error
+    table = raw(path)
     missing = {"path", "label"} - set(table.columns)
     if missing:
         raise ValueError(
             f"{path} lacks the column(s) {', '.join(sorted(missing))}; expected path,label[,split,group,source,text]."
         )
-    table["path"] = [str(path.parent / name) if name else "" for name in table["path"]]  # an absolute one stays
+    table["path"] = _below(path.parent, table["path"])
     return check(table, str(path))
+
+
+def raw(path: Path) -> pd.DataFrame:
+    """A CSV or Parquet file as it is, all text, nothing checked. ValueError where it is no table, OSError where it cannot
+    be read."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pd.read_parquet(path)
+            return table.astype(object).where(table.notna(), "").astype(str)
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    except (ValueError, pd.errors.EmptyDataError) as error:  # parser and Unicode errors are ValueErrors
+        raise ValueError(f"{path} cannot be read as a table: {error}.") from error
+
+
+def _below(folder: Path, names: Iterable[str]) -> list[str]:
+    """The names as paths that start at the folder; absolute ones and empty ones stay. Path() is slow on millions of rows, and
+    is needed only for a name such as `./a//b`."""
+    start = "" if folder == Path() else str(folder)
+    odd = re.compile(r"(^|/)\.(/|$)|//|/$").search
+    return [str(folder / name) if odd(name) else name and os.path.join(start, name) for name in names]
 
 
 def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
@@ -48,36 +67,42 @@ def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     for name in ("split", "group", "source", "text"):
         if name not in table:
             table[name] = ""
-    labels = table["label"].astype(str).str.strip().str.lower()
-    splits = table["split"].astype(str).str.strip().str.lower()
-    _require(table, labels.isin(LABELS), origin, "label", "0 or real, 1 or fake")
-    _require(table, splits.isin(SPLIT_NAMES), origin, "split", "train, val, test or nothing")
-    _require(table, table["path"] != "", origin, "path", "the path of a file")
-    _require(table, ~table["path"].duplicated(), origin, "path", "each file once")
-    table["label"], table["split"] = labels.map(LABELS).astype("int64"), splits.map(SPLIT_NAMES)
+    table["label"] = _translated(table, "label", LABELS, origin, "0 or real, 1 or fake").astype("int64")
+    table["split"] = _translated(table, "split", SPLIT_NAMES, origin, "train, val, test or nothing")
+    _require(table["path"], table["path"] != "", origin, "the path of a file")
+    _require(table["path"], ~table["path"].duplicated(), origin, "each file once")
     # A file without a group is a group of its own.
     table["group"] = table["group"].where(table["group"] != "", table["path"])
     _one_split_a_group(table)
     return table[[*COLUMNS]]
 
 
-def _require(table: pd.DataFrame, good: pd.Series, origin: str, column: str, expected: str) -> None:
-    bad = table.index[~good]
+def _translated(table: pd.DataFrame, column: str, names: dict[str, Any], origin: str, expected: str) -> pd.Series:
+    """The column with each of its few values as `names` has it, in any letter case."""
+    codes, values = pd.factorize(table[column], use_na_sentinel=False)
+    words = [str(value).strip().lower() for value in values]
+    good = np.array([word in names for word in words], bool)[codes]
+    _require(table[column], pd.Series(good, table.index), origin, expected)
+    return pd.Series(np.array([names[word] for word in words], object)[codes], table.index)
+
+
+def _require(column: pd.Series, good: pd.Series, origin: str, expected: str) -> None:
+    bad = column[~good]
     if len(bad):
-        value = table.loc[bad[0], column]
-        raise ValueError(f"{origin}, row {bad[0] + 1}: {column} is {value!r}, expected {expected} ({len(bad)} such row(s)).")
+        value, row = bad.iloc[0], bad.index[0] + 1
+        raise ValueError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({len(bad)} such row(s)).")
 
 
 def _one_split_a_group(table: pd.DataFrame) -> None:
-    given = table[table["split"] != ""]
-    counts = given.groupby("group")["split"].nunique()
-    if (counts > 1).any():
-        group = counts.index[counts > 1][0]
-        rows = given[given["group"] == group].drop_duplicates("split")
+    given = table.loc[table["split"] != "", ["group", "split"]].drop_duplicates()
+    twice = given.loc[given["group"].duplicated(), "group"].drop_duplicates()
+    if len(twice):
+        group = min(twice)
+        rows = table[(table["group"] == group) & (table["split"] != "")].drop_duplicates("split")
         where = ", ".join(f"row {index + 1} ({row.path}) in {row.split}" for index, row in rows.iterrows())
         raise ValueError(
             f"Group {group!r} is in two splits: {where}. One person or original must stay in one split; mend the split "
-            f"or group column ({(counts > 1).sum()} such group(s))."
+            f"or group column ({len(twice)} such group(s))."
         )
 
 
@@ -85,49 +110,71 @@ def split(table: pd.DataFrame, fractions: dict[str, float] | None = None) -> pd.
     """Fill in the missing splits: 70/10/20 by group, alike for each label and source, the same on every machine.
 
     A file whose split is given keeps it, and takes its group along. Where a test set is given but no validation,
-    validation comes out of train: the test may choose nothing.
+    validation comes out of train: the test may choose nothing. Where every file has a split but none is test, what is
+    missing comes out of train too: some sets ship as train, or as train and val.
     """
     fractions = fractions or SPLITS
     table = table.copy()
     known = dict(table.loc[table["split"] != "", ["group", "split"]].to_numpy())
-    table["split"] = [known.get(group, "") for group in table["group"]]
-    given = set(known.values())
-    if "test" in given and "validation" not in given:
-        part = fractions["validation"] / (fractions["train"] + fractions["validation"])
-        free = table["split"].isin(["", "train"])
-        targets = {"train": 1 - part, "validation": part}
-    else:
-        free = table["split"] == ""
-        targets = fractions
-    table.loc[free, "split"] = table.loc[free, "group"].map(_assign(table[free], targets))
+    given, lacking = set(known.values()), [name for name in ("validation", "test") if name not in known.values()]
+    splits = np.array([known.get(group, "") for group in table["group"]], object)
+    free, targets = splits == "", fractions
+    if lacking == ["validation"] or (lacking and given and not free.any()):
+        total = fractions["train"] + sum(fractions[name] for name in lacking)
+        parts = {name: fractions[name] / total for name in lacking}
+        free, targets = free | (splits == "train"), {"train": 1 - sum(parts.values()), **parts}
+    found = _assign(table[free], targets)
+    splits[free] = [found[group] for group in table.loc[free, "group"]]
+    table["split"] = pd.Series(splits, table.index)
     return table
 
 
 def _assign(table: pd.DataFrame, targets: dict[str, float]) -> dict[str, str]:
     """Group -> split. Each stratum (the labels and sources of a group) goes wherever it and the whole lack most."""
-    kinds = table.assign(kind=table["label"].astype(str) + ":" + table["source"])[["group", "kind"]].drop_duplicates()
-    strata: dict[str, list[str]] = {}
-    for group, stratum in kinds.sort_values("kind").groupby("group")["kind"].agg("|".join).items():
-        strata.setdefault(stratum, []).append(str(group))
-    total = dict.fromkeys(targets, 0)
+    names, shares = list(targets), list(targets.values())
+    total = [0] * len(names)
     out: dict[str, str] = {}
-    for stratum in sorted(strata):
-        here = dict.fromkeys(targets, 0)
-        for count, group in enumerate(sorted(strata[stratum], key=_order), 1):
-            lack = {
-                name: (share * count - here[name]) + 0.5 * (share * (len(out) + 1) - total[name])
-                for name, share in targets.items()
-            }
-            chosen = max(lack, key=lambda name: lack[name])
-            here[chosen] += 1
-            total[chosen] += 1
-            out[group] = chosen
+    for _, groups in sorted(_strata(table).items()):
+        groups.sort(key=_order)
+        out.update(zip(groups, (names[place] for place in _places(len(groups), shares, total)), strict=True))
     return out
 
 
-def _order(group: str) -> str:
+def _strata(table: pd.DataFrame) -> dict[str, list[str]]:
+    """The labels and sources of a group -> the groups that have just these."""
+    kinds, words = pd.factorize(table["label"].astype(str) + ":" + table["source"], sort=True)
+    groups, names = pd.factorize(table["group"])
+    pairs = np.unique(np.stack([groups, kinds]), axis=1) if len(table) else np.zeros((2, 0), int)
+    ends = np.flatnonzero(np.diff(pairs[0], append=-1)) + 1
+    strata: dict[tuple[int, ...], list[str]] = {}
+    start = 0
+    for end in ends.tolist():
+        key = tuple(pairs[1, start:end].tolist())
+        strata.setdefault(key, []).append(str(names[pairs[0, start]]))
+        start = end
+    merged: dict[str, list[str]] = {}
+    for key, found in strata.items():
+        merged.setdefault("|".join(words[kind] for kind in key), []).extend(found)
+    return merged
+
+
+def _places(count: int, shares: Sequence[float], total: list[int]) -> Iterator[int]:
+    """For each of `count` groups the number of the share that it goes to; `total`, what each has so far, counts on."""
+    here = [0] * len(shares)
+    numbers = range(len(shares))
+    done = sum(total)
+    for nth in range(1, count + 1):
+        done += 1
+        lack = [(shares[i] * nth - here[i]) + 0.5 * (shares[i] * done - total[i]) for i in numbers]
+        place = lack.index(max(lack))
+        here[place] += 1
+        total[place] += 1
+        yield place
+
+
+def _order(group: str) -> bytes:
     """A fixed random order: names often sort by time or by quality."""
-    return hashlib.sha256(group.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(group.encode("utf-8", "surrogateescape")).digest()
 
 
 def require_classes(table: pd.DataFrame, splits: Sequence[str]) -> None:
@@ -143,6 +190,9 @@ def require_classes(table: pd.DataFrame, splits: Sequence[str]) -> None:
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
-    """Write as CSV, UTF-8, whole or not at all."""
+    """Write as CSV, whole or not at all: UTF-8, and where a file's name is none, its very bytes."""
+    # A lone carriage return is not quoted by itself, and would then end the row.
+    torn = any(table[name].astype(str).str.contains("\r", regex=False).any() for name in table.select_dtypes(exclude="number"))
     with atomic(path) as temporary:
-        table.to_csv(temporary, index=False)
+        quoting = csv.QUOTE_NONNUMERIC if torn else csv.QUOTE_MINIMAL
+        table.to_csv(temporary, index=False, errors="surrogateescape", quoting=quoting)

@@ -9,20 +9,25 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-MAX_PIXELS = 100_000_000  # a header that announces more is refused before anything is decoded
+from tfdetect.limits import Limits
+
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".gif", ".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg")
 MAX_BYTES = 2**30  # of an encoded image, all of which is read into memory
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 _STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+
+
+LIMITS = Limits()
+Look = Callable[[int, np.ndarray], None]
 
 
 class MediaError(ValueError):
@@ -41,17 +46,21 @@ class Media:
     note: str  # "" or "damaged: 28 whole frames of 50" or "3 frames, 16 asked: frames repeat" or several joined by "; "
 
 
-def read(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None) -> Media:
+def read(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None,
+         limits: Limits = LIMITS, look: Look | None = None) -> Media:  # fmt: skip
     """Read an image (always one frame) or `frames` frames of a video; see `read_image` and `read_video`.
 
-    Raises MediaError where there is no whole frame; FileNotFoundError, PermissionError and MemoryError pass through.
+    `look` is called with the position (images: 0) and the picture, (height, width, 3) uint8 RGB, upright, at native size, of
+    each frame that is taken, before it is resized; perhaps twice, where a first decoder was given up. Raises MediaError
+    where there is no whole frame or `limits` are passed; FileNotFoundError, PermissionError and MemoryError pass through.
     """
     if kind(path) == "image":
-        return read_image(path, size)
-    return read_video(path, frames, fps, size)
+        return read_image(path, size, limits, look)
+    return read_video(path, frames, fps, size, limits, look)
 
 
-def read_video(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None) -> Media:
+def read_video(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None,
+               limits: Limits = LIMITS, look: Look | None = None) -> Media:  # fmt: skip
     """Read `frames` frames evenly over the whole video, or, with `fps`, that many a second in a window centred in it.
 
     `size` in pixels squares each frame as soon as it is decoded, so memory stays flat. A video with fewer frames repeats
@@ -61,26 +70,31 @@ def read_video(path: str | Path, frames: int = 1, fps: float | None = None, size
 
     if kind(path) != "video":
         raise MediaError("an image came where a video was expected")
-    return video.read_video(path, frames, fps, size)
+    if excess := limits.check("bytes", os.path.getsize(path), "bytes"):
+        raise MediaError(excess)
+    return video.read_video(path, frames, fps, size, limits, look)
 
 
-def read_image(path: str | Path, size: int | None = None) -> Media:
+def read_image(path: str | Path, size: int | None = None, limits: Limits = LIMITS, look: Look | None = None) -> Media:
     """Read one image as a clip of one frame, upright: alpha dropped, grey tripled, 16 bit cut to its high byte.
 
     Raises MediaError for what is truncated or damaged as well: decoders fill the missing part with pixels of their own.
     """
     if kind(path) != "image":
         raise MediaError("a video came where an image was expected")
-    if os.path.getsize(path) > MAX_BYTES:
-        raise MediaError(f"an image of {os.path.getsize(path)} bytes, at most {MAX_BYTES} are read")
+    length = os.path.getsize(path)
+    if length > MAX_BYTES:
+        raise MediaError(f"an image of {length} bytes, at most {MAX_BYTES} are read")
+    if excess := limits.check("bytes", length, "bytes"):
+        raise MediaError(excess)
     data = bytearray(Path(path).read_bytes())  # bytes, because cv2.imread fails on some file names
-    width, height = _header(data)
-    if width * height > MAX_PIXELS:
-        raise MediaError(f"{width} x {height} pixels announced, at most {MAX_PIXELS} are read")
+    width, height = _header(data, limits)
     frame = _decode(np.frombuffer(data, np.uint8))
     tall, wide = frame.shape[:2]
     if sorted((wide, tall)) != sorted((width, height)):
         raise MediaError(f"the header says {width} x {height} pixels, the picture has {wide} x {tall}")
+    if look:
+        look(0, frame)
     return Media(frames=(frame if size is None else resize(frame, size))[None], indices=(0,), total=1,
                  width=wide, height=tall, note="")  # fmt: skip
 
@@ -185,18 +199,16 @@ def _eight_bit(image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(image * scale), 0, 255).astype(np.uint8)
 
 
-def _header(data: bytearray) -> tuple[int, int]:
-    """Return (width, height) as the header says, after checking that the file goes on to its end."""
+def _header(data: bytearray, limits: Limits) -> tuple[int, int]:
+    """Return (width, height) as the header says, after checking that this is not too much and that the file has an end."""
+    measure = next((found for start, found in _MEASURES if data.startswith(start)), _tiff)
     try:
-        if data[:3] == b"\xff\xd8\xff":
-            return _jpeg(data)
-        if data[:8] == _PNG:
-            return _png(data)
-        if data[:4] == b"RIFF":
-            return _webp(data)
-        if data[:2] == b"BM":
-            return _bmp(data)
-        return _tiff(data)
+        width, height = measure(data)
+        if excess := limits.check("pixels", width * height, f"pixels ({width} x {height}) announced"):
+            raise MediaError(excess)
+        if measure is _png:
+            _check_png(data)
+        return width, height
     except (struct.error, IndexError):
         raise MediaError("truncated image: it ends within its header") from None
 
@@ -220,13 +232,16 @@ def _jpeg(data: bytearray) -> tuple[int, int]:
 
 def _png(data: bytearray) -> tuple[int, int]:
     width, height = struct.unpack_from(">II", data, 16)
-    if width * height <= MAX_PIXELS:  # else refused for its size; checksums find damaged pixels
-        for name, start, end in _png_chunks(data):
-            if end + 4 > len(data):
-                raise MediaError("truncated PNG: it ends within its pixels")
-            if name[:1].isupper() and zlib.crc32(data[start - 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-                raise MediaError(f"damaged PNG: the checksum of its {name!r} chunk is wrong")
     return width, height
+
+
+def _check_png(data: bytearray) -> None:
+    """Checksums find damaged pixels."""
+    for name, start, end in _png_chunks(data):
+        if end + 4 > len(data):
+            raise MediaError("truncated PNG: it ends within its pixels")
+        if name[:1].isupper() and zlib.crc32(data[start - 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise MediaError(f"damaged PNG: the checksum of its {name!r} chunk is wrong")
 
 
 def _png_chunks(data: bytearray) -> Iterator[tuple[bytes, int, int]]:
@@ -271,3 +286,6 @@ def _tiff(data: bytearray) -> tuple[int, int]:
     if 256 not in tags or 257 not in tags:
         raise MediaError("damaged TIFF: its header names no width and height")
     return tags[256], tags[257]
+
+
+_MEASURES = ((b"\xff\xd8\xff", _jpeg), (_PNG, _png), (b"RIFF", _webp), (b"BM", _bmp))  # of what starts so; the rest is TIFF

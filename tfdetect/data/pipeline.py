@@ -50,14 +50,13 @@ def _load(batches, rows, cache, single):
     """Dataset of index vectors -> of (clips (batch, frames, size, size, 3) uint8, labels (batch, 1) float32)."""
     entries = tf.constant([str(cache.entry(sha)) for sha in rows["sha"]])
     frames, labels = tf.constant(rows["frame"].to_numpy(np.int32)), tf.constant(rows["label"].to_numpy(np.float32))
-    length, size, still = 1 if single else cache.view.frames, cache.view.size, cache.view.still
+    length, size, read = 1 if single else cache.view.frames, cache.view.size, read_npy if cache.kind == "npy" else read_record
 
     def clip(index):
-        if cache.kind == "npy":
-            found = read_npy(entries[index], size)
-        else:
-            found = read_record(entries[index], size, cache.view.frames if still else 1)
-        return tf.ensure_shape(found[frames[index]][None] if single else found, (length, size, size, 3))
+        found = read(entries[index], size)
+        # One frame of many, or all; a still image's one frame stands for all.
+        found = found[frames[index]][None] if single else tf.repeat(found, length // tf.shape(found)[0], axis=0)
+        return tf.ensure_shape(found, (length, size, size, 3))
 
     def load(indices):
         clips = tf.map_fn(clip, indices, fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))

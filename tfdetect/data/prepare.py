@@ -1,88 +1,116 @@
-"""Manifest -> cache, on all cores."""
+"""Manifest -> cache, on all cores. Every row ends as cached or as failed, with its reason; nothing is dropped."""
 
+import json
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
-from multiprocessing import get_context
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from tfdetect.data.cache import Cache, failed
+from tfdetect.data.cache import Cache, View, failed
+from tfdetect.data.pool import Lost, results
+from tfdetect.files import atomic
 
 Progress = Callable[[dict[str, Any]], None]
+DETAILS = ("sha", "frames", "width", "height", "note", "error")
+INDEX = "files.index"
+SAVE_EVERY = 30.0  # seconds
 
 
-def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None,
-            progress: Progress | None = None) -> pd.DataFrame:
-    """Decode every file of the manifest that the cache lacks.
+class Index:
+    """What became of a path, by its size and time of change: a resumed run need not read again what it has seen.
 
-    Returns the manifest with the columns sha, frames, width, height, note and error.
-
-    `progress` is called with the result of each file. A file whose decoder brings its process down is a failure like
-    any other. Raises OSError where the cache cannot be written.
+    A lost or damaged index is made anew. A file that is gone is known by what became of it: a prepared folder can be used
+    where its originals are not at hand. Kept as text, `path TAB details` in JSON, which takes a quarter of the objects' memory.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for path, result in _results(list(table["path"]), cache, workers or os.cpu_count() or 1):
-        found[path] = result
-        if progress:
-            progress(result)
-    details = pd.DataFrame([found[path] for path in table["path"]], index=table.index)
-    return pd.concat([table, details], axis=1)
 
+    def __init__(self, path: Path, seconds: float | None = None):
+        self.path, self.seconds = path, seconds
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.known: dict[str, str] = dict(line.split("\t", 1) for line in lines if "\t" in line)  # type: ignore[misc]
+        self.saved = time.monotonic()
 
-def _results(paths: list[str], cache: Cache, workers: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    todo = iter(paths)
-    while True:
-        suspects: list[str] = []
-        yield from _pool(todo, cache, min(workers, len(paths)), suspects)
-        if not suspects:
-            return
-        for path in suspects:  # one of these killed a worker: each gets a process of its own, so that it is found out
-            crashed: list[str] = []
-            yield from _pool(iter([path]), cache, 1, crashed)
-            if crashed:
-                yield path, failed("", "its decoder crashed")
-
-
-def _pool(todo: Iterator[str], cache: Cache, workers: int, crashed: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Results as they come; where a worker dies, what was in flight goes to `crashed` and the rest stays in `todo`."""
-    # "spawn": a fork of a process that runs TensorFlow's threads may hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_quiet) as pool:
-        running: dict[Future[dict[str, Any]], str] = {}
+    def find(self, path: str, cache: Cache) -> dict[str, Any] | None:
+        """The result for a file that has not changed since, if its entry is still there."""
         try:
-            while True:
-                for path in islice(todo, 4 * workers - len(running)):  # a bounded queue: memory stays flat
-                    running[_submit(pool, cache, path, crashed)] = path
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    result = future.result()
-                    yield running.pop(future), result
-        except BrokenProcessPool:
-            crashed += running.values()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+            state, limit, *details = json.loads(self.known[_key(path)])
+            found = dict(zip(DETAILS, details, strict=True))
+        except (KeyError, ValueError):
+            return None
+        if _state(path) not in (state, None) or limit not in (None, self.seconds):
+            return None
+        return found if found["error"] or os.path.exists(cache.entry(found["sha"])) else None
+
+    def add(self, path: str, found: Mapping[str, Any], lost: bool) -> None:
+        """`lost`: crashed or out of time, which is worth another try with another time limit."""
+        limit = (self.seconds or 0.0) if lost else None
+        self.known[_key(path)] = json.dumps([_state(path), limit, *(found[name] for name in DETAILS)])
+        if time.monotonic() > self.saved + SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Sorted, so that equal work leaves equal bytes."""
+        with atomic(self.path) as temporary, open(temporary, "w") as file:
+            file.writelines(f"{key}\t{self.known[key]}\n" for key in sorted(self.known))
+        self.saved = time.monotonic()
 
 
-def _submit(pool: ProcessPoolExecutor, cache: Cache, path: str, crashed: list[str]) -> Future[dict[str, Any]]:
+def _key(path: str) -> str:
+    return json.dumps(os.path.abspath(path))
+
+
+def _state(path: str) -> list[int] | None:
     try:
-        return pool.submit(cache.add, path)
-    except BrokenProcessPool:
-        crashed.append(path)
-        raise
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
 
 
-def _quiet() -> None:
-    import signal
+def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progress: Progress | None = None,
+            seconds: float | None = None) -> pd.DataFrame:
+    """Decode every file of the manifest that the cache lacks, each in at most `seconds`.
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs write about broken files to stderr; the reasons are returned
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # workers decode on the CPU and must not take the GPU's memory
+    Returns the manifest with the columns sha, frames, width, height, note and error. `progress` is called with the result
+    of each file. A file whose decoder crashes or hangs is a failure like any other. Raises OSError where the cache cannot
+    be written.
+    """
+    index = Index(cache.folder / INDEX, seconds)
+    found: dict[str, tuple[Any, ...]] = {}
+
+    def note(path: str, result: Mapping[str, Any]) -> None:
+        found[path] = tuple(result[name] for name in DETAILS)
+        if progress:
+            progress(dict(result))
+
+    def lacking() -> Iterator[str]:
+        for path in table["path"]:
+            known = index.find(path, cache)
+            if known is None:
+                yield path
+            else:
+                note(path, known)
+
+    try:
+        for path, result in results(lacking(), cache.add, workers, seconds):
+            lost = isinstance(result, Lost)
+            done = failed("", result.reason) if isinstance(result, Lost) else result
+            note(path, done)
+            if lost or done["sha"]:  # what could not be opened is tried again
+                index.add(path, done, lost)
+    finally:
+        index.save()
+    return detailed(table, found, cache.view)
+
+
+def detailed(table: pd.DataFrame, found: Mapping[str, tuple[Any, ...]], view: View) -> pd.DataFrame:
+    """The manifest with what became of each path, as a detector with this view sees it."""
+    details = pd.DataFrame([found[path] for path in table["path"]], columns=list(DETAILS), index=table.index)
+    details["note"] = [view.note(note, frames) for note, frames in zip(details["note"], details["frames"], strict=True)]
+    details["frames"] = [frames * view.repeats(frames) for frames in details["frames"]]
+    return pd.concat([table, details], axis=1)
 
 
 def usable(table: pd.DataFrame) -> pd.DataFrame:
@@ -94,3 +122,11 @@ def problems(table: pd.DataFrame, column: str) -> list[tuple[str, str]]:
     """(path, reason) of the rows whose `column`, "error" or "note", says something."""
     rows = table[table[column] != ""]
     return list(zip(rows["path"], rows[column], strict=True))
+
+
+def reasons(table: pd.DataFrame) -> list[tuple[str, int, str]]:
+    """(reason, how many files, the first of them) of the failures, the most common first; numbers in reasons do not part them."""
+    failures = table[table["error"] != ""]
+    kinds = failures["error"].str.replace(r"\d+(\.\d+)?|'.*'|\".*\"|b'.*'", "…", regex=True)
+    grouped = failures.groupby(kinds, sort=False)
+    return sorted(((str(kind), len(rows), str(rows["path"].iloc[0])) for kind, rows in grouped), key=lambda row: -row[1])

@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 
 from tfdetect.data import containers, media
-from tfdetect.data.media import Media, MediaError
+from tfdetect.data.media import Look, Media, MediaError
+from tfdetect.limits import Limits
 
 # decord would load its libraries for the whole process, and its libpng of 2019 then breaks TensorFlow's PNG decoder.
 _everywhere, ctypes.RTLD_GLOBAL = ctypes.RTLD_GLOBAL, ctypes.RTLD_LOCAL  # type: ignore[misc]
@@ -54,13 +55,13 @@ class _Found:
     wanted: set[int] | None = None  # the packets that have to be decoded for them, None for all
 
 
-def read_video(path: str | Path, frames: int, fps: float | None, size: int | None) -> Media:
+def read_video(path: str | Path, frames: int, fps: float | None, size: int | None, limits: Limits, look: Look | None) -> Media:
     """Do what `media.read_video` promises, for a file whose first bytes were found to be a video's."""
     if frames < 1 or (fps is not None and not fps > 0) or (size is not None and size < 1):
         raise ValueError(f"frames={frames}, fps={fps}, size={size} came: each has to be positive")
     containers.silence()
     try:
-        return _read(os.path.abspath(path), frames, fps, size)  # a relative one FFmpeg might take for a URL
+        return _read(os.path.abspath(path), frames, fps, size, limits, look)  # a relative one FFmpeg might take for a URL
     except (PermissionError, FileNotFoundError):
         raise
     except (av.FFmpegError, cv2.error, OverflowError) as error:
@@ -69,20 +70,20 @@ def read_video(path: str | Path, frames: int, fps: float | None, size: int | Non
         raise MediaError(f"damaged video: the decoder says {str(reason)!r}") from None
 
 
-def _read(name: str, frames: int, fps: float | None, size: int | None) -> Media:
+def _read(name: str, frames: int, fps: float | None, size: int | None, limits: Limits, look: Look | None) -> Media:
     """Look at the container, list the packets, find the whole frames, read those chosen."""
     cut, key_system = containers.inspect(name)
     try:
-        scan = containers.scan_packets(name, cut)
+        scan = containers.scan_packets(name, cut, limits)
     except containers.NoDecoder:
-        return _opencv(name, frames, fps, size)
+        return _opencv(name, frames, fps, size, look)
     found = _find(name, scan, frames, fps)
     broken = bool(scan.bad or scan.cut)
     if broken and key_system:
         raise MediaError("encrypted (it carries data for a key system, pssh, and does not decode): decrypt it first")
     if not found.ids:
         raise MediaError(f"damaged: no whole frame of {max(scan.declared, len(scan.pts))}")
-    pixels, width, height = _pixels(name, scan, found, size, not broken)
+    pixels, width, height = _pixels(name, scan, found, size, look, not broken)
     order = sorted(range(len(scan.pts)), key=lambda n: scan.pts[n] or 0) if broken and scan.exact else found.ids
     rank = {number: i for i, number in enumerate(order)}
     indices = tuple(rank[found.ids[i]] for i in found.chosen)
@@ -209,15 +210,15 @@ def _shape(frame: Any) -> tuple[int, int]:
 
 
 def _pixels(
-    name: str, scan: containers.Scan, found: _Found, size: int | None, sound: bool
+    name: str, scan: containers.Scan, found: _Found, size: int | None, look: Look | None, sound: bool
 ) -> tuple[np.ndarray, int, int]:
     """Decode the chosen frames: see `_gather`."""
     if sound and decord is not None and _decord_is_right(scan, found):
         try:
-            return _gather(found.chosen, size, _decord(name, found))
+            return _gather(found.chosen, size, look, _decord(name, found))
         except (decord.DECORDError, RuntimeError, IndexError):  # AV1, say: its FFmpeg is of 2019
             pass
-    return _gather(found.chosen, size, _pyav(name, scan, found))
+    return _gather(found.chosen, size, look, _pyav(name, scan, found))
 
 
 def _decord_is_right(scan: containers.Scan, found: _Found) -> bool:
@@ -227,7 +228,7 @@ def _decord_is_right(scan: containers.Scan, found: _Found) -> bool:
     return plain and small and not _leading(scan)
 
 
-def _gather(chosen: Sequence[int], size: int | None, pairs: _Pairs) -> tuple[np.ndarray, int, int]:
+def _gather(chosen: Sequence[int], size: int | None, look: Look | None, pairs: _Pairs) -> tuple[np.ndarray, int, int]:
     """Put the frames of `pairs` in the places `chosen` has for them: ((frames, height, width, 3), native width, height).
 
     Each is resized before the next one is decoded, so one frame at most is held at native size besides the result.
@@ -235,6 +236,8 @@ def _gather(chosen: Sequence[int], size: int | None, pairs: _Pairs) -> tuple[np.
     out, missing, native = None, set(chosen), (0, 0)
     for i, frame in pairs:
         native = frame.shape[:2] if out is None else native
+        if look:
+            look(i, frame)
         ready = frame if size is None else media.resize(frame, size)
         out = np.empty((len(chosen), *ready.shape), np.uint8) if out is None else out
         if ready.shape != out.shape[1:]:
@@ -269,14 +272,14 @@ def _pyav(name: str, scan: containers.Scan, found: _Found) -> _Pairs:
             return
 
 
-def _opencv(name: str, frames: int, fps: float | None, size: int | None) -> Media:
+def _opencv(name: str, frames: int, fps: float | None, size: int | None, look: Look | None = None) -> Media:
     """The last resort: read to the end to count the frames, then once more to take some."""
     times = [seconds for seconds, _ in _grab(name)]
     if not times:
         raise MediaError("no decoder here can read this video's codec")
     chosen = media.choose(times, frames, fps)
     pairs = ((i, capture.retrieve()[1][..., ::-1]) for i, (_, capture) in enumerate(_grab(name)) if i in chosen)
-    pixels, width, height = _gather(chosen, size, pairs)
+    pixels, width, height = _gather(chosen, size, look, pairs)
     note = "; ".join(filter(None, ("read by OpenCV, which hides damage", _repeats(chosen))))
     return Media(pixels, chosen, len(times), width, height, note)
 

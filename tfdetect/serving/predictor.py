@@ -1,10 +1,7 @@
 """Files -> verdicts, by the exported SavedModel and the artifact's settings alone."""
 
 import json
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +10,8 @@ import tensorflow as tf
 
 from tfdetect.artifact import Artifact
 from tfdetect.data.cache import View
-from tfdetect.data.media import Media, MediaError
+from tfdetect.data.media import Media
+from tfdetect.data.pool import Lost, results
 
 
 @dataclass(frozen=True)
@@ -43,25 +41,23 @@ class Predictor:
         out = self.serve(clip=tf.constant(clips))
         return out["score"].numpy(), out["probability"].numpy()
 
-    def predict(self, paths: Iterable[str | Path]) -> Iterator[Verdict]:
-        """A verdict for each path, in order; files ahead are decoded while one is judged."""
-        ahead: deque[tuple[str, Future[Media]]] = deque()
-        workers = os.cpu_count() or 1
-        with ThreadPoolExecutor(workers) as pool:  # the decoders let go of Python's lock
-            for path in paths:
-                ahead.append((str(path), pool.submit(self.view.read, path, self.view.size)))
-                if len(ahead) > 2 * workers:
-                    yield self.verdict(*ahead.popleft())
-            while ahead:
-                yield self.verdict(*ahead.popleft())
+    def predict(self, paths: Iterable[str | Path], seconds: float | None = None) -> Iterator[Verdict]:
+        """A verdict for each path, in order; others are decoded while one is judged, each in at most `seconds`.
 
-    def verdict(self, path: str, media: "Future[Media]") -> Verdict:
-        try:
-            clip = media.result()
-        except MediaError as error:
-            return Verdict(path, error=str(error))
-        except OSError as error:
-            return Verdict(path, error=error.strerror or str(error))
-        score, probability = (float(value[0]) for value in self.judge(clip.frames[None]))
+        Decoding happens in processes of its own: a file that brings a decoder down costs one verdict.
+        """
+        ready: dict[int, Verdict] = {}
+        following = 0
+        for (number, path), clip in results(enumerate(map(str, paths)), self.view.attempt, seconds=seconds):
+            ready[number] = self.verdict(path, clip)
+            while following in ready:
+                yield ready.pop(following)
+                following += 1
+
+    def verdict(self, path: str, clip: Media | Lost) -> Verdict:
+        if isinstance(clip, Lost):
+            return Verdict(path, error=clip.reason)
+        frames = np.repeat(clip.frames, self.view.repeats(len(clip.frames)), axis=0)
+        score, probability = (float(value[0]) for value in self.judge(frames[None]))
         label = "fake" if probability >= self.threshold else "real"
-        return Verdict(path, probability, label, score, len(clip.frames), clip.note)
+        return Verdict(path, probability, label, score, len(frames), self.view.note(clip.note, len(clip.frames)))

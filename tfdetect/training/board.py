@@ -1,9 +1,10 @@
-"""What TensorBoard shows of a judged run besides its curves: PR curve, clips with their scores, hyper-parameters."""
+"""What TensorBoard shows of a judged run besides its curves: graph, PR curve, clips with their scores, hyper-parameters."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -14,12 +15,14 @@ EXAMPLES = 6  # of each class
 FRAMES = 8  # of each clip, side by side
 
 
-def write(logs: Path, predicted: pd.DataFrame, table: pd.DataFrame, cache: Cache, settings: Mapping[str, Any],
+def write(logs: Path, model: Path, predicted: pd.DataFrame, table: pd.DataFrame, cache: Cache, settings: Mapping[str, Any],
           metrics: Mapping[str, Any]) -> None:
-    """Events of the test split under `logs/test`. `predicted` has probabilities; `table` is the prepared manifest."""
+    """Events of the test split under `logs/test`. `model` is the .keras file; `predicted` has probabilities;
+    `table` is the prepared manifest."""
     test = predicted[predicted["split"] == "test"]
     writer = tf.summary.create_file_writer(str(logs / "test"))
     with writer.as_default(step=0):
+        _graph(model)
         _curve(test)
         _clips(test, table, cache)
         _settings(settings)
@@ -27,6 +30,13 @@ def write(logs: Path, predicted: pd.DataFrame, table: pd.DataFrame, cache: Cache
             if metrics["test"][name] is not None:
                 tf.summary.scalar(f"test_{name}", metrics["test"][name])
     writer.close()
+
+
+def _graph(path: Path) -> None:
+    """The model's operations. Keras's own callback writes a summary of its layers instead, which TensorBoard cannot draw."""
+    model = keras.saving.load_model(path, compile=False)
+    clip = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
+    tf.summary.graph(tf.function(lambda clip: model(clip, training=False)).get_concrete_function(clip).graph)
 
 
 def _curve(test: pd.DataFrame) -> None:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 console = Console(highlight=False, soft_wrap=True)
 
 
+def printable(path: str) -> str:
+    """A path as one line that any terminal can show: line breaks and bytes that are no text are escaped."""
+    return path.encode("unicode_escape" if not path.isprintable() else "utf-8", "backslashreplace").decode("utf-8")
+
+
 class Rate(ProgressColumn):
     """Files a second."""
 

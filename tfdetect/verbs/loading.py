@@ -4,22 +4,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect.config import Data
+from tfdetect.config import PREPARED, Data, Reading
 from tfdetect.detector import Detector
-from tfdetect.verbs.console import console, progress
+from tfdetect.verbs.console import console, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tfdetect.data.cache import Cache
+    from tfdetect.data.cache import Cache, View
 
 
 def cache_for(data: Data, detector: Detector | type[Detector]) -> "Cache":
-    """The cache of clips as this detector sees them."""
-    from tfdetect.data.cache import Cache, View
+    """The cache of clips as this detector sees them: that of a prepared folder if it holds such clips."""
+    from tfdetect.data.cache import Cache
 
-    view = View(data.frames, data.size, data.fps, still=detector.sees == "clip")
-    return Cache(data.cache_dir, view, data.cache)
+    seen = view(data, data.cache_dir, still=detector.sees == "clip")
+    if data.path and (data.path / PREPARED).exists():
+        ready = Cache(data.path, seen, data.cache)
+        if ready.folder.exists():
+            return ready
+    return Cache(data.cache_dir, seen, data.cache)
+
+
+def view(data: Reading, cache_dir: Path, still: bool = False) -> "View":
+    """How files become clips. A face model that is not there is fetched into `cache_dir`."""
+    from tfdetect.data.cache import View
+    from tfdetect.data.faces import Faces, model
+
+    faces = Faces.of(model(data.face_model, cache_dir)) if data.faces == "yunet" else None
+    return View(data.frames, data.size, data.fps, still, faces, data.limits)
 
 
 def read(data: Data, detector: Detector) -> "pd.DataFrame":
@@ -27,7 +40,7 @@ def read(data: Data, detector: Detector) -> "pd.DataFrame":
     from tfdetect.data import layouts
 
     if data.path is not None:
-        return layouts.read(data.path, data.fake)
+        return layouts.read(data.path, data.fake, data.layout, data.sources)
     from tfdetect.data.sample import Sample, write
 
     spec = Sample("image", data.sample, size=data.size)
@@ -41,19 +54,43 @@ def read(data: Data, detector: Detector) -> "pd.DataFrame":
 
 
 def decode(table: "pd.DataFrame", data: Data, cache: "Cache") -> "pd.DataFrame":
-    """The manifest with what the decoder found; says how many files failed. ValueError where none is left."""
+    """The manifest with what the decoder found; says how many files failed, and why. ValueError where none is left."""
     from tfdetect.data.prepare import prepare, problems
 
     with progress("Decoding", len(table)) as step:
-        table = prepare(table, cache, data.workers, step)
-    failures, notes = problems(table, "error"), problems(table, "note")
-    for kind, rows in (("could not be used", failures), ("used, with a note", notes)):
-        if rows:
-            path, reason = rows[0]
-            console.print(f"{len(rows)} of {len(table)} files {kind}; the report lists them. The first: {path}: {reason}")
-    if len(failures) == len(table):
-        raise ValueError(f"None of the {len(table)} files could be read. The first: {failures[0][0]}: {failures[0][1]}")
+        table = prepare(table, cache, data.workers, step, data.timeout)
+    say_failures(table)
+    notes = problems(table, "note")
+    if notes:
+        console.print(f"{len(notes)} of {len(table)} files used, with a note; the first: {notes[0][0]}: {notes[0][1]}")
+    if (table["error"] != "").all():
+        raise ValueError(f"None of the {len(table)} files could be read. The first: {table['path'][0]}: {table['error'][0]}")
     return table
+
+
+def say_failures(table: "pd.DataFrame") -> None:
+    """A table of reasons: how many files, and the first of them."""
+    from rich.table import Table
+
+    from tfdetect.data.prepare import reasons
+
+    found = reasons(table)
+    if not found:
+        return
+    grid = Table("files", "reason", "the first", title=f"{sum(row[1] for row in found)} of {len(table)} files could not be used")
+    for reason, count, first in found:
+        grid.add_row(str(count), reason, printable(first))
+    console.print(grid)
+
+
+def require_few_failures(table: "pd.DataFrame", most: float) -> None:
+    """ValueError if more than this part of the files failed: what is left is then another data set than the one meant."""
+    failed = int((table["error"] != "").sum())
+    if failed > most * len(table):
+        raise ValueError(
+            f"{failed} of {len(table)} files could not be used, more than --data.max_failed {most:g} allows. Mend them, "
+            "leave them out, or raise --data.max_failed."
+        )
 
 
 def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None, workers: int | None) -> Data:

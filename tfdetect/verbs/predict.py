@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     failed = 0
     if not asked.json:
         print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
-    for verdict in predictor.predict(paths):
+    for verdict in predictor.predict(paths, run.data.timeout):
         failed += verdict.error is not None
         print(json.dumps(dataclasses.asdict(verdict)) if asked.json else row(verdict), flush=True)
     if not asked.json:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +65,7 @@ def train(run: Run) -> Artifact:
     else:
         artifacts.create(artifact, run)
     with artifacts.lock(artifact):
-        remember(artifact, table)
+        remember(artifact, table, cache)
         fitted = learn(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted)
     return artifact
@@ -87,11 +87,18 @@ def worker_number() -> int:
     return int(cluster.get("task", {}).get("index", 0))
 
 
-def remember(artifact: Artifact, table: "pd.DataFrame") -> None:
-    """The prepared manifest into the artifact, with absolute paths: it may be read from anywhere."""
+def remember(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
+    """What the run saw into the artifact: the prepared manifest with absolute paths, what failed, the face detector."""
     from tfdetect.data import manifest
 
-    manifest.write(table.assign(path=[str(Path(path).absolute()) for path in table["path"]]), artifact.manifest)
+    faces = cache.view.faces
+    if faces:
+        files.write_bytes(artifact.face_model, faces.model.read_bytes())
+        files.write_json(artifact.faces, {**asdict(faces), "model": artifact.face_model.name})
+
+    table = table.assign(path=[str(Path(path).absolute()) for path in table["path"]])
+    manifest.write(table, artifact.manifest)
+    manifest.write(table[table["error"] != ""], artifact.failures)
 
 
 def prepare(run: Run) -> "tuple[pd.DataFrame, Cache]":
@@ -103,6 +110,7 @@ def prepare(run: Run) -> "tuple[pd.DataFrame, Cache]":
     table = manifest.split(loading.read(run.data, run.detector))
     manifest.require_classes(table, SPLITS)
     table = loading.decode(table, run.data, cache)
+    loading.require_few_failures(table, run.data.max_failed)
     manifest.require_classes(usable(table), SPLITS)
     return table, cache
 
@@ -114,7 +122,7 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
     from tfdetect.training.callbacks import Narrator
     from tfdetect.training.fit import fit
 
-    board = keras.callbacks.TensorBoard(artifact.logs, write_graph=True, profile_batch=0)
+    board = keras.callbacks.TensorBoard(artifact.logs, write_graph=False, profile_batch=0)  # board.write draws it
     callbacks = [board, Narrator(console, run.train.epochs)] if watched else []
     return fit(run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
 
@@ -136,7 +144,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     judged = table[table["split"] != "train"]
     predicted = judging.score(Predictor(artifact, cache.view), judged, cache, single)
     found = judging.write(artifact, run, table, predicted, calibration.threshold, cache, fitted.history, fitted.best_epoch)
-    board.write(artifact.logs, predicted, table, cache, config.tree(run), found)
+    board.write(artifact.logs, artifact.model, predicted, table, cache, config.tree(run), found)
     shutil.rmtree(artifact.checkpoints)
     for name in ("validation", "test"):
         console.print(judging.line(name, found[name]))

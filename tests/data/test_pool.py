@@ -1,0 +1,62 @@
+"""The pool: a crash, a hang or a memory bomb costs one item; an error of the work ends it; the input may be endless."""
+
+import itertools
+import os
+import time
+
+import pytest
+
+from tfdetect.data.pool import Lost, results
+
+
+def double(number):
+    if number % 10 == 3:
+        os.abort()
+    if number % 20 == 7:
+        time.sleep(1000)
+    if number % 20 == 9:
+        raise MemoryError
+    return 2 * number
+
+
+def fail_at_five(number):
+    if number == 5:
+        raise OSError("the disk is full")
+    return number
+
+
+def crash(_):
+    os._exit(1)
+
+
+def test_every_item_comes_out_once_whatever_became_of_it():
+    found = dict(results(range(40), double, 2, 1.0))
+    assert sorted(found) == list(range(40))
+    reasons = {number: result.reason for number, result in found.items() if isinstance(result, Lost)}
+    assert reasons == {
+        **dict.fromkeys((3, 13, 23, 33), "its decoder crashed"),
+        **dict.fromkeys((7, 27), "it took longer than 1 seconds"),
+        **dict.fromkeys((9, 29), "it needs more memory than there is"),
+    }
+    assert all(found[number] == 2 * number for number in found if number not in reasons)
+
+
+def test_a_pool_whose_every_process_dies_still_ends():
+    assert dict(results(range(12), crash, 3)) == {number: Lost("its decoder crashed") for number in range(12)}
+
+
+def test_an_error_of_the_work_ends_it():
+    with pytest.raises(OSError, match="the disk is full"):
+        list(results(range(10), fail_at_five, 1))
+
+
+def test_items_are_taken_as_they_are_needed():
+    taken = itertools.count()
+    found = results(taken, fail_at_five, 1)
+    assert next(found)[0] < 5 and next(taken) < 10
+    found.close()
+
+
+def test_without_items_no_process_starts(monkeypatch):
+    monkeypatch.setattr("tfdetect.data.pool.ProcessPool.schedule", None)
+    assert list(results([], double)) == []

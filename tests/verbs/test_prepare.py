@@ -1,0 +1,101 @@
+"""prepare: every file accounted for, in a folder that is itself a data path."""
+
+import json
+import os
+import re
+import shutil
+import socket
+
+import pandas as pd
+import pytest
+
+from tfdetect import cli, config
+from tfdetect.data.cache import Cache
+
+ODD = ["empty.jpg", "cut.jpg", "folder.mp4", "dangling.mp4", "pipe.mp4", "socket.png", "text.png", "no\nframe.mp4"]
+
+
+@pytest.fixture
+def mixed(tmp_path, images):
+    """20 + 20 images, some under odd names, and 8 things that hold no picture."""
+    root = tmp_path / "set"
+    shutil.copytree(images, root)
+    (root / "manifest.csv").unlink()
+    fake = root / "fake"
+    one, two, three, four, *_ = sorted(fake.iterdir())
+    one.rename(fake / "with space and ünïcode 🙂.jpg")
+    two.rename(fake / "line\nbreak.jpg")
+    three.rename(fake / "jpeg bytes.png")
+    os.rename(four, os.fsencode(fake) + b"/no\xfftext.jpg")
+    (fake / "empty.jpg").touch()
+    (fake / "cut.jpg").write_bytes((root / "real").joinpath(next(iter(os.listdir(root / "real")))).read_bytes()[:200])
+    (fake / "folder.mp4").mkdir()
+    (fake / "dangling.mp4").symlink_to("nowhere")
+    os.mkfifo(fake / "pipe.mp4")
+    with socket.socket(socket.AF_UNIX) as server:
+        where = os.getcwd()
+        os.chdir(fake)  # the path of a socket may not be long
+        server.bind("socket.png")
+        os.chdir(where)
+    (fake / "text.png").write_text("hello")
+    (fake / "no\nframe.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 12)
+    return root
+
+
+def test_every_file_is_accounted_for(mixed, tmp_path, capsys):
+    out = tmp_path / "x"
+    argv = ["prepare", str(mixed), "--out", str(out), "--data.size", "16"]
+    assert cli.main(argv) == 0
+    said = capsys.readouterr().out
+    table = pd.read_csv(out / "manifest.csv", keep_default_na=False, encoding_errors="surrogateescape")
+    failures = pd.read_csv(out / "failures.csv", keep_default_na=False, encoding_errors="surrogateescape")
+    assert len(table) == 48 and set(failures["path"]) == {str(mixed / "fake" / name) for name in ODD}
+    assert (failures["error"] != "").all() and (table["error"] != "").sum() == 8
+    assert json.loads((out / "prepared.json").read_text())["counts"] == {"rows": 48, "cached": 40, "failed": 8}
+    assert "48 rows: 40 cached, 8 failed" in said and "8 of 48 files could not be used" in said
+    assert "empty file" in said and re.search("not a file", said)
+
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert cli.main(argv) == 0, "again, and nothing changes"
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_prepared_folder_is_a_data_path_and_brings_its_settings(videos, tmp_path, monkeypatch):
+    out = tmp_path / "x"
+    assert cli.main(["prepare", str(videos), "--out", str(out), "--data.size", "32", "--data.frames", "4"]) == 0
+    run = config.parse(["cnn", "--data.path", str(out)], "train.py")
+    assert (run.data.size, run.data.frames) == (32, 4)
+    assert config.parse(["cnn", f"--data.path={out}", "--data.size", "16"], "train.py").data.size == 16
+    monkeypatch.setattr(Cache, "add", None)  # nothing is decoded again
+    runs, cache = tmp_path / "runs", tmp_path / "cache"
+    flags = ["--train.epochs", "1", "--detector.width", "4", "--out", str(runs), "--data.cache_dir", str(cache)]
+    assert cli.main(["train", "cnn", "--data.path", str(out), *flags]) == 0
+    again = config.parse(["--config", str(runs / "cnn" / "config.yaml")], "train.py")
+    assert (again.data.size, again.data.path) == (32, out) and not cache.exists()
+
+
+def test_other_settings_are_refused(images, tmp_path, capsys):
+    argv = ["prepare", str(images), "--out", str(tmp_path / "x"), "--data.size"]
+    assert cli.main([*argv, "16"]) == 0
+    assert cli.main([*argv, "8"]) == 2
+    assert "was prepared with other settings" in capsys.readouterr().err
+    (tmp_path / "x" / "prepared.json").write_text("{")
+    assert cli.main(["train", "cnn", "--data.path", str(tmp_path / "x")]) == 2
+    assert "prepared.json is damaged" in capsys.readouterr().err
+
+
+def test_an_unknown_flag_is_for_beam_alone(images, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["prepare", str(images), "--out", str(tmp_path / "x"), "--flink_master", "here"])
+    assert stop.value.code == 2 and "flink_master" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_too_many_failures_stop_before_training(mixed, tmp_path, capsys):
+    flags = ["--data.size", "16", "--data.cache_dir", str(tmp_path / "cache"), "--out", str(tmp_path / "runs")]
+    assert cli.main(["train", "cnn", "--data.path", str(mixed), *flags]) == 2
+    assert "8 of 48 files could not be used, more than --data.max_failed 0.1 allows" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+    quick = ["--train.epochs", "1", "--train.batch", "4", "--detector.width", "4", "--data.max_failed", "0.2"]
+    assert cli.main(["train", "cnn", "--data.path", str(mixed), *flags, *quick]) == 0
+    failures = pd.read_csv(tmp_path / "runs" / "cnn" / "failures.csv")
+    assert len(failures) == 8

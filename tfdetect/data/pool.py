@@ -1,0 +1,81 @@
+"""One function over many items, on all cores; a crash or a hang costs one item, never the run."""
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from typing import Any, Generic, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Stands where a result would: the process that worked on the item is gone."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Guarded(Generic[T, R]):
+    """Returns what `work` raises, so that the pool's own troubles and those of the work are never confused."""
+
+    work: Callable[[T], R]
+
+    def __call__(self, item: T) -> R | Lost | Exception:
+        try:
+            return self.work(item)
+        except MemoryError:
+            return Lost("it needs more memory than there is")
+        except Exception as error:
+            return error
+
+
+def results(items: Iterable[T], work: Callable[[T], R], workers: int | None = None,
+            seconds: float | None = None) -> Iterator[tuple[T, R | Lost]]:
+    """Yield (item, work(item)) as they come, in processes of their own; at most `seconds` for each.
+
+    `work` must be picklable. An item that brings its process down, or takes longer, yields Lost, and a new process takes
+    over. What `work` raises is raised here, and ends it all. Few items are taken ahead, so `items` may be endless.
+    """
+    count = workers or os.cpu_count() or 1
+    todo, guarded = iter(items), _Guarded(work)
+    # "spawn": a fork of a process that runs TensorFlow's threads may hang.
+    pool = ProcessPool(count, initializer=_quiet, context=get_context("spawn"))
+    running: dict[Any, T] = {}
+    try:
+        while True:
+            for item in islice(todo, 4 * count - len(running)):
+                running[pool.schedule(guarded, (item,), timeout=seconds)] = item
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), _outcome(future, seconds)
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _outcome(future: Any, seconds: float | None) -> Any:
+    try:
+        found = future.result()
+    except ProcessExpired:
+        return Lost("its decoder crashed")
+    except TimeoutError:
+        return Lost(f"it took longer than {seconds:g} seconds")
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _quiet() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # workers decode on the CPU and must not take the GPU's memory
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs write about broken files to stderr; the reasons are returned

@@ -1,0 +1,210 @@
+"""A data set's folder: what lies in it, how a layout recognises it, and who is in its files."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from tfdetect.data.media import IMAGES, VIDEOS
+
+MEDIA = IMAGES + VIDEOS
+WIDE = 12  # folders of a level that are looked into to recognise a layout
+STRUCTURE = ("videos", "frames", "images")  # levels without meaning of their own; of several the first is read
+
+
+class Row(NamedTuple):
+    """A file of a data set. Without a label it is left out, and counted. An empty group is the file by itself."""
+
+    path: str
+    label: int | None
+    source: str
+    split: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A tree that a data set ships in."""
+
+    name: str
+    needs: str  # what it is known by, in a few words
+    recognise: "Callable[[Tree], bool]"  # looks at few entries
+    rows: Callable[[Path], "Iterable[Row] | pd.DataFrame"]
+
+
+LAYOUTS: dict[str, Layout] = {}  # in the order in which they are tried
+
+
+def layout(needs: str, recognise: "Callable[[Tree], bool]") -> Callable[..., Any]:
+    """Register a function from a root to its rows as the layout of its name."""
+
+    def add(rows: Callable[[Path], "Iterable[Row] | pd.DataFrame"]) -> Any:
+        LAYOUTS[rows.__name__] = Layout(rows.__name__, needs, recognise, rows)
+        return rows
+
+    return add
+
+
+class Tree:
+    """A folder to be recognised; each level is read once."""
+
+    def __init__(self, root: Path):
+        self.root, self.name = root, os.path.basename(os.path.abspath(root))
+        self._folders: dict[tuple[str, ...], list[str]] = {}
+
+    def folders(self, *parts: str) -> list[str]:
+        """The visible folders in root/parts, sorted; none where that is no folder."""
+        if parts not in self._folders:
+            try:
+                with os.scandir(os.path.join(self.root, *parts)) as entries:
+                    found = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            except (FileNotFoundError, NotADirectoryError):
+                found = []
+            self._folders[parts] = found
+        return self._folders[parts]
+
+    def has(self, *parts: str) -> bool:
+        return os.path.exists(os.path.join(self.root, *parts))
+
+    def files(self, *parts: str) -> list[str]:
+        """A few file names in root/parts."""
+        if not self.has(*parts):
+            return []
+        with os.scandir(os.path.join(self.root, *parts)) as entries:
+            return [entry.name for entry, _ in zip(entries, range(WIDE), strict=False) if entry.is_file()]
+
+    def head(self, *parts: str) -> str:
+        """How a text file begins; nothing where there is none."""
+        path = os.path.join(self.root, *parts)
+        if not os.path.isfile(path):
+            return ""
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(4096)
+
+    def below(self, depth: int, *parts: str) -> Iterator[tuple[str, ...]]:
+        """The folder itself and the first few below it, down to `depth` levels, as parts."""
+        yield parts
+        if depth:
+            for name in self.folders(*parts)[:WIDE]:
+                yield from self.below(depth - 1, *parts, name)
+
+
+def levels(root: Path) -> Iterator[Tree]:
+    """The folder, and while it holds nothing but one folder, that one: archives like to add a level or two."""
+    for _ in range(4):
+        tree = Tree(root)
+        yield tree
+        if len(tree.folders()) != 1:
+            return
+        root = root / tree.folders()[0]
+
+
+def listing(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+    """(parts below root, folder, names of the media in it) of each folder, in a fixed order.
+
+    What is named like a medium is one, be it a broken link, a pipe or a folder: its reader will say what is wrong with it,
+    and nothing goes uncounted. Hidden entries are no data. A folder that may not be read is an error (OSError).
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        media = sorted(name for name in (*files, *folders) if name.lower().endswith(MEDIA) and not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.lower().endswith(MEDIA) and not name.startswith(".")
+                            and not _loops(os.path.join(folder, name)))  # fmt: skip
+        place = Path(folder)
+        yield place.relative_to(root).parts, "" if folder == "." else str(place), media
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """Images and videos below `root`, as `listing` finds them."""
+    for _, folder, names in listing(root):
+        yield from (Path(folder, name) for name in names)
+
+
+def _loops(folder: str) -> bool:
+    """A link to a folder that it lies in would be followed for ever."""
+    if not os.path.islink(folder):
+        return False
+    real = os.path.join(os.path.realpath(folder), "")
+    return any(os.path.join(os.path.realpath(above), "").startswith(real) for above in Path(folder).parents)
+
+
+def clips(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """(parts, video, path) of each file: a video by its stem; an image is a frame, its folder the video. `parts` are the
+    folders between root and video that mean something. Masks are no data."""
+    for parts, folder, names in listing(root):
+        if "masks" in parts or _shadowed(os.fspath(root), parts):
+            continue
+        inner = tuple(part for part in parts if part not in STRUCTURE)
+        for name in names:
+            if inner and name.lower().endswith(IMAGES) and (inner[-1].isdigit() or people(inner[-1], "")):
+                yield inner[:-1], inner[-1], os.path.join(folder, name)
+            else:
+                yield inner, os.path.splitext(name)[0], os.path.join(folder, name)
+
+
+def _shadowed(root: str, parts: tuple[str, ...]) -> bool:
+    """Frames beside the videos that they were taken from would count the videos twice."""
+    for at, part in enumerate(parts):
+        if part in STRUCTURE:
+            earlier = STRUCTURE[: STRUCTURE.index(part)]
+            return any(os.path.isdir(os.path.join(root, *parts[:at], name)) for name in earlier)
+    return False
+
+
+def people(video: str, otherwise: str) -> list[str]:
+    """Who is in a video by its name, in the manner of Celeb-DF (`id0_id1_0000`), DFD (`01_02__walk__X`) and
+    FaceForensics++ (`000_003`); else [otherwise], or nobody where that is empty."""
+    if found := re.findall(r"(?<![A-Za-z])id\d+", video):
+        return [f"celeb/{person}" for person in found]
+    if match := re.match(r"(\d\d)(?:_(\d\d))?__", video):
+        return [f"actors/{person}" for person in match.groups() if person]
+    if match := re.fullmatch(r"(\d{3})(?:_(\d{3}))?", video):
+        return [f"youtube/{person}" for person in match.groups() if person]
+    return [otherwise] if otherwise else []
+
+
+def grouped(found: Iterable[tuple[Row, list[str]]]) -> Iterator[Row]:
+    """Files that share a person, be it through others, are one group, named after the first of these persons.
+
+    `found` are rows with the persons in them, at least one.
+    """
+    rows = list(found)
+    leader: dict[str, str] = {}
+
+    def first(person: str) -> str:
+        while (above := leader.setdefault(person, person)) != person:
+            leader[person] = leader[above]
+            person = above
+        return person
+
+    for _, persons in rows:
+        for person in persons[1:]:
+            low, high = sorted((first(persons[0]), first(person)))
+            leader[high] = low
+    for row, persons in rows:
+        yield row._replace(group=first(persons[0]))
+
+
+def frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """The rows as a table."""
+    return pd.DataFrame(list(rows), columns=list(Row._fields))
+
+
+def strictest(table: pd.DataFrame) -> pd.DataFrame:
+    """What an official list puts into several splits, for a model not to be tested on what it learnt from.
+
+    A file that is in several stays in test, else in validation. A group that is in several keeps the strictest of them;
+    its other files lose theirs, and go along with the group when the data are split.
+    """
+    rank = table["split"].map({"test": 0, "validation": 1, "train": 2, "": 3})
+    table = table.assign(rank=rank).sort_values("rank", kind="stable").drop_duplicates("path").sort_index()
+    best = table.groupby("group")["rank"].transform("min")
+    table.loc[table["rank"] > best, "split"] = ""
+    return table.drop(columns="rank").reset_index(drop=True)

@@ -1,0 +1,22 @@
+"""How much of a file is read at most: a stranger's file may announce anything."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may announce; one that announces more is a failure before any of it is decoded."""
+
+    pixels: int = 100_000_000
+    """Width times height of a picture or frame."""
+    bytes: int = 2**35
+    """Size of a file; an image may have 1 GiB at the most."""
+    frames: int = 1_000_000
+    """Frames of a video."""
+    seconds: float = 4 * 3600.0
+    """Duration of a video."""
+
+    def check(self, name: str, came: float, unit: str) -> str:
+        """"" or why what came is too much, for the limit of that name."""
+        most = getattr(self, name)
+        return f"{came:.15g} {unit}, at most {most:.15g} are read (--data.limits.{name})" if came > most else ""

@@ -1,0 +1,97 @@
+"""prepare: a data set, checked, decoded and ready for training, in one folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from tfdetect import config, files
+from tfdetect.verbs import loading
+from tfdetect.verbs.console import console, progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tfdetect.data.cache import Cache
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Decode a data set once into a folder that is itself a data path: train.py DETECTOR --data.path FOLDER.
+
+    Interrupted, the same command goes on. Files that cannot be used are counted and listed in failures.csv.
+    """
+
+    path: tyro.conf.Positional[Path]
+    """Folder of a public data set or with real/ and fake/ in it, or a manifest."""
+    out: Path
+    """The folder to make, such as cache/celeb."""
+    data: config.Reading = field(default_factory=config.Reading)
+    equalise: bool = False
+    """Crop and encode all files alike first, so that no container tells the label; see docs/audit.md."""
+    runner: str = "local"
+    """local: processes of this machine. beam: Apache Beam on this machine. Or one of Beam's runners by name, such as
+    FlinkRunner; further flags then go to Beam."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse and prepare."""
+    asked, further = config.arguments(Prepare, argv, "prepare.py", unknown=True)
+    if further and asked.runner == "local":
+        config.arguments(Prepare, argv, "prepare.py")  # which says what is wrong with them
+    table, cache = read(asked)
+    table = decode(asked, table, cache, further)
+    write(asked, table)
+    return 0
+
+
+def read(asked: Prepare) -> "tuple[pd.DataFrame, Cache]":
+    """The manifest with absolute paths, for the folder may be used from anywhere, and the cache inside the folder."""
+    from tfdetect.data import layouts
+    from tfdetect.data.cache import Cache
+
+    data = asked.data
+    table = layouts.read(asked.path, data.fake, data.layout, data.sources)
+    table["path"] = [str(Path(path).absolute()) for path in table["path"]]
+    settings = {name: getattr(data, name) for name in config.VIEW}
+    old = config.prepared(asked.out)
+    if old and old != settings:
+        raise ValueError(f"{asked.out} was prepared with other settings: {old}. Give another --out, or delete it.")
+    return table, Cache(asked.out, loading.view(data, asked.out), data.cache)
+
+
+def decode(asked: Prepare, table: "pd.DataFrame", cache: "Cache", options: Sequence[str]) -> "pd.DataFrame":
+    """The prepared manifest, by this machine's processes or by Beam."""
+    data = asked.data
+    if asked.equalise:
+        from tfdetect.data.equalise import equalise
+
+        with progress("Equalising", len(table)) as step:
+            table = equalise(table, asked.out / "equalised", data.workers, step, data.size)
+    if asked.runner == "local":
+        from tfdetect.data.prepare import prepare
+
+        with progress("Decoding", len(table)) as step:
+            return prepare(table, cache, data.workers, step, data.timeout)
+    from tfdetect.data import beam
+
+    runner = "FnApiRunner" if asked.runner == "beam" else asked.runner
+    return beam.prepare(table, cache, asked.out, options, runner)
+
+
+def write(asked: Prepare, table: "pd.DataFrame") -> None:
+    """manifest.csv, failures.csv and prepared.json, and what a user should know."""
+    from tfdetect.data import manifest
+
+    failures = table[table["error"] != ""]
+    manifest.write(table, asked.out / "manifest.csv")
+    manifest.write(failures, asked.out / "failures.csv")
+    settings = config.plain(asked.data)
+    counts = {"rows": len(table), "cached": len(table) - len(failures), "failed": len(failures)}
+    kept = {"data": {name: settings[name] for name in config.VIEW}, "counts": counts}
+    files.write_json(asked.out / config.PREPARED, kept)
+    console.print(f"{len(table)} rows: {counts['cached']} cached, {counts['failed']} failed")
+    loading.say_failures(table)
+    console.print(f"\nPrepared  {asked.out}\nNext:\n  python scripts/train.py cnn --data.path {asked.out}")
