@@ -29,6 +29,7 @@ class Artifact:
     metrics = property(lambda self: self.folder / "metrics.json")
     predictions = property(lambda self: self.folder / "predictions.csv")
     history = property(lambda self: self.folder / "history.csv")
+    shortcuts = property(lambda self: self.folder / "shortcuts.json")
     report = property(lambda self: self.folder / "report.html")
     plots = property(lambda self: self.folder / "plots")
     logs = property(lambda self: self.folder / "logs")

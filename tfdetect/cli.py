@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 VERBS = {
     "sample": "write the embedded data set",
+    "audit": "what a data set is made of, what leaks, which shortcut tells the label",
     "prepare": "decode a data set once, into a folder that is ready for training",
     "train": "files -> a judged, exported detector",
     "evaluate": "judge a run again, or on another data set",

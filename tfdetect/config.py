@@ -17,8 +17,8 @@ PREPARED = "prepared.json"  # in a folder that `prepare` made: the data settings
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Which files are looked at, and how a file becomes a clip."""
+class Files:
+    """Which files are looked at, and how much of each at most."""
 
     layout: str = "auto"
     """How the folder is laid out, such as faceforensics or class_folders; by default it is recognised."""
@@ -26,6 +26,22 @@ class Reading:
     """Keep the fakes of these generators or manipulations only, and all reals."""
     fake: tuple[str, ...] = ("fake",)
     """Names of the class folders that are fake, in any letter case; when you name your own, all others are real."""
+    workers: int | None = None
+    """Processes that decode; by default one for each core."""
+    timeout: float = 120.0
+    """Seconds that one file may take to decode; one that takes longer is a failure."""
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        _at_least(1, "data", self, "workers")
+        if not self.timeout > 0:
+            raise ValueError(f"--data.timeout must be above 0, got {self.timeout}.")
+
+
+@dataclass(frozen=True)
+class Reading(Files):
+    """Which files are looked at, and how a file becomes a clip."""
+
     frames: int = 8
     """Frames taken from each video. An image is one frame."""
     size: int = 256
@@ -38,17 +54,12 @@ class Reading:
     """YuNet's ONNX file; without it, it is fetched on first use."""
     cache: Literal["npy", "tfrecord"] = "npy"
     """How decoded clips are kept: memory-mappable arrays, or TFRecord (images keep their encoded bytes there)."""
-    workers: int | None = None
-    """Processes that decode; by default one for each core."""
-    timeout: float = 120.0
-    """Seconds that one file may take to decode; one that takes longer is a failure."""
-    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        _at_least(1, "data", self, "frames", "size", "workers")
-        for name in ("fps", "timeout"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise ValueError(f"--data.{name} must be above 0, got {value}.")
+        super().__post_init__()
+        _at_least(1, "data", self, "frames", "size")
+        if self.fps is not None and not self.fps > 0:
+            raise ValueError(f"--data.fps must be above 0, got {self.fps}.")
 
 
 VIEW = ("frames", "size", "fps", "faces", "face_model", "cache")  # what of a Reading decides the clips

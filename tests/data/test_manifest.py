@@ -45,7 +45,7 @@ def test_validation_comes_out_of_train_when_only_a_test_is_given():
 def test_a_group_in_two_splits_is_refused_with_its_rows():
     rows = pd.DataFrame({"path": ["a.png", "b.png"], "label": [0, 1], "split": ["train", "test"], "group": ["p", "p"]})
     with pytest.raises(ValueError, match=r"'p' is in two splits: row 1 \(a.png\) in train, row 2 \(b.png\) in test"):
-        manifest.check(rows, "m.csv")
+        manifest.split(manifest.check(rows, "m.csv"))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

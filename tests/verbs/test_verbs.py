@@ -49,7 +49,8 @@ def test_a_run_leaves_everything(name, request):
     artifact = request.getfixturevalue(name)
     found = {path.name for path in artifact.folder.iterdir()}
     assert found == {"1", "config.yaml", "model.keras", "calibration.json", "metrics.json", "predictions.csv", "history.csv",
-                     "report.html", "plots", "logs", "manifest.csv", "failures.csv"}  # fmt: skip
+                     "report.html", "plots", "logs", "manifest.csv", "failures.csv",
+                     "shortcuts.json"}  # fmt: skip
     metrics = json.loads(artifact.metrics.read_text())
     keys = {"n", "auc", "ap", "eer", "accuracy", "balanced_accuracy", "f1", "log_loss", "confusion", "by_source", "by_frame"}
     assert set(metrics) == {"validation", "test"} and keys <= set(metrics["test"])
@@ -59,6 +60,8 @@ def test_a_run_leaves_everything(name, request):
     table = predictions.read(artifact.predictions)
     assert set(table["path"]) == set(manifest[manifest["split"] != "train"]["path"]), "training files are not judged"
     page = artifact.report.read_text()
+    shortcut = json.loads(artifact.shortcuts.read_text())["all"]
+    assert f"<b>{shortcut:.3f}</b><span>shortcut AUC" in page and (artifact.plots / "shortcuts.png").exists()
     assert "python scripts/" in page or "train cnn" in page
     assert len(list(artifact.logs.rglob("events*"))) >= 3
 

@@ -73,7 +73,6 @@ def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     _require(table["path"], ~table["path"].duplicated(), origin, "each file once")
     # A file without a group is a group of its own.
     table["group"] = table["group"].where(table["group"] != "", table["path"])
-    _one_split_a_group(table)
     return table[[*COLUMNS]]
 
 
@@ -93,7 +92,8 @@ def _require(column: pd.Series, good: pd.Series, origin: str, expected: str) -> 
         raise ValueError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({len(bad)} such row(s)).")
 
 
-def _one_split_a_group(table: pd.DataFrame) -> None:
+def require_whole_groups(table: pd.DataFrame) -> None:
+    """ValueError if a group stands in two splits, naming the rows: what a test then measures is memory."""
     given = table.loc[table["split"] != "", ["group", "split"]].drop_duplicates()
     twice = given.loc[given["group"].duplicated(), "group"].drop_duplicates()
     if len(twice):
@@ -111,8 +111,9 @@ def split(table: pd.DataFrame, fractions: dict[str, float] | None = None) -> pd.
 
     A file whose split is given keeps it, and takes its group along. Where a test set is given but no validation,
     validation comes out of train: the test may choose nothing. Where every file has a split but none is test, what is
-    missing comes out of train too: some sets ship as train, or as train and val.
+    missing comes out of train too: some sets ship as train, or as train and val. ValueError if a group has two splits.
     """
+    require_whole_groups(table)
     fractions = fractions or SPLITS
     table = table.copy()
     known = dict(table.loc[table["split"] != "", ["group", "split"]].to_numpy())

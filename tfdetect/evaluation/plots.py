@@ -44,7 +44,7 @@ def standard(predictions: pd.DataFrame, threshold: float | None) -> dict[str, Fi
 
 def caption(name: str) -> str:
     """What a reader should see in the plot of that name; empty for a figure that is not of this module."""
-    text = globals()[name].__doc__ if name in (*STANDARD, "history") else ""
+    text = globals()[name].__doc__ if name in (*STANDARD, "history", "shortcuts") else ""
     return " ".join(text.split("\n\n")[0].split())
 
 
@@ -189,6 +189,24 @@ def history(table: pd.DataFrame, picked: int | None = None) -> Figure:
             axes.axvline(picked, color=INK, linewidth=1.2, linestyle="--", label=f"kept: epoch {picked}")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def shortcuts(aucs: Mapping[str, float], suspect: float = 0.65, fatal: float = 0.9) -> Figure:
+    """How well each cheap property of the files, by itself, tells fake from real on files held out; 0.5 is chance. From the
+    dashed line on it is suspect; beyond the solid one a detector learns it in place of the fake."""
+    ranked = sorted(aucs.items(), key=lambda item: item[1])
+    figure, axes = _figure("AUC of shortcuts", "AUC", "", width=10, height=1.2 + 0.26 * max(3, len(ranked)))
+    if not ranked:
+        return _sentence(figure, axes, "Not drawn: it takes reals and fakes in several groups.")
+    for place, (_, auc) in enumerate(ranked):
+        axes.barh(place, auc - 0.5, left=0.5, height=0.7, color=FAKE if auc > suspect else FAINT, alpha=0.85)
+        axes.text(1.01, place, f"{auc:.3f}", va="center", fontsize=9, color=INK, transform=axes.get_yaxis_transform())
+    axes.set_yticks(range(len(ranked)), [name.replace("_", " ") for name, _ in ranked])
+    for at, style in ((0.5, "-"), (suspect, "--"), (fatal, "-")):
+        axes.axvline(at, color=INK, linewidth=1, linestyle=style)
+    axes.set_xlim(min(0.45, ranked[0][1] - 0.02), 1.0)
+    axes.grid(False, axis="y")
     return figure
 
 

@@ -21,6 +21,10 @@ class Files:
     """Folder or manifest, as for train. Without it, the run's own test files."""
     fake: tuple[str, ...] = ()
     """Names of the class folders that are fake; by default as in training."""
+    layout: str = "auto"
+    """How the folder is laid out; by default it is recognised."""
+    sources: tuple[str, ...] = ()
+    """Judge the fakes of these generators or manipulations only, and all reals."""
     workers: int | None = None
     """Processes that decode; by default one for each core."""
 
@@ -65,9 +69,11 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     predictor = Predictor(artifact, cache.view)
     predicted = judging.score(predictor, table, cache, run.detector.sees == "frame")
     validation = json.loads(artifact.metrics.read_text()).get("validation") if artifact.metrics.exists() else None
-    found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings,
+    shortcuts = judging.shortcut_aucs(table, data)
+    found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, shortcuts=shortcuts,
                           others={"validation": validation} if validation else None)  # fmt: skip
     console.print(judging.line("test", found["test"]))
+    console.print(judging.shortcut_line(shortcuts))
     console.print(f"\nReport  {target.report}")
 
 
@@ -78,7 +84,7 @@ def read(asked: Evaluate, artifact: Artifact, data: config.Data):
     if asked.data.path is None:
         table = manifest.read(artifact.manifest)
     else:
-        table = layouts.read(asked.data.path, data.fake)
+        table = layouts.read(asked.data.path, data.fake, asked.data.layout, asked.data.sources)
     if (table["split"] == "test").any():
         table = table[table["split"] == "test"]
     return table.assign(split="test").reset_index(drop=True)

@@ -13,15 +13,18 @@ import pandas as pd
 
 from tfdetect import __version__, config, files
 from tfdetect.artifact import Artifact
-from tfdetect.config import Run
+from tfdetect.config import Data, Run
+from tfdetect.data import audit
 from tfdetect.data.cache import Cache
 from tfdetect.data.pipeline import units
 from tfdetect.data.prepare import problems, usable
+from tfdetect.data.properties import collect
 from tfdetect.evaluation import metrics, plots, predictions, report
 from tfdetect.serving.predictor import Predictor
 from tfdetect.verbs.console import progress
 
 PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "av", "decord", "scikit-learn")
+SAMPLED = 1000  # files of a split that shortcuts are looked for in
 PIXELS = 2**26  # of the frames that are scored in one call, which bounds the memory
 
 
@@ -53,11 +56,11 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
 
 def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFrame, threshold: float, cache: Cache,
           history: pd.DataFrame | None = None, best_epoch: int | None = None, warnings: tuple[str, ...] = (),
-          others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+          others: Mapping[str, Any] | None = None, shortcuts: Mapping[str, float] | None = None) -> dict[str, Any]:
     """predictions.csv, metrics.json, plots/ and report.html into `folder`; the metrics.
 
     `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` are the
-    summaries of splits that are not judged here.
+    summaries of splits that are not judged here, `shortcuts` what `shortcut_aucs` found.
     """
     with files.atomic(folder.predictions) as temporary:
         predictions.write(predicted, temporary)
@@ -68,6 +71,9 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     figures = plots.standard(predicted, threshold)
     if history is not None:
         figures["history"] = plots.history(history, best_epoch)
+    if shortcuts:
+        figures["shortcuts"] = plots.shortcuts(shortcuts)
+        files.write_json(folder.shortcuts, shortcuts)
     plots.save_plots(folder.plots, figures)
     page = report.Report(
         name=folder.folder.name,
@@ -79,6 +85,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         data=usable(table),
         failures=problems(table, "error"),
         notes=problems(table, "note"),
+        shortcuts=shortcuts or {},
         command=command(),
         settings=config.tree(run),
         versions=versions(),
@@ -86,6 +93,23 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     with files.atomic(folder.report) as temporary:
         report.write(temporary, page)
     return found
+
+
+def shortcut_aucs(table: pd.DataFrame, data: Data) -> dict[str, float]:
+    """How well cheap properties of the files tell the test's labels, learnt from the training files;
+    across folds where there are none. Of a sample of the files; {} where most of them are not at hand."""
+    parts = {name: audit.sample(rows, SAMPLED) for name, rows in usable(table).groupby("split")}
+    files = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)
+    with progress("Looking for shortcuts", len(files)) as step:
+        found = collect(files, data.workers, step, data.timeout, data.limits)
+    good = (found["error"] == "").to_numpy()
+    if good.mean() < 0.5:
+        return {}
+    files, found = files[good].reset_index(drop=True), found[good].reset_index(drop=True)
+    learnt, told = (np.flatnonzero(files["split"] == name) for name in ("train", "test"))
+    whole = all(files["label"].iloc[part].nunique() == 2 for part in (learnt, told))
+    folds = [(learnt, told)] if whole else audit.crossed(files["label"], files["group"])
+    return audit.shortcuts(found, files["label"], folds)
 
 
 def mistakes(predicted: pd.DataFrame, threshold: float, table: pd.DataFrame,
@@ -121,3 +145,11 @@ def line(name: str, found: Mapping[str, Any]) -> str:
     auc = "none, one class only" if found["auc"] is None else f"{found['auc']:.3f}"
     accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.3f}"
     return f"{name}: AUC {auc}{interval}, accuracy {accuracy}, {found['n_real']} real and {found['n_fake']} fake files"
+
+
+def shortcut_line(aucs: Mapping[str, float]) -> str:
+    """What cheap properties alone would get, beside the detector's result."""
+    if not aucs:
+        return "shortcuts: not measured, the files or their groups are too few or not at hand"
+    best = max(aucs, key=lambda name: aucs[name])
+    return f"shortcuts: AUC {aucs['all']:.3f} by cheap properties of the files alone, at most {aucs[best]:.3f} (by {best})"

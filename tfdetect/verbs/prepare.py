@@ -49,11 +49,12 @@ def main(argv: Sequence[str]) -> int:
 
 def read(asked: Prepare) -> "tuple[pd.DataFrame, Cache]":
     """The manifest with absolute paths, for the folder may be used from anywhere, and the cache inside the folder."""
-    from tfdetect.data import layouts
+    from tfdetect.data import layouts, manifest
     from tfdetect.data.cache import Cache
 
     data = asked.data
     table = layouts.read(asked.path, data.fake, data.layout, data.sources)
+    manifest.require_whole_groups(table)
     table["path"] = [str(Path(path).absolute()) for path in table["path"]]
     settings = {name: getattr(data, name) for name in config.VIEW}
     old = config.prepared(asked.out)

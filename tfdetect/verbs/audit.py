@@ -1,0 +1,98 @@
+"""audit: what a data set is made of, what leaks between its splits, and which shortcut tells the label."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from tfdetect import config, files
+from tfdetect.verbs import loading
+from tfdetect.verbs.console import console, printable, progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LISTED = 5  # of each finding, on the screen
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Look for what makes a detector seem better than it is: shortcuts, duplicates, leaks, files that cannot be read.
+
+    Writes audit.html and audit.json. Warnings do not change the exit code.
+    """
+
+    path: tyro.conf.Positional[Path]
+    """Folder of a public data set or with real/ and fake/ in it, or a manifest."""
+    out: Path | None = None
+    """Where the two files go; by default audits/NAME, after the folder."""
+    data: config.Files = field(default_factory=config.Files)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, look, write, say."""
+    asked = config.arguments(Audit, argv, "audit.py")
+    out = asked.out or Path("audits") / asked.path.absolute().stem
+    table, properties = look(asked)
+    found = findings(table, properties)
+    files.write_json(out / "audit.json", found)
+    from tfdetect.verbs import audit_page
+
+    with files.atomic(out / "audit.html") as temporary:
+        audit_page.write(temporary, str(asked.path), found, properties.assign(path=table["path"]))
+    say(found, table, properties)
+    console.print(f"\nPage  {out / 'audit.html'}\nJSON  {out / 'audit.json'}")
+    return 0
+
+
+def look(asked: Audit) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The manifest, and the properties of its files, row for row."""
+    from tfdetect.data import layouts
+    from tfdetect.data.properties import collect
+
+    data = asked.data
+    table = layouts.read(asked.path, data.fake, data.layout, data.sources)
+    console.print(f"{len(table)} files, layout {table.attrs.get('layout', 'manifest')}")
+    with progress("Looking", len(table)) as step:
+        properties = collect(table, data.workers, step, data.timeout, data.limits)
+    if (properties["error"] != "").all():
+        raise ValueError(f"None of the {len(table)} files could be read. The first: {table['path'][0]}: {properties['error'][0]}")
+    return table, properties
+
+
+def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any]:
+    """What audit.json holds."""
+    from tfdetect.data import audit, duplicates
+
+    good = properties["error"] == ""
+    asked = audit.sample(table[good])
+    label, group = asked["label"].to_numpy(), asked["group"].to_numpy()
+    aucs = audit.shortcuts(properties.loc[asked.index], label, audit.crossed(label, group))
+    same = duplicates.find(table, properties)
+    failures = zip(table["path"][~good], properties["error"][~good], strict=True)
+    return {
+        "counts": audit.counts(table, properties),
+        "shortcuts": aucs,
+        "warnings": [asdict(warning) for warning in audit.warned(aucs, label, group)],
+        "duplicates": same,
+        "leaks": duplicates.leaks(table, same),
+        "failures": [{"path": path, "reason": reason} for path, reason in failures],
+    }
+
+
+def say(found: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame") -> None:
+    """The findings on the screen, the worst first."""
+    from tfdetect.verbs.audit_page import verdict
+
+    loading.say_failures(table.assign(error=properties["error"]))
+    console.print(f"\n{verdict(found)}")
+    for warning in found["warnings"]:
+        console.print("  {property} tells the label with AUC {auc:.3f} ({kind}). {advice}".format(**warning))
+    for leak in found["leaks"][:LISTED]:
+        where = " and ".join(leak["splits"]) or "several groups"
+        console.print(f"  {leak['kind']} in {where}: {', '.join(map(printable, leak['paths'][:3]))}. {leak['advice']}")
+    more = len(found["leaks"]) - LISTED
+    if more > 0:
+        console.print(f"  and {more} more leaks, in audit.json")
