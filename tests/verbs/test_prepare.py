@@ -11,6 +11,7 @@ import pytest
 
 from tfdetect import cli, config
 from tfdetect.data.cache import Cache
+from tfdetect.data.sample import Sample, write
 
 ODD = ["empty.jpg", "cut.jpg", "folder.mp4", "dangling.mp4", "pipe.mp4", "socket.png", "text.png", "no\nframe.mp4"]
 
@@ -58,6 +59,27 @@ def test_every_file_is_accounted_for(mixed, tmp_path, capsys):
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert cli.main(argv) == 0, "again, and nothing changes"
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_three_hundred_files_of_which_thirty_are_bad(videos, tmp_path, capsys):
+    """250 images and 20 videos that are good, and 30 files of six kinds that are not, in both classes."""
+    root = write(Sample("image", count=125, size=32), tmp_path / "set").parent
+    (root / "manifest.csv").unlink()
+    for kind in ("real", "fake"):
+        picture, clip = sorted((root / kind).iterdir())[0].read_bytes(), sorted((videos / kind).iterdir())[0].read_bytes()
+        for number, path in enumerate(sorted((videos / kind).iterdir())[:10]):
+            shutil.copy(path, root / kind / f"clip{number}.mp4")
+        bad = {"empty.jpg": b"", "cut.jpg": picture[: len(picture) // 2], "cut.mp4": clip[: len(clip) // 2],
+               "page.png": b"<html>", "list.mp4": b"#EXTM3U\nhttp://127.0.0.1:9/x.ts"}  # fmt: skip
+        for number in range(3):
+            for name, content in bad.items():
+                (root / kind / f"{number}{name}").write_bytes(content)
+    assert cli.main(["prepare", str(root), "--out", str(tmp_path / "x"), "--data.size", "32", "--data.frames", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "300 rows: 270 cached, 30 failed" in said and "30 of 300 files could not be used" in said
+    assert len(pd.read_csv(tmp_path / "x" / "failures.csv")) == 30
+    counts = [int(found) for found in re.findall(r"│ (\d+) ", said)]
+    assert sum(counts) == 30 and len(counts) >= 4, "a table of reasons"
 
 
 def test_a_prepared_folder_is_a_data_path_and_brings_its_settings(videos, tmp_path, monkeypatch):
