@@ -172,6 +172,8 @@ def test_a_shortcut_stands_beside_the_test_and_is_warned_of(tmp_path):
     assert "The jpeg quality of a file can tell fake from real here, with an AUC of 0.910" in page
     write(tmp_path / "b.html", Report("run", found, shortcuts={"width": 0.6, "all": 0.55}))
     assert "can tell fake from real here" not in (tmp_path / "b.html").read_text()
+    few = {"test": judged(8, 8), "validation": judged(8, 8, split="validation")}
+    assert not any("can tell fake" in said for said in cautions(few, shortcuts={"width": 0.8})), "chance gets that far among few"
 
 
 def test_wrong_input_is_refused(tmp_path):

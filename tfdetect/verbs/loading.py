@@ -77,7 +77,8 @@ def say_failures(table: "pd.DataFrame") -> None:
     found = reasons(table)
     if not found:
         return
-    grid = Table("files", "reason", "the first", title=f"{sum(row[1] for row in found)} of {len(table)} files could not be used")
+    grid = Table("files", "reason", title=f"{sum(row[1] for row in found)} of {len(table)} files could not be used")
+    grid.add_column("the first", overflow="fold")
     for reason, count, first in found:
         grid.add_row(str(count), reason, printable(first))
     console.print(grid)
