@@ -19,4 +19,4 @@ class Limits:
     def check(self, name: str, came: float, unit: str) -> str:
         """"" or why what came is too much, for the limit of that name."""
         most = getattr(self, name)
-        return f"{came:.15g} {unit}, at most {most:.15g} are read (--data.limits.{name})" if came > most else ""
+        return f"{came:.0f} {unit}, at most {most:.0f} are read (--data.limits.{name})" if came > most else ""

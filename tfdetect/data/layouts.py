@@ -43,7 +43,9 @@ def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
         return _checked(public_faces.deepfakebench(path), path, "deepfakebench")
     own = next((file for file in (path, *(path / file for file in MANIFESTS)) if file.is_file()), None)
     if name in ("auto", "manifest") and own:
-        return manifest.read(own)
+        table = manifest.read(own)
+        table.attrs = {"layout": "manifest", "left_out": 0}
+        return table
     if name in ("manifest", "deepfakebench") or path.is_file():
         wanted = {"manifest": " or ".join(MANIFESTS), "deepfakebench": "the path of a .json file"}.get(name, "a folder")
         raise ValueError(f"{path}: the layout {name} needs {wanted}.")
@@ -83,11 +85,12 @@ def _checked(rows: Iterable[Row] | pd.DataFrame, path: Path, name: str) -> pd.Da
 def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
     """`real/` and `fake/` at any depth and in any letter case, with or without a folder of a split above them.
 
-    Source is the path between class folder and file, or the class folder's own name. Without split folders, files of
-    one name (`real/7.mp4`, `fake/7.mp4`) are one group: they may be twins, and a group too coarse does no harm. With
+    Source is the path above and below the class folder, or where there is none its own name. Without split folders, files
+    of one name (`real/7.mp4`, `fake/7.mp4`) are one group: they may be twins, and a group too coarse does no harm. With
     split folders the split is already decided, and each file is a group of its own.
     """
     wanted = {name.lower() for name in fake}
+    outer = len(list(levels(root))) - 1  # folders that all files lie in
     only_named = wanted == {"fake"}  # then a class folder is called real or fake, and others are not guessed at
     rows: list[Row] = []
     strangers: Counter[str] = Counter()
@@ -100,7 +103,8 @@ def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
             strangers.update({"/".join(parts) or ".": len(names)} if names else {})
             continue
         split = next((manifest.SPLIT_NAMES[part] for part in lower if part in manifest.SPLIT_NAMES), "")
-        source = "/".join(parts[at + 1 :]) or parts[at]
+        above = [part for part in parts[outer:at] if part.lower() not in manifest.SPLIT_NAMES]
+        source = "/".join((*above, *parts[at + 1 :])) or parts[at]
         for name in names:
             group = "/".join((*parts, name)) if split else os.path.splitext(name)[0]
             rows.append(Row(os.path.join(folder, name), int(lower[at] in wanted), source, split, group))

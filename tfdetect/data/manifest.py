@@ -47,7 +47,8 @@ def raw(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
-            return table.astype(object).where(table.notna(), "").astype(str)
+            table = table.astype(object).where(table.notna(), "")
+            return table.map(lambda cell: os.fsdecode(cell) if isinstance(cell, bytes) else str(cell)).astype(str)
         return pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
     except (ValueError, pd.errors.EmptyDataError) as error:  # parser and Unicode errors are ValueErrors
         raise ValueError(f"{path} cannot be read as a table: {error}.") from error

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tfdetect.data.pool import Lost, results
 from tfdetect.files import atomic
 
 Progress = Callable[[dict[str, Any]], None]
+Runner = Callable[[Iterable[str], Cache, int | None, float | None], Iterator[tuple[str, Any]]]
 DETAILS = ("sha", "frames", "width", "height", "note", "error")
 INDEX = "files.index"
 SAVE_EVERY = 30.0  # seconds
@@ -69,9 +70,14 @@ def _state(path: str) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
+def locally(paths: Iterable[str], cache: Cache, workers: int | None, seconds: float | None) -> Iterator[tuple[str, Any]]:
+    """(path, result of `Cache.add` or Lost) of each file, by processes of this machine."""
+    return results(paths, cache.add, workers, seconds)
+
+
 def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progress: Progress | None = None,
-            seconds: float | None = None) -> pd.DataFrame:
-    """Decode every file of the manifest that the cache lacks, each in at most `seconds`.
+            seconds: float | None = None, runner: Runner = locally) -> pd.DataFrame:
+    """Decode every file of the manifest that the cache lacks, each in at most `seconds`, by this machine or `beam.Beam`.
 
     Returns the manifest with the columns sha, frames, width, height, note and error. `progress` is called with the result
     of each file. A file whose decoder crashes or hangs is a failure like any other. Raises OSError where the cache cannot
@@ -94,7 +100,7 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
                 note(path, known)
 
     try:
-        for path, result in results(lacking(), cache.add, workers, seconds):
+        for path, result in runner(lacking(), cache, workers, seconds):
             lost = isinstance(result, Lost)
             done = failed("", result.reason) if isinstance(result, Lost) else result
             note(path, done)

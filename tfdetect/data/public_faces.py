@@ -19,7 +19,7 @@ from tfdetect.data.media import IMAGES
 from tfdetect.data.tree import Row, Tree, clips, frame, grouped, layout, listing, people, strictest
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
-CELEB = ("Celeb-real", "YouTube-real", "Celeb-synthesis")
+CELEB = ("celeb-real", "youtube-real", "celeb-synthesis")
 DF40 = ("heygen", "deepfacelab", "whichfaceisreal", "collabdiff", "e4e", "starganv2", "styleclip")  # with reals of their own
 ENTRIES = "a table with a label for each file name"
 Found = Iterator[tuple[Row, list[str]]]  # a row and who is in it
@@ -58,15 +58,16 @@ def _sequences(root: Path) -> Found:
 
 def _pairs(root: Path) -> dict[str, str]:
     """Person, as `people` names it -> split, by the official lists of pairs where they are there."""
-    for folder in (root / "splits", root / "dataset" / "splits", root):
+    above = root.absolute().parent
+    for folder in (root / "splits", root / "dataset" / "splits", root, above / "splits", above):
         lists = [folder / f"{name}.json" for name in ("train", "val", "test")]
-        if any(path.is_file() for path in lists):
+        if (all if folder is above else any)(path.is_file() for path in lists):
             return {f"youtube/{video}": SPLIT_NAMES[path.stem] for path in lists if path.is_file()
                     for pair in _json(path, "a list of pairs of ids", _is_pairs) for video in pair}  # fmt: skip
     return {}
 
 
-@layout("Celeb-real, Celeb-synthesis", lambda tree: any(tree.has(name) for name in CELEB))
+@layout("Celeb-real, Celeb-synthesis", lambda tree: any(name.lower() in CELEB for name in tree.folders()))
 def celeb_df(root: Path) -> pd.DataFrame:
     """Celeb-DF v1, v2 and ++. In its list of testing videos 1 is real; the folders say the same.
 
@@ -78,7 +79,7 @@ def celeb_df(root: Path) -> pd.DataFrame:
 
 def _celebrities(root: Path, testing: set[str]) -> Found:
     for name in Tree(root).folders():
-        if name.lower() not in map(str.lower, CELEB):
+        if name.lower() not in CELEB:
             continue
         fake = name.lower() == "celeb-synthesis"
         for parts, video, path in clips(root / name):
@@ -99,8 +100,8 @@ def _testing(path: Path) -> set[str]:
 
 
 def _dfdc(tree: Tree) -> bool:
-    return any(re.search(r'\.mp4"\s*:\s*\{', tree.head(*parts, "metadata.json"))
-               or tree.head(*parts, "labels.csv").startswith("filename,label") for parts in tree.below(1))  # fmt: skip
+    return any(re.search(r'\.mp4"\s*:\s*\{', tree.head(*parts, "metadata.json"), re.IGNORECASE)
+               or tree.head(*parts, "labels.csv").startswith("filename,label") for parts in tree.below(2))  # fmt: skip
 
 
 @layout("dfdc_train_part_N/metadata.json, or labels.csv with filename,label", _dfdc)
@@ -127,7 +128,7 @@ def _table(folder: Path) -> list[tuple[str, int, str, str]]:
         path, entries = folder / "metadata.json", _json(folder / "metadata.json", ENTRIES, _is_entries)
     elif (folder / "labels.csv").is_file():
         path, split = folder / "labels.csv", SPLIT_NAMES.get(folder.absolute().name.lower(), "test")
-        with path.open(newline="", errors="surrogateescape") as file:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             entries = {row.get("filename"): {"label": row.get("label"), "split": split} for row in csv.DictReader(file)}
     else:
         return []
@@ -147,7 +148,7 @@ def _preview(tree: Tree) -> bool:
 @layout("dataset.json, original_videos, method_A", _preview)
 def dfdc_preview(root: Path) -> pd.DataFrame:
     """The DFDC preview: dataset.json with label and set; persons are target and swapped. https://arxiv.org/abs/1910.08854"""
-    entries = _json(root / "dataset.json", ENTRIES, _is_entries)
+    entries = _json(root / "dataset.json", ENTRIES, _is_entries) if (root / "dataset.json").is_file() else {}
     rows = [(Row(os.path.join(root, name), LABELS.get(str(entry.get("label")).lower()), name.split("/")[0],
                  SPLIT_NAMES.get(str(entry.get("set", "")).lower(), "")), _subjects(name, entry))
             for name, entry in entries.items()]  # fmt: skip

@@ -14,7 +14,7 @@ import pandas as pd
 
 from tfdetect.data.manifest import SPLIT_NAMES
 from tfdetect.data.media import IMAGES
-from tfdetect.data.tree import Row, Tree, layout, listing
+from tfdetect.data.tree import Row, Tree, frame, layout, listing
 
 CLASSES = {"airplane", "apple", "bedroom", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "church", "cow",
            "diningtable", "dog", "horse", "motorbike", "orange", "person", "pottedplant", "sheep", "sofa", "summer", "train",
@@ -34,7 +34,7 @@ def artifact(root: Path) -> pd.DataFrame:
     """ArtiFact, by its tables alone: target 0 is real, every other number fake. https://arxiv.org/abs/2302.11970"""
     folders = [root] if (root / "metadata.csv").is_file() else [root / name for name in Tree(root).folders()]
     tables = [_metadata(folder / "metadata.csv") for folder in folders if (folder / "metadata.csv").is_file()]
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat([frame(()), *tables], ignore_index=True)
 
 
 def _metadata(path: Path) -> pd.DataFrame:
@@ -67,7 +67,10 @@ def _universal(tree: Tree) -> bool:
 @layout("imagenet, laion, ldm_200, glide_100_10 with 0_real or 1_fake", _universal)
 def universalfakedetect(root: Path) -> Iterator[Row]:
     """UniversalFakeDetect's diffusion sets: imagenet and laion are the reals of all. https://arxiv.org/abs/2302.10174"""
-    return _zero_one(root)
+    for row in _zero_one(root):
+        top = Path(row.path).relative_to(root).parts[0]
+        known = 0 if top in ("imagenet", "laion") else 1 if top in UNIVERSAL else None
+        yield row if row.label is not None else row._replace(label=known, source=top)
 
 
 def _forensynths(tree: Tree) -> bool:

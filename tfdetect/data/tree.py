@@ -61,7 +61,7 @@ class Tree:
         if parts not in self._folders:
             try:
                 with os.scandir(os.path.join(self.root, *parts)) as entries:
-                    found = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+                    found = sorted(entry.name for entry in entries if not _hidden(entry.name) and entry.is_dir())
             except (FileNotFoundError, NotADirectoryError):
                 found = []
             self._folders[parts] = found
@@ -82,7 +82,7 @@ class Tree:
         path = os.path.join(self.root, *parts)
         if not os.path.isfile(path):
             return ""
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
             return file.read(4096)
 
     def below(self, depth: int, *parts: str) -> Iterator[tuple[str, ...]]:
@@ -94,13 +94,20 @@ class Tree:
 
 
 def levels(root: Path) -> Iterator[Tree]:
-    """The folder, and while it holds nothing but one folder, that one: archives like to add a level or two."""
+    """The folder, and while it holds but one folder, that one: archives like to add a level or two. Lists of splits may lie
+    beside it."""
     for _ in range(4):
         tree = Tree(root)
         yield tree
-        if len(tree.folders()) != 1:
+        inner = [name for name in tree.folders() if name != "splits"]
+        if len(inner) != 1:
             return
-        root = root / tree.folders()[0]
+        root = root / inner[0]
+
+
+def _hidden(name: str) -> bool:
+    """Hidden entries are no data, nor is what macOS adds to archives."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def listing(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
@@ -115,7 +122,7 @@ def listing(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str
 
     for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
         media = sorted(name for name in (*files, *folders) if name.lower().endswith(MEDIA) and not name.startswith("."))
-        folders[:] = sorted(name for name in folders if not name.lower().endswith(MEDIA) and not name.startswith(".")
+        folders[:] = sorted(name for name in folders if not name.lower().endswith(MEDIA) and not _hidden(name)
                             and not _loops(os.path.join(folder, name)))  # fmt: skip
         place = Path(folder)
         yield place.relative_to(root).parts, "" if folder == "." else str(place), media

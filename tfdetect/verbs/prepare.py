@@ -71,15 +71,12 @@ def decode(asked: Prepare, table: "pd.DataFrame", cache: "Cache", options: Seque
 
         with progress("Equalising", len(table)) as step:
             table = equalise(table, asked.out / "equalised", data.workers, step, data.size)
-    if asked.runner == "local":
-        from tfdetect.data.prepare import prepare
+    from tfdetect.data.beam import LOCAL, Beam
+    from tfdetect.data.prepare import locally, prepare
 
-        with progress("Decoding", len(table)) as step:
-            return prepare(table, cache, data.workers, step, data.timeout)
-    from tfdetect.data import beam
-
-    runner = "FnApiRunner" if asked.runner == "beam" else asked.runner
-    return beam.prepare(table, cache, asked.out, options, runner)
+    beam = Beam(asked.out / "shards", LOCAL if asked.runner == "beam" else asked.runner, options)
+    with progress("Decoding", len(table)) as step:
+        return prepare(table, cache, data.workers, step, data.timeout, locally if asked.runner == "local" else beam.results)
 
 
 def write(asked: Prepare, table: "pd.DataFrame") -> None:
