@@ -70,7 +70,7 @@ def test_the_command_line_runs_it_and_a_wrong_option_is_one_sentence(images, tmp
 
 def test_without_beam_there_is_one_sentence(images, tmp_path):
     script = "import sys; sys.modules['apache_beam'] = None; from tfdetect import cli; sys.exit(cli.main(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", script, "prepare", str(images), "--out", str(tmp_path / "x"), "--runner", "beam"],
-                          capture_output=True, text=True)  # fmt: skip
+    argv = ["prepare", str(images), "--out", str(tmp_path / "x"), "--runner", "beam"]
+    done = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.splitlines()[-1] == (
         "tfdetect prepare: apache-beam is not installed: pip install 'tfdetect[beam]'.")

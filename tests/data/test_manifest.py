@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from tfdetect.data import layouts, manifest
+from tfdetect.data import manifest
 
 
 def table(count=60, sources=("a", "b", "c")):
@@ -78,36 +78,3 @@ def test_faulty_manifests_are_refused(tmp_path, text, said):
 def test_one_class_is_refused():
     with pytest.raises(ValueError, match="0 real and 1 fake"):
         manifest.require_classes(pd.DataFrame({"split": ["train"], "label": [1]}), ["train"])
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
-
-
-def test_class_folders_in_any_case_and_depth(tmp_path):
-    touch(tmp_path, "Real/1.jpg", "FAKE/stylegan/1.PNG", "FAKE/sd/2.png", "FAKE/notes.txt", ".hidden/real/3.jpg")
-    read = layouts.read(tmp_path).set_index("path")
-    assert list(read["label"]) == [1, 1, 0] and set(read["source"]) == {"sd", "stylegan", "Real"}
-    assert read.loc[str(tmp_path / "Real/1.jpg"), "group"] == read.loc[str(tmp_path / "FAKE/stylegan/1.PNG"), "group"]
-
-
-def test_split_folders(tmp_path):
-    touch(tmp_path, "Train/REAL/1.jpg", "Train/FAKE/1.jpg", "valid/real/1.jpg", "test/fake/1.jpg")
-    assert sorted(zip(*layouts.read(tmp_path)[["split", "label"]].to_numpy().T, strict=True)) == [
-        ("test", 1), ("train", 0), ("train", 1), ("validation", 0)]  # fmt: skip
-
-
-def test_named_fakes_make_all_others_real(tmp_path):
-    touch(tmp_path, "fight/a.mp4", "nofight/b.mp4", "calm/c.mp4")
-    read = layouts.read(tmp_path, fake=("Fight",))
-    assert dict(zip(read["source"], read["label"], strict=True)) == {"fight": 1, "nofight": 0, "calm": 0}
-
-
-def test_unknown_tree_says_what_was_found(tmp_path):
-    touch(tmp_path, "cats/a.jpg")
-    with pytest.raises(ValueError, match="found files in cats; expected class folders named real and fake"):
-        layouts.read(tmp_path)
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        layouts.read(tmp_path / "no")

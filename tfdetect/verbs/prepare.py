@@ -38,11 +38,17 @@ class Prepare:
 
 def main(argv: Sequence[str]) -> int:
     """Parse and prepare."""
+    import pandas as pd
+
     asked, further = config.arguments(Prepare, argv, "prepare.py", unknown=True)
     if further and asked.runner == "local":
         config.arguments(Prepare, argv, "prepare.py")  # which says what is wrong with them
     table, cache = read(asked)
-    table = decode(asked, table, cache, further)
+    if asked.equalise:
+        table, failures = equalised(asked, table, cache)
+        table = pd.concat([decode(asked, table, cache, further), failures]).sort_index()
+    else:
+        table = decode(asked, table, cache, further)
     write(asked, table)
     return 0
 
@@ -65,18 +71,28 @@ def read(asked: Prepare) -> "tuple[pd.DataFrame, Cache]":
 
 def decode(asked: Prepare, table: "pd.DataFrame", cache: "Cache", options: Sequence[str]) -> "pd.DataFrame":
     """The prepared manifest, by this machine's processes or by Beam."""
-    data = asked.data
-    if asked.equalise:
-        from tfdetect.data.equalise import equalise
-
-        with progress("Equalising", len(table)) as step:
-            table = equalise(table, asked.out / "equalised", data.workers, step, data.size)
     from tfdetect.data.beam import LOCAL, Beam
     from tfdetect.data.prepare import locally, prepare
 
+    data = asked.data
     beam = Beam(asked.out / "shards", LOCAL if asked.runner == "beam" else asked.runner, options)
     with progress("Decoding", len(table)) as step:
         return prepare(table, cache, data.workers, step, data.timeout, locally if asked.runner == "local" else beam.results)
+
+
+def equalised(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The rows of the files made alike, and the prepared rows of those that could not be; their index keeps the order."""
+    from tfdetect.data.cache import failed
+    from tfdetect.data.equalise import equalise
+    from tfdetect.data.prepare import DETAILS, detailed
+
+    data = asked.data
+    with progress("Equalising", 2 * len(table)) as step:
+        table = equalise(table, asked.out.absolute() / "equalised", data.workers, step, data.timeout, data.limits)
+    good = table["error"] == ""
+    reasons = {path: failed("", error) for path, error in zip(table["path"], table["error"], strict=True)}
+    table, found = table.drop(columns="error"), {path: tuple(map(row.get, DETAILS)) for path, row in reasons.items()}
+    return table[good], detailed(table[~good], found, cache.view)
 
 
 def write(asked: Prepare, table: "pd.DataFrame") -> None:
