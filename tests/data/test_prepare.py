@@ -105,3 +105,5 @@ def test_reasons_put_like_failures_together():
     errors = ["", "truncated: 3 of 9", "truncated: 4 of 9", "empty file", "no video (it says b'ab')", "no video (it says b'x')"]
     found = prepare.reasons(pd.DataFrame({"path": list("abcdef"), "error": errors}))
     assert [(count, first) for _, count, first in found] == [(2, "b"), (2, "e"), (1, "d")]
+    assert [reason for reason, *_ in found][::2] == ["truncated: … of …", "empty file"]
+    assert prepare.reasons(pd.DataFrame({"path": ["a"], "error": ["3 of 9"]})) == [("3 of 9", 1, "a")]

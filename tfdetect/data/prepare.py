@@ -131,8 +131,12 @@ def problems(table: pd.DataFrame, column: str) -> list[tuple[str, str]]:
 
 
 def reasons(table: pd.DataFrame) -> list[tuple[str, int, str]]:
-    """(reason, how many files, the first of them) of the failures, the most common first; numbers in reasons do not part them."""
+    """(reason, how many files, the first of them) of the failures, the most common first; numbers in reasons do not part them,
+    and are left out where they differ."""
     failures = table[table["error"] != ""]
     kinds = failures["error"].str.replace(r"\d+(\.\d+)?|'.*'|\".*\"|b'.*'", "…", regex=True)
-    grouped = failures.groupby(kinds, sort=False)
-    return sorted(((str(kind), len(rows), str(rows["path"].iloc[0])) for kind, rows in grouped), key=lambda row: -row[1])
+    found = []
+    for kind, rows in failures.groupby(kinds, sort=False):
+        reason = str(kind) if rows["error"].nunique() > 1 else str(rows["error"].iloc[0])
+        found.append((reason, len(rows), str(rows["path"].iloc[0])))
+    return sorted(found, key=lambda row: -row[1])
