@@ -19,4 +19,5 @@ class Limits:
     def check(self, name: str, came: float, unit: str) -> str:
         """"" or why what came is too much, for the limit of that name."""
         most = getattr(self, name)
-        return f"{came:.0f} {unit}, at most {most:.0f} are read (--data.limits.{name})" if came > most else ""
+        came_text, most_text = (f"{value:f}".rstrip("0").rstrip(".") for value in (came, most))
+        return f"{came_text} {unit}, at most {most_text} are read (--data.limits.{name})" if came > most else ""

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any, BinaryIO
 
 import av
@@ -182,6 +183,21 @@ def silence() -> None:
     logging.getLogger("libav").propagate = False
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(0)
+
+
+@contextmanager
+def named(path: str | PathLike[str]) -> Iterator[str]:
+    """A name of the file that every decoder takes: absolute, since a relative one FFmpeg might take for a URL; by an open
+    descriptor where the file's own name is not UTF-8, which no decoder takes."""
+    name = os.path.abspath(path)
+    if name.encode("utf-8", "ignore") == os.fsencode(name):
+        yield name
+        return
+    handle = os.open(name, os.O_RDONLY)
+    try:
+        yield f"/dev/fd/{handle}"
+    finally:
+        os.close(handle)
 
 
 @contextmanager

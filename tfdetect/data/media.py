@@ -21,6 +21,7 @@ from tfdetect.limits import Limits
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".gif", ".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg")
 MAX_BYTES = 2**30  # of an encoded image, all of which is read into memory
+_STUMBLES = (ArithmeticError, LookupError, RuntimeError, TypeError, UnicodeError, EOFError, struct.error, zlib.error, cv2.error)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 _STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
@@ -54,9 +55,12 @@ def read(path: str | Path, frames: int = 1, fps: float | None = None, size: int 
     each frame that is taken, before it is resized; perhaps twice, where a first decoder was given up. Raises MediaError
     where there is no whole frame or `limits` are passed; FileNotFoundError, PermissionError and MemoryError pass through.
     """
-    if kind(path) == "image":
-        return read_image(path, size, limits, look)
-    return read_video(path, frames, fps, size, limits, look)
+    try:
+        if kind(path) == "image":
+            return read_image(path, size, limits, look)
+        return read_video(path, frames, fps, size, limits, look)
+    except _STUMBLES as error:  # nothing that is known does that; but no file may end the run of all others
+        raise MediaError(f"the reader stumbled over it ({type(error).__name__}: {error})") from error
 
 
 def read_video(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None,

@@ -110,7 +110,7 @@ def _exif(image: Image.Image) -> bool:
 def _video(path: str, length: int, frames: int) -> dict[str, Any]:
     """What the container says; of one that PyAV cannot open, only what follows from the frames."""
     try:
-        with containers.opened(os.path.abspath(path)) as (container, stream, _):
+        with containers.named(path) as name, containers.opened(name) as (container, stream, _):
             codec = stream.codec_context
             rate = float(stream.average_rate or 0) or None
             ticks = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1_000_000

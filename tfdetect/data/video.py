@@ -11,7 +11,6 @@ common in HEVC, VP8, VP9 and MJPEG, rare in H.264.
 import bisect
 import ctypes
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +60,8 @@ def read_video(path: str | Path, frames: int, fps: float | None, size: int | Non
         raise ValueError(f"frames={frames}, fps={fps}, size={size} came: each has to be positive")
     containers.silence()
     try:
-        return _read(os.path.abspath(path), frames, fps, size, limits, look)  # a relative one FFmpeg might take for a URL
+        with containers.named(path) as name:
+            return _read(name, frames, fps, size, limits, look)
     except (PermissionError, FileNotFoundError):
         raise
     except (av.FFmpegError, cv2.error, OverflowError) as error:
