@@ -38,11 +38,11 @@ class Prepare:
 
 def main(argv: Sequence[str]) -> int:
     """Parse and prepare."""
-    import pandas as pd
-
     asked, further = config.arguments(Prepare, argv, "prepare.py", unknown=True)
     if further and asked.runner == "local":
         config.arguments(Prepare, argv, "prepare.py")  # which says what is wrong with them
+    import pandas as pd  # not before, so that --help stays quick
+
     table, cache = read(asked)
     if asked.equalise:
         table, failures = equalised(asked, table, cache)
