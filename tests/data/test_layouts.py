@@ -38,6 +38,7 @@ def test_class_folders_in_any_case_and_depth(tmp_path):
 def test_split_folders_above_or_below_the_class(tmp_path, root):
     plant(tmp_path / root, "Train/REAL/1.jpg", "Train/FAKE/1.jpg", "valid/real/1.jpg", "test/fake/1.jpg", "Fake/Dev/9.jpg")
     found = layouts.read(tmp_path)
+    assert {source.lower() for source in found["source"]} == {"real", "fake"}
     assert sorted(found[["split", "label"]].itertuples(index=False, name=None)) == [
         ("test", 1), ("train", 0), ("train", 1), ("validation", 0), ("validation", 1)]  # fmt: skip
     assert found["group"].is_unique, "their makers have split them already"
@@ -48,6 +49,26 @@ def test_the_generator_may_stand_above_the_class(tmp_path):
     assert {name: row.source for name, row in rows(tmp_path).items()} == {
         "sd/real/1.jpg": "sd", "sd/fake/2.jpg": "sd", "gan/v2/fake/cats/3.jpg": "gan/v2/cats"}  # fmt: skip
     assert layouts.read(tmp_path).attrs == {"layout": "class_folders", "left_out": 1}
+
+
+@pytest.mark.parametrize(
+    "real, fake", [("7.mp4", "7.mp4"), ("7_input.mp4", "7.mp4"), ("real_7.png", "fake_7.jpg"), ("7-Real.mp4", "x/7.mp4")]
+)
+def test_twins_are_one_group(tmp_path, real, fake):
+    plant(tmp_path, f"real/{real}", f"fake/{fake}", "fake/fake.mp4", "fake/77.mp4", "real/input.mp4")
+    found = rows(tmp_path)
+    assert found[f"real/{real}"].group == found[f"fake/{fake}"].group and len({row.group for row in found.values()}) == 4
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_frames_of_one_folder_are_one_video(tmp_path, split):
+    plant(
+        tmp_path, *(f"{split}{kind}/{video}/frame_{n}.jpg" for kind in ("real", "fake") for video in ("v1", "v2") for n in (1, 2))
+    )
+    found = layouts.read(tmp_path)
+    assert set(found.groupby("group").size()) == ({2} if split else {4}), "without splits, with the frames of its twin"
+    plant(tmp_path / "flat", "real/frame_1.jpg", "real/frame_2.jpg", "fake/frame_1.jpg")
+    assert sorted(layouts.read(tmp_path / "flat")["group"]) == ["frame_1", "frame_1", "frame_2"], "frames of any video"
 
 
 def test_named_fakes_make_all_others_real(tmp_path):
@@ -197,7 +218,8 @@ def test_a_layout_named_for_a_tree_that_is_not_it(tmp_path, name):
 
 def test_a_layout_named_for_the_wrong_kind_of_path(tmp_path):
     plant(tmp_path, "real/a.jpg", ("m.csv", "path,label\na.jpg,1\n"))
-    for name, place, needs in (("manifest", "", "manifest.csv or manifest.parquet"), ("deepfakebench", "", "the path of a .json file"),
-                               ("celeb_df", "m.csv", "a folder")):  # fmt: skip
+    for name, needs in (("manifest", "manifest.csv or manifest.parquet"), ("deepfakebench", "the path of a .json file")):
         with pytest.raises(ValueError, match=f"the layout {name} needs {needs}"):
-            layouts.read(tmp_path / place, layout=name)
+            layouts.read(tmp_path, layout=name)
+    with pytest.raises(ValueError, match="the layout celeb_df needs a folder"):
+        layouts.read(tmp_path / "m.csv", layout="celeb_df")

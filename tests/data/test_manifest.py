@@ -42,6 +42,38 @@ def test_validation_comes_out_of_train_when_only_a_test_is_given():
     assert (split["split"] == "validation").sum() == pytest.approx(114 / 8, abs=2)
 
 
+def test_test_comes_out_of_train_when_only_train_and_val_are_given():
+    given = table()
+    given["split"] = ["validation" if group in ("g0", "g1", "g2") else "train" for group in given["group"]]
+    split = manifest.split(given)
+    assert set(split.loc[split["split"] == "validation", "group"]) == {"g0", "g1", "g2"}, "as given"
+    assert (split["split"] == "test").sum() == pytest.approx(114 * 2 / 9, abs=2)
+    assert split.groupby("group")["split"].nunique().max() == 1
+
+
+@pytest.mark.parametrize(
+    "name, made", [("train", {"train", "validation", "test"}), ("test", {"test"}), ("validation", {"validation"})]
+)
+def test_a_set_that_is_one_split(name, made):
+    assert set(manifest.split(table().assign(split=name))["split"]) == made, "only train gives away"
+
+
+def test_a_given_test_is_not_added_to():
+    given = table()
+    given["split"] = ["test" if group in ("g0", "g1") else "train" if group in ("g2", "g3") else "" for group in given["group"]]
+    split = manifest.split(given)
+    assert set(split.loc[split["split"] == "test", "group"]) == {"g0", "g1"}
+    assert (split["split"] == "validation").sum() == pytest.approx(116 / 8, abs=2)
+
+
+def test_groups_through_given_splits():
+    given = table()
+    given.loc[given["path"].isin(["0/4.png", "1/5.png"]), "split"] = ["train", "test"]
+    split = manifest.split(given)
+    assert split.groupby("group")["split"].nunique().max() == 1
+    assert set(split.loc[split["group"] == "g5", "split"]) == {"test"}
+
+
 def test_a_group_in_two_splits_is_refused_with_its_rows():
     rows = pd.DataFrame({"path": ["a.png", "b.png"], "label": [0, 1], "split": ["train", "test"], "group": ["p", "p"]})
     with pytest.raises(ValueError, match=r"'p' is in two splits: row 1 \(a.png\) in train, row 2 \(b.png\) in test"):

@@ -83,8 +83,9 @@ def test_celeb_df_with_a_level_of_videos_and_without_its_list(tmp_path):
     found = rows(tmp_path)
     assert {row.split for row in found.values()} == {""}
     assert together(found, "Celeb-real/videos/id0_0000.MP4", "Celeb-synthesis/videos/id0_id1_0000.mp4")
-    plant(tmp_path, ("List_of_testing_videos.txt", "1 YouTube-real/00170.mp4\n"))
-    assert rows(tmp_path)["YouTube-real/videos/00170.mp4"].split == "test"
+    for listed in ("YouTube-real/00170.mp4", "YouTube-real/videos/00170.mp4", "YouTube-real\\00170.mp4"):
+        plant(tmp_path, ("List_of_testing_videos.txt", f"1 {listed}\n"))
+        assert rows(tmp_path)["YouTube-real/videos/00170.mp4"].split == "test"
 
 
 def test_celeb_df_pp_names_its_methods(tmp_path):
@@ -132,6 +133,15 @@ def test_dfdc_preview_persons_are_the_groups(tmp_path):
     assert layouts.read(tmp_path).attrs["left_out"] == 1
 
 
+def test_dfdc_preview_without_persons(tmp_path):
+    splits = {"method_A/a.mp4": "train", "method_A/b.mp4": "test"}
+    splits |= {"original_videos/7/c.mp4": "train", "original_videos/7/d.mp4": "train"}
+    plant(tmp_path, ("dataset.json", json.dumps({name: {"label": "fake", "set": split} for name, split in splits.items()})))
+    found = rows(tmp_path)
+    assert {name: row.split for name, row in found.items()} == splits
+    assert together(found, "original_videos/7/c.mp4", "original_videos/7/d.mp4") and together(found, "method_A/a.mp4")
+
+
 def test_df40_joins_one_pair_over_methods(tmp_path):
     plant(tmp_path, "blendface/ff/000_003/001.png", "simswap/ff/000_003/001.png", "simswap/cdf/id0_id1_0000/001.png")
     assert together(rows(tmp_path), "blendface/ff/000_003/001.png", "simswap/ff/000_003/001.png")
@@ -154,6 +164,19 @@ def test_forensynths_shape_with_splits_alone(tmp_path):
     plant(tmp_path / "mine", *(f"{split}/{kind}/1.png" for split in ("train", "test") for kind in ("0_real", "1_fake")))
     table = layouts.read(tmp_path / "mine")
     assert sorted(table["split"]) == ["test", "test", "train", "train"] and set(table["source"]) == {"mine"}
+
+
+def test_forensynths_class_called_train_is_no_split(tmp_path):
+    plant(tmp_path / "progan", "car/0_real/1.png", "car/1_fake/1.png", "train/0_real/1.png", "train/1_fake/1.png")
+    table = layouts.read(tmp_path / "progan")
+    assert set(table["split"]) == {""} and set(table["source"]) == {"progan"}
+
+
+def test_somebodys_own_folders_are_not_taken_for_cifake(tmp_path):
+    plant(tmp_path, "train/REAL/img1.png", "train/FAKE/0 (2).jpg", "test/REAL/img1.png", "test/FAKE/x.png")
+    table = layouts.read(tmp_path)
+    assert table.attrs["layout"] == "class_folders" and set(table["source"]) == {"REAL", "FAKE"}
+    assert sorted(table["split"]) == ["test", "test", "train", "train"] and list(table["label"]) == [1, 0, 1, 0]
 
 
 def test_genimage_one_generator_alone(tmp_path):
@@ -206,8 +229,8 @@ def entry(label, *frames):
 def test_deepfakebench_with_and_without_compression(tmp_path):
     content = {
         "FaceForensics++": {
-            "FF-real": {"train": {"c23": {"000": entry("FF-real", "FF\\c23\\000\\1.png"), "003": entry("FF-real", "FF/c23/003/1.png")}}},
-            "FF-DF": {"train": {"c23": {"000_003": entry("FF-DF", "FF\\DF\\000_003\\1.png", "FF\\DF\\000_003\\2.png")}}},
+            "FF-real": {"train": {"c23": {"000": entry("", "FF\\c23\\000\\1.png"), "003": entry("", "FF/c23/003/1.png")}}},
+            "FF-DF": {"train": {"c23": {"000_003": entry("", "FF\\DF\\000_003\\1.png", "FF\\DF\\000_003\\2.png")}}},
         },
         "DFDC": {"DFDC_Real": {"test": {"abc": entry("DFDC_Real", "d/abc/1.png")}},
                  "DFDC_Fake": {"val": {"abd": entry("DFDC_Fake", "d/abd/1.png"), "empty": entry("DFDC_Fake")}}},
@@ -227,23 +250,20 @@ def test_deepfakebench_with_and_without_compression(tmp_path):
 
 def test_deepfakebench_file_in_two_splits_counts_as_test(tmp_path):
     videos = {"id0_id1_0000": entry("CelebDFv2_fake", "a/1.png")}
-    content = {
-        "CDF": {
-            "CelebDFv2_fake": {"train": videos, "test": videos},
-            "CelebDFv2_real": {"train": {"id0_0000": entry("", "b/1.png")}},
-        }
+    labels = {
+        "CelebDFv2_fake": {"train": videos, "test": videos},
+        "CelebDFv2_real": {"train": {"id0_0000": entry("", "b/1.png")}},
     }
-    plant(tmp_path, ("c.json", json.dumps(content)))
-    assert sorted(layouts.read(tmp_path / "c.json")[["label", "split"]].itertuples(index=False, name=None)) == [
-        (0, ""),
-        (1, "test"),
-    ]
+    plant(tmp_path, ("c.json", json.dumps({"CDF": labels})))
+    table = layouts.read(tmp_path / "c.json")
+    assert dict(zip(table["label"], table["split"], strict=True)) == {1: "test", 0: ""}, "and its person does not train"
 
 
 @pytest.mark.parametrize("text, named", [
-    ("{", "cannot be read as JSON"), ("[1, 2]", "other JSON than expected"), ('{"a": {"b": 1}}', "is no manifest: expected the JSON of"),
-    ('{"a": {"b": {"holdout": {"v": {"frames": []}}}}}', "is no manifest"), ('{"a": {"b": {"train": {"v": {"frames": [1]}}}}}', "no manifest"),
-    ("{}", "found no file with a label")])  # fmt: skip
+    ("{", "cannot be read as JSON"), ("[1, 2]", "other JSON than expected"), ("{}", "found no file with a label"),
+    ('{"a": {"b": 1}}', "is no manifest: expected the JSON of DeepfakeBench"),
+    ('{"a": {"b": {"holdout": {"v": {"frames": []}}}}}', "is no manifest"),
+    ('{"a": {"b": {"train": {"v": {"frames": [1]}}}}}', "is no manifest")])  # fmt: skip
 def test_deepfakebench_refuses_other_json(tmp_path, text, named):
     plant(tmp_path, ("x.json", text))
     with pytest.raises(ValueError, match=named):

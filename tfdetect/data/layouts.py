@@ -1,6 +1,7 @@
 """The trees that data sets ship in -> manifest."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -9,12 +10,16 @@ from pathlib import Path
 import pandas as pd
 
 from tfdetect.data import manifest, public_faces, public_images  # noqa: F401  (these register their layouts)
+from tfdetect.data.media import IMAGES
 from tfdetect.data.tree import LAYOUTS, Row, Tree, frame, levels, listing, walk
 
 __all__ = ["NAMES", "read", "walk"]
 
 MANIFESTS = ("manifest.csv", "manifest.parquet")
 NAMES = ("auto", "manifest", "class_folders", "deepfakebench", *LAYOUTS)
+
+KIND = re.compile(r"^(real|fake|original|orig|input|output)[_-](?=.)|(?<=.)[_-](real|fake|original|orig|input|output)$", re.I)
+FRAME = re.compile(rf"frame[ _-]?\d+({'|'.join(map(re.escape, IMAGES))})$", re.I)
 
 
 def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sources: Sequence[str] = ()) -> pd.DataFrame:
@@ -86,8 +91,9 @@ def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
     """`real/` and `fake/` at any depth and in any letter case, with or without a folder of a split above them.
 
     Source is the path above and below the class folder, or where there is none its own name. Without split folders, files
-    of one name (`real/7.mp4`, `fake/7.mp4`) are one group: they may be twins, and a group too coarse does no harm. With
-    split folders the split is already decided, and each file is a group of its own.
+    of one name (`real/7.mp4`, `fake/7.mp4`, `fake/7_output.mp4`) are one group: they may be twins, and a group too coarse
+    does no harm. With split folders the split is already decided, and each file is a group of its own. Images called
+    `frame_12` are of the video that their folder, if it is no class folder, stands for.
     """
     wanted = {name.lower() for name in fake}
     outer = len(list(levels(root))) - 1  # folders that all files lie in
@@ -103,10 +109,10 @@ def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
             strangers.update({"/".join(parts) or ".": len(names)} if names else {})
             continue
         split = next((manifest.SPLIT_NAMES[part] for part in lower if part in manifest.SPLIT_NAMES), "")
-        above = [part for part in parts[outer:at] if part.lower() not in manifest.SPLIT_NAMES]
-        source = "/".join((*above, *parts[at + 1 :])) or parts[at]
+        said = [part for part in (*parts[outer:at], *parts[at + 1 :]) if part.lower() not in manifest.SPLIT_NAMES]
+        source, inside = "/".join(said) or parts[at], parts if split else parts[at + 1 :]
         for name in names:
-            group = "/".join((*parts, name)) if split else os.path.splitext(name)[0]
+            group = _group(name, "/".join(inside), twins=not split)
             rows.append(Row(os.path.join(folder, name), int(lower[at] in wanted), source, split, group))
     if not rows:
         found = f"files in {', '.join(sorted(strangers)[:5])}" if strangers else "no image or video"
@@ -119,6 +125,12 @@ def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
     table = manifest.check(frame(rows), str(root))
     table.attrs = {"layout": "class_folders", "left_out": strangers.total()}
     return table
+
+
+def _group(name: str, folder: str, twins: bool) -> str:
+    if folder and FRAME.match(name):
+        return folder
+    return KIND.sub("", os.path.splitext(name)[0]) if twins else f"{folder}/{name}"
 
 
 def _held(root: Path, counts: Counter[str] | None = None) -> str:

@@ -159,7 +159,7 @@ def dfdc_preview(root: Path) -> pd.DataFrame:
 
 def _subjects(name: str, entry: dict[str, Any]) -> list[str]:
     ids = [entry[key] for key in ("target_id", "swapped_id") if entry.get(key) is not None]
-    return [f"subject/{person}" for person in ids or [name.split("/")[-2 if "/" in name else -1]]]
+    return [f"subject/{person}" for person in ids or [name.split("/")[-2 if name.count("/") > 1 else -1]]]
 
 
 # --- frames ----------------------------------------------------------------------------------------------------------

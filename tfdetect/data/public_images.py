@@ -14,12 +14,13 @@ import pandas as pd
 
 from tfdetect.data.manifest import SPLIT_NAMES
 from tfdetect.data.media import IMAGES
-from tfdetect.data.tree import Row, Tree, frame, layout, listing
+from tfdetect.data.tree import Row, Tree, frame, layout, levels, listing
 
 CLASSES = {"airplane", "apple", "bedroom", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "church", "cow",
            "diningtable", "dog", "horse", "motorbike", "orange", "person", "pottedplant", "sheep", "sofa", "summer", "train",
            "tvmonitor", "winter", "zebra"}  # fmt: skip  # of ForenSynths; one of them is called like a split
 UNIVERSAL = {"guided", "ldm_100", "ldm_200", "ldm_200_cfg", "glide_100_10", "glide_100_27", "glide_50_27", "dalle"}
+REAL_SETS = {"imagenet", "laion"}
 DIFFUSION_SETS = ("lsun_bedroom", "imagenet", "celebahq")
 GENVIDEO = {"sora", "morphstudio", "gen2", "hotshot", "lavie", "show_1", "moonvalley", "crafter", "modelscope", "wildscrape"}
 
@@ -61,19 +62,20 @@ def _metadata(path: Path) -> pd.DataFrame:
 
 def _universal(tree: Tree) -> bool:
     names = {*tree.folders()}
-    return bool(names & {"imagenet", "laion"} and names & UNIVERSAL)
+    return bool(names & REAL_SETS and names & UNIVERSAL)
 
 
 @layout("imagenet, laion, ldm_200, glide_100_10 with 0_real or 1_fake", _universal)
 def universalfakedetect(root: Path) -> Iterator[Row]:
     """UniversalFakeDetect's diffusion sets: imagenet and laion are the reals of all. https://arxiv.org/abs/2302.10174"""
     for row in _zero_one(root):
-        top = Path(row.path).relative_to(root).parts[0]
-        known = 0 if top in ("imagenet", "laion") else 1 if top in UNIVERSAL else None
-        yield row if row.label is not None else row._replace(label=known, source=top)
+        name = next((part for part in Path(row.path).relative_to(root).parts if part in UNIVERSAL | REAL_SETS), None)
+        yield row if row.label is not None or name is None else row._replace(label=int(name in UNIVERSAL), source=name)
 
 
 def _forensynths(tree: Tree) -> bool:
+    if any(_universal(inner) for inner in levels(tree.root)):  # its shape, a level further down
+        return False
     return any({"0_real", "1_fake"} & {*tree.folders(*parts)} for parts in tree.below(3))
 
 
@@ -86,25 +88,28 @@ def forensynths(root: Path) -> Iterator[Row]:
 
 def _zero_one(root: Path) -> Iterator[Row]:
     """Label by the folder 0_real or 1_fake. Files that differ in nothing but it are one group: one may be made of the other."""
+    tree = Tree(root)
     for parts, folder, names in listing(root):
         at = next((at for at, part in enumerate(parts) if part in ("0_real", "1_fake")), None)
         if at is None:
             yield from (Row(os.path.join(folder, name), None, "") for name in names)
             continue
-        generator, split = _generator(root, parts[:at])
+        generator, split = _generator(tree, parts[:at])
         for name in names:
             twin = "/".join((*parts[:at], *parts[at + 1 :], os.path.splitext(name)[0]))
             yield Row(os.path.join(folder, name), int(parts[at] == "1_fake"), generator, split, twin)
 
 
-def _generator(root: Path, above: tuple[str, ...]) -> tuple[str, str]:
-    """(generator, split) by the folders above the label: the last that names no class, and what stands before it."""
-    parent, name = ("", *root.absolute().parts)[-2:]
-    for chain in ((name, *above), (parent, name, *above)):
-        for at in range(len(chain) - 1, 0, -1):
-            if chain[at] not in CLASSES and chain[at] not in SPLIT_NAMES:
-                return chain[at], next((SPLIT_NAMES[part] for part in chain[:at] if part in SPLIT_NAMES), "")
-    return name, ""
+def _generator(tree: Tree, above: tuple[str, ...]) -> tuple[str, str]:
+    """(generator, split) by the folders above the label: the last that names neither class nor split, and the first that
+    names a split. A folder `train` among classes is a class. Where the tree begins below them, its own path says them."""
+    chain = (*("", *tree.root.absolute().parts)[-2:], *above)
+    splits = [SPLIT_NAMES.get(part, "") for part in chain]
+    for at in range(2, len(chain)):
+        if CLASSES - {*SPLIT_NAMES} & {*tree.folders(*chain[2:at])}:
+            splits[at] = ""
+    at = next((at for at in range(len(chain) - 1, 0, -1) if chain[at] not in CLASSES and chain[at] not in SPLIT_NAMES), 1)
+    return chain[at], next(filter(None, splits[min(at, 2) - 1 :]), "")
 
 
 # --- train and val, ai and nature ------------------------------------------------------------------------------------
