@@ -106,9 +106,9 @@ section{margin:2.5rem 0} h2{font-size:1.35rem;margin:0 0 .6rem} h3{font-size:1.0
 .verdict{background:#f3f6f9;border:1px solid #d9e0e7}
 .warning{background:#fff4e5;border:2px solid #D55E00} .warning h2{color:#9a3f00}
 .lead{font-size:1.2rem;margin:.2rem 0 1rem} .fine{color:#5b6672;font-size:.9rem;margin-bottom:0}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.8rem;margin:1rem 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.6rem,1fr));gap:.8rem;margin:1rem 0}
 .tile{background:#fff;border:1px solid #d9e0e7;border-radius:8px;padding:.8rem 1rem}
-.tile b{display:block;font-size:1.7rem;line-height:1.2} .tile span,.tile small{display:block} .tile small{color:#5b6672}
+.tile b{display:block;font-size:1.45rem;line-height:1.3} .tile span,.tile small{display:block} .tile small{color:#5b6672}
 .careful{border-left:4px solid #D55E00;padding:.1rem 0 .1rem 1rem;margin:1rem 0} .careful h3{margin:0}
 ul{margin:.3rem 0;padding-left:1.2rem}
 .scroll{overflow-x:auto} table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
