@@ -5,23 +5,10 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from planted import plant, rows
 
 from tfdetect.data import layouts, manifest
 from tfdetect.data.tree import LAYOUTS, Tree
-
-
-def plant(root, *files):
-    """Files below root, empty ones or (name, text)."""
-    for file in files:
-        name, text = (file, "") if isinstance(file, str) else file
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-
-
-def rows(root, **wanted):
-    """File below root -> row."""
-    return {row.path.removeprefix(f"{root}/"): row for row in layouts.read(root, **wanted).itertuples()}
-
 
 # --- class folders ---------------------------------------------------------------------------------------------------
 

@@ -3,27 +3,9 @@
 import json
 
 import pytest
+from planted import plant, rows, said
 
 from tfdetect.data import layouts
-
-
-def plant(root, *files):
-    """Files below root, empty ones or (name, text)."""
-    for file in files:
-        name, text = (file, "") if isinstance(file, str) else file
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-
-
-def rows(root, **wanted):
-    """File below root -> row."""
-    table = layouts.read(root, **wanted)
-    return {row.path.removeprefix(f"{root}/"): row for row in table.itertuples()}
-
-
-def said(found):
-    """File -> (label, split, source)."""
-    return {name: (row.label, row.split, row.source) for name, row in found.items()}
 
 
 def together(found, *names):
