@@ -1,5 +1,6 @@
 """Manifest -> cache, on all cores. Every row ends as cached or as failed, with its reason; nothing is dropped."""
 
+import contextlib
 import json
 import os
 import time
@@ -29,9 +30,11 @@ class Index:
 
     def __init__(self, path: Path, seconds: float | None = None):
         self.path, self.seconds = path, seconds
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.known: dict[str, str] = dict(line.split("\t", 1) for line in lines if "\t" in line)  # type: ignore[misc]
+        self.known: dict[str, str] = {}
+        self.passing: dict[str, str] = {}  # of this run alone: what could not be opened is tried again next time
         self.saved = time.monotonic()
+        with contextlib.suppress(FileNotFoundError), open(path) as file:
+            self.known = dict(line.rstrip("\n").split("\t", 1) for line in file if "\t" in line)  # type: ignore[misc]
 
     def find(self, path: str, cache: Cache) -> dict[str, Any] | None:
         """The result for a file that has not changed since, if its entry is still there."""
@@ -47,9 +50,15 @@ class Index:
     def add(self, path: str, found: Mapping[str, Any], lost: bool) -> None:
         """`lost`: crashed or out of time, which is worth another try with another time limit."""
         limit = (self.seconds or 0.0) if lost else None
-        self.known[_key(path)] = json.dumps([_state(path), limit, *(found[name] for name in DETAILS)])
+        lasting = self.known if lost or found["sha"] else self.passing
+        lasting[_key(path)] = json.dumps([_state(path), limit, *(found[name] for name in DETAILS)])
         if time.monotonic() > self.saved + SAVE_EVERY:
             self.save()
+
+    def details(self, path: str) -> list[Any]:
+        """The values of DETAILS for a path that this run has seen."""
+        key = _key(path)
+        return list(json.loads(self.passing.get(key) or self.known[key])[2:])
 
     def save(self) -> None:
         """Sorted, so that equal work leaves equal bytes."""
@@ -84,12 +93,7 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
     be written.
     """
     index = Index(cache.folder / INDEX, seconds)
-    found: dict[str, tuple[Any, ...]] = {}
-
-    def note(path: str, result: Mapping[str, Any]) -> None:
-        found[path] = tuple(result[name] for name in DETAILS)
-        if progress:
-            progress(dict(result))
+    progress = progress or (lambda found: None)
 
     def lacking() -> Iterator[str]:
         for path in table["path"]:
@@ -97,26 +101,28 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
             if known is None:
                 yield path
             else:
-                note(path, known)
+                progress(known)
 
     try:
         for path, result in runner(lacking(), cache, workers, seconds):
             lost = isinstance(result, Lost)
-            done = failed("", result.reason) if isinstance(result, Lost) else result
-            note(path, done)
-            if lost or done["sha"]:  # what could not be opened is tried again
-                index.add(path, done, lost)
+            found = failed("", result.reason) if isinstance(result, Lost) else result
+            index.add(path, found, lost)
+            progress(dict(found))
     finally:
         index.save()
-    return detailed(table, found, cache.view)
+    return detailed(table, index.details, cache.view)
 
 
-def detailed(table: pd.DataFrame, found: Mapping[str, tuple[Any, ...]], view: View) -> pd.DataFrame:
-    """The manifest with what became of each path, as a detector with this view sees it."""
-    details = pd.DataFrame([found[path] for path in table["path"]], columns=list(DETAILS), index=table.index)
-    details["note"] = [view.note(note, frames) for note, frames in zip(details["note"], details["frames"], strict=True)]
-    details["frames"] = [frames * view.repeats(frames) for frames in details["frames"]]
-    return pd.concat([table, details], axis=1)
+def detailed(table: pd.DataFrame, details: Callable[[str], Iterable[Any]], view: View) -> pd.DataFrame:
+    """The manifest with what became of each path, the values of DETAILS, as a detector with this view sees it."""
+    columns: dict[str, list[Any]] = {name: [] for name in DETAILS}
+    for path in table["path"]:
+        for name, value in zip(DETAILS, details(path), strict=True):
+            columns[name].append(value)
+    columns["note"] = [view.note(note, frames) for note, frames in zip(columns["note"], columns["frames"], strict=True)]
+    columns["frames"] = [frames * view.repeats(frames) for frames in columns["frames"]]
+    return pd.concat([table, pd.DataFrame(columns, index=table.index)], axis=1)
 
 
 def usable(table: pd.DataFrame) -> pd.DataFrame:

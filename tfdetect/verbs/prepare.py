@@ -90,9 +90,9 @@ def equalised(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[p
     with progress("Equalising", 2 * len(table)) as step:
         table = equalise(table, asked.out.absolute() / "equalised", data.workers, step, data.timeout, data.limits)
     good = table["error"] == ""
-    reasons = {path: failed("", error) for path, error in zip(table["path"], table["error"], strict=True)}
-    table, found = table.drop(columns="error"), {path: tuple(map(row.get, DETAILS)) for path, row in reasons.items()}
-    return table[good], detailed(table[~good], found, cache.view)
+    reasons = dict(zip(table["path"], table["error"], strict=True))
+    table = table.drop(columns="error")
+    return table[good], detailed(table[~good], lambda path: map(failed("", reasons[path]).get, DETAILS), cache.view)
 
 
 def write(asked: Prepare, table: "pd.DataFrame") -> None:
