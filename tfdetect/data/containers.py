@@ -5,6 +5,7 @@ are looked at first (`inspect`); then FFmpeg's demuxer lists the packets (`scan_
 """
 
 import logging
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from tfdetect.limits import Limits
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "err_detect": "explode"}
 _HEADER_BYTES = 2**26  # of a moov box or of Matroska's tracks, at most: more is no header
+_NESTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"mvex", b"edts", b"udta", b"dinf")
 _TO_STSD = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
 _TO_ENCRYPTION = (0x1654AE6B, 0xAE, 0x6D80, 0x6240, 0x5035)  # Tracks, TrackEntry, ContentEncodings, ContentEncoding
 _PROTECTED = (b"encv", b"drmi", b"drmv")  # sample entries of Common Encryption and FairPlay
@@ -43,6 +45,7 @@ class Scan:
     second: float  # seconds in a unit of pts
     streams: int  # of video
     cut: str  # why the file is known to be cut short, or ""
+    pixels: int  # of a frame, at most
     pts: list[int | None] = field(default_factory=list)
     key: list[bool] = field(default_factory=list)
     bad: set[int] = field(default_factory=set)  # numbers of packets known to be broken
@@ -50,8 +53,11 @@ class Scan:
     exact: bool = True  # every packet has a timestamp of its own, by which its frame is found again
 
 
-def inspect(path: str) -> tuple[str, bool]:
-    """Return (why the file is cut short or "", whether it carries data for a key system). Raises MediaError if encrypted."""
+def inspect(path: str, limits: Limits = LIMITS) -> tuple[str, bool]:
+    """Return (why the file is cut short or "", whether it carries data for a key system).
+
+    Raises MediaError if it is encrypted, or if its tables would make FFmpeg take much memory as soon as it opens the file.
+    """
     length = os.path.getsize(path)
     with open(path, "rb") as file:
         head = file.read(12)
@@ -65,13 +71,13 @@ def inspect(path: str) -> tuple[str, bool]:
         if head[:3] == b"GIF":
             return _gif(file), False
         if head[4:8].isalpha():
-            return _mp4(file, length)
+            return _mp4(file, length, limits)
     return "", False
 
 
-def _mp4(file: BinaryIO, length: int) -> tuple[str, bool]:
+def _mp4(file: BinaryIO, length: int, limits: Limits) -> tuple[str, bool]:
     """Walk the top-level boxes: the last one has to end with the file, and moov must not tell of encryption."""
-    at, names, pssh = 0, set(), False
+    at, names, pssh, samples = 0, set(), False, 0
     while at + 8 <= length:
         file.seek(at)
         head = file.read(16).ljust(16, b"\0")
@@ -81,11 +87,14 @@ def _mp4(file: BinaryIO, length: int) -> tuple[str, bool]:
             return "a box between its fragments is broken" if b"moof" in names else "", pssh
         if at + size > length:
             return f"the file ends within its {name.decode('latin-1')} box", pssh
-        if name in (b"moov", b"moof"):
+        if name in (*_NESTS, b"cmov"):  # FFmpeg takes any of them at any place
             file.seek(at)
             box = file.read(min(size, _HEADER_BYTES))
             pssh = pssh or b"pssh" in box
             _refuse_encrypted(box, 0, len(box))
+            samples += _unlisted(box, 0, len(box))
+            if excess := limits.check("frames", samples, "frames announced"):
+                raise MediaError(excess)
         names.add(name)
         at += size
     return "" if b"moov" in names else "the file has no moov box, the index of its frames", pssh
@@ -95,10 +104,35 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield (name, start, end) of the content of each MP4 box in data[at:end]."""
     while at + 8 <= end:
         size, name = struct.unpack_from(">I4s", data, at)
-        if size < 8:
+        wide = 16 if size == 1 else 8
+        size = int.from_bytes(data[at + 8 : at + 16], "big") if size == 1 else size or end - at
+        if size < wide:
             return
-        yield name, at + 8, min(at + size, end)
+        yield name, at + wide, min(at + size, end)
         at += size
+
+
+def _unlisted(data: bytes, at: int, end: int, sound: bool = False) -> int:
+    """How many samples are announced and not listed one by one: 80 million in a file of 1 kB made FFmpeg take 4.7 GB.
+
+    Those of plain sound, a tick each, are left out, for FFmpeg takes them by the thousand.
+    """
+    count, plain = 0, False
+    for name, start, stop in _boxes(data, at, end):
+        number = [int.from_bytes(data[i : i + 4], "big") for i in (start, start + 4, start + 8)]
+        if name == b"cmov":
+            raise MediaError("its header is compressed (cmov), which may unpack to anything: convert it to MP4 first")
+        if name in _NESTS:
+            count += _unlisted(data, start, stop, sound)
+        elif name == b"hdlr":
+            sound = data[start + 8 : start + 12] == b"soun"
+        elif name == b"stts":
+            plain = sound and data[start + 4 : start + 8] == data[start + 12 : start + 16] == b"\0\0\0\1"
+        elif name == b"trun" and not number[0] & 0xF00:  # neither durations nor sizes nor flags nor offsets
+            count += number[1]
+        elif name == b"stsz" and number[1] and not plain:
+            count += number[2]
+    return count
 
 
 def _refuse_encrypted(data: bytes, at: int, end: int, path: tuple[bytes, ...] = _TO_STSD) -> None:
@@ -153,8 +187,7 @@ def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 def _gif(file: BinaryIO) -> str:
     """Walk the blocks of a GIF to its trailer."""
-    file.seek(0)
-    data = file.read()
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # not read, for it may be large
     try:
         at = 13 + _palette(data[10])
         while data[at] != 0x3B:
@@ -201,8 +234,11 @@ def named(path: str | PathLike[str]) -> Iterator[str]:
 
 
 @contextmanager
-def opened(name: str, cut: str = "") -> Iterator[tuple[Any, Any, int]]:
-    """Open the file in PyAV: (container, its best video stream, how many of these there are)."""
+def opened(name: str, cut: str = "", pixels: int = LIMITS.pixels) -> Iterator[tuple[Any, Any, int]]:
+    """Open the file in PyAV: (container, its best video stream, how many of these there are).
+
+    A frame that grows beyond `pixels` within the stream, whatever the header announced, does not decode.
+    """
     with av.open(name, options=_OPTIONS, metadata_errors="replace") as container:
         videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not videos:
@@ -212,15 +248,15 @@ def opened(name: str, cut: str = "") -> Iterator[tuple[Any, Any, int]]:
         stream = best if best in videos else videos[0]
         if stream.codec_context is None:
             raise NoDecoder
+        stream.codec_context.options = {"max_pixels": str(2 * pixels + 2**14)}  # the decoder counts its padding too
         stream.codec_context.thread_count = 1  # one file a worker is faster than two threads a file
         yield container, stream, len(videos)
 
 
-def _check(stream: Any, limits: Limits) -> None:
+def check(width: int, height: int, frames: float, seconds: float, limits: Limits) -> None:
     """MediaError if the header announces more than `limits`."""
-    size = f"pixels ({stream.width} x {stream.height}) announced"
-    seconds = float((stream.duration or 0) * stream.time_base)
-    for name, came, unit in (("pixels", stream.width * stream.height, size), ("frames", stream.frames, "frames announced"),
+    size = f"pixels ({width} x {height}) announced"
+    for name, came, unit in (("pixels", width * height, size), ("frames", frames, "frames announced"),
                              ("seconds", seconds, "seconds announced")):  # fmt: skip
         if excess := limits.check(name, came, unit):
             raise MediaError(excess)
@@ -231,8 +267,8 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
     try:
         with av.logging.Capture() as log, opened(name, cut) as (container, stream, count):
             rate, second, codec = float(stream.average_rate or 25), float(stream.time_base), stream.codec_context.name
-            _check(stream, limits)
-            scan = Scan(container.format.name, codec, stream.frames, rate, second, count, cut)
+            check(stream.width, stream.height, stream.frames, float((stream.duration or 0) * stream.time_base), limits)
+            scan = Scan(container.format.name, codec, stream.frames, rate, second, count, cut, limits.pixels)
             for packet in packets(container, stream, scan):
                 if packet.has_sidedata("encryption_info"):
                     raise MediaError("encrypted (Common Encryption): decrypt it first")

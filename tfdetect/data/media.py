@@ -21,6 +21,8 @@ from tfdetect.limits import Limits
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".gif", ".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg")
 MAX_BYTES = 2**30  # of an encoded image, all of which is read into memory
+JPEG_SCANS = 100  # progressive files have about ten; each takes as long as a whole picture
+TIFF_BYTES = 800_000_000  # of the samples of a TIFF: 16-bit RGBA at 100 megapixels
 _STUMBLES = (ArithmeticError, LookupError, RuntimeError, TypeError, UnicodeError, EOFError, struct.error, zlib.error, cv2.error)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
@@ -200,7 +202,8 @@ def _eight_bit(image: np.ndarray) -> np.ndarray:
     if not np.issubdtype(image.dtype, np.floating) or not np.isfinite(image).all():
         raise MediaError(f"a TIFF with {image.dtype} samples that are no finite brightness: save it as 8 bit")
     scale = 255.0 if image.min() >= 0 and image.max() <= 1 else 1.0
-    return np.clip(np.rint(image * scale), 0, 255).astype(np.uint8)
+    np.rint(np.multiply(image, scale, out=image), out=image)  # in place, for it may be large
+    return np.clip(image, 0, 255, out=image).astype(np.uint8)
 
 
 def _header(data: bytearray, limits: Limits) -> tuple[int, int]:
@@ -229,6 +232,8 @@ def _jpeg(data: bytearray) -> tuple[int, int]:
         if marker == 0xDA:  # only here do the pixels begin: a thumbnail before them has an end marker of its own
             if data.find(b"\xff\xd9", at) < 0:
                 raise MediaError("truncated JPEG: its end marker is missing")
+            if (scans := data.count(b"\xff\xda", at)) > JPEG_SCANS:
+                raise MediaError(f"a JPEG of {scans} scans, at most {JPEG_SCANS} are read")
             return size
         at += 2 + length
     raise MediaError("damaged JPEG: no marker where one was expected")
@@ -279,16 +284,22 @@ def _bmp(data: bytearray) -> tuple[int, int]:
 
 
 def _tiff(data: bytearray) -> tuple[int, int]:
-    order, tags = _TIFF[bytes(data[:4])], {}
+    order = _TIFF[bytes(data[:4])]
+    tags: dict[int, int] = {}
     start = struct.unpack_from(order + "I", data, 4)[0]
     for i in range(struct.unpack_from(order + "H", data, start)[0]):
-        tag, form = struct.unpack_from(order + "HH", data, start + 2 + 12 * i)
+        tag, form, count = struct.unpack_from(order + "HHI", data, start + 2 + 12 * i)
         form, at = order + ("H" if form == 3 else "I"), start + 10 + 12 * i
-        tags[tag] = struct.unpack_from(form, data, at)[0]
+        tags[tag] = max(tags.get(tag, 0), struct.unpack_from(form, data, at)[0])  # libtiff takes the first of two
         if tag == 338 and tags[tag] == 2:  # alpha: called "already multiplied", libtiff leaves the colours alone
             struct.pack_into(form, data, at, 1)
+        if tag == 258 and count > 2:  # too long to stand here itself
+            tags[tag] = struct.unpack_from(order + "H", data, tags[tag])[0]
     if 256 not in tags or 257 not in tags:
         raise MediaError("damaged TIFF: its header names no width and height")
+    bits = tags.get(277, 1) * tags.get(258, 1)
+    if bits > 64 and (unpacked := tags[256] * tags[257] * bits // 8) > TIFF_BYTES:
+        raise MediaError(f"a TIFF of {unpacked} bytes when unpacked, at most {TIFF_BYTES} are read: save it as 8 bit")
     return tags[256], tags[257]
 
 

@@ -72,11 +72,11 @@ def read_video(path: str | Path, frames: int, fps: float | None, size: int | Non
 
 def _read(name: str, frames: int, fps: float | None, size: int | None, limits: Limits, look: Look | None) -> Media:
     """Look at the container, list the packets, find the whole frames, read those chosen."""
-    cut, key_system = containers.inspect(name)
+    cut, key_system = containers.inspect(name, limits)
     try:
         scan = containers.scan_packets(name, cut, limits)
     except containers.NoDecoder:
-        return _opencv(name, frames, fps, size, look)
+        return _opencv(name, frames, fps, size, look, limits)
     found = _find(name, scan, frames, fps)
     broken = bool(scan.bad or scan.cut)
     if broken and key_system:
@@ -150,7 +150,7 @@ def _decode(name: str, scan: containers.Scan, wanted: set[int] | None = None) ->
     """
     where = {pts: n for n, pts in enumerate(scan.pts)}
     count, lost, fed = 0, False, False
-    with av.logging.Capture() as log, containers.opened(name) as (container, stream, _):
+    with av.logging.Capture() as log, containers.opened(name, pixels=scan.pixels) as (container, stream, _):
         codec = stream.codec_context
         for n, packet in enumerate(
             itertools.chain(containers.packets(container, stream, scan), [None])
@@ -272,22 +272,25 @@ def _pyav(name: str, scan: containers.Scan, found: _Found) -> _Pairs:
             return
 
 
-def _opencv(name: str, frames: int, fps: float | None, size: int | None, look: Look | None = None) -> Media:
+def _opencv(name: str, frames: int, fps: float | None, size: int | None, look: Look | None = None,
+            limits: Limits = media.LIMITS) -> Media:  # fmt: skip
     """The last resort: read to the end to count the frames, then once more to take some."""
-    times = [seconds for seconds, _ in _grab(name)]
+    times = [seconds for seconds, _ in _grab(name, limits)]
     if not times:
         raise MediaError("no decoder here can read this video's codec")
     chosen = media.choose(times, frames, fps)
-    pairs = ((i, capture.retrieve()[1][..., ::-1]) for i, (_, capture) in enumerate(_grab(name)) if i in chosen)
+    pairs = ((i, capture.retrieve()[1][..., ::-1]) for i, (_, capture) in enumerate(_grab(name, limits)) if i in chosen)
     pixels, width, height = _gather(chosen, size, look, pairs)
     note = "; ".join(filter(None, ("read by OpenCV, which hides damage", _repeats(chosen))))
     return Media(pixels, chosen, len(times), width, height, note)
 
 
-def _grab(name: str) -> Iterator[tuple[float, Any]]:
-    """Yield (seconds, the capture ready to retrieve) for each frame."""
+def _grab(name: str, limits: Limits) -> Iterator[tuple[float, Any]]:
+    """Yield (seconds, the capture ready to retrieve) for each frame. Raises MediaError where it has more than `limits`."""
     capture = cv2.VideoCapture(name)
+    width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     try:
+        containers.check(width, height, capture.get(cv2.CAP_PROP_FRAME_COUNT), 0, limits)
         while capture.grab():
             yield capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, capture
     finally:
