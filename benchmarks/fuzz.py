@@ -160,7 +160,7 @@ def splice(data: bytearray, rng: np.random.Generator, other: bytes) -> None:
     data[start : len(data) if rng.integers(2) else end] = other[first:last]
 
 
-def announce(data: bytearray, rng: np.random.Generator, _: bytes) -> None:
+def announce(data: bytearray, rng: np.random.Generator, __: bytes) -> None:
     """An extreme number where a size, a count or a time may stand: near the name of a box or chunk, or in the first bytes."""
     names = [match.start() for match in re.finditer(rb"[A-Za-z]{4}", data)]
     for _ in range(int(rng.integers(1, 4))):

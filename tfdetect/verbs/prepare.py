@@ -39,7 +39,7 @@ class Prepare:
 def main(argv: Sequence[str]) -> int:
     """Parse and prepare."""
     asked, further = config.arguments(Prepare, argv, "prepare.py", unknown=True)
-    if further and (asked.runner == "local" or any(flag.startswith("--data.") for flag in further)):
+    if further and asked.runner == "local":
         config.arguments(Prepare, argv, "prepare.py")  # which says what is wrong with them
     import pandas as pd  # not before, so that --help stays quick
 
