@@ -1,13 +1,16 @@
 """The remedy for shortcuts: both classes get one crop and one encoding, so that no container tells them apart.
 
-Cropped, never resized: resampling is itself a trace. What the first compression left in the pixels stays; so the quality is the
-lowest that nearly all of the JPEG files have, which leaves least of it. docs/audit.md says what cannot be mended.
+Cropped, never resized: resampling is itself a trace. So is an earlier compression, which stays in the pixels: pictures that were
+compressed less, or never, first go through what those of the other class went through (`matched`). docs/equalise.md says
+what that costs, what was measured, and what cannot be mended.
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,17 @@ import pandas as pd
 
 from tfdetect.data import media, sample
 from tfdetect.data.pool import Lost, results
-from tfdetect.data.properties import collect
-from tfdetect.files import atomic
+from tfdetect.data.properties import Probe
+from tfdetect.files import write_bytes
 from tfdetect.limits import Limits
 
-SPARED = 0.1  # of the files of each class, at most, may be too small or too short for the rest; they fail
+SPARED = 0.1  # of the files of each class, at most, may be too small, or too short, for the rest; they fail
 GRID = 16  # pixels: crops start on the blocks of the first compression, in both classes alike
 BEST, WORST = 95, 60  # JPEG qualities at most and at least
-MOST = 2**29  # bytes of the frames of one video
+LOSSLESS = 101  # the quality of what is no JPEG
+SLOWEST = 0.75  # of the common frame rate: a video with fewer frames a second fails
+MOST = 2**28  # bytes of the frames of one video, decoded
+FACTS = ("sha", "width", "height", "jpeg_quality", "fps", "frames", "error")  # all that is kept of a file's properties
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -34,46 +40,88 @@ class Plan:
 
     crop: int  # pixels, of a square in the middle
     quality: int  # of JPEG, 4:2:0
-    fps: float  # of the frames taken from a video, in a window in its middle, and all then played at one rate; 0 without videos
-    frames: int
+    fps: float  # at which all videos are played; 0 without videos
+    frames: int  # of a video, from its middle
 
-    def says(self, image: bool) -> str:
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to one file."""
+
+    path: str
+    new: str  # where it goes
+    before: int  # JPEG quality that an image goes through first; 0: none
+    fps: float  # of a video as it is
+    step: int  # one frame in so many is taken from a video; 0: an image
+
+    def says(self, plan: Plan) -> str:
         """For the manifest."""
-        return f"crop {self.crop}, " + (
-            f"jpeg {self.quality}" if image else f"{self.frames} frames at {self.fps:g} a second, h264 qp {sample.QP}"
-        )
+        if not self.step:
+            return f"crop {plan.crop}, " + (f"jpeg {self.before}, " if self.before else "") + f"jpeg {plan.quality}"
+        every = f", one in {self.step}," if self.step > 1 else ""
+        return f"crop {plan.crop}, {plan.frames} frames{every} at {plan.fps:g} a second, h264 qp {sample.QP}"
 
 
 def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, progress: Progress | None = None,
-             seconds: float | None = None, limits: Limits | None = None) -> pd.DataFrame:  # fmt: skip
+             seconds: float | None = None, limits: Limits | None = None, size: int | None = None) -> pd.DataFrame:  # fmt: skip
     """Write every file of the manifest anew, alike for both classes, into `folder`; files that are there are kept.
 
-    Returns the manifest with `path` of the new file, `original`, `equalised` (what was done) and `error`: a file that cannot be
-    read, or is smaller or shorter than the rest, keeps its path and has the reason. `progress` is called twice for each file.
-    Raises ValueError where no file can be read.
+    `size`: pixels of the crop; by default the largest that all but SPARED of each class allow. Returns the manifest with
+    `path` of the new file, `original`, `equalised` (what was done) and `error`: a file that cannot be read, is smaller or
+    shorter than the rest, or is a video where the other class has none, keeps its path and has the reason. `progress` is
+    called twice for each file. Raises ValueError where no file can be used, OSError where `folder` cannot be written.
     """
-    found = collect(table, workers, progress, seconds, limits)
+    if size is not None and size < GRID:
+        raise ValueError(f"size {size} came: a crop has at least {GRID} pixels.")
+    progress, limits = progress or (lambda result: None), limits or Limits()
+    found = facts(table, workers, progress, seconds, limits)
     if (found["error"] != "").all():
         first = f"{table['path'].iloc[0]}: {found['error'].iloc[0]}"
-        raise ValueError(f"None of the {len(table)} files could be read. The first: {first}")
-    plan = planned(found, table["label"])
-    todo = [(path, str(folder / _name(path, sha, plan))) for path, sha, error in
-            zip(table["path"], found["sha"], found["error"], strict=True) if not error]  # fmt: skip
-    done: dict[str, tuple[str, str]] = {}  # path -> (new path, error)
-    for (path, new), result in results(todo, Equaliser(plan, limits or Limits()), workers, seconds):
-        error = result.reason if isinstance(result, Lost) else result
-        done[path] = (path if error else new + _suffix(path), error)
-        if progress:
-            progress({"error": error})
-    errors = [error or done[path][1] for path, error in zip(table["path"], found["error"], strict=True)]
-    news = [done[path][0] if path in done else path for path in table["path"]]
-    says = ["" if error else plan.says(new.endswith(".jpg")) for new, error in zip(news, errors, strict=True)]
-    return table.assign(original=table["path"], path=pd.Series(news, table.index, object), equalised=says, error=errors)
+        raise ValueError(f"None of the {len(table)} files could be used. The first: {first}.")
+    plan = planned(found, table["label"], size)
+    jobs = {job.path: job for job in listed(table, found, plan, folder)}
+    errors = dict(zip(table["path"], found["error"], strict=True))
+    for job, result in results(jobs.values(), Equaliser(plan, limits), workers, seconds):
+        errors[job.path] = result.reason if isinstance(result, Lost) else result
+        progress({"error": errors[job.path]})
+    for _ in range(len(table) - len(jobs)):
+        progress({"error": ""})  # they have failed before
+    good = {path: job for path, job in jobs.items() if not errors[path]}
+    columns = {"original": list(table["path"]), "path": [good[path].new if path in good else path for path in table["path"]],
+               "equalised": [good[path].says(plan) if path in good else "" for path in table["path"]],
+               "error": [errors[path] for path in table["path"]]}  # fmt: skip
+    return table.assign(**{name: pd.Series(column, table.index, object) for name, column in columns.items()})
 
 
-def planned(properties: pd.DataFrame, label: pd.Series) -> Plan:
-    """The largest crop, the highest rate and the greatest length that all but SPARED of the files of each class allow."""
-    good = properties[properties["error"] == ""]
+def facts(table: pd.DataFrame, workers: int | None, progress: Progress, seconds: float | None, limits: Limits) -> pd.DataFrame:
+    """FACTS of each file, row for row; NaN where there is none: only videos have fps and frames."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for path, result in results(table["path"], Probe(limits), workers, seconds):
+        known = {"error": result.reason} if isinstance(result, Lost) else result
+        if known.get("frames") and not known.get("fps"):
+            known = {"error": "a video whose frame rate is not known, which equalising needs"}
+        found[path] = tuple(known.get(name) for name in FACTS)
+        progress({"error": known["error"]})
+    out = pd.DataFrame([found[path] for path in table["path"]], columns=list(FACTS), index=table.index)
+    for name in ("width", "height", "jpeg_quality", "fps", "frames"):
+        out[name] = pd.to_numeric(out[name]).astype(float)
+    _refuse_lonely(out, table["label"])
+    return out
+
+
+def _refuse_lonely(found: pd.DataFrame, label: pd.Series) -> None:
+    """A reason for each image or video where the other class has files, but none of that kind."""
+    good, video = found["error"] == "", found["frames"].notna()
+    for kind, name in ((video, "a video"), (~video, "an image")):
+        for of, other in ((0, 1), (1, 0)):
+            if (good & (label == other)).any() and not (good & kind & (label == other)).any():
+                reason = f"{name}, and no {('real', 'fake')[other]} file is one: give both classes the same kind of file"
+                found.loc[good & kind & (label == of), "error"] = reason
+
+
+def planned(found: pd.DataFrame, label: pd.Series, size: int | None = None) -> Plan:
+    """The largest crop and quality, the highest rate and the greatest length that all but SPARED of each class allow."""
+    good = found[found["error"] == ""]
     label = label[good.index]
 
     def common(values: pd.Series) -> float:
@@ -81,41 +129,69 @@ def planned(properties: pd.DataFrame, label: pd.Series) -> Plan:
         each = [values[label == kind].dropna() for kind in (0, 1)]
         return float(min((np.quantile(part, SPARED, method="lower") for part in each if len(part)), default=0))
 
-    crop = int(common(good[["width", "height"]].min(axis=1)))
-    crop = crop // GRID * GRID or max(crop, 1)
+    crop = size or max(int(common(good[["width", "height"]].min(axis=1))) // GRID, 1) * GRID
+    quality = int(np.clip(common(good["jpeg_quality"].fillna(LOSSLESS)), WORST, BEST))
     fps = common(good["fps"])
-    frames = int(common(good["duration"]) * fps + 1e-3)
-    quality = int(np.clip(common(good["jpeg_quality"]) or BEST, WORST, BEST))
-    return Plan(crop, quality, round(fps, 3), max(min(frames, MOST // (3 * crop * crop)), 1) if fps else 0)
+    frames = int(common((good["frames"] - 1) // step(good["fps"], fps) + 1)) if fps else 0
+    return Plan(crop, quality, round(fps, 3), min(frames, max(MOST // (3 * crop * crop), 1)))
 
 
-def _name(path: str, sha: str, plan: Plan) -> str:
-    """By content, plan and path: copies stay files of their own, and what changed is made anew."""
-    mark = hashlib.sha256(b"\0".join((sha.encode(), repr(plan).encode(), os.fsencode(path)))).hexdigest()[:32]
-    return f"{mark[:2]}/{mark}"
+def step(fps: Any, common: float) -> Any:
+    """One frame in how many comes nearest to the common rate. Always the same number: to hit the rate exactly, 30 a second
+    would become 25 by a jump in every fifth place, a plainer trace than a motion that is a fifth faster."""
+    return np.maximum(np.rint(fps / common), 1) if common else 0 * fps
 
 
-def _suffix(path: str) -> str:
-    return ".jpg" if media.kind(path) == "image" else ".mp4"
+def matched(found: pd.DataFrame, label: pd.Series) -> pd.Series:
+    """The JPEG quality that each image has to go through first, so that both classes were once compressed alike; 0 for none.
+
+    The files of each class are put in order of quality. To each belongs one of the other class, at the same part of the
+    way; where that one was compressed more, so is this one. Which of the equal ones, their content's hash decides.
+    """
+    out = pd.Series(0, found.index)
+    rows = found[(found["error"] == "") & found["frames"].isna()].assign(label=label)
+    rows["jpeg_quality"] = rows["jpeg_quality"].fillna(LOSSLESS)
+    for kind in (0, 1):
+        own = rows[rows["label"] == kind].sort_values(["jpeg_quality", "sha"])["jpeg_quality"]
+        other = rows.loc[rows["label"] != kind, "jpeg_quality"]
+        if len(own) and len(other):
+            there = np.quantile(other, (np.arange(len(own)) + 0.5) / len(own), method="inverted_cdf")
+            out[own.index] = np.where(there < own, there, 0).astype(int)
+    return out
+
+
+def listed(table: pd.DataFrame, found: pd.DataFrame, plan: Plan, folder: Path) -> list[Job]:
+    """The files to be made, named by content, path and what is done: copies stay files of their own, what changed is made
+    anew."""
+    steps = step(found["fps"], plan.fps).fillna(0).astype(int)
+    jobs = []
+    for path, sha, error, before, fps, every in zip(
+        table["path"], found["sha"], found["error"], matched(found, table["label"]), found["fps"], steps, strict=True
+    ):
+        if not error:
+            parts = (sha.encode(), repr((plan, before)).encode(), os.fsencode(path))
+            mark = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+            jobs.append(Job(path, str(folder / mark[:2] / f"{mark}{'.mp4' if every else '.jpg'}"), before, fps, every))
+    return jobs
 
 
 @dataclass(frozen=True)
 class Equaliser:
-    """(path, new path without suffix) -> "" or the reason why the file cannot be made like the others."""
+    """Job -> "" or the reason why the file cannot be made like the others; OSError where it cannot be written."""
 
     plan: Plan
     limits: Limits = field(default_factory=Limits)
 
-    def __call__(self, item: tuple[str, str]) -> str:
-        path, new = item
+    def __call__(self, job: Job) -> str:
+        if os.path.exists(job.new):
+            return ""
         try:
-            target = Path(new + _suffix(path))
-            if not target.exists():
-                content = self.image(path) if target.suffix == ".jpg" else self.video(path)
-                with atomic(target) as temporary:
-                    temporary.write_bytes(content)
+            content = self.video(job) if job.step else self.image(job)
         except media.MediaError as error:
             return str(error)
+        except OSError as error:
+            return error.strerror or str(error)
+        write_bytes(Path(job.new), content)
         return ""
 
     def crop(self, frame: np.ndarray) -> np.ndarray:
@@ -126,17 +202,43 @@ class Equaliser:
         top, left = ((side - self.plan.crop) // 2 // GRID * GRID for side in (height, width))
         return np.ascontiguousarray(frame[top : top + self.plan.crop, left : left + self.plan.crop])
 
-    def image(self, path: str) -> bytes:
-        frame = self.crop(media.read_image(path, limits=self.limits).frames[0])
-        options = [cv2.IMWRITE_JPEG_QUALITY, self.plan.quality]
-        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
-        return cv2.imencode(".jpg", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+    def image(self, job: Job) -> bytes:
+        frame = media.read_image(job.path, limits=self.limits).frames[0]
+        if job.before:
+            once = np.frombuffer(jpeg(frame, job.before), np.uint8)
+            frame = cv2.cvtColor(np.asarray(cv2.imdecode(once, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
+        return jpeg(self.crop(frame), self.plan.quality)
 
-    def video(self, path: str) -> bytes:
-        plan, frames = self.plan, {}  # type: ignore[var-annotated]
-        found = media.read_video(path, plan.frames, plan.fps, 16, self.limits,
-                                 lambda at, frame: frames.update({at: self.crop(frame)}))  # fmt: skip
-        if (count := len(set(found.indices))) < plan.frames:
-            raise media.MediaError(f"{count} frames at {plan.fps:g} a second, fewer than the common {plan.frames}")
-        side = plan.crop // 2 * 2  # 4:2:0 needs even sides
-        return sample.mp4(np.stack([frames[at] for at in sorted(frames)])[:, :side, :side])
+    def video(self, job: Job) -> bytes:
+        """Frame by frame, so that memory stays flat. Raises MediaError where there are too few."""
+        import av  # here, since the images need no FFmpeg
+
+        plan, memory = self.plan, io.BytesIO()
+        taken: list[int] = []
+        if job.fps < SLOWEST * plan.fps:
+            raise media.MediaError(f"{job.fps:g} frames a second, fewer than the common {plan.fps:g}")
+        with av.open(memory, "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=Fraction(plan.fps).limit_denominator(1001))
+            stream.height = stream.width = plan.crop // 2 * 2  # 4:2:0 needs even sides
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"qp": str(sample.QP), "g": "1", "preset": "medium", "threads": "1"}  # see sample.py
+
+            def take(at: int, frame: np.ndarray) -> None:
+                new = not taken or (at > taken[-1] and (at - taken[0]) % job.step == 0)
+                if new and len(taken) < plan.frames:
+                    taken.append(at)
+                    picture = self.crop(frame)[: stream.height, : stream.width]
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+
+            # Two looks for each frame's time: none is missed where they do not come at even distances.
+            media.read_video(job.path, 2 * plan.frames * job.step, 2 * job.fps, 16, self.limits, take)
+            if len(taken) < plan.frames:
+                raise media.MediaError(f"{len(taken)} frames to take, fewer than the common {plan.frames}")
+            container.mux(stream.encode())
+        return memory.getvalue()
+
+
+def jpeg(frame: np.ndarray, quality: int) -> bytes:
+    """(height, width, 3) uint8 RGB -> JPEG, 4:2:0."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
+    return cv2.imencode(".jpg", frame[..., ::-1], options)[1].tobytes()
