@@ -111,7 +111,7 @@ def test_a_file_is_a_crop_from_the_middle_on_the_grid(tmp_path, rng):
     assert min(apart, key=apart.__getitem__) == 16 and apart[16] < 8, "not resized, not moved"
 
 
-def test_every_file_is_accounted_for_and_work_goes_on(tmp_path, rng):
+def test_every_file_is_accounted_for_and_work_goes_on(tmp_path, rng, monkeypatch):
     table = planted(tmp_path / "set", rng, 12)
     cv2.imwrite(table["path"][3], np.zeros((40, 40, 3), np.uint8))
     open(table["path"][4], "wb").close()
@@ -125,10 +125,14 @@ def test_every_file_is_accounted_for_and_work_goes_on(tmp_path, rng):
     assert list(failed.index) == [3, 4, 20, 21] and list(failed["path"]) == list(failed["original"])
     assert "40 x 40 pixels, smaller than the 80 of the common crop" in failed["error"][3] and failed["error"][4] == "empty file"
     assert failed["error"][20] == "No such file or directory" and "not a file" in failed["error"][21]
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.*")}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.jpg")}
+    asked, results = [], equalise.results
+    monkeypatch.setattr(equalise, "results", lambda items, *rest: asked.append(items) or results(items, *rest))
     pd.testing.assert_frame_equal(equalise.equalise(table, tmp_path / "alike", workers=1), first)
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.*")} and len(before) == 20
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.jpg")} and len(before) == 20
+    assert asked[0] == list(table["path"][[4, 20, 21]]) and [job.path for job in asked[1]] == [table["path"][3]]
     Image.fromarray(scene(rng, 128, 128)).save(table["path"][15])
+    (tmp_path / "alike" / equalise.INDEX).write_text("{")
     again = equalise.equalise(table, tmp_path / "alike", workers=1)
     assert again["path"][15] != first["path"][15] and again["error"][15] == "", "what changed is made anew"
 

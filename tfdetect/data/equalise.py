@@ -1,12 +1,13 @@
 """The remedy for shortcuts: both classes get one crop and one encoding, so that no container tells them apart.
 
 Cropped, never resized: resampling is itself a trace. So is an earlier compression, which stays in the pixels: pictures that were
-compressed less, or never, first go through what those of the other class went through (`matched`). docs/equalise.md says
-what that costs, what was measured, and what cannot be mended.
+compressed less, or never, first go through what those of the other class went through (`matched`). docs/audit.md says
+what was measured, and what cannot be mended.
 """
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ import pandas as pd
 from tfdetect.data import media, sample
 from tfdetect.data.pool import Lost, results
 from tfdetect.data.properties import Probe
-from tfdetect.files import write_bytes
+from tfdetect.files import write_bytes, write_json
 from tfdetect.limits import Limits
 
 SPARED = 0.1  # of the files of each class, at most, may be too small, or too short, for the rest; they fail
@@ -31,6 +32,7 @@ LOSSLESS = 101  # the quality of what is no JPEG
 SLOWEST = 0.75  # of the common frame rate: a video with fewer frames a second fails
 MOST = 2**28  # bytes of the frames of one video, decoded
 FACTS = ("sha", "width", "height", "jpeg_quality", "fps", "frames", "error")  # all that is kept of a file's properties
+INDEX = "facts.json"
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -74,18 +76,19 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
     if size is not None and size < GRID:
         raise ValueError(f"size {size} came: a crop has at least {GRID} pixels.")
     progress, limits = progress or (lambda result: None), limits or Limits()
-    found = facts(table, workers, progress, seconds, limits)
+    found = facts(table, folder / INDEX, workers, progress, seconds, limits)
     if (found["error"] != "").all():
         first = f"{table['path'].iloc[0]}: {found['error'].iloc[0]}"
         raise ValueError(f"None of the {len(table)} files could be used. The first: {first}.")
     plan = planned(found, table["label"], size)
     jobs = {job.path: job for job in listed(table, found, plan, folder)}
     errors = dict(zip(table["path"], found["error"], strict=True))
-    for job, result in results(jobs.values(), Equaliser(plan, limits), workers, seconds):
+    todo = [job for job in jobs.values() if not os.path.exists(job.new)]
+    for _ in range(len(table) - len(todo)):
+        progress({"error": ""})  # there already, or counted as failed when it was looked at
+    for job, result in results(todo, Equaliser(plan, limits), workers, seconds):
         errors[job.path] = result.reason if isinstance(result, Lost) else result
         progress({"error": errors[job.path]})
-    for _ in range(len(table) - len(jobs)):
-        progress({"error": ""})  # they have failed before
     good = {path: job for path, job in jobs.items() if not errors[path]}
     columns = {"original": list(table["path"]), "path": [good[path].new if path in good else path for path in table["path"]],
                "equalised": [good[path].says(plan) if path in good else "" for path in table["path"]],
@@ -93,20 +96,44 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
     return table.assign(**{name: pd.Series(column, table.index, object) for name, column in columns.items()})
 
 
-def facts(table: pd.DataFrame, workers: int | None, progress: Progress, seconds: float | None, limits: Limits) -> pd.DataFrame:
-    """FACTS of each file, row for row; NaN where there is none: only videos have fps and frames."""
-    found: dict[str, tuple[Any, ...]] = {}
-    for path, result in results(table["path"], Probe(limits), workers, seconds):
-        known = {"error": result.reason} if isinstance(result, Lost) else result
-        if known.get("frames") and not known.get("fps"):
-            known = {"error": "a video whose frame rate is not known, which equalising needs"}
-        found[path] = tuple(known.get(name) for name in FACTS)
-        progress({"error": known["error"]})
-    out = pd.DataFrame([found[path] for path in table["path"]], columns=list(FACTS), index=table.index)
+def facts(table: pd.DataFrame, index: Path, workers: int | None, progress: Progress, seconds: float | None,
+          limits: Limits) -> pd.DataFrame:  # fmt: skip
+    """FACTS of each file, row for row; NaN where there is none: only videos have fps and frames. `index` keeps those of good
+    files, by size and time of change, so that a resumed run need not read them again."""
+    found = {path: known for path, known in _kept(index).items() if known[0] == _state(path)}
+    for _ in range(sum(path in found for path in table["path"])):
+        progress({"error": ""})
+    todo = [path for path in table["path"] if path not in found]
+    try:
+        for path, result in results(todo, Probe(limits), workers, seconds):
+            known = {"error": result.reason} if isinstance(result, Lost) else result
+            if known.get("frames") and not known.get("fps"):
+                known = {"error": "a video whose frame rate is not known, which equalising needs"}
+            found[path] = [_state(path), *(known.get(name) for name in FACTS)]
+            progress({"error": known["error"]})
+    finally:
+        if todo:
+            write_json(index, {path: known for path, known in found.items() if not known[-1]})
+    out = pd.DataFrame([found[path][1:] for path in table["path"]], columns=list(FACTS), index=table.index)
     for name in ("width", "height", "jpeg_quality", "fps", "frames"):
         out[name] = pd.to_numeric(out[name]).astype(float)
     _refuse_lonely(out, table["label"])
     return out
+
+
+def _kept(index: Path) -> dict[str, list[Any]]:
+    try:
+        return dict(json.loads(index.read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def _state(path: str) -> list[int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _refuse_lonely(found: pd.DataFrame, label: pd.Series) -> None:
@@ -163,15 +190,14 @@ def matched(found: pd.DataFrame, label: pd.Series) -> pd.Series:
 def listed(table: pd.DataFrame, found: pd.DataFrame, plan: Plan, folder: Path) -> list[Job]:
     """The files to be made, named by content, path and what is done: copies stay files of their own, what changed is made
     anew."""
-    steps = step(found["fps"], plan.fps).fillna(0).astype(int)
-    jobs = []
+    steps, mark, jobs = step(found["fps"], plan.fps).fillna(0).astype(int), repr(plan).encode(), []
     for path, sha, error, before, fps, every in zip(
         table["path"], found["sha"], found["error"], matched(found, table["label"]), found["fps"], steps, strict=True
     ):
         if not error:
-            parts = (sha.encode(), repr((plan, before)).encode(), os.fsencode(path))
-            mark = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-            jobs.append(Job(path, str(folder / mark[:2] / f"{mark}{'.mp4' if every else '.jpg'}"), before, fps, every))
+            parts = (sha.encode(), mark, str(before).encode(), os.fsencode(path))
+            name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32] + (".mp4" if every else ".jpg")
+            jobs.append(Job(path, os.path.join(folder, name[:2], name), before, fps, every))
     return jobs
 
 
@@ -183,8 +209,6 @@ class Equaliser:
     limits: Limits = field(default_factory=Limits)
 
     def __call__(self, job: Job) -> str:
-        if os.path.exists(job.new):
-            return ""
         try:
             content = self.video(job) if job.step else self.image(job)
         except media.MediaError as error:

@@ -122,7 +122,8 @@ def detailed(table: pd.DataFrame, details: Callable[[str], Iterable[Any]], view:
             columns[name].append(value)
     columns["note"] = [view.note(note, frames) for note, frames in zip(columns["note"], columns["frames"], strict=True)]
     columns["frames"] = [frames * view.repeats(frames) for frames in columns["frames"]]
-    return pd.concat([table, pd.DataFrame(columns, index=table.index)], axis=1)
+    numbers = dict.fromkeys(("frames", "width", "height"), "int64")  # also where there is no row
+    return pd.concat([table, pd.DataFrame(columns, index=table.index).astype(numbers)], axis=1)
 
 
 def usable(table: pd.DataFrame) -> pd.DataFrame:
