@@ -114,17 +114,17 @@ class Planted(Cache):
 
 @needed
 def test_a_decoder_that_crashes_or_hangs_is_one_failed_file_and_a_fault_is_one_sentence(tmp_path, monkeypatch):
-    (tmp_path / "planted.py").write_text(PLANTED)  # a module, so that worker processes can import it
+    (tmp_path / "planted_cache.py").write_text(PLANTED)  # a module, so that worker processes can import it
     monkeypatch.syspath_prepend(tmp_path)
-    from planted import Planted
+    from planted_cache import Planted
 
     cache, runner = Planted(tmp_path / "cache", View(1, 16)), beam.Beam(tmp_path / "shards")
     table = pd.DataFrame({"path": [f"{number}.mp4" for number in range(6)]})
-    found = prepare.prepare(table, cache, workers=1, seconds=3, runner=runner.results)
-    expected = {2: "its decoder crashed", 3: "it took longer than 3 seconds"}
+    found = prepare.prepare(table, cache, workers=1, seconds=6, runner=runner.results)
+    expected = {2: "its decoder crashed", 3: "it took longer than 6 seconds"}
     assert list(found["error"]) == [expected.get(number, "planted") for number in range(6)]
     with pytest.raises(ValueError, match="^FnApiRunner failed: .*a fault of the program"):
-        prepare.prepare(pd.DataFrame({"path": ["9.mp4"]}), cache, workers=1, seconds=3, runner=runner.results)
+        prepare.prepare(pd.DataFrame({"path": ["9.mp4"]}), cache, workers=1, seconds=6, runner=runner.results)
     assert [path.name for path in (tmp_path / "shards").iterdir()] == ["0000"], "a run that failed leaves nothing"
 
 

@@ -37,7 +37,8 @@ ADVICE = {
     "fps": "Take both classes at one frame rate, from the start if you can: the rate decides how far things move in a frame.",
     "frames": "Cut both classes to one length: prepare --equalise.",
     "duration": "Cut both classes to one length: prepare --equalise.",
-    "bit_rate": "Encode both classes with one setting: prepare --equalise.",
+    "bit_rate": "Encode both classes with one setting from the start: of unequally compressed videos, prepare --equalise leaves "
+                "the smoother ones smaller.",
     "exif": "Strip the metadata of both classes: prepare --equalise.",
     "mean_colour": "The classes differ in colour. Look whether they show the same things under the same light; if not, find "
                    "reals and fakes of the same content.",

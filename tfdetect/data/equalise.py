@@ -1,7 +1,7 @@
 """The remedy for shortcuts: both classes get one crop and one encoding, so that no container tells them apart.
 
 Cropped, never resized: resampling is itself a trace. So is an earlier compression, which stays in the pixels: pictures that were
-compressed less, or never, first go through what those of the other class went through (`matched`). docs/audit.md says
+compressed less, or never, first go through what those of the other class went through (`matched`). docs/equalise.md says
 what was measured, and what cannot be mended.
 """
 
@@ -180,9 +180,9 @@ def matched(found: pd.DataFrame, label: pd.Series) -> pd.Series:
     rows["jpeg_quality"] = rows["jpeg_quality"].fillna(LOSSLESS)
     for kind in (0, 1):
         own = rows[rows["label"] == kind].sort_values(["jpeg_quality", "sha"])["jpeg_quality"]
-        other = rows.loc[rows["label"] != kind, "jpeg_quality"]
+        other = np.sort(rows.loc[rows["label"] != kind, "jpeg_quality"])
         if len(own) and len(other):
-            there = np.quantile(other, (np.arange(len(own)) + 0.5) / len(own), method="inverted_cdf")
+            there = other[((np.arange(len(own)) + 0.5) / len(own) * len(other)).astype(int)]
             out[own.index] = np.where(there < own, there, 0).astype(int)
     return out
 

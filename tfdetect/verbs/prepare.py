@@ -30,7 +30,7 @@ class Prepare:
     """The folder to make, such as cache/celeb."""
     data: config.Reading = field(default_factory=config.Reading)
     equalise: bool = False
-    """Crop and encode all files alike first, so that no container tells the label; see docs/audit.md."""
+    """Crop and encode all files alike first, so that no container tells the label; see docs/equalise.md."""
     runner: str = "local"
     """local: processes of this machine. beam: Apache Beam on this machine. Or one of Beam's runners by name, such as
     FlinkRunner; further flags then go to Beam."""
