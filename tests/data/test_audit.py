@@ -131,6 +131,20 @@ def test_properties_of_videos_and_of_what_cannot_be_read(videos, tmp_path):
     assert found["error"].str.len().tolist()[0] == 0 and all(found["error"][1:].str.len() > 5)
 
 
+def test_what_pillow_does_not_know_is_unknown_and_what_nobody_foresaw_is_a_failure(tmp_path, rng, monkeypatch):
+    Image.fromarray(picture(rng)).save(tmp_path / "a.png")
+
+    def raising(error):
+        def refuse(*_):
+            raise error
+
+        monkeypatch.setattr(properties.Image, "open", refuse)
+        return properties.Probe()(str(tmp_path / "a.png"))
+
+    assert raising(OSError("no"))["container"] == "unknown"
+    assert raising(KeyError("odd"))["error"] == "its properties cannot be read (KeyError: 'odd')"
+
+
 def same(tmp_path, rng, splits=("", "", "", ""), groups="abcd", label=(0, 0, 0, 0)):
     """One picture, a copy of it, a smaller and worse one, and another picture."""
     first = picture(rng, 200, 160)

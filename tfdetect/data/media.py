@@ -23,7 +23,7 @@ VIDEOS = (".gif", ".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpe
 MAX_BYTES = 2**30  # of an encoded image, all of which is read into memory
 JPEG_SCANS = 100  # progressive files have about ten; each takes as long as a whole picture
 TIFF_BYTES = 800_000_000  # of the samples of a TIFF: 16-bit RGBA at 100 megapixels
-_STUMBLES = (ArithmeticError, LookupError, RuntimeError, TypeError, UnicodeError, EOFError, struct.error, zlib.error, cv2.error)
+STUMBLES = (ArithmeticError, LookupError, RuntimeError, TypeError, UnicodeError, EOFError, struct.error, zlib.error, cv2.error)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = {b"II*\0": "<", b"MM\0*": ">"}
 _STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
@@ -61,7 +61,7 @@ def read(path: str | Path, frames: int = 1, fps: float | None = None, size: int 
         if kind(path) == "image":
             return read_image(path, size, limits, look)
         return read_video(path, frames, fps, size, limits, look)
-    except _STUMBLES as error:  # nothing that is known does that; but no file may end the run of all others
+    except STUMBLES as error:  # nothing that is known does that; but no file may end the run of all others
         raise MediaError(f"the reader stumbled over it ({type(error).__name__}: {error})") from error
 
 

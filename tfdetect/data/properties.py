@@ -48,6 +48,8 @@ class Probe:
             return {"error": str(error)}
         except OSError as error:
             return {"error": error.strerror or str(error)}
+        except (ValueError, *media.STUMBLES) as error:  # in a header, for the file itself was read
+            return {"error": f"its properties cannot be read ({type(error).__name__}: {error})"}
 
 
 def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[[dict[str, Any]], None] | None = None,
@@ -99,7 +101,7 @@ def _image(path: str) -> dict[str, Any]:
                 facts["jpeg_quality"] = jpeg_quality(image.quantization)
                 facts["subsampling"] = _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image), image.mode)
             return facts
-    except Exception:  # Pillow raises anything on odd headers; the file was read, so it is not lost
+    except (OSError, Image.DecompressionBombError):  # not known to Pillow, whose own limit --data.limits.pixels may pass
         return {"container": "unknown", "codec": "unknown", "exif": 0.0, "subsampling": "unknown"}
 
 
