@@ -53,3 +53,12 @@ def write_json(path: Path, content: Any) -> None:
     """JSON with sorted keys is byte-identical for equal content; NaN is refused (ValueError), it is no JSON."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
+
+
+def state(path: str | Path) -> list[int]:
+    """Size in bytes and time of change in nanoseconds, by which a file is known again; zeros for what is not there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return [0, 0]
+    return [found.st_size, found.st_mtime_ns]

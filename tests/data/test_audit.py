@@ -97,6 +97,19 @@ def test_groups_are_what_counts_not_files():
     assert audit.chance(label, group) == pytest.approx(np.sqrt(17 / (12 * 8 * 8)))
 
 
+def test_only_files_that_are_told_count_for_a_warning():
+    """A property learnt from many files and told on few has little to show for itself."""
+    rng = np.random.default_rng(0)
+    label = np.arange(220) % 2
+    values = label + rng.normal(scale=1.2, size=220)
+    found = pd.DataFrame({name: values if name == "width" else 1.0 for name in audit.CONTAINER})
+    found = found.assign(**{name: list(np.zeros((220, 2))) for name in audit.CONTENT})
+    table = pd.DataFrame({"label": label, "group": [f"g{i}" for i in range(220)]})
+    many = audit.find(table, found, [(np.arange(110), np.arange(110, 220))])
+    few = audit.find(table, found, [(np.arange(110), np.arange(110, 122))])
+    assert many.warned[0].property == "width" and 0.65 < many.aucs["width"] < 0.9 and not few.warned
+
+
 def test_too_few_groups_measure_nothing():
     assert audit.crossed([0, 0, 1, 1], ["a", "a", "b", "b"]) == []
     assert audit.shortcuts(pd.DataFrame({name: [1.0, 2.0] for name in audit.CONTAINER}

@@ -166,14 +166,13 @@ def test_cautions():
 
 def test_a_shortcut_stands_beside_the_test_and_is_warned_of(tmp_path):
     found = {"test": judged(), "validation": judged(split="validation")}
-    write(tmp_path / "a.html", Report("run", found, shortcuts={"jpeg_quality": 0.91, "all": 0.88}))
+    write(tmp_path / "a.html", Report("run", found, shortcuts={"jpeg_quality": 0.91, "all": 0.88},
+                                       suspects=[("jpeg_quality", 0.91), ("all", 0.88)]))
     page = (tmp_path / "a.html").read_text()
     assert "<b>0.880</b><span>shortcut AUC" in page
     assert "The jpeg quality of a file can tell fake from real here, with an AUC of 0.910" in page
     write(tmp_path / "b.html", Report("run", found, shortcuts={"width": 0.6, "all": 0.55}))
     assert "can tell fake from real here" not in (tmp_path / "b.html").read_text()
-    few = {"test": judged(8, 8), "validation": judged(8, 8, split="validation")}
-    assert not any("can tell fake" in said for said in cautions(few, shortcuts={"width": 0.8})), "chance gets that far among few"
 
 
 def test_wrong_input_is_refused(tmp_path):

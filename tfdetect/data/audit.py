@@ -60,6 +60,23 @@ class Warned:
     advice: str
 
 
+@dataclass(frozen=True)
+class Shortcuts:
+    """How well each property tells the label, and which of them do."""
+
+    aucs: dict[str, float]
+    warned: list[Warned]  # the best first
+
+
+def find(table: pd.DataFrame, properties: pd.DataFrame, folds: Folds | None = None) -> Shortcuts:
+    """The shortcuts of the manifest's files, properties row for row; across folds, unless these are given."""
+    label, group = table["label"].to_numpy(), table["group"].to_numpy()
+    folds = crossed(label, group) if folds is None else folds
+    told = np.unique(np.concatenate([part for _, part in folds])) if folds else slice(0)
+    aucs = shortcuts(properties, label, folds)
+    return Shortcuts(aucs, warned(aucs, label[told], group[told]))
+
+
 def shortcuts(properties: pd.DataFrame, label: Sequence[int], folds: Folds) -> dict[str, float]:
     """The AUC, 0..1, with which each of PROPERTIES, and those of TOGETHER, tell fake (1) from real (0) on the files held out.
 

@@ -21,7 +21,7 @@ from tfdetect.data import pool
 from tfdetect.data.cache import Cache, digest, failed
 from tfdetect.data.media import MediaError
 from tfdetect.data.pool import Lost
-from tfdetect.files import write_bytes, write_json
+from tfdetect.files import state, write_bytes, write_json
 
 LOCAL = "FnApiRunner"  # Beam's DirectRunner fetches a program from the network on first use
 BATCH = (64, 512)  # files that a worker's processes are started for, at least and at most
@@ -44,7 +44,7 @@ class Beam:
         `workers` are processes for each of Beam's workers: by default all cores where Beam's one worker is this process,
         one elsewhere. Raises ValueError without apache-beam, for wrong options and where the runner fails.
         """
-        files = [(path, *_state(path)) for path in paths]
+        files = [(path, *state(path)) for path in paths]
         if not files:
             return
         sizes = Counter(size for _, size, _ in files)
@@ -219,12 +219,3 @@ def _lines(folder: Path, *names: str) -> Iterator[Any]:
     for path in sorted(path for name in names for path in folder.glob(f"{name}-*.jsonl")):
         with path.open() as file:
             yield from map(json.loads, file)
-
-
-def _state(path: str) -> tuple[int, int]:
-    """Size and time of change; zeros for what is not there."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns

@@ -22,7 +22,7 @@ import pandas as pd
 from tfdetect.data import media, sample
 from tfdetect.data.pool import Lost, results
 from tfdetect.data.properties import Probe
-from tfdetect.files import write_bytes, write_json
+from tfdetect.files import state, write_bytes, write_json
 from tfdetect.limits import Limits
 
 SPARED = 0.1  # of the files of each class, at most, may be too small, or too short, for the rest; they fail
@@ -100,7 +100,7 @@ def facts(table: pd.DataFrame, index: Path, workers: int | None, progress: Progr
           limits: Limits) -> pd.DataFrame:  # fmt: skip
     """FACTS of each file, row for row; NaN where there is none: only videos have fps and frames. `index` keeps those of good
     files, by size and time of change, so that a resumed run need not read them again."""
-    found = {path: known for path, known in _kept(index).items() if known[0] == _state(path)}
+    found = {path: known for path, known in _kept(index).items() if known[0] == state(path)}
     for _ in range(sum(path in found for path in table["path"])):
         progress({"error": ""})
     todo = [path for path in table["path"] if path not in found]
@@ -109,7 +109,7 @@ def facts(table: pd.DataFrame, index: Path, workers: int | None, progress: Progr
             known = {"error": result.reason} if isinstance(result, Lost) else result
             if known.get("frames") and not known.get("fps"):
                 known = {"error": "a video whose frame rate is not known, which equalising needs"}
-            found[path] = [_state(path), *(known.get(name) for name in FACTS)]
+            found[path] = [state(path), *(known.get(name) for name in FACTS)]
             progress({"error": known["error"]})
     finally:
         if todo:
@@ -126,14 +126,6 @@ def _kept(index: Path) -> dict[str, list[Any]]:
         return dict(json.loads(index.read_text()))
     except (FileNotFoundError, ValueError):
         return {}
-
-
-def _state(path: str) -> list[int]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return []
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _refuse_lonely(found: pd.DataFrame, label: pd.Series) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tfdetect.data.cache import Cache, View, failed
 from tfdetect.data.pool import Lost, results
-from tfdetect.files import atomic
+from tfdetect.files import atomic, state
 
 Progress = Callable[[dict[str, Any]], None]
 Runner = Callable[[Iterable[str], Cache, int | None, float | None], Iterator[tuple[str, Any]]]
@@ -39,11 +39,11 @@ class Index:
     def find(self, path: str, cache: Cache) -> dict[str, Any] | None:
         """The result for a file that has not changed since, if its entry is still there."""
         try:
-            state, limit, *details = json.loads(self.known[_key(path)])
+            then, limit, *details = json.loads(self.known[_key(path)])
             found = dict(zip(DETAILS, details, strict=True))
         except (KeyError, ValueError):
             return None
-        if _state(path) not in (state, None) or limit not in (None, self.seconds):
+        if state(path) not in (then, [0, 0]) or limit not in (None, self.seconds):
             return None
         return found if found["error"] or os.path.exists(cache.entry(found["sha"])) else None
 
@@ -51,7 +51,7 @@ class Index:
         """`lost`: crashed or out of time, which is worth another try with another time limit."""
         limit = (self.seconds or 0.0) if lost else None
         lasting = self.known if lost or found["sha"] else self.passing
-        lasting[_key(path)] = json.dumps([_state(path), limit, *(found[name] for name in DETAILS)])
+        lasting[_key(path)] = json.dumps([state(path), limit, *(found[name] for name in DETAILS)])
         if time.monotonic() > self.saved + SAVE_EVERY:
             self.save()
 
@@ -69,14 +69,6 @@ class Index:
 
 def _key(path: str) -> str:
     return json.dumps(os.path.abspath(path))
-
-
-def _state(path: str) -> list[int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return [found.st_size, found.st_mtime_ns]
 
 
 def locally(paths: Iterable[str], cache: Cache, workers: int | None, seconds: float | None) -> Iterator[tuple[str, Any]]:

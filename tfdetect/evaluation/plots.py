@@ -192,7 +192,7 @@ def history(table: pd.DataFrame, picked: int | None = None) -> Figure:
     return figure
 
 
-def shortcuts(aucs: Mapping[str, float], suspect: float = 0.65, fatal: float = 0.9) -> Figure:
+def shortcuts(aucs: Mapping[str, float], suspect: float, fatal: float) -> Figure:
     """How well each cheap property of the files, by itself, tells fake from real on files held out; 0.5 is chance. From the
     dashed line on it is suspect; beyond the solid one a detector learns it in place of the fake."""
     ranked = sorted(aucs.items(), key=lambda item: item[1])

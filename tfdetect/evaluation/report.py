@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 50  # failures and notes that are listed; all are counted
-SUSPECT = 0.65  # AUC of a shortcut
 PICTURES = 8  # of each kind of mistake
 
 
@@ -41,6 +40,7 @@ class Report:
     failures: Sequence[tuple[str, str]] = ()  # (path, reason) of the files that could not be read or scored
     notes: Sequence[tuple[str, str]] = ()  # (path, what is odd) of files that were used all the same: damaged, repeated
     shortcuts: Mapping[str, float] = field(default_factory=dict)  # AUC on the test of cheap properties alone, and of "all"
+    suspects: Sequence[tuple[str, float]] = ()  # those of the shortcuts that chance does not explain, the best first
     extra_figures: Mapping[str, Figure] = field(default_factory=dict)  # the detector's own, by title
     extra_tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # the detector's own, by title
     command: str = ""  # that repeats the run, exactly
@@ -75,9 +75,9 @@ def verdict(test: Mapping[str, Any]) -> str:
 
 
 def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
-             shortcuts: Mapping[str, float] | None = None) -> list[str]:
-    """Sentences on how far the test's numbers can be trusted; `failures` is how many files were not scored, `shortcuts` the
-    AUCs of cheap properties."""
+             suspects: Sequence[tuple[str, float]] = ()) -> list[str]:
+    """Sentences on how far the test's numbers can be trusted; `failures` is how many files were not scored, `suspects` the
+    cheap properties that tell the label, with their AUC."""
     test, validation = metrics["test"], metrics.get("validation")
     real, fake, interval = test["n_real"], test["n_fake"], test["auc_interval"]
     out = []
@@ -101,8 +101,7 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
             if row["recall"] is not None and row["recall"] < 0.5]
     if weak:
         out.append(f"It finds fewer than half of the fakes from {', '.join(weak)}.")
-    name, auc = max((shortcuts or {}).items(), key=lambda item: item[1], default=("", 0.0))
-    if auc > max(SUSPECT, 0.5 + 2.8 * _chance(real, fake)):
+    for name, auc in suspects[:1]:
         what = "Cheap properties of a file" if name.startswith("all") else f"The {name.replace('_', ' ')} of a file"
         out.append(f"{what} can tell fake from real here, with an AUC of {auc:.3f}. The detector may have learnt that in place "
                    "of the fake; the audit of the data says what to do.")
@@ -111,16 +110,11 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
     return out
 
 
-def _chance(real: int, fake: int) -> float:
-    """Standard error of the AUC of what tells nothing (Mann-Whitney)."""
-    return float(np.sqrt((real + fake + 1) / (12 * real * fake))) if real and fake else 1.0
-
-
 def _verdict(report: Report) -> str:
     test = report.metrics["test"]
     tiles = "".join(f'<div class="tile"><b>{big}</b><span>{what}</span><small>{small}</small></div>'
                     for big, what, small in _tiles(test, report.shortcuts))
-    careful = html.bullets(cautions(report.metrics, len(report.failures), report.shortcuts))
+    careful = html.bullets(cautions(report.metrics, len(report.failures), report.suspects))
     careful = f'<div class="careful"><h3>Be careful</h3>{careful}</div>' if careful else ""
     return (f'<section class="verdict"><h2>In short</h2><p class="lead">{escape(verdict(test))}</p>'
             f'<div class="tiles">{tiles}</div>{_base_rate(test)}{careful}'

@@ -68,14 +68,13 @@ def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any
 
     good = properties["error"] == ""
     asked = audit.sample(table[good])
-    label, group = asked["label"].to_numpy(), asked["group"].to_numpy()
-    aucs = audit.shortcuts(properties.loc[asked.index], label, audit.crossed(label, group))
+    shortcuts = audit.find(asked, properties.loc[asked.index])
     same = duplicates.find(table, properties)
     failures = zip(table["path"][~good], properties["error"][~good], strict=True)
     return {
         "counts": audit.counts(table, properties),
-        "shortcuts": aucs,
-        "warnings": [asdict(warning) for warning in audit.warned(aucs, label, group)],
+        "shortcuts": shortcuts.aucs,
+        "warnings": [asdict(warning) for warning in shortcuts.warned],
         "duplicates": same,
         "leaks": duplicates.leaks(table, same),
         "failures": [{"path": path, "reason": reason} for path, reason in failures],

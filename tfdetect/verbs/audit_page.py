@@ -77,7 +77,7 @@ def _shortcuts(found: Mapping[str, Any]) -> str:
     note = ("<p>Container: what comes from how a file was made and stored. Content: what the picture shows; that may be the fake "
             "itself, or that the two classes show different things.</p>")  # fmt: skip
     caption = plots.caption("shortcuts")
-    figure = html.figures("Every property", [(caption, plots.shortcuts(found["shortcuts"]))])
+    figure = html.figures("Every property", [(caption, plots.shortcuts(found["shortcuts"], SUSPECT, FATAL))])
     return f"<section><h2>Shortcuts</h2>{note}{table}</section>{figure}"
 
 

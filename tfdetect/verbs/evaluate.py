@@ -69,11 +69,11 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     predictor = Predictor(artifact, cache.view)
     predicted = judging.score(predictor, table, cache, run.detector.sees == "frame")
     validation = json.loads(artifact.metrics.read_text()).get("validation") if artifact.metrics.exists() else None
-    shortcuts = judging.shortcut_aucs(table, data)
+    shortcuts = judging.find_shortcuts(table, data)
     found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, shortcuts=shortcuts,
                           others={"validation": validation} if validation else None)  # fmt: skip
     console.print(judging.line("test", found["test"]))
-    console.print(judging.shortcut_line(shortcuts))
+    console.print(judging.shortcut_line(shortcuts.aucs))
     console.print(f"\nReport  {target.report}")
 
 

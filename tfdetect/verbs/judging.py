@@ -56,11 +56,11 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
 
 def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFrame, threshold: float, cache: Cache,
           history: pd.DataFrame | None = None, best_epoch: int | None = None, warnings: tuple[str, ...] = (),
-          others: Mapping[str, Any] | None = None, shortcuts: Mapping[str, float] | None = None) -> dict[str, Any]:
+          others: Mapping[str, Any] | None = None, shortcuts: audit.Shortcuts | None = None) -> dict[str, Any]:
     """predictions.csv, metrics.json, plots/ and report.html into `folder`; the metrics.
 
     `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` are the
-    summaries of splits that are not judged here, `shortcuts` what `shortcut_aucs` found.
+    summaries of splits that are not judged here, `shortcuts` what `find_shortcuts` found.
     """
     with files.atomic(folder.predictions) as temporary:
         predictions.write(predicted, temporary)
@@ -71,9 +71,9 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     figures = plots.standard(predicted, threshold)
     if history is not None:
         figures["history"] = plots.history(history, best_epoch)
-    if shortcuts:
-        figures["shortcuts"] = plots.shortcuts(shortcuts)
-        files.write_json(folder.shortcuts, shortcuts)
+    if shortcuts and shortcuts.aucs:
+        figures["shortcuts"] = plots.shortcuts(shortcuts.aucs, audit.SUSPECT, audit.FATAL)
+        files.write_json(folder.shortcuts, shortcuts.aucs)
     plots.save_plots(folder.plots, figures)
     page = report.Report(
         name=folder.folder.name,
@@ -85,7 +85,8 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         data=usable(table),
         failures=problems(table, "error"),
         notes=problems(table, "note"),
-        shortcuts=shortcuts or {},
+        shortcuts=shortcuts.aucs if shortcuts else {},
+        suspects=[(warning.property, warning.auc) for warning in shortcuts.warned] if shortcuts else [],
         command=command(),
         settings=config.tree(run),
         versions=versions(),
@@ -95,21 +96,20 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     return found
 
 
-def shortcut_aucs(table: pd.DataFrame, data: Data) -> dict[str, float]:
-    """How well cheap properties of the files tell the test's labels, learnt from the training files;
-    across folds where there are none. Of a sample of the files; {} where most of them are not at hand."""
+def find_shortcuts(table: pd.DataFrame, data: Data) -> audit.Shortcuts:
+    """How well cheap properties of the files tell the test's labels, learnt from the training files, or across folds where
+    there are none. Of a sample of the files; of none where most of them are not at hand."""
     parts = {name: audit.sample(rows, SAMPLED) for name, rows in usable(table).groupby("split")}
     files = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)
     with progress("Looking for shortcuts", len(files)) as step:
         found = collect(files, data.workers, step, data.timeout, data.limits)
     good = (found["error"] == "").to_numpy()
     if good.mean() < 0.5:
-        return {}
+        return audit.Shortcuts({}, [])
     files, found = files[good].reset_index(drop=True), found[good].reset_index(drop=True)
     learnt, told = (np.flatnonzero(files["split"] == name) for name in ("train", "test"))
     whole = all(files["label"].iloc[part].nunique() == 2 for part in (learnt, told))
-    folds = [(learnt, told)] if whole else audit.crossed(files["label"], files["group"])
-    return audit.shortcuts(found, files["label"], folds)
+    return audit.find(files, found, [(learnt, told)] if whole else None)
 
 
 def mistakes(predicted: pd.DataFrame, threshold: float, table: pd.DataFrame,

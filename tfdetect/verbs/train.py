@@ -143,14 +143,14 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     export(artifact.model, calibration.to_dict(), single, artifact.saved_model)
     judged = table[table["split"] != "train"]
     predicted = judging.score(Predictor(artifact, cache.view), judged, cache, single)
-    shortcuts = judging.shortcut_aucs(table, run.data)
+    shortcuts = judging.find_shortcuts(table, run.data)
     found = judging.write(artifact, run, table, predicted, calibration.threshold, cache, fitted.history, fitted.best_epoch,
                           shortcuts=shortcuts)  # fmt: skip
     board.write(artifact.logs, artifact.model, predicted, table, cache, config.tree(run), found)
     shutil.rmtree(artifact.checkpoints)
     for name in ("validation", "test"):
         console.print(judging.line(name, found[name]))
-    console.print(judging.shortcut_line(shortcuts))
+    console.print(judging.shortcut_line(shortcuts.aucs))
     say_where(artifact, run)
 
 
