@@ -11,11 +11,11 @@ from tfdetect.detector import REGISTRY, Detector, find, register
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_round_trip(tmp_path, name):
-    run = config.parse([name, "--data.size", "48", "--data.fake", "a", "b", "--train.xla", "--train.no_class_weights"], "t")
+    run = config.parse([name, "--data.size", "96", "--data.fake", "a", "b", "--train.xla", "--train.balance", "focal"], "t")
     config.write(run, tmp_path / "c.yaml")
     again = config.parse(["--config", str(tmp_path / "c.yaml")], "t")
     assert config.tree(again) == config.tree(run)
-    assert again.data.fake == ("a", "b") and again.train.xla and not again.train.class_weights
+    assert again.data.fake == ("a", "b") and again.train.xla and again.train.balance == "focal"
 
 
 def test_flags_win_over_yaml(tmp_path):

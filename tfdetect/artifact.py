@@ -102,14 +102,18 @@ def _same(run: Run, artifact: Artifact) -> bool:
         return False
     tree = config.tree(run)
     detector = {key: value for key, value in tree["detector"].items() if key != "name"}
-    # Neither the number of workers nor the place of the cache changes the result.
-    drop = ("workers", "cache_dir")
+    # Neither the number of workers nor the place of the cache changes the result; the classes come from the files.
+    drop = ("data.workers", "data.cache_dir", "detector.classes")
     return _without(old, drop) == _without(config.flags({**tree, "detector": detector}), drop)
 
 
 def _without(flags: list[str], names: tuple[str, ...]) -> list[str]:
-    gone = {at + k for at, flag in enumerate(flags) if flag in [f"--data.{name}" for name in names] for k in (0, 1)}
-    return [flag for at, flag in enumerate(flags) if at not in gone]
+    """The flags and their values, but for those of these names."""
+    out, keep = [], True
+    for flag in flags:
+        keep = flag.removeprefix("--") not in names if flag.startswith("--") else keep
+        out += [flag] if keep else []
+    return out
 
 
 def _locked(artifact: Artifact) -> bool:

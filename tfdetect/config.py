@@ -92,7 +92,7 @@ class Train:
     """How it is trained."""
 
     epochs: int = 20
-    """At most so many times over the training files."""
+    """At most so many times over the training files; 0 judges the weights that the detector starts from."""
     batch: int = 32
     """Clips a step, over all devices together."""
     rate: float = 1e-3
@@ -101,8 +101,8 @@ class Train:
     """Stop after so many epochs without a better validation; the best epoch is kept either way."""
     monitor: Literal["val_auc", "val_loss"] = "val_auc"
     """What of the validation files picks the epoch; of equal AUCs the one with the lower loss."""
-    class_weights: bool = True
-    """Make up for uneven classes by weighting the rarer one."""
+    balance: Literal["none", "weights", "resample", "focal"] = "weights"
+    """Make up for uneven classes: count the rarer one more, draw it more often, or by the focal loss; or not at all."""
     seed: int = 0
     """Fixes initial weights, order of files and dropout; the split of the files does not depend on it."""
     strategy: Literal["auto", "single", "mirrored", "multiworker", "tpu"] = "auto"
@@ -113,7 +113,8 @@ class Train:
     """Compile the training step with XLA."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "train", self, "epochs", "batch", "patience")
+        _at_least(0, "train", self, "epochs")
+        _at_least(1, "train", self, "batch", "patience")
         if not self.rate > 0:
             raise ValueError(f"--train.rate must be above 0, got {self.rate}.")
 
@@ -137,6 +138,9 @@ class Run(Generic[D]):
     def __post_init__(self) -> None:
         if self.name is not None and (Path(self.name).name != self.name or self.name.startswith(".")):
             raise ValueError(f"--name must be a plain folder name, got {self.name!r}; --out says where it goes.")
+        if self.data.size < self.detector.least_size:
+            least = self.detector.least_size
+            raise ValueError(f"{self.detector.name} needs --data.size {least} at the least, got {self.data.size}.")
         if self.resume and self.overwrite:
             raise ValueError("--resume and --overwrite exclude each other: keep the run or delete it.")
         if (self.resume or self.overwrite) and self.name is None:

@@ -19,6 +19,18 @@ REGISTRY: dict[str, type[Detector]] = {}
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A stretch of the training."""
+
+    epochs: int | None = None
+    """How long; None is to the end."""
+    rate: float = 1.0
+    """Learning rate as a part of --train.rate."""
+    prepare: Callable[[keras.Model], None] | None = None
+    """Sets what of the model is trained in it."""
+
+
+@dataclass(frozen=True)
 class Detector(ABC):
     """Subclass it, add fields with docstrings, decorate with `@register("name")` and write `build`."""
 
@@ -31,12 +43,26 @@ class Detector(ABC):
     recipe: ClassVar[Mapping[str, Any]] = {}
     """Defaults of its own for the run, such as {"data.size": 256}: a bare `train.py NAME` must be right."""
 
+    least_size: ClassVar[int] = 16
+    """Width and height in pixels of the smallest pictures that it works on."""
+    classes: ClassVar[tuple[str, ...]] = ()
+    """Sources or families that it tells fakes apart by, besides the score; see `build`."""
+
+    def require(self) -> None:  # noqa: B027 (most need nothing)
+        """Fetch or look for what `build` needs besides the data, such as published weights, before any work is done.
+        ValueError where it is not at hand."""
+
     @abstractmethod
     def build(self, clip_shape: tuple[int, int, int, int]) -> keras.Model:
         """A model from uint8 RGB clips (batch, frames, height, width, 3), 0..255, to scores (batch, 1) float32.
 
-        `clip_shape` is (frames, height, width, 3); frames is 1 for a frame detector. Higher is more likely fake.
+        `clip_shape` is (frames, height, width, 3); frames is 1 for a frame detector. Higher is more likely fake. With
+        `classes` the output is (batch, 1 + classes): the score, then the logit of each class for the case of a fake.
         """
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Stretches of the training, such as the head alone and then all; by default one."""
+        return (Phase(),)
 
     def losses(self) -> Any:
         """What `keras.Model.compile` takes as its loss: by default binary cross-entropy on the score as a logit."""

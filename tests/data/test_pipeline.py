@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfdetect.config import Train
 from tfdetect.data import graph, layouts, media, pipeline, prepare
 from tfdetect.data.cache import Cache, View
 
@@ -34,18 +35,18 @@ def test_ordered_is_every_unit_once(prepared):
 
 
 def keys(dataset, steps):
-    batches = [clips.reshape(len(clips), -1)[:, :50] for clips, _ in dataset.take(steps).as_numpy_iterator()]
+    batches = [clips.reshape(len(clips), -1)[:, :50] for clips, *_ in dataset.take(steps).as_numpy_iterator()]
     return [bytes(row) for batch in batches for row in batch]
 
 
 def test_shuffled_over_the_whole_set_each_epoch_and_repeatable(prepared):
     table, cache = prepared
     assert pipeline.steps(table, False, 8) == 5
-    first, second = (keys(pipeline.training(table, cache, False, 8, 3, epoch, 9), 5) for epoch in (0, 1))
-    both = keys(pipeline.training(table, cache, False, 8, 3, 0, 9), 10)
+    first, second = (keys(pipeline.training(table, cache, False, Train(batch=8, seed=3), epoch, 9), 5) for epoch in (0, 1))
+    both = keys(pipeline.training(table, cache, False, Train(batch=8, seed=3), 0, 9), 10)
     assert both == first + second, "what a run that goes on sees is what it would have seen"
     assert sorted(first) == sorted(second) and first != second
-    assert keys(pipeline.training(table, cache, False, 8, 4, 0, 9), 5) != first
+    assert keys(pipeline.training(table, cache, False, Train(batch=8, seed=4), 0, 9), 5) != first
     whole = keys(pipeline.ordered(table, cache, False, 40), 1)
     places = [whole.index(key) for key in first[:8]]
     assert max(places) - min(places) > 16, "a first batch of neighbours is no shuffle of the whole"
@@ -53,14 +54,15 @@ def test_shuffled_over_the_whole_set_each_epoch_and_repeatable(prepared):
 
 def test_fewer_files_than_a_batch_still_train(prepared):
     table, cache = prepared
-    batches = list(pipeline.training(table.head(3).reset_index(drop=True), cache, False, 8, 0, 0, 2))
-    assert [len(labels) for _, labels in batches] == [3, 3]
+    batches = list(pipeline.training(table.head(3).reset_index(drop=True), cache, False, Train(batch=8), 0, 2))
+    assert [len(labels) for _, labels, _ in batches] == [3, 3]
 
 
 MEMORY = """
 import sys
 import numpy as np, pandas as pd, tensorflow as tf
 from pathlib import Path
+from tfdetect.config import Train
 from tfdetect.data import pipeline
 from tfdetect.data.cache import Cache, View
 cache = Cache(Path(sys.argv[1]), View(8, 128))
@@ -71,9 +73,9 @@ for number in range(256):
         np.save(entry, np.full((8, 128, 128, 3), number, np.uint8))
 def peak(count):
     table = pd.DataFrame({"sha": [f"{n:064d}" for n in range(count)], "label": 0, "frames": 8})
-    data = pipeline.training(table, cache, False, 8, 0, 0, 256 // count)
+    data = pipeline.training(table, cache, False, Train(batch=8), 0, 256 // count)
     most = 0
-    for clips, _ in data:
+    for clips, *_ in data:
         most = max(most, 4096 * int(open("/proc/self/statm").read().split()[1]))
     return most
 peak(32)

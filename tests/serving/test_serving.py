@@ -33,7 +33,7 @@ def exported(request, tmp_path_factory):
 
 
 def predictor(artifact, single):
-    return Predictor(artifact, View(8, 32, still=not single))
+    return Predictor(artifact, View(8, 32, still=not single), single)
 
 
 def test_same_score_as_the_live_model_and_calibrated(exported, rng):

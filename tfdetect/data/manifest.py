@@ -18,6 +18,7 @@ import pandas as pd
 from tfdetect.files import atomic
 
 COLUMNS = ("path", "label", "split", "group", "source", "text")
+EXTRA = ("family",)  # columns that are kept where they are given
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 SPLIT_NAMES = {"": "", "train": "train", "training": "train", "val": "validation", "valid": "validation",
                "validation": "validation", "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip
@@ -74,7 +75,7 @@ def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     _require(table["path"], ~table["path"].duplicated(), origin, "each file once")
     # A file without a group is a group of its own.
     table["group"] = table["group"].where(table["group"] != "", table["path"])
-    return table[[*COLUMNS]]
+    return table[[*COLUMNS, *(name for name in EXTRA if name in table)]]
 
 
 def _translated(table: pd.DataFrame, column: str, names: dict[str, Any], origin: str, expected: str) -> pd.Series:
@@ -177,6 +178,23 @@ def _places(count: int, shares: Sequence[float], total: list[int]) -> Iterator[i
 def _order(group: str) -> bytes:
     """A fixed random order: names often sort by time or by quality."""
     return hashlib.sha256(group.encode("utf-8", "surrogateescape")).digest()
+
+
+def attributed(table: pd.DataFrame, by: str, families: Sequence[str] = ()) -> pd.Series:
+    """What each fake is to be told as: its `source`, or its `family` after SOURCE=FAMILY pairs or the column of that name.
+
+    Empty for reals and where it is not known. ValueError where by is family and nothing says which is which.
+    """
+    if by == "source":
+        named = table["source"]
+    elif families:
+        named = table["source"].map(dict(pair.split("=") for pair in families)).fillna("")
+    elif "family" in table:
+        named = table["family"]
+    else:
+        raise ValueError("--detector.attribute family needs a column family in the manifest, or --detector.families "
+                         "SOURCE=FAMILY ... that says of which family each source is.")  # fmt: skip
+    return named.where(table["label"] == 1, "")
 
 
 def require_classes(table: pd.DataFrame, splits: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from tfdetect.config import Train
 from tfdetect.data.cache import Cache
 from tfdetect.data.graph import read_record
 
@@ -19,20 +20,44 @@ def units(table: pd.DataFrame, single: bool) -> pd.DataFrame:
     return rows
 
 
-def training(table: pd.DataFrame, cache: Cache, single: bool, batch: int, seed: int, first: int, epochs: int) -> tf.data.Dataset:
-    """Batches for the epochs `first` .. `epochs` - 1, each in an order of its own over all files.
+def training(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, first: int, last: int) -> tf.data.Dataset:
+    """Batches of (clips, labels, weights) for the epochs `first` .. `last` - 1, each in an order of its own.
 
     The order depends on the seed and the number of the epoch alone: a run that goes on sees what it would have seen.
     An incomplete last batch is left out (another one each epoch), so that shapes are static.
     """
     rows = units(table, single)
-    size = len(rows)
+    size, seed, batch = len(rows), settings.seed, settings.batch
+    rare, often = _by_class(rows) if settings.balance == "resample" else (None, None)
 
     def order(epoch):
-        shuffled = tf.random.experimental.stateless_shuffle(tf.range(size), seed=tf.stack([seed, tf.cast(epoch, tf.int32)]))
+        key = tf.stack([seed, tf.cast(epoch, tf.int32)])
+        taken = tf.range(size) if rare is None else _resampled(rare, often, key)
+        shuffled = tf.random.experimental.stateless_shuffle(taken, seed=key)
         return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch, drop_remainder=size >= batch)
 
-    return _load(tf.data.Dataset.range(first, epochs).flat_map(order), rows, cache, single)
+    weights = class_weights(rows) if settings.balance == "weights" else np.ones(size, np.float32)
+    return _load(tf.data.Dataset.range(first, last).flat_map(order), rows, cache, single, weights)
+
+
+def class_weights(rows: pd.DataFrame) -> np.ndarray:
+    """A weight for each row with which both classes count alike, 1 on average."""
+    counts = rows["label"].map(rows["label"].value_counts())
+    return (len(rows) / (rows["label"].nunique() * counts)).to_numpy(np.float32)
+
+
+def _by_class(rows):
+    """Rows of the rarer and of the other class; none where there is one class only."""
+    parts = sorted((np.flatnonzero(rows["label"] == label) for label in (0, 1)), key=len)
+    return parts if len(parts[0]) else (None, None)
+
+
+def _resampled(rare, often, key):
+    """As many rows as there are, half of them of each class: the rarer class again and again, of the other a sample."""
+    half = (len(rare) + len(often)) // 2
+    again = tf.tile(tf.constant(rare), [-(-half // len(rare))])[:half]
+    some = tf.random.experimental.stateless_shuffle(tf.constant(often), seed=key)[: len(rare) + len(often) - half]
+    return tf.concat([again, some], 0)
 
 
 def steps(table: pd.DataFrame, single: bool, batch: int) -> int:
@@ -41,15 +66,19 @@ def steps(table: pd.DataFrame, single: bool, batch: int) -> int:
 
 
 def ordered(table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> tf.data.Dataset:
-    """All units once, in the order of `units`."""
+    """Batches of (clips, labels): all units once, in the order of `units`."""
     rows = units(table, single)
     return _load(tf.data.Dataset.range(len(rows)).batch(batch), rows, cache, single)
 
 
-def _load(batches, rows, cache, single):
-    """Dataset of index vectors -> of (clips (batch, frames, size, size, 3) uint8, labels (batch, 1) float32)."""
+def _load(batches, rows, cache, single, weights=None):
+    """Dataset of index vectors -> of (clips (batch, frames, size, size, 3) uint8, labels (batch, 1) float32).
+
+    Where the rows have a `kind`, the number of their source, the labels are (batch, 2); with `weights` (rows,) theirs follow.
+    """
     entries = tf.constant([str(cache.entry(sha)) for sha in rows["sha"]])
-    frames, labels = tf.constant(rows["frame"].to_numpy(np.int32)), tf.constant(rows["label"].to_numpy(np.float32))
+    columns = ["label", "kind"] if "kind" in rows else ["label"]
+    frames, labels = tf.constant(rows["frame"].to_numpy(np.int32)), tf.constant(rows[columns].to_numpy(np.float32))
     length, size, read = 1 if single else cache.view.frames, cache.view.size, read_npy if cache.kind == "npy" else read_record
 
     def clip(index):
@@ -60,7 +89,8 @@ def _load(batches, rows, cache, single):
 
     def load(indices):
         clips = tf.map_fn(clip, indices, fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))
-        return clips, tf.gather(labels, indices)[:, None]
+        out = (clips, tf.gather(labels, indices))
+        return out if weights is None else (*out, tf.gather(tf.constant(weights), indices))
 
     options = tf.data.Options()  # several workers each take their part of the batches: there are no files to deal out
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

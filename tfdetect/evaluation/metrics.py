@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from tfdetect.evaluation.calibration import calibration_error
 from tfdetect.evaluation.predictions import by_file, check
 
+ATTRIBUTED = "is "  # with a source's name behind it: column of the probability that a fake is of that source
+
 # What the report's table shows of a summary: (key, or keys with dots between, name, what it says).
 ROWS = (
     ("n", "count", "how many are judged"),
@@ -52,7 +54,8 @@ def summary(predictions: pd.DataFrame, threshold: float | None) -> dict[str, Any
     files = by_file(frames)
     top = measure(files, threshold)
     per_frame = dict(top) if len(files) == len(frames) else measure(frames, threshold)
-    return {**top, "by_source": by_source(files, threshold), "by_frame": per_frame}
+    told = {"attribution": attribution(files)} if attributed(files) else {}
+    return {**top, "by_source": by_source(files, threshold), "by_frame": per_frame, **told}
 
 
 def measure(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any]:
@@ -72,6 +75,33 @@ def measure(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any]:
         **decisions(labels, probabilities, threshold),
         "log_loss": None if probabilities is None else log_loss(labels, probabilities),
         "calibration_error": None if probabilities is None else calibration_error(labels, probabilities),
+    }
+
+
+def attributed(files: pd.DataFrame) -> list[str]:
+    """The sources that a detector tells apart, by the columns of their probabilities."""
+    return [name.removeprefix(ATTRIBUTED) for name in files if name.startswith(ATTRIBUTED)]
+
+
+def attribution(files: pd.DataFrame) -> dict[str, Any]:
+    """How well the sources of the fakes are told apart, whatever their verdict: {classes, n, accuracy, balanced_accuracy,
+    confusion}. The confusion has a row for what a fake is and a column for what it is called; only fakes of a known source,
+    the table's `kind`, count."""
+    from sklearn.metrics import confusion_matrix
+
+    names = attributed(files)
+    known = files[(files["label"] == 1) & files["kind"].isin(names)]
+    called = known[[ATTRIBUTED + name for name in names]].to_numpy().argmax(axis=1)
+    truth = known["kind"].map({name: number for number, name in enumerate(names)}).to_numpy(int)
+    counts = confusion_matrix(truth, called, labels=range(len(names))) if len(known) else np.zeros((len(names),) * 2, int)
+    there = counts.sum(axis=1) > 0
+    recalls = counts.diagonal()[there] / counts.sum(axis=1)[there]
+    return {
+        "classes": names,
+        "n": len(known),
+        "accuracy": float((truth == called).mean()) if len(known) else None,
+        "balanced_accuracy": float(recalls.mean()) if len(known) else None,
+        "confusion": counts.tolist(),
     }
 
 

@@ -9,13 +9,14 @@ colour-blind tell apart ("Color universal design", 2008).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tfdetect.evaluation import calibration, metrics
 from tfdetect.evaluation.predictions import SPLITS, by_file
@@ -39,12 +40,13 @@ LINES: dict[str, dict[str, Any]] = {
 def standard(predictions: pd.DataFrame, threshold: float | None) -> dict[str, Figure]:
     """Every plot of STANDARD under its name. `predictions` may hold both splits; each file counts once."""
     files = by_file(predictions)
-    return {name: globals()[name](files, threshold) for name in STANDARD}
+    names = (*STANDARD, "attribution") if metrics.attributed(files) else STANDARD
+    return {name: globals()[name](files, threshold) for name in names}
 
 
 def caption(name: str) -> str:
     """What a reader should see in the plot of that name; empty for a figure that is not of this module."""
-    text = globals()[name].__doc__ if name in (*STANDARD, "history", "shortcuts") else ""
+    text = globals()[name].__doc__ if name in (*STANDARD, "attribution", "history", "shortcuts") else ""
     return " ".join(text.split("\n\n")[0].split())
 
 
@@ -117,13 +119,33 @@ def confusion(predictions: pd.DataFrame, threshold: float | None) -> Figure:
         return _sentence(figure, axes, "No decisions: there is no calibration.")
     called = (files["probability"] >= threshold).astype(int)
     counts = pd.crosstab(files["label"], called).reindex(index=[0, 1], columns=[0, 1], fill_value=0).to_numpy()
+    return _matrix(figure, axes, counts, ["real", "fake"], ["called real", "called fake"])
+
+
+def attribution(predictions: pd.DataFrame, threshold: float | None) -> Figure:
+    """Which source the fakes of the test are from (rows) and which they are called (columns), whether or not they were found.
+    Each row adds up to 100 %."""
+    told = metrics.attribution(predictions[predictions["split"] == "test"])
+    names = [_short(name) for name in told["classes"]]
+    side = 3.0 + 0.75 * len(names)
+    figure, axes = _figure("Sources of the test's fakes", "", "", width=side + 1, height=side)
+    if not told["n"]:
+        return _sentence(figure, axes, "Not drawn: no fake of the test is of a source that the detector knows.")
+    _matrix(figure, axes, np.array(told["confusion"]), names, names)
+    axes.tick_params(axis="x", rotation=30)
+    return figure
+
+
+def _matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str]) -> Figure:
+    """Counts, and their shares of each row."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    large = max(7, 19 - 2 * len(rows))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.4)
     for (row, column), count in np.ndenumerate(counts):
-        axes.text(column, row - 0.06, f"{shares[row, column]:.1%}", ha="center", fontsize=15, color=INK, weight="bold")
-        axes.text(column, row + 0.16, f"{count} files", ha="center", fontsize=10, color=INK)
-    axes.set_xticks([0, 1], ["called real", "called fake"])
-    axes.set_yticks([0, 1], ["real", "fake"], fontsize=11)
+        axes.text(column, row - 0.06, f"{shares[row, column]:.1%}", ha="center", fontsize=large, color=INK, weight="bold")
+        axes.text(column, row + 0.22, f"{count}", ha="center", fontsize=0.7 * large, color=INK)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0, labelsize=11)
     axes.spines[:].set_visible(False)
     axes.grid(False)

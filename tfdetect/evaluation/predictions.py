@@ -27,6 +27,7 @@ SPLITS = ("validation", "test")
 # A path alone is no identity: the four forgeries of FaceForensics++ share their file names.
 FILE = ["path", "group", "source"]
 TEXT = ["path", "group", "source", "split"]
+KIND = "kind"  # text, where sources are attributed: what a fake is, among what the detector tells apart
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
@@ -41,6 +42,8 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
     if "probability" in table and table["probability"].isna().all():
         table = table.drop(columns="probability")
     table["source"] = table["source"].fillna("")
+    if KIND in table:
+        table[KIND] = table[KIND].fillna("").astype(str)
     for name in TEXT:
         _require(table, table[name].notna(), f"has no {name}")
         table[name] = table[name].astype(str)
@@ -81,7 +84,7 @@ def read(path: str | PathLike[str]) -> pd.DataFrame:
     ValueError where a column is missing or a value is out of its range, OSError where the file cannot be read.
     """
     empty_is_none = {name: [""] for name in ("label", "frame", "score", "probability")}
-    table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=empty_is_none)
+    table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT, KIND], str), keep_default_na=False, na_values=empty_is_none)
     return check(table)
 
 
@@ -100,7 +103,7 @@ def by_file(table: pd.DataFrame) -> pd.DataFrame:
 
     table = check(table)
     table["frames"] = table.get("frames", 1)
-    keys = ["path", "label", "group", "source", "split"]
+    keys = ["path", "label", "group", "source", "split", *([KIND] if KIND in table else [])]
     others = [name for name in table.select_dtypes("number") if name not in {*COLUMNS, "probability", "frames"}]
     grouped = table.groupby(keys, sort=False)
     files = grouped[["score", *others]].mean()

@@ -1,6 +1,7 @@
-"""`cnn_lstm`: a convolutional net on each frame, then an LSTM over time."""
+"""`cnn_lstm`: a convolutional net, or any image detector, on each frame, then a recurrent net over time."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tfdetect.detector import Detector, register
 
@@ -10,8 +11,9 @@ from tfdetect.detector import Detector, register
 class CnnLstm(Detector):
     """Three convolutions and a dense layer on each frame, an LSTM over the frames: sees what changes in time.
 
-    At 64 x 64 pixels it has 552,609 parameters. Command: `python scripts/train.py cnn_lstm`. Measured results are in
-    the README.
+    At 64 x 64 pixels it has 552,609 parameters. Commands: `python scripts/train.py cnn_lstm`, and with a trained image
+    detector `--detector.frame_model saved_models/cnn --data.size 256`. Measured results are in the README. Published:
+    recipes/glem_cnn_lstm.yaml and its PyTorch replica recipes/glem_torch.yaml.
     """
 
     sees = "clip"
@@ -21,6 +23,10 @@ class CnnLstm(Detector):
     """Start from a trained image detector, such as saved_models/cnn, in place of the convolutions here."""
     freeze: bool = False
     """Keep that image detector as it is and train only what follows."""
+    temporal: Literal["lstm", "gru", "bidirectional", "convolution", "attention"] = "lstm"
+    """What reads the frames' features in time: a recurrent net, one in both directions, convolutions, or attention pooling."""
+    differences: bool = False
+    """Look, besides each frame, at what changed since the one before, by a small net of its own."""
     dropout: float = 0.1
     """Share of features dropped after each convolution, in training."""
 
@@ -32,24 +38,25 @@ class CnnLstm(Detector):
         import keras
         from keras import layers
 
-        from tfdetect.models.layers import PerFrame, clip_input, score
+        from tfdetect.models.layers import Differences, PerFrame, clip_input, score
 
+        inputs, pixels = clip_input(clip_shape)
         if self.frame_model:
-            inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
             x = PerFrame(self.trained(clip_shape), name="frames")(inputs)
         else:
-            inputs, x = clip_input(clip_shape)
-            x = PerFrame(self.frame_net(clip_shape[1:]), name="frames")(x)
-        x = layers.LSTM(64)(x)
-        x = layers.Dense(64, activation="relu")(x)
+            x = PerFrame(self.frame_net(clip_shape[1:], "frame_net"), name="frames")(pixels)
+        if self.differences:
+            moved = PerFrame(self.frame_net(clip_shape[1:], "difference_net"), name="changes")(Differences()(pixels))
+            x = layers.Concatenate()([x, moved])
+        x = layers.Dense(64, activation="relu", name="features")(over_time(x, self.temporal))
         return keras.Model(inputs, score(x), name="cnn_lstm")
 
-    def frame_net(self, frame_shape):
+    def frame_net(self, frame_shape, name):
         """Frames (batch, height, width, 3) in -1..1 -> (batch, 256)."""
         import keras
         from keras import layers
 
-        net = keras.Sequential([keras.Input(frame_shape)], name="frame_net")
+        net = keras.Sequential([keras.Input(frame_shape)], name=name)
         for filters, kernel in ((16, 3), (32, 3), (64, 5)):
             net.add(layers.Conv2D(filters, kernel, activation="relu"))
             net.add(layers.MaxPooling2D())
@@ -62,6 +69,8 @@ class CnnLstm(Detector):
         """The image detector of `frame_model` (a .keras file) up to its features: (batch, height, width, 3) uint8."""
         import keras
 
+        from tfdetect.models.layers import batch_norms
+
         whole = keras.saving.load_model(self.frame_model)
         size = whole.input_shape[2:4]
         if whole.input_shape[1] != 1 or size != tuple(clip_shape[1:3]):
@@ -71,5 +80,26 @@ class CnnLstm(Detector):
             )
         features = keras.Model(whole.inputs, whole.get_layer("features").output)
         features.trainable = not self.freeze
+        for layer in batch_norms(features):  # a few clips have no statistics to speak of
+            layer.trainable = False
         frame = keras.Input(clip_shape[1:], dtype="uint8")
         return keras.Model(frame, features(keras.ops.expand_dims(frame, 1)), name="frame_model")
+
+
+def over_time(x, how):
+    """(batch, frames, features) -> (batch, n)."""
+    from keras import layers
+
+    if how == "lstm":
+        return layers.LSTM(64)(x)
+    if how == "gru":
+        return layers.GRU(64)(x)
+    if how == "bidirectional":
+        return layers.Bidirectional(layers.LSTM(64))(x)
+    if how == "convolution":
+        for dilation in (1, 2):
+            x = layers.Conv1D(64, 3, padding="same", dilation_rate=dilation, activation="relu")(x)
+        return layers.GlobalAveragePooling1D()(x)
+    x = layers.Dense(64, activation="relu")(x)
+    weight = layers.Softmax(axis=1)(layers.Dense(1)(layers.Dense(64, activation="tanh")(x)))
+    return layers.Flatten()(layers.Dot(axes=1)([weight, x]))

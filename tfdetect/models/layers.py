@@ -33,6 +33,17 @@ class PerFrame(keras.layers.Wrapper):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class Differences(keras.layers.Layer):
+    """Each frame less the one before it, (batch, frames, ...) -> the same shape; the first is 0."""
+
+    def call(self, inputs):
+        return ops.concatenate([ops.zeros_like(inputs[:, :1]), inputs[:, 1:] - inputs[:, :-1]], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class Mirror(keras.layers.Layer):
     """Augmentation: in training, flip half of the clips (batch, frames, height, width, 3) from left to right.
 
@@ -64,6 +75,64 @@ def clip_input(clip_shape):
     return inputs, keras.layers.Rescaling(1 / 127.5, offset=-1, name="normalise")(inputs)
 
 
+def bgr(pixels):
+    """Pictures (batch, height, width, 3) in RGB, 0..255 -> BGR less the mean of ImageNet, as weights that come from Caffe want
+    it (keras.applications.imagenet_utils)."""
+    return keras.layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68], name="normalise")(ops.flip(pixels, axis=-1))
+
+
 def score(features):
     """The last layer: (batch, features) -> (batch, 1) float32, also where the rest is in mixed precision."""
     return keras.layers.Dense(1, dtype="float32", name="score")(features)
+
+
+def batch_norms(layer):
+    """All BatchNormalization layers in a layer or model."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        yield layer
+    for inner in getattr(layer, "layers", [layer.layer] if isinstance(layer, keras.layers.Wrapper) else []):
+        yield from batch_norms(inner)
+
+
+def synchronise(model, on):
+    """Whether BatchNormalization, where it is trained, sees the batches of all devices.
+
+    To be off when a model is saved: other backends than TensorFlow refuse to load it.
+    """
+    for layer in batch_norms(model):
+        layer.synchronized = on
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class TwoLevels(keras.losses.Loss):
+    """`first` on the score, and for fakes of a known class cross-entropy on the logits of the classes.
+
+    y_true (batch, 2): label 0..1 and number of the class, -1 for reals and where it is unknown; y_pred (batch, 1 + classes).
+    """
+
+    def __init__(self, first, name="two_levels", **options):
+        super().__init__(name=name, **options)
+        self.first = first
+
+    def call(self, y_true, y_pred):
+        number = ops.cast(y_true[:, 1], "int32")
+        second = keras.losses.sparse_categorical_crossentropy(ops.maximum(number, 0), y_pred[:, 1:], from_logits=True)
+        return self.first.call(y_true[:, :1], y_pred[:, :1]) + ops.where(number >= 0, second, 0.0)
+
+    def get_config(self):
+        return {**super().get_config(), "first": keras.saving.serialize_keras_object(self.first)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "first": keras.saving.deserialize_keras_object(config["first"])})
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ScoreAUC(keras.metrics.AUC):
+    """AUC of the first column, the score; labels that augmentation mixed count as what they are more of."""
+
+    def __init__(self, name="auc", **options):
+        super().__init__(name=name, **{"from_logits": True, **options})
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        return super().update_state(ops.cast(y_true[:, :1] > 0.5, "float32"), y_pred[:, :1])

@@ -2,34 +2,41 @@
 
 `serving_default` takes uint8 frames of any size and number, (batch, frames, height, width, 3) RGB 0..255; image
 detectors also have `serve_bytes`, which takes encoded JPEG, PNG or WebP, (batch,) string. Both return `score` and
-`probability` of being fake, (batch,) float32.
+`probability` of being fake, (batch,) float32. A detector of sources also returns `source`, (batch, sources) float32, how likely
+a fake is of each, and `source_name`, (sources,) string.
 """
 
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from tfdetect import backend
 from tfdetect.data import graph
 from tfdetect.models import layers  # noqa: F401  (registers the layers that .keras files name)
 
 
-def export(model_path: Path, calibration: dict[str, float], single: bool, target: Path) -> None:
-    """Write the SavedModel, whole or not at all. `calibration` has slope and intercept; `single`: a frame detector."""
+def export(model_path: Path, calibration: dict[str, float], single: bool, target: Path, classes: Sequence[str] = ()) -> None:
+    """Write the SavedModel, whole or not at all. `calibration` has slope and intercept; `single`: a frame detector;
+    `classes`: the sources that it tells apart. ValueError on another backend than TensorFlow."""
+    backend.require_tensorflow("A SavedModel")
     model = keras.saving.load_model(model_path)
     archive = keras.export.ExportArchive()
     archive.track(model)
     frames, size = model.input_shape[1:3]
 
-    def score(clips):
-        return tf.reshape(model(clips, training=False), (-1,))
-
-    def answer(scores):
-        probability = tf.sigmoid(calibration["slope"] * scores + calibration["intercept"])
-        return {"score": scores, "probability": probability}
+    def answer(clips, files=None):
+        """Of single clips, or of `files` files the mean over their frames."""
+        out = model(clips, training=False)
+        out = tf.concat([out[:, :1], tf.nn.softmax(out[:, 1:])], axis=1) if classes else out
+        out = out if files is None else tf.reduce_mean(tf.reshape(out, (files, -1, 1 + len(classes))), axis=1)
+        probability = tf.sigmoid(calibration["slope"] * out[:, 0] + calibration["intercept"])
+        sources = {"source": out[:, 1:], "source_name": tf.constant(list(classes))} if classes else {}
+        return {"score": out[:, 0], "probability": probability, **sources}
 
     def serve(clip):
         shape = tf.shape(clip)
@@ -37,15 +44,14 @@ def export(model_path: Path, calibration: dict[str, float], single: bool, target
             clip = tf.gather(clip, picked(shape[1], frames), axis=1)
             shape = tf.shape(clip)
         small = graph.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), size)
-        scores = score(tf.reshape(small, (-1, frames, size, size, 3)))
-        return answer(tf.reduce_mean(tf.reshape(scores, (shape[0], -1)), axis=1) if single else scores)
+        return answer(tf.reshape(small, (-1, frames, size, size, 3)), shape[0] if single else None)
 
     def serve_bytes(image):
         small = tf.map_fn(
             lambda data: graph.resize(graph.decode(data)[None], size), image,
             fn_output_signature=tf.TensorSpec((1, size, size, 3), tf.uint8),
         )  # fmt: skip
-        return answer(score(small))
+        return answer(small)
 
     archive.add_endpoint("serving_default", serve, [tf.TensorSpec((None, None, None, None, 3), tf.uint8, "clip")])
     if single:

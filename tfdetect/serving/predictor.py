@@ -1,17 +1,22 @@
 """Files -> verdicts, by the exported SavedModel and the artifact's settings alone."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
+from scipy.special import expit, softmax
 
 from tfdetect.artifact import Artifact
+from tfdetect.data import graph
 from tfdetect.data.cache import View
 from tfdetect.data.media import Media
 from tfdetect.data.pool import Lost, results
+from tfdetect.models import layers  # noqa: F401  (registers the layers that .keras files name)
+from tfdetect.serving.export import picked
 
 
 @dataclass(frozen=True)
@@ -25,21 +30,50 @@ class Verdict:
     frames: int = 0  # how many frames were looked at
     note: str = ""  # such as "damaged: 28 whole frames of 50"
     error: str | None = None
+    source: str | None = None  # of a fake, by a detector that tells sources apart: the most likely one
+    source_probability: float | None = None  # 0..1, that it is this one, if it is fake; not calibrated
 
 
 class Predictor:
-    """An exported detector. `score` and `probability` of clips; `predict` for files."""
+    """An exported detector: `judge` for clips, `predict` for files. Without a SavedModel, as other backends than TensorFlow
+    leave it, the reloaded model.keras, which is what `judged` and `warnings` say.
 
-    def __init__(self, artifact: Artifact, view: View):
-        self.view = view
-        self.threshold = float(json.loads(artifact.calibration.read_text())["threshold"])
-        self.loaded = tf.saved_model.load(str(artifact.saved_model))  # kept: the signature holds no reference to it
-        self.serve = self.loaded.signatures["serving_default"]
+    `single`: it sees single frames, and a file is the mean of its frames. `classes`: the sources that it tells apart.
+    """
 
-    def judge(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 clips (batch, frames, height, width, 3) of any size -> score and probability, (batch,) float32 each."""
-        out = self.serve(clip=tf.constant(clips))
-        return out["score"].numpy(), out["probability"].numpy()
+    def __init__(self, artifact: Artifact, view: View, single: bool, classes: Sequence[str] = ()):
+        self.view, self.single, self.classes = view, single, tuple(classes)
+        self.calibration = json.loads(artifact.calibration.read_text())
+        self.threshold = float(self.calibration["threshold"])
+        self.judged, self.warnings = "saved_model", ()
+        if artifact.saved_model.exists():
+            self.loaded = tf.saved_model.load(str(artifact.saved_model))  # kept: the signature holds no reference to it
+            self._answer = self._serve
+        else:
+            self.judged = f"model.keras on {keras.backend.backend()}"
+            self.warnings = (f"There is no SavedModel yet: judged was the reloaded {self.judged}.",)
+            self.loaded = keras.saving.load_model(artifact.model, compile=False)
+            self._answer = self._call
+
+    def judge(self, clips: np.ndarray) -> tuple[np.ndarray, ...]:
+        """uint8 clips (batch, frames, height, width, 3) of any size -> score and probability, (batch,) float32 each, and
+        where sources are told apart, how likely a fake is of each: (batch, classes)."""
+        return self._answer(clips)
+
+    def _serve(self, clips):
+        out = self.loaded.signatures["serving_default"](clip=tf.constant(clips))
+        return tuple(out[name].numpy() for name in ("score", "probability", *(["source"] if self.classes else [])))
+
+    def _call(self, clips):
+        frames, size = self.loaded.input_shape[1:3]
+        if not self.single:
+            clips = clips[:, picked(clips.shape[1], frames)]
+        small = graph.resize(tf.reshape(clips, (-1, *clips.shape[2:])), size).numpy()
+        out = self.loaded.predict_on_batch(small.reshape(-1, frames, size, size, 3))
+        sources = softmax(out[:, 1:], axis=1)
+        out = np.concatenate([out[:, :1], sources], axis=1).reshape(len(clips), -1, out.shape[1]).mean(axis=1)
+        probability = expit(self.calibration["slope"] * out[:, 0] + self.calibration["intercept"])
+        return out[:, 0], probability, *([out[:, 1:]] if self.classes else [])
 
     def predict(self, paths: Iterable[str | Path], seconds: float | None = None) -> Iterator[Verdict]:
         """A verdict for each path, in order; others are decoded while one is judged, each in at most `seconds`.
@@ -58,6 +92,12 @@ class Predictor:
         if isinstance(clip, Lost):
             return Verdict(path, error=clip.reason)
         frames = np.repeat(clip.frames, self.view.repeats(len(clip.frames)), axis=0)
-        score, probability = (float(value[0]) for value in self.judge(frames[None]))
+        found = self.judge(frames[None])
+        score, probability = (float(value[0]) for value in found[:2])
         label = "fake" if probability >= self.threshold else "real"
-        return Verdict(path, probability, label, score, len(frames), self.view.note(clip.note, len(clip.frames)))
+        source, likely = None, None
+        if self.classes and label == "fake":
+            best = int(found[2][0].argmax())
+            source, likely = self.classes[best], float(found[2][0, best])
+        note = self.view.note(clip.note, len(clip.frames))
+        return Verdict(path, probability, label, score, len(frames), note, source=source, source_probability=likely)

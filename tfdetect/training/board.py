@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from tfdetect import backend
 from tfdetect.data.cache import Cache
 
 EXAMPLES = 6  # of each class
@@ -22,7 +23,8 @@ def write(logs: Path, model: Path, predicted: pd.DataFrame, table: pd.DataFrame,
     test = predicted[predicted["split"] == "test"]
     writer = tf.summary.create_file_writer(str(logs / "test"))
     with writer.as_default(step=0):
-        _graph(model)
+        if backend.tensorflow():
+            _graph(model)
         _curve(test)
         _clips(test, table, cache)
         _settings(settings)

@@ -20,9 +20,10 @@ class Checkpoint(keras.callbacks.Callback):
     neither the best value of `ModelCheckpoint` (keras issue 17012) nor `EarlyStopping`'s patience survives a restart.)
     """
 
-    def __init__(self, folder: Path, monitor: str, patience: int):
+    def __init__(self, folder: Path, monitor: str, patience: int, since: int = 0):
+        """`since`: the epoch, counted from 0, with which the last phase of the training begins; none stops before it."""
         super().__init__()
-        self.folder, self.patience = folder, patience
+        self.folder, self.patience, self.since = folder, patience, since
         self.monitor, self.sign = monitor, -1 if monitor.endswith("loss") else 1
         self.state = {"history": [], "last": "", "best": "", "best_epoch": 0}
         if (folder / "state.json").exists():
@@ -36,18 +37,21 @@ class Checkpoint(keras.callbacks.Callback):
     @property
     def done(self) -> bool:
         """No better epoch for too long; equals, of which the one with the lowest loss is kept, are not better."""
-        values = [self.sign * entry[self.monitor] for entry in self.state["history"]]
-        return bool(values) and self.epoch - 1 - values.index(max(values)) >= self.patience
+        values = [self.sign * entry[self.monitor] for entry in self.state["history"][self.since :]]
+        return bool(values) and len(values) - 1 - values.index(max(values)) >= self.patience
 
-    def restore(self, model):
-        """Weights, random states of dropout, and optimizer of the last whole epoch, if there is one."""
+    def restore(self, model, first=0):
+        """Weights and random states of dropout of the last whole epoch, if there is one, and its optimizer unless a phase
+        of the training begins here, at epoch `first`."""
+        model.optimizer.build(model.trainable_variables)
         if self.state["last"]:
-            model.optimizer.build(model.trainable_variables)
-            self._read(self.state["last"], [*model.variables, *model.optimizer.variables])
+            same = self.epoch > first
+            self._read(self.state["last"], [*model.variables, *(model.optimizer.variables if same else [])])
 
     def restore_best(self, model):
-        """Weights of the best epoch."""
-        self._read(self.state["best"], model.variables)
+        """Weights of the best epoch, if there was one."""
+        if self.state["best"]:
+            self._read(self.state["best"], model.variables)
 
     def _read(self, name, variables):
         with np.load(self.folder / name) as stored:

@@ -6,11 +6,14 @@ import os
 import keras
 import tensorflow as tf
 
+from tfdetect import backend
+
 
 def setup(precision, seed):
     """Seeds (weights, dropout), deterministic ops and the dtype policy, for this process."""
     keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
+    if backend.tensorflow():
+        tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(precision)
 
 
@@ -19,9 +22,11 @@ def strategy(name="auto"):
 
     Raises ValueError where `multiworker` lacks TF_CONFIG, or no TPU answers.
     """
-    if name == "auto":
+    if name not in ("auto", "single"):
+        backend.require_tensorflow(f"--train.strategy {name}")
+    if name == "auto" and backend.tensorflow():
         name = "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "single"
-    if name == "single":
+    if name in ("auto", "single"):
         return None
     if name == "mirrored":
         devices = [device.name for kind in ("GPU", "CPU") for device in tf.config.list_logical_devices(kind)]

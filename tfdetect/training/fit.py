@@ -10,9 +10,9 @@ import pandas as pd
 from tfdetect.config import Train
 from tfdetect.data import pipeline
 from tfdetect.data.cache import Cache
-from tfdetect.detector import Detector
+from tfdetect.detector import Detector, Phase
 from tfdetect.files import atomic
-from tfdetect.models import layers  # noqa: F401  (registers the layers that .keras files name)
+from tfdetect.models import layers
 from tfdetect.training import devices
 from tfdetect.training.callbacks import Checkpoint
 
@@ -42,23 +42,29 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     rows, held = (table[table["split"] == name].reset_index(drop=True) for name in ("train", "validation"))
     if detector.trains_on == "real":
         rows = rows[rows["label"] == 0].reset_index(drop=True)
+    plan = spans(detector.phases(), settings.epochs)
+    checkpoint = Checkpoint(checkpoints / f"worker-{worker}", settings.monitor, settings.patience, plan[-1][0] if plan else 0)
     with devices.scope(strategy):
-        model = build(detector, cache, settings)
-        checkpoint = Checkpoint(checkpoints / f"worker-{worker}", settings.monitor, settings.patience)
-        checkpoint.restore(model)
-    if not checkpoint.done and checkpoint.epoch < settings.epochs:
+        model = build(detector, cache)
+    layers.synchronise(model, strategy is not None)
+    for first, last, phase in plan:
+        if checkpoint.done or checkpoint.epoch >= last:
+            continue
+        with devices.scope(strategy):
+            prepare(model, detector, phase, settings)
+            checkpoint.restore(model, first)
         model.fit(
-            pipeline.training(rows, cache, single, settings.batch, settings.seed, checkpoint.epoch, settings.epochs),
+            pipeline.training(rows, cache, single, settings, checkpoint.epoch, last),
             validation_data=pipeline.ordered(held, cache, single, settings.batch),
             initial_epoch=checkpoint.epoch,
-            epochs=settings.epochs,
+            epochs=last,
             steps_per_epoch=pipeline.steps(rows, single, settings.batch),
-            class_weight=class_weights(rows) if settings.class_weights else None,
             callbacks=[checkpoint, *callbacks],
             shuffle=False,  # the data set shuffles itself
             verbose=0,
         )
     checkpoint.restore_best(model)
+    layers.synchronise(model, False)
     if worker == 0:
         with atomic(target) as temporary:
             model.save(temporary)
@@ -66,23 +72,34 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     return Fitted(history, checkpoint.state["best_epoch"], worker == 0)
 
 
-def build(detector: Detector, cache: Cache, settings: Train) -> keras.Model:
-    """The compiled model for clips as they are in the cache."""
+def spans(phases: tuple[Phase, ...], epochs: int) -> list[tuple[int, int, Phase]]:
+    """(first epoch, the one after its last, phase) within the epochs that there are; the last phase takes what is left."""
+    out: list[tuple[int, int, Phase]] = []
+    for phase in phases:
+        first = out[-1][1] if out else 0
+        last = epochs if phase is phases[-1] or phase.epochs is None else min(first + phase.epochs, epochs)
+        if first < epochs:
+            out.append((first, last, phase))
+    return out
+
+
+def build(detector: Detector, cache: Cache) -> keras.Model:
+    """The model for clips as they are in the cache."""
     view = cache.view
-    model = detector.build((1 if detector.sees == "frame" else view.frames, view.size, view.size, 3))
+    return detector.build((1 if detector.sees == "frame" else view.frames, view.size, view.size, 3))
+
+
+def prepare(model: keras.Model, detector: Detector, phase: Phase, settings: Train) -> None:
+    """Compile the model for a phase of the training."""
+    if phase.prepare:
+        phase.prepare(model)
+    loss = keras.losses.BinaryFocalCrossentropy(from_logits=True) if settings.balance == "focal" else detector.losses()
     model.compile(
-        optimizer=keras.optimizers.Adam(settings.rate),
-        loss=detector.losses(),
-        metrics=[keras.metrics.AUC(from_logits=True, name="auc")],
+        optimizer=keras.optimizers.Adam(settings.rate * phase.rate),
+        loss=layers.TwoLevels(loss) if detector.classes else loss,
+        metrics=[layers.ScoreAUC()],
         jit_compile=settings.xla,
     )
-    return model
-
-
-def class_weights(rows: pd.DataFrame) -> dict[int, float]:
-    """Weights with which both classes count alike, 1 on average."""
-    counts = rows["label"].value_counts()
-    return {int(label): len(rows) / (len(counts) * int(count)) for label, count in counts.items()}
 
 
 def scores(model: Path, table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> np.ndarray:

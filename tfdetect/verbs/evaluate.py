@@ -61,18 +61,20 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     data = loading.with_path(run.data, asked.data.path, asked.data.fake, asked.data.workers)
     cache = loading.cache_for(data, run.detector)
     table, warnings = unseen(loading.decode(read(asked, artifact, data), data, cache), artifact)
+    table, _ = loading.with_kinds(table, run.detector)
     if usable(table).empty:
         raise ValueError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
     name = asked.data.path.stem if asked.data.path else "own_test"
     target = Artifact(asked.out or artifact.folder / "evaluations" / name)
     target.folder.mkdir(parents=True, exist_ok=True)
-    predictor = Predictor(artifact, cache.view)
-    predicted = judging.score(predictor, table, cache, run.detector.sees == "frame")
+    predictor = Predictor(artifact, cache.view, run.detector.sees == "frame", run.detector.classes)
+    predicted = judging.score(predictor, table, cache)
     validation = json.loads(artifact.metrics.read_text()).get("validation") if artifact.metrics.exists() else None
     shortcuts = judging.find_shortcuts(table, data)
-    found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, shortcuts=shortcuts,
+    found = judging.write(target, run, table, predicted, predictor, cache, warnings=warnings, shortcuts=shortcuts,
                           others={"validation": validation} if validation else None)  # fmt: skip
     console.print(judging.line("test", found["test"]))
+    console.print(judging.attribution_line(found["test"]), end="")
     console.print(judging.shortcut_line(shortcuts.aucs))
     console.print(f"\nReport  {target.report}")
 

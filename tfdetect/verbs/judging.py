@@ -28,17 +28,20 @@ SAMPLED = 1000  # files of a split that shortcuts are looked for in
 PIXELS = 2**26  # of the frames that are scored in one call, which bounds the memory
 
 
-def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, single: bool) -> pd.DataFrame:
-    """The predictions table of the usable rows, one row a file, or with `single` one a frame."""
-    rows = units(usable(table), single)
-    scores = np.full((len(rows), 2), np.nan)
+def score(predictor: Predictor, table: pd.DataFrame, cache: Cache) -> pd.DataFrame:
+    """The predictions table of the usable rows, one row a file, or for a frame detector one a frame."""
+    rows = units(usable(table), predictor.single)
+    names = [f"{metrics.ATTRIBUTED}{name}" for name in predictor.classes]
+    scores = np.full((len(rows), 2 + len(names)), np.nan)
     with progress("Judging", len(rows)) as step:
-        for start, clips in batches(rows, cache, single):
-            scores[start : start + len(clips)] = np.stack(predictor.judge(clips), axis=1)
+        for start, clips in batches(rows, cache, predictor.single):
+            scores[start : start + len(clips)] = np.column_stack(predictor.judge(clips))
             for _ in clips:
                 step()
     out = rows[["path", "label", "group", "source", "split", "frame"]].copy()
-    out[["score", "probability"]] = scores
+    out[["score", "probability", *names]] = scores
+    if names:
+        out["kind"] = [predictor.classes[number] if number >= 0 else "" for number in rows["kind"]]
     return out
 
 
@@ -54,7 +57,7 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
         yield start, np.stack(clips)
 
 
-def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFrame, threshold: float, cache: Cache,
+def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFrame, predictor: Predictor, cache: Cache,
           history: pd.DataFrame | None = None, best_epoch: int | None = None, warnings: tuple[str, ...] = (),
           others: Mapping[str, Any] | None = None, shortcuts: audit.Shortcuts | None = None) -> dict[str, Any]:
     """predictions.csv, metrics.json, plots/ and report.html into `folder`; the metrics.
@@ -62,14 +65,15 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` are the
     summaries of splits that are not judged here, `shortcuts` what `find_shortcuts` found.
     """
+    threshold = predictor.threshold
     with files.atomic(folder.predictions) as temporary:
         predictions.write(predicted, temporary)
     splits = [name for name in predictions.SPLITS if (predicted["split"] == name).any()]
     found = {name: metrics.summary(predicted[predicted["split"] == name], threshold) for name in splits}
-    found = {**(others or {}), **found}
+    found = {**(others or {}), **found, "judged": predictor.judged}
     files.write_json(folder.metrics, found)
     figures = plots.standard(predicted, threshold)
-    if history is not None:
+    if history is not None and len(history):
         figures["history"] = plots.history(history, best_epoch)
     if shortcuts and shortcuts.aucs:
         figures["shortcuts"] = plots.shortcuts(shortcuts.aucs, audit.SUSPECT, audit.FATAL)
@@ -77,9 +81,9 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     plots.save_plots(folder.plots, figures)
     page = report.Report(
         name=folder.folder.name,
-        metrics=found,
+        metrics={name: found[name] for name in predictions.SPLITS if name in found},
         detector=f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
-        warnings=warnings,
+        warnings=(*warnings, *predictor.warnings),
         figures=figures,
         most_wrong=list(mistakes(predicted, threshold, table, cache)),
         data=usable(table),
@@ -145,6 +149,14 @@ def line(name: str, found: Mapping[str, Any]) -> str:
     auc = "none, one class only" if found["auc"] is None else f"{found['auc']:.3f}"
     accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.3f}"
     return f"{name}: AUC {auc}{interval}, accuracy {accuracy}, {found['n_real']} real and {found['n_fake']} fake files"
+
+
+def attribution_line(found: Mapping[str, Any]) -> str:
+    """How often the source of a fake is named right, a line of its own; nothing for a detector that names none."""
+    if not (told := found.get("attribution")):
+        return ""
+    share = "none" if told["accuracy"] is None else f"{told['accuracy']:.3f}"
+    return f"source of the {told['n']} fakes: accuracy {share} among {len(told['classes'])}\n"
 
 
 def shortcut_line(aucs: Mapping[str, float]) -> str:

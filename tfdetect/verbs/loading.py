@@ -94,6 +94,23 @@ def require_few_failures(table: "pd.DataFrame", most: float) -> None:
         )
 
 
+def with_kinds(table: "pd.DataFrame", detector: Detector) -> "tuple[pd.DataFrame, Detector]":
+    """With a column `kind`, the number among the detector's classes of what each fake is, -1 where there is none; and the
+    detector with its classes, all those of the training fakes unless it has some. As they are for one without levels."""
+    from tfdetect.data import manifest
+
+    by = getattr(detector, "attribute", "none")
+    if by == "none":
+        return table, detector
+    named = manifest.attributed(table, by, detector.families)  # type: ignore[attr-defined]
+    classes = detector.classes or tuple(sorted(set(named[table["split"] == "train"]) - {""}))
+    if len(classes) < 2:
+        raise ValueError(f"--detector.attribute {by} needs training fakes of two kinds at the least, found: "
+                         f"{', '.join(classes) or 'none'}.")  # fmt: skip
+    numbers = {name: number for number, name in enumerate(classes)}
+    return table.assign(kind=named.map(numbers).fillna(-1).astype(int)), replace(detector, classes=classes)  # type: ignore[call-arg]
+
+
 def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None, workers: int | None) -> Data:
     """The data settings of a run, for other files."""
     return replace(data, path=path, fake=fake or data.fake, workers=workers or data.workers)

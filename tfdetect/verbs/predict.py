@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs.loading import cache_for
 
-    predictor = Predictor(artifact, cache_for(run.data, run.detector).view)
+    predictor = Predictor(artifact, cache_for(run.data, run.detector).view, run.detector.sees == "frame", run.detector.classes)
     failed = 0
     if not asked.json:
         print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
@@ -67,4 +67,5 @@ def row(verdict) -> str:
     if verdict.error is not None:
         return f"{'failed':8}{'':12}{'':9}{'':8}  {verdict.path}: {verdict.error}"
     note = f"  ({verdict.note})" if verdict.note else ""
-    return f"{verdict.label:8}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}  {verdict.path}{note}"
+    source = f"  most likely {verdict.source} ({verdict.source_probability:.2f})" if verdict.source else ""
+    return f"{verdict.label:8}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}  {verdict.path}{source}{note}"

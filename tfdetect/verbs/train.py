@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
+from tfdetect import backend, config, files, models  # noqa: F401  (registers the detectors)
 from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import REGISTRY
@@ -43,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
         print(usage())
         return 0 if argv else 2
     run = config.parse(argv, "train.py")
+    import_keras()
+    run.detector.require()
     frame_model = getattr(run.detector, "frame_model", None)
     if frame_model and Path(frame_model).suffix != ".keras":  # models know no artifacts
         path = str(artifacts.find(Path(frame_model), "model").model)
@@ -59,7 +61,7 @@ def train(run: Run) -> Artifact:
     if going_on and artifact.finished:
         console.print(f"{artifact.folder} is finished, there is nothing to go on with: {artifact.report}")
         return artifact
-    table, cache = prepare(run)
+    run, table, cache = prepare(run)
     if going_on:
         console.print(f"Going on with {artifact.folder}")
     else:
@@ -76,7 +78,7 @@ def assist(run: Run) -> Artifact:
     if run.name is None:
         raise ValueError("Several workers need --name: all must mean the same run.")
     artifact = Artifact(run.out / run.name)
-    table, cache = prepare(run)
+    run, table, cache = prepare(run)
     learn(run, artifact, table, cache, watched=False)
     return artifact
 
@@ -101,8 +103,8 @@ def remember(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
     manifest.write(table[table["error"] != ""], artifact.failures)
 
 
-def prepare(run: Run) -> "tuple[pd.DataFrame, Cache]":
-    """The prepared manifest, all splits decided, and the cache that holds the clips."""
+def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
+    """The prepared manifest, all splits decided, and the cache that holds the clips; the run with what it learnt of them."""
     from tfdetect.data import manifest
     from tfdetect.data.prepare import usable
 
@@ -112,7 +114,8 @@ def prepare(run: Run) -> "tuple[pd.DataFrame, Cache]":
     table = loading.decode(table, run.data, cache)
     loading.require_few_failures(table, run.data.max_failed)
     manifest.require_classes(usable(table), SPLITS)
-    return table, cache
+    table, detector = loading.with_kinds(table, run.detector)
+    return replace(run, detector=detector), table, cache
 
 
 def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", watched: bool = True) -> "Fitted":
@@ -140,16 +143,18 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
         fitted.history.to_csv(temporary, index=False)
     calibration = calibrate(artifact, usable(table), cache, single, run.train.batch)
     files.write_json(artifact.calibration, calibration.to_dict())
-    export(artifact.model, calibration.to_dict(), single, artifact.saved_model)
-    judged = table[table["split"] != "train"]
-    predicted = judging.score(Predictor(artifact, cache.view), judged, cache, single)
+    if backend.tensorflow():
+        export(artifact.model, calibration.to_dict(), single, artifact.saved_model, run.detector.classes)
+    predictor = Predictor(artifact, cache.view, single, run.detector.classes)
+    predicted = judging.score(predictor, table[table["split"] != "train"], cache)
     shortcuts = judging.find_shortcuts(table, run.data)
-    found = judging.write(artifact, run, table, predicted, calibration.threshold, cache, fitted.history, fitted.best_epoch,
+    found = judging.write(artifact, run, table, predicted, predictor, cache, fitted.history, fitted.best_epoch,
                           shortcuts=shortcuts)  # fmt: skip
     board.write(artifact.logs, artifact.model, predicted, table, cache, config.tree(run), found)
     shutil.rmtree(artifact.checkpoints)
     for name in ("validation", "test"):
         console.print(judging.line(name, found[name]))
+    console.print(judging.attribution_line(found["test"]), end="")
     console.print(judging.shortcut_line(shortcuts.aucs))
     say_where(artifact, run)
 
@@ -169,7 +174,10 @@ def calibrate(artifact: Artifact, table: "pd.DataFrame", cache: "Cache", single:
 
 def say_where(artifact: Artifact, run: Run) -> None:
     """Where everything is, and what to do next."""
-    console.print(f"\nReport      {artifact.report}\nSavedModel  {artifact.saved_model}\nEverything  {artifact.folder}\n\nNext:")
+    served = artifact.saved_model
+    if not served.exists():
+        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {artifact.folder} writes it"
+    console.print(f"\nReport      {artifact.report}\nSavedModel  {served}\nEverything  {artifact.folder}\n\nNext:")
     example = run.data.path or run.data.cache_dir
     console.print(f"  python scripts/predict.py {artifact.folder} {example}")
     console.print(f"  python scripts/train.py {run.detector.name} --data.path YOUR_FOLDER   # with real/ and fake/ in it")

@@ -1,0 +1,109 @@
+"""Transfer detectors: published sizes, what is frozen when, two levels of verdict."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfdetect import config
+from tfdetect.config import Train
+from tfdetect.models import layers
+from tfdetect.models.inception import Inception
+from tfdetect.models.resnet import ResNet50
+from tfdetect.models.squeezenet import SqueezeNet
+from tfdetect.training import fit
+
+
+def count(weights):
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+def squeezenet(tmp_path, **options):
+    """With weights that are read from a file, as published ones are."""
+    import h5py
+
+    source = SqueezeNet(weights="none").build((1, 32, 32, 3))
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        named = [layer for layer in source.layers if layer.weights and layer.name.startswith(("conv", "fire"))]
+        file.attrs["layer_names"] = [layer.name.replace("_", "/", 1).encode() for layer in named]
+        for layer in named:
+            group = file.create_group(layer.name.replace("_", "/", 1))
+            group.attrs["weight_names"] = [b"w", b"b"]
+            group["w"], group["b"] = layer.get_weights()
+    return source, SqueezeNet(weights=tmp_path / "w.h5", **options)
+
+
+def test_published_parameter_counts_without_top():
+    inception, squeeze = Inception(weights="none").build((1, 75, 75, 3)), SqueezeNet(weights="none").build((1, 64, 64, 3))
+    assert inception.count_params() == 21_802_784 + 2048 + 1
+    assert squeeze.count_params() == 722_496 + 5 * 5248 + 1  # and BatchNormalization and the score on the statistics
+
+
+def test_the_published_head_of_inception():
+    """A dense 1024 and a dense 2, of which one logit says the same with 1025 parameters fewer; 34,432 never trained."""
+    model = Inception(weights="none", dense=1024).build((1, 75, 75, 3))
+    assert model.count_params() == 23_903_010 - 1025
+    assert count(model.non_trainable_weights) == 34_432
+
+
+def test_weights_of_a_file_arrive(tmp_path):
+    source, detector = squeezenet(tmp_path)
+    model = detector.build((1, 32, 32, 3))
+    for layer in source.layers:
+        if layer.name.startswith(("conv", "fire")) and layer.weights:
+            assert np.array_equal(layer.get_weights()[0], model.get_layer(layer.name).get_weights()[0])
+
+
+def test_two_phases_train_the_head_then_from_the_layer_on(tmp_path):
+    detector = squeezenet(tmp_path, unfreeze_from="fire9_squeeze1x1", head_epochs=2)[1]
+    model = detector.build((1, 32, 32, 3))
+    (first, middle, head), (second, last, rest) = fit.spans(detector.phases(), 5)
+    assert (first, middle, second, last) == (0, 2, 2, 5) and rest.rate == 0.1 * head.rate
+    head.prepare(model)
+    assert {weight.path.split("/")[0] for weight in model.trainable_weights} == {"features", "score"}
+    rest.prepare(model)
+    names = {weight.path.split("/")[0] for weight in model.trainable_weights}
+    assert names == {"fire9_squeeze1x1", "fire9_expand1x1", "fire9_expand3x3", "features", "score"}
+
+
+def test_batch_normalisation_of_a_pretrained_backbone_stays_frozen():
+    model = ResNet50(weights="none").build((1, 32, 32, 3))
+    ResNet50()._unfreeze(model, "all")
+    assert not any(layer.trainable for layer in layers.batch_norms(model))
+    assert sum(layer.trainable for layer in model.layers if isinstance(layer, keras.layers.Conv2D)) == 53
+
+
+@pytest.mark.parametrize(("start", "free"), [("", 0), ("all", 5), ("2", 2), ("c", 3)])
+def test_where_unfreezing_starts(start, free):
+    body = keras.Sequential([keras.Input((2,)), *(keras.layers.Dense(2, name=name) for name in "abcde")])
+    assert len(SqueezeNet()._free(body, start)) == free
+
+
+def test_a_layer_that_is_not_there_is_refused_with_near_names():
+    with pytest.raises(ValueError, match="no such layer.*fire9_expand"):
+        SqueezeNet(weights="none", unfreeze_from="fire9_expnd").build((1, 32, 32, 3))
+
+
+def test_too_small_pictures_are_refused_when_the_flags_are_read(capsys):
+    with pytest.raises(SystemExit) as stop:
+        config.parse(["inception", "--data.size", "64"], "t")
+    assert stop.value.code == 2 and "inception needs --data.size 75 at the least, got 64" in capsys.readouterr().err
+
+
+def test_the_second_level_counts_only_fakes_of_a_known_source():
+    loss = layers.TwoLevels(keras.losses.BinaryCrossentropy(from_logits=True))
+    scores = np.array([[0.5, 3, -1], [0.5, 3, -1], [0.5, 3, -1]], np.float32)
+    labels = np.array([[0, -1], [1, 0], [1, -1]], np.float32)
+    values = keras.ops.convert_to_numpy(loss.call(keras.ops.array(labels), keras.ops.array(scores)))
+    first = np.logaddexp(0, 0.5) - labels[:, 0] * 0.5
+    np.testing.assert_allclose(values, first + np.array([0, np.logaddexp(0, -4), 0]), rtol=1e-5)
+
+
+def test_one_model_has_both_levels():
+    detector = SqueezeNet(weights="none", attribute="source", classes=("gan", "swap"))
+    model = detector.build((1, 32, 32, 3))
+    assert model.output_shape == (None, 3)
+    fit.prepare(model, detector, detector.phases()[0], Train())
+    clips = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32, 3), np.uint8)
+    labels = np.array([[0, -1], [1, 0], [0, -1], [1, 1]], np.float32)
+    losses = [model.train_on_batch(clips, labels, np.ones(4, np.float32)) for _ in range(10)]
+    assert losses[-1] < losses[0]

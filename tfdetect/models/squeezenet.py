@@ -1,0 +1,65 @@
+"""`squeezenet`: SqueezeNet 1.1 with ImageNet weights, a light backbone."""
+
+from dataclasses import dataclass
+
+from tfdetect.detector import register
+from tfdetect.models.transfer import Transfer
+from tfdetect.models.weights import Published
+
+FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))
+WIDENED = (3, 5)  # fire modules that a pooling follows
+
+
+@register("squeezenet")
+@dataclass(frozen=True)
+class SqueezeNet(Transfer):
+    """SqueezeNet 1.1 on single frames, from ImageNet weights; reads the statistics of all its blocks.
+
+    Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", 2016 (arXiv 1602.07360); 722,496
+    parameters without its top. A fake shows in texture, so the head sees mean and mean square of every block's maps, and
+    not of the last alone. Command: `python scripts/train.py squeezenet --data.path DIR [--detector.weights FILE]`.
+    """
+
+    least_size = 32
+    recipe = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 20}
+    published = Published(
+        "https://raw.githubusercontent.com/DeepCognition/keras-squeezenet/a73d4339aa4d37c51a0b3ba044bed55477abec73/"
+        "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "17154246284f555591549ac2c83e127abfbf4307dc4b0060fdaa2931d0fa38da",
+    )
+
+    unfreeze_from: str = "all"
+    """Second phase: train the backbone from this layer on; its name, the number of last layers, or all. Empty: never."""
+
+    def backbone(self, x):
+        from keras import layers
+
+        from tfdetect.models.layers import bgr
+
+        x = bgr(x)
+        x = layers.Conv2D(64, 3, strides=2, activation="relu", name="conv1")(x)
+        blocks = [x]
+        x = layers.MaxPooling2D(3, 2)(x)
+        for number, (squeeze, expand) in enumerate(FIRES, 2):
+            x = fire(x, f"fire{number}", squeeze, expand)
+            blocks.append(x)
+            if number in WIDENED:
+                x = layers.MaxPooling2D(3, 2)(x)
+        return blocks
+
+    def pool(self, body):
+        from keras import layers
+
+        average = layers.GlobalAveragePooling2D
+        features = [average()(maps) for block in body.outputs for maps in (block, block * block)]
+        return layers.BatchNormalization(name="features")(layers.Concatenate()(features))  # of very unlike scales
+
+
+def fire(x, name, squeeze, expand):
+    """A squeeze to few channels, then two expanding convolutions side by side."""
+    from keras import layers
+
+    x = layers.Conv2D(squeeze, 1, activation="relu", name=f"{name}_squeeze1x1")(x)
+    left = layers.Conv2D(expand, 1, activation="relu", name=f"{name}_expand1x1")(x)
+    right = layers.Conv2D(expand, 3, padding="same", activation="relu", name=f"{name}_expand3x3")(x)
+    return layers.Concatenate(name=f"{name}_concat")([left, right])
