@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from tfdetect.evaluation.calibration import Calibration, _youden, calibration_error, fit, reliability
+from tfdetect.evaluation.calibration import Calibration, calibration_error, fit, reliability, youden
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(0.5, 1.0), (2.0, -1.0)])
@@ -79,7 +79,7 @@ def test_of_equally_good_thresholds_the_one_nearest_to_a_half_is_taken():
 
 def test_threshold_parts_even_neighbouring_floats():
     pair = np.array([0.5, np.nextafter(0.5, 1)])  # their middle rounds to the lower one
-    assert (pair >= _youden(pair, np.array([0, 1]))).tolist() == [False, True]
+    assert (pair >= youden(pair, np.array([0, 1]))).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])

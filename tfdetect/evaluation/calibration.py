@@ -70,7 +70,7 @@ def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
         return _fit_one_class(score, fake=bool(label[0]))
     slope, intercept = _platt(score, label)
     probabilities = Calibration(slope, intercept, 0.5).probability(score)
-    return Calibration(slope, intercept, _youden(probabilities, label))
+    return Calibration(slope, intercept, youden(probabilities, label))
 
 
 def _platt(score: NDArray[np.float64], label: NDArray[Any]) -> tuple[float, float]:
@@ -94,7 +94,7 @@ def _platt(score: NDArray[np.float64], label: NDArray[Any]) -> tuple[float, floa
     return slope, float(found.x[1]) - slope * centre
 
 
-def _youden(probabilities: NDArray[np.float64], label: NDArray[Any]) -> float:
+def youden(probabilities: NDArray[np.float64], label: NDArray[Any]) -> float:
     """The threshold of the best balanced accuracy, half-way between two neighbours; of equals, the nearest to 0.5."""
     values = np.unique(probabilities)
     if len(values) < 2:

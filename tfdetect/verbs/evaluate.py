@@ -1,4 +1,4 @@
-"""evaluate: judge a run again, or on another data set."""
+"""evaluate: judge a run again, or on another data set; or several runs and their mean."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Files:
     """Which files."""
 
     path: Path | None = None
-    """Folder or manifest, as for train. Without it, the run's own test files."""
+    """Folder or manifest, as for train. Without it, the run's own test files; of several runs those they all have."""
     fake: tuple[str, ...] = ()
     """Names of the class folders that are fake; by default as in training."""
     layout: str = "auto"
@@ -33,17 +33,24 @@ class Files:
 class Evaluate:
     """Judge an exported detector; threshold and calibration stay those of its validation files."""
 
-    run: tyro.conf.Positional[Path]
-    """The run's folder, such as saved_models/cnn."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """The run's folder, such as saved_models/cnn. Of several, the mean of their probabilities is judged too."""
     data: Files = Files()
     out: Path | None = None
-    """Where the report goes; by default evaluations/NAME in the run's folder."""
+    """Where the report goes; by default evaluations/NAME in the (first) run's folder."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse and evaluate."""
     asked = config.arguments(Evaluate, argv, "evaluate.py")
-    artifact = artifacts.find(asked.run)
+    if not asked.runs:
+        raise ValueError("No run came; name the folder of one, such as saved_models/cnn, or of several.")
+    if len(asked.runs) > 1:
+        from tfdetect.verbs import ensemble
+
+        ensemble.evaluate(asked)
+        return 0
+    artifact = artifacts.find(asked.runs[0])
     run = artifacts.load_config(artifact)
     evaluate(asked, artifact, run)
     return 0
@@ -92,15 +99,16 @@ def read(asked: Evaluate, artifact: Artifact, data: config.Data):
     return table.assign(split="test").reset_index(drop=True)
 
 
-def unseen(table, artifact: Artifact):
-    """The table without the files whose bytes were in the run's training or validation, and a warning that counts them."""
+def unseen(table, *runs: Artifact):
+    """The table without the files whose bytes were in training or validation of any run, and a warning that counts them."""
     import pandas as pd
 
-    known = pd.read_csv(artifact.manifest, dtype=str, keep_default_na=False)
+    known = pd.concat(pd.read_csv(run.manifest, dtype=str, keep_default_na=False) for run in runs)
     seen = set(known[known["split"] != "test"]["sha"]) - {""}
     leak = table["sha"].isin(seen)
     if not leak.any():
         return table, ()
-    text = f"{leak.sum()} of {len(table)} files took part in training this run; they are left out here."
+    which = "this run" if len(runs) == 1 else "one of these runs"
+    text = f"{leak.sum()} of {len(table)} files took part in training {which}; they are left out here."
     console.print(text)
     return table[~leak].reset_index(drop=True), (text,)

@@ -4,6 +4,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,13 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
 
 def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFrame, predictor: Predictor, cache: Cache,
           history: pd.DataFrame | None = None, best_epoch: int | None = None, warnings: tuple[str, ...] = (),
-          others: Mapping[str, Any] | None = None, shortcuts: audit.Shortcuts | None = None) -> dict[str, Any]:
+          others: Mapping[str, Any] | None = None, shortcuts: audit.Shortcuts | None = None,
+          about: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """predictions.csv, metrics.json, plots/ and report.html into `folder`; the metrics.
 
     `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` are the
-    summaries of splits that are not judged here, `shortcuts` what `find_shortcuts` found.
+    summaries of splits that are not judged here, `shortcuts` what `find_shortcuts` found, `about` parts of the report that
+    are not to be those of `run`.
     """
     threshold = predictor.threshold
     with files.atomic(folder.predictions) as temporary:
@@ -96,7 +99,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         versions=versions(),
     )
     with files.atomic(folder.report) as temporary:
-        report.write(temporary, page)
+        report.write(temporary, replace(page, **(about or {})))
     return found
 
 
