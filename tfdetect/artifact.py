@@ -30,6 +30,7 @@ class Artifact:
     predictions = property(lambda self: self.folder / "predictions.csv")
     history = property(lambda self: self.folder / "history.csv")
     shortcuts = property(lambda self: self.folder / "shortcuts.json")
+    comparison = property(lambda self: self.folder / "comparison.json")
     report = property(lambda self: self.folder / "report.html")
     plots = property(lambda self: self.folder / "plots")
     logs = property(lambda self: self.folder / "logs")

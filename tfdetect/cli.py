@@ -12,6 +12,7 @@ VERBS = {
     "audit": "what a data set is made of, what leaks, which shortcut tells the label",
     "prepare": "decode a data set once, into a folder that is ready for training",
     "train": "files -> a judged, exported detector",
+    "reproduce": "run a published experiment, its row next to ours",
     "evaluate": "judge a run again, or on another data set",
     "predict": "verdicts on files and folders",
     "export": "write the SavedModel anew",

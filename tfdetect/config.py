@@ -13,6 +13,7 @@ from tfdetect.detector import Detector, find
 from tfdetect.limits import Limits
 
 D = TypeVar("D", bound=Detector)
+RECIPE = ("published", "dataset")  # keys of a recipe that say nothing of how it runs
 PREPARED = "prepared.json"  # in a folder that `prepare` made: the data settings of its clips
 
 
@@ -228,7 +229,8 @@ def read(path: Path) -> tuple[str, list[str]]:
     if not isinstance(detector, Mapping) or "name" not in detector:
         raise ValueError(f"{path} names no detector; expected 'detector:' with 'name:' below it, as in a config.yaml.")
     rest = {key: value for key, value in detector.items() if key != "name"}
-    return str(detector["name"]), flags({**tree, "detector": rest})
+    kept = {key: value for key, value in tree.items() if key not in RECIPE}
+    return str(detector["name"]), flags({**kept, "detector": rest})
 
 
 def flags(tree: Mapping[str, Any], prefix: str = "") -> list[str]:

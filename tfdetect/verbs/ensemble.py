@@ -135,9 +135,10 @@ def judge(member: Member, table: "pd.DataFrame", paths: Iterable[str]) -> "tuple
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs import judging
 
-    predictor = Predictor(member.artifact, member.cache.view)
-    rows = table[table["path"].isin(set(paths))]
-    return judging.score(predictor, rows, member.cache, member.run.detector.sees == "frame"), predictor.threshold
+    detector = member.run.detector
+    predictor = Predictor(member.artifact, member.cache.view, detector.sees == "frame", detector.classes)
+    rows, _ = loading.with_kinds(table[table["path"].isin(set(paths))], detector)
+    return judging.score(predictor, rows, member.cache), predictor.threshold
 
 
 def write(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame",

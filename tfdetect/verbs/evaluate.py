@@ -78,8 +78,9 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     predicted = judging.score(predictor, table, cache)
     validation = json.loads(artifact.metrics.read_text()).get("validation") if artifact.metrics.exists() else None
     shortcuts = judging.find_shortcuts(table, data)
-    found = judging.write(target, run, table, predicted, predictor, cache, warnings=warnings, shortcuts=shortcuts,
-                          others={"validation": validation} if validation else None)  # fmt: skip
+    others = {"judged": predictor.judged, **({"validation": validation} if validation else {})}
+    found = judging.write(target, run, table, predicted, predictor.threshold, cache,
+                          warnings=(*warnings, *predictor.warnings), others=others, shortcuts=shortcuts)  # fmt: skip
     console.print(judging.line("test", found["test"]))
     console.print(judging.attribution_line(found["test"]), end="")
     console.print(judging.shortcut_line(shortcuts.aucs))

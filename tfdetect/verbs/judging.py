@@ -3,7 +3,7 @@
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -58,22 +58,23 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
         yield start, np.stack(clips)
 
 
-def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFrame, predictor: Predictor, cache: Cache,
+def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFrame, threshold: float, cache: Cache,
           history: pd.DataFrame | None = None, best_epoch: int | None = None, warnings: tuple[str, ...] = (),
           others: Mapping[str, Any] | None = None, shortcuts: audit.Shortcuts | None = None,
-          about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+          about: Mapping[str, Any] | None = None,
+          tables: Callable[[Artifact], Mapping[str, pd.DataFrame]] | None = None) -> dict[str, Any]:
     """predictions.csv, metrics.json, plots/ and report.html into `folder`; the metrics.
 
-    `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` are the
-    summaries of splits that are not judged here, `shortcuts` what `find_shortcuts` found, `about` parts of the report that
-    are not to be those of `run`.
+    `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` goes into the
+    metrics besides, such as the summaries of splits that are not judged here, `shortcuts` is what `find_shortcuts` found,
+    `about` holds parts of the report that are not to be those of `run`; `tables` makes more tables of what is in the folder
+    by then.
     """
-    threshold = predictor.threshold
     with files.atomic(folder.predictions) as temporary:
         predictions.write(predicted, temporary)
     splits = [name for name in predictions.SPLITS if (predicted["split"] == name).any()]
     found = {name: metrics.summary(predicted[predicted["split"] == name], threshold) for name in splits}
-    found = {**(others or {}), **found, "judged": predictor.judged}
+    found = {**(others or {}), **found}
     files.write_json(folder.metrics, found)
     figures = plots.standard(predicted, threshold)
     if history is not None and len(history):
@@ -86,7 +87,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         name=folder.folder.name,
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
         detector=f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
-        warnings=(*warnings, *predictor.warnings),
+        warnings=warnings,
         figures=figures,
         most_wrong=list(mistakes(predicted, threshold, table, cache)),
         data=usable(table),
@@ -94,6 +95,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         notes=problems(table, "note"),
         shortcuts=shortcuts.aucs if shortcuts else {},
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warned] if shortcuts else [],
+        extra_tables=tables(folder) if tables else {},
         command=command(),
         settings=config.tree(run),
         versions=versions(),

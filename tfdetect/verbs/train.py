@@ -6,7 +6,7 @@ What is heavy is imported where it is used, so that `--help` and a mistake in a 
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tfdetect.training.fit import Fitted
 
 SPLITS = ("train", "validation", "test")
+Tables = Callable[[Artifact], "Mapping[str, pd.DataFrame]"]  # of a judged run, for its report
 
 
 def usage() -> str:
@@ -42,19 +43,24 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
-    run = config.parse(argv, "train.py")
-    import_keras()
-    run.detector.require()
-    frame_model = getattr(run.detector, "frame_model", None)
-    if frame_model and Path(frame_model).suffix != ".keras":  # models know no artifacts
-        path = str(artifacts.find(Path(frame_model), "model").model)
-        run = replace(run, detector=replace(run.detector, frame_model=path))
-    train(run)
+    train(parse(argv, "train.py"))
     return 0
 
 
-def train(run: Run) -> Artifact:
-    """The whole story: files, clips, training, calibration, export, judgement."""
+def parse(argv: Sequence[str], prog: str) -> Run:
+    """The run, with names of other runs resolved: models know no artifacts."""
+    run = config.parse(argv, prog)
+    frame_model = getattr(run.detector, "frame_model", None)
+    if frame_model and Path(frame_model).suffix != ".keras":
+        path = str(artifacts.find(Path(frame_model), "model").model)
+        run = replace(run, detector=replace(run.detector, frame_model=path))
+    return run
+
+
+def train(run: Run, tables: Tables | None = None) -> Artifact:
+    """The whole story: files, clips, training, calibration, export, judgement. `tables` adds to the report."""
+    import_keras()
+    run.detector.require()
     if worker_number():
         return assist(run)
     artifact, going_on = artifacts.choose(run)
@@ -69,7 +75,7 @@ def train(run: Run) -> Artifact:
     with artifacts.lock(artifact):
         remember(artifact, table, cache)
         fitted = learn(run, artifact, table, cache)
-        finish(run, artifact, table, cache, fitted)
+        finish(run, artifact, table, cache, fitted, tables)
     return artifact
 
 
@@ -130,7 +136,8 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
     return fit(run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
 
 
-def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted") -> None:
+def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
+           tables: Tables | None = None) -> None:
     """Calibrate and export, then judge what was exported."""
     from tfdetect.data.prepare import usable
     from tfdetect.serving.export import export
@@ -148,8 +155,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     predictor = Predictor(artifact, cache.view, single, run.detector.classes)
     predicted = judging.score(predictor, table[table["split"] != "train"], cache)
     shortcuts = judging.find_shortcuts(table, run.data)
-    found = judging.write(artifact, run, table, predicted, predictor, cache, fitted.history, fitted.best_epoch,
-                          shortcuts=shortcuts)  # fmt: skip
+    found = judging.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
+                          predictor.warnings, {"judged": predictor.judged}, shortcuts, tables=tables)
     board.write(artifact.logs, artifact.model, predicted, table, cache, config.tree(run), found)
     shutil.rmtree(artifact.checkpoints)
     for name in ("validation", "test"):

@@ -1,0 +1,134 @@
+"""Recipes: listed, found, parsed, and run beside what was published."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tfdetect import cli, config
+from tfdetect.artifact import Artifact
+from tfdetect.detector import REGISTRY
+from tfdetect.verbs import comparing, reproduce
+
+ALL = sorted(reproduce.RECIPES.glob("*.yaml"))
+KNOWN = [path for path in ALL if config.read(path)[0] in REGISTRY]
+TINY = ["--data.sample", "30", "--data.size", "32", "--data.frames", "4", "--train.epochs", "1"]
+
+
+def call(capsys, *argv):
+    """(exit code, stdout, stderr as one line) of `tfdetect reproduce ARGV`."""
+    code = cli.main(["reproduce", *map(str, argv)])
+    out, err = capsys.readouterr()
+    return code, out, " ".join(err.split())
+
+
+def test_listed_with_a_line_each(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(capsys, "--help")
+    assert code == 0 and all(re.search(rf"^  {path.stem} +\w", out, re.M) for path in ALL) and len(ALL) >= 7
+    assert call(capsys) == (2, out, "")
+
+
+def test_unknown_name_has_the_nearest(capsys, monkeypatch, tmp_path):
+    code, _, err = call(capsys, "glem_cnn_lstn")
+    assert code == 2 and "Perhaps you meant glem_cnn_lstm" in err
+    monkeypatch.setattr(reproduce, "RECIPES", tmp_path)
+    code, _, err = call(capsys, "glem_cnn")
+    assert code == 2 and "No recipes are installed" in err and "path of a YAML" in err
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_every_recipe_says_what_it_compares_and_takes(path):
+    recipe = comparing.read(path)
+    assert recipe.names and {"data", "measured_on"} <= set(recipe.protocol)
+    figures = [recipe.figures, *recipe.by_source.values()]
+    assert all(isinstance(value, float) and 0 <= value <= 1 for row in figures for value in row.values())
+    assert f"| `{path.stem}` |" in (reproduce.RECIPES.parent / "docs" / "recipes.md").read_text()
+
+
+@pytest.mark.parametrize("path", KNOWN, ids=lambda path: path.stem)
+def test_every_recipe_is_a_run(path):
+    run = config.parse(["--config", str(path)], "t")
+    there = comparing.read(path).protocol
+    assert there.get("frames", run.data.frames) == run.data.frames
+    assert there.get("epochs", run.train.epochs) == run.train.epochs
+    assert not isinstance(there.get("size"), int) or there["size"] == run.data.size
+    small = reproduce.parse(comparing.read(path), [], stand_in=True)
+    assert (small.data.sample, small.data.faces) == (100, "none") and small.train.epochs <= 3
+    assert small.data.size == run.data.size and getattr(small.detector, "weights", None) in (None, "none")
+
+
+def test_missing_data_is_named_with_its_place_and_layout(capsys):
+    code, _, err = call(capsys, "glem_cnn")
+    assert code == 2 and "--data.path" in err and "face images" in err and "not published" in err and "real/ and fake/" in err
+    code, _, err = call(capsys, "glem_cnn", "--stand-in", "--data.path", "x")
+    assert code == 2 and "exclude each other" in err
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"published": None}, "is no recipe"),
+        ({"dataset": {"name": "x"}}, "it lacks 'where'"),
+        ({"published": {"title": "t", "source": "s", "protocol": {}, "test_acuracy": 0.5}}, "test_acuracy is unknown"),
+        ({"published": {"title": "t", "source": "s", "protocol": {"epoch": 5}}}, "epoch is unknown"),
+        ({"trian": {"epochs": 5}}, "--trian.epochs"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(capsys, tmp_path, change, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load((reproduce.RECIPES / "glem_cnn.yaml").read_text()), **change}))
+    try:
+        code, _, err = call(capsys, path, "--data.path", tmp_path)
+    except SystemExit as stop:  # tyro's, for a key that is no setting
+        code, err = stop.code, capsys.readouterr().err
+    assert code == 2 and said in re.sub(r"[│\s]+", " ", err)
+
+
+def test_a_stand_in_prints_both_rows_and_keeps_them(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(capsys, "--stand-in", "glem_cnn_lstm", *TINY, "--name", "mine")
+    assert code == 0 and "published: not measured here" in out and "0.987" in out and "ours: measured on the stand-in" in out
+    assert re.search(r"│ size +│ 64 +│ 32 ", out), "what, there, here"
+    artifact = Artifact(Path("saved_models") / "mine")
+    found = json.loads(artifact.comparison.read_text())
+    test = json.loads(artifact.metrics.read_text())["test"]
+    published, ours = found["rows"]
+    assert (published["test_accuracy"], published["test_loss"]) == (0.987, 0.088)
+    assert (ours["test_accuracy"], ours["test_loss"]) == (test["accuracy"], test["log_loss"])
+    differences = {row["what"]: (row["published"], row["ours"]) for row in found["differences"]}
+    assert found["stand_in"] and "embedded sample" in differences["data"][1]
+    assert differences["size"] == (64, 32) and differences["frames"] == (20, 4) and differences["seed"] == ("not stated", 0)
+    assert "42 train, 6 validation, 12 test" in differences["files"][1] and "1 of at most 1" in differences["epochs"][1]
+    page = artifact.report.read_text()
+    assert "Published and ours" in page and "published: not measured here" in page and "What differs, or may" in page
+
+
+def test_own_files_by_source_parameters_and_validation(capsys, monkeypatch, tmp_path, images):
+    """A recipe of one's own, by its path, on files; what is the same is no difference."""
+    monkeypatch.chdir(tmp_path)
+    tree = yaml.safe_load((reproduce.RECIPES / "glem_cnn.yaml").read_text())
+    tree["published"] |= {"validation_frame_auc": 0.9, "by_source": {"swap": {"test_accuracy": 0.5}, "gan": {"test_ap": 0.6}}}
+    tree["published"]["protocol"] |= {"size": 32, "seed": 0, "parameters": 1}
+    Path("own.yaml").write_text(yaml.safe_dump(tree))
+    shutil.copytree(images, "set")
+    flags = ["--data.path", "set", "--data.size", "32", "--train.epochs", "1", "--detector.width", "4"]
+    code, out, _ = call(capsys, "own.yaml", *flags)
+    assert code == 0 and "ours: measured " in out and "The same in both: size, seed." in out
+    found = json.loads(Path("saved_models/cnn/comparison.json").read_text())
+    metrics = json.loads(Path("saved_models/cnn/metrics.json").read_text())
+    rows = {row["row"]: row for row in found["rows"]}
+    assert not found["stand_in"] and len(rows) == 6
+    assert rows["ours: measured"]["validation_frame_auc"] == metrics["validation"]["by_frame"]["auc"]
+    assert rows["published, gan: not measured here"]["test_ap"] == 0.6 and rows["ours, gan: measured"]["test_ap"] is None
+    assert rows["ours, swap: measured"]["test_accuracy"] is None, "all reals are of another source"
+    parameters = next(row["ours"] for row in found["differences"] if row["what"] == "parameters")
+    assert 10_000 < parameters < 100_000
+
+
+def test_train_takes_a_recipe_as_its_config():
+    run = config.parse(["--config", str(reproduce.RECIPES / "glem_cnn.yaml"), "--data.size", "32"], "t")
+    assert (run.detector.name, run.data.size, run.train.epochs) == ("cnn", 32, 10)

@@ -1,0 +1,143 @@
+"""reproduce: run a recipe, and put its published row next to ours, with what differs between the two.
+
+A recipe is a run's YAML, as `train --config` reads it, with two mappings more: `published:`, the figures and what is known
+of how they came about, and `dataset:`, what it takes. docs/recipes.md says how to write one.
+"""
+
+import difflib
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdetect import config
+from tfdetect.artifact import Artifact
+from tfdetect.config import Run
+from tfdetect.detector import Detector
+from tfdetect.verbs import comparing
+from tfdetect.verbs import train as training
+from tfdetect.verbs.comparing import Recipe
+from tfdetect.verbs.console import console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"  # of a checkout
+STAND_IN = ("--stand-in", "--stand_in")
+SIDES = ["what", "published", "ours"]
+GROUPS, EPOCHS = 100, 3  # of a stand-in, at most: it shows that all runs, in minutes on two cores
+
+
+def main(argv: Sequence[str]) -> int:
+    """Find the recipe, train, compare."""
+    words = [word for word in argv if word not in STAND_IN]
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else 2
+    recipe = comparing.read(find(words[0]))
+    run = parse(recipe, words[1:], len(words) < len(argv))
+    console.print(f"{recipe.title}\n{recipe.source}")
+    for note in recipe.notes:
+        console.print(f"- {note}")
+    reproduce(recipe, run)
+    return 0
+
+
+def usage() -> str:
+    """What there is, a line each."""
+    lines = "\n".join(f"  {path.stem:26}{comparing.read(path).title}" for path in recipes())
+    ways = "reproduce.py RECIPE --data.path DIR [--flags of train]  |  reproduce.py RECIPE --stand-in [--flags of train]"
+    return (f"{ways}\n\n{lines}\n\nRECIPE is one of these or a YAML file. --stand-in runs it on the embedded sample, smaller.\n"
+            "`reproduce.py RECIPE --help` lists the flags.")
+
+
+def recipes() -> list[Path]:
+    """All recipes of this checkout. ValueError where there are none."""
+    found = sorted(RECIPES.glob("*.yaml"))
+    if not found:
+        raise ValueError("No recipes are installed here: they are in recipes/ of the source; give the path of a YAML.")
+    return found
+
+
+def find(name: str) -> Path:
+    """The recipe of that name, or the YAML file at that path. ValueError with the nearest name for a misspelt one."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    known = {path.stem: path for path in recipes()}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Perhaps you meant {near[0]}." if near else ""
+        raise ValueError(f"There is no recipe {name!r}.{hint} Recipes: {', '.join(known)}.")
+    return known[name]
+
+
+def parse(recipe: Recipe, given: Sequence[str], stand_in: bool) -> Run:
+    """The recipe's run; the given flags win. ValueError where its data set is not there and no stand-in is asked for."""
+    argv = ["--config", str(recipe.path)]
+    if stand_in:
+        argv += smaller(config.parse(argv, "reproduce.py"))
+    run = training.parse([*argv, *given], "reproduce.py")
+    if stand_in and run.data.path:
+        raise ValueError("--stand-in and --data.path exclude each other: the embedded sample or your files?")
+    if not stand_in and not run.data.path:
+        raise ValueError(f"{recipe.path.stem} needs --data.path: {recipe.dataset['name']}. {recipe.dataset['where']} Expected: "
+                         f"{recipe.dataset['layout']}. --stand-in shows it on the embedded sample.")  # fmt: skip
+    return run
+
+
+def smaller(run: Run) -> list[str]:
+    """Flags that make a stand-in of a recipe: few drawn files, few epochs, nothing to download."""
+    asked = {"sample": min(GROUPS, run.data.sample), "faces": "none"}  # nobody's face is in the embedded sample
+    return config.flags({"data": asked, "train": {"epochs": min(EPOCHS, run.train.epochs)}}) + untrained(run.detector)
+
+
+def untrained(detector: Detector) -> list[str]:
+    """The flag by which a detector with pretrained weights starts from random ones."""
+    if getattr(detector, "weights", None) in (None, "none"):
+        return []
+    kinds = typing.get_args(typing.get_type_hints(type(detector))["weights"])
+    return ["--detector.weights", "None" if type(None) in kinds else "none"]
+
+
+def reproduce(recipe: Recipe, run: Run) -> None:
+    """Train, judge, and put the comparison beside the result: comparison.json, the report, the screen."""
+    artifact = training.train(run, partial(keep, recipe, run))
+    if training.worker_number():
+        return
+    if not artifact.comparison.exists():  # `train --config` had made it, and --resume found it finished
+        keep(recipe, run, artifact)
+    say(json.loads(artifact.comparison.read_text()))
+
+
+def keep(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[str, pd.DataFrame]":
+    """comparison.json into the run's folder; its tables, for the report."""
+    import pandas as pd
+
+    from tfdetect import files
+
+    found = comparing.compare(recipe, run, artifact)
+    files.write_json(artifact.comparison, found)
+    rows = pd.DataFrame(found["rows"]).rename(columns=comparing.words).rename(columns={"row": ""})
+    differences = pd.DataFrame(found["differences"], columns=SIDES).astype(str)
+    return {"Published and ours": rows, "What differs, or may": differences}
+
+
+def say(found: Mapping[str, Any]) -> None:
+    """The published row next to ours, and what differs."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    def table(names: Sequence[str], rows: Sequence[Mapping[str, Any]], **header: str) -> Table:
+        grid = Table(*(header.get(name, comparing.words(name)) for name in names))
+        for row in rows:
+            grid.add_row(*(escape(comparing.text(row[name])) for name in names))
+        return grid
+
+    console.print(f"\n{escape(found['title'])}")
+    figures = [name for name in found["rows"][0] if name != "row"]
+    console.print(table(["row", *figures], found["rows"], row=""))
+    console.print(table(SIDES, found["differences"], what="what differs, or may"))
+    if found["same"]:
+        console.print(f"The same in both: {', '.join(found['same'])}.")
