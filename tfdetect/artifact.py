@@ -42,16 +42,15 @@ class Artifact:
         return self.report.exists()
 
 
-def find(folder: Path, part: str = "saved_model") -> Artifact:
+def find(folder: Path, part: str = "calibration") -> Artifact:
     """The artifact in `folder`, which must hold that part. FileNotFoundError says what is missing and how it is made."""
     artifact = Artifact(folder)
-    needed = {"saved_model": "python scripts/export.py", "model": "python scripts/train.py"}
     if not artifact.config.exists():
         raise FileNotFoundError(f"{folder} is no run: it has no config.yaml. Expected a folder such as saved_models/cnn.")
     if not getattr(artifact, part).exists():
         raise FileNotFoundError(
             f"{folder} lacks {getattr(artifact, part).name}: its training has not finished, or it was moved. "
-            f"{needed[part]} makes it."
+            "python scripts/train.py makes it."
         )
     return artifact
 

@@ -70,8 +70,9 @@ class Predictor:
             clips = clips[:, picked(clips.shape[1], frames)]
         small = graph.resize(tf.reshape(clips, (-1, *clips.shape[2:])), size).numpy()
         out = self.loaded.predict_on_batch(small.reshape(-1, frames, size, size, 3))
-        sources = softmax(out[:, 1:], axis=1)
-        out = np.concatenate([out[:, :1], sources], axis=1).reshape(len(clips), -1, out.shape[1]).mean(axis=1)
+        if self.classes:
+            out = np.concatenate([out[:, :1], softmax(out[:, 1:], axis=1)], axis=1)
+        out = out.reshape(len(clips), -1, out.shape[1]).mean(axis=1)
         probability = expit(self.calibration["slope"] * out[:, 0] + self.calibration["intercept"])
         return out[:, 0], probability, *([out[:, 1:]] if self.classes else [])
 

@@ -48,13 +48,20 @@ def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
 
 
 def import_keras() -> "types.ModuleType":
-    """Import Keras and, with it, TensorFlow, whose start-up chatter no setting silences; if that fails, it is shown."""
+    """Import Keras and TensorFlow, whose start-up chatter no setting silences; if that fails, it is shown. ValueError where the
+    backend that KERAS_BACKEND asks for is not installed."""
     sys.stderr.flush()
     keep = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
         try:
             import keras
+
+            import tfdetect.data.graph  # noqa: F401  (TensorFlow, which reads the data on every backend)
+        except ModuleNotFoundError as error:
+            if error.name == (name := os.environ.get("KERAS_BACKEND")):
+                raise ValueError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}.") from error
+            raise
         except BaseException:
             chatter.seek(0)
             os.write(keep, chatter.read())
