@@ -18,6 +18,12 @@ def test_round_trip(tmp_path, name):
     assert again.data.fake == ("a", "b") and again.train.xla and again.train.balance == "focal"
 
 
+@pytest.mark.parametrize("text", ["", "flip|brightness(-9,9,p=0.5)|jpeg(30,100)"])
+def test_augmentation_survives_the_round_trip(tmp_path, text):
+    config.write(config.parse(["cnn", "--train.augment", text], "t"), tmp_path / "c.yaml")
+    assert config.parse(["--config", str(tmp_path / "c.yaml")], "t").train.augment == text
+
+
 def test_flags_win_over_yaml(tmp_path):
     config.write(config.parse(["cnn", "--data.size", "48", "--train.epochs", "3"], "t"), tmp_path / "c.yaml")
     run = config.parse(["--config", str(tmp_path / "c.yaml"), "--train.epochs", "7", "--name", "x"], "t")
@@ -51,6 +57,7 @@ def test_unknown_detector_has_a_hint():
     [
         (["cnn", "--data.size", "0"], "--data.size must be at least 1"),
         (["cnn", "--train.rate", "-1"], "--train.rate must be above 0"),
+        (["cnn", "--train.augment", "flip|jpg(80)"], "--train.augment: 'jpg(80)' names no corruption; perhaps you meant jpeg("),
         (["cnn", "--name", "a/b"], "plain folder name"),
         (["cnn", "--resume"], "need --name"),
         (["cnn_lstm", "--detector.freeze"], "frame_model"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from tfdetect import corruption_spec
 from tfdetect.detector import Detector, find
 from tfdetect.limits import Limits
 
@@ -105,19 +106,22 @@ class Train:
     balance: Literal["none", "weights", "resample", "focal"] = "weights"
     """Make up for uneven classes: count the rarer one more, draw it more often, or by the focal loss; or not at all."""
     seed: int = 0
-    """Fixes initial weights, order of files and dropout; the split of the files does not depend on it."""
+    """Fixes initial weights, order of files, dropout and augmentation; the split of the files does not depend on it."""
     strategy: Literal["auto", "single", "mirrored", "multiworker", "tpu"] = "auto"
     """tf.distribute: auto takes all GPUs there are; multiworker reads TF_CONFIG."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Keras dtype policy. The mixed ones are faster on recent GPUs."""
     xla: bool = False
     """Compile the training step with XLA."""
+    augment: str = ""
+    """What training clips go through, such as "flip|jpeg(30,100,p=0.5)|blur(0,3,p=0.5)"; docs/augment.md lists the steps."""
 
     def __post_init__(self) -> None:
         _at_least(0, "train", self, "epochs")
         _at_least(1, "train", self, "batch", "patience")
         if not self.rate > 0:
             raise ValueError(f"--train.rate must be above 0, got {self.rate}.")
+        corruption_spec.check(self.augment, "--train.augment")
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,9 @@ class Run(Generic[D]):
             raise ValueError("--resume and --overwrite exclude each other: keep the run or delete it.")
         if (self.resume or self.overwrite) and self.name is None:
             raise ValueError("--resume and --overwrite need --name: which run is meant?")
+        # A label that changed would teach a one-class detector fakes as real, and has no source.
+        if self.detector.trains_on == "real" or getattr(self.detector, "attribute", "none") != "none":
+            corruption_spec.check(self.train.augment, "--train.augment", labels=False)
 
 
 def _at_least(least: int, prefix: str, settings: Any, *names: str) -> None:

@@ -53,7 +53,7 @@ def test_a_run_leaves_everything(name, request):
                      "shortcuts.json"}  # fmt: skip
     metrics = json.loads(artifact.metrics.read_text())
     keys = {"n", "auc", "ap", "eer", "accuracy", "balanced_accuracy", "f1", "log_loss", "confusion", "by_source", "by_frame"}
-    assert set(metrics) == {"validation", "test"} and keys <= set(metrics["test"])
+    assert set(metrics) == {"validation", "test", "judged"} and metrics["judged"] == "saved_model" and keys <= set(metrics["test"])
     manifest = pd.read_csv(artifact.manifest)
     assert metrics["test"]["n"] == (manifest["split"] == "test").sum() == 8
     assert metrics["test"]["by_frame"]["n"] == 8 * (4 if name == "cnn" else 1)
@@ -111,6 +111,22 @@ def test_evaluate_own_test_other_data_and_no_leak(cnn, images, videos, capsys):
     assert cli.main(["evaluate", str(cnn.folder), "--data.path", str(videos), "--out", str(cnn.folder / "leak")]) == 0
     assert "32 of 40 files took part in training" in capsys.readouterr().out
     assert json.loads((cnn.folder / "leak" / "metrics.json").read_text())["test"]["n"] == 8
+
+
+def test_evaluate_corrupted_clips(cnn, capsys):
+    def scores(text):
+        assert cli.main(["evaluate", str(cnn.folder), "--data.corrupt", text]) == 0
+        return predictions.read(Artifact(Path(capsys.readouterr().out.split("Report")[-1].strip()).parent).predictions)["score"]
+
+    plain = predictions.read(cnn.predictions).query("split == 'test'")["score"].to_numpy()
+    assert np.allclose(scores("blur(0)"), plain, atol=1e-5)
+    worse = scores("jpeg(5)")
+    assert not np.allclose(worse, plain, atol=1e-3) and worse.equals(scores("jpeg(5)"))
+    folder = Artifact(cnn.folder / "evaluations" / "own_test-jpeg_5")
+    assert "corrupted before they were judged: jpeg(5)." in folder.report.read_text()
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", str(cnn.folder), "--data.corrupt", "jpeg(80)|mixup(0.2)"])
+    assert "mixup changes labels" in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_export_anew_gives_the_same_scores(cnn, images, capsys):

@@ -1,6 +1,6 @@
 """Cache -> batched tf.data.Dataset of (clip uint8, label float32). Only what a batch needs is in memory.
 
-Normalising and augmenting are layers of the model, so they run on the device.
+Normalising is a layer of the model, so it runs on the device. Augmenting, which needs codecs, runs here.
 """
 
 import numpy as np
@@ -8,6 +8,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tfdetect.config import Train
+from tfdetect.data import corruptions
 from tfdetect.data.cache import Cache
 from tfdetect.data.graph import read_record
 
@@ -21,9 +22,9 @@ def units(table: pd.DataFrame, single: bool) -> pd.DataFrame:
 
 
 def training(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, first: int, last: int) -> tf.data.Dataset:
-    """Batches of (clips, labels, weights) for the epochs `first` .. `last` - 1, each in an order of its own.
+    """Batches of (clips, labels, weights) for the epochs `first` .. `last` - 1, each in an order of its own, augmented.
 
-    The order depends on the seed and the number of the epoch alone: a run that goes on sees what it would have seen.
+    Order and draws depend on the seed and the numbers of epoch and batch alone: a run that goes on sees what it would have seen.
     An incomplete last batch is left out (another one each epoch), so that shapes are static.
     """
     rows = units(table, single)
@@ -37,7 +38,9 @@ def training(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, f
         return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch, drop_remainder=size >= batch)
 
     weights = class_weights(rows) if settings.balance == "weights" else np.ones(size, np.float32)
-    return _load(tf.data.Dataset.range(first, last).flat_map(order), rows, cache, single, weights)
+    loaded = _load(tf.data.Dataset.range(first, last).flat_map(order), rows, cache, single, weights)
+    chain = corruptions.parse(settings.augment)
+    return _corrupted(loaded, chain, seed, first * steps(table, single, batch)) if chain else loaded
 
 
 def class_weights(rows: pd.DataFrame) -> np.ndarray:
@@ -58,6 +61,18 @@ def _resampled(rare, often, key):
     again = tf.tile(tf.constant(rare), [-(-half // len(rare))])[:half]
     some = tf.random.experimental.stateless_shuffle(tf.constant(often), seed=key)[: len(rare) + len(often) - half]
     return tf.concat([again, some], 0)
+
+
+def _corrupted(loaded, chain, seed, first):
+    """The batches through `chain`, each with a seed of its own: the run's and the batch's number in the whole run."""
+
+    def corrupt(number, batch):
+        clips, labels, weights = batch
+        clips, changed = chain(clips, labels[:, :1], tf.stack([seed, tf.cast(number, tf.int32)]))
+        return clips, tf.concat([changed, labels[:, 1:]], axis=1), weights
+
+    numbered = loaded.enumerate(first)
+    return numbered.map(corrupt, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
 def steps(table: pd.DataFrame, single: bool, batch: int) -> int:

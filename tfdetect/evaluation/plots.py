@@ -143,7 +143,7 @@ def _matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Sequenc
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.4)
     for (row, column), count in np.ndenumerate(counts):
         axes.text(column, row - 0.06, f"{shares[row, column]:.1%}", ha="center", fontsize=large, color=INK, weight="bold")
-        axes.text(column, row + 0.22, f"{count}", ha="center", fontsize=0.7 * large, color=INK)
+        axes.text(column, row + 0.22, f"{count} files", ha="center", fontsize=0.7 * large, color=INK)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0, labelsize=11)

@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, models  # noqa: F401  (registers the detectors)
+from tfdetect import config, corruption_spec, models  # noqa: F401  (registers the detectors)
 from tfdetect.artifact import Artifact
 from tfdetect.verbs import loading
 from tfdetect.verbs.console import console, import_keras
@@ -27,6 +27,11 @@ class Files:
     """Judge the fakes of these generators or manipulations only, and all reals."""
     workers: int | None = None
     """Processes that decode; by default one for each core."""
+    corrupt: str = ""
+    """What the clips go through before they are judged, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the steps."""
+
+    def __post_init__(self) -> None:
+        corruption_spec.check(self.corrupt, "--data.corrupt", labels=False)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Evaluate:
     """The run's folder, such as saved_models/cnn. Of several, the mean of their probabilities is judged too."""
     data: Files = Files()
     out: Path | None = None
-    """Where the report goes; by default evaluations/NAME in the (first) run's folder."""
+    """Where the report goes; by default evaluations/NAME in the (first) run's folder, which names --data.corrupt too."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,6 +66,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     import json
 
     import_keras()
+    from tfdetect.data import corruptions
     from tfdetect.data.prepare import usable
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs import judging
@@ -72,10 +78,14 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     if usable(table).empty:
         raise ValueError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
     name = asked.data.path.stem if asked.data.path else "own_test"
+    chain = corruptions.parse(asked.data.corrupt)
+    if chain:
+        name = f"{name}-{chain.slug}"
+        warnings = (*warnings, f"The clips were corrupted before they were judged: {chain}.")
     target = Artifact(asked.out or artifact.folder / "evaluations" / name)
     target.folder.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(artifact, cache.view, run.detector.sees == "frame", run.detector.classes)
-    predicted = judging.score(predictor, table, cache)
+    predicted = judging.score(predictor, table, cache, chain)
     validation = json.loads(artifact.metrics.read_text()).get("validation") if artifact.metrics.exists() else None
     shortcuts = judging.find_shortcuts(table, data)
     others = {"judged": predictor.judged, **({"validation": validation} if validation else {})}

@@ -17,6 +17,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.config import Data, Run
 from tfdetect.data import audit
 from tfdetect.data.cache import Cache
+from tfdetect.data.corruptions import Chain
 from tfdetect.data.pipeline import units
 from tfdetect.data.prepare import problems, usable
 from tfdetect.data.properties import collect
@@ -29,13 +30,14 @@ SAMPLED = 1000  # files of a split that shortcuts are looked for in
 PIXELS = 2**26  # of the frames that are scored in one call, which bounds the memory
 
 
-def score(predictor: Predictor, table: pd.DataFrame, cache: Cache) -> pd.DataFrame:
-    """The predictions table of the usable rows, one row a file, or for a frame detector one a frame."""
+def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain | None = None) -> pd.DataFrame:
+    """The predictions table of the usable rows, one row a file, or for a frame detector one a frame; `chain` corrupts them."""
     rows = units(usable(table), predictor.single)
     names = [f"{metrics.ATTRIBUTED}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 2 + len(names)), np.nan)
     with progress("Judging", len(rows)) as step:
         for start, clips in batches(rows, cache, predictor.single):
+            clips = chain(clips, np.zeros((len(clips), 1), np.float32), (0, start))[0].numpy() if chain else clips
             scores[start : start + len(clips)] = np.column_stack(predictor.judge(clips))
             for _ in clips:
                 step()
