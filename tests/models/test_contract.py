@@ -5,20 +5,10 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from detectors import clip_shape, made
 
 from tfdetect import config, models  # noqa: F401
 from tfdetect.detector import REGISTRY
-
-
-def clip_shape(cls):
-    size = max(32, cls.least_size)
-    return (1 if cls.sees == "frame" else 4, size, size, 3)
-
-
-def made(cls):
-    """An instance that needs nothing from the net."""
-    random = {"weights": "none"} if "weights" in {item.name for item in dataclasses.fields(cls)} else {}
-    return cls(**random)
 
 
 @pytest.fixture(scope="module", params=sorted(REGISTRY))
@@ -51,6 +41,14 @@ def test_scores_are_finite_float32_and_survive_saving(built, tmp_path):
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras").predict(clips, verbose=0)
     np.testing.assert_allclose(again, scores, rtol=1e-6, atol=1e-6)
+
+
+def test_clips_of_one_frame(cls):
+    """A still image is a clip of one frame."""
+    shape = (1, *clip_shape(cls)[1:])
+    model = made(cls).build(shape)
+    clips = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
+    assert np.isfinite(model.predict(clips, verbose=0)).all()
 
 
 def test_clips_of_a_batch_do_not_touch_each_other(built):
