@@ -79,9 +79,11 @@ def table(found: list[dict]) -> str:
         rows = [row for row in found if row["name"] == name]
         if not rows:
             continue
-        cells = ["{:.3f} ({:.3f} to {:.3f}), {}".format(row["test"]["auc"], *row["test"]["auc_interval"], row["seed"]) for row in rows]
+        cells = [(row["test"]["auc"], *row["test"]["auc_interval"], row["seed"]) for row in rows]
+        measured = "; ".join("{:.3f} ({:.3f} to {:.3f}), {}".format(*cell) for cell in cells)
+        minutes = ", ".join(str(row["minutes"]) for row in rows)
         command = rows[0]["command"].rsplit(" --train.seed", 1)[0]
-        lines.append(f"| {name} | `{command}` | {'; '.join(cells)} | {', '.join(str(row['minutes']) for row in rows)} |")
+        lines.append(f"| {name} | `{command}` | {measured} | {minutes} |")
     return "\n".join(lines)
 
 

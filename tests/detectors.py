@@ -9,7 +9,7 @@ def clip_shape(cls):
     return (1 if cls.sees == "frame" else 4, size, size, 3)
 
 
-def made(cls):
-    """An instance that needs nothing from the net."""
-    random = {"weights": "none"} if "weights" in {item.name for item in dataclasses.fields(cls)} else {}
-    return cls(**random)
+def made(cls, **options):
+    """An instance that needs nothing from the net; of the options, those that it has are set."""
+    names = {item.name for item in dataclasses.fields(cls)}
+    return cls(**{name: value for name, value in {"weights": "none", **options}.items() if name in names})

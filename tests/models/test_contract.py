@@ -63,8 +63,8 @@ def test_a_step_of_training_moves_the_loss_and_its_weights(cls, built, rng):
     model.compile(keras.optimizers.Adam(1e-3), detector.losses())
     clips, labels = np.concatenate([clips, clips[:1] // 2]), np.array([[0], [1], [0], [1]], np.float32)
     before = [np.array(keras.ops.convert_to_numpy(value)) for value in model.trainable_variables]
-    losses = [model.train_on_batch(clips, labels) for _ in range(10)]
-    assert np.isfinite(losses).all() and min(losses[5:]) < losses[0]
+    losses = [model.train_on_batch(clips, labels) for _ in range(5)]
+    assert np.isfinite(losses).all() and min(losses[1:]) < losses[0]
     after = [keras.ops.convert_to_numpy(value) for value in model.trainable_variables]
     still = [value.path for value, then, now in zip(model.trainable_variables, before, after, strict=True) if (then == now).all()]
     assert not still, "weights that no gradient reaches"

@@ -26,6 +26,8 @@ class MesoNet(Detector):
     """Four plain convolutions, or the first two of them as small inception modules."""
     weights: Literal["none"] | Path = "none"
     """Random, or one of the four published files, Meso4_DF.h5 and the like, which needs --data.size 256."""
+    dropout: float = 0.5
+    """Share of features dropped before each of the two dense layers, in training."""
     mirror: bool = True
     """Flip half of the training pictures."""
 
@@ -45,8 +47,8 @@ class MesoNet(Detector):
         pooled = layers.Flatten(name="features")((meso4 if self.variant == "meso4" else mesoinception4)(x))
         # The layers have the names of the published files.
         first, last = ("dense_3", "dense_4") if self.variant == "meso4" else ("dense_1", "dense_2")
-        x = layers.Dense(16, name=first)(layers.Dropout(0.5)(pooled))
-        x = layers.Dropout(0.5)(layers.LeakyReLU(0.1)(x))
+        x = layers.Dense(16, name=first)(layers.Dropout(self.dropout)(pooled))
+        x = layers.Dropout(self.dropout)(layers.LeakyReLU(0.1)(x))
         model = keras.Model(inputs, layers.Dense(1, dtype="float32", name=last)(x), name=self.variant)
         if path:
             load(model, path)
