@@ -56,3 +56,27 @@ def test_cnn_lstm_starts_from_a_trained_image_detector(tmp_path, rng):
     assert not any(m for m, weight in zip(moved, frozen.non_trainable_weights, strict=True) if "seed" not in weight.path)
     with pytest.raises(ValueError, match="give an image detector and --data.size 32"):
         CnnLstm(frame_model=path).build((4, 64, 64, 3))
+
+
+@pytest.mark.parametrize("how", ["lstm", "gru", "bidirectional", "convolution", "attention"])
+def test_each_way_to_read_time_sees_the_order_of_frames_or_their_sum(how, rng):
+    keras.utils.set_random_seed(0)
+    model = CnnLstm(temporal=how).build((6, 32, 32, 3))
+    clips = rng.integers(0, 256, (2, 6, 32, 32, 3), np.uint8)
+    scores, turned = (model.predict(some, verbose=0) for some in (clips, clips[:, ::-1]))
+    same = np.allclose(scores, turned, atol=1e-5)
+    assert scores.shape == (2, 1) and same == (how == "attention")
+
+
+def test_differences_are_each_frame_less_the_one_before(rng):
+    clips = rng.normal(size=(2, 4, 3, 3, 3)).astype(np.float32)
+    out = keras.ops.convert_to_numpy(layers.Differences()(clips))
+    assert not out[:, 0].any()
+    np.testing.assert_allclose(out[:, 1:], np.diff(clips, axis=1), rtol=1e-6)
+
+
+def test_batch_norms_are_found_however_deep():
+    inner = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 1), keras.layers.BatchNormalization()])
+    inputs = keras.Input((3, 4, 4, 3))
+    model = keras.Model(inputs, keras.layers.BatchNormalization()(layers.PerFrame(inner)(inputs)))
+    assert len(list(layers.batch_norms(model))) == 2

@@ -10,6 +10,7 @@ import pytest
 from tfdetect.config import Train
 from tfdetect.data import layouts, manifest, pipeline, prepare
 from tfdetect.data.cache import Cache, View
+from tfdetect.detector import Phase
 from tfdetect.models.cnn_lstm import CnnLstm
 from tfdetect.training import callbacks, fit
 
@@ -58,6 +59,49 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, data):
     assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+class Phased(CnnLstm):
+    """Two epochs with the convolutions frozen, then all at a tenth of the rate."""
+
+    def phases(self):
+        def train(on):
+            return lambda model: setattr(model.get_layer("frames"), "trainable", on)
+
+        return (Phase(2, 1.0, train(False)), Phase(rate=0.1, prepare=train(True)))
+
+
+@pytest.mark.parametrize("steps", [(2, 6), (8,), (9, 1)], ids=["in the first phase", "between", "in the second"])
+def test_a_run_of_two_phases_killed_in_either_goes_on_to_the_same_result(tmp_path, data, steps):
+    """Three steps an epoch: the eighth is in the third epoch, the first of the second phase."""
+    whole = fit.fit(Phased(), *data, SETTINGS, tmp_path / "whole", tmp_path / "whole.keras", [])
+    for count in steps:
+        with pytest.raises(KeyboardInterrupt):
+            fit.fit(Phased(), *data, SETTINGS, tmp_path / "killed", tmp_path / "killed.keras", [StopAfter(count)])
+    resumed = fit.fit(Phased(), *data, SETTINGS, tmp_path / "killed", tmp_path / "killed.keras", [])
+    assert resumed.history.equals(whole.history) and len(whole.history) == 4
+
+
+def test_the_first_phase_leaves_alone_what_it_freezes_and_the_second_does_not(tmp_path, data):
+    def kernel(epochs):
+        settings = Train(epochs=epochs, batch=8)
+        fit.fit(Phased(), *data, settings, tmp_path / f"{epochs}", tmp_path / "m.keras", [Kernel(tmp_path / "w.npy")])
+        return np.load(tmp_path / "w.npy")
+
+    keras.utils.set_random_seed(SETTINGS.seed)
+    start = np.array(Phased().build((4, 32, 32, 3)).get_layer("frames").get_weights()[0])
+    assert np.array_equal(kernel(2), start) and not np.array_equal(kernel(3), start)
+
+
+class Kernel(keras.callbacks.Callback):
+    """Writes the first kernel at the end of each epoch."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_epoch_end(self, epoch, logs=None):
+        np.save(self.path, self.model.get_layer("frames").get_weights()[0])
+
+
 def test_the_kept_model_is_that_of_the_best_validation(tmp_path, data):
     found = run(tmp_path, data)
     best = found.history.sort_values(["val_auc", "val_loss"], ascending=[False, True]).iloc[0]
@@ -96,6 +140,29 @@ def test_uneven_classes_count_alike(data):
     rows = table[table["label"] == 0].head(3)
     weights = pipeline.class_weights(pd.concat([rows, table[table["label"] == 1].head(9)]))
     np.testing.assert_allclose(weights, [2.0] * 3 + [2 / 3] * 9, rtol=1e-6)
+
+
+def test_resampling_draws_both_classes_alike_and_the_other_ways_do_not(data):
+    table, cache = data
+    rows = pd.concat([table[table["label"] == 0].head(3), table[table["label"] == 1].head(13)]).reset_index(drop=True)
+    found = {}
+    for way in ("none", "weights", "resample"):
+        batches = list(pipeline.training(rows, cache, False, Train(batch=8, balance=way), 0, 2).as_numpy_iterator())
+        assert len(batches) == 2 * pipeline.steps(rows, False, 8)
+        labels, weights = (np.concatenate([batch[at].ravel() for batch in batches]) for at in (1, 2))
+        found[way] = [labels.mean(), (weights * (labels == 0)).sum() / weights.sum()]
+    np.testing.assert_allclose(found["resample"], [0.5, 0.5])
+    np.testing.assert_allclose(found["none"], [13 / 16, 3 / 16])
+    np.testing.assert_allclose(found["weights"], [13 / 16, 0.5], rtol=1e-6)
+
+
+def test_no_epochs_keep_the_weights_that_the_detector_starts_from(tmp_path, data):
+    found = run(tmp_path, data, Train(epochs=0, batch=8))
+    assert found.history.empty and found.best_epoch == 0
+    keras.utils.set_random_seed(0)
+    start = DETECTOR.build((4, 32, 32, 3)).get_weights()
+    kept = keras.saving.load_model(tmp_path / "m.keras").get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(kept, start, strict=True))
 
 
 def test_an_exploding_loss_is_said(tmp_path, data):

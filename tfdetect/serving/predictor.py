@@ -51,7 +51,7 @@ class Predictor:
             self._answer = self._serve
         else:
             self.judged = f"model.keras on {keras.backend.backend()}"
-            self.warnings = (f"There is no SavedModel yet: judged was the reloaded {self.judged}.",)
+            self.warnings = (f"There is no SavedModel: what judges is the reloaded {self.judged}; export.py writes one.",)
             self.loaded = keras.saving.load_model(artifact.model, compile=False)
             self._answer = self._call
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ class Predict:
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Images, videos, and folders of them."""
     json: bool = False
-    """A JSON object a line: path, probability, label, score, frames, note, error."""
+    """A JSON object a line: path, probability, label, score, frames, note, error, source, source_probability."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,6 +37,8 @@ def main(argv: Sequence[str]) -> int:
     from tfdetect.verbs.loading import cache_for
 
     predictor = Predictor(artifact, cache_for(run.data, run.detector).view, run.detector.sees == "frame", run.detector.classes)
+    for warning in predictor.warnings:
+        print(warning, file=sys.stderr)
     failed = 0
     if not asked.json:
         print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
