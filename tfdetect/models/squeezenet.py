@@ -52,7 +52,8 @@ class SqueezeNet(Transfer):
 
         average = layers.GlobalAveragePooling2D
         features = [average()(maps) for block in body.outputs for maps in (block, block * block)]
-        return layers.BatchNormalization(name="features")(layers.Concatenate()(features))  # of very unlike scales
+        # Their scales are very unlike; and statistics must follow the backbone in the few steps of a small data set.
+        return layers.BatchNormalization(momentum=0.9, name="features")(layers.Concatenate()(features))
 
 
 def fire(x, name, squeeze, expand):
