@@ -99,6 +99,8 @@ class Train:
     """Clips a step, over all devices together."""
     rate: float = 1e-3
     """Adam's learning rate."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Keep that rate, or raise it over the first of the epochs and let it fall to nothing along a cosine by the last."""
     patience: int = 5
     """Stop after so many epochs without a better validation; the best epoch is kept either way."""
     monitor: Literal["val_auc", "val_loss"] = "val_auc"

@@ -102,7 +102,7 @@ def test_one_model_has_both_levels():
     detector = SqueezeNet(weights="none", attribute="source", classes=("gan", "swap"))
     model = detector.build((1, 32, 32, 3))
     assert model.output_shape == (None, 3)
-    fit.prepare(model, detector, detector.phases()[0], Train())
+    fit.prepare(model, detector, detector.phases()[0], Train(), 1, 10)
     clips = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32, 3), np.uint8)
     labels = np.array([[0, -1], [1, 0], [0, -1], [1, 1]], np.float32)
     losses = [model.train_on_batch(clips, labels, np.ones(4, np.float32)) for _ in range(10)]

@@ -175,3 +175,11 @@ def test_state_is_json(tmp_path, data):
     run(tmp_path, data, Train(epochs=1, batch=8))
     state = json.loads((tmp_path / "checkpoints" / "worker-0" / "state.json").read_text())
     assert state["history"][0]["epoch"] == 1 and set(state) == {"history", "last", "best", "best_epoch"}
+
+
+def test_the_cosine_rises_over_an_epoch_and_falls_to_nothing():
+    schedule = fit.rate(0.1, "cosine", epochs=5, steps=10)
+    rates = [float(schedule(step)) for step in range(51)]
+    assert rates[0] == 0 and rates[10] == pytest.approx(0.1) and rates[50] == pytest.approx(0, abs=1e-6)
+    assert all(np.diff(rates[:11]) > 0) and all(np.diff(rates[10:]) <= 0) and rates[30] == pytest.approx(0.05)
+    assert fit.rate(0.1, "constant", 5, 10) == 0.1

@@ -21,7 +21,8 @@ class SqueezeNet(Transfer):
     """
 
     least_size = 32
-    recipe = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 20}
+    recipe = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 20, "train.schedule": "cosine",
+              "train.patience": 20}  # fmt: skip
     published = Published(
         "https://raw.githubusercontent.com/DeepCognition/keras-squeezenet/a73d4339aa4d37c51a0b3ba044bed55477abec73/"
         "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",

@@ -42,6 +42,7 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     rows, held = (table[table["split"] == name].reset_index(drop=True) for name in ("train", "validation"))
     if detector.trains_on == "real":
         rows = rows[rows["label"] == 0].reset_index(drop=True)
+    steps = pipeline.steps(rows, single, settings.batch)
     plan = spans(detector.phases(), settings.epochs)
     checkpoint = Checkpoint(checkpoints / f"worker-{worker}", settings.monitor, settings.patience, plan[-1][0] if plan else 0)
     with devices.scope(strategy):
@@ -51,14 +52,14 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
         if checkpoint.done or checkpoint.epoch >= last:
             continue
         with devices.scope(strategy):
-            prepare(model, detector, phase, settings)
+            prepare(model, detector, phase, settings, last - first, steps)
             checkpoint.restore(model, first)
         model.fit(
             pipeline.training(rows, cache, single, settings, checkpoint.epoch, last),
             validation_data=pipeline.ordered(held, cache, single, settings.batch),
             initial_epoch=checkpoint.epoch,
             epochs=last,
-            steps_per_epoch=pipeline.steps(rows, single, settings.batch),
+            steps_per_epoch=steps,
             callbacks=[checkpoint, *callbacks],
             shuffle=False,  # the data set shuffles itself
             verbose=0,
@@ -89,17 +90,25 @@ def build(detector: Detector, cache: Cache) -> keras.Model:
     return detector.build((1 if detector.sees == "frame" else view.frames, view.size, view.size, 3))
 
 
-def prepare(model: keras.Model, detector: Detector, phase: Phase, settings: Train) -> None:
-    """Compile the model for a phase of the training."""
+def prepare(model: keras.Model, detector: Detector, phase: Phase, settings: Train, epochs: int, steps: int) -> None:
+    """Compile the model for a phase of the training, of so many epochs of so many steps."""
     if phase.prepare:
         phase.prepare(model)
     loss = keras.losses.BinaryFocalCrossentropy(from_logits=True) if settings.balance == "focal" else detector.losses()
     model.compile(
-        optimizer=keras.optimizers.Adam(settings.rate * phase.rate),
+        optimizer=keras.optimizers.Adam(rate(settings.rate * phase.rate, settings.schedule, epochs, steps)),
         loss=layers.TwoLevels(loss) if detector.classes else loss,
         metrics=[layers.ScoreAUC()],
         jit_compile=settings.xla,
     )
+
+
+def rate(highest: float, schedule: str, epochs: int, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """The learning rate, or how it goes with the optimizer's steps, which a run that goes on takes up again."""
+    if schedule == "constant":
+        return highest
+    rest = max(1, (epochs - 1) * steps)
+    return keras.optimizers.schedules.CosineDecay(0.0, rest, warmup_target=highest, warmup_steps=steps)
 
 
 def scores(model: Path, table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> np.ndarray:
