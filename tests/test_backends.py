@@ -22,14 +22,13 @@ OTHERS = [pytest.param(name, marks=pytest.mark.skipif(not importlib.util.find_sp
 SETTINGS = ["--data.frames", "2", "--data.size", "32", "--train.epochs", "1", "--train.batch", "8"]
 SCORES = """
 import json, sys
-import keras, numpy as np
+import numpy as np
 from tfdetect import models
 from tfdetect.detector import REGISTRY
-from tfdetect.models import layers
 clips = np.load(sys.argv[1])
 out = {}
 for name in sorted(REGISTRY):
-    model = keras.saving.load_model(f"{sys.argv[2]}/{name}.keras", compile=False)
+    model = models.load(f"{sys.argv[2]}/{name}.keras")
     frames, size = model.input_shape[1:3]
     out[name] = model.predict(clips[:, :frames, :size, :size], verbose=0)[:, 0].tolist()
 print("RESULT " + json.dumps(out))

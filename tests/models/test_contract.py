@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from detectors import clip_shape, made
 
-from tfdetect import config, models  # noqa: F401
+from tfdetect import config, models
 from tfdetect.detector import REGISTRY
 
 
@@ -39,7 +39,7 @@ def test_scores_are_finite_float32_and_survive_saving(built, tmp_path):
     assert scores.shape == (3, 1) and scores.dtype == np.float32 and np.isfinite(scores).all()
     assert len(np.unique(scores)) == 3, "a score that does not depend on its clip"
     model.save(tmp_path / "m.keras")
-    again = keras.saving.load_model(tmp_path / "m.keras").predict(clips, verbose=0)
+    again = models.load(tmp_path / "m.keras").predict(clips, verbose=0)
     np.testing.assert_allclose(again, scores, rtol=1e-6, atol=1e-6)
 
 

@@ -69,9 +69,10 @@ class CnnLstm(Detector):
         """The image detector of `frame_model` (a .keras file) up to its features: (batch, height, width, 3) uint8."""
         import keras
 
+        from tfdetect import models
         from tfdetect.models.layers import batch_norms
 
-        whole = keras.saving.load_model(self.frame_model)
+        whole = models.load(self.frame_model)
         size = whole.input_shape[2:4]
         if whole.input_shape[1] != 1 or size != tuple(clip_shape[1:3]):
             raise ValueError(

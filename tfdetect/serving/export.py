@@ -15,16 +15,15 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfdetect import backend
+from tfdetect import backend, models
 from tfdetect.data import graph
-from tfdetect.models import layers  # noqa: F401  (registers the layers that .keras files name)
 
 
 def export(model_path: Path, calibration: dict[str, float], single: bool, target: Path, classes: Sequence[str] = ()) -> None:
     """Write the SavedModel, whole or not at all. `calibration` has slope and intercept; `single`: a frame detector;
     `classes`: the sources that it tells apart. ValueError on another backend than TensorFlow."""
     backend.require_tensorflow("A SavedModel")
-    model = keras.saving.load_model(model_path)
+    model = models.load(model_path)
     archive = keras.export.ExportArchive()
     archive.track(model)
     frames, size = model.input_shape[1:3]

@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import expit, softmax
 
+from tfdetect import models
 from tfdetect.artifact import Artifact
 from tfdetect.data import graph
 from tfdetect.data.cache import View
 from tfdetect.data.media import Media
 from tfdetect.data.pool import Lost, results
-from tfdetect.models import layers  # noqa: F401  (registers the layers that .keras files name)
 from tfdetect.serving.export import picked
 
 
@@ -52,7 +52,7 @@ class Predictor:
         else:
             self.judged = f"model.keras on {keras.backend.backend()}"
             self.warnings = (f"There is no SavedModel: what judges is the reloaded {self.judged}; export.py writes one.",)
-            self.loaded = keras.saving.load_model(artifact.model, compile=False)
+            self.loaded = models.load(artifact.model)
             self._answer = self._call
 
     def judge(self, clips: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfdetect import backend
+from tfdetect import backend, models
 from tfdetect.data.cache import Cache
 
 EXAMPLES = 6  # of each class
@@ -36,7 +35,7 @@ def write(logs: Path, model: Path, predicted: pd.DataFrame, table: pd.DataFrame,
 
 def _graph(path: Path) -> None:
     """The model's operations. Keras's own callback writes a summary of its layers instead, which TensorBoard cannot draw."""
-    model = keras.saving.load_model(path, compile=False)
+    model = models.load(path)
     clip = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
     tf.summary.graph(tf.function(lambda clip: model(clip, training=False)).get_concrete_function(clip).graph)
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from tfdetect import models
 from tfdetect.config import Train
 from tfdetect.data import pipeline
 from tfdetect.data.cache import Cache
@@ -113,5 +114,5 @@ def rate(highest: float, schedule: str, epochs: int, steps: int) -> float | kera
 
 def scores(model: Path, table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> np.ndarray:
     """Scores (units,) of a saved model, reloaded, over `pipeline.units` of the table."""
-    loaded = keras.saving.load_model(model, compile=False)
+    loaded = models.load(model)
     return loaded.predict(pipeline.ordered(table, cache, single, batch), verbose=0)[:, 0]

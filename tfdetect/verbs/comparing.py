@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfdetect import config
+from tfdetect import config, models
 from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 
@@ -169,11 +169,7 @@ def of_files(run: Run, artifact: Artifact) -> dict[str, Any]:
 
 def parameters(artifact: Artifact) -> int:
     """Of the saved model, all of them."""
-    import keras
-
-    from tfdetect.models import layers  # noqa: F401  (registers the layers that .keras files name)
-
-    return int(keras.saving.load_model(artifact.model, compile=False).count_params())
+    return int(models.load(artifact.model).count_params())
 
 
 def words(name: str) -> str:

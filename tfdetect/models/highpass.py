@@ -1,0 +1,162 @@
+"""What `residual` is made of: crops that keep to the JPEG grid, the cosine transform of 8 x 8 blocks, both sides of a picture.
+
+Nothing here resamples: a pixel keeps its value and its place in the grid of blocks that JPEG works in.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfdetect.models.layers import PACKAGE
+
+BLOCK = 8  # pixels of the side of a JPEG block
+PLANES = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # Y, Cb, Cr
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class AlignedCrop(keras.layers.Layer):
+    """Augmentation: in training, `size` pixels square of pictures (batch, height, width, channels), anywhere in the grid.
+
+    One place for a batch, another for the next. A side that is not longer than `size` stays as it is.
+    """
+
+    def __init__(self, size, seed=None, **options):
+        super().__init__(**options)
+        self.size, self.seed = size, seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=False):
+        if not training:
+            return inputs
+        batch, *sides, channels = ops.shape(inputs)
+        kept = [min(self.size, side) for side in sides]
+        places = [
+            BLOCK * keras.random.randint((), 0, (side - keep) // BLOCK + 1, seed=self.generator)
+            for side, keep in zip(sides, kept, strict=True)
+        ]
+        return ops.slice(inputs, ops.stack([0, *places, 0]), (batch, *kept, channels))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], None, None, input_shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class BlockCosines(keras.layers.Layer):
+    """What JPEG stores: RGB pictures (batch, height, width, 3) in -1..1 -> (batch, height/8, width/8, channels).
+
+    Of Y, Cb and Cr 64 each, in grey levels of 0..255, less the block's mean and what is finer than `finest` (the sum of
+    the two frequencies, at most 14). Of each comes tanh(c / reach): signs, and small values apart. With `strength`, as many
+    of log(1 + |c|) / 3 follow.
+    """
+
+    def __init__(self, reach=20.0, finest=14, strength=True, **options):
+        super().__init__(**{"dtype": "float32", **options})  # eight bits of mantissa would be coarser than the traces
+        self.reach, self.finest, self.strength = reach, finest, strength
+
+    def build(self, input_shape):
+        self.kernel = waves(self.finest)
+        self.built = True
+
+    def call(self, inputs):
+        found = ops.conv(inputs, ops.convert_to_tensor(self.kernel), strides=BLOCK, padding="valid")
+        signs = ops.tanh(found / self.reach)
+        return ops.concatenate([signs, ops.log1p(ops.abs(found)) / 3], axis=-1) if self.strength else signs
+
+    def compute_output_shape(self, input_shape):
+        sides = [side and side // BLOCK for side in input_shape[1:3]]
+        return (input_shape[0], *sides, (2 if self.strength else 1) * waves(self.finest).shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "reach": self.reach, "finest": self.finest, "strength": self.strength}
+
+
+def waves(finest):
+    """The orthonormal cosines of a block but its mean, for each plane, times 127.5: float32 (8, 8, 3, planes x waves)."""
+    steps = np.arange(BLOCK)
+    wave = np.cos(np.pi * (2 * steps + 1) * steps[:, None] / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
+    wave[0] /= np.sqrt(2)
+    every = 127.5 * np.einsum("uy,vx,pc->yxcpuv", wave, wave, PLANES)
+    kept = (steps[:, None] + steps > 0) & (steps[:, None] + steps <= finest)
+    return every[..., kept].reshape(BLOCK, BLOCK, 3, -1).astype(np.float32)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class OneOf(keras.layers.Layer):
+    """Features (batch, a) and (batch, b) -> (batch, a + b). In training, one of the two is zero for each picture.
+
+    So each learns to tell by itself, and the one that learns by heart first does not keep the other from learning.
+    """
+
+    def __init__(self, share=0.5, seed=None, **options):
+        super().__init__(**options)
+        self.share, self.seed = share, seed  # of the pictures that the first learns from
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=False):
+        first, second = inputs
+        if training:
+            chosen = keras.random.uniform((ops.shape(first)[0], 1), seed=self.generator) < self.share
+            first, second = ops.where(chosen, first, 0), ops.where(chosen, 0, second)
+        return ops.concatenate([first, second], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0][0], input_shape[0][1] + input_shape[1][1])
+
+    def get_config(self):
+        return {**super().get_config(), "share": self.share, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Centred(keras.layers.Layer):
+    """(batch, features) less their mean over the training pictures, which follows the batches as BatchNormalization's does.
+
+    The spread stays: features of little spread have little to say here, and must not be blown up.
+    """
+
+    def __init__(self, momentum=0.98, **options):
+        super().__init__(**options)
+        self.momentum = momentum
+
+    def build(self, input_shape):
+        self.mean = self.add_weight(shape=(input_shape[-1],), initializer="zeros", trainable=False, name="mean",
+                                    aggregation="mean", dtype="float32")  # fmt: skip
+        self.built = True
+
+    def call(self, inputs, training=False):
+        mean = ops.convert_to_tensor(self.mean)
+        if training:
+            here = ops.mean(ops.cast(inputs, "float32"), axis=0)
+            mean = self.momentum * mean + (1 - self.momentum) * here
+            self.mean.assign(mean)
+        return inputs - ops.cast(mean, inputs.dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class BothSides(keras.layers.Layer):
+    """Outside training, pictures (batch, height, width, channels) and after them the same from right to left: twice the batch.
+
+    `Joined` makes one of the two again.
+    """
+
+    def call(self, inputs, training=False):
+        return inputs if training else ops.concatenate([inputs, ops.flip(inputs, axis=2)], axis=0)
+
+    def compute_output_shape(self, input_shape):
+        return (None, *input_shape[1:])
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Joined(keras.layers.Layer):
+    """The mean of what the two sides of a picture gave, (2 x batch, features) -> (batch, features); in training nothing."""
+
+    def call(self, inputs, training=False):
+        return inputs if training else ops.mean(ops.reshape(inputs, (2, -1, inputs.shape[-1])), axis=0)
+
+    def compute_output_shape(self, input_shape):
+        return (None, *input_shape[1:])
