@@ -2,6 +2,8 @@
 
 import dataclasses
 
+BIG = ("inception", "resnet50")  # which take their time on two cores
+
 
 def clip_shape(cls):
     """(frames, height, width, 3) that it works on."""

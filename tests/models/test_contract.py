@@ -5,9 +5,9 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from detectors import clip_shape, made
+from detectors import BIG, clip_shape, made
 
-from tfdetect import config, models
+from tfdetect import backend, config, models
 from tfdetect.detector import REGISTRY
 
 
@@ -43,10 +43,11 @@ def test_scores_are_finite_float32_and_survive_saving(built, tmp_path):
     np.testing.assert_allclose(again, scores, rtol=1e-6, atol=1e-6)
 
 
-def test_clips_of_one_frame(cls):
+@pytest.mark.parametrize("name", [name for name, cls in REGISTRY.items() if cls.sees == "clip"])
+def test_clips_of_one_frame(name):
     """A still image is a clip of one frame."""
-    shape = (1, *clip_shape(cls)[1:])
-    model = made(cls).build(shape)
+    shape = (1, *clip_shape(REGISTRY[name])[1:])
+    model = made(REGISTRY[name]).build(shape)
     clips = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
     assert np.isfinite(model.predict(clips, verbose=0)).all()
 
@@ -68,6 +69,25 @@ def test_a_step_of_training_moves_the_loss_and_its_weights(cls, built, rng):
     after = [keras.ops.convert_to_numpy(value) for value in model.trainable_variables]
     still = [value.path for value, then, now in zip(model.trainable_variables, before, after, strict=True) if (then == now).all()]
     assert not still, "weights that no gradient reaches"
+
+
+@pytest.mark.skipif(not backend.tensorflow(), reason="SavedModels are TensorFlow's")
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in BIG else name for name in REGISTRY])
+def test_the_exported_model_gives_the_scores_of_the_live_one(name, tmp_path):
+    from tfdetect.artifact import Artifact
+    from tfdetect.serving.export import export
+    from tfdetect.serving.predictor import Predictor
+
+    cls, artifact = REGISTRY[name], Artifact(tmp_path)
+    keras.utils.set_random_seed(0)
+    model = made(cls).build(clip_shape(cls))
+    clips = np.random.default_rng(0).integers(0, 256, (3, *clip_shape(cls)), np.uint8)
+    model.save(artifact.model)
+    artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
+    single = cls.sees == "frame"
+    export(artifact.model, {"slope": 1, "intercept": 0}, single, artifact.saved_model)
+    found, _ = Predictor(artifact, None, single).judge(clips)
+    np.testing.assert_allclose(found, model.predict(clips, verbose=0)[:, 0], rtol=2e-5, atol=1e-5)
 
 
 def test_mixed_precision_scores_are_still_float32(cls):

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from detectors import made
+from detectors import BIG, made
 
 from tfdetect import cli, models  # noqa: F401
 from tfdetect.data import layouts, media
@@ -18,7 +18,6 @@ from tfdetect.data.sample import Sample, write
 from tfdetect.detector import REGISTRY
 
 TESTS = Path(__file__).parents[1]
-BIG = ["inception", "resnet50"]
 IMAGES = ["--data.sample", "100", "--data.size", "128", "--train.epochs", "12"]
 VIDEOS = ["--data.sample", "200", "--data.frames", "8", "--data.size", "64", "--train.epochs", "12"]
 SMALL = {
@@ -84,7 +83,9 @@ def test_big_detectors_learn_sixteen_clips_by_heart(name, tmp_path):
     assert max(history["binary_accuracy"]) == 1.0
 
 
-@pytest.mark.parametrize("names", [sorted({*REGISTRY} - {*BIG}), pytest.param(BIG, marks=pytest.mark.slow)], ids=["small", "big"])
+@pytest.mark.parametrize(
+    "names", [sorted({*REGISTRY} - {*BIG}), pytest.param([*BIG], marks=pytest.mark.slow)], ids=["small", "big"]
+)
 def test_two_replicas_take_the_steps_of_one(names):
     environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", "CUDA_VISIBLE_DEVICES": "-1"}
     command = [sys.executable, "-c", REPLICAS, *names]

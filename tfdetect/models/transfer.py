@@ -27,6 +27,8 @@ class Transfer(Detector):
     """Units of a dense layer before the score; 0 for none."""
     dropout: float = 0.3
     """Share of features dropped before each dense layer, in training."""
+    crop: int = 0
+    """Pixels of the side of the crops that it trains on, a place of their own for each batch; 0 trains on whole pictures."""
     mirror: bool = True
     """Flip half of the training pictures."""
     attribute: Literal["none", "source", "family"] = "none"
@@ -59,12 +61,14 @@ class Transfer(Detector):
         import keras
         from keras import layers
 
+        from tfdetect.models.highpass import AlignedCrop
         from tfdetect.models.layers import Mirror, score
 
         path = resolve(self.weights, self.published)
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
         x = Mirror()(inputs) if self.mirror else inputs
-        x = layers.Rescaling(1.0, name="pixels")(layers.Reshape(clip_shape[1:])(x))
+        x = layers.Reshape(clip_shape[1:])(x)
+        x = layers.Rescaling(1.0, name="pixels")(AlignedCrop(self.crop)(x) if self.crop else x)
         body = keras.Model(inputs, self.backbone(x))
         if path:
             load(body, path)
