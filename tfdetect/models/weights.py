@@ -27,8 +27,9 @@ class Published:
         try:
             return Path(keras.utils.get_file(name, self.url, file_hash=self.hash, cache_subdir="models"))
         except Exception as error:  # get_file raises a bare Exception where the address does not answer
+            reason = " ".join(str(error).split(" -- ")[-1].split())
             raise ValueError(
-                f"The ImageNet weights are not on this machine and could not be fetched ({' '.join(str(error).split())}). "
+                f"The ImageNet weights are not on this machine and could not be fetched ({reason}). "
                 f"Fetch {self.url} elsewhere and put it into {folder}, or give its path "
                 "as --detector.weights FILE; --detector.weights none starts from random weights."
             ) from error
