@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TRANSFER = ["--detector.weights", "{squeezenet}", "--detector.dropout", "0.5"]
+TRANSFER = ["--detector.weights", "{squeezenet}"]
 # name of a row -> (set, arguments of train.py)
 ROWS = {
     "cnn": ("sample", ["cnn"]),
