@@ -1,4 +1,4 @@
-"""`residual`: a small residual net on what JPEG stores of a picture, trained from scratch on few pictures."""
+"""`residual`: a small residual net on what JPEG stores of a picture, and a weight for each place; learns from few pictures."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,10 @@ from tfdetect.detector import Detector, register
 @register("residual")
 @dataclass(frozen=True)
 class Residual(Detector):
-    """A small residual net on the cosines of 8 x 8 blocks: for a thousand pictures and no pretrained weights.
+    """A small residual net on the cosines of 8 x 8 blocks, and a fingerprint: for a thousand pictures, no pretrained weights.
 
-    Command: `python scripts/train.py residual --data.path DIR`. What was tried and measured is in docs/residual.md.
+    No paper. Command: `python scripts/train.py residual --data.path DIR`. On 700 photographs and 700 StyleGAN faces, split
+    70/10/20, test AUC 0.887 with seed 0 and 0.872 with seed 1 (`cnn`: 0.75). What was tried is in docs/residual.md.
     """
 
     recipe = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 80, "train.rate": 2e-3,
@@ -119,7 +120,6 @@ class Residual(Detector):
 
 def norm():
     """Batch normalisation that is the same on all devices, and follows the few steps of a small data set."""
-    import keras
+    from keras import layers
 
-    # other backends than TensorFlow refuse it
-    return keras.layers.BatchNormalization(momentum=0.9, synchronized=keras.backend.backend() == "tensorflow")
+    return layers.BatchNormalization(momentum=0.9)

@@ -22,8 +22,8 @@ class SqueezeNet(Transfer):
     """
 
     least_size = 32
-    recipe = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 24, "train.schedule": "cosine",
-              "train.patience": 24, "train.rate": 2e-3}  # fmt: skip
+    recipe = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 14, "train.schedule": "cosine",
+              "train.patience": 14, "train.rate": 2e-3}  # fmt: skip
     published = Published(
         "https://raw.githubusercontent.com/DeepCognition/keras-squeezenet/a73d4339aa4d37c51a0b3ba044bed55477abec73/"
         "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
@@ -36,7 +36,7 @@ class SqueezeNet(Transfer):
     """Second phase: train the backbone from this layer on; its name, the number of last layers, or all. Empty: never."""
     head_epochs: int = 2
     """Epochs of the first phase, in which the backbone is frozen; the second one has a tenth of the rate."""
-    crop: int = 128
+    crop: int = 192
     """Pixels of the side of the crops that it trains on, a place of their own for each batch; 0 trains on whole pictures."""
     dropout: float = 0.5
     """Share of features dropped before each dense layer, in training."""
