@@ -119,7 +119,7 @@ class Residual(Detector):
 
 
 def norm():
-    """Batch normalisation that is the same on all devices, and follows the few steps of a small data set."""
+    """Batch normalisation that follows the few steps of a small data set."""
     from keras import layers
 
     return layers.BatchNormalization(momentum=0.9)
