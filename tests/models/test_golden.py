@@ -1,0 +1,42 @@
+"""Parameter counts, and scores of fixed weights: a change of either changes every model that was saved."""
+
+import numpy as np
+import pytest
+from detectors import BIG, clip_shape, made
+
+from tfdetect import models  # noqa: F401
+from tfdetect.detector import REGISTRY
+
+COUNTS = {  # at this size of picture, with the score
+    "cnn": (256, 0),
+    "cnn_lstm": (64, 552_609),
+    "mesonet": (256, 28_073),
+    "residual": (256, 510_629),
+    "squeezenet": (256, 748_737),
+    "resnet50": (64, 23_587_712 + 2_049),
+    "inception": (75, 21_802_784 + 2_049),
+}
+SCORES: dict[str, float] = {}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_number_of_parameters(name):
+    size, count = COUNTS[name]
+    shape = (*clip_shape(REGISTRY[name])[:1], size, size, 3)
+    assert made(REGISTRY[name]).build(shape).count_params() == count
+
+
+def test_every_detector_has_a_count_and_every_small_one_a_score():
+    assert set(COUNTS) == set(REGISTRY) and set(SCORES) == set(REGISTRY) - set(BIG)
+
+
+@pytest.mark.parametrize("name", sorted(set(REGISTRY) - set(BIG)))
+def test_the_score_of_fixed_weights(name):
+    shape = clip_shape(REGISTRY[name])
+    model = made(REGISTRY[name]).build(shape)
+    for number, weight in enumerate(model.weights):
+        if "seed" not in weight.path:
+            values = np.random.default_rng(number).normal(0, 0.05, weight.shape)
+            weight.assign(np.abs(values) + 0.5 if "variance" in weight.path else values)
+    clip = (np.indices(shape[:3]).sum(0)[..., None] * [3, 5, 7] % 256).astype(np.uint8)
+    assert model.predict(clip[None], verbose=0)[0, 0] == pytest.approx(SCORES.get(name, 0.0), rel=1e-3)
