@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from detectors import BIG, made
 
-from tfdetect import cli, models  # noqa: F401
+from tfdetect import backend, cli, models  # noqa: F401
 from tfdetect.data import layouts, media
 from tfdetect.data.sample import Sample, write
 from tfdetect.detector import REGISTRY
@@ -83,6 +83,7 @@ def test_big_detectors_learn_sixteen_clips_by_heart(name, tmp_path):
     assert max(history["binary_accuracy"]) == 1.0
 
 
+@pytest.mark.skipif(not backend.tensorflow(), reason="tf.distribute is TensorFlow's")
 @pytest.mark.parametrize(
     "names", [sorted({*REGISTRY} - {*BIG}), pytest.param([*BIG], marks=pytest.mark.slow)], ids=["small", "big"]
 )
