@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+
 from tfdetect.data import layouts, manifest
 from tfdetect.data.sample import Sample, write
 
