@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tfdetect.data.cache import Cache
+    from tfdetect.data.corruptions import Chain
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ def evaluate(asked: Evaluate) -> None:
     """Read, decode for each run, leave out what any was trained on, score with each, average, write."""
     members = gather(asked)
     import_keras()
+    from tfdetect.data import corruptions
     from tfdetect.data.prepare import usable
 
     table, warnings = read(asked, members)
@@ -40,10 +42,12 @@ def evaluate(asked: Evaluate) -> None:
     good = usable(table)["path"]
     if good.empty:
         raise ValueError("No file is left to judge: each was used in training one of the runs, or one could not read it.")
-    judged = {name: judge(member, decoded[name], good) for name, member in members.items()}
+    chain = corruptions.parse(asked.data.corrupt)
+    judged = {name: judge(member, decoded[name], good, chain) for name, member in members.items()}
     folder = next(iter(members.values())).artifact.folder
-    target = Artifact(asked.out or folder / "evaluations" / "+".join(members))
-    write(target, members, table, judged, (*warnings, *left_out))
+    target = Artifact(asked.out or folder / "evaluations" / "-".join(filter(None, ("+".join(members), chain.slug))))
+    said = (f"The clips were corrupted before they were judged: {chain}.",) if chain else ()
+    write(target, members, table, judged, (*warnings, *left_out, *said))
 
 
 def gather(asked: Evaluate) -> dict[str, Member]:
@@ -130,15 +134,17 @@ def said(texts: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in texts.items() if text)
 
 
-def judge(member: Member, table: "pd.DataFrame", paths: Iterable[str]) -> "tuple[pd.DataFrame, float]":
-    """The run's predictions of these files, and its own threshold."""
+def judge(member: Member, table: "pd.DataFrame", paths: Iterable[str], chain: "Chain") -> "tuple[pd.DataFrame, float]":
+    """The run's predictions of these files, corrupted by `chain`, and its own threshold; says what judged, if no SavedModel."""
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs import judging
 
     detector = member.run.detector
     predictor = Predictor(member.artifact, member.cache.view, detector.sees == "frame", detector.classes)
     rows, _ = loading.with_kinds(table[table["path"].isin(set(paths))], detector)
-    return judging.score(predictor, rows, member.cache), predictor.threshold
+    for warning in predictor.warnings:
+        console.print(warning)
+    return judging.score(predictor, rows, member.cache, chain), predictor.threshold
 
 
 def write(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame",
