@@ -191,3 +191,12 @@ def test_relative_paths_start_where_the_run_was_trained():
     known = ["/home/me/set/real/1.mp4", "/home/me/set/real/set/real/1.mp4", "/home/me/set/fake/22.mp4"]
     assert ensemble.absolute(["set/real/1.mp4", "set/fake/22.mp4"], known) == [known[0], known[2]]
     assert ensemble.absolute(known[:1], known) == known[:1]
+
+
+def test_corruption_holds_for_every_run(first, second):
+    """brightness(255) makes all clips white: no run can tell them apart."""
+    assert cli.main(["evaluate", str(first.folder), str(second.folder), "--data.corrupt", "brightness(255)"]) == 0
+    folder = first.folder / "evaluations" / "first+second-brightness_255"
+    table = predictions.read(folder / "predictions.csv")
+    assert table["first"].nunique() == table["second"].nunique() == 1
+    assert "corrupted before they were judged" in (folder / "report.html").read_text()
