@@ -21,7 +21,7 @@ SCORES = {
     "cnn_lstm": 0.043289557,
     "mesonet": 0.07008258,
     "residual": -0.044405147,
-    "squeezenet": -6.0270367,
+    "squeezenet": -0.49161679,
 }
 
 

@@ -75,6 +75,13 @@ def test_differences_are_each_frame_less_the_one_before(rng):
     np.testing.assert_allclose(out[:, 1:], np.diff(clips, axis=1), rtol=1e-6)
 
 
+def test_spread_is_the_log_of_each_channels_variance(rng):
+    maps = (rng.normal(size=(2, 40, 40, 3)) * [0.5, 1, 3] + [9, 0, 0]).astype(np.float32)
+    found = keras.ops.convert_to_numpy(layers.Spread()(maps))
+    np.testing.assert_allclose(found, np.log(maps.var(axis=(1, 2)) + 1e-3), rtol=1e-3, atol=1e-3)
+    assert layers.Spread().compute_output_shape(maps.shape) == found.shape
+
+
 def test_batch_norms_are_found_however_deep():
     inner = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 1), keras.layers.BatchNormalization()])
     inputs = keras.Input((3, 4, 4, 3))

@@ -33,7 +33,7 @@ SMALL = {
 REPLICAS = """
 import sys
 import keras, numpy as np, tensorflow as tf
-from detectors import clip_shape, made
+from detectors import BIG, clip_shape, made
 from tfdetect import models
 from tfdetect.detector import REGISTRY
 from tfdetect.models import layers
@@ -49,6 +49,8 @@ for name in sys.argv[1:]:
     alone = detector.build(shape)
     with strategy.scope():
         both = detector.build(shape)
+        for model in (alone, both) if name in BIG else ():  # as they are fine-tuned: BatchNormalization keeps its statistics
+            detector.free(model, "all")
         both.set_weights(alone.get_weights())
         layers.synchronise(both, True)
         both.compile(keras.optimizers.SGD(1e-3), detector.losses())

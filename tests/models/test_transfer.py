@@ -67,7 +67,7 @@ def test_two_phases_train_the_head_then_from_the_layer_on(tmp_path):
 
 def test_batch_normalisation_of_a_pretrained_backbone_stays_frozen():
     model = ResNet50(weights="none").build((1, 32, 32, 3))
-    ResNet50()._unfreeze(model, "all")
+    ResNet50().free(model, "all")
     assert not any(layer.trainable for layer in layers.batch_norms(model))
     assert sum(layer.trainable for layer in model.layers if isinstance(layer, keras.layers.Conv2D)) == 53
 
@@ -75,7 +75,15 @@ def test_batch_normalisation_of_a_pretrained_backbone_stays_frozen():
 @pytest.mark.parametrize(("start", "free"), [("", 0), ("all", 5), ("2", 2), ("c", 3)])
 def test_where_unfreezing_starts(start, free):
     body = keras.Sequential([keras.Input((2,)), *(keras.layers.Dense(2, name=name) for name in "abcde")])
-    assert len(SqueezeNet()._free(body, start)) == free
+    assert len(SqueezeNet()._named(body, start)) == free
+
+
+@pytest.mark.parametrize("sides", [True, False])
+def test_both_sides_of_a_picture_score_alike_if_asked_for(sides, rng):
+    model = SqueezeNet(weights="none", sides=sides).build((1, 48, 48, 3))
+    clips = rng.integers(0, 256, (2, 1, 48, 48, 3), np.uint8)
+    one, other = (model.predict(x, verbose=0) for x in (clips, clips[:, :, :, ::-1]))
+    assert np.allclose(one, other, rtol=1e-4, atol=1e-6) == sides
 
 
 def test_a_layer_that_is_not_there_is_refused_with_near_names():

@@ -202,7 +202,7 @@ def _own(report: Report) -> str:
     """The detector's own figures and tables."""
     tables = "".join(f"<h3>{escape(title)}</h3>{html.table(table.columns, table.itertuples(index=False))}"
                      for title, table in report.extra_tables.items())
-    tables = f"<section><h2>Tables of this detector</h2>{tables}</section>" if tables else ""
+    tables = f"<section><h2>More tables</h2>{tables}</section>" if tables else ""
     return html.figures("Figures of this detector", report.extra_figures.items()) + tables
 
 

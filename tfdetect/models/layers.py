@@ -69,6 +69,17 @@ class Mirror(keras.layers.Layer):
         return {**super().get_config(), "seed": self.seed}
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class Spread(keras.layers.Layer):
+    """Maps (batch, height, width, channels) -> (batch, channels): log of each channel's variance, in float32."""
+
+    def call(self, inputs):
+        return ops.log(ops.var(ops.cast(inputs, "float32"), axis=(1, 2)) + 1e-3)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])
+
+
 def clip_input(clip_shape):
     """(input, normalised): uint8 clips (batch, frames, height, width, 3) in 0..255, and the same as floats in -1..1."""
     inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
@@ -81,9 +92,9 @@ def bgr(pixels):
     return keras.layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68], name="normalise")(ops.flip(pixels, axis=-1))
 
 
-def score(features):
+def score(features, kernel="glorot_uniform"):
     """The last layer: (batch, features) -> (batch, 1) float32, also where the rest is in mixed precision."""
-    return keras.layers.Dense(1, dtype="float32", name="score")(features)
+    return keras.layers.Dense(1, dtype="float32", kernel_initializer=kernel, name="score")(features)
 
 
 def batch_norms(layer):

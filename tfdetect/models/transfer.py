@@ -31,6 +31,8 @@ class Transfer(Detector):
     """Pixels of the side of the crops that it trains on, a place of their own for each batch; 0 trains on whole pictures."""
     mirror: bool = True
     """Flip half of the training pictures."""
+    sides: bool = False
+    """Score the mean of a picture's and its mirror image's features: twice the work."""
     attribute: Literal["none", "source", "family"] = "none"
     """Learn, besides real or fake, which source a fake has, or which family of sources."""
     families: tuple[str, ...] = ()
@@ -61,22 +63,25 @@ class Transfer(Detector):
         import keras
         from keras import layers
 
-        from tfdetect.models.highpass import AlignedCrop
+        from tfdetect.models.highpass import AlignedCrop, BothSides, Joined
         from tfdetect.models.layers import Mirror, score
 
         path = resolve(self.weights, self.published)
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
         x = Mirror()(inputs) if self.mirror else inputs
         x = layers.Reshape(clip_shape[1:])(x)
-        x = layers.Rescaling(1.0, name="pixels")(AlignedCrop(self.crop)(x) if self.crop else x)
+        x = AlignedCrop(self.crop)(x) if self.crop else x
+        x = layers.Rescaling(1.0, name="pixels")(BothSides()(x) if self.sides else x)
         body = keras.Model(inputs, self.backbone(x))
         if path:
             load(body, path)
-        self._free(body, self.unfreeze_from)  # a wrong name is said before the training
-        x = layers.Dropout(self.dropout)(self.pool(body))
+        self._named(body, self.unfreeze_from)  # a wrong name is said before the training
+        x = self.pool(body)
+        x = layers.Dropout(self.dropout)(Joined()(x) if self.sides else x)
         if self.dense:
             x = layers.Dropout(self.dropout)(layers.Dense(self.dense, activation="relu")(x))
-        outputs = score(x)
+        # Near zero: what chance puts on thousands of features, a few epochs would not take away.
+        outputs = score(x, keras.initializers.RandomNormal(stddev=1e-3))
         if self.classes:
             source = layers.Dense(len(self.classes), dtype="float32", name="source")(x)
             outputs = layers.Concatenate(dtype="float32", name="levels")([outputs, source])
@@ -85,22 +90,22 @@ class Transfer(Detector):
     def phases(self):
         if self.weights == "none":  # nothing to protect
             return (Phase(),)
-        head = Phase(prepare=lambda model: self._unfreeze(model, ""))
+        head = Phase(prepare=lambda model: self.free(model, ""))
         if not self.unfreeze_from:
             return (head,)
-        rest = Phase(rate=0.1 if self.head_epochs else 1.0, prepare=lambda model: self._unfreeze(model, self.unfreeze_from))
+        rest = Phase(rate=0.1 if self.head_epochs else 1.0, prepare=lambda model: self.free(model, self.unfreeze_from))
         return (replace(head, epochs=self.head_epochs), rest) if self.head_epochs else (rest,)
 
-    def _unfreeze(self, model, start):
+    def free(self, model, start):
         """Train of the backbone what comes from layer `start` on, except BatchNormalization, whose statistics stay."""
         import keras
 
         body = keras.Model(model.inputs, model.get_layer("features").input)
-        free = self._free(body, start)
+        free = self._named(body, start)
         for layer in body.layers:
             layer.trainable = layer.name in free and not isinstance(layer, keras.layers.BatchNormalization)
 
-    def _free(self, body, start):
+    def _named(self, body, start):
         """Names of the layers from `start` on. ValueError where the backbone has no such layer."""
         names = [layer.name for layer in body.layers]
         if start.isdecimal():
