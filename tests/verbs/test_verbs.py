@@ -67,6 +67,13 @@ def test_a_run_leaves_everything(name, request):
     assert len(list(artifact.logs.rglob("events*"))) >= 3
 
 
+def test_no_epoch_judges_the_weights_as_they_are(images, flags, place):
+    """As published weights want it."""
+    assert cli.main(["train", "mesonet", "--data.path", str(images), *flags, "--train.epochs", "0"]) == 0
+    artifact = Artifact(place / "runs" / "mesonet")
+    assert artifact.finished and len(pd.read_csv(artifact.history)) == 0 and artifact.report.exists()
+
+
 def test_scores_are_those_of_the_exported_model_on_the_files(cnn, capsys):
     table = predictions.by_file(predictions.read(cnn.predictions)).set_index("path")
     paths = list(table.index[:5])

@@ -158,7 +158,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     found = judging.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
                           predictor.warnings, {"judged": predictor.judged}, shortcuts, tables=tables)
     board.write(artifact.logs, artifact.model, predicted, table, cache, config.tree(run), found)
-    shutil.rmtree(artifact.checkpoints)
+    if artifact.checkpoints.exists():  # no epoch, no checkpoint
+        shutil.rmtree(artifact.checkpoints)
     for name in ("validation", "test"):
         console.print(judging.line(name, found[name]))
     console.print(judging.attribution_line(found["test"]), end="")
