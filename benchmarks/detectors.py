@@ -3,7 +3,8 @@
     python benchmarks/detectors.py benchmarks/detectors.json --faces DIR --squeezenet WEIGHTS.h5 [--seeds 0 1] [--only NAME ...]
 
 DIR holds real/ and fake/ with faces of 256 x 256 pixels; those of the README are 700 of FFHQ and 700 of StyleGAN. What the JSON
-has already is not run again, nor what --runs holds trained. The table it prints is the one in the README.
+has already is not run again; a run that --runs holds is gone on with, and its minutes are those of this time. The table it prints
+is the README's.
 """
 
 import argparse
@@ -68,10 +69,11 @@ def run(name: str, asked: argparse.Namespace, seed: int) -> dict:
     where, arguments = ROWS[name]
     said = [*arguments, *(["--data.path", "FACES", "--data.size", "256"] if where == "faces" else []), "--train.seed", str(seed)]
     words = [str(asked.faces) if word == "FACES" else word.format(squeezenet=asked.squeezenet) for word in said]
-    minutes = call("train.py", *words, "--out", str(asked.runs), "--name", slug(name, seed))
-    epochs = len((asked.runs / slug(name, seed) / "history.csv").read_text().splitlines()) - 1
+    folder = asked.runs / slug(name, seed)
+    minutes = call("train.py", *words, "--out", str(asked.runs), "--name", folder.name, *["--resume"] * folder.exists())
+    epochs = len((folder / "history.csv").read_text().splitlines()) - 1
     command = f"python scripts/train.py {shlex.join(word.format(squeezenet='FILE') for word in said)}"
-    return {"command": command, "epochs": epochs, "minutes": minutes, **figures(asked.runs / slug(name, seed))}
+    return {"command": command, "epochs": epochs, "minutes": minutes, **figures(folder)}
 
 
 def mean(rows: list[str], runs: Path, seed: int) -> dict:
