@@ -19,11 +19,12 @@ from tfdetect.detector import REGISTRY
 
 TESTS = Path(__file__).parents[1]
 IMAGES = ["--data.sample", "100", "--data.size", "128", "--train.epochs", "12"]
+SLOWLY = [*IMAGES[:4], "--train.epochs", "30", "--train.batch", "8"]  # BatchNormalization wants steps
 VIDEOS = ["--data.sample", "200", "--data.frames", "8", "--data.size", "64", "--train.epochs", "12"]
 SMALL = {
     "cnn": ["cnn", *IMAGES],
     "mesonet": ["mesonet", *IMAGES],
-    "mesoinception4": ["mesonet", "--detector.variant", "mesoinception4", *IMAGES],
+    "mesoinception4": ["mesonet", "--detector.variant", "mesoinception4", *SLOWLY],
     "residual": ["residual", *IMAGES],
     "squeezenet": ["squeezenet", "--detector.weights", "none", *IMAGES],
     "cnn_lstm": ["cnn_lstm", *VIDEOS],
