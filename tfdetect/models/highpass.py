@@ -1,4 +1,4 @@
-"""What `residual` is made of: crops that keep to the JPEG grid, the cosine transform of 8 x 8 blocks, both sides of a picture.
+"""What detectors of fine texture are made of: crops along the JPEG grid, cosines of 8 x 8 blocks, both sides of a picture.
 
 Nothing here resamples: a pixel keeps its value and its place in the grid of blocks that JPEG works in.
 """
