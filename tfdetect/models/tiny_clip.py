@@ -11,7 +11,7 @@ def backbone():
     """A keras-hub CLIP for pictures of 32 x 32, of two layers, with weights drawn with seed 0."""
     import keras_hub
 
-    shared = dict(hidden_dim=32, num_layers=2, num_heads=2, intermediate_dim=64)
+    shared = {"hidden_dim": 32, "num_layers": 2, "num_heads": 2, "intermediate_dim": 64}
     net = keras_hub.models.CLIPBackbone(
         keras_hub.models.CLIPVisionEncoder(patch_size=8, image_shape=(SIZE, SIZE, 3), name="vision", **shared),
         keras_hub.models.CLIPTextEncoder(
