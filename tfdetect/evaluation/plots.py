@@ -1,40 +1,28 @@
 """Figures of a predictions table.
 
 Each plot is a function of (predictions, threshold), and the first paragraph of its docstring is its caption: a new
-plot is one function here and its name in `STANDARD`. Figures are built without pyplot, so nothing is shared between
-two of them or between two threads. Real is blue and fake is orange throughout: Okabe and Ito's colours, which the
-colour-blind tell apart ("Color universal design", 2008).
+plot is one function here and its name in `STANDARD`. What they all look like is in `canvas`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from tfdetect.evaluation import calibration, metrics
+from tfdetect.evaluation import calibration, canvas, metrics
+from tfdetect.evaluation.canvas import CLASSES, FAINT, FAKE, GRID, INK, LINES, blank, finish, matrix, sentence, short
 from tfdetect.evaluation.predictions import SPLITS, by_file
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 STANDARD = ("roc", "precision_recall", "scores", "confusion", "reliability", "sources")
-
-REAL, FAKE, INK, FAINT, GRID = "#0072B2", "#D55E00", "#1f2933", "#8a94a0", "#e4e7eb"
-CLASSES = ((0, "real", REAL), (1, "fake", FAKE))
-# The test, which is what counts, is dark; validation, which chose epoch and threshold, faint and dashed.
-LINES: dict[str, dict[str, Any]] = {
-    "test": {"color": INK, "linewidth": 2},
-    "training": {"color": "#009E73", "linewidth": 2},
-    "validation": {"color": FAINT, "linewidth": 1.5, "linestyle": "--"},
-}
 
 
 def standard(predictions: pd.DataFrame, threshold: float | None) -> dict[str, Figure]:
@@ -46,8 +34,7 @@ def standard(predictions: pd.DataFrame, threshold: float | None) -> dict[str, Fi
 
 def caption(name: str) -> str:
     """What a reader should see in the plot of that name; empty for a figure that is not of this module."""
-    text = globals()[name].__doc__ if name in (*STANDARD, "attribution", "history", "shortcuts") else ""
-    return " ".join(text.split("\n\n")[0].split())
+    return canvas.caption(globals()[name]) if name in (*STANDARD, "attribution", "history", "shortcuts") else ""
 
 
 def save_plots(folder: str | PathLike[str], figures: Mapping[str, Figure]) -> list[Path]:
@@ -64,7 +51,7 @@ def roc(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     further to the upper left, the better; the dot is the threshold in use."""
     from sklearn.metrics import roc_curve
 
-    figure, axes = _figure("ROC curve", "reals falsely flagged", "fakes found")
+    figure, axes = blank("ROC curve", "reals falsely flagged", "fakes found")
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.5, label="chance")
     for split, files in _judged(predictions):
         false_positive, true_positive, _ = roc_curve(files["label"], files["score"])
@@ -73,7 +60,7 @@ def roc(predictions: pd.DataFrame, threshold: float | None) -> Figure:
             flagged = files["probability"] >= threshold
             rates = [float(flagged[files["label"] == kind].mean()) for kind in (0, 1)]
             axes.plot(*rates, "o", color=INK, markersize=8, markeredgecolor="white", clip_on=False, zorder=5)
-    return _finish(figure, axes, legend="lower right", square=True)
+    return finish(figure, axes, legend="lower right", square=True)
 
 
 def precision_recall(predictions: pd.DataFrame, threshold: float | None) -> Figure:
@@ -81,21 +68,21 @@ def precision_recall(predictions: pd.DataFrame, threshold: float | None) -> Figu
     dotted line is what flagging at random gets: the share of fakes in the test."""
     from sklearn.metrics import precision_recall_curve
 
-    figure, axes = _figure("Precision and recall", "fakes found (recall)", "flagged files that are fake (precision)")
+    figure, axes = blank("Precision and recall", "fakes found (recall)", "flagged files that are fake (precision)")
     for split, files in _judged(predictions):
         precision, recall, _ = precision_recall_curve(files["label"], files["score"])
         score = metrics.average_precision(files["label"], files["score"])
         axes.plot(recall, precision, label=f"{split}: AP {score:.3f}", drawstyle="steps-post", **LINES[split])
         if split == "test":
             axes.axhline(files["label"].mean(), color=FAINT, linewidth=1, linestyle=":")
-    return _finish(figure, axes, legend="lower left", square=True)
+    return finish(figure, axes, legend="lower left", square=True)
 
 
 def scores(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     """How the reals and the fakes of the test are spread. The less the two overlap, the better; what stands right of
     the line is called fake."""
     column = "probability" if "probability" in predictions else "score"
-    figure, axes = _figure(f"Test files by {column}", f"{column}: the higher, the more likely fake", "share of class")
+    figure, axes = blank(f"Test files by {column}", f"{column}: the higher, the more likely fake", "share of class")
     files = predictions[predictions["split"] == "test"]
     span = (0.0, 1.0) if column == "probability" else (files[column].min(), files[column].max())
     for label, name, color in CLASSES:
@@ -107,58 +94,42 @@ def scores(predictions: pd.DataFrame, threshold: float | None) -> Figure:
             axes.hist(values, histtype="step", linewidth=1.8, label=f"{name} ({len(values)})", **kind)
     if threshold is not None and column == "probability":
         axes.axvline(threshold, color=INK, linewidth=1.2, linestyle="--", label=f"threshold {threshold:.3g}")
-    return _finish(figure, axes, legend="best")
+    return finish(figure, axes, legend="best")
 
 
 def confusion(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     """What the test files are (rows) and what they are called (columns). Each row adds up to 100 %; right decisions
     lie on the diagonal from the upper left."""
-    figure, axes = _figure("Decisions on the test", "", "")
+    figure, axes = blank("Decisions on the test", "", "")
     files = predictions[predictions["split"] == "test"]
     if threshold is None or "probability" not in files or files.empty:
-        return _sentence(figure, axes, "No decisions: there is no calibration.")
+        return sentence(figure, axes, "No decisions: there is no calibration.")
     called = (files["probability"] >= threshold).astype(int)
     counts = pd.crosstab(files["label"], called).reindex(index=[0, 1], columns=[0, 1], fill_value=0).to_numpy()
-    return _matrix(figure, axes, counts, ["real", "fake"], ["called real", "called fake"])
+    return matrix(figure, axes, counts, ["real", "fake"], ["called real", "called fake"])
 
 
 def attribution(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     """Which source the fakes of the test are from (rows) and which they are called (columns), whether or not they were found.
     Each row adds up to 100 %."""
     told = metrics.attribution(predictions[predictions["split"] == "test"])
-    names = [_short(name) for name in told["classes"]]
+    names = [short(name) for name in told["classes"]]
     side = 3.0 + 0.75 * len(names)
-    figure, axes = _figure("Sources of the test's fakes", "", "", width=side + 1, height=side)
+    figure, axes = blank("Sources of the test's fakes", "", "", width=side + 1, height=side)
     if not told["n"]:
-        return _sentence(figure, axes, "Not drawn: no fake of the test is of a source that the detector knows.")
-    _matrix(figure, axes, np.array(told["confusion"]), names, names)
+        return sentence(figure, axes, "Not drawn: no fake of the test is of a source that the detector knows.")
+    matrix(figure, axes, np.array(told["confusion"]), names, names)
     axes.tick_params(axis="x", rotation=30)
-    return figure
-
-
-def _matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str]) -> Figure:
-    """Counts, and their shares of each row."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    large = max(7, 19 - 2 * len(rows))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.4)
-    for (row, column), count in np.ndenumerate(counts):
-        axes.text(column, row - 0.06, f"{shares[row, column]:.1%}", ha="center", fontsize=large, color=INK, weight="bold")
-        axes.text(column, row + 0.22, f"{count} files", ha="center", fontsize=0.7 * large, color=INK)
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(length=0, labelsize=11)
-    axes.spines[:].set_visible(False)
-    axes.grid(False)
     return figure
 
 
 def reliability(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     """Can the probability be taken at its word? Of the test files that were called 80 % likely fake, 80 % should be:
     the dots should lie on the line. The larger a dot, the more files it stands for."""
-    figure, axes = _figure("Reliability", "probability of being fake, as told", "share that is fake")
+    figure, axes = blank("Reliability", "probability of being fake, as told", "share that is fake")
     files = predictions[predictions["split"] == "test"]
     if "probability" not in files or files.empty:
-        return _sentence(figure, axes, "No probabilities: there is no calibration.")
+        return sentence(figure, axes, "No probabilities: there is no calibration.")
     rows = calibration.reliability(files["label"], files["probability"])
     error = calibration.calibration_error(files["label"], files["probability"])
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.5, label="taken at its word")
@@ -166,7 +137,7 @@ def reliability(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     size = 20 + 280 * rows["n"] / rows["n"].max()
     axes.scatter(rows["predicted"], rows["observed"], s=size, color=INK, alpha=0.75, edgecolor="white", clip_on=False,
                  label=f"test: calibration error {error:.3f}", zorder=3)
-    return _finish(figure, axes, legend="upper left", square=True)
+    return finish(figure, axes, legend="upper left", square=True)
 
 
 def sources(predictions: pd.DataFrame, threshold: float | None) -> Figure:
@@ -174,9 +145,9 @@ def sources(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     % interval."""
     files = predictions[predictions["split"] == "test"]
     found = {name: row for name, row in metrics.by_source(files, threshold).items() if row["auc"] is not None}
-    figure, axes = _figure("AUC by source", "AUC against all reals", "", height=1.6 + 0.42 * max(4, len(found)))
+    figure, axes = blank("AUC by source", "AUC against all reals", "", height=1.6 + 0.42 * max(4, len(found)))
     if not found:
-        return _sentence(figure, axes, "Not drawn: it takes reals and fakes in the test.")
+        return sentence(figure, axes, "Not drawn: it takes reals and fakes in the test.")
     ranked = sorted(found.items(), key=lambda item: item[1]["auc"])
     for place, (_, row) in enumerate(ranked):
         axes.barh(place, row["auc"] - 0.5, left=0.5, height=0.6, color=FAKE, alpha=0.8)
@@ -184,7 +155,7 @@ def sources(predictions: pd.DataFrame, threshold: float | None) -> Figure:
         axes.plot([low, high], [place, place], color=INK, linewidth=1.5)
         side = axes.get_yaxis_transform()
         axes.text(1.015, place, f"{row['auc']:.3f}", va="center", fontsize=10, color=INK, transform=side)
-    axes.set_yticks(range(len(ranked)), [f"{_short(name)} ({row['n_fake']})" for name, row in ranked])
+    axes.set_yticks(range(len(ranked)), [f"{short(name)} ({row['n_fake']})" for name, row in ranked])
     axes.axvline(0.5, color=INK, linewidth=1)
     lowest = min(min(row["auc"], *(row["auc_interval"] or [1])) for row in found.values())
     axes.set_xlim(min(0.45, lowest - 0.02), 1.0)
@@ -201,7 +172,7 @@ def history(table: pd.DataFrame, picked: int | None = None) -> Figure:
     names = [name for name in table.columns if name != "epoch" and not name.startswith("val_")]
     judged = [name for name in names if f"val_{name}" in table]  # leaves out the learning rate and the like
     names = sorted(judged or names, key=lambda name: name != "loss")[:3]
-    figure, panels = _figure("", "epoch", "", width=4.2 * max(1, len(names)) + 0.4, columns=max(1, len(names)))
+    figure, panels = blank("", "epoch", "", width=4.2 * max(1, len(names)) + 0.4, columns=max(1, len(names)))
     for axes, name in zip(np.atleast_1d(panels), names, strict=False):
         axes.set_title(name, fontsize=12, weight="bold", loc="left", color=INK)
         for split, column in (("training", name), ("validation", f"val_{name}")):
@@ -218,9 +189,9 @@ def shortcuts(aucs: Mapping[str, float], suspect: float, fatal: float) -> Figure
     """How well each cheap property of the files, by itself, tells fake from real on files held out; 0.5 is chance. From the
     dashed line on it is suspect; beyond the solid one a detector learns it in place of the fake."""
     ranked = sorted(aucs.items(), key=lambda item: item[1])
-    figure, axes = _figure("AUC of shortcuts", "AUC", "", width=10, height=1.2 + 0.26 * max(3, len(ranked)))
+    figure, axes = blank("AUC of shortcuts", "AUC", "", width=10, height=1.2 + 0.26 * max(3, len(ranked)))
     if not ranked:
-        return _sentence(figure, axes, "Not drawn: it takes reals and fakes in several groups.")
+        return sentence(figure, axes, "Not drawn: it takes reals and fakes in several groups.")
     for place, (_, auc) in enumerate(ranked):
         axes.barh(place, auc - 0.5, left=0.5, height=0.7, color=FAKE if auc > suspect else FAINT, alpha=0.85)
         axes.text(1.01, place, f"{auc:.3f}", va="center", fontsize=9, color=INK, transform=axes.get_yaxis_transform())
@@ -232,41 +203,6 @@ def shortcuts(aucs: Mapping[str, float], suspect: float, fatal: float) -> Figure
     return figure
 
 
-def _figure(title: str, xlabel: str, ylabel: str, width: float = 5.2, height: float = 4.2,
-            columns: int = 1) -> tuple[Figure, Any]:
-    """A figure of width x height inches and its axes (an array of them for several columns), in the common style."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    panels = figure.subplots(1, columns)
-    for axes in np.atleast_1d(panels):
-        axes.set_title(title, fontsize=12, weight="bold", loc="left", color=INK)
-        axes.set_xlabel(xlabel, fontsize=10, color=INK)
-        axes.set_ylabel(ylabel, fontsize=10, color=INK)
-        axes.tick_params(labelsize=9, colors=INK, length=3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(FAINT)
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-    return figure, panels
-
-
-def _finish(figure: Figure, axes: Axes, legend: Any, square: bool = False) -> Figure:
-    if square:
-        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    if len(axes.lines) + len(axes.patches) < 2 and not axes.collections:
-        return _sentence(figure, axes, "Not drawn: it takes reals and fakes in one split.")
-    axes.legend(loc=legend, frameon=False, fontsize=9)
-    return figure
-
-
-def _sentence(figure: Figure, axes: Axes, text: str) -> Figure:
-    """An honest blank: the reason instead of the plot."""
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=10, color=FAINT, transform=axes.transAxes)
-    return figure
-
-
 def _judged(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The splits that hold both classes, with their files."""
     parts = [(split, predictions[predictions["split"] == split]) for split in SPLITS]
@@ -275,8 +211,3 @@ def _judged(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 def _auc(files: pd.DataFrame) -> float:
     return metrics.auc(files["label"], files["score"]) or 0.0
-
-
-def _short(name: str) -> str:
-    # A dollar sign would start a formula, and source names come from folders.
-    return (name if len(name) <= 28 else name[:27] + "…").replace("$", r"\$") or "(no name)"
