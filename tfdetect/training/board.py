@@ -1,6 +1,8 @@
-"""What TensorBoard shows of a judged run besides its curves: graph, PR curve, clips with their scores, hyper-parameters."""
+"""What TensorBoard shows of a judged run besides its curves: graph, PR curve, clips with their scores, hyper-parameters, and
+features in its projector."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,15 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfdetect import backend, models
+from tfdetect import backend, files, models
 from tfdetect.data.cache import Cache
+from tfdetect.evaluation.embeddings import sample
 
 EXAMPLES = 6  # of each class
 FRAMES = 8  # of each clip, side by side
+POINTS = 5000  # of the projector, which a browser still turns smoothly
+SIDE = 48  # pixels of a point's picture: 71 x 71 of them stay below the 8192 that browsers draw
+Picture = Callable[[int], np.ndarray]
 
 
 def write(logs: Path, model: Path, predicted: pd.DataFrame, table: pd.DataFrame, cache: Cache, settings: Mapping[str, Any],
@@ -63,3 +69,50 @@ def _settings(settings: Mapping[str, Any]) -> None:
 
     flat = {f"{part}.{key}": value for part, values in settings.items() for key, value in values.items()}
     api.hparams({key: value if isinstance(value, bool | int | float) else str(value) for key, value in flat.items()})
+
+
+def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, picture: Picture | None = None) -> None:
+    """Features for TensorBoard's projector, in `logs/test`: it looks only where there are events, too, which `write` leaves.
+
+    `features` (files, dimensions) are those of the rows of `table`, which has label, split, source and path; `picture` gives
+    a row number's uint8 picture (height, width, 3) RGB. At most POINTS files, of both classes alike. ValueError where the two
+    are of different length, or empty.
+    """
+    from tensorboard.plugins import projector as plugin
+
+    if np.ndim(features) != 2 or len(features) != len(table) or not len(table):
+        raise ValueError(f"Expected features (files, dimensions) of {len(table)} rows, at least one; got {np.shape(features)}.")
+    folder, rows = logs / "test", sample(table["label"], POINTS)
+    with files.atomic(folder / "features.tsv") as temporary:
+        np.savetxt(temporary, features[rows], fmt="%.5g", delimiter="\t")
+    files.write_bytes(folder / "files.tsv", _metadata(table.iloc[rows]).encode())
+    config = plugin.ProjectorConfig()
+    shown = config.embeddings.add(tensor_name="features", tensor_path="features.tsv", metadata_path="files.tsv")
+    if picture:
+        files.write_bytes(folder / "pictures.jpg", _sprite(rows, picture))
+        shown.sprite.image_path = "pictures.jpg"
+        shown.sprite.single_image_dim.extend([SIDE, SIDE])
+    plugin.visualize_embeddings(str(folder), config)  # last: it names the others
+
+
+def _metadata(table: pd.DataFrame) -> str:
+    """A line a file, under a header. What is no plain character, a tab or a line's end in a file's name above all, is a blank."""
+    cells = {"label": table["label"].map({0: "real", 1: "fake"}), "split": table["split"], "source": table["source"],
+             "file": [Path(path).name for path in table["path"]]}  # fmt: skip
+    lines = [tuple(cells), *zip(*cells.values(), strict=True)]
+    plain = [["".join(letter if letter.isprintable() else " " for letter in str(cell)) for cell in line] for line in lines]
+    return "".join("\t".join(line) + "\n" for line in plain)
+
+
+def _sprite(rows: np.ndarray, picture: Picture) -> bytes:
+    """The rows' pictures in one JPEG, in lines of a square, as the projector cuts them."""
+    from PIL import Image
+
+    side = int(np.ceil(np.sqrt(len(rows))))
+    whole = Image.new("RGB", (side * SIDE, side * SIDE), "white")
+    for place, row in enumerate(rows):
+        small = Image.fromarray(picture(int(row))).resize((SIDE, SIDE))
+        whole.paste(small, (place % side * SIDE, place // side * SIDE))
+    memory = io.BytesIO()
+    whole.save(memory, format="JPEG", quality=85)
+    return memory.getvalue()
