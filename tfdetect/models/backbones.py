@@ -29,6 +29,7 @@ def vision(backbone: Backbone, clip_size: int, features: Features) -> Any:
 
     `projected` is what the picture's side of CLIP or SigLIP hands to the comparison with words; `pooled` the class token after
     the last norm, or the mean of all places where there is none; `penultimate` the same of the last block but one, without norm.
+    Models of one Backbone share its layers: to train two apart, load it twice.
     """
     import keras
 
@@ -50,7 +51,8 @@ def _features(backbone: Backbone, x: Any, features: Features) -> Any:
     if features not in there:
         raise ValueError(f"{type(net).__name__} ({backbone.preset}) has no features {features!r}, expected {' or '.join(there)}.")
     if parts is None:
-        return _mean(net(x))
+        x = net(x)
+        return x[:, 0] if getattr(net, "use_class_token", False) else _mean(x)
     for layer in parts.start:
         x = layer(x)
     for block in parts.blocks[: -1 if features == "penultimate" else None]:
@@ -84,7 +86,7 @@ class _Parts:
 
 
 def _parts(net: Any, pictures: Any) -> _Parts | None:
-    """None where it is no vision transformer that is known here."""
+    """None where it is used whole: what is no vision transformer, and ViT, whose first layer alone would not load again."""
     kind, side = type(net).__name__, getattr(net, "vision_encoder", None)
     if kind == "CLIPBackbone":
         start = [side.embedding, side.pre_layer_norm]
@@ -96,16 +98,13 @@ def _parts(net: Any, pictures: Any) -> _Parts | None:
     if kind == "DINOV3Backbone":
         beside = {"position_embeddings": net.rope_embedding(pictures), "num_prefix_tokens": 1 + net.num_register_tokens}
         return _Parts([net.embeddings], net.encoder.layers, net.layernorm, beside=beside)
-    if kind == "ViTBackbone":
-        encoder = net.get_layer("vit_encoder")
-        start = [net.get_layer("vit_patching_and_embedding"), encoder.dropout]
-        return _Parts(start, encoder.encoder_layers, encoder.layer_norm, net.use_class_token)
     return None
 
 
 def blocks(model: Any) -> list[Any]:
     """The transformer blocks of a `vision` model, first to last; none for a backbone of another kind."""
-    return [layer for layer in model.layers if type(layer).__name__ in ATTENTION]
+    whole = [layer.get_layer("vit_encoder").encoder_layers for layer in model.layers if type(layer).__name__ == "ViTBackbone"]
+    return whole[0] if whole else [layer for layer in model.layers if type(layer).__name__ in ATTENTION]
 
 
 def lora(model: Any, rank: int) -> None:

@@ -78,7 +78,7 @@ def load(preset: str) -> Backbone:
         return _open(preset)
     except Exception as error:  # keras-hub raises whatever its parts do on a config, weights or vocabulary that do not fit
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{preset} could not be opened as a preset of keras-hub: {reason} Expected {HELP}.") from error
+        raise ValueError(f"{preset} could not be opened as a preset of keras-hub: {reason.rstrip('.')}; {HELP}.") from error
 
 
 def _require_folder(folder: Path) -> None:
@@ -95,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} could not be read as JSON ({error}); expected {HELP}.") from error
+        raise ValueError(f"{path} could not be read as JSON ({error}); {HELP}.") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds {type(found).__name__}, expected a JSON object.")
     return found
