@@ -1,6 +1,7 @@
 """Presets of foundation models: found or refused, cut to their picture's side, frozen but for adapters, saved and exported."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,12 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from PIL import Image
 
 from tfdetect import backend, models
 from tfdetect.models import backbones
 from tfdetect.models.presets import Backbone, Pixels
-from tfdetect.models.resample import Resample
 
 ROOT = Path(__file__).parents[2]
 WIDTH = {"projected": 16, "pooled": 32, "penultimate": 32}
@@ -231,6 +230,24 @@ def test_what_is_fetched_is_all_that_is_needed(monkeypatch):
     assert len([path for handle, path in asked if "dinov2" in handle]) == 3
 
 
+def test_what_was_fetched_once_opens_by_name_without_a_network(saved, tiny, pictures, tmp_path, monkeypatch):
+    """In kagglehub's folder of downloads lies a small CLIP under the name of a large one."""
+    import keras_hub
+
+    handle = keras_hub.models.CLIPBackbone.presets["clip_vit_base_patch32"]["kaggle_handle"].removeprefix("kaggle://")
+    place = tmp_path / "cache" / "models" / handle
+    shutil.copytree(saved, place)
+    for file in filter(Path.is_file, saved.rglob("*")):
+        marker = place.parent / ".complete" / place.name / f"{file.relative_to(saved)}.complete"
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
+    net = backbones.load("clip_vit_base_patch32")
+    one, other = (values(backbones.vision(at, 48, "projected"), pictures) for at in (net, tiny))
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    np.testing.assert_allclose(backbones.text(net)(["a face"]), backbones.text(tiny)(["a face"]), atol=1e-6)
+
+
 def others():
     """Backbones of other kinds: (what it is, features that it has, blocks)."""
     from keras_hub import models as hub
@@ -266,22 +283,3 @@ def test_siglip_projects_as_keras_hub_itself(pictures):
     model = backbones.vision(Backbone("other", net, Pixels(32, 32, (1 / 255,) * 3, (0.0,) * 3)), 32, "projected")
     expected = keras.ops.convert_to_numpy(net.get_vision_embeddings(pictures[:, :32, :32] / 255))
     np.testing.assert_allclose(values(model, pictures[:, :32, :32]), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(("source", "target"), [(48, 32), (31, 14), (20, 33), (24, 24)])
-@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
-def test_resizing_is_pillows(kernel, source, target, rng):
-    """In Pillow's mode of floats, which rounds nothing; it does not clip either."""
-    picture = rng.uniform(60, 190, (source, source, 3)).astype(np.float32)
-    found = keras.ops.convert_to_numpy(Resample(target, interpolation=kernel)(picture[None]))[0]
-    kind = Image.Resampling[kernel.upper()]
-    planes = [np.array(Image.fromarray(picture[..., channel]).resize((target, target), kind)) for channel in range(3)]
-    np.testing.assert_allclose(found, np.clip(np.stack(planes, -1), 0, 255), atol=1e-2)
-
-
-def test_the_middle_is_kept(rng):
-    picture = rng.uniform(0, 255, (1, 40, 40, 3)).astype(np.float32)
-    whole, middle = Resample(32)(picture), Resample(24, whole=32)(picture)
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(whole)[:, 4:28, 4:28], keras.ops.convert_to_numpy(middle), atol=1e-3)
-    with pytest.raises(ValueError, match="'nearest', expected bilinear or bicubic"):
-        Resample(24, interpolation="nearest")

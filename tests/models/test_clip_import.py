@@ -186,6 +186,8 @@ REFUSED = {
     "garbage": (lambda path: (path / "model.safetensors").write_bytes(b"\x80\x04pickle"), "does not hold the weights"),
     "size": (lambda path: spoil(path, "preprocessor_config.json", crop_size=16), "makes 16 pixels, the model takes 24"),
     "crop": (lambda path: spoil(path, "preprocessor_config.json", size=16), "crops 24 pixels from 16"),
+    "deviation": (lambda path: spoil(path, "preprocessor_config.json", image_std=[0, 1, 1]), "garbles .*division by zero"),
+    "step": (lambda path: spoil(path, "preprocessor_config.json", do_normalize=False), "do_normalize false, expected true"),
     "resample": (lambda path: spoil(path, "preprocessor_config.json", resample=0), "expected size, image_mean"),
 }  # fmt: skip
 

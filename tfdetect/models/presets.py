@@ -55,12 +55,16 @@ def random(preset: str) -> bool:
 
 def require(preset: str) -> None:
     """Look for what the preset needs, or fetch it. ValueError that says what to put where."""
+    if preset == TINY:
+        return
     if preset.startswith(HF_CLIP):
         from tfdetect.models import clip_import
 
-        clip_import.require(Path(preset.removeprefix(HF_CLIP)))
-    elif preset != TINY:
-        _require_folder(Path(preset)) if Path(preset).is_dir() else _fetch(preset)
+        clip_import.require(Path(preset.removeprefix(HF_CLIP)).expanduser())
+    elif Path(preset).is_dir():
+        _require_folder(Path(preset))
+    else:
+        _fetch(preset)
 
 
 def load(preset: str) -> Backbone:
@@ -69,7 +73,7 @@ def load(preset: str) -> Backbone:
     if preset.startswith(HF_CLIP):
         from tfdetect.models import clip_import
 
-        return clip_import.load(preset, Path(preset.removeprefix(HF_CLIP)))
+        return clip_import.load(preset, Path(preset.removeprefix(HF_CLIP)).expanduser())  # no shell does it after the colon
     if preset == TINY:
         from tfdetect.models import tiny_clip as tiny
 
@@ -116,7 +120,7 @@ def _fetch(preset: str) -> None:
         for name in (*NEEDED, *(WORDS if preset in keras_hub.models.CLIPBackbone.presets else ())):
             kagglehub.model_download(handle, name)
     except Exception as error:  # as many kinds as there are ways for a download to fail
-        reason = type(error).__name__ + " " + " ".join(str(error).split())[:200]
+        reason = type(error).__name__ + " " + " ".join(str(error).split(" with url")[0].split())[:200]
         raise ValueError(f"{preset} is not on this machine and could not be fetched ({reason}); fetch "
                          f"https://www.kaggle.com/models/{handle} elsewhere and give its folder as --detector.preset FOLDER, or "
                          f"{HELP}.") from error  # fmt: skip
@@ -167,15 +171,17 @@ def _open_hugging_face(folder: str, config: dict[str, Any]) -> Backbone:
 
 
 def hugging_face_pixels(folder: Path) -> Pixels:
-    """What a preprocessor_config.json says."""
+    """What a preprocessor_config.json says. ValueError for what is not done here, rather than other pixels."""
     path = folder / "preprocessor_config.json"
     config = read_json(path)
     kinds = {2: "bilinear", 3: "bicubic"}
+    if skipped := [step for step in ("do_resize", "do_rescale", "do_normalize") if not config.get(step, True)]:
+        raise ValueError(f"{path} has {skipped[0]} false, expected true.")
     try:
         whole = _side(config["size"])
         size = _side(config["crop_size"]) if config.get("do_center_crop", "crop_size" in config) else whole
         pixels = Pixels.of(config["image_mean"], config["image_std"], size, whole, kinds[config.get("resample", 3)])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{path} lacks or garbles {error}; expected size, image_mean, image_std, resample 2 or 3.") from error
     if size > whole:
         raise ValueError(f"{path} crops {size} pixels from {whole}, expected no more than there are.")
