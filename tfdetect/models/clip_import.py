@@ -27,7 +27,7 @@ def require(folder: Path) -> None:
     """ValueError where the folder or a file in it is missing, or is of another model."""
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"hf-clip:{folder} has no {' and no '.join(missing)}; fetch {', '.join(FILES)} into it, such as "
+        raise ValueError(f"hf-clip:{folder} has no {' and no '.join(missing)}; fetch {', '.join(FILES)} into it, as "
                          "https://huggingface.co/openai/clip-vit-large-patch14 has them; a .bin is not read.")  # fmt: skip
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "clip":
