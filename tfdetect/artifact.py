@@ -28,6 +28,8 @@ class Artifact:
     calibration = property(lambda self: self.folder / "calibration.json")
     metrics = property(lambda self: self.folder / "metrics.json")
     predictions = property(lambda self: self.folder / "predictions.csv")
+    results = property(lambda self: self.folder / "Results.csv")
+    final = property(lambda self: self.folder / "Final_Prediction.txt")
     history = property(lambda self: self.folder / "history.csv")
     shortcuts = property(lambda self: self.folder / "shortcuts.json")
     comparison = property(lambda self: self.folder / "comparison.json")

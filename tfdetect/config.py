@@ -81,6 +81,10 @@ class Data(Reading):
     """Train only if at most this part of the files could not be used."""
     sample: int = 400
     """Groups (one real and one fake file each) of the embedded sample."""
+    train_sources: tuple[str, ...] = ()
+    """Train and validate on the fakes of these generators or manipulations only; by default of all. Reals stay."""
+    test_sources: tuple[str, ...] = ()
+    """Test on the fakes of these only, which may be others. With it, a run also leaves Results.csv and Final_Prediction.txt."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

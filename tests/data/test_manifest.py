@@ -107,6 +107,28 @@ def test_faulty_manifests_are_refused(tmp_path, text, said):
         manifest.read(tmp_path / "m.csv")
 
 
-def test_one_class_is_refused():
+def test_one_class_is_refused_but_for_the_test():
     with pytest.raises(ValueError, match="0 real and 1 fake"):
         manifest.require_classes(pd.DataFrame({"split": ["train"], "label": [1]}), ["train"])
+    manifest.require_classes(pd.DataFrame({"split": ["test"], "label": [1]}), ["test"])
+    with pytest.raises(ValueError, match="test split holds 0 real and 0 fake files of 1 in all; some are needed"):
+        manifest.require_classes(pd.DataFrame({"split": ["train"], "label": [1]}), ["test"])
+
+
+def test_across_keeps_the_asked_sources_of_each_side_and_all_reals():
+    split = manifest.split(table())
+    kept = manifest.across(split, ["A", "b"], ["b,c"])
+    for name, wanted in (("train", {"a", "b"}), ("validation", {"a", "b"}), ("test", {"b", "c"})):
+        assert set(kept[(kept["split"] == name) & (kept["label"] == 1)]["source"]) == wanted
+    assert kept.query("label == 0")["path"].tolist() == split.query("label == 0")["path"].tolist()
+    both = kept.merge(split, on="path")
+    assert (both["split_x"] == both["split_y"]).all(), "nothing moves"
+    assert manifest.across(split, (), ()).equals(split)
+    only = manifest.across(split, (), ["c"])
+    assert only.query("split != 'test'").equals(split.query("split != 'test'").set_axis(only.query("split != 'test'").index))
+
+
+@pytest.mark.parametrize("sides", [(["aa"], []), ([], ["aa"])])
+def test_across_refuses_unknown_sources(sides):
+    with pytest.raises(ValueError, match="No fakes have the source 'aa'; perhaps you meant a. There are a, b, c."):
+        manifest.across(manifest.split(table()), *sides)

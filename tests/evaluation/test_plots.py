@@ -47,7 +47,17 @@ def test_blank_plots_give_the_reason(frames):
     reals = frames[frames["label"] == 0]
     assert "Not drawn" in words(plots.roc(reals, 0.5))
     assert "Not drawn" in words(plots.sources(reals, 0.5))
+    assert "Not drawn" in words(plots.reliability(reals, 0.5))
+    assert "holds no files" in words(plots.scores(reals[reals["split"] == "validation"], 0.5))
     assert "no calibration" in words(plots.confusion(frames.drop(columns="probability"), 0.5))
+
+
+def test_a_test_of_fakes_alone_leaves_the_curves_of_validation(frames):
+    fakes = frames[(frames["split"] == "validation") | (frames["label"] == 1)]
+    for plot in (plots.roc, plots.precision_recall):
+        figure = plot(fakes, 0.5)
+        assert "Not drawn" not in words(figure) and "validation: A" in words(figure)
+    assert words(plots.confusion(fakes, 0.5)).count("–") == 2, "no share of no reals"
 
 
 def test_confusion_counts_only_the_test(frames):

@@ -142,7 +142,9 @@ def test_verdict_follows_the_interval(gap, expected):
 
 
 def test_verdict_without_two_classes_or_groups_promises_nothing():
-    assert verdict(judged(fakes=0)).startswith("Nothing can be said")
+    assert "of the 60 real files in the test real. That alone says little" in verdict(judged(fakes=0))
+    without = metrics.summary(table(0, 60, 3.0).drop(columns="probability"), None)
+    assert verdict(without).startswith("Nothing can be said")
     assert "too few independent groups" in verdict(judged(reals=1, fakes=1))
 
 
@@ -162,6 +164,9 @@ def test_cautions():
     assert "no width" in said(test=judged(gap=30.0))
     assert "fewer than half of the fakes from <b>gan" in said(test=metrics.summary(table(60, 60, 3.0), 0.95))
     assert "3 file(s) could not" in said(failures=3)
+    fakes = said(test=judged(reals=0))
+    assert "holds fake files only, 60 of them: no AUC" in fakes and "tiny" not in fakes
+    assert "share of reals that pass" in said(test=judged(fakes=0, reals=20)) and "tiny" in said(test=judged(fakes=0, reals=20))
 
 
 def test_a_shortcut_stands_beside_the_test_and_is_warned_of(tmp_path):

@@ -157,15 +157,8 @@ def _inside(table: pd.DataFrame, root: Path, folder: str) -> pd.DataFrame:
 
 
 def _of_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
-    """The fakes of these sources, in any letter case, and all reals. A comma parts names, as in a list."""
+    """The fakes of these sources, and all reals."""
     if not sources:
         return table
-    names = sorted(set(table.loc[table["label"] == 1, "source"]))
-    known = {name.lower(): name for name in names}
-    wanted = [part.strip() for name in sources for part in ([name] if name.lower() in known else name.split(","))]
-    if unknown := [name for name in wanted if name.lower() not in known]:
-        near = get_close_matches(unknown[0].lower(), known, 1)
-        hint = f"; perhaps you meant {known[near[0]]}" if near else ""
-        raise ValueError(f"No fakes have the source {unknown[0]!r}{hint}. There are {', '.join(names)}.")
-    kept = (table["label"] == 0) | table["source"].isin({known[name.lower()] for name in wanted})
+    kept = (table["label"] == 0) | table["source"].isin(manifest.fake_sources(table, sources))
     return table[kept].reset_index(drop=True)

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -197,14 +198,40 @@ def attributed(table: pd.DataFrame, by: str, families: Sequence[str] = ()) -> pd
     return named.where(table["label"] == 1, "")
 
 
+def across(table: pd.DataFrame, train_sources: Sequence[str], test_sources: Sequence[str]) -> pd.DataFrame:
+    """Of a table with splits, the fakes of `train_sources` in train and validation, those of `test_sources` in test, and all
+    reals; no names mean all sources. Files stay in their splits, so that a group never crosses."""
+    dropped = pd.Series(False, table.index)
+    for names, judged in ((train_sources, False), (test_sources, True)):
+        if names:
+            others = ~table["source"].isin(fake_sources(table, names))
+            dropped |= (table["label"] == 1) & ((table["split"] == "test") == judged) & others
+    return table[~dropped].reset_index(drop=True)
+
+
+def fake_sources(table: pd.DataFrame, wanted: Sequence[str]) -> set[str]:
+    """The sources of fakes that are wanted, which may be named in any letter case; a comma parts names, as in a list.
+    ValueError for one that no fake has."""
+    names = sorted(set(table.loc[table["label"] == 1, "source"]))
+    known = {name.lower(): name for name in names}
+    parts = [part.strip() for name in wanted for part in ([name] if name.lower() in known else name.split(","))]
+    if unknown := [name for name in parts if name.lower() not in known]:
+        near = get_close_matches(unknown[0].lower(), known, 1)
+        hint = f"; perhaps you meant {known[near[0]]}" if near else ""
+        raise ValueError(f"No fakes have the source {unknown[0]!r}{hint}. There are {', '.join(names)}.")
+    return {known[name.lower()] for name in parts}
+
+
 def require_classes(table: pd.DataFrame, splits: Sequence[str]) -> None:
-    """ValueError unless each of `splits` holds real and fake files: neither training nor judging works on one class."""
+    """ValueError unless each of `splits` holds real and fake files, without which nothing is learnt and no threshold found;
+    of test any: some published tests are fakes alone, and then there is a recall, if no AUC."""
     for name in splits:
         counts = table[table["split"] == name]["label"].value_counts()
         real, fake = int(counts.get(0, 0)), int(counts.get(1, 0))
-        if not (real and fake):
+        if not (real + fake if name == "test" else real and fake):
+            needed = "some are" if name == "test" else "both kinds are"
             raise ValueError(
-                f"The {name} split holds {real} real and {fake} fake files of {len(table)} in all; both kinds are needed. "
+                f"The {name} split holds {real} real and {fake} fake files of {len(table)} in all; {needed} needed. "
                 "Give more files (10 groups of each class at the least), or a split column."
             )
 

@@ -49,8 +49,6 @@ def blank(title: str, xlabel: str, ylabel: str, width: float = 5.2, height: floa
 def finish(figure: Figure, axes: Axes, legend: Any, square: bool = False) -> Figure:
     if square:
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    if len(axes.lines) + len(axes.patches) < 2 and not axes.collections:
-        return sentence(figure, axes, "Not drawn: it takes reals and fakes in one split.")
     axes.legend(loc=legend, frameon=False, fontsize=9)
     return figure
 
@@ -68,7 +66,8 @@ def matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Sequence
     large = max(7, 19 - 2 * len(rows))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=2)  # the darkest blue would swallow the text
     for (row, column), count in np.ndenumerate(counts):
-        axes.text(column, row - 0.06, f"{shares[row, column]:.1%}", ha="center", fontsize=large, color=INK, weight="bold")
+        share = f"{shares[row, column]:.1%}" if counts[row].any() else "–"
+        axes.text(column, row - 0.06, share, ha="center", fontsize=large, color=INK, weight="bold")
         axes.text(column, row + 0.22, f"{count} files", ha="center", fontsize=0.7 * large, color=INK)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)

@@ -52,8 +52,10 @@ def roc(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     from sklearn.metrics import roc_curve
 
     figure, axes = blank("ROC curve", "reals falsely flagged", "fakes found")
+    if not (judged := _judged(predictions)):
+        return sentence(figure, axes, "Not drawn: it takes reals and fakes in one split.")
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.5, label="chance")
-    for split, files in _judged(predictions):
+    for split, files in judged:
         false_positive, true_positive, _ = roc_curve(files["label"], files["score"])
         axes.plot(false_positive, true_positive, label=f"{split}: AUC {_auc(files):.3f}", **LINES[split])
         if split == "test" and threshold is not None and "probability" in files:
@@ -69,7 +71,9 @@ def precision_recall(predictions: pd.DataFrame, threshold: float | None) -> Figu
     from sklearn.metrics import precision_recall_curve
 
     figure, axes = blank("Precision and recall", "fakes found (recall)", "flagged files that are fake (precision)")
-    for split, files in _judged(predictions):
+    if not (judged := _judged(predictions)):
+        return sentence(figure, axes, "Not drawn: it takes reals and fakes in one split.")
+    for split, files in judged:
         precision, recall, _ = precision_recall_curve(files["label"], files["score"])
         score = metrics.average_precision(files["label"], files["score"])
         axes.plot(recall, precision, label=f"{split}: AP {score:.3f}", drawstyle="steps-post", **LINES[split])
@@ -84,6 +88,8 @@ def scores(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     column = "probability" if "probability" in predictions else "score"
     figure, axes = blank(f"Test files by {column}", f"{column}: the higher, the more likely fake", "share of class")
     files = predictions[predictions["split"] == "test"]
+    if files.empty:
+        return sentence(figure, axes, "Not drawn: the test holds no files.")
     span = (0.0, 1.0) if column == "probability" else (files[column].min(), files[column].max())
     for label, name, color in CLASSES:
         values = files.loc[files["label"] == label, column]
@@ -130,6 +136,8 @@ def reliability(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     files = predictions[predictions["split"] == "test"]
     if "probability" not in files or files.empty:
         return sentence(figure, axes, "No probabilities: there is no calibration.")
+    if files["label"].nunique() < 2:  # of fakes alone, all are fake whatever is told
+        return sentence(figure, axes, "Not drawn: it takes reals and fakes in the test.")
     rows = calibration.reliability(files["label"], files["probability"])
     error = calibration.calibration_error(files["label"], files["probability"])
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.5, label="taken at its word")

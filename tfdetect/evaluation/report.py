@@ -60,7 +60,12 @@ def write(path: str | PathLike[str], report: Report) -> None:
 
 def verdict(test: Mapping[str, Any]) -> str:
     """The one sentence that a reader takes home, from the test's summary."""
-    auc, interval = test["auc"], test["auc_interval"]
+    auc, interval, counts = test["auc"], test["auc_interval"], test["confusion"]
+    if auc is None and test["n"] and counts:
+        kind, found = ("real", counts["tn"]) if test["n_real"] else ("fake", counts["tp"])
+        share = html.count(100 * found / test["n"])
+        return (f"It calls {share} % of the {test['n']} {kind} files in the test {kind}. That alone says little: whoever calls "
+                f"every file {kind} gets 100 %.")
     if auc is None:
         return "Nothing can be said: it takes real and fake files in the test to judge a detector."
     chance = f"Given a real file and a fake, it scores the fake higher in {html.count(100 * auc)} of 100 cases"
@@ -74,6 +79,15 @@ def verdict(test: Mapping[str, Any]) -> str:
     return f"It tells fakes from real files better than chance. {chance}; guessing gets 50."
 
 
+def one_class(real: int, fake: int) -> str:
+    """What it means that a test holds one class only; empty if it does not."""
+    if not (real or fake) or (real and fake):
+        return ""
+    kind, share = ("real", "reals that pass") if real else ("fake", "fakes that are found")
+    return (f"The test holds {kind} files only, {real + fake} of them: no AUC is defined, and the accuracy is no more than a "
+            f"recall, the share of {share}.")
+
+
 def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
              suspects: Sequence[tuple[str, float]] = ()) -> list[str]:
     """Sentences on how far the test's numbers can be trusted; `failures` is how many files were not scored, `suspects` the
@@ -81,7 +95,9 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
     test, validation = metrics["test"], metrics.get("validation")
     real, fake, interval = test["n_real"], test["n_fake"], test["auc_interval"]
     out = []
-    if min(real, fake) < 50:
+    if alone := one_class(real, fake):
+        out.append(alone)
+    if (real + fake if alone else min(real, fake)) < 50:
         out.append(f"The test is tiny: {real} real and {fake} fake files. One file more or less moves every number.")
     if interval and interval[1] - interval[0] > 0.1:
         out.append(f"The AUC's interval is wide, {interval[0]:.2f} to {interval[1]:.2f}; more test files narrow it.")
@@ -125,7 +141,8 @@ def _verdict(report: Report) -> str:
 def _tiles(test: Mapping[str, Any], shortcuts: Mapping[str, float]) -> list[tuple[str, str, str]]:
     """(large, what it is, small print) of the numbers at the top."""
     low, high = test["auc_interval"] or (None, None)
-    interval = "no interval" if low is None else f"95 % interval {low:.3f} to {high:.3f}"
+    missing = "takes both classes" if test["auc"] is None else "no interval"
+    interval = missing if low is None else f"95 % interval {low:.3f} to {high:.3f}"
     tiles = [(html.cell(test["auc"]), "test AUC", interval)]
     if "all" in shortcuts:
         tiles.append((html.cell(shortcuts["all"]), "shortcut AUC", "of size, format, bytes, mean colour and the like alone"))

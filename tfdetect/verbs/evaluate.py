@@ -77,6 +77,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     table, _ = loading.with_kinds(table, run.detector)
     if usable(table).empty:
         raise ValueError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
+    loading.say_one_class(usable(table))
     name = asked.data.path.stem if asked.data.path else "own_test"
     chain = corruptions.parse(asked.data.corrupt)
     if chain:
@@ -111,15 +112,18 @@ def read(asked: Evaluate, artifact: Artifact, data: config.Data):
 
 
 def unseen(table, *runs: Artifact):
-    """The table without the files whose bytes were in training or validation of any run, and a warning that counts them."""
+    """The table without the files whose bytes were in training or validation of any run, and without others of their groups,
+    such as fakes of a source that was left out there; and a warning that counts them."""
     import pandas as pd
 
-    known = pd.concat(pd.read_csv(run.manifest, dtype=str, keep_default_na=False) for run in runs)
-    seen = set(known[known["split"] != "test"]["sha"]) - {""}
-    leak = table["sha"].isin(seen)
+    rows = pd.concat(pd.read_csv(run.manifest, dtype=str, keep_default_na=False) for run in runs)
+    seen = set(rows[rows["split"] != "test"]["sha"]) - {""}
+    known = table["sha"].isin(seen)
+    leak = table["group"].isin(table.loc[known, "group"])
     if not leak.any():
         return table, ()
     which = "this run" if len(runs) == 1 else "one of these runs"
-    text = f"{leak.sum()} of {len(table)} files took part in training {which}; they are left out here."
+    others = f", and {(leak & ~known).sum()} more are of their groups" if (leak & ~known).any() else ""
+    text = f"{known.sum()} of {len(table)} files took part in training {which}{others}; they are left out here."
     console.print(text)
     return table[~leak].reset_index(drop=True), (text,)

@@ -21,7 +21,7 @@ from tfdetect.data.corruptions import Chain
 from tfdetect.data.pipeline import units
 from tfdetect.data.prepare import problems, usable
 from tfdetect.data.properties import collect
-from tfdetect.evaluation import metrics, plots, predictions, report
+from tfdetect.evaluation import final, metrics, plots, predictions, report
 from tfdetect.serving.predictor import Predictor
 from tfdetect.verbs.console import progress
 
@@ -65,7 +65,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
           others: Mapping[str, Any] | None = None, shortcuts: audit.Shortcuts | None = None,
           about: Mapping[str, Any] | None = None,
           tables: Callable[[Artifact], Mapping[str, pd.DataFrame]] | None = None) -> dict[str, Any]:
-    """predictions.csv, metrics.json, plots/ and report.html into `folder`; the metrics.
+    """predictions.csv, metrics.json, plots/ and report.html into `folder`, and of a test across sources two more; the metrics.
 
     `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` goes into the
     metrics besides, such as the summaries of splits that are not judged here, `shortcuts` is what `find_shortcuts` found,
@@ -78,6 +78,8 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     found = {name: metrics.summary(predicted[predicted["split"] == name], threshold) for name in splits}
     found = {**(others or {}), **found}
     files.write_json(folder.metrics, found)
+    if run.data.test_sources:
+        write_final(folder, run, predicted, threshold, found["test"])
     figures = plots.standard(predicted, threshold)
     if history is not None and len(history):
         figures["history"] = plots.history(history, best_epoch)
@@ -105,6 +107,14 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     with files.atomic(folder.report) as temporary:
         report.write(temporary, replace(page, **(about or {})))
     return found
+
+
+def write_final(folder: Artifact, run: Run, predicted: pd.DataFrame, threshold: float, test: Mapping[str, Any]) -> None:
+    """Results.csv and Final_Prediction.txt."""
+    with files.atomic(folder.results) as temporary:
+        final.results(predicted, threshold).to_csv(temporary, index=False, errors="surrogateescape")
+    said = final.text(folder.folder.name, run.data.train_sources, predicted, test)
+    files.write_bytes(folder.final, said.encode(errors="surrogateescape"))
 
 
 def find_shortcuts(table: pd.DataFrame, data: Data) -> audit.Shortcuts:

@@ -53,6 +53,27 @@ def read(data: Data, detector: Detector) -> "pd.DataFrame":
     return layouts.read(folder)
 
 
+def across(table: "pd.DataFrame", data: Data) -> "pd.DataFrame":
+    """Without the fakes that --data.train_sources and --data.test_sources leave out of their splits; a line counts them."""
+    from tfdetect.data import manifest
+
+    kept = manifest.across(table, data.train_sources, data.test_sources)
+    gone = table["split"].value_counts() - kept["split"].value_counts().reindex(table["split"].unique(), fill_value=0)
+    if gone.sum():
+        counts = ", ".join(f"{gone.get(name, 0)} of {name}" for name in ("train", "validation", "test"))
+        console.print(f"Left out as fakes of other sources: {counts}. Every group stays in its split.")
+    return kept
+
+
+def say_one_class(table: "pd.DataFrame") -> None:
+    """A line where the test holds one class only, before hours are spent on it."""
+    from tfdetect.evaluation import report
+
+    labels = table.loc[table["split"] == "test", "label"]
+    if text := report.one_class(int((labels == 0).sum()), int((labels == 1).sum())):
+        console.print(text)
+
+
 def decode(table: "pd.DataFrame", data: Data, cache: "Cache") -> "pd.DataFrame":
     """The manifest with what the decoder found; says how many files failed, and why. ValueError where none is left."""
     from tfdetect.data.prepare import prepare, problems

@@ -115,11 +115,12 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     from tfdetect.data.prepare import usable
 
     cache = loading.cache_for(run.data, run.detector)
-    table = manifest.split(loading.read(run.data, run.detector))
+    table = loading.across(manifest.split(loading.read(run.data, run.detector)), run.data)
     manifest.require_classes(table, SPLITS)
     table = loading.decode(table, run.data, cache)
     loading.require_few_failures(table, run.data.max_failed)
     manifest.require_classes(usable(table), SPLITS)
+    loading.say_one_class(usable(table))
     table, detector = loading.with_kinds(table, run.detector)
     return replace(run, detector=detector), table, cache
 
