@@ -14,4 +14,4 @@ def clip_shape(cls):
 def made(cls, **options):
     """An instance that needs nothing from the net; of the options, those that it has are set."""
     names = {item.name for item in dataclasses.fields(cls)}
-    return cls(**{name: value for name, value in {"weights": "none", **options}.items() if name in names})
+    return cls(**{name: value for name, value in {"weights": "none", "preset": "tiny", **options}.items() if name in names})

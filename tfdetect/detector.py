@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
 REGISTRY: dict[str, type[Detector]] = {}
 
@@ -28,6 +29,34 @@ class Phase:
     """Learning rate as a part of --train.rate."""
     prepare: Callable[[keras.Model], None] | None = None
     """Sets what of the model is trained in it."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a frozen part of a model makes of files: a row for each frame, and for each view of it."""
+
+    features: np.ndarray
+    """(rows, n) float32, the outputs of the layer `features`."""
+    labels: np.ndarray
+    """(rows,) int64, 0 real and 1 fake."""
+    texts: Sequence[str] = ()
+    """What each row shows, in words; empty where nothing says."""
+    paths: Sequence[str] = ()
+    """The file of each row."""
+    sources: Sequence[str] = ()
+    """Of each row."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a detector that learns from stored features is given."""
+
+    train: Embedded
+    held: Embedded
+    """The validation files: they choose the epoch, and train nothing."""
+    descend: Callable[..., None]
+    """descend(model, x, y, held_x, held_y, loss=None): train by the run's settings, leave the best epoch's weights."""
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +88,20 @@ class Detector(ABC):
         `clip_shape` is (frames, height, width, 3); frames is 1 for a frame detector. Higher is more likely fake. With
         `classes` the output is (batch, 1 + classes): the score, then the logit of each class for the case of a fake.
         """
+
+    @property
+    def stored(self) -> bool:
+        """Whether all before the layer `features` stays as it is. Its outputs are then computed once for each file and kept, and
+        `learn` trains the rest on them."""
+        return False
+
+    def learn(self, model: keras.Model, lesson: Lesson) -> keras.Model:
+        """The trained model, of the inputs of `model`, which `build` made; for detectors that are `stored`."""
+        raise NotImplementedError(f"{self.name} is stored, and has no `learn`")
+
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences that no report of this detector may lack."""
+        return ()
 
     def phases(self) -> tuple[Phase, ...]:
         """Stretches of the training, such as the head alone and then all; by default one."""

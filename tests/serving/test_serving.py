@@ -28,12 +28,12 @@ def exported(request, tmp_path_factory):
     model = detector.build(shape)
     model.save(artifact.model)
     files.write_json(artifact.calibration, CALIBRATION)
-    export(artifact.model, CALIBRATION, request.param == "frame", artifact.saved_model)
+    export(artifact.model, CALIBRATION, detector, artifact.saved_model)
     return artifact, model, request.param == "frame"
 
 
 def predictor(artifact, single):
-    return Predictor(artifact, View(8, 32, still=not single), single)
+    return Predictor(artifact, View(8, 32, still=not single), DETECTORS["frame" if single else "clip"][0])
 
 
 def test_same_score_as_the_live_model_and_calibrated(exported, rng):

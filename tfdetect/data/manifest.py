@@ -19,7 +19,7 @@ import pandas as pd
 from tfdetect.files import atomic
 
 COLUMNS = ("path", "label", "split", "group", "source", "text")
-EXTRA = ("family",)  # columns that are kept where they are given
+EXTRA = ("family", "category")  # columns that are kept where they are given
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 SPLIT_NAMES = {"": "", "train": "train", "training": "train", "val": "validation", "valid": "validation",
                "validation": "validation", "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip
@@ -220,6 +220,18 @@ def fake_sources(table: pd.DataFrame, wanted: Sequence[str]) -> set[str]:
         hint = f"; perhaps you meant {known[near[0]]}" if near else ""
         raise ValueError(f"No fakes have the source {unknown[0]!r}{hint}. There are {', '.join(names)}.")
     return {known[name.lower()] for name in parts}
+
+
+def worded(table: pd.DataFrame, template: str) -> pd.DataFrame:
+    """The table with a text in each row: its own, or the template with its category. ValueError where a row has neither."""
+    category = table["category"] if "category" in table else pd.Series("", table.index)
+    made = category.map(lambda name: template.replace("{category}", name) if name else "")
+    text = table["text"].where(table["text"] != "", made)
+    if (text == "").any():
+        row = table[text == ""].iloc[0]
+        raise ValueError(f"--detector.text needs words on each picture: {(text == '').sum()} of {len(table)} files have "
+                         f"neither text nor category, the first is {row.path}. Give a manifest with such a column.")  # fmt: skip
+    return table.assign(text=text)
 
 
 def require_classes(table: pd.DataFrame, splits: Sequence[str]) -> None:

@@ -28,6 +28,20 @@ def training(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, f
     An incomplete last batch is left out (another one each epoch), so that shapes are static.
     """
     rows = units(table, single)
+    loaded = _load(_orders(rows, settings, first, last), rows, cache, single, weights_of(rows, settings))
+    chain = corruptions.parse(settings.augment)
+    return _corrupted(loaded, chain, settings.seed, first * steps(table, single, settings.batch)) if chain else loaded
+
+
+def vectors(features: np.ndarray, rows: pd.DataFrame, settings: Train, first: int, last: int) -> tf.data.Dataset:
+    """As `training`, of features (rows, n) in place of clips; `rows` has their labels."""
+    columns = [tf.constant(values) for values in (features, rows[["label"]].to_numpy(np.float32), weights_of(rows, settings))]
+    batches = _orders(rows, settings, first, last).map(lambda indices: tuple(tf.gather(values, indices) for values in columns))
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _orders(rows, settings, first, last):
+    """Batches of row numbers for the epochs `first` .. `last` - 1."""
     size, seed, batch = len(rows), settings.seed, settings.batch
     rare, often = _by_class(rows) if settings.balance == "resample" else (None, None)
 
@@ -37,10 +51,12 @@ def training(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, f
         shuffled = tf.random.experimental.stateless_shuffle(taken, seed=key)
         return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch, drop_remainder=size >= batch)
 
-    weights = class_weights(rows) if settings.balance == "weights" else np.ones(size, np.float32)
-    loaded = _load(tf.data.Dataset.range(first, last).flat_map(order), rows, cache, single, weights)
-    chain = corruptions.parse(settings.augment)
-    return _corrupted(loaded, chain, seed, first * steps(table, single, batch)) if chain else loaded
+    return tf.data.Dataset.range(first, last).flat_map(order)
+
+
+def weights_of(rows: pd.DataFrame, settings: Train) -> np.ndarray:
+    """What each row counts, (rows,) float32."""
+    return class_weights(rows) if settings.balance == "weights" else np.ones(len(rows), np.float32)
 
 
 def class_weights(rows: pd.DataFrame) -> np.ndarray:
@@ -84,6 +100,30 @@ def ordered(table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> tf.d
     """Batches of (clips, labels): all units once, in the order of `units`."""
     rows = units(table, single)
     return _load(tf.data.Dataset.range(len(rows)).batch(batch), rows, cache, single)
+
+
+def views(rows: pd.DataFrame, cache: Cache, single: bool, batch: int, augment: str) -> tf.data.Dataset:
+    """Batches of clips for rows of `units` that have a `view`: 0 is the clip itself, others are it through `augment`.
+
+    A view's draws depend on the file, the frame and the view alone.
+    """
+    clips = _load(tf.data.Dataset.range(len(rows)).batch(batch), rows, cache, single).map(lambda clips, labels: clips)
+    chain = corruptions.parse(augment)
+    if not chain or not rows["view"].any():
+        return clips
+    numbers = [(int(sha[:7], 16), 1009 * frame + view) for sha, frame, view in rows[["sha", "frame", "view"]].to_numpy()]
+    seeds, plain = tf.constant(numbers, tf.int32), tf.constant(rows["view"].to_numpy() == 0)
+
+    def one(item):
+        clip, seed, plain = item
+        return tf.cond(plain, lambda: clip, lambda: chain(clip[None], tf.zeros((1, 1)), seed)[0][0])
+
+    def change(clips, numbers):
+        items = (clips, tf.gather(seeds, numbers), tf.gather(plain, numbers))
+        return tf.map_fn(one, items, fn_output_signature=tf.TensorSpec(clips.shape[1:], tf.uint8))
+
+    where = tf.data.Dataset.range(len(rows)).batch(batch)
+    return tf.data.Dataset.zip(clips, where).map(change, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def _load(batches, rows, cache, single, weights=None):

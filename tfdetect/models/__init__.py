@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
-PARTS = {"layers", "highpass", "resample"}  # what detectors are made of, and imports Keras
+PARTS = {"layers", "highpass", "head_layers", "resample"}  # what detectors are made of, and imports Keras
 
 for _, _name, _ in pkgutil.iter_modules(__path__):
     if _name not in PARTS:

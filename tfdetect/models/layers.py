@@ -147,3 +147,13 @@ class ScoreAUC(keras.metrics.AUC):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         return super().update_state(ops.cast(y_true[:, :1] > 0.5, "float32"), y_pred[:, :1])
+
+
+def before(model, name):
+    """What of a functional model leads to the output of the layer of that name."""
+    return keras.Model(model.inputs, model.get_layer(name).output)
+
+
+def after(model, name):
+    """What of a functional model follows that layer: from its output to those of the model."""
+    return keras.Model(model.get_layer(name).output, model.outputs if len(model.outputs) > 1 else model.outputs[0])

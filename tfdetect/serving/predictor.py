@@ -1,7 +1,7 @@
 """Files -> verdicts, by the exported SavedModel and the artifact's settings alone."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from tfdetect.data import graph
 from tfdetect.data.cache import View
 from tfdetect.data.media import Media
 from tfdetect.data.pool import Lost, results
+from tfdetect.detector import Detector
+from tfdetect.models import layers
 from tfdetect.serving.export import picked
 
 
@@ -32,17 +34,17 @@ class Verdict:
     error: str | None = None
     source: str | None = None  # of a fake, by a detector that tells sources apart: the most likely one
     source_probability: float | None = None  # 0..1, that it is this one, if it is fake; not calibrated
+    text: str | None = None  # by a detector that joins pictures with texts: the closest of its training texts
 
 
 class Predictor:
     """An exported detector: `judge` for clips, `predict` for files. Without a SavedModel, as other backends than TensorFlow
-    leave it, the reloaded model.keras, which is what `judged` and `warnings` say.
-
-    `single`: it sees single frames, and a file is the mean of its frames. `classes`: the sources that it tells apart.
+    leave it, the reloaded model.keras, which is what `judged` and `warnings` say. A frame detector's verdict on a file is the
+    mean of its frames.
     """
 
-    def __init__(self, artifact: Artifact, view: View, single: bool, classes: Sequence[str] = ()):
-        self.view, self.single, self.classes = view, single, tuple(classes)
+    def __init__(self, artifact: Artifact, view: View, detector: Detector):
+        self.view, self.single, self.classes = view, detector.sees == "frame", detector.classes
         self.calibration = json.loads(artifact.calibration.read_text())
         self.threshold = float(self.calibration["threshold"])
         self.judged, self.warnings = "saved_model", ()
@@ -58,11 +60,19 @@ class Predictor:
     def judge(self, clips: np.ndarray) -> tuple[np.ndarray, ...]:
         """uint8 clips (batch, frames, height, width, 3) of any size -> score and probability, (batch,) float32 each, and
         where sources are told apart, how likely a fake is of each: (batch, classes)."""
-        return self._answer(clips)
+        return self._numbers(self._answer(clips))
+
+    def judge_features(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
+        """As `judge`, of what the frozen first part of a detector made of single frames, (batch, n) float32."""
+        if self.judged == "saved_model":
+            return self._numbers(self.loaded.signatures["serve_features"](features=tf.constant(features)))
+        return self._numbers(self._calibrated(layers.after(self.loaded, "features").predict_on_batch(features)))
+
+    def _numbers(self, out):
+        return tuple(np.asarray(out[name]) for name in ("score", "probability", *(["source"] if self.classes else [])))
 
     def _serve(self, clips):
-        out = self.loaded.signatures["serving_default"](clip=tf.constant(clips))
-        return tuple(out[name].numpy() for name in ("score", "probability", *(["source"] if self.classes else [])))
+        return self.loaded.signatures["serving_default"](clip=tf.constant(clips))
 
     def _call(self, clips):
         frames, size = self.loaded.input_shape[1:3]
@@ -72,9 +82,11 @@ class Predictor:
         out = self.loaded.predict_on_batch(small.reshape(-1, frames, size, size, 3))
         if self.classes:
             out = np.concatenate([out[:, :1], softmax(out[:, 1:], axis=1)], axis=1)
-        out = out.reshape(len(clips), -1, out.shape[1]).mean(axis=1)
+        return self._calibrated(out.reshape(len(clips), -1, out.shape[1]).mean(axis=1))
+
+    def _calibrated(self, out):
         probability = expit(self.calibration["slope"] * out[:, 0] + self.calibration["intercept"])
-        return out[:, 0], probability, *([out[:, 1:]] if self.classes else [])
+        return {"score": out[:, 0], "probability": probability, "source": out[:, 1:]}
 
     def predict(self, paths: Iterable[str | Path], seconds: float | None = None) -> Iterator[Verdict]:
         """A verdict for each path, in order; others are decoded while one is judged, each in at most `seconds`.
@@ -93,12 +105,13 @@ class Predictor:
         if isinstance(clip, Lost):
             return Verdict(path, error=clip.reason)
         frames = np.repeat(clip.frames, self.view.repeats(len(clip.frames)), axis=0)
-        found = self.judge(frames[None])
-        score, probability = (float(value[0]) for value in found[:2])
+        found = self._answer(frames[None])
+        score, probability = (float(found[name][0]) for name in ("score", "probability"))
+        text = found["text"].numpy()[0].decode() if "text" in found else None
         label = "fake" if probability >= self.threshold else "real"
         source, likely = None, None
         if self.classes and label == "fake":
-            best = int(found[2][0].argmax())
-            source, likely = self.classes[best], float(found[2][0, best])
+            kinds = np.asarray(found["source"][0])
+            source, likely = self.classes[kinds.argmax()], float(kinds.max())
         note = self.view.note(clip.note, len(clip.frames))
-        return Verdict(path, probability, label, score, len(frames), note, source=source, source_probability=likely)
+        return Verdict(path, probability, label, score, len(frames), note, None, source, likely, text)

@@ -11,11 +11,12 @@ from tfdetect import models
 from tfdetect.config import Train
 from tfdetect.data import pipeline
 from tfdetect.data.cache import Cache
-from tfdetect.detector import Detector, Phase
+from tfdetect.detector import Detector, Lesson, Phase
 from tfdetect.files import atomic
 from tfdetect.models import layers
 from tfdetect.training import devices
 from tfdetect.training.callbacks import Checkpoint
+from tfdetect.training.stored import Features, Progress, silent
 
 METRICS = ("loss", "auc")
 
@@ -30,7 +31,7 @@ class Fitted:
 
 
 def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path, target: Path,
-        callbacks: list[keras.callbacks.Callback]) -> Fitted:
+        callbacks: list[keras.callbacks.Callback], progress: Progress = silent) -> Fitted:
     """Train on the rows of split `train`, pick the epoch on `validation`, save that model to `target` (.keras).
 
     `table` is a prepared manifest. What is in `checkpoints` is gone on with. Raises ValueError where the loss is no
@@ -46,6 +47,8 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     steps = pipeline.steps(rows, single, settings.batch)
     plan = spans(detector.phases(), settings.epochs)
     checkpoint = Checkpoint(checkpoints / f"worker-{worker}", settings.monitor, settings.patience, plan[-1][0] if plan else 0)
+    if detector.stored:
+        return taught(detector, rows, held, cache, settings, checkpoints, target, callbacks, progress)
     with devices.scope(strategy):
         model = build(detector, cache)
     layers.synchronise(model, strategy is not None)
@@ -70,8 +73,45 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     if worker == 0:
         with atomic(target) as temporary:
             model.save(temporary)
-    history = pd.DataFrame(checkpoint.state["history"], columns=["epoch", *METRICS, *(f"val_{name}" for name in METRICS)])
-    return Fitted(history, checkpoint.state["best_epoch"], worker == 0)
+    return Fitted(told(checkpoint), checkpoint.state["best_epoch"], worker == 0)
+
+
+def told(checkpoint: Checkpoint) -> pd.DataFrame:
+    """The history."""
+    names = ["epoch", *METRICS, *(f"val_{name}" for name in METRICS)]
+    return pd.DataFrame(checkpoint.state["history"], columns=names).dropna(axis="columns", how="all")
+
+
+def taught(detector: Detector, rows: pd.DataFrame, held: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path,
+           target: Path, callbacks: list[keras.callbacks.Callback], progress: Progress) -> Fitted:
+    """As `fit`, for a detector whose first part is frozen: its features are computed once, and the rest learns from them."""
+    if settings.strategy not in ("auto", "single"):
+        raise ValueError(f"{detector.name} learns from stored features on one device; --train.strategy {settings.strategy} is of "
+                         "no use to it, expected auto or single.")  # fmt: skip
+    model = build(detector, cache)
+    features = Features(model, detector, cache, progress)
+    learnt = features.of(rows, getattr(detector, "views", 1), settings.augment)
+    checkpoint = Checkpoint(checkpoints / "head", settings.monitor, settings.patience)
+
+    def descend(part, x, y, held_x, held_y, loss=None):
+        if loss:
+            checkpoint.monitor, checkpoint.sign = "val_loss", -1  # there is no score yet
+        labels = pd.DataFrame({"label": y})
+        prepare(part, detector, Phase(), settings, settings.epochs, steps := max(1, len(y) // settings.batch), loss)
+        checkpoint.restore(part)
+        if not checkpoint.done and checkpoint.epoch < settings.epochs:
+            part.fit(
+                pipeline.vectors(x, labels, settings, checkpoint.epoch, settings.epochs),
+                validation_data=(held_x, held_y[:, None].astype(np.float32)), validation_batch_size=settings.batch,
+                initial_epoch=checkpoint.epoch, epochs=settings.epochs, steps_per_epoch=steps,
+                callbacks=[checkpoint, *callbacks], shuffle=False, verbose=0,
+            )  # fmt: skip
+        checkpoint.restore_best(part)
+
+    model = detector.learn(model, Lesson(learnt, features.of(held), descend, settings.seed))
+    with atomic(target) as temporary:
+        model.save(temporary)
+    return Fitted(told(checkpoint), checkpoint.state["best_epoch"], True)
 
 
 def spans(phases: tuple[Phase, ...], epochs: int) -> list[tuple[int, int, Phase]]:
@@ -91,15 +131,16 @@ def build(detector: Detector, cache: Cache) -> keras.Model:
     return detector.build((1 if detector.sees == "frame" else view.frames, view.size, view.size, 3))
 
 
-def prepare(model: keras.Model, detector: Detector, phase: Phase, settings: Train, epochs: int, steps: int) -> None:
-    """Compile the model for a phase of the training, of so many epochs of so many steps."""
+def prepare(model: keras.Model, detector: Detector, phase: Phase, settings: Train, epochs: int, steps: int,
+            other: keras.losses.Loss | None = None) -> None:
+    """Compile the model for a phase of the training, of so many epochs of so many steps. `other`: a loss of what is no score."""
     if phase.prepare:
         phase.prepare(model)
     loss = keras.losses.BinaryFocalCrossentropy(from_logits=True) if settings.balance == "focal" else detector.losses()
     model.compile(
         optimizer=keras.optimizers.Adam(rate(settings.rate * phase.rate, settings.schedule, epochs, steps)),
-        loss=layers.TwoLevels(loss) if detector.classes else loss,
-        metrics=[layers.ScoreAUC()],
+        loss=other or (layers.TwoLevels(loss) if detector.classes else loss),
+        metrics=[] if other else [layers.ScoreAUC()],
         jit_compile=settings.xla,
     )
 
@@ -112,7 +153,10 @@ def rate(highest: float, schedule: str, epochs: int, steps: int) -> float | kera
     return keras.optimizers.schedules.CosineDecay(0.0, rest, warmup_target=highest, warmup_steps=steps)
 
 
-def scores(model: Path, table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> np.ndarray:
+def scores(model: Path, table: pd.DataFrame, cache: Cache, detector: Detector, batch: int) -> np.ndarray:
     """Scores (units,) of a saved model, reloaded, over `pipeline.units` of the table."""
-    loaded = models.load(model)
+    loaded, single = models.load(model), detector.sees == "frame"
+    if detector.stored:
+        features = Features(loaded, detector, cache, silent).of(table).features
+        return layers.after(loaded, "features").predict(features, verbose=0)[:, 0]
     return loaded.predict(pipeline.ordered(table, cache, single, batch), verbose=0)[:, 0]

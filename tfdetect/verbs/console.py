@@ -23,17 +23,30 @@ def printable(path: str) -> str:
 
 
 class Rate(ProgressColumn):
-    """Files a second."""
+    """So many a second."""
+
+    def __init__(self, unit: str):
+        super().__init__()
+        self.unit = unit
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} files/s" if speed else "- files/s")
+        return Text(f"{speed:.1f} {self.unit}/s" if speed else f"- {self.unit}/s")
+
+
+@contextmanager
+def embedding(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar with images/s and time left; yields what to call with `advance=`. What was done before counts for no speed."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate("images"), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda advance: bar.update(task, advance=advance)
 
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
     """A bar with files/s, failures so far and time left; yields what to call with the result of each file."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(),
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate("files"),
                TextColumn("{task.fields[failures]} failed"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total, failures=0)

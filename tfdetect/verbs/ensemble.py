@@ -140,7 +140,7 @@ def judge(member: Member, table: "pd.DataFrame", paths: Iterable[str], chain: "C
     from tfdetect.verbs import judging
 
     detector = member.run.detector
-    predictor = Predictor(member.artifact, member.cache.view, detector.sees == "frame", detector.classes)
+    predictor = Predictor(member.artifact, member.cache.view, detector)
     rows, _ = loading.with_kinds(table[table["path"].isin(set(paths))], detector)
     for warning in predictor.warnings:
         console.print(warning)

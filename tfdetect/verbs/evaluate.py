@@ -85,7 +85,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
         warnings = (*warnings, f"The clips were corrupted before they were judged: {chain}.")
     target = Artifact(asked.out or artifact.folder / "evaluations" / name)
     target.folder.mkdir(parents=True, exist_ok=True)
-    predictor = Predictor(artifact, cache.view, run.detector.sees == "frame", run.detector.classes)
+    predictor = Predictor(artifact, cache.view, run.detector)
     predicted = judging.score(predictor, table, cache, chain)
     validation = json.loads(artifact.metrics.read_text()).get("validation") if artifact.metrics.exists() else None
     shortcuts = judging.find_shortcuts(table, data)

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     import_keras()
     from tfdetect.serving.export import export
 
-    export(artifact.model, calibration, single, artifact.saved_model, run.detector.classes)
+    export(artifact.model, calibration, single, artifact.saved_model)
     console.print(f"SavedModel  {artifact.saved_model}")
     console.print("  serving_default: clip, uint8 (batch, frames, height, width, 3) RGB -> score, probability (batch,)")
     if single:

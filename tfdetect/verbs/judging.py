@@ -4,13 +4,14 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from tfdetect import __version__, config, files
 from tfdetect.artifact import Artifact
@@ -28,6 +29,19 @@ from tfdetect.verbs.console import progress
 PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "av", "decord", "scikit-learn")
 SAMPLED = 1000  # files of a split that shortcuts are looked for in
 PIXELS = 2**26  # of the frames that are scored in one call, which bounds the memory
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a kind of detector adds to its report and metrics."""
+
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+NOTHING = Own()
 
 
 def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain | None = None) -> pd.DataFrame:
@@ -64,7 +78,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
           history: pd.DataFrame | None = None, best_epoch: int | None = None, warnings: tuple[str, ...] = (),
           others: Mapping[str, Any] | None = None, shortcuts: audit.Shortcuts | None = None,
           about: Mapping[str, Any] | None = None,
-          tables: Callable[[Artifact], Mapping[str, pd.DataFrame]] | None = None) -> dict[str, Any]:
+          tables: Callable[[Artifact], Mapping[str, pd.DataFrame]] | None = None, own: Own = NOTHING) -> dict[str, Any]:
     """predictions.csv, metrics.json, plots/ and report.html into `folder`, and of a test across sources two more; the metrics.
 
     `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` goes into the
@@ -76,7 +90,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         predictions.write(predicted, temporary)
     splits = [name for name in predictions.SPLITS if (predicted["split"] == name).any()]
     found = {name: metrics.summary(predicted[predicted["split"] == name], threshold) for name in splits}
-    found = {**(others or {}), **found}
+    found = {**(others or {}), **own.facts, **found}
     files.write_json(folder.metrics, found)
     if run.data.test_sources:
         write_final(folder, run, predicted, threshold, found["test"])
@@ -86,12 +100,12 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     if shortcuts and shortcuts.aucs:
         figures["shortcuts"] = plots.shortcuts(shortcuts.aucs, audit.SUSPECT, audit.FATAL)
         files.write_json(folder.shortcuts, shortcuts.aucs)
-    plots.save_plots(folder.plots, figures)
+    plots.save_plots(folder.plots, {**figures, **own.figures})
     page = report.Report(
         name=folder.folder.name,
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
         detector=f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
-        warnings=warnings,
+        warnings=(*run.detector.warnings(), *own.warnings, *warnings),
         figures=figures,
         most_wrong=list(mistakes(predicted, threshold, table, cache)),
         data=usable(table),
@@ -99,7 +113,8 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         notes=problems(table, "note"),
         shortcuts=shortcuts.aucs if shortcuts else {},
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warned] if shortcuts else [],
-        extra_tables=tables(folder) if tables else {},
+        extra_figures=own.figures,
+        extra_tables={**(tables(folder) if tables else {}), **own.tables},
         command=command(),
         settings=config.tree(run),
         versions=versions(),

@@ -132,6 +132,15 @@ def with_kinds(table: "pd.DataFrame", detector: Detector) -> "tuple[pd.DataFrame
     return table.assign(kind=named.map(numbers).fillna(-1).astype(int)), replace(detector, classes=classes)  # type: ignore[call-arg]
 
 
+def with_texts(table: "pd.DataFrame", detector: Detector) -> "pd.DataFrame":
+    """With a text for each file, for a detector that joins it with the picture; as it is for all others."""
+    from tfdetect.data import manifest
+
+    if getattr(detector, "text", "none") == "none":
+        return table
+    return manifest.worded(table, detector.template)  # type: ignore[attr-defined]
+
+
 def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None, workers: int | None) -> Data:
     """The data settings of a run, for other files."""
     return replace(data, path=path, fake=fake or data.fake, workers=workers or data.workers)

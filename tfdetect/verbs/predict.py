@@ -23,7 +23,7 @@ class Predict:
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Images, videos, and folders of them."""
     json: bool = False
-    """A JSON object a line: path, probability, label, score, frames, note, error, source, source_probability."""
+    """A JSON object a line: path, probability, label, score, frames, note, error, source, source_probability, text."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs.loading import cache_for
 
-    predictor = Predictor(artifact, cache_for(run.data, run.detector).view, run.detector.sees == "frame", run.detector.classes)
+    predictor = Predictor(artifact, cache_for(run.data, run.detector).view, run.detector)
     for warning in predictor.warnings:
         print(warning, file=sys.stderr)
     failed = 0

@@ -17,7 +17,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import REGISTRY
 from tfdetect.verbs import loading
-from tfdetect.verbs.console import console, import_keras
+from tfdetect.verbs.console import console, embedding, import_keras
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,7 +117,7 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     cache = loading.cache_for(run.data, run.detector)
     table = loading.across(manifest.split(loading.read(run.data, run.detector)), run.data)
     manifest.require_classes(table, SPLITS)
-    table = loading.decode(table, run.data, cache)
+    table = loading.with_texts(loading.decode(table, run.data, cache), run.detector)
     loading.require_few_failures(table, run.data.max_failed)
     manifest.require_classes(usable(table), SPLITS)
     loading.say_one_class(usable(table))
@@ -134,7 +134,7 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
 
     board = keras.callbacks.TensorBoard(artifact.logs, write_graph=False, profile_batch=0)  # board.write draws it
     callbacks = [board, Narrator(console, run.train.epochs)] if watched else []
-    return fit(run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
+    return fit(run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks, embedding)
 
 
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
@@ -144,20 +144,22 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
     from tfdetect.training import board
-    from tfdetect.verbs import judging
+    from tfdetect.verbs import embeddings, judging
 
-    single = run.detector.sees == "frame"
     with files.atomic(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
-    calibration = calibrate(artifact, usable(table), cache, single, run.train.batch)
+    calibration = calibrate(artifact, usable(table), cache, run)
     files.write_json(artifact.calibration, calibration.to_dict())
     if backend.tensorflow():
-        export(artifact.model, calibration.to_dict(), single, artifact.saved_model, run.detector.classes)
-    predictor = Predictor(artifact, cache.view, single, run.detector.classes)
-    predicted = judging.score(predictor, table[table["split"] != "train"], cache)
+        export(artifact.model, calibration.to_dict(), run.detector, artifact.saved_model)
+    predictor = Predictor(artifact, cache.view, run.detector)
+    if run.detector.stored:
+        predicted, own = embeddings.judge(predictor, artifact, run.detector, table, cache)
+    else:
+        predicted, own = judging.score(predictor, table[table["split"] != "train"], cache), judging.NOTHING
     shortcuts = judging.find_shortcuts(table, run.data)
     found = judging.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
-                          predictor.warnings, {"judged": predictor.judged}, shortcuts, tables=tables)
+                          predictor.warnings, {"judged": predictor.judged}, shortcuts, tables=tables, own=own)
     board.write(artifact.logs, artifact.model, predicted, table, cache, config.tree(run), found)
     if artifact.checkpoints.exists():  # no epoch, no checkpoint
         shutil.rmtree(artifact.checkpoints)
@@ -168,15 +170,15 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     say_where(artifact, run)
 
 
-def calibrate(artifact: Artifact, table: "pd.DataFrame", cache: "Cache", single: bool, batch: int) -> "Calibration":
+def calibrate(artifact: Artifact, table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
     """Probability and threshold from the validation files' scores, by the saved and reloaded model."""
     from tfdetect.data.pipeline import units
     from tfdetect.evaluation import calibration
     from tfdetect.training.fit import scores
 
     held = table[table["split"] == "validation"].reset_index(drop=True)
-    rows = units(held, single)
-    rows["score"] = scores(artifact.model, held, cache, single, batch)
+    rows = units(held, run.detector.sees == "frame")
+    rows["score"] = scores(artifact.model, held, cache, run.detector, run.train.batch)
     by_file = rows.groupby("path", sort=False).agg(score=("score", "mean"), label=("label", "first"))
     return calibration.fit(by_file["score"].to_numpy(), by_file["label"].to_numpy())
 

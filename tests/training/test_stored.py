@@ -1,0 +1,139 @@
+"""Features are computed once: for every later head, after an interruption, and for each view."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfdetect import models
+from tfdetect.artifact import Artifact
+from tfdetect.config import Train
+from tfdetect.data import layouts, manifest
+from tfdetect.data.cache import Cache, View
+from tfdetect.data.prepare import prepare, usable
+from tfdetect.models import layers
+from tfdetect.models.clip import Clip
+from tfdetect.serving.export import export
+from tfdetect.serving.predictor import Predictor
+from tfdetect.training import fit
+from tfdetect.training.stored import Features, digest, silent
+
+HEADS = ("linear", "mlp", "logistic", "svm", "nearest", "triplet_svm")
+
+
+@pytest.fixture(scope="module")
+def table(images, tmp_path_factory):
+    cache = Cache(tmp_path_factory.mktemp("cache"), View(1, 32))
+    return usable(prepare(manifest.split(layouts.read(images)), cache, 1)), cache
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many frames the backbone has seen."""
+    seen, embed = [], Features._embed
+    monkeypatch.setattr(Features, "_embed", lambda self, rows, augment: seen.append(len(rows)) or embed(self, rows, augment))
+    return seen
+
+
+def teach(detector, table, cache, folder, **settings):
+    return fit.fit(detector, table, cache, Train(epochs=2, batch=8, **settings), folder / "c", folder / "m.keras", [])
+
+
+def test_a_second_head_runs_the_backbone_zero_times(table, counted, tmp_path):
+    rows, cache = table
+    teach(Clip(preset="tiny"), rows, cache, tmp_path / "1")
+    assert sum(counted) == len(rows[rows["split"] != "test"])
+    counted.clear()
+    for number, head in enumerate(HEADS):
+        teach(Clip(preset="tiny", head=head), rows, cache, tmp_path / f"2{number}")
+    fit.scores(tmp_path / "20" / "m.keras", rows[rows["split"] == "validation"], cache, Clip(preset="tiny"), 8)
+    assert sum(counted) == 0
+    teach(Clip(preset="tiny", features="pooled"), rows, cache, tmp_path / "3")
+    assert sum(counted) == len(rows[rows["split"] != "test"]), "other features are computed anew"
+
+
+def test_views_are_augmented_all_but_the_first(table, counted, tmp_path):
+    rows, cache = table
+    model = Clip(preset="tiny").build((1, 32, 32, 3))
+    plain = Features(model, Clip(preset="tiny"), cache, silent).of(rows)
+    views = Features(model, Clip(preset="tiny"), cache, silent).of(rows, 3, "noise(20,30)")
+    assert views.features.shape == (3 * len(rows), plain.features.shape[1])
+    np.testing.assert_array_equal(views.features[::3], plain.features)
+    np.testing.assert_array_equal(views.labels, np.repeat(plain.labels, 3))
+    assert len(np.unique(views.features[:, 0])) == len(views.features), "each view has draws of its own"
+    again = Features(model, Clip(preset="tiny"), cache, silent).of(rows.iloc[::-1], 3, "noise(20,30)")
+    np.testing.assert_array_equal(again.features[::3][::-1], plain.features)
+
+
+def test_features_are_the_live_models(table):
+    rows, cache = table
+    model = Clip(preset="tiny").build((1, 32, 32, 3))
+    found = Features(model, Clip(preset="tiny"), cache, silent).of(rows)
+    clips = np.stack([cache.load(sha) for sha in rows["sha"]])
+    np.testing.assert_allclose(found.features, layers.before(model, "features").predict(clips, verbose=0), atol=1e-5)
+    scores = layers.after(model, "features").predict(found.features, verbose=0)
+    np.testing.assert_allclose(scores, model.predict(clips, verbose=0), atol=1e-5)
+    assert list(found.paths) == list(rows["path"]) and list(found.sources) == list(rows["source"])
+
+
+def test_the_key_follows_layers_and_weights_and_not_names():
+    def model(units, name, activation="relu"):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, keras.layers.Dense(units, activation, name=name)(inputs))
+
+    assert digest(model(3, "a")) == digest(model(3, "b"))
+    assert len({digest(model(3, "a")), digest(model(2, "a")), digest(model(3, "a", "tanh"))}) == 3
+    other = model(3, "a")
+    other.layers[1].bias.assign([0, 0, 1e-6])
+    assert digest(other) != digest(model(3, "a"))
+
+
+def test_a_run_that_goes_on_gets_the_head_of_one_that_was_not_stopped(table, tmp_path):
+    rows, cache = table
+    whole = fit.fit(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "a", tmp_path / "a.keras", [])
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit.fit(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [Stop()])
+    rest = fit.fit(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [])
+    np.testing.assert_allclose(rest.history, whole.history, rtol=1e-5)
+    assert len(rest.history) == 4
+
+
+def test_several_devices_are_refused(table, tmp_path):
+    rows, cache = table
+    with pytest.raises(ValueError, match="one device.*expected auto or single"):
+        teach(Clip(preset="tiny"), rows, cache, tmp_path, strategy="mirrored")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_is_served_from_pixels_as_from_features(table, tmp_path, head):
+    """The exported model against the live one."""
+    rows, cache = table
+    detector, artifact = Clip(preset="tiny", head=head), Artifact(tmp_path)
+    fit.fit(detector, rows, cache, Train(epochs=2, batch=8), tmp_path / "c", artifact.model, [])
+    artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
+    export(artifact.model, {"slope": 1, "intercept": 0}, detector, artifact.saved_model)
+    predictor = Predictor(artifact, cache.view, detector)
+    clips = np.stack([cache.load(sha) for sha in rows["sha"]])
+    live = models.load(artifact.model).predict(clips, verbose=0)[:, 0]
+    assert live.std() > 0
+    np.testing.assert_allclose(predictor.judge(clips)[0], live, atol=1e-4, rtol=1e-4)
+    features = Features(models.load(artifact.model), detector, cache, silent).of(rows).features
+    np.testing.assert_allclose(predictor.judge_features(features)[0], live, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"lora": 2}, {"unfreeze": 1}])
+def test_adapters_and_last_blocks_are_trained_through_the_backbone(table, counted, tmp_path, options):
+    rows, cache = table
+    detector = Clip(preset="tiny", **options)
+    start = detector.build((1, 32, 32, 3))
+    before = layers.before(start, "features").predict(clips := np.stack([cache.load(sha) for sha in rows["sha"][:2]]), verbose=0)
+    fitted = teach(detector, rows, cache, tmp_path)
+    after = layers.before(models.load(tmp_path / "m.keras"), "features").predict(clips, verbose=0)
+    assert not counted and len(fitted.history) == 2
+    assert np.abs(after - before).max() > 1e-5, "the backbone has not moved"

@@ -1,0 +1,103 @@
+"""The clip detector from flags to report, SavedModel and verdict, on a tiny random backbone."""
+
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from tfdetect import cli
+from tfdetect.artifact import Artifact
+from tfdetect.data import media
+from tfdetect.evaluation import predictions
+from tfdetect.models import backbones, presets
+from tfdetect.models.clip import Clip
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """48 PNG, fakes far brighter: random features tell them. Each shows a cat or a dog, the reals and the fakes alike."""
+    place, rng = tmp_path_factory.mktemp("bright"), np.random.default_rng(0)
+    rows = []
+    for number in range(48):
+        label, path = number % 2, place / f"{number}.png"
+        keras.utils.save_img(path, rng.integers(0, 60, (32, 32, 3)) + 150 * label, scale=False)
+        shown = {"source": ["camera", "gan"][label], "category": ["cat", "dog"][number // 2 % 2]}
+        rows.append({"path": path.name, "label": label, **shown})
+    pd.DataFrame(rows).to_csv(place / "m.csv", index=False)
+    return place / "m.csv"
+
+
+@pytest.fixture(scope="module")
+def triplets(manifest):
+    """A run of triplets with text."""
+    return train(manifest, "triplet_svm", "--detector.text", "product", "--detector.template", "the {category}")
+
+
+def train(manifest, head, *flags):
+    place = manifest.parent
+    common = ["--data.path", str(manifest), "--data.size", "32", "--data.cache_dir", str(place / "cache"), "--out", str(place),
+              "--train.epochs", "40", "--train.batch", "8", "--train.rate", "1e-2", "--detector.preset", "tiny"]  # fmt: skip
+    assert cli.main(["train", "clip", "--detector.head", head, *common, "--name", head, *flags]) == 0
+    return Artifact(place / head)
+
+
+def test_views_are_trained_on_and_the_saved_model_judges(manifest):
+    artifact = train(manifest, "linear", "--detector.views", "3", "--train.augment", "flip|noise(0,10)")
+    metrics = json.loads(artifact.metrics.read_text())
+    assert metrics["test"]["auc"] == 1.0 and metrics["features_against_pixels"]["score"] < 1e-4
+    test = predictions.read(artifact.predictions).query("split == 'test'")
+    signature = tf.saved_model.load(str(artifact.saved_model)).signatures["serve_bytes"]
+    out = signature(image=tf.constant([(manifest.parent / path).read_bytes() for path in test["path"]]))
+    np.testing.assert_allclose(out["score"], test["score"], atol=1e-4, rtol=1e-4)
+
+
+def test_the_report_says_that_the_backbone_is_random_and_shows_its_features(triplets):
+    page = triplets.report.read_text()
+    assert "THE BACKBONE IS RANDOM" in page
+    for words in ("Principal components of the embedding", "Variance that the components", "t-SNE of the embedding",
+                  "Distances of anchors", "Confusion in each split", "Splits and classes"):  # fmt: skip
+        assert words in page
+    plots = {path.name for path in triplets.plots.iterdir()}
+    assert {"history.png", "t-SNE_of_the_embedding_test_files.png", "Confusion_in_each_split.png"} <= plots
+    assert list(pd.read_csv(triplets.history)) == ["epoch", "loss", "val_loss"]
+    assert "projector_config.pbtxt" in {path.name for path in (triplets.logs / "test").iterdir()}
+
+
+def test_the_closest_text_is_in_the_saved_model_and_in_predict(triplets, manifest, capsys):
+    capsys.readouterr()
+    assert cli.main(["predict", str(triplets.folder), str(manifest.parent / "0.png"), "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["text"] in ("the cat", "the dog") and verdict["label"] in ("real", "fake")
+    signature = tf.saved_model.load(str(triplets.saved_model)).signatures["serving_default"]
+    frames = np.stack([media.read(manifest.parent / f"{number}.png", 1, size=32).frames for number in range(4)])
+    out = signature(clip=tf.constant(frames))
+    assert out["text"].numpy()[0].decode() == verdict["text"]
+    assert out["score"].numpy()[0] == pytest.approx(verdict["score"], rel=1e-4, abs=1e-4)
+
+
+def test_prompts_need_no_training():
+    detector = Clip(preset="tiny", head="prompts", real_prompts=("dark",), fake_prompts=("bright", "very bright"))
+    model = detector.build((1, 32, 32, 3))
+    rows = backbones.text(presets.load("tiny"))(["dark", "bright", "very bright"])
+    dark, bright, very = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    both = (bright + very) / np.linalg.norm(bright + very)
+    kernel = keras.ops.convert_to_numpy(model.get_layer("score").kernel)
+    np.testing.assert_allclose(kernel[:, 0], 100 * (both - dark), rtol=1e-4, atol=1e-4)
+    assert detector.learn(model, None) is model
+
+
+def test_pictures_without_words_are_refused(images, tmp_path, capsys):
+    flags = ["--detector.preset", "tiny", "--data.size", "32", "--data.cache_dir", str(tmp_path / "c"), "--out", str(tmp_path)]
+    assert cli.main(["train", "clip", "--detector.text", "sum", "--data.path", str(images), *flags]) == 2
+    said = capsys.readouterr().err
+    assert "neither text nor category" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("flags", [["--detector.views", "3"], ["--train.augment", "flip"]])
+def test_views_and_augmentation_need_each_other(flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "clip", "--detector.preset", "tiny", *flags])
+    assert stop.value.code == 2 and "--train.augment" in capsys.readouterr().err

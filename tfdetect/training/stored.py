@@ -1,0 +1,69 @@
+"""The features of a run's files: what the frozen part of its model makes of them, kept in the cache for every later run."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import keras
+import numpy as np
+import pandas as pd
+
+from tfdetect.data import pipeline
+from tfdetect.data.cache import Cache
+from tfdetect.data.features import Store, complete
+from tfdetect.detector import Detector, Embedded
+from tfdetect.models import layers
+
+BATCH = 32  # frames that the backbone sees at once
+VERSION = 1  # of how features come about; a change of it makes all of them anew
+Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
+
+
+def silent(what: str, total: int) -> AbstractContextManager[Callable[..., None]]:
+    """Progress that nobody sees."""
+    return nullcontext(lambda **how: None)
+
+
+class Features:
+    """The outputs of a model's layer `features` for files in the cache."""
+
+    def __init__(self, model: keras.Model, detector: Detector, cache: Cache, progress: Progress):
+        """`progress(what, total)` is a context of what is to be called with `advance=` rows done."""
+        self.frozen = layers.before(model, "features")
+        self.cache, self.single, self.progress = cache, detector.sees == "frame", progress
+        self.batch = keras.Model(self.frozen.inputs, self.frozen.outputs).predict_on_batch
+        dtype = getattr(detector, "store", "float32")
+        self.store = Store(cache.root / "features" / f"v{VERSION}-{cache.view.key}-{digest(self.frozen)}-{dtype}", dtype)
+
+    def of(self, table: pd.DataFrame, views: int = 1, augment: str = "") -> Embedded:
+        """Rows for all frames of a prepared table's files, `views` of each: the first is the frame itself, others are it through
+        `augment`."""
+        rows = pipeline.units(table, self.single)
+        rows = rows.loc[rows.index.repeat(views)].assign(view=np.tile(np.arange(views), len(rows))).reset_index(drop=True)
+        names = [f"{sha}:{frame}" + (f":{view}:{augment}".replace(" ", "") if view else "")
+                 for sha, frame, view in zip(rows["sha"], rows["frame"], rows["view"], strict=True)]  # fmt: skip
+        with self.progress("Embedding", len(names)) as step:
+            complete(self.store, names, lambda places: self._embed(rows.iloc[places], augment), lambda n: step(advance=n))
+        texts, sources = ([*rows[name]] if name in rows else [""] * len(rows) for name in ("text", "source"))
+        return Embedded(self.store.gather(names), rows["label"].to_numpy(), texts, [*rows["path"]], sources)
+
+    def _embed(self, rows, augment):
+        for clips in pipeline.views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
+            yield np.asarray(self.batch(clips.numpy()), np.float32)
+
+
+def digest(model: keras.Model) -> str:
+    """What decides a model's outputs, its layers and their weights, as 16 hexadecimal digits; names do not count."""
+    found = hashlib.sha256(json.dumps(_nameless(json.loads(model.to_json())), sort_keys=True).encode())
+    for weight in model.weights:
+        found.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
+    return found.hexdigest()[:16]
+
+
+def _nameless(tree):
+    """A model's configuration without names, which are numbered anew in each process."""
+    if isinstance(tree, dict):
+        named = ("name", "inbound_nodes", "input_layers", "output_layers", "keras_history", "seed")
+        return {key: _nameless(value) for key, value in tree.items() if key not in named}
+    return [_nameless(value) for value in tree] if isinstance(tree, list) else tree
