@@ -88,19 +88,13 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     """
     with files.atomic(folder.predictions) as temporary:
         predictions.write(predicted, temporary)
-    splits = [name for name in predictions.SPLITS if (predicted["split"] == name).any()]
-    found = {name: metrics.summary(predicted[predicted["split"] == name], threshold) for name in splits}
-    found = {**(others or {}), **own.facts, **found}
+    parts = {name: predicted[predicted["split"] == name] for name in predictions.SPLITS}
+    found = {**(others or {}), **own.facts, **{name: metrics.summary(rows, threshold) for name, rows in parts.items() if len(rows)}}
     files.write_json(folder.metrics, found)
     if run.data.test_sources:
         write_final(folder, run, predicted, threshold, found["test"])
-    figures = plots.standard(predicted, threshold)
-    if history is not None and len(history):
-        figures["history"] = plots.history(history, best_epoch)
-    if shortcuts and shortcuts.aucs:
-        figures["shortcuts"] = plots.shortcuts(shortcuts.aucs, audit.SUSPECT, audit.FATAL)
-        files.write_json(folder.shortcuts, shortcuts.aucs)
-    plots.save_plots(folder.plots, {**figures, **own.figures})
+    figures = draw(folder, predicted, threshold, history, best_epoch, shortcuts)
+    plots.save_plots(folder.plots, own.figures)
     page = report.Report(
         name=folder.folder.name,
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
@@ -122,6 +116,20 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     with files.atomic(folder.report) as temporary:
         report.write(temporary, replace(page, **(about or {})))
     return found
+
+
+def draw(folder: Artifact, predicted: pd.DataFrame, threshold: float, history: pd.DataFrame | None, best_epoch: int | None,
+         shortcuts: audit.Shortcuts | None) -> dict[str, Any]:
+    """The report's figures by name, which also go into plots/: the standard ones, and of training and shortcuts where there are
+    such, whose numbers are kept, too."""
+    figures = plots.standard(predicted, threshold)
+    if history is not None and len(history):
+        figures["history"] = plots.history(history, best_epoch)
+    if shortcuts and shortcuts.aucs:
+        figures["shortcuts"] = plots.shortcuts(shortcuts.aucs, audit.SUSPECT, audit.FATAL)
+        files.write_json(folder.shortcuts, shortcuts.aucs)
+    plots.save_plots(folder.plots, figures)
+    return figures
 
 
 def write_final(folder: Artifact, run: Run, predicted: pd.DataFrame, threshold: float, test: Mapping[str, Any]) -> None:
