@@ -89,7 +89,8 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     with files.atomic(folder.predictions) as temporary:
         predictions.write(predicted, temporary)
     parts = {name: predicted[predicted["split"] == name] for name in predictions.SPLITS}
-    found = {**(others or {}), **own.facts, **{name: metrics.summary(rows, threshold) for name, rows in parts.items() if len(rows)}}
+    judged = {name: metrics.summary(rows, threshold) for name, rows in parts.items() if len(rows)}
+    found = {**(others or {}), **own.facts, **judged}
     files.write_json(folder.metrics, found)
     if run.data.test_sources:
         write_final(folder, run, predicted, threshold, found["test"])
