@@ -158,8 +158,8 @@ class Run(Generic[D]):
             raise ValueError("--resume and --overwrite need --name: which run is meant?")
         views = getattr(self.detector, "views", 1)
         if self.detector.stored and bool(self.train.augment) != (views > 1):
-            raise ValueError("Stored features are of pictures as they are and, with more --detector.views, of augmented ones: they "
-                             f"and --train.augment need each other, got {views} and {self.train.augment!r}.")  # fmt: skip
+            raise ValueError("Stored features are of pictures as they are and, with more --detector.views, of augmented ones: "
+                             f"they and --train.augment need each other, got {views} and {self.train.augment!r}.")  # fmt: skip
         # A label that changed would teach a one-class detector fakes as real, and has no source.
         if self.detector.trains_on == "real" or self.detector.stored or getattr(self.detector, "attribute", "none") != "none":
             corruption_spec.check(self.train.augment, "--train.augment", labels=False)
