@@ -173,7 +173,7 @@ def weights(path, **changes):
 
 
 REFUSED = {
-    "no file": (lambda path: (path / "merges.txt").unlink(), r"has no merges.txt; fetch config.json, model.safetensors"),
+    "no file": (lambda path: (path / "preprocessor_config.json").unlink(), "has no preprocessor_config.json; fetch config.json,"),
     "model": (lambda path: spoil(path, "config.json", model_type="siglip"), "of the type 'siglip', expected clip"),
     "json": (lambda path: (path / "config.json").write_text("{"), "config.json could not be read as JSON"),
     "activation": (lambda path: spoil(path, "config.json", text_config={"hidden_act": "relu"}), "hidden_act is 'relu'"),
@@ -209,6 +209,16 @@ def test_a_vocabulary_that_does_not_fit_is_refused_where_words_are_asked_for(tmp
     backbones.text(backbones.load(f"hf-clip:{folder(path, end=7)}"))
     with pytest.raises(ValueError, match="ends its texts with token 7"):
         backbones.text(backbones.load(f"hf-clip:{path}"))(["face"])
+
+
+def test_the_vocabulary_is_needed_for_texts_alone(tmp_path):
+    path = folder(tmp_path / "clip")
+    (path / "merges.txt").unlink()
+    found = backbones.load(f"hf-clip:{path}")
+    with pytest.raises(ValueError, match="no text side with CLIP's tokenizer"):
+        backbones.text(found)
+    with pytest.raises(ValueError, match="has no merges.txt; fetch .*vocab.json, merges.txt into it"):
+        backbones.require(f"hf-clip:{path}", words=True)
 
 
 @pytest.fixture

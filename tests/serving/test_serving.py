@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect import files
+from tfdetect import files, models
 from tfdetect.artifact import Artifact
 from tfdetect.data import layouts, media
 from tfdetect.data.cache import View
@@ -28,7 +28,7 @@ def exported(request, tmp_path_factory):
     model = detector.build(shape)
     model.save(artifact.model)
     files.write_json(artifact.calibration, CALIBRATION)
-    export(artifact.model, CALIBRATION, detector, artifact.saved_model)
+    export(models.load(artifact.model), CALIBRATION, detector, artifact.saved_model)
     return artifact, model, request.param == "frame"
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tfdetect import models
 from tfdetect.config import Train
 from tfdetect.data import layouts, manifest, pipeline, prepare
 from tfdetect.data.cache import Cache, View
@@ -108,7 +109,7 @@ def test_the_kept_model_is_that_of_the_best_validation(tmp_path, data):
     assert found.best_epoch == best["epoch"]
     table, cache = data
     held = table[table["split"] == "validation"].reset_index(drop=True)
-    scores = fit.scores(tmp_path / "m.keras", held, cache, CnnLstm(), 8)
+    scores = fit.scores(models.load(tmp_path / "m.keras"), held, cache, CnnLstm(), 8)
     losses = np.logaddexp(0, scores) - held["label"] * scores
     assert losses.mean() == pytest.approx(best["val_loss"], abs=1e-5)
 

@@ -45,7 +45,7 @@ def test_a_second_head_runs_the_backbone_zero_times(table, counted, tmp_path):
     counted.clear()
     for number, head in enumerate(HEADS):
         teach(Clip(preset="tiny", head=head), rows, cache, tmp_path / f"2{number}")
-    fit.scores(tmp_path / "20" / "m.keras", rows[rows["split"] == "validation"], cache, Clip(preset="tiny"), 8)
+    fit.scores(models.load(tmp_path / "20" / "m.keras"), rows[rows["split"] == "validation"], cache, Clip(preset="tiny"), 8)
     assert sum(counted) == 0
     teach(Clip(preset="tiny", features="pooled"), rows, cache, tmp_path / "3")
     assert sum(counted) == len(rows[rows["split"] != "test"]), "other features are computed anew"
@@ -117,7 +117,7 @@ def test_every_head_is_served_from_pixels_as_from_features(table, tmp_path, head
     detector, artifact = Clip(preset="tiny", head=head), Artifact(tmp_path)
     fit.fit(detector, rows, cache, Train(epochs=2, batch=8), tmp_path / "c", artifact.model, [])
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
-    export(artifact.model, {"slope": 1, "intercept": 0}, detector, artifact.saved_model)
+    export(models.load(artifact.model), {"slope": 1, "intercept": 0}, detector, artifact.saved_model)
     predictor = Predictor(artifact, cache.view, detector)
     clips = np.stack([cache.load(sha) for sha in rows["sha"]])
     live = models.load(artifact.model).predict(clips, verbose=0)[:, 0]

@@ -83,7 +83,7 @@ class Clip(Detector):
         return not (self.lora or self.unfreeze)
 
     def require(self):
-        presets.require(self.preset)
+        presets.require(self.preset, words=self.text != "none" or self.head == "prompts")
 
     def warnings(self):
         if not presets.random(self.preset):

@@ -1,7 +1,7 @@
 """OpenAI's CLIP as Hugging Face's `transformers` saves it -> keras-hub's CLIP, by names and shapes; pickles are never read.
 
-The folder holds config.json, model.safetensors, preprocessor_config.json, vocab.json and merges.txt. What the reader does not
-know it refuses, rather than give other numbers than `transformers` would.
+The folder holds config.json, model.safetensors, preprocessor_config.json, and for texts vocab.json and merges.txt. What the
+reader does not know it refuses, rather than give other numbers than `transformers` would.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ import numpy as np
 from tfdetect.models.presets import Backbone, hugging_face_pixels, read_json
 from tfdetect.models.tiny_clip import place_ids
 
-FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "vocab.json", "merges.txt")
+FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+WORDS = ("vocab.json", "merges.txt")
 SHARED = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_hidden_layers": 12}
 # What `transformers` takes where a config.json says nothing.
 VISION = {**SHARED, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "image_size": 224, "patch_size": 32}
@@ -23,11 +24,12 @@ GREATEST = 2  # the eos_token_id of old configs, which stands for the token of t
 SIDES = ("text_model.", "vision_model.", "text_projection.", "visual_projection.")
 
 
-def require(folder: Path) -> None:
-    """ValueError where the folder or a file in it is missing, or is of another model."""
-    missing = [name for name in FILES if not (folder / name).is_file()]
+def require(folder: Path, words: bool = False) -> None:
+    """ValueError where the folder or a file in it is missing, with `words` also one that texts need, or is of another model."""
+    needed = (*FILES, *(WORDS if words else ()))
+    missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"hf-clip:{folder} has no {' and no '.join(missing)}; fetch {', '.join(FILES)} into it, as "
+        raise ValueError(f"hf-clip:{folder} has no {' and no '.join(missing)}; fetch {', '.join(needed)} into it, as "
                          "https://huggingface.co/openai/clip-vit-large-patch14 has them; a .bin is not read.")  # fmt: skip
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "clip":
@@ -47,7 +49,8 @@ def load(preset: str, folder: Path) -> Backbone:
     if pixels.size != vision["image_size"]:
         raise ValueError(f"{folder}/preprocessor_config.json makes {pixels.size} pixels, the model takes {vision['image_size']}.")
     end = text["eos_token_id"]
-    return Backbone(preset, net, pixels, lambda: tokenizer(folder), None if end == GREATEST else end)
+    words = all((folder / name).is_file() for name in WORDS)
+    return Backbone(preset, net, pixels, (lambda: tokenizer(folder)) if words else None, None if end == GREATEST else end)
 
 
 def sides(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

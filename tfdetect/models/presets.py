@@ -53,14 +53,14 @@ def random(preset: str) -> bool:
     return preset == TINY
 
 
-def require(preset: str) -> None:
-    """Look for what the preset needs, or fetch it. ValueError that says what to put where."""
+def require(preset: str, words: bool = False) -> None:
+    """Look for what the preset needs, or fetch it; `words`: what texts need, too. ValueError that says what to put where."""
     if preset == TINY:
         return
     if preset.startswith(HF_CLIP):
         from tfdetect.models import clip_import
 
-        clip_import.require(Path(preset.removeprefix(HF_CLIP)).expanduser())
+        clip_import.require(Path(preset.removeprefix(HF_CLIP)).expanduser(), words)
     elif Path(preset).is_dir():
         _require_folder(Path(preset))
     else:

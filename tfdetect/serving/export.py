@@ -16,19 +16,19 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfdetect import backend, models
+from tfdetect import backend
 from tfdetect.data import graph
 from tfdetect.detector import Detector
 from tfdetect.models import layers
 from tfdetect.models.head_layers import ClosestText
 
 
-def export(model_path: Path, calibration: dict[str, float], detector: Detector, target: Path) -> None:
+def export(model: keras.Model, calibration: dict[str, float], detector: Detector, target: Path) -> None:
     """Write the SavedModel, whole or not at all. `calibration` has slope and intercept. ValueError on another backend than
     TensorFlow."""
     backend.require_tensorflow("A SavedModel")
     single, classes = detector.sees == "frame", detector.classes
-    model, texts = worded(models.load(model_path))
+    model, texts = worded(model)
     archive = keras.export.ExportArchive()
     archive.track(model)
     frames, size = model.input_shape[1:3]

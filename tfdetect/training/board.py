@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfdetect import backend, files, models
+from tfdetect import backend, files
 from tfdetect.data.cache import Cache
 from tfdetect.evaluation.embeddings import sample
 
@@ -21,9 +22,9 @@ SIDE = 48  # pixels of a point's picture: 71 x 71 of them stay below the 8192 th
 Picture = Callable[[int], np.ndarray]
 
 
-def write(logs: Path, model: Path, predicted: pd.DataFrame, table: pd.DataFrame, cache: Cache, settings: Mapping[str, Any],
+def write(logs: Path, model: keras.Model, predicted: pd.DataFrame, table: pd.DataFrame, cache: Cache, settings: Mapping[str, Any],
           metrics: Mapping[str, Any]) -> None:
-    """Events of the test split under `logs/test`. `model` is the .keras file; `predicted` has probabilities;
+    """Events of the test split under `logs/test`. `predicted` has probabilities;
     `table` is the prepared manifest."""
     test = predicted[predicted["split"] == "test"]
     writer = tf.summary.create_file_writer(str(logs / "test"))
@@ -39,9 +40,8 @@ def write(logs: Path, model: Path, predicted: pd.DataFrame, table: pd.DataFrame,
     writer.close()
 
 
-def _graph(path: Path) -> None:
+def _graph(model: keras.Model) -> None:
     """The model's operations. Keras's own callback writes a summary of its layers instead, which TensorBoard cannot draw."""
-    model = models.load(path)
     clip = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
     tf.summary.graph(tf.function(lambda clip: model(clip, training=False)).get_concrete_function(clip).graph)
 

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pandas as pd
 
-from tfdetect import models
 from tfdetect.config import Train
 from tfdetect.data import pipeline
 from tfdetect.data.cache import Cache
@@ -153,10 +152,10 @@ def rate(highest: float, schedule: str, epochs: int, steps: int) -> float | kera
     return keras.optimizers.schedules.CosineDecay(0.0, rest, warmup_target=highest, warmup_steps=steps)
 
 
-def scores(model: Path, table: pd.DataFrame, cache: Cache, detector: Detector, batch: int) -> np.ndarray:
-    """Scores (units,) of a saved model, reloaded, over `pipeline.units` of the table."""
-    loaded, single = models.load(model), detector.sees == "frame"
+def scores(model: keras.Model, table: pd.DataFrame, cache: Cache, detector: Detector, batch: int) -> np.ndarray:
+    """Scores (units,) of a saved and reloaded model over `pipeline.units` of the table."""
     if detector.stored:
-        features = Features(loaded, detector, cache, silent).of(table).features
-        return layers.after(loaded, "features").predict(features, verbose=0)[:, 0]
-    return loaded.predict(pipeline.ordered(table, cache, single, batch), verbose=0)[:, 0]
+        features = Features(model, detector, cache, silent).of(table).features
+        return layers.after(model, "features").predict(features, verbose=0)[:, 0]
+    single = detector.sees == "frame"
+    return model.predict(pipeline.ordered(table, cache, single, batch), verbose=0)[:, 0]

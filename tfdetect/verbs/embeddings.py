@@ -5,13 +5,12 @@ exported model from pixels must say the same.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from tfdetect import models
-from tfdetect.artifact import Artifact
 from tfdetect.data.cache import Cache
 from tfdetect.data.pipeline import units
 from tfdetect.data.prepare import usable
@@ -31,12 +30,12 @@ CLOSE = 0.01  # between verdicts from pixels and from stored features: of a prob
 TRIPLETS = 5000  # whose distances are drawn
 
 
-def judge(predictor: Predictor, artifact: Artifact, detector: Detector, table: pd.DataFrame,
-          cache: Cache) -> tuple[pd.DataFrame, judging.Own]:
-    """The predictions of validation and test, and what the report shows besides."""
-    judged = Judged(artifact, detector, predictor, table, cache)
+def judge(predictor: Predictor, model: Any, detector: Detector, table: pd.DataFrame, cache: Cache,
+          logs: Path) -> tuple[pd.DataFrame, judging.Own]:
+    """The predictions of validation and test, and what the report shows besides; TensorBoard's projector goes to `logs`."""
+    judged = Judged(model, detector, predictor, table, cache)
     said, check = judged.predictions(), judged.check()
-    board.projector(artifact.logs, judged.embedded.features, judged.rows, judged.picture)
+    board.projector(logs, judged.embedded.features, judged.rows, judged.picture)
     own = judging.Own(judged.figures(), judged.tables(), warnings(check), {"features_against_pixels": check})
     return said[said["split"] != "train"].reset_index(drop=True), own
 
@@ -53,8 +52,8 @@ def warnings(check: Mapping[str, Any]) -> tuple[str, ...]:
 class Judged:
     """The features of all splits, and what the exported model says of them."""
 
-    def __init__(self, artifact: Artifact, detector: Detector, predictor: Predictor, table: pd.DataFrame, cache: Cache):
-        self.model, self.predictor, self.cache = models.load(artifact.model), predictor, cache
+    def __init__(self, model: Any, detector: Detector, predictor: Predictor, table: pd.DataFrame, cache: Cache):
+        self.model, self.predictor, self.cache = model, predictor, cache
         good = usable(table)
         self.embedded = Features(self.model, detector, cache, embedding).of(good)
         self.rows = units(good, predictor.single).assign(row=np.arange(len(self.embedded.labels)))

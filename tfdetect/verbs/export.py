@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, models  # noqa: F401  (registers the detectors)
+from tfdetect import config, models
 from tfdetect.verbs.console import console, import_keras
 
 
@@ -26,14 +26,15 @@ def main(argv: Sequence[str]) -> int:
     asked = config.arguments(Export, argv, "export.py")
     artifact = artifacts.find(asked.run, "model")
     run = artifacts.load_config(artifact)
-    single = run.detector.sees == "frame"
     calibration = json.loads(artifact.calibration.read_text())
     import_keras()
     from tfdetect.serving.export import export
 
-    export(artifact.model, calibration, single, artifact.saved_model)
+    export(models.load(artifact.model), calibration, run.detector, artifact.saved_model)
     console.print(f"SavedModel  {artifact.saved_model}")
     console.print("  serving_default: clip, uint8 (batch, frames, height, width, 3) RGB -> score, probability (batch,)")
-    if single:
+    if run.detector.sees == "frame":
         console.print("  serve_bytes: image, encoded JPEG, PNG or WebP (batch,) string -> score, probability (batch,)")
+    if run.detector.stored:
+        console.print("  serve_features: features, float32 (batch, n), as the backbone gives them -> score, probability (batch,)")
     return 0

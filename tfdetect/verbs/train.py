@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect import artifact as artifacts
-from tfdetect import backend, config, files, models  # noqa: F401  (registers the detectors)
+from tfdetect import backend, config, files, models
 from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import REGISTRY
@@ -20,6 +20,7 @@ from tfdetect.verbs import loading
 from tfdetect.verbs.console import console, embedding, import_keras
 
 if TYPE_CHECKING:
+    import keras
     import pandas as pd
 
     from tfdetect.data.cache import Cache
@@ -148,19 +149,20 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
 
     with files.atomic(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
-    calibration = calibrate(artifact, usable(table), cache, run)
+    model = models.load(artifact.model)
+    calibration = calibrate(model, usable(table), cache, run)
     files.write_json(artifact.calibration, calibration.to_dict())
     if backend.tensorflow():
-        export(artifact.model, calibration.to_dict(), run.detector, artifact.saved_model)
+        export(model, calibration.to_dict(), run.detector, artifact.saved_model)
     predictor = Predictor(artifact, cache.view, run.detector)
     if run.detector.stored:
-        predicted, own = embeddings.judge(predictor, artifact, run.detector, table, cache)
+        predicted, own = embeddings.judge(predictor, model, run.detector, table, cache, artifact.logs)
     else:
         predicted, own = judging.score(predictor, table[table["split"] != "train"], cache), judging.NOTHING
     shortcuts = judging.find_shortcuts(table, run.data)
     found = judging.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
                           predictor.warnings, {"judged": predictor.judged}, shortcuts, tables=tables, own=own)
-    board.write(artifact.logs, artifact.model, predicted, table, cache, config.tree(run), found)
+    board.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
     if artifact.checkpoints.exists():  # no epoch, no checkpoint
         shutil.rmtree(artifact.checkpoints)
     for name in ("validation", "test"):
@@ -170,7 +172,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     say_where(artifact, run)
 
 
-def calibrate(artifact: Artifact, table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
+def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
     """Probability and threshold from the validation files' scores, by the saved and reloaded model."""
     from tfdetect.data.pipeline import units
     from tfdetect.evaluation import calibration
@@ -178,7 +180,7 @@ def calibrate(artifact: Artifact, table: "pd.DataFrame", cache: "Cache", run: Ru
 
     held = table[table["split"] == "validation"].reset_index(drop=True)
     rows = units(held, run.detector.sees == "frame")
-    rows["score"] = scores(artifact.model, held, cache, run.detector, run.train.batch)
+    rows["score"] = scores(model, held, cache, run.detector, run.train.batch)
     by_file = rows.groupby("path", sort=False).agg(score=("score", "mean"), label=("label", "first"))
     return calibration.fit(by_file["score"].to_numpy(), by_file["label"].to_numpy())
 
