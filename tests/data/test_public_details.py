@@ -154,6 +154,37 @@ def test_forensynths_class_called_train_is_no_split(tmp_path):
     assert set(table["split"]) == {""} and set(table["source"]) == {"progan"}
 
 
+def test_forensynths_classes_are_categories_alike_in_both_labels(tmp_path):
+    places = ("train/progan/car", "train/progan/train", "val/progan/cat", "test/cyclegan/horse", "test/biggan")
+    plant(tmp_path, *(f"{place}/{kind}/1.png" for place in places for kind in ("0_real", "1_fake")))
+    found = {name: row.category for name, row in rows(tmp_path).items()}
+    seen = dict(zip(places, ("car", "train", "cat", "horse", ""), strict=True))
+    assert found == {f"{place}/{kind}/1.png": word for place, word in seen.items() for kind in ("0_real", "1_fake")}
+    assert set(layouts.read(tmp_path / "test" / "cyclegan")["category"]) == {"horse"}
+    plant(tmp_path, "mine/train/0_real/1.png", "mine/test/1_fake/1.png")
+    assert "category" not in layouts.read(tmp_path / "mine"), "a split is no class"
+
+
+def test_forensynths_with_diffusion_sets_in_its_test(tmp_path):
+    """What the recipes on ProGAN ask for."""
+    pairs = [f"{place}/{kind}/1.png" for place in ("train/progan/car", "val/progan/car", "test/cyclegan/horse")
+             for kind in ("0_real", "1_fake")]  # fmt: skip
+    plant(tmp_path, *pairs, "test/dalle/1_fake/1.png", "test/glide_100_27/1_fake/1.png", "test/laion/0_real/1.png")
+    table = layouts.read(tmp_path)
+    assert table.attrs["layout"] == "forensynths" and set(table["split"]) == {"train", "validation", "test"}
+    tested = table[table["split"] == "test"]
+    assert set(zip(tested["source"], tested["label"], strict=True)) == {
+        ("cyclegan", 0), ("cyclegan", 1), ("dalle", 1), ("glide_100_27", 1), ("laion", 0)}  # fmt: skip
+
+
+@pytest.mark.parametrize("at", ["", "cyclegan"])
+def test_forensynths_generators_without_splits(tmp_path, at):
+    names = ("cyclegan",) if at else ("cyclegan", "progan")
+    plant(tmp_path, *(f"{name}/horse/{kind}/1.png" for name in names for kind in ("0_real", "1_fake")))
+    table = layouts.read(tmp_path / at)
+    assert set(table["split"]) == {""} and set(table["source"]) == {*names} and set(table["category"]) == {"horse"}
+
+
 def test_somebodys_own_folders_are_not_taken_for_cifake(tmp_path):
     plant(tmp_path, "train/REAL/img1.png", "train/FAKE/0 (2).jpg", "test/REAL/img1.png", "test/FAKE/x.png")
     table = layouts.read(tmp_path)

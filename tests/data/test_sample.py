@@ -41,7 +41,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_manifest_names_each_group_twice(written: Path) -> None:
     rows = table(written / "manifest.csv")
-    assert list(rows[0]) == ["path", "label", "split", "group", "source", "text"]
+    assert list(rows[0]) == ["path", "label", "split", "group", "source", "text", "category"]
     assert [row["path"] for row in rows[:2]] == ["real/00000.mp4", "fake/00000.mp4"]
     assert [(row["label"], row["group"], row["source"]) for row in rows[2:4]] == [
         ("0", "scene-00001", "camera"),
@@ -50,6 +50,22 @@ def test_manifest_names_each_group_twice(written: Path) -> None:
     assert [row["source"] for row in rows[1::2]] == ["flicker", "swap", "flicker", "upsample"]
     assert {row["split"] for row in rows} == {row["text"] for row in rows} == {""}
     assert set(files(written)) == {row["path"] for row in rows} | {"manifest.csv", "sample.json"}
+
+
+def test_category_is_to_be_seen_and_alike_in_twins(tmp_path: Path) -> None:
+    folder = write(Sample(kind="image", count=12, size=64), tmp_path / "out", workers=1).parent
+    rows = table(folder / "manifest.csv")
+    for real, fake in zip(rows[::2], rows[1::2], strict=True):
+        strongest = cv2.imread(str(folder / real["path"]))[..., ::-1].mean(axis=(0, 1)).argmax()
+        assert real["category"] == fake["category"] == sample.TINTS[strongest]
+    assert {row["category"] for row in rows} == set(sample.TINTS)
+
+
+def test_manifest_of_before_categories_is_made_again(written: Path) -> None:
+    before = files(written)
+    (written / "manifest.csv").write_text("path,label,split,group,source,text\n")
+    write(SMALL, written, workers=1)
+    assert files(written) == before
 
 
 def test_videos_are_intra_only_and_alike(written: Path) -> None:

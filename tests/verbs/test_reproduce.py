@@ -45,7 +45,7 @@ def test_every_recipe_says_what_it_compares_and_takes(path):
     recipe = comparing.read(path)
     assert recipe.names and {"data", "measured_on"} <= set(recipe.protocol)
     figures = [recipe.figures, *recipe.by_source.values()]
-    assert all(isinstance(value, float) and 0 <= value <= 1 for row in figures for value in row.values())
+    assert all(value is None or (isinstance(value, float) and 0 <= value <= 1) for row in figures for value in row.values())
     assert f"| `{path.stem}` |" in (reproduce.RECIPES.parent / "docs" / "recipes.md").read_text()
 
 
@@ -54,11 +54,13 @@ def test_every_recipe_is_a_run(path):
     run = config.parse(["--config", str(path)], "t")
     there = comparing.read(path).protocol
     assert there.get("frames", run.data.frames) == run.data.frames
-    assert there.get("epochs", run.train.epochs) == run.train.epochs
-    assert not isinstance(there.get("size"), int) or there["size"] == run.data.size
+    for name, here in (("epochs", run.train.epochs), ("size", run.data.size), ("batch", run.train.batch)):
+        assert not isinstance(there.get(name), int) or there[name] == here
     small = reproduce.parse(comparing.read(path), [], stand_in=True)
     assert (small.data.sample, small.data.faces) == (100, "none") and small.train.epochs <= 3
     assert small.data.size == run.data.size and getattr(small.detector, "weights", None) in (None, "none")
+    assert getattr(small.detector, "preset", "tiny") == "tiny"
+    assert {*small.data.train_sources, *small.data.test_sources} <= {"swap", "upsample"}
 
 
 def test_missing_data_is_named_with_its_place_and_layout(capsys):
@@ -107,11 +109,35 @@ def test_a_stand_in_prints_both_rows_and_keeps_them(capsys, monkeypatch, tmp_pat
     assert "Published and ours" in page and "published: not measured here" in page and "What differs, or may" in page
 
 
+def test_a_stand_in_reads_texts_and_says_that_its_backbone_is_random(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(capsys, "--stand-in", "clip_triplet_svm_cyclegan_product", *TINY)
+    assert code == 0 and "0.9541" in out and "ours: measured on the stand-in" in out and "THE BACKBONE IS RANDOM" in out
+    found = json.loads(Path("saved_models/clip/comparison.json").read_text())
+    test = json.loads(Path("saved_models/clip/metrics.json").read_text())["test"]
+    assert found["rows"][1]["test_precision"] == test["per_class"]["fake"]["precision"]
+    weights = next((row["published"], row["ours"]) for row in found["differences"] if row["what"] == "weights")
+    assert weights == ("clip_vit_base_patch32", "tiny: drawn by chance, untrained") and "batch" in found["same"]
+    assert "a photo of a " in Path("saved_models/clip/manifest.csv").read_text()
+
+
+def test_a_stand_in_across_manipulations_compares_the_recall_of_fakes(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, *_ = call(capsys, "--stand-in", "clip_logistic_cross_manipulation", *TINY)
+    found = json.loads(Path("saved_models/clip/comparison.json").read_text())
+    test = json.loads(Path("saved_models/clip/metrics.json").read_text())["test"]
+    published, ours = (row["test_frame_recall"] for row in found["rows"])
+    assert code == 0 and published == 0.776 and ours == test["per_class"]["fake"]["recall"]
+    assert test["by_source"]["upsample"]["n_fake"] == test["n_fake"] > 0
+    assert next(row["ours"] for row in found["differences"] if row["what"] == "epochs") == "none"
+
+
 def test_own_files_by_source_parameters_and_validation(capsys, monkeypatch, tmp_path, images):
     """A recipe of one's own, by its path, on files; what is the same is no difference."""
     monkeypatch.chdir(tmp_path)
     tree = yaml.safe_load((reproduce.RECIPES / "glem_cnn.yaml").read_text())
-    tree["published"] |= {"validation_frame_auc": 0.9, "by_source": {"swap": {"test_accuracy": 0.5}, "gan": {"test_ap": 0.6}}}
+    tree["published"] |= {"validation_frame_auc": 0.9, "by_source": {"swap": {"test_accuracy": 0.5}, "gan": {"test_ap": 0.6},
+                                                                        "camera + swap": {"test_ap": None}}}  # fmt: skip
     tree["published"]["protocol"] |= {"size": 32, "seed": 0, "parameters": 1}
     Path("own.yaml").write_text(yaml.safe_dump(tree))
     shutil.copytree(images, "set")
@@ -121,7 +147,8 @@ def test_own_files_by_source_parameters_and_validation(capsys, monkeypatch, tmp_
     found = json.loads(Path("saved_models/cnn/comparison.json").read_text())
     metrics = json.loads(Path("saved_models/cnn/metrics.json").read_text())
     rows = {row["row"]: row for row in found["rows"]}
-    assert not found["stand_in"] and len(rows) == 6
+    assert not found["stand_in"] and len(rows) == 7
+    assert rows["ours, camera + swap: measured"]["test_ap"] > 0 and "published, camera + swap: not measured here" not in rows
     assert rows["ours: measured"]["validation_frame_auc"] == metrics["validation"]["by_frame"]["auc"]
     assert rows["published, gan: not measured here"]["test_ap"] == 0.6 and rows["ours, gan: measured"]["test_ap"] is None
     assert rows["ours, swap: measured"]["test_accuracy"] is None, "all reals are of another source"

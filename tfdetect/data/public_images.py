@@ -81,7 +81,7 @@ def _forensynths(tree: Tree) -> bool:
 
 @layout("GENERATOR/0_real, GENERATOR/1_fake", _forensynths)
 def forensynths(root: Path) -> Iterator[Row]:
-    """ForenSynths of CNNDetection: train, val and test, some generators with a level of classes.
+    """ForenSynths of CNNDetection: train, val and test, some generators with a level of classes, which are the categories.
     https://arxiv.org/abs/1912.11035"""
     return _zero_one(root)
 
@@ -94,22 +94,24 @@ def _zero_one(root: Path) -> Iterator[Row]:
         if at is None:
             yield from (Row(os.path.join(folder, name), None, "") for name in names)
             continue
-        generator, split = _generator(tree, parts[:at])
+        generator, split, category = _generator(tree, parts[:at])
         for name in names:
             twin = "/".join((*parts[:at], *parts[at + 1 :], os.path.splitext(name)[0]))
-            yield Row(os.path.join(folder, name), int(parts[at] == "1_fake"), generator, split, twin)
+            yield Row(os.path.join(folder, name), int(parts[at] == "1_fake"), generator, split, twin, category)
 
 
-def _generator(tree: Tree, above: tuple[str, ...]) -> tuple[str, str]:
-    """(generator, split) by the folders above the label: the last that names neither class nor split, and the first that
-    names a split. A folder `train` among classes is a class. Where the tree begins below them, its own path says them."""
+def _generator(tree: Tree, above: tuple[str, ...]) -> tuple[str, str, str]:
+    """(generator, split, class) by the folders above the label: the last that names neither class nor split, the first that
+    names a split, and a class below the generator. A folder `train` among classes is a class. Where the tree begins below
+    them, its own path says them."""
     chain = (*("", *tree.root.absolute().parts)[-2:], *above)
     splits = [SPLIT_NAMES.get(part, "") for part in chain]
     for at in range(2, len(chain)):
         if CLASSES - {*SPLIT_NAMES} & {*tree.folders(*chain[2:at])}:
             splits[at] = ""
     at = next((at for at in range(len(chain) - 1, 0, -1) if chain[at] not in CLASSES and chain[at] not in SPLIT_NAMES), 1)
-    return chain[at], next(filter(None, splits[min(at, 2) - 1 :]), "")
+    category = next((name for name, split in zip(chain[at + 1 :], splits[at + 1 :], strict=True) if not split), "")
+    return chain[at], next(filter(None, splits[min(at, 2) - 1 :]), ""), category
 
 
 # --- train and val, ai and nature ------------------------------------------------------------------------------------

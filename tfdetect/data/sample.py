@@ -34,7 +34,8 @@ from tfdetect.files import atomic
 
 VIDEO_SOURCES = ("flicker", "swap", "flicker", "upsample")  # flicker needs twice the examples
 IMAGE_SOURCES = ("swap", "upsample")  # flicker needs time
-COLUMNS = ("path", "label", "split", "group", "source", "text")
+COLUMNS = ("path", "label", "split", "group", "source", "text", "category")
+TINTS = ("reddish scene", "greenish scene", "bluish scene")  # what the pictures show, for detectors that read texts
 FPS = 16
 VERSION = 1  # of what is drawn: a folder begun by another version is not completed with this one's files
 
@@ -248,15 +249,22 @@ def mp4(frames: np.ndarray) -> bytes:
 
 
 def rows(spec: Sample) -> list[dict[str, str]]:
-    """The manifest: for each group its real and its fake file."""
+    """The manifest: for each group its real and its fake file. `write` adds what they show."""
     suffix = "mp4" if spec.kind == "video" else "jpg"
     table = []
     for group in range(spec.count):
         for label, source in enumerate(("camera", spec.sources[group % len(spec.sources)])):
             path = f"{('real', 'fake')[label]}/{group:05d}.{suffix}"
-            values = (path, str(label), "", f"scene-{group:05d}", source, "")
+            values = (path, str(label), "", f"scene-{group:05d}", source, "", "")
             table.append(dict(zip(COLUMNS, values, strict=True)))
     return table
+
+
+def tint(spec: Sample, group: int) -> str:
+    """What both twins of a scene show: the strongest of its mean colours. Drawn at the least size, which is quick and changes
+    none of them."""
+    scene = Scene.draw(np.random.default_rng([spec.seed, group]), 32)
+    return TINTS[int(scene.colour.argmax())]
 
 
 def make(spec: Sample, folder: Path, row: dict[str, str]) -> None:
@@ -312,9 +320,10 @@ def write(
             finally:
                 pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not render the rest first
     manifest = folder / "manifest.csv"
-    if missing or not manifest.exists():
+    if missing or not manifest.exists() or not manifest.read_text().startswith(",".join(COLUMNS)):
+        tints = [tint(spec, group) for group in range(spec.count)]
         with atomic(manifest) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(table)
+            writer.writerows({**row, "category": tints[at // 2]} for at, row in enumerate(table))
     return manifest

@@ -24,6 +24,8 @@ class Row(NamedTuple):
     source: str
     split: str = ""
     group: str = ""
+    category: str = ""
+    """What is to be seen, where the set has reals and fakes of each."""
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,9 @@ def grouped(found: Iterable[tuple[Row, list[str]]]) -> Iterator[Row]:
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
-    """The rows as a table."""
-    return pd.DataFrame(list(rows), columns=list(Row._fields))
+    """The rows as a table, with a category where any has one."""
+    table = pd.DataFrame(list(rows), columns=list(Row._fields))
+    return table if table["category"].any() else table.drop(columns="category")
 
 
 def strictest(table: pd.DataFrame) -> pd.DataFrame:

@@ -78,7 +78,8 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
 def told(checkpoint: Checkpoint) -> pd.DataFrame:
     """The history."""
     names = ["epoch", *METRICS, *(f"val_{name}" for name in METRICS)]
-    return pd.DataFrame(checkpoint.state["history"], columns=names).dropna(axis="columns", how="all")
+    table = pd.DataFrame(checkpoint.state["history"], columns=names)
+    return table.dropna(axis="columns", how="all") if len(table) else table  # a head without epochs keeps the header
 
 
 def taught(detector: Detector, rows: pd.DataFrame, held: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path,

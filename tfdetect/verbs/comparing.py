@@ -10,12 +10,16 @@ from typing import Any
 from tfdetect import config, models
 from tfdetect.artifact import Artifact
 from tfdetect.config import Run
+from tfdetect.detector import Detector
+from tfdetect.models import presets
 
 UNKNOWN = "not stated"
-METRICS = {"accuracy": "accuracy", "loss": "log_loss", "auc": "auc", "ap": "ap", "source_accuracy": "source_accuracy"}
+METRICS = {"accuracy": "accuracy", "precision": "per_class.fake.precision", "recall": "per_class.fake.recall", "loss": "log_loss",
+           "auc": "auc", "ap": "ap", "source_accuracy": "attribution.accuracy"}  # fmt: skip
+DECIDED = {"accuracy", "precision", "recall"}  # at a threshold
 FIGURE = re.compile(rf"(?P<split>validation|test)_(?P<frame>frame_)?(?P<metric>{'|'.join(METRICS)})")
 ALWAYS = ("data", "files", "size", "epochs", "seed", "split", "measured_on")  # said of each side, known or not
-SOMETIMES = ("frames", "faces", "parameters", "weights", "augment", "backend", "threshold", "loss")
+SOMETIMES = ("frames", "faces", "batch", "parameters", "weights", "augment", "backend", "threshold", "loss")
 JUDGED = {"validation": "validation files, which also chose epoch and threshold", "test": "test files, which chose nothing"}
 PARTS = {"title", "source", "protocol", "notes", "by_source"}  # of `published:`; all else there is a figure
 
@@ -27,8 +31,8 @@ class Recipe:
     path: Path
     title: str
     source: str
-    figures: Mapping[str, float]  # such as {"test_accuracy": 0.84}, over all files
-    by_source: Mapping[str, Mapping[str, float]]  # the same of each source's files
+    figures: Mapping[str, float | None]  # such as {"test_accuracy": 0.84}, over all files; None: ours alone is shown
+    by_source: Mapping[str, Mapping[str, float | None]]  # the same of each source's files, or of "dalle + laion"
     protocol: Mapping[str, Any]  # how the figures came about, by the names of ALWAYS and SOMETIMES
     dataset: Mapping[str, str]  # name, where, layout
     notes: tuple[str, ...] = field(default=())
@@ -65,7 +69,7 @@ def read(path: Path) -> Recipe:
 def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
     """What comparison.json holds: pairs of rows, of all files and of each source, and what differs."""
     stand_in = run.data.path is None
-    rows = pair(recipe, recipe.figures, ours(recipe, artifact), stand_in)[not recipe.figures :]  # none published: ours alone
+    rows = pair(recipe, recipe.figures, ours(recipe, artifact), stand_in)
     for source, figures in recipe.by_source.items():
         rows += pair(recipe, figures, ours(recipe, artifact, source), stand_in, f", {source}")
     sides = protocol(recipe, run, artifact)
@@ -78,15 +82,17 @@ def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
         "differences": [row for row in sides if str(row["published"]) != str(row["ours"])],
         "same": [row["what"] for row in sides if str(row["published"]) == str(row["ours"])],
         "notes": list(recipe.notes),
+        "warnings": list(run.detector.warnings()),
     }
 
 
-def pair(recipe: Recipe, published: Mapping[str, float], found: Mapping[str, Any], stand_in: bool,
+def pair(recipe: Recipe, published: Mapping[str, float | None], found: Mapping[str, Any], stand_in: bool,
          what: str = "") -> list[dict[str, Any]]:
-    """The published row and ours, of the same columns."""
+    """The published row and ours, of the same columns; where nothing was published, ours alone."""
     where = "measured on the stand-in" if stand_in else "measured"
-    return [{"row": f"published{what}: not measured here", **{name: published.get(name) for name in recipe.names}},
-            {"row": f"ours{what}: {where}", **found}]  # fmt: skip
+    theirs = {"row": f"published{what}: not measured here", **{name: published.get(name) for name in recipe.names}}
+    there = any(value is not None for value in published.values())
+    return [*([theirs] if there else []), {"row": f"ours{what}: {where}", **found}]
 
 
 def parts(recipe: Recipe) -> list[re.Match[str]]:
@@ -101,19 +107,19 @@ def ours(recipe: Recipe, artifact: Artifact, source: str | None = None) -> dict[
         found = {split: of_source(artifact, split, source, found[split].get("threshold")) for split in JUDGED if split in found}
     out = {}
     for name, part in zip(recipe.names, parts(recipe), strict=True):
-        values = found.get(part["split"], {})
-        values = {**values, "source_accuracy": values.get("attribution", {}).get("accuracy")}
-        out[name] = (values.get("by_frame", {}) if part["frame"] else values).get(METRICS[part["metric"]])
+        out[name] = found.get(part["split"], {})
+        for key in [*(["by_frame"] if part["frame"] else []), *METRICS[part["metric"]].split(".")]:
+            out[name] = (out[name] or {}).get(key)
     return out
 
 
 def of_source(artifact: Artifact, split: str, source: str, threshold: float | None) -> dict[str, Any]:
-    """The metrics of one source's own reals and fakes; `metrics.by_source` would take all reals. {} where a class is missing:
-    an accuracy of fakes alone is another figure."""
+    """The metrics of the own reals and fakes of a source, or of several with " + " between; `metrics.by_source` would take all
+    reals. {} where a class is missing: an accuracy of fakes alone is another figure."""
     from tfdetect.evaluation import metrics, predictions
 
     table = predictions.read(artifact.predictions)
-    rows = table[(table["split"] == split) & (table["source"] == source)]
+    rows = table[(table["split"] == split) & table["source"].isin(source.split(" + "))]
     return metrics.summary(rows, threshold) if rows["label"].nunique() == 2 else {}
 
 
@@ -129,7 +135,8 @@ def protocol(recipe: Recipe, run: Run, artifact: Artifact) -> list[dict[str, Any
 def worth_saying(recipe: Recipe, run: Run) -> list[str]:
     """The parts of the protocol that both sides are asked for."""
     metrics = {part["metric"] for part in parts(recipe)}
-    also = {"loss": "loss" in metrics, "threshold": "accuracy" in metrics, "weights": hasattr(run.detector, "weights")}
+    pretrained = hasattr(run.detector, "weights") or hasattr(run.detector, "preset")
+    also = {"loss": "loss" in metrics, "threshold": metrics & DECIDED, "weights": pretrained}
     return [*ALWAYS, *(name for name in SOMETIMES if name in recipe.protocol or also.get(name))]
 
 
@@ -143,13 +150,22 @@ def of_run(recipe: Recipe, run: Run) -> dict[str, Any]:
         "frames": run.data.frames,
         "faces": run.data.faces,
         "seed": run.train.seed,
-        "split": "the data set's own where it has one, else drawn by group",
-        "weights": getattr(run.detector, "weights", None) or "none",
+        "split": "the data set's own where it has one, else 70, 10 and 20 % by group",
+        "batch": run.train.batch,
+        "weights": weights(run.detector),
         "augment": getattr(run.train, "augment", None) or "none",
         "threshold": "fitted on validation files",
         "loss": "log loss of the calibrated probability, per file",
         "measured_on": "; ".join([*(JUDGED[split] for split in splits), "the saved model, reloaded"]),
     }
+
+
+def weights(detector: Detector) -> str:
+    """What the detector starts from."""
+    preset = getattr(detector, "preset", None)
+    if preset and presets.random(preset):
+        return f"{preset}: drawn by chance, untrained"
+    return preset or getattr(detector, "weights", None) or "none"
 
 
 def of_files(run: Run, artifact: Artifact) -> dict[str, Any]:
@@ -160,9 +176,10 @@ def of_files(run: Run, artifact: Artifact) -> dict[str, Any]:
     table = pd.read_csv(artifact.manifest, dtype=str, keep_default_na=False)
     counts = table[table["error"] == ""]["split"].value_counts()
     splits = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("train", "validation", "test"))
+    epochs = len(pd.read_csv(artifact.history))
     return {
         "files": f"{counts.sum()}: {splits}",
-        "epochs": f"{len(pd.read_csv(artifact.history))} of at most {run.train.epochs}; the best on validation kept",
+        "epochs": f"{epochs} of at most {run.train.epochs}; the best on validation kept" if epochs else "none",
         "backend": keras.config.backend(),
     }
 

@@ -16,6 +16,7 @@ from tfdetect import config
 from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import Detector
+from tfdetect.models import presets
 from tfdetect.verbs import comparing
 from tfdetect.verbs import train as training
 from tfdetect.verbs.comparing import Recipe
@@ -47,7 +48,8 @@ def main(argv: Sequence[str]) -> int:
 
 def usage() -> str:
     """What there is, a line each."""
-    lines = "\n".join(f"  {path.stem:26}{comparing.read(path).title}" for path in recipes())
+    width = max(len(path.stem) for path in recipes()) + 2
+    lines = "\n".join(f"  {path.stem:{width}}{comparing.read(path).title}" for path in recipes())
     ways = "reproduce.py RECIPE --data.path DIR [--flags of train]  |  reproduce.py RECIPE --stand-in [--flags of train]"
     return (f"{ways}\n\n{lines}\n\nRECIPE is one of these or a YAML file. --stand-in runs it on the embedded sample, smaller.\n"
             "`reproduce.py RECIPE --help` lists the flags.")
@@ -89,12 +91,16 @@ def parse(recipe: Recipe, given: Sequence[str], stand_in: bool) -> Run:
 
 def smaller(run: Run) -> list[str]:
     """Flags that make a stand-in of a recipe: few drawn files, few epochs, nothing to download."""
-    asked = {"sample": min(GROUPS, run.data.sample), "faces": "none"}  # nobody's face is in the embedded sample
+    asked: dict[str, Any] = {"sample": min(GROUPS, run.data.sample), "faces": "none"}  # nobody's face is in the sample
+    for name, source in (("train_sources", "swap"), ("test_sources", "upsample")):
+        asked |= {name: [source]} if getattr(run.data, name) else {}
     return config.flags({"data": asked, "train": {"epochs": min(EPOCHS, run.train.epochs)}}) + untrained(run.detector)
 
 
 def untrained(detector: Detector) -> list[str]:
-    """The flag by which a detector with pretrained weights starts from random ones."""
+    """The flag by which a detector with pretrained weights, or a preset, starts from random ones."""
+    if hasattr(detector, "preset"):
+        return ["--detector.preset", presets.TINY]
     if getattr(detector, "weights", None) in (None, "none"):
         return []
     kinds = typing.get_args(typing.get_type_hints(type(detector))["weights"])
@@ -138,6 +144,8 @@ def say(found: Mapping[str, Any]) -> None:
     console.print(f"\n{escape(found['title'])}")
     figures = [name for name in found["rows"][0] if name != "row"]
     console.print(table(["row", *figures], found["rows"], row=""))
+    for warning in found.get("warnings", ()):
+        console.print(escape(warning))
     console.print(table(SIDES, found["differences"], what="what differs, or may"))
     if found["same"]:
         console.print(f"The same in both: {', '.join(found['same'])}.")
