@@ -16,7 +16,9 @@ from tfdetect.serving.export import export
 from tfdetect.serving.predictor import Predictor
 from tfdetect.training import fit
 from tfdetect.training.stored import Features, digest, silent
+from tfdetect.training.teach import teach
 
+TRAINED = {True: teach, False: fit.fit}
 HEADS = ("linear", "mlp", "logistic", "svm", "nearest", "triplet_svm")
 
 
@@ -34,20 +36,21 @@ def counted(monkeypatch):
     return seen
 
 
-def teach(detector, table, cache, folder, **settings):
-    return fit.fit(detector, table, cache, Train(epochs=2, batch=8, **settings), folder / "c", folder / "m.keras", [])
+def taught(detector, table, cache, folder, **settings):
+    settings = Train(epochs=2, batch=8, **settings)
+    return TRAINED[detector.stored](detector, table, cache, settings, folder / "c", folder / "m.keras", [])
 
 
 def test_a_second_head_runs_the_backbone_zero_times(table, counted, tmp_path):
     rows, cache = table
-    teach(Clip(preset="tiny"), rows, cache, tmp_path / "1")
+    taught(Clip(preset="tiny"), rows, cache, tmp_path / "1")
     assert sum(counted) == len(rows[rows["split"] != "test"])
     counted.clear()
     for number, head in enumerate(HEADS):
-        teach(Clip(preset="tiny", head=head), rows, cache, tmp_path / f"2{number}")
+        taught(Clip(preset="tiny", head=head), rows, cache, tmp_path / f"2{number}")
     fit.scores(models.load(tmp_path / "20" / "m.keras"), rows[rows["split"] == "validation"], cache, Clip(preset="tiny"), 8)
     assert sum(counted) == 0
-    teach(Clip(preset="tiny", features="pooled"), rows, cache, tmp_path / "3")
+    taught(Clip(preset="tiny", features="pooled"), rows, cache, tmp_path / "3")
     assert sum(counted) == len(rows[rows["split"] != "test"]), "other features are computed anew"
 
 
@@ -90,7 +93,7 @@ def test_the_key_follows_layers_and_weights_and_not_names():
 
 def test_a_run_that_goes_on_gets_the_head_of_one_that_was_not_stopped(table, tmp_path):
     rows, cache = table
-    whole = fit.fit(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "a", tmp_path / "a.keras", [])
+    whole = teach(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "a", tmp_path / "a.keras", [])
 
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -98,8 +101,8 @@ def test_a_run_that_goes_on_gets_the_head_of_one_that_was_not_stopped(table, tmp
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit.fit(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [Stop()])
-    rest = fit.fit(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [])
+        teach(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [Stop()])
+    rest = teach(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [])
     np.testing.assert_allclose(rest.history, whole.history, rtol=1e-5)
     assert len(rest.history) == 4
 
@@ -107,7 +110,7 @@ def test_a_run_that_goes_on_gets_the_head_of_one_that_was_not_stopped(table, tmp
 def test_several_devices_are_refused(table, tmp_path):
     rows, cache = table
     with pytest.raises(ValueError, match="one device.*expected auto or single"):
-        teach(Clip(preset="tiny"), rows, cache, tmp_path, strategy="mirrored")
+        taught(Clip(preset="tiny"), rows, cache, tmp_path, strategy="mirrored")
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -115,7 +118,7 @@ def test_every_head_is_served_from_pixels_as_from_features(table, tmp_path, head
     """The exported model against the live one."""
     rows, cache = table
     detector, artifact = Clip(preset="tiny", head=head), Artifact(tmp_path)
-    fit.fit(detector, rows, cache, Train(epochs=2, batch=8), tmp_path / "c", artifact.model, [])
+    teach(detector, rows, cache, Train(epochs=2, batch=8), tmp_path / "c", artifact.model, [])
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
     export(models.load(artifact.model), {"slope": 1, "intercept": 0}, detector, artifact.saved_model)
     predictor = Predictor(artifact, cache.view, detector)
@@ -133,7 +136,7 @@ def test_adapters_and_last_blocks_are_trained_through_the_backbone(table, counte
     detector = Clip(preset="tiny", **options)
     start = detector.build((1, 32, 32, 3))
     before = layers.before(start, "features").predict(clips := np.stack([cache.load(sha) for sha in rows["sha"][:2]]), verbose=0)
-    fitted = teach(detector, rows, cache, tmp_path)
+    fitted = taught(detector, rows, cache, tmp_path)
     after = layers.before(models.load(tmp_path / "m.keras"), "features").predict(clips, verbose=0)
     assert not counted and len(fitted.history) == 2
     assert np.abs(after - before).max() > 1e-5, "the backbone has not moved"

@@ -14,6 +14,7 @@ from tfdetect.data import media
 from tfdetect.evaluation import predictions
 from tfdetect.models import backbones, presets
 from tfdetect.models.clip import Clip
+from tfdetect.verbs import embeddings
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,15 @@ def test_the_closest_text_is_in_the_saved_model_and_in_predict(triplets, manifes
     out = signature(clip=tf.constant(frames))
     assert out["text"].numpy()[0].decode() == verdict["text"]
     assert out["score"].numpy()[0] == pytest.approx(verdict["score"], rel=1e-4, abs=1e-4)
+
+
+def test_texts_that_tell_the_label_are_said(triplets):
+    assert "stands with reals alone" not in triplets.report.read_text()
+    rows = pd.DataFrame({"text": ["a", "a", "b", "c"], "label": [0, 1, 1, 0]})
+    assert embeddings.telling(rows) == 0.5
+    calm = {"score": 0.0, "probability": 0.0, "frames": 16}
+    assert not embeddings.warnings(calm, 0.5) and "75% of the training pictures" in embeddings.warnings(calm, 0.75)[0]
+    assert "differ" in embeddings.warnings({**calm, "score": 0.02})[0]
 
 
 def test_prompts_need_no_training():

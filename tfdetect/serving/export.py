@@ -11,6 +11,7 @@ string: the closest of its training texts, of several frames that of the middle 
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -23,53 +24,21 @@ from tfdetect.models import layers
 from tfdetect.models.head_layers import ClosestText
 
 
-def export(model: keras.Model, calibration: dict[str, float], detector: Detector, target: Path) -> None:
+def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path) -> None:
     """Write the SavedModel, whole or not at all. `calibration` has slope and intercept. ValueError on another backend than
     TensorFlow."""
     backend.require_tensorflow("A SavedModel")
-    single, classes = detector.sees == "frame", detector.classes
-    model, texts = worded(model)
+    served = Served(*worded(model), calibration, detector)
     archive = keras.export.ExportArchive()
     archive.track(model)
-    frames, size = model.input_shape[1:3]
-
-    def answer(clips, files=None, model=model):
-        """Of single clips, or of `files` files the mean over their frames."""
-        out, said = model(clips, training=False), {}
-        if texts:
-            out, number = out
-            number = number if files is None else tf.reshape(number, (files, -1))
-            number = number if files is None else number[:, tf.shape(number)[1] // 2]
-            said = {"text": tf.gather(tf.constant(texts), number)}
-        out = tf.concat([out[:, :1], tf.nn.softmax(out[:, 1:])], axis=1) if classes else out
-        out = out if files is None else tf.reduce_mean(tf.reshape(out, (files, -1, 1 + len(classes))), axis=1)
-        probability = tf.sigmoid(calibration["slope"] * out[:, 0] + calibration["intercept"])
-        sources = {"source": out[:, 1:], "source_name": tf.constant(list(classes))} if classes else {}
-        return {"score": out[:, 0], "probability": probability, **sources, **said}
-
-    def serve(clip):
-        shape = tf.shape(clip)
-        if not single:
-            clip = tf.gather(clip, picked(shape[1], frames), axis=1)
-            shape = tf.shape(clip)
-        small = graph.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), size)
-        return answer(tf.reshape(small, (-1, frames, size, size, 3)), shape[0] if single else None)
-
-    def serve_bytes(image):
-        small = tf.map_fn(
-            lambda data: graph.resize(graph.decode(data)[None], size), image,
-            fn_output_signature=tf.TensorSpec((1, size, size, 3), tf.uint8),
-        )  # fmt: skip
-        return answer(small)
-
-    archive.add_endpoint("serving_default", serve, [tf.TensorSpec((None, None, None, None, 3), tf.uint8, "clip")])
-    if single:
-        archive.add_endpoint("serve_bytes", serve_bytes, [tf.TensorSpec((None,), tf.string, "image")])
+    archive.add_endpoint("serving_default", served.clips, [tf.TensorSpec((None, None, None, None, 3), tf.uint8, "clip")])
+    if served.single:
+        archive.add_endpoint("serve_bytes", served.files, [tf.TensorSpec((None,), tf.string, "image")])
     if detector.stored:
-        rest = layers.after(model, "features")
+        rest = layers.after(served.model, "features")
         archive.track(rest)
         spec = tf.TensorSpec((None, rest.input_shape[-1]), tf.float32, "features")
-        archive.add_endpoint("serve_features", lambda features: answer(features, model=rest), [spec])
+        archive.add_endpoint("serve_features", lambda features: served.answer(features, model=rest), [spec])
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
     try:
         archive.write_out(str(temporary / "1"), verbose=False)
@@ -77,6 +46,48 @@ def export(model: keras.Model, calibration: dict[str, float], detector: Detector
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+class Served:
+    """The signatures' functions."""
+
+    def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Mapping[str, float], detector: Detector):
+        self.model, self.texts, self.calibration = model, texts, calibration
+        self.single, self.classes = detector.sees == "frame", detector.classes
+        self.frames, self.size = model.input_shape[1:3]
+
+    def clips(self, clip):
+        """Frames of any size and number."""
+        shape = tf.shape(clip)
+        if not self.single:
+            clip = tf.gather(clip, picked(shape[1], self.frames), axis=1)
+            shape = tf.shape(clip)
+        small = graph.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), self.size)
+        small = tf.reshape(small, (-1, self.frames, self.size, self.size, 3))
+        return self.answer(small, shape[0] if self.single else None)
+
+    def files(self, image):
+        """Encoded images."""
+        small = tf.map_fn(
+            lambda data: graph.resize(graph.decode(data)[None], self.size), image,
+            fn_output_signature=tf.TensorSpec((1, self.size, self.size, 3), tf.uint8),
+        )  # fmt: skip
+        return self.answer(small)
+
+    def answer(self, inputs, files=None, model=None):
+        """Of single inputs, or of `files` files the mean over their frames; by a part of the model if one is given."""
+        out, said = (model or self.model)(inputs, training=False), {}
+        if self.texts:
+            out, number = out
+            number = number if files is None else tf.reshape(number, (files, -1))
+            number = number if files is None else number[:, tf.shape(number)[1] // 2]
+            said = {"text": tf.gather(tf.constant(self.texts), number)}
+        if self.classes:
+            out = tf.concat([out[:, :1], tf.nn.softmax(out[:, 1:])], axis=1)
+        out = out if files is None else tf.reduce_mean(tf.reshape(out, (files, -1, 1 + len(self.classes))), axis=1)
+        probability = tf.sigmoid(self.calibration["slope"] * out[:, 0] + self.calibration["intercept"])
+        sources = {"source": out[:, 1:], "source_name": tf.constant(list(self.classes))} if self.classes else {}
+        return {"score": out[:, 0], "probability": probability, **sources, **said}
 
 
 def worded(model):

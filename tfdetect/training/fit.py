@@ -10,12 +10,12 @@ import pandas as pd
 from tfdetect.config import Train
 from tfdetect.data import pipeline
 from tfdetect.data.cache import Cache
-from tfdetect.detector import Detector, Lesson, Phase
+from tfdetect.detector import Detector, Phase
 from tfdetect.files import atomic
 from tfdetect.models import layers
 from tfdetect.training import devices
 from tfdetect.training.callbacks import Checkpoint
-from tfdetect.training.stored import Features, Progress, silent
+from tfdetect.training.stored import Features, silent
 
 METRICS = ("loss", "auc")
 
@@ -30,7 +30,7 @@ class Fitted:
 
 
 def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path, target: Path,
-        callbacks: list[keras.callbacks.Callback], progress: Progress = silent) -> Fitted:
+        callbacks: list[keras.callbacks.Callback]) -> Fitted:
     """Train on the rows of split `train`, pick the epoch on `validation`, save that model to `target` (.keras).
 
     `table` is a prepared manifest. What is in `checkpoints` is gone on with. Raises ValueError where the loss is no
@@ -38,16 +38,13 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     """
     devices.setup(settings.precision, settings.seed)
     strategy = devices.strategy(settings.strategy)
-    worker = devices.worker(strategy)
-    single = detector.sees == "frame"
+    worker, single = devices.worker(strategy), detector.sees == "frame"
     rows, held = (table[table["split"] == name].reset_index(drop=True) for name in ("train", "validation"))
     if detector.trains_on == "real":
         rows = rows[rows["label"] == 0].reset_index(drop=True)
     steps = pipeline.steps(rows, single, settings.batch)
     plan = spans(detector.phases(), settings.epochs)
     checkpoint = Checkpoint(checkpoints / f"worker-{worker}", settings.monitor, settings.patience, plan[-1][0] if plan else 0)
-    if detector.stored:
-        return taught(detector, rows, held, cache, settings, checkpoints, target, callbacks, progress)
     with devices.scope(strategy):
         model = build(detector, cache)
     layers.synchronise(model, strategy is not None)
@@ -80,38 +77,6 @@ def told(checkpoint: Checkpoint) -> pd.DataFrame:
     names = ["epoch", *METRICS, *(f"val_{name}" for name in METRICS)]
     table = pd.DataFrame(checkpoint.state["history"], columns=names)
     return table.dropna(axis="columns", how="all") if len(table) else table  # a head without epochs keeps the header
-
-
-def taught(detector: Detector, rows: pd.DataFrame, held: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path,
-           target: Path, callbacks: list[keras.callbacks.Callback], progress: Progress) -> Fitted:
-    """As `fit`, for a detector whose first part is frozen: its features are computed once, and the rest learns from them."""
-    if settings.strategy not in ("auto", "single"):
-        raise ValueError(f"{detector.name} learns from stored features on one device; --train.strategy {settings.strategy} is of "
-                         "no use to it, expected auto or single.")  # fmt: skip
-    model = build(detector, cache)
-    features = Features(model, detector, cache, progress)
-    learnt = features.of(rows, getattr(detector, "views", 1), settings.augment)
-    checkpoint = Checkpoint(checkpoints / "head", settings.monitor, settings.patience)
-
-    def descend(part, x, y, held_x, held_y, loss=None):
-        if loss:
-            checkpoint.monitor, checkpoint.sign = "val_loss", -1  # there is no score yet
-        labels = pd.DataFrame({"label": y})
-        prepare(part, detector, Phase(), settings, settings.epochs, steps := max(1, len(y) // settings.batch), loss)
-        checkpoint.restore(part)
-        if not checkpoint.done and checkpoint.epoch < settings.epochs:
-            part.fit(
-                pipeline.vectors(x, labels, settings, checkpoint.epoch, settings.epochs),
-                validation_data=(held_x, held_y[:, None].astype(np.float32)), validation_batch_size=settings.batch,
-                initial_epoch=checkpoint.epoch, epochs=settings.epochs, steps_per_epoch=steps,
-                callbacks=[checkpoint, *callbacks], shuffle=False, verbose=0,
-            )  # fmt: skip
-        checkpoint.restore_best(part)
-
-    model = detector.learn(model, Lesson(learnt, features.of(held), descend, settings.seed))
-    with atomic(target) as temporary:
-        model.save(temporary)
-    return Fitted(told(checkpoint), checkpoint.state["best_epoch"], True)
 
 
 def spans(phases: tuple[Phase, ...], epochs: int) -> list[tuple[int, int, Phase]]:

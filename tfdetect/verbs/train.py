@@ -132,10 +132,12 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
     from tfdetect.data.prepare import usable
     from tfdetect.training.callbacks import Narrator
     from tfdetect.training.fit import fit
+    from tfdetect.training.teach import teach
 
     board = keras.callbacks.TensorBoard(artifact.logs, write_graph=False, profile_batch=0)  # board.write draws it
     callbacks = [board, Narrator(console, run.train.epochs)] if watched else []
-    return fit(run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks, embedding)
+    what = (run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
+    return teach(*what, embedding) if run.detector.stored else fit(*what)
 
 
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",

@@ -1,0 +1,63 @@
+"""Training on stored features: for detectors whose first part is frozen, so that it sees each file once, ever."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+
+from tfdetect.config import Train
+from tfdetect.data import pipeline
+from tfdetect.data.cache import Cache
+from tfdetect.detector import Detector, Lesson, Phase
+from tfdetect.files import atomic
+from tfdetect.training import devices, fit
+from tfdetect.training.callbacks import Checkpoint
+from tfdetect.training.stored import Features, Progress, silent
+
+
+def teach(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path, target: Path,
+          callbacks: list[keras.callbacks.Callback], progress: Progress = silent) -> fit.Fitted:
+    """As `fit.fit`. ValueError where several devices are asked for."""
+    if settings.strategy not in ("auto", "single"):
+        raise ValueError(f"{detector.name} learns from stored features on one device; --train.strategy {settings.strategy} is of "
+                         "no use to it, expected auto or single.")  # fmt: skip
+    devices.setup(settings.precision, settings.seed)
+    rows, held = (table[table["split"] == name].reset_index(drop=True) for name in ("train", "validation"))
+    model = fit.build(detector, cache)
+    features = Features(model, detector, cache, progress)
+    learnt = features.of(rows, getattr(detector, "views", 1), settings.augment)
+    checkpoint = Checkpoint(checkpoints / "head", settings.monitor, settings.patience)
+    descend = descent(detector, settings, checkpoint, callbacks)
+    model = detector.learn(model, Lesson(learnt, features.of(held), descend, settings.seed))
+    with atomic(target) as temporary:
+        model.save(temporary)
+    return fit.Fitted(fit.told(checkpoint), checkpoint.state["best_epoch"], True)
+
+
+def descent(detector: Detector, settings: Train, checkpoint: Checkpoint,
+            callbacks: list[keras.callbacks.Callback]) -> Callable[..., None]:
+    """`Lesson.descend`: a part of the model by gradients, with the run's settings; it goes on where it was cut off."""
+
+    def descend(part, x, y, held_x, held_y, loss=None):
+        if loss:
+            checkpoint.monitor, checkpoint.sign = "val_loss", -1  # there is no score yet
+        labels, steps = pd.DataFrame({"label": y}), max(1, len(y) // settings.batch)
+        fit.prepare(part, detector, Phase(), settings, settings.epochs, steps, loss)
+        checkpoint.restore(part)
+        if not checkpoint.done and checkpoint.epoch < settings.epochs:
+            part.fit(
+                pipeline.vectors(x, labels, settings, checkpoint.epoch, settings.epochs),
+                validation_data=(held_x, held_y[:, None].astype(np.float32)),
+                validation_batch_size=settings.batch,
+                initial_epoch=checkpoint.epoch,
+                epochs=settings.epochs,
+                steps_per_epoch=steps,
+                callbacks=[checkpoint, *callbacks],
+                shuffle=False,
+                verbose=0,
+            )
+        checkpoint.restore_best(part)
+
+    return descend
