@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfdetect.models import highpass
+from tfdetect.models import highpass, layers
 from tfdetect.models.residual import Residual
 
 
@@ -31,7 +31,7 @@ def test_the_waves_are_orthonormal_and_the_finest_can_be_left_out():
 
 def test_crops_keep_pixels_and_their_place_in_the_grid(rng):
     pictures = rng.normal(size=(3, 48, 40, 3)).astype(np.float32)
-    crop = highpass.AlignedCrop(16, seed=0)
+    crop = layers.AlignedCrop(16, seed=0)
     assert np.array_equal(crop(pictures, training=False), pictures)
     corners = set()
     for _ in range(60):

@@ -1,46 +1,12 @@
-"""What detectors of fine texture are made of: crops along the JPEG grid, cosines of 8 x 8 blocks, both sides of a picture.
-
-Nothing here resamples: a pixel keeps its value and its place in the grid of blocks that JPEG works in.
-"""
+"""What `residual` is made of: cosines of 8 x 8 blocks, where a pixel keeps its place in the grid that JPEG works in."""
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfdetect.models.layers import PACKAGE
+from tfdetect.models.layers import BLOCK, PACKAGE
 
-BLOCK = 8  # pixels of the side of a JPEG block
 PLANES = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # Y, Cb, Cr
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class AlignedCrop(keras.layers.Layer):
-    """Augmentation: in training, `size` pixels square of pictures (batch, height, width, channels), anywhere in the grid.
-
-    One place for a batch, another for the next. A side that is not longer than `size` stays as it is.
-    """
-
-    def __init__(self, size, seed=None, **options):
-        super().__init__(**options)
-        self.size, self.seed = size, seed
-        self.generator = keras.random.SeedGenerator(seed)
-
-    def call(self, inputs, training=False):
-        if not training:
-            return inputs
-        batch, *sides, channels = ops.shape(inputs)
-        kept = [min(self.size, side) for side in sides]
-        places = [
-            BLOCK * keras.random.randint((), 0, (side - keep) // BLOCK + 1, seed=self.generator)
-            for side, keep in zip(sides, kept, strict=True)
-        ]
-        return ops.slice(inputs, ops.stack([0, *places, 0]), (batch, *kept, channels))
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], None, None, input_shape[3])
-
-    def get_config(self):
-        return {**super().get_config(), "size": self.size, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -135,28 +101,3 @@ class Centred(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum}
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class BothSides(keras.layers.Layer):
-    """Outside training, pictures (batch, height, width, channels) and after them the same from right to left: twice the batch.
-
-    `Joined` makes one of the two again.
-    """
-
-    def call(self, inputs, training=False):
-        return inputs if training else ops.concatenate([inputs, ops.flip(inputs, axis=2)], axis=0)
-
-    def compute_output_shape(self, input_shape):
-        return (None, *input_shape[1:])
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class Joined(keras.layers.Layer):
-    """The mean of what the two sides of a picture gave, (2 x batch, features) -> (batch, features); in training nothing."""
-
-    def call(self, inputs, training=False):
-        return inputs if training else ops.mean(ops.reshape(inputs, (2, -1, inputs.shape[-1])), axis=0)
-
-    def compute_output_shape(self, input_shape):
-        return (None, *input_shape[1:])

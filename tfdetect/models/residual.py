@@ -57,7 +57,7 @@ class Residual(Detector):
         from keras import layers
 
         from tfdetect.models import highpass
-        from tfdetect.models.layers import Mirror, clip_input, score
+        from tfdetect.models.layers import AlignedCrop, BothSides, Joined, Mirror, clip_input, score
 
         if min(clip_shape[1:3]) < highpass.BLOCK:
             raise ValueError(f"residual needs pictures of 8 x 8 pixels at least, got {clip_shape[1]} x {clip_shape[2]}.")
@@ -65,12 +65,12 @@ class Residual(Detector):
         placed = layers.Reshape(clip_shape[1:])(x)
         x = layers.Reshape(clip_shape[1:])(Mirror()(x) if self.augment else x)
         if self.augment and self.crop:
-            x = highpass.AlignedCrop(self.crop)(x)
+            x = AlignedCrop(self.crop)(x)
         if self.sides:
-            x = highpass.BothSides()(x)
+            x = BothSides()(x)
         x = layers.GlobalAveragePooling2D()(self.stages(self.front(x)))
         if self.sides:
-            x = highpass.Joined()(x)
+            x = Joined()(x)
         x = layers.Dropout(self.dropout, name=None if self.places else "features")(x)
         if self.places:
             join = highpass.OneOf(self.share, name="features") if self.augment else layers.Concatenate(name="features")

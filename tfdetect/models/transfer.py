@@ -63,8 +63,7 @@ class Transfer(Detector):
         import keras
         from keras import layers
 
-        from tfdetect.models.highpass import AlignedCrop, BothSides, Joined
-        from tfdetect.models.layers import Mirror, score
+        from tfdetect.models.layers import AlignedCrop, BothSides, Joined, Mirror, score
 
         path = resolve(self.weights, self.published)
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
