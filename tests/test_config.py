@@ -89,3 +89,10 @@ def test_two_detectors_of_one_name_are_refused():
 
     with pytest.raises(ValueError, match="Two detectors"):
         register("cnn")(Other)
+
+
+@pytest.mark.parametrize("wrong", ["", "roc", "quantile", "quantile:1.5", "fpr:-0.1", "f1:0.5"])
+def test_a_threshold_rule_is_checked(wrong):
+    with pytest.raises(ValueError, match="--train.threshold must be youden, f1, quantile:PART or fpr:PART"):
+        config.Train(threshold=wrong)
+    assert config.Train(threshold="quantile:0.8").threshold == "quantile:0.8"

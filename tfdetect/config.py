@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +110,9 @@ class Train:
     """Stop after so many epochs without a better validation; the best epoch is kept either way."""
     monitor: Literal["val_auc", "val_loss"] = "val_auc"
     """What of the validation files picks the epoch; of equal AUCs the one with the lower loss."""
+    threshold: str = "youden"
+    """What is called fake, read off validation: youden (best balanced accuracy), f1 (best F1), quantile:0.8 (above that part of
+    the reals) or fpr:0.01 (at most that part of them flagged). Without fakes in validation youden passes 95 % of the reals."""
     balance: Literal["none", "weights", "resample", "focal"] = "weights"
     """Make up for uneven classes: count the rarer one more, draw it more often, or by the focal loss; or not at all."""
     seed: int = 0
@@ -127,6 +131,9 @@ class Train:
         _at_least(1, "train", self, "batch", "patience")
         if not self.rate > 0:
             raise ValueError(f"--train.rate must be above 0, got {self.rate}.")
+        if not re.fullmatch(r"youden|f1|(quantile|fpr):(0?\.\d+|0|1|1\.0*)", self.threshold):
+            raise ValueError(f"--train.threshold must be youden, f1, quantile:PART or fpr:PART, with a part of 0..1; got "
+                             f"{self.threshold!r}.")  # fmt: skip
         corruption_spec.check(self.augment, "--train.augment")
 
 

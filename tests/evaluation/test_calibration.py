@@ -133,3 +133,37 @@ def test_reliability_and_error_worked_by_hand():
     np.testing.assert_allclose(rows[["low", "high", "predicted", "observed"]], expected)
     assert calibration_error(labels, probabilities, bins=5) == pytest.approx((0.375 + 0.05) / 2)
     assert calibration_error([], []) is None
+
+
+def test_the_threshold_passes_the_part_of_the_reals_that_was_asked_for(rng):
+    scores, labels = rng.normal(size=500), np.repeat([0, 1], [400, 100])
+    for rule, passed in (("quantile:0.8", 0.8), ("fpr:0.01", 0.99), ("quantile:1", 1.0), ("fpr:0", 1.0)):
+        for some in (slice(None), slice(400)):  # without fakes, too
+            found = fit(scores[some], labels[some], rule)
+            reals = found.probability(scores[:400])
+            assert (reals < found.threshold).mean() == pytest.approx(passed), rule
+
+
+def test_equal_scores_pass_together():
+    found = fit([0.0, 0.0, 0.0, 1.0, 2.0], [0, 0, 0, 0, 1], "quantile:0.5")
+    assert (found.probability([0.0, 1.0]) >= found.threshold).tolist() == [False, True]
+
+
+def test_the_f1_threshold_has_the_largest_f1_there_is(rng):
+    from sklearn.metrics import f1_score
+
+    labels = rng.integers(0, 2, 200)
+    scores = rng.normal(size=200) + labels
+    found = fit(scores, labels, "f1")
+    probabilities = found.probability(scores)
+    best = max(f1_score(labels, probabilities >= value) for value in probabilities)
+    assert f1_score(labels, probabilities >= found.threshold) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("labels, rule, why", [
+    ([0, 0, 0], "f1", "validation holds reals only: over no fakes at all, the best F1 flags every file"),
+    ([1, 1, 1], "quantile:0.8", "there are none"),
+])  # fmt: skip
+def test_a_rule_that_the_files_cannot_serve_is_refused(labels, rule, why):
+    with pytest.raises(ValueError, match=why):
+        fit([0.0, 1.0, 2.0], labels, rule)

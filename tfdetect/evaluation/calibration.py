@@ -7,7 +7,7 @@ look at the result: C. Guo et al., "On calibration of modern neural networks", I
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,13 +53,15 @@ class Calibration:
         return cls(**{name: float(value) for name, value in values.items()})
 
 
-def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
+def fit(scores: ArrayLike, labels: ArrayLike, rule: str = "youden") -> Calibration:
     """Calibrate on the validation files: `scores` (files,) finite, `labels` (files,) of 0 real and 1 fake.
 
-    Give it one score a file, as `predictions.by_file` makes them: it is files that are judged. Where validation holds
-    one class only, the slope comes from the spread of the scores and the threshold keeps 95 % of that class on its
-    right side; what comes out is then an ordering between 0 and 1 rather than a probability. ValueError for no scores,
-    or for scores that are not finite.
+    Give it one score a file, as `predictions.by_file` makes them: it is files that are judged. `rule` says where the threshold
+    lies: `youden`, the best balanced accuracy; `f1`, the best F1 of fakes; `quantile:0.8`, above that part of the reals;
+    `fpr:0.01`, with at most that part of the reals flagged. Where validation holds one class only, the slope comes from the
+    spread of the scores and `youden` keeps 95 % of that class on its right side; what comes out is then an ordering between 0
+    and 1 rather than a probability. ValueError for no scores, for scores that are not finite, and for a rule that the files
+    cannot serve.
     """
     score, label = np.asarray(scores, np.float64), np.asarray(labels)
     if score.ndim != 1 or score.shape != label.shape or not len(score):
@@ -67,10 +69,41 @@ def fit(scores: ArrayLike, labels: ArrayLike) -> Calibration:
     if not np.isfinite(score).all() or not np.isin(label, (0, 1)).all():
         raise ValueError("A calibration needs finite scores and labels of 0 (real) or 1 (fake). Look for NaN.")
     if label.min() == label.max():
-        return _fit_one_class(score, fake=bool(label[0]))
-    slope, intercept = _platt(score, label)
-    probabilities = Calibration(slope, intercept, 0.5).probability(score)
-    return Calibration(slope, intercept, youden(probabilities, label))
+        found = _fit_one_class(score, fake=bool(label[0]))
+        return found if rule == "youden" else replace(found, threshold=decide(found.probability(score), label, rule))
+    found = Calibration(*_platt(score, label), 0.5)
+    return replace(found, threshold=decide(found.probability(score), label, rule))
+
+
+def decide(probabilities: NDArray[np.float64], label: NDArray[Any], rule: str) -> float:
+    """The threshold after a rule of `fit`. ValueError where it needs a class that is not there."""
+    name, _, part = rule.partition(":")
+    if name in ("quantile", "fpr"):
+        if not (label == 0).any():
+            raise ValueError(f"--train.threshold {rule} is read off the validation's reals, and there are none.")
+        return above(probabilities[label == 0], float(part) if name == "quantile" else 1 - float(part))
+    if label.min() == label.max():
+        only = "fakes" if label[0] else "reals"
+        raise ValueError(f"--train.threshold {rule} weighs reals against fakes, and validation holds {only} only: over no fakes "
+                         "at all, the best F1 flags every file. Give quantile:0.95 or fpr:0.05.")  # fmt: skip
+    return best_f1(probabilities, label) if name == "f1" else youden(probabilities, label)
+
+
+def above(reals: NDArray[np.float64], part: float) -> float:
+    """The least threshold with which at least this part of the reals is passed: just above one of them."""
+    ordered = np.sort(reals)
+    count = min(len(ordered), int(np.ceil(part * len(ordered) - 1e-9)))
+    return float(np.nextafter(ordered[count - 1], 2.0)) if count and ordered[count - 1] < 1 else float(count > 0)
+
+
+def best_f1(probabilities: NDArray[np.float64], label: NDArray[Any]) -> float:
+    """The threshold with the largest F1 of fakes; of equals, the highest."""
+    values = np.unique(probabilities)
+    flagged = len(label) - np.searchsorted(np.sort(probabilities), values)
+    fakes = np.sort(probabilities[label == 1])
+    found = len(fakes) - np.searchsorted(fakes, values)
+    score = 2 * found / (flagged + len(fakes))
+    return float(values[score >= score.max() - 1e-12][-1])
 
 
 def _platt(score: NDArray[np.float64], label: NDArray[Any]) -> tuple[float, float]:

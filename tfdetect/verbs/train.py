@@ -184,7 +184,7 @@ def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: 
     rows = units(held, run.detector.sees == "frame")
     rows["score"] = scores(model, held, cache, run.detector, run.train.batch)
     by_file = rows.groupby("path", sort=False).agg(score=("score", "mean"), label=("label", "first"))
-    return calibration.fit(by_file["score"].to_numpy(), by_file["label"].to_numpy())
+    return calibration.fit(by_file["score"].to_numpy(), by_file["label"].to_numpy(), run.train.threshold)
 
 
 def say_where(artifact: Artifact, run: Run) -> None:
