@@ -21,7 +21,7 @@ class Clip(Detector):
     over the data, and its features are kept. Command: `python scripts/train.py clip --data.path DIR --detector.preset PRESET`.
     """
 
-    recipe = {"data.size": 224, "data.frames": 8, "train.batch": 128, "train.epochs": 60, "train.patience": 10}
+    recipe = {"data.size": 224, "data.frames": 8, "train.batch": 64, "train.rate": 2e-3}
 
     preset: str = "clip_vit_base_patch32"
     """The backbone: a keras-hub preset by name or folder, hf-clip:FOLDER for OpenAI's form, or tiny: random, to try out."""
