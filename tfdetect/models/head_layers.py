@@ -119,10 +119,7 @@ class Triplet(keras.losses.Loss):
         itself = ops.cast(ops.eye(ops.shape(apart)[0]), "bool")
         other, same = ops.logical_not(same), ops.logical_and(same, ops.logical_not(itself))
         usable = ops.cast(ops.logical_and(ops.any(same, axis=1), ops.any(other, axis=1)), apart.dtype)
-        if self.mining == "random":
-            losses = self._all(apart, same, other)
-        else:
-            losses = self._mined(apart, same, other)
+        losses = {"random": self._all, "hard": self._hard}.get(self.mining, self._semihard)(apart, same, other)
         return ops.where(usable > 0, losses, 0.0)
 
     def _all(self, apart, same, other):
@@ -131,17 +128,22 @@ class Triplet(keras.losses.Loss):
         triplets = ops.cast(ops.logical_and(same[:, :, None], other[:, None, :]), apart.dtype)
         return ops.sum(loss * triplets, axis=(1, 2)) / ops.maximum(ops.sum(triplets, axis=(1, 2)), 1)
 
-    def _mined(self, apart, same, other):
-        """By `semihard` the mean over each anchor's positives, by `hard` its one hardest triplet."""
+    def _hard(self, apart, same, other):
+        """Each anchor's one hardest triplet."""
         nearest = ops.min(ops.where(other, apart, 9.0), axis=1)
-        if self.mining == "hard":
-            return ops.maximum(ops.max(ops.where(same, apart, 0.0), axis=1) - nearest + self.margin, 0)
-        beyond = ops.logical_and(other[:, None, :], apart[:, None, :] > apart[:, :, None])
-        semihard = ops.min(ops.where(beyond, apart[:, None, :], 9.0), axis=2)
-        farthest = ops.max(ops.where(other, apart, 0.0), axis=1)
-        negative = ops.where(semihard < 9.0, semihard, farthest[:, None])
-        positives = ops.cast(same, apart.dtype)
-        loss = ops.maximum(apart - negative + self.margin, 0) * positives
+        return ops.maximum(ops.max(ops.where(same, apart, 0.0), axis=1) - nearest + self.margin, 0)
+
+    def _semihard(self, apart, same, other):
+        """The mean over each anchor's positives, without looking at all triplets: sorted from the nearest on, where so many
+        negatives are before a positive, the one it needs is the next of the sorted negatives."""
+        count = ops.shape(apart)[0]
+        near, order = ops.top_k(-apart, count)
+        kinds = ops.take_along_axis(ops.cast(same, apart.dtype) - ops.cast(other, apart.dtype), order, axis=1)
+        negatives, _ = ops.top_k(ops.where(other, -apart, -9.0), count)
+        before = ops.cumsum(ops.cast(kinds < 0, "int32"), axis=1)
+        needed = ops.minimum(before, ops.maximum(before[:, -1:] - 1, 0))  # none is farther: the farthest
+        positives = ops.cast(kinds > 0, apart.dtype)
+        loss = ops.maximum(ops.take_along_axis(negatives, needed, axis=1) - near + self.margin, 0) * positives
         return ops.sum(loss, axis=1) / ops.maximum(ops.sum(positives, axis=1), 1)
 
     def get_config(self):
