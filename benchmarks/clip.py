@@ -27,12 +27,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
 ONCE, BATCH, SIDE = "--once", 32, 224
-SIZES = {  # what differs from the text's and the picture's side of transformers' own defaults, which are ViT-B/32; files
+SIZES = {  # features, what the picture's side has unlike transformers' own settings, which are ViT-B/32's, files
     "b32": (512, {}, 256),
     "l14": (768, {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
                   "patch_size": 14}, 32),
 }  # fmt: skip
 TEXT = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1}  # not used here
+PARTS = (*SIZES, "epochs", "heads")
 HEADS = ("linear", "mlp", "logistic", "nearest", "triplet_svm", "svm")
 ROWS, WIDTH, EPOCHS, IMAGES, SHARE = 10_000, 512, 10, 1000, 128
 
@@ -40,18 +41,15 @@ ROWS, WIDTH, EPOCHS, IMAGES, SHARE = 10_000, 512, 10, 1000, 128
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--parts", nargs="+", choices=[*SIZES, "epochs", "heads"], default=[*SIZES, "epochs", "heads"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     found = json.loads(asked.out.read_text()) if asked.out and asked.out.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         for part in asked.parts:
             about = {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}  # what else ran, of the minute before
-            if part in SIZES:
-                row = compare(part, Path(folder), asked.rounds)
-            else:
-                row = once(part, weights("b32", Path(folder)), Path(folder), asked.rounds)
-            found[part] = {**about, **row}
+            given = Path(folder), asked.rounds
+            found[part] = about | (compare(part, *given) if part in SIZES else once(part, weights("b32", given[0]), *given))
             print(part, json.dumps(found[part], indent=1), flush=True)
             if asked.out:
                 asked.out.write_text(json.dumps(found, indent=1) + "\n")
@@ -74,16 +72,15 @@ def compare(size: str, folder: Path, rounds: int) -> dict:
     ours, theirs = (np.load(folder / f"{size}-{side}-0.npy").astype(np.float64) for side in seconds)
     cosine = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     rates = {side: [round(count / row["seconds"], 2) for row in rows] for side, rows in seconds.items()}
-    ratios = [ours / theirs for ours, theirs in zip(*rates.values(), strict=True)]
-    return {"files": count, "images_per_second": {side: round(median(row), 2) for side, row in rates.items()},
-            "ratio": round(median(ratios), 2), "ratios": [round(ratio, 2) for ratio in ratios],
+    ratios = [round(ours / theirs, 2) for ours, theirs in zip(*rates.values(), strict=True)]
+    medians = {side: round(median(row), 2) for side, row in rates.items()}
+    return {"files": count, "images_per_second": medians, "ratio": round(median(ratios), 2), "ratios": ratios,
             "least_cosine": round(float(cosine.min()), 7), "rounds": seconds}  # fmt: skip
 
 
 def weights(size: str, folder: Path) -> Path:
     """A folder with a random CLIP of that size as `transformers` saves it."""
-    place = folder / size
-    if not place.exists():
+    if not (place := folder / size).exists():
         once("weights", size, place)
     return place
 
@@ -128,13 +125,13 @@ def ours(model: str, files: str, out: str) -> dict:
     detector, cache = Clip(preset=f"hf-clip:{model}"), Cache(Path(out), View(1, SIDE))
     features = Features(detector.build((1, SIDE, SIDE, 3)), detector, cache, silent)
     features.batch(np.zeros((BATCH, 1, SIDE, SIDE, 3), np.uint8))
-    start = time.monotonic()
+    start, processor = time.monotonic(), spent()
     prepared = usable(prepare(table, cache))
-    decoded = time.monotonic()
+    decoded = time.monotonic() - start
     found = features.of(prepared).features
-    end = time.monotonic()
+    row = {**told(begin, start, processor), "of_which_prepare": round(decoded, 2)}
     np.save(out, found)
-    return {"start": round(start - begin, 1), "decoding": round(decoded - start, 2), "seconds": round(end - start, 2)}
+    return row
 
 
 def theirs(model: str, files: str, out: str) -> dict:
@@ -145,21 +142,30 @@ def theirs(model: str, files: str, out: str) -> dict:
     from transformers import CLIPImageProcessor, CLIPModel
 
     torch.set_num_threads(os.cpu_count() or 1)
-    net, processor = CLIPModel.from_pretrained(model).eval(), CLIPImageProcessor.from_pretrained(model)
+    net, prepared = CLIPModel.from_pretrained(model).eval(), CLIPImageProcessor.from_pretrained(model)
 
     def embed(pictures: list) -> np.ndarray:
         with torch.inference_mode():
-            found = net.get_image_features(**processor(images=pictures, return_tensors="pt"))
+            found = net.get_image_features(**prepared(images=pictures, return_tensors="pt"))
         return getattr(found, "pooler_output", found).numpy()  # transformers 5 wraps it
 
     paths = sorted(Path(files).glob("*.jpg"))
     embed([Image.new("RGB", (SIDE, SIDE))] * BATCH)
-    start = time.monotonic()
-    rows = []
-    for first in range(0, len(paths), BATCH):
-        rows.append(embed([Image.open(path).convert("RGB") for path in paths[first : first + BATCH]]))
-    np.save(out, np.concatenate(rows))
-    return {"start": round(start - begin, 1), "seconds": round(time.monotonic() - start, 2)}
+    start, processor = time.monotonic(), spent()
+    batches = [paths[first : first + BATCH] for first in range(0, len(paths), BATCH)]
+    np.save(out, np.concatenate([embed([Image.open(path).convert("RGB") for path in batch]) for batch in batches]))
+    return told(begin, start, processor)
+
+
+def spent() -> float:
+    """Seconds of processor time of this process and those that it waited for."""
+    return sum(os.times()[:4])
+
+
+def told(begin: float, start: float, processor: float) -> dict:
+    """Seconds on the clock and of the processor since `start`, and what came before."""
+    seconds, busy = time.monotonic() - start, spent() - processor
+    return {"start": round(start - begin, 1), "seconds": round(seconds, 2), "processor": round(busy, 1)}
 
 
 def trained(head: str, model: Any, rows: int, folder: str, **settings: int) -> float:
@@ -174,13 +180,12 @@ def trained(head: str, model: Any, rows: int, folder: str, **settings: int) -> f
 
     @dataclass(frozen=True)
     class Ready(Clip):
-        def build(self, clip_shape):
-            return model
+        build = staticmethod(lambda clip_shape: model)
 
     rng, count = np.random.default_rng(0), rows + rows // 10
     names, labels = [f"{number:064x}" for number in range(count)], rng.integers(0, 2, count)
-    splits = ["train"] * rows + ["validation"] * (count - rows)
-    table = pd.DataFrame({"path": names, "sha": names, "label": labels, "split": splits, "frames": 1})
+    table = pd.DataFrame({"path": names, "sha": names, "label": labels, "split": "train", "frames": 1})
+    table.loc[rows:, "split"] = "validation"
     with tempfile.TemporaryDirectory(dir=folder) as place:
         detector, cache = Ready(head=head), Cache(Path(place), View(1, SIDE))
         known = rng.normal(size=(count, WIDTH)) + 1.5 * labels[:, None] / np.sqrt(WIDTH)  # an AUC of 0.86 at best
@@ -198,8 +203,7 @@ def epochs(model: str, folder: str, rounds: str) -> dict:
 
     built = Clip(preset=f"hf-clip:{model}").build((1, SIDE, SIDE, 3))
     built.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
-    clips = np.random.default_rng(0).integers(0, 256, (SHARE, 1, SIDE, SIDE, 3), np.uint8)
-    labels = np.arange(SHARE)[:, None] % 2
+    clips, labels = np.random.default_rng(0).integers(0, 256, (SHARE, 1, SIDE, SIDE, 3), np.uint8), np.arange(SHARE)[:, None] % 2
     built.fit(clips[:BATCH], labels[:BATCH], batch_size=BATCH, verbose=0)
     trained("linear", built, IMAGES, folder, epochs=1)
     stored, running = [], []
@@ -221,16 +225,13 @@ def heads(_: str, folder: str, rounds: str) -> dict:
     from tfdetect.models import heads
     from tfdetect.models.clip import Clip
 
-    parts, whole = [], heads.svm
-
-    def timed(*arguments):
+    def timed(*arguments, svm=heads.svm):
         start = time.monotonic()
-        out = whole(*arguments)
+        out = svm(*arguments)
         parts.append(time.monotonic() - start)
         return out
 
-    heads.svm = timed
-    found = {}
+    heads.svm, parts, found = timed, [], {}
     for head in HEADS:
         inputs = keras.Input((1, SIDE, SIDE, 3), dtype="uint8")
         features = keras.layers.Rescaling(1.0, name="features")(keras.layers.Flatten()(inputs)[:, :WIDTH])
