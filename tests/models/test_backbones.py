@@ -128,6 +128,20 @@ def test_the_last_blocks_can_be_trained(pictures):
     assert {weight.path.split("/")[0] for weight in model.trainable_weights} == {"vision_encoder_block_1"}
 
 
+@pytest.mark.parametrize("features", WIDTH)
+def test_haste_changes_no_feature_and_no_file(pictures, features, tmp_path):
+    model = backbones.vision(backbones.load("tiny"), 48, features)
+    slow, config = values(model, pictures), model.to_json()
+    backbones.hasten(model)
+    changed = [dense for block in backbones.blocks(model) for dense in (block.attention.key_dense, block.attention.output_dense)]
+    assert changed and all("call" in vars(dense) for dense in changed)
+    fast = keras.Model(model.inputs, model.outputs)  # with no function traced before
+    np.testing.assert_allclose(values(fast, pictures), slow, atol=1e-5)
+    assert model.to_json() == config
+    model.save(tmp_path / "m.keras")
+    np.testing.assert_allclose(values(models.load(tmp_path / "m.keras"), pictures), slow, atol=1e-5)
+
+
 def test_adapters_that_cannot_be_are_refused(tiny):
     with pytest.raises(ValueError, match="at least 1, got 0"):
         backbones.lora(backbones.vision(tiny, 32, "pooled"), 0)

@@ -37,7 +37,9 @@ def vectors(features: np.ndarray, rows: pd.DataFrame, settings: Train, first: in
     """As `training`, of features (rows, n) in place of clips; `rows` has their labels."""
     columns = [tf.constant(values) for values in (features, rows[["label"]].to_numpy(np.float32), weights_of(rows, settings))]
     batches = _orders(rows, settings, first, last).map(lambda indices: tuple(tf.gather(values, indices) for values in columns))
-    return batches.prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # there is nothing to tune, and its records took 10 s to clear away after 15 epochs
+    return batches.prefetch(2).with_options(options)
 
 
 def _orders(rows, settings, first, last):

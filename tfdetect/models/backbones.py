@@ -8,20 +8,23 @@ A preset is `tiny`, keras-hub's name for one, a folder as keras-hub saves it or 
 `hf-clip:FOLDER`, OpenAI's CLIP as Hugging Face's comes, which keras-hub cannot read (keras-hub issue 2985).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from tfdetect.models.presets import Backbone, load, random, require
 
-__all__ = ["Backbone", "Features", "blocks", "load", "lora", "random", "require", "text", "vision"]
+__all__ = ["Backbone", "Features", "blocks", "hasten", "load", "lora", "random", "require", "text", "vision"]
 
 Features = Literal["projected", "pooled", "penultimate"]
 # The transformer blocks of keras-hub, and where in them the attention is.
 ATTENTION = {"CLIPEncoderLayer": "attention", "SigLIPEncoderLayer": "self_attn", "DINOV2Layer": "attention.attention",
              "DINOV3Layer": "attention", "ViTEncoderBlock": "mha"}  # fmt: skip
+CONTRACTED = {"abc,cde->abde": 1, "abcd,cde->abe": 2}  # how many axes of the inputs these sum over
 
 
 def vision(backbone: Backbone, clip_size: int, features: Features) -> Any:
@@ -119,11 +122,37 @@ def lora(model: Any, rank: int) -> None:
     for weight in model.weights:
         weight.trainable = False
     for block in blocks(model):
-        attention = block
-        for name in ATTENTION[type(block).__name__].split("."):
-            attention = getattr(attention, name)
-        attention.query_dense.enable_lora(rank)
-        attention.value_dense.enable_lora(rank)
+        _attention(block).query_dense.enable_lora(rank)
+        _attention(block).value_dense.enable_lora(rank)
+
+
+def hasten(model: Any) -> None:
+    """Let the attention of a frozen `vision` model multiply the tokens of all pictures at once, to the same result.
+
+    On TensorFlow Keras multiplies picture by picture, at two thirds of the speed. What is saved is as it was.
+    """
+    for block in blocks(model):
+        for name in ("query_dense", "key_dense", "value_dense", "output_dense"):
+            dense = getattr(_attention(block), name, None)
+            if getattr(dense, "equation", None) in CONTRACTED:
+                dense.call = partial(_at_once, dense)
+
+
+def _at_once(dense: Any, inputs: Any, training: bool | None = None) -> Any:
+    """What an EinsumDense makes of (batch, places, ...)."""
+    from keras import ops
+
+    axes = CONTRACTED[dense.equation]
+    kernel = ops.convert_to_tensor(dense.kernel)
+    flat = ops.reshape(kernel, (math.prod(kernel.shape[:axes]), -1))
+    found = ops.matmul(ops.reshape(inputs, (-1, flat.shape[0])), flat)
+    return ops.reshape(found, (-1, inputs.shape[1], *kernel.shape[axes:])) + dense.bias
+
+
+def _attention(block: Any) -> Any:
+    for name in ATTENTION[type(block).__name__].split("."):
+        block = getattr(block, name)
+    return block
 
 
 def text(backbone: Backbone) -> Callable[[Sequence[str]], np.ndarray]:

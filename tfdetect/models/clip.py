@@ -128,3 +128,5 @@ class Clip(Detector):
             raise ValueError(f"--detector.unfreeze {self.unfreeze}: {self.preset} has {len(blocks)} blocks that can be trained.")
         for layer in vision.layers:
             layer.trainable = layer in blocks[len(blocks) - self.unfreeze :]
+        if self.stored:
+            backbones.hasten(vision)

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
 import keras
@@ -15,7 +17,8 @@ from tfdetect.data.features import Store, complete
 from tfdetect.detector import Detector, Embedded
 from tfdetect.models import layers
 
-BATCH = 32  # frames that the backbone sees at once
+BATCH = 32  # frames of a batch
+AT_ONCE = 2  # batches
 VERSION = 1  # of how features come about; a change of it makes all of them anew
 Progress = Callable[[str, int], AbstractContextManager[Callable[..., None]]]
 
@@ -49,8 +52,13 @@ class Features:
         return Embedded(self.store.gather(names), rows["label"].to_numpy(), texts, [*rows["path"]], sources)
 
     def _embed(self, rows, augment):
-        for clips in pipeline.views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
-            yield np.asarray(self.batch(clips.numpy()), np.float32)
+        waiting: deque[Future] = deque()
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # one batch alone leaves processors idle between its steps
+            for clips in pipeline.views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
+                waiting.append(pool.submit(self.batch, clips.numpy()))
+                if len(waiting) > AT_ONCE:
+                    yield np.asarray(waiting.popleft().result(), np.float32)
+            yield from (np.asarray(batch.result(), np.float32) for batch in waiting)
 
 
 def digest(model: keras.Model) -> str:
