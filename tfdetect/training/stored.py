@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from tfdetect import backend
 from tfdetect.data import pipeline
 from tfdetect.data.cache import Cache
 from tfdetect.data.features import Store, complete
@@ -53,10 +54,11 @@ class Features:
 
     def _embed(self, rows, augment):
         waiting: deque[Future] = deque()
-        with ThreadPoolExecutor(AT_ONCE) as pool:  # one batch alone leaves processors idle between its steps
+        at_once = AT_ONCE if backend.tensorflow() else 1  # jax' models change state when they predict
+        with ThreadPoolExecutor(at_once) as pool:  # one batch alone leaves processors idle between its steps
             for clips in pipeline.views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
                 waiting.append(pool.submit(self.batch, clips.numpy()))
-                if len(waiting) > AT_ONCE:
+                if len(waiting) > at_once:
                     yield np.asarray(waiting.popleft().result(), np.float32)
             yield from (np.asarray(batch.result(), np.float32) for batch in waiting)
 
