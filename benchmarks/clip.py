@@ -175,8 +175,8 @@ def trained(head: str, model: Any, rows: int, folder: str, **settings: int) -> f
     from tfdetect.config import default
     from tfdetect.data.cache import Cache, View
     from tfdetect.models.clip import Clip
-    from tfdetect.training.fit import fit
     from tfdetect.training.stored import Features, silent
+    from tfdetect.training.teach import teach
 
     @dataclass(frozen=True)
     class Ready(Clip):
@@ -191,7 +191,7 @@ def trained(head: str, model: Any, rows: int, folder: str, **settings: int) -> f
         known = rng.normal(size=(count, WIDTH)) + 1.5 * labels[:, None] / np.sqrt(WIDTH)  # an AUC of 0.86 at best
         Features(model, detector, cache, silent).store.add([f"{name}:0" for name in names], known)
         start = time.monotonic()
-        fit(detector, table, cache, replace(default(Clip).train, **settings), Path(place, "c"), Path(place, "m.keras"), [])
+        teach(detector, table, cache, replace(default(Clip).train, **settings), Path(place, "c"), Path(place, "m.keras"), [])
         return time.monotonic() - start
 
 
@@ -219,7 +219,7 @@ def epochs(model: str, folder: str, rounds: str) -> dict:
 
 
 def heads(_: str, folder: str, rounds: str) -> dict:
-    """By the detector's own settings, up to 60 epochs with patience 10; `svm` and what `triplet_svm` has of it once."""
+    """By the detector's own settings; `svm` and what `triplet_svm` has of it once."""
     import keras
 
     from tfdetect.models import heads
