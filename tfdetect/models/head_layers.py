@@ -30,11 +30,11 @@ class SupportVectors(keras.layers.Layer):
 
     def call(self, inputs):
         x = (ops.cast(inputs, self.compute_dtype) - self.mean) / self.scale
-        products = ops.matmul(x, ops.transpose(self.vectors))
+        products = x @ ops.transpose(self.vectors)  # ops.matmul and ops.maximum go down to float32 on torch
         if self.kernel == "rbf":
             lengths = ops.sum(x * x, axis=1, keepdims=True) + ops.sum(self.vectors * self.vectors, axis=1)
-            products = ops.exp(-self.gamma * ops.maximum(lengths - 2 * products, 0))
-        return ops.cast(ops.matmul(products, self.duals) + self.bias, "float32")
+            products = ops.exp(-self.gamma * ops.relu(lengths - 2 * products))
+        return ops.cast(products @ ops.convert_to_tensor(self.duals) + self.bias, "float32")
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor((inputs.shape[0], 1), "float32")
