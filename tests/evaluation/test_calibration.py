@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from tfdetect.evaluation.calibration import Calibration, calibration_error, fit, reliability, youden
+from tfdetect.evaluation.calibration import Calibration, calibration_error, fit, pool, reliability, warnings, words, youden
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(0.5, 1.0), (2.0, -1.0)])
@@ -167,3 +167,32 @@ def test_the_f1_threshold_has_the_largest_f1_there_is(rng):
 def test_a_rule_that_the_files_cannot_serve_is_refused(labels, rule, why):
     with pytest.raises(ValueError, match=why):
         fit([0.0, 1.0, 2.0], labels, rule)
+
+
+def test_the_pooled_threshold_is_a_quantile_of_all_scores_by_hand():
+    """Of ten files the 80 % quantile lies a fifth of the way from the eighth to the ninth; two are called fake."""
+    found = pool(Calibration(2.0, 1.0, 0.5), np.arange(10.0)[::-1] / 10, "pooled_test_quantile:0.8")
+    low, high = expit(2 * 0.7 + 1), expit(2 * 0.8 + 1)
+    assert (found.slope, found.intercept, found.threshold) == pytest.approx((2.0, 1.0, low + 0.2 * (high - low)))
+    assert 0.7 < found.cut < 0.8 and found.probability([found.cut])[0] == pytest.approx(found.threshold)
+    assert (found.probability(np.arange(10) / 10) >= found.threshold).sum() == 2
+
+
+def test_with_the_pooled_threshold_a_published_table_follows_from_its_recall(rng):
+    """250 reals and 250 fakes, of which it calls 400 real: with 207 reals among them the accuracy is 0.528, with 241 0.664."""
+    for passed, accuracy in ((207, 0.528), (241, 0.664)):
+        low, high = rng.permutation(400), rng.permutation(100) + 400
+        labels, missed = np.repeat([0, 1], 250), 250 - passed
+        scores = np.concatenate([low[:passed], high[:missed], low[passed:], high[missed:]])
+        found = pool(Calibration(0.01, -3.0, 0.5), scores, "pooled_test_quantile:0.8")
+        assert ((found.probability(scores) >= found.threshold) == labels).mean() == pytest.approx(accuracy)
+
+
+def test_only_the_pooled_rule_is_said_to_have_seen_the_test():
+    assert words("quantile:0.8") == "quantile:0.8, on validation files" and warnings("quantile:0.8") == ()
+    assert "80 % quantile of all test scores" in words("pooled_test_quantile:0.8")
+    assert "SEEN THE TEST SET" in warnings("pooled_test_quantile:0.8")[0]
+    with pytest.raises(ValueError, match="read off the test's scores"):
+        fit([0, 1], [0, 1], "pooled_test_quantile:0.8")
+    with pytest.raises(ValueError, match="one finite score for each test file"):
+        pool(Calibration(1, 0, 0.5), [], "pooled_test_quantile:0.8")

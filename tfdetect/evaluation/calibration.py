@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SMALLEST_SLOPE = 1e-4
 # Of a validation set with one class, the share that ends up on the right side of the threshold.
 ONE_CLASS_SHARE = 0.95
+POOLED = "pooled_test_quantile"  # the rule that looks at the test; recipes alone may ask for it
+SEEN = "threshold has seen the test set"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,13 @@ class Calibration:
 
         probabilities: NDArray[np.float64] = expit(self.slope * np.asarray(scores, np.float64) + self.intercept)
         return probabilities
+
+    @property
+    def cut(self) -> float:
+        """The threshold as a score; infinite where it is a probability of 0 or 1."""
+        from scipy.special import logit
+
+        return float((logit(self.threshold) - self.intercept) / self.slope)
 
     def to_dict(self) -> dict[str, float]:
         """Three floats under the names of the fields, ready for JSON."""
@@ -76,8 +85,10 @@ def fit(scores: ArrayLike, labels: ArrayLike, rule: str = "youden") -> Calibrati
 
 
 def decide(probabilities: NDArray[np.float64], label: NDArray[Any], rule: str) -> float:
-    """The threshold after a rule of `fit`. ValueError where it needs a class that is not there."""
+    """The threshold after a rule of `fit`. ValueError where it needs a class that is not there, or the test."""
     name, _, part = rule.partition(":")
+    if name == POOLED:
+        raise ValueError(f"--train.threshold {rule} is read off the test's scores, by `pool`; these are validation's.")
     if name in ("quantile", "fpr"):
         if not (label == 0).any():
             raise ValueError(f"--train.threshold {rule} is read off the validation's reals, and there are none.")
@@ -87,6 +98,39 @@ def decide(probabilities: NDArray[np.float64], label: NDArray[Any], rule: str) -
         raise ValueError(f"--train.threshold {rule} weighs reals against fakes, and validation holds {only} only: over no fakes "
                          "at all, the best F1 flags every file. Give quantile:0.95 or fpr:0.05.")  # fmt: skip
     return best_f1(probabilities, label) if name == "f1" else youden(probabilities, label)
+
+
+def pooled(rule: str) -> bool:
+    """Whether the rule reads the threshold off the test's scores, so that the test no longer judges what it decides."""
+    return rule.partition(":")[0] == POOLED
+
+
+def pool(found: Calibration, scores: ArrayLike, rule: str) -> Calibration:
+    """The calibration with another threshold: `pooled_test_quantile:0.8`, that quantile of the probabilities of all test files.
+
+    `scores` (files,) finite, of reals and fakes together, one a file. Between two files it lies on the straight line, as
+    `numpy.quantile` has it: of 500 files 100 are called fake. ValueError for no scores and for scores that are not finite.
+    """
+    score = np.asarray(scores, np.float64)
+    if score.ndim != 1 or not len(score) or not np.isfinite(score).all():
+        raise ValueError(f"--train.threshold {rule} needs one finite score for each test file; got {score.shape}. Look for NaN.")
+    return replace(found, threshold=float(np.quantile(found.probability(score), float(rule.partition(":")[2]))))
+
+
+def words(rule: str) -> str:
+    """What a rule reads the threshold off, for a reader."""
+    if not pooled(rule):
+        return f"{rule}, on validation files"
+    share = f"{100 * float(rule.partition(':')[2]):g}"
+    return f"{share} % quantile of all test scores, reals and fakes together, which the threshold has thereby seen"
+
+
+def warnings(rule: str) -> tuple[str, ...]:
+    """What a reader of figures at such a threshold must know."""
+    if not pooled(rule):
+        return ()
+    return (f"THE THRESHOLD HAS SEEN THE TEST SET OF ITS RUN: it is the {words(rule)}. Accuracy, precision, recall and F1 are "
+            "decided at it and, on that test, say nothing of unseen files; AUC and average precision do not depend on it.",)
 
 
 def above(reals: NDArray[np.float64], part: float) -> float:

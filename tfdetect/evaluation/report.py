@@ -182,7 +182,16 @@ def _numbers(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         columns += [(f"{split}, per frame", metrics[split]["by_frame"]) for split in splits]
     header = ["", *(title for title, _ in columns), "what it says"]
     rows = [[name, *(_dig(values, key) for _, values in columns), what] for key, name, what in ROWS]
-    return f'<section class="numbers"><h2>All numbers</h2>{html.table(header, rows)}</section>'
+    return f'<section class="numbers"><h2>All numbers</h2>{_decisions(metrics["test"])}{html.table(header, rows)}</section>'
+
+
+def _decisions(test: Mapping[str, Any]) -> str:
+    """The test's confusion in words, and which class is the positive one: other works count the reals as that."""
+    if not (counts := test["confusion"]):
+        return ""
+    return (f"<p>In the test, of {test['n_real']} real files {counts['tn']} are called real and {counts['fp']} fake; of "
+            f"{test['n_fake']} fake files {counts['tp']} are called fake and {counts['fn']} real. AUC and average precision are "
+            "those of fakes; precision, recall and F1 are given of fakes and of reals.</p>")
 
 
 def _dig(values: Mapping[str, Any], key: str) -> Any:

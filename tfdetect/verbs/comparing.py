@@ -11,16 +11,19 @@ from tfdetect import config, models
 from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import Detector
+from tfdetect.evaluation import calibration
 from tfdetect.models import presets
 
 UNKNOWN = "not stated"
-METRICS = {"accuracy": "accuracy", "precision": "per_class.fake.precision", "recall": "per_class.fake.recall", "loss": "log_loss",
-           "auc": "auc", "ap": "ap", "source_accuracy": "attribution.accuracy"}  # fmt: skip
-DECIDED = {"accuracy", "precision", "recall"}  # at a threshold
+METRICS = {"accuracy": "accuracy", "precision": "per_class.fake.precision", "recall": "per_class.fake.recall",
+           "real_precision": "per_class.real.precision", "real_recall": "per_class.real.recall", "real_f1": "per_class.real.f1",
+           "loss": "log_loss", "auc": "auc", "ap": "ap", "source_accuracy": "attribution.accuracy"}  # fmt: skip
+DECIDED = {"accuracy", "precision", "recall", "real_precision", "real_recall", "real_f1"}  # at a threshold
 FIGURE = re.compile(rf"(?P<split>validation|test)_(?P<frame>frame_)?(?P<metric>{'|'.join(METRICS)})")
 ALWAYS = ("data", "files", "size", "epochs", "seed", "split", "measured_on")  # said of each side, known or not
 SOMETIMES = ("frames", "faces", "batch", "parameters", "weights", "augment", "backend", "threshold", "loss")
 JUDGED = {"validation": "validation files, which also chose epoch and threshold", "test": "test files, which chose nothing"}
+POOLED = {"validation": "validation files, which also chose the epoch", "test": "test files, which chose the threshold"}
 PARTS = {"title", "source", "protocol", "notes", "by_source"}  # of `published:`; all else there is a figure
 
 
@@ -69,9 +72,11 @@ def read(path: Path) -> Recipe:
 def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
     """What comparison.json holds: pairs of rows, of all files and of each source, and what differs."""
     stand_in = run.data.path is None
-    rows = pair(recipe, recipe.figures, ours(recipe, artifact), stand_in)
+    where = "measured on the stand-in" if stand_in else "measured"
+    where += f"; {calibration.SEEN}" if calibration.pooled(run.train.threshold) else ""
+    rows = pair(recipe, recipe.figures, ours(recipe, artifact), where)
     for source, figures in recipe.by_source.items():
-        rows += pair(recipe, figures, ours(recipe, artifact, source), stand_in, f", {source}")
+        rows += pair(recipe, figures, ours(recipe, artifact, source), where, f", {source}")
     sides = protocol(recipe, run, artifact)
     return {
         "recipe": recipe.path.stem,
@@ -82,14 +87,13 @@ def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
         "differences": [row for row in sides if str(row["published"]) != str(row["ours"])],
         "same": [row["what"] for row in sides if str(row["published"]) == str(row["ours"])],
         "notes": list(recipe.notes),
-        "warnings": list(run.detector.warnings()),
+        "warnings": [*calibration.warnings(run.train.threshold), *run.detector.warnings()],
     }
 
 
-def pair(recipe: Recipe, published: Mapping[str, float | None], found: Mapping[str, Any], stand_in: bool,
+def pair(recipe: Recipe, published: Mapping[str, float | None], found: Mapping[str, Any], where: str,
          what: str = "") -> list[dict[str, Any]]:
     """The published row and ours, of the same columns; where nothing was published, ours alone."""
-    where = "measured on the stand-in" if stand_in else "measured"
     theirs = {"row": f"published{what}: not measured here", **{name: published.get(name) for name in recipe.names}}
     there = any(value is not None for value in published.values())
     return [*([theirs] if there else []), {"row": f"ours{what}: {where}", **found}]
@@ -144,6 +148,7 @@ def of_run(recipe: Recipe, run: Run) -> dict[str, Any]:
     """Our protocol, as far as settings tell it."""
     kind = "videos" if run.detector.sees == "clip" else "images"
     splits = dict.fromkeys(part["split"] for part in parts(recipe))
+    judged = POOLED if calibration.pooled(run.train.threshold) else JUDGED
     return {
         "data": str(run.data.path or f"the stand-in: the embedded sample of {kind}, drawn by code"),
         "size": run.data.size,
@@ -154,9 +159,8 @@ def of_run(recipe: Recipe, run: Run) -> dict[str, Any]:
         "batch": run.train.batch,
         "weights": weights(run.detector),
         "augment": getattr(run.train, "augment", None) or "none",
-        "threshold": "fitted on validation files",
         "loss": "log loss of the calibrated probability, per file",
-        "measured_on": "; ".join([*(JUDGED[split] for split in splits), "the saved model, reloaded"]),
+        "measured_on": "; ".join([*(judged[split] for split in splits), "the saved model, reloaded"]),
     }
 
 
@@ -181,7 +185,14 @@ def of_files(run: Run, artifact: Artifact) -> dict[str, Any]:
         "files": f"{counts.sum()}: {splits}",
         "epochs": f"{epochs} of at most {run.train.epochs}; the best on validation kept" if epochs else "none",
         "backend": keras.config.backend(),
+        "threshold": threshold(artifact, run.train.threshold),
     }
+
+
+def threshold(artifact: Artifact, rule: str) -> str:
+    """The rule, and what it came to: as a probability, and in the units of the detector's score, as published ones are."""
+    found = calibration.Calibration.from_dict(json.loads(artifact.calibration.read_text()))
+    return f"{calibration.words(rule)}: probability {found.threshold:.4g}, score {found.cut:.4g}"
 
 
 def parameters(artifact: Artifact) -> int:

@@ -150,7 +150,7 @@ def judge(member: Member, table: "pd.DataFrame", paths: Iterable[str], chain: "C
 def write(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame",
           judged: "Mapping[str, tuple[pd.DataFrame, float]]", warnings: tuple[str, ...]) -> None:
     """The mean, its threshold, and how good it and each run are, into `target` and onto the screen."""
-    from tfdetect.evaluation import ensemble, metrics
+    from tfdetect.evaluation import calibration, ensemble, metrics
     from tfdetect.verbs import judging
 
     first = next(iter(members.values()))
@@ -159,16 +159,19 @@ def write(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame"
     predicted = ensemble.mean({name: rows for name, (rows, _) in judged.items()})
     found = {name: metrics.summary(rows, own) for name, (rows, own) in judged.items()}
     lines = {**found, "mean": metrics.summary(predicted, threshold)}
-    others = {"members": found} if doubt else {"members": found, "validation": metrics.summary(held, threshold)}
+    others = {"members": found, "threshold_rule": "none, 0.5" if doubt else "youden"}
+    others |= {} if doubt else {"validation": metrics.summary(held, threshold)}
+    rules = {name: member.run.train.threshold for name, member in members.items()}
+    seen = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.warnings(rule)]
     shortcuts = judging.find_shortcuts(table, first.data)
     about = {"detector": f"the mean probability of {', '.join(members)}",
              "extra_tables": {"Runs of this ensemble": ensemble.compare(lines)},
              "settings": {name: config.tree(member.run) for name, member in members.items()}}  # fmt: skip
     target.folder.mkdir(parents=True, exist_ok=True)
-    judging.write(target, first.run, table, predicted, threshold, first.cache, warnings=(*warnings, *doubt),
+    judging.write(target, first.run, table, predicted, threshold, first.cache, warnings=(*seen, *warnings, *doubt),
                   others=others, shortcuts=shortcuts, about=about)  # fmt: skip
     for name, numbers in lines.items():
-        console.print(judging.line(name, numbers))
+        console.print(judging.line(name, numbers, rules.get(name, "")))
     console.print(f"{judging.shortcut_line(shortcuts.aucs)}\n\nReport  {target.report}")
 
 

@@ -68,6 +68,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     import_keras()
     from tfdetect.data import corruptions
     from tfdetect.data.prepare import usable
+    from tfdetect.evaluation import calibration
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs import judging
 
@@ -89,10 +90,12 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     predicted = judging.score(predictor, table, cache, chain)
     validation = json.loads(artifact.metrics.read_text()).get("validation") if artifact.metrics.exists() else None
     shortcuts = judging.find_shortcuts(table, data)
-    others = {"judged": predictor.judged, **({"validation": validation} if validation else {})}
-    found = judging.write(target, run, table, predicted, predictor.threshold, cache,
-                          warnings=(*warnings, *predictor.warnings), others=others, shortcuts=shortcuts)  # fmt: skip
-    console.print(judging.line("test", found["test"]))
+    rule = run.train.threshold
+    others = {"judged": predictor.judged, "threshold_rule": rule, **({"validation": validation} if validation else {})}
+    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings)
+    found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
+                          shortcuts=shortcuts)  # fmt: skip
+    console.print(judging.line("test", found["test"], rule))
     console.print(judging.attribution_line(found["test"]), end="")
     console.print(judging.shortcut_line(shortcuts.aucs))
     console.print(f"\nReport  {target.report}")

@@ -22,7 +22,7 @@ from tfdetect.data.corruptions import Chain
 from tfdetect.data.pipeline import units
 from tfdetect.data.prepare import problems, usable
 from tfdetect.data.properties import collect
-from tfdetect.evaluation import final, metrics, plots, predictions, report
+from tfdetect.evaluation import calibration, final, metrics, plots, predictions, report
 from tfdetect.serving.predictor import Predictor
 from tfdetect.verbs.console import progress
 
@@ -82,9 +82,9 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     """predictions.csv, metrics.json, plots/ and report.html into `folder`, and of a test across sources two more; the metrics.
 
     `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` goes into the
-    metrics besides, such as the summaries of splits that are not judged here, `shortcuts` is what `find_shortcuts` found,
-    `about` holds parts of the report that are not to be those of `run`; `tables` makes more tables of what is in the folder
-    by then.
+    metrics besides, `threshold_rule` always, and such as the summaries of splits that are not judged here; `shortcuts` is what
+    `find_shortcuts` found, `about` holds parts of the report that are not to be those of `run`; `tables` makes more tables of
+    what is in the folder by then.
     """
     with files.atomic(folder.predictions) as temporary:
         predictions.write(predicted, temporary)
@@ -93,7 +93,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     found = {**(others or {}), **own.facts, **judged}
     files.write_json(folder.metrics, found)
     if run.data.test_sources:
-        write_final(folder, run, predicted, threshold, found["test"])
+        write_final(folder, run, predicted, threshold, found)
     figures = draw(folder, predicted, threshold, history, best_epoch, shortcuts)
     plots.save_plots(folder.plots, own.figures)
     page = report.Report(
@@ -133,11 +133,12 @@ def draw(folder: Artifact, predicted: pd.DataFrame, threshold: float, history: p
     return figures
 
 
-def write_final(folder: Artifact, run: Run, predicted: pd.DataFrame, threshold: float, test: Mapping[str, Any]) -> None:
+def write_final(folder: Artifact, run: Run, predicted: pd.DataFrame, threshold: float, found: Mapping[str, Any]) -> None:
     """Results.csv and Final_Prediction.txt."""
     with files.atomic(folder.results) as temporary:
         final.results(predicted, threshold).to_csv(temporary, index=False, errors="surrogateescape")
-    said = final.text(folder.folder.name, run.data.train_sources, predicted, test)
+    said = final.text(folder.folder.name, run.data.train_sources, predicted, found["test"])
+    said += "".join(f"{warning}\n" for warning in calibration.warnings(found["threshold_rule"]))
     files.write_bytes(folder.final, said.encode(errors="surrogateescape"))
 
 
@@ -183,13 +184,14 @@ def command() -> str:
     return shlex.join([*name.split(), *sys.argv[1:]])
 
 
-def line(name: str, found: Mapping[str, Any]) -> str:
-    """A split's result in a line."""
+def line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
+    """A split's result in a line; that of the test says so where the threshold's rule has seen it."""
     low, high = found["auc_interval"] or (None, None)
     interval = "" if low is None else f" (95 % interval {low:.3f} to {high:.3f})"
     auc = "none, one class only" if found["auc"] is None else f"{found['auc']:.3f}"
     accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.3f}"
-    return f"{name}: AUC {auc}{interval}, accuracy {accuracy}, {found['n_real']} real and {found['n_fake']} fake files"
+    seen = f"; {calibration.SEEN}" if name != "validation" and calibration.pooled(rule) else ""
+    return f"{name}: AUC {auc}{interval}, accuracy {accuracy}, {found['n_real']} real and {found['n_fake']} fake files{seen}"
 
 
 def attribution_line(found: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from tfdetect.verbs.console import console, embedding, import_keras
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     import pandas as pd
 
     from tfdetect.data.cache import Cache
@@ -40,12 +41,24 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, resolve names of other runs, train."""
+    """Parse, resolve names of other runs, train. ValueError for a threshold that only recipes may ask for."""
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
-    train(parse(argv, "train.py"))
+    run = parse(argv, "train.py")
+    refuse_pooled(run.train.threshold)
+    train(run)
     return 0
+
+
+def refuse_pooled(rule: str) -> None:
+    """ValueError for a threshold read off the test: a published table may be repeated with it, nothing else."""
+    from tfdetect.evaluation import calibration
+
+    if calibration.pooled(rule):
+        raise ValueError(f"--train.threshold {rule} is read off the test's own scores, and then that test judges nothing: only "
+                         "reproduce.py RECIPE takes it, to repeat a published table; give quantile:0.8, which is read off "
+                         "validation's reals.")  # fmt: skip
 
 
 def parse(argv: Sequence[str], prog: str) -> Run:
@@ -144,6 +157,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
            tables: Tables | None = None) -> None:
     """Calibrate and export, then judge what was exported."""
     from tfdetect.data.prepare import usable
+    from tfdetect.evaluation import calibration as rules
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
     from tfdetect.training import board
@@ -161,30 +175,38 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
         predicted, own = embeddings.judge(predictor, model, run.detector, table, cache, artifact.logs)
     else:
         predicted, own = judging.score(predictor, table[table["split"] != "train"], cache), judging.NOTHING
-    shortcuts = judging.find_shortcuts(table, run.data)
+    shortcuts, rule = judging.find_shortcuts(table, run.data), run.train.threshold
     found = judging.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
-                          predictor.warnings, {"judged": predictor.judged}, shortcuts, tables=tables, own=own)
+                          (*rules.warnings(rule), *predictor.warnings), {"judged": predictor.judged, "threshold_rule": rule},
+                          shortcuts, tables=tables, own=own)  # fmt: skip
     board.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
     if artifact.checkpoints.exists():  # no epoch, no checkpoint
         shutil.rmtree(artifact.checkpoints)
     for name in ("validation", "test"):
-        console.print(judging.line(name, found[name]))
+        console.print(judging.line(name, found[name], rule))
     console.print(judging.attribution_line(found["test"]), end="")
     console.print(judging.shortcut_line(shortcuts.aucs))
     say_where(artifact, run)
 
 
 def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
-    """Probability and threshold from the validation files' scores, by the saved and reloaded model."""
+    """Probability and threshold from the validation files' scores, by the saved and reloaded model. The threshold that recipes
+    alone may ask for is read off the test's."""
     from tfdetect.data.pipeline import units
     from tfdetect.evaluation import calibration
     from tfdetect.training.fit import scores
 
-    held = table[table["split"] == "validation"].reset_index(drop=True)
-    rows = units(held, run.detector.sees == "frame")
-    rows["score"] = scores(model, held, cache, run.detector, run.train.batch)
-    by_file = rows.groupby("path", sort=False).agg(score=("score", "mean"), label=("label", "first"))
-    return calibration.fit(by_file["score"].to_numpy(), by_file["label"].to_numpy(), run.train.threshold)
+    def files_of(split: str) -> "tuple[np.ndarray, np.ndarray]":
+        held = table[table["split"] == split].reset_index(drop=True)
+        rows = units(held, run.detector.sees == "frame")
+        rows["score"] = scores(model, held, cache, run.detector, run.train.batch)
+        by_file = rows.groupby("path", sort=False).agg(score=("score", "mean"), label=("label", "first"))
+        return by_file["score"].to_numpy(), by_file["label"].to_numpy()
+
+    rule = run.train.threshold
+    if calibration.pooled(rule):
+        return calibration.pool(calibration.fit(*files_of("validation")), files_of("test")[0], rule)
+    return calibration.fit(*files_of("validation"), rule)
 
 
 def say_where(artifact: Artifact, run: Run) -> None:
