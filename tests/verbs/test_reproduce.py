@@ -3,14 +3,19 @@
 import json
 import re
 import shutil
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import yaml
+from scipy.special import logit
 
 from tfdetect import cli, config
 from tfdetect.artifact import Artifact
 from tfdetect.detector import REGISTRY
+from tfdetect.evaluation import predictions
+from tfdetect.evaluation.calibration import Calibration, fit
 from tfdetect.verbs import comparing, reproduce
 
 ALL = sorted(reproduce.RECIPES.glob("*.yaml"))
@@ -159,3 +164,81 @@ def test_own_files_by_source_parameters_and_validation(capsys, monkeypatch, tmp_
 def test_train_takes_a_recipe_as_its_config():
     run = config.parse(["--config", str(reproduce.RECIPES / "glem_cnn.yaml"), "--data.size", "32"], "t")
     assert (run.detector.name, run.data.size, run.train.epochs) == ("cnn", 32, 10)
+
+
+@pytest.fixture(scope="module")
+def one_class(tmp_path_factory):
+    """The folder of a stand-in of a recipe whose threshold is read off all test scores, and what it printed."""
+    place = tmp_path_factory.mktemp("pooled")
+    tree = yaml.safe_load((reproduce.RECIPES / "glem_cnn.yaml").read_text())
+    tree["train"] |= {"threshold": "pooled_test_quantile:0.8"}
+    tree["published"] |= {"test_accuracy": 0.528, "test_real_precision": 0.519, "test_real_recall": 0.828, "test_real_f1": None}
+    tree["published"]["protocol"]["threshold"] = "score 0.383"
+    (place / "one_class.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
+        patch.chdir(place)
+        assert cli.main(["reproduce", "one_class.yaml", "--stand-in", *TINY, "--train.epochs", "0", "--detector.width", "4"]) == 0
+    return Artifact(place / "saved_models" / "cnn"), out.getvalue()
+
+
+def test_a_threshold_off_the_test_is_marked_wherever_it_decides(one_class):
+    artifact, out = one_class
+    page, metrics = artifact.report.read_text(), json.loads(artifact.metrics.read_text())
+    assert page.index("THE THRESHOLD HAS SEEN THE TEST SET") < page.index("In short")
+    assert metrics["threshold_rule"] == "pooled_test_quantile:0.8"
+    assert re.search("^test: AUC .* fake files; threshold has seen the test set$", out, re.M)
+    assert re.search("^validation: .* fake files$", out, re.M)
+    found = json.loads(artifact.comparison.read_text())
+    assert found["rows"][1]["row"] == "ours: measured on the stand-in; threshold has seen the test set"
+    sides = {row["what"]: row["ours"] for row in found["differences"]}
+    assert "test files, which chose the threshold" in sides["measured on"]
+
+
+def test_it_calls_a_fifth_of_the_test_files_fake(one_class):
+    """12 files: the quantile lies between the ninth and the tenth. Slope and intercept stay those of validation."""
+    artifact, _ = one_class
+    test = json.loads(artifact.metrics.read_text())["test"]
+    assert (test["confusion"]["tp"] + test["confusion"]["fp"], test["n"]) == (3, 12)
+    rows = predictions.read(artifact.predictions)
+    held = rows[rows["split"] == "validation"]
+    kept = Calibration.from_dict(json.loads(artifact.calibration.read_text()))
+    fitted = fit(held["score"], held["label"])
+    assert (kept.slope, kept.intercept) == pytest.approx((fitted.slope, fitted.intercept), rel=1e-3)
+    called = rows[rows["split"] == "test"].eval("score >= @kept.cut")
+    assert called.sum() == 3, "the threshold in units of the score says the same"
+
+
+def test_it_compares_figures_of_reals_and_says_the_threshold_as_a_score(one_class):
+    artifact, _ = one_class
+    test = json.loads(artifact.metrics.read_text())["test"]
+    found = json.loads(artifact.comparison.read_text())
+    ours = found["rows"][1]
+    for name, value in test["per_class"]["real"].items():
+        assert ours[f"test_real_{name}"] == value > 0
+    calibration = json.loads(artifact.calibration.read_text())
+    said = next(row["ours"] for row in found["differences"] if row["what"] == "threshold")
+    cut = (logit(calibration["threshold"]) - calibration["intercept"]) / calibration["slope"]
+    assert said.startswith("80 % quantile of all test scores") and "which the threshold has thereby seen" in said
+    assert said.endswith(f": probability {calibration['threshold']:.4g}, score {cut:.4g}")
+
+
+def test_such_a_run_is_judged_again_and_predicts_and_stays_marked(one_class, capsys, monkeypatch):
+    artifact, _ = one_class
+    monkeypatch.chdir(artifact.folder.parents[1])
+    assert cli.main(["evaluate", str(artifact.folder)]) == 0
+    assert "threshold has seen the test set" in " ".join(capsys.readouterr().out.split())
+    again = Artifact(artifact.folder / "evaluations" / "own_test")
+    assert "THE THRESHOLD HAS SEEN THE TEST SET" in again.report.read_text()
+    assert json.loads(again.metrics.read_text())["threshold_rule"] == "pooled_test_quantile:0.8"
+    assert cli.main(["predict", str(artifact.folder), predictions.read(artifact.predictions)["path"].iloc[0]]) == 0
+
+
+def test_train_refuses_a_threshold_off_the_test(one_class, capsys, monkeypatch):
+    artifact, _ = one_class
+    monkeypatch.chdir(artifact.folder.parents[1])
+    flags = ["cnn", "--train.threshold", "pooled_test_quantile:0.8"]
+    for argv in (flags, ["--config", "one_class.yaml"], ["--config", str(artifact.config), "--name", "again"]):
+        assert cli.main(["train", *argv]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "read off the test's own scores" in err and "give quantile:0.8" in err
+    assert [path.name for path in artifact.folder.parent.iterdir()] == ["cnn"]
