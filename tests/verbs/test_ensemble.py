@@ -80,7 +80,7 @@ def test_each_run_is_judged_as_alone_and_the_mean_beside(names, alone, request, 
     out = runs[0].folder / "evaluations" / "+".join(names)
     found, table = metrics(out), predictions.read(out / "predictions.csv")
     assert "8 test files are common to all runs (8 of" in said and "\nmean: AUC" in said
-    assert set(found) == {"members", "test", "validation"} and set(found["members"]) == set(names)
+    assert set(found) == {"members", "test", "validation", "threshold_rule"} and set(found["members"]) == set(names)
     for name in names:
         assert found["members"][name] == metrics(alone[name])["test"]
         files = predictions.by_file(predictions.read(alone[name] / "predictions.csv")).set_index("path")
@@ -90,6 +90,16 @@ def test_each_run_is_judged_as_alone_and_the_mean_beside(names, alone, request, 
     assert found["test"]["n"] == len(table) == 8 and (out / "plots" / "roc.png").exists()
     page = (out / "report.html").read_text()
     assert "Runs of this ensemble" in page and "<td>mean</td>" in page and 'role="alert"' not in page
+
+
+def test_a_run_whose_threshold_has_seen_its_test_is_marked_and_the_mean_is_not(first, second, tmp_path, capsys):
+    shutil.copytree(second.folder, tmp_path / "pooled")
+    said = second.config.read_text().replace("threshold: youden", "threshold: pooled_test_quantile:0.8")
+    (tmp_path / "pooled" / "config.yaml").write_text(said)
+    assert evaluate(first.folder, tmp_path / "pooled", "--out", tmp_path / "both") == 0
+    marked = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "has seen the test set" in line]
+    assert marked == ["pooled"] and metrics(tmp_path / "both")["threshold_rule"] == "youden"
+    assert "pooled: THE THRESHOLD HAS SEEN THE TEST SET" in (tmp_path / "both" / "report.html").read_text()
 
 
 def test_threshold_of_the_mean_comes_from_the_common_validation_files(first, second, tmp_path):
