@@ -92,8 +92,9 @@ def test_failures_are_counted_and_the_first_are_listed(page):
 
 def test_everything_given_is_on_the_page(page):
     for text in ("All numbers", "test, per frame", "By source", "Real, but called fake", "Fake, but called real",
-                 "train.seed", "python train.py", "3.15", "0.123", plots.caption("roc")):
+                 "train.seed", "python train.py", "3.15", "0.123", plots.caption("roc"), "precision of fake", "F1 of real"):
         assert text in page, text
+    assert re.search(r"of \d+ real files \d+ are called real and \d+ fake; of \d+ fake files \d+ are called fake", page)
     assert page.count("image/jpeg") == 2 * PICTURES
     assert page.count("image/png") == len(plots.STANDARD) + 2
 

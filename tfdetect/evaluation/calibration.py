@@ -119,18 +119,19 @@ def pool(found: Calibration, scores: ArrayLike, rule: str) -> Calibration:
 
 def words(rule: str) -> str:
     """What a rule reads the threshold off, for a reader."""
-    if not pooled(rule):
-        return f"{rule}, on validation files"
-    share = f"{100 * float(rule.partition(':')[2]):g}"
-    return f"{share} % quantile of all test scores, reals and fakes together, which the threshold has thereby seen"
+    return f"{_quantile(rule)}, which the threshold has thereby seen" if pooled(rule) else f"{rule}, on validation files"
 
 
 def warnings(rule: str) -> tuple[str, ...]:
     """What a reader of figures at such a threshold must know."""
     if not pooled(rule):
         return ()
-    return (f"THE THRESHOLD HAS SEEN THE TEST SET OF ITS RUN: it is the {words(rule)}. Accuracy, precision, recall and F1 are "
-            "decided at it and, on that test, say nothing of unseen files; AUC and average precision do not depend on it.",)
+    return (f"THE THRESHOLD HAS SEEN THE TEST SET OF ITS RUN: it is the {_quantile(rule)}. Accuracy, precision, recall and F1 "
+            "are decided at it and, on that test, say nothing of unseen files; AUC and average precision do not depend on it.",)
+
+
+def _quantile(rule: str) -> str:
+    return f"{100 * float(rule.partition(':')[2]):g} % quantile of all test scores, reals and fakes together"
 
 
 def above(reals: NDArray[np.float64], part: float) -> float:
