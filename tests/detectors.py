@@ -2,7 +2,7 @@
 
 import dataclasses
 
-BIG = ("inception", "resnet50")  # which take their time on two cores
+BIG = ("inception", "resnet50", "resnet_vae")  # which take their time on two cores
 
 
 def clip_shape(cls):

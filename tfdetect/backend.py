@@ -1,4 +1,7 @@
-"""Keras runs on TensorFlow, torch or jax; tf.distribute and SavedModels are TensorFlow's alone."""
+"""Keras runs on TensorFlow, torch or jax: what differs. tf.distribute and SavedModels are TensorFlow's alone."""
+
+from collections.abc import Callable
+from typing import Any
 
 
 def tensorflow() -> bool:
@@ -14,3 +17,25 @@ def require_tensorflow(what: str) -> None:
 
     if not tensorflow():
         raise ValueError(f"{what} needs TensorFlow, but Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow.")
+
+
+def gradient(function: Callable[[Any], Any], x: Any) -> Any:
+    """The gradient of `function`, which gives one number, at the tensor `x`; a tensor like it, outside of any training."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.grad(function)(x)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        with torch.enable_grad():
+            at = x.detach().requires_grad_(True)
+            return torch.autograd.grad(function(at), at)[0]
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        out = function(x)
+    return tape.gradient(out, x)

@@ -107,9 +107,11 @@ class Train:
     schedule: Literal["constant", "cosine"] = "constant"
     """Keep that rate, or raise it over the first of the epochs and let it fall to nothing along a cosine by the last."""
     patience: int = 5
-    """Stop after so many epochs without a better validation; the best epoch is kept either way."""
-    monitor: Literal["val_auc", "val_loss"] = "val_auc"
-    """What of the validation files picks the epoch; of equal AUCs the one with the lower loss."""
+    """Stop after so many judged epochs without a better one; the best epoch is kept either way."""
+    every: int = 1
+    """Judge validation after so many epochs, and after the last; the best of these is kept."""
+    monitor: Literal["val_auc", "val_ap", "val_loss"] = "val_auc"
+    """What of the validation files picks the epoch: AUC, area under precision and recall, or loss; of equals the lower loss."""
     threshold: str = "youden"
     """What is called fake, read off validation: youden (best balanced accuracy), f1 (best F1), quantile:0.8 (above that part of
     the reals) or fpr:0.01 (at most that part of them flagged). Without fakes in validation youden passes 95 % of the reals.
@@ -129,7 +131,7 @@ class Train:
 
     def __post_init__(self) -> None:
         _at_least(0, "train", self, "epochs")
-        _at_least(1, "train", self, "batch", "patience")
+        _at_least(1, "train", self, "batch", "patience", "every")
         if not self.rate > 0:
             raise ValueError(f"--train.rate must be above 0, got {self.rate}.")
         if not re.fullmatch(r"youden|f1|(quantile|fpr|pooled_test_quantile):(0?\.\d+|0|1|1\.0*)", self.threshold):
@@ -168,6 +170,9 @@ class Run(Generic[D]):
         if self.detector.stored and bool(self.train.augment) != (views > 1):
             raise ValueError("Stored features are of pictures as they are and, with more --detector.views, of augmented ones: "
                              f"they and --train.augment need each other, got {views} and {self.train.augment!r}.")  # fmt: skip
+        if self.detector.trains_on == "real" and self.train.balance not in ("none", "weights"):
+            raise ValueError(f"{self.detector.name} learns from reals alone: there are no classes for --train.balance "
+                             f"{self.train.balance} to balance.")  # fmt: skip
         # A label that changed would teach a one-class detector fakes as real, and has no source.
         if self.detector.trains_on == "real" or self.detector.stored or getattr(self.detector, "attribute", "none") != "none":
             corruption_spec.check(self.train.augment, "--train.augment", labels=False)

@@ -69,6 +69,9 @@ class Detector(ABC):
     """A frame detector scores single pictures, and a video by the mean of its frames; a clip detector sees time."""
     trains_on: ClassVar[Literal["both", "real"]] = "both"
     """One-class detectors learn from reals alone."""
+    reconstructs: ClassVar[bool] = False
+    """Whether its model has a layer `evidence` that gives the normalised picture, which the layer `picture` made, what came back
+    of it, and the mean and, if it is drawn, the log variance of its latent."""
     recipe: ClassVar[Mapping[str, Any]] = {}
     """Defaults of its own for the run, such as {"data.size": 256}: a bare `train.py NAME` must be right."""
 
@@ -108,7 +111,8 @@ class Detector(ABC):
         return (Phase(),)
 
     def losses(self) -> Any:
-        """What `keras.Model.compile` takes as its loss: by default binary cross-entropy on the score as a logit."""
+        """What `keras.Model.compile` takes as its loss: by default binary cross-entropy on the score as a logit. None for a model
+        whose layers add their own."""
         import keras
 
         return keras.losses.BinaryCrossentropy(from_logits=True)

@@ -15,13 +15,20 @@ COUNTS = {  # at this size of picture, with the score
     "residual": (256, 510_629),
     "squeezenet": (256, 748_737),
     "resnet50": (64, 23_587_712 + 2_049),
+    "oc_ae": (100, 22_692_708),
+    "oc_fakedect": (100, 23_742_308),
+    "resnet_vae": (224, 29_078_660),
+    "feature_oneclass": (64, 2_419_400),
     "inception": (75, 21_802_784 + 2_049),
 }
 SCORES = {
     "clip": 0.015210119,
     "cnn": -0.018905653,
     "cnn_lstm": 0.043289557,
+    "feature_oneclass": 5.239796,
     "mesonet": 0.07008258,
+    "oc_ae": 0.5098752,
+    "oc_fakedect": 0.5240277,
     "residual": -0.044405147,
     "squeezenet": -0.49161679,
 }

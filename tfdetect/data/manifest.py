@@ -234,14 +234,15 @@ def worded(table: pd.DataFrame, template: str) -> pd.DataFrame:
     return table.assign(text=text)
 
 
-def require_classes(table: pd.DataFrame, splits: Sequence[str]) -> None:
+def require_classes(table: pd.DataFrame, splits: Sequence[str], learns: str = "both") -> None:
     """ValueError unless each of `splits` holds real and fake files, without which nothing is learnt and no threshold found;
-    of test any: some published tests are fakes alone, and then there is a recall, if no AUC."""
+    of test any: some published tests are fakes alone, and then there is a recall, if no AUC. What `learns` from "real" needs
+    no fakes."""
     for name in splits:
         counts = table[table["split"] == name]["label"].value_counts()
         real, fake = int(counts.get(0, 0)), int(counts.get(1, 0))
-        if not (real + fake if name == "test" else real and fake):
-            needed = "some are" if name == "test" else "both kinds are"
+        if not (real + fake if name == "test" else real and (fake or learns == "real")):
+            needed = "some are" if name == "test" else "reals are" if learns == "real" else "both kinds are"
             raise ValueError(
                 f"The {name} split holds {real} real and {fake} fake files of {len(table)} in all; {needed} needed. "
                 "Give more files (10 groups of each class at the least), or a split column."

@@ -89,15 +89,21 @@ def decide(probabilities: NDArray[np.float64], label: NDArray[Any], rule: str) -
     name, _, part = rule.partition(":")
     if name == POOLED:
         raise ValueError(f"--train.threshold {rule} is read off the test's scores, by `pool`; these are validation's.")
+    require(rule, label)
     if name in ("quantile", "fpr"):
-        if not (label == 0).any():
-            raise ValueError(f"--train.threshold {rule} is read off the validation's reals, and there are none.")
         return above(probabilities[label == 0], float(part) if name == "quantile" else 1 - float(part))
-    if label.min() == label.max():
-        only = "fakes" if label[0] else "reals"
+    return best_f1(probabilities, label) if name == "f1" else youden(probabilities, label)
+
+
+def require(rule: str, labels: ArrayLike) -> None:
+    """ValueError where a rule of `fit` needs a class that is not among the validation's labels (files,)."""
+    found = set(np.unique(labels))
+    if rule.startswith(("quantile", "fpr")) and 0 not in found:
+        raise ValueError(f"--train.threshold {rule} is read off the validation's reals, and there are none.")
+    if rule == "f1" and len(found) == 1:
+        only = "reals" if 0 in found else "fakes"
         raise ValueError(f"--train.threshold {rule} weighs reals against fakes, and validation holds {only} only: over no fakes "
                          "at all, the best F1 flags every file. Give quantile:0.95 or fpr:0.05.")  # fmt: skip
-    return best_f1(probabilities, label) if name == "f1" else youden(probabilities, label)
 
 
 def pooled(rule: str) -> bool:
@@ -135,10 +141,15 @@ def _quantile(rule: str) -> str:
 
 
 def above(reals: NDArray[np.float64], part: float) -> float:
-    """The least threshold with which at least this part of the reals is passed: just above one of them."""
+    """A threshold with which this part of the reals, or a little more, is passed: half-way from one of them to the next higher,
+    since the served model may differ in the last digits."""
     ordered = np.sort(reals)
     count = min(len(ordered), int(np.ceil(part * len(ordered) - 1e-9)))
-    return float(np.nextafter(ordered[count - 1], 2.0)) if count and ordered[count - 1] < 1 else float(count > 0)
+    if not count:
+        return 0.0
+    last = ordered[count - 1]
+    higher = ordered[ordered > last]
+    return float((last + higher[0]) / 2) if len(higher) else float(min(1.0, last + max(0.01 * ordered.std(), 1e-6)))
 
 
 def best_f1(probabilities: NDArray[np.float64], label: NDArray[Any]) -> float:

@@ -185,7 +185,8 @@ def history(table: pd.DataFrame, picked: int | None = None) -> Figure:
         axes.set_title(name, fontsize=12, weight="bold", loc="left", color=INK)
         for split, column in (("training", name), ("validation", f"val_{name}")):
             if column in table:
-                axes.plot(table["epoch"], table[column], marker="o", markersize=3, label=split, **LINES[split])
+                there = table[table[column].notna()]  # not every epoch is judged
+                axes.plot(there["epoch"], there[column], marker="o", markersize=3, label=split, **LINES[split])
         if picked is not None:
             axes.axvline(picked, color=INK, linewidth=1.2, linestyle="--", label=f"kept: epoch {picked}")
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import keras
 
-PARTS = {"layers", "highpass", "head_layers", "resample"}  # what detectors are made of, and imports Keras
+PARTS = {"layers", "highpass", "head_layers", "resample", "evidence", "describe"}  # what detectors are made of, and imports Keras
 
 for _, _name, _ in pkgutil.iter_modules(__path__):
     if _name not in PARTS:
@@ -16,9 +16,14 @@ for _, _name, _ in pkgutil.iter_modules(__path__):
 
 
 def load(path: str | PathLike[str]) -> "keras.Model":
-    """The model in a .keras file, not compiled. Its layers are made known first: Keras finds them by their names."""
+    """The model in a .keras file, to judge with: not compiled, and no layer tells of a loss. Its layers are made known first:
+    Keras finds them by their names."""
     import keras
 
     for part in PARTS:
         importlib.import_module(f"{__name__}.{part}")
-    return keras.saving.load_model(path, compile=False)
+    model = keras.saving.load_model(path, compile=False)
+    for layer in model.layers:
+        if hasattr(layer, "telling"):
+            layer.telling = False
+    return model

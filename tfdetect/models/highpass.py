@@ -39,6 +39,37 @@ class BlockCosines(keras.layers.Layer):
         return {**super().get_config(), "reach": self.reach, "finest": self.finest, "strength": self.strength}
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class Strengths(keras.layers.Layer):
+    """How strong each cosine is in each part of a picture: RGB (batch, height, width, 3) in -1..1 -> (batch, parts x cosines).
+
+    The mean of log(1 + |c|) over the blocks of 8 x 8 pixels of each of `grid` x `grid` parts; fewer parts where there are fewer
+    blocks.
+    """
+
+    def __init__(self, grid=8, **options):
+        super().__init__(**{"dtype": "float32", **options})
+        self.grid = grid
+
+    def build(self, input_shape):
+        self.kernel = waves(14)
+        self.pool = tuple(max(1, side // BLOCK // self.grid) for side in input_shape[1:3])
+        self.built = True
+
+    def call(self, inputs):
+        found = ops.conv(inputs, ops.convert_to_tensor(self.kernel), strides=BLOCK, padding="valid")
+        mean = ops.average_pool(ops.log1p(ops.abs(found)), tuple(self.pool), tuple(self.pool), padding="valid")
+        return ops.reshape(mean, (-1, int(np.prod(mean.shape[1:]))))
+
+    def compute_output_shape(self, input_shape):
+        pool = [max(1, side // BLOCK // self.grid) for side in input_shape[1:3]]
+        parts = [side // BLOCK // size for side, size in zip(input_shape[1:3], pool, strict=True)]
+        return (input_shape[0], parts[0] * parts[1] * waves(14).shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "grid": self.grid}
+
+
 def waves(finest):
     """The orthonormal cosines of a block but its mean, for each plane, times 127.5: float32 (8, 8, 3, planes x waves)."""
     steps = np.arange(BLOCK)

@@ -5,7 +5,9 @@ detectors also have `serve_bytes`, which takes encoded JPEG, PNG or WebP, (batch
 `probability` of being fake, (batch,) float32. A detector of sources also returns `source`, (batch, sources) float32, how likely
 a fake is of each, and `source_name`, (sources,) string. One that joins pictures with texts also returns `text`, (batch,)
 string: the closest of its training texts, of several frames that of the middle one. A detector with a frozen first part has
-`serve_features` besides, which takes what that part makes of pictures, (batch, n) float32.
+`serve_features` besides, which takes what that part makes of pictures, (batch, n) float32. An autoencoder has
+`serve_reconstruction`, which takes frames and returns what it makes of them, `reconstruction` (batch, frames, size, size, 3)
+uint8, and `error` (batch, frames, size, size) float32, how far that is off, in grey levels of 0..255, as a mean over channels.
 """
 
 import os
@@ -20,7 +22,7 @@ import tensorflow as tf
 from tfdetect import backend
 from tfdetect.data import graph
 from tfdetect.detector import Detector
-from tfdetect.models import layers
+from tfdetect.models import layers, one_class
 from tfdetect.models.head_layers import ClosestText
 
 
@@ -31,7 +33,8 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
     served = Served(*worded(model), calibration, detector)
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serving_default", served.clips, [tf.TensorSpec((None, None, None, None, 3), tf.uint8, "clip")])
+    frames = [tf.TensorSpec((None, None, None, None, 3), tf.uint8, "clip")]
+    archive.add_endpoint("serving_default", served.clips, frames)
     if served.single:
         archive.add_endpoint("serve_bytes", served.files, [tf.TensorSpec((None,), tf.string, "image")])
     if detector.stored:
@@ -39,6 +42,8 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
         archive.track(rest)
         spec = tf.TensorSpec((None, rest.input_shape[-1]), tf.float32, "features")
         archive.add_endpoint("serve_features", lambda features: served.answer(features, model=rest), [spec])
+    if detector.reconstructs:
+        archive.add_endpoint("serve_reconstruction", served.rebuilt, frames)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
     try:
         archive.write_out(str(temporary / "1"), verbose=False)
@@ -55,16 +60,27 @@ class Served:
         self.model, self.texts, self.calibration = model, texts, calibration
         self.single, self.classes = detector.sees == "frame", detector.classes
         self.frames, self.size = model.input_shape[1:3]
+        self.opened = one_class.opened(model) if detector.reconstructs else None
 
     def clips(self, clip):
         """Frames of any size and number."""
-        shape = tf.shape(clip)
+        return self.answer(self.small(clip), tf.shape(clip)[0] if self.single else None)
+
+    def small(self, clip):
+        """The same as the model takes them; for a frame detector each frame is one clip."""
         if not self.single:
-            clip = tf.gather(clip, picked(shape[1], self.frames), axis=1)
-            shape = tf.shape(clip)
+            clip = tf.gather(clip, picked(tf.shape(clip)[1], self.frames), axis=1)
+        shape = tf.shape(clip)
         small = graph.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), self.size)
-        small = tf.reshape(small, (-1, self.frames, self.size, self.size, 3))
-        return self.answer(small, shape[0] if self.single else None)
+        return tf.reshape(small, (-1, self.frames, self.size, self.size, 3))
+
+    def rebuilt(self, clip):
+        """Frames of any size and number -> what an autoencoder makes of each."""
+        before, after = (one_class.pixels(self.model, out) for out in self.opened(self.small(clip), training=False)[:2])
+        shape = (tf.shape(clip)[0], -1, self.size, self.size)
+        error = tf.reduce_mean(tf.abs(before - after), axis=-1)
+        after = tf.cast(tf.round(tf.clip_by_value(after, 0.0, 255.0)), tf.uint8)
+        return {"reconstruction": tf.reshape(after, (*shape, 3)), "error": tf.reshape(error, shape)}
 
     def files(self, image):
         """Encoded images."""

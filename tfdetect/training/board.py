@@ -14,12 +14,36 @@ import tensorflow as tf
 from tfdetect import backend, files
 from tfdetect.data.cache import Cache
 from tfdetect.evaluation.embeddings import sample
+from tfdetect.models import one_class
 
 EXAMPLES = 6  # of each class
 FRAMES = 8  # of each clip, side by side
 POINTS = 5000  # of the projector, which a browser still turns smoothly
 SIDE = 48  # pixels of a point's picture: 71 x 71 of them stay below the 8192 that browsers draw
 Picture = Callable[[int], np.ndarray]
+
+
+class Glance(keras.callbacks.Callback):
+    """Of an autoencoder, after each judged epoch: pictures beside what comes back of them, and histograms of the latent."""
+
+    def __init__(self, logs: Path, clips: np.ndarray):
+        """`clips` (n, 1, size, size, 3) uint8 of validation files."""
+        super().__init__()
+        self.logs, self.clips = logs / "rebuilt", clips
+
+    def on_train_begin(self, logs=None):
+        self.part, self.writer = one_class.opened(self.model), tf.summary.create_file_writer(str(self.logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if "val_loss" not in (logs or {}):
+            return
+        before, after, *latent = (keras.ops.convert_to_numpy(out) for out in self.part(self.clips, training=False))
+        pairs = np.concatenate([one_class.pixels(self.model, out) for out in (before, after)], axis=2)
+        with self.writer.as_default(step=epoch):
+            tf.summary.image("pictures, and what comes back", np.clip(pairs, 0, 255).astype(np.uint8), max_outputs=len(pairs))
+            for name, values in zip(("mean", "log variance"), latent, strict=False):
+                tf.summary.histogram(f"latent, {name}", values)
+        self.writer.flush()
 
 
 def write(logs: Path, model: keras.Model, predicted: pd.DataFrame, table: pd.DataFrame, cache: Cache, settings: Mapping[str, Any],

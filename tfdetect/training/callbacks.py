@@ -6,8 +6,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 from rich.progress import Progress
 
+from tfdetect.data import pipeline
+from tfdetect.data.cache import Cache
+from tfdetect.evaluation import metrics
 from tfdetect.files import write_arrays, write_json
 
 
@@ -37,8 +41,12 @@ class Checkpoint(keras.callbacks.Callback):
     @property
     def done(self) -> bool:
         """No better epoch for too long; equals, of which the one with the lowest loss is kept, are not better."""
-        values = [self.sign * entry[self.monitor] for entry in self.state["history"][self.since :]]
+        values = [self._value(entry) for entry in self.state["history"][self.since :] if self.monitor in entry]
         return bool(values) and len(values) - 1 - values.index(max(values)) >= self.patience
+
+    def _value(self, entry):
+        """Higher is better; an epoch that was not judged is the worst."""
+        return self.sign * entry[self.monitor] if self.monitor in entry else -np.inf
 
     def restore(self, model, first=0):
         """Weights and random states of dropout of the last whole epoch, if there is one, and its optimizer unless a phase
@@ -63,7 +71,7 @@ class Checkpoint(keras.callbacks.Callback):
         if not np.isfinite(list(row.values())).all():
             raise ValueError(f"In epoch {epoch + 1} the loss became no finite number; try a lower --train.rate.")
         history = [*self.state["history"], row]
-        values = [(self.sign * entry[self.monitor], -entry["val_loss"]) for entry in history]  # AUCs tie easily
+        values = [(self._value(entry), -entry.get("val_loss", 0.0)) for entry in history]  # AUCs tie easily
         best = values.index(max(values))
         name = f"epoch-{epoch + 1:04d}.npz"
         variables = [*self.model.variables, *self.model.optimizer.variables]
@@ -75,6 +83,39 @@ class Checkpoint(keras.callbacks.Callback):
             if file.name not in (name, kept):
                 file.unlink()
         self.model.stop_training = self.done
+
+
+class Ranked(keras.callbacks.Callback):
+    """AUC and area under precision and recall over the validation files of a one-class detector, whose loss knows no fakes.
+
+    At the end of each judged epoch they join the logs, as `val_auc` and `val_ap`, and the scores are kept in
+    `folder/judged-NNNN.npz` with their labels. Exact, since such scores are no logits with which `keras.metrics.AUC` could do.
+    """
+
+    def __init__(self, folder: Path, held: pd.DataFrame, cache: Cache, single: bool, batch: int):
+        """`held`: the validation files of a prepared manifest, both classes."""
+        super().__init__()
+        self.folder, self.rows = folder, pipeline.units(held, single)
+        self.clips = pipeline.ordered(held, cache, single, batch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is None or "val_loss" not in logs:
+            return
+        scores = self.model.predict(self.clips, verbose=0)[:, 0]
+        files = self.rows.assign(score=scores).groupby("path", sort=False).agg(label=("label", "first"), score=("score", "mean"))
+        labels, scores = files["label"].to_numpy(), files["score"].to_numpy()
+        if np.isfinite(scores).all():
+            logs.update(val_auc=metrics.auc(labels, scores), val_ap=metrics.average_precision(labels, scores))
+        write_arrays(self.folder / f"judged-{epoch + 1:04d}.npz", labels, scores)
+
+    @staticmethod
+    def read(folder: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Labels and scores (files,) by epoch, of what is kept in `folder`."""
+        out = {}
+        for path in sorted(folder.glob("judged-*.npz")):
+            with np.load(path) as stored:
+                out[int(path.stem.removeprefix("judged-"))] = stored["arr_0"], stored["arr_1"]
+        return out
 
 
 class Narrator(keras.callbacks.Callback):

@@ -1,6 +1,7 @@
 """Build, compile, fit, pick the epoch on validation, save."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
@@ -14,37 +15,40 @@ from tfdetect.detector import Detector, Phase
 from tfdetect.files import atomic
 from tfdetect.models import layers
 from tfdetect.training import devices
-from tfdetect.training.callbacks import Checkpoint
+from tfdetect.training.callbacks import Checkpoint, Ranked
 from tfdetect.training.stored import Features, silent
 
-METRICS = ("loss", "auc")
+COLUMNS = ("epoch", "loss", "auc", "val_loss", "val_auc")  # of a history, and what its detector adds
 
 
 @dataclass(frozen=True)
 class Fitted:
     """What a training leaves behind."""
 
-    history: pd.DataFrame  # a row an epoch: epoch, loss, auc, val_loss, val_auc
+    history: pd.DataFrame  # a row an epoch: COLUMNS, and what the detector's own layers tell
     best_epoch: int  # picked on validation
     chief: bool  # whether this process is the one that writes
+    judged: Mapping[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    """Of a one-class detector, label and score of the validation files at each judged epoch."""
 
 
 def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path, target: Path,
         callbacks: list[keras.callbacks.Callback]) -> Fitted:
     """Train on the rows of split `train`, pick the epoch on `validation`, save that model to `target` (.keras).
 
-    `table` is a prepared manifest. What is in `checkpoints` is gone on with. Raises ValueError where the loss is no
-    finite number any more.
+    `table` is a prepared manifest. What is in `checkpoints` is gone on with. A one-class detector is given no fakes: not in
+    training, and in validation only to be ranked. Raises ValueError where the loss is no finite number any more.
     """
     devices.setup(settings.precision, settings.seed)
     strategy = devices.strategy(settings.strategy)
     worker, single = devices.worker(strategy), detector.sees == "frame"
-    rows, held = (table[table["split"] == name].reset_index(drop=True) for name in ("train", "validation"))
-    if detector.trains_on == "real":
-        rows = rows[rows["label"] == 0].reset_index(drop=True)
+    held = part(table, "validation")
+    rows, lost = part(table, "train", detector), part(table, "validation", detector)
     steps = pipeline.steps(rows, single, settings.batch)
     plan = spans(detector.phases(), settings.epochs)
-    checkpoint = Checkpoint(checkpoints / f"worker-{worker}", settings.monitor, settings.patience, plan[-1][0] if plan else 0)
+    folder = checkpoints / f"worker-{worker}"
+    checkpoint = Checkpoint(folder, monitored(settings, held), settings.patience, plan[-1][0] if plan else 0)
+    ranked = [Ranked(folder, held, cache, single, settings.batch)] if len(lost) < len(held) else []
     with devices.scope(strategy):
         model = build(detector, cache)
     layers.synchronise(model, strategy is not None)
@@ -56,11 +60,12 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
             checkpoint.restore(model, first)
         model.fit(
             pipeline.training(rows, cache, single, settings, checkpoint.epoch, last),
-            validation_data=pipeline.ordered(held, cache, single, settings.batch),
+            validation_data=pipeline.ordered(lost, cache, single, settings.batch),
+            validation_freq=[epoch for epoch in range(1, last + 1) if epoch % settings.every == 0 or epoch == last],
             initial_epoch=checkpoint.epoch,
             epochs=last,
             steps_per_epoch=steps,
-            callbacks=[checkpoint, *callbacks],
+            callbacks=[*ranked, checkpoint, *callbacks],
             shuffle=False,  # the data set shuffles itself
             verbose=0,
         )
@@ -69,13 +74,26 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     if worker == 0:
         with atomic(target) as temporary:
             model.save(temporary)
-    return Fitted(told(checkpoint), checkpoint.state["best_epoch"], worker == 0)
+    return Fitted(told(checkpoint), checkpoint.state["best_epoch"], worker == 0, Ranked.read(folder))
+
+
+def part(table: pd.DataFrame, split: str, learner: Detector | None = None) -> pd.DataFrame:
+    """The rows of a split; of them what this detector may learn from."""
+    rows = table[table["split"] == split]
+    if learner and learner.trains_on == "real":
+        rows = rows[rows["label"] == 0]
+    return rows.reset_index(drop=True)
+
+
+def monitored(settings: Train, held: pd.DataFrame) -> str:
+    """What picks the epoch: where validation holds one class alone, no more than the loss can."""
+    return settings.monitor if held["label"].nunique() == 2 else "val_loss"
 
 
 def told(checkpoint: Checkpoint) -> pd.DataFrame:
     """The history."""
-    names = ["epoch", *METRICS, *(f"val_{name}" for name in METRICS)]
-    table = pd.DataFrame(checkpoint.state["history"], columns=names)
+    history = checkpoint.state["history"]
+    table = pd.DataFrame(history, columns=list(dict.fromkeys([*COLUMNS, *(name for row in history for name in row)])))
     return table.dropna(axis="columns", how="all") if len(table) else table  # a head without epochs keeps the header
 
 
@@ -102,10 +120,11 @@ def prepare(model: keras.Model, detector: Detector, phase: Phase, settings: Trai
     if phase.prepare:
         phase.prepare(model)
     loss = keras.losses.BinaryFocalCrossentropy(from_logits=True) if settings.balance == "focal" else detector.losses()
+    measured = [layers.ScoreAUC(), *([layers.ScoreAUC("ap", curve="PR")] if settings.monitor == "val_ap" else [])]
     model.compile(
         optimizer=keras.optimizers.Adam(rate(settings.rate * phase.rate, settings.schedule, epochs, steps)),
         loss=other or (layers.TwoLevels(loss) if detector.classes else loss),
-        metrics=[] if other else [layers.ScoreAUC()],
+        metrics=[] if other or loss is None else measured,
         jit_compile=settings.xla,
     )
 

@@ -24,7 +24,7 @@ def teach(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train
         raise ValueError(f"{detector.name} learns from stored features on one device; --train.strategy {settings.strategy} is of "
                          "no use to it, expected auto or single.")  # fmt: skip
     devices.setup(settings.precision, settings.seed)
-    rows, held = (table[table["split"] == name].reset_index(drop=True) for name in ("train", "validation"))
+    rows, held = fit.part(table, "train", detector), fit.part(table, "validation", detector)
     model = fit.build(detector, cache)
     features = Features(model, detector, cache, progress)
     learnt = features.of(rows, getattr(detector, "views", 1), settings.augment)
@@ -41,8 +41,8 @@ def descent(detector: Detector, settings: Train, checkpoint: Checkpoint,
     """`Lesson.descend`: a part of the model by gradients, with the run's settings; it goes on where it was cut off."""
 
     def descend(part, x, y, held_x, held_y, loss=None):
-        if loss:
-            checkpoint.monitor, checkpoint.sign = "val_loss", -1  # there is no score yet
+        if loss or detector.trains_on == "real":
+            checkpoint.monitor, checkpoint.sign = "val_loss", -1  # there is no score yet, or no fake to rank
         labels, steps = pd.DataFrame({"label": y}), max(1, len(y) // settings.batch)
         fit.prepare(part, detector, Phase(), settings, settings.epochs, steps, loss)
         checkpoint.restore(part)

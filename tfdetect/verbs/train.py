@@ -127,14 +127,17 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     """The prepared manifest, all splits decided, and the cache that holds the clips; the run with what it learnt of them."""
     from tfdetect.data import manifest
     from tfdetect.data.prepare import usable
+    from tfdetect.evaluation import calibration as rules
 
     cache = loading.cache_for(run.data, run.detector)
     table = loading.across(manifest.split(loading.read(run.data, run.detector)), run.data)
-    manifest.require_classes(table, SPLITS)
+    manifest.require_classes(table, SPLITS, run.detector.trains_on)
     table = loading.with_texts(loading.decode(table, run.data, cache), run.detector)
     loading.require_few_failures(table, run.data.max_failed)
-    manifest.require_classes(usable(table), SPLITS)
-    loading.say_one_class(usable(table))
+    good = usable(table)
+    manifest.require_classes(good, SPLITS, run.detector.trains_on)
+    rules.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
+    loading.say_one_class(good)
     table, detector = loading.with_kinds(table, run.detector)
     return replace(run, detector=detector), table, cache
 
@@ -146,9 +149,12 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
     from tfdetect.training.callbacks import Narrator
     from tfdetect.training.fit import fit
     from tfdetect.training.teach import teach
+    from tfdetect.verbs import rebuilt
 
     board = keras.callbacks.TensorBoard(artifact.logs, write_graph=False, profile_batch=0)  # board.write draws it
     callbacks = [board, Narrator(console, run.train.epochs)] if watched else []
+    if watched and run.detector.reconstructs:
+        callbacks.append(rebuilt.glance(artifact.logs, usable(table), cache))
     what = (run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
     return teach(*what, embedding) if run.detector.stored else fit(*what)
 
@@ -161,7 +167,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
     from tfdetect.training import board
-    from tfdetect.verbs import embeddings, judging
+    from tfdetect.verbs import embeddings, judging, rebuilt
 
     with files.atomic(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
@@ -175,6 +181,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
         predicted, own = embeddings.judge(predictor, model, run.detector, table, cache, artifact.logs)
     else:
         predicted, own = judging.score(predictor, table[table["split"] != "train"], cache), judging.NOTHING
+    if run.detector.reconstructs:
+        own = rebuilt.own(model, predicted, predictor.threshold, fitted, usable(table), cache)
     shortcuts, rule = judging.find_shortcuts(table, run.data), run.train.threshold
     found = judging.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
                           (*rules.warnings(rule), *predictor.warnings), {"judged": predictor.judged, "threshold_rule": rule},

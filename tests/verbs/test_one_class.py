@@ -1,0 +1,174 @@
+"""One-class detectors from flags to report: they learn reals alone, and show what they make of a picture."""
+
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from tfdetect import cli, models
+from tfdetect.artifact import Artifact
+from tfdetect.data import pipeline
+from tfdetect.detector import REGISTRY
+from tfdetect.evaluation import calibration, predictions
+from tfdetect.models import one_class
+from tfdetect.models.feature_oneclass import FeatureOneClass
+from tfdetect.training import fit, teach
+from tfdetect.verbs import rebuilt
+
+SMALL = ["--data.size", "32", "--train.batch", "8", "--train.epochs", "4", "--train.every", "1"]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """60 PNG: reals are one wave on a grey ground, fakes have noise on it."""
+    place, rng = tmp_path_factory.mktemp("waves"), np.random.default_rng(0)
+    rows = []
+    for number in range(60):
+        label, path = number % 2, place / f"{number}.png"
+        wave = 128 + 60 * np.sin(np.arange(32) / rng.uniform(2, 6) + rng.uniform(0, 6))
+        picture = np.repeat(np.tile(wave, (32, 1))[..., None], 3, axis=-1) + label * rng.normal(0, 40, (32, 32, 3))
+        keras.utils.save_img(path, np.clip(picture, 0, 255), scale=False)
+        rows.append({"path": path.name, "label": label, "source": ["camera", "gan"][label]})
+    pd.DataFrame(rows).to_csv(place / "m.csv", index=False)
+    return place / "m.csv"
+
+
+def train(manifest, name, *flags, code=0):
+    place = manifest.parent
+    common = ["--data.path", str(manifest), "--data.cache_dir", str(place / "cache"), "--out", str(place), "--overwrite"]
+    run = "-".join([name, *(flag.strip("-").replace(":", "-") for flag in flags if "/" not in flag)])
+    try:
+        found = cli.main(["train", name, *common, *SMALL, "--name", run, *flags])
+    except SystemExit as stop:  # tyro's way out
+        found = stop.code
+    assert found == code
+    return Artifact(place / run)
+
+
+@pytest.fixture(scope="module")
+def run(manifest):
+    """A variational one, judged every other epoch."""
+    return train(manifest, "oc_fakedect", "--train.every", "2", "--train.epochs", "5", "--train.threshold", "quantile:0.8")
+
+
+def test_scores_errors_and_epochs_are_in_the_report(run):
+    page = run.report.read_text()
+    for title in ("Scores, test files", "Real test files, and what comes back", "Fake test files, and what comes back",
+                  "Spectrum of the error, test files", "t-SNE of the latent, test files", "F1 over the threshold",
+                  "Precision and recall at each judged epoch, validation files",
+                  "KL of the latent, real validation files"):  # fmt: skip
+        assert title in page, title
+    assert "precision of real" in page and "precision of fake" in page
+    assert json.loads(run.metrics.read_text())["test"]["auc"] > 0.9, "noise does not come back"
+
+
+def test_only_some_epochs_are_judged_and_the_best_of_these_is_kept(run):
+    history = pd.read_csv(run.history)
+    assert list(history["epoch"][history["val_ap"].notna()]) == [2, 4, 5]
+    assert {"reconstruction", "kl", "val_reconstruction", "val_kl"} <= set(history)
+    np.testing.assert_allclose(history["loss"], history["reconstruction"] + history["kl"], rtol=1e-3)
+
+
+def test_reals_below_a_quantile_pass(run):
+    held = predictions.by_file(predictions.read(run.predictions).query("split == 'validation' and label == 0"))
+    threshold = json.loads(run.calibration.read_text())["threshold"]
+    passed = (held["probability"] < threshold).mean()
+    assert 0.8 <= passed < 0.8 + 1 / len(held) + 1e-9
+
+
+def test_the_saved_model_shows_what_it_makes_of_a_picture(run, rng):
+    served = tf.saved_model.load(str(run.saved_model)).signatures
+    clips = rng.integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
+    found = {name: value.numpy() for name, value in served["serve_reconstruction"](clip=tf.constant(clips)).items()}
+    model = models.load(run.model)
+    _, again, *_ = one_class.opened(model).predict(clips.reshape(6, 1, 32, 32, 3), verbose=0)
+    again = one_class.pixels(model, again).reshape(clips.shape)
+    np.testing.assert_allclose(found["reconstruction"], np.clip(again, 0, 255), atol=0.51)
+    np.testing.assert_allclose(found["error"], np.abs(again - clips).mean(-1), rtol=1e-3, atol=1e-3)
+    score = served["serving_default"](clip=tf.constant(clips))["score"].numpy()
+    rmse = np.sqrt((((again - clips) / 127.5) ** 2).reshape(2, 3, -1).mean(-1)).mean(-1)
+    np.testing.assert_allclose(score, rmse, rtol=1e-4, err_msg="root mean square over channels, pixels")
+
+
+def test_the_same_file_gets_the_same_score_every_time(run, manifest, capsys):
+    said = []
+    for _ in range(2):
+        capsys.readouterr()
+        assert cli.main(["predict", str(run.folder), str(manifest.parent / "1.png"), "--json"]) == 0
+        said.append(json.loads(capsys.readouterr().out.splitlines()[-1])["score"])
+    assert said[0] == said[1]
+
+
+ALONE = [(name, ()) for name, cls in REGISTRY.items() if cls.trains_on == "real" and name != "resnet_vae"]
+
+
+@pytest.mark.parametrize("name, flags", [*ALONE, ("feature_oneclass", ("--detector.model", "vae"))])
+def test_no_fake_is_ever_in_a_gradient(manifest, monkeypatch, name, flags):
+    """By counting the labels of all that a gradient, or a fit in place of one, is made of; validation's loss has none either."""
+    seen = {"train": [], "loss": []}
+    original, vectors, learn = pipeline.training, pipeline.vectors, FeatureOneClass.learn
+
+    def noted(data, which):
+        seen[which] += [label for batch in data for label in batch[1][:, 0].numpy()]
+        return data
+
+    monkeypatch.setattr(pipeline, "training", lambda *given: noted(original(*given), "train"))
+    monkeypatch.setattr(pipeline, "vectors", lambda *given: noted(vectors(*given), "train"))
+    monkeypatch.setattr(FeatureOneClass, "learn", lambda self, model, lesson: (
+        seen["train"].extend(lesson.train.labels), seen["loss"].extend(lesson.held.labels), learn(self, model, lesson))[-1])
+    ordered = pipeline.ordered
+    monkeypatch.setattr(fit.pipeline, "ordered", lambda table, *rest: (
+        seen["loss"].extend(table["label"]) if (table["label"] == 0).all() else None, ordered(table, *rest))[-1])
+    train(manifest, name, "--train.epochs", "2", *flags)
+    assert len(seen["train"]) >= 16 and not any(seen["train"]), "16: an epoch of the 21 real training files in batches of 8"
+    assert seen["loss"] and not any(seen["loss"])
+    assert teach.pipeline is pipeline, "what was watched is what trains"
+
+
+@pytest.fixture(scope="module")
+def reals(manifest):
+    """The same with no fakes but in the test."""
+    table = pd.read_csv(manifest)
+    table["split"] = np.where(table["label"] == 1, "test", np.where(table.index % 10 == 0, "test", ""))
+    table.loc[(table["split"] == "") & (table.index % 4 == 0), "split"] = "validation"
+    table["split"] = table["split"].replace("", "train")
+    table.to_csv(manifest.parent / "reals.csv", index=False)
+    return manifest.parent / "reals.csv"
+
+
+def test_without_fakes_in_validation_the_loss_picks_the_epoch_and_a_quantile_of_the_reals_the_threshold(reals):
+    artifact = train(reals, "oc_ae")
+    history = pd.read_csv(artifact.history)
+    assert "val_auc" not in history and "Validation holds real files only" in artifact.report.read_text()
+    held = predictions.by_file(predictions.read(artifact.predictions).query("split == 'validation'"))
+    assert (held["probability"] < json.loads(artifact.calibration.read_text())["threshold"]).mean() >= 0.9
+
+
+def test_without_fakes_in_validation_f1_is_refused_before_any_training(reals, monkeypatch, capsys):
+    monkeypatch.setattr(fit, "fit", None)
+    train(reals, "oc_ae", "--train.threshold", "f1", code=2)
+    assert "best F1 flags every file" in capsys.readouterr().err
+    calibration.require("f1", [0, 1])
+
+
+@pytest.mark.parametrize("wrong, said", [
+    (("oc_ae", "--detector.score", "kl"), "needs a latent with a variance"),
+    (("oc_fakedect", "--detector.variant", "2", "--detector.score", "rmse"), "Variant 2 scores latents"),
+    (("oc_ae", "--train.balance", "focal"), "there are no classes for"),
+    (("oc_ae", "--data.size", "34"), "multiple of 4"),
+    (("resnet_vae", "--detector.weights", "/nowhere"), "no ResNet-18 of keras-hub could be opened"),
+    (("oc_fakedect", "--detector.free_bits", "-1"), "at least 0, got -1"),
+])  # fmt: skip
+def test_what_cannot_be_is_said(manifest, capsys, wrong, said):
+    train(manifest, *wrong, code=2)
+    assert said in capsys.readouterr().err
+
+
+def test_a_collapsed_posterior_is_noticed():
+    assert not rebuilt.collapse(np.array([0.0, 0.5]))
+    assert "THE POSTERIOR HAS COLLAPSED: 0 of 4" in rebuilt.collapse(np.full(4, 1e-5))[0]
+    mean, log_variance = np.array([[1.0, 0.0]]), np.log([[1.0, 1.0]])
+    np.testing.assert_allclose(rebuilt.divergence(mean, log_variance), [0.5, 0.0])
