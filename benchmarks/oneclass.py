@@ -24,8 +24,8 @@ TRAINED = {
     "oc_ae": ["oc_ae", "--detector.score", "frequency"],
     "oc_fakedect, variant 1": ["oc_fakedect", "--detector.score", "frequency"],
     "oc_fakedect, variant 2": ["oc_fakedect", "--detector.variant", "2"],
-    "resnet_vae, symmetric": ["resnet_vae", "--detector.score", "frequency", "--train.epochs", "10", "--train.every", "5"],
-    "resnet_vae, asymmetric": ["resnet_vae", "--detector.score", "frequency", "--train.epochs", "10", "--train.every", "5",
+    "resnet_vae, symmetric": ["resnet_vae", "--detector.score", "frequency", "--train.epochs", "6", "--train.every", "3"],
+    "resnet_vae, asymmetric": ["resnet_vae", "--detector.score", "frequency", "--train.epochs", "6", "--train.every", "3",
                                "--detector.variant", "asymmetric"],
 }  # fmt: skip
 MODELS = ("mahalanobis", "nearest", "mixture", "vae")

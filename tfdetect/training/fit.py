@@ -42,8 +42,7 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     devices.setup(settings.precision, settings.seed)
     strategy = devices.strategy(settings.strategy)
     worker, single = devices.worker(strategy), detector.sees == "frame"
-    held = part(table, "validation")
-    rows, lost = part(table, "train", detector), part(table, "validation", detector)
+    rows, lost, held = part(table, "train", detector), part(table, "validation", detector), part(table, "validation")
     steps = pipeline.steps(rows, single, settings.batch)
     plan = spans(detector.phases(), settings.epochs)
     folder = checkpoints / f"worker-{worker}"
@@ -61,7 +60,7 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
         model.fit(
             pipeline.training(rows, cache, single, settings, checkpoint.epoch, last),
             validation_data=pipeline.ordered(lost, cache, single, settings.batch),
-            validation_freq=[epoch for epoch in range(1, last + 1) if epoch % settings.every == 0 or epoch == last],
+            validation_freq=[*range(settings.every, last, settings.every), last],
             initial_epoch=checkpoint.epoch,
             epochs=last,
             steps_per_epoch=steps,
@@ -71,10 +70,15 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
         )
     checkpoint.restore_best(model)
     layers.synchronise(model, False)
-    if worker == 0:
+    return kept(model, checkpoint, target, worker == 0)
+
+
+def kept(model: keras.Model, checkpoint: Checkpoint, target: Path, chief: bool = True) -> Fitted:
+    """The trained model to `target`, by the chief, and what is known of its training."""
+    if chief:
         with atomic(target) as temporary:
             model.save(temporary)
-    return Fitted(told(checkpoint), checkpoint.state["best_epoch"], worker == 0, Ranked.read(folder))
+    return Fitted(told(checkpoint), checkpoint.state["best_epoch"], chief, Ranked.read(checkpoint.folder))
 
 
 def part(table: pd.DataFrame, split: str, learner: Detector | None = None) -> pd.DataFrame:

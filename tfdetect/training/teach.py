@@ -11,7 +11,6 @@ from tfdetect.config import Train
 from tfdetect.data import pipeline
 from tfdetect.data.cache import Cache
 from tfdetect.detector import Detector, Lesson, Phase
-from tfdetect.files import atomic
 from tfdetect.training import devices, fit
 from tfdetect.training.callbacks import Checkpoint
 from tfdetect.training.stored import Features, Progress, silent
@@ -31,9 +30,7 @@ def teach(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train
     checkpoint = Checkpoint(checkpoints / "head", settings.monitor, settings.patience)
     descend = descent(detector, settings, checkpoint, callbacks)
     model = detector.learn(model, Lesson(learnt, features.of(held), descend, settings.seed))
-    with atomic(target) as temporary:
-        model.save(temporary)
-    return fit.Fitted(fit.told(checkpoint), checkpoint.state["best_epoch"], True)
+    return fit.kept(model, checkpoint, target)
 
 
 def descent(detector: Detector, settings: Train, checkpoint: Checkpoint,
