@@ -28,7 +28,7 @@ TRAINED = {
     "resnet_vae, asymmetric": ["resnet_vae", "--detector.score", "frequency", "--train.epochs", "6", "--train.every", "3",
                                "--detector.variant", "asymmetric"],
 }  # fmt: skip
-MODELS = ("mahalanobis", "nearest", "mixture", "vae")
+MODELS = ("subspace", "mahalanobis", "nearest", "mixture", "vae")
 
 
 def main() -> None:

@@ -47,6 +47,14 @@ def test_mahalanobis_is_the_length_of_the_whitened_components(data, tmp_path):
     np.testing.assert_allclose(scores, np.sqrt((z**2).mean(1)), rtol=1e-4)
 
 
+def test_a_subspace_scores_what_its_components_leave_over(data, tmp_path):
+    scores, _, _ = learnt(data, tmp_path, model="subspace")
+    mean, scale = data[0].mean(0, dtype=np.float64), data[0].std(0, dtype=np.float64)
+    found = PCA(KEPT, random_state=0).fit((data[0] - mean) / scale)
+    z = (data[1] - mean) / scale
+    np.testing.assert_allclose(scores, np.sqrt(((z - found.inverse_transform(found.transform(z))) ** 2).mean(1)), rtol=1e-3)
+
+
 def test_near_turns_the_score_round(data, tmp_path):
     far, near = (learnt(data, tmp_path, model="mahalanobis", tail=tail)[0] for tail in ("far", "near"))
     np.testing.assert_array_equal(near, -far)
@@ -65,7 +73,7 @@ def test_a_mixture_scores_as_scikit_learn(data, tmp_path):
 
 
 def test_an_autoencoder_of_features_finds_what_is_far_off(data, tmp_path):
-    scores, train, z = learnt(data, tmp_path, model="vae", latent=2)
+    scores, _, z = learnt(data, tmp_path, model="vae", latent=2)
     order = np.argsort(np.linalg.norm(z, axis=1))
     assert np.isfinite(scores).all() and scores[order[-10:]].mean() > 2 * scores[order[:10]].mean()
 

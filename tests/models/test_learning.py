@@ -92,9 +92,8 @@ def test_big_detectors_learn_sixteen_clips_by_heart(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["mahalanobis", "nearest", "mixture", "vae"])
-def test_upsampling_is_told_by_who_has_never_seen_a_fake(model, tmp_path):
-    flags = ["--detector.model", model, "--data.cache_dir", str(tmp_path / "c"), "--out", str(tmp_path), "--name", "r"]
+def test_upsampling_is_told_by_who_has_never_seen_a_fake(tmp_path):
+    flags = ["--data.cache_dir", str(tmp_path / "c"), "--out", str(tmp_path), "--name", "r"]
     assert cli.main(["train", "feature_oneclass", *flags]) == 0
     assert json.loads((tmp_path / "r" / "metrics.json").read_text())["test"]["by_source"]["upsample"]["auc"] > 0.8
 

@@ -32,6 +32,32 @@ class NearestReal(PerPicture):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class Outside(PerPicture):
+    """(batch, n) -> the root mean square of what, standardised, a subspace leaves over; its axes (components, n) are
+    orthonormal."""
+
+    def __init__(self, mean=None, scale=None, axes=None, components=None, **options):
+        super().__init__(**options)
+        self.components = len(axes) if components is None else components
+        self.given = {"mean": mean, "scale": scale, "axes": axes}
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        shapes = {"mean": (width,), "scale": (width,), "axes": (self.components, width)}
+        self.kept = [frozen(self, name, shape, self.given[name]) for name, shape in shapes.items()]
+        self.built = True
+
+    def call(self, inputs):
+        mean, scale, axes = map(ops.convert_to_tensor, self.kept)
+        z = (inputs - mean) / scale
+        left = z - ops.matmul(ops.matmul(z, ops.transpose(axes)), axes)
+        return ops.sqrt(ops.mean(ops.square(left), axis=1, keepdims=True) + 1e-12)
+
+    def get_config(self):
+        return {**super().get_config(), "components": self.components}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class Mixture(PerPicture):
     """(batch, n) -> the negative log density, in nats, under a mixture of Gaussians with a variance for each number."""
 
