@@ -148,7 +148,7 @@ def table(found: list[dict]) -> str:
         for data in ("upsample", "faces"):
             rows = [row["auc"] for row in found if (row["data"], row["detector"]) == (data, name)]
             values = [row[score] for row in rows if score in row]
-            cells.append("; ".join(f"{value['test']:.3f} ({value['validation']:.3f})" for value in values))
+            cells.append("; ".join(f"{value['test']:.3f} ({value['validation']:.3f})" for value in values) or "–")
         lines.append(f"| {name} | {score} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
