@@ -14,6 +14,7 @@ VERBS = {
     "train": "files -> a judged, exported detector",
     "reproduce": "run a published experiment, its row next to ours",
     "evaluate": "judge a run again, or on another data set",
+    "explain": "where in a file a detector sees what it says",
     "predict": "verdicts on files and folders",
     "export": "write the SavedModel anew",
 }

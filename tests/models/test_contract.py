@@ -63,7 +63,8 @@ def test_a_step_of_training_moves_the_loss_and_its_weights(cls, built):
     detector, clips = made(cls, dropout=0.0, mirror=False, augment=False, flips="none", model="vae"), built[1]
     keras.utils.set_random_seed(0)
     model = detector.build(clip_shape(cls))
-    model.compile(keras.optimizers.Adam(1e-3), detector.losses())
+    eager = backend.tensorflow()  # whose graphs of big nets take longer to make than five steps do
+    model.compile(keras.optimizers.Adam(1e-3), detector.losses(), run_eagerly=eager)
     clips, labels = np.concatenate([clips, clips[:1] // 2]), np.array([[0], [1], [0], [1]], np.float32)
     before = [np.array(keras.ops.convert_to_numpy(value)) for value in model.trainable_variables]
     losses = [model.train_on_batch(clips, labels) for _ in range(5)]

@@ -70,10 +70,16 @@ class Phased(CnnLstm):
         return (Phase(2, 1.0, train(False)), Phase(rate=0.1, prepare=train(True)))
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, data):
+    """A run of two phases that nothing disturbs."""
+    place = tmp_path_factory.mktemp("whole")
+    return fit.fit(Phased(), *data, SETTINGS, place / "whole", place / "whole.keras", [])
+
+
 @pytest.mark.parametrize("steps", [(2, 6), (8,), (9, 1)], ids=["in the first phase", "between", "in the second"])
-def test_a_run_of_two_phases_killed_in_either_goes_on_to_the_same_result(tmp_path, data, steps):
+def test_a_run_of_two_phases_killed_in_either_goes_on_to_the_same_result(tmp_path, data, whole, steps):
     """Three steps an epoch: the eighth is in the third epoch, the first of the second phase."""
-    whole = fit.fit(Phased(), *data, SETTINGS, tmp_path / "whole", tmp_path / "whole.keras", [])
     for count in steps:
         with pytest.raises(KeyboardInterrupt):
             fit.fit(Phased(), *data, SETTINGS, tmp_path / "killed", tmp_path / "killed.keras", [StopAfter(count)])

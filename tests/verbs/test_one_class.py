@@ -8,13 +8,16 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from tfdetect import artifact as artifacts
 from tfdetect import cli, models
 from tfdetect.artifact import Artifact
 from tfdetect.data import pipeline
+from tfdetect.data.cache import View
 from tfdetect.detector import REGISTRY
 from tfdetect.evaluation import calibration, predictions
 from tfdetect.models import one_class
 from tfdetect.models.feature_oneclass import FeatureOneClass
+from tfdetect.serving.predictor import Predictor
 from tfdetect.training import fit, teach
 from tfdetect.verbs import rebuilt
 
@@ -93,6 +96,23 @@ def test_the_saved_model_shows_what_it_makes_of_a_picture(run, rng):
     np.testing.assert_allclose(score, rmse, rtol=1e-4, err_msg="root mean square over channels, pixels")
 
 
+def test_explain_shows_the_error_map(run, manifest, tmp_path, capsys):
+    """Of a wave, as it learnt them, with noise on its right half."""
+    picture = keras.utils.img_to_array(keras.utils.load_img(manifest.parent / "0.png"))
+    picture[:, 16:] += np.random.default_rng(1).normal(0, 60, (32, 16, 3))
+    keras.utils.save_img(tmp_path / "half.png", np.clip(picture, 0, 255), scale=False)
+    detector, out = artifacts.load_config(run).detector, tmp_path / "out"
+    predictor = Predictor(run, View(8, 32), detector)
+    clip = predictor.view.read(tmp_path / "half.png").frames
+    error = predictor.errors(clip[None])[0]
+    assert error.shape == (1, 32, 32) and error[..., 16:].mean() > 1.2 * error[..., :16].mean()
+    before, after = (one_class.pixels(models.load(run.model), np.asarray(x))[0]
+                     for x in one_class.opened(models.load(run.model)).predict_on_batch(clip[None])[:2])  # fmt: skip
+    np.testing.assert_allclose(error[0], np.abs(before - after).mean(axis=-1), atol=0.05)
+    assert cli.main(["explain", str(run.folder), str(tmp_path / "half.png"), "--out", str(out)]) == 0
+    assert "1 explained by error" in capsys.readouterr().out and "how far" in (out / "explanation.html").read_text().lower()
+
+
 def test_the_same_file_gets_the_same_score_every_time(run, manifest, capsys):
     said = []
     for _ in range(2):
@@ -122,7 +142,7 @@ def test_no_fake_is_ever_in_a_gradient(manifest, monkeypatch, name, flags):
     ordered = pipeline.ordered
     monkeypatch.setattr(fit.pipeline, "ordered", lambda table, *rest: (
         seen["loss"].extend(table["label"]) if (table["label"] == 0).all() else None, ordered(table, *rest))[-1])
-    train(manifest, name, "--train.epochs", "2", *flags)
+    train(manifest, name, "--train.epochs", "1", *flags)
     assert len(seen["train"]) >= 16 and not any(seen["train"]), "16: an epoch of the 21 real training files in batches of 8"
     assert seen["loss"] and not any(seen["loss"])
     assert teach.pipeline is pipeline, "what was watched is what trains"
@@ -140,7 +160,7 @@ def reals(manifest):
 
 
 def test_without_fakes_in_validation_the_loss_picks_the_epoch_and_a_quantile_of_the_reals_the_threshold(reals):
-    artifact = train(reals, "oc_ae")
+    artifact = train(reals, "oc_ae", "--train.epochs", "2")
     history = pd.read_csv(artifact.history)
     assert "val_auc" not in history and "Validation holds real files only" in artifact.report.read_text()
     held = predictions.by_file(predictions.read(artifact.predictions).query("split == 'validation'"))

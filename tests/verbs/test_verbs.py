@@ -1,4 +1,4 @@
-"""The whole story, small: train, judge, evaluate, predict, export, repeat."""
+"""The whole story, small: train, judge, evaluate, predict, explain, export, repeat."""
 
 import json
 import os
@@ -107,6 +107,30 @@ def test_predict_counts_failures_and_reads_folders(cnn, images, tmp_path, capsys
     (tmp_path / "empty").mkdir()
     assert cli.main(["predict", str(cnn.folder), str(tmp_path / "empty")]) == 2
     assert "holds no image or video" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cnn", "cnn_lstm"])
+def test_explain_writes_a_page_with_a_map_of_each_frame_shown(name, request, images, videos, tmp_path, capsys):
+    artifact, out = request.getfixturevalue(name), tmp_path / "out"
+    files = [str(next((images / "fake").iterdir())), str(next((videos / "fake").iterdir())), str(tmp_path / "none.jpg")]
+    assert cli.main(["explain", str(artifact.folder), *files, "--out", str(out), "--cells", "4", "--frames", "2"]) == 1
+    printed = capsys.readouterr().out
+    assert "No such file or directory" in printed and "2 explained by occlusion, 1 failed" in printed
+    page, found = (out / "explanation.html").read_text(), json.loads((out / "explanation.json").read_text())
+    assert page.count("<figure") == 2 and "Orange speaks for fake" in page
+    assert [one["path"] for one in found] == files and found[2]["error"] and "hottest_tenth" not in found[2]
+    assert cli.main(["predict", str(artifact.folder), files[1], "--json"]) == 0
+    assert found[1]["score"] == pytest.approx(json.loads(capsys.readouterr().out)["score"], abs=1e-6)
+    assert all(np.isfinite([one["hottest_tenth"], one["elsewhere"]]).all() for one in found[:2])
+
+
+def test_what_explain_cannot_do_is_said(cnn, images, tmp_path, capsys):
+    call = ["explain", str(cnn.folder), "--out", str(tmp_path / "out")]
+    assert cli.main([*call, str(images), "--method", "error"]) == 2
+    assert "cnn gives no picture back: take occlusion" in capsys.readouterr().err
+    assert cli.main([*call, *[str(images / "fake")] * 11]) == 2
+    assert "220 files are too many for one page; expected 200 at the most" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_evaluate_own_test_other_data_and_no_leak(cnn, images, videos, capsys):

@@ -7,6 +7,7 @@ is orange throughout: Okabe and Ito's colours, which the colour-blind tell apart
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +75,26 @@ def matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Sequence
     axes.tick_params(length=0, labelsize=11)
     axes.spines[:].set_visible(False)
     axes.grid(False)
+    return figure
+
+
+def grid(rows: Sequence[tuple[str, NDArray[Any], dict[str, Any]]], title: str = "") -> Figure:
+    """Rows of (name, pictures, options of imshow); a column is a picture."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    columns, (height, width) = len(rows[0][1]), rows[0][1].shape[1:3]
+    wide, side = 1.5 + 1.05 * columns, 1.05 * min(2.0, max(0.5, height / width))
+    lines = wrap(title, int(9 * wide))
+    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(figsize=(wide, 0.15 + 0.22 * len(lines) + side * len(rows)), layout=tight)
+    for line, (name, pictures, options) in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
+        for axes, picture in zip(line, pictures, strict=True):
+            axes.imshow(picture, **options)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        line[0].set_ylabel(name, fontsize=9, color=INK, rotation=0, ha="right", va="center")
+    figure.suptitle("\n".join(lines), parse_math=False, fontsize=12, weight="bold", color=INK, x=0.01, ha="left")
     return figure
 
 

@@ -7,8 +7,7 @@ What cannot be shown, such as one class alone, is a sentence in place of the plo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from textwrap import wrap
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tfdetect.evaluation import metrics
-from tfdetect.evaluation.canvas import CLASSES, FAINT, FAKE, INK, REAL, blank, finish, sentence
+from tfdetect.evaluation.canvas import CLASSES, FAINT, FAKE, INK, REAL, blank, finish, grid, sentence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,7 +128,7 @@ def gallery(pictures: ArrayLike, again: ArrayLike, title: str) -> Figure:
     rows = [("picture", shown, {}), ("rebuilt", np.clip(np.round(rebuilt), 0, 255).astype(np.uint8), {}),
             (f"difference,\nwhite: {white:.3g}\ngrey levels", difference, {"cmap": "gray", "vmin": 0, "vmax": white}),
             ("its spectrum", spectra, {"cmap": "magma", "vmin": dark, "vmax": bright})]
-    return _grid(rows, title)
+    return grid(rows, title)
 
 
 def spectrum(error: ArrayLike) -> NDArray[np.float64]:
@@ -257,26 +256,6 @@ def _f1(label: NDArray[np.int64], probability: NDArray[np.float64], at: NDArray[
     passed_real, missed = (np.searchsorted(np.sort(probability[label == kind]), at, "left") for kind in (0, 1))
     found, wrong = (label == 1).sum() - missed, (label == 0).sum() - passed_real + missed
     return np.stack([2 * found / (2 * found + wrong), 2 * passed_real / (2 * passed_real + wrong)])
-
-
-def _grid(rows: Sequence[tuple[str, NDArray[Any], dict[str, Any]]], title: str) -> Figure:
-    """Rows of (name, pictures, options of imshow); a column is a picture."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    columns, (height, width) = len(rows[0][1]), rows[0][1].shape[1:3]
-    wide, side = 1.5 + 1.05 * columns, 1.05 * min(2.0, max(0.5, height / width))
-    lines = wrap(title, int(9 * wide))
-    tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    figure = Figure(figsize=(wide, 0.15 + 0.22 * len(lines) + side * len(rows)), layout=tight)
-    for line, (name, pictures, options) in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        for axes, picture in zip(line, pictures, strict=True):
-            axes.imshow(picture, **options)
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-        line[0].set_ylabel(name, fontsize=9, color=INK, rotation=0, ha="right", va="center")
-    figure.suptitle("\n".join(lines), parse_math=False, fontsize=12, weight="bold", color=INK, x=0.01, ha="left")
-    return figure
 
 
 def _epochs(judged: Mapping[int, Pair]) -> dict[int, Checked]:

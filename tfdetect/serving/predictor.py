@@ -1,9 +1,10 @@
 """Files -> verdicts, by the exported SavedModel and the artifact's settings alone."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from tfdetect.data.cache import View
 from tfdetect.data.media import Media
 from tfdetect.data.pool import Lost, results
 from tfdetect.detector import Detector
-from tfdetect.models import layers
+from tfdetect.models import layers, one_class
 from tfdetect.serving.export import picked
 
 
@@ -74,12 +75,24 @@ class Predictor:
     def _serve(self, clips):
         return self.loaded.signatures["serving_default"](clip=tf.constant(clips))
 
-    def _call(self, clips):
+    def errors(self, clips: np.ndarray) -> np.ndarray:
+        """uint8 clips of any size -> how far off an autoencoder gives each place back, in grey levels of 0..255 as a mean over
+        channels: (batch, frames, size, size) float32."""
+        if self.judged == "saved_model":
+            return self.loaded.signatures["serve_reconstruction"](clip=tf.constant(clips))["error"].numpy()
+        before, after = one_class.opened(self.loaded).predict_on_batch(self._small(clips))[:2]
+        error = np.abs(one_class.pixels(self.loaded, before) - one_class.pixels(self.loaded, after)).mean(axis=-1)
+        return error.reshape(len(clips), -1, *error.shape[1:])
+
+    def _small(self, clips):
         frames, size = self.loaded.input_shape[1:3]
         if not self.single:
             clips = clips[:, picked(clips.shape[1], frames)]
         small = graph.resize(tf.reshape(clips, (-1, *clips.shape[2:])), size).numpy()
-        out = self.loaded.predict_on_batch(small.reshape(-1, frames, size, size, 3))
+        return small.reshape(-1, frames, size, size, 3)
+
+    def _call(self, clips):
+        out = self.loaded.predict_on_batch(self._small(clips))
         if self.classes:
             out = np.concatenate([out[:, :1], softmax(out[:, 1:], axis=1)], axis=1)
         return self._calibrated(out.reshape(len(clips), -1, out.shape[1]).mean(axis=1))
@@ -89,22 +102,31 @@ class Predictor:
         return {"score": out[:, 0], "probability": probability, "source": out[:, 1:]}
 
     def predict(self, paths: Iterable[str | Path], seconds: float | None = None) -> Iterator[Verdict]:
-        """A verdict for each path, in order; others are decoded while one is judged, each in at most `seconds`.
+        """A verdict for each path, as `each` has them."""
+        return self.each(paths, self.verdict, seconds)
+
+    def each(self, paths: Iterable[str | Path], what: Callable[[str, Media | Lost], Any], seconds: float | None = None):
+        """What `what(path, clip)` returns of each path, in order; others are decoded while one is looked at, each in at most
+        `seconds`.
 
         Decoding happens in processes of its own: a file that brings a decoder down costs one verdict.
         """
-        ready: dict[int, Verdict] = {}
+        ready: dict[int, Any] = {}
         following = 0
         for (number, path), clip in results(enumerate(map(str, paths)), self.view.attempt, seconds=seconds):
-            ready[number] = self.verdict(path, clip)
+            ready[number] = what(path, clip)
             while following in ready:
                 yield ready.pop(following)
                 following += 1
 
+    def clip(self, found: Media) -> np.ndarray:
+        """The frames that the detector looks at, (frames, height, width, 3) uint8."""
+        return np.repeat(found.frames, self.view.repeats(len(found.frames)), axis=0)
+
     def verdict(self, path: str, clip: Media | Lost) -> Verdict:
         if isinstance(clip, Lost):
             return Verdict(path, error=clip.reason)
-        frames = np.repeat(clip.frames, self.view.repeats(len(clip.frames)), axis=0)
+        frames = self.clip(clip)
         found = self._answer(frames[None])
         score, probability = (float(found[name][0]) for name in ("score", "probability"))
         text = found["text"].numpy()[0].decode() if "text" in found else None

@@ -37,4 +37,6 @@ def main(argv: Sequence[str]) -> int:
         console.print("  serve_bytes: image, encoded JPEG, PNG or WebP (batch,) string -> score, probability (batch,)")
     if run.detector.stored:
         console.print("  serve_features: features, float32 (batch, n), as the backbone gives them -> score, probability (batch,)")
+    if run.detector.reconstructs:
+        console.print("  serve_reconstruction: clip -> reconstruction, uint8 (batch, frames, size, size, 3), and error")
     return 0

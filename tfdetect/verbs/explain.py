@@ -1,0 +1,113 @@
+"""explain: where in each file a detector sees what it says."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from tfdetect import artifact as artifacts
+from tfdetect import config, models  # noqa: F401  (registers the detectors)
+from tfdetect.verbs.console import console, import_keras
+from tfdetect.verbs.predict import expand, row
+
+if TYPE_CHECKING:
+    from tfdetect.serving.predictor import Predictor
+
+MOST = 200  # files: a page of more opens slowly
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Write a page of heat-maps: where in each file the detector sees what it says. Exit code 1 if any file failed."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder, such as saved_models/cnn."""
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """Images, videos, and folders of them."""
+    out: Path = Path("explained")
+    """Folder for explanation.html and explanation.json."""
+    method: Literal["auto", "error", "occlusion"] = "auto"
+    """What is hot: `error`, what an autoencoder gives back wrongly; `occlusion`, what takes from the score when covered, for any
+    detector. `auto`: error where there is one."""
+    frames: int = 4
+    """Frames shown of a video, evenly over those that the detector sees."""
+    cells: int = 4
+    """Squares per side for `occlusion`: more are finer, take longer, and miss what is told by large parts."""
+
+    def __post_init__(self):
+        if self.frames < 1 or self.cells < 2:
+            raise ValueError(f"--frames must be at least 1 and --cells at least 2, got {self.frames} and {self.cells}.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, find the files, and explain one by one as they are decoded; the page is written with what there is."""
+    asked = config.arguments(Explain, argv, "explain.py")
+    artifact = artifacts.find(asked.run)
+    run = artifacts.load_config(artifact)
+    method = chosen(asked.method, run.detector)
+    paths = expand(asked.files)
+    if len(paths) > MOST:
+        raise ValueError(f"{len(paths)} files are too many for one page; expected {MOST} at the most. Name fewer.")
+    import_keras()
+    from tfdetect.explain import page
+    from tfdetect.files import write_json
+    from tfdetect.serving.predictor import Predictor
+    from tfdetect.verbs.loading import cache_for
+
+    predictor = Predictor(artifact, cache_for(run.data, run.detector).view, run.detector)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    sections: list[str] = []
+    found: list[dict[str, Any]] = []
+    try:
+        for verdict, clip in predictor.each(paths, lambda path, clip: (predictor.verdict(path, clip), clip), run.data.timeout):
+            print(row(verdict), flush=True)
+            found.append({**dataclasses.asdict(verdict), "method": method})
+            if verdict.error is None:
+                frames, heat, check = explained(predictor, predictor.clip(clip), method, asked)
+                found[-1] |= check
+                sections.append(page.section(verdict.path, said(verdict, check), frames, heat, method))
+    finally:
+        page.write(asked.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
+        write_json(asked.out / "explanation.json", found)
+    failed = len(found) - len(sections)
+    console.print(f"{len(sections)} explained by {method}, {failed} failed: {asked.out / 'explanation.html'}")
+    return 1 if failed else 0
+
+
+def chosen(method: str, detector: Any) -> str:
+    """`auto` as what it stands for. ValueError for an error of a detector that gives nothing back."""
+    if method == "error" and not detector.reconstructs:
+        raise ValueError(f"--method error needs an autoencoder, and {detector.name} gives no picture back: take occlusion.")
+    return method if method != "auto" else "error" if detector.reconstructs else "occlusion"
+
+
+def explained(predictor: "Predictor", clip: Any, method: str, asked: Explain) -> tuple[Any, Any, dict[str, float]]:
+    """(frames shown, their heat-maps, the check) of a clip. A detector of single frames has a map for each of them, one of
+    clips the same for all; the check is the mean over maps."""
+    import numpy as np
+
+    from tfdetect.data.media import pick
+    from tfdetect.explain import heat
+
+    def judge(clips: Any) -> Any:
+        return predictor.judge(clips)[0]
+
+    shown = list(dict.fromkeys(pick(len(clip), min(asked.frames, len(clip)))))
+    parts = [clip[[at]] for at in shown] if predictor.single else [clip]
+    make = {"error": lambda part: predictor.errors(part[None])[0].mean(axis=0),
+            "occlusion": lambda part: heat.occlusion(judge, part, asked.cells)}[method]  # fmt: skip
+    maps = [make(part) for part in parts]
+    hot, elsewhere = np.mean([heat.check(judge, *both) for both in zip(parts, maps, strict=True)], axis=0)
+    maps = maps if predictor.single else maps * len(shown)
+    return clip[shown], np.stack(maps), {"hottest_tenth": float(hot), "elsewhere": float(elsewhere)}
+
+
+def said(verdict: Any, check: dict[str, float]) -> str:
+    """The line under a figure."""
+    note = f" ({verdict.note})" if verdict.note else ""
+    return (f"{verdict.label}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, {verdict.frames} "
+            f"frame{'s' * (verdict.frames > 1)}{note}. Covering the hottest tenth takes {check['hottest_tenth']:.3f} from the "
+            f"score, the same shape elsewhere {check['elsewhere']:.3f}.")  # fmt: skip
