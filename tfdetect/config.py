@@ -303,5 +303,7 @@ def write(run: Run, path: Path) -> None:
 
     from tfdetect.files import write_bytes
 
-    text = "# python scripts/train.py --config THIS --name ANOTHER repeats the run\n"
-    write_bytes(path, (text + yaml.safe_dump(tree(run), sort_keys=False)).encode())
+    text = "python scripts/train.py --config THIS --name ANOTHER repeats the run"
+    if run.train.threshold.startswith("pooled"):
+        text = "python scripts/reproduce.py repeats the run, by its recipe; train.py takes no threshold that is read off the test"
+    write_bytes(path, (f"# {text}\n" + yaml.safe_dump(tree(run), sort_keys=False)).encode())

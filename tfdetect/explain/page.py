@@ -16,14 +16,14 @@ METHODS = {
     "occlusion": "What covering a place takes from the score. Orange speaks for fake, blue for real; the scale is each "
                  "file's own, so a strong colour is not a strong verdict.",
 }  # fmt: skip
-CHECK = ("The check beside each verdict: how much the score falls when the hottest tenth of the picture is covered with its own "
+CHECK = ("The check under each figure: how much the score falls when the hottest tenth of the picture is covered with its own "
          "mean colour, and when the same shape lies elsewhere (the median of 16 places). Where the first is not the larger, do "
          "not trust the map. A map says what this detector looks at; it proves nothing of the file.")  # fmt: skip
 
 
 def write(path: str | PathLike[str], name: str, method: str, threshold: float, sections: Sequence[str]) -> None:
     """A page of these sections, in order."""
-    about = f"{len(sections)} files; fake is a probability of {threshold:.3f} or more"
+    about = f"{len(sections)} file{'s' * (len(sections) != 1)}; fake is a probability of {threshold:.3f} or more"
     text = f"<section><h2>How to read it</h2><p>{escape(METHODS[method])}</p><p>{escape(CHECK)}</p></section>"
     html.write(path, "explanation", name, about, (text, *sections))
 
