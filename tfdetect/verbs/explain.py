@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, models  # noqa: F401  (registers the detectors)
-from tfdetect.verbs.console import console, import_keras
-from tfdetect.verbs.predict import expand, row
+from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
+from tfdetect.verbs.console import console
+from tfdetect.verbs.predict import expand, opened, row
 
 if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor
@@ -51,13 +51,9 @@ def main(argv: Sequence[str]) -> int:
     paths = expand(asked.files)
     if len(paths) > MOST:
         raise ValueError(f"{len(paths)} files are too many for one page; expected {MOST} at the most. Name fewer.")
-    import_keras()
+    predictor = opened(artifact, run)
     from tfdetect.explain import page
-    from tfdetect.files import write_json
-    from tfdetect.serving.predictor import Predictor
-    from tfdetect.verbs.loading import cache_for
 
-    predictor = Predictor(artifact, cache_for(run.data, run.detector).view, run.detector)
     asked.out.mkdir(parents=True, exist_ok=True)
     sections: list[str] = []
     found: list[dict[str, Any]] = []
@@ -71,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
                 sections.append(page.section(verdict.path, said(verdict, check), frames, heat, method))
     finally:
         page.write(asked.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
-        write_json(asked.out / "explanation.json", found)
+        files.write_json(asked.out / "explanation.json", found)
     failed = len(found) - len(sections)
     console.print(f"{len(sections)} explained by {method}, {failed} failed: {asked.out / 'explanation.html'}")
     return 1 if failed else 0

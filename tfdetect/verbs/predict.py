@@ -6,12 +6,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
 from tfdetect.verbs.console import import_keras
+
+if TYPE_CHECKING:
+    from tfdetect.serving.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,7 @@ def main(argv: Sequence[str]) -> int:
     artifact = artifacts.find(asked.run)
     run = artifacts.load_config(artifact)
     paths = expand(asked.files)
-    import_keras()
-    from tfdetect.serving.predictor import Predictor
-    from tfdetect.verbs.loading import cache_for
-
-    predictor = Predictor(artifact, cache_for(run.data, run.detector).view, run.detector)
-    for warning in predictor.warnings:
-        print(warning, file=sys.stderr)
+    predictor = opened(artifact, run)
     failed = 0
     if not asked.json:
         print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
@@ -48,6 +46,18 @@ def main(argv: Sequence[str]) -> int:
     if not asked.json:
         print(f"{len(paths) - failed} verdicts, {failed} failed. The threshold is a probability of {predictor.threshold:.3f}.")
     return 1 if failed else 0
+
+
+def opened(artifact: artifacts.Artifact, run: config.Run) -> "Predictor":
+    """What judges files as the run saw its own; its warnings are said."""
+    import_keras()
+    from tfdetect.serving.predictor import Predictor
+    from tfdetect.verbs.loading import cache_for
+
+    predictor = Predictor(artifact, cache_for(run.data, run.detector).view, run.detector)
+    for warning in predictor.warnings:
+        print(warning, file=sys.stderr)
+    return predictor
 
 
 def expand(given: Sequence[Path]) -> list[Path]:
