@@ -71,10 +71,10 @@ def run(data: str, name: str, words: list[str], flags: list[str], asked: argpars
     """One training in a process of its own, and the test and validation AUCs of all its scores."""
     folder = asked.runs / "-".join([data, *name.replace(",", "").split(), str(seed)])
     command = [*words, *flags, "--train.seed", str(seed)]
-    start = time.monotonic()
+    start, begun = time.monotonic(), folder.exists()
     subprocess.run([sys.executable, str(ROOT / "scripts" / "train.py"), *command, "--out", str(asked.runs), "--name", folder.name,
-                    *["--resume"] * folder.exists()], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
-    minutes = round((time.monotonic() - start) / 60, 1)
+                    *["--resume"] * begun], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    minutes = None if begun else round((time.monotonic() - start) / 60, 1)  # part of it is not the whole
     shown = shlex.join(["FACES" if word == str(asked.faces) else word.replace(str(asked.squeezenet), "FILE") for word in command])
     return {"command": f"python scripts/train.py {shown}", "minutes": minutes, "auc": scores(folder, data)}
 
