@@ -26,7 +26,7 @@ def test_every_standard_plot_is_drawn_saved_and_explained(frames, tmp_path):
     assert tuple(figures) == plots.STANDARD
     assert all(isinstance(figure, Figure) and len(plots.caption(name)) > 40 for name, figure in figures.items())
     paths = plots.save_plots(tmp_path / "plots", {**figures, "my own/../x": Figure()})
-    assert all(path.parent == tmp_path / "plots" and path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert all(path.parent == tmp_path / "plots" and path.read_bytes().startswith(b"\x89PNG") for path in paths.values())
     assert pyplot.get_fignums() == []  # what pyplot makes stays in memory until somebody closes it
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tfdetect.evaluation import metrics, plots, predictions
+from tfdetect.evaluation import html, metrics, plots, predictions
 from tfdetect.evaluation.report import PICTURES, SHOWN, Report, cautions, verdict, write
 
 EVIL = "<script>alert('1')</script>&\".mp4"
@@ -187,3 +187,10 @@ def test_wrong_input_is_refused(tmp_path):
     picture = np.zeros((8, 8), np.uint8)
     with pytest.raises(ValueError, match="height, width, 3"):
         write(tmp_path / "r.html", Report("r", {"test": judged()}, most_wrong=[("p", 0, "s", 0.9, picture)]))
+
+
+def test_a_figure_that_is_drawn_already_is_shown_from_its_file(tmp_path):
+    wide, narrow = Figure((8, 2)), Figure((4, 4))
+    paths = plots.save_plots(tmp_path, {"wide": wide, "narrow": narrow})
+    assert html.figures("t", [("a", wide), ("b", narrow)]) == html.figures("t", [("a", paths["wide"]), ("b", paths["narrow"])])
+    assert ["class=wide" in html.figures("t", [("", path)]) for path in paths.values()] == [True, False]

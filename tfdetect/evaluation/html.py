@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 from collections.abc import Iterable, Sequence
 from html import escape
 from os import PathLike
@@ -59,11 +60,13 @@ def count(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def png(figure: Figure) -> str:
-    """As a data URI. In pixels, as curves of a million points would make a drawing of many MB."""
+def png(figure: Figure | Path) -> bytes:
+    """A figure in pixels, as curves of a million points would make a drawing of many MB; a path is that of one drawn before."""
+    if isinstance(figure, Path):
+        return figure.read_bytes()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, facecolor="white")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
 
 
 def thumbnail(picture: NDArray[np.uint8]) -> str:
@@ -78,12 +81,15 @@ def thumbnail(picture: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def figures(title: str, figures: Iterable[tuple[str, Figure]]) -> str:
-    """Figures with their captions, two abreast; one that is much wider than high gets the whole width."""
-    shown = "".join(
-        f'<figure{" class=wide" if figure.get_figwidth() > 1.6 * figure.get_figheight() else ""}>'
-        f'<img alt="{escape(caption)}" src="{png(figure)}"><figcaption>{escape(caption)}</figcaption></figure>'
-        for caption, figure in figures)
+def figures(title: str, figures: Iterable[tuple[str, Figure | Path]]) -> str:
+    """Figures, or paths of PNG, with their captions, two abreast; one that is much wider than high gets the whole width."""
+    shown = ""
+    for caption, figure in figures:
+        data = png(figure)
+        width, height = struct.unpack(">II", data[16:24])  # PNG, 11.2.1: at the start of its first chunk
+        source = "data:image/png;base64," + base64.b64encode(data).decode()
+        shown += (f'<figure{" class=wide" if width > 1.6 * height else ""}><img alt="{escape(caption)}" src="{source}">'
+                  f"<figcaption>{escape(caption)}</figcaption></figure>")  # fmt: skip
     return f'<section><h2>{title}</h2><div class="figures">{shown}</div></section>' if shown else ""
 
 

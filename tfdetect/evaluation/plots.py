@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from tfdetect.evaluation import calibration, canvas, metrics
+from tfdetect.evaluation import calibration, canvas, html, metrics
 from tfdetect.evaluation.canvas import CLASSES, FAINT, FAKE, GRID, INK, LINES, blank, finish, matrix, sentence, short
 from tfdetect.evaluation.predictions import SPLITS, by_file
 
@@ -37,12 +37,12 @@ def caption(name: str) -> str:
     return canvas.caption(globals()[name]) if name in (*STANDARD, "attribution", "history", "shortcuts") else ""
 
 
-def save_plots(folder: str | PathLike[str], figures: Mapping[str, Figure]) -> list[Path]:
-    """Write `<name>.png` for each figure into the folder, which is made if need be; the paths, in order."""
+def save_plots(folder: str | PathLike[str], figures: Mapping[str, Figure]) -> dict[str, Path]:
+    """Write `<name>.png` for each figure into the folder, which is made if need be; their paths, by name."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    paths = [Path(folder) / (re.sub(r"[^\w-]+", "_", name) + ".png") for name in figures]
-    for path, figure in zip(paths, figures.values(), strict=True):
-        figure.savefig(path, dpi=160, facecolor="white")
+    paths = {name: Path(folder) / (re.sub(r"[^\w-]+", "_", name) + ".png") for name in figures}
+    for name, path in paths.items():
+        path.write_bytes(html.png(figures[name]))
     return paths
 
 

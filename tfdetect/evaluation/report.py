@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,7 @@ class Report:
     metrics: Mapping[str, Mapping[str, Any]]  # {"validation": ..., "test": ...}, each from `metrics.summary`
     detector: str = ""  # its name and what it is, in a line
     warnings: Sequence[str] = ()  # sentences that must not be missed, such as a backbone without its pretrained weights
-    figures: Mapping[str, Figure] = field(default_factory=dict)  # from `plots.standard` and `plots.history`, in order
+    figures: Mapping[str, Figure | Path] = field(default_factory=dict)  # of `plots.standard` and `plots.history`, in order
     # (path, label 0/1, source, probability 0..1, uint8 picture (height, width, 3) RGB); see `predictions.most_wrong`
     most_wrong: Sequence[tuple[str, int, str, float, NDArray[np.uint8]]] = ()
     data: pd.DataFrame | None = None  # a row a file of all splits: split, label 0/1, source, group
@@ -41,7 +42,7 @@ class Report:
     notes: Sequence[tuple[str, str]] = ()  # (path, what is odd) of files that were used all the same: damaged, repeated
     shortcuts: Mapping[str, float] = field(default_factory=dict)  # AUC on the test of cheap properties alone, and of "all"
     suspects: Sequence[tuple[str, float]] = ()  # those of the shortcuts that chance does not explain, the best first
-    extra_figures: Mapping[str, Figure] = field(default_factory=dict)  # the detector's own, by title
+    extra_figures: Mapping[str, Figure | Path] = field(default_factory=dict)  # the detector's own, by title
     extra_tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # the detector's own, by title
     command: str = ""  # that repeats the run, exactly
     settings: Mapping[str, Any] = field(default_factory=dict)  # nested as in config.yaml

@@ -95,7 +95,6 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     if run.data.test_sources:
         write_final(folder, run, predicted, threshold, found)
     figures = draw(folder, predicted, threshold, history, best_epoch, shortcuts)
-    plots.save_plots(folder.plots, own.figures)
     page = report.Report(
         name=folder.folder.name,
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
@@ -108,7 +107,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         notes=problems(table, "note"),
         shortcuts=shortcuts.aucs if shortcuts else {},
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warned] if shortcuts else [],
-        extra_figures=own.figures,
+        extra_figures=plots.save_plots(folder.plots, own.figures),
         extra_tables={**(tables(folder) if tables else {}), **own.tables},
         command=command(),
         settings=config.tree(run),
@@ -120,8 +119,8 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
 
 
 def draw(folder: Artifact, predicted: pd.DataFrame, threshold: float, history: pd.DataFrame | None, best_epoch: int | None,
-         shortcuts: audit.Shortcuts | None) -> dict[str, Any]:
-    """The report's figures by name, which also go into plots/: the standard ones, and of training and shortcuts where there are
+         shortcuts: audit.Shortcuts | None) -> dict[str, Path]:
+    """The report's figures in plots/, by name: the standard ones, and of training and shortcuts where there are
     such, whose numbers are kept, too."""
     figures = plots.standard(predicted, threshold)
     if history is not None and len(history):
@@ -129,8 +128,7 @@ def draw(folder: Artifact, predicted: pd.DataFrame, threshold: float, history: p
     if shortcuts and shortcuts.aucs:
         figures["shortcuts"] = plots.shortcuts(shortcuts.aucs, audit.SUSPECT, audit.FATAL)
         files.write_json(folder.shortcuts, shortcuts.aucs)
-    plots.save_plots(folder.plots, figures)
-    return figures
+    return plots.save_plots(folder.plots, figures)
 
 
 def write_final(folder: Artifact, run: Run, predicted: pd.DataFrame, threshold: float, found: Mapping[str, Any]) -> None:
