@@ -70,7 +70,7 @@ def test_the_check_tells_a_true_map_from_a_wrong_one(clip):
     assert hot > 100 and hot > elsewhere + 50
     wrong, elsewhere = heat.check(red_patch, clip, -true)
     assert wrong < 0, "it covers what speaks for real"
-    assert (hot, heat.check(red_patch, clip, true)[0]) == (hot, hot), "the same again"
+    assert heat.check(red_patch, clip, true) == heat.check(red_patch, clip, true), "drawn places are the same again"
 
 
 def test_a_figure_for_each_kind_of_map(rng):

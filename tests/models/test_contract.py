@@ -60,8 +60,6 @@ def test_clips_of_a_batch_do_not_touch_each_other(built):
 
 def test_a_step_of_training_moves_the_loss_and_its_weights(cls, built):
     """Without chance in its layers, so that the loss tells what was learnt."""
-    if keras.backend.backend() == "jax" and cls.name in BIG:
-        pytest.skip("compiles for half a minute; smaller ones of the same layers are trained there")
     detector, clips = made(cls, dropout=0.0, mirror=False, augment=False, flips="none", model="vae"), built[1]
     keras.utils.set_random_seed(0)
     model = detector.build(clip_shape(cls))

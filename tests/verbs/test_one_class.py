@@ -1,6 +1,7 @@
 """One-class detectors from flags to report: they learn reals alone, and show what they make of a picture."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -109,6 +110,10 @@ def test_explain_shows_the_error_map(run, manifest, tmp_path, capsys):
     before, after = (one_class.pixels(models.load(run.model), np.asarray(x))[0]
                      for x in one_class.opened(models.load(run.model)).predict_on_batch(clip[None])[:2])  # fmt: skip
     np.testing.assert_allclose(error[0], np.abs(before - after).mean(axis=-1), atol=0.05)
+    shutil.copytree(run.folder, tmp_path / "bare", ignore=shutil.ignore_patterns("1"))
+    bare = Predictor(Artifact(tmp_path / "bare"), View(8, 32), detector)
+    assert bare.judged.startswith("model.keras")
+    np.testing.assert_allclose(bare.errors(clip[None])[0], error, atol=0.05, err_msg="as other backends have it")
     assert cli.main(["explain", str(run.folder), str(tmp_path / "half.png"), "--out", str(out)]) == 0
     assert "1 explained by error" in capsys.readouterr().out and "how far" in (out / "explanation.html").read_text().lower()
 

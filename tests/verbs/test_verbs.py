@@ -130,6 +130,8 @@ def test_what_explain_cannot_do_is_said(cnn, images, tmp_path, capsys):
     assert "cnn gives no picture back: take occlusion" in capsys.readouterr().err
     assert cli.main([*call, *[str(images / "fake")] * 11]) == 2
     assert "220 files are too many for one page; expected 200 at the most" in capsys.readouterr().err
+    assert cli.main([*call, str(images), "--cells", "33"]) == 2
+    assert "--cells 33 is more than the 32 pixels of a side that the run sees" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

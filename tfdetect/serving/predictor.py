@@ -56,6 +56,7 @@ class Predictor:
             self.judged = f"model.keras on {keras.backend.backend()}"
             self.warnings = (f"There is no SavedModel: what judges is the reloaded {self.judged}; export.py writes one.",)
             self.loaded = models.load(artifact.model)
+            self.opened = one_class.opened(self.loaded) if detector.reconstructs else None
             self._answer = self._call
 
     def judge(self, clips: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -80,7 +81,7 @@ class Predictor:
         channels: (batch, frames, size, size) float32."""
         if self.judged == "saved_model":
             return self.loaded.signatures["serve_reconstruction"](clip=tf.constant(clips))["error"].numpy()
-        before, after = one_class.opened(self.loaded).predict_on_batch(self._small(clips))[:2]
+        before, after = self.opened.predict_on_batch(self._small(clips))[:2]
         error = np.abs(one_class.pixels(self.loaded, before) - one_class.pixels(self.loaded, after)).mean(axis=-1)
         return error.reshape(len(clips), -1, *error.shape[1:])
 

@@ -51,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
     paths = expand(asked.files)
     if len(paths) > MOST:
         raise ValueError(f"{len(paths)} files are too many for one page; expected {MOST} at the most. Name fewer.")
+    if asked.cells > run.data.size:
+        raise ValueError(f"--cells {asked.cells} is more than the {run.data.size} pixels of a side that the run sees.")
     predictor = opened(artifact, run)
     from tfdetect.explain import page
 
