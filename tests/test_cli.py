@@ -106,3 +106,13 @@ def test_a_folder_without_permission(capsys, tmp_path):
 def test_no_permission_and_full_disk_are_one_sentence():
     assert cli.sentence(PermissionError(13, "Permission denied", "/x/real")) == "Permission denied: /x/real."
     assert "the disk is full" in cli.sentence(OSError(28, "No space left on device", "/x/a.npy"))
+
+
+@pytest.mark.parametrize("verb, then", [("train", "goes on from here"), ("explain", "begins anew")])
+def test_an_interruption_says_what_the_same_command_does(capsys, monkeypatch, verb, then):
+    def stop(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"tfdetect.verbs.{verb}.main", stop)
+    code, _, err = call(capsys, verb)
+    assert (code, err) == (130, f"\ntfdetect {verb}: interrupted; the same command {then}.\n")

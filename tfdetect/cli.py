@@ -18,6 +18,7 @@ VERBS = {
     "predict": "verdicts on files and folders",
     "export": "write the SavedModel anew",
 }
+ANEW = ("explain", "predict")  # verbs that do not go on where they were
 USAGE = "tfdetect VERB ...\n\n" + "\n".join(f"  {name:10}{what}" for name, what in VERBS.items())
 
 
@@ -45,7 +46,8 @@ def run(verb: str, argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        print(f"\ntfdetect {verb}: interrupted; the same command goes on from here.", file=sys.stderr)
+        then = "begins anew" if verb in ANEW else "goes on from here"
+        print(f"\ntfdetect {verb}: interrupted; the same command {then}.", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("TFDETECT_DEBUG") or not expected(error):

@@ -14,7 +14,8 @@ METHODS = {
     "error": "How far each place is off from what comes back of it, in grey levels: the brighter, the further. Edges are always "
              "hard to give back; what counts is light where a picture is plain.",
     "occlusion": "What covering a place takes from the score. Orange speaks for fake, blue for real; the scale is each "
-                 "file's own, so a strong colour is not a strong verdict.",
+                 "file's own, so a strong colour is not a strong verdict. Where all is blue, covering itself makes the picture "
+                 "unusual, as for detectors of one class; there the palest places count.",
 }  # fmt: skip
 CHECK = ("The check under each figure: how much the score falls when the hottest tenth of the picture is covered with its own "
          "mean colour, and when the same shape lies elsewhere (the median of 16 places). Where the first is not the larger, do "
