@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tfdetect import config
 from tfdetect.config import Run
+from tfdetect.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def choose(run: Run) -> tuple[Artifact, bool]:
         return artifact, False
     same = _same(run, artifact)
     if run.resume and not same:
-        raise ValueError(f"{artifact.folder} was made with other settings than these: repeat those, or use another --name.")
+        raise UserError(f"{artifact.folder} was made with other settings than these: repeat those, or use another --name.")
     if run.resume or (same and not artifact.finished):
         return artifact, True
     raise FileExistsError(

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from tfdetect.errors import UserError
+
 
 def tensorflow() -> bool:
     """Whether Keras runs on TensorFlow."""
@@ -16,7 +18,7 @@ def require_tensorflow(what: str) -> None:
     import keras
 
     if not tensorflow():
-        raise ValueError(f"{what} needs TensorFlow, but Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow.")
+        raise UserError(f"{what} needs TensorFlow, but Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow.")
 
 
 def gradient(function: Callable[[Any], Any], x: Any) -> Any:

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from tfdetect.errors import UserError
+
 VERBS = {
     "sample": "write the embedded data set",
     "audit": "what a data set is made of, what leaks, which shortcut tells the label",
@@ -63,7 +65,7 @@ def exhausted(error: BaseException) -> bool:
 
 def expected(error: BaseException) -> bool:
     """Whether it is a user's or the machine's error, and not the program's."""
-    return isinstance(error, ValueError | OSError) or exhausted(error)
+    return isinstance(error, UserError | OSError) or exhausted(error)
 
 
 def sentence(error: BaseException) -> str:

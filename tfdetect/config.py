@@ -12,6 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from tfdetect import corruption_spec
 from tfdetect.detector import Detector, find
+from tfdetect.errors import UserError
 from tfdetect.limits import Limits
 
 D = TypeVar("D", bound=Detector)
@@ -38,7 +39,7 @@ class Files:
     def __post_init__(self) -> None:
         _at_least(1, "data", self, "workers")
         if not self.timeout > 0:
-            raise ValueError(f"--data.timeout must be above 0, got {self.timeout}.")
+            raise UserError(f"--data.timeout must be above 0, got {self.timeout}.")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Reading(Files):
         super().__post_init__()
         _at_least(1, "data", self, "frames", "size")
         if self.fps is not None and not self.fps > 0:
-            raise ValueError(f"--data.fps must be above 0, got {self.fps}.")
+            raise UserError(f"--data.fps must be above 0, got {self.fps}.")
 
 
 VIEW = ("frames", "size", "fps", "faces", "face_model", "cache")  # what of a Reading decides the clips
@@ -91,7 +92,7 @@ class Data(Reading):
         super().__post_init__()
         _at_least(1, "data", self, "sample")
         if not 0 <= self.max_failed <= 1:
-            raise ValueError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")
+            raise UserError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,9 @@ class Train:
         _at_least(0, "train", self, "epochs")
         _at_least(1, "train", self, "batch", "patience", "every")
         if not self.rate > 0:
-            raise ValueError(f"--train.rate must be above 0, got {self.rate}.")
+            raise UserError(f"--train.rate must be above 0, got {self.rate}.")
         if not re.fullmatch(r"youden|f1|(quantile|fpr|pooled_test_quantile):(0?\.\d+|0|1|1\.0*)", self.threshold):
-            raise ValueError(f"--train.threshold must be youden, f1, quantile:PART or fpr:PART, with a part of 0..1; got "
+            raise UserError(f"--train.threshold must be youden, f1, quantile:PART or fpr:PART, with a part of 0..1; got "
                              f"{self.threshold!r}.")  # fmt: skip
         corruption_spec.check(self.augment, "--train.augment")
 
@@ -158,20 +159,20 @@ class Run(Generic[D]):
 
     def __post_init__(self) -> None:
         if self.name is not None and (Path(self.name).name != self.name or self.name.startswith(".")):
-            raise ValueError(f"--name must be a plain folder name, got {self.name!r}; --out says where it goes.")
+            raise UserError(f"--name must be a plain folder name, got {self.name!r}; --out says where it goes.")
         if self.data.size < self.detector.least_size:
             least = self.detector.least_size
-            raise ValueError(f"{self.detector.name} needs --data.size {least} at the least, got {self.data.size}.")
+            raise UserError(f"{self.detector.name} needs --data.size {least} at the least, got {self.data.size}.")
         if self.resume and self.overwrite:
-            raise ValueError("--resume and --overwrite exclude each other: keep the run or delete it.")
+            raise UserError("--resume and --overwrite exclude each other: keep the run or delete it.")
         if (self.resume or self.overwrite) and self.name is None:
-            raise ValueError("--resume and --overwrite need --name: which run is meant?")
+            raise UserError("--resume and --overwrite need --name: which run is meant?")
         views = getattr(self.detector, "views", 1)
         if self.detector.stored and bool(self.train.augment) != (views > 1):
-            raise ValueError("Stored features are of pictures as they are and, with more --detector.views, of augmented ones: "
+            raise UserError("Stored features are of pictures as they are and, with more --detector.views, of augmented ones: "
                              f"they and --train.augment need each other, got {views} and {self.train.augment!r}.")  # fmt: skip
         if self.detector.trains_on == "real" and self.train.balance not in ("none", "weights"):
-            raise ValueError(f"{self.detector.name} learns from reals alone: there are no classes for --train.balance "
+            raise UserError(f"{self.detector.name} learns from reals alone: there are no classes for --train.balance "
                              f"{self.train.balance} to balance.")  # fmt: skip
         # A label that changed would teach a one-class detector fakes as real, and has no source.
         if self.detector.trains_on == "real" or self.detector.stored or getattr(self.detector, "attribute", "none") != "none":
@@ -182,7 +183,7 @@ def _at_least(least: int, prefix: str, settings: Any, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < least:
-            raise ValueError(f"--{prefix}.{name} must be at least {least}, got {value}.")
+            raise UserError(f"--{prefix}.{name} must be at least {least}, got {value}.")
 
 
 def parse(argv: Sequence[str], prog: str) -> Run:
@@ -196,7 +197,7 @@ def parse(argv: Sequence[str], prog: str) -> Run:
     if "--config" in argv:
         at = argv.index("--config")
         if at + 1 == len(argv):
-            raise ValueError("--config needs the path of a YAML file.")
+            raise UserError("--config needs the path of a YAML file.")
         name, written = read(Path(argv[at + 1]))
         del argv[at : at + 2]
         argv = argv if argv and not argv[0].startswith("-") else [name, *argv]
@@ -233,7 +234,7 @@ def prepared(folder: Path | None) -> dict[str, Any]:
     try:
         found = json.loads((folder / PREPARED).read_text())["data"]
     except (ValueError, KeyError) as error:
-        raise ValueError(f"{folder / PREPARED} is damaged; repeat the prepare command that made it.") from error
+        raise UserError(f"{folder / PREPARED} is damaged; repeat the prepare command that made it.") from error
     return {**found, "face_model": found["face_model"] and Path(found["face_model"])}
 
 
@@ -254,10 +255,10 @@ def read(path: Path) -> tuple[str, list[str]]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
     detector = tree.get("detector") if isinstance(tree, Mapping) else None
     if not isinstance(detector, Mapping) or "name" not in detector:
-        raise ValueError(f"{path} names no detector; expected 'detector:' with 'name:' below it, as in a config.yaml.")
+        raise UserError(f"{path} names no detector; expected 'detector:' with 'name:' below it, as in a config.yaml.")
     rest = {key: value for key, value in detector.items() if key != "name"}
     kept = {key: value for key, value in tree.items() if key not in RECIPE}
     return str(detector["name"]), flags({**kept, "detector": rest})

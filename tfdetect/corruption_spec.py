@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from tfdetect.errors import UserError
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -111,10 +113,10 @@ def check(text: str, flag: str, labels: bool = True) -> None:
     try:
         found = parse(text)
     except ValueError as error:
-        raise ValueError(f"{flag}: {error}") from None
+        raise UserError(f"{flag}: {error}") from None
     if not labels and not found.still:
         name = next(op.name for op in found.ops if KINDS[op.name].relabels)
-        raise ValueError(f"{flag}: {name} changes labels: it is only for training on both classes.")
+        raise UserError(f"{flag}: {name} changes labels: it is only for training on both classes.")
 
 
 def _op(text: str) -> Op:
@@ -122,14 +124,14 @@ def _op(text: str) -> Op:
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, 1, 0.5)
         hint = f"perhaps you meant {signature(near[0])}" if near else f"there are {', '.join(KINDS)}"
-        raise ValueError(f"{text!r} names no corruption; {hint}.")
+        raise UserError(f"{text!r} names no corruption; {hint}.")
     kind, p = KINDS[name], keywords.get("p", KINDS[name].chance)
     if not (_CHANCE.accepts(p) and set(keywords) <= {"p"}):
-        raise ValueError(f"{text!r} came; expected {signature(name)}, and p, its chance for a clip, of 0..1.")
+        raise UserError(f"{text!r} came; expected {signature(name)}, and p, its chance for a clip, of 0..1.")
     if len(arguments) not in ((1, 2) if kind.quantity else (0,)) or not all(map(kind.accepts, arguments)):
-        raise ValueError(f"{text!r} came; expected {signature(name)}.")
+        raise UserError(f"{text!r} came; expected {signature(name)}.")
     if sorted(arguments) != arguments:
-        raise ValueError(f"{text!r} came; expected {signature(name)}, the lower one first.")
+        raise UserError(f"{text!r} came; expected {signature(name)}, the lower one first.")
     low, high = (arguments[0], arguments[-1]) if arguments else (0, 0)
     return Op(name, float(low), float(high), float(p))
 
@@ -146,7 +148,7 @@ def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
                 return tree.func.id, [ast.literal_eval(value) for value in tree.args], keywords
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         pass
-    raise ValueError(f"{text!r} cannot be read; expected steps such as jpeg(80) or blur(0,3,p=0.5), with | between them.")
+    raise UserError(f"{text!r} cannot be read; expected steps such as jpeg(80) or blur(0,3,p=0.5), with | between them.")
 
 
 def _number(value: float) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
+from tfdetect.errors import UserError
+
 if TYPE_CHECKING:
     import keras
     import numpy as np
@@ -139,4 +141,4 @@ def find(name: str) -> type[Detector]:
         return REGISTRY[name]
     near = difflib.get_close_matches(name, REGISTRY, n=1)
     hint = f" Perhaps you meant {near[0]}." if near else ""
-    raise ValueError(f"There is no detector {name!r}.{hint} Detectors: {', '.join(sorted(REGISTRY))}.")
+    raise UserError(f"There is no detector {name!r}.{hint} Detectors: {', '.join(sorted(REGISTRY))}.")

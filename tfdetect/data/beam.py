@@ -21,6 +21,7 @@ from tfdetect.data import pool
 from tfdetect.data.cache import Cache, digest, failed
 from tfdetect.data.media import MediaError
 from tfdetect.data.pool import Lost
+from tfdetect.errors import UserError
 from tfdetect.files import state, write_bytes, write_json
 
 LOCAL = "FnApiRunner"  # Beam's DirectRunner fetches a program from the network on first use
@@ -80,7 +81,7 @@ class Beam:
             reason = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             if reason[-1].startswith("KeyboardInterrupt"):  # Ctrl-C within a step of this process
                 raise KeyboardInterrupt from error
-            raise ValueError(f"{self.runner} failed: {reason[-1].strip()}") from error
+            raise UserError(f"{self.runner} failed: {reason[-1].strip()}") from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
@@ -92,20 +93,20 @@ class Beam:
         try:
             from apache_beam.options.pipeline_options import PipelineOptions
         except ImportError as error:
-            raise ValueError("apache-beam is not installed: pip install 'tfdetect[beam]'.") from error
+            raise UserError("apache-beam is not installed: pip install 'tfdetect[beam]'.") from error
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
                 options = PipelineOptions(list(self.options))
                 given = options.get_all_options(retain_unknown_options=True)
         except SystemExit as stop:  # argparse ends the process
-            raise ValueError(f"a wrong option for Beam: {said.getvalue().strip().rpartition('error: ')[2]}.") from stop
+            raise UserError(f"a wrong option for Beam: {said.getvalue().strip().rpartition('error: ')[2]}.") from stop
         known = PipelineOptions([]).get_all_options()
         for name in given.keys() - known.keys():
             if self.runner == LOCAL or "." in name:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f" Perhaps you meant --{near[0]}." if near else " `prepare.py --help` shows its own flags."
-                raise ValueError(f"neither prepare nor Beam has an option --{name}.{hint}")
+                raise UserError(f"neither prepare nor Beam has an option --{name}.{hint}")
         return options
 
 

@@ -22,6 +22,7 @@ import pandas as pd
 from tfdetect.data import media, sample
 from tfdetect.data.pool import Lost, results
 from tfdetect.data.properties import Probe
+from tfdetect.errors import UserError
 from tfdetect.files import state, write_bytes, write_json
 from tfdetect.limits import Limits
 
@@ -74,12 +75,12 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
     called twice for each file. Raises ValueError where no file can be used, OSError where `folder` cannot be written.
     """
     if size is not None and size < GRID:
-        raise ValueError(f"size {size} came: a crop has at least {GRID} pixels.")
+        raise UserError(f"size {size} came: a crop has at least {GRID} pixels.")
     progress, limits = progress or (lambda result: None), limits or Limits()
     found = facts(table, folder / INDEX, workers, progress, seconds, limits)
     if (found["error"] != "").all():
         first = f"{table['path'].iloc[0]}: {found['error'].iloc[0]}"
-        raise ValueError(f"None of the {len(table)} files could be used. The first: {first}.")
+        raise UserError(f"None of the {len(table)} files could be used. The first: {first}.")
     plan = planned(found, table["label"], size)
     jobs = {job.path: job for job in listed(table, found, plan, folder)}
     errors = dict(zip(table["path"], found["error"], strict=True))

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from tfdetect.data import media
+from tfdetect.errors import UserError
 from tfdetect.files import write_bytes
 
 # The commit is part of the address, so that it stays the file of this hash, which the repository's LFS pointer states.
@@ -52,7 +53,7 @@ class Faces:
             detect(np.zeros((SMALLEST, SMALLEST, 3), np.uint8), found)
         except cv2.error as error:
             reason = " ".join(str(error.err).split())
-            raise ValueError(f"{path} is no YuNet face model that OpenCV {cv2.__version__} can run ({reason}).") from None
+            raise UserError(f"{path} is no YuNet face model that OpenCV {cv2.__version__} can run ({reason}).") from None
         return found
 
     @property
@@ -68,13 +69,13 @@ def model(path: Path | None, cache_dir: Path) -> Path:
     """
     if path is not None:
         if not path.is_file():
-            raise ValueError(f"There is no face model {path}; --data.face_model must name YuNet's ONNX file.")
+            raise UserError(f"There is no face model {path}; --data.face_model must name YuNet's ONNX file.")
         return path
     kept = cache_dir / URL.rpartition("/")[2]
     mend = f"fetch {URL}, save it as {kept}, or name a YuNet file of yours by --data.face_model."
     content = kept.read_bytes() if kept.exists() else _fetch(mend)
     if (found := _hash(content)) != SHA256:
-        raise ValueError(f"The face model has the SHA-256 {found}, {SHA256} was expected: {mend}")
+        raise UserError(f"The face model has the SHA-256 {found}, {SHA256} was expected: {mend}")
     if not kept.exists():
         write_bytes(kept, content)
     return kept
@@ -85,7 +86,7 @@ def _fetch(mend: str) -> bytes:
         with urllib.request.urlopen(URL, timeout=30) as answer:
             return bytes(answer.read(MAX_BYTES))
     except (OSError, http.client.HTTPException) as error:
-        raise ValueError(f"The face model cannot be fetched ({getattr(error, 'reason', error)}): {mend}") from None
+        raise UserError(f"The face model cannot be fetched ({getattr(error, 'reason', error)}): {mend}") from None
 
 
 def _hash(content: bytes) -> str:
@@ -98,9 +99,9 @@ def _detector(path: Path, sha256: str) -> Any:
     try:
         found = _hash(path.read_bytes())
     except OSError as error:
-        raise ValueError(f"The face model {path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"The face model {path} cannot be read: {error.strerror}.") from error
     if found != sha256:
-        raise ValueError(f"The face model {path} has the SHA-256 {found}, {sha256} was expected: put the former file there.")
+        raise UserError(f"The face model {path} has the SHA-256 {found}, {sha256} was expected: put the former file there.")
     cv2.utils.logging.setLogLevel(0)  # OpenCV 5 warns of a default of its own
     return cv2.FaceDetectorYN.create(str(path), "", (SMALLEST, SMALLEST), score_threshold=0.1, nms_threshold=0.3)
 

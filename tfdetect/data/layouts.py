@@ -12,6 +12,7 @@ import pandas as pd
 from tfdetect.data import manifest, public_faces, public_images  # noqa: F401  (these register their layouts)
 from tfdetect.data.media import IMAGES
 from tfdetect.data.tree import LAYOUTS, Row, Tree, frame, levels, listing, walk
+from tfdetect.errors import UserError
 
 __all__ = ["NAMES", "read", "walk"]
 
@@ -36,7 +37,7 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
     if name not in NAMES:
         near = get_close_matches(name, NAMES, 1)
         hint = f"; perhaps you meant {near[0]}" if near else ""
-        raise ValueError(f"There is no layout {name!r}{hint}. There are {', '.join(NAMES)}.")
+        raise UserError(f"There is no layout {name!r}{hint}. There are {', '.join(NAMES)}.")
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder or a manifest.")
     table = _table(path, fake, name)
@@ -53,7 +54,7 @@ def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
         return table
     if name in ("manifest", "deepfakebench") or path.is_file():
         wanted = {"manifest": " or ".join(MANIFESTS), "deepfakebench": "the path of a .json file"}.get(name, "a folder")
-        raise ValueError(f"{path}: the layout {name} needs {wanted}.")
+        raise UserError(f"{path}: the layout {name} needs {wanted}.")
     named = {word.lower() for word in fake} != {"fake"}
     if name == "class_folders" or (name == "auto" and named):
         return class_folders(path, fake)
@@ -81,7 +82,7 @@ def _checked(rows: Iterable[Row] | pd.DataFrame, path: Path, name: str) -> pd.Da
     left_out = table["label"].isna()
     if left_out.all():
         needs = LAYOUTS[name].needs if name in LAYOUTS else "videos with frames"
-        raise ValueError(f"{path}: the layout {name} found no file with a label; expected {needs}. {_held(path)}")
+        raise UserError(f"{path}: the layout {name} found no file with a label; expected {needs}. {_held(path)}")
     table = manifest.check(table[~left_out] if left_out.any() else table, str(path))
     table.attrs = {"layout": name, "left_out": int(left_out.sum())}
     return table
@@ -117,7 +118,7 @@ def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
     if not rows:
         found = f"files in {', '.join(sorted(strangers)[:5])}" if strangers else "no image or video"
         known = "; ".join(f"{name} ({layout.needs})" for name, layout in LAYOUTS.items())
-        raise ValueError(
+        raise UserError(
             f"{root}: found {found}; expected class folders named real and {', '.join(fake)} with images or videos in "
             "them (--data.fake names other fakes), or a manifest.csv with path,label, or a public set as it ships. "
             f"{_held(root, strangers)} The public sets, which --data.layout names: {known}."
@@ -152,7 +153,7 @@ def _inside(table: pd.DataFrame, root: Path, folder: str) -> pd.DataFrame:
     kept = [f"/{folder}/" in path[start:] if path.startswith(str(root)) or not start else f"/{folder}/" in path
             for path in table["path"]]  # fmt: skip
     if not any(kept):
-        raise ValueError(f"{root}: the layout asks for folders named {folder!r}, and no file lies in one.")
+        raise UserError(f"{root}: the layout asks for folders named {folder!r}, and no file lies in one.")
     return table[kept].reset_index(drop=True)
 
 

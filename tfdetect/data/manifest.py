@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tfdetect.errors import UserError
 from tfdetect.files import atomic
 
 COLUMNS = ("path", "label", "split", "group", "source", "text")
@@ -36,7 +37,7 @@ def read(path: Path) -> pd.DataFrame:
     table = raw(path)
     missing = {"path", "label"} - set(table.columns)
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{path} lacks the column(s) {', '.join(sorted(missing))}; expected path,label[,split,group,source,text]."
         )
     table["path"] = _below(path.parent, table["path"])
@@ -53,7 +54,7 @@ def raw(path: Path) -> pd.DataFrame:
             return table.map(lambda cell: os.fsdecode(cell) if isinstance(cell, bytes) else str(cell)).astype(str)
         return pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
     except (ValueError, pd.errors.EmptyDataError) as error:  # parser and Unicode errors are ValueErrors
-        raise ValueError(f"{path} cannot be read as a table: {error}.") from error
+        raise UserError(f"{path} cannot be read as a table: {error}.") from error
 
 
 def _below(folder: Path, names: Iterable[str]) -> list[str]:
@@ -92,7 +93,7 @@ def _require(column: pd.Series, good: pd.Series, origin: str, expected: str) -> 
     bad = column[~good]
     if len(bad):
         value, row = bad.iloc[0], bad.index[0] + 1
-        raise ValueError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({len(bad)} such row(s)).")
+        raise UserError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({len(bad)} such row(s)).")
 
 
 def require_whole_groups(table: pd.DataFrame) -> None:
@@ -103,7 +104,7 @@ def require_whole_groups(table: pd.DataFrame) -> None:
         group = min(twice)
         rows = table[(table["group"] == group) & (table["split"] != "")].drop_duplicates("split")
         where = ", ".join(f"row {index + 1} ({row.path}) in {row.split}" for index, row in rows.iterrows())
-        raise ValueError(
+        raise UserError(
             f"Group {group!r} is in two splits: {where}. One person or original must stay in one split; mend the split "
             f"or group column ({len(twice)} such group(s))."
         )
@@ -193,7 +194,7 @@ def attributed(table: pd.DataFrame, by: str, families: Sequence[str] = ()) -> pd
     elif "family" in table:
         named = table["family"]
     else:
-        raise ValueError("--detector.attribute family needs a column family in the manifest, or --detector.families "
+        raise UserError("--detector.attribute family needs a column family in the manifest, or --detector.families "
                          "SOURCE=FAMILY ... that says of which family each source is.")  # fmt: skip
     return named.where(table["label"] == 1, "")
 
@@ -218,7 +219,7 @@ def fake_sources(table: pd.DataFrame, wanted: Sequence[str]) -> set[str]:
     if unknown := [name for name in parts if name.lower() not in known]:
         near = get_close_matches(unknown[0].lower(), known, 1)
         hint = f"; perhaps you meant {known[near[0]]}" if near else ""
-        raise ValueError(f"No fakes have the source {unknown[0]!r}{hint}. There are {', '.join(names)}.")
+        raise UserError(f"No fakes have the source {unknown[0]!r}{hint}. There are {', '.join(names)}.")
     return {known[name.lower()] for name in parts}
 
 
@@ -229,7 +230,7 @@ def worded(table: pd.DataFrame, template: str) -> pd.DataFrame:
     text = table["text"].where(table["text"] != "", made)
     if (text == "").any():
         row = table[text == ""].iloc[0]
-        raise ValueError(f"--detector.text needs words on each picture: {(text == '').sum()} of {len(table)} files have "
+        raise UserError(f"--detector.text needs words on each picture: {(text == '').sum()} of {len(table)} files have "
                          f"neither text nor category, the first is {row.path}. Give a manifest with such a column.")  # fmt: skip
     return table.assign(text=text)
 
@@ -243,7 +244,7 @@ def require_classes(table: pd.DataFrame, splits: Sequence[str], learns: str = "b
         real, fake = int(counts.get(0, 0)), int(counts.get(1, 0))
         if not (real + fake if name == "test" else real and (fake or learns == "real")):
             needed = "some are" if name == "test" else "reals are" if learns == "real" else "both kinds are"
-            raise ValueError(
+            raise UserError(
                 f"The {name} split holds {real} real and {fake} fake files of {len(table)} in all; {needed} needed. "
                 "Give more files (10 groups of each class at the least), or a split column."
             )

@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tfdetect.errors import UserError
 from tfdetect.limits import Limits
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -33,7 +34,7 @@ LIMITS = Limits()
 Look = Callable[[int, np.ndarray], None]
 
 
-class MediaError(ValueError):
+class MediaError(UserError):
     """One sentence: what came, what was expected. It never names the path: the caller does."""
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from tfdetect.data.manifest import LABELS, SPLIT_NAMES
 from tfdetect.data.media import IMAGES
 from tfdetect.data.tree import Row, Tree, clips, frame, grouped, layout, listing, people, strictest
+from tfdetect.errors import UserError
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 CELEB = ("celeb-real", "youtube-real", "celeb-synthesis")
@@ -136,7 +137,7 @@ def _table(folder: Path) -> list[tuple[str, int, str, str]]:
     for name, entry in entries.items():
         label = str(entry.get("label", entry.get("is_fake"))).strip().lower()
         if label not in LABELS or not name:
-            raise ValueError(f"{path}: {name!r} has the label {label!r}, expected REAL or FAKE, 0 or 1.")
+            raise UserError(f"{path}: {name!r} has the label {label!r}, expected REAL or FAKE, 0 or 1.")
         rows.append((name, LABELS[label], SPLIT_NAMES.get(str(entry.get("split", "")), ""), entry.get("original") or name))
     return rows
 
@@ -214,7 +215,7 @@ def _videos(content: Any, path: Path) -> Iterator[tuple[str, str, str, str, list
                             frames = [frame.replace("\\", "/") for frame in listed["frames"]]
                             yield data, label, SPLIT_NAMES[split.lower()], video, frames
     except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is no manifest: expected the JSON of DeepfakeBench, dataset > label > train, val or test > video > frames "
             f"({type(error).__name__}: {error}), or a CSV or Parquet file with path,label."
         ) from error
@@ -230,9 +231,9 @@ def _json(path: Path, expected: str, fits: Callable[[Any], bool]) -> Any:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}.") from error
+        raise UserError(f"{path} cannot be read as JSON: {error}.") from error
     if not fits(content):
-        raise ValueError(f"{path} holds other JSON than expected: {expected}.")
+        raise UserError(f"{path} holds other JSON than expected: {expected}.")
     return content
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from tfdetect.data.manifest import SPLIT_NAMES
 from tfdetect.data.media import IMAGES
 from tfdetect.data.tree import Row, Tree, frame, layout, levels, listing
+from tfdetect.errors import UserError
 
 CLASSES = {"airplane", "apple", "bedroom", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "church", "cow",
            "diningtable", "dog", "horse", "motorbike", "orange", "person", "pottedplant", "sheep", "sofa", "summer", "train",
@@ -42,12 +43,12 @@ def _metadata(path: Path) -> pd.DataFrame:
     """The rows of one source. Where its paths start is seen by the first of them."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
     if missing := {"image_path", "target"} - {*table}:
-        raise ValueError(f"{path} lacks the column(s) {', '.join(sorted(missing))}; expected image_path,target.")
+        raise UserError(f"{path} lacks the column(s) {', '.join(sorted(missing))}; expected image_path,target.")
     codes, values = pd.factorize(table["target"])
     numbers = pd.to_numeric(pd.Series(values.astype(str)), errors="coerce")
     if numbers.isna().any():
         row = int((codes == numbers.isna().to_numpy().argmax()).argmax())
-        raise ValueError(f"{path}, row {row + 1}: target is {table['target'][row]!r}, expected 0 for real or another number.")
+        raise UserError(f"{path}, row {row + 1}: target is {table['target'][row]!r}, expected 0 for real or another number.")
     name = table["image_path"][0] if len(table) else ""
     folders = (path.parent, path.parent.parent, path.parent.parent.parent)
     base = next((folder for folder in folders if os.path.exists(folder / name)), path.parent)

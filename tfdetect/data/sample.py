@@ -30,6 +30,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from tfdetect.errors import UserError
 from tfdetect.files import atomic
 
 VIDEO_SOURCES = ("flicker", "swap", "flicker", "upsample")  # flicker needs twice the examples
@@ -71,19 +72,19 @@ class Sample:
 
     def __post_init__(self) -> None:
         if self.kind not in ("image", "video"):
-            raise ValueError(f"kind {self.kind!r} is unknown; there are image and video")
+            raise UserError(f"kind {self.kind!r} is unknown; there are image and video")
         allowed = VIDEO_SOURCES if self.kind == "video" else IMAGE_SOURCES
         if unknown := set(self.sources) - set(allowed):
-            raise ValueError(
+            raise UserError(
                 f"sources {sorted(unknown)} are unknown for {self.kind}s; there are {', '.join(sorted(set(allowed)))}"
             )
         if self.count < 1 or self.frames < 2 or self.seed < 0:
-            raise ValueError(
+            raise UserError(
                 f"count must be at least 1, frames at least 2 and seed at least 0, "
                 f"but they are {self.count}, {self.frames} and {self.seed}"
             )
         if self.size < 32 or self.size % PERIOD:
-            raise ValueError(f"size {self.size} must be a multiple of {PERIOD} and at least 32")
+            raise UserError(f"size {self.size} must be a multiple of {PERIOD} and at least 32")
         object.__setattr__(self, "sources", tuple(self.sources) or allowed)
 
 
@@ -283,7 +284,7 @@ def claim(spec: Sample, folder: Path) -> None:
     other = not found and folder.exists() and any(not path.name.startswith(".part-") for path in folder.iterdir())
     if other or found not in ("", wanted):
         held = f"another sample, {' '.join(found.split())}," if found else "files that are no sample"
-        raise ValueError(f"{folder} holds {held} and is left as it is: choose another --out, or delete the folder")
+        raise UserError(f"{folder} holds {held} and is left as it is: choose another --out, or delete the folder")
     folder.mkdir(parents=True, exist_ok=True)
     if not found:  # before all else, so that an interrupted write is known again
         with atomic(note) as part:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tfdetect.errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -76,7 +78,7 @@ def fit(scores: ArrayLike, labels: ArrayLike, rule: str = "youden") -> Calibrati
     if score.ndim != 1 or score.shape != label.shape or not len(score):
         raise ValueError(f"Expected one score and one label for each file; got {score.shape} and {label.shape}.")
     if not np.isfinite(score).all() or not np.isin(label, (0, 1)).all():
-        raise ValueError("A calibration needs finite scores and labels of 0 (real) or 1 (fake). Look for NaN.")
+        raise UserError("A calibration needs finite scores and labels of 0 (real) or 1 (fake). Look for NaN.")
     if label.min() == label.max():
         found = _fit_one_class(score, fake=bool(label[0]))
         return found if rule == "youden" else replace(found, threshold=decide(found.probability(score), label, rule))
@@ -88,7 +90,7 @@ def decide(probabilities: NDArray[np.float64], label: NDArray[Any], rule: str) -
     """The threshold after a rule of `fit`. ValueError where it needs a class that is not there, or the test."""
     name, _, part = rule.partition(":")
     if name == POOLED:
-        raise ValueError(f"--train.threshold {rule} is read off the test's scores, by `pool`; these are validation's.")
+        raise UserError(f"--train.threshold {rule} is read off the test's scores, by `pool`; these are validation's.")
     require(rule, label)
     if name in ("quantile", "fpr"):
         return above(probabilities[label == 0], float(part) if name == "quantile" else 1 - float(part))
@@ -99,10 +101,10 @@ def require(rule: str, labels: ArrayLike) -> None:
     """ValueError where a rule of `fit` needs a class that is not among the validation's labels (files,)."""
     found = set(np.unique(labels))
     if rule.startswith(("quantile", "fpr")) and 0 not in found:
-        raise ValueError(f"--train.threshold {rule} is read off the validation's reals, and there are none.")
+        raise UserError(f"--train.threshold {rule} is read off the validation's reals, and there are none.")
     if rule == "f1" and len(found) == 1:
         only = "reals" if 0 in found else "fakes"
-        raise ValueError(f"--train.threshold {rule} weighs reals against fakes, and validation holds {only} only: over no fakes "
+        raise UserError(f"--train.threshold {rule} weighs reals against fakes, and validation holds {only} only: over no fakes "
                          "at all, the best F1 flags every file. Give quantile:0.95 or fpr:0.05.")  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def pool(found: Calibration, scores: ArrayLike, rule: str) -> Calibration:
     """
     score = np.asarray(scores, np.float64)
     if score.ndim != 1 or not len(score) or not np.isfinite(score).all():
-        raise ValueError(f"--train.threshold {rule} needs one finite score for each test file; got {score.shape}. Look for NaN.")
+        raise UserError(f"--train.threshold {rule} needs one finite score for each test file; got {score.shape}. Look for NaN.")
     return replace(found, threshold=float(np.quantile(found.probability(score), float(rule.partition(":")[2]))))
 
 

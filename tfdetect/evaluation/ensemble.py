@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tfdetect.errors import UserError
 from tfdetect.evaluation.calibration import youden
 from tfdetect.evaluation.predictions import COLUMNS, FILE, by_file
 
@@ -32,7 +33,7 @@ def shared(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE) -> dict
     files = {name: by_file(table).set_index([*by], drop=False) for name, table in tables.items()}
     lacking = [name for name, table in files.items() if "probability" not in table]
     if lacking:
-        raise ValueError(f"{lacking[0]} has no probabilities; only calibrated scores can be averaged.")
+        raise UserError(f"{lacking[0]} has no probabilities; only calibrated scores can be averaged.")
     first, *others = files.values()
     common = first.index[np.all([first.index.isin(other.index) for other in others], axis=0)] if others else first.index
     files = {name: table.loc[common].reset_index(drop=True) for name, table in files.items()}
@@ -40,7 +41,7 @@ def shared(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE) -> dict
     for other in others:
         odd = first["path"][first["label"] != other["label"]]
         if len(odd):
-            raise ValueError(f"The runs do not agree on whether {odd.iloc[0]} is fake ({len(odd)} such file(s)).")
+            raise UserError(f"The runs do not agree on whether {odd.iloc[0]} is fake ({len(odd)} such file(s)).")
     return files
 
 

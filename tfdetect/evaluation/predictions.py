@@ -22,6 +22,8 @@ from os import PathLike
 import numpy as np
 import pandas as pd
 
+from tfdetect.errors import UserError
+
 COLUMNS = ("path", "label", "group", "source", "split", "frame", "score")
 SPLITS = ("validation", "test")
 # A path alone is no identity: the four forgeries of FaceForensics++ share their file names.
@@ -37,7 +39,7 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
     """
     missing = [name for name in COLUMNS if name not in table.columns]
     if missing:
-        raise ValueError(f"The predictions lack the column(s) {', '.join(missing)}; expected {', '.join(COLUMNS)}.")
+        raise UserError(f"The predictions lack the column(s) {', '.join(missing)}; expected {', '.join(COLUMNS)}.")
     table = table.reset_index(drop=True)
     if "probability" in table and table["probability"].isna().all():
         table = table.drop(columns="probability")
@@ -75,7 +77,7 @@ def _require(table: pd.DataFrame, good: pd.Series, complaint: str) -> None:
     """ValueError that names the first file for which `good`, a boolean for each row, is false."""
     bad = table[~good]
     if len(bad):
-        raise ValueError(f"{bad['path'].iloc[0]!r} in the predictions {complaint} ({len(bad)} row(s) in all).")
+        raise UserError(f"{bad['path'].iloc[0]!r} in the predictions {complaint} ({len(bad)} row(s) in all).")
 
 
 def read(path: str | PathLike[str]) -> pd.DataFrame:
@@ -124,7 +126,7 @@ def most_wrong(table: pd.DataFrame, threshold: float, count: int = 8) -> pd.Data
     """
     files = by_file(table)
     if "probability" not in files:
-        raise ValueError("Finding the most wrong files needs probabilities; calibrate the scores first.")
+        raise UserError("Finding the most wrong files needs probabilities; calibrate the scores first.")
     flagged = files["probability"] >= threshold
     reals = files[flagged & (files["label"] == 0)].sort_values("score", ascending=False, kind="stable").head(count)
     fakes = files[~flagged & (files["label"] == 1)].sort_values("score", kind="stable").head(count)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tfdetect.errors import UserError
 from tfdetect.models.presets import Backbone, load, random, require
 
 __all__ = ["Backbone", "Features", "blocks", "hasten", "load", "lora", "random", "require", "text", "vision"]
@@ -52,7 +53,7 @@ def _features(backbone: Backbone, x: Any, features: Features) -> Any:
     parts = _parts(net, x)
     there = [name for name, has in (("projected", parts and parts.project), ("pooled", True), ("penultimate", parts)) if has]
     if features not in there:
-        raise ValueError(f"{type(net).__name__} ({backbone.preset}) has no features {features!r}, expected {' or '.join(there)}.")
+        raise UserError(f"{type(net).__name__} ({backbone.preset}) has no features {features!r}, expected {' or '.join(there)}.")
     if parts is None:
         x = net(x)
         return x[:, 0] if getattr(net, "use_class_token", False) else _mean(x)
@@ -116,9 +117,9 @@ def lora(model: Any, rank: int) -> None:
     What is saved has them added to the projections: a `.keras` file loads as a plain model with the same outputs.
     """
     if not blocks(model):
-        raise ValueError("Low-rank adapters go beside attention, and this backbone has none; expected a vision transformer.")
+        raise UserError("Low-rank adapters go beside attention, and this backbone has none; expected a vision transformer.")
     if rank < 1:
-        raise ValueError(f"The rank of the adapters must be at least 1, got {rank}.")
+        raise UserError(f"The rank of the adapters must be at least 1, got {rank}.")
     for weight in model.weights:
         weight.trainable = False
     for block in blocks(model):
@@ -161,7 +162,7 @@ def text(backbone: Backbone) -> Callable[[Sequence[str]], np.ndarray]:
     ValueError where the backbone has no text side, or the preset no tokenizer.
     """
     if backbone.tokenizer is None:
-        raise ValueError(f"{backbone.preset} has no text side with CLIP's tokenizer; prompts need a preset of CLIP.")
+        raise UserError(f"{backbone.preset} has no text side with CLIP's tokenizer; prompts need a preset of CLIP.")
     import keras
 
     net, tokenizer = backbone.net, backbone.tokenizer()
@@ -170,7 +171,7 @@ def text(backbone: Backbone) -> Callable[[Sequence[str]], np.ndarray]:
         ids = tokens(tokenizer, prompts, net.text_encoder.max_sequence_length)
         found = ids == (ids.max(1, keepdims=True) if backbone.end is None else backbone.end)
         if not found.any(1).all():
-            raise ValueError(f"{backbone.preset} ends its texts with token {backbone.end}, but its tokenizer never writes that.")
+            raise UserError(f"{backbone.preset} ends its texts with token {backbone.end}, but its tokenizer never writes that.")
         hidden = keras.ops.convert_to_numpy(net.text_encoder({"token_ids": ids}))
         pooled = hidden[np.arange(len(ids)), found.argmax(1)]
         return keras.ops.convert_to_numpy(net.text_projection(pooled)).astype(np.float32)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from tfdetect.detector import Detector, register
+from tfdetect.errors import UserError
 from tfdetect.models import backbones, heads, presets
 
 
@@ -67,16 +68,16 @@ class Clip(Detector):
     def __post_init__(self):
         for name in ("views", "hidden", "k", "bank", "projection"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--detector.{name} must be at least 1, got {getattr(self, name)}.")
+                raise UserError(f"--detector.{name} must be at least 1, got {getattr(self, name)}.")
         if self.lora and self.unfreeze:
-            raise ValueError("--detector.lora and --detector.unfreeze exclude each other: adapters, or the last blocks?")
+            raise UserError("--detector.lora and --detector.unfreeze exclude each other: adapters, or the last blocks?")
         if not self.stored and (self.head not in ("linear", "mlp") or self.text != "none" or self.views > 1):
-            raise ValueError("--detector.lora and --detector.unfreeze train the backbone by gradients: they need --detector.head "
+            raise UserError("--detector.lora and --detector.unfreeze train the backbone by gradients: they need --detector.head "
                              "linear or mlp, without text and views.")  # fmt: skip
         if (self.text != "none" or self.head == "prompts") and self.features != "projected":
-            raise ValueError(f"Texts are compared with projected features, not with --detector.features {self.features}.")
+            raise UserError(f"Texts are compared with projected features, not with --detector.features {self.features}.")
         if self.text != "none" and self.head == "prompts":
-            raise ValueError("--detector.head prompts compares pictures with its own texts; leave out --detector.text.")
+            raise UserError("--detector.head prompts compares pictures with its own texts; leave out --detector.text.")
 
     @property
     def stored(self):
@@ -125,7 +126,7 @@ class Clip(Detector):
             return
         blocks = backbones.blocks(vision)
         if self.unfreeze > len(blocks):
-            raise ValueError(f"--detector.unfreeze {self.unfreeze}: {self.preset} has {len(blocks)} blocks that can be trained.")
+            raise UserError(f"--detector.unfreeze {self.unfreeze}: {self.preset} has {len(blocks)} blocks that can be trained.")
         for layer in vision.layers:
             layer.trainable = layer in blocks[len(blocks) - self.unfreeze :]
         if self.stored:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfdetect.errors import UserError
 from tfdetect.models.presets import Backbone, hugging_face_pixels, read_json
 from tfdetect.models.tiny_clip import place_ids
 
@@ -29,11 +30,11 @@ def require(folder: Path, words: bool = False) -> None:
     needed = (*FILES, *(WORDS if words else ()))
     missing = [name for name in needed if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"hf-clip:{folder} has no {' and no '.join(missing)}; fetch {', '.join(needed)} into it, as "
+        raise UserError(f"hf-clip:{folder} has no {' and no '.join(missing)}; fetch {', '.join(needed)} into it, as "
                          "https://huggingface.co/openai/clip-vit-large-patch14 has them; a .bin is not read.")  # fmt: skip
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "clip":
-        raise ValueError(f"hf-clip:{folder} is a model of the type {kind!r}, expected clip; without hf-clip: it may open.")
+        raise UserError(f"hf-clip:{folder} is a model of the type {kind!r}, expected clip; without hf-clip: it may open.")
 
 
 def load(preset: str, folder: Path) -> Backbone:
@@ -43,11 +44,11 @@ def load(preset: str, folder: Path) -> Backbone:
         vision, text = sides(config)
         net = build(vision, text, config.get("projection_dim", 512))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder}/config.json is of no CLIP that can be built: {' '.join(str(error).split())}") from error
+        raise UserError(f"{folder}/config.json is of no CLIP that can be built: {' '.join(str(error).split())}") from error
     fill(net, folder / "model.safetensors")
     pixels = hugging_face_pixels(folder)
     if pixels.size != vision["image_size"]:
-        raise ValueError(f"{folder}/preprocessor_config.json makes {pixels.size} pixels, the model takes {vision['image_size']}.")
+        raise UserError(f"{folder}/preprocessor_config.json makes {pixels.size} pixels, the model takes {vision['image_size']}.")
     end = text["eos_token_id"]
     words = all((folder / name).is_file() for name in WORDS)
     return Backbone(preset, net, pixels, (lambda: tokenizer(folder)) if words else None, None if end == GREATEST else end)
@@ -59,9 +60,9 @@ def sides(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
                     for name, usual in (("vision_config", VISION), ("text_config", TEXT)))  # fmt: skip
     for side in (vision, text):
         if side["hidden_act"] not in ("quick_gelu", "gelu"):
-            raise ValueError(f"hidden_act is {side['hidden_act']!r}, expected quick_gelu or gelu.")
+            raise UserError(f"hidden_act is {side['hidden_act']!r}, expected quick_gelu or gelu.")
         if side["layer_norm_eps"] != SHARED["layer_norm_eps"]:
-            raise ValueError(f"layer_norm_eps is {side['layer_norm_eps']}, expected {SHARED['layer_norm_eps']}.")
+            raise UserError(f"layer_norm_eps is {side['layer_norm_eps']}, expected {SHARED['layer_norm_eps']}.")
     return vision, text
 
 
@@ -98,14 +99,14 @@ def fill(net: Any, path: Path) -> None:
             names = set(file.keys())
             pairs = list(places(net))
             if missing := [name for _, name in pairs if name not in names]:
-                raise ValueError(f"it has no {missing[0]} ({len(missing)} are missing)")
+                raise UserError(f"it has no {missing[0]} ({len(missing)} are missing)")
             used = {name for _, name in pairs}
             if spare := sorted(name for name in names - used if name.startswith(SIDES) and not name.endswith("position_ids")):
-                raise ValueError(f"config.json has no place for its {spare[0]} (nor for {len(spare) - 1} others)")
+                raise UserError(f"config.json has no place for its {spare[0]} (nor for {len(spare) - 1} others)")
             for weight, name in pairs:
                 weight.assign(fitted(weight, file.get_tensor(name), name))
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} does not hold the weights of its config.json: {' '.join(str(error).split())}.") from error
+        raise UserError(f"{path} does not hold the weights of its config.json: {' '.join(str(error).split())}.") from error
 
 
 def places(net: Any) -> Iterator[tuple[Any, str]]:
@@ -156,7 +157,7 @@ def fitted(weight: Any, found: np.ndarray, name: str) -> np.ndarray:
     elif weight.name == "kernel":  # an attention's are square, once its heads are one axis
         turn, there = (1, 0), shape[::-1] if len(shape) == 2 else (int(np.sqrt(np.prod(shape))),) * 2
     if found.shape != there:
-        raise ValueError(f"{name} is {found.shape}, expected {there}")
+        raise UserError(f"{name} is {found.shape}, expected {there}")
     return (found.transpose(turn) if turn else found).reshape(shape).astype(np.float32)
 
 
@@ -168,4 +169,4 @@ def tokenizer(folder: Path) -> Any:
     try:
         return keras_hub.models.CLIPTokenizer(vocabulary=read_json(folder / "vocab.json"), merges=merges)
     except ValueError as error:
-        raise ValueError(f"vocab.json and merges.txt in {folder} do not fit: {' '.join(str(error).split())}") from error
+        raise UserError(f"vocab.json and merges.txt in {folder} do not fit: {' '.join(str(error).split())}") from error

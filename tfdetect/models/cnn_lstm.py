@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tfdetect.detector import Detector, register
+from tfdetect.errors import UserError
 
 
 @register("cnn_lstm")
@@ -32,7 +33,7 @@ class CnnLstm(Detector):
 
     def __post_init__(self):
         if self.freeze and not self.frame_model:
-            raise ValueError("--detector.freeze needs --detector.frame_model: there is nothing trained to keep.")
+            raise UserError("--detector.freeze needs --detector.frame_model: there is nothing trained to keep.")
 
     def build(self, clip_shape):
         import keras
@@ -75,7 +76,7 @@ class CnnLstm(Detector):
         whole = models.load(self.frame_model)
         size = whole.input_shape[2:4]
         if whole.input_shape[1] != 1 or size != tuple(clip_shape[1:3]):
-            raise ValueError(
+            raise UserError(
                 f"{self.frame_model} takes {whole.input_shape[1]} frame(s) of {size[0]} x {size[1]} pixels, this run "
                 f"has {clip_shape[1]} x {clip_shape[2]}: give an image detector and --data.size {size[0]}."
             )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tfdetect.detector import Detector, Lesson, register
+from tfdetect.errors import UserError
 from tfdetect.models import backbones, presets
 from tfdetect.models.heads import spread
 
@@ -53,7 +54,7 @@ class FeatureOneClass(Detector):
     def __post_init__(self):
         for name in ("grid", "components", "k", "mixture", "latent"):
             if getattr(self, name) < 1:
-                raise ValueError(f"--detector.{name} must be at least 1, got {getattr(self, name)}.")
+                raise UserError(f"--detector.{name} must be at least 1, got {getattr(self, name)}.")
 
     @property
     def stored(self):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tfdetect.detector import Detector
+from tfdetect.errors import UserError
 
 Score = Literal["rmse", "latent", "kl", "elbo", "perceptual", "likelihood_regret", "frequency"]
 DRAWN = ("kl", "elbo", "likelihood_regret")  # scores that need a latent with a variance
@@ -121,7 +122,7 @@ class Variational(OneClass):
     def __post_init__(self):
         for name in ("beta", "warmup", "free_bits"):
             if getattr(self, name) < 0:
-                raise ValueError(f"--detector.{name} must be at least 0, got {getattr(self, name)}.")
+                raise UserError(f"--detector.{name} must be at least 0, got {getattr(self, name)}.")
 
     def split(self, encoded):
         return encoded[:2], encoded[2:]

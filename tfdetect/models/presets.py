@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tfdetect.errors import UserError
+
 TINY, HF_CLIP = "tiny", "hf-clip:"
 HELP = "give --detector.preset a folder that keras-hub saved, hf-clip:FOLDER (OpenAI's CLIP from Hugging Face), or tiny to try it"
 NEEDED = ("config.json", "image_converter.json", "model.weights.h5")
@@ -82,16 +84,16 @@ def load(preset: str) -> Backbone:
         return _open(preset)
     except Exception as error:  # keras-hub raises whatever its parts do on a config, weights or vocabulary that do not fit
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{preset} could not be opened as a preset of keras-hub: {reason.rstrip('.')}; {HELP}.") from error
+        raise UserError(f"{preset} could not be opened as a preset of keras-hub: {reason.rstrip('.')}; {HELP}.") from error
 
 
 def _require_folder(folder: Path) -> None:
     config = read_json(folder / "config.json")
     if config.get("model_type") == "clip":
-        raise ValueError(f"{folder} is Hugging Face's CLIP, which keras-hub cannot read; say --detector.preset {HF_CLIP}{folder}")
+        raise UserError(f"{folder} is Hugging Face's CLIP, which keras-hub cannot read; say --detector.preset {HF_CLIP}{folder}")
     needed = ("model.safetensors", "preprocessor_config.json") if "model_type" in config else NEEDED
     if missing := [name for name in needed if not (folder / name).is_file()]:
-        raise ValueError(f"{folder} has no {' and no '.join(missing)}; {HELP}.")
+        raise UserError(f"{folder} has no {' and no '.join(missing)}; {HELP}.")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -99,9 +101,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} could not be read as JSON ({error}); {HELP}.") from error
+        raise UserError(f"{path} could not be read as JSON ({error}); {HELP}.") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds {type(found).__name__}, expected a JSON object.")
+        raise UserError(f"{path} holds {type(found).__name__}, expected a JSON object.")
     return found
 
 
@@ -114,14 +116,14 @@ def _fetch(preset: str) -> None:
     if preset not in known:
         near = difflib.get_close_matches(preset, known, n=1, cutoff=0.5)
         hint = f"perhaps you meant {near[0]}, or " if near else ""
-        raise ValueError(f"{preset} is neither a folder nor a preset of keras-hub; {hint}{HELP}.")
+        raise UserError(f"{preset} is neither a folder nor a preset of keras-hub; {hint}{HELP}.")
     handle = known[preset]["kaggle_handle"].removeprefix("kaggle://")
     try:
         for name in (*NEEDED, *(WORDS if preset in keras_hub.models.CLIPBackbone.presets else ())):
             kagglehub.model_download(handle, name)
     except Exception as error:  # as many kinds as there are ways for a download to fail
         reason = type(error).__name__ + " " + " ".join(str(error).split(" with url")[0].split())[:200]
-        raise ValueError(f"{preset} is not on this machine and could not be fetched ({reason}); fetch "
+        raise UserError(f"{preset} is not on this machine and could not be fetched ({reason}); fetch "
                          f"https://www.kaggle.com/models/{handle} elsewhere and give its folder as --detector.preset FOLDER, or "
                          f"{HELP}.") from error  # fmt: skip
 
@@ -144,7 +146,7 @@ def _open(preset: str) -> Backbone:
 def _pixels(net: Any, converter: Any) -> Pixels:
     side = _shape(net)[0] or (converter.image_size or [None])[0]
     if side is None:
-        raise ValueError("Its image_converter.json says no image_size.")
+        raise UserError("Its image_converter.json says no image_size.")
     scale = np.broadcast_to(1.0 if converter.scale is None else converter.scale, 3)
     offset = np.broadcast_to(0.0 if converter.offset is None else converter.offset, 3)
     return Pixels(side, side, tuple(map(float, scale)), tuple(map(float, offset)), converter.interpolation)
@@ -154,7 +156,7 @@ def _shape(net: Any) -> tuple[int | None, ...]:
     """(height, width, 3) of the pictures that it takes. ValueError where it takes none."""
     shape = getattr(getattr(net, "vision_encoder", net), "image_shape", None)
     if shape is None:
-        raise ValueError(f"{type(net).__name__} takes no pictures, expected a backbone for images.")
+        raise UserError(f"{type(net).__name__} takes no pictures, expected a backbone for images.")
     return tuple(shape)
 
 
@@ -166,7 +168,7 @@ def _open_hugging_face(folder: str, config: dict[str, Any]) -> Backbone:
     resized = {"image_shape": (pixels.size, pixels.size, 3)} if config["model_type"].startswith("dino") else {}
     net = keras_hub.models.Backbone.from_preset(folder, **resized)
     if _shape(net)[0] != pixels.size:
-        raise ValueError(f"Its preprocessor_config.json makes {pixels.size} pixels, its config.json expects {_shape(net)[0]}.")
+        raise UserError(f"Its preprocessor_config.json makes {pixels.size} pixels, its config.json expects {_shape(net)[0]}.")
     return Backbone(folder, net, pixels)
 
 
@@ -176,15 +178,15 @@ def hugging_face_pixels(folder: Path) -> Pixels:
     config = read_json(path)
     kinds = {2: "bilinear", 3: "bicubic"}
     if skipped := [step for step in ("do_resize", "do_rescale", "do_normalize") if not config.get(step, True)]:
-        raise ValueError(f"{path} has {skipped[0]} false, expected true.")
+        raise UserError(f"{path} has {skipped[0]} false, expected true.")
     try:
         whole = _side(config["size"])
         size = _side(config["crop_size"]) if config.get("do_center_crop", "crop_size" in config) else whole
         pixels = Pixels.of(config["image_mean"], config["image_std"], size, whole, kinds[config.get("resample", 3)])
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{path} lacks or garbles {error}; expected size, image_mean, image_std, resample 2 or 3.") from error
+        raise UserError(f"{path} lacks or garbles {error}; expected size, image_mean, image_std, resample 2 or 3.") from error
     if size > whole:
-        raise ValueError(f"{path} crops {size} pixels from {whole}, expected no more than there are.")
+        raise UserError(f"{path} crops {size} pixels from {whole}, expected no more than there are.")
     return pixels
 
 

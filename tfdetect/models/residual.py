@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tfdetect.detector import Detector, register
+from tfdetect.errors import UserError
 
 
 @register("residual")
@@ -43,9 +44,9 @@ class Residual(Detector):
 
     def __post_init__(self):
         if not self.widths or min(self.widths) < 1:
-            raise ValueError(f"--detector.widths must name a number of channels for each stage, got {self.widths}.")
+            raise UserError(f"--detector.widths must name a number of channels for each stage, got {self.widths}.")
         if self.crop and self.crop < 8:
-            raise ValueError(f"--detector.crop must be 0 or hold a block of 8 pixels at least, got {self.crop}.")
+            raise UserError(f"--detector.crop must be 0 or hold a block of 8 pixels at least, got {self.crop}.")
 
     def losses(self):
         import keras
@@ -60,7 +61,7 @@ class Residual(Detector):
         from tfdetect.models.layers import AlignedCrop, BothSides, Joined, Mirror, clip_input, score
 
         if min(clip_shape[1:3]) < highpass.BLOCK:
-            raise ValueError(f"residual needs pictures of 8 x 8 pixels at least, got {clip_shape[1]} x {clip_shape[2]}.")
+            raise UserError(f"residual needs pictures of 8 x 8 pixels at least, got {clip_shape[1]} x {clip_shape[2]}.")
         inputs, x = clip_input(clip_shape)
         placed = layers.Reshape(clip_shape[1:])(x)
         x = layers.Reshape(clip_shape[1:])(Mirror()(x) if self.augment else x)

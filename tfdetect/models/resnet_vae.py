@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tfdetect.detector import register
+from tfdetect.errors import UserError
 from tfdetect.models.one_class import Variational
 
 PRESET = "resnet_18_imagenet"
@@ -41,7 +42,7 @@ class ResNetVae(Variational):
     def __post_init__(self):
         super().__post_init__()
         if self.latent < 1:
-            raise ValueError(f"--detector.latent must be at least 1, got {self.latent}.")
+            raise UserError(f"--detector.latent must be at least 1, got {self.latent}.")
 
     def require(self):
         published(self.weights)
@@ -51,7 +52,7 @@ class ResNetVae(Variational):
         from keras import layers
 
         if shape[0] % 32 or shape[1] % 32:
-            raise ValueError(f"--data.size must be a multiple of 32 for resnet_vae, which halves it five times; got {shape[0]}.")
+            raise UserError(f"--data.size must be a multiple of 32 for resnet_vae, which halves it five times; got {shape[0]}.")
         inputs = keras.Input(shape)
         maps = resnet18(inputs)
         body = keras.Model(inputs, maps[-1])
@@ -81,7 +82,7 @@ def published(weights: str | Path) -> Any:
         return keras_hub.models.ResNetBackbone.from_preset(PRESET if weights == "imagenet" else str(weights))
     except Exception as error:  # keras-hub and kagglehub raise whatever their parts do
         reason = " ".join(str(error).split(" with url")[0].split())[:200].rstrip(".")
-        raise ValueError(f"--detector.weights {weights}: no ResNet-18 of keras-hub could be opened ({reason}). Fetch "
+        raise UserError(f"--detector.weights {weights}: no ResNet-18 of keras-hub could be opened ({reason}). Fetch "
                          f"https://www.kaggle.com/models/keras/resnetv1/keras/{PRESET} elsewhere and give its folder as "
                          "--detector.weights FOLDER; --detector.weights none starts from random weights.") from error  # fmt: skip
 
@@ -92,7 +93,7 @@ def fill(body: Any, backbone: Any) -> None:
         return
     ours, theirs = ({layer.name: layer for layer in net.layers if layer.weights} for net in (body, backbone))
     if shapes(ours) != shapes(theirs):
-        raise ValueError(f"--detector.weights: {backbone.name} of {len(theirs)} layers with weights is no ResNet-18, which has "
+        raise UserError(f"--detector.weights: {backbone.name} of {len(theirs)} layers with weights is no ResNet-18, which has "
                          f"{len(ours)}.")  # fmt: skip
     for name, layer in ours.items():
         layer.set_weights(theirs[name].get_weights())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from tfdetect.detector import Detector, Phase
+from tfdetect.errors import UserError
 from tfdetect.models.weights import Published, load, resolve
 
 
@@ -42,9 +43,9 @@ class Transfer(Detector):
 
     def __post_init__(self):
         if self.head_epochs < 0:
-            raise ValueError(f"--detector.head_epochs must be at least 0, got {self.head_epochs}.")
+            raise UserError(f"--detector.head_epochs must be at least 0, got {self.head_epochs}.")
         if wrong := [pair for pair in self.families if pair.count("=") != 1]:
-            raise ValueError(f"--detector.families must be like stylegan=gan, got {wrong[0]!r}.")
+            raise UserError(f"--detector.families must be like stylegan=gan, got {wrong[0]!r}.")
 
     def require(self):
         resolve(self.weights, self.published)
@@ -113,6 +114,6 @@ class Transfer(Detector):
             return set(names if start else ())
         if start not in names:
             near = ", ".join(difflib.get_close_matches(start, names, n=3, cutoff=0.3))
-            raise ValueError(f"--detector.unfreeze_from {start}: {self.name} has no such layer; expected all, a number of last "
+            raise UserError(f"--detector.unfreeze_from {start}: {self.name} has no such layer; expected all, a number of last "
                              f"layers, or a name such as {near or names[-1]}.")  # fmt: skip
         return set(names[names.index(start) :])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tfdetect.detector import register
+from tfdetect.errors import UserError
 from tfdetect.models.one_class import DRAWN, OneClass, Variational
 
 STAGES = ((16, 1), (32, 2), (64, 1), (16, 2))  # channels and stride of each convolution
@@ -22,7 +23,7 @@ def norm() -> Any:
 def check(shape: tuple[int, int, int]) -> None:
     """ValueError for pictures that the decoder could not give back."""
     if shape[0] % 4 or shape[1] % 4:
-        raise ValueError(f"--data.size must be a multiple of 4 for this detector, which halves it twice; got {shape[0]}.")
+        raise UserError(f"--data.size must be a multiple of 4 for this detector, which halves it twice; got {shape[0]}.")
 
 
 def encode(shape: tuple[int, int, int], heads: int) -> Any:
@@ -70,7 +71,7 @@ class OneClassAutoencoder(OneClass):
 
     def __post_init__(self):
         if self.scored in DRAWN:
-            raise ValueError(f"--detector.score {self.score} needs a latent with a variance, and oc_ae has none: take rmse, "
+            raise UserError(f"--detector.score {self.score} needs a latent with a variance, and oc_ae has none: take rmse, "
                              "latent, perceptual or frequency, or the detector oc_fakedect.")  # fmt: skip
 
     def encoder(self, shape):
@@ -100,7 +101,7 @@ class OcFakeDect(Variational):
     def __post_init__(self):
         super().__post_init__()
         if self.variant == 2 and self.scored != "latent":
-            raise ValueError(f"Variant 2 scores latents: leave out --detector.score {self.score}, or take variant 1.")
+            raise UserError(f"Variant 2 scores latents: leave out --detector.score {self.score}, or take variant 1.")
 
     @property
     def scored(self):

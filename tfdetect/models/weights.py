@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfdetect.errors import UserError
+
 
 @dataclass(frozen=True)
 class Published:
@@ -28,7 +30,7 @@ class Published:
             return Path(keras.utils.get_file(name, self.url, file_hash=self.hash, cache_subdir="models"))
         except Exception as error:  # get_file raises a bare Exception where the address does not answer
             reason = " ".join(str(error).split(" -- ")[-1].split())
-            raise ValueError(
+            raise UserError(
                 f"The ImageNet weights are not on this machine and could not be fetched ({reason}). "
                 f"Fetch {self.url} elsewhere and put it into {folder}, or give its path "
                 "as --detector.weights FILE; --detector.weights none starts from random weights."
@@ -43,7 +45,7 @@ def resolve(weights: str | Path, published: Published | None) -> Path | None:
         return None
     path = Path(weights)
     if not path.is_file():
-        raise ValueError(f"--detector.weights {path} is no file; expected imagenet, none, or an HDF5 file of weights.")
+        raise UserError(f"--detector.weights {path} is no file; expected imagenet, none, or an HDF5 file of weights.")
     return path
 
 
@@ -68,33 +70,33 @@ def read(path: Path, layers: Sequence[Any]) -> list[tuple[Any, list[Any]]]:
             return [(layer, [_array(group, name, weight) for name, weight in zip(names, layer.weights, strict=True)])
                     for layer, group, names in pairs]  # fmt: skip
     except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} does not hold weights for this detector: {' '.join(str(error).split())}.") from error
+        raise UserError(f"{path} does not hold weights for this detector: {' '.join(str(error).split())}.") from error
 
 
 def _pairs(file: Any, layers: Sequence[Any]) -> list[tuple[Any, Any, list[str]]]:
     if "layer_names" not in file.attrs:
-        raise ValueError("it has no layer_names, as the HDF5 files of Keras 1 and 2 have")
+        raise UserError("it has no layer_names, as the HDF5 files of Keras 1 and 2 have")
     stored = {}
     for name in _texts(file.attrs["layer_names"]):
         group = _inside(file, name)
         if len(names := _texts(group.attrs["weight_names"])):
             stored[name.replace("/", "_")] = (group, names)  # Keras 3 allows no slash in a name
     if len(stored) != len(layers):
-        raise ValueError(f"it has {len(stored)} layers with weights, expected {len(layers)}")
+        raise UserError(f"it has {len(stored)} layers with weights, expected {len(layers)}")
     by_name = all(layer.name in stored for layer in layers)
     values = [stored[layer.name] for layer in layers] if by_name else list(stored.values())
     for layer, (_, names) in zip(layers, values, strict=True):
         if len(names) != len(layer.weights):
-            raise ValueError(f"{layer.name} takes {len(layer.weights)} arrays, the file has {names}")
+            raise UserError(f"{layer.name} takes {len(layer.weights)} arrays, the file has {names}")
     return [(layer, group, names) for layer, (group, names) in zip(layers, values, strict=True)]
 
 
 def _array(group: Any, name: str, weight: Any) -> Any:
     found = _inside(group, name)
     if found.external or found.is_virtual:
-        raise ValueError(f"{name} points at another file")
+        raise UserError(f"{name} points at another file")
     if tuple(found.shape) != tuple(weight.shape):
-        raise ValueError(f"{name} is {tuple(found.shape)}, expected {tuple(weight.shape)} for {weight.path}")
+        raise UserError(f"{name} is {tuple(found.shape)}, expected {tuple(weight.shape)} for {weight.path}")
     return found[()]
 
 
@@ -105,7 +107,7 @@ def _inside(group: Any, name: str) -> Any:
     at = group
     for part in name.split("/"):
         if not isinstance(at.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is missing, or a link")
+            raise UserError(f"{name} is missing, or a link")
         at = at[part]
     return at
 

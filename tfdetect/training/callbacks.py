@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from tfdetect.data import pipeline
 from tfdetect.data.cache import Cache
+from tfdetect.errors import UserError
 from tfdetect.evaluation import metrics
 from tfdetect.files import write_arrays, write_json
 
@@ -69,7 +70,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items()}}
         if not np.isfinite(list(row.values())).all():
-            raise ValueError(f"In epoch {epoch + 1} the loss became no finite number; try a lower --train.rate.")
+            raise UserError(f"In epoch {epoch + 1} the loss became no finite number; try a lower --train.rate.")
         history = [*self.state["history"], row]
         values = [(self._value(entry), -entry.get("val_loss", 0.0)) for entry in history]  # AUCs tie easily
         best = values.index(max(values))

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfdetect import backend
+from tfdetect.errors import UserError
 
 
 def setup(precision, seed):
@@ -34,7 +35,7 @@ def strategy(name="auto"):
         return tf.distribute.MirroredStrategy(gpus or devices)
     if name == "multiworker":
         if not os.environ.get("TF_CONFIG"):
-            raise ValueError(
+            raise UserError(
                 "--train.strategy multiworker needs TF_CONFIG, the JSON with the cluster's addresses and this worker's "
                 "index (tensorflow.org/guide/distributed_training#TF_CONFIG), in each worker's environment."
             )
@@ -42,7 +43,7 @@ def strategy(name="auto"):
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu="local")
     except (ValueError, tf.errors.OpError) as error:
-        raise ValueError(f"--train.strategy tpu found no TPU: {error}.") from error
+        raise UserError(f"--train.strategy tpu found no TPU: {error}.") from error
     return tf.distribute.TPUStrategy(resolver)
 
 

@@ -11,6 +11,7 @@ from tfdetect.config import Train
 from tfdetect.data import pipeline
 from tfdetect.data.cache import Cache
 from tfdetect.detector import Detector, Lesson, Phase
+from tfdetect.errors import UserError
 from tfdetect.training import devices, fit
 from tfdetect.training.callbacks import Checkpoint
 from tfdetect.training.stored import Features, Progress, silent
@@ -20,7 +21,7 @@ def teach(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train
           callbacks: list[keras.callbacks.Callback], progress: Progress = silent) -> fit.Fitted:
     """As `fit.fit`. ValueError where several devices are asked for."""
     if settings.strategy not in ("auto", "single"):
-        raise ValueError(f"{detector.name} learns from stored features on one device; --train.strategy {settings.strategy} is of "
+        raise UserError(f"{detector.name} learns from stored features on one device; --train.strategy {settings.strategy} is of "
                          "no use to it, expected auto or single.")  # fmt: skip
     devices.setup(settings.precision, settings.seed)
     rows, held = fit.part(table, "train", detector), fit.part(table, "validation", detector)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from tfdetect import config, files
+from tfdetect.errors import UserError
 from tfdetect.verbs import loading
 from tfdetect.verbs.console import console, printable, progress
 
@@ -58,7 +59,7 @@ def look(asked: Audit) -> "tuple[pd.DataFrame, pd.DataFrame]":
     with progress("Looking", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits)
     if (properties["error"] != "").all():
-        raise ValueError(f"None of the {len(table)} files could be read. The first: {table['path'][0]}: {properties['error'][0]}")
+        raise UserError(f"None of the {len(table)} files could be read. The first: {table['path'][0]}: {properties['error'][0]}")
     return table, properties
 
 

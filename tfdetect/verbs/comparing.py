@@ -11,6 +11,7 @@ from tfdetect import config, models
 from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import Detector
+from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration
 from tfdetect.models import presets
 
@@ -59,12 +60,12 @@ def read(path: Path) -> Recipe:
         recipe = Recipe(path, said["title"], said["source"], figures, dict(said.get("by_source", {})),
                         dict(said["protocol"]), dataset, tuple(said.get("notes", ())))  # fmt: skip
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no recipe: it needs published: (title, source, figures, protocol) and dataset: (name, "
+        raise UserError(f"{path} is no recipe: it needs published: (title, source, figures, protocol) and dataset: (name, "
                          f"where, layout), as docs/recipes.md shows; it lacks {error}.") from error  # fmt: skip
     strange = [name for name in recipe.names if not FIGURE.fullmatch(name)]
     strange += sorted({*recipe.protocol} - {*ALWAYS, *SOMETIMES})
     if strange:
-        raise ValueError(f"{path}: {', '.join(strange)} is unknown. Figures are called test_accuracy, validation_auc, "
+        raise UserError(f"{path}: {', '.join(strange)} is unknown. Figures are called test_accuracy, validation_auc, "
                          f"test_frame_ap and the like; the protocol's parts {', '.join((*ALWAYS, *SOMETIMES))}.")  # fmt: skip
     return recipe
 

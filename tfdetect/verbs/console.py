@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from tfdetect.errors import UserError
+
 if TYPE_CHECKING:
     import types
 
@@ -73,7 +75,7 @@ def import_keras() -> "types.ModuleType":
             import tfdetect.data.graph  # noqa: F401  (TensorFlow, which reads the data on every backend)
         except ModuleNotFoundError as error:
             if error.name == (name := os.environ.get("KERAS_BACKEND")):
-                raise ValueError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}.") from error
+                raise UserError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}.") from error
             raise
         except BaseException:
             chatter.seek(0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.artifact import Artifact
+from tfdetect.errors import UserError
 from tfdetect.verbs import loading
 from tfdetect.verbs.console import console, import_keras
 from tfdetect.verbs.evaluate import Evaluate, unseen
@@ -41,7 +42,7 @@ def evaluate(asked: Evaluate) -> None:
     table, left_out = unseen(merge(decoded), *(member.artifact for member in members.values()))
     good = usable(table)["path"]
     if good.empty:
-        raise ValueError("No file is left to judge: each was used in training one of the runs, or one could not read it.")
+        raise UserError("No file is left to judge: each was used in training one of the runs, or one could not read it.")
     chain = corruptions.parse(asked.data.corrupt)
     judged = {name: judge(member, decoded[name], good, chain) for name, member in members.items()}
     folder = next(iter(members.values())).artifact.folder
@@ -57,11 +58,11 @@ def gather(asked: Evaluate) -> dict[str, Member]:
     places = [path.resolve() for path in asked.runs]
     twice = [str(path) for number, path in enumerate(asked.runs) if places[number] in places[:number]]
     if twice:
-        raise ValueError(f"{twice[0]} was given twice; an ensemble takes different runs.")
+        raise UserError(f"{twice[0]} was given twice; an ensemble takes different runs.")
     found = [artifacts.find(path) for path in asked.runs]
     runs = [artifacts.load_config(artifact) for artifact in found]
     if asked.data.path and not asked.data.fake and len({run.data.fake for run in runs}) > 1:
-        raise ValueError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
+        raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
     data = [loading.with_path(run.data, asked.data.path, asked.data.fake, asked.data.workers) for run in runs]
     caches = [loading.cache_for(own, run.detector) for own, run in zip(data, runs, strict=True)]
     members = map(Member, found, runs, data, caches)
@@ -84,10 +85,10 @@ def common_tests(runs: Mapping[str, Artifact]) -> "tuple[pd.DataFrame, tuple[str
     pairs = [set(zip(rows["content"], rows["label"], strict=True)) for rows in tests.values()]
     common = set.intersection(*(set(rows["content"]) for rows in tests.values()))
     if not common:
-        raise ValueError("These runs have no test file in common; name files to judge with --data.path.")
+        raise UserError("These runs have no test file in common; name files to judge with --data.path.")
     odd = {content for other in pairs for content, _ in other ^ pairs[0]} & common
     if odd:
-        raise ValueError(f"The runs do not agree on which test files are fake: {len(odd)} file(s) have another label.")
+        raise UserError(f"The runs do not agree on which test files are fake: {len(odd)} file(s) have another label.")
     table = next(iter(tests.values()))
     table = table[table["content"].isin(common)].drop(columns="content").reset_index(drop=True)
     sizes = " and ".join(f"{len(rows)} of {name}" for name, rows in tests.items())

@@ -9,6 +9,7 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config, corruption_spec, models  # noqa: F401  (registers the detectors)
 from tfdetect.artifact import Artifact
+from tfdetect.errors import UserError
 from tfdetect.verbs import loading
 from tfdetect.verbs.console import console, import_keras
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     """Parse and evaluate."""
     asked = config.arguments(Evaluate, argv, "evaluate.py")
     if not asked.runs:
-        raise ValueError("No run came; name the folder of one, such as saved_models/cnn, or of several.")
+        raise UserError("No run came; name the folder of one, such as saved_models/cnn, or of several.")
     if len(asked.runs) > 1:
         from tfdetect.verbs import ensemble
 
@@ -77,7 +78,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     table, warnings = unseen(loading.decode(read(asked, artifact, data), data, cache), artifact)
     table, _ = loading.with_kinds(table, run.detector)
     if usable(table).empty:
-        raise ValueError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
+        raise UserError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
     loading.say_one_class(usable(table))
     name = asked.data.path.stem if asked.data.path else "own_test"
     chain = corruptions.parse(asked.data.corrupt)

@@ -10,6 +10,7 @@ import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
+from tfdetect.errors import UserError
 from tfdetect.verbs.console import console
 from tfdetect.verbs.predict import expand, opened, row
 
@@ -39,7 +40,7 @@ class Explain:
 
     def __post_init__(self):
         if self.frames < 1 or self.cells < 2:
-            raise ValueError(f"--frames must be at least 1 and --cells at least 2, got {self.frames} and {self.cells}.")
+            raise UserError(f"--frames must be at least 1 and --cells at least 2, got {self.frames} and {self.cells}.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -50,9 +51,9 @@ def main(argv: Sequence[str]) -> int:
     method = chosen(asked.method, run.detector)
     paths = expand(asked.files)
     if len(paths) > MOST:
-        raise ValueError(f"{len(paths)} files are too many for one page; expected {MOST} at the most. Name fewer.")
+        raise UserError(f"{len(paths)} files are too many for one page; expected {MOST} at the most. Name fewer.")
     if asked.cells > run.data.size:
-        raise ValueError(f"--cells {asked.cells} is more than the {run.data.size} pixels of a side that the run sees.")
+        raise UserError(f"--cells {asked.cells} is more than the {run.data.size} pixels of a side that the run sees.")
     predictor = opened(artifact, run)
     from tfdetect.explain import page
 
@@ -78,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
 def chosen(method: str, detector: Any) -> str:
     """`auto` as what it stands for. ValueError for an error of a detector that gives nothing back."""
     if method == "error" and not detector.reconstructs:
-        raise ValueError(f"--method error needs an autoencoder, and {detector.name} gives no picture back: take occlusion.")
+        raise UserError(f"--method error needs an autoencoder, and {detector.name} gives no picture back: take occlusion.")
     return method if method != "auto" else "error" if detector.reconstructs else "occlusion"
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tfdetect.config import PREPARED, Data, Reading
 from tfdetect.detector import Detector
+from tfdetect.errors import UserError
 from tfdetect.verbs.console import console, printable, progress
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache") -> "pd.DataFrame":
     if notes:
         console.print(f"{len(notes)} of {len(table)} files used, with a note; the first: {notes[0][0]}: {notes[0][1]}")
     if (table["error"] != "").all():
-        raise ValueError(f"None of the {len(table)} files could be read. The first: {table['path'][0]}: {table['error'][0]}")
+        raise UserError(f"None of the {len(table)} files could be read. The first: {table['path'][0]}: {table['error'][0]}")
     return table
 
 
@@ -109,7 +110,7 @@ def require_few_failures(table: "pd.DataFrame", most: float) -> None:
     """ValueError if more than this part of the files failed: what is left is then another data set than the one meant."""
     failed = int((table["error"] != "").sum())
     if failed > most * len(table):
-        raise ValueError(
+        raise UserError(
             f"{failed} of {len(table)} files could not be used, more than --data.max_failed {most:g} allows. Mend them, "
             "leave them out, or raise --data.max_failed."
         )
@@ -126,7 +127,7 @@ def with_kinds(table: "pd.DataFrame", detector: Detector) -> "tuple[pd.DataFrame
     named = manifest.attributed(table, by, detector.families)  # type: ignore[attr-defined]
     classes = detector.classes or tuple(sorted(set(named[table["split"] == "train"]) - {""}))
     if len(classes) < 2:
-        raise ValueError(f"--detector.attribute {by} needs training fakes of two kinds at the least, found: "
+        raise UserError(f"--detector.attribute {by} needs training fakes of two kinds at the least, found: "
                          f"{', '.join(classes) or 'none'}.")  # fmt: skip
     numbers = {name: number for number, name in enumerate(classes)}
     return table.assign(kind=named.map(numbers).fillna(-1).astype(int)), replace(detector, classes=classes)  # type: ignore[call-arg]

@@ -12,6 +12,7 @@ import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
+from tfdetect.errors import UserError
 from tfdetect.verbs.console import import_keras
 
 if TYPE_CHECKING:
@@ -65,12 +66,12 @@ def expand(given: Sequence[Path]) -> list[Path]:
     from tfdetect.data.layouts import walk
 
     if not given:
-        raise ValueError("No file came; name images, videos, or folders of them.")
+        raise UserError("No file came; name images, videos, or folders of them.")
     out: list[Path] = []
     for path in given:
         inside = list(walk(path)) if path.is_dir() else [path]
         if not inside:
-            raise ValueError(f"{path} holds no image or video.")
+            raise UserError(f"{path} holds no image or video.")
         out += inside
     return out
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tfdetect import config, files
+from tfdetect.errors import UserError
 from tfdetect.verbs import loading
 from tfdetect.verbs.console import console, progress
 
@@ -65,7 +66,7 @@ def read(asked: Prepare) -> "tuple[pd.DataFrame, Cache]":
     settings = {name: getattr(data, name) for name in config.VIEW}
     old = config.prepared(asked.out)
     if old and old != settings:
-        raise ValueError(f"{asked.out} was prepared with other settings: {old}. Give another --out, or delete it.")
+        raise UserError(f"{asked.out} was prepared with other settings: {old}. Give another --out, or delete it.")
     return table, Cache(asked.out, loading.view(data, asked.out), data.cache)
 
 

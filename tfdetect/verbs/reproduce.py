@@ -16,6 +16,7 @@ from tfdetect import config
 from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import Detector
+from tfdetect.errors import UserError
 from tfdetect.models import presets
 from tfdetect.verbs import comparing
 from tfdetect.verbs import train as training
@@ -59,7 +60,7 @@ def recipes() -> list[Path]:
     """All recipes of this checkout. ValueError where there are none."""
     found = sorted(RECIPES.glob("*.yaml"))
     if not found:
-        raise ValueError("No recipes are installed here: they are in recipes/ of the source; give the path of a YAML.")
+        raise UserError("No recipes are installed here: they are in recipes/ of the source; give the path of a YAML.")
     return found
 
 
@@ -71,7 +72,7 @@ def find(name: str) -> Path:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Perhaps you meant {near[0]}." if near else ""
-        raise ValueError(f"There is no recipe {name!r}.{hint} Recipes: {', '.join(known)}.")
+        raise UserError(f"There is no recipe {name!r}.{hint} Recipes: {', '.join(known)}.")
     return known[name]
 
 
@@ -82,9 +83,9 @@ def parse(recipe: Recipe, given: Sequence[str], stand_in: bool) -> Run:
         argv += smaller(config.parse(argv, "reproduce.py"))
     run = training.parse([*argv, *given], "reproduce.py")
     if stand_in and run.data.path:
-        raise ValueError("--stand-in and --data.path exclude each other: the embedded sample or your files?")
+        raise UserError("--stand-in and --data.path exclude each other: the embedded sample or your files?")
     if not stand_in and not run.data.path:
-        raise ValueError(f"{recipe.path.stem} needs --data.path: {recipe.dataset['name']}. {recipe.dataset['where']} Expected: "
+        raise UserError(f"{recipe.path.stem} needs --data.path: {recipe.dataset['name']}. {recipe.dataset['where']} Expected: "
                          f"{recipe.dataset['layout']}. --stand-in shows it on the embedded sample.")  # fmt: skip
     return run
 

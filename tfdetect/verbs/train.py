@@ -16,6 +16,7 @@ from tfdetect import backend, config, files, models
 from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import REGISTRY
+from tfdetect.errors import UserError
 from tfdetect.verbs import loading
 from tfdetect.verbs.console import console, embedding, import_keras
 
@@ -56,7 +57,7 @@ def refuse_pooled(rule: str) -> None:
     from tfdetect.evaluation import calibration
 
     if calibration.pooled(rule):
-        raise ValueError(f"--train.threshold {rule} is read off the test's own scores, and then that test judges nothing: only "
+        raise UserError(f"--train.threshold {rule} is read off the test's own scores, and then that test judges nothing: only "
                          "reproduce.py RECIPE takes it, to repeat a published table; give quantile:0.8, which is read off "
                          "validation's reals.")  # fmt: skip
 
@@ -96,7 +97,7 @@ def train(run: Run, tables: Tables | None = None) -> Artifact:
 def assist(run: Run) -> Artifact:
     """The part of a worker that is not the chief: the same data and steps, but nothing of the result is its to write."""
     if run.name is None:
-        raise ValueError("Several workers need --name: all must mean the same run.")
+        raise UserError("Several workers need --name: all must mean the same run.")
     artifact = Artifact(run.out / run.name)
     run, table, cache = prepare(run)
     learn(run, artifact, table, cache, watched=False)
