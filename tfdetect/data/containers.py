@@ -51,7 +51,9 @@ class Scan:
     pixels: int  # of a frame, at most
     pts: list[int | None] = field(default_factory=list)
     key: list[bool] = field(default_factory=list)
+    corrupt: set[int] = field(default_factory=set)  # numbers of packets that the container knows to be broken
     bad: set[int] = field(default_factory=set)  # numbers of packets known to be broken
+    joins: set[int] = field(default_factory=set)  # numbers of packets at which another recording begins
     skips: bool = False  # an edit list leaves packets out
     exact: bool = True  # every packet has a timestamp of its own, by which its frame is found again
 
@@ -265,7 +267,7 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
             for packet in packets(container, stream, scan):
                 if packet.has_sidedata("encryption_info"):
                     raise MediaError("encrypted (Common Encryption): decrypt it first")
-                scan.bad |= {len(scan.pts)} if packet.is_corrupt else set()
+                scan.corrupt |= {len(scan.pts)} if packet.is_corrupt else set()
                 scan.skips |= packet.is_discard
                 if excess := limits.check("frames", len(scan.pts) + 1, "frames or more"):
                     raise MediaError(excess)
@@ -277,6 +279,8 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
         raise
     except av.FFmpegError as error:
         raise MediaError(f"truncated: {cut}" if cut else f"damaged container: {error.strerror}") from None
+    scan.corrupt -= {n - back for n in scan.joins for back in (1, 2)}  # only the count of transport packets breaks off there
+    scan.bad |= scan.corrupt
     if any(module.startswith("matroska") for _, module, _ in log):
         scan.cut = scan.cut or "its Matroska elements are broken"
     if not scan.pts:
@@ -288,10 +292,22 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
 
 
 def packets(container: Any, stream: Any, scan: Scan) -> Iterator[Any]:
-    """Yield the packets that hold something, up to where the container breaks."""
+    """Yield the packets that hold something, up to where the container breaks.
+
+    Where one recording was appended to another (`cat`), the times go back: they are made to go on, here for all who look.
+    """
+    tick, offset, before, latest = max(1, round(1 / (scan.rate * scan.second))), 0, None, 0
     try:
-        for packet in container.demux(stream):
-            if packet.size:
-                yield packet
+        for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
+            if packet.dts is not None:
+                if before is not None and packet.dts < before and packet.is_keyframe:
+                    scan.joins.add(number)
+                    offset = latest + tick - packet.dts
+                before = packet.dts
+                packet.dts += offset
+            if packet.pts is not None:
+                packet.pts += offset
+                latest = max(latest, packet.pts)
+            yield packet
     except av.error.InvalidDataError:
         scan.cut = scan.cut or "the container breaks off"
