@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 from tfdetect import corruption_spec
 from tfdetect.detector import Detector, find
 from tfdetect.errors import UserError
-from tfdetect.limits import Limits
+from tfdetect.limits import Given, Limits
 
 D = TypeVar("D", bound=Detector)
 RECIPE = ("published", "dataset")  # keys of a recipe that say nothing of how it runs
@@ -33,7 +33,8 @@ class Files:
     workers: int | None = None
     """Processes that decode; by default one for each core."""
     timeout: float = 120.0
-    """Seconds that one file may take to decode; one that takes longer is a failure."""
+    """Seconds that one file may take to decode, to which long videos add time of their own; one that takes longer is a
+    failure."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -64,6 +65,27 @@ class Reading(Files):
         _at_least(1, "data", self, "frames", "size")
         if self.fps is not None and not self.fps > 0:
             raise UserError(f"--data.fps must be above 0, got {self.fps}.")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work a file may be, and on how many cores; by default as in training."""
+
+    workers: int | None = None
+    """Processes that decode; by default one for each core."""
+    timeout: float | None = None
+    """Seconds that one file may take to decode, to which long videos add time of their own; by default as in training."""
+    limits: Given = field(default_factory=Given)
+
+    def __post_init__(self) -> None:
+        _at_least(1, "data", self, "workers")
+        if self.timeout is not None and not self.timeout > 0:
+            raise UserError(f"--data.timeout must be above 0, got {self.timeout}.")
+
+    def over(self, data: Data) -> Data:
+        """The settings of a run, for this work."""
+        return dataclasses.replace(data, workers=self.workers or data.workers, timeout=self.timeout or data.timeout,
+                                   limits=self.limits.over(data.limits))  # fmt: skip
 
 
 VIEW = ("frames", "size", "fps", "faces", "face_model", "cache")  # what of a Reading decides the clips

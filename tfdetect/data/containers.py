@@ -49,6 +49,7 @@ class Scan:
     streams: int  # of video
     cut: str  # why the file is known to be cut short, or ""
     pixels: int  # of a frame, at most
+    area: int  # pixels of a frame by the header
     pts: list[int | None] = field(default_factory=list)
     key: list[bool] = field(default_factory=list)
     corrupt: set[int] = field(default_factory=set)  # numbers of packets that the container knows to be broken
@@ -263,7 +264,8 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
         with av.logging.Capture() as log, opened(name, cut) as (container, stream, count):
             rate, second, codec = float(stream.average_rate or 25), float(stream.time_base), stream.codec_context.name
             check(stream.width, stream.height, stream.frames, float((stream.duration or 0) * stream.time_base), limits)
-            scan = Scan(container.format.name, codec, stream.frames, rate, second, count, cut, limits.pixels)
+            scan = Scan(container.format.name, codec, stream.frames, rate, second, count, cut, limits.pixels,
+                        stream.width * stream.height)  # fmt: skip
             for packet in packets(container, stream, scan):
                 if packet.has_sidedata("encryption_info"):
                     raise MediaError("encrypted (Common Encryption): decrypt it first")

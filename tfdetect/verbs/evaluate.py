@@ -15,8 +15,8 @@ from tfdetect.verbs.console import console, import_keras
 
 
 @dataclass(frozen=True)
-class Files:
-    """Which files."""
+class Files(config.Effort):
+    """Which files, and how much of each at most."""
 
     path: Path | None = None
     """Folder or manifest, as for train. Without it, the run's own test files; of several runs those they all have."""
@@ -26,12 +26,11 @@ class Files:
     """How the folder is laid out; by default it is recognised."""
     sources: tuple[str, ...] = ()
     """Judge the fakes of these generators or manipulations only, and all reals."""
-    workers: int | None = None
-    """Processes that decode; by default one for each core."""
     corrupt: str = ""
     """What the clips go through before they are judged, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the steps."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         corruption_spec.check(self.corrupt, "--data.corrupt", labels=False)
 
 
@@ -73,7 +72,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs import judging
 
-    data = loading.with_path(run.data, asked.data.path, asked.data.fake, asked.data.workers)
+    data = loading.with_path(asked.data.over(run.data), asked.data.path, asked.data.fake)
     cache = loading.cache_for(data, run.detector)
     table, warnings = unseen(loading.decode(read(asked, artifact, data), data, cache), artifact)
     table, _ = loading.with_kinds(table, run.detector)

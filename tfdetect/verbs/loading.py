@@ -142,7 +142,7 @@ def with_texts(table: "pd.DataFrame", detector: Detector) -> "pd.DataFrame":
     return manifest.worded(table, detector.template)  # type: ignore[attr-defined]
 
 
-def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None, workers: int | None) -> Data:
+def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None) -> Data:
     """The data settings of a run, for other files."""
-    return replace(data, path=path, fake=fake or data.fake, workers=workers or data.workers)
+    return replace(data, path=path, fake=fake or data.fake)
 
