@@ -46,18 +46,19 @@ def embedding(what: str, total: int) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar with files/s, failures so far and time left; yields what to call with the result of each file."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate("files"),
+def progress(what: str, total: int, unit: str = "files") -> Iterator[Callable[..., None]]:
+    """A bar with files/s, failures so far and time left; yields what to call with the result of each file, or, where several
+    come at once, with `advance=`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit),
                TextColumn("{task.fields[failures]} failed"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total, failures=0)
         failures = 0
 
-        def step(result: dict[str, Any] | None = None) -> None:
+        def step(result: dict[str, Any] | None = None, advance: int = 1) -> None:
             nonlocal failures
             failures += bool(result and result.get("error"))
-            bar.update(task, advance=1, failures=failures)
+            bar.update(task, advance=advance, failures=failures)
 
         yield step
 
