@@ -95,6 +95,14 @@ def write(table: pd.DataFrame, path: str | PathLike[str]) -> None:
     check(table).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 
+def file_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a file, in order of first appearance: path, group, source, label and score, the mean of its frames' as float64.
+
+    Whatever chooses or judges by files, from the epoch to a verdict, starts from this score; a probability comes after it.
+    """
+    return table.astype({"score": np.float64}).groupby([*FILE, "label"], sort=False, dropna=False)["score"].mean().reset_index()
+
+
 def by_file(table: pd.DataFrame) -> pd.DataFrame:
     """One row a file, in order of first appearance: mean score, `frame` 0, and `frames`, how many rows it came from.
 

@@ -202,15 +202,14 @@ def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: 
     """Probability and threshold from the validation files' scores, by the saved and reloaded model. The threshold that recipes
     alone may ask for is read off the test's."""
     from tfdetect.data.pipeline import units
-    from tfdetect.evaluation import calibration
+    from tfdetect.evaluation import calibration, predictions
     from tfdetect.training.fit import scores
 
     def files_of(split: str) -> "tuple[np.ndarray, np.ndarray]":
         held = table[table["split"] == split].reset_index(drop=True)
         rows = units(held, run.detector.sees == "frame")
-        rows["score"] = scores(model, held, cache, run.detector, run.train.batch)
-        by_file = rows.groupby("path", sort=False).agg(score=("score", "mean"), label=("label", "first"))
-        return by_file["score"].to_numpy(), by_file["label"].to_numpy()
+        files = predictions.file_scores(rows.assign(score=scores(model, held, cache, run.detector, run.train.batch)))
+        return files["score"].to_numpy(), files["label"].to_numpy()
 
     rule = run.train.threshold
     if calibration.pooled(rule):
