@@ -129,6 +129,7 @@ def test_the_epoch_is_picked_by_the_exact_auc_of_files_however_certain_the_detec
     labels, rng = np.arange(40) % 2, np.random.default_rng(0)
     files = 40 + 2 * labels + rng.normal(0, 1, 40)
     rows = pd.DataFrame({"path": np.repeat([f"{number}.mp4" for number in range(40)], 4), "label": np.repeat(labels, 4)})
+    rows[["group", "source"]] = ""
     frames = (files[:, None] + [[-9.0, 9.0, -6.0, 6.0]]).astype(np.float32).reshape(-1, 1)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
     model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.progress import Progress
 
 from tfdetect.errors import UserError
-from tfdetect.evaluation import metrics
+from tfdetect.evaluation import metrics, predictions
 from tfdetect.files import write_arrays, write_json
 
 
@@ -96,7 +96,7 @@ class Judge(keras.callbacks.Callback):
     """
 
     def __init__(self, folder: Path, rows: pd.DataFrame, inputs: Any, when: Container[int]):
-        """`rows`: of each input, in order, its path, label, and kind where there are kinds; `inputs`: what `predict` takes."""
+        """`rows`: of `pipeline.units`, one for each of `inputs`, which are what `predict` takes."""
         super().__init__()
         self.folder, self.rows, self.inputs, self.when = folder, rows, inputs, when
 
@@ -107,8 +107,7 @@ class Judge(keras.callbacks.Callback):
         if self.model.loss is not None:
             labels = self.rows[["label", *({"kind"} & {*self.rows})]].to_numpy(np.float32)
             logs["val_loss"] = float(keras.ops.mean(self.model.loss(labels, outputs)))
-        files = self.rows.assign(score=outputs[:, 0].astype(np.float64)).groupby("path", sort=False)
-        files = files.agg(label=("label", "first"), score=("score", "mean"))
+        files = predictions.file_scores(self.rows.assign(score=outputs[:, 0]))
         labels, scores = files["label"].to_numpy(), files["score"].to_numpy()
         if np.isfinite(scores).all() and files["label"].nunique() == 2:
             logs.update(val_auc=metrics.auc(labels, scores), val_ap=metrics.average_precision(labels, scores))

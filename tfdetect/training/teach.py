@@ -1,6 +1,6 @@
 """Training on stored features: for detectors whose first part is frozen, so that it sees each file once, ever."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -29,15 +29,15 @@ def teach(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train
     features = Features(model, detector, cache, progress)
     learnt, seen = features.of(rows, getattr(detector, "views", 1), settings.augment), features.of(held)
     checkpoint = Checkpoint(checkpoints / "head", fit.monitored(settings, held), settings.patience)
-    descend = descent(detector, settings, checkpoint, callbacks, seen.paths)
+    descend = descent(detector, settings, checkpoint, callbacks, pipeline.units(held, features.single))
     model = detector.learn(model, Lesson(learnt, seen, descend, settings.seed))
     return fit.kept(model, checkpoint, target)
 
 
 def descent(detector: Detector, settings: Train, checkpoint: Checkpoint,
-            callbacks: list[keras.callbacks.Callback], paths: Sequence[str]) -> Callable[..., None]:
-    """`Lesson.descend`: a part of the model by gradients, with the run's settings; it goes on where it was cut off. `paths`: of
-    the validation rows."""
+            callbacks: list[keras.callbacks.Callback], held: pd.DataFrame) -> Callable[..., None]:
+    """`Lesson.descend`: a part of the model by gradients, with the run's settings; it goes on where it was cut off. `held`: the
+    units of the validation files."""
 
     def descend(part, x, y, held_x, held_y, loss=None):
         if loss:
@@ -47,7 +47,7 @@ def descent(detector: Detector, settings: Train, checkpoint: Checkpoint,
         checkpoint.restore(part)
         judged = [*range(settings.every, settings.epochs, settings.every), settings.epochs]
         own = held_y == 0 if detector.trains_on == "real" else np.full(len(held_y), True)
-        judge = Judge(checkpoint.folder, pd.DataFrame({"path": paths, "label": held_y}), held_x, judged)
+        judge = Judge(checkpoint.folder, held, held_x, judged)
         if not checkpoint.done and checkpoint.epoch < settings.epochs:
             part.fit(
                 pipeline.vectors(x, labels, settings, checkpoint.epoch, settings.epochs),
