@@ -55,7 +55,7 @@ class Lesson:
 
     train: Embedded
     held: Embedded
-    """The validation files: they choose the epoch, and train nothing."""
+    """The validation files, both classes: they choose the epoch, and train nothing."""
     descend: Callable[..., None]
     """descend(model, x, y, held_x, held_y, loss=None): train by the run's settings, leave the best epoch's weights."""
     seed: int = 0

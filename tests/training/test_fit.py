@@ -12,7 +12,9 @@ from tfdetect.config import Train
 from tfdetect.data import layouts, manifest, pipeline, prepare
 from tfdetect.data.cache import Cache, View
 from tfdetect.detector import Phase
+from tfdetect.evaluation import metrics
 from tfdetect.models.cnn_lstm import CnnLstm
+from tfdetect.models.layers import ScoreAUC
 from tfdetect.training import callbacks, fit
 
 DETECTOR = CnnLstm(dropout=0.3)
@@ -118,6 +120,30 @@ def test_the_kept_model_is_that_of_the_best_validation(tmp_path, data):
     scores = fit.scores(models.load(tmp_path / "m.keras"), held, cache, CnnLstm(), 8)
     losses = np.logaddexp(0, scores) - held["label"] * scores
     assert losses.mean() == pytest.approx(best["val_loss"], abs=1e-5)
+    assert metrics.auc(held["label"], scores) == best["val_auc"]
+    assert metrics.average_precision(held["label"], scores) == best["val_ap"]
+
+
+def test_the_epoch_is_picked_by_the_exact_auc_of_files_however_certain_the_detector_is(tmp_path):
+    """Scores so high that every sigmoid is 1 in 32 bits; and the frames of a file are ranked otherwise than their mean."""
+    labels, rng = np.arange(40) % 2, np.random.default_rng(0)
+    files = 40 + 2 * labels + rng.normal(0, 1, 40)
+    rows = pd.DataFrame({"path": np.repeat([f"{number}.mp4" for number in range(40)], 4), "label": np.repeat(labels, 4)})
+    rows[["group", "source"]] = ""
+    frames = (files[:, None] + [[-9.0, 9.0, -6.0, 6.0]]).astype(np.float32).reshape(-1, 1)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
+    model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    judge, logs = callbacks.Judge(tmp_path, rows, frames, [2]), {"loss": 1.0}
+    judge.set_model(model)
+    judge.on_epoch_end(0, logs)
+    assert logs == {"loss": 1.0}, "the first epoch is not judged"
+    judge.on_epoch_end(1, logs)
+    binned = ScoreAUC()
+    binned.update_state(rows[["label"]].to_numpy(np.float32), frames)
+    exact = metrics.auc(labels, files)
+    assert logs["val_auc"] == exact > 0.9 and logs["val_ap"] == metrics.average_precision(labels, files)
+    assert abs(float(binned.result()) - exact) > 0.2 and abs(metrics.auc(rows["label"], frames[:, 0]) - exact) > 0.2
+    assert logs["val_loss"] == pytest.approx(float(np.mean(np.logaddexp(0, frames[:, 0]) - rows["label"] * frames[:, 0])))
 
 
 def test_patience_counts_from_the_best_epoch_and_survives_a_restart(tmp_path):
