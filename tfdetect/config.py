@@ -174,6 +174,9 @@ class Run(Generic[D]):
         if self.detector.trains_on == "real" and self.train.balance not in ("none", "weights"):
             raise UserError(f"{self.detector.name} learns from reals alone: there are no classes for --train.balance "
                              f"{self.train.balance} to balance.")  # fmt: skip
+        if self.train.balance == "focal" and not self.detector.graded:
+            raise UserError(f"--train.balance focal weighs a loss of scores, and this {self.detector.name} has none, "
+                            "as gradients do not train its score; give none, weights or resample.")  # fmt: skip
         # A label that changed would teach a one-class detector fakes as real, and has no source.
         if self.detector.trains_on == "real" or self.detector.stored or getattr(self.detector, "attribute", "none") != "none":
             corruption_spec.check(self.train.augment, "--train.augment", labels=False)
