@@ -1,6 +1,7 @@
 """What a user sees while work goes on."""
 
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,11 @@ console = Console(highlight=False, soft_wrap=True)
 def printable(path: str) -> str:
     """A path as one line that any terminal can show: line breaks and bytes that are no text are escaped."""
     return path.encode("unicode_escape" if not path.isprintable() else "utf-8", "backslashreplace").decode("utf-8")
+
+
+def say_command(script: str, *words: object) -> None:
+    """A command to go on with, as a shell takes it."""
+    console.print(f"  python scripts/{script} {shlex.join(map(str, words))}", markup=False)
 
 
 class Rate(ProgressColumn):

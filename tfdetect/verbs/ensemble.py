@@ -38,17 +38,19 @@ def evaluate(asked: Evaluate) -> None:
     from tfdetect.data.prepare import usable
 
     table, warnings = read(asked, members)
-    decoded = {name: decode(name, table, member) for name, member in members.items()}
+    first = next(iter(members.values()))
+    table, left = loading.apart(table, first.cache, first.data.workers)
+    decoded = {name: decode(name, table, member, left) for name, member in members.items()}
     table, left_out = unseen(merge(decoded), *(member.artifact for member in members.values()))
     good = usable(table)["path"]
     if good.empty:
         raise UserError("No file is left to judge: each was used in training one of the runs, or one could not read it.")
     chain = corruptions.parse(asked.data.corrupt)
     judged = {name: judge(member, decoded[name], good, chain) for name, member in members.items()}
-    folder = next(iter(members.values())).artifact.folder
-    target = Artifact(asked.out or folder / "evaluations" / "-".join(filter(None, ("+".join(members), chain.slug))))
+    name = "-".join(filter(None, ("+".join(members), chain.slug)))
+    target = Artifact(asked.out or first.artifact.folder / "evaluations" / name)
     said = (f"The clips were corrupted before they were judged: {chain}.",) if chain else ()
-    write(target, members, table, judged, (*warnings, *left_out, *said))
+    write(target, members, table, judged, (*warnings, *left_out, *loading.copies_line(table), *said))
 
 
 def gather(asked: Evaluate) -> dict[str, Member]:
@@ -111,10 +113,10 @@ def contents(runs: Mapping[str, Artifact]) -> "dict[str, pd.DataFrame]":
             for name, rows in tests.items()}  # fmt: skip
 
 
-def decode(name: str, table: "pd.DataFrame", member: Member) -> "pd.DataFrame":
+def decode(name: str, table: "pd.DataFrame", member: Member, left: "pd.DataFrame") -> "pd.DataFrame":
     """The table as this run sees it."""
     console.print(f"{name}:")
-    return loading.decode(table, member.data, member.cache)
+    return loading.decode(table, member.data, member.cache, left)
 
 
 def merge(decoded: "Mapping[str, pd.DataFrame]") -> "pd.DataFrame":
