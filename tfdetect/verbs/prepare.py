@@ -9,7 +9,7 @@ import tyro
 
 from tfdetect import config, files
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading
+from tfdetect.verbs import loading, places
 from tfdetect.verbs.console import console, progress
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Prepare:
 def main(argv: Sequence[str]) -> int:
     """Parse and prepare."""
     asked, further = config.arguments(Prepare, argv, "prepare.py", unknown=True)
+    places.require_prepared(asked.out, asked.path)
     if further and asked.runner == "local":
         config.arguments(Prepare, argv, "prepare.py")  # which says what is wrong with them
     import pandas as pd  # not before, so that --help stays quick
@@ -109,4 +110,4 @@ def write(asked: Prepare, table: "pd.DataFrame") -> None:
     files.write_json(asked.out / config.PREPARED, kept)
     console.print(f"{len(table)} rows: {counts['cached']} cached, {counts['failed']} failed")
     loading.say_failures(table)
-    console.print(f"\nPrepared  {asked.out}\nNext:\n  python scripts/train.py cnn --data.path {asked.out}")
+    console.print(f"\nPrepared  {asked.out}\nNext:\n  python scripts/train.py cnn --data.path {files.quoted(asked.out)}")
