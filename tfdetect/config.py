@@ -161,7 +161,7 @@ class Run(Generic[D]):
     """Delete the run of that --name first."""
 
     def __post_init__(self) -> None:
-        if self.name is not None and (Path(self.name).name != self.name or self.name.startswith(".")):
+        if self.name is not None and not re.fullmatch(r"(?=.*\S)[^-./\\\0][^/\\\0]*", self.name, re.DOTALL):
             raise UserError(f"--name must be a plain folder name, got {self.name!r}; --out says where it goes.")
         if self.data.size < self.detector.least_size:
             least = self.detector.least_size

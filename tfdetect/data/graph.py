@@ -3,6 +3,8 @@
 They serve the exported model, which takes encoded bytes and frames of any size, and TFRecords with original images.
 """
 
+import os
+
 import numpy as np
 import tensorflow as tf
 
@@ -117,7 +119,7 @@ def write_record(target, path, frames):
     else:
         features = {"frames": frames.tobytes()}
     feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in features.items()}
-    with tf.io.TFRecordWriter(str(target)) as writer:
+    with tf.io.TFRecordWriter(os.fsencode(target)) as writer:
         writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 

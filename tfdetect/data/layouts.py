@@ -41,7 +41,7 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder or a manifest.")
     table = _table(path, fake, name)
-    return _of_sources(_inside(table, path, inside), sources)
+    return of_sources(_inside(table, path, inside), sources)
 
 
 def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
@@ -157,7 +157,7 @@ def _inside(table: pd.DataFrame, root: Path, folder: str) -> pd.DataFrame:
     return table[kept].reset_index(drop=True)
 
 
-def _of_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
+def of_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
     """The fakes of these sources, and all reals."""
     if not sources:
         return table

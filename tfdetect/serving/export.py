@@ -21,7 +21,7 @@ import keras
 import tensorflow as tf
 from scipy.special import logit
 
-from tfdetect import backend
+from tfdetect import backend, files
 from tfdetect.data import graph
 from tfdetect.detector import Detector
 from tfdetect.models import layers, one_class
@@ -48,7 +48,8 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
         archive.add_endpoint("serve_reconstruction", served.rebuilt, frames)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
     try:
-        archive.write_out(str(temporary / "1"), verbose=False)
+        with files.plain(temporary) as folder:
+            archive.write_out(f"{folder}/1", verbose=False)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary / "1", target)
     finally:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tfdetect import models
+from tfdetect import files, models
 from tfdetect.artifact import Artifact
 from tfdetect.data import graph
 from tfdetect.data.cache import View
@@ -51,7 +51,8 @@ class Predictor:
         self.threshold = self.calibration.threshold
         self.judged, self.warnings = "saved_model", ()
         if artifact.saved_model.exists():
-            self.loaded = tf.saved_model.load(str(artifact.saved_model))  # kept: the signature holds no reference to it
+            with files.plain(artifact.saved_model) as folder:
+                self.loaded = tf.saved_model.load(folder)  # kept: the signature holds no reference to it
             self._answer = self._serve
         else:
             self.judged = f"model.keras on {keras.backend.backend()}"

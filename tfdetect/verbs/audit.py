@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from tfdetect import config, files
-from tfdetect.verbs import loading
+from tfdetect.verbs import loading, places
 from tfdetect.verbs.console import console, printable, progress
 
 if TYPE_CHECKING:
@@ -27,14 +27,15 @@ class Audit:
     path: tyro.conf.Positional[Path]
     """Folder of a public data set or with real/ and fake/ in it, or a manifest."""
     out: Path | None = None
-    """Where the two files go; by default audits/NAME, after the folder."""
+    """Where the two files go; by default audits/NAME, a name of its own for each data set."""
     data: config.Files = field(default_factory=config.Files)
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse, look, write, say."""
     asked = config.arguments(Audit, argv, "audit.py")
-    out = asked.out or Path("audits") / asked.path.absolute().stem
+    how = asked.data.layout, asked.data.sources, asked.data.fake
+    out = asked.out or Path("audits") / places.named(asked.path, *how)
     table, properties = look(asked)
     found = findings(table, properties)
     files.write_json(out / "audit.json", found)

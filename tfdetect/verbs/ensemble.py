@@ -9,7 +9,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading
+from tfdetect.verbs import loading, places
 from tfdetect.verbs.console import console, import_keras
 from tfdetect.verbs.evaluate import Evaluate, unseen
 
@@ -37,6 +37,8 @@ def evaluate(asked: Evaluate) -> None:
     from tfdetect.data import corruptions
     from tfdetect.data.prepare import usable
 
+    chain = corruptions.parse(asked.data.corrupt)
+    target = Artifact(places.evaluation(asked, [*members], chain.slug if chain else ""))
     table, warnings = read(asked, members)
     first = next(iter(members.values()))
     table, left = loading.apart(table, first.cache, first.data.workers)
@@ -45,10 +47,7 @@ def evaluate(asked: Evaluate) -> None:
     good = usable(table)["path"]
     if good.empty:
         raise UserError("No file is left to judge: each was used in training one of the runs, or one could not read it.")
-    chain = corruptions.parse(asked.data.corrupt)
     judged = {name: judge(member, decoded[name], good, chain) for name, member in members.items()}
-    name = "-".join(filter(None, ("+".join(members), chain.slug)))
-    target = Artifact(asked.out or first.artifact.folder / "evaluations" / name)
     said = (f"The clips were corrupted before they were judged: {chain}.",) if chain else ()
     write(target, members, table, judged, (*warnings, *left_out, *loading.copies_line(table), *said))
 
@@ -73,10 +72,12 @@ def gather(asked: Evaluate) -> dict[str, Member]:
 
 def read(asked: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame, tuple[str, ...]]":
     """The files to judge and what a reader should know of their choice: those asked for, or the common test files."""
+    from tfdetect.data import layouts
     from tfdetect.verbs import evaluate
 
     if asked.data.path is None:
-        return common_tests({name: member.artifact for name, member in members.items()})
+        table, said = common_tests({name: member.artifact for name, member in members.items()})
+        return layouts.of_sources(table, asked.data.sources), said
     first = next(iter(members.values()))
     return evaluate.read(asked, first.artifact, first.data), ()
 

@@ -11,7 +11,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import config, corruption_spec, models  # noqa: F401  (registers the detectors)
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading
+from tfdetect.verbs import loading, places
 from tfdetect.verbs.console import console, import_keras
 
 HASHES = ("sha", "original_sha")  # by which a file is known again
@@ -48,7 +48,8 @@ class Evaluate:
     """The run's folder, such as saved_models/cnn. Of several, the mean of their probabilities is judged too."""
     data: Files = Files()
     out: Path | None = None
-    """Where the report goes; by default evaluations/NAME in the (first) run's folder, which names --data.corrupt too."""
+    """Where the report goes; by default evaluations/NAME in the (first) run's folder, a name of its own for each data set and
+    --data.corrupt."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -78,6 +79,8 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs import judging
 
+    chain = corruptions.parse(asked.data.corrupt)
+    target = Artifact(places.evaluation(asked, corrupted=chain.slug if chain else ""))
     data = loading.with_path(run.data, asked.data.path, asked.data.fake, asked.data.workers)
     cache = loading.cache_for(data, run.detector)
     table, left = loading.apart(read(asked, artifact, data), cache, data.workers)
@@ -87,12 +90,8 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     if usable(table).empty:
         raise UserError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
     loading.say_one_class(usable(table))
-    name = asked.data.path.stem if asked.data.path else "own_test"
-    chain = corruptions.parse(asked.data.corrupt)
     if chain:
-        name = f"{name}-{chain.slug}"
         warnings = (*warnings, f"The clips were corrupted before they were judged: {chain}.")
-    target = Artifact(asked.out or artifact.folder / "evaluations" / name)
     target.folder.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(artifact, cache.view, run.detector)
     predicted = judging.score(predictor, table, cache, chain)
@@ -111,10 +110,10 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
 
 def read(asked: Evaluate, artifact: Artifact, data: config.Data):
     """The files to judge: those of a test split where there is one, else all."""
-    from tfdetect.data import manifest
+    from tfdetect.data import layouts, manifest
 
     if asked.data.path is None:
-        table = manifest.read(artifact.manifest)
+        table = layouts.of_sources(manifest.read(artifact.manifest), asked.data.sources)
     else:
         choice = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels")}
         table = loading.files(asked.data.path, replace(data, **choice))

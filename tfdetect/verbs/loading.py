@@ -45,7 +45,7 @@ def files(path: Path, data: Files) -> "pd.DataFrame":
 
     table = layouts.read(path, data.fake, data.layout, data.sources)
     for note in table.attrs.get("notes", ()):
-        console.print(note, markup=False)
+        console.print(note)
     if table.attrs.get("layout") == "manifest" and data.labels == "check":
         manifest.require_direction(table, str(path))
     return table

@@ -103,7 +103,7 @@ def say(table: "pd.DataFrame", out: Path) -> None:
     counts = table["label"].value_counts()
     unknown = int(counts.get("", 0))
     console.print(f"{len(table)} files in {out}: {counts.get('real', 0)} real, {counts.get('fake', 0)} fake, {unknown} without a "
-                  "label", markup=False)  # fmt: skip
+                  "label")  # fmt: skip
     if unknown:
         console.print("Fill in label: real or fake (0 or 1).")
     if not table["group"].all():

@@ -9,7 +9,7 @@ import tyro
 
 from tfdetect import config, files
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading
+from tfdetect.verbs import loading, places
 from tfdetect.verbs.console import console, progress, say_command
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Prepare:
 def main(argv: Sequence[str]) -> int:
     """Parse and prepare."""
     asked, further = config.arguments(Prepare, argv, "prepare.py", unknown=True)
+    places.require_prepared(asked.out, asked.path)
     if further and asked.runner == "local":
         config.arguments(Prepare, argv, "prepare.py")  # which says what is wrong with them
     import pandas as pd  # not before, so that --help stays quick
@@ -108,5 +109,5 @@ def write(asked: Prepare, table: "pd.DataFrame") -> None:
     files.write_json(asked.out / config.PREPARED, kept)
     console.print(f"{len(table)} rows: {counts['cached']} cached, {counts['failed']} failed")
     loading.say_failures(table)
-    console.print(f"\nPrepared  {asked.out}\nNext:", markup=False)
+    console.print(f"\nPrepared  {asked.out}\nNext:")
     say_command("train.py", "cnn", "--data.path", asked.out)

@@ -5,7 +5,6 @@ What is heavy is imported where it is used, so that `--help` and a mistake in a 
 
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -79,16 +78,15 @@ def train(run: Run, tables: Tables | None = None) -> Artifact:
     run.detector.require()
     if worker_number():
         return assist(run)
-    artifact, going_on = artifacts.choose(run)
-    if going_on and artifact.finished:
-        console.print(f"{artifact.folder} is finished, there is nothing to go on with: {artifact.report}")
-        return artifact
-    run, table, cache = prepare(run)
-    if going_on:
-        console.print(f"Going on with {artifact.folder}")
-    else:
-        artifacts.create(artifact, run)
-    with artifacts.lock(artifact):
+    with artifacts.claim(run) as (artifact, going_on):
+        if going_on and artifact.finished:
+            console.print(f"{artifact.folder} is finished, there is nothing to go on with: {artifact.report}")
+            return artifact
+        run, table, cache = prepare(run)
+        if going_on:
+            console.print(f"Going on with {artifact.folder}")
+        else:
+            artifacts.create(artifact, run)
         remember(artifact, table, cache)
         fitted = learn(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted, tables)
@@ -154,12 +152,13 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
     from tfdetect.training.teach import teach
     from tfdetect.verbs import rebuilt
 
-    board = keras.callbacks.TensorBoard(artifact.logs, write_graph=False, profile_batch=0)  # board.write draws it
-    callbacks = [board, Narrator(console, run.train.epochs)] if watched else []
-    if watched and run.detector.reconstructs:
-        callbacks.append(rebuilt.glance(artifact.logs, usable(table), cache))
-    what = (run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
-    return teach(*what, embedding) if run.detector.stored else fit(*what)
+    with files.plain(artifact.logs) as logs:
+        board = keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0)  # board.write draws it
+        callbacks = [board, Narrator(console, run.train.epochs)] if watched else []
+        if watched and run.detector.reconstructs:
+            callbacks.append(rebuilt.glance(artifact.logs, usable(table), cache))
+        what = (run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
+        return teach(*what, embedding) if run.detector.stored else fit(*what)
 
 
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
@@ -224,10 +223,10 @@ def say_where(artifact: Artifact, run: Run, table: "pd.DataFrame") -> None:
     """Where everything is, and what to do next: a verdict on a test file, if one is still there."""
     served = artifact.saved_model
     if not served.exists():
-        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {artifact.folder} writes it"
+        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {files.quoted(artifact.folder)} writes it"
     console.print(f"\nReport      {artifact.report}\nSavedModel  {served}\nEverything  {artifact.folder}\n\nNext:")
     judged = table.loc[(table["split"] == "test") & (table["error"] == ""), "path"]
     if example := next((path for path in judged if path.isprintable() and os.path.exists(path)), None):
         say_command("predict.py", artifact.folder, example)
     console.print(f"  python scripts/train.py {run.detector.name} --data.path YOUR_FOLDER   # with real/ and fake/ in it")
-    console.print(f"  tensorboard --logdir {shlex.quote(str(artifact.folder.parent))}", markup=False)
+    console.print(f"  tensorboard --logdir {files.quoted(artifact.folder.parent)}")
