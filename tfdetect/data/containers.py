@@ -76,6 +76,8 @@ def inspect(path: str, limits: Limits = LIMITS) -> tuple[str, bool]:
             return "the file is shorter than its AVI header says" if short else "", False
         if head[:3] == b"GIF":
             return _gif(file), False
+        if head[:4] == b"OggS":
+            return _ogg(file, length), False
         if head[4:8].isalpha():
             return _mp4(file, length, limits)
     return "", False
@@ -197,6 +199,15 @@ def _gif(file: BinaryIO) -> str:
     except IndexError:
         return "the GIF ends before its trailer"
     return ""
+
+
+def _ogg(file: BinaryIO, length: int) -> str:
+    """Look at the last page, which is of 65,307 bytes at most."""
+    file.seek(max(0, length - 65_307))
+    tail = file.read()
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    whole = len(page) > 27 and 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
+    return "" if whole else "the file ends within a page of its Ogg stream"
 
 
 def _palette(flags: int) -> int:

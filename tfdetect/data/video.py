@@ -80,6 +80,8 @@ def _read(name: str, frames: int, fps: float | None, size: int | None, limits: L
     try:
         scan = containers.scan_packets(name, cut, limits)
     except containers.NoDecoder:
+        if cut:
+            raise MediaError(f"truncated: {cut}") from None
         return _opencv(name, frames, fps, size, look, limits)
     deadline.allow(pixels=PASSES * len(scan.pts) * scan.area)
     found = _find(name, scan, frames, fps)
