@@ -129,6 +129,14 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path, name):
         media.read(tmp_path / "b")
 
 
+def test_boxes_without_end_are_no_stumbling_block(tmp_path):
+    data = heic([coded(PICTURE)])
+    at = data.find(b"meta") - 4
+    (tmp_path / "a.heic").write_bytes(data[:at] + b"\0\0\0\1meta" + b"\xff" * 8 + data[at + 8 :])
+    with pytest.raises(media.MediaError, match="damaged|truncated"):
+        media.read(tmp_path / "a.heic")
+
+
 def test_a_large_picture_behind_a_small_header_is_not_decoded(tmp_path):
     large = coded(np.zeros((4096, 4096, 3), np.uint8))
     (tmp_path / "a.heic").write_bytes(heic([Item(b"hvc1", large.content, [large.properties[0], extent(16, 16)])]))
