@@ -94,7 +94,7 @@ def test_tiles_make_the_primary_picture_and_a_thumbnail_is_none(tmp_path):
         media.read(tmp_path / "a.heic")
 
 
-@pytest.mark.parametrize("pixels", ["yuv420p10le", "yuv444p10le"])
+@pytest.mark.parametrize("pixels", ["yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv420p12le"])
 def test_ten_bits_keep_the_high_ones(tmp_path, pixels):
     smooth = cv2.GaussianBlur(PICTURE, (31, 31), 9)
     (tmp_path / "a.heic").write_bytes(heic([coded(smooth, pixels)]))
