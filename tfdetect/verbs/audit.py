@@ -22,7 +22,8 @@ LISTED = 5  # of each finding, on the screen
 class Audit:
     """Look for what makes a detector seem better than it is: shortcuts, duplicates, leaks, files that cannot be read.
 
-    Writes audit.html and audit.json. Warnings do not change the exit code.
+    Writes audit.html and audit.json, and properties.jsonl, by which an interrupted audit goes on. Warnings do not change the
+    exit code.
     """
 
     path: tyro.conf.Positional[Path]
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     asked = config.arguments(Audit, argv, "audit.py")
     how = asked.data.layout, asked.data.sources, asked.data.fake
     out = asked.out or Path("audits") / places.named(asked.path, *how)
-    table, properties = look(asked)
+    table, properties = look(asked, out)
     found = findings(table, properties)
     files.write_json(out / "audit.json", found)
     from tfdetect.verbs import audit_page
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def look(asked: Audit) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """The manifest, and the properties of its files, row for row."""
     from tfdetect.data import layouts
     from tfdetect.data.properties import collect
@@ -58,7 +59,7 @@ def look(asked: Audit) -> "tuple[pd.DataFrame, pd.DataFrame]":
     table = layouts.read(asked.path, data.fake, data.layout, data.sources)
     console.print(f"{len(table)} files, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Looking", len(table)) as step:
-        properties = collect(table, data.workers, step, data.timeout, data.limits)
+        properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
     if (properties["error"] != "").all():
         raise UserError(f"None of the {len(table)} files could be read. The first: {table['path'][0]}: {properties['error'][0]}")
     return table, properties
