@@ -17,6 +17,7 @@ from tfdetect.errors import UserError
 
 VERBS = {
     "sample": "write the embedded data set",
+    "manifest": "a table of a folder's files, to fill in",
     "audit": "what a data set is made of, what leaks, which shortcut tells the label",
     "prepare": "decode a data set once, into a folder that is ready for training",
     "train": "files -> a judged, exported detector",

@@ -30,6 +30,8 @@ class Files:
     """Keep the fakes of these generators or manipulations only, and all reals."""
     fake: tuple[str, ...] = ("fake",)
     """Names of the class folders that are fake, in any letter case; when you name your own, all others are real."""
+    labels: Literal["check", "as_given"] = "check"
+    """Refuse a table in which the files under real/ are labelled fake and those under fake/ real, or take it as it is."""
     workers: int | None = None
     """Processes that decode; by default one for each core."""
     timeout: float = 120.0
@@ -78,7 +80,8 @@ class Data(Reading):
     or a manifest: CSV or Parquet with the columns path,label[,split,group,source,text]. Without it, the embedded sample
     is made and used."""
     cache_dir: Path = Path("cache")
-    """Where decoded clips and the embedded sample are kept; safe to delete, any run makes it anew."""
+    """Where decoded clips and the embedded sample are kept; safe to delete while the originals are there: they are decoded
+    again. A folder that `prepare` made is no cache: keep those elsewhere."""
     max_failed: float = 0.1
     """Train only if at most this part of the files could not be used."""
     sample: int = 400
@@ -174,6 +177,9 @@ class Run(Generic[D]):
         if self.detector.trains_on == "real" and self.train.balance not in ("none", "weights"):
             raise UserError(f"{self.detector.name} learns from reals alone: there are no classes for --train.balance "
                              f"{self.train.balance} to balance.")  # fmt: skip
+        if self.train.balance == "focal" and not self.detector.graded:
+            raise UserError(f"--train.balance focal weighs a loss of scores, and this {self.detector.name} has none, "
+                            "as gradients do not train its score; give none, weights or resample.")  # fmt: skip
         # A label that changed would teach a one-class detector fakes as real, and has no source.
         if self.detector.trains_on == "real" or self.detector.stored or getattr(self.detector, "attribute", "none") != "none":
             corruption_spec.check(self.train.augment, "--train.augment", labels=False)

@@ -16,7 +16,7 @@ from tfdetect.errors import UserError
 
 __all__ = ["NAMES", "read", "walk"]
 
-MANIFESTS = ("manifest.csv", "manifest.parquet")
+MANIFESTS = ("manifest.csv", "manifest.parquet", "manifest.xlsx", "manifest.tsv")
 NAMES = ("auto", "manifest", "class_folders", "deepfakebench", *LAYOUTS)
 
 KIND = re.compile(r"^(real|fake|original|orig|input|output)[_-](?=.)|(?<=.)[_-](real|fake|original|orig|input|output)$", re.I)
@@ -50,7 +50,7 @@ def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
     own = next((file for file in (path, *(path / file for file in MANIFESTS)) if file.is_file()), None)
     if name in ("auto", "manifest") and own:
         table = manifest.read(own)
-        table.attrs = {"layout": "manifest", "left_out": 0}
+        table.attrs |= {"layout": "manifest", "left_out": 0}
         return table
     if name in ("manifest", "deepfakebench") or path.is_file():
         wanted = {"manifest": " or ".join(MANIFESTS), "deepfakebench": "the path of a .json file"}.get(name, "a folder")

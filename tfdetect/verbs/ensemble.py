@@ -40,14 +40,16 @@ def evaluate(asked: Evaluate) -> None:
     chain = corruptions.parse(asked.data.corrupt)
     target = Artifact(places.evaluation(asked, [*members], chain.slug if chain else ""))
     table, warnings = read(asked, members)
-    decoded = {name: decode(name, table, member) for name, member in members.items()}
+    first = next(iter(members.values()))
+    table, left = loading.apart(table, first.cache, first.data.workers)
+    decoded = {name: decode(name, table, member, left) for name, member in members.items()}
     table, left_out = unseen(merge(decoded), *(member.artifact for member in members.values()))
     good = usable(table)["path"]
     if good.empty:
         raise UserError("No file is left to judge: each was used in training one of the runs, or one could not read it.")
     judged = {name: judge(member, decoded[name], good, chain) for name, member in members.items()}
     said = (f"The clips were corrupted before they were judged: {chain}.",) if chain else ()
-    write(target, members, table, judged, (*warnings, *left_out, *said))
+    write(target, members, table, judged, (*warnings, *left_out, *loading.copies_line(table), *said))
 
 
 def gather(asked: Evaluate) -> dict[str, Member]:
@@ -112,10 +114,10 @@ def contents(runs: Mapping[str, Artifact]) -> "dict[str, pd.DataFrame]":
             for name, rows in tests.items()}  # fmt: skip
 
 
-def decode(name: str, table: "pd.DataFrame", member: Member) -> "pd.DataFrame":
+def decode(name: str, table: "pd.DataFrame", member: Member, left: "pd.DataFrame") -> "pd.DataFrame":
     """The table as this run sees it."""
     console.print(f"{name}:")
-    return loading.decode(table, member.data, member.cache)
+    return loading.decode(table, member.data, member.cache, left)
 
 
 def merge(decoded: "Mapping[str, pd.DataFrame]") -> "pd.DataFrame":
