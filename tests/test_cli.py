@@ -52,11 +52,11 @@ def test_scripts_are_the_verbs():
         (["train", "cnn", "--data.path", "nowhere"], "nowhere does not exist; expected a folder or a manifest"),
         (["train", "--config"], "--config needs the path"),
         (["train", "--config", "none.yaml"], "No such file or directory: none.yaml"),
-        (["evaluate", "nowhere"], "nowhere is no run: it has no config.yaml"),
-        (["predict", "nowhere", "a.jpg"], "nowhere is no run: it has no config.yaml"),
-        (["export", "nowhere"], "nowhere is no run: it has no config.yaml"),
+        (["evaluate", "nowhere"], "No run folder 'nowhere': it has no config.yaml"),
+        (["predict", "nowhere", "a.jpg"], "No run folder 'nowhere': it has no config.yaml"),
+        (["export", "nowhere"], "No run folder 'nowhere': it has no config.yaml"),
         (["sample", "--out", "x", "--size", "7"], "size 7"),
-        (["train", "cnn_lstm", "--detector.frame_model", "nowhere"], "nowhere is no run"),
+        (["train", "cnn_lstm", "--detector.frame_model", "nowhere"], "No run folder 'nowhere'"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_code_2(capsys, monkeypatch, tmp_path, argv, said):
@@ -101,6 +101,19 @@ def test_a_folder_without_permission(capsys, tmp_path):
     (tmp_path / "d" / "real").chmod(0)
     code, _, err = train(capsys, tmp_path / "d", tmp_path)
     assert code == 2 and "Permission denied" in err
+
+
+def test_prepare_takes_no_folder_that_holds_other_files(capsys, tmp_path, images):
+    for name in ("manifest.csv", "set.csv"):
+        shutil.copy(images / "manifest.csv", tmp_path / name)
+    before = (tmp_path / "manifest.csv").read_bytes()
+    (tmp_path / "alone").mkdir()
+    alone = shutil.copy(tmp_path / "set.csv", tmp_path / "alone" / "manifest.csv")
+    cases = ((images, images), (images, tmp_path), (alone, tmp_path / "alone"), (tmp_path / "alone", tmp_path / "alone"))
+    for path, out in cases:
+        code, _, err = call(capsys, "prepare", path, "--out", out)
+        assert code == 2 and "give a folder that is new" in err, err
+    assert (tmp_path / "manifest.csv").read_bytes() == before
 
 
 def test_no_permission_and_full_disk_are_one_sentence():

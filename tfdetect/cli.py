@@ -3,6 +3,7 @@
 import difflib
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from tfdetect.errors import UserError
 
 VERBS = {
     "sample": "write the embedded data set",
+    "manifest": "a table of a folder's files, to fill in",
     "audit": "what a data set is made of, what leaks, which shortcut tells the label",
     "prepare": "decode a data set once, into a folder that is ready for training",
     "train": "files -> a judged, exported detector",
@@ -42,6 +44,9 @@ def run(verb: str, argv: Sequence[str]) -> int:
     """Run one verb. An expected error becomes one sentence; TFDETECT_DEBUG=1 shows where it came from."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported anywhere
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text in the terminal's encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return int(importlib.import_module(f"tfdetect.verbs.{verb}").main(list(argv)) or 0)
     except BrokenPipeError:  # `... | head`

@@ -30,6 +30,8 @@ class Files:
     """Keep the fakes of these generators or manipulations only, and all reals."""
     fake: tuple[str, ...] = ("fake",)
     """Names of the class folders that are fake, in any letter case; when you name your own, all others are real."""
+    labels: Literal["check", "as_given"] = "check"
+    """Refuse a table in which the files under real/ are labelled fake and those under fake/ real, or take it as it is."""
     workers: int | None = None
     """Processes that decode; by default one for each core."""
     timeout: float = 120.0
@@ -78,7 +80,8 @@ class Data(Reading):
     or a manifest: CSV or Parquet with the columns path,label[,split,group,source,text]. Without it, the embedded sample
     is made and used."""
     cache_dir: Path = Path("cache")
-    """Where decoded clips and the embedded sample are kept; safe to delete, any run makes it anew."""
+    """Where decoded clips and the embedded sample are kept; safe to delete while the originals are there: they are decoded
+    again. A folder that `prepare` made is no cache: keep those elsewhere."""
     max_failed: float = 0.1
     """Train only if at most this part of the files could not be used."""
     sample: int = 400
@@ -158,7 +161,7 @@ class Run(Generic[D]):
     """Delete the run of that --name first."""
 
     def __post_init__(self) -> None:
-        if self.name is not None and (Path(self.name).name != self.name or self.name.startswith(".")):
+        if self.name is not None and not re.fullmatch(r"(?=.*\S)[^-./\\\0][^/\\\0]*", self.name, re.DOTALL):
             raise UserError(f"--name must be a plain folder name, got {self.name!r}; --out says where it goes.")
         if self.data.size < self.detector.least_size:
             least = self.detector.least_size

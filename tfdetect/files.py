@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import re
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +12,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+def printable(path: str) -> str:
+    """A path as one line that any terminal, page or log can show: line breaks and bytes that are no text are escaped."""
+    return path.encode("unicode_escape" if not path.isprintable() else "utf-8", "backslashreplace").decode("utf-8")
+
+
+def quoted(word: str | Path) -> str:
+    """A word of a command as bash and zsh read it back, whatever bytes it has."""
+    word = str(word)
+    if word.isprintable():
+        return shlex.quote(word)
+    letters = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(letters)}'"
+
+
+@contextmanager
+def plain(folder: Path) -> Iterator[str]:
+    """The path of a folder; where TensorFlow would take it for a pattern, or it is no UTF-8, a link to it for the time being. The
+    folder is made if need be."""
+    if not re.search(r"[][*?{}\\\udc80-\udcff]", str(folder.absolute())):
+        yield str(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="tfdetect-") as temporary:
+        link = Path(temporary, folder.name if folder.name.isascii() and folder.name.isalnum() else "link")
+        folder.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(folder.absolute())
+        yield str(link)
 
 
 @contextmanager

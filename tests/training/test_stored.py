@@ -154,7 +154,7 @@ def test_every_head_is_served_from_pixels_as_from_features(table, tmp_path, head
     detector, artifact = Clip(preset="tiny", head=head), Artifact(tmp_path)
     teach(detector, rows, cache, Train(epochs=2, batch=8), tmp_path / "c", artifact.model, [])
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
-    export(models.load(artifact.model), {"slope": 1, "intercept": 0}, detector, artifact.saved_model)
+    export(models.load(artifact.model), {"slope": 1, "intercept": 0, "threshold": 0.5}, detector, artifact.saved_model)
     predictor = Predictor(artifact, cache.view, detector)
     clips = np.stack([cache.load(sha) for sha in rows["sha"]])
     live = models.load(artifact.model).predict(clips, verbose=0)[:, 0]

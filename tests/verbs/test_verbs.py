@@ -141,7 +141,7 @@ def test_evaluate_own_test_other_data_and_no_leak(cnn, images, videos, capsys):
     trained = json.loads(cnn.metrics.read_text())
     assert own["test"]["auc"] == trained["test"]["auc"] and own["validation"] == trained["validation"]
     assert cli.main(["evaluate", str(cnn.folder), "--data.path", str(images)]) == 0
-    other = Artifact(cnn.folder / "evaluations" / images.name)
+    other = Artifact(next((cnn.folder / "evaluations").glob(f"{images.name}-*")))
     assert json.loads(other.metrics.read_text())["test"]["n"] == 40 and other.report.exists()
     capsys.readouterr()
     assert cli.main(["evaluate", str(cnn.folder), "--data.path", str(videos), "--out", str(cnn.folder / "leak")]) == 0

@@ -22,7 +22,7 @@ from tfdetect.data.cache import Cache, digest, failed
 from tfdetect.data.media import MediaError
 from tfdetect.data.pool import Lost
 from tfdetect.errors import UserError
-from tfdetect.files import state, write_bytes, write_json
+from tfdetect.files import plain, state, write_bytes, write_json
 
 LOCAL = "FnApiRunner"  # Beam's DirectRunner fetches a program from the network on first use
 BATCH = (64, 512)  # files that a worker's processes are started for, at least and at most
@@ -73,7 +73,8 @@ class Beam:
         part.mkdir(parents=True)
         try:
             (part / PLAN).write_text(plan)
-            _pipeline(self, options, decode, part)
+            with plain(part) as link:
+                _pipeline(self, options, decode, Path(link))
             return part.rename(folder)
         except (ValueError, OSError):
             raise
@@ -202,7 +203,7 @@ def unpack(folder: Path, cache: Cache) -> None:
     """
     import tensorflow as tf
 
-    shards = sorted(str(path) for path in folder.glob("clips*.tfrecord"))
+    shards = sorted(os.fsencode(path) for path in folder.glob("clips*.tfrecord"))
     for record in tf.data.TFRecordDataset(shards) if shards else ():
         features = tf.train.Example.FromString(record.numpy()).features.feature
         sha, about, entry = (features[name].bytes_list.value[0] for name in ("sha", "about", "entry"))

@@ -127,7 +127,7 @@ class Cache:
         else:
             from tfdetect.data.graph import read_record
 
-            clip = read_record(str(self.entry(sha)), self.view.size).numpy()
+            clip = read_record(os.fsencode(self.entry(sha)), self.view.size).numpy()
         return np.repeat(clip, times, axis=0) if (times := self.view.repeats(len(clip))) > 1 else clip
 
     def describe(self) -> dict[str, Any]:

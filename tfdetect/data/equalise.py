@@ -70,9 +70,10 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
     """Write every file of the manifest anew, alike for both classes, into `folder`; files that are there are kept.
 
     `size`: pixels of the crop; by default the largest that all but SPARED of each class allow. Returns the manifest with
-    `path` of the new file, `original`, `equalised` (what was done) and `error`: a file that cannot be read, is smaller or
-    shorter than the rest, or is a video where the other class has none, keeps its path and has the reason. `progress` is
-    called twice for each file. Raises ValueError where no file can be used, OSError where `folder` cannot be written.
+    `path` of the new file, `original`, `original_sha`, `equalised` (what was done) and `error`: a file that cannot be read, is
+    smaller or shorter than the rest, or is a video where the other class has none, keeps its path and has the reason.
+    `progress` is called twice for each file. Raises ValueError where no file can be used, OSError where `folder` cannot be
+    written.
     """
     if size is not None and size < GRID:
         raise UserError(f"size {size} came: a crop has at least {GRID} pixels.")
@@ -91,7 +92,8 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
         errors[job.path] = result.reason if isinstance(result, Lost) else result
         progress({"error": errors[job.path]})
     good = {path: job for path, job in jobs.items() if not errors[path]}
-    columns = {"original": list(table["path"]), "path": [good[path].new if path in good else path for path in table["path"]],
+    columns = {"original": list(table["path"]), "original_sha": list(found["sha"].fillna("")),
+               "path": [good[path].new if path in good else path for path in table["path"]],
                "equalised": [good[path].says(plan) if path in good else "" for path in table["path"]],
                "error": [errors[path] for path in table["path"]]}  # fmt: skip
     return table.assign(**{name: pd.Series(column, table.index, object) for name, column in columns.items()})

@@ -16,7 +16,7 @@ from tfdetect.errors import UserError
 
 __all__ = ["NAMES", "read", "walk"]
 
-MANIFESTS = ("manifest.csv", "manifest.parquet")
+MANIFESTS = ("manifest.csv", "manifest.parquet", "manifest.xlsx", "manifest.tsv")
 NAMES = ("auto", "manifest", "class_folders", "deepfakebench", *LAYOUTS)
 
 KIND = re.compile(r"^(real|fake|original|orig|input|output)[_-](?=.)|(?<=.)[_-](real|fake|original|orig|input|output)$", re.I)
@@ -41,7 +41,7 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder or a manifest.")
     table = _table(path, fake, name)
-    return _of_sources(_inside(table, path, inside), sources)
+    return of_sources(_inside(table, path, inside), sources)
 
 
 def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
     own = next((file for file in (path, *(path / file for file in MANIFESTS)) if file.is_file()), None)
     if name in ("auto", "manifest") and own:
         table = manifest.read(own)
-        table.attrs = {"layout": "manifest", "left_out": 0}
+        table.attrs |= {"layout": "manifest", "left_out": 0}
         return table
     if name in ("manifest", "deepfakebench") or path.is_file():
         wanted = {"manifest": " or ".join(MANIFESTS), "deepfakebench": "the path of a .json file"}.get(name, "a folder")
@@ -157,7 +157,7 @@ def _inside(table: pd.DataFrame, root: Path, folder: str) -> pd.DataFrame:
     return table[kept].reset_index(drop=True)
 
 
-def _of_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
+def of_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
     """The fakes of these sources, and all reals."""
     if not sources:
         return table

@@ -3,6 +3,8 @@
 Normalising is a layer of the model, so it runs on the device. Augmenting, which needs codecs, runs here.
 """
 
+import os
+
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -139,7 +141,7 @@ def _load(batches, rows, cache, single, weights=None):
 
     Where the rows have a `kind`, the number of their source, the labels are (batch, 2); with `weights` (rows,) theirs follow.
     """
-    entries = tf.constant([str(cache.entry(sha)) for sha in rows["sha"]])
+    entries = tf.constant([os.fsencode(cache.entry(sha)) for sha in rows["sha"]])
     columns = ["label", "kind"] if "kind" in rows else ["label"]
     frames, labels = tf.constant(rows["frame"].to_numpy(np.int32)), tf.constant(rows[columns].to_numpy(np.float32))
     length, size, read = 1 if single else cache.view.frames, cache.view.size, read_npy if cache.kind == "npy" else read_record

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from tfdetect.data import containers, media
 from tfdetect.data.cache import digest
@@ -95,14 +95,24 @@ def measure(path: str, limits: Limits) -> dict[str, Any]:
 def _image(path: str) -> dict[str, Any]:
     """What the header says; a header that Pillow cannot read says nothing."""
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             facts = {"container": image.format, "codec": image.format, "exif": float(_exif(image)), "subsampling": image.mode}
             if isinstance(image, JpegImagePlugin.JpegImageFile):
                 facts["jpeg_quality"] = jpeg_quality(image.quantization)
                 facts["subsampling"] = _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image), image.mode)
             return facts
-    except (OSError, Image.DecompressionBombError):  # not known to Pillow, whose own limit --data.limits.pixels may pass
+    except (OSError, SyntaxError, Image.DecompressionBombError):  # Pillow's own limit is one that --data.limits.pixels may pass
         return {"container": "unknown", "codec": "unknown", "exif": 0.0, "subsampling": "unknown"}
+
+
+def _opened(path: str) -> Image.Image:
+    """By Pillow, and what it does not know by libheif's plug-in for it."""
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        import pi_heif
+
+        return pi_heif.HeifImageFile(path)
 
 
 def _exif(image: Image.Image) -> bool:

@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
             if verdict.error is None:
                 frames, heat, check = explained(predictor, predictor.clip(clip), method, asked)
                 found[-1] |= check
-                sections.append(page.section(verdict.path, said(verdict, check), frames, heat, method))
+                sections.append(page.section(files.printable(verdict.path), said(verdict, check), frames, heat, method))
     finally:
         page.write(asked.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
         files.write_json(asked.out / "explanation.json", found)

@@ -13,7 +13,7 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
 from tfdetect.errors import UserError
-from tfdetect.verbs.console import import_keras
+from tfdetect.verbs.console import import_keras, printable
 
 if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor
@@ -79,7 +79,8 @@ def expand(given: Sequence[Path]) -> list[Path]:
 def row(verdict) -> str:
     """A line of the table."""
     if verdict.error is not None:
-        return f"{'failed':8}{'':12}{'':9}{'':8}  {verdict.path}: {verdict.error}"
+        return f"{'failed':8}{'':12}{'':9}{'':8}  {printable(verdict.path)}: {verdict.error}"
     note = f"  ({verdict.note})" if verdict.note else ""
     source = f"  most likely {verdict.source} ({verdict.source_probability:.2f})" if verdict.source else ""
-    return f"{verdict.label:8}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}  {verdict.path}{source}{note}"
+    numbers = f"{verdict.label:8}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}"
+    return f"{numbers}  {printable(verdict.path)}{source}{note}"
