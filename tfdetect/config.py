@@ -30,6 +30,10 @@ class Files:
     """Keep the fakes of these generators or manipulations only, and all reals."""
     fake: tuple[str, ...] = ("fake",)
     """Names of the class folders that are fake, in any letter case; when you name your own, all others are real."""
+    group: str = "auto"
+    """What belongs together and never stands on both sides of a split. auto: what the data set says, or names and a look at some
+    pictures. folder: the folder that a file lies in. stem: its name without the number at its end. file: each file by itself.
+    Or a regular expression, whose first group, or else all that it fits of the path below --data.path, is the group."""
     workers: int | None = None
     """Processes that decode; by default one for each core."""
     timeout: float = 120.0
@@ -67,6 +71,7 @@ class Reading(Files):
 
 
 VIEW = ("frames", "size", "fps", "faces", "face_model", "cache")  # what of a Reading decides the clips
+STORED = (*VIEW, "group")  # what of it a prepared folder keeps
 
 
 @dataclass(frozen=True)
@@ -235,7 +240,15 @@ def prepared(folder: Path | None) -> dict[str, Any]:
         found = json.loads((folder / PREPARED).read_text())["data"]
     except (ValueError, KeyError) as error:
         raise UserError(f"{folder / PREPARED} is damaged; repeat the prepare command that made it.") from error
-    return {**found, "face_model": found["face_model"] and Path(found["face_model"])}
+    return {"group": "auto", **found, "face_model": found["face_model"] and Path(found["face_model"])}
+
+
+def prepared_groups(folder: Path) -> dict[str, str]:
+    """By which --data.group a prepared folder's files were grouped, and the sentence on it; {} for any other path."""
+    if not (settings := prepared(folder)):
+        return {}
+    said = json.loads((folder / PREPARED).read_text()).get("groups")
+    return {"group": settings["group"], **({"groups": said} if said else {})}
 
 
 def _data_path(flags: Sequence[str]) -> Path | None:

@@ -26,6 +26,8 @@ class Files:
     """How the folder is laid out; by default it is recognised."""
     sources: tuple[str, ...] = ()
     """Judge the fakes of these generators or manipulations only, and all reals."""
+    group: str = "auto"
+    """What belongs together, as for train; the test's interval goes by it."""
     workers: int | None = None
     """Processes that decode; by default one for each core."""
     corrupt: str = ""
@@ -93,7 +95,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     shortcuts = judging.find_shortcuts(table, data)
     rule = run.train.threshold
     others = {"judged": predictor.judged, "threshold_rule": rule, **({"validation": validation} if validation else {})}
-    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings)
+    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *loading.cautions(table))
     found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
                           shortcuts=shortcuts)  # fmt: skip
     console.print(judging.line("test", found["test"], rule))
@@ -109,9 +111,12 @@ def read(asked: Evaluate, artifact: Artifact, data: config.Data):
     if asked.data.path is None:
         table = manifest.read(artifact.manifest)
     else:
-        table = layouts.read(asked.data.path, data.fake, asked.data.layout, asked.data.sources)
+        table = layouts.read(asked.data.path, data.fake, asked.data.layout, asked.data.sources, asked.data.group)
+        loading.say_read(table)
     if (table["split"] == "test").any():
+        others = int((table["split"] != "test").sum())
         table = table[table["split"] == "test"]
+        table.attrs["left_out"] = {**table.attrs.get("left_out", {}), **({"other splits": others} if others else {})}
     return table.assign(split="test").reset_index(drop=True)
 
 

@@ -47,7 +47,9 @@ def main(argv: Sequence[str]) -> int:
     table, cache = read(asked)
     if asked.equalise:
         table, failures = equalised(asked, table, cache)
+        attrs = table.attrs
         table = pd.concat([decode(asked, table, cache, further), failures]).sort_index()
+        table.attrs = attrs
     else:
         table = decode(asked, table, cache, further)
     write(asked, table)
@@ -60,10 +62,11 @@ def read(asked: Prepare) -> "tuple[pd.DataFrame, Cache]":
     from tfdetect.data.cache import Cache
 
     data = asked.data
-    table = layouts.read(asked.path, data.fake, data.layout, data.sources)
+    table = layouts.read(asked.path, data.fake, data.layout, data.sources, data.group)
+    loading.say_read(table)
     manifest.require_whole_groups(table)
     table["path"] = [str(Path(path).absolute()) for path in table["path"]]
-    settings = {name: getattr(data, name) for name in config.VIEW}
+    settings = {name: getattr(data, name) for name in config.STORED}
     old = config.prepared(asked.out)
     if old and old != settings:
         raise UserError(f"{asked.out} was prepared with other settings: {old}. Give another --out, or delete it.")
@@ -105,8 +108,8 @@ def write(asked: Prepare, table: "pd.DataFrame") -> None:
     manifest.write(failures, asked.out / "failures.csv")
     settings = config.plain(asked.data)
     counts = {"rows": len(table), "cached": len(table) - len(failures), "failed": len(failures)}
-    kept = {"data": {name: settings[name] for name in config.VIEW}, "counts": counts}
+    kept = {"data": {name: settings[name] for name in config.STORED}, "groups": table.attrs["groups"], "counts": counts}
     files.write_json(asked.out / config.PREPARED, kept)
-    console.print(f"{len(table)} rows: {counts['cached']} cached, {counts['failed']} failed")
+    loading.say_count(table, "cached")
     loading.say_failures(table)
     console.print(f"\nPrepared  {asked.out}\nNext:\n  python scripts/train.py cnn --data.path {asked.out}")

@@ -131,7 +131,9 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     from tfdetect.evaluation import calibration as rules
 
     cache = loading.cache_for(run.data, run.detector)
-    table = loading.across(manifest.split(loading.read(run.data, run.detector)), run.data)
+    table = loading.read(run.data, run.detector)
+    given = bool((table["split"] != "").any())
+    table = loading.across(manifest.split(table), run.data)
     manifest.require_classes(table, SPLITS, run.detector.trains_on)
     table = loading.with_texts(loading.decode(table, run.data, cache), run.detector)
     loading.require_few_failures(table, run.data.max_failed)
@@ -139,7 +141,7 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     manifest.require_classes(good, SPLITS, run.detector.trains_on)
     rules.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
     loading.say_one_class(good)
-    table, detector = loading.with_kinds(table, run.detector)
+    table, detector = loading.with_kinds(loading.say_alike(table, cache, given), run.detector)
     return replace(run, detector=detector), table, cache
 
 
@@ -186,8 +188,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
         own = rebuilt.own(model, predicted, predictor.threshold, fitted, usable(table), cache)
     shortcuts, rule = judging.find_shortcuts(table, run.data), run.train.threshold
     found = judging.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
-                          (*rules.warnings(rule), *predictor.warnings), {"judged": predictor.judged, "threshold_rule": rule},
-                          shortcuts, tables=tables, own=own)  # fmt: skip
+                          (*rules.warnings(rule), *predictor.warnings, *loading.cautions(table)),
+                          {"judged": predictor.judged, "threshold_rule": rule}, shortcuts, tables=tables, own=own)  # fmt: skip
     board.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
     if artifact.checkpoints.exists():  # no epoch, no checkpoint
         shutil.rmtree(artifact.checkpoints)
