@@ -47,7 +47,8 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
     others, files = len(whole) - len(table), whole.attrs.pop("files", {})
     table.attrs = {**whole.attrs, "left_out": {**whole.attrs["left_out"], **({"other sources": others} if others else {})}}
     if group == "auto" and files:
-        table["group"], table.attrs["groups"] = grouping.automatic([files[name] for name in table["path"]])
+        groups, table.attrs["groups"] = grouping.automatic([files[name] for name in table["path"]])
+        table["group"] = [name.strip() for name in groups]  # as a table's are, which a run keeps them in
     elif group == "auto" and table.attrs["layout"] in BY_NAME:
         table["group"], table.attrs["groups"] = grouping.by_look(table, str(path))
     return grouped(table, path, group)
