@@ -132,7 +132,7 @@ def test_a_decoder_that_crashes_or_hangs_is_one_failed_file_and_a_fault_is_one_s
 def test_the_command_line_runs_it(images, tmp_path, capsys):
     argv = ["prepare", str(images), "--out", str(tmp_path / "x"), "--data.size", "16", "--runner", "beam"]
     assert cli.main([*argv, "--direct_num_workers", "1"]) == 0
-    assert "40 rows: 40 cached, 0 failed" in capsys.readouterr().out
+    assert "files: 40 cached, 0 failed" in capsys.readouterr().out
 
 
 @needed

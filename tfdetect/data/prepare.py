@@ -119,7 +119,9 @@ def detailed(table: pd.DataFrame, details: Callable[[str], Iterable[Any]], view:
     columns["note"] = [view.note(note, frames) for note, frames in zip(columns["note"], columns["frames"], strict=True)]
     columns["frames"] = [frames * view.repeats(frames) for frames in columns["frames"]]
     numbers = dict.fromkeys(("frames", "width", "height"), "int64")  # also where there is no row
-    return pd.concat([table, pd.DataFrame(columns, index=table.index).astype(numbers)], axis=1)
+    out = pd.concat([table, pd.DataFrame(columns, index=table.index).astype(numbers)], axis=1)
+    out.attrs = table.attrs  # which pandas keeps only where both have the same
+    return out
 
 
 def usable(table: pd.DataFrame) -> pd.DataFrame:

@@ -31,6 +31,8 @@ class Files(config.Effort):
     """Refuse a table in which the files under real/ are labelled fake and those under fake/ real, or take it as it is."""
     sources: tuple[str, ...] = ()
     """Judge the fakes of these generators or manipulations only, and all reals."""
+    group: str = "auto"
+    """What belongs together, as for train; the test's interval goes by it."""
     corrupt: str = ""
     """What the clips go through before they are judged, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the steps."""
 
@@ -98,7 +100,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     shortcuts = judging.find_shortcuts(table, data)
     rule = run.train.threshold
     others = {"judged": predictor.judged, "threshold_rule": rule, **({"validation": validation} if validation else {})}
-    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings)
+    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *loading.cautions(table))
     found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
                           shortcuts=shortcuts)  # fmt: skip
     console.print(judging.line("test", found["test"], rule))
@@ -114,10 +116,12 @@ def read(asked: Evaluate, artifact: Artifact, data: config.Data):
     if asked.data.path is None:
         table = layouts.of_sources(manifest.read(artifact.manifest), asked.data.sources)
     else:
-        choice = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels")}
+        choice = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels", "group")}
         table = loading.files(asked.data.path, replace(data, **choice))
     if (table["split"] == "test").any():
+        others = int((table["split"] != "test").sum())
         table = table[table["split"] == "test"]
+        table.attrs["left_out"] = {**table.attrs.get("left_out", {}), **({"other splits": others} if others else {})}
     return table.assign(split="test").reset_index(drop=True)
 
 
