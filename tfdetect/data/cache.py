@@ -5,6 +5,7 @@ they were had, or why not. The json is written last, so what has one is whole: a
 files that lack theirs, and its result is the same, byte for byte. Names and labels live in the manifest alone.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from tfdetect.data.pool import Lost
 from tfdetect.files import atomic, write_arrays, write_json
 from tfdetect.limits import Limits
 
+HEADER = 256  # bytes of an .npy's, at most
 VERSION = 1  # of what the reader makes of a file; a change of it makes all entries anew
 
 
@@ -96,8 +98,10 @@ class Cache:
         except media.MediaError as error:
             return failed("", str(error))
         about = self.entry(sha).with_suffix(".json")
-        if about.exists():
-            return {"sha": sha, **json.loads(about.read_text())}
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            known = {"sha": sha, **json.loads(about.read_bytes())}
+            if known["error"] or self.whole(sha, known["frames"]):
+                return known
         try:
             clip = self.view.read(path)
         except media.MediaError as error:
@@ -110,6 +114,15 @@ class Cache:
                      "note": clip.note, "error": ""}  # fmt: skip
         write_json(about, {key: value for key, value in found.items() if key != "sha"})
         return found
+
+    def whole(self, sha: str, frames: int) -> bool:
+        """Whether an entry of so many frames is there in its full length; the disk may have lost some of it."""
+        try:
+            length = os.path.getsize(self.entry(sha))
+        except OSError:
+            return False
+        pixels = frames * self.view.size**2 * 3
+        return 0 < length - pixels <= HEADER if self.kind == "npy" else length > 0
 
     def write(self, sha: str, path: str, clip: media.Media) -> None:
         if self.kind == "npy":

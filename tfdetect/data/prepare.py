@@ -33,7 +33,7 @@ class Index:
         self.known: dict[str, str] = {}
         self.passing: dict[str, str] = {}  # of this run alone: what could not be opened is tried again next time
         self.saved = time.monotonic()
-        with contextlib.suppress(FileNotFoundError), open(path) as file:
+        with contextlib.suppress(FileNotFoundError, ValueError), open(path) as file:
             self.known = dict(line.rstrip("\n").split("\t", 1) for line in file if "\t" in line)  # type: ignore[misc]
 
     def find(self, path: str, cache: Cache) -> dict[str, Any] | None:
@@ -45,7 +45,7 @@ class Index:
             return None
         if state(path) not in (then, [0, 0]) or limit not in (None, self.seconds):
             return None
-        return found if found["error"] or os.path.exists(cache.entry(found["sha"])) else None
+        return found if found["error"] or cache.whole(found["sha"], found["frames"]) else None
 
     def add(self, path: str, found: Mapping[str, Any], lost: bool) -> None:
         """`lost`: crashed or out of time, which is worth another try with another time limit."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tfdetect.config import PREPARED, Data, Files, Reading
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.verbs.console import console, printable, progress
+from tfdetect.verbs.console import console, counted, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +145,8 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", left: "pd.DataFram
     say_failures(table)
     notes = problems(table, "note")
     if notes:
-        console.print(f"{len(notes)} of {len(table)} files used, with a note; the first: {notes[0][0]}: {notes[0][1]}")
+        used = f"{len(notes):,} of {counted(len(table), 'file')} used"
+        console.print(f"{used}, with a note; the first: {printable(notes[0][0])}: {notes[0][1]}")
     require_some(table)
     return table
 
