@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 from tfdetect import corruption_spec
 from tfdetect.detector import Detector, find
 from tfdetect.errors import UserError
-from tfdetect.limits import Limits
+from tfdetect.limits import Given, Limits
 
 D = TypeVar("D", bound=Detector)
 RECIPE = ("published", "dataset")  # keys of a recipe that say nothing of how it runs
@@ -32,10 +32,15 @@ class Files:
     """Names of the class folders that are fake, in any letter case; when you name your own, all others are real."""
     labels: Literal["check", "as_given"] = "check"
     """Refuse a table in which the files under real/ are labelled fake and those under fake/ real, or take it as it is."""
+    group: str = "auto"
+    """What belongs together and never stands on both sides of a split. auto: what the data set says, or names and a look at some
+    pictures. folder: the folder that a file lies in. stem: its name without the number at its end. file: each file by itself.
+    Or a regular expression, whose first group, or else all that it fits of the path below --data.path, is the group."""
     workers: int | None = None
     """Processes that decode; by default one for each core."""
     timeout: float = 120.0
-    """Seconds that one file may take to decode; one that takes longer is a failure."""
+    """Seconds that one file may take to decode, to which long videos add time of their own; one that takes longer is a
+    failure."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -68,7 +73,29 @@ class Reading(Files):
             raise UserError(f"--data.fps must be above 0, got {self.fps}.")
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How much work a file may be, and on how many cores; by default as in training."""
+
+    workers: int | None = None
+    """Processes that decode; by default one for each core."""
+    timeout: float | None = None
+    """Seconds that one file may take to decode, to which long videos add time of their own; by default as in training."""
+    limits: Given = field(default_factory=Given)
+
+    def __post_init__(self) -> None:
+        _at_least(1, "data", self, "workers")
+        if self.timeout is not None and not self.timeout > 0:
+            raise UserError(f"--data.timeout must be above 0, got {self.timeout}.")
+
+    def over(self, data: Data) -> Data:
+        """The settings of a run, for this work."""
+        return dataclasses.replace(data, workers=self.workers or data.workers, timeout=self.timeout or data.timeout,
+                                   limits=self.limits.over(data.limits))  # fmt: skip
+
+
 VIEW = ("frames", "size", "fps", "faces", "face_model", "cache")  # what of a Reading decides the clips
+STORED = (*VIEW, "group")  # what of it a prepared folder keeps
 
 
 @dataclass(frozen=True)
@@ -241,10 +268,20 @@ def prepared(folder: Path | None) -> dict[str, Any]:
     from tfdetect.files import read_json
 
     found = read_json(folder / PREPARED, ["data"], "repeat the prepare command that made it.")["data"]
-    if not isinstance(found, dict) or not {*found} <= {*VIEW}:
+    if not isinstance(found, dict) or not {*found} <= {*STORED}:
         raise UserError(f"{folder / PREPARED} is damaged or of another version; repeat the prepare command that made it.")
     model = found.get("face_model")
-    return {**found, "face_model": model and Path(model)}
+    return {"group": "auto", **found, "face_model": model and Path(model)}
+
+
+def prepared_groups(folder: Path) -> dict[str, str]:
+    """By which --data.group a prepared folder's files were grouped, and the sentence on it; {} for any other path."""
+    from tfdetect.files import read_json
+
+    if not (settings := prepared(folder)):
+        return {}
+    said = read_json(folder / PREPARED, ["data"], "").get("groups")
+    return {"group": settings["group"], **({"groups": said} if said else {})}
 
 
 def _data_path(flags: Sequence[str]) -> Path | None:

@@ -96,9 +96,9 @@ def test_the_key_follows_the_wiring_and_the_type_and_not_counters():
     def model(first="a", turned=False, dtype="float32", nested=False, training=None):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((4,))
-        left, right = (keras.layers.Dense(3, dtype=dtype, name=name)(inputs) for name in (first, f"{first}-other"))
-        out = keras.layers.Subtract()([right, left] if turned else [left, right])
-        inner = keras.Model(inputs, out)
+        left = keras.layers.Dense(4, dtype=dtype, name=first)(inputs)
+        right = keras.layers.Dense(4, dtype=dtype, name=f"{first}-other")(inputs if turned else left)
+        inner = keras.Model(inputs, keras.layers.Subtract()([left, right]))
         again = keras.Input((4,))
         return keras.Model(again, inner(again, training=training)) if nested else inner
 

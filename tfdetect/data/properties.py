@@ -148,6 +148,14 @@ def _video(path: str, length: int, frames: int) -> dict[str, Any]:
         return {"container": "unknown", "codec": "unknown", "subsampling": "unknown", "frames": frames, "exif": 0.0}
 
 
+def look(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes and small grey pictures of the first, middle and last frame of a clip, (frames, height, width, 3) uint8, as those
+    of `measure`: without flat ones."""
+    frames = [np.array(clip[at]) for at in sorted({0, len(clip) // 2, len(clip) - 1})]
+    kept = [frame for frame in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= FLAT]
+    return np.array([phash(frame) for frame in kept], np.uint64), np.array([_grey(frame, SMALL) for frame in kept])
+
+
 def jpeg_quality(tables: dict[int, Any]) -> float:
     """The IJG quality, 1..100, whose luminance table is nearest to the file's: exact where libjpeg wrote the file, an
     estimate where another encoder did. `tables` as Pillow gives them, 64 numbers each."""
