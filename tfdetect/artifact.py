@@ -83,7 +83,10 @@ def _others(folder: Path) -> str:
 
 def load_config(artifact: Artifact) -> Run:
     """The run that made the artifact; it finds faces with the very model that it was trained with."""
-    run = config.parse(["--config", str(artifact.config)], "tfdetect")
+    try:
+        run = config.parse(["--config", str(artifact.config)], "tfdetect")
+    except SystemExit as error:  # the parser has said which value is wrong
+        raise UserError(f"That stands in {artifact.config}: mend it, or copy the run anew.") from error
     if not artifact.face_model.exists():
         return run
     return replace(run, data=replace(run.data, face_model=artifact.face_model))

@@ -133,6 +133,13 @@ def test_what_is_damaged_is_named_with_what_to_do(copy, part, verb, said, capsys
     assert said in err and len(err.strip().splitlines()) == 1, err
 
 
+def test_a_config_that_was_changed_by_hand_is_named(copy, capsys, images):
+    copy.config.write_text(copy.config.read_text().replace("size: 32", "size: large"))
+    assert cli.main(["predict", str(copy.folder), str(images)]) == 2
+    err = capsys.readouterr().err
+    assert "large" in err and f"That stands in {copy.config}" in err
+
+
 def test_what_the_cache_lost_is_decoded_again(run, place, data):
     entries = sorted((place / "cache[").rglob("*.npy"))
     whole = entries[0].read_bytes()

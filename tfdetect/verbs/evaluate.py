@@ -12,7 +12,7 @@ from tfdetect import config, corruption_spec, files, models  # noqa: F401  (regi
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.verbs import loading, places
-from tfdetect.verbs.console import console, import_keras
+from tfdetect.verbs.console import console, counted, import_keras
 
 HASHES = ("sha", "original_sha")  # by which a file is known again
 
@@ -154,6 +154,6 @@ def unseen(table, *runs: Artifact):
         return table, ()
     which = "this run" if len(runs) == 1 else "one of these runs"
     others = f", and {(leak & ~known).sum()} more are of their groups" if (leak & ~known).any() else ""
-    text = f"{known.sum()} of {len(table)} files took part in training {which}{others}; they are left out here."
+    text = f"{known.sum():,} of {counted(len(table), 'file')} took part in training {which}{others}; they are left out here."
     console.print(text)
     return table[~leak].reset_index(drop=True), (text,)
