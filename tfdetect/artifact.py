@@ -1,16 +1,21 @@
 """The folder of a run, `saved_models/<run>/`: everything to use, judge and repeat it."""
 
 import difflib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfdetect import config
 from tfdetect.config import Run
 from tfdetect.errors import UserError
+
+if TYPE_CHECKING:
+    from tfdetect.evaluation.calibration import Calibration
 
 SHOWN = 8  # names of runs in a message
 TRIES = 100  # at a folder that other processes want, too
@@ -78,10 +83,23 @@ def _others(folder: Path) -> str:
 
 def load_config(artifact: Artifact) -> Run:
     """The run that made the artifact; it finds faces with the very model that it was trained with."""
-    run = config.parse(["--config", str(artifact.config)], "tfdetect")
+    try:
+        run = config.parse(["--config", str(artifact.config)], "tfdetect")
+    except SystemExit as error:  # the parser has said which value is wrong
+        raise UserError(f"That stands in {artifact.config}: mend it, or copy the run anew.") from error
     if not artifact.face_model.exists():
         return run
     return replace(run, data=replace(run.data, face_model=artifact.face_model))
+
+
+def load_calibration(artifact: Artifact) -> "Calibration":
+    """Of the run. UserError where it is damaged."""
+    from tfdetect.evaluation.calibration import Calibration
+
+    try:
+        return Calibration.from_dict(json.loads(artifact.calibration.read_bytes()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{artifact.calibration} is damaged ({error}): copy it anew, or train the run again.") from error
 
 
 def choose(run: Run) -> tuple[Artifact, bool]:

@@ -149,6 +149,12 @@ def test_evaluate_own_test_other_data_and_no_leak(cnn, images, videos, capsys):
     assert json.loads((cnn.folder / "leak" / "metrics.json").read_text())["test"]["n"] == 8
 
 
+def test_the_own_test_of_some_sources_is_a_report_of_its_own(cnn):
+    assert cli.main(["evaluate", str(cnn.folder), "--data.sources", "swap"]) == 0
+    (folder,) = (cnn.folder / "evaluations").glob("own_test-*-swap")
+    assert set(json.loads((folder / "metrics.json").read_text())["test"]["by_source"]) == {"camera", "swap"}
+
+
 def test_evaluate_corrupted_clips(cnn, capsys):
     def scores(text):
         assert cli.main(["evaluate", str(cnn.folder), "--data.corrupt", text]) == 0

@@ -18,7 +18,7 @@ import pandas as pd
 
 from tfdetect.data import tables
 from tfdetect.errors import UserError
-from tfdetect.files import atomic
+from tfdetect.files import atomic, counted
 
 COLUMNS = ("path", "label", "split", "group", "source", "text")
 # Columns that are kept where they are given: `left_out` is why a row is not used, the last three are of equalised files.
@@ -90,7 +90,8 @@ def _require(column: pd.Series, good: pd.Series, origin: str, expected: str) -> 
     bad = column[~good]
     if len(bad):
         value, row = bad.iloc[0], bad.index[0] + 1
-        raise UserError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({len(bad)} such row(s)).")
+        rows = counted(len(bad), "such row")
+        raise UserError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({rows}).")
 
 
 def require_direction(table: pd.DataFrame, origin: str) -> None:
@@ -134,7 +135,7 @@ def require_whole_groups(table: pd.DataFrame) -> None:
         where = ", ".join(f"row {index + 1} ({row.path}) in {row.split}" for index, row in rows.iterrows())
         raise UserError(
             f"Group {group!r} is in two splits: {where}. One person or original must stay in one split; mend the split "
-            f"or group column ({len(twice)} such group(s))."
+            f"or group column ({counted(len(twice), 'such group')})."
         )
 
 

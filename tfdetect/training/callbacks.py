@@ -1,7 +1,8 @@
 """What happens at the end of each epoch: everything needed to go on is saved, and the best epoch is kept."""
 
-import json
 import time
+import zipfile
+import zlib
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from rich.progress import Progress
 
 from tfdetect.errors import UserError
 from tfdetect.evaluation import metrics, predictions
-from tfdetect.files import write_arrays, write_json
+from tfdetect.files import read_json, write_arrays, write_json
+
+AGAIN = "the training cannot go on there; begin it again with --overwrite or another --name."
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -32,7 +35,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.monitor, self.sign = monitor, -1 if monitor.endswith("loss") else 1
         self.state = {"history": [], "last": "", "best": "", "best_epoch": 0}
         if (folder / "state.json").exists():
-            self.state = json.loads((folder / "state.json").read_text())
+            self.state = read_json(folder / "state.json", self.state, AGAIN)
 
     @property
     def epoch(self) -> int:
@@ -63,9 +66,12 @@ class Checkpoint(keras.callbacks.Callback):
             self._read(self.state["best"], model.variables)
 
     def _read(self, name, variables):
-        with np.load(self.folder / name) as stored:
-            for number, variable in enumerate(variables):
-                variable.assign(stored[f"arr_{number}"])
+        try:
+            with np.load(self.folder / name) as stored:
+                for number, variable in enumerate(variables):
+                    variable.assign(stored[f"arr_{number}"])
+        except (KeyError, ValueError, EOFError, FileNotFoundError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{self.folder / name} is missing or damaged: {AGAIN}") from error
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items()}}

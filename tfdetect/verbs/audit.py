@@ -9,7 +9,7 @@ import tyro
 
 from tfdetect import config, files
 from tfdetect.verbs import loading, places
-from tfdetect.verbs.console import console, printable, progress
+from tfdetect.verbs.console import console, counted, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,7 @@ def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
 
     data = asked.data
     table = loading.files(asked.path, data)
-    console.print(f"{len(table)} files, layout {table.attrs.get('layout', 'manifest')}")
+    console.print(f"{counted(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Looking", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
     loading.require_some(table.assign(error=properties["error"]))
@@ -112,4 +112,4 @@ def say(found: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame"
         console.print(f"  {leak['kind']} in {where}: {', '.join(map(printable, leak['paths'][:3]))}. {leak['advice']}")
     more = len(found["leaks"]) - LISTED
     if more > 0:
-        console.print(f"  and {more} more leaks, in audit.json")
+        console.print(f"  and {more:,} more such, in audit.json")

@@ -11,6 +11,7 @@ import pandas as pd
 from tfdetect.data import duplicates
 from tfdetect.data.audit import FATAL, SUSPECT
 from tfdetect.evaluation import html, plots
+from tfdetect.files import counted
 
 SHOWN = 30  # of each kind of finding
 VALUES = 12  # of each property
@@ -42,7 +43,8 @@ def verdict(found: Mapping[str, Any]) -> str:
     elif container:
         said.append(f"{', '.join(_names(container, SUSPECT))} may be learnt in place of the fake")
     if leaks:
-        said.append(f"{len(leaks)} leak(s) between splits make a test look better than the detector is")
+        make = "makes" if len(leaks) == 1 else "make"
+        said.append(f"{counted(len(leaks), 'leak')} between splits {make} a test look better than the detector is")
     if torn:
         said.append(f"{torn} picture{' is' if torn == 1 else 's are'} labelled both real and fake")
     if not said:

@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from tfdetect.errors import UserError
-from tfdetect.files import printable, quoted
+from tfdetect.files import counted, printable, quoted
 
-__all__ = ["console", "embedding", "import_keras", "printable", "progress"]
+__all__ = ["console", "counted", "embedding", "import_keras", "printable", "progress"]
 
 if TYPE_CHECKING:
     import types
@@ -58,7 +58,7 @@ def progress(what: str, total: int, unit: str = "files") -> Iterator[Callable[..
         task = bar.add_task(what, total=total, failures=0)
         failures = 0
 
-        def step(result: dict[str, Any] | None = None, advance: int = 1) -> None:
+        def step(result: dict[str, Any] | None = None, advance: float = 1) -> None:
             nonlocal failures
             failures += bool(result and result.get("error"))
             bar.update(task, advance=advance, failures=failures)
