@@ -10,9 +10,10 @@ from tfdetect import files, models
 from tfdetect.artifact import Artifact
 from tfdetect.data import layouts, media
 from tfdetect.data.cache import View
+from tfdetect.data.graph_images import picked
 from tfdetect.models.cnn import Cnn
 from tfdetect.models.cnn_lstm import CnnLstm
-from tfdetect.serving.export import export, picked
+from tfdetect.serving.export import export
 from tfdetect.serving.predictor import Predictor
 
 CALIBRATION = {"slope": 2.0, "intercept": 0.25, "threshold": 0.5}

@@ -1,7 +1,7 @@
 """A trained model -> a SavedModel whose inputs are what a user has.
 
 `serving_default` takes uint8 frames of any size and number, (batch, frames, height, width, 3) RGB 0..255; image
-detectors also have `serve_bytes`, which takes encoded JPEG, PNG or WebP, (batch,) string. Both return `score` and
+detectors also have `serve_bytes`, which takes encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string. Both return `score` and
 `probability` of being fake, (batch,) float32, and `fake`, (batch,) bool, the decision at the run's threshold. A detector of
 sources also returns `source`, (batch, sources) float32, how likely a fake is of each, and `source_name`, (sources,) string. One
 that joins pictures with texts also returns `text`, (batch,) string: the closest of its training texts, of several frames that
@@ -18,21 +18,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from scipy.special import logit
 
 from tfdetect import backend
-from tfdetect.data import graph
+from tfdetect.data import graph, graph_images
+from tfdetect.data.cache import View
+from tfdetect.data.graph_images import picked
 from tfdetect.detector import Detector
 from tfdetect.models import layers, one_class
 from tfdetect.models.head_layers import ClosestText
 
 
-def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path) -> None:
-    """Write the SavedModel, whole or not at all. `calibration` has slope, intercept and threshold. ValueError on another backend
-    than TensorFlow."""
+def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path,
+           view: View | None = None) -> None:  # fmt: skip
+    """Write the SavedModel, whole or not at all. `calibration` has slope, intercept and threshold; `view` says how the run looks
+    at files, by default at one frame each. ValueError on another backend than TensorFlow."""
     backend.require_tensorflow("A SavedModel")
-    served = Served(*worded(model), calibration, detector)
+    served = Served(*worded(model), calibration, detector, view or View(1, model.input_shape[2]))
     archive = keras.export.ExportArchive()
     archive.track(model)
     frames = [tf.TensorSpec((None, None, None, None, 3), tf.uint8, "clip")]
@@ -58,8 +62,9 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
 class Served:
     """The signatures' functions."""
 
-    def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Mapping[str, float], detector: Detector):
-        self.model, self.texts, self.calibration = model, texts, calibration
+    def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Mapping[str, float], detector: Detector,
+                 view: View):  # fmt: skip
+        self.model, self.texts, self.calibration, self.view = model, texts, calibration, view
         self.single, self.classes = detector.sees == "frame", detector.classes
         self.frames, self.size = model.input_shape[1:3]
         self.opened = one_class.opened(model) if detector.reconstructs else None
@@ -85,24 +90,28 @@ class Served:
         return {"reconstruction": tf.reshape(after, (*shape, 3)), "error": tf.reshape(error, shape)}
 
     def files(self, image):
-        """Encoded images."""
-        small = tf.map_fn(
-            lambda data: graph.resize(graph.decode(data)[None], self.size), image,
-            fn_output_signature=tf.TensorSpec((1, self.size, self.size, 3), tf.uint8),
-        )  # fmt: skip
-        return self.answer(small)
+        """Encoded images, each with its own row, whatever becomes of the others."""
+        view = self.view
+        rows, small, error = graph_images.pictures(image, lambda frames: graph.resize(frames, self.size), view.frames, view.fps,
+                                                   view.limits)  # fmt: skip
+        out = self.answer(small[:, None], rows=rows, count=tf.shape(image)[0])
+        bad = error != ""
+        numbers = {name: tf.where(bad, np.nan, out[name]) for name in ("score", "probability")}
+        return {**out, **numbers, "fake": out["fake"] & ~bad, "error": error}
 
-    def answer(self, inputs, files=None, model=None):
-        """Of single inputs, or of `files` files the mean over their frames; by a part of the model if one is given."""
+    def answer(self, inputs, files=None, model=None, rows=None, count=None):
+        """Of single inputs, or of `files` files the mean over their frames; by a part of the model if one is given. With `rows`,
+        which says of which of `count` files each input is, files may have any number of frames, or none."""
         out, said = (model or self.model)(inputs, training=False), {}
         if self.texts:
             out, number = out
-            number = number if files is None else tf.reshape(number, (files, -1))
-            number = number if files is None else number[:, tf.shape(number)[1] // 2]
-            said = {"text": tf.gather(tf.constant(self.texts), number)}
+            said = {"text": tf.gather(tf.constant(self.texts), middle(number, files, rows, count))}
         if self.classes:
             out = tf.concat([out[:, :1], tf.nn.softmax(out[:, 1:])], axis=1)
-        out = out if files is None else tf.reduce_mean(tf.reshape(out, (files, -1, 1 + len(self.classes))), axis=1)
+        if rows is not None:
+            out = tf.math.unsorted_segment_mean(out, rows, count)
+        elif files is not None:
+            out = tf.reduce_mean(tf.reshape(out, (files, -1, 1 + len(self.classes))), axis=1)
         # A file's score is the mean of its frames', then comes the calibration: `predictions.by_file` does the same. The
         # decision compares log-odds, since float32 probabilities near 1 are all the same.
         odds = self.calibration["slope"] * out[:, 0] + self.calibration["intercept"]
@@ -111,17 +120,21 @@ class Served:
         return {"score": out[:, 0], "probability": tf.sigmoid(odds), "fake": fake, **sources, **said}
 
 
+def middle(number, files=None, rows=None, count=None):
+    """What `number` (inputs,) is for the middle frame of each file; `Served.answer` says what the others are."""
+    if rows is not None:
+        place = tf.range(tf.size(number))
+        first, frames = tf.math.unsorted_segment_min(place, rows, count), tf.math.bincount(rows, minlength=count, maxlength=count)
+        return tf.gather(tf.concat([number, [0]], 0), tf.where(frames > 0, first + frames // 2, tf.size(number)))
+    if files is None:
+        return number
+    number = tf.reshape(number, (files, -1))
+    return number[:, tf.shape(number)[1] // 2]
+
+
 def worded(model):
     """(model, its texts): one that joins pictures with texts gives the numbers of these too."""
     for layer in model.layers:
         if isinstance(layer, ClosestText):
             return keras.Model(model.inputs, [model.outputs[0], layer.output[1]]), layer.texts
     return model, []
-
-
-def picked(total, frames):
-    """Indices of `frames` frames evenly over 0..total-1, as `media.pick` takes them."""
-    if frames == 1:
-        return [total // 2]
-    last = tf.cast(total - 1, tf.float64)
-    return tf.cast(tf.round(tf.linspace(tf.constant(0, tf.float64), last, frames)), tf.int32)

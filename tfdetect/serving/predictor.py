@@ -15,12 +15,12 @@ from tfdetect import models
 from tfdetect.artifact import Artifact
 from tfdetect.data import graph
 from tfdetect.data.cache import View
+from tfdetect.data.graph_images import picked
 from tfdetect.data.media import Media
 from tfdetect.data.pool import Lost, results
 from tfdetect.detector import Detector
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.models import layers, one_class
-from tfdetect.serving.export import picked
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, models
+from tfdetect.verbs import loading
 from tfdetect.verbs.console import console, import_keras
 
 
@@ -30,11 +31,12 @@ def main(argv: Sequence[str]) -> int:
     import_keras()
     from tfdetect.serving.export import export
 
-    export(models.load(artifact.model), calibration, run.detector, artifact.saved_model)
+    view = loading.view(run.data, run.data.cache_dir, still=run.detector.sees == "clip")
+    export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, view)
     console.print(f"SavedModel  {artifact.saved_model}")
-    console.print("  serving_default: clip, uint8 (batch, frames, height, width, 3) RGB -> score, probability (batch,)")
+    console.print("  serving_default: clip, uint8 (batch, frames, height, width, 3) RGB -> score, probability, fake (batch,)")
     if run.detector.sees == "frame":
-        console.print("  serve_bytes: image, encoded JPEG, PNG or WebP (batch,) string -> score, probability (batch,)")
+        console.print("  serve_bytes: image, encoded JPEG, PNG, WebP, GIF or BMP (batch,) string -> the same, and error (batch,)")
     if run.detector.stored:
         console.print("  serve_features: features, float32 (batch, n), as the backbone gives them -> score, probability (batch,)")
     if run.detector.reconstructs:

@@ -176,7 +176,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     calibration = calibrate(model, usable(table), cache, run)
     files.write_json(artifact.calibration, calibration.to_dict())
     if backend.tensorflow():
-        export(model, calibration.to_dict(), run.detector, artifact.saved_model)
+        export(model, calibration.to_dict(), run.detector, artifact.saved_model, cache.view)
     predictor = Predictor(artifact, cache.view, run.detector)
     if run.detector.stored:
         predicted, own = embeddings.judge(predictor, model, run.detector, table, cache, artifact.logs)
