@@ -49,13 +49,13 @@ class Predictor:
         self.view, self.single, self.classes = view, detector.sees == "frame", detector.classes
         self.calibration = Calibration.from_dict(json.loads(artifact.calibration.read_text()))
         self.threshold = self.calibration.threshold
-        self.judged, self.warnings = "saved_model", ()
+        self.judged, self.warnings = "saved_model", self.calibration.doubts
         if artifact.saved_model.exists():
             self.loaded = tf.saved_model.load(str(artifact.saved_model))  # kept: the signature holds no reference to it
             self._answer = self._serve
         else:
             self.judged = f"model.keras on {keras.backend.backend()}"
-            self.warnings = (f"There is no SavedModel: what judges is the reloaded {self.judged}; export.py writes one.",)
+            self.warnings += (f"There is no SavedModel: what judges is the reloaded {self.judged}; export.py writes one.",)
             self.loaded = models.load(artifact.model)
             self.opened = one_class.opened(self.loaded) if detector.reconstructs else None
             self._answer = self._call

@@ -191,6 +191,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     board.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
     if artifact.checkpoints.exists():  # no epoch, no checkpoint
         shutil.rmtree(artifact.checkpoints)
+    for warning in predictor.warnings:
+        console.print(warning)
     for name in ("validation", "test"):
         console.print(judging.line(name, found[name], rule))
     console.print(judging.attribution_line(found["test"]), end="")
