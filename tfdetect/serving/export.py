@@ -9,6 +9,9 @@ of the middle one. A detector with a frozen first part has `serve_features` besi
 pictures, (batch, n) float32. An autoencoder has `serve_reconstruction`, which takes frames and returns what it makes of them,
 `reconstruction` (batch, frames, size, size, 3) uint8, and `error` (batch, frames, size, size) float32, how far that is off, in
 grey levels of 0..255, as a mean over channels.
+
+A run that judges faces has no `serve_bytes`, for the graph finds no face: `serve_face_crop` takes crops, under the name
+`face_crop`, and so does `serving_default`, which Keras adds.
 """
 
 import os
@@ -27,8 +30,13 @@ from tfdetect.data import graph, graph_images
 from tfdetect.data.cache import View
 from tfdetect.data.graph_images import picked
 from tfdetect.detector import Detector
+from tfdetect.files import write_bytes
 from tfdetect.models import layers, one_class
 from tfdetect.models.head_layers import ClosestText
+
+SCORE, CROPS, BYTES, FEATURES, REBUILT = ("serving_default", "serve_face_crop", "serve_bytes", "serve_features",
+                                          "serve_reconstruction")  # fmt: skip
+NOTE = "SERVING.md"
 
 
 def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path,
@@ -36,20 +44,21 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
     """Write the SavedModel, whole or not at all. `calibration` has slope, intercept and threshold; `view` says how the run looks
     at files, by default at one frame each. ValueError on another backend than TensorFlow."""
     backend.require_tensorflow("A SavedModel")
-    served = Served(*worded(model), calibration, detector, view or View(1, model.input_shape[2]))
+    view = view or View(1, model.input_shape[2])
+    served = Served(*worded(model), calibration, detector, view)
     archive = keras.export.ExportArchive()
     archive.track(model)
-    frames = [tf.TensorSpec((None, None, None, None, 3), tf.uint8, "clip")]
-    archive.add_endpoint("serving_default", served.clips, frames)
-    if served.single:
-        archive.add_endpoint("serve_bytes", served.files, [tf.TensorSpec((None,), tf.string, "image")])
-    if detector.stored:
+    said = signatures(detector, view)
+    frames = [tf.TensorSpec((None, None, None, None, 3), tf.uint8, taken(view))]
+    functions = {SCORE: (served.clips, frames), CROPS: (served.clips, frames), REBUILT: (served.rebuilt, frames),
+                 BYTES: (served.files, [tf.TensorSpec((None,), tf.string, "image")])}  # fmt: skip
+    if FEATURES in said:
         rest = layers.after(served.model, "features")
         archive.track(rest)
         spec = tf.TensorSpec((None, rest.input_shape[-1]), tf.float32, "features")
-        archive.add_endpoint("serve_features", lambda features: served.answer(features, model=rest), [spec])
-    if detector.reconstructs:
-        archive.add_endpoint("serve_reconstruction", served.rebuilt, frames)
+        functions[FEATURES] = (lambda features: served.answer(features, model=rest), [spec])
+    for name in said:
+        archive.add_endpoint(name, *functions[name])
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
     try:
         archive.write_out(str(temporary / "1"), verbose=False)
@@ -57,6 +66,38 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    write_bytes(target.parent / NOTE, note(said, view).encode())
+
+
+def taken(view: View) -> str:
+    """The name of the input that takes frames."""
+    return "face_crop" if view.faces else "clip"
+
+
+def signatures(detector: Detector, view: View) -> dict[str, str]:
+    """By name, what each takes and gives. One that cannot do to a file what `predict` does to it is left out: no graph finds the
+    face in a picture, or compresses it as the training files were."""
+    name = taken(view)
+    what = "square crops of one face, as docs/faces.md has them" if view.faces else "RGB, any size and number of frames"
+    answer = "score, probability, fake (batch,)"
+    out = {CROPS if view.faces else SCORE: f"{name}, uint8 (batch, frames, height, width, 3), {what} -> {answer}"}
+    if detector.sees == "frame" and not view.faces:
+        out[BYTES] = f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {answer}, error (batch,) string"
+    if detector.stored:
+        out[FEATURES] = f"features, float32 (batch, n), as the backbone gives them -> {answer}"
+    if detector.reconstructs:
+        out[REBUILT] = f"{name} -> reconstruction, uint8 (batch, frames, size, size, 3), and error"
+    return out
+
+
+def note(said: Mapping[str, str], view: View) -> str:
+    """What stands beside the SavedModel."""
+    lines = [f"- `{name}`: {what}" for name, what in said.items()]
+    if view.faces:
+        lines += [f"- `{SCORE}`: the same as `{CROPS}`, for servers that ask for no name", "", "This run judges faces. `predict` "
+                  "finds and cuts them out of a file; the SavedModel does not: it wants the crops, and a whole picture in their "
+                  "place gets a score that means nothing."]  # fmt: skip
+    return "\n".join(["# Signatures of the SavedModel in `1/`", "", *lines, ""])
 
 
 class Served:
@@ -70,7 +111,7 @@ class Served:
         self.opened = one_class.opened(model) if detector.reconstructs else None
 
     def clips(self, clip):
-        """Frames of any size and number."""
+        """Frames of any size and number, or crops of faces."""
         return self.answer(self.small(clip), tf.shape(clip)[0] if self.single else None)
 
     def small(self, clip):

@@ -76,13 +76,18 @@ class Predictor:
         return score, self.calibration.probability(score), *source
 
     def _serve(self, clips):
-        return self.loaded.signatures["serving_default"](clip=tf.constant(clips))
+        return self._frames("serve_face_crop" if "serve_face_crop" in self.loaded.signatures else "serving_default", clips)
+
+    def _frames(self, signature, clips):
+        """Whatever a signature calls its only input."""
+        served = self.loaded.signatures[signature]
+        return served(**dict.fromkeys(served.structured_input_signature[1], tf.constant(clips)))
 
     def errors(self, clips: np.ndarray) -> np.ndarray:
         """uint8 clips of any size -> how far off an autoencoder gives each place back, in grey levels of 0..255 as a mean over
         channels: (batch, frames, size, size) float32."""
         if self.judged == "saved_model":
-            return self.loaded.signatures["serve_reconstruction"](clip=tf.constant(clips))["error"].numpy()
+            return self._frames("serve_reconstruction", clips)["error"].numpy()
         before, after = self.opened.predict_on_batch(self._small(clips))[:2]
         error = np.abs(one_class.pixels(self.loaded, before) - one_class.pixels(self.loaded, after)).mean(axis=-1)
         return error.reshape(len(clips), -1, *error.shape[1:])

@@ -29,16 +29,11 @@ def main(argv: Sequence[str]) -> int:
     run = artifacts.load_config(artifact)
     calibration = json.loads(artifact.calibration.read_text())
     import_keras()
-    from tfdetect.serving.export import export
+    from tfdetect.serving.export import NOTE, export, signatures
 
     view = loading.view(run.data, run.data.cache_dir, still=run.detector.sees == "clip")
     export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, view)
-    console.print(f"SavedModel  {artifact.saved_model}")
-    console.print("  serving_default: clip, uint8 (batch, frames, height, width, 3) RGB -> score, probability, fake (batch,)")
-    if run.detector.sees == "frame":
-        console.print("  serve_bytes: image, encoded JPEG, PNG, WebP, GIF or BMP (batch,) string -> the same, and error (batch,)")
-    if run.detector.stored:
-        console.print("  serve_features: features, float32 (batch, n), as the backbone gives them -> score, probability (batch,)")
-    if run.detector.reconstructs:
-        console.print("  serve_reconstruction: clip -> reconstruction, uint8 (batch, frames, size, size, 3), and error")
+    console.print(f"SavedModel  {artifact.saved_model}, described in {artifact.folder / NOTE}")
+    for name, what in signatures(run.detector, view).items():
+        console.print(f"  {name}: {what}")
     return 0
