@@ -178,7 +178,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     calibration = calibrate(model, usable(table), cache, run)
     files.write_json(artifact.calibration, calibration.to_dict())
     if backend.tensorflow():
-        export(model, calibration.to_dict(), run.detector, artifact.saved_model)
+        export(model, calibration.to_dict(), run.detector, artifact.saved_model, cache.view)
     predictor = Predictor(artifact, cache.view, run.detector)
     if run.detector.stored:
         predicted, own = embeddings.judge(predictor, model, run.detector, table, cache, artifact.logs)
@@ -194,6 +194,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     board.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
     if artifact.checkpoints.exists():  # no epoch, no checkpoint
         shutil.rmtree(artifact.checkpoints)
+    for warning in predictor.warnings:
+        console.print(warning)
     for name in ("validation", "test"):
         console.print(judging.line(name, found[name], rule))
     console.print(judging.attribution_line(found["test"]), end="")
