@@ -12,7 +12,7 @@ from tfdetect import config, corruption_spec, models  # noqa: F401  (registers t
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.verbs import loading, places
-from tfdetect.verbs.console import console, import_keras
+from tfdetect.verbs.console import console, devices_line, import_keras
 
 HASHES = ("sha", "original_sha")  # by which a file is known again
 
@@ -73,6 +73,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     import json
 
     import_keras()
+    console.print(devices_line(run.train.precision))
     from tfdetect.data import corruptions
     from tfdetect.data.prepare import usable
     from tfdetect.evaluation import calibration
