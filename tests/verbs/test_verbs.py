@@ -211,6 +211,7 @@ def test_names(tmp_path):
     first, going_on = artifacts.choose(run())
     assert (first.folder.name, going_on) == ("cnn", False)
     artifacts.create(first, run())
+    first.manifest.write_text("")
     assert artifacts.choose(run()) == (first, True), "the same command goes on with what was interrupted"
     with artifacts.lock(first):
         assert artifacts.choose(run())[0].folder.name == "cnn-2", "but not with what another process is at"

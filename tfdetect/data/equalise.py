@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data import media, sample
+from tfdetect.data.cache import VERSION
 from tfdetect.data.pool import Lost, results
 from tfdetect.data.properties import Probe
 from tfdetect.errors import UserError
@@ -33,7 +34,7 @@ LOSSLESS = 101  # the quality of what is no JPEG
 SLOWEST = 0.75  # of the common frame rate: a video with fewer frames a second fails
 MOST = 2**28  # bytes of the frames of one video, decoded
 FACTS = ("sha", "width", "height", "jpeg_quality", "fps", "frames", "error")  # all that is kept of a file's properties
-INDEX = "facts.json"
+INDEX = f"facts-v{VERSION}.json"
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -185,7 +186,7 @@ def matched(found: pd.DataFrame, label: pd.Series) -> pd.Series:
 def listed(table: pd.DataFrame, found: pd.DataFrame, plan: Plan, folder: Path) -> list[Job]:
     """The files to be made, named by content, path and what is done: copies stay files of their own, what changed is made
     anew."""
-    steps, mark, jobs = step(found["fps"], plan.fps).fillna(0).astype(int), repr(plan).encode(), []
+    steps, mark, jobs = step(found["fps"], plan.fps).fillna(0).astype(int), repr((VERSION, plan)).encode(), []
     for path, sha, error, before, fps, every in zip(
         table["path"], found["sha"], found["error"], matched(found, table["label"]), found["fps"], steps, strict=True
     ):

@@ -111,11 +111,11 @@ def upright(picture, turned):
     return tf.cond(tall, lambda: tf.reverse(picture, [0]), lambda: picture)
 
 
-def write_record(target, path, frames):
+def write_record(target, path, frames, limits=media.LIMITS):
     """One TFRecord with one Example. An image keeps its own encoded bytes wherever the graph decodes them to the
     reader's pixels, else it is stored as lossless PNG at native size; frames of a video, or without a path, as they are."""
     if path and media.kind(path) == "image":
-        features = {"image": _encoded(path)}
+        features = {"image": _encoded(path, limits)}
     else:
         features = {"frames": frames.tobytes()}
     feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in features.items()}
@@ -123,8 +123,8 @@ def write_record(target, path, frames):
         writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
-def _encoded(path):
-    native = media.read_image(path).frames[0]
+def _encoded(path, limits):
+    native = media.read_image(path, limits=limits).frames[0]
     with open(path, "rb") as file:
         data = file.read()
     try:

@@ -271,15 +271,36 @@ def require_classes(table: pd.DataFrame, splits: Sequence[str], learns: str = "b
     """ValueError unless each of `splits` holds real and fake files, without which nothing is learnt and no threshold found;
     of test any: some published tests are fakes alone, and then there is a recall, if no AUC. What `learns` from "real" needs
     no fakes."""
+    if set(splits) - {"test"}:
+        _require_both(table, learns)
     for name in splits:
         counts = table[table["split"] == name]["label"].value_counts()
         real, fake = int(counts.get(0, 0)), int(counts.get(1, 0))
         if not (real + fake if name == "test" else real and (fake or learns == "real")):
             needed = "some are" if name == "test" else "reals are" if learns == "real" else "both kinds are"
+            groups = [table.loc[table["label"] == label, "group"].nunique() for label in (0, 1)]
+            rule = table.attrs.get("groups", "The groups are those of the manifest.")
             raise UserError(
-                f"The {name} split holds {real} real and {fake} fake files of {len(table)} in all; {needed} needed. "
-                "Give more files (10 groups of each class at the least), or a split column."
+                f"The {name} split holds {real} real and {fake} fake files of {len(table)} in all, in {groups[0]} groups of "
+                f"reals and {groups[1]} of fakes; {needed} needed. {rule} Give more files (10 groups of each class at the "
+                "least), a split column, or other groups: by a group column, or by --data.group folder, stem, file or a "
+                "regular expression."
             )
+
+
+def _require_both(table: pd.DataFrame, learns: str) -> None:
+    """ValueError where all files are of one class, saying what a folder holds besides."""
+    for label, kind in ((0, "real"), (1, "fake")):
+        if (table["label"] == label).any() or (kind == "fake" and learns == "real"):
+            continue
+        others = {name: count for name, count in table.attrs.get("left_out", {}).items() if name.endswith("/")}
+        found = ", ".join(f"{name} ({count} files)" for name, count in others.items())
+        folders = f" Folders that are no class: {found}." if found else ""
+        alone = " A one-class detector, such as feature_oneclass or oc_ae, learns from reals alone." if kind == "fake" else ""
+        raise UserError(
+            f"All {len(table)} files are {('fake', 'real')[label]}, none is {kind}: a class folder is called real or fake, "
+            f"--data.fake NAME names others that are fake, and then all the rest are real.{folders}{alone}"
+        )
 
 
 def write(table: pd.DataFrame, path: Path) -> None:

@@ -4,8 +4,9 @@ If such a property tells real from fake, a detector will learn it in place of th
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from tfdetect.data import containers, media
 from tfdetect.data.cache import digest
+from tfdetect.data.measured import Measured
 from tfdetect.data.pool import Lost, results
 from tfdetect.limits import Limits
 
@@ -53,17 +55,29 @@ class Probe:
 
 
 def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[[dict[str, Any]], None] | None = None,
-            seconds: float | None = None, limits: Limits | None = None) -> pd.DataFrame:  # fmt: skip
-    """The properties of each file of the manifest, row for row, each in at most `seconds`.
+            seconds: float | None = None, limits: Limits | None = None, index: Path | None = None) -> pd.DataFrame:  # fmt: skip
+    """The properties of each file of the manifest, row for row, each in at most `seconds`; `index` keeps them, for the next time.
 
     Columns: CONTAINER and CONTENT, sha (SHA-256 of the bytes), hashes (perceptual, a uint64 for each frame looked at),
     small (grey pictures, (frames, SMALL, SMALL) uint8), error. What a file does not have is NaN or None.
     """
     found: dict[str, dict[str, Any]] = {}
-    for path, result in results(table["path"], Probe(limits or Limits()), workers, seconds):
+    limits, progress = limits or Limits(), progress or (lambda result: None)
+    kept = Measured(index, limits) if index else None
+
+    def lacking() -> Iterator[str]:
+        for path in table["path"]:
+            if kept and (known := kept.find(path)):
+                found[path] = known
+                progress(known)
+            else:
+                yield path
+
+    for path, result in results(lacking(), Probe(limits), workers, seconds):
         found[path] = {"error": result.reason} if isinstance(result, Lost) else result
-        if progress:
-            progress(found[path])
+        if kept:
+            kept.add(path, found[path])
+        progress(found[path])
     columns = [*CONTAINER, *CONTENT, "sha", "hashes", "small", "error"]
     rows = [[found[path].get(name) for name in columns] for path in table["path"]]
     out = pd.DataFrame(rows, columns=columns, index=table.index)
@@ -132,6 +146,14 @@ def _video(path: str, length: int, frames: int) -> dict[str, Any]:
                     "exif": float(bool(container.metadata.keys() & _CAMERA_KEYS))}  # fmt: skip
     except (containers.NoDecoder, media.MediaError, OSError):
         return {"container": "unknown", "codec": "unknown", "subsampling": "unknown", "frames": frames, "exif": 0.0}
+
+
+def look(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes and small grey pictures of the first, middle and last frame of a clip, (frames, height, width, 3) uint8, as those
+    of `measure`: without flat ones."""
+    frames = [np.array(clip[at]) for at in sorted({0, len(clip) // 2, len(clip) - 1})]
+    kept = [frame for frame in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= FLAT]
+    return np.array([phash(frame) for frame in kept], np.uint64), np.array([_grey(frame, SMALL) for frame in kept])
 
 
 def jpeg_quality(tables: dict[int, Any]) -> float:

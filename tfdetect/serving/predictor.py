@@ -104,11 +104,12 @@ class Predictor:
     def _named(self, out):
         return {"score": out[:, 0], "source": out[:, 1:]}
 
-    def predict(self, paths: Iterable[str | Path], seconds: float | None = None) -> Iterator[Verdict]:
+    def predict(self, paths: Iterable[str | Path], seconds: float | None = None, workers: int | None = None) -> Iterator[Verdict]:
         """A verdict for each path, as `each` has them."""
-        return self.each(paths, self.verdict, seconds)
+        return self.each(paths, self.verdict, seconds, workers)
 
-    def each(self, paths: Iterable[str | Path], what: Callable[[str, Media | Lost], Any], seconds: float | None = None):
+    def each(self, paths: Iterable[str | Path], what: Callable[[str, Media | Lost], Any], seconds: float | None = None,
+             workers: int | None = None):  # fmt: skip
         """What `what(path, clip)` returns of each path, in order; others are decoded while one is looked at, each in at most
         `seconds`.
 
@@ -116,7 +117,7 @@ class Predictor:
         """
         ready: dict[int, Any] = {}
         following = 0
-        for (number, path), clip in results(enumerate(map(str, paths)), self.view.attempt, seconds=seconds):
+        for (number, path), clip in results(enumerate(map(str, paths)), self.view.attempt, workers, seconds):
             ready[number] = what(path, clip)
             while following in ready:
                 yield ready.pop(following)

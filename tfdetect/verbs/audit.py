@@ -21,7 +21,8 @@ LISTED = 5  # of each finding, on the screen
 class Audit:
     """Look for what makes a detector seem better than it is: shortcuts, duplicates, leaks, files that cannot be read.
 
-    Writes audit.html and audit.json. Warnings do not change the exit code.
+    Writes audit.html and audit.json, and properties.jsonl, by which an interrupted audit goes on. Warnings do not change the
+    exit code.
     """
 
     path: tyro.conf.Positional[Path]
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     asked = config.arguments(Audit, argv, "audit.py")
     how = asked.data.layout, asked.data.sources, asked.data.fake
     out = asked.out or Path("audits") / places.named(asked.path, *how)
-    table, properties = look(asked)
+    table, properties = look(asked, out)
     found = findings(table, properties)
     files.write_json(out / "audit.json", found)
     from tfdetect.verbs import audit_page
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def look(asked: Audit) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """The manifest, and the properties of its files, row for row."""
     from tfdetect.data.properties import collect
 
@@ -56,7 +57,7 @@ def look(asked: Audit) -> "tuple[pd.DataFrame, pd.DataFrame]":
     table = loading.files(asked.path, data)
     console.print(f"{len(table)} files, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Looking", len(table)) as step:
-        properties = collect(table, data.workers, step, data.timeout, data.limits)
+        properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
     loading.require_some(table.assign(error=properties["error"]))
     return settled(table, properties), properties
 

@@ -64,7 +64,7 @@ def gather(asked: Evaluate) -> dict[str, Member]:
     runs = [artifacts.load_config(artifact) for artifact in found]
     if asked.data.path and not asked.data.fake and len({run.data.fake for run in runs}) > 1:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
-    data = [loading.with_path(run.data, asked.data.path, asked.data.fake, asked.data.workers) for run in runs]
+    data = [loading.with_path(asked.data.over(run.data), asked.data.path, asked.data.fake) for run in runs]
     caches = [loading.cache_for(own, run.detector) for own, run in zip(data, runs, strict=True)]
     members = map(Member, found, runs, data, caches)
     return dict(zip(ensemble.names([place.name for place in places]), members, strict=True))

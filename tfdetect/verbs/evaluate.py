@@ -18,8 +18,8 @@ HASHES = ("sha", "original_sha")  # by which a file is known again
 
 
 @dataclass(frozen=True)
-class Files:
-    """Which files."""
+class Files(config.Effort):
+    """Which files, and how much of each at most."""
 
     path: Path | None = None
     """Folder or manifest, as for train. Without it, the run's own test files; of several runs those they all have."""
@@ -31,12 +31,13 @@ class Files:
     """Refuse a table in which the files under real/ are labelled fake and those under fake/ real, or take it as it is."""
     sources: tuple[str, ...] = ()
     """Judge the fakes of these generators or manipulations only, and all reals."""
-    workers: int | None = None
-    """Processes that decode; by default one for each core."""
+    group: str = "auto"
+    """What belongs together, as for train; the test's interval goes by it."""
     corrupt: str = ""
     """What the clips go through before they are judged, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the steps."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         corruption_spec.check(self.corrupt, "--data.corrupt", labels=False)
 
 
@@ -82,7 +83,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
 
     chain = corruptions.parse(asked.data.corrupt)
     target = Artifact(places.evaluation(asked, corrupted=chain.slug if chain else ""))
-    data = loading.with_path(run.data, asked.data.path, asked.data.fake, asked.data.workers)
+    data = loading.with_path(asked.data.over(run.data), asked.data.path, asked.data.fake)
     cache = loading.cache_for(data, run.detector)
     table, left = loading.apart(read(asked, artifact, data), cache, data.workers)
     table, warnings = unseen(loading.decode(table, data, cache, left), artifact)
@@ -100,7 +101,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     shortcuts = judging.find_shortcuts(table, data)
     rule = run.train.threshold
     others = {"judged": predictor.judged, "threshold_rule": rule, **({"validation": validation} if validation else {})}
-    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings)
+    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *loading.cautions(table))
     found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
                           shortcuts=shortcuts)  # fmt: skip
     console.print(judging.line("test", found["test"], rule))
@@ -116,10 +117,12 @@ def read(asked: Evaluate, artifact: Artifact, data: config.Data):
     if asked.data.path is None:
         table = layouts.of_sources(manifest.read(artifact.manifest), asked.data.sources)
     else:
-        choice = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels")}
+        choice = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels", "group")}
         table = loading.files(asked.data.path, replace(data, **choice))
     if (table["split"] == "test").any():
+        others = int((table["split"] != "test").sum())
         table = table[table["split"] == "test"]
+        table.attrs["left_out"] = {**table.attrs.get("left_out", {}), **({"other splits": others} if others else {})}
     return table.assign(split="test").reset_index(drop=True)
 
 

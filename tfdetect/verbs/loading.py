@@ -43,7 +43,8 @@ def files(path: Path, data: Files) -> "pd.DataFrame":
     """The manifest of the data set at `path`, its labels the right way round; what should be known of its columns is said."""
     from tfdetect.data import layouts, manifest
 
-    table = layouts.read(path, data.fake, data.layout, data.sources)
+    table = layouts.read(path, data.fake, data.layout, data.sources, data.group)
+    say_read(table)
     for note in table.attrs.get("notes", ()):
         console.print(note)
     if table.attrs.get("layout") == "manifest" and data.labels == "check":
@@ -77,7 +78,9 @@ def together(table: "pd.DataFrame", left: "pd.DataFrame") -> "pd.DataFrame":
 
     from tfdetect.data import manifest
 
-    return pd.concat([table, left]).fillna(dict.fromkeys(manifest.EXTRA, "")) if len(left) else table
+    whole = pd.concat([table, left]).fillna(dict.fromkeys(manifest.EXTRA, "")) if len(left) else table
+    whole.attrs = table.attrs
+    return whole
 
 
 def copies_line(table: "pd.DataFrame") -> tuple[str, ...]:
@@ -113,6 +116,55 @@ def read(data: Data, detector: Detector) -> "pd.DataFrame":
     return layouts.read(folder)
 
 
+def say_read(table: "pd.DataFrame") -> None:
+    """How the files were grouped, and what the folder holds besides them."""
+    console.print(table.attrs["groups"])
+    others, layout = [], table.attrs["layout"]
+    for name, count in table.attrs["left_out"].items():
+        if not name.endswith("/"):
+            others.append(f"{count} {name}")
+        elif layout != "class_folders":
+            console.print(f"Left out: {count} files in {printable(name)}: the layout {layout} has no label for them")
+        else:
+            takes = "" if name == "./" else f"; --data.fake fake {printable(name[:-1])} takes it in as fake, and others as real"
+            console.print(f"Left out: {count} files in {printable(name)}: a class folder is called real or fake{takes}")
+    if others:
+        console.print(f"Left out: {', '.join(map(printable, others))}")
+
+
+def say_count(table: "pd.DataFrame", used: str = "used") -> None:
+    """A line that accounts for every file of the folder."""
+    failed, left_out = int((table["error"] != "").sum()), sum(table.attrs.get("left_out", {}).values())
+    counts = f"{len(table) - failed} {used}, {failed} failed, {left_out} left out"
+    console.print(f"{len(table) + left_out} files: {counts}")
+
+
+def cautions(table: "pd.DataFrame") -> tuple[str, ...]:
+    """What a report says of groups that nobody gave, and of pictures that stand in train and test alike."""
+    said = table.attrs.get("groups", "")
+    return (*filter(None, ("" if table.attrs.get("given") else said,)), *table.attrs.get("alike", ()))
+
+
+def say_alike(table: "pd.DataFrame", cache: "Cache", given: bool) -> "pd.DataFrame":
+    """The decoded table; where pictures of test or validation look like training files of other groups, that is said, and kept
+    for the report. `given`: by a split that came with the data."""
+    from tfdetect.data import duplicates
+    from tfdetect.data.prepare import usable
+
+    good = usable(table)
+    if found := duplicates.between_splits(good, cache.load):
+        held = sorted({other for _, other in found})
+        names = " or ".join(sorted(set(good.loc[good["path"].isin(held), "split"])))
+        first, second = found[0]
+        way = "keep them on one side of the split" if given else "give them one group"
+        many = f"{len(held)} {names} files look" if len(held) > 1 else f"1 {names} file looks"
+        text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: what is measured "
+                f"there is memory. To {way}, see --data.group, or let audit.py DIR --write_groups write a manifest.")  # fmt: skip
+        console.print(text)
+        table.attrs["alike"] = (text,)
+    return table
+
+
 def across(table: "pd.DataFrame", data: Data) -> "pd.DataFrame":
     """Without the fakes that --data.train_sources and --data.test_sources leave out of their splits; a line counts them."""
     from tfdetect.data import manifest
@@ -122,6 +174,7 @@ def across(table: "pd.DataFrame", data: Data) -> "pd.DataFrame":
     if gone.sum():
         counts = ", ".join(f"{gone.get(name, 0)} of {name}" for name in ("train", "validation", "test"))
         console.print(f"Left out as fakes of other sources: {counts}. Every group stays in its split.")
+        kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "other sources in a split": int(gone.sum())}
     return kept
 
 
@@ -142,6 +195,7 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", left: "pd.DataFram
     with progress("Decoding", len(table)) as step:
         table = prepare(table, cache, data.workers, step, data.timeout)
     table = together(table, left).reset_index(drop=True)
+    say_count(table)
     say_failures(table)
     notes = problems(table, "note")
     if notes:
@@ -214,7 +268,7 @@ def with_texts(table: "pd.DataFrame", detector: Detector) -> "pd.DataFrame":
     return manifest.worded(table, detector.template)  # type: ignore[attr-defined]
 
 
-def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None, workers: int | None) -> Data:
+def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None) -> Data:
     """The data settings of a run, for other files; without a path for its own, whose clips may be in a prepared folder."""
-    return replace(data, path=path or data.path, fake=fake or data.fake, workers=workers or data.workers)
+    return replace(data, path=path or data.path, fake=fake or data.fake)
 

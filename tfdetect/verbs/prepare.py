@@ -62,7 +62,7 @@ def read(asked: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
     data = asked.data
     table = loading.files(asked.path, data)
     table["path"] = [str(Path(path).absolute()) for path in table["path"]]
-    settings = {name: getattr(data, name) for name in config.VIEW}
+    settings = {name: getattr(data, name) for name in config.STORED}
     old = config.prepared(asked.out)
     if old and old != settings:
         raise UserError(f"{asked.out} was prepared with other settings: {old}. Give another --out, or delete it.")
@@ -105,9 +105,9 @@ def write(asked: Prepare, table: "pd.DataFrame") -> None:
     manifest.write(failures, asked.out / "failures.csv")
     settings = config.plain(asked.data)
     counts = {"rows": len(table), "cached": len(table) - len(failures), "failed": len(failures)}
-    kept = {"data": {name: settings[name] for name in config.VIEW}, "counts": counts}
+    kept = {"data": {name: settings[name] for name in config.STORED}, "groups": table.attrs["groups"], "counts": counts}
     files.write_json(asked.out / config.PREPARED, kept)
-    console.print(f"{len(table)} rows: {counts['cached']} cached, {counts['failed']} failed")
+    loading.say_count(table, "cached")
     loading.say_failures(table)
     console.print(f"\nPrepared  {asked.out}\nNext:")
     say_command("train.py", "cnn", "--data.path", asked.out)

@@ -169,6 +169,7 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
 
     cache = loading.cache_for(run.data, run.detector)
     table, left = loading.apart(loading.read(run.data, run.detector), cache, run.data.workers)
+    given = bool((table["split"] != "").any())
     table = loading.across(manifest.split(table), run.data)
     manifest.require_classes(table, SPLITS, run.detector.trains_on)
     table = loading.with_texts(loading.decode(table, run.data, cache, left), run.detector)
@@ -179,7 +180,7 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     loading.say_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
-    table, detector = loading.with_kinds(table, run.detector)
+    table, detector = loading.with_kinds(loading.say_alike(table, cache, given), run.detector)
     return replace(run, detector=detector), table, cache
 
 
@@ -255,7 +256,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     if run.detector.reconstructs:
         own = rebuilt.own(model, predicted, predictor.threshold, fitted, usable(table), cache)
     shortcuts, rule = judging.find_shortcuts(table, run.data), run.train.threshold
-    warnings = (*rules.warnings(rule), *loading.copies_line(table), *predictor.warnings)
+    warnings = (*rules.warnings(rule), *loading.copies_line(table), *predictor.warnings, *loading.cautions(table))
     found = judging.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
                           warnings, {"judged": predictor.judged, "threshold_rule": rule}, shortcuts, tables=tables,
                           own=own)  # fmt: skip
