@@ -1,5 +1,6 @@
 """audit: what a data set is made of, what leaks between its splits, and which shortcut tells the label."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LISTED = 5  # of each finding, on the screen
+GROUPED = "grouped.csv"  # in the folder where the command is given
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,22 @@ class Audit:
     out: Path | None = None
     """Where the two files go; by default audits/NAME, after the folder."""
     data: config.Files = field(default_factory=config.Files)
+    write_groups: Path | None = None
+    """Write a manifest of the data set to this CSV in which copies and near copies are of one group."""
+    overwrite: bool = False
+    """Write it over a file that is there."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse, look, write, say."""
-    asked = config.arguments(Audit, argv, "audit.py")
+    asked = config.arguments(Audit, bare(argv), "audit.py")
     out = asked.out or Path("audits") / asked.path.absolute().stem
+    if asked.write_groups and asked.write_groups.exists() and not asked.overwrite:
+        raise UserError(f"{asked.write_groups} is there already: name another file for --write_groups, or add --overwrite.")
     table, properties = look(asked)
     found = findings(table, properties)
+    if asked.write_groups:
+        write_groups(asked.write_groups, table, found["duplicates"])
     files.write_json(out / "audit.json", found)
     from tfdetect.verbs import audit_page
 
@@ -48,14 +58,39 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def bare(argv: Sequence[str]) -> list[str]:
+    """`--write_groups` without a path writes GROUPED."""
+    out: list[str] = []
+    for flag, following in zip(argv, [*argv[1:], "--"], strict=True):
+        out += [flag, GROUPED] if flag == "--write_groups" and following.startswith("--") else [flag]
+    return out
+
+
+def write_groups(path: Path, table: "pd.DataFrame", same: Sequence[dict[str, Any]]) -> None:
+    """The manifest with each set of copies in one group, joined with those that were given; and how to use it."""
+    from tfdetect.data import duplicates, manifest
+    from tfdetect.data.tree import strictest
+
+    new = table.assign(path=[str(Path(name).absolute()) for name in table["path"]], group=duplicates.united(table, same))
+    new = strictest(new)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write(new, path)
+    said = f"{table['group'].nunique()} groups became {new['group'].nunique()}"
+    if moved := int((new["split"].to_numpy() != table["split"].to_numpy()).sum()):
+        said += f"; {moved} files lost their split and follow their group into test or validation"
+    console.print(f"Groups  {printable(str(path))}: {said}\nNext:\n  python scripts/train.py cnn --data.path "
+                  f"{shlex.quote(str(path))}")  # fmt: skip
+
+
 def look(asked: Audit) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """The manifest, and the properties of its files, row for row."""
     from tfdetect.data import layouts
     from tfdetect.data.properties import collect
 
     data = asked.data
-    table = layouts.read(asked.path, data.fake, data.layout, data.sources)
+    table = layouts.read(asked.path, data.fake, data.layout, data.sources, data.group)
     console.print(f"{len(table)} files, layout {table.attrs.get('layout', 'manifest')}")
+    loading.say_read(table)
     with progress("Looking", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits)
     if (properties["error"] != "").all():
@@ -65,15 +100,17 @@ def look(asked: Audit) -> "tuple[pd.DataFrame, pd.DataFrame]":
 
 def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any]:
     """What audit.json holds."""
-    from tfdetect.data import audit, duplicates
+    from tfdetect.data import audit, duplicates, grouping
 
+    said = table.attrs["groups"]
     good = properties["error"] == ""
     asked = audit.sample(table[good])
     shortcuts = audit.find(asked, properties.loc[asked.index])
     same = duplicates.find(table, properties)
     failures = zip(table["path"][~good], properties["error"][~good], strict=True)
     return {
-        "counts": audit.counts(table, properties),
+        "counts": {**audit.counts(table, properties), "left_out": table.attrs.get("left_out", {})},
+        "groups": {"count": int(table["group"].nunique()), "known": not said.startswith(grouping.NONE[:-1]), "said": said},
         "shortcuts": shortcuts.aucs,
         "warnings": [asdict(warning) for warning in shortcuts.warned],
         "duplicates": same,
@@ -86,13 +123,19 @@ def say(found: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame"
     """The findings on the screen, the worst first."""
     from tfdetect.verbs.audit_page import verdict
 
-    loading.say_failures(table.assign(error=properties["error"]))
+    real = [leak for leak in found["leaks"] if leak["splits"]]
+    would = [leak for leak in found["leaks"] if not leak["splits"]]
+    table = table.assign(error=properties["error"])
+    loading.say_count(table, "read")
+    loading.say_failures(table)
     console.print(f"\n{verdict(found)}")
     for warning in found["warnings"]:
         console.print("  {property} tells the label with AUC {auc:.3f} ({kind}). {advice}".format(**warning))
-    for leak in found["leaks"][:LISTED]:
-        where = " and ".join(leak["splits"]) or "several groups"
-        console.print(f"  {leak['kind']} in {where}: {', '.join(map(printable, leak['paths'][:3]))}. {leak['advice']}")
-    more = len(found["leaks"]) - LISTED
-    if more > 0:
-        console.print(f"  and {more} more leaks, in audit.json")
+    for entries, what in ((real, "leaks"), (would, "sets that would leak")):
+        for leak in entries[:LISTED]:
+            where = " and ".join(leak["splits"]) or "several groups"
+            console.print(f"  {leak['kind']} in {where}: {', '.join(map(printable, leak['paths'][:3]))}. {leak['advice']}")
+        if (more := len(entries) - LISTED) > 0:
+            console.print(f"  and {more} more {what}, in audit.json")
+    if found["leaks"]:
+        console.print("  audit.py DIR --write_groups writes a manifest in which such files are of one group.")
