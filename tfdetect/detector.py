@@ -55,7 +55,7 @@ class Lesson:
 
     train: Embedded
     held: Embedded
-    """The validation files: they choose the epoch, and train nothing."""
+    """The validation files, both classes: they choose the epoch, and train nothing."""
     descend: Callable[..., None]
     """descend(model, x, y, held_x, held_y, loss=None): train by the run's settings, leave the best epoch's weights."""
     seed: int = 0
@@ -99,6 +99,11 @@ class Detector(ABC):
         """Whether all before the layer `features` stays as it is. Its outputs are then computed once for each file and kept, and
         `learn` trains the rest on them."""
         return False
+
+    @property
+    def graded(self) -> bool:
+        """Whether gradients of a loss of the score train it, which `--train.balance focal` can weigh; else it is refused."""
+        return self.trains_on == "both"
 
     def learn(self, model: keras.Model, lesson: Lesson) -> keras.Model:
         """The trained model, of the inputs of `model`, which `build` made; for detectors that are `stored`."""

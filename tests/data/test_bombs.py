@@ -99,7 +99,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):
     (tmp_path / "whole.jpg").write_bytes(whole)
     assert media.read(tmp_path / "whole.jpg", size=4).width == 4096
     (tmp_path / "a.jpg").write_bytes(whole[:-2] + 3000 * whole[whole.rfind(b"\xff\xda") : -2] + whole[-2:])
-    with pytest.raises(MediaError, match="a JPEG of 30.. scans, at most 100"):
+    with pytest.raises(MediaError, match="a JPEG of more than 100 scans, at most 100"):
         media.read(tmp_path / "a.jpg")
 
 

@@ -3,54 +3,16 @@
 import os
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+from stamped import HEIGHT, WIDTH, stamped, stamps, write
 
 from tfdetect.data import containers, media, video
 from tfdetect.limits import Limits
-
-WIDTH, HEIGHT = 128, 64
-
-
-def stamped(index: int) -> np.ndarray:
-    """A moving picture whose upper left corner holds the index as 8 black or white blocks, and is red on the right."""
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    frame = np.repeat((100 + 60 * np.sin((columns + 3 * index) / 9 + rows / 7))[..., None], 3, 2).astype(np.uint8)
-    frame[40:, 96:] = (250, 20, 20)
-    for bit in range(8):
-        frame[:16, bit * 12 : bit * 12 + 12] = 255 if index >> bit & 1 else 0
-    return frame
-
-
-def index_of(frame: np.ndarray) -> int:
-    return sum(1 << bit for bit in range(8) if frame[4:12, bit * 12 + 4 : bit * 12 + 8].mean() > 127)
-
-
-def write(path, codec="libx264", count=40, times=None, rotation=0, muxer=None, pix="yuv420p", **options) -> Path:
-    """Write a stamped video; `times` are milliseconds, for a variable frame rate."""
-    with av.open(str(path), "w", options=muxer or {}) as container:
-        stream = container.add_stream(codec, rate=25, options={k.replace("_", "-"): v for k, v in options.items()})
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, pix, 600_000
-        if times:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        if rotation:
-            stream.set_display_rotation(rotation)
-        for i in range(count):
-            frame = av.VideoFrame.from_ndarray(stamped(i), format="rgb24")
-            if times:
-                frame.pts, frame.time_base = times[i], Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def stamps(found: media.Media) -> tuple[int, ...]:
-    return tuple(index_of(frame) for frame in found.frames)
 
 
 def cut(path: Path, share: float) -> Path:

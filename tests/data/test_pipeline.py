@@ -125,3 +125,14 @@ def test_graph_resizes_as_the_reader_does(rng, shape):
     expected = np.stack([media.resize(frame, 24) for frame in frames])
     resized = tf.function(graph.resize)(tf.constant(frames), 24).numpy()
     assert np.abs(resized.astype(int) - expected).max() <= 1
+
+
+def test_hardly_any_pixel_of_the_graphs_resize_is_another(rng):
+    other, resize = [], tf.function(graph.resize)
+    for shape in ((600, 801), (1024, 512), (127, 1400), (100, 3000), (1, 1), (5, 128), (256, 255)):
+        noise = cv2.GaussianBlur(rng.integers(0, 256, (*shape, 3), np.uint8), (0, 0), 1)
+        for frame in (noise, cv2.resize(noise[:1, :1], shape[::-1]), rng.integers(0, 256, (*shape, 3), np.uint8)):
+            apart = resize(tf.constant(frame[None]), 128)[0].numpy().astype(int) - media.resize(frame, 128)
+            assert np.abs(apart).max() <= 1
+            other.append(apart.astype(bool))
+    assert np.mean(other) <= 4e-5

@@ -31,6 +31,13 @@ def test_by_file_takes_the_mean_and_keeps_files_of_one_name_apart():
     assert "probability" not in files
 
 
+def test_file_scores_are_means_in_double_precision_and_need_no_more_than_the_files_names():
+    scores = np.array([1e8, 1, 1, 2], np.float32)
+    files = predictions.file_scores(two_frames().drop(columns=["split", "frame"]).assign(score=scores, source=["", "", "", None]))
+    assert files[["group", "label"]].to_numpy().tolist() == [["a", 1], ["b", 1], ["a", 0]]
+    assert files["score"].tolist() == [(1e8 + 1) / 2, 1.0, 2.0]
+
+
 def test_probability_of_a_file_is_that_of_its_mean_score():
     fitted = calibration.Calibration(slope=0.7, intercept=-0.4, threshold=0.5)
     frames = two_frames().assign(probability=lambda rows: fitted.probability(rows["score"]))

@@ -1,6 +1,7 @@
 """What every registered detector keeps to; a new one is tested by being there."""
 
 import dataclasses
+import json
 
 import keras
 import numpy as np
@@ -87,7 +88,7 @@ def test_the_exported_model_gives_the_scores_of_the_live_one(name, tmp_path):
     clips = np.random.default_rng(0).integers(0, 256, (3, *clip_shape(cls)), np.uint8)
     model.save(artifact.model)
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
-    export(models.load(artifact.model), {"slope": 1, "intercept": 0}, made(cls), artifact.saved_model)
+    export(models.load(artifact.model), json.loads(artifact.calibration.read_text()), made(cls), artifact.saved_model)
     found, _ = Predictor(artifact, None, made(cls)).judge(clips)
     np.testing.assert_allclose(found, model.predict(clips, verbose=0)[:, 0], rtol=2e-5, atol=1e-5)
 

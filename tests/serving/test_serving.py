@@ -97,3 +97,15 @@ def test_files_in_order_with_failures_in_their_place(exported, images, videos, t
     assert good.frames == (1 if single else 8) and verdicts[3].frames == 8
     assert bad.score is None and "not an image or video" in bad.error
     assert verdicts[2].error == "No such file or directory"
+
+
+def test_the_signature_of_frames_converts_to_tensorflow_lite(exported, rng):
+    artifact, _, single = exported
+    if not single:
+        pytest.skip("an LSTM needs the flex delegate, which no Python interpreter has")
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(artifact.saved_model), signature_keys=["serving_default"])
+    lite = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner("serving_default")
+    served = tf.saved_model.load(str(artifact.saved_model)).signatures["serving_default"]
+    for shape in ((1, 3, 50, 40, 3), (2, 4, 20, 70, 3), (1, 2, 32, 32, 3)):
+        clip = rng.integers(0, 256, shape, np.uint8)
+        np.testing.assert_allclose(lite(clip=clip)["score"], served(clip=tf.constant(clip))["score"], atol=1e-4)

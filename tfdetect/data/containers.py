@@ -18,10 +18,13 @@ import av
 import av.logging
 import cv2
 
-from tfdetect.data.media import LIMITS, MediaError
+from tfdetect.data import sniff
+from tfdetect.data.boxes import boxes
+from tfdetect.data.media import LIMITS
+from tfdetect.data.sniff import MediaError
 from tfdetect.limits import Limits
 
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo"
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,ogg,asf,flv,dv"
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "err_detect": "explode"}
 _HEADER_BYTES = 2**26  # of a moov box or of Matroska's tracks, at most: more is no header
 _NESTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"mvex", b"edts", b"udta", b"dinf")
@@ -46,9 +49,12 @@ class Scan:
     streams: int  # of video
     cut: str  # why the file is known to be cut short, or ""
     pixels: int  # of a frame, at most
+    area: int  # pixels of a frame by the header
     pts: list[int | None] = field(default_factory=list)
     key: list[bool] = field(default_factory=list)
+    corrupt: set[int] = field(default_factory=set)  # numbers of packets that the container knows to be broken
     bad: set[int] = field(default_factory=set)  # numbers of packets known to be broken
+    joins: set[int] = field(default_factory=set)  # numbers of packets at which another recording begins
     skips: bool = False  # an edit list leaves packets out
     exact: bool = True  # every packet has a timestamp of its own, by which its frame is found again
 
@@ -60,16 +66,18 @@ def inspect(path: str, limits: Limits = LIMITS) -> tuple[str, bool]:
     """
     length = os.path.getsize(path)
     with open(path, "rb") as file:
-        head = file.read(12)
+        head = file.read(sniff.HEAD)
         if head[:4] == b"\x1aE\xdf\xa3":
             return _matroska(file, length), False
-        if head[:1] == b"G" and head[:3] != b"GIF":
-            return "the file ends within a transport packet" if length % 188 else "", False
+        if packet := sniff.packet(head):
+            return "the file ends within a transport packet" if length % packet else "", False
         if head[:4] == b"RIFF":
             short = struct.unpack_from("<I", head, 4)[0] + 8 > length and head[4:8] != b"\xff\xff\xff\xff"
             return "the file is shorter than its AVI header says" if short else "", False
         if head[:3] == b"GIF":
             return _gif(file), False
+        if head[:4] == b"OggS":
+            return _ogg(file, length), False
         if head[4:8].isalpha():
             return _mp4(file, length, limits)
     return "", False
@@ -100,25 +108,13 @@ def _mp4(file: BinaryIO, length: int, limits: Limits) -> tuple[str, bool]:
     return "" if b"moov" in names else "the file has no moov box, the index of its frames", pssh
 
 
-def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield (name, start, end) of the content of each MP4 box in data[at:end]."""
-    while at + 8 <= end:
-        size, name = struct.unpack_from(">I4s", data, at)
-        wide = 16 if size == 1 else 8
-        size = int.from_bytes(data[at + 8 : at + 16], "big") if size == 1 else size or end - at
-        if size < wide:
-            return
-        yield name, at + wide, min(at + size, end)
-        at += size
-
-
 def _unlisted(data: bytes, at: int, end: int, sound: bool = False) -> int:
     """How many samples are announced and not listed one by one: 80 million in a file of 1 kB made FFmpeg take 4.7 GB.
 
     Those of plain sound, a tick each, are left out, for FFmpeg takes them by the thousand.
     """
     count, plain = 0, False
-    for name, start, stop in _boxes(data, at, end):
+    for name, start, stop in boxes(data, at, end):
         number = [int.from_bytes(data[i : i + 4], "big") for i in (start, start + 4, start + 8)]
         if name == b"cmov":
             raise MediaError("its header is compressed (cmov), which may unpack to anything: convert it to MP4 first")
@@ -137,11 +133,11 @@ def _unlisted(data: bytes, at: int, end: int, sound: bool = False) -> int:
 
 def _refuse_encrypted(data: bytes, at: int, end: int, path: tuple[bytes, ...] = _TO_STSD) -> None:
     """Raise MediaError if a sample description below `path` in data[at:end] is one of encrypted video."""
-    for name, start, stop in _boxes(data, at, end):
+    for name, start, stop in boxes(data, at, end):
         if name == path[0] and len(path) > 1:
             _refuse_encrypted(data, start, stop, path[1:])
         elif name == path[0]:
-            for entry, first, last in _boxes(data, start + 8, stop):
+            for entry, first, last in boxes(data, start + 8, stop):
                 if entry in _PROTECTED or (entry != b"enca" and b"sinf" in data[first:last]):
                     kind = data.find(b"schm", first, last)  # the scheme, cenc or cbcs, follows 8 bytes on
                     scheme = entry if kind < 0 else data[kind + 8 : kind + 12]
@@ -205,6 +201,15 @@ def _gif(file: BinaryIO) -> str:
     return ""
 
 
+def _ogg(file: BinaryIO, length: int) -> str:
+    """Look at the last page, which is of 65,307 bytes at most."""
+    file.seek(max(0, length - 65_307))
+    tail = file.read()
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    whole = len(page) > 27 and 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
+    return "" if whole else "the file ends within a page of its Ogg stream"
+
+
 def _palette(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
@@ -239,7 +244,9 @@ def opened(name: str, cut: str = "", pixels: int = LIMITS.pixels) -> Iterator[tu
 
     A frame that grows beyond `pixels` within the stream, whatever the header announced, does not decode.
     """
-    with av.open(name, options=_OPTIONS, metadata_errors="replace") as container:
+    with open(name, "rb") as file:
+        demuxer = sniff.video(file.read(sniff.HEAD))
+    with av.open(name, format=demuxer or None, options=_OPTIONS, metadata_errors="replace") as container:
         videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not videos:
             what = "no video stream" + (" (audio only)" if container.streams.audio else "")
@@ -268,11 +275,12 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
         with av.logging.Capture() as log, opened(name, cut) as (container, stream, count):
             rate, second, codec = float(stream.average_rate or 25), float(stream.time_base), stream.codec_context.name
             check(stream.width, stream.height, stream.frames, float((stream.duration or 0) * stream.time_base), limits)
-            scan = Scan(container.format.name, codec, stream.frames, rate, second, count, cut, limits.pixels)
+            scan = Scan(container.format.name, codec, stream.frames, rate, second, count, cut, limits.pixels,
+                        stream.width * stream.height)  # fmt: skip
             for packet in packets(container, stream, scan):
                 if packet.has_sidedata("encryption_info"):
                     raise MediaError("encrypted (Common Encryption): decrypt it first")
-                scan.bad |= {len(scan.pts)} if packet.is_corrupt else set()
+                scan.corrupt |= {len(scan.pts)} if packet.is_corrupt else set()
                 scan.skips |= packet.is_discard
                 if excess := limits.check("frames", len(scan.pts) + 1, "frames or more"):
                     raise MediaError(excess)
@@ -284,6 +292,8 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
         raise
     except av.FFmpegError as error:
         raise MediaError(f"truncated: {cut}" if cut else f"damaged container: {error.strerror}") from None
+    scan.corrupt -= {n - back for n in scan.joins for back in (1, 2)}  # only the count of transport packets breaks off there
+    scan.bad |= scan.corrupt
     if any(module.startswith("matroska") for _, module, _ in log):
         scan.cut = scan.cut or "its Matroska elements are broken"
     if not scan.pts:
@@ -295,10 +305,22 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
 
 
 def packets(container: Any, stream: Any, scan: Scan) -> Iterator[Any]:
-    """Yield the packets that hold something, up to where the container breaks."""
+    """Yield the packets that hold something, up to where the container breaks.
+
+    Where one recording was appended to another (`cat`), the times go back: they are made to go on, here for all who look.
+    """
+    tick, offset, before, latest = max(1, round(1 / (scan.rate * scan.second))), 0, None, 0
     try:
-        for packet in container.demux(stream):
-            if packet.size:
-                yield packet
+        for number, packet in enumerate(packet for packet in container.demux(stream) if packet.size):
+            if packet.dts is not None:
+                if before is not None and packet.dts < before and packet.is_keyframe:
+                    scan.joins.add(number)
+                    offset = latest + tick - packet.dts
+                before = packet.dts
+                packet.dts += offset
+            if packet.pts is not None:
+                packet.pts += offset
+                latest = max(latest, packet.pts)
+            yield packet
     except av.error.InvalidDataError:
         scan.cut = scan.cut or "the container breaks off"

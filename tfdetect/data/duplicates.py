@@ -22,9 +22,9 @@ CROWD = 2000  # files of one band are compared with at most so many that follow:
 ADVICE = {
     "leak": "One picture stands on both sides of a split: what the test then measures is memory. Keep it on one side.",
     "group": "A person or original stands on both sides of a split. Mend the split column, or empty it: it is made by group.",
-    "label": "The same bytes are called real and fake. One of the two is wrong.",
+    "label": "The same bytes are called real and fake. One of the two is wrong; training leaves both out.",
     "join": "One picture in several groups may end up on both sides of a split. Give them one group, or delete all but one.",
-    "copies": "Copies within one group do no harm but count twice; delete all but one.",
+    "copies": "Copies count twice, and are one group, so that no split parts them; delete all but one.",
 }  # fmt: skip
 
 
@@ -126,6 +126,11 @@ def described(kind: str, rows: pd.DataFrame) -> dict[str, Any]:
         advice = "copies"
     return {"kind": kind, "paths": rows["path"].tolist(), "labels": rows["label"].tolist(), "splits": rows["split"].tolist(),
             "groups": rows["group"].tolist(), "across": across, "advice": ADVICE[advice]}  # fmt: skip
+
+
+def contradiction(entry: dict[str, Any]) -> bool:
+    """Whether a set of `find` has equal bytes and both labels."""
+    return entry["kind"] == "exact" and "label" in entry["across"]
 
 
 def leaking(rows: pd.DataFrame) -> bool:

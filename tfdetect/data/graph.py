@@ -3,6 +3,8 @@
 They serve the exported model, which takes encoded bytes and frames of any size, and TFRecords with original images.
 """
 
+import os
+
 import numpy as np
 import tensorflow as tf
 
@@ -10,17 +12,56 @@ from tfdetect.data import media
 
 
 def resize(frames, size):
-    """(batch, height, width, 3) uint8 -> (batch, size, size, 3) uint8, the same as `media.resize` within one level."""
+    """(batch, height, width, 3) uint8 -> (batch, size, size, 3) uint8, the same as `media.resize` within one level.
+
+    As matrix products, which converters to TensorFlow Lite and ONNX know; `tf.image.resize` with "area" none of them does.
+    """
     shape = tf.shape(frames)[1:3]
     same = tf.reduce_all(shape == size)
     resized = tf.cond(same, lambda: frames, lambda: _resize(frames, shape, size))
-    return tf.ensure_shape(resized, (None, size, size, 3))
+    return tf.reshape(resized, (-1, size, size, 3))
 
 
 def _resize(frames, shape, size):
-    small = tf.image.resize(frames, tf.minimum(shape, size), method="area")
-    large = tf.image.resize(tf.round(small), [size, size], method="bilinear")
-    return tf.cast(tf.clip_by_value(tf.round(large), 0, 255), tf.uint8)
+    with tf.device("CPU"):  # a GPU would multiply with ten bits
+        small = tf.minimum(shape, size)
+        frames = tf.round(_both_ways(frames, shape, small, _areas))
+        grown = tf.reduce_any(small < size)
+        frames = tf.cond(grown, lambda: tf.round(_both_ways(frames, small, [size, size], _lines)), lambda: frames)
+        return tf.cast(tf.clip_by_value(frames, 0, 255), tf.uint8)
+
+
+def _both_ways(frames, old, new, weights):
+    """(batch, height, width, 3) of `old` to float32 of `new` (height, width), rows first."""
+    for side in (0, 1):
+        frames = tf.transpose(_mixed(frames, *weights(old[side], new[side])), (0, 2, 1, 3))
+    return frames
+
+
+def _mixed(frames, first, weights):
+    """Each new row is a sum of the old rows from `first` (new,) on with weights (new, some): a product with a matrix, whose zeros
+    are left out."""
+    last, width = tf.unstack(tf.shape(frames)[1:3])
+    rows = tf.minimum(first[:, None] + tf.range(tf.shape(weights)[1]), last - 1)
+    some = tf.gather(tf.reshape(frames, (-1, last, width * 3)), rows, axis=1)
+    return tf.reshape(tf.matmul(weights[:, None], tf.cast(some, tf.float32)), (-1, tf.shape(rows)[0], width, 3))
+
+
+def _areas(old, new):
+    """Of each new, larger pixel: the first old one, (new,) int32, and how much of each from there on is in it."""
+    start = tf.range(new) * old  # in units of 1/new of an old pixel, since whole numbers do not lose their places
+    first = start // new
+    pixel = (first[:, None] + tf.range((old - 1) // new + 2)) * new
+    shared = tf.minimum(start[:, None] + old, pixel + new) - tf.maximum(start[:, None], pixel)
+    return first, tf.cast(tf.maximum(shared, 0), tf.float32) / tf.cast(old, tf.float32)
+
+
+def _lines(old, new):
+    """Of each new, smaller pixel: the two old ones, the first (new,) int32, between which its centre lies, and their weights."""
+    scale = tf.cast(old, tf.float32) / tf.cast(new, tf.float32)
+    centre = tf.clip_by_value((tf.cast(tf.range(new), tf.float32) + 0.5) * scale - 0.5, 0.0, tf.cast(old - 1, tf.float32))
+    part = centre - tf.floor(centre)
+    return tf.cast(centre, tf.int32), tf.stack([1 - part, part], axis=1)
 
 
 def decode(data):
@@ -70,20 +111,20 @@ def upright(picture, turned):
     return tf.cond(tall, lambda: tf.reverse(picture, [0]), lambda: picture)
 
 
-def write_record(target, path, frames):
+def write_record(target, path, frames, limits=media.LIMITS):
     """One TFRecord with one Example. An image keeps its own encoded bytes wherever the graph decodes them to the
     reader's pixels, else it is stored as lossless PNG at native size; frames of a video, or without a path, as they are."""
     if path and media.kind(path) == "image":
-        features = {"image": _encoded(path)}
+        features = {"image": _encoded(path, limits)}
     else:
         features = {"frames": frames.tobytes()}
     feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in features.items()}
-    with tf.io.TFRecordWriter(str(target)) as writer:
+    with tf.io.TFRecordWriter(os.fsencode(target)) as writer:
         writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
-def _encoded(path):
-    native = media.read_image(path).frames[0]
+def _encoded(path, limits):
+    native = media.read_image(path, limits=limits).frames[0]
     with open(path, "rb") as file:
         data = file.read()
     try:

@@ -15,7 +15,7 @@ from tfdetect.errors import UserError
 
 __all__ = ["NAMES", "read", "walk"]
 
-MANIFESTS = ("manifest.csv", "manifest.parquet")
+MANIFESTS = ("manifest.csv", "manifest.parquet", "manifest.xlsx", "manifest.tsv")
 BY_NAME = ("forensynths", "community_forensics")  # whose folders of classes may as well hold one's own videos
 NAMES = ("auto", "manifest", "class_folders", "deepfakebench", *LAYOUTS)
 
@@ -39,7 +39,7 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder or a manifest.")
     whole = _table(path, fake, name)
-    table = _of_sources(_inside(whole, path, inside), sources)
+    table = of_sources(_inside(whole, path, inside), sources)
     unlabelled = whole.attrs.pop("unlabelled", None)
     if unlabelled is not None:
         without = {"without a label": len(unlabelled)} if unlabelled else {}
@@ -47,7 +47,8 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
     others, files = len(whole) - len(table), whole.attrs.pop("files", {})
     table.attrs = {**whole.attrs, "left_out": {**whole.attrs["left_out"], **({"other sources": others} if others else {})}}
     if group == "auto" and files:
-        table["group"], table.attrs["groups"] = grouping.automatic([files[name] for name in table["path"]])
+        groups, table.attrs["groups"] = grouping.automatic([files[name] for name in table["path"]])
+        table["group"] = [name.strip() for name in groups]  # as a table's are, which a run keeps them in
     elif group == "auto" and table.attrs["layout"] in BY_NAME:
         table["group"], table.attrs["groups"] = grouping.by_look(table, str(path))
     return grouped(table, path, group)
@@ -81,7 +82,7 @@ def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
     own = next((file for file in (path, *(path / file for file in MANIFESTS)) if file.is_file()), None)
     if name in ("auto", "manifest") and own:
         table = manifest.read(own)
-        table.attrs = {"layout": "manifest", "left_out": {}, **config.prepared_groups(path)}
+        table.attrs |= {"layout": "manifest", "left_out": {}, **config.prepared_groups(path)}
         return table
     if name in ("manifest", "deepfakebench") or path.is_file():
         wanted = {"manifest": " or ".join(MANIFESTS), "deepfakebench": "the path of a .json file"}.get(name, "a folder")
@@ -179,7 +180,7 @@ def _inside(table: pd.DataFrame, root: Path, folder: str) -> pd.DataFrame:
     return table[kept].reset_index(drop=True)
 
 
-def _of_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
+def of_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
     """The fakes of these sources, and all reals."""
     if not sources:
         return table

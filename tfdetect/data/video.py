@@ -11,6 +11,7 @@ common in HEVC, VP8, VP9 and MJPEG, rare in H.264.
 import bisect
 import ctypes
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ import av.logging
 import cv2
 import numpy as np
 
-from tfdetect.data import containers, media
+from tfdetect.data import containers, deadline, media
 from tfdetect.data.media import Look, Media, MediaError
+from tfdetect.data.upright import Turn, turn
 from tfdetect.limits import Limits
 
 # decord would load its libraries for the whole process, and its libpng of 2019 then breaks TensorFlow's PNG decoder.
@@ -35,6 +37,7 @@ finally:
     ctypes.RTLD_GLOBAL = _everywhere  # type: ignore[misc]
 
 CHECK_FRAMES = 1000
+PASSES = 3  # that a frame may be decoded, at most: where its stretch is tried, in the whole, and for its pixels
 DECORD_PIXELS = 4_000_000  # a frame; decord decodes ahead, which took 360 MB for 24 frames of 3840 x 2160
 _DECORD_FORMATS = ("mov", "matroska", "avi")  # decord seeks to wrong frames in MPEG streams
 _ONE_PACKET_A_FRAME = ("h264", "hevc", "vp9", "mjpeg", "av1", "libdav1d")
@@ -50,7 +53,7 @@ class _Found:
 
     ids: list[int]  # number of the frame's packet if the scan is exact, else of the frame
     chosen: tuple[int, ...]  # positions in ids
-    shapes: set[tuple[int, int]]  # (height, width), upright, of the frames that were tried
+    shapes: set[tuple[int, int, Turn]]  # (height, width, how it was turned), upright, of the frames that were tried
     wanted: set[int] | None = None  # the packets that have to be decoded for them, None for all
 
 
@@ -59,6 +62,7 @@ def read_video(path: str | Path, frames: int, fps: float | None, size: int | Non
     if frames < 1 or (fps is not None and not fps > 0) or (size is not None and size < 1):
         raise ValueError(f"frames={frames}, fps={fps}, size={size} came: each has to be positive")
     containers.silence()
+    deadline.allow(size=os.path.getsize(path))
     try:
         with containers.named(path) as name:
             return _read(name, frames, fps, size, limits, look)
@@ -76,7 +80,10 @@ def _read(name: str, frames: int, fps: float | None, size: int | None, limits: L
     try:
         scan = containers.scan_packets(name, cut, limits)
     except containers.NoDecoder:
+        if cut:
+            raise MediaError(f"truncated: {cut}") from None
         return _opencv(name, frames, fps, size, look, limits)
+    deadline.allow(pixels=PASSES * len(scan.pts) * scan.area)
     found = _find(name, scan, frames, fps)
     broken = bool(scan.bad or scan.cut)
     if broken and key_system:
@@ -87,7 +94,9 @@ def _read(name: str, frames: int, fps: float | None, size: int | None, limits: L
     order = sorted(range(len(scan.pts)), key=lambda n: scan.pts[n] or 0) if broken and scan.exact else found.ids
     rank = {number: i for i, number in enumerate(order)}
     indices = tuple(rank[found.ids[i]] for i in found.chosen)
-    note = "; ".join(filter(None, (_damage(scan, len(found.ids)) if broken else "", _repeats(found.chosen))))
+    odd = max(turned.odd for _, _, turned in found.shapes)
+    leaning = f"its display matrix leans it by {odd} degrees, which is left as it is" if odd else ""
+    note = "; ".join(filter(None, (_damage(scan, len(found.ids)) if broken else "", leaning, _repeats(found.chosen))))
     return Media(pixels, indices, len(found.ids), width, height, note)
 
 
@@ -160,7 +169,7 @@ def _decode(name: str, scan: containers.Scan, wanted: set[int] | None = None) ->
             if lost or (drain and not fed):
                 continue
             log.clear()
-            frames, lost = _feed(codec, packet, drain)
+            frames, lost = _feed(codec, packet, drain, n in scan.corrupt)
             fed = not drain
             if lost or any(text and not text.startswith(_HARMLESS) for _, module, text in log if module == codec.name):
                 scan.bad.add(n - 1 if drain else n)
@@ -173,10 +182,10 @@ def _decode(name: str, scan: containers.Scan, wanted: set[int] | None = None) ->
                     yield number, frame
 
 
-def _feed(codec: Any, packet: Any, drain: bool) -> tuple[list[Any], bool]:
+def _feed(codec: Any, packet: Any, drain: bool, corrupt: bool) -> tuple[list[Any], bool]:
     """Return the frames that one packet, or with `drain` the end of a stretch, brings, and whether it was broken."""
     try:
-        if not drain and packet.is_corrupt:
+        if not drain and corrupt:
             raise av.error.InvalidDataError(0, "corrupt packet")
         frames, lost = codec.decode(None if drain else packet), False
     except MemoryError:
@@ -204,9 +213,10 @@ def _sound(scan: containers.Scan, shown: list[int]) -> list[int]:
     return [number for number in shown if number in whole]
 
 
-def _shape(frame: Any) -> tuple[int, int]:
-    """(height, width) of an av.VideoFrame held upright."""
-    return (frame.width, frame.height) if round(frame.rotation / 90) % 2 else (frame.height, frame.width)
+def _shape(frame: Any) -> tuple[int, int, Turn]:
+    """(height, width) of an av.VideoFrame held upright, and what that takes."""
+    turned = turn(frame)
+    return (frame.width, frame.height, turned) if turned.swapped else (frame.height, frame.width, turned)
 
 
 def _pixels(
@@ -222,10 +232,12 @@ def _pixels(
 
 
 def _decord_is_right(scan: containers.Scan, found: _Found) -> bool:
-    """Whether decord finds the frames that were chosen, of the same stream, without holding too much of them."""
+    """Whether decord finds the frames that were chosen, of the same stream, upright, without holding too much of them."""
     plain = scan.exact and scan.streams == 1 and not scan.skips and scan.format.startswith(_DECORD_FORMATS)
-    small = len(found.shapes) == 1 and max(height * width for height, width in found.shapes) <= DECORD_PIXELS
-    return plain and small and not _leading(scan)
+    if not plain or len(found.shapes) != 1 or _leading(scan):
+        return False
+    height, width, turned = next(iter(found.shapes))
+    return height * width <= DECORD_PIXELS and not turned.mirror and not turned.odd
 
 
 def _gather(chosen: Sequence[int], size: int | None, look: Look | None, pairs: _Pairs) -> tuple[np.ndarray, int, int]:
@@ -257,7 +269,7 @@ def _decord(name: str, found: _Found) -> _Pairs:
         raise RuntimeError("decord counts other frames")
     for i in sorted(set(found.chosen)):
         frame = reader[i].asnumpy()
-        if frame.shape != (*next(iter(found.shapes)), 3):
+        if frame.shape != (*next(iter(found.shapes))[:2], 3):
             raise RuntimeError("decord gives another shape")
         yield i, frame
 
@@ -267,7 +279,7 @@ def _pyav(name: str, scan: containers.Scan, found: _Found) -> _Pairs:
     positions = {found.ids[i]: i for i in found.chosen}
     for number, frame in _decode(name, scan, found.wanted):
         if number in positions:
-            yield positions.pop(number), np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+            yield positions.pop(number), turn(frame).apply(frame.to_ndarray(format="rgb24"))
         if not positions:
             return
 

@@ -42,8 +42,12 @@ class Calibration:
         """Scores of any shape -> float64 of the same shape in 0..1, the probability of being fake."""
         from scipy.special import expit
 
-        probabilities: NDArray[np.float64] = expit(self.slope * np.asarray(scores, np.float64) + self.intercept)
+        probabilities: NDArray[np.float64] = expit(self.log_odds(scores))
         return probabilities
+
+    def log_odds(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Scores of any shape -> float64 of the same shape, of which the probability is the sigmoid: they do not saturate."""
+        return self.slope * np.asarray(scores, np.float64) + self.intercept
 
     @property
     def cut(self) -> float:

@@ -13,7 +13,7 @@ from tfdetect.errors import UserError
 from tfdetect.evaluation.calibration import youden
 from tfdetect.evaluation.predictions import COLUMNS, FILE, by_file
 
-TAKEN = (*COLUMNS, "probability", "frames", "mean")  # names that no run's column may have
+TAKEN = (*COLUMNS, "probability", "log_odds", "frames", "mean")  # names that no run's column may have
 
 
 def names(wanted: Sequence[str]) -> list[str]:
@@ -48,16 +48,18 @@ def shared(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE) -> dict
 def mean(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE) -> pd.DataFrame:
     """The ensemble's predictions: mean probability, its log-odds as the score, and each run's probability by its name.
 
-    One row for each file that all runs have; group, source and split are those of the first run.
+    The log-odds of the mean are made of those of the runs, so that files of which all are sure keep their order. One row for
+    each file that all runs have; group, source and split are those of the first run.
     """
-    from scipy.special import logit
+    from scipy.special import log_expit, logsumexp
 
     files = shared(tables, by)
     members = pd.DataFrame({name: table["probability"] for name, table in files.items()})
     probability = members.mean(axis=1)
     out = next(iter(files.values()))[[*COLUMNS]].copy()
-    out["score"] = logit(np.clip(probability, 2.0**-50, 1 - 2.0**-50))  # that of exactly 0 or 1 would be infinite
-    return pd.concat([out.assign(probability=probability), members], axis=1)
+    odds = np.column_stack([table["log_odds"] for table in files.values()])
+    out["score"] = logsumexp(log_expit(odds), axis=1) - logsumexp(log_expit(-odds), axis=1)
+    return pd.concat([out.assign(probability=probability, log_odds=out["score"]), members], axis=1)
 
 
 def threshold(validation: pd.DataFrame) -> float | None:

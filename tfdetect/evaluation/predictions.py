@@ -12,6 +12,7 @@ A clip detector has one row a file (frame 0), a frame detector one row for each 
 | frame | integer from 0 |
 | score | real number; higher is more likely fake; no probability |
 | probability | where there is a calibration: 0..1, of being fake |
+| log_odds | with it: what the probability is the sigmoid of, so that frames that are sure of themselves can be averaged |
 
 Further columns of numbers, such as one for each attributed source, are carried along.
 """
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.errors import UserError
+from tfdetect.evaluation.calibration import Calibration
 
 COLUMNS = ("path", "label", "group", "source", "split", "frame", "score")
 SPLITS = ("validation", "test")
@@ -42,7 +44,7 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
         raise UserError(f"The predictions lack the column(s) {', '.join(missing)}; expected {', '.join(COLUMNS)}.")
     table = table.reset_index(drop=True)
     if "probability" in table and table["probability"].isna().all():
-        table = table.drop(columns="probability")
+        table = table.drop(columns=["probability", "log_odds"], errors="ignore")
     table["source"] = table["source"].fillna("")
     if KIND in table:
         table[KIND] = table[KIND].fillna("").astype(str)
@@ -57,8 +59,8 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """The same table with frame and label as int64, score and probability as float64, all within their ranges."""
-    for name in ("frame", "score", *(["probability"] if "probability" in table else [])):
+    """The same table with frame and label as int64, the other numbers as float64, all within their ranges."""
+    for name in ("frame", "score", *(name for name in ("probability", "log_odds") if name in table)):
         table[name] = pd.to_numeric(table[name], errors="coerce").astype(np.float64)
         _require(table, np.isfinite(table[name]), f"has a {name} that is no finite number")
     _require(table, (table["frame"] >= 0) & (table["frame"] % 1 == 0), "has a frame that is no integer from 0")
@@ -86,34 +88,51 @@ def read(path: str | PathLike[str]) -> pd.DataFrame:
     ValueError where a column is missing or a value is out of its range, OSError where the file cannot be read.
     """
     empty_is_none = {name: [""] for name in ("label", "frame", "score", "probability")}
-    table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT, KIND], str), keep_default_na=False, na_values=empty_is_none)
+    table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT, KIND], str), keep_default_na=False, na_values=empty_is_none,
+                        encoding_errors="surrogateescape")  # fmt: skip
     return check(table)
 
 
 def write(table: pd.DataFrame, path: str | PathLike[str]) -> None:
-    """Write the checked table as CSV, UTF-8; `read` gives back every bit of a float64."""
-    check(table).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
+    """Write the checked table as CSV, UTF-8, and where a file's name is none, its very bytes; `read` gives back every bit of a
+    float64."""
+    check(table).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC, errors="surrogateescape")
+
+
+def file_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a file, in order of first appearance: path, group, source, label and score, the mean of its frames' as float64.
+
+    Whatever chooses or judges by files, from the epoch to a verdict, starts from this score; a probability comes after it.
+    """
+    return table.astype({"score": np.float64}).groupby([*FILE, "label"], sort=False, dropna=False)["score"].mean().reset_index()
+
+
+def calibrated(table: pd.DataFrame, calibration: Calibration) -> pd.DataFrame:
+    """The table with the probability and the log-odds of each row's score."""
+    return table.assign(probability=calibration.probability(table["score"]), log_odds=calibration.log_odds(table["score"]))
 
 
 def by_file(table: pd.DataFrame) -> pd.DataFrame:
     """One row a file, in order of first appearance: mean score, `frame` 0, and `frames`, how many rows it came from.
 
     The probability of a file is the one that its mean score has. As the calibration is linear in the log-odds, that is
-    the sigmoid of the mean log-odds of its frames; the calibration itself need not be known here.
+    the sigmoid of the mean log-odds of its frames; the calibration itself need not be known here. Probabilities without
+    log-odds say no more than their digits do.
     """
     from scipy.special import expit, logit
 
     table = check(table)
     table["frames"] = table.get("frames", 1)
+    if "probability" in table and "log_odds" not in table:
+        table["log_odds"] = logit(np.clip(table["probability"], 2.0**-50, 1 - 2.0**-50))  # those of 0 and 1 are infinite
     keys = ["path", "label", "group", "source", "split", *([KIND] if KIND in table else [])]
     others = [name for name in table.select_dtypes("number") if name not in {*COLUMNS, "probability", "frames"}]
     grouped = table.groupby(keys, sort=False)
     files = grouped[["score", *others]].mean()
     files.insert(0, "frame", 0)
     if "probability" in table:
-        nearly = np.clip(table["probability"], 2.0**-50, 1 - 2.0**-50)  # log-odds of exactly 0 or 1 would be infinite
-        mean = expit(table.assign(odds=logit(nearly)).groupby(keys, sort=False)["odds"].mean())
         # A file of one row keeps its very bits, so that a decision at the threshold cannot tip.
+        mean = expit(files["log_odds"])
         files.insert(2, "probability", np.where(grouped.size() == 1, grouped["probability"].first(), mean))
     files["frames"] = grouped["frames"].sum()
     return files.reset_index()

@@ -5,10 +5,10 @@ import pkgutil
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from tfdetect.layers_known import PARTS, register
+
 if TYPE_CHECKING:
     import keras
-
-PARTS = {"layers", "highpass", "head_layers", "resample", "evidence", "describe"}  # what detectors are made of, and imports Keras
 
 for _, _name, _ in pkgutil.iter_modules(__path__):
     if _name not in PARTS:
@@ -16,12 +16,10 @@ for _, _name, _ in pkgutil.iter_modules(__path__):
 
 
 def load(path: str | PathLike[str]) -> "keras.Model":
-    """The model in a .keras file, to judge with: not compiled, and no layer tells of a loss. Its layers are made known first:
-    Keras finds them by their names."""
+    """The model in a .keras file, to judge with: not compiled, and no layer tells of a loss."""
     import keras
 
-    for part in PARTS:
-        importlib.import_module(f"{__name__}.{part}")
+    register()
     model = keras.saving.load_model(path, compile=False)
     for layer in model.layers:
         if hasattr(layer, "telling"):

@@ -2,12 +2,13 @@
 
 `serving_default` takes uint8 frames of any size and number, (batch, frames, height, width, 3) RGB 0..255; image
 detectors also have `serve_bytes`, which takes encoded JPEG, PNG or WebP, (batch,) string. Both return `score` and
-`probability` of being fake, (batch,) float32. A detector of sources also returns `source`, (batch, sources) float32, how likely
-a fake is of each, and `source_name`, (sources,) string. One that joins pictures with texts also returns `text`, (batch,)
-string: the closest of its training texts, of several frames that of the middle one. A detector with a frozen first part has
-`serve_features` besides, which takes what that part makes of pictures, (batch, n) float32. An autoencoder has
-`serve_reconstruction`, which takes frames and returns what it makes of them, `reconstruction` (batch, frames, size, size, 3)
-uint8, and `error` (batch, frames, size, size) float32, how far that is off, in grey levels of 0..255, as a mean over channels.
+`probability` of being fake, (batch,) float32, and `fake`, (batch,) bool, the decision at the run's threshold. A detector of
+sources also returns `source`, (batch, sources) float32, how likely a fake is of each, and `source_name`, (sources,) string. One
+that joins pictures with texts also returns `text`, (batch,) string: the closest of its training texts, of several frames that
+of the middle one. A detector with a frozen first part has `serve_features` besides, which takes what that part makes of
+pictures, (batch, n) float32. An autoencoder has `serve_reconstruction`, which takes frames and returns what it makes of them,
+`reconstruction` (batch, frames, size, size, 3) uint8, and `error` (batch, frames, size, size) float32, how far that is off, in
+grey levels of 0..255, as a mean over channels.
 """
 
 import os
@@ -18,8 +19,9 @@ from pathlib import Path
 
 import keras
 import tensorflow as tf
+from scipy.special import logit
 
-from tfdetect import backend
+from tfdetect import backend, files
 from tfdetect.data import graph
 from tfdetect.detector import Detector
 from tfdetect.models import layers, one_class
@@ -27,8 +29,8 @@ from tfdetect.models.head_layers import ClosestText
 
 
 def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path) -> None:
-    """Write the SavedModel, whole or not at all. `calibration` has slope and intercept. ValueError on another backend than
-    TensorFlow."""
+    """Write the SavedModel, whole or not at all. `calibration` has slope, intercept and threshold. ValueError on another backend
+    than TensorFlow."""
     backend.require_tensorflow("A SavedModel")
     served = Served(*worded(model), calibration, detector)
     archive = keras.export.ExportArchive()
@@ -46,7 +48,8 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
         archive.add_endpoint("serve_reconstruction", served.rebuilt, frames)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
     try:
-        archive.write_out(str(temporary / "1"), verbose=False)
+        with files.plain(temporary) as folder:
+            archive.write_out(f"{folder}/1", verbose=False)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary / "1", target)
     finally:
@@ -101,9 +104,12 @@ class Served:
         if self.classes:
             out = tf.concat([out[:, :1], tf.nn.softmax(out[:, 1:])], axis=1)
         out = out if files is None else tf.reduce_mean(tf.reshape(out, (files, -1, 1 + len(self.classes))), axis=1)
-        probability = tf.sigmoid(self.calibration["slope"] * out[:, 0] + self.calibration["intercept"])
+        # A file's score is the mean of its frames', then comes the calibration: `predictions.by_file` does the same. The
+        # decision compares log-odds, since float32 probabilities near 1 are all the same.
+        odds = self.calibration["slope"] * out[:, 0] + self.calibration["intercept"]
+        fake = odds >= float(logit(self.calibration["threshold"]))
         sources = {"source": out[:, 1:], "source_name": tf.constant(list(self.classes))} if self.classes else {}
-        return {"score": out[:, 0], "probability": probability, **sources, **said}
+        return {"score": out[:, 0], "probability": tf.sigmoid(odds), "fake": fake, **sources, **said}
 
 
 def worded(model):

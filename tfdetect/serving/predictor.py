@@ -9,15 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import expit, softmax
+from scipy.special import softmax
 
-from tfdetect import models
+from tfdetect import files, models
 from tfdetect.artifact import Artifact
 from tfdetect.data import graph
 from tfdetect.data.cache import View
 from tfdetect.data.media import Media
 from tfdetect.data.pool import Lost, results
 from tfdetect.detector import Detector
+from tfdetect.evaluation.calibration import Calibration
 from tfdetect.models import layers, one_class
 from tfdetect.serving.export import picked
 
@@ -46,11 +47,12 @@ class Predictor:
 
     def __init__(self, artifact: Artifact, view: View, detector: Detector):
         self.view, self.single, self.classes = view, detector.sees == "frame", detector.classes
-        self.calibration = json.loads(artifact.calibration.read_text())
-        self.threshold = float(self.calibration["threshold"])
+        self.calibration = Calibration.from_dict(json.loads(artifact.calibration.read_text()))
+        self.threshold = self.calibration.threshold
         self.judged, self.warnings = "saved_model", ()
         if artifact.saved_model.exists():
-            self.loaded = tf.saved_model.load(str(artifact.saved_model))  # kept: the signature holds no reference to it
+            with files.plain(artifact.saved_model) as folder:
+                self.loaded = tf.saved_model.load(folder)  # kept: the signature holds no reference to it
             self._answer = self._serve
         else:
             self.judged = f"model.keras on {keras.backend.backend()}"
@@ -60,18 +62,19 @@ class Predictor:
             self._answer = self._call
 
     def judge(self, clips: np.ndarray) -> tuple[np.ndarray, ...]:
-        """uint8 clips (batch, frames, height, width, 3) of any size -> score and probability, (batch,) float32 each, and
-        where sources are told apart, how likely a fake is of each: (batch, classes)."""
+        """uint8 clips (batch, frames, height, width, 3) of any size -> score, (batch,) float32, and probability, (batch,)
+        float64, and where sources are told apart, how likely a fake is of each: (batch, classes)."""
         return self._numbers(self._answer(clips))
 
     def judge_features(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
         """As `judge`, of what the frozen first part of a detector made of single frames, (batch, n) float32."""
         if self.judged == "saved_model":
             return self._numbers(self.loaded.signatures["serve_features"](features=tf.constant(features)))
-        return self._numbers(self._calibrated(layers.after(self.loaded, "features").predict_on_batch(features)))
+        return self._numbers(self._named(layers.after(self.loaded, "features").predict_on_batch(features)))
 
     def _numbers(self, out):
-        return tuple(np.asarray(out[name]) for name in ("score", "probability", *(["source"] if self.classes else [])))
+        score, *source = (np.asarray(out[name]) for name in ("score", *(["source"] if self.classes else [])))
+        return score, self.calibration.probability(score), *source
 
     def _serve(self, clips):
         return self.loaded.signatures["serving_default"](clip=tf.constant(clips))
@@ -96,17 +99,17 @@ class Predictor:
         out = self.loaded.predict_on_batch(self._small(clips))
         if self.classes:
             out = np.concatenate([out[:, :1], softmax(out[:, 1:], axis=1)], axis=1)
-        return self._calibrated(out.reshape(len(clips), -1, out.shape[1]).mean(axis=1))
+        return self._named(out.reshape(len(clips), -1, out.shape[1]).mean(axis=1))
 
-    def _calibrated(self, out):
-        probability = expit(self.calibration["slope"] * out[:, 0] + self.calibration["intercept"])
-        return {"score": out[:, 0], "probability": probability, "source": out[:, 1:]}
+    def _named(self, out):
+        return {"score": out[:, 0], "source": out[:, 1:]}
 
-    def predict(self, paths: Iterable[str | Path], seconds: float | None = None) -> Iterator[Verdict]:
+    def predict(self, paths: Iterable[str | Path], seconds: float | None = None, workers: int | None = None) -> Iterator[Verdict]:
         """A verdict for each path, as `each` has them."""
-        return self.each(paths, self.verdict, seconds)
+        return self.each(paths, self.verdict, seconds, workers)
 
-    def each(self, paths: Iterable[str | Path], what: Callable[[str, Media | Lost], Any], seconds: float | None = None):
+    def each(self, paths: Iterable[str | Path], what: Callable[[str, Media | Lost], Any], seconds: float | None = None,
+             workers: int | None = None):  # fmt: skip
         """What `what(path, clip)` returns of each path, in order; others are decoded while one is looked at, each in at most
         `seconds`.
 
@@ -114,7 +117,7 @@ class Predictor:
         """
         ready: dict[int, Any] = {}
         following = 0
-        for (number, path), clip in results(enumerate(map(str, paths)), self.view.attempt, seconds=seconds):
+        for (number, path), clip in results(enumerate(map(str, paths)), self.view.attempt, workers, seconds):
             ready[number] = what(path, clip)
             while following in ready:
                 yield ready.pop(following)
@@ -128,13 +131,15 @@ class Predictor:
         if isinstance(clip, Lost):
             return Verdict(path, error=clip.reason)
         frames = self.clip(clip)
-        found = self._answer(frames[None])
-        score, probability = (float(found[name][0]) for name in ("score", "probability"))
-        text = found["text"].numpy()[0].decode() if "text" in found else None
+        # As in `evaluate`, a frame detector scores each frame by itself; their mean, in double precision, is calibrated.
+        found = self._answer(frames[:, None] if self.single else frames[None])
+        score = float(np.mean(found["score"], dtype=np.float64))
+        probability = float(self.calibration.probability(score))
+        text = found["text"].numpy()[len(found["text"]) // 2].decode() if "text" in found else None
         label = "fake" if probability >= self.threshold else "real"
         source, likely = None, None
         if self.classes and label == "fake":
-            kinds = np.asarray(found["source"][0])
+            kinds = np.mean(found["source"], axis=0)
             source, likely = self.classes[kinds.argmax()], float(kinds.max())
         note = self.view.note(clip.note, len(clip.frames))
         return Verdict(path, probability, label, score, len(frames), note, None, source, likely, text)

@@ -2,17 +2,17 @@
 
 import json
 import time
+from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
-from tfdetect.data import pipeline
-from tfdetect.data.cache import Cache
 from tfdetect.errors import UserError
-from tfdetect.evaluation import metrics
+from tfdetect.evaluation import metrics, predictions
 from tfdetect.files import write_arrays, write_json
 
 
@@ -86,26 +86,30 @@ class Checkpoint(keras.callbacks.Callback):
         self.model.stop_training = self.done
 
 
-class Ranked(keras.callbacks.Callback):
-    """AUC and area under precision and recall over the validation files of a one-class detector, whose loss knows no fakes.
+class Judge(keras.callbacks.Callback):
+    """Validation after the epochs numbered in `when`: the files are scored once, and the logs get `val_loss`, the mean over what
+    the model is fed, and `val_auc` and `val_ap` over files, exact.
 
-    At the end of each judged epoch they join the logs, as `val_auc` and `val_ap`, and the scores are kept in
-    `folder/judged-NNNN.npz` with their labels. Exact, since such scores are no logits with which `keras.metrics.AUC` could do.
+    (`keras.metrics.AUC` counts frames, in 200 bins of the sigmoid, so that it cannot rank what a confident detector calls 0.999
+    and more.) A model whose layers add their own loss has its `val_loss` from Keras. Labels and scores of the files are kept in
+    `folder/judged-NNNN.npz`. Several workers score their part each and get the scores of all, so that they agree on the epoch.
     """
 
-    def __init__(self, folder: Path, held: pd.DataFrame, cache: Cache, single: bool, batch: int):
-        """`held`: the validation files of a prepared manifest, both classes."""
+    def __init__(self, folder: Path, rows: pd.DataFrame, inputs: Any, when: Container[int]):
+        """`rows`: of `pipeline.units`, one for each of `inputs`, which are what `predict` takes."""
         super().__init__()
-        self.folder, self.rows = folder, pipeline.units(held, single)
-        self.clips = pipeline.ordered(held, cache, single, batch)
+        self.folder, self.rows, self.inputs, self.when = folder, rows, inputs, when
 
     def on_epoch_end(self, epoch, logs=None):
-        if logs is None or "val_loss" not in logs:
+        if logs is None or epoch + 1 not in self.when:
             return
-        scores = self.model.predict(self.clips, verbose=0)[:, 0]
-        files = self.rows.assign(score=scores).groupby("path", sort=False).agg(label=("label", "first"), score=("score", "mean"))
+        outputs = self.model.predict(self.inputs, verbose=0)
+        if self.model.loss is not None:
+            labels = self.rows[["label", *({"kind"} & {*self.rows})]].to_numpy(np.float32)
+            logs["val_loss"] = float(keras.ops.mean(self.model.loss(labels, outputs)))
+        files = predictions.file_scores(self.rows.assign(score=outputs[:, 0]))
         labels, scores = files["label"].to_numpy(), files["score"].to_numpy()
-        if np.isfinite(scores).all():
+        if np.isfinite(scores).all() and files["label"].nunique() == 2:
             logs.update(val_auc=metrics.auc(labels, scores), val_ap=metrics.average_precision(labels, scores))
         write_arrays(self.folder / f"judged-{epoch + 1:04d}.npz", labels, scores)
 

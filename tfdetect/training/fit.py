@@ -15,7 +15,7 @@ from tfdetect.detector import Detector, Phase
 from tfdetect.files import atomic
 from tfdetect.models import layers
 from tfdetect.training import devices
-from tfdetect.training.callbacks import Checkpoint, Ranked
+from tfdetect.training.callbacks import Checkpoint, Judge
 from tfdetect.training.stored import Features, silent
 
 COLUMNS = ("epoch", "loss", "auc", "val_loss", "val_auc")  # of a history, and what its detector adds
@@ -29,7 +29,7 @@ class Fitted:
     best_epoch: int  # picked on validation
     chief: bool  # whether this process is the one that writes
     judged: Mapping[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    """Of a one-class detector, label and score of the validation files at each judged epoch."""
+    """Labels and scores of the validation files at each judged epoch."""
 
 
 def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path, target: Path,
@@ -42,12 +42,13 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     devices.setup(settings.precision, settings.seed)
     strategy = devices.strategy(settings.strategy)
     worker, single = devices.worker(strategy), detector.sees == "frame"
-    rows, lost, held = part(table, "train", detector), part(table, "validation", detector), part(table, "validation")
+    rows, held = part(table, "train", detector), part(table, "validation")
     steps = pipeline.steps(rows, single, settings.batch)
     plan = spans(detector.phases(), settings.epochs)
     folder = checkpoints / f"worker-{worker}"
     checkpoint = Checkpoint(folder, monitored(settings, held), settings.patience, plan[-1][0] if plan else 0)
-    ranked = [Ranked(folder, held, cache, single, settings.batch)] if len(lost) < len(held) else []
+    seen, clips = pipeline.units(held, single), pipeline.ordered(held, cache, single, settings.batch)
+    own = pipeline.ordered(part(held, "validation", detector), cache, single, settings.batch)
     with devices.scope(strategy):
         model = build(detector, cache)
     layers.synchronise(model, strategy is not None)
@@ -57,14 +58,15 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
         with devices.scope(strategy):
             prepare(model, detector, phase, settings, last - first, steps)
             checkpoint.restore(model, first)
+        judged = [*range(settings.every, last, settings.every), last]
         model.fit(
             pipeline.training(rows, cache, single, settings, checkpoint.epoch, last),
-            validation_data=pipeline.ordered(lost, cache, single, settings.batch),
-            validation_freq=[*range(settings.every, last, settings.every), last],
+            validation_data=own if model.loss is None else None,
+            validation_freq=judged,
             initial_epoch=checkpoint.epoch,
             epochs=last,
             steps_per_epoch=steps,
-            callbacks=[*ranked, checkpoint, *callbacks],
+            callbacks=[Judge(folder, seen, clips, judged), checkpoint, *callbacks],
             shuffle=False,  # the data set shuffles itself
             verbose=0,
         )
@@ -78,7 +80,7 @@ def kept(model: keras.Model, checkpoint: Checkpoint, target: Path, chief: bool =
     if chief:
         with atomic(target) as temporary:
             model.save(temporary)
-    return Fitted(told(checkpoint), checkpoint.state["best_epoch"], chief, Ranked.read(checkpoint.folder))
+    return Fitted(told(checkpoint), checkpoint.state["best_epoch"], chief, Judge.read(checkpoint.folder))
 
 
 def part(table: pd.DataFrame, split: str, learner: Detector | None = None) -> pd.DataFrame:
@@ -123,7 +125,9 @@ def prepare(model: keras.Model, detector: Detector, phase: Phase, settings: Trai
     """Compile the model for a phase of the training, of so many epochs of so many steps. `other`: a loss of what is no score."""
     if phase.prepare:
         phase.prepare(model)
-    loss = keras.losses.BinaryFocalCrossentropy(from_logits=True) if settings.balance == "focal" else detector.losses()
+    loss = detector.losses()
+    if settings.balance == "focal" and other is None:
+        loss = layers.Focal(loss)
     measured = [layers.ScoreAUC(), *([layers.ScoreAUC("ap", curve="PR")] if settings.monitor == "val_ap" else [])]
     model.compile(
         optimizer=keras.optimizers.Adam(rate(settings.rate * phase.rate, settings.schedule, epochs, steps)),

@@ -13,7 +13,7 @@ from tfdetect.data.cache import Cache
 from tfdetect.detector import Detector, Lesson, Phase
 from tfdetect.errors import UserError
 from tfdetect.training import devices, fit
-from tfdetect.training.callbacks import Checkpoint
+from tfdetect.training.callbacks import Checkpoint, Judge
 from tfdetect.training.stored import Features, Progress, silent
 
 
@@ -24,35 +24,40 @@ def teach(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train
         raise UserError(f"{detector.name} learns from stored features on one device; --train.strategy {settings.strategy} is of "
                          "no use to it, expected auto or single.")  # fmt: skip
     devices.setup(settings.precision, settings.seed)
-    rows, held = fit.part(table, "train", detector), fit.part(table, "validation", detector)
+    rows, held = fit.part(table, "train", detector), fit.part(table, "validation")
     model = fit.build(detector, cache)
     features = Features(model, detector, cache, progress)
-    learnt = features.of(rows, getattr(detector, "views", 1), settings.augment)
-    checkpoint = Checkpoint(checkpoints / "head", settings.monitor, settings.patience)
-    descend = descent(detector, settings, checkpoint, callbacks)
-    model = detector.learn(model, Lesson(learnt, features.of(held), descend, settings.seed))
+    learnt, seen = features.of(rows, getattr(detector, "views", 1), settings.augment), features.of(held)
+    checkpoint = Checkpoint(checkpoints / "head", fit.monitored(settings, held), settings.patience)
+    descend = descent(detector, settings, checkpoint, callbacks, pipeline.units(held, features.single))
+    model = detector.learn(model, Lesson(learnt, seen, descend, settings.seed))
     return fit.kept(model, checkpoint, target)
 
 
 def descent(detector: Detector, settings: Train, checkpoint: Checkpoint,
-            callbacks: list[keras.callbacks.Callback]) -> Callable[..., None]:
-    """`Lesson.descend`: a part of the model by gradients, with the run's settings; it goes on where it was cut off."""
+            callbacks: list[keras.callbacks.Callback], held: pd.DataFrame) -> Callable[..., None]:
+    """`Lesson.descend`: a part of the model by gradients, with the run's settings; it goes on where it was cut off. `held`: the
+    units of the validation files."""
 
     def descend(part, x, y, held_x, held_y, loss=None):
-        if loss or detector.trains_on == "real":
-            checkpoint.monitor, checkpoint.sign = "val_loss", -1  # there is no score yet, or no fake to rank
+        if loss:
+            checkpoint.monitor, checkpoint.sign = "val_loss", -1  # there is no score yet
         labels, steps = pd.DataFrame({"label": y}), max(1, len(y) // settings.batch)
         fit.prepare(part, detector, Phase(), settings, settings.epochs, steps, loss)
         checkpoint.restore(part)
+        judged = [*range(settings.every, settings.epochs, settings.every), settings.epochs]
+        own = held_y == 0 if detector.trains_on == "real" else np.full(len(held_y), True)
+        judge = Judge(checkpoint.folder, held, held_x, judged)
         if not checkpoint.done and checkpoint.epoch < settings.epochs:
             part.fit(
                 pipeline.vectors(x, labels, settings, checkpoint.epoch, settings.epochs),
-                validation_data=(held_x, held_y[:, None].astype(np.float32)),
+                validation_data=(held_x[own], held_y[own, None].astype(np.float32)) if loss or part.loss is None else None,
                 validation_batch_size=settings.batch,
+                validation_freq=judged,
                 initial_epoch=checkpoint.epoch,
                 epochs=settings.epochs,
                 steps_per_epoch=steps,
-                callbacks=[checkpoint, *callbacks],
+                callbacks=[*([] if loss else [judge]), checkpoint, *callbacks],
                 shuffle=False,
                 verbose=0,
             )

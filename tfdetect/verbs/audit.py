@@ -10,7 +10,7 @@ import tyro
 
 from tfdetect import config, files
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading
+from tfdetect.verbs import loading, places
 from tfdetect.verbs.console import console, printable, progress
 
 if TYPE_CHECKING:
@@ -24,13 +24,14 @@ GROUPED = "grouped.csv"  # in the folder where the command is given
 class Audit:
     """Look for what makes a detector seem better than it is: shortcuts, duplicates, leaks, files that cannot be read.
 
-    Writes audit.html and audit.json. Warnings do not change the exit code.
+    Writes audit.html and audit.json, and properties.jsonl, by which an interrupted audit goes on. Warnings do not change the
+    exit code.
     """
 
     path: tyro.conf.Positional[Path]
     """Folder of a public data set or with real/ and fake/ in it, or a manifest."""
     out: Path | None = None
-    """Where the two files go; by default audits/NAME, after the folder."""
+    """Where the two files go; by default audits/NAME, a name of its own for each data set."""
     data: config.Files = field(default_factory=config.Files)
     write_groups: Path | None = None
     """Write a manifest of the data set to this CSV in which copies and near copies are of one group."""
@@ -41,10 +42,11 @@ class Audit:
 def main(argv: Sequence[str]) -> int:
     """Parse, look, write, say."""
     asked = config.arguments(Audit, bare(argv), "audit.py")
-    out = asked.out or Path("audits") / asked.path.absolute().stem
     if asked.write_groups and asked.write_groups.exists() and not asked.overwrite:
         raise UserError(f"{asked.write_groups} is there already: name another file for --write_groups, or add --overwrite.")
-    table, properties = look(asked)
+    how = asked.data.layout, asked.data.sources, asked.data.fake
+    out = asked.out or Path("audits") / places.named(asked.path, *how)
+    table, properties = look(asked, out)
     found = findings(table, properties)
     if asked.write_groups:
         write_groups(asked.write_groups, table, found["duplicates"])
@@ -67,54 +69,71 @@ def bare(argv: Sequence[str]) -> list[str]:
 
 
 def write_groups(path: Path, table: "pd.DataFrame", same: Sequence[dict[str, Any]]) -> None:
-    """The manifest with each set of copies in one group, joined with those that were given; and how to use it."""
+    """The manifest with each set of copies in one group, joined with those that were given, and without what contradicts
+    itself; and how to use it."""
     from tfdetect.data import duplicates, manifest
     from tfdetect.data.tree import strictest
 
     new = table.assign(path=[str(Path(name).absolute()) for name in table["path"]], group=duplicates.united(table, same))
     new = strictest(new)
+    kept = new[(table["left_out"] == "").to_numpy()].drop(columns="left_out")
     path.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write(new, path)
+    manifest.write(kept, path)
     said = f"{table['group'].nunique()} groups became {new['group'].nunique()}"
     if moved := int((new["split"].to_numpy() != table["split"].to_numpy()).sum()):
         said += f"; {moved} files lost their split and follow their group into test or validation"
+    if out := len(new) - len(kept):
+        said += f"; {out} files are left out, as they would be in training"
     console.print(f"Groups  {printable(str(path))}: {said}\nNext:\n  python scripts/train.py cnn --data.path "
-                  f"{shlex.quote(str(path))}")  # fmt: skip
+                  f"{printable(shlex.quote(str(path)))}", markup=False)  # fmt: skip
 
 
-def look(asked: Audit) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """The manifest, and the properties of its files, row for row."""
-    from tfdetect.data import layouts
     from tfdetect.data.properties import collect
 
     data = asked.data
-    table = layouts.read(asked.path, data.fake, data.layout, data.sources, data.group)
+    table = loading.files(asked.path, data)
     console.print(f"{len(table)} files, layout {table.attrs.get('layout', 'manifest')}")
-    loading.say_read(table)
     with progress("Looking", len(table)) as step:
-        properties = collect(table, data.workers, step, data.timeout, data.limits)
-    if (properties["error"] != "").all():
-        raise UserError(f"None of the {len(table)} files could be read. The first: {table['path'][0]}: {properties['error'][0]}")
-    return table, properties
+        properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
+    loading.require_some(table.assign(error=properties["error"]))
+    return settled(table, properties), properties
+
+
+def settled(table: "pd.DataFrame", properties: "pd.DataFrame") -> "pd.DataFrame":
+    """The manifest as training takes it: the groups of copies joined, and in the column `left_out` why a file is not used."""
+    from tfdetect.data import copies
+
+    table, reasons = copies.settle(table, known(properties))
+    return table.assign(left_out=table["left_out"].where(table["left_out"] != "", reasons) if "left_out" in table else reasons)
+
+
+def known(properties: "pd.DataFrame") -> list[str]:
+    """The hash of each file, where it could be read."""
+    return list(properties["sha"].where(properties["error"] == "", ""))
 
 
 def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any]:
     """What audit.json holds."""
-    from tfdetect.data import audit, duplicates, grouping
+    from tfdetect.data import audit, copies, duplicates, grouping
 
     said = table.attrs["groups"]
     good = properties["error"] == ""
-    asked = audit.sample(table[good])
+    asked = audit.sample(table[good & (table["left_out"] == "")])
     shortcuts = audit.find(asked, properties.loc[asked.index])
     same = duplicates.find(table, properties)
+    kept = [entry for entry in same if not duplicates.contradiction(entry)]  # training leaves the others out
+    held = [content for content, reason in zip(known(properties), table["left_out"], strict=True) if not reason]
     failures = zip(table["path"][~good], properties["error"][~good], strict=True)
     return {
-        "counts": {**audit.counts(table, properties), "left_out": table.attrs.get("left_out", {})},
+        "counts": {**audit.counts(table, properties), "copies": copies.count(held), "others": table.attrs.get("left_out", {}),
+                   "left_out": int((table["left_out"] != "").sum())},
         "groups": {"count": int(table["group"].nunique()), "known": not said.startswith(grouping.NONE[:-1]), "said": said},
         "shortcuts": shortcuts.aucs,
         "warnings": [asdict(warning) for warning in shortcuts.warned],
         "duplicates": same,
-        "leaks": duplicates.leaks(table, same),
+        "leaks": duplicates.leaks(table, kept),
         "failures": [{"path": path, "reason": reason} for path, reason in failures],
     }
 
@@ -125,9 +144,11 @@ def say(found: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame"
 
     real = [leak for leak in found["leaks"] if leak["splits"]]
     would = [leak for leak in found["leaks"] if not leak["splits"]]
-    table = table.assign(error=properties["error"])
+    table = table.assign(error=properties["error"].where(properties["error"] != "", table["left_out"]))
     loading.say_count(table, "read")
     loading.say_failures(table)
+    if found["counts"]["copies"]:
+        console.print(loading.COPIES.format(found["counts"]["copies"], len(table)))
     console.print(f"\n{verdict(found)}")
     for warning in found["warnings"]:
         console.print("  {property} tells the label with AUC {auc:.3f} ({kind}). {advice}".format(**warning))

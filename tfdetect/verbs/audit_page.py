@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tfdetect.data import duplicates
 from tfdetect.data.audit import FATAL, SUSPECT
 from tfdetect.evaluation import html, plots
 
@@ -23,8 +24,8 @@ def write(path: str | PathLike[str], name: str, found: Mapping[str, Any], proper
     """Write the page of these findings, as `audit.json` holds them, to `path`."""
     counts = found["counts"]
     subtitle = "{real} real and {fake} fake files".format(**counts["label"]) + f", {counts['unreadable']} of them unreadable"
-    if left := sum(counts["left_out"].values()):
-        subtitle += f"; {left} others left out ({', '.join(f'{count} {name}' for name, count in counts['left_out'].items())})"
+    if left := sum(counts["others"].values()):
+        subtitle += f"; {left} others left out ({', '.join(f'{count} {name}' for name, count in counts['others'].items())})"
     small = {} if "small" not in properties else dict(zip(properties["path"], properties["small"], strict=True))
     html.write(path, "audit", name, subtitle, (
         _verdict(found), _shortcuts(found), _leaks(found["leaks"]), _duplicates(found["duplicates"], small),
@@ -37,6 +38,7 @@ def verdict(found: Mapping[str, Any]) -> str:
     worst = max((warning["auc"] for warning in container), default=0.0)
     leaks = [leak for leak in found["leaks"] if leak["splits"]]
     would = len(found["leaks"]) - len(leaks)
+    torn = sum(map(duplicates.contradiction, found["duplicates"]))
     said = []
     if worst > FATAL:
         said.append(f"{LEARNT}: {', '.join(_names(container, FATAL))} tell{'s' * (len(_names(container, FATAL)) == 1)} the label")
@@ -46,6 +48,8 @@ def verdict(found: Mapping[str, Any]) -> str:
         said.append(f"{len(leaks)} leak(s) between splits make a test look better than the detector is")
     if would:
         said.append(f"{would} set(s) of copies in several groups would leak once a split is made by group")
+    if torn:
+        said.append(f"{torn} picture{' is' if torn == 1 else 's are'} labelled both real and fake")
     alone = "" if found["groups"]["known"] else (
         " No groups are given, though: whether files of one person or recording stand on both sides was not looked at.")
     if not said:

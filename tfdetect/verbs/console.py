@@ -12,16 +12,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from tfdetect.errors import UserError
+from tfdetect.files import printable, quoted
+
+__all__ = ["console", "embedding", "import_keras", "printable", "progress"]
 
 if TYPE_CHECKING:
     import types
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # what is printed is text: a file may be [bold]
 
 
-def printable(path: str) -> str:
-    """A path as one line that any terminal can show: line breaks and bytes that are no text are escaped."""
-    return path.encode("unicode_escape" if not path.isprintable() else "utf-8", "backslashreplace").decode("utf-8")
+def say_command(script: str, *words: object) -> None:
+    """A command to go on with, as a shell takes it."""
+    console.print(f"  python scripts/{script} {' '.join(map(quoted, map(str, words)))}")
 
 
 class Rate(ProgressColumn):
@@ -46,18 +49,19 @@ def embedding(what: str, total: int) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar with files/s, failures so far and time left; yields what to call with the result of each file."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate("files"),
+def progress(what: str, total: int, unit: str = "files") -> Iterator[Callable[..., None]]:
+    """A bar with files/s, failures so far and time left; yields what to call with the result of each file, or, where several
+    come at once, with `advance=`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit),
                TextColumn("{task.fields[failures]} failed"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total, failures=0)
         failures = 0
 
-        def step(result: dict[str, Any] | None = None) -> None:
+        def step(result: dict[str, Any] | None = None, advance: int = 1) -> None:
             nonlocal failures
             failures += bool(result and result.get("error"))
-            bar.update(task, advance=1, failures=failures)
+            bar.update(task, advance=advance, failures=failures)
 
         yield step
 

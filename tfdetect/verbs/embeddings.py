@@ -75,8 +75,7 @@ class Judged:
     def predictions(self) -> pd.DataFrame:
         """The predictions table of all splits, training files too."""
         out = self.rows[["path", "label", "group", "source", "split", "frame"]].copy()
-        out[["score", "probability"]] = np.column_stack(self.said)
-        return out
+        return predictions.calibrated(out.assign(score=np.float64(self.said[0])), self.predictor.calibration)
 
     def check(self) -> dict[str, Any]:
         """The largest differences between verdicts from pixels and from features, over a few test frames; that of the scores as a

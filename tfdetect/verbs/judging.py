@@ -1,7 +1,6 @@
 """Score with the exported model, and write down how good it is: predictions, metrics, plots, report."""
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -48,15 +47,16 @@ def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain 
     """The predictions table of the usable rows, one row a file, or for a frame detector one a frame; `chain` corrupts them."""
     rows = units(usable(table), predictor.single)
     names = [f"{metrics.ATTRIBUTED}{name}" for name in predictor.classes]
-    scores = np.full((len(rows), 2 + len(names)), np.nan)
-    with progress("Judging", len(rows)) as step:
+    scores = np.full((len(rows), 1 + len(names)), np.nan)
+    with progress("Judging", len(rows), "frames" if predictor.single else "files") as step:
         for start, clips in batches(rows, cache, predictor.single):
             clips = chain(clips, np.zeros((len(clips), 1), np.float32), (0, start))[0].numpy() if chain else clips
-            scores[start : start + len(clips)] = np.column_stack(predictor.judge(clips))
-            for _ in clips:
-                step()
+            score, _, *source = predictor.judge(clips)
+            scores[start : start + len(clips)] = np.column_stack([score, *source])
+            step(advance=len(clips))
     out = rows[["path", "label", "group", "source", "split", "frame"]].copy()
-    out[["score", "probability", *names]] = scores
+    out[["score", *names]] = scores
+    out = predictions.calibrated(out, predictor.calibration)
     if names:
         out["kind"] = [predictor.classes[number] if number >= 0 else "" for number in rows["kind"]]
     return out
@@ -179,7 +179,7 @@ def command() -> str:
     """What was typed."""
     program = Path(sys.argv[0])
     name = f"python scripts/{program.name}" if program.suffix == ".py" else program.name
-    return shlex.join([*name.split(), *sys.argv[1:]])
+    return " ".join(map(files.quoted, [*name.split(), *sys.argv[1:]]))
 
 
 def line(name: str, found: Mapping[str, Any], rule: str = "") -> str:

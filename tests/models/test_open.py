@@ -1,0 +1,38 @@
+"""model.keras opens with Keras alone, after `import tfdetect`."""
+
+import subprocess
+import sys
+
+import keras
+import pytest
+from detectors import BIG, clip_shape, made
+
+from tfdetect.detector import REGISTRY
+
+OPEN = "import sys; {}; [keras.models.load_model(path) for path in sys.argv[1:]]; print(len(sys.argv) - 1)"
+
+
+@pytest.fixture(scope="module")
+def saved(request, tmp_path_factory):
+    """A model.keras of each registered detector, compiled as training leaves it."""
+    folder, paths = tmp_path_factory.mktemp("saved"), []
+    for name, cls in sorted(REGISTRY.items()):
+        if name not in BIG:
+            detector = made(cls)
+            model = detector.build(clip_shape(cls))
+            model.compile("adam", detector.losses())
+            paths.append(str(folder / f"{name}.keras"))
+            model.save(paths[-1])
+            keras.backend.clear_session()
+    return paths
+
+
+@pytest.mark.parametrize("imports", ["import tfdetect, keras", "import keras, tfdetect"])
+def test_every_detector_opens_in_a_new_process_whatever_comes_first(saved, imports):
+    done = subprocess.run([sys.executable, "-c", OPEN.format(imports), *saved], capture_output=True, text=True)
+    assert done.stdout.split()[-1:] == [str(len(saved))], done.stderr[-2000:]
+
+
+def test_the_package_itself_imports_neither_keras_nor_numpy():
+    code = "import sys, tfdetect; print(sorted({'keras', 'tensorflow', 'numpy', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
