@@ -143,7 +143,7 @@ def test_copies_and_contradictions_before_the_split(images, tmp_path, monkeypatc
     assert "68 of 126 files are copies" in (tmp_path / "runs" / "cnn" / "report.html").read_text()
 
     assert cli.main(["prepare", "set", "--out", "ready", "--data.size", "16"]) == 0
-    assert "126 rows: 102 cached, 24 failed" in capsys.readouterr().out
+    assert "126 files: 102 cached, 24 failed" in capsys.readouterr().out
     shutil.rmtree("set")
     assert cli.main(["train", "cnn", "--data.path", "ready", *TINY, "--out", "runs", "--name", "ready"]) == 0
     again = manifest.raw(tmp_path / "runs" / "ready" / "manifest.csv")
