@@ -143,7 +143,7 @@ def test_copies_and_contradictions_before_the_split(images, tmp_path, monkeypatc
     assert "68 of 126 files are copies" in (tmp_path / "runs" / "cnn" / "report.html").read_text()
 
     assert cli.main(["prepare", "set", "--out", "ready", "--data.size", "16"]) == 0
-    assert "126 rows: 102 cached, 24 failed" in capsys.readouterr().out
+    assert "126 files: 102 cached, 24 failed" in capsys.readouterr().out
     shutil.rmtree("set")
     assert cli.main(["train", "cnn", "--data.path", "ready", *TINY, "--out", "runs", "--name", "ready"]) == 0
     again = manifest.raw(tmp_path / "runs" / "ready" / "manifest.csv")
@@ -164,3 +164,19 @@ def test_audit_tells_copies_and_contradictions(images, tmp_path, monkeypatch, ca
     assert "2 of 44 files could not be used" in said and found["leaks"] == [], "they would not leak"
     assert (found["counts"]["copies"], found["counts"]["left_out"]) == (3, 2)
     assert "labelled both real and fake" in (tmp_path / "a" / "audit.html").read_text()
+
+
+def test_a_table_whose_files_are_elsewhere(tmp_path, capsys):
+    (tmp_path / "m.csv").write_text("path,label\na.png,0\nb.png,1\n")
+    for verb in (["audit", str(tmp_path / "m.csv")], ["prepare", str(tmp_path / "m.csv"), "--out", str(tmp_path / "x")]):
+        assert cli.main(verb) == 2
+        assert f"None of the 2 files is there. The first was looked for at {tmp_path}/a.png" in capsys.readouterr().err
+
+
+def test_labels_the_other_way_round_need_a_flag(images, tmp_path, capsys):
+    table = manifest.read(images / "manifest.csv").assign(label=lambda rows: 1 - rows["label"])
+    manifest.write(table, tmp_path / "m.csv")
+    out = ["--out", str(tmp_path / "x"), "--data.size", "16"]
+    assert cli.main(["prepare", str(tmp_path / "m.csv"), *out]) == 2
+    assert "the other way round" in capsys.readouterr().err and not (tmp_path / "x").exists()
+    assert cli.main(["prepare", str(tmp_path / "m.csv"), *out, "--data.labels", "as_given"]) == 0

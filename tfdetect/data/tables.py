@@ -214,7 +214,7 @@ def located(folder: Path, names: Iterable[str]) -> list[str]:
             out.append(str(folder / name) if name and odd(name) else path)  # Path() is slow, and seldom needed
         else:
             path = str(folder / name) if odd(name) else path
-            out.append(real(path) or real(os.path.join(start, _slashes(name))) or path)
+            out.append(real(path) or ("\\" in name and real(os.path.join(start, _slashes(name)))) or path)
     return out
 
 
@@ -237,12 +237,17 @@ def _speller() -> Callable[[str], str | None]:
 
     @cache
     def real(path: str) -> str | None:
-        if not path or os.path.lexists(path):
+        at = path.rfind("/") + 1
+        head = path[: max(at - 1, path.startswith("/"))]
+        if head == path:  # the root, or where one is
             return path
-        head, tail = os.path.split(path)
-        folder = real(head) if head != path else None
-        same = [] if folder is None else entries(folder).get(_folded(tail), [])
-        return os.path.join(folder or "", same[0]) if len(same) == 1 else None
+        folder = real(head)
+        if folder is None:  # nothing in a folder that is gone need be looked for
+            return None
+        if os.path.lexists(path):
+            return path
+        same = entries(folder).get(_folded(path[at:]), [])
+        return os.path.join(folder, same[0]) if len(same) == 1 else None
 
     return real
 

@@ -111,5 +111,6 @@ def write(asked: Prepare, table: "pd.DataFrame") -> None:
     files.write_json(asked.out / config.PREPARED, kept)
     loading.say_count(table, "cached")
     loading.say_failures(table)
+    loading.require_some(table)
     console.print(f"\nPrepared  {asked.out}\nNext:")
     say_command("train.py", "cnn", "--data.path", asked.out)
