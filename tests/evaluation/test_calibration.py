@@ -43,9 +43,30 @@ def test_tiny_and_separated_sets_are_parted_and_stay_finite(scores, labels):
     found = fit(scores, labels)
     probabilities = found.probability(scores)
     assert ((probabilities >= found.threshold) == np.array(labels, bool)).all()
-    # Platt's targets: with two files of each class, no one is surer than 3 in 4 on average.
     assert np.isfinite([found.slope, found.intercept]).all()
-    assert 0.6 < probabilities[-1] < 0.999
+    assert 0.5 < probabilities[-1] < 0.6, "two files of each class make nobody sure"
+
+
+def test_few_files_make_no_other_score_certain_and_say_so():
+    """Two validation files that happen to be close: a score a thousand times further away once had a probability of 1."""
+    found = fit([0.01, 0.02], [0, 1])
+    assert 0.5 < found.probability([10.0])[0] < 0.75
+    assert found.probability([0.02])[0] >= found.threshold > found.probability([0.01])[0]
+    assert "1 real and 1 fake validation files" in found.doubts[0]
+
+
+def test_the_slope_is_let_go_by_twenty_files_of_each_class():
+    random, slopes = np.random.default_rng(0), []
+    for count in (1, 2, 5, 10, 19, 20):
+        labels = np.repeat([0, 1], count)
+        slopes.append(np.mean([fit(random.normal(size=2 * count) + 2 * labels, labels).slope for _ in range(50)]))
+    assert (np.diff(slopes) > 0).all() and slopes[0] < 0.1 * slopes[-1]
+    labels = np.repeat([0, 1], [20, 400])
+    scores = random.normal(size=420) + labels
+    assert fit(scores, labels).doubts == ()
+    for fewer in (slice(1, None), slice(20)):
+        assert len(fit(scores[fewer], labels[fewer]).doubts) == 1
+    assert Calibration(1, 0, 0.5).doubts == (), "an older calibration.json has no counts"
 
 
 def test_equal_scores_tell_nothing():

@@ -10,9 +10,11 @@ from tfdetect import files, models
 from tfdetect.artifact import Artifact
 from tfdetect.data import layouts, media
 from tfdetect.data.cache import View
+from tfdetect.data.faces import Faces
+from tfdetect.data.graph_images import picked
 from tfdetect.models.cnn import Cnn
 from tfdetect.models.cnn_lstm import CnnLstm
-from tfdetect.serving.export import export, picked
+from tfdetect.serving.export import export
 from tfdetect.serving.predictor import Predictor
 
 CALIBRATION = {"slope": 2.0, "intercept": 0.25, "threshold": 0.5}
@@ -109,3 +111,25 @@ def test_the_signature_of_frames_converts_to_tensorflow_lite(exported, rng):
     for shape in ((1, 3, 50, 40, 3), (2, 4, 20, 70, 3), (1, 2, 32, 32, 3)):
         clip = rng.integers(0, 256, shape, np.uint8)
         np.testing.assert_allclose(lite(clip=clip)["score"], served(clip=tf.constant(clip))["score"], atol=1e-4)
+
+
+def test_a_run_that_judges_faces_names_what_it_takes(tmp_path, rng):
+    artifact, detector = Artifact(tmp_path), DETECTORS["frame"][0]
+    view = View(1, 32, faces=Faces(tmp_path / "none.onnx", "0" * 64))
+    model = detector.build((1, 32, 32, 3))
+    files.write_json(artifact.calibration, CALIBRATION)
+    export(model, CALIBRATION, detector, artifact.saved_model, view)
+    served = tf.saved_model.load(str(artifact.saved_model)).signatures
+    takes = {name: list(signature.structured_input_signature[1]) for name, signature in served.items()}
+    assert takes == {"serve_face_crop": ["face_crop"], "serving_default": ["face_crop"]}
+    note = (tmp_path / "SERVING.md").read_text()
+    assert "a whole picture" in note and "serve_bytes" not in note
+    crop = rng.integers(0, 256, (2, 1, 32, 32, 3), np.uint8)
+    score, _ = Predictor(artifact, view, detector).judge(crop)
+    np.testing.assert_allclose(score, model.predict(crop, verbose=0)[:, 0], atol=1e-5)
+
+
+def test_the_note_beside_the_saved_model_names_its_signatures(exported):
+    artifact, _, single = exported
+    note = (artifact.folder / "SERVING.md").read_text()
+    assert "`serving_default`: clip" in note and ("`serve_bytes`: image" in note) == single

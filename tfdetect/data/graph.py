@@ -1,4 +1,4 @@
-"""The reader's twins in the TensorFlow graph: decode and resize there give what `media` gives.
+"""The reader's twins in the TensorFlow graph: resize there gives what `media` gives, decode (`graph_images.py`) too.
 
 They serve the exported model, which takes encoded bytes and frames of any size, and TFRecords with original images.
 """
@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect.data import media
+from tfdetect.data.graph_images import decode
 
 
 def resize(frames, size):
@@ -25,7 +26,10 @@ def resize(frames, size):
 def _resize(frames, shape, size):
     with tf.device("CPU"):  # a GPU would multiply with ten bits
         small = tf.minimum(shape, size)
-        frames = tf.round(_both_ways(frames, shape, small, _areas))
+        halves = tf.reduce_all(shape == 2 * size)  # there OpenCV rounds a half up, else to the even number
+        scale = tf.reduce_prod(tf.cast(small, tf.float32) / tf.cast(shape, tf.float32))
+        frames = scale * _both_ways(frames, shape, small, _areas)
+        frames = tf.where(halves, tf.floor(frames + 0.5), tf.round(frames))
         grown = tf.reduce_any(small < size)
         frames = tf.cond(grown, lambda: tf.round(_both_ways(frames, small, [size, size], _lines)), lambda: frames)
         return tf.cast(tf.clip_by_value(frames, 0, 255), tf.uint8)
@@ -48,12 +52,13 @@ def _mixed(frames, first, weights):
 
 
 def _areas(old, new):
-    """Of each new, larger pixel: the first old one, (new,) int32, and how much of each from there on is in it."""
+    """Of each new, larger pixel: the first old one, (new,) int32, and the part of each from there on that is in it, 0..1. Where
+    all are whole, so is their sum, as OpenCV has it."""
     start = tf.range(new) * old  # in units of 1/new of an old pixel, since whole numbers do not lose their places
     first = start // new
     pixel = (first[:, None] + tf.range((old - 1) // new + 2)) * new
     shared = tf.minimum(start[:, None] + old, pixel + new) - tf.maximum(start[:, None], pixel)
-    return first, tf.cast(tf.maximum(shared, 0), tf.float32) / tf.cast(old, tf.float32)
+    return first, tf.cast(tf.maximum(shared, 0), tf.float32) / tf.cast(new, tf.float32)
 
 
 def _lines(old, new):
@@ -62,53 +67,6 @@ def _lines(old, new):
     centre = tf.clip_by_value((tf.cast(tf.range(new), tf.float32) + 0.5) * scale - 0.5, 0.0, tf.cast(old - 1, tf.float32))
     part = centre - tf.floor(centre)
     return tf.cast(centre, tf.int32), tf.stack([1 - part, part], axis=1)
-
-
-def decode(data):
-    """Encoded JPEG, PNG, WebP, GIF or BMP bytes, a scalar string -> (height, width, 3) uint8 RGB, upright."""
-    # Only the accurate integer DCT gives OpenCV's pixels; decode_image cannot be asked for it.
-    jpeg = tf.strings.substr(data, 0, 3) == b"\xff\xd8\xff"
-    picture = tf.cond(
-        jpeg,
-        lambda: upright(tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"), orientation(data)),
-        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
-    )
-    return tf.ensure_shape(picture, (None, None, 3))
-
-
-def orientation(jpeg):
-    """EXIF orientation 1..8 of JPEG bytes, a scalar string; 1 where there is none.
-
-    TIFF tag 0x0112, type SHORT, count 1, looked for in both byte orders in the first 64 KiB (CIPA DC-008, 4.6.4).
-    """
-    head = tf.io.decode_raw(tf.strings.substr(jpeg, 0, tf.minimum(tf.strings.length(jpeg), 65536)), tf.uint8)
-    head = tf.concat([head, tf.zeros([12], tf.uint8)], 0)
-    exif = tf.reduce_any(_find(head, b"Exif\0\0"))
-
-    def value(tag, at):
-        found = tf.where(_find(head, tag))
-        return tf.cond(tf.size(found) > 0, lambda: tf.cast(head[tf.cast(found[0, 0], tf.int32) + at], tf.int32), lambda: 1)
-
-    big = value(b"\x01\x12\x00\x03\x00\x00\x00\x01", 9)
-    little = value(b"\x12\x01\x03\x00\x01\x00\x00\x00", 8)
-    turned = tf.maximum(big, little)
-    return tf.where(exif & (turned >= 1) & (turned <= 8), turned, 1)
-
-
-def _find(head, pattern):
-    """(positions,) bool: where the bytes `pattern` start in the uint8 vector `head`."""
-    count = tf.size(head) - len(pattern) + 1
-    hits = [head[i : i + count] == byte for i, byte in enumerate(pattern)]
-    return tf.reduce_all(tf.stack(hits), axis=0)
-
-
-def upright(picture, turned):
-    """Undo an EXIF orientation: 2 mirrored, 3 by 180, 4 mirrored by 180, 5..8 those with height and width swapped."""
-    picture = tf.cond(turned >= 5, lambda: tf.transpose(picture, (1, 0, 2)), lambda: picture)
-    wide = tf.reduce_any(turned == [2, 3, 6, 7])
-    tall = tf.reduce_any(turned == [3, 4, 7, 8])
-    picture = tf.cond(wide, lambda: tf.reverse(picture, [1]), lambda: picture)
-    return tf.cond(tall, lambda: tf.reverse(picture, [0]), lambda: picture)
 
 
 def write_record(target, path, frames, limits=media.LIMITS):
@@ -128,8 +86,8 @@ def _encoded(path, limits):
     with open(path, "rb") as file:
         data = file.read()
     try:
-        faithful = np.array_equal(decode(tf.constant(data)).numpy(), native)
-    except tf.errors.InvalidArgumentError:  # TIFF, WebP with alpha
+        faithful = np.array_equal(decode(tf.constant(data)).numpy()[0], native)
+    except tf.errors.InvalidArgumentError:  # TIFF, HEIC
         faithful = False
     return data if faithful else tf.io.encode_png(native).numpy()
 
@@ -143,6 +101,6 @@ def read_record(path, size):
     record = tf.io.parse_single_example(data, {"image": text, "frames": text})
     return tf.cond(
         tf.strings.length(record["image"]) > 0,
-        lambda: resize(decode(record["image"])[None], size),
+        lambda: resize(decode(record["image"]), size),
         lambda: tf.reshape(tf.io.decode_raw(record["frames"], tf.uint8), (-1, size, size, 3)),
     )

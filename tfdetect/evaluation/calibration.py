@@ -22,17 +22,21 @@ if TYPE_CHECKING:
 SMALLEST_SLOPE = 1e-4
 # Of a validation set with one class, the share that ends up on the right side of the threshold.
 ONE_CLASS_SHARE = 0.95
+ENOUGH = 20  # files of each class from which on a slope is taken as it is fitted
 POOLED = "pooled_test_quantile"  # the rule that looks at the test; recipes alone may ask for it
 SEEN = "threshold has seen the test set"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """probability = sigmoid(slope * score + intercept); a file is called fake where probability >= threshold."""
+    """probability = sigmoid(slope * score + intercept); a file is called fake where probability >= threshold. `reals` and `fakes`
+    say how many validation files it was fitted on, None where that is not known."""
 
     slope: float
     intercept: float
     threshold: float
+    reals: int | None = None
+    fakes: int | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.slope, self.intercept]).all() and self.slope > 0 and 0 <= self.threshold <= 1):
@@ -56,16 +60,26 @@ class Calibration:
 
         return float((logit(self.threshold) - self.intercept) / self.slope)
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """A sentence where the probabilities are no more than an order."""
+        if self.reals is None or self.fakes is None or min(self.reals, self.fakes) >= ENOUGH:
+            return ()
+        return (f"The probabilities are no more than an order: they were fitted on {self.reals} real and {self.fakes} fake "
+                f"validation files, and it takes {ENOUGH} of each.",)
+
     def to_dict(self) -> dict[str, float]:
-        """Three floats under the names of the fields, ready for JSON."""
-        return asdict(self)
+        """Numbers under the names of the fields, ready for JSON."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, float]) -> Calibration:
-        """The inverse of `to_dict`; ValueError where the keys are not exactly slope, intercept and threshold."""
-        if set(values) != {"slope", "intercept", "threshold"}:
+        """The inverse of `to_dict`; ValueError where the keys are others than slope, intercept, threshold and the counts."""
+        numbers = {name: float(value) for name, value in values.items() if name not in ("reals", "fakes")}
+        if set(numbers) != {"slope", "intercept", "threshold"}:
             raise ValueError(f"A calibration holds slope, intercept and threshold, got {sorted(values)}.")
-        return cls(**{name: float(value) for name, value in values.items()})
+        reals, fakes = (int(values[name]) if name in values else None for name in ("reals", "fakes"))
+        return cls(**numbers, reals=reals, fakes=fakes)
 
 
 def fit(scores: ArrayLike, labels: ArrayLike, rule: str = "youden") -> Calibration:
@@ -76,17 +90,18 @@ def fit(scores: ArrayLike, labels: ArrayLike, rule: str = "youden") -> Calibrati
     `fpr:0.01`, with at most that part of the reals flagged. Where validation holds one class only, the slope comes from the
     spread of the scores and `youden` keeps 95 % of that class on its right side; what comes out is then an ordering between 0
     and 1 rather than a probability. ValueError for no scores, for scores that are not finite, and for a rule that the files
-    cannot serve.
+    cannot serve. Below ENOUGH files of a class the slope is held back, see `_platt`, and `Calibration.doubts` says so.
     """
     score, label = np.asarray(scores, np.float64), np.asarray(labels)
     if score.ndim != 1 or score.shape != label.shape or not len(score):
         raise ValueError(f"Expected one score and one label for each file; got {score.shape} and {label.shape}.")
     if not np.isfinite(score).all() or not np.isin(label, (0, 1)).all():
         raise UserError("A calibration needs finite scores and labels of 0 (real) or 1 (fake). Look for NaN.")
+    counts = {"reals": int((label == 0).sum()), "fakes": int((label == 1).sum())}
     if label.min() == label.max():
-        found = _fit_one_class(score, fake=bool(label[0]))
+        found = replace(_fit_one_class(score, fake=bool(label[0])), **counts)
         return found if rule == "youden" else replace(found, threshold=decide(found.probability(score), label, rule))
-    found = Calibration(*_platt(score, label), 0.5)
+    found = Calibration(*_platt(score, label), 0.5, **counts)
     return replace(found, threshold=decide(found.probability(score), label, rule))
 
 
@@ -169,19 +184,31 @@ def best_f1(probabilities: NDArray[np.float64], label: NDArray[Any]) -> float:
 
 
 def _platt(score: NDArray[np.float64], label: NDArray[Any]) -> tuple[float, float]:
-    """Slope and intercept of the least cross-entropy against Platt's targets, which keep separated data finite."""
+    """Slope and intercept of the least cross-entropy against Platt's targets, which keep separated data finite.
+
+    Below ENOUGH files of the smaller class a ridge holds the slope, in units of the scores' spread, back towards none (S. le
+    Cessie and J. van Houwelingen, "Ridge estimators in logistic regression", 1992): to the sum of the losses comes half its
+    square times ENOUGH / files - 1, which is 19 for one file and nothing from ENOUGH on. As few files may happen to lie close
+    together, which would make all other scores certain, the spread is widened towards the upper 95 % confidence limit of a
+    normal distribution's, by the part of ENOUGH that is lacking.
+    """
     from scipy.optimize import minimize
     from scipy.special import expit
+    from scipy.stats import chi2
 
-    centre, spread = float(score.mean()), _spread(score)
-    z = (score - centre) / spread
     fakes, reals = int((label == 1).sum()), int((label == 0).sum())
+    lacking, free = max(1 - min(fakes, reals) / ENOUGH, 0.0), len(score) - 1
+    centre, spread = float(score.mean()), _spread(score) * float(free / chi2.ppf(0.05, free)) ** (lacking / 2)
+    z = (score - centre) / spread
     target = np.where(label == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
+
+    ridge = lacking * ENOUGH / min(fakes, reals) / len(z)
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         odds = parameters[0] * z + parameters[1]
         error = expit(odds) - target
-        return float(np.mean(np.logaddexp(0, odds) - target * odds)), np.array([np.mean(error * z), np.mean(error)])
+        cost = np.mean(np.logaddexp(0, odds) - target * odds) + ridge * parameters[0] ** 2 / 2
+        return float(cost), np.array([np.mean(error * z) + ridge * parameters[0], np.mean(error)])
 
     found = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(SMALLEST_SLOPE, None), (None, None)],
                      options={"ftol": 1e-14, "gtol": 1e-9})

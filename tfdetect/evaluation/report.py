@@ -111,8 +111,7 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
         out.append("There are no validation files, so nothing independent chose the epoch and the threshold.")
     elif not (validation["n_real"] and validation["n_fake"]):
         only = "real" if validation["n_real"] else "fake"
-        out.append(f"Validation holds {only} files only. The threshold keeps most of them on the right side, and the "
-                   "probabilities are no more than an order.")
+        out.append(f"Validation holds {only} files only. The threshold keeps most of them on the right side.")
     elif interval and validation["auc"] > interval[1]:
         out.append(f"AUC {validation['auc']:.3f} on validation, {test['auc']:.3f} on the test: not all carries over.")
     weak = [name or "(no name)" for name, row in test["by_source"].items()

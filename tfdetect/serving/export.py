@@ -1,7 +1,7 @@
 """A trained model -> a SavedModel whose inputs are what a user has.
 
 `serving_default` takes uint8 frames of any size and number, (batch, frames, height, width, 3) RGB 0..255; image
-detectors also have `serve_bytes`, which takes encoded JPEG, PNG or WebP, (batch,) string. Both return `score` and
+detectors also have `serve_bytes`, which takes encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string. Both return `score` and
 `probability` of being fake, (batch,) float32, and `fake`, (batch,) bool, the decision at the run's threshold. A detector of
 sources also returns `source`, (batch, sources) float32, how likely a fake is of each, and `source_name`, (sources,) string. One
 that joins pictures with texts also returns `text`, (batch,) string: the closest of its training texts, of several frames that
@@ -9,6 +9,9 @@ of the middle one. A detector with a frozen first part has `serve_features` besi
 pictures, (batch, n) float32. An autoencoder has `serve_reconstruction`, which takes frames and returns what it makes of them,
 `reconstruction` (batch, frames, size, size, 3) uint8, and `error` (batch, frames, size, size) float32, how far that is off, in
 grey levels of 0..255, as a mean over channels.
+
+A run that judges faces has no `serve_bytes`, for the graph finds no face: `serve_face_crop` takes crops, under the name
+`face_crop`, and so does `serving_default`, which Keras adds.
 """
 
 import os
@@ -18,34 +21,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from scipy.special import logit
 
 from tfdetect import backend, files
-from tfdetect.data import graph
+from tfdetect.data import graph, graph_images
+from tfdetect.data.cache import View
+from tfdetect.data.graph_images import picked
 from tfdetect.detector import Detector
+from tfdetect.files import write_bytes
 from tfdetect.models import layers, one_class
 from tfdetect.models.head_layers import ClosestText
 
+SCORE, CROPS, BYTES, FEATURES, REBUILT = ("serving_default", "serve_face_crop", "serve_bytes", "serve_features",
+                                          "serve_reconstruction")  # fmt: skip
+NOTE = "SERVING.md"
 
-def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path) -> None:
-    """Write the SavedModel, whole or not at all. `calibration` has slope, intercept and threshold. ValueError on another backend
-    than TensorFlow."""
+
+def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path,
+           view: View | None = None) -> None:  # fmt: skip
+    """Write the SavedModel, whole or not at all. `calibration` has slope, intercept and threshold; `view` says how the run looks
+    at files, by default at one frame each. ValueError on another backend than TensorFlow."""
     backend.require_tensorflow("A SavedModel")
-    served = Served(*worded(model), calibration, detector)
+    view = view or View(1, model.input_shape[2])
+    served = Served(*worded(model), calibration, detector, view)
     archive = keras.export.ExportArchive()
     archive.track(model)
-    frames = [tf.TensorSpec((None, None, None, None, 3), tf.uint8, "clip")]
-    archive.add_endpoint("serving_default", served.clips, frames)
-    if served.single:
-        archive.add_endpoint("serve_bytes", served.files, [tf.TensorSpec((None,), tf.string, "image")])
-    if detector.stored:
+    said = signatures(detector, view)
+    frames = [tf.TensorSpec((None, None, None, None, 3), tf.uint8, taken(view))]
+    functions = {SCORE: (served.clips, frames), CROPS: (served.clips, frames), REBUILT: (served.rebuilt, frames),
+                 BYTES: (served.files, [tf.TensorSpec((None,), tf.string, "image")])}  # fmt: skip
+    if FEATURES in said:
         rest = layers.after(served.model, "features")
         archive.track(rest)
         spec = tf.TensorSpec((None, rest.input_shape[-1]), tf.float32, "features")
-        archive.add_endpoint("serve_features", lambda features: served.answer(features, model=rest), [spec])
-    if detector.reconstructs:
-        archive.add_endpoint("serve_reconstruction", served.rebuilt, frames)
+        functions[FEATURES] = (lambda features: served.answer(features, model=rest), [spec])
+    for name in said:
+        archive.add_endpoint(name, *functions[name])
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
     try:
         with files.plain(temporary) as folder:
@@ -54,19 +67,52 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    write_bytes(target.parent / NOTE, note(said, view).encode())
+
+
+def taken(view: View) -> str:
+    """The name of the input that takes frames."""
+    return "face_crop" if view.faces else "clip"
+
+
+def signatures(detector: Detector, view: View) -> dict[str, str]:
+    """By name, what each takes and gives. One that cannot do to a file what `predict` does to it is left out: no graph finds the
+    face in a picture, or compresses it as the training files were."""
+    name = taken(view)
+    what = "square crops of one face, as docs/faces.md has them" if view.faces else "RGB, any size and number of frames"
+    answer = "score, probability, fake (batch,)"
+    out = {CROPS if view.faces else SCORE: f"{name}, uint8 (batch, frames, height, width, 3), {what} -> {answer}"}
+    if detector.sees == "frame" and not view.faces:
+        out[BYTES] = f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {answer}, error (batch,) string"
+    if detector.stored:
+        out[FEATURES] = f"features, float32 (batch, n), as the backbone gives them -> {answer}"
+    if detector.reconstructs:
+        out[REBUILT] = f"{name} -> reconstruction, uint8 (batch, frames, size, size, 3), and error"
+    return out
+
+
+def note(said: Mapping[str, str], view: View) -> str:
+    """What stands beside the SavedModel."""
+    lines = [f"- `{name}`: {what}" for name, what in said.items()]
+    if view.faces:
+        lines += [f"- `{SCORE}`: the same as `{CROPS}`, for servers that ask for no name", "", "This run judges faces. `predict` "
+                  "finds and cuts them out of a file; the SavedModel does not: it wants the crops, and a whole picture in their "
+                  "place gets a score that means nothing."]  # fmt: skip
+    return "\n".join(["# Signatures of the SavedModel in `1/`", "", *lines, ""])
 
 
 class Served:
     """The signatures' functions."""
 
-    def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Mapping[str, float], detector: Detector):
-        self.model, self.texts, self.calibration = model, texts, calibration
+    def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Mapping[str, float], detector: Detector,
+                 view: View):  # fmt: skip
+        self.model, self.texts, self.calibration, self.view = model, texts, calibration, view
         self.single, self.classes = detector.sees == "frame", detector.classes
         self.frames, self.size = model.input_shape[1:3]
         self.opened = one_class.opened(model) if detector.reconstructs else None
 
     def clips(self, clip):
-        """Frames of any size and number."""
+        """Frames of any size and number, or crops of faces."""
         return self.answer(self.small(clip), tf.shape(clip)[0] if self.single else None)
 
     def small(self, clip):
@@ -86,24 +132,28 @@ class Served:
         return {"reconstruction": tf.reshape(after, (*shape, 3)), "error": tf.reshape(error, shape)}
 
     def files(self, image):
-        """Encoded images."""
-        small = tf.map_fn(
-            lambda data: graph.resize(graph.decode(data)[None], self.size), image,
-            fn_output_signature=tf.TensorSpec((1, self.size, self.size, 3), tf.uint8),
-        )  # fmt: skip
-        return self.answer(small)
+        """Encoded images, each with its own row, whatever becomes of the others."""
+        view = self.view
+        rows, small, error = graph_images.pictures(image, lambda frames: graph.resize(frames, self.size), view.frames, view.fps,
+                                                   view.limits)  # fmt: skip
+        out = self.answer(small[:, None], rows=rows, count=tf.shape(image)[0])
+        bad = error != ""
+        numbers = {name: tf.where(bad, np.nan, out[name]) for name in ("score", "probability")}
+        return {**out, **numbers, "fake": out["fake"] & ~bad, "error": error}
 
-    def answer(self, inputs, files=None, model=None):
-        """Of single inputs, or of `files` files the mean over their frames; by a part of the model if one is given."""
+    def answer(self, inputs, files=None, model=None, rows=None, count=None):
+        """Of single inputs, or of `files` files the mean over their frames; by a part of the model if one is given. With `rows`,
+        which says of which of `count` files each input is, files may have any number of frames, or none."""
         out, said = (model or self.model)(inputs, training=False), {}
         if self.texts:
             out, number = out
-            number = number if files is None else tf.reshape(number, (files, -1))
-            number = number if files is None else number[:, tf.shape(number)[1] // 2]
-            said = {"text": tf.gather(tf.constant(self.texts), number)}
+            said = {"text": tf.gather(tf.constant(self.texts), middle(number, files, rows, count))}
         if self.classes:
             out = tf.concat([out[:, :1], tf.nn.softmax(out[:, 1:])], axis=1)
-        out = out if files is None else tf.reduce_mean(tf.reshape(out, (files, -1, 1 + len(self.classes))), axis=1)
+        if rows is not None:
+            out = tf.math.unsorted_segment_mean(out, rows, count)
+        elif files is not None:
+            out = tf.reduce_mean(tf.reshape(out, (files, -1, 1 + len(self.classes))), axis=1)
         # A file's score is the mean of its frames', then comes the calibration: `predictions.by_file` does the same. The
         # decision compares log-odds, since float32 probabilities near 1 are all the same.
         odds = self.calibration["slope"] * out[:, 0] + self.calibration["intercept"]
@@ -112,17 +162,21 @@ class Served:
         return {"score": out[:, 0], "probability": tf.sigmoid(odds), "fake": fake, **sources, **said}
 
 
+def middle(number, files=None, rows=None, count=None):
+    """What `number` (inputs,) is for the middle frame of each file; `Served.answer` says what the others are."""
+    if rows is not None:
+        place = tf.range(tf.size(number))
+        first, frames = tf.math.unsorted_segment_min(place, rows, count), tf.math.bincount(rows, minlength=count, maxlength=count)
+        return tf.gather(tf.concat([number, [0]], 0), tf.where(frames > 0, first + frames // 2, tf.size(number)))
+    if files is None:
+        return number
+    number = tf.reshape(number, (files, -1))
+    return number[:, tf.shape(number)[1] // 2]
+
+
 def worded(model):
     """(model, its texts): one that joins pictures with texts gives the numbers of these too."""
     for layer in model.layers:
         if isinstance(layer, ClosestText):
             return keras.Model(model.inputs, [model.outputs[0], layer.output[1]]), layer.texts
     return model, []
-
-
-def picked(total, frames):
-    """Indices of `frames` frames evenly over 0..total-1, as `media.pick` takes them."""
-    if frames == 1:
-        return [total // 2]
-    last = tf.cast(total - 1, tf.float64)
-    return tf.cast(tf.round(tf.linspace(tf.constant(0, tf.float64), last, frames)), tf.int32)

@@ -14,12 +14,12 @@ from tfdetect import files, models
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data import graph
 from tfdetect.data.cache import View
+from tfdetect.data.graph_images import picked
 from tfdetect.data.media import Media
 from tfdetect.data.pool import Lost, results
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.models import layers, one_class
-from tfdetect.serving.export import picked
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Predictor:
         self.view, self.single, self.classes = view, detector.sees == "frame", detector.classes
         self.calibration = load_calibration(artifact)
         self.threshold = self.calibration.threshold
-        self.judged, self.warnings = "saved_model", ()
+        self.judged, self.warnings = "saved_model", self.calibration.doubts
         if artifact.saved_model.exists():
             self.loaded = opened(artifact.saved_model)  # kept: the signature holds no reference to it
             self._answer = self._serve
         else:
             self.judged = f"model.keras on {keras.backend.backend()}"
-            self.warnings = (f"There is no SavedModel: what judges is the reloaded {self.judged}; export.py writes one.",)
+            self.warnings += (f"There is no SavedModel: what judges is the reloaded {self.judged}; export.py writes one.",)
             self.loaded = models.load(artifact.model)
             self.opened = one_class.opened(self.loaded) if detector.reconstructs else None
             self._answer = self._call
@@ -87,13 +87,18 @@ class Predictor:
         return score, self.calibration.probability(score), *source
 
     def _serve(self, clips):
-        return self.loaded.signatures["serving_default"](clip=tf.constant(clips))
+        return self._frames("serve_face_crop" if "serve_face_crop" in self.loaded.signatures else "serving_default", clips)
+
+    def _frames(self, signature, clips):
+        """Whatever a signature calls its only input."""
+        served = self.loaded.signatures[signature]
+        return served(**dict.fromkeys(served.structured_input_signature[1], tf.constant(clips)))
 
     def errors(self, clips: np.ndarray) -> np.ndarray:
         """uint8 clips of any size -> how far off an autoencoder gives each place back, in grey levels of 0..255 as a mean over
         channels: (batch, frames, size, size) float32."""
         if self.judged == "saved_model":
-            return self.loaded.signatures["serve_reconstruction"](clip=tf.constant(clips))["error"].numpy()
+            return self._frames("serve_reconstruction", clips)["error"].numpy()
         before, after = self.opened.predict_on_batch(self._small(clips))[:2]
         error = np.abs(one_class.pixels(self.loaded, before) - one_class.pixels(self.loaded, after)).mean(axis=-1)
         return error.reshape(len(clips), -1, *error.shape[1:])

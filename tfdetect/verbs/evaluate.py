@@ -12,7 +12,7 @@ from tfdetect import config, corruption_spec, files, models  # noqa: F401  (regi
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.verbs import loading, places
-from tfdetect.verbs.console import console, counted, import_keras
+from tfdetect.verbs.console import console, counted, devices_line, import_keras
 
 HASHES = ("sha", "original_sha")  # by which a file is known again
 
@@ -72,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
 def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     """Read, decode, leave out what the run was trained on, score, write."""
     import_keras()
+    console.print(devices_line(run.train.precision))
     from tfdetect.data import corruptions
     from tfdetect.data.prepare import usable
     from tfdetect.evaluation import calibration

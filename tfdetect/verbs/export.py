@@ -8,6 +8,7 @@ import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, models
+from tfdetect.verbs import loading
 from tfdetect.verbs.console import console, import_keras
 
 
@@ -26,15 +27,11 @@ def main(argv: Sequence[str]) -> int:
     run = artifacts.load_config(artifact)
     calibration = artifacts.load_calibration(artifact).to_dict()
     import_keras()
-    from tfdetect.serving.export import export
+    from tfdetect.serving.export import NOTE, export, signatures
 
-    export(models.load(artifact.model), calibration, run.detector, artifact.saved_model)
-    console.print(f"SavedModel  {artifact.saved_model}")
-    console.print("  serving_default: clip, uint8 (batch, frames, height, width, 3) RGB -> score, probability (batch,)")
-    if run.detector.sees == "frame":
-        console.print("  serve_bytes: image, encoded JPEG, PNG or WebP (batch,) string -> score, probability (batch,)")
-    if run.detector.stored:
-        console.print("  serve_features: features, float32 (batch, n), as the backbone gives them -> score, probability (batch,)")
-    if run.detector.reconstructs:
-        console.print("  serve_reconstruction: clip -> reconstruction, uint8 (batch, frames, size, size, 3), and error")
+    view = loading.view(run.data, run.data.cache_dir, still=run.detector.sees == "clip")
+    export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, view)
+    console.print(f"SavedModel  {artifact.saved_model}, described in {artifact.folder / NOTE}")
+    for name, what in signatures(run.detector, view).items():
+        console.print(f"  {name}: {what}")
     return 0

@@ -13,7 +13,7 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
 from tfdetect.errors import UserError
-from tfdetect.verbs.console import counted, import_keras, printable
+from tfdetect.verbs.console import counted, devices_line, import_keras, printable
 
 if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor
@@ -69,6 +69,7 @@ def with_effort(run: config.Run, effort: Effort) -> config.Run:
 def opened(artifact: artifacts.Artifact, run: config.Run) -> "Predictor":
     """What judges files as the run saw its own; its warnings are said."""
     import_keras()
+    print(devices_line(run.train.precision), file=sys.stderr)
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs.loading import cache_for
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect import config, files
+from tfdetect import backend, config, files
 from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import Detector
@@ -110,7 +110,7 @@ def untrained(detector: Detector) -> list[str]:
 def reproduce(recipe: Recipe, run: Run) -> None:
     """Train, judge, and put the comparison beside the result: comparison.json, the report, the screen."""
     artifact = training.train(run, partial(keep, recipe, run))
-    if training.worker_number():
+    if backend.worker():
         return
     if not artifact.comparison.exists():  # `train --config` had made it, and --resume found it finished
         keep(recipe, run, artifact)
