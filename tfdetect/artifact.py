@@ -239,6 +239,8 @@ def _taken(run: Run, held: ExitStack) -> tuple[Artifact, bool]:
             config.write(run, artifact.config)
         elif run.overwrite:
             _require_ours(artifact)
+        elif not going_on:  # between the look and the lock, another process was there
+            raise FileExistsError(f"{artifact.folder} was taken by another process just now; repeat the command.")
         return artifact, going_on
     raise FileExistsError(f"{artifact.folder} cannot be made or is taken again and again; give another --name.")
 
