@@ -59,6 +59,11 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "jpeg.tiff": ("RGB", {"compression": "jpeg"}),
     "pages.tiff": ("RGB", {"save_all": True}),
     "moving.gif": ("P", {"save_all": True}),
+    "plain.avif": ("RGB", {"exif": TURNED}),
+    "alpha.avif": ("RGBA", {}),
+    "moving.avif": ("RGB", {"save_all": True}),
+    "boxes.jp2": ("RGB", {}),
+    "stream.j2k": ("RGB", {"no_jp2": True}),
 }
 # name -> codec, pixel format, options of the muxer
 VIDEOS: dict[str, tuple[str, str, dict[str, str]]] = {
@@ -67,6 +72,13 @@ VIDEOS: dict[str, tuple[str, str, dict[str, str]]] = {
     "fragments.mp4": ("libx264", "yuv420p", {"movflags": "frag_keyframe+empty_moov"}),
     "h264.mkv": ("libx264", "yuv420p", {}),
     "h264.ts": ("libx264", "yuv420p", {}),
+    "disc.m2ts": ("libx264", "yuv420p", {"mpegts_m2ts_mode": "1"}),
+    "phone.3gp": ("mpeg4", "yuv420p", {}),
+    "h264.flv": ("libx264", "yuv420p", {}),
+    "sorenson.flv": ("flv", "yuv420p", {}),
+    "windows.wmv": ("wmv2", "yuv420p", {}),
+    "vp8.ogv": ("libvpx", "yuv420p", {}),
+    "disc.vob": ("mpeg2video", "yuv420p", {}),
     "hevc.mp4": ("libx265", "yuv420p", {}),
     "vp8.webm": ("libvpx", "yuv420p", {}),
     "vp9.webm": ("libvpx-vp9", "yuv420p", {}),
@@ -111,7 +123,8 @@ def picture(name: str, drawn: Sequence[np.ndarray], mode: str, options: dict[str
     else:
         image = Image.fromarray(drawn[0]).convert(mode)
     more = {"append_images": [Image.fromarray(frame).convert(mode) for frame in drawn[1:]]} if "save_all" in options else {}
-    image.save(target, name.rpartition(".")[2].replace("jpg", "jpeg"), **options, **more)
+    image.save(target, {"jpg": "jpeg", "jp2": "jpeg2000", "j2k": "jpeg2000"}.get(ending := name[name.rfind(".") + 1 :], ending),
+               **options, **more)  # fmt: skip
     return target.getvalue()
 
 

@@ -52,11 +52,11 @@ def test_scripts_are_the_verbs():
         (["train", "cnn", "--data.path", "nowhere"], "nowhere does not exist; expected a folder or a manifest"),
         (["train", "--config"], "--config needs the path"),
         (["train", "--config", "none.yaml"], "No such file or directory: none.yaml"),
-        (["evaluate", "nowhere"], "nowhere is no run: it has no config.yaml"),
-        (["predict", "nowhere", "a.jpg"], "nowhere is no run: it has no config.yaml"),
-        (["export", "nowhere"], "nowhere is no run: it has no config.yaml"),
+        (["evaluate", "nowhere"], "No run folder 'nowhere': it has no config.yaml"),
+        (["predict", "nowhere", "a.jpg"], "No run folder 'nowhere': it has no config.yaml"),
+        (["export", "nowhere"], "No run folder 'nowhere': it has no config.yaml"),
         (["sample", "--out", "x", "--size", "7"], "size 7"),
-        (["train", "cnn_lstm", "--detector.frame_model", "nowhere"], "nowhere is no run"),
+        (["train", "cnn_lstm", "--detector.frame_model", "nowhere"], "No run folder 'nowhere'"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_code_2(capsys, monkeypatch, tmp_path, argv, said):
@@ -103,12 +103,29 @@ def test_a_folder_without_permission(capsys, tmp_path):
     assert code == 2 and "Permission denied" in err
 
 
+def test_prepare_takes_no_folder_that_holds_other_files(capsys, tmp_path, images):
+    for name in ("manifest.csv", "set.csv"):
+        shutil.copy(images / "manifest.csv", tmp_path / name)
+    before = (tmp_path / "manifest.csv").read_bytes()
+    (tmp_path / "alone").mkdir()
+    alone = shutil.copy(tmp_path / "set.csv", tmp_path / "alone" / "manifest.csv")
+    cases = ((images, images), (images, tmp_path), (alone, tmp_path / "alone"), (tmp_path / "alone", tmp_path / "alone"))
+    for path, out in cases:
+        code, _, err = call(capsys, "prepare", path, "--out", out)
+        assert code == 2 and "give a folder that is new" in err, err
+    assert (tmp_path / "manifest.csv").read_bytes() == before
+
+
 def test_no_permission_and_full_disk_are_one_sentence():
     assert cli.sentence(PermissionError(13, "Permission denied", "/x/real")) == "Permission denied: /x/real."
     assert "the disk is full" in cli.sentence(OSError(28, "No space left on device", "/x/a.npy"))
 
 
-@pytest.mark.parametrize("verb, then", [("train", "goes on from here"), ("explain", "begins anew")])
+PROMISED = {"train": "goes on from here", "audit": "goes on from here", "explain": "begins anew", "export": "begins anew",
+            "evaluate": "decodes only what is not decoded yet, then judges anew"}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb, then", PROMISED.items())
 def test_an_interruption_says_what_the_same_command_does(capsys, monkeypatch, verb, then):
     def stop(argv):
         raise KeyboardInterrupt
@@ -116,3 +133,43 @@ def test_an_interruption_says_what_the_same_command_does(capsys, monkeypatch, ve
     monkeypatch.setattr(f"tfdetect.verbs.{verb}.main", stop)
     code, _, err = call(capsys, verb)
     assert (code, err) == (130, f"\ntfdetect {verb}: interrupted; the same command {then}.\n")
+
+
+@pytest.fixture
+def buggy(monkeypatch, tmp_path):
+    def fail(argv):
+        return {}["\udcff missing"]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tfdetect.verbs.predict.main", fail)
+
+
+def test_a_bug_is_called_one_and_its_traceback_is_kept(buggy, capsys, tmp_path):
+    code, out, err = call(capsys, "predict", "a", "b")
+    (kept,) = tmp_path.glob("tfdetect-error-*.log")
+    assert (code, out) == (70, "") and "a bug in tfdetect" in err and "KeyError" in err and str(kept) in err
+    assert "Traceback" not in err and len(err.strip().splitlines()) == 1
+    assert 'in fail' in kept.read_text() and "['predict', 'a', 'b']" in kept.read_text()
+
+
+def test_the_log_of_a_bug_goes_to_the_temporary_folder_where_this_one_cannot_be_written(buggy, capsys, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "kept"))
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, err = call(capsys, "predict")
+    (kept,) = (tmp_path / "kept").glob("tfdetect-error-*.log")
+    assert code == 70 and str(kept) in err
+
+
+def test_debug_raises_a_bug_and_a_mistake(buggy, capsys, monkeypatch):
+    monkeypatch.setenv("TFDETECT_DEBUG", "1")
+    with pytest.raises(KeyError):
+        call(capsys, "predict")
+
+
+def test_windows_is_told_in_one_sentence(capsys, monkeypatch):
+    monkeypatch.setattr(cli.sys, "platform", "win32")
+    code, _, err = call(capsys, "audit", "x")
+    assert code == 2 and "runs on Linux and macOS" in err and len(err.strip().splitlines()) == 1

@@ -7,6 +7,7 @@ import yaml
 
 from tfdetect import config, models  # noqa: F401
 from tfdetect.detector import REGISTRY, Detector, find, register
+from tfdetect.errors import UserError
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
@@ -97,3 +98,37 @@ def test_a_threshold_rule_is_checked(wrong):
     with pytest.raises(ValueError, match="--train.threshold must be youden, f1, quantile:PART or fpr:PART"):
         config.Train(threshold=wrong)
     assert config.Train(threshold="quantile:0.8").threshold == "quantile:0.8"
+
+
+def test_config_may_stand_with_an_equals_sign(tmp_path):
+    config.write(config.parse(["cnn", "--data.size=48"], "t"), tmp_path / "a=b.yaml")
+    assert config.parse([f"--config={tmp_path / 'a=b.yaml'}", "--train.epochs=7"], "t").data.size == 48
+    with pytest.raises(IsADirectoryError):
+        config.parse(["--config="], "t")
+
+
+@pytest.mark.parametrize("version", ["2", "'1'", "x", "[1]", "-1", "null"])
+def test_a_config_of_another_version_is_refused_and_one_without_is_the_first(tmp_path, version):
+    path = tmp_path / "c.yaml"
+    config.write(config.parse(["cnn", "--data.size", "48"], "t"), path)
+    text = path.read_text()
+    assert "\nversion: 1\n" in text
+    path.write_text(text.replace("version: 1\n", ""))
+    assert config.parse(["--config", str(path)], "t").data.size == 48
+    path.write_text(text.replace("version: 1\n", f"version: {version}\n"))
+    with pytest.raises(UserError, match="is of version"):
+        config.parse(["--config", str(path)], "t")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a: 2020-13-45", b"[" * 5000])
+def test_a_config_that_is_no_text_is_one_sentence(tmp_path, content):
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"c\.yaml"):
+        config.read(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"data": 5}', '{"data": {"other": 1}}', "\udcff"])
+def test_a_damaged_note_of_a_prepared_folder_is_one_sentence(tmp_path, text):
+    (tmp_path / "prepared.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(UserError, match="prepared.json is damaged"):
+        config.parse(["cnn", "--data.path", str(tmp_path)], "t")

@@ -1,16 +1,19 @@
 """The folder of a run, `saved_models/<run>/`: everything to use, judge and repeat it."""
 
-import fcntl
+import difflib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tfdetect import config
 from tfdetect.config import Run
 from tfdetect.errors import UserError
+
+SHOWN = 8  # names of runs in a message
+TRIES = 100  # at a folder that other processes want, too
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,31 @@ class Artifact:
 
 
 def find(folder: Path, part: str = "calibration") -> Artifact:
-    """The artifact in `folder`, which must hold that part. FileNotFoundError says what is missing and how it is made."""
+    """The artifact in `folder`, which must hold that part. FileNotFoundError says what is missing and how it is made, and names
+    the runs that there are; BlockingIOError where it is being trained just now."""
     artifact = Artifact(folder)
     if not artifact.config.exists():
-        raise FileNotFoundError(f"{folder} is no run: it has no config.yaml. Expected a folder such as saved_models/cnn.")
+        raise FileNotFoundError(f"No run folder {str(folder)!r}: it has no config.yaml.{_others(folder)}")
+    if _locked(artifact):
+        raise BlockingIOError(f"{folder} is being trained by another process; wait until it has finished.")
     if not getattr(artifact, part).exists():
         raise FileNotFoundError(
             f"{folder} lacks {getattr(artifact, part).name}: its training has not finished, or it was moved. "
             "python scripts/train.py makes it."
         )
     return artifact
+
+
+def _others(folder: Path) -> str:
+    """The runs that may have been meant: those beside it, else those in the usual place."""
+    for place in dict.fromkeys((folder.parent, folder, Path("saved_models"))):
+        with suppress(OSError):
+            names = sorted(entry.name for entry in place.iterdir() if Artifact(entry).config.exists())
+            near = difflib.get_close_matches(folder.name, names, n=1)
+            hint = f" Perhaps you meant {place / near[0]}." if near else ""
+            if names:
+                return f"{hint} Runs in {place}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}."
+    return " Expected a folder such as saved_models/cnn; python scripts/train.py makes one."
 
 
 def load_config(artifact: Artifact) -> Run:
@@ -73,11 +91,12 @@ def choose(run: Run) -> tuple[Artifact, bool]:
     one: FileExistsError where that is taken by anything else, unless --resume or --overwrite says what to do.
     """
     if run.name is None:
-        taken = [Artifact(run.out / name) for name in _names(run.detector.name) if (run.out / name).exists()]
+        there = set(os.listdir(run.out)) if run.out.is_dir() else set()  # once: a look for each name would take seconds
+        taken = [Artifact(run.out / name) for name in _names(run.detector.name) if name in there]
         for artifact in taken[-1:]:
             if not artifact.finished and _same(run, artifact) and not _locked(artifact):
                 return artifact, True
-        name = next(name for name in _names(run.detector.name) if not (run.out / name).exists())
+        name = next(name for name in _names(run.detector.name) if name not in there)
         return Artifact(run.out / name), False
     artifact = Artifact(run.out / run.name)
     if not artifact.folder.exists() or run.overwrite:
@@ -87,6 +106,8 @@ def choose(run: Run) -> tuple[Artifact, bool]:
         raise UserError(f"{artifact.folder} was made with other settings than these: repeat those, or use another --name.")
     if run.resume or (same and not artifact.finished):
         return artifact, True
+    if _bare(artifact.folder):
+        return artifact, False
     raise FileExistsError(
         f"{artifact.folder} exists. Go on with it: --resume. Replace it: --overwrite. Or give another --name."
     )
@@ -133,20 +154,91 @@ def lock(artifact: Artifact) -> Iterator[None]:
 
     BlockingIOError where another process trains into it.
     """
+    try:
+        import fcntl
+    except ModuleNotFoundError as error:
+        raise UserError("tfdetect runs on Linux and macOS; on Windows, run it inside WSL 2.") from error
     handle = os.open(artifact.folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BlockingIOError(f"{artifact.folder} is being trained by another process; give another --name.") from error
+        os.stat(artifact.folder)  # FileNotFoundError where its last holder has just removed it
         yield
     finally:
         os.close(handle)
 
 
+@contextmanager
+def claim(run: Run) -> Iterator[tuple[Artifact, bool]]:
+    """`choose`, and the folder made and held before any work, so that no other process takes it.
+
+    A folder that is still bare at the end goes again. What --overwrite replaces stays until `create`.
+    """
+    made = not run.out.exists()
+    with ExitStack() as held:
+        artifact, going_on = _taken(run, held)
+        try:
+            yield artifact, going_on
+        finally:
+            if _bare(artifact.folder):
+                artifact.config.unlink(missing_ok=True)
+                artifact.folder.rmdir()
+                with suppress(OSError):  # other runs are in it by now
+                    run.out.rmdir() if made else None
+
+
+def _taken(run: Run, held: ExitStack) -> tuple[Artifact, bool]:
+    for _ in range(TRIES):
+        artifact, going_on = choose(run)
+        try:
+            if not os.path.lexists(artifact.folder):
+                artifact.folder.mkdir(parents=True)
+            held.enter_context(lock(artifact))
+        except (FileExistsError, FileNotFoundError):  # another process was faster, or has just let go
+            continue
+        except BlockingIOError:
+            if run.name is not None:
+                raise
+            continue
+        if _bare(artifact.folder):
+            config.write(run, artifact.config)
+        elif run.overwrite:
+            _require_ours(artifact)
+        return artifact, going_on
+    raise FileExistsError(f"{artifact.folder} cannot be made or is taken again and again; give another --name.")
+
+
 def create(artifact: Artifact, run: Run) -> None:
-    """Make the folder, empty but for its config.yaml."""
-    if artifact.folder.exists():
-        shutil.rmtree(artifact.folder)
-    artifact.folder.mkdir(parents=True)
+    """Make the folder, empty but for its config.yaml. What is in it goes, if it is a run."""
+    artifact.folder.mkdir(parents=True, exist_ok=True)
+    if not _bare(artifact.folder):
+        _require_ours(artifact)
+    for path in artifact.folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     config.write(run, artifact.config)
+
+
+def _bare(folder: Path) -> bool:
+    """Whether a folder holds nothing, or no more than a claim leaves: its settings."""
+    names = os.listdir(folder) if folder.is_dir() else [""]
+    return not names or (names == ["config.yaml"] and _ours(Artifact(folder)))
+
+
+def _ours(artifact: Artifact) -> bool:
+    """Whether a folder is a run: its config.yaml is one of this suite's."""
+    try:
+        return bool(config.read(artifact.config))
+    except (OSError, ValueError):
+        return False
+
+
+def _require_ours(artifact: Artifact) -> None:
+    """UserError unless the folder is a run, and nothing but a run: only such a one is ever deleted."""
+    if not _ours(artifact):
+        raise UserError(f"{artifact.folder} is left as it is: it holds no config.yaml of a run, so --overwrite would delete "
+                        "other files. Delete it yourself, or give another --name.")  # fmt: skip
+    inner = next((path.name for path in artifact.folder.iterdir() if Artifact(path).config.exists()), None)
+    if inner:
+        raise UserError(f"{artifact.folder} is left as it is: another run, {inner}, is in it. Move that, or give another --name.")

@@ -1,16 +1,23 @@
 """`tfdetect VERB ...`: finds the verb, and turns what goes wrong into one sentence and an exit code."""
 
+import contextlib
 import difflib
 import errno
 import importlib
+import io
 import os
 import sys
+import tempfile
+import time
+import traceback
 from collections.abc import Sequence
 
+from tfdetect import __version__
 from tfdetect.errors import UserError
 
 VERBS = {
     "sample": "write the embedded data set",
+    "manifest": "a table of a folder's files, to fill in",
     "audit": "what a data set is made of, what leaks, which shortcut tells the label",
     "prepare": "decode a data set once, into a folder that is ready for training",
     "train": "files -> a judged, exported detector",
@@ -20,15 +27,19 @@ VERBS = {
     "predict": "verdicts on files and folders",
     "export": "write the SavedModel anew",
 }
-ANEW = ("explain", "predict")  # verbs that do not go on where they were
+THEN = {"explain": "begins anew", "predict": "begins anew", "export": "begins anew",
+        "evaluate": "decodes only what is not decoded yet, then judges anew"}  # fmt: skip
+BUG = 70  # exit code of an error that nobody foresaw: EX_SOFTWARE of sysexits.h
+CODES = ("Exit codes: 0 done, 1 some files failed, 2 a mistake that the message says how to mend,\n"
+         "70 a bug, whose traceback is in the log file that is named, 130 interrupted.")  # fmt: skip
 USAGE = "tfdetect VERB ...\n\n" + "\n".join(f"  {name:10}{what}" for name, what in VERBS.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The installed command. Returns the exit code: 0 done, 1 some files failed, 2 not done, 130 interrupted."""
+    """The installed command. Returns the exit code: 0 done, 1 some files failed, 2 not done, 70 a bug, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{USAGE}\n\n`tfdetect VERB --help` says more.")
+        print(f"{USAGE}\n\n`tfdetect VERB --help` says more. {CODES}")
         return 0 if argv else 2
     if argv[0] not in VERBS:
         near = difflib.get_close_matches(argv[0], VERBS, n=1)
@@ -39,23 +50,47 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(verb: str, argv: Sequence[str]) -> int:
-    """Run one verb. An expected error becomes one sentence; TFDETECT_DEBUG=1 shows where it came from."""
+    """Run one verb. An error becomes one sentence, and one that nobody foresaw a log file besides; TFDETECT_DEBUG=1 raises it."""
+    if sys.platform == "win32":
+        print("tfdetect runs on Linux and macOS; on Windows, run it inside WSL 2.", file=sys.stderr)
+        return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported anywhere
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text in the terminal's encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return int(importlib.import_module(f"tfdetect.verbs.{verb}").main(list(argv)) or 0)
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        then = "begins anew" if verb in ANEW else "goes on from here"
-        print(f"\ntfdetect {verb}: interrupted; the same command {then}.", file=sys.stderr)
+        print(f"\ntfdetect {verb}: interrupted; the same command {THEN.get(verb, 'goes on from here')}.", file=sys.stderr)
         return 130
     except Exception as error:
-        if os.environ.get("TFDETECT_DEBUG") or not expected(error):
+        if os.environ.get("TFDETECT_DEBUG"):
             raise
-        print(f"tfdetect {verb}: {sentence(error)}", file=sys.stderr)
-        return 2
+        if expected(error):
+            print(f"tfdetect {verb}: {sentence(error)}", file=sys.stderr)
+            return 2
+        what = f"{type(error).__name__}: {sentence(error)}".rstrip(": .")
+        print(f"tfdetect {verb}: a bug in tfdetect or a library that it uses ({what}). Its traceback is in {log(verb, argv)}; "
+              "please report it with that file.", file=sys.stderr)  # fmt: skip
+        return BUG
+
+
+def log(verb: str, argv: Sequence[str]) -> str:
+    """Write the error that is being handled to a file of its own, here or where temporary files go; its path."""
+    text = f"tfdetect {__version__}, Python {sys.version}\n{sys.platform}\n{[verb, *argv]}\n\n{traceback.format_exc()}"
+    name = f"tfdetect-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    for folder in (os.getcwd, tempfile.gettempdir):  # this one may be gone, or not be ours to write to
+        with contextlib.suppress(OSError):
+            path = os.path.join(folder(), name)
+            with open(path, "x", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+            return path
+    sys.stderr.write(text)
+    return "the lines above"
 
 
 def exhausted(error: BaseException) -> bool:

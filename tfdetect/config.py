@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +12,11 @@ from typing import Any, Generic, Literal, TypeVar
 from tfdetect import corruption_spec
 from tfdetect.detector import Detector, find
 from tfdetect.errors import UserError
-from tfdetect.limits import Limits
+from tfdetect.limits import Given, Limits
 
 D = TypeVar("D", bound=Detector)
 RECIPE = ("published", "dataset")  # keys of a recipe that say nothing of how it runs
+VERSION = 1  # of config.yaml; one without a version is of the first
 PREPARED = "prepared.json"  # in a folder that `prepare` made: the data settings of its clips
 
 
@@ -30,10 +30,17 @@ class Files:
     """Keep the fakes of these generators or manipulations only, and all reals."""
     fake: tuple[str, ...] = ("fake",)
     """Names of the class folders that are fake, in any letter case; when you name your own, all others are real."""
+    labels: Literal["check", "as_given"] = "check"
+    """Refuse a table in which the files under real/ are labelled fake and those under fake/ real, or take it as it is."""
+    group: str = "auto"
+    """What belongs together and never stands on both sides of a split. auto: what the data set says, or names and a look at some
+    pictures. folder: the folder that a file lies in. stem: its name without the number at its end. file: each file by itself.
+    Or a regular expression, whose first group, or else all that it fits of the path below --data.path, is the group."""
     workers: int | None = None
     """Processes that decode; by default one for each core."""
     timeout: float = 120.0
-    """Seconds that one file may take to decode; one that takes longer is a failure."""
+    """Seconds that one file may take to decode, to which long videos add time of their own; one that takes longer is a
+    failure."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -66,7 +73,29 @@ class Reading(Files):
             raise UserError(f"--data.fps must be above 0, got {self.fps}.")
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How much work a file may be, and on how many cores; by default as in training."""
+
+    workers: int | None = None
+    """Processes that decode; by default one for each core."""
+    timeout: float | None = None
+    """Seconds that one file may take to decode, to which long videos add time of their own; by default as in training."""
+    limits: Given = field(default_factory=Given)
+
+    def __post_init__(self) -> None:
+        _at_least(1, "data", self, "workers")
+        if self.timeout is not None and not self.timeout > 0:
+            raise UserError(f"--data.timeout must be above 0, got {self.timeout}.")
+
+    def over(self, data: Data) -> Data:
+        """The settings of a run, for this work."""
+        return dataclasses.replace(data, workers=self.workers or data.workers, timeout=self.timeout or data.timeout,
+                                   limits=self.limits.over(data.limits))  # fmt: skip
+
+
 VIEW = ("frames", "size", "fps", "faces", "face_model", "cache")  # what of a Reading decides the clips
+STORED = (*VIEW, "group")  # what of it a prepared folder keeps
 
 
 @dataclass(frozen=True)
@@ -78,7 +107,8 @@ class Data(Reading):
     or a manifest: CSV or Parquet with the columns path,label[,split,group,source,text]. Without it, the embedded sample
     is made and used."""
     cache_dir: Path = Path("cache")
-    """Where decoded clips and the embedded sample are kept; safe to delete, any run makes it anew."""
+    """Where decoded clips and the embedded sample are kept; safe to delete while the originals are there: they are decoded
+    again. A folder that `prepare` made is no cache: keep those elsewhere."""
     max_failed: float = 0.1
     """Train only if at most this part of the files could not be used."""
     sample: int = 400
@@ -158,7 +188,7 @@ class Run(Generic[D]):
     """Delete the run of that --name first."""
 
     def __post_init__(self) -> None:
-        if self.name is not None and (Path(self.name).name != self.name or self.name.startswith(".")):
+        if self.name is not None and not re.fullmatch(r"(?=.*\S)[^-./\\\0][^/\\\0]*", self.name, re.DOTALL):
             raise UserError(f"--name must be a plain folder name, got {self.name!r}; --out says where it goes.")
         if self.data.size < self.detector.least_size:
             least = self.detector.least_size
@@ -174,6 +204,9 @@ class Run(Generic[D]):
         if self.detector.trains_on == "real" and self.train.balance not in ("none", "weights"):
             raise UserError(f"{self.detector.name} learns from reals alone: there are no classes for --train.balance "
                              f"{self.train.balance} to balance.")  # fmt: skip
+        if self.train.balance == "focal" and not self.detector.graded:
+            raise UserError(f"--train.balance focal weighs a loss of scores, and this {self.detector.name} has none, "
+                            "as gradients do not train its score; give none, weights or resample.")  # fmt: skip
         # A label that changed would teach a one-class detector fakes as real, and has no source.
         if self.detector.trains_on == "real" or self.detector.stored or getattr(self.detector, "attribute", "none") != "none":
             corruption_spec.check(self.train.augment, "--train.augment", labels=False)
@@ -194,6 +227,7 @@ def parse(argv: Sequence[str], prog: str) -> Run:
     """
     argv = list(argv)
     written: list[str] = []
+    argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     if "--config" in argv:
         at = argv.index("--config")
         if at + 1 == len(argv):
@@ -231,11 +265,23 @@ def prepared(folder: Path | None) -> dict[str, Any]:
     """The data settings that a folder was prepared with, by verbs/prepare.py; {} for any other path."""
     if folder is None or not (folder / PREPARED).is_file():
         return {}
-    try:
-        found = json.loads((folder / PREPARED).read_text())["data"]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{folder / PREPARED} is damaged; repeat the prepare command that made it.") from error
-    return {**found, "face_model": found["face_model"] and Path(found["face_model"])}
+    from tfdetect.files import read_json
+
+    found = read_json(folder / PREPARED, ["data"], "repeat the prepare command that made it.")["data"]
+    if not isinstance(found, dict) or not {*found} <= {*STORED}:
+        raise UserError(f"{folder / PREPARED} is damaged or of another version; repeat the prepare command that made it.")
+    model = found.get("face_model")
+    return {"group": "auto", **found, "face_model": model and Path(model)}
+
+
+def prepared_groups(folder: Path) -> dict[str, str]:
+    """By which --data.group a prepared folder's files were grouped, and the sentence on it; {} for any other path."""
+    from tfdetect.files import read_json
+
+    if not (settings := prepared(folder)):
+        return {}
+    said = read_json(folder / PREPARED, ["data"], "").get("groups")
+    return {"group": settings["group"], **({"groups": said} if said else {})}
 
 
 def _data_path(flags: Sequence[str]) -> Path | None:
@@ -254,13 +300,16 @@ def read(path: Path) -> tuple[str, list[str]]:
 
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError: it is no UTF-8, or holds a date of no calendar
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
     detector = tree.get("detector") if isinstance(tree, Mapping) else None
     if not isinstance(detector, Mapping) or "name" not in detector:
         raise UserError(f"{path} names no detector; expected 'detector:' with 'name:' below it, as in a config.yaml.")
+    version = tree.get("version", VERSION)
+    if version not in range(1, VERSION + 1):
+        raise UserError(f"{path} is of version {version}; this tfdetect reads versions up to {VERSION}: take a newer one.")
     rest = {key: value for key, value in detector.items() if key != "name"}
-    kept = {key: value for key, value in tree.items() if key not in RECIPE}
+    kept = {key: value for key, value in tree.items() if key not in (*RECIPE, "version")}
     return str(detector["name"]), flags({**kept, "detector": rest})
 
 
@@ -307,4 +356,4 @@ def write(run: Run, path: Path) -> None:
     text = "python scripts/train.py --config THIS --name ANOTHER repeats the run"
     if run.train.threshold.startswith("pooled"):
         text = "python scripts/reproduce.py repeats the run, by its recipe; train.py takes no threshold that is read off the test"
-    write_bytes(path, (f"# {text}\n" + yaml.safe_dump(tree(run), sort_keys=False)).encode())
+    write_bytes(path, (f"# {text}\n" + yaml.safe_dump({"version": VERSION, **tree(run)}, sort_keys=False)).encode())

@@ -100,6 +100,11 @@ class Detector(ABC):
         `learn` trains the rest on them."""
         return False
 
+    @property
+    def graded(self) -> bool:
+        """Whether gradients of a loss of the score train it, which `--train.balance focal` can weigh; else it is refused."""
+        return self.trains_on == "both"
+
     def learn(self, model: keras.Model, lesson: Lesson) -> keras.Model:
         """The trained model, of the inputs of `model`, which `build` made; for detectors that are `stored`."""
         raise NotImplementedError(f"{self.name} is stored, and has no `learn`")

@@ -3,13 +3,45 @@
 import io
 import json
 import os
+import re
+import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tfdetect.errors import UserError
+
+
+def printable(path: str) -> str:
+    """A path as one line that any terminal, page or log can show: line breaks and bytes that are no text are escaped."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in path)
+
+
+def quoted(word: str | Path) -> str:
+    """A word of a command as bash and zsh read it back, whatever bytes it has."""
+    word = str(word)
+    if word.isprintable():
+        return shlex.quote(word)
+    letters = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(letters)}'"
+
+
+@contextmanager
+def plain(folder: Path) -> Iterator[str]:
+    """The path of a folder; where TensorFlow would take it for a pattern, or it is no UTF-8, a link to it for the time being. The
+    folder is made if need be."""
+    if not re.search(r"[][*?{}\\\udc80-\udcff]", str(folder.absolute())):
+        yield str(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="tfdetect-") as temporary:
+        link = Path(temporary, folder.name if folder.name.isascii() and folder.name.isalnum() else "link")
+        folder.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(folder.absolute())
+        yield str(link)
 
 
 @contextmanager
@@ -53,6 +85,18 @@ def write_json(path: Path, content: Any) -> None:
     """JSON with sorted keys is byte-identical for equal content; NaN is refused (ValueError), it is no JSON."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
+
+
+def read_json(path: Path, keys: Iterable[str], mend: str) -> dict[str, Any]:
+    """The JSON object in a file, which has these keys; UserError that says how to `mend` it where it is damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+        missing = [name for name in keys if name not in found] if isinstance(found, dict) else ["an object"]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged, it is no JSON ({error}): {mend}") from error
+    if missing:
+        raise UserError(f"{path} is damaged, it lacks {', '.join(missing)}: {mend}")
+    return dict(found)
 
 
 def state(path: str | Path) -> list[int]:

@@ -229,3 +229,26 @@ def test_counts_are_by_class(tmp_path, rng):
     assert counts["files"] == 6 and counts["unreadable"] == 1 and counts["label"] == {"real": 3, "fake": 3}
     assert counts["container"] == {"PNG": {"real": 0, "fake": 3}, "JPEG": {"real": 2, "fake": 0}}
     assert counts["jpeg_quality"] == {"none": {"real": 0, "fake": 3}, "90": {"real": 2, "fake": 0}}
+
+
+def test_an_interrupted_look_goes_on_and_what_changed_is_looked_at_again(tmp_path, rng, monkeypatch):
+    """By size and time of change, limits and version; half a line that a killed process left does no harm."""
+    table, index = plant(tmp_path / "[x]", rng, count=3), tmp_path / "a" / "properties.jsonl"
+    (tmp_path / "[x]" / "real" / "real0.jpg").write_bytes(b"nothing")
+    whole = properties.collect(table, 1)
+    properties.collect(table.head(4), 1, index=index)
+    index.write_bytes(index.read_bytes() + b'\n["torn')
+    os.utime(table["path"][1], (1, 1))
+    looked, told = [], []
+    real = properties.results
+    monkeypatch.setattr(properties, "results", lambda paths, *how: real((looked.append(path) or path for path in paths), *how))
+    again = properties.collect(table, 1, told.append, index=index)
+    assert looked == list(table["path"][[0, 1, 4, 5]]) and len(told) == 6
+    for name in whole:
+        for one, other in zip(whole[name], again[name], strict=True):
+            np.testing.assert_array_equal(one, other)
+    looked.clear()
+    properties.collect(table, 1, index=index)
+    assert looked == [table["path"][0]], "what could not be read is tried again"
+    properties.collect(table, 1, limits=properties.Limits(pixels=10**7), index=index)
+    assert len(looked) == 1 + 6, "other limits"

@@ -121,7 +121,7 @@ def test_a_decoder_that_crashes_or_hangs_is_one_failed_file_and_a_fault_is_one_s
     cache, runner = Planted(tmp_path / "cache", View(1, 16)), beam.Beam(tmp_path / "shards")
     table = pd.DataFrame({"path": [f"{number}.mp4" for number in range(6)]})
     found = prepare.prepare(table, cache, workers=1, seconds=6, runner=runner.results)
-    expected = {2: "its decoder crashed", 3: "it took longer than 6 seconds"}
+    expected = {2: "its decoder crashed", 3: "it took longer than 6 seconds and what its length adds (--data.timeout)"}
     assert list(found["error"]) == [expected.get(number, "planted") for number in range(6)]
     with pytest.raises(ValueError, match="^FnApiRunner failed: .*a fault of the program"):
         prepare.prepare(pd.DataFrame({"path": ["9.mp4"]}), cache, workers=1, seconds=6, runner=runner.results)
@@ -132,7 +132,7 @@ def test_a_decoder_that_crashes_or_hangs_is_one_failed_file_and_a_fault_is_one_s
 def test_the_command_line_runs_it(images, tmp_path, capsys):
     argv = ["prepare", str(images), "--out", str(tmp_path / "x"), "--data.size", "16", "--runner", "beam"]
     assert cli.main([*argv, "--direct_num_workers", "1"]) == 0
-    assert "40 rows: 40 cached, 0 failed" in capsys.readouterr().out
+    assert "files: 40 cached, 0 failed" in capsys.readouterr().out
 
 
 @needed

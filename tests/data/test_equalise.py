@@ -249,7 +249,7 @@ def test_prepare_equalise_from_the_command_line(tmp_path, rng, capsys):
         cli.main(["prepare", str(tmp_path / "set"), "--out", str(out), "--data.size", "32", "--data.workers", "1", "--equalise"])
         == 0
     )
-    assert "24 rows: 23 cached, 1 failed" in capsys.readouterr().out
+    assert "files: 23 cached, 1 failed" in capsys.readouterr().out
     made = pd.read_csv(out / "manifest.csv", keep_default_na=False)
     good = made[made["error"] == ""]
     assert good["equalised"].str.startswith("crop 80, jpeg ").all() and set(made["original"]) == set(table["path"])

@@ -108,11 +108,23 @@ def test_faulty_manifests_are_refused(tmp_path, text, said):
 
 
 def test_one_class_is_refused_but_for_the_test():
-    with pytest.raises(ValueError, match="0 real and 1 fake"):
-        manifest.require_classes(pd.DataFrame({"split": ["train"], "label": [1]}), ["train"])
-    manifest.require_classes(pd.DataFrame({"split": ["test"], "label": [1]}), ["test"])
-    with pytest.raises(ValueError, match="test split holds 0 real and 0 fake files of 1 in all; some are needed"):
-        manifest.require_classes(pd.DataFrame({"split": ["train"], "label": [1]}), ["test"])
+    table = pd.DataFrame({"split": ["train", "test"], "label": [1, 1], "group": ["a", "b"]})
+    table.attrs["left_out"] = {"fake_v2/": 60, ".txt": 3}
+    with pytest.raises(ValueError, match=r"All 2 files are fake, none is real: .* no class: fake_v2/ \(60 files\).$"):
+        manifest.require_classes(table, ["train"])
+    with pytest.raises(ValueError, match="All 2 files are real, none is fake: .*--data.fake NAME.*feature_oneclass or oc_ae"):
+        manifest.require_classes(table.assign(label=0), ["train"])
+    manifest.require_classes(table, ["test"])
+    with pytest.raises(ValueError, match="test split holds 0 real and 0 fake files of 1 in all, .*; some are needed"):
+        manifest.require_classes(table[:1], ["test"])
+
+
+def test_too_few_groups_are_told_by_their_rule():
+    table = pd.DataFrame({"split": ["train"] * 4, "label": [0, 0, 1, 1], "group": ["a", "a", "b", "c"]})
+    table.attrs["groups"] = "4 pictures in 3 groups: frames of 3 folders."
+    said = "1 groups of reals and 2 of fakes; both .* 4 pictures in 3 groups: frames of 3 folders. .*--data.group folder"
+    with pytest.raises(ValueError, match=said):
+        manifest.require_classes(table, ["validation"])
 
 
 def test_across_keeps_the_asked_sources_of_each_side_and_all_reals():

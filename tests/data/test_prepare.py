@@ -5,9 +5,11 @@ import shutil
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tfdetect.data import layouts, prepare
 from tfdetect.data.cache import Cache, View
+from tfdetect.limits import Limits
 
 
 class Lasting(Cache):
@@ -96,9 +98,21 @@ def test_a_decoder_that_hangs_is_one_failed_file_and_gets_another_try_with_anoth
     table = pd.DataFrame({"path": [str(tmp_path / f"{number}.mp4") for number in range(10)]})
     cache = Slow(tmp_path / "cache", View(1, 16))
     found = prepare.prepare(table, cache, workers=2, seconds=0.5)
-    assert list(found.index[found["error"] != ""]) == [7] and found["error"][7] == "it took longer than 0.5 seconds"
-    assert prepare.prepare(table.iloc[7:8], cache, seconds=0.5)["error"].iloc[0] == "it took longer than 0.5 seconds"
+    reason = "it took longer than 0.5 seconds and what its length adds (--data.timeout)"
+    assert list(found.index[found["error"] != ""]) == [7] and found["error"][7] == reason
+    assert prepare.prepare(table.iloc[7:8], cache, seconds=0.5)["error"].iloc[0] == reason
     assert prepare.prepare(table.iloc[7:8], cache, seconds=5.0)["error"].iloc[0] == ""
+
+
+@pytest.mark.parametrize("kind", ["npy", "tfrecord"])
+def test_a_failure_gets_another_try_with_other_limits(tmp_path, kind):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    table = pd.DataFrame({"path": [str(tmp_path / "a.png")]})
+    for pixels, reason in ((1199, "1200 pixels (40 x 30) announced"), (1200, ""), (1199, "")):
+        cache = Cache(tmp_path / "cache", View(1, 16, limits=Limits(pixels=pixels)), kind)
+        found = prepare.prepare(table, cache, workers=1)["error"][0]
+        assert found.startswith(reason) and bool(found) == bool(reason)
+        assert bool(cache.add(table["path"][0])["error"]) == bool(reason)
 
 
 def test_reasons_put_like_failures_together():

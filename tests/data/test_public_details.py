@@ -90,7 +90,7 @@ def test_celeb_df_person_in_the_test_list_never_trains(tmp_path):
 def test_dfdc_groups_a_fake_with_its_original_and_counts_strangers(tmp_path):
     plant(tmp_path, ("dfdc_train_part_0/metadata.json", json.dumps(PARTS)), "dfdc_train_part_1/stranger.mp4")
     assert together(rows(tmp_path), "dfdc_train_part_0/a.mp4", "dfdc_train_part_0/b.mp4")
-    assert layouts.read(tmp_path).attrs["left_out"] == 1
+    assert layouts.read(tmp_path).attrs["left_out"] == {"dfdc_train_part_1/": 1, ".json": 1}
     assert len(layouts.read(tmp_path / "dfdc_train_part_0")) == 2, "one part alone"
 
 
@@ -112,7 +112,7 @@ def test_dfdc_preview_persons_are_the_groups(tmp_path):
     entries = {f"method_{name}/{name}.mp4": {"label": "fake", "set": "train", **who} for name, who in people.items()}
     plant(tmp_path, ("dataset.json", json.dumps(entries)), "method_a/stranger.mp4")
     assert together(rows(tmp_path), "method_a/a.mp4", "method_c/c.mp4")
-    assert layouts.read(tmp_path).attrs["left_out"] == 1
+    assert layouts.read(tmp_path).attrs["left_out"] == {"method_a/": 1, ".json": 1}
 
 
 def test_dfdc_preview_without_persons(tmp_path):
@@ -250,7 +250,7 @@ def test_deepfakebench_with_and_without_compression(tmp_path):
     }  # fmt: skip
     plant(tmp_path, ("json/sets.json", json.dumps(content)), "FF/c23/000/1.png")
     table = layouts.read(tmp_path / "json/sets.json")
-    assert table.attrs == {"layout": "deepfakebench", "left_out": 1}
+    assert table.attrs["layout"] == "deepfakebench" and table.attrs["left_out"] == {"without a label": 1}
     found = {row.path.removeprefix(f"{tmp_path}/"): row for row in table.itertuples()}
     assert said(found) == {
         "FF/c23/000/1.png": (0, "train", "FF-real"), "FF/c23/003/1.png": (0, "train", "FF-real"),

@@ -96,3 +96,25 @@ def test_lost_packets_of_a_transport_stream_are_damage(tmp_path, name):
     path.write_bytes(2 * path.read_bytes())
     twice = media.read(path, 80)
     assert twice.note.startswith("damaged") and twice.total == 2 * found.total
+
+
+CUT = {"a.flv": {"codec": "flv"}, "a.wmv": {"codec": "wmv2"}, "a.ogv": {"codec": "libvpx"}, **RECORDINGS}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_what_is_cut_short_gives_its_whole_frames_and_says_so(tmp_path, name):
+    path = write(tmp_path / name, **CUT[name])
+    whole = {frame.tobytes() for frame in media.read(path, 40).frames}
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * 0.6)])
+    found = media.read(path, 40)
+    assert found.note.startswith("damaged") and found.total < 40
+    assert all(frame.tobytes() in whole for frame in found.frames)
+
+
+def test_a_long_or_large_video_asks_for_more_time(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("tfdetect.data.deadline.allow", lambda size=0, pixels=0: asked.append((size, pixels)))
+    path = write(tmp_path / "v.mp4", count=50)
+    media.read(path, 4)
+    assert asked == [(path.stat().st_size, 0), (0, video.PASSES * 50 * 128 * 64)]

@@ -8,13 +8,16 @@ import pandas as pd
 import pytest
 
 from tfdetect import models
-from tfdetect.config import Train
+from tfdetect.config import Data, Run, Train
 from tfdetect.data import layouts, manifest, pipeline, prepare
 from tfdetect.data.cache import Cache, View
 from tfdetect.detector import Phase
 from tfdetect.evaluation import metrics
+from tfdetect.models.clip import Clip
 from tfdetect.models.cnn_lstm import CnnLstm
-from tfdetect.models.layers import ScoreAUC
+from tfdetect.models.layers import ScoreAUC, TwoLevels
+from tfdetect.models.residual import Residual
+from tfdetect.models.vae import OneClassAutoencoder
 from tfdetect.training import callbacks, fit
 
 DETECTOR = CnnLstm(dropout=0.3)
@@ -187,6 +190,46 @@ def test_resampling_draws_both_classes_alike_and_the_other_ways_do_not(data):
     np.testing.assert_allclose(found["resample"], [0.5, 0.5])
     np.testing.assert_allclose(found["none"], [13 / 16, 3 / 16])
     np.testing.assert_allclose(found["weights"], [13 / 16, 0.5], rtol=1e-6)
+
+
+def test_a_mix_of_two_weighs_what_the_nearer_class_does_and_a_blended_real_what_its_file_did(data):
+    table, cache = data
+    rows = pd.concat([table[table["label"] == 0].head(4), table[table["label"] == 1].head(12)]).reset_index(drop=True)
+
+    def drawn(augment):
+        settings = Train(batch=16, augment=augment)
+        _, labels, weights = next(pipeline.training(rows, cache, False, settings, 0, 1).as_numpy_iterator())
+        return labels.ravel(), weights
+
+    for augment in ("mixup(0.2)", "mixup(0.9)", "flip|mixup(0,1)|blur(1,p=0.5)", "mixup(0.4)|mixup(0.4)"):
+        labels, weights = drawn(augment)
+        assert set(labels) - {0.0, 1.0}, "some are mixed"
+        np.testing.assert_allclose(weights, np.where(labels > 0.5, 2 / 3, 2.0), rtol=1e-6)
+    labels, weights = drawn("selfblend(0.5)")
+    assert (labels == 1).all() and sorted(weights) == pytest.approx([2 / 3] * 12 + [2.0] * 4)
+
+
+def test_focal_weighs_the_detectors_own_loss():
+    """Without anything of its own it is Keras' focal loss; label smoothing and a second level of classes stay."""
+    clear = np.array([[0], [1], [1], [0]], np.float32), np.array([[-2], [0.5], [3], [4]], np.float32)
+    for detector, own in ((CnnLstm(), None), (Residual(smoothing=0.2), 0.2)):
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        fit.prepare(model, detector, Phase(), Train(balance="focal"), 1, 1)
+        right = 1 / (1 + np.exp(-np.where(clear[0] == 1, clear[1], -clear[1])))[:, 0]
+        loss = keras.losses.binary_crossentropy(*clear, from_logits=True, label_smoothing=own or 0.0)
+        assert float(model.loss(*clear)) == pytest.approx(float(np.mean((1 - right) ** 2 * np.array(loss))), rel=1e-5)
+        if own is None:
+            known = keras.losses.BinaryFocalCrossentropy(from_logits=True)
+            assert float(model.loss(*clear)) == pytest.approx(float(known(*clear)))
+    again = keras.losses.deserialize(keras.losses.serialize(TwoLevels(model.loss)))
+    two = np.concatenate([clear[0], [[-1], [0], [1], [-1]]], 1), np.concatenate([clear[1], np.zeros((4, 2), np.float32)], 1)
+    assert float(again(*two)) == pytest.approx(float(model.loss(*clear)) + np.log(2) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("detector", [Clip(head="svm"), Clip(head="triplet_svm"), OneClassAutoencoder()])
+def test_focal_is_refused_where_no_score_is_trained_by_a_loss(detector):
+    with pytest.raises(ValueError, match="--train.balance focal"):
+        Run(detector, Data(size=64), Train(balance="focal"))
 
 
 def test_no_epochs_keep_the_weights_that_the_detector_starts_from(tmp_path, data):

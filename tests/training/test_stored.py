@@ -10,6 +10,7 @@ from tfdetect.config import Train
 from tfdetect.data import layouts, manifest
 from tfdetect.data.cache import Cache, View
 from tfdetect.data.prepare import prepare, usable
+from tfdetect.limits import Limits
 from tfdetect.models import layers
 from tfdetect.models.clip import Clip
 from tfdetect.serving.export import export
@@ -89,6 +90,39 @@ def test_the_key_follows_layers_and_weights_and_not_names():
     other = model(3, "a")
     other.layers[1].bias.assign([0, 0, 1e-6])
     assert digest(other) != digest(model(3, "a"))
+
+
+def test_the_key_follows_the_wiring_and_the_type_and_not_counters():
+    def model(first="a", turned=False, dtype="float32", nested=False, training=None):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((4,))
+        left = keras.layers.Dense(4, dtype=dtype, name=first)(inputs)
+        right = keras.layers.Dense(4, dtype=dtype, name=f"{first}-other")(inputs if turned else left)
+        inner = keras.Model(inputs, keras.layers.Subtract()([left, right]))
+        again = keras.Input((4,))
+        return keras.Model(again, inner(again, training=training)) if nested else inner
+
+    for nested in (False, True):
+        plain, renamed, turned = model(nested=nested), model("z", nested=nested), model(turned=True, nested=nested)
+        assert all((a == b).all() for a, b in zip(plain.get_weights(), turned.get_weights(), strict=True))
+        assert digest(plain) == digest(renamed) != digest(turned)
+    assert len({digest(model()), digest(model(nested=True)), digest(model(dtype="mixed_float16"))}) == 3
+    assert digest(model(nested=True)) != digest(model(nested=True, training=False))
+
+
+def test_features_are_made_anew_when_the_reader_or_its_view_changes(table, monkeypatch):
+    _, cache = table
+    model = Clip(preset="tiny").build((1, 32, 32, 3))
+    folders = [Features(model, Clip(preset="tiny"), cache, silent).store.folder]
+    again = Features(Clip(preset="tiny").build((1, 32, 32, 3)), Clip(preset="tiny"), cache, silent).store.folder
+    assert again == folders[0], "another model of the same weights"
+    for other in (Cache(cache.root, View(1, 32, fps=5.0)), Cache(cache.root, View(1, 32), "tfrecord")):
+        folders.append(Features(model, Clip(preset="tiny"), other, silent).store.folder)
+    monkeypatch.setattr("tfdetect.data.cache.VERSION", 10_000)
+    folders.append(Features(model, Clip(preset="tiny"), cache, silent).store.folder)
+    assert len(set(folders)) == 4
+    wider = Cache(cache.root, View(1, 32, limits=Limits(pixels=cache.view.limits.pixels * 2)))
+    assert Features(model, Clip(preset="tiny"), wider, silent).store.folder == folders[-1], "limits decide no pixel"
 
 
 def test_a_run_that_goes_on_gets_the_head_of_one_that_was_not_stopped(table, tmp_path):

@@ -160,7 +160,7 @@ def test_only_common_test_files_are_judged_and_a_name_may_come_twice(first, tmp_
     assert evaluate(first.folder, other) == 0
     text = "7 test files are common to all runs (8 of first and 7 of first_2)."
     assert text in capsys.readouterr().out
-    out = first.folder / "evaluations" / "first+first_2"
+    (out,) = (first.folder / "evaluations").glob("first+first_2-own_test-*")
     assert text in (out / "report.html").read_text() and metrics(out)["test"]["n"] == 7
     table = predictions.read(out / "predictions.csv")
     assert table["first"].tolist() == table["first_2"].tolist() == table["probability"].tolist()
@@ -176,7 +176,7 @@ def test_mistakes_are_one_sentence(first, second, stills, images, tmp_path, caps
     (tmp_path / "empty").mkdir()
     cases = {
         (first.folder, second.folder, first.folder / ".." / "first"): "was given twice",
-        (first.folder, tmp_path / "empty"): "empty is no run",
+        (first.folder, tmp_path / "empty"): "No run folder",
         (first.folder, stills.folder): "no test file in common",
         (first.folder, moved(first, tmp_path / "later", later)): "no test file in common",
         (first.folder, moved(first, tmp_path / "turned", turned)): "do not agree on which test files are fake: 8 ",

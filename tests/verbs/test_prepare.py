@@ -53,7 +53,7 @@ def test_every_file_is_accounted_for(mixed, tmp_path, capsys):
     assert len(table) == 48 and set(failures["path"]) == {str(mixed / "fake" / name) for name in ODD}
     assert (failures["error"] != "").all() and (table["error"] != "").sum() == 8
     assert json.loads((out / "prepared.json").read_text())["counts"] == {"rows": 48, "cached": 40, "failed": 8}
-    assert "48 rows: 40 cached, 8 failed" in said and "8 of 48 files could not be used" in said
+    assert "49 files: 40 cached, 8 failed, 1 left out" in said and "8 of 48 files could not be used" in said
     assert "empty file" in said and re.search("not a file", said)
 
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -76,7 +76,7 @@ def test_three_hundred_files_of_which_thirty_are_bad(videos, tmp_path, capsys):
                 (root / kind / f"{number}{name}").write_bytes(content)
     assert cli.main(["prepare", str(root), "--out", str(tmp_path / "x"), "--data.size", "32", "--data.frames", "2"]) == 0
     said = capsys.readouterr().out
-    assert "300 rows: 270 cached, 30 failed" in said and "30 of 300 files could not be used" in said
+    assert "301 files: 270 cached, 30 failed, 1 left out" in said and "30 of 300 files could not be used" in said
     assert len(pd.read_csv(tmp_path / "x" / "failures.csv")) == 30
     counts = [int(found) for found in re.findall(r"│ (\d+) ", said)]
     assert sum(counts) == 30 and len(counts) >= 4, "a table of reasons"

@@ -22,7 +22,7 @@ from tfdetect.data.cache import Cache, digest, failed
 from tfdetect.data.media import MediaError
 from tfdetect.data.pool import Lost
 from tfdetect.errors import UserError
-from tfdetect.files import state, write_bytes, write_json
+from tfdetect.files import plain, state, write_bytes
 
 LOCAL = "FnApiRunner"  # Beam's DirectRunner fetches a program from the network on first use
 BATCH = (64, 512)  # files that a worker's processes are started for, at least and at most
@@ -73,7 +73,8 @@ class Beam:
         part.mkdir(parents=True)
         try:
             (part / PLAN).write_text(plan)
-            _pipeline(self, options, decode, part)
+            with plain(part) as link:
+                _pipeline(self, options, decode, Path(link))
             return part.rename(folder)
         except (ValueError, OSError):
             raise
@@ -202,7 +203,7 @@ def unpack(folder: Path, cache: Cache) -> None:
     """
     import tensorflow as tf
 
-    shards = sorted(str(path) for path in folder.glob("clips*.tfrecord"))
+    shards = sorted(os.fsencode(path) for path in folder.glob("clips*.tfrecord"))
     for record in tf.data.TFRecordDataset(shards) if shards else ():
         features = tf.train.Example.FromString(record.numpy()).features.feature
         sha, about, entry = (features[name].bytes_list.value[0] for name in ("sha", "about", "entry"))
@@ -212,8 +213,8 @@ def unpack(folder: Path, cache: Cache) -> None:
             write_bytes(target.with_suffix(".json"), about)  # last, for what has one is whole
     for _, _, kept, found in _lines(folder, "failures"):
         target = cache.entry(found["sha"]).with_suffix(".json")
-        if kept and not target.exists():
-            write_json(target, {key: value for key, value in found.items() if key != "sha"})
+        if kept and cache.remembered(target) is None:
+            cache.remember(target, found)
 
 
 def _lines(folder: Path, *names: str) -> Iterator[Any]:

@@ -9,19 +9,20 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from tfdetect.data import media
+from tfdetect.data import deadline, media
 from tfdetect.data.faces import Collector, Faces
 from tfdetect.data.pool import Lost
 from tfdetect.files import atomic, write_arrays, write_json
 from tfdetect.limits import Limits
 
-VERSION = 1  # of what the reader makes of a file; a change of it makes all entries anew
+VERSION = 2  # of what the reader makes of a file; a change of it makes all entries anew
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ class Cache:
     def add(self, path: str) -> dict[str, Any]:
         """Decode a file unless that is done: {"sha", "frames", "width", "height", "note", "error"}.
 
-        What holds no picture has its reason under "error" and is remembered; what cannot be opened (no such file, no
-        permission) has one too, and is tried again next time. Raises OSError where the cache cannot be written.
+        What holds no picture has its reason under "error" and is remembered, for the limits it was tried with; what cannot
+        be opened (no such file, no permission) has one too, and is tried again next time. Raises OSError where the cache
+        cannot be written.
         """
         try:
             sha = digest(path)
@@ -96,8 +98,8 @@ class Cache:
         except media.MediaError as error:
             return failed("", str(error))
         about = self.entry(sha).with_suffix(".json")
-        if about.exists():
-            return {"sha": sha, **json.loads(about.read_text())}
+        if (known := self.remembered(about)) is not None:
+            return {"sha": sha, **known}
         try:
             clip = self.view.read(path)
         except media.MediaError as error:
@@ -108,8 +110,21 @@ class Cache:
             self.write(sha, path, clip)
             found = {"sha": sha, "frames": len(clip.frames), "width": clip.width, "height": clip.height,
                      "note": clip.note, "error": ""}  # fmt: skip
-        write_json(about, {key: value for key, value in found.items() if key != "sha"})
+        self.remember(about, found)
         return found
+
+    def remember(self, about: Path, found: Mapping[str, Any]) -> None:
+        """Write the .json of an entry; a failure with the limits under which it came."""
+        limits = {"limits": asdict(self.view.limits)} if found["error"] else {}
+        write_json(about, {key: value for key, value in found.items() if key != "sha"} | limits)
+
+    def remembered(self, about: Path) -> dict[str, Any] | None:
+        """What the .json of an entry says, but the hash; None where there is none, or it tells of a failure by other limits."""
+        try:
+            known = json.loads(about.read_text())
+        except FileNotFoundError:
+            return None
+        return known if known.pop("limits", None) in (None, asdict(self.view.limits)) else None
 
     def write(self, sha: str, path: str, clip: media.Media) -> None:
         if self.kind == "npy":
@@ -118,7 +133,7 @@ class Cache:
         from tfdetect.data.graph import write_record  # here, because it imports TensorFlow
 
         with atomic(self.entry(sha)) as temporary:
-            write_record(temporary, None if self.view.faces else path, clip.frames)
+            write_record(temporary, None if self.view.faces else path, clip.frames, self.view.limits)
 
     def load(self, sha: str) -> np.ndarray:
         """The clip of an entry as a detector sees it, (frames, size, size, 3) uint8 RGB, mapped from an .npy, not read."""
@@ -127,7 +142,7 @@ class Cache:
         else:
             from tfdetect.data.graph import read_record
 
-            clip = read_record(str(self.entry(sha)), self.view.size).numpy()
+            clip = read_record(os.fsencode(self.entry(sha)), self.view.size).numpy()
         return np.repeat(clip, times, axis=0) if (times := self.view.repeats(len(clip))) > 1 else clip
 
     def describe(self) -> dict[str, Any]:
@@ -142,5 +157,6 @@ def digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal. Raises OSError, and MediaError for a folder, a pipe or a device."""
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
         raise media.MediaError("not a file: a regular file of an image or video was expected")
+    deadline.allow(size=os.path.getsize(path))
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

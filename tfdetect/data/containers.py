@@ -49,6 +49,7 @@ class Scan:
     streams: int  # of video
     cut: str  # why the file is known to be cut short, or ""
     pixels: int  # of a frame, at most
+    area: int  # pixels of a frame by the header
     pts: list[int | None] = field(default_factory=list)
     key: list[bool] = field(default_factory=list)
     corrupt: set[int] = field(default_factory=set)  # numbers of packets that the container knows to be broken
@@ -75,6 +76,8 @@ def inspect(path: str, limits: Limits = LIMITS) -> tuple[str, bool]:
             return "the file is shorter than its AVI header says" if short else "", False
         if head[:3] == b"GIF":
             return _gif(file), False
+        if head[:4] == b"OggS":
+            return _ogg(file, length), False
         if head[4:8].isalpha():
             return _mp4(file, length, limits)
     return "", False
@@ -198,6 +201,15 @@ def _gif(file: BinaryIO) -> str:
     return ""
 
 
+def _ogg(file: BinaryIO, length: int) -> str:
+    """Look at the last page, which is of 65,307 bytes at most."""
+    file.seek(max(0, length - 65_307))
+    tail = file.read()
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    whole = len(page) > 27 and 27 + page[26] + sum(page[27 : 27 + page[26]]) <= len(page)
+    return "" if whole else "the file ends within a page of its Ogg stream"
+
+
 def _palette(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
@@ -263,7 +275,8 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
         with av.logging.Capture() as log, opened(name, cut) as (container, stream, count):
             rate, second, codec = float(stream.average_rate or 25), float(stream.time_base), stream.codec_context.name
             check(stream.width, stream.height, stream.frames, float((stream.duration or 0) * stream.time_base), limits)
-            scan = Scan(container.format.name, codec, stream.frames, rate, second, count, cut, limits.pixels)
+            scan = Scan(container.format.name, codec, stream.frames, rate, second, count, cut, limits.pixels,
+                        stream.width * stream.height)  # fmt: skip
             for packet in packets(container, stream, scan):
                 if packet.has_sidedata("encryption_info"):
                     raise MediaError("encrypted (Common Encryption): decrypt it first")

@@ -33,7 +33,8 @@ class Chain(Spec):
     """Steps that can be carried out, eagerly, in a graph or in tf.data."""
 
     def __call__(self, clips: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Clips (batch, frames, height, width, 3) uint8 and labels (batch, 1) float32 -> the same, corrupted.
+        """Clips (batch, frames, height, width, 3) uint8 and labels (batch, 1 or more) float32 -> the same, corrupted. The first
+        label is the file's, 0 real and 1 fake; others are mixed with it, and selfblend leaves them.
 
         `seed` (2,) int32 decides all draws, on every machine. A clip has draws of its own, its frames have them in
         common; only noise differs from frame to frame. Labels change in mixup and selfblend alone.
@@ -59,7 +60,7 @@ def _step(op: Op, clips, labels, seed):
         return mixup(clips, labels, tf.where(chosen, values, 0), seed)
     if op.name == "selfblend":
         chosen &= labels[:, 0] == 0  # a fake stays one; what was mixed up is neither
-        labels = tf.where(chosen[:, None], 1.0, labels)
+        labels = tf.concat([tf.where(chosen[:, None], 1.0, labels[:, :1]), labels[:, 1:]], 1)
     elif op.p == 1:
         return STEPS[op.name](clips, values, seed), labels
     where = tf.where(chosen)[:, 0]

@@ -4,23 +4,26 @@ Near duplicates are found by perceptual hashes and confirmed on small grey pictu
 DIR` measures on your own pictures which changes are seen through, and how many pairs of different pictures are taken for one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tfdetect.data.properties import look
+
 BITS = 8  # of 64 that may differ
 ALIKE = 0.95  # correlation of the small grey pictures
 BANDS = (10, 9, 9, 9, 9, 9, 9)  # bits of each; pairs that differ in at most 6 bits agree in one band, most others of 8 too
+MOST = 10_000  # files of each side of a split that are compared after decoding
 CROWD = 2000  # files of one band are compared with at most so many that follow: a band may be the same in all of a flat set
 
 ADVICE = {
     "leak": "One picture stands on both sides of a split: what the test then measures is memory. Keep it on one side.",
     "group": "A person or original stands on both sides of a split. Mend the split column, or empty it: it is made by group.",
-    "label": "The same bytes are called real and fake. One of the two is wrong.",
+    "label": "The same bytes are called real and fake. One of the two is wrong; training leaves both out.",
     "join": "One picture in several groups may end up on both sides of a split. Give them one group, or delete all but one.",
-    "copies": "Copies within one group do no harm but count twice; delete all but one.",
+    "copies": "Copies count twice, and are one group, so that no split parts them; delete all but one.",
 }  # fmt: skip
 
 
@@ -59,6 +62,18 @@ def pairs(properties: pd.DataFrame, rows: Sequence[int] | np.ndarray, groups: np
     count = dict(zip(np.asarray(rows).tolist(), map(len, hashes), strict=True))
     return {(one, other) for (one, other), found in alike.items()
             if 2 * min(len({a for a, _ in found}), len({b for _, b in found})) >= min(count[one], count[other])}  # fmt: skip
+
+
+def between_splits(table: pd.DataFrame, load: Callable[[str], np.ndarray]) -> list[tuple[str, str]]:
+    """(training file, file of test or validation) that show the same and are of different groups, by the clips that `load` has
+    for `sha`; of so large sets that it would take long, among some of the files."""
+    parts = [table[table["split"] == "train"], table[table["split"] != "train"]]
+    table = pd.concat([part.sample(min(len(part), MOST), random_state=0) for part in parts]).sort_index().reset_index(drop=True)
+    looks = [look(load(sha)) for sha in table["sha"]]
+    found = pairs(pd.DataFrame(looks, columns=["hashes", "small"]), np.arange(len(table)), pd.factorize(table["group"])[0])
+    trained = (table["split"] == "train").to_numpy()
+    paths = table["path"].to_list()
+    return [(paths[a], paths[b]) if trained[a] else (paths[b], paths[a]) for a, b in sorted(found) if trained[a] != trained[b]]
 
 
 def candidates(hashes: np.ndarray, groups: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -110,6 +125,11 @@ def described(kind: str, rows: pd.DataFrame) -> dict[str, Any]:
         advice = "copies"
     return {"kind": kind, "paths": rows["path"].tolist(), "labels": rows["label"].tolist(), "splits": rows["split"].tolist(),
             "groups": rows["group"].tolist(), "across": across, "advice": ADVICE[advice]}  # fmt: skip
+
+
+def contradiction(entry: dict[str, Any]) -> bool:
+    """Whether a set of `find` has equal bytes and both labels."""
+    return entry["kind"] == "exact" and "label" in entry["across"]
 
 
 def leaking(rows: pd.DataFrame) -> bool:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data import media, sample
+from tfdetect.data.cache import VERSION
 from tfdetect.data.pool import Lost, results
 from tfdetect.data.properties import Probe
 from tfdetect.errors import UserError
@@ -33,7 +34,7 @@ LOSSLESS = 101  # the quality of what is no JPEG
 SLOWEST = 0.75  # of the common frame rate: a video with fewer frames a second fails
 MOST = 2**28  # bytes of the frames of one video, decoded
 FACTS = ("sha", "width", "height", "jpeg_quality", "fps", "frames", "error")  # all that is kept of a file's properties
-INDEX = "facts.json"
+INDEX = f"facts-v{VERSION}.json"
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -70,9 +71,10 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
     """Write every file of the manifest anew, alike for both classes, into `folder`; files that are there are kept.
 
     `size`: pixels of the crop; by default the largest that all but SPARED of each class allow. Returns the manifest with
-    `path` of the new file, `original`, `equalised` (what was done) and `error`: a file that cannot be read, is smaller or
-    shorter than the rest, or is a video where the other class has none, keeps its path and has the reason. `progress` is
-    called twice for each file. Raises ValueError where no file can be used, OSError where `folder` cannot be written.
+    `path` of the new file, `original`, `original_sha`, `equalised` (what was done) and `error`: a file that cannot be read, is
+    smaller or shorter than the rest, or is a video where the other class has none, keeps its path and has the reason.
+    `progress` is called twice for each file. Raises ValueError where no file can be used, OSError where `folder` cannot be
+    written.
     """
     if size is not None and size < GRID:
         raise UserError(f"size {size} came: a crop has at least {GRID} pixels.")
@@ -91,7 +93,8 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
         errors[job.path] = result.reason if isinstance(result, Lost) else result
         progress({"error": errors[job.path]})
     good = {path: job for path, job in jobs.items() if not errors[path]}
-    columns = {"original": list(table["path"]), "path": [good[path].new if path in good else path for path in table["path"]],
+    columns = {"original": list(table["path"]), "original_sha": list(found["sha"].fillna("")),
+               "path": [good[path].new if path in good else path for path in table["path"]],
                "equalised": [good[path].says(plan) if path in good else "" for path in table["path"]],
                "error": [errors[path] for path in table["path"]]}  # fmt: skip
     return table.assign(**{name: pd.Series(column, table.index, object) for name, column in columns.items()})
@@ -183,7 +186,7 @@ def matched(found: pd.DataFrame, label: pd.Series) -> pd.Series:
 def listed(table: pd.DataFrame, found: pd.DataFrame, plan: Plan, folder: Path) -> list[Job]:
     """The files to be made, named by content, path and what is done: copies stay files of their own, what changed is made
     anew."""
-    steps, mark, jobs = step(found["fps"], plan.fps).fillna(0).astype(int), repr(plan).encode(), []
+    steps, mark, jobs = step(found["fps"], plan.fps).fillna(0).astype(int), repr((VERSION, plan)).encode(), []
     for path, sha, error, before, fps, every in zip(
         table["path"], found["sha"], found["error"], matched(found, table["label"]), found["fps"], steps, strict=True
     ):

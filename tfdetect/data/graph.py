@@ -3,6 +3,8 @@
 They serve the exported model, which takes encoded bytes and frames of any size, and TFRecords with original images.
 """
 
+import os
+
 import numpy as np
 import tensorflow as tf
 
@@ -67,20 +69,20 @@ def _lines(old, new):
     return tf.cast(centre, tf.int32), tf.stack([1 - part, part], axis=1)
 
 
-def write_record(target, path, frames):
+def write_record(target, path, frames, limits=media.LIMITS):
     """One TFRecord with one Example. An image keeps its own encoded bytes wherever the graph decodes them to the
     reader's pixels, else it is stored as lossless PNG at native size; frames of a video, or without a path, as they are."""
     if path and media.kind(path) == "image":
-        features = {"image": _encoded(path)}
+        features = {"image": _encoded(path, limits)}
     else:
         features = {"frames": frames.tobytes()}
     feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in features.items()}
-    with tf.io.TFRecordWriter(str(target)) as writer:
+    with tf.io.TFRecordWriter(os.fsencode(target)) as writer:
         writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
-def _encoded(path):
-    native = media.read_image(path).frames[0]
+def _encoded(path, limits):
+    native = media.read_image(path, limits=limits).frames[0]
     with open(path, "rb") as file:
         data = file.read()
     try:

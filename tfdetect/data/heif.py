@@ -59,8 +59,11 @@ def _heic(data: bytes) -> Opened:
 
     pi_heif.options.DECODE_THREADS = 1
     pi_heif.options.THUMBNAILS = pi_heif.options.DEPTH_IMAGES = pi_heif.options.AUX_IMAGES = False
-    image: Any = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
-    return (*image.size, 0), lambda: np.asarray(image[image.primary_index])
+    images: Any = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
+    primary = images[images.primary_index]
+    if not primary.info["primary"]:  # else a thumbnail or a tile would stand for the picture
+        raise ValueError("its primary picture cannot be read")
+    return (*primary.size, 0), lambda: np.array(primary)  # a copy: the pixels go with `primary`
 
 
 def _whole(data: bytearray) -> list[tuple[bytes, int, int]]:

@@ -61,7 +61,7 @@ def _decode(name: str, data: bytearray) -> np.ndarray:
     image = _eight_bit(image)
     if image.ndim == 2:
         image = image[..., None].repeat(3, axis=2)
-    return np.ascontiguousarray(image[..., 2::-1])
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2RGB) if image.shape[2] == 4 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
 
 
 def _eight_bit(image: np.ndarray) -> np.ndarray:
@@ -164,7 +164,7 @@ def _tiff(data: bytearray) -> tuple[int, int]:
     if 50706 in tags or tags.get(262) in _SENSOR or (tags.get(254, 0) & 1 and 330 in tags):  # DNG, a sensor's, a small copy
         raise MediaError("a camera raw file: develop it first, and save it as JPEG or TIFF")
     bits = tags.get(277, 1) * tags.get(258, 1)
-    if bits > 64 and (unpacked := tags[256] * tags[257] * bits // 8) > TIFF_BYTES:
+    if (unpacked := tags[256] * tags[257] * bits // 8) > TIFF_BYTES:
         raise MediaError(f"a TIFF of {unpacked} bytes when unpacked, at most {TIFF_BYTES} are read: save it as 8 bit")
     return tags[256], tags[257]
 

@@ -1,7 +1,6 @@
 """The trees that data sets ship in -> manifest."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -9,28 +8,27 @@ from pathlib import Path
 
 import pandas as pd
 
-from tfdetect.data import manifest, public_faces, public_images  # noqa: F401  (these register their layouts)
-from tfdetect.data.media import IMAGES
-from tfdetect.data.tree import LAYOUTS, Row, Tree, frame, levels, listing, walk
+from tfdetect import config
+from tfdetect.data import grouping, manifest, public_faces, public_images  # noqa: F401  (these register their layouts)
+from tfdetect.data.tree import LAYOUTS, Row, Tree, frame, left_out, levels, listing, walk
 from tfdetect.errors import UserError
 
 __all__ = ["NAMES", "read", "walk"]
 
-MANIFESTS = ("manifest.csv", "manifest.parquet")
+MANIFESTS = ("manifest.csv", "manifest.parquet", "manifest.xlsx", "manifest.tsv")
+BY_NAME = ("forensynths", "community_forensics")  # whose folders of classes may as well hold one's own videos
 NAMES = ("auto", "manifest", "class_folders", "deepfakebench", *LAYOUTS)
 
-KIND = re.compile(r"^(real|fake|original|orig|input|output)[_-](?=.)|(?<=.)[_-](real|fake|original|orig|input|output)$", re.I)
-FRAME = re.compile(rf"frame[ _-]?\d+({'|'.join(map(re.escape, IMAGES))})$", re.I)
 
-
-def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sources: Sequence[str] = ()) -> pd.DataFrame:
+def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sources: Sequence[str] = (),
+         group: str = "auto") -> pd.DataFrame:  # fmt: skip
     """The manifest of a data set: a table as it is, a folder by its own manifest, as a public set, or by class folders.
 
     `layout` is one of NAMES; `NAME:FOLDER`, such as `faceforensics:c23`, keeps only what lies in folders of that name.
     `sources` keeps the fakes of these sources, and all reals. `fake` names the class folders that are fake; whoever gives
-    other names than "fake" means class folders. The table's `attrs` hold the layout's name and the number of files
-    `left_out`, for which the set has no label. Raises ValueError that says what was found and what was expected,
-    FileNotFoundError or PermissionError where nothing can be read.
+    other names than "fake" means class folders. `group` is auto or what `grouping.asked` knows. The table's `attrs` hold the
+    layout's name, what is `left_out` (see `tree.left_out`), and in `groups` a sentence on how files were grouped. Raises
+    ValueError that says what was found and what was expected, FileNotFoundError or PermissionError where nothing can be read.
     """
     path = Path(path)
     name, _, inside = layout.partition(":")
@@ -40,8 +38,42 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
         raise UserError(f"There is no layout {name!r}{hint}. There are {', '.join(NAMES)}.")
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder or a manifest.")
-    table = _table(path, fake, name)
-    return _of_sources(_inside(table, path, inside), sources)
+    whole = _table(path, fake, name)
+    table = of_sources(_inside(whole, path, inside), sources)
+    unlabelled = whole.attrs.pop("unlabelled", None)
+    if unlabelled is not None:
+        without = {"without a label": len(unlabelled)} if unlabelled else {}
+        whole.attrs["left_out"] = left_out(path, whole["path"], unlabelled) if path.is_dir() else without
+    others, files = len(whole) - len(table), whole.attrs.pop("files", {})
+    table.attrs = {**whole.attrs, "left_out": {**whole.attrs["left_out"], **({"other sources": others} if others else {})}}
+    if group == "auto" and files:
+        groups, table.attrs["groups"] = grouping.automatic([files[name] for name in table["path"]])
+        table["group"] = [name.strip() for name in groups]  # as a table's are, which a run keeps them in
+    elif group == "auto" and table.attrs["layout"] in BY_NAME:
+        table["group"], table.attrs["groups"] = grouping.by_look(table, str(path))
+    return grouped(table, path, group)
+
+
+def grouped(table: pd.DataFrame, path: Path, rule: str) -> pd.DataFrame:
+    """With the groups that `--data.group` asks for, and a sentence on them in `attrs`."""
+    if "groups" in table.attrs and rule in ("auto", table.attrs.get("group")):
+        return table
+    if rule != "auto":
+        _refuse_regrouping(table, path, rule)
+        table["group"], table.attrs["groups"] = grouping.asked(table, str(path if path.is_dir() else path.parent), rule)
+        table.attrs["given"] = True
+    else:
+        by = "given" if table.attrs["layout"] == "manifest" else f"by the layout {table.attrs['layout']}"
+        table.attrs["groups"] = grouping.told(table, by)
+        table.attrs["given"] = bool((table["group"] != table["path"]).any())
+    return table
+
+
+def _refuse_regrouping(table: pd.DataFrame, path: Path, rule: str) -> None:
+    if "group" in table.attrs:
+        raise UserError(f"{path} was prepared with --data.group {table.attrs['group']}, not {rule}: prepare it again.")
+    if table.attrs["layout"] == "manifest" and (table["group"] != table["path"]).any():
+        raise UserError(f"{path} has groups of its own, and --data.group {rule} came: leave that out, or empty the column group.")
 
 
 def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
@@ -50,7 +82,7 @@ def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
     own = next((file for file in (path, *(path / file for file in MANIFESTS)) if file.is_file()), None)
     if name in ("auto", "manifest") and own:
         table = manifest.read(own)
-        table.attrs = {"layout": "manifest", "left_out": 0}
+        table.attrs |= {"layout": "manifest", "left_out": {}, **config.prepared_groups(path)}
         return table
     if name in ("manifest", "deepfakebench") or path.is_file():
         wanted = {"manifest": " or ".join(MANIFESTS), "deepfakebench": "the path of a .json file"}.get(name, "a folder")
@@ -59,7 +91,6 @@ def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
     if name == "class_folders" or (name == "auto" and named):
         return class_folders(path, fake)
     return _public(path, name) if name != "auto" else _recognised(path, fake)
-
 
 def _recognised(path: Path, fake: Sequence[str]) -> pd.DataFrame:
     """The first layout that knows the folder, or the only folder in it; else class folders."""
@@ -79,65 +110,57 @@ def _public(path: Path, name: str) -> pd.DataFrame:
 
 def _checked(rows: Iterable[Row] | pd.DataFrame, path: Path, name: str) -> pd.DataFrame:
     table = rows if isinstance(rows, pd.DataFrame) else frame(rows)
-    left_out = table["label"].isna()
-    if left_out.all():
+    unlabelled = table["label"].isna()
+    if unlabelled.all():
         needs = LAYOUTS[name].needs if name in LAYOUTS else "videos with frames"
         raise UserError(f"{path}: the layout {name} found no file with a label; expected {needs}. {_held(path)}")
-    table = manifest.check(table[~left_out] if left_out.any() else table, str(path))
-    table.attrs = {"layout": name, "left_out": int(left_out.sum())}
+    without = list(table["path"][unlabelled])
+    table = manifest.check(table[~unlabelled] if without else table, str(path))
+    table.attrs = {"layout": name, "unlabelled": without}
     return table
 
 
 def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
     """`real/` and `fake/` at any depth and in any letter case, with or without a folder of a split above them.
 
-    Source is the path above and below the class folder, or where there is none its own name. Without split folders, files
-    of one name (`real/7.mp4`, `fake/7.mp4`, `fake/7_output.mp4`) are one group: they may be twins, and a group too coarse
-    does no harm. With split folders the split is already decided, and each file is a group of its own. Images called
-    `frame_12` are of the video that their folder, if it is no class folder, stands for.
+    Source is the path above and below the class folder, or where there is none its own name. `attrs` hold for each path the
+    `grouping.File` that its group is found by, and the paths of what lies in no class folder.
     """
     wanted = {name.lower() for name in fake}
     outer = len(list(levels(root))) - 1  # folders that all files lie in
     only_named = wanted == {"fake"}  # then a class folder is called real or fake, and others are not guessed at
     rows: list[Row] = []
-    strangers: Counter[str] = Counter()
+    files: dict[str, grouping.File] = {}
+    strangers: list[str] = []
     for parts, folder, names in listing(root):
         lower = [part.lower() for part in parts]
         at = next((i for i, part in enumerate(lower) if part in wanted or part == "real"), None)
         if at is None and not only_named and parts:
             at = next((i for i, part in enumerate(lower) if part not in manifest.SPLIT_NAMES), None)
         if at is None:
-            strangers.update({"/".join(parts) or ".": len(names)} if names else {})
+            strangers += [os.path.join(folder, name) for name in names]
             continue
         split = next((manifest.SPLIT_NAMES[part] for part in lower if part in manifest.SPLIT_NAMES), "")
         said = [part for part in (*parts[outer:at], *parts[at + 1 :]) if part.lower() not in manifest.SPLIT_NAMES]
-        source, inside = "/".join(said) or parts[at], parts if split else parts[at + 1 :]
-        for name in names:
-            group = _group(name, "/".join(inside), twins=not split)
-            rows.append(Row(os.path.join(folder, name), int(lower[at] in wanted), source, split, group))
+        below = tuple(part for part in parts[at + 1 :] if part.lower() not in manifest.SPLIT_NAMES)
+        source, label, within = "/".join(said) or parts[at], int(lower[at] in wanted), "/".join(parts) if split else ""
+        for path in (os.path.join(folder, name) for name in names):
+            rows.append(Row(path, label, source, split))
+            files[path] = grouping.File(path, label, below, within)
     if not rows:
-        found = f"files in {', '.join(sorted(strangers)[:5])}" if strangers else "no image or video"
-        known = "; ".join(f"{name} ({layout.needs})" for name, layout in LAYOUTS.items())
         raise UserError(
-            f"{root}: found {found}; expected class folders named real and {', '.join(fake)} with images or videos in "
-            "them (--data.fake names other fakes), or a manifest.csv with path,label, or a public set as it ships. "
-            f"{_held(root, strangers)} The public sets, which --data.layout names: {known}."
+            f"{root} holds no image or video in a folder called real or {', '.join(fake)}. {_held(root)} Put them into such "
+            "folders, name the fake ones by --data.fake NAME (all others are then real), give a manifest.csv with path,label, "
+            "or name the public set by --data.layout; docs/data.md lists them."
         )
     table = manifest.check(frame(rows), str(root))
-    table.attrs = {"layout": "class_folders", "left_out": strangers.total()}
+    table.attrs = {"layout": "class_folders", "unlabelled": strangers, "files": files}
     return table
 
 
-def _group(name: str, folder: str, twins: bool) -> str:
-    if folder and FRAME.match(name):
-        return folder
-    return KIND.sub("", os.path.splitext(name)[0]) if twins else f"{folder}/{name}"
-
-
-def _held(root: Path, counts: Counter[str] | None = None) -> str:
+def _held(root: Path) -> str:
     """A few entries of the tree, with the number of images and videos below each."""
-    if counts is None:
-        counts = Counter({"/".join(parts) or ".": len(names) for parts, _, names in listing(root)} if root.is_dir() else {})
+    counts = Counter({"/".join(parts) or ".": len(names) for parts, _, names in listing(root)} if root.is_dir() else {})
     below = {name: sum(n for place, n in counts.items() if f"{place}/".startswith(f"{name}/")) for name in Tree(root).folders()}
     shown = [f"{name}/ ({count} images or videos)" for name, count in list(below.items())[:8]]
     more = [f"{len(below) - 8} more folders"] if len(below) > 8 else []
@@ -157,7 +180,7 @@ def _inside(table: pd.DataFrame, root: Path, folder: str) -> pd.DataFrame:
     return table[kept].reset_index(drop=True)
 
 
-def _of_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
+def of_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
     """The fakes of these sources, and all reals."""
     if not sources:
         return table

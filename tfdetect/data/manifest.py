@@ -6,71 +6,72 @@ never from an order of files.
 
 import csv
 import hashlib
-import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from tfdetect.data import tables
 from tfdetect.errors import UserError
 from tfdetect.files import atomic
 
 COLUMNS = ("path", "label", "split", "group", "source", "text")
-EXTRA = ("family", "category")  # columns that are kept where they are given
+# Columns that are kept where they are given: `left_out` is why a row is not used, the last three are of equalised files.
+EXTRA = ("family", "category", "left_out", "original", "original_sha", "equalised")
+MADE = ("sha", "frames", "width", "height", "note", "error", "kind")  # by `prepare`: of a table that it wrote, made anew
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 SPLIT_NAMES = {"": "", "train": "train", "training": "train", "val": "validation", "valid": "validation",
                "validation": "validation", "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip
 pd.options.mode.string_storage = "python"  # a file's name need not be UTF-8, which Arrow's strings must be
+SAYS_REAL = {"real", "reals", "original", "originals", "authentic", "genuine", "pristine", "nature", "natural"}
+SAYS_FAKE = {"fake", "fakes", "synthetic", "synthesised", "synthesized", "synthesis", "generated", "manipulated", "forged",
+             "tampered", "deepfake", "deepfakes"}  # fmt: skip
+MOST = 0.8  # of the files under real/ and under fake/, at least, have to have the other label to be called turned round
 LABELS = {"0": 0, "real": 0, "0.0": 0, "1": 1, "fake": 1, "1.0": 1}
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A CSV or Parquet file with the columns path,label[,split,group,source,text] as a checked manifest.
+    """A table (CSV, .xlsx, Parquet; see tables.py) with the columns path,label[,split,group,source,text] as a checked manifest.
 
-    Relative paths start at the manifest's own folder. Labels are 0/1 or real/fake. Raises ValueError for what is
-    missing or misspelt, naming the first row; OSError where the file cannot be read.
+    Relative paths start at the manifest's own folder. Labels are 0/1 or real/fake. What a reader should know of it is in
+    `attrs["notes"]`. Raises ValueError for what is missing or misspelt, naming the first row; OSError where it cannot be read.
     """
     table = raw(path)
-    missing = {"path", "label"} - set(table.columns)
-    if missing:
-        raise UserError(
-            f"{path} lacks the column(s) {', '.join(sorted(missing))}; expected path,label[,split,group,source,text]."
-        )
-    table["path"] = _below(path.parent, table["path"])
-    return check(table, str(path))
+    tables.require(table, path)
+    notes = _notes(table)
+    table["path"] = tables.located(path.parent, table["path"])
+    windows = table["path"].str.contains(r"(?:^|/)[A-Za-z]:[\\/]|(?:^|/)\\\\", regex=True)
+    _require(table["path"], ~windows, str(path), "a path of this machine, or one that starts at the table's folder")
+    table = check(table, str(path))
+    table.attrs["notes"] = tuple(notes)
+    return table
 
 
-def raw(path: Path) -> pd.DataFrame:
-    """A CSV or Parquet file as it is, all text, nothing checked. ValueError where it is no table, OSError where it cannot
-    be read."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = pd.read_parquet(path)
-            table = table.astype(object).where(table.notna(), "")
-            return table.map(lambda cell: os.fsdecode(cell) if isinstance(cell, bytes) else str(cell)).astype(str)
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-    except (ValueError, pd.errors.EmptyDataError) as error:  # parser and Unicode errors are ValueErrors
-        raise UserError(f"{path} cannot be read as a table: {error}.") from error
+raw = tables.read  # a table as it is, nothing checked
 
 
-def _below(folder: Path, names: Iterable[str]) -> list[str]:
-    """The names as paths that start at the folder; absolute ones and empty ones stay. Path() is slow on millions of rows, and
-    is needed only for a name such as `./a//b`."""
-    start = "" if folder == Path() else str(folder)
-    odd = re.compile(r"(^|/)\.(/|$)|//|/$").search
-    return [str(folder / name) if odd(name) else name and os.path.join(start, name) for name in names]
+def _notes(table: pd.DataFrame) -> list[str]:
+    """Of which columns no use is made, and that groups are missing."""
+    unused = [str(name) for name in table.columns if name not in (*COLUMNS, *EXTRA, *MADE)]
+    near = {name: column for name in unused if (column := tables.meant(name)) and column not in table}
+    said = [f"{name} (did you mean {near[name]}? Rename it then)" if name in near else name for name in unused]
+    notes = [f"Not used: the column{'s' * (len(said) > 1)} {', '.join(said)}."] if said else []
+    if "group" not in table or not table["group"].str.strip().any():
+        notes.append("No column group: each file counts as a group of its own. Files of one person or original may then stand in "
+                     "train and in test; give them the same group.")  # fmt: skip
+    return notes
 
 
 def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     """The manifest with all columns, typed and checked: ValueError that names `origin` and the first wrong row."""
     table = table.reset_index(drop=True)
     for name in ("split", "group", "source", "text"):
-        if name not in table:
-            table[name] = ""
+        table[name] = table[name].str.strip() if name in table else ""
     table["label"] = _translated(table, "label", LABELS, origin, "0 or real, 1 or fake").astype("int64")
     table["split"] = _translated(table, "split", SPLIT_NAMES, origin, "train, val, test or nothing")
     _require(table["path"], table["path"] != "", origin, "the path of a file")
@@ -94,6 +95,37 @@ def _require(column: pd.Series, good: pd.Series, origin: str, expected: str) -> 
     if len(bad):
         value, row = bad.iloc[0], bad.index[0] + 1
         raise UserError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({len(bad)} such row(s)).")
+
+
+def require_direction(table: pd.DataFrame, origin: str) -> None:
+    """ValueError if most files under real/ are labelled fake and most of those under fake/ real: some lists count that way."""
+    says = np.array([_says(path) for path in table["path"]], object)
+    label = table["label"].to_numpy()
+    under = {0: says == "real", 1: says == "fake"}
+    wrong = {kind: under[kind] & (label != kind) for kind in under}
+    if all(wrong[kind].sum() > max(2, MOST * under[kind].sum()) for kind in under):
+        counts = [f"{wrong[kind].sum()} of {under[kind].sum()} files whose path says {name} are labelled {other}"
+                  for kind, name, other in ((0, "real", "fake"), (1, "fake", "real"))]  # fmt: skip
+        first = table["path"].to_numpy()[wrong[0]][0]
+        raise UserError(f"{origin}: the labels stand the other way round: {' and '.join(counts)}, the first is {first}. Here 1 "
+                        "means fake and 0 real. Swap them; if they are right as they are, give --data.labels as_given.")
+
+
+def _says(path: str) -> str:
+    """real, fake or nothing: what the innermost folder with such a word says, else the file's own name."""
+    folder, _, name = path.rpartition("/")
+    return _folder_says(folder) or _word(name.rpartition(".")[0])
+
+
+@cache
+def _folder_says(folder: str) -> str:
+    return next(filter(None, map(_word, reversed(folder.split("/")))), "")
+
+
+def _word(name: str) -> str:
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    real, fake = bool(words & SAYS_REAL), bool(words & SAYS_FAKE)
+    return "" if real == fake else "real" if real else "fake"
 
 
 def require_whole_groups(table: pd.DataFrame) -> None:
@@ -239,15 +271,36 @@ def require_classes(table: pd.DataFrame, splits: Sequence[str], learns: str = "b
     """ValueError unless each of `splits` holds real and fake files, without which nothing is learnt and no threshold found;
     of test any: some published tests are fakes alone, and then there is a recall, if no AUC. What `learns` from "real" needs
     no fakes."""
+    if set(splits) - {"test"}:
+        _require_both(table, learns)
     for name in splits:
         counts = table[table["split"] == name]["label"].value_counts()
         real, fake = int(counts.get(0, 0)), int(counts.get(1, 0))
         if not (real + fake if name == "test" else real and (fake or learns == "real")):
             needed = "some are" if name == "test" else "reals are" if learns == "real" else "both kinds are"
+            groups = [table.loc[table["label"] == label, "group"].nunique() for label in (0, 1)]
+            rule = table.attrs.get("groups", "The groups are those of the manifest.")
             raise UserError(
-                f"The {name} split holds {real} real and {fake} fake files of {len(table)} in all; {needed} needed. "
-                "Give more files (10 groups of each class at the least), or a split column."
+                f"The {name} split holds {real} real and {fake} fake files of {len(table)} in all, in {groups[0]} groups of "
+                f"reals and {groups[1]} of fakes; {needed} needed. {rule} Give more files (10 groups of each class at the "
+                "least), a split column, or other groups: by a group column, or by --data.group folder, stem, file or a "
+                "regular expression."
             )
+
+
+def _require_both(table: pd.DataFrame, learns: str) -> None:
+    """ValueError where all files are of one class, saying what a folder holds besides."""
+    for label, kind in ((0, "real"), (1, "fake")):
+        if (table["label"] == label).any() or (kind == "fake" and learns == "real"):
+            continue
+        others = {name: count for name, count in table.attrs.get("left_out", {}).items() if name.endswith("/")}
+        found = ", ".join(f"{name} ({count} files)" for name, count in others.items())
+        folders = f" Folders that are no class: {found}." if found else ""
+        alone = " A one-class detector, such as feature_oneclass or oc_ae, learns from reals alone." if kind == "fake" else ""
+        raise UserError(
+            f"All {len(table)} files are {('fake', 'real')[label]}, none is {kind}: a class folder is called real or fake, "
+            f"--data.fake NAME names others that are fake, and then all the rest are real.{folders}{alone}"
+        )
 
 
 def write(table: pd.DataFrame, path: Path) -> None:

@@ -3,6 +3,8 @@
 Normalising is a layer of the model, so it runs on the device. Augmenting, which needs codecs, runs here.
 """
 
+import os
+
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -28,9 +30,12 @@ def training(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, f
     An incomplete last batch is left out (another one each epoch), so that shapes are static.
     """
     rows = units(table, single)
-    loaded = _load(_orders(rows, settings, first, last), rows, cache, single, weights_of(rows, settings))
-    chain = corruptions.parse(settings.augment)
-    return _corrupted(loaded, chain, settings.seed, first * steps(table, single, settings.batch)) if chain else loaded
+    weights, chain = weights_of(rows, settings), corruptions.parse(settings.augment)
+    loaded = _load(_orders(rows, settings, first, last), rows, cache, single, weights)
+    if not chain:
+        return loaded
+    of_class = [max(weights[rows["label"] == label], default=1.0) for label in (0, 1)]
+    return _corrupted(loaded, chain, settings.seed, first * steps(table, single, settings.batch), of_class)
 
 
 def vectors(features: np.ndarray, rows: pd.DataFrame, settings: Train, first: int, last: int) -> tf.data.Dataset:
@@ -81,13 +86,16 @@ def _resampled(rare, often, key):
     return tf.concat([again, some], 0)
 
 
-def _corrupted(loaded, chain, seed, first):
-    """The batches through `chain`, each with a seed of its own: the run's and the batch's number in the whole run."""
+def _corrupted(loaded, chain, seed, first, of_class):
+    """The batches through `chain`, each with a seed of its own: the run's and the batch's number in the whole run. A clip weighs
+    what the class of its file does, of `of_class`, and a mix of two what the class does that it is nearer to."""
 
     def corrupt(number, batch):
-        clips, labels, weights = batch
-        clips, changed = chain(clips, labels[:, :1], tf.stack([seed, tf.cast(number, tf.int32)]))
-        return clips, tf.concat([changed, labels[:, 1:]], axis=1), weights
+        clips, labels, _ = batch
+        files = tf.repeat(labels[:, :1], 2, axis=1)  # the label, and the class of the file, which selfblend leaves
+        clips, changed = chain(clips, files, tf.stack([seed, tf.cast(number, tf.int32)]))
+        weights = tf.where(changed[:, 1] > 0.5, of_class[1], of_class[0])
+        return clips, tf.concat([changed[:, :1], labels[:, 1:]], axis=1), tf.cast(weights, tf.float32)
 
     numbered = loaded.enumerate(first)
     return numbered.map(corrupt, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
@@ -133,7 +141,7 @@ def _load(batches, rows, cache, single, weights=None):
 
     Where the rows have a `kind`, the number of their source, the labels are (batch, 2); with `weights` (rows,) theirs follow.
     """
-    entries = tf.constant([str(cache.entry(sha)) for sha in rows["sha"]])
+    entries = tf.constant([os.fsencode(cache.entry(sha)) for sha in rows["sha"]])
     columns = ["label", "kind"] if "kind" in rows else ["label"]
     frames, labels = tf.constant(rows["frame"].to_numpy(np.int32)), tf.constant(rows[columns].to_numpy(np.float32))
     length, size, read = 1 if single else cache.view.frames, cache.view.size, read_npy if cache.kind == "npy" else read_record

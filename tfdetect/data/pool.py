@@ -3,13 +3,16 @@
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, TimeoutError, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from typing import Any, Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
+
+from tfdetect.data import deadline
+from tfdetect.machine import cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,32 +30,37 @@ class _Guarded(Generic[T, R]):
     """Returns what `work` raises, so that the pool's own troubles and those of the work are never confused."""
 
     work: Callable[[T], R]
+    seconds: float | None
 
     def __call__(self, item: T) -> R | Lost | Exception:
+        deadline.start(self.seconds)
         try:
             return self.work(item)
         except MemoryError:
             return Lost("it needs more memory than there is")
         except Exception as error:
             return error
+        finally:
+            deadline.start(None)
 
 
 def results(items: Iterable[T], work: Callable[[T], R], workers: int | None = None,
             seconds: float | None = None) -> Iterator[tuple[T, R | Lost]]:
-    """Yield (item, work(item)) as they come, in processes of their own; at most `seconds` for each.
+    """Yield (item, work(item)) as they come, in processes of their own; at most `seconds` for each, unless `work` allows
+    it more (`deadline.allow`).
 
     `work` must be picklable. An item that brings its process down, or takes longer, yields Lost, and a new process takes
     over. What `work` raises is raised here, and ends it all. Few items are taken ahead, so `items` may be endless.
     """
-    count = workers or os.cpu_count() or 1
-    todo, guarded = iter(items), _Guarded(work)
+    count = workers or cores()
+    todo, guarded = iter(items), _Guarded(work, seconds)
     # "spawn": a fork of a process that runs TensorFlow's threads may hang.
     pool = ProcessPool(count, initializer=_quiet, context=get_context("spawn"))
     running: dict[Any, T] = {}
     try:
         while True:
             for item in islice(todo, 4 * count - len(running)):
-                running[pool.schedule(guarded, (item,), timeout=seconds)] = item
+                running[pool.schedule(guarded, (item,))] = item
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -65,10 +73,10 @@ def results(items: Iterable[T], work: Callable[[T], R], workers: int | None = No
 def _outcome(future: Any, seconds: float | None) -> Any:
     try:
         found = future.result()
-    except ProcessExpired:
+    except ProcessExpired as error:
+        if deadline.passed(error.exitcode):
+            return Lost(f"it took longer than {seconds:g} seconds and what its length adds (--data.timeout)")
         return Lost("its decoder crashed")
-    except TimeoutError:
-        return Lost(f"it took longer than {seconds:g} seconds")
     if isinstance(found, Exception):
         raise found
     return found

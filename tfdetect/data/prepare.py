@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 from tfdetect.data.cache import Cache, View, failed
 from tfdetect.data.pool import Lost, results
 from tfdetect.files import atomic, state
+from tfdetect.limits import Limits
 
 Progress = Callable[[dict[str, Any]], None]
 Runner = Callable[[Iterable[str], Cache, int | None, float | None], Iterator[tuple[str, Any]]]
@@ -24,12 +26,13 @@ SAVE_EVERY = 30.0  # seconds
 class Index:
     """What became of a path, by its size and time of change: a resumed run need not read again what it has seen.
 
+    A failure is known for the seconds and limits that it was tried with; with others it is worth another try.
     A lost or damaged index is made anew. A file that is gone is known by what became of it: a prepared folder can be used
     where its originals are not at hand. Kept as text, `path TAB details` in JSON, which takes a quarter of the objects' memory.
     """
 
-    def __init__(self, path: Path, seconds: float | None = None):
-        self.path, self.seconds = path, seconds
+    def __init__(self, path: Path, seconds: float | None = None, limits: Limits | None = None):
+        self.path, self.tried = path, [seconds or 0.0, *astuple(limits or Limits())]
         self.known: dict[str, str] = {}
         self.passing: dict[str, str] = {}  # of this run alone: what could not be opened is tried again next time
         self.saved = time.monotonic()
@@ -39,19 +42,20 @@ class Index:
     def find(self, path: str, cache: Cache) -> dict[str, Any] | None:
         """The result for a file that has not changed since, if its entry is still there."""
         try:
-            then, limit, *details = json.loads(self.known[_key(path)])
+            then, tried, *details = json.loads(self.known[_key(path)])
             found = dict(zip(DETAILS, details, strict=True))
         except (KeyError, ValueError):
             return None
-        if state(path) not in (then, [0, 0]) or limit not in (None, self.seconds):
+        now = state(path)
+        if now != [0, 0] and (now != then or (found["error"] and tried != self.tried)):
             return None
         return found if found["error"] or os.path.exists(cache.entry(found["sha"])) else None
 
     def add(self, path: str, found: Mapping[str, Any], lost: bool) -> None:
-        """`lost`: crashed or out of time, which is worth another try with another time limit."""
-        limit = (self.seconds or 0.0) if lost else None
+        """`lost`: crashed or out of time."""
         lasting = self.known if lost or found["sha"] else self.passing
-        lasting[_key(path)] = json.dumps([state(path), limit, *(found[name] for name in DETAILS)])
+        tried = self.tried if found["error"] else None
+        lasting[_key(path)] = json.dumps([state(path), tried, *(found[name] for name in DETAILS)])
         if time.monotonic() > self.saved + SAVE_EVERY:
             self.save()
 
@@ -84,7 +88,7 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
     of each file. A file whose decoder crashes or hangs is a failure like any other. Raises OSError where the cache cannot
     be written.
     """
-    index = Index(cache.folder / INDEX, seconds)
+    index = Index(cache.folder / INDEX, seconds, cache.view.limits)
     progress = progress or (lambda found: None)
 
     def lacking() -> Iterator[str]:
@@ -115,7 +119,9 @@ def detailed(table: pd.DataFrame, details: Callable[[str], Iterable[Any]], view:
     columns["note"] = [view.note(note, frames) for note, frames in zip(columns["note"], columns["frames"], strict=True)]
     columns["frames"] = [frames * view.repeats(frames) for frames in columns["frames"]]
     numbers = dict.fromkeys(("frames", "width", "height"), "int64")  # also where there is no row
-    return pd.concat([table, pd.DataFrame(columns, index=table.index).astype(numbers)], axis=1)
+    out = pd.concat([table, pd.DataFrame(columns, index=table.index).astype(numbers)], axis=1)
+    out.attrs = table.attrs  # which pandas keeps only where both have the same
+    return out
 
 
 def usable(table: pd.DataFrame) -> pd.DataFrame:

@@ -4,17 +4,19 @@ If such a property tells real from fake, a detector will learn it in place of th
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from tfdetect.data import containers, media
 from tfdetect.data.cache import digest
+from tfdetect.data.measured import Measured
 from tfdetect.data.pool import Lost, results
 from tfdetect.limits import Limits
 
@@ -53,17 +55,29 @@ class Probe:
 
 
 def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[[dict[str, Any]], None] | None = None,
-            seconds: float | None = None, limits: Limits | None = None) -> pd.DataFrame:  # fmt: skip
-    """The properties of each file of the manifest, row for row, each in at most `seconds`.
+            seconds: float | None = None, limits: Limits | None = None, index: Path | None = None) -> pd.DataFrame:  # fmt: skip
+    """The properties of each file of the manifest, row for row, each in at most `seconds`; `index` keeps them, for the next time.
 
     Columns: CONTAINER and CONTENT, sha (SHA-256 of the bytes), hashes (perceptual, a uint64 for each frame looked at),
     small (grey pictures, (frames, SMALL, SMALL) uint8), error. What a file does not have is NaN or None.
     """
     found: dict[str, dict[str, Any]] = {}
-    for path, result in results(table["path"], Probe(limits or Limits()), workers, seconds):
+    limits, progress = limits or Limits(), progress or (lambda result: None)
+    kept = Measured(index, limits) if index else None
+
+    def lacking() -> Iterator[str]:
+        for path in table["path"]:
+            if kept and (known := kept.find(path)):
+                found[path] = known
+                progress(known)
+            else:
+                yield path
+
+    for path, result in results(lacking(), Probe(limits), workers, seconds):
         found[path] = {"error": result.reason} if isinstance(result, Lost) else result
-        if progress:
-            progress(found[path])
+        if kept:
+            kept.add(path, found[path])
+        progress(found[path])
     columns = [*CONTAINER, *CONTENT, "sha", "hashes", "small", "error"]
     rows = [[found[path].get(name) for name in columns] for path in table["path"]]
     out = pd.DataFrame(rows, columns=columns, index=table.index)
@@ -95,14 +109,24 @@ def measure(path: str, limits: Limits) -> dict[str, Any]:
 def _image(path: str) -> dict[str, Any]:
     """What the header says; a header that Pillow cannot read says nothing."""
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             facts = {"container": image.format, "codec": image.format, "exif": float(_exif(image)), "subsampling": image.mode}
             if isinstance(image, JpegImagePlugin.JpegImageFile):
                 facts["jpeg_quality"] = jpeg_quality(image.quantization)
                 facts["subsampling"] = _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image), image.mode)
             return facts
-    except (OSError, Image.DecompressionBombError):  # not known to Pillow, whose own limit --data.limits.pixels may pass
+    except (OSError, SyntaxError, Image.DecompressionBombError):  # Pillow's own limit is one that --data.limits.pixels may pass
         return {"container": "unknown", "codec": "unknown", "exif": 0.0, "subsampling": "unknown"}
+
+
+def _opened(path: str) -> Image.Image:
+    """By Pillow, and what it does not know by libheif's plug-in for it."""
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        import pi_heif
+
+        return pi_heif.HeifImageFile(path)
 
 
 def _exif(image: Image.Image) -> bool:
@@ -122,6 +146,14 @@ def _video(path: str, length: int, frames: int) -> dict[str, Any]:
                     "exif": float(bool(container.metadata.keys() & _CAMERA_KEYS))}  # fmt: skip
     except (containers.NoDecoder, media.MediaError, OSError):
         return {"container": "unknown", "codec": "unknown", "subsampling": "unknown", "frames": frames, "exif": 0.0}
+
+
+def look(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes and small grey pictures of the first, middle and last frame of a clip, (frames, height, width, 3) uint8, as those
+    of `measure`: without flat ones."""
+    frames = [np.array(clip[at]) for at in sorted({0, len(clip) // 2, len(clip) - 1})]
+    kept = [frame for frame in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= FLAT]
+    return np.array([phash(frame) for frame in kept], np.uint64), np.array([_grey(frame, SMALL) for frame in kept])
 
 
 def jpeg_quality(tables: dict[int, Any]) -> float:

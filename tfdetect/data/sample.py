@@ -19,7 +19,6 @@ away by their size. The strengths are balanced so that a file's size does not te
 import csv
 import io
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -32,6 +31,7 @@ import numpy as np
 
 from tfdetect.errors import UserError
 from tfdetect.files import atomic
+from tfdetect.machine import cores
 
 VIDEO_SOURCES = ("flicker", "swap", "flicker", "upsample")  # flicker needs twice the examples
 IMAGE_SOURCES = ("swap", "upsample")  # flicker needs time
@@ -311,7 +311,7 @@ def write(
     for _ in range(len(table) - len(missing)):
         progress()
     if missing:
-        workers = min(workers or os.cpu_count() or 1, len(missing))
+        workers = min(workers or cores(), len(missing))
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             jobs = [pool.submit(make, spec, folder, row) for row in missing]
             try:

@@ -2,13 +2,15 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from tfdetect.data import media
 from tfdetect.data.media import IMAGES, VIDEOS
 
 MEDIA = IMAGES + VIDEOS
@@ -115,19 +117,56 @@ def _hidden(name: str) -> bool:
 def listing(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
     """(parts below root, folder, names of the media in it) of each folder, in a fixed order.
 
-    What is named like a medium is one, be it a broken link, a pipe or a folder: its reader will say what is wrong with it,
-    and nothing goes uncounted. Hidden entries are no data. A folder that may not be read is an error (OSError).
+    A medium is what is named like one, be it a broken link or a pipe: its reader will say what is wrong with it; and what
+    begins like one, whatever its name. Hidden entries are no data. A folder that may not be read is an error (OSError).
     """
+    for parts, folder, names in everything(root):
+        if not any(map(_hidden, parts)):
+            yield parts, folder, [name for name in names if not _hidden(name) and readable(folder, name)]
+
+
+def everything(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+    """(parts below root, folder, names of all files in it) of each folder, hidden ones too, in a fixed order. An empty folder
+    that is named like a medium counts as a file: its reader says what is wrong with it."""
 
     def refuse(error: OSError) -> None:
         raise error
 
     for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        media = sorted(name for name in (*files, *folders) if name.lower().endswith(MEDIA) and not name.startswith("."))
-        folders[:] = sorted(name for name in folders if not name.lower().endswith(MEDIA) and not _hidden(name)
-                            and not _loops(os.path.join(folder, name)))  # fmt: skip
+        folders[:] = sorted(name for name in folders if not _loops(os.path.join(folder, name)))
         place = Path(folder)
-        yield place.relative_to(root).parts, "" if folder == "." else str(place), media
+        empty = [name for name in folders if name.lower().endswith(MEDIA) and not os.listdir(os.path.join(folder, name))]
+        yield place.relative_to(root).parts, "" if folder == "." else str(place), sorted([*files, *empty])
+
+
+def readable(folder: str, name: str) -> bool:
+    """Whether a file is listed: by its name, or where that says nothing by its first bytes."""
+    if name.lower().endswith(MEDIA):
+        return True
+    try:
+        return bool(media.kind(os.path.join(folder, name)))
+    except (media.MediaError, OSError):
+        return False
+
+
+def left_out(root: Path, taken: Iterable[str], unlabelled: Iterable[str]) -> dict[str, int]:
+    """What of the files below `root` is not among those taken: "FOLDER/" (or "./") -> images and videos right there or further
+    down, ".txt" -> other files of that extension, "hidden" -> hidden ones; all together are as many as there are files."""
+    used, found = {os.path.normpath(path) for path in taken}, Counter[str]()
+    strange = {os.path.normpath(path) for path in unlabelled}
+    for parts, folder, names in everything(root):
+        for name in names:
+            path = os.path.normpath(os.path.join(folder, name))
+            extension = os.path.splitext(name)[1].lower()
+            if path in used:
+                continue
+            if _hidden(name) or any(map(_hidden, parts)):
+                found["hidden"] += 1
+            elif path in strange or extension in MEDIA:
+                found[f"{parts[0] if parts else '.'}/"] += 1
+            else:
+                found[extension or name] += 1
+    return dict(found)
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -185,20 +224,26 @@ def grouped(found: Iterable[tuple[Row, list[str]]]) -> Iterator[Row]:
     `found` are rows with the persons in them, at least one.
     """
     rows = list(found)
+    first = connected(persons for _, persons in rows)
+    for row, persons in rows:
+        yield row._replace(group=first[persons[0]])
+
+
+def connected(sets: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Name -> the first, in their order, of all names that hang together with it by sets that share one."""
     leader: dict[str, str] = {}
 
-    def first(person: str) -> str:
-        while (above := leader.setdefault(person, person)) != person:
-            leader[person] = leader[above]
-            person = above
-        return person
+    def first(name: str) -> str:
+        while (above := leader.setdefault(name, name)) != name:
+            leader[name] = leader[above]
+            name = above
+        return name
 
-    for _, persons in rows:
-        for person in persons[1:]:
-            low, high = sorted((first(persons[0]), first(person)))
+    for names in sets:
+        for name in names:
+            low, high = sorted((first(names[0]), first(name)))
             leader[high] = low
-    for row, persons in rows:
-        yield row._replace(group=first(persons[0]))
+    return {name: first(name) for name in leader}
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ common in HEVC, VP8, VP9 and MJPEG, rare in H.264.
 import bisect
 import ctypes
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ import av.logging
 import cv2
 import numpy as np
 
-from tfdetect.data import containers, media
+from tfdetect.data import containers, deadline, media
 from tfdetect.data.media import Look, Media, MediaError
 from tfdetect.data.upright import Turn, turn
 from tfdetect.limits import Limits
@@ -36,6 +37,7 @@ finally:
     ctypes.RTLD_GLOBAL = _everywhere  # type: ignore[misc]
 
 CHECK_FRAMES = 1000
+PASSES = 3  # that a frame may be decoded, at most: where its stretch is tried, in the whole, and for its pixels
 DECORD_PIXELS = 4_000_000  # a frame; decord decodes ahead, which took 360 MB for 24 frames of 3840 x 2160
 _DECORD_FORMATS = ("mov", "matroska", "avi")  # decord seeks to wrong frames in MPEG streams
 _ONE_PACKET_A_FRAME = ("h264", "hevc", "vp9", "mjpeg", "av1", "libdav1d")
@@ -60,6 +62,7 @@ def read_video(path: str | Path, frames: int, fps: float | None, size: int | Non
     if frames < 1 or (fps is not None and not fps > 0) or (size is not None and size < 1):
         raise ValueError(f"frames={frames}, fps={fps}, size={size} came: each has to be positive")
     containers.silence()
+    deadline.allow(size=os.path.getsize(path))
     try:
         with containers.named(path) as name:
             return _read(name, frames, fps, size, limits, look)
@@ -77,7 +80,10 @@ def _read(name: str, frames: int, fps: float | None, size: int | None, limits: L
     try:
         scan = containers.scan_packets(name, cut, limits)
     except containers.NoDecoder:
+        if cut:
+            raise MediaError(f"truncated: {cut}") from None
         return _opencv(name, frames, fps, size, look, limits)
+    deadline.allow(pixels=PASSES * len(scan.pts) * scan.area)
     found = _find(name, scan, frames, fps)
     broken = bool(scan.bad or scan.cut)
     if broken and key_system:

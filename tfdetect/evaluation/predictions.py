@@ -88,13 +88,15 @@ def read(path: str | PathLike[str]) -> pd.DataFrame:
     ValueError where a column is missing or a value is out of its range, OSError where the file cannot be read.
     """
     empty_is_none = {name: [""] for name in ("label", "frame", "score", "probability")}
-    table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT, KIND], str), keep_default_na=False, na_values=empty_is_none)
+    table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT, KIND], str), keep_default_na=False, na_values=empty_is_none,
+                        encoding_errors="surrogateescape")  # fmt: skip
     return check(table)
 
 
 def write(table: pd.DataFrame, path: str | PathLike[str]) -> None:
-    """Write the checked table as CSV, UTF-8; `read` gives back every bit of a float64."""
-    check(table).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
+    """Write the checked table as CSV, UTF-8, and where a file's name is none, its very bytes; `read` gives back every bit of a
+    float64."""
+    check(table).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC, errors="surrogateescape")
 
 
 def file_scores(table: pd.DataFrame) -> pd.DataFrame:

@@ -83,6 +83,10 @@ class Clip(Detector):
     def stored(self):
         return not (self.lora or self.unfreeze)
 
+    @property
+    def graded(self):
+        return self.head in ("linear", "mlp")
+
     def require(self):
         presets.require(self.preset, words=self.text != "none" or self.head == "prompts")
 

@@ -195,6 +195,31 @@ class TwoLevels(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+class Focal(keras.losses.Loss):
+    """`first`, a loss of scores, less the surer the score is right: times (1 - p)^2, p what it gives the label (Lin et al. 2017,
+    arXiv 1708.02002). On binary cross-entropy it is Keras' focal loss.
+
+    y_true (batch, 1) labels 0..1, y_pred (batch, 1).
+    """
+
+    def __init__(self, first, gamma=2.0, name="focal", **options):
+        super().__init__(name=name, **options)
+        self.first, self.gamma = first, gamma
+
+    def call(self, y_true, y_pred):
+        said = ops.sigmoid(y_pred[:, 0])
+        right = y_true[:, 0] * said + (1 - y_true[:, 0]) * (1 - said)
+        return self.first.call(y_true, y_pred) * ops.power(1 - right, self.gamma)
+
+    def get_config(self):
+        return {**super().get_config(), "first": keras.saving.serialize_keras_object(self.first), "gamma": self.gamma}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "first": keras.saving.deserialize_keras_object(config["first"])})
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class ScoreAUC(keras.metrics.AUC):
     """AUC of the first column, the score; labels that augmentation mixed count as what they are more of."""
 

@@ -25,12 +25,11 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import logit
 
-from tfdetect import backend
+from tfdetect import backend, files
 from tfdetect.data import graph, graph_images
 from tfdetect.data.cache import View
 from tfdetect.data.graph_images import picked
 from tfdetect.detector import Detector
-from tfdetect.files import write_bytes
 from tfdetect.models import layers, one_class
 from tfdetect.models.head_layers import ClosestText
 
@@ -61,12 +60,13 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
         archive.add_endpoint(name, *functions[name])
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
     try:
-        archive.write_out(str(temporary / "1"), verbose=False)
+        with files.plain(temporary) as folder:
+            archive.write_out(f"{folder}/1", verbose=False)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    write_bytes(target.parent / NOTE, note(said, view).encode())
+    files.write_bytes(target.parent / NOTE, note(said, view).encode())
 
 
 def taken(view: View) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tfdetect import models
+from tfdetect import files, models
 from tfdetect.artifact import Artifact
 from tfdetect.data import graph
 from tfdetect.data.cache import View
@@ -51,7 +51,8 @@ class Predictor:
         self.threshold = self.calibration.threshold
         self.judged, self.warnings = "saved_model", self.calibration.doubts
         if artifact.saved_model.exists():
-            self.loaded = tf.saved_model.load(str(artifact.saved_model))  # kept: the signature holds no reference to it
+            with files.plain(artifact.saved_model) as folder:
+                self.loaded = tf.saved_model.load(folder)  # kept: the signature holds no reference to it
             self._answer = self._serve
         else:
             self.judged = f"model.keras on {keras.backend.backend()}"
@@ -108,11 +109,12 @@ class Predictor:
     def _named(self, out):
         return {"score": out[:, 0], "source": out[:, 1:]}
 
-    def predict(self, paths: Iterable[str | Path], seconds: float | None = None) -> Iterator[Verdict]:
+    def predict(self, paths: Iterable[str | Path], seconds: float | None = None, workers: int | None = None) -> Iterator[Verdict]:
         """A verdict for each path, as `each` has them."""
-        return self.each(paths, self.verdict, seconds)
+        return self.each(paths, self.verdict, seconds, workers)
 
-    def each(self, paths: Iterable[str | Path], what: Callable[[str, Media | Lost], Any], seconds: float | None = None):
+    def each(self, paths: Iterable[str | Path], what: Callable[[str, Media | Lost], Any], seconds: float | None = None,
+             workers: int | None = None):  # fmt: skip
         """What `what(path, clip)` returns of each path, in order; others are decoded while one is looked at, each in at most
         `seconds`.
 
@@ -120,7 +122,7 @@ class Predictor:
         """
         ready: dict[int, Any] = {}
         following = 0
-        for (number, path), clip in results(enumerate(map(str, paths)), self.view.attempt, seconds=seconds):
+        for (number, path), clip in results(enumerate(map(str, paths)), self.view.attempt, workers, seconds):
             ready[number] = what(path, clip)
             while following in ready:
                 yield ready.pop(following)

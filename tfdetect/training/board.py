@@ -2,6 +2,7 @@
 features in its projector."""
 
 import io
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Glance(keras.callbacks.Callback):
         self.logs, self.clips = logs / "rebuilt", clips
 
     def on_train_begin(self, logs=None):
-        self.part, self.writer = one_class.opened(self.model), tf.summary.create_file_writer(str(self.logs))
+        self.part, self.writer = one_class.opened(self.model), tf.summary.create_file_writer(os.fsencode(self.logs))
 
     def on_epoch_end(self, epoch, logs=None):
         if "val_loss" not in (logs or {}):
@@ -51,7 +52,7 @@ def write(logs: Path, model: keras.Model, predicted: pd.DataFrame, table: pd.Dat
     """Events of the test split under `logs/test`. `predicted` has probabilities;
     `table` is the prepared manifest."""
     test = predicted[predicted["split"] == "test"]
-    writer = tf.summary.create_file_writer(str(logs / "test"))
+    writer = tf.summary.create_file_writer(os.fsencode(logs / "test"))
     with writer.as_default(step=0):
         if backend.tensorflow():
             _graph(model)
@@ -85,14 +86,15 @@ def _clips(test: pd.DataFrame, table: pd.DataFrame, cache: Cache) -> None:
             clip = cache.load(shas[row.path])
             strip = np.concatenate(clip[np.linspace(0, len(clip) - 1, min(FRAMES, len(clip))).astype(int)], axis=1)
             text = f"{name}, {row.source}: probability of fake {row.probability:.3f}, score {row.score:.3f}"
-            tf.summary.image(f"{name}/{Path(row.path).name}", strip[None], description=text)
+            tf.summary.image(files.printable(f"{name}/{Path(row.path).name}"), strip[None], description=files.printable(text))
 
 
 def _settings(settings: Mapping[str, Any]) -> None:
     from tensorboard.plugins.hparams import api
 
     flat = {f"{part}.{key}": value for part, values in settings.items() for key, value in values.items()}
-    api.hparams({key: value if isinstance(value, bool | int | float) else str(value) for key, value in flat.items()})
+    plain = {key: value if isinstance(value, bool | int | float) else files.printable(str(value)) for key, value in flat.items()}
+    api.hparams(plain)
 
 
 def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, picture: Picture | None = None) -> None:
@@ -116,7 +118,8 @@ def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, picture: Pi
         files.write_bytes(folder / "pictures.jpg", _sprite(rows, picture))
         shown.sprite.image_path = "pictures.jpg"
         shown.sprite.single_image_dim.extend([SIDE, SIDE])
-    plugin.visualize_embeddings(str(folder), config)  # last: it names the others
+    with files.plain(folder) as link:
+        plugin.visualize_embeddings(link, config)  # last: it names the others
 
 
 def _metadata(table: pd.DataFrame) -> str:

@@ -125,7 +125,9 @@ def prepare(model: keras.Model, detector: Detector, phase: Phase, settings: Trai
     """Compile the model for a phase of the training, of so many epochs of so many steps. `other`: a loss of what is no score."""
     if phase.prepare:
         phase.prepare(model)
-    loss = keras.losses.BinaryFocalCrossentropy(from_logits=True) if settings.balance == "focal" else detector.losses()
+    loss = detector.losses()
+    if settings.balance == "focal" and other is None:
+        loss = layers.Focal(loss)
     measured = [layers.ScoreAUC(), *([layers.ScoreAUC("ap", curve="PR")] if settings.monitor == "val_ap" else [])]
     model.compile(
         optimizer=keras.optimizers.Adam(rate(settings.rate * phase.rate, settings.schedule, epochs, steps)),

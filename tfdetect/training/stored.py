@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
@@ -38,7 +40,7 @@ class Features:
         self.cache, self.single, self.progress = cache, detector.sees == "frame", progress
         self.batch = keras.Model(self.frozen.inputs, self.frozen.outputs).predict_on_batch
         dtype = getattr(detector, "store", "float32")
-        self.store = Store(cache.root / "features" / f"v{VERSION}-{cache.view.key}-{digest(self.frozen)}-{dtype}", dtype)
+        self.store = Store(cache.root / "features" / f"v{VERSION}-{cache.folder.name}-{digest(self.frozen)}-{dtype}", dtype)
 
     def of(self, table: pd.DataFrame, views: int = 1, augment: str = "") -> Embedded:
         """Rows for all frames of a prepared table's files, `views` of each: the first is the frame itself, others are it through
@@ -64,16 +66,29 @@ class Features:
 
 
 def digest(model: keras.Model) -> str:
-    """What decides a model's outputs, its layers and their weights, as 16 hexadecimal digits; names do not count."""
+    """What decides a model's outputs, its layers, their wiring and weights, as 16 hexadecimal digits; names do not count."""
     found = hashlib.sha256(json.dumps(_nameless(json.loads(model.to_json())), sort_keys=True).encode())
     for weight in model.weights:
         found.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
     return found.hexdigest()[:16]
 
 
-def _nameless(tree):
-    """A model's configuration without names, which are numbered anew in each process."""
-    if isinstance(tree, dict):
-        named = ("name", "inbound_nodes", "input_layers", "output_layers", "keras_history", "seed")
-        return {key: _nameless(value) for key, value in tree.items() if key not in named}
-    return [_nameless(value) for value in tree] if isinstance(tree, list) else tree
+def _nameless(tree: Any, places: Mapping[str, int] = MappingProxyType({})) -> Any:
+    """A model's configuration without names, which are numbered anew in each process: what a layer is fed by is told by the
+    `places` of those layers in their model."""
+    if isinstance(tree, list):
+        return [_nameless(value, places) for value in tree]
+    if not isinstance(tree, dict) or str(tree.get("class_name")).endswith("DTypePolicy"):  # whose name is a type
+        return tree
+    if isinstance(layers := tree.get("layers"), list):
+        places = {layer["name"]: place for place, layer in enumerate(layers) if "name" in layer}
+    wires = {key: _places(tree[key], places) for key in ("keras_history", "input_layers", "output_layers") if key in tree}
+    rest = {key: _nameless(value, places) for key, value in tree.items() if key not in ("name", "seed", *wires)}
+    return rest | wires
+
+
+def _places(wires: Any, places: Mapping[str, int]) -> Any:
+    """[layer, node, output], or a list or dict of such, with a layer's place for its name."""
+    if isinstance(wires, dict):
+        return {key: _places(value, places) for key, value in wires.items()}
+    return [_places(value, places) for value in wires] if isinstance(wires, list) else places.get(wires, wires)

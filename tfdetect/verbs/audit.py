@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from tfdetect import config, files
-from tfdetect.errors import UserError
-from tfdetect.verbs import loading
+from tfdetect.verbs import loading, places
 from tfdetect.verbs.console import console, printable, progress
 
 if TYPE_CHECKING:
@@ -22,21 +21,23 @@ LISTED = 5  # of each finding, on the screen
 class Audit:
     """Look for what makes a detector seem better than it is: shortcuts, duplicates, leaks, files that cannot be read.
 
-    Writes audit.html and audit.json. Warnings do not change the exit code.
+    Writes audit.html and audit.json, and properties.jsonl, by which an interrupted audit goes on. Warnings do not change the
+    exit code.
     """
 
     path: tyro.conf.Positional[Path]
     """Folder of a public data set or with real/ and fake/ in it, or a manifest."""
     out: Path | None = None
-    """Where the two files go; by default audits/NAME, after the folder."""
+    """Where the two files go; by default audits/NAME, a name of its own for each data set."""
     data: config.Files = field(default_factory=config.Files)
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse, look, write, say."""
     asked = config.arguments(Audit, argv, "audit.py")
-    out = asked.out or Path("audits") / asked.path.absolute().stem
-    table, properties = look(asked)
+    how = asked.data.layout, asked.data.sources, asked.data.fake
+    out = asked.out or Path("audits") / places.named(asked.path, *how)
+    table, properties = look(asked, out)
     found = findings(table, properties)
     files.write_json(out / "audit.json", found)
     from tfdetect.verbs import audit_page
@@ -48,36 +49,50 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def look(asked: Audit) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """The manifest, and the properties of its files, row for row."""
-    from tfdetect.data import layouts
     from tfdetect.data.properties import collect
 
     data = asked.data
-    table = layouts.read(asked.path, data.fake, data.layout, data.sources)
+    table = loading.files(asked.path, data)
     console.print(f"{len(table)} files, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Looking", len(table)) as step:
-        properties = collect(table, data.workers, step, data.timeout, data.limits)
-    if (properties["error"] != "").all():
-        raise UserError(f"None of the {len(table)} files could be read. The first: {table['path'][0]}: {properties['error'][0]}")
-    return table, properties
+        properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
+    loading.require_some(table.assign(error=properties["error"]))
+    return settled(table, properties), properties
+
+
+def settled(table: "pd.DataFrame", properties: "pd.DataFrame") -> "pd.DataFrame":
+    """The manifest as training takes it: the groups of copies joined, and in the column `left_out` why a file is not used."""
+    from tfdetect.data import copies
+
+    table, reasons = copies.settle(table, known(properties))
+    return table.assign(left_out=table["left_out"].where(table["left_out"] != "", reasons) if "left_out" in table else reasons)
+
+
+def known(properties: "pd.DataFrame") -> list[str]:
+    """The hash of each file, where it could be read."""
+    return list(properties["sha"].where(properties["error"] == "", ""))
 
 
 def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any]:
     """What audit.json holds."""
-    from tfdetect.data import audit, duplicates
+    from tfdetect.data import audit, copies, duplicates
 
     good = properties["error"] == ""
-    asked = audit.sample(table[good])
+    asked = audit.sample(table[good & (table["left_out"] == "")])
     shortcuts = audit.find(asked, properties.loc[asked.index])
     same = duplicates.find(table, properties)
+    kept = [entry for entry in same if not duplicates.contradiction(entry)]  # training leaves the others out
+    held = [content for content, reason in zip(known(properties), table["left_out"], strict=True) if not reason]
     failures = zip(table["path"][~good], properties["error"][~good], strict=True)
     return {
-        "counts": audit.counts(table, properties),
+        "counts": {**audit.counts(table, properties), "copies": copies.count(held),
+                   "left_out": int((table["left_out"] != "").sum())},
         "shortcuts": shortcuts.aucs,
         "warnings": [asdict(warning) for warning in shortcuts.warned],
         "duplicates": same,
-        "leaks": duplicates.leaks(table, same),
+        "leaks": duplicates.leaks(table, kept),
         "failures": [{"path": path, "reason": reason} for path, reason in failures],
     }
 
@@ -86,7 +101,9 @@ def say(found: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame"
     """The findings on the screen, the worst first."""
     from tfdetect.verbs.audit_page import verdict
 
-    loading.say_failures(table.assign(error=properties["error"]))
+    loading.say_failures(table.assign(error=properties["error"].where(properties["error"] != "", table["left_out"])))
+    if found["counts"]["copies"]:
+        console.print(loading.COPIES.format(found["counts"]["copies"], len(table)))
     console.print(f"\n{verdict(found)}")
     for warning in found["warnings"]:
         console.print("  {property} tells the label with AUC {auc:.3f} ({kind}). {advice}".format(**warning))

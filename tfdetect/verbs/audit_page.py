@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tfdetect.data import duplicates
 from tfdetect.data.audit import FATAL, SUSPECT
 from tfdetect.evaluation import html, plots
 
@@ -34,6 +35,7 @@ def verdict(found: Mapping[str, Any]) -> str:
     container = [warning for warning in found["warnings"] if warning["kind"] == "container"]
     worst = max((warning["auc"] for warning in container), default=0.0)
     leaks = [leak for leak in found["leaks"] if leak["splits"]]
+    torn = sum(map(duplicates.contradiction, found["duplicates"]))
     said = []
     if worst > FATAL:
         said.append(f"{LEARNT}: {', '.join(_names(container, FATAL))} tell{'s' * (len(_names(container, FATAL)) == 1)} the label")
@@ -41,6 +43,8 @@ def verdict(found: Mapping[str, Any]) -> str:
         said.append(f"{', '.join(_names(container, SUSPECT))} may be learnt in place of the fake")
     if leaks:
         said.append(f"{len(leaks)} leak(s) between splits make a test look better than the detector is")
+    if torn:
+        said.append(f"{torn} picture{' is' if torn == 1 else 's are'} labelled both real and fake")
     if not said:
         if not found["shortcuts"]:
             return "No shortcut could be measured: that takes real and fake files, each in at least two groups."

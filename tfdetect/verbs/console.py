@@ -12,16 +12,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from tfdetect.errors import UserError
+from tfdetect.files import printable, quoted
+
+__all__ = ["console", "embedding", "import_keras", "printable", "progress"]
 
 if TYPE_CHECKING:
     import types
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # what is printed is text: a file may be [bold]
 
 
-def printable(path: str) -> str:
-    """A path as one line that any terminal can show: line breaks and bytes that are no text are escaped."""
-    return path.encode("unicode_escape" if not path.isprintable() else "utf-8", "backslashreplace").decode("utf-8")
+def say_command(script: str, *words: object) -> None:
+    """A command to go on with, as a shell takes it."""
+    console.print(f"  python scripts/{script} {' '.join(map(quoted, map(str, words)))}")
 
 
 class Rate(ProgressColumn):

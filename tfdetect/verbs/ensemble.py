@@ -9,7 +9,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading
+from tfdetect.verbs import loading, places
 from tfdetect.verbs.console import console, import_keras
 from tfdetect.verbs.evaluate import Evaluate, unseen
 
@@ -37,18 +37,19 @@ def evaluate(asked: Evaluate) -> None:
     from tfdetect.data import corruptions
     from tfdetect.data.prepare import usable
 
+    chain = corruptions.parse(asked.data.corrupt)
+    target = Artifact(places.evaluation(asked, [*members], chain.slug if chain else ""))
     table, warnings = read(asked, members)
-    decoded = {name: decode(name, table, member) for name, member in members.items()}
+    first = next(iter(members.values()))
+    table, left = loading.apart(table, first.cache, first.data.workers)
+    decoded = {name: decode(name, table, member, left) for name, member in members.items()}
     table, left_out = unseen(merge(decoded), *(member.artifact for member in members.values()))
     good = usable(table)["path"]
     if good.empty:
         raise UserError("No file is left to judge: each was used in training one of the runs, or one could not read it.")
-    chain = corruptions.parse(asked.data.corrupt)
     judged = {name: judge(member, decoded[name], good, chain) for name, member in members.items()}
-    folder = next(iter(members.values())).artifact.folder
-    target = Artifact(asked.out or folder / "evaluations" / "-".join(filter(None, ("+".join(members), chain.slug))))
     said = (f"The clips were corrupted before they were judged: {chain}.",) if chain else ()
-    write(target, members, table, judged, (*warnings, *left_out, *said))
+    write(target, members, table, judged, (*warnings, *left_out, *loading.copies_line(table), *said))
 
 
 def gather(asked: Evaluate) -> dict[str, Member]:
@@ -63,7 +64,7 @@ def gather(asked: Evaluate) -> dict[str, Member]:
     runs = [artifacts.load_config(artifact) for artifact in found]
     if asked.data.path and not asked.data.fake and len({run.data.fake for run in runs}) > 1:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
-    data = [loading.with_path(run.data, asked.data.path, asked.data.fake, asked.data.workers) for run in runs]
+    data = [loading.with_path(asked.data.over(run.data), asked.data.path, asked.data.fake) for run in runs]
     caches = [loading.cache_for(own, run.detector) for own, run in zip(data, runs, strict=True)]
     members = map(Member, found, runs, data, caches)
     return dict(zip(ensemble.names([place.name for place in places]), members, strict=True))
@@ -71,10 +72,12 @@ def gather(asked: Evaluate) -> dict[str, Member]:
 
 def read(asked: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame, tuple[str, ...]]":
     """The files to judge and what a reader should know of their choice: those asked for, or the common test files."""
+    from tfdetect.data import layouts
     from tfdetect.verbs import evaluate
 
     if asked.data.path is None:
-        return common_tests({name: member.artifact for name, member in members.items()})
+        table, said = common_tests({name: member.artifact for name, member in members.items()})
+        return layouts.of_sources(table, asked.data.sources), said
     first = next(iter(members.values()))
     return evaluate.read(asked, first.artifact, first.data), ()
 
@@ -111,10 +114,10 @@ def contents(runs: Mapping[str, Artifact]) -> "dict[str, pd.DataFrame]":
             for name, rows in tests.items()}  # fmt: skip
 
 
-def decode(name: str, table: "pd.DataFrame", member: Member) -> "pd.DataFrame":
+def decode(name: str, table: "pd.DataFrame", member: Member, left: "pd.DataFrame") -> "pd.DataFrame":
     """The table as this run sees it."""
     console.print(f"{name}:")
-    return loading.decode(table, member.data, member.cache)
+    return loading.decode(table, member.data, member.cache, left)
 
 
 def merge(decoded: "Mapping[str, pd.DataFrame]") -> "pd.DataFrame":

@@ -1,8 +1,9 @@
 """evaluate: judge a run again, or on another data set; or several runs and their mean."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -10,13 +11,15 @@ from tfdetect import artifact as artifacts
 from tfdetect import config, corruption_spec, models  # noqa: F401  (registers the detectors)
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading
+from tfdetect.verbs import loading, places
 from tfdetect.verbs.console import console, import_keras
+
+HASHES = ("sha", "original_sha")  # by which a file is known again
 
 
 @dataclass(frozen=True)
-class Files:
-    """Which files."""
+class Files(config.Effort):
+    """Which files, and how much of each at most."""
 
     path: Path | None = None
     """Folder or manifest, as for train. Without it, the run's own test files; of several runs those they all have."""
@@ -24,14 +27,17 @@ class Files:
     """Names of the class folders that are fake; by default as in training."""
     layout: str = "auto"
     """How the folder is laid out; by default it is recognised."""
+    labels: Literal["check", "as_given"] = "check"
+    """Refuse a table in which the files under real/ are labelled fake and those under fake/ real, or take it as it is."""
     sources: tuple[str, ...] = ()
     """Judge the fakes of these generators or manipulations only, and all reals."""
-    workers: int | None = None
-    """Processes that decode; by default one for each core."""
+    group: str = "auto"
+    """What belongs together, as for train; the test's interval goes by it."""
     corrupt: str = ""
     """What the clips go through before they are judged, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the steps."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         corruption_spec.check(self.corrupt, "--data.corrupt", labels=False)
 
 
@@ -43,7 +49,8 @@ class Evaluate:
     """The run's folder, such as saved_models/cnn. Of several, the mean of their probabilities is judged too."""
     data: Files = Files()
     out: Path | None = None
-    """Where the report goes; by default evaluations/NAME in the (first) run's folder, which names --data.corrupt too."""
+    """Where the report goes; by default evaluations/NAME in the (first) run's folder, a name of its own for each data set and
+    --data.corrupt."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -73,19 +80,19 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs import judging
 
-    data = loading.with_path(run.data, asked.data.path, asked.data.fake, asked.data.workers)
+    chain = corruptions.parse(asked.data.corrupt)
+    target = Artifact(places.evaluation(asked, corrupted=chain.slug if chain else ""))
+    data = loading.with_path(asked.data.over(run.data), asked.data.path, asked.data.fake)
     cache = loading.cache_for(data, run.detector)
-    table, warnings = unseen(loading.decode(read(asked, artifact, data), data, cache), artifact)
+    table, left = loading.apart(read(asked, artifact, data), cache, data.workers)
+    table, warnings = unseen(loading.decode(table, data, cache, left), artifact)
+    warnings = (*warnings, *loading.copies_line(table))
     table, _ = loading.with_kinds(table, run.detector)
     if usable(table).empty:
         raise UserError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
     loading.say_one_class(usable(table))
-    name = asked.data.path.stem if asked.data.path else "own_test"
-    chain = corruptions.parse(asked.data.corrupt)
     if chain:
-        name = f"{name}-{chain.slug}"
         warnings = (*warnings, f"The clips were corrupted before they were judged: {chain}.")
-    target = Artifact(asked.out or artifact.folder / "evaluations" / name)
     target.folder.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(artifact, cache.view, run.detector)
     predicted = judging.score(predictor, table, cache, chain)
@@ -93,7 +100,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     shortcuts = judging.find_shortcuts(table, data)
     rule = run.train.threshold
     others = {"judged": predictor.judged, "threshold_rule": rule, **({"validation": validation} if validation else {})}
-    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings)
+    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *loading.cautions(table))
     found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
                           shortcuts=shortcuts)  # fmt: skip
     console.print(judging.line("test", found["test"], rule))
@@ -107,23 +114,37 @@ def read(asked: Evaluate, artifact: Artifact, data: config.Data):
     from tfdetect.data import layouts, manifest
 
     if asked.data.path is None:
-        table = manifest.read(artifact.manifest)
+        table = layouts.of_sources(manifest.read(artifact.manifest), asked.data.sources)
     else:
-        table = layouts.read(asked.data.path, data.fake, asked.data.layout, asked.data.sources)
+        choice = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels", "group")}
+        table = loading.files(asked.data.path, replace(data, **choice))
     if (table["split"] == "test").any():
+        others = int((table["split"] != "test").sum())
         table = table[table["split"] == "test"]
+        table.attrs["left_out"] = {**table.attrs.get("left_out", {}), **({"other splits": others} if others else {})}
     return table.assign(split="test").reset_index(drop=True)
 
 
 def unseen(table, *runs: Artifact):
-    """The table without the files whose bytes were in training or validation of any run, and without others of their groups,
-    such as fakes of a source that was left out there; and a warning that counts them."""
+    """The table without the files whose bytes, or whose original's bytes, were in training or validation of any run, and without
+    others of their groups, such as fakes of a source that was left out there; and a warning that counts them.
+
+    Where the files known again carry the same groups as in training, both tables name groups alike, and all training groups
+    count. Else a group of the same name proves nothing: most sets have a 1.
+    """
     import pandas as pd
 
-    rows = pd.concat(pd.read_csv(run.manifest, dtype=str, keep_default_na=False) for run in runs)
-    seen = set(rows[rows["split"] != "test"]["sha"]) - {""}
-    known = table["sha"].isin(seen)
-    leak = table["group"].isin(table.loc[known, "group"])
+    from tfdetect.data import manifest
+
+    rows = pd.concat(manifest.raw(run.manifest) for run in runs)
+    used = rows[rows["split"] != "test"]
+    groups = {sha: group for name in HASHES if name in used for sha, group in used[[name, "group"]].to_numpy() if sha and group}
+    then = pd.Series(None, table.index, object)  # the group that a file had in training
+    for name in filter(table.columns.__contains__, HASHES):
+        then = then.fillna(table[name].map(groups))
+    known = then.notna()
+    same = table.loc[known, "group"]
+    leak = table["group"].isin(set(same) | (set(used["group"]) if (same == then[known]).mean() > 0.5 else set()))
     if not leak.any():
         return table, ()
     which = "this run" if len(runs) == 1 else "one of these runs"

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
 from tfdetect.errors import UserError
 from tfdetect.verbs.console import console
-from tfdetect.verbs.predict import expand, opened, row
+from tfdetect.verbs.predict import Effort, expand, opened, row, with_effort
 
 if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor
@@ -28,6 +28,7 @@ class Explain:
     """The run's folder, such as saved_models/cnn."""
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Images, videos, and folders of them."""
+    data: Effort = field(default_factory=Effort)
     out: Path = Path("explained")
     """Folder for explanation.html and explanation.json."""
     method: Literal["auto", "error", "occlusion"] = "auto"
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     """Parse, find the files, and explain one by one as they are decoded; the page is written with what there is."""
     asked = config.arguments(Explain, argv, "explain.py")
     artifact = artifacts.find(asked.run)
-    run = artifacts.load_config(artifact)
+    run = with_effort(artifacts.load_config(artifact), asked.data)
     method = chosen(asked.method, run.detector)
     paths = expand(asked.files)
     if len(paths) > MOST:
@@ -61,13 +62,14 @@ def main(argv: Sequence[str]) -> int:
     sections: list[str] = []
     found: list[dict[str, Any]] = []
     try:
-        for verdict, clip in predictor.each(paths, lambda path, clip: (predictor.verdict(path, clip), clip), run.data.timeout):
+        judge = lambda path, clip: (predictor.verdict(path, clip), clip)  # noqa: E731
+        for verdict, clip in predictor.each(paths, judge, run.data.timeout, run.data.workers):
             print(row(verdict), flush=True)
             found.append({**dataclasses.asdict(verdict), "method": method})
             if verdict.error is None:
                 frames, heat, check = explained(predictor, predictor.clip(clip), method, asked)
                 found[-1] |= check
-                sections.append(page.section(verdict.path, said(verdict, check), frames, heat, method))
+                sections.append(page.section(files.printable(verdict.path), said(verdict, check), frames, heat, method))
     finally:
         page.write(asked.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
         files.write_json(asked.out / "explanation.json", found)

@@ -1,7 +1,6 @@
 """Score with the exported model, and write down how good it is: predictions, metrics, plots, report."""
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -180,7 +179,7 @@ def command() -> str:
     """What was typed."""
     program = Path(sys.argv[0])
     name = f"python scripts/{program.name}" if program.suffix == ".py" else program.name
-    return shlex.join([*name.split(), *sys.argv[1:]])
+    return " ".join(map(files.quoted, [*name.split(), *sys.argv[1:]]))
 
 
 def line(name: str, found: Mapping[str, Any], rule: str = "") -> str:

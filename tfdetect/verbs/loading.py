@@ -1,10 +1,11 @@
 """Data settings -> a prepared manifest: read, split, decode into the cache; what fails is counted and listed."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect.config import PREPARED, Data, Reading
+from tfdetect.config import PREPARED, Data, Files, Reading
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.verbs.console import console, printable, progress
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tfdetect.data.cache import Cache, View
+
+COPIES = "{} of {} files are copies of others; copies are one group, and so in one split."
 
 
 def cache_for(data: Data, detector: Detector | type[Detector]) -> "Cache":
@@ -36,12 +39,71 @@ def view(data: Reading, cache_dir: Path, still: bool = False) -> "View":
     return View(data.frames, data.size, data.fps, still, faces, data.limits)
 
 
+def files(path: Path, data: Files) -> "pd.DataFrame":
+    """The manifest of the data set at `path`, its labels the right way round; what should be known of its columns is said."""
+    from tfdetect.data import layouts, manifest
+
+    table = layouts.read(path, data.fake, data.layout, data.sources, data.group)
+    say_read(table)
+    for note in table.attrs.get("notes", ()):
+        console.print(note)
+    if table.attrs.get("layout") == "manifest" and data.labels == "check":
+        manifest.require_direction(table, str(path))
+    return table
+
+
+def apart(table: "pd.DataFrame", cache: "Cache", workers: int | None) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """The files of a manifest that are to be decoded, the groups of copies joined; and those left out, because copies contradict
+    them or `prepare` did so, as `decode` gives them, with the reason in the columns `error` and `left_out`."""
+    from tfdetect.data import copies, manifest
+    from tfdetect.data.cache import failed
+    from tfdetect.data.prepare import DETAILS, detailed
+
+    manifest.require_whole_groups(table)
+    out = table["left_out"] if "left_out" in table else table["path"].map(lambda path: "")
+    keys = copies.keys(table["path"].where(out == "", ""), workers)
+    table, reasons = copies.settle(table, keys)
+    out = out.where(out != "", reasons)
+    if count := copies.count([key for key, reason in zip(keys, out, strict=True) if not reason]):
+        console.print(COPIES.format(count, len(table)))
+    left, told = table.assign(left_out=out)[out != ""], dict(zip(table["path"], out, strict=True))
+    # Without a hash: the same content may be in the test.
+    good = table[out == ""].drop(columns="left_out", errors="ignore")
+    return good, detailed(left, lambda path: map(failed("", told[path]).get, DETAILS), cache.view)
+
+
+def together(table: "pd.DataFrame", left: "pd.DataFrame") -> "pd.DataFrame":
+    """The decoded rows, and those left out."""
+    import pandas as pd
+
+    from tfdetect.data import manifest
+
+    whole = pd.concat([table, left]).fillna(dict.fromkeys(manifest.EXTRA, "")) if len(left) else table
+    whole.attrs = table.attrs
+    return whole
+
+
+def copies_line(table: "pd.DataFrame") -> tuple[str, ...]:
+    """For the report: how many of the prepared files are copies of others."""
+    from tfdetect.data import copies
+    from tfdetect.data.prepare import usable
+
+    count = copies.count(contents(usable(table)))
+    return (COPIES.format(count, len(table)),) if count else ()
+
+
+def contents(table: "pd.DataFrame") -> list[str]:
+    """What each prepared file holds: the hash of its original if it was equalised, else its own."""
+    own = table["original_sha"] if "original_sha" in table else table["sha"]
+    return list(own.where(own != "", table["sha"]))
+
+
 def read(data: Data, detector: Detector) -> "pd.DataFrame":
     """The manifest of the data set, or of the embedded sample, which is made where it is not there yet."""
     from tfdetect.data import layouts
 
     if data.path is not None:
-        return layouts.read(data.path, data.fake, data.layout, data.sources)
+        return files(data.path, data)
     from tfdetect.data.sample import Sample, write
 
     spec = Sample("image", data.sample, size=data.size)
@@ -54,6 +116,55 @@ def read(data: Data, detector: Detector) -> "pd.DataFrame":
     return layouts.read(folder)
 
 
+def say_read(table: "pd.DataFrame") -> None:
+    """How the files were grouped, and what the folder holds besides them."""
+    console.print(table.attrs["groups"])
+    others, layout = [], table.attrs["layout"]
+    for name, count in table.attrs["left_out"].items():
+        if not name.endswith("/"):
+            others.append(f"{count} {name}")
+        elif layout != "class_folders":
+            console.print(f"Left out: {count} files in {printable(name)}: the layout {layout} has no label for them")
+        else:
+            takes = "" if name == "./" else f"; --data.fake fake {printable(name[:-1])} takes it in as fake, and others as real"
+            console.print(f"Left out: {count} files in {printable(name)}: a class folder is called real or fake{takes}")
+    if others:
+        console.print(f"Left out: {', '.join(map(printable, others))}")
+
+
+def say_count(table: "pd.DataFrame", used: str = "used") -> None:
+    """A line that accounts for every file of the folder."""
+    failed, left_out = int((table["error"] != "").sum()), sum(table.attrs.get("left_out", {}).values())
+    counts = f"{len(table) - failed} {used}, {failed} failed, {left_out} left out"
+    console.print(f"{len(table) + left_out} files: {counts}")
+
+
+def cautions(table: "pd.DataFrame") -> tuple[str, ...]:
+    """What a report says of groups that nobody gave, and of pictures that stand in train and test alike."""
+    said = table.attrs.get("groups", "")
+    return (*filter(None, ("" if table.attrs.get("given") else said,)), *table.attrs.get("alike", ()))
+
+
+def say_alike(table: "pd.DataFrame", cache: "Cache", given: bool) -> "pd.DataFrame":
+    """The decoded table; where pictures of test or validation look like training files of other groups, that is said, and kept
+    for the report. `given`: by a split that came with the data."""
+    from tfdetect.data import duplicates
+    from tfdetect.data.prepare import usable
+
+    good = usable(table)
+    if found := duplicates.between_splits(good, cache.load):
+        held = sorted({other for _, other in found})
+        names = " or ".join(sorted(set(good.loc[good["path"].isin(held), "split"])))
+        first, second = found[0]
+        way = "keep them on one side of the split" if given else "give them one group"
+        many = f"{len(held)} {names} files look" if len(held) > 1 else f"1 {names} file looks"
+        text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: what is measured "
+                f"there is memory. To {way}, see --data.group, or let audit.py DIR --write_groups write a manifest.")  # fmt: skip
+        console.print(text)
+        table.attrs["alike"] = (text,)
+    return table
+
+
 def across(table: "pd.DataFrame", data: Data) -> "pd.DataFrame":
     """Without the fakes that --data.train_sources and --data.test_sources leave out of their splits; a line counts them."""
     from tfdetect.data import manifest
@@ -63,6 +174,7 @@ def across(table: "pd.DataFrame", data: Data) -> "pd.DataFrame":
     if gone.sum():
         counts = ", ".join(f"{gone.get(name, 0)} of {name}" for name in ("train", "validation", "test"))
         console.print(f"Left out as fakes of other sources: {counts}. Every group stays in its split.")
+        kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "other sources in a split": int(gone.sum())}
     return kept
 
 
@@ -75,19 +187,32 @@ def say_one_class(table: "pd.DataFrame") -> None:
         console.print(text)
 
 
-def decode(table: "pd.DataFrame", data: Data, cache: "Cache") -> "pd.DataFrame":
-    """The manifest with what the decoder found; says how many files failed, and why. ValueError where none is left."""
+def decode(table: "pd.DataFrame", data: Data, cache: "Cache", left: "pd.DataFrame") -> "pd.DataFrame":
+    """The manifest with what the decoder found, then those that `apart` left out; says how many files failed, and why. ValueError
+    where none is left."""
     from tfdetect.data.prepare import prepare, problems
 
     with progress("Decoding", len(table)) as step:
         table = prepare(table, cache, data.workers, step, data.timeout)
+    table = together(table, left).reset_index(drop=True)
+    say_count(table)
     say_failures(table)
     notes = problems(table, "note")
     if notes:
         console.print(f"{len(notes)} of {len(table)} files used, with a note; the first: {notes[0][0]}: {notes[0][1]}")
-    if (table["error"] != "").all():
-        raise UserError(f"None of the {len(table)} files could be read. The first: {table['path'][0]}: {table['error'][0]}")
+    require_some(table)
     return table
+
+
+def require_some(table: "pd.DataFrame") -> None:
+    """ValueError where no file could be read."""
+    if not (table["error"] != "").all():
+        return
+    first = os.path.abspath(table["path"].iloc[0])
+    if not any(map(os.path.lexists, table["path"])):
+        raise UserError(f"None of the {len(table)} files is there. The first was looked for at {first}; in a table, relative "
+                        "paths start at the folder of the table.")  # fmt: skip
+    raise UserError(f"None of the {len(table)} files could be read. The first: {table['path'].iloc[0]}: {table['error'].iloc[0]}")
 
 
 def say_failures(table: "pd.DataFrame") -> None:
@@ -108,7 +233,8 @@ def say_failures(table: "pd.DataFrame") -> None:
 
 def require_few_failures(table: "pd.DataFrame", most: float) -> None:
     """ValueError if more than this part of the files failed: what is left is then another data set than the one meant."""
-    failed = int((table["error"] != "").sum())
+    decoded = table[table["left_out"] == ""] if "left_out" in table else table
+    failed = int((decoded["error"] != "").sum())
     if failed > most * len(table):
         raise UserError(
             f"{failed} of {len(table)} files could not be used, more than --data.max_failed {most:g} allows. Mend them, "
@@ -142,7 +268,7 @@ def with_texts(table: "pd.DataFrame", detector: Detector) -> "pd.DataFrame":
     return manifest.worded(table, detector.template)  # type: ignore[attr-defined]
 
 
-def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None, workers: int | None) -> Data:
-    """The data settings of a run, for other files."""
-    return replace(data, path=path, fake=fake or data.fake, workers=workers or data.workers)
+def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None) -> Data:
+    """The data settings of a run, for other files; without a path for its own, whose clips may be in a prepared folder."""
+    return replace(data, path=path or data.path, fake=fake or data.fake)
 

@@ -4,19 +4,27 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
 from tfdetect.errors import UserError
-from tfdetect.verbs.console import import_keras
+from tfdetect.verbs.console import import_keras, printable
 
 if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Effort(config.Effort):
+    """How much work a file may be, and on how many cores; by default as in training."""
+
+    workers: Annotated[int | None, tyro.conf.arg(aliases=("--workers",))] = None
+    """Processes that decode; by default one for each core."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Predict:
     """The run's folder, such as saved_models/cnn."""
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Images, videos, and folders of them."""
+    data: Effort = field(default_factory=Effort)
     json: bool = False
     """A JSON object a line: path, probability, label, score, frames, note, error, source, source_probability, text."""
 
@@ -35,18 +44,23 @@ def main(argv: Sequence[str]) -> int:
     """Parse, find the files, judge them one by one as they are decoded."""
     asked = config.arguments(Predict, argv, "predict.py")
     artifact = artifacts.find(asked.run)
-    run = artifacts.load_config(artifact)
+    run = with_effort(artifacts.load_config(artifact), asked.data)
     paths = expand(asked.files)
     predictor = opened(artifact, run)
     failed = 0
     if not asked.json:
         print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
-    for verdict in predictor.predict(paths, run.data.timeout):
+    for verdict in predictor.predict(paths, run.data.timeout, run.data.workers):
         failed += verdict.error is not None
         print(json.dumps(dataclasses.asdict(verdict)) if asked.json else row(verdict), flush=True)
     if not asked.json:
         print(f"{len(paths) - failed} verdicts, {failed} failed. The threshold is a probability of {predictor.threshold:.3f}.")
     return 1 if failed else 0
+
+
+def with_effort(run: config.Run, effort: Effort) -> config.Run:
+    """The run, at work on other files."""
+    return dataclasses.replace(run, data=effort.over(run.data))
 
 
 def opened(artifact: artifacts.Artifact, run: config.Run) -> "Predictor":
@@ -79,7 +93,8 @@ def expand(given: Sequence[Path]) -> list[Path]:
 def row(verdict) -> str:
     """A line of the table."""
     if verdict.error is not None:
-        return f"{'failed':8}{'':12}{'':9}{'':8}  {verdict.path}: {verdict.error}"
+        return f"{'failed':8}{'':12}{'':9}{'':8}  {printable(verdict.path)}: {verdict.error}"
     note = f"  ({verdict.note})" if verdict.note else ""
     source = f"  most likely {verdict.source} ({verdict.source_probability:.2f})" if verdict.source else ""
-    return f"{verdict.label:8}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}  {verdict.path}{source}{note}"
+    numbers = f"{verdict.label:8}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}"
+    return f"{numbers}  {printable(verdict.path)}{source}{note}"

@@ -9,8 +9,8 @@ import tyro
 
 from tfdetect import config, files
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading
-from tfdetect.verbs.console import console, progress
+from tfdetect.verbs import loading, places
+from tfdetect.verbs.console import console, progress, say_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,8 @@ class Prepare:
     path: tyro.conf.Positional[Path]
     """Folder of a public data set or with real/ and fake/ in it, or a manifest."""
     out: Path
-    """The folder to make, such as cache/celeb."""
+    """The folder to make, such as prepared/celeb. It is no cache: of equalised files it holds the only copy, and trained from it
+    the originals need not be kept."""
     data: config.Reading = field(default_factory=config.Reading)
     equalise: bool = False
     """Crop and encode all files alike first, so that no container tells the label; see docs/equalise.md."""
@@ -40,34 +41,33 @@ class Prepare:
 def main(argv: Sequence[str]) -> int:
     """Parse and prepare."""
     asked, further = config.arguments(Prepare, argv, "prepare.py", unknown=True)
+    places.require_prepared(asked.out, asked.path)
     if further and asked.runner == "local":
         config.arguments(Prepare, argv, "prepare.py")  # which says what is wrong with them
     import pandas as pd  # not before, so that --help stays quick
 
-    table, cache = read(asked)
+    table, left, cache = read(asked)
     if asked.equalise:
         table, failures = equalised(asked, table, cache)
-        table = pd.concat([decode(asked, table, cache, further), failures]).sort_index()
-    else:
-        table = decode(asked, table, cache, further)
-    write(asked, table)
+        left = pd.concat([left, failures])
+    write(asked, loading.together(decode(asked, table, cache, further), left).sort_index())
     return 0
 
 
-def read(asked: Prepare) -> "tuple[pd.DataFrame, Cache]":
-    """The manifest with absolute paths, for the folder may be used from anywhere, and the cache inside the folder."""
-    from tfdetect.data import layouts, manifest
+def read(asked: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
+    """The manifest with absolute paths, for the folder may be used from anywhere; the rows left out, which copies contradict;
+    and the cache inside the folder."""
     from tfdetect.data.cache import Cache
 
     data = asked.data
-    table = layouts.read(asked.path, data.fake, data.layout, data.sources)
-    manifest.require_whole_groups(table)
+    table = loading.files(asked.path, data)
     table["path"] = [str(Path(path).absolute()) for path in table["path"]]
-    settings = {name: getattr(data, name) for name in config.VIEW}
+    settings = {name: getattr(data, name) for name in config.STORED}
     old = config.prepared(asked.out)
     if old and old != settings:
         raise UserError(f"{asked.out} was prepared with other settings: {old}. Give another --out, or delete it.")
-    return table, Cache(asked.out, loading.view(data, asked.out), data.cache)
+    cache = Cache(asked.out, loading.view(data, asked.out), data.cache)
+    return *loading.apart(table, cache, data.workers), cache
 
 
 def decode(asked: Prepare, table: "pd.DataFrame", cache: "Cache", options: Sequence[str]) -> "pd.DataFrame":
@@ -92,8 +92,8 @@ def equalised(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[p
         table = equalise(table, asked.out.absolute() / "equalised", data.workers, step, data.timeout, data.limits)
     good = table["error"] == ""
     reasons = dict(zip(table["path"], table["error"], strict=True))
-    table = table.drop(columns="error")
-    return table[good], detailed(table[~good], lambda path: map(failed("", reasons[path]).get, DETAILS), cache.view)
+    left = table[~good].rename(columns={"error": "left_out"})  # as it is, it must not stand among those made alike
+    return table[good].drop(columns="error"), detailed(left, lambda path: map(failed("", reasons[path]).get, DETAILS), cache.view)
 
 
 def write(asked: Prepare, table: "pd.DataFrame") -> None:
@@ -105,8 +105,9 @@ def write(asked: Prepare, table: "pd.DataFrame") -> None:
     manifest.write(failures, asked.out / "failures.csv")
     settings = config.plain(asked.data)
     counts = {"rows": len(table), "cached": len(table) - len(failures), "failed": len(failures)}
-    kept = {"data": {name: settings[name] for name in config.VIEW}, "counts": counts}
+    kept = {"data": {name: settings[name] for name in config.STORED}, "groups": table.attrs["groups"], "counts": counts}
     files.write_json(asked.out / config.PREPARED, kept)
-    console.print(f"{len(table)} rows: {counts['cached']} cached, {counts['failed']} failed")
+    loading.say_count(table, "cached")
     loading.say_failures(table)
-    console.print(f"\nPrepared  {asked.out}\nNext:\n  python scripts/train.py cnn --data.path {asked.out}")
+    console.print(f"\nPrepared  {asked.out}\nNext:")
+    say_command("train.py", "cnn", "--data.path", asked.out)

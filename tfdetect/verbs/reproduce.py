@@ -133,20 +133,19 @@ def keep(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[str, pd.DataF
 
 def say(found: Mapping[str, Any]) -> None:
     """The published row next to ours, and what differs."""
-    from rich.markup import escape
     from rich.table import Table
 
     def table(names: Sequence[str], rows: Sequence[Mapping[str, Any]], **header: str) -> Table:
         grid = Table(*(header.get(name, comparing.words(name)) for name in names))
         for row in rows:
-            grid.add_row(*(escape(comparing.text(row[name])) for name in names))
+            grid.add_row(*(comparing.text(row[name]) for name in names))
         return grid
 
-    console.print(f"\n{escape(found['title'])}")
+    console.print(f"\n{found['title']}")
     figures = [name for name in found["rows"][0] if name != "row"]
     console.print(table(["row", *figures], found["rows"], row=""))
     for warning in found.get("warnings", ()):
-        console.print(escape(warning))
+        console.print(warning)
     console.print(table(SIDES, found["differences"], what="what differs, or may"))
     if found["same"]:
         console.print(f"The same in both: {', '.join(found['same'])}.")

@@ -18,7 +18,7 @@ from tfdetect.config import Run
 from tfdetect.detector import REGISTRY
 from tfdetect.errors import UserError
 from tfdetect.verbs import loading
-from tfdetect.verbs.console import console, embedding, import_keras
+from tfdetect.verbs.console import console, embedding, import_keras, say_command
 
 if TYPE_CHECKING:
     import keras
@@ -78,16 +78,15 @@ def train(run: Run, tables: Tables | None = None) -> Artifact:
     run.detector.require()
     if worker_number():
         return assist(run)
-    artifact, going_on = artifacts.choose(run)
-    if going_on and artifact.finished:
-        console.print(f"{artifact.folder} is finished, there is nothing to go on with: {artifact.report}")
-        return artifact
-    run, table, cache = prepare(run)
-    if going_on:
-        console.print(f"Going on with {artifact.folder}")
-    else:
-        artifacts.create(artifact, run)
-    with artifacts.lock(artifact):
+    with artifacts.claim(run) as (artifact, going_on):
+        if going_on and artifact.finished:
+            console.print(f"{artifact.folder} is finished, there is nothing to go on with: {artifact.report}")
+            return artifact
+        run, table, cache = prepare(run)
+        if going_on:
+            console.print(f"Going on with {artifact.folder}")
+        else:
+            artifacts.create(artifact, run)
         remember(artifact, table, cache)
         fitted = learn(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted, tables)
@@ -131,15 +130,17 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     from tfdetect.evaluation import calibration as rules
 
     cache = loading.cache_for(run.data, run.detector)
-    table = loading.across(manifest.split(loading.read(run.data, run.detector)), run.data)
+    table, left = loading.apart(loading.read(run.data, run.detector), cache, run.data.workers)
+    given = bool((table["split"] != "").any())
+    table = loading.across(manifest.split(table), run.data)
     manifest.require_classes(table, SPLITS, run.detector.trains_on)
-    table = loading.with_texts(loading.decode(table, run.data, cache), run.detector)
+    table = loading.with_texts(loading.decode(table, run.data, cache, left), run.detector)
     loading.require_few_failures(table, run.data.max_failed)
     good = usable(table)
     manifest.require_classes(good, SPLITS, run.detector.trains_on)
     rules.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
     loading.say_one_class(good)
-    table, detector = loading.with_kinds(table, run.detector)
+    table, detector = loading.with_kinds(loading.say_alike(table, cache, given), run.detector)
     return replace(run, detector=detector), table, cache
 
 
@@ -152,12 +153,13 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
     from tfdetect.training.teach import teach
     from tfdetect.verbs import rebuilt
 
-    board = keras.callbacks.TensorBoard(artifact.logs, write_graph=False, profile_batch=0)  # board.write draws it
-    callbacks = [board, Narrator(console, run.train.epochs)] if watched else []
-    if watched and run.detector.reconstructs:
-        callbacks.append(rebuilt.glance(artifact.logs, usable(table), cache))
-    what = (run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
-    return teach(*what, embedding) if run.detector.stored else fit(*what)
+    with files.plain(artifact.logs) as logs:
+        board = keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0)  # board.write draws it
+        callbacks = [board, Narrator(console, run.train.epochs)] if watched else []
+        if watched and run.detector.reconstructs:
+            callbacks.append(rebuilt.glance(artifact.logs, usable(table), cache))
+        what = (run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
+        return teach(*what, embedding) if run.detector.stored else fit(*what)
 
 
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
@@ -185,9 +187,10 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     if run.detector.reconstructs:
         own = rebuilt.own(model, predicted, predictor.threshold, fitted, usable(table), cache)
     shortcuts, rule = judging.find_shortcuts(table, run.data), run.train.threshold
+    warnings = (*rules.warnings(rule), *loading.copies_line(table), *predictor.warnings, *loading.cautions(table))
     found = judging.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
-                          (*rules.warnings(rule), *predictor.warnings), {"judged": predictor.judged, "threshold_rule": rule},
-                          shortcuts, tables=tables, own=own)  # fmt: skip
+                          warnings, {"judged": predictor.judged, "threshold_rule": rule}, shortcuts, tables=tables,
+                          own=own)  # fmt: skip
     board.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
     if artifact.checkpoints.exists():  # no epoch, no checkpoint
         shutil.rmtree(artifact.checkpoints)
@@ -197,7 +200,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
         console.print(judging.line(name, found[name], rule))
     console.print(judging.attribution_line(found["test"]), end="")
     console.print(judging.shortcut_line(shortcuts.aucs))
-    say_where(artifact, run)
+    say_where(artifact, run, table)
 
 
 def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
@@ -219,13 +222,14 @@ def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: 
     return calibration.fit(*files_of("validation"), rule)
 
 
-def say_where(artifact: Artifact, run: Run) -> None:
-    """Where everything is, and what to do next."""
+def say_where(artifact: Artifact, run: Run, table: "pd.DataFrame") -> None:
+    """Where everything is, and what to do next: a verdict on a test file, if one is still there."""
     served = artifact.saved_model
     if not served.exists():
-        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {artifact.folder} writes it"
+        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {files.quoted(artifact.folder)} writes it"
     console.print(f"\nReport      {artifact.report}\nSavedModel  {served}\nEverything  {artifact.folder}\n\nNext:")
-    example = run.data.path or run.data.cache_dir
-    console.print(f"  python scripts/predict.py {artifact.folder} {example}")
+    judged = table.loc[(table["split"] == "test") & (table["error"] == ""), "path"]
+    if example := next((path for path in judged if path.isprintable() and os.path.exists(path)), None):
+        say_command("predict.py", artifact.folder, example)
     console.print(f"  python scripts/train.py {run.detector.name} --data.path YOUR_FOLDER   # with real/ and fake/ in it")
-    console.print(f"  tensorboard --logdir {artifact.folder.parent}")
+    console.print(f"  tensorboard --logdir {files.quoted(artifact.folder.parent)}")

@@ -1,0 +1,11 @@
+"""tfdetect manifest; `--help` says more."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+
+from tfdetect.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run("manifest", sys.argv[1:]))

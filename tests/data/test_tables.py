@@ -1,0 +1,173 @@
+"""Tables as people make them: read where there is one meaning, refused with what was found elsewhere."""
+
+import gzip
+import os
+import unicodedata
+
+import pandas as pd
+import pytest
+
+from tfdetect.data import manifest, tables
+
+NAMES = ["p/a b.png", "p/Müller.png", "p/Zoë, 2.png", "p/d.png"]
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "p").mkdir()
+    for name in NAMES:
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+def text(mark=",", head=("path", "label"), end="\n", names=NAMES):
+    quoted = [f'"{name}"' if mark.strip() and mark.strip() in name else name for name in names]
+    rows = [mark.join(head), *(f"{name}{mark}{number % 2}" for number, name in enumerate(quoted))]
+    return end.join([*rows, ""])
+
+
+def check(place, content, suffix=".csv"):
+    """That the table of this content finds all of NAMES."""
+    path = place / f"m{suffix}"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    table = manifest.read(path)
+    assert [os.path.relpath(name, place) for name in table["path"]] == NAMES and list(table["label"]) == [0, 1, 0, 1]
+    return table
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_any_separator(place, mark, end):
+    check(place, text(mark, end=end), ".txt")
+
+
+COMMA = text()
+WINDOWS = 'path,label\n"p\\a b.png",0\np\\Müller.png,1\n"p\\Zoë, 2.png",0\np\\d.png,1\n'
+
+
+@pytest.mark.parametrize("content", [
+    text(", "), text(";").replace(";", " ; "),  # blanks around
+    text(head=("Path", "LABEL ")), text(head=("File Name", "Label")), text(head=("image_path", "label")),
+    text(head=("FILE", "Class")), COMMA.replace(",0", ",REAL").replace(",1", ",Fake "),
+    COMMA.replace(",0", ",0.0").replace(",1", ",1.0"),
+    text(end=",\n"), text(end=",,\n").replace("path,label,,", "path,label"), "\n\n" + text(end="\n\n"),
+    "# made by hand, in May\n" + COMMA, "sep=;\n" + text(";"), WINDOWS,
+    COMMA.replace(".png", ".PNG").replace("p/", "P/"),  # letter case is of no account where the table was made
+    "".join(f"{number or ''},{line}\n" for number, line in enumerate(COMMA.splitlines())),  # rows numbered
+])  # fmt: skip
+def test_the_habits_of_people_and_programs(place, content):
+    check(place, content)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "mac_roman", "cp850"])
+def test_encodings(place, encoding):
+    check(place, text(";").encode(encoding))
+
+
+def test_utf_16_with_its_mark_the_other_way(place):
+    check(place, b"\xfe\xff" + text().encode("utf-16-be"))
+
+
+def test_gzip(place):
+    check(place, gzip.compress(text().encode()), ".csv.gz")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_are_spelt_as_on_disk(tmp_path, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    (tmp_path / "ü").mkdir()
+    names = [f"ü/{unicodedata.normalize(form, name)}.png" for name in ("Müller", "Zoë")]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "m.csv").write_text("path,label\n" + "".join(f"{unicodedata.normalize(other, name)},0\n" for name in names))
+    assert list(manifest.read(tmp_path / "m.csv")["path"]) == [str(tmp_path / name) for name in names]
+
+
+def test_a_name_that_is_no_text_stays_its_bytes(tmp_path):
+    names = [b"no\xfftext.png", "Müller.png".encode(), b"M\xfcller.png"]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).touch()
+    (tmp_path / "m.csv").write_bytes(b"path,label\n" + b",0\n".join(names) + b",1\n")
+    found = list(manifest.read(tmp_path / "m.csv")["path"])
+    assert [os.path.basename(os.fsencode(path)) for path in found] == names and all(map(os.path.exists, found))
+
+
+def test_other_columns_of_windows(place):
+    content = text(head=("path", "label", "group")).replace(",0", ",0,ab").replace(",1", ",1,été")
+    table = check(place, content.encode("cp1252"))
+    assert set(table["group"]) == {"ab", "été"}
+
+
+def test_names_that_are_there_stay_what_they_are(tmp_path):
+    """Backslashes, blanks and letter case are a file's own where there is such a file."""
+    names = ["a\\b.png", " c.png", "D.png", "d.png"]
+    for name in names:
+        (tmp_path / name).touch()
+    manifest.write(pd.DataFrame({"path": names, "label": 0}), tmp_path / "m.csv")
+    assert list(manifest.read(tmp_path / "m.csv")["path"]) == [str(tmp_path / name) for name in names]
+
+
+@pytest.mark.parametrize("sheet", ["Sheet1", "Manifest"])
+def test_a_workbook(place, sheet):
+    from openpyxl import Workbook
+
+    book = Workbook()
+    rows = book.active
+    if sheet == "Manifest":
+        rows.append(["notes"])
+        rows = book.create_sheet(sheet)
+    rows.title = sheet
+    rows.append([None, None])
+    rows.append(["Path", "Label", "Group", None])
+    for number, name in enumerate(NAMES):
+        rows.append([name, float(number % 2), 7.0 if number else 12345678901, None])
+    book.save(place / "m.xlsx")
+    assert list(check(place, (place / "m.xlsx").read_bytes(), ".xlsx")["group"]) == ["12345678901", "7", "7", "7"]
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("path:label\na.png:1", "lacks the columns path and label; it has the column path:label: separated by something else"),
+        ("a.png,0\nb.png,1", "it has the columns a.png, 0, so that the header seems to be missing"),
+        ("image,video,label\na,b,1", "lacks the column path; it has the columns image, video, label"),
+        ("path,Path,label\na,b,1", "Two columns are named path: path, Path"),
+        ("path,label\na, b.png,1", "row 1 has 3 cells, the header 2"),
+        ('path,label\n"a.png,1\nb.png,0', "cannot be read as a table"),
+        ("path,label\nC:\\pics\\a.png,1", "a path of this machine"),
+        ("path,label\n\\\\server\\pics\\a.png,1", "a path of this machine"),
+        ("path,label\na.png,genuine", "row 1: label is 'genuine', expected 0 or real, 1 or fake"),
+        (b"PK\x03\x04 no workbook", "no workbook"),
+        (b"\xd0\xcf\x11\xe0", "old Excel format; save it as .xlsx"),
+    ],
+)
+def test_what_has_no_one_meaning_is_refused(tmp_path, content, said):
+    (tmp_path / "m.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError) as error:
+        manifest.read(tmp_path / "m.csv")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("name, column", [
+    ("Persons", "group"), ("video_id", "group"), ("identity", "group"), ("generator", "source"), ("Prompt", "text"),
+    ("subset", "split"), ("width_cm", ""), ("groop", "group")])  # fmt: skip
+def test_unknown_columns_are_named_with_the_nearest(tmp_path, name, column):
+    assert tables.meant(name) == column
+    (tmp_path / "m.csv").write_text(f"path,label,{name}\na.png,0,x\n")
+    unused, groups = manifest.read(tmp_path / "m.csv").attrs["notes"]
+    assert name in unused and (f"did you mean {column}?" in unused) == bool(column) and "No column group" in groups
+    (tmp_path / "m.csv").write_text("path,label,GROUP,sha\na.png,0,x,\n")
+    assert manifest.read(tmp_path / "m.csv").attrs["notes"] == ()
+
+
+@pytest.mark.parametrize("real, fake", [
+    ("real", "fake"), ("train/0_Real", "train/1_Fake"), ("x/original_sequences", "manipulated_sequences/y"),
+    ("real_vs_fake/real", "real_vs_fake/fake")])  # fmt: skip
+def test_labels_the_other_way_round(real, fake):
+    rows = [{"path": f"/d/{folder}/{n}.png", "label": label} for label, folder in ((1, real), (0, fake)) for n in range(10)]
+    table = pd.DataFrame(rows)
+    with pytest.raises(ValueError, match="10 of 10 files whose path says real are labelled fake.*--data.labels as_given"):
+        manifest.require_direction(table, "m.csv")
+    manifest.require_direction(table.assign(label=1 - table["label"]), "m.csv")
+    manifest.require_direction(table.assign(label=1), "m.csv")  # fakes made of reals: wrong in one direction alone
+    manifest.require_direction(table.assign(label=[0, 1] * 10), "m.csv")
