@@ -72,8 +72,8 @@ def heic(items: Sequence[Item], primary: int = 1, exif: bytes = b"", brand: byte
 
 
 def _meta(items: Sequence[Item], primary: int, start: int) -> bytes:
-    places, names, links, own, which = b"", b"", b"", b"", b""
-    count = 0
+    places, names, links, which = b"", b"", b"", b""
+    shared = list(dict.fromkeys(made for item in items for made in item.properties))
     for number, item in enumerate(items, 1):
         places += struct.pack(">HHHII", number, 0, 1, start, len(item.content))
         start += len(item.content)
@@ -81,10 +81,8 @@ def _meta(items: Sequence[Item], primary: int, start: int) -> bytes:
         if item.refers:
             how, to = item.refers
             links += box(how, struct.pack(f">HH{len(to)}H", number, len(to), *to))
-        own += b"".join(item.properties)
-        indices = range(count + 1, count + 1 + len(item.properties))
+        indices = [1 + shared.index(made) for made in item.properties]
         which += struct.pack(">HB", number, len(indices)) + bytes(0x80 | index for index in indices)
-        count += len(item.properties)
     with_properties = struct.pack(">I", len(items)) + which
     return full(
         b"meta",
@@ -93,5 +91,5 @@ def _meta(items: Sequence[Item], primary: int, start: int) -> bytes:
         full(b"iloc", b"\x44\0", struct.pack(">H", len(items)), places),
         full(b"iinf", struct.pack(">H", len(items)), names),
         full(b"iref", links) if links else b"",
-        box(b"iprp", box(b"ipco", own), full(b"ipma", with_properties)),
+        box(b"iprp", box(b"ipco", *shared), full(b"ipma", with_properties)),
     )

@@ -1,17 +1,23 @@
 """The folder of a run, `saved_models/<run>/`: everything to use, judge and repeat it."""
 
 import difflib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfdetect import config
 from tfdetect.config import Run
 from tfdetect.errors import UserError
 
+if TYPE_CHECKING:
+    from tfdetect.evaluation.calibration import Calibration
+
+LONGER = ("train.epochs", "train.patience")  # a run that goes on may have more of these
 SHOWN = 8  # names of runs in a message
 TRIES = 100  # at a folder that other processes want, too
 
@@ -79,10 +85,23 @@ def _others(folder: Path) -> str:
 
 def load_config(artifact: Artifact) -> Run:
     """The run that made the artifact; it finds faces with the very model that it was trained with."""
-    run = config.parse(["--config", str(artifact.config)], "tfdetect")
+    try:
+        run = config.parse(["--config", str(artifact.config)], "tfdetect")
+    except SystemExit as error:  # the parser has said which value is wrong
+        raise UserError(f"That stands in {artifact.config}: mend it, or copy the run anew.") from error
     if not artifact.face_model.exists():
         return run
     return replace(run, data=replace(run.data, face_model=artifact.face_model))
+
+
+def load_calibration(artifact: Artifact) -> "Calibration":
+    """Of the run. UserError where it is damaged."""
+    from tfdetect.evaluation.calibration import Calibration
+
+    try:
+        return Calibration.from_dict(json.loads(artifact.calibration.read_bytes()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{artifact.calibration} is damaged ({error}): copy it anew, or train the run again.") from error
 
 
 def choose(run: Run) -> tuple[Artifact, bool]:
@@ -102,9 +121,11 @@ def choose(run: Run) -> tuple[Artifact, bool]:
     artifact = Artifact(run.out / run.name)
     if not artifact.folder.exists() or run.overwrite:
         return artifact, False
-    same = _same(run, artifact)
-    if run.resume and not same:
-        raise UserError(f"{artifact.folder} was made with other settings than these: repeat those, or use another --name.")
+    changed = _changed(run, artifact)
+    same = not changed
+    if run.resume and (other := [text for name, text in changed.items() if name not in LONGER]):
+        raise UserError(f"{artifact.folder} was made with other settings: {', '.join(other[:SHOWN])}. Repeat those, or use "
+                        "another --name; with --resume, only --train.epochs and --train.patience may change.")  # fmt: skip
     if run.resume or (same and not artifact.finished):
         return artifact, True
     if _bare(artifact.folder):
@@ -121,23 +142,35 @@ def _names(detector: str) -> Iterator[str]:
 
 
 def _same(run: Run, artifact: Artifact) -> bool:
+    return not _changed(run, artifact)
+
+
+def _changed(run: Run, artifact: Artifact) -> dict[str, str]:
+    """The settings that decide the result and differ from those in a folder, by name, each with what it is there and here."""
     try:
-        _, old = config.read(artifact.config)
-    except (OSError, ValueError):
-        return False
+        detector, flags = config.read(artifact.config)
+    except (OSError, ValueError) as error:
+        return {"config": f"its config.yaml cannot be read ({error})"}
     tree = config.tree(run)
-    detector = {key: value for key, value in tree["detector"].items() if key != "name"}
+    here = {"detector": [tree["detector"].pop("name")], **_values(config.flags(tree))}
+    there = {"detector": [detector], **_values(flags)}
+    said = {name: [" ".join(values.get(name, ["not set"])) for values in (there, here)] for name in {**there, **here}}
     # Neither the number of workers nor the place of the cache changes the result; the classes come from the files.
     drop = ("data.workers", "data.cache_dir", "detector.classes")
-    return _without(old, drop) == _without(config.flags({**tree, "detector": detector}), drop)
+    other = {name: values for name, values in said.items() if values[0] != values[1] and name not in drop}
+    return {name: f"--{name} is {old} there and {new} here" for name, (old, new) in other.items()}
 
 
-def _without(flags: list[str], names: tuple[str, ...]) -> list[str]:
-    """The flags and their values, but for those of these names."""
-    out, keep = [], True
+def _values(flags: list[str]) -> dict[str, list[str]]:
+    """Flags as `config.flags` writes them, by name: ["--train.no_xla", "--data.size", "64"] -> xla False, size 64."""
+    out: dict[str, list[str]] = {}
     for flag in flags:
-        keep = flag.removeprefix("--") not in names if flag.startswith("--") else keep
-        out += [flag] if keep else []
+        if flag.startswith("--"):
+            part, _, name = flag.removeprefix("--").rpartition(".")
+            plain = name.removeprefix("no_")
+            values = out.setdefault(f"{part}.{plain}", ["on"] if plain == name else ["off"])
+        else:
+            values[:] = [*(values if values != ["on"] else []), flag]
     return out
 
 

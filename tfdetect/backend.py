@@ -1,5 +1,7 @@
 """Keras runs on TensorFlow, torch or jax: what differs. tf.distribute and SavedModels are TensorFlow's alone."""
 
+import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,23 @@ def require_tensorflow(what: str) -> None:
 
     if not tensorflow():
         raise UserError(f"{what} needs TensorFlow, but Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow.")
+
+
+def worker() -> int:
+    """This process's place in a cluster by TF_CONFIG; 0 is the chief, which alone writes the results, and who is alone.
+
+    The chief is the task of that type, or else worker 0. UserError for a task that does not train, and for what is no JSON.
+    """
+    try:
+        told = json.loads(os.environ.get("TF_CONFIG") or "{}")
+        task, chief = told.get("task", {}), bool(told.get("cluster", {}).get("chief"))
+        kind, index = task.get("type", "worker"), int(task.get("index", 0))
+    except (ValueError, TypeError, AttributeError) as error:
+        where = "tensorflow.org/guide/distributed_training#TF_CONFIG"
+        raise UserError(f"TF_CONFIG is not the JSON of a cluster and a task ({where}): {error}.") from error
+    if kind not in ("chief", "worker"):
+        raise UserError(f"TF_CONFIG says that this process is of type {kind!r}; only chief and worker train.")
+    return index + (kind == "worker" and chief)
 
 
 def gradient(function: Callable[[Any], Any], x: Any) -> Any:

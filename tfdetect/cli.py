@@ -71,11 +71,11 @@ def run(verb: str, argv: Sequence[str]) -> int:
         if os.environ.get("TFDETECT_DEBUG"):
             raise
         if expected(error):
-            print(f"tfdetect {verb}: {sentence(error)}", file=sys.stderr)
+            print(f"tfdetect {verb}: {printable(sentence(error))}", file=sys.stderr)
             return 2
-        what = f"{type(error).__name__}: {sentence(error)}".rstrip(": .")
-        print(f"tfdetect {verb}: a bug in tfdetect or a library that it uses ({what}). Its traceback is in {log(verb, argv)}; "
-              "please report it with that file.", file=sys.stderr)  # fmt: skip
+        what, where = printable(f"{type(error).__name__}: {sentence(error)}".rstrip(": .")), log(verb, argv)
+        print(f"tfdetect {verb}: a bug in tfdetect or a library that it uses ({what}). Its traceback is in {where}; please "
+              "report it with that file.", file=sys.stderr)  # fmt: skip
         return BUG
 
 
@@ -91,6 +91,13 @@ def log(verb: str, argv: Sequence[str]) -> str:
             return path
     sys.stderr.write(text)
     return "the lines above"
+
+
+def printable(text: str) -> str:
+    """As files.printable, which need not be imported for --help."""
+    from tfdetect import files
+
+    return files.printable(text)
 
 
 def exhausted(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from tfdetect.limits import Given, Limits
 
 D = TypeVar("D", bound=Detector)
 RECIPE = ("published", "dataset")  # keys of a recipe that say nothing of how it runs
+PLACES = ("--out", "--data.path", "--data.cache_dir", "--data.face_model", "--config")  # flags that take a path
 VERSION = 1  # of config.yaml; one without a version is of the first
 PREPARED = "prepared.json"  # in a folder that `prepare` made: the data settings of its clips
 
@@ -247,9 +248,20 @@ def arguments(spec: Any, argv: Sequence[str], prog: str, default: Any = None, un
     """
     import tyro
 
+    _refuse_empty(argv)
     extra: dict[str, Any] = {} if default is None else {"default": default}
     extra |= {"return_unknown_args": True} if unknown else {}
     return tyro.cli(spec, prog=prog, args=list(argv), use_underscores=True, **extra)
+
+
+def _refuse_empty(argv: Sequence[str]) -> None:
+    """UserError for an empty path, such as an unset variable leaves: it would mean the folder that one happens to be in."""
+    for before, word in zip(["", *argv], [*argv, ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if (flag in PLACES and equals and not value) or (not word and before in PLACES):
+            raise UserError(f"{flag or before} is empty; expected a path. The folder that you are in is '.'.")
+    if any(not word and not before.startswith("--") for before, word in zip(["", *argv], argv, strict=False)):
+        raise UserError("An empty word came where a path was expected. The folder that you are in is '.'.")
 
 
 def default(cls: type[Detector], data: Mapping[str, Any] | None = None) -> Run:

@@ -21,6 +21,11 @@ def printable(path: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in path)
 
 
+def counted(number: int, what: str) -> str:
+    """1 file, 2,400 files."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def quoted(word: str | Path) -> str:
     """A word of a command as bash and zsh read it back, whatever bytes it has."""
     word = str(word)

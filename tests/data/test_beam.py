@@ -14,6 +14,7 @@ import pytest
 from tfdetect import cli
 from tfdetect.data import beam, layouts, prepare
 from tfdetect.data.cache import Cache, View
+from tfdetect.limits import Limits
 
 needed = pytest.mark.skipif(find_spec("apache_beam") is None,
                             reason="apache-beam is not installed: the extra [beam] is optional")  # fmt: skip
@@ -154,3 +155,14 @@ def test_without_beam_there_is_one_sentence(images, tmp_path):
     assert done.returncode == 2 and done.stderr.splitlines()[-1] == (
         "tfdetect prepare: apache-beam is not installed: pip install 'tfdetect[beam]'."
     )
+
+
+def test_a_failure_that_other_limits_left_behind_gives_way(tmp_path):
+    found = {"sha": "ab" * 32, "frames": 0, "width": 0, "height": 0, "note": "", "error": "1600 pixels, at most 9"}
+    (tmp_path / "shards").mkdir()
+    for reason, pixels in (("1600 pixels, at most 9", 9), ("1600 pixels, at most 10", 10)):
+        cache = Cache(tmp_path / "cache", View(1, 16, limits=Limits(pixels=pixels)))
+        line = json.dumps(["a.png", False, True, found | {"error": reason}])
+        (tmp_path / "shards" / "failures-0.jsonl").write_text(line + "\n")
+        beam.unpack(tmp_path / "shards", cache)
+        assert cache.remembered(cache.entry(found["sha"]).with_suffix(".json"))["error"] == reason

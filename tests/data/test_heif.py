@@ -94,7 +94,7 @@ def test_tiles_make_the_primary_picture_and_a_thumbnail_is_none(tmp_path):
         media.read(tmp_path / "a.heic")
 
 
-@pytest.mark.parametrize("pixels", ["yuv420p10le", "yuv444p10le"])
+@pytest.mark.parametrize("pixels", ["yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv420p12le"])
 def test_ten_bits_keep_the_high_ones(tmp_path, pixels):
     smooth = cv2.GaussianBlur(PICTURE, (31, 31), 9)
     (tmp_path / "a.heic").write_bytes(heic([coded(smooth, pixels)]))
@@ -127,6 +127,14 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path, name):
     (tmp_path / "b").write_bytes(MADE[name]().replace(extent(128, 96), extent(50_000, 50_000)))
     with pytest.raises(media.MediaError, match=r"50000|damaged"):
         media.read(tmp_path / "b")
+
+
+def test_boxes_without_end_are_no_stumbling_block(tmp_path):
+    data = heic([coded(PICTURE)])
+    at = data.find(b"meta") - 4
+    (tmp_path / "a.heic").write_bytes(data[:at] + b"\0\0\0\1meta" + b"\xff" * 8 + data[at + 8 :])
+    with pytest.raises(media.MediaError, match="damaged|truncated"):
+        media.read(tmp_path / "a.heic")
 
 
 def test_a_large_picture_behind_a_small_header_is_not_decoded(tmp_path):

@@ -98,7 +98,9 @@ def test_nothing_calls_the_network(tmp_path, kind):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         content = PLAYLISTS[kind].format(secret=f"http://127.0.0.1:{server.getsockname()[1]}/secret.mp4").encode()
-        for head in (b"", b"GIF89a", b"G" + bytes(187) + b"G", b"\0\0\0\x10ftypisom\0\0\0\0\n"):
+        asf = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(14)
+        for head in (b"", b"GIF89a", b"G" + bytes(187) + b"G", b"\0\0\0\x10ftypisom\0\0\0\0\n", b"OggS\0\2", b"FLV\1\1\0\0\0\t",
+                     asf, b"\0\0\1\xba", b"\0\0\1\xb3", b"\x1f\7\0\x3f", b"\x1aE\xdf\xa3"):  # fmt: skip
             path.write_bytes(head + content)
             with pytest.raises(MediaError):
                 media.read(path)

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tfdetect.data import media
 from tfdetect.data.cache import View
@@ -74,5 +74,14 @@ def test_an_animation_is_its_first_frame_and_says_so(tmp_path, name, count):
     np.testing.assert_array_equal(found.frames, PICTURE[None])
     said = "first frame of an animation of 10" if count > 1 else ""
     assert (found.total, found.note) == (1, said)
+    turned = Image.Exif()
+    for orientation in range(1, 9):
+        turned[274] = orientation
+        data = encoded(name, save_all=True, append_images=others, exif=turned, **lossless)
+        (tmp_path / "a").write_bytes(data)
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        np.testing.assert_array_equal(media.read(tmp_path / "a").frames[0], np.asarray(upright))
+    (tmp_path / "a").write_bytes(data.replace(b"MM\0*", b"MMMM") if name == "webp" else data)
+    assert media.read(tmp_path / "a").frames.shape[-1] == 3, "a broken EXIF turns nothing"
     still = View(8, 16, still=True)
     assert still.note(found.note, 1) == "; ".join(filter(None, (said, "a still image: its one frame stands 8 times")))

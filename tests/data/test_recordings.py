@@ -98,7 +98,12 @@ def test_lost_packets_of_a_transport_stream_are_damage(tmp_path, name):
     assert twice.note.startswith("damaged") and twice.total == 2 * found.total
 
 
-CUT = {"a.flv": {"codec": "flv"}, "a.wmv": {"codec": "wmv2"}, "a.ogv": {"codec": "libvpx"}, **RECORDINGS}
+CUT = {
+    "a.flv": {"codec": "flv"},
+    "a.wmv": {"codec": "wmv2"},
+    "a.ogv": {"codec": "libvpx", "muxer": {"page_duration": "1"}},
+    **RECORDINGS,
+}
 
 
 @pytest.mark.parametrize("name", CUT)

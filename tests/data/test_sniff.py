@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from tfdetect.data import media
+from tfdetect.data.properties import measure
+from tfdetect.limits import Limits
 
 CONTAINERS = {  # extension -> muxer, codec, options
     "3gp": ("3gp", "mpeg4", {}),
@@ -46,6 +48,9 @@ def test_videos_of_each_container_under_any_name(tmp_path, extension):
     found = media.read(path, frames=8, size=4)
     assert found.total == 8 and found.note == ""
     assert np.abs(found.frames.mean(axis=(1, 2, 3)) - (20 + 25 * np.arange(8))).max() < 6
+    known = measure(str(path), Limits())
+    assert "unknown" not in (known["container"], known["codec"], known["subsampling"])
+    assert (known["fps"], known["frames"]) == (25, 8)
 
 
 @pytest.mark.parametrize("step", [188, 192])

@@ -83,10 +83,10 @@ def test_warnings_come_before_the_verdict(page):
 
 
 def test_failures_are_counted_and_the_first_are_listed(page):
-    assert f"73 file(s), the first {SHOWN} of them here." in page
+    assert f"73 files, the first {SHOWN} of them here." in page
     assert page.count("reason") - page.count("reason</th>") == SHOWN
-    assert "73 file(s) could not be read or scored" in page
-    assert "<p>1 file(s).</p>" in page
+    assert "73 files could not be read or scored" in page
+    assert "<p>1 file.</p>" in page
     assert "odd &lt;script" in page
 
 
@@ -164,7 +164,7 @@ def test_cautions():
     assert "no calibration" in said(test=metrics.summary(table(60, 60, 3.0).drop(columns="probability"), None))
     assert "no width" in said(test=judged(gap=30.0))
     assert "fewer than half of the fakes from <b>gan" in said(test=metrics.summary(table(60, 60, 3.0), 0.95))
-    assert "3 file(s) could not" in said(failures=3)
+    assert "3 files could not" in said(failures=3)
     fakes = said(test=judged(reals=0))
     assert "holds fake files only, 60 of them: no AUC" in fakes and "tiny" not in fakes
     assert "share of reals that pass" in said(test=judged(fakes=0, reals=20)) and "tiny" in said(test=judged(fakes=0, reals=20))

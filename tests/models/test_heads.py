@@ -2,15 +2,21 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
 from tfdetect import models
+from tfdetect.config import Train
 from tfdetect.detector import Embedded, Lesson
+from tfdetect.evaluation import metrics
 from tfdetect.models import heads
 from tfdetect.models.clip import Clip
 from tfdetect.models.head_layers import ClosestText, Nearest, SupportVectors, Triplet
+from tfdetect.training.callbacks import Checkpoint
+from tfdetect.training.teach import descent
 
 WIDTH = 16
 
@@ -41,6 +47,35 @@ def learnt(data, tmp_path, texts=(), **options):
     found = detector.learn(start, Lesson(*parts, descend))
     found.save(tmp_path / "m.keras")
     return models.load(tmp_path / "m.keras"), x[160:]
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_a_heads_defaults_reach_what_scikit_learn_does(tmp_path, head):
+    """On features as a backbone's: mixed, of unlike spread, about a mean that is large beside what tells them apart."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 1600)
+    hidden = rng.normal(size=(1600, 64)) + 0.35 * np.outer(labels, np.arange(64) < 40)
+    x = (hidden @ rng.normal(size=(64, 64)) / 8 * np.geomspace(0.03, 0.3, 64) + rng.normal(0, 1, 64)).astype(np.float32)
+    parts = [Embedded(x[part], labels[part]) for part in (slice(700), slice(700, 900), slice(900, 1600))]
+    held = pd.DataFrame({"path": [*map(str, range(200))], "label": labels[700:900], "group": "", "source": ""})
+
+    def auc(**options):
+        keras.utils.set_random_seed(0)
+        detector = Clip(preset="tiny", head=head, **options)
+        settings = Train(**{key.removeprefix("train."): value for key, value in Clip.recipe.items() if key.startswith("train.")})
+        checkpoint = Checkpoint(tmp_path / f"{options}", settings.monitor, settings.patience)
+        inputs = keras.Input((64,), name="clip")
+        features = keras.layers.Identity(name="features")(inputs)
+        start = keras.Model(inputs, heads.untrained(detector, features))
+        found = detector.learn(start, Lesson(parts[0], parts[1], descent(detector, settings, checkpoint, [], held)))
+        return metrics.auc(parts[2].labels, found.predict(parts[2].features, verbose=0)[:, 0])
+
+    mean, scale = heads.spread(parts[0].features)
+    theirs = LogisticRegression(max_iter=5000) if head == "linear" else MLPClassifier((768,), early_stopping=True, random_state=0)
+    theirs.fit((parts[0].features - mean) / scale, parts[0].labels)
+    best = metrics.auc(parts[2].labels, theirs.predict_proba((parts[2].features - mean) / scale)[:, 1])
+    assert auc() > best - 0.005 and best > 0.8
+    assert head == "mlp" or auc(standardise=False) < best - 0.01
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "linear"])

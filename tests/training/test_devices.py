@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tfdetect import backend
 from tfdetect.data import layouts, manifest, prepare
 from tfdetect.data.cache import Cache, View
 from tfdetect.training import devices
@@ -30,12 +31,11 @@ out = Path(out)
 out.mkdir(parents=True, exist_ok=True)
 found = fit.fit(CnnLstm(dropout=0.0), pd.read_csv(table, keep_default_na=False), Cache(Path(cache), View(4, 32, still=True)),
                 Train(epochs=2, batch=8, strategy=name), out / "checkpoints", out / "m.keras", [])
-worker = json.loads(__import__("os").environ.get("TF_CONFIG") or "{}").get("task", {}).get("index", 0)
 import keras
 if found.chief:
     weights = [w.tolist() for w in keras.saving.load_model(out / "m.keras").get_weights()]
     print("RESULT " + json.dumps({"history": found.history.to_dict("list"), "weights": weights}))
-folder = out / "checkpoints" / f"worker-{worker}"
+folder = out / "checkpoints" / f"worker-{0 if found.chief else 1}"
 last = np.load(folder / json.loads((folder / "state.json").read_text())["last"])
 print("SUMS " + json.dumps({name: float(np.abs(last[name].astype(float)).sum()) for name in last}))
 """
@@ -49,10 +49,10 @@ def place(videos, tmp_path_factory):
     return place
 
 
-def start(place, strategy, out, devices=1, cluster=None, index=0):
+def start(place, strategy, out, devices=1, cluster=None, task=None):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
     if cluster:
-        environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": cluster}, "task": {"type": "worker", "index": index}})
+        environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
     command = [sys.executable, "-c", FIT, strategy, place / "table.csv", place / "cache", place / out, str(devices)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(list(map(str, command)), env=environment, **pipes)
@@ -91,13 +91,54 @@ def free_ports(count):
     return ports
 
 
-def test_two_workers_equal_one(place, alone):
-    cluster = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    workers = [start(place, "multiworker", "workers", cluster=cluster, index=index) for index in range(2)]
+@pytest.mark.parametrize("first", ["worker", "chief"])
+def test_two_workers_equal_one(place, alone, first):
+    """Also where the first is a chief and the other is worker 0."""
+    one, two = (f"127.0.0.1:{port}" for port in free_ports(2))
+    cluster = {"worker": [one, two]} if first == "worker" else {"chief": [one], "worker": [two]}
+    tasks = [{"type": first, "index": 0}, {"type": "worker", "index": 1 if first == "worker" else 0}]
+    workers = [start(place, "multiworker", f"workers-{first}", cluster=cluster, task=task) for task in tasks]
     chief, other = (finish(worker) for worker in workers)
     same(chief["RESULT"], alone)
     assert "RESULT" not in other, "only the chief writes the model"
     assert chief["SUMS"] == other["SUMS"], "the same weights on both"
+    for name in ("val_auc", "val_ap"):
+        assert chief["RESULT"]["history"][name] == alone["history"][name]
+
+
+@pytest.mark.parametrize("cluster, kind, index, place", [
+    (None, None, None, 0), ({"worker": ["a", "b"]}, "worker", 0, 0), ({"worker": ["a", "b"]}, "worker", 1, 1),
+    ({"chief": ["a"], "worker": ["b", "c"]}, "chief", 0, 0), ({"chief": ["a"], "worker": ["b", "c"]}, "worker", 0, 1),
+    ({"chief": ["a"], "worker": ["b", "c"]}, "worker", 1, 2)])  # fmt: skip
+def test_the_chief_is_the_task_of_that_type_or_else_worker_0(monkeypatch, cluster, kind, index, place):
+    told = {"cluster": cluster, "task": {"type": kind, "index": index}} if cluster else {}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(told))
+    assert backend.worker() == place
+
+
+@pytest.mark.parametrize("told, said", [('{"task": {"type": "evaluator", "index": 0}}', "'evaluator'; only chief and"),
+                                        ('{"task": {"type": "ps"}}', "'ps'; only"), ("chief", "not the JSON"),
+                                        ('["chief"]', "not the JSON")])  # fmt: skip
+def test_a_task_that_does_not_train_is_refused(monkeypatch, told, said):
+    monkeypatch.setenv("TF_CONFIG", told)
+    with pytest.raises(ValueError, match=said):
+        backend.worker()
+
+
+@pytest.mark.parametrize("gpus, nvidia, hidden, lines", [
+    (["H100", "H100"], True, "", ["2 GPUs (H100)"]), ([], False, None, ["no GPU"]), ([], True, "-1", ["no GPU"]),
+    ([], True, None, ["no GPU", "cannot be loaded"])])  # fmt: skip
+def test_devices_are_said_and_a_gpu_that_is_not_used(monkeypatch, gpus, nvidia, hidden, lines):
+    monkeypatch.setattr(devices, "gpus", lambda: gpus)
+    monkeypatch.setattr(devices, "nvidia", lambda: nvidia)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    chatter = "W0000 gpu_device.cc:2342] Cannot dlopen some GPU libraries. Please make sure"
+    found = devices.describe("mixed_float16", chatter).splitlines()
+    assert len(found) == len(lines) and all(part in line for part, line in zip(lines, found, strict=True))
+    assert "CPU core" in found[0] and "; mixed_float16; Keras 3" in found[0] and "on TensorFlow 2" in found[0]
+    assert len(found) == 1 or "pip install 'tensorflow[and-cuda]'" in found[1]
 
 
 def test_multiworker_without_a_cluster_is_refused(monkeypatch):

@@ -13,6 +13,7 @@ from tfdetect.data import layouts, manifest, pipeline, prepare
 from tfdetect.data.cache import Cache, View
 from tfdetect.detector import Phase
 from tfdetect.evaluation import metrics
+from tfdetect.files import write_json
 from tfdetect.models.clip import Clip
 from tfdetect.models.cnn_lstm import CnnLstm
 from tfdetect.models.layers import ScoreAUC, TwoLevels
@@ -247,10 +248,45 @@ def test_an_exploding_loss_is_said(tmp_path, data):
     assert not (tmp_path / "m.keras").exists()
 
 
+def test_a_finished_run_goes_on_with_its_optimizer_or_from_its_best_epoch(tmp_path, data, monkeypatch):
+    whole = run(tmp_path / "whole", data)
+    short = Train(**{**vars(SETTINGS), "epochs": 2})
+    for most in (callbacks.KEPT, 0):
+        place = tmp_path / f"{most}"
+        monkeypatch.setattr(callbacks, "KEPT", most)
+        run(place, data, short)
+        best = keras.saving.load_model(place / "m.keras").get_weights()
+        callbacks.keep(place / "checkpoints")
+        assert bool([*place.glob("checkpoints/*/epoch-*.npz")]) == bool(most)
+        with pytest.raises(KeyboardInterrupt):  # also when it is killed on the way
+            run(place, data, extra=[StopAfter(4)])
+        longer = run(place, data)
+        assert len(longer.history) == 4 and longer.history.head(2).equals(whole.history.head(2))
+        assert longer.history.equals(whole.history) == bool(most)
+        if longer.best_epoch <= 2:
+            again = keras.saving.load_model(place / "m.keras").get_weights()
+            assert all(np.array_equal(a, b) for a, b in zip(best, again, strict=True))
+
+
+def test_patience_counts_anew_in_a_run_that_stopped_early_and_is_trained_further(tmp_path):
+    folder = tmp_path / "worker-0"
+    history = [{"epoch": number + 1, "val_loss": value} for number, value in enumerate([1.0, 2.0, 3.0])]
+    state = {"history": history, "last": "", "best": "", "best_epoch": 1}
+    write_json(folder / "state.json", state)
+    assert callbacks.Checkpoint(folder, "val_loss", 2).done
+    callbacks.keep(tmp_path)
+    again = callbacks.Checkpoint(folder, "val_loss", 2)
+    assert not again.done and again.epoch == 3
+    again.state["history"] += [{"epoch": 4, "val_loss": 4.0}, {"epoch": 5, "val_loss": 5.0}]
+    assert not again.done
+    again.state["history"] += [{"epoch": 6, "val_loss": 6.0}]
+    assert again.done and again.state["best_epoch"] == 1
+
+
 def test_state_is_json(tmp_path, data):
     run(tmp_path, data, Train(epochs=1, batch=8))
     state = json.loads((tmp_path / "checkpoints" / "worker-0" / "state.json").read_text())
-    assert state["history"][0]["epoch"] == 1 and set(state) == {"history", "last", "best", "best_epoch"}
+    assert state["history"][0]["epoch"] == 1 and set(state) == {"history", "last", "best", "best_epoch", "since"}
 
 
 def test_the_cosine_rises_over_an_epoch_and_falls_to_nothing():

@@ -141,7 +141,7 @@ def test_what_one_run_cannot_read_is_a_failure_of_all(first, second, images, tmp
     found, page = metrics(tmp_path / "out"), (tmp_path / "out" / "report.html").read_text()
     assert {part["n"] for part in (found["test"], *found["members"].values())} == {39}
     assert gone not in set(predictions.read(tmp_path / "out" / "predictions.csv")["path"])
-    assert "second: no face" in page and "2 file(s) could not be read or scored" in page
+    assert "second: no face" in page and "2 files could not be read or scored" in page
 
 
 def moved(run, folder, change):

@@ -26,7 +26,7 @@ def test_different_data_have_different_names_and_the_same_data_one(asked, tmp_pa
                  {"path": tmp_path / "a/test", "fake": ("made",)}, {"path": Path(os.fsdecode(b"\xff"))},
                  {"path": Path("own_test")}, {"path": Path("x" * 250)}]  # fmt: skip
     for data in different:
-        target = places.evaluation(asked(**data))
+        target = places.evaluation(asked(**data)).absolute()
         assert target.parent == runs and len(target.name) < 100 and target.name[0] not in ".-_", "below the run, and to be read"
         found.add(target)
     assert len(found) == len(different) and runs / "own_test" in found

@@ -52,7 +52,7 @@ def test_a_run_leaves_everything(name, request):
     found = {path.name for path in artifact.folder.iterdir()}
     assert found == {"1", "config.yaml", "model.keras", "calibration.json", "metrics.json", "predictions.csv", "history.csv",
                      "report.html", "plots", "logs", "manifest.csv", "failures.csv",
-                     "shortcuts.json"}  # fmt: skip
+                     "shortcuts.json", "checkpoints"}  # fmt: skip
     metrics = json.loads(artifact.metrics.read_text())
     keys = {"n", "auc", "ap", "eer", "accuracy", "balanced_accuracy", "f1", "log_loss", "confusion", "by_source", "by_frame"}
     assert set(metrics) == {"validation", "test", "judged", "threshold_rule"} and keys <= set(metrics["test"])
@@ -149,6 +149,12 @@ def test_evaluate_own_test_other_data_and_no_leak(cnn, images, videos, capsys):
     assert json.loads((cnn.folder / "leak" / "metrics.json").read_text())["test"]["n"] == 8
 
 
+def test_the_own_test_of_some_sources_is_a_report_of_its_own(cnn):
+    assert cli.main(["evaluate", str(cnn.folder), "--data.sources", "swap"]) == 0
+    (folder,) = (cnn.folder / "evaluations").glob("own_test-*-swap")
+    assert set(json.loads((folder / "metrics.json").read_text())["test"]["by_source"]) == {"camera", "swap"}
+
+
 def test_evaluate_corrupted_clips(cnn, capsys):
     def scores(text):
         assert cli.main(["evaluate", str(cnn.folder), "--data.corrupt", text]) == 0
@@ -228,8 +234,52 @@ def test_names(tmp_path):
         artifacts.choose(run("--name", "cnn"))
     assert artifacts.choose(run("--name", "cnn", "--overwrite")) == (first, False)
     assert artifacts.choose(run("--name", "cnn", "--resume")) == (first, True)
-    with pytest.raises(ValueError, match="other settings"):
-        artifacts.choose(run("--name", "cnn", "--resume", "--data.size", "64"))
+    for more in (["--train.epochs", "40"], ["--train.patience", "9"], ["--train.epochs", "40", "--train.patience", "9"]):
+        assert artifacts.choose(run("--name", "cnn", "--resume", *more)) == (first, True)
+    for flag, value, said in (("--data.size", "64", "--data.size is 256 there and 64 here"),
+                              ("--train.xla", None, "--train.xla is off there and on here"),
+                              ("--data.fake", "x y", "--data.fake is fake there and x y here")):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            artifacts.choose(run("--name", "cnn", "--resume", "--train.epochs", "40", flag, *(value.split() if value else ())))
+    with pytest.raises(ValueError, match="detector is cnn there and mesonet here"):
+        artifacts.choose(config.parse(["mesonet", "--out", str(tmp_path), "--name", "cnn", "--resume"], "t"))
+
+
+def test_a_finished_run_is_trained_further(cnn_lstm, videos, place, flags, capsys):
+    def train(name, *more):
+        capsys.readouterr()
+        assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, "--name", name, *more]) == 0
+        return Artifact(place / "runs" / name), capsys.readouterr().out
+
+    first, _ = train("longer")
+    assert "to train it further, raise --train.epochs" in train("longer", "--resume")[1]
+    before = first.report.read_text()
+    longer, said = train("longer", "--resume", "--train.epochs", "4")
+    assert "Epoch 3/4" in said and "Epoch 2/4" not in said
+    whole, _ = train("at-once", "--train.epochs", "4")
+    assert longer.history.read_text() == whole.history.read_text(), "its optimizer was kept"
+    assert json.loads(longer.metrics.read_text()) == json.loads(whole.metrics.read_text())
+    assert json.loads(longer.calibration.read_text()) == json.loads(whole.calibration.read_text())
+    assert config.parse(["--config", str(longer.config)], "t").train.epochs == 4 and longer.report.read_text() != before
+    assert "finished" in train("longer", "--resume", "--train.epochs", "3")[1], "fewer than are done"
+
+
+def test_a_run_does_not_go_on_when_its_files_have_changed_splits(cnn_lstm, videos, place, flags, capsys):
+    table = pd.read_csv(cnn_lstm.manifest)
+    table["split"] = table["split"].map({"train": "test", "test": "train", "validation": "validation"})
+    table[["path", "label", "split", "group", "source"]].to_csv(place / "moved.csv", index=False)
+    argv = ["train", "cnn_lstm", "--data.path", str(place / "moved.csv"), *flags, "--name", "moved"]
+    assert cli.main(argv) == 0
+    table.assign(split="train").to_csv(Artifact(place / "runs" / "moved").manifest, index=False)
+    assert cli.main([*argv, "--resume", "--train.epochs", "3"]) != 0
+    assert "in another split" in capsys.readouterr().err
+
+
+def test_a_head_without_epochs_says_that_it_cannot_be_trained_further(images, place, flags, capsys):
+    argv = ["train", "clip", "--data.path", str(images), "--detector.preset", "tiny", "--detector.head", "logistic", *flags]
+    assert cli.main([*argv, "--name", "head"]) == 0
+    assert cli.main([*argv, "--name", "head", "--resume", "--train.epochs", "5"]) == 0
+    assert "knows no epochs" in capsys.readouterr().out
 
 
 def test_killed_in_training_the_same_command_goes_on_to_the_same_result(cnn_lstm, videos, place, flags, tmp_path):

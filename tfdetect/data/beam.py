@@ -76,7 +76,7 @@ class Beam:
             with plain(part) as link:
                 _pipeline(self, options, decode, Path(link))
             return part.rename(folder)
-        except (ValueError, OSError):
+        except (UserError, OSError):
             raise
         except Exception as error:  # runners raise what they like, with the worker's traceback in the message
             reason = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

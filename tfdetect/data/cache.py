@@ -25,6 +25,7 @@ from tfdetect.limits import Limits
 if TYPE_CHECKING:
     from tfdetect.data.equalise import Plan
 
+HEADER = 256  # bytes of an .npy's, at most
 VERSION = 2  # of what the reader makes of a file; a change of it makes all entries anew
 
 
@@ -108,7 +109,7 @@ class Cache:
         except media.MediaError as error:
             return failed("", str(error))
         about = self.entry(sha).with_suffix(".json")
-        if (known := self.remembered(about)) is not None:
+        if (known := self.remembered(about)) is not None and (known.get("error") or self.whole(sha, known.get("frames", -1))):
             return {"sha": sha, **known}
         try:
             clip = self.view.read(path)
@@ -123,6 +124,15 @@ class Cache:
         self.remember(about, found)
         return found
 
+    def whole(self, sha: str, frames: int) -> bool:
+        """Whether an entry of so many frames is there in its full length; the disk may have lost some of it."""
+        try:
+            length = os.path.getsize(self.entry(sha))
+        except OSError:
+            return False
+        pixels = frames * self.view.size**2 * 3
+        return 0 < length - pixels <= HEADER if self.kind == "npy" else length > 0
+
     def remember(self, about: Path, found: Mapping[str, Any]) -> None:
         """Write the .json of an entry; a failure with the limits under which it came."""
         limits = {"limits": asdict(self.view.limits)} if found["error"] else {}
@@ -131,8 +141,8 @@ class Cache:
     def remembered(self, about: Path) -> dict[str, Any] | None:
         """What the .json of an entry says, but the hash; None where there is none, or it tells of a failure by other limits."""
         try:
-            known = json.loads(about.read_text())
-        except FileNotFoundError:
+            known = json.loads(about.read_bytes())
+        except (FileNotFoundError, ValueError):  # none, or damaged
             return None
         return known if known.pop("limits", None) in (None, asdict(self.view.limits)) else None
 

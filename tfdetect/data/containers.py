@@ -273,9 +273,9 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
     """Demux the video stream once. Raises MediaError where there is none, NoDecoder where PyAV cannot decode it."""
     try:
         with av.logging.Capture() as log, opened(name, cut) as (container, stream, count):
-            rate, second, codec = float(stream.average_rate or 25), float(stream.time_base), stream.codec_context.name
+            frequency, second, codec = rate(stream) or 25.0, float(stream.time_base), stream.codec_context.name
             check(stream.width, stream.height, stream.frames, float((stream.duration or 0) * stream.time_base), limits)
-            scan = Scan(container.format.name, codec, stream.frames, rate, second, count, cut, limits.pixels,
+            scan = Scan(container.format.name, codec, stream.frames, frequency, second, count, cut, limits.pixels,
                         stream.width * stream.height)  # fmt: skip
             for packet in packets(container, stream, scan):
                 if packet.has_sidedata("encryption_info"):
@@ -302,6 +302,12 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
         scan.bad.add(len(scan.pts) - 1)
     scan.exact = None not in scan.pts and len(set(scan.pts)) == len(scan.pts)
     return scan
+
+
+def rate(stream: Any) -> float:
+    """Frames a second on average; FFmpeg's guess where the container does not say (Ogg) or says a clock's ticks (DV); or 0."""
+    average = float(stream.average_rate or 0)
+    return average if 0 < average <= 1000 else float(stream.guessed_rate or 0)
 
 
 def packets(container: Any, stream: Any, scan: Scan) -> Iterator[Any]:

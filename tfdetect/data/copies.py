@@ -23,9 +23,10 @@ def keys(paths: Iterable[str], workers: int | None = None) -> list[str]:
     """For each path the SHA-256 of its bytes if another has the same, else "". Few files are read, fewer still whole; what cannot
     be read has no copies."""
     paths = list(paths)
-    todo = _shared(paths, map(_size, paths))
+    sizes = {path: _size(path) for path in paths}
+    todo = _shared(paths, map(sizes.get, paths))
     with ThreadPoolExecutor(workers) as pool:
-        todo = _shared(todo, pool.map(_try(_middle), todo))
+        todo = _shared(todo, pool.map(_try(_middle), todo, map(sizes.get, todo)))
         same = set(_shared(todo, hashes := list(pool.map(_try(digest), todo))))
     found = dict(zip(todo, hashes, strict=True))
     return [found[path] if path in same else "" for path in paths]
@@ -47,17 +48,18 @@ def _size(path: str) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) and found.st_size else None
 
 
-def _middle(path: str) -> tuple[int, bytes]:
-    with open(path, "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        file.seek(max(size - LOOKED_AT, 0) // 2)
-        return size, file.read(LOOKED_AT)
+def _middle(path: str, size: int) -> tuple[int, bytes]:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return size, os.pread(file, LOOKED_AT, max(size - LOOKED_AT, 0) // 2)
+    finally:
+        os.close(file)
 
 
-def _try(work: Callable[[str], Any]) -> Callable[[str], Any]:
-    def tried(path: str) -> Any:
+def _try(work: Callable[..., Any]) -> Callable[..., Any]:
+    def tried(*arguments: Any) -> Any:
         try:
-            return work(path)
+            return work(*arguments)
         except OSError:  # its reader will say why
             return None
 

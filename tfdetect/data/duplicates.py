@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data.properties import look
+from tfdetect.data.tree import connected
 
 BITS = 8  # of 64 that may differ
 ALIKE = 0.95  # correlation of the small grey pictures
@@ -135,6 +136,12 @@ def contradiction(entry: dict[str, Any]) -> bool:
 def leaking(rows: pd.DataFrame) -> bool:
     """Whether these files stand in several of the splits that are given."""
     return rows.loc[rows["split"] != "", "split"].nunique() > 1
+
+
+def united(table: pd.DataFrame, found: Sequence[dict[str, Any]]) -> list[str]:
+    """The group of each file, those of files that are copies, exact or near, made one, be it through others."""
+    leader = connected([*([group] for group in table["group"]), *(sorted(set(entry["groups"])) for entry in found)])
+    return [leader[group] for group in table["group"]]
 
 
 def leaks(table: pd.DataFrame, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -103,7 +103,10 @@ def _detector(path: Path, sha256: str) -> Any:
     if found != sha256:
         raise UserError(f"The face model {path} has the SHA-256 {found}, {sha256} was expected: put the former file there.")
     cv2.utils.logging.setLogLevel(0)  # OpenCV 5 warns of a default of its own
-    return cv2.FaceDetectorYN.create(str(path), "", (SMALLEST, SMALLEST), score_threshold=0.1, nms_threshold=0.3)
+    try:
+        return cv2.FaceDetectorYN.create(str(path), "", (SMALLEST, SMALLEST), score_threshold=0.1, nms_threshold=0.3)
+    except cv2.error as error:
+        raise UserError(f"The face model {path} is no ONNX file that OpenCV reads; expected YuNet's.") from error
 
 
 def detect(frame: np.ndarray, settings: Faces) -> np.ndarray:

@@ -5,6 +5,7 @@ which row is which and is written last, so what has one is whole: work that was 
 folder's name stands for all that decides the numbers besides the file and the view: the weights and what is before them.
 """
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +28,10 @@ class Store:
         self.parts: list[Path] = []
         self.places: dict[str, tuple[int, int]] = {}  # name -> number of its part, row
         for names in sorted(folder.glob("[0-9]*.txt")):
-            self._take(names.with_suffix(".npy"), names.read_text().split())
+            with contextlib.suppress(FileNotFoundError, ValueError):  # a part that is damaged is made anew
+                rows = np.load(names.with_suffix(".npy"), mmap_mode="r")
+                if len(listed := names.read_text().split()) == len(rows):
+                    self._take(names.with_suffix(".npy"), listed)
 
     def __contains__(self, name: str) -> bool:
         return name in self.places

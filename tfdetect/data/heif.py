@@ -25,7 +25,7 @@ Opened = tuple[tuple[int, int, int], Callable[[], np.ndarray]]  # (width, height
 
 def opened(data: bytearray) -> Opened:
     """What the header announces, and a function that gives the pixels, (height, width, 3) uint8 RGB, upright."""
-    content = {name: (start, end) for name, start, end in _whole(data)}
+    content = {name: (start, min(end, len(data))) for name, start, end in _whole(data)}
     start, end = content.get(b"meta", (0, 0))
     is_avif = _AV1.search(data, start, end) or (b"meta" not in content and data[8:12] == b"avis")
     name, opener = ("AVIF", _avif) if is_avif else ("HEIC", _heic)

@@ -4,6 +4,7 @@ OpenCV decodes all but HEIC and AVIF (`heif.py`), and turns what EXIF says is tu
 pixels of their own: that a file has an end, and as many pixels as it announced, is looked up here.
 """
 
+import contextlib
 import re
 import struct
 import zlib
@@ -11,10 +12,12 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
+from PIL import ExifTags, Image
 
 from tfdetect.data import heif, sniff
 from tfdetect.data.boxes import boxes
 from tfdetect.data.sniff import MediaError
+from tfdetect.data.upright import Turn
 from tfdetect.limits import Limits
 
 JPEG_SCANS = 100  # progressive files have about ten; each takes as long as a whole picture
@@ -32,8 +35,8 @@ def read(data: bytearray, limits: Limits) -> tuple[np.ndarray, str]:
         if name == "heif":
             (width, height, count), decode = heif.opened(data)
         else:
-            (width, height), decode = _MEASURES[name](data), lambda: _decode(name, data)
-            count = _FRAMES.get(name, lambda data: 1)(data)
+            (width, height), count = _MEASURES[name](data), _frames(name, data)
+            decode = (lambda: _first(name, data)) if count > 1 else lambda: _decode(name, data)
         if excess := limits.check("pixels", width * height, f"pixels ({width} x {height}) announced"):
             raise MediaError(excess)
         if name == "png":
@@ -47,13 +50,23 @@ def read(data: bytearray, limits: Limits) -> tuple[np.ndarray, str]:
     return frame, f"first frame of an animation of {count}" if count > 1 else ""
 
 
-def _decode(name: str, data: bytearray) -> np.ndarray:
+def _first(name: str, data: bytearray) -> np.ndarray:
+    """Of an animation, which OpenCV leaves unturned."""
+    chunks = _png_chunks(data) if name == "png" else _webp_chunks(data)
+    exif = Image.Exif()
+    with contextlib.suppress(SyntaxError, ValueError, LookupError, EOFError, struct.error):  # a broken one turns nothing
+        exif.load(next((bytes(data[start:end]) for chunk, start, end in chunks if chunk in (b"eXIf", b"EXIF")), b""))
+    frame = _decode(name, data, cv2.IMREAD_IGNORE_ORIENTATION)
+    return Turn.of_exif(exif.get(ExifTags.Base.Orientation, 1)).apply(frame)
+
+
+def _decode(name: str, data: bytearray, more: int = 0) -> np.ndarray:
     cv2.utils.logging.setLogLevel(0)  # a damaged file is reported by the error below, not on stderr
     flags = cv2.IMREAD_COLOR
     if name == "tiff":  # what is not 8 bit, IMREAD_COLOR rounds or refuses
         flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags | more)
     except cv2.error as error:
         raise MediaError(f"damaged or unsupported image: the decoder says {str(error.err)!r}") from None
     if image is None:
@@ -179,23 +192,25 @@ def _jpeg2000(data: bytearray) -> tuple[int, int]:
     return far[0] - left, far[1] - top
 
 
-def _animated_webp(data: bytearray) -> int:
-    at, count, end = 12, 0, struct.unpack_from("<I", data, 4)[0] + 8
+def _webp_chunks(data: bytearray) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (name, start, end) of each chunk's content."""
+    at, end = 12, struct.unpack_from("<I", data, 4)[0] + 8
     while at + 8 <= end:
         name, size = struct.unpack_from("<4sI", data, at)
-        count += name == b"ANMF"
+        yield name, at + 8, at + 8 + size
         at += 8 + size + size % 2
-    return count
 
 
-def _animated_png(data: bytearray) -> int:
-    for name, start, _ in _png_chunks(data):
-        if name == b"acTL":
+def _frames(name: str, data: bytearray) -> int:
+    """How many an animated WebP or PNG holds; 1, or 0, for a picture that does not move."""
+    if name == "webp":
+        return sum(chunk == b"ANMF" for chunk, _, _ in _webp_chunks(data))
+    for chunk, start, _ in _png_chunks(data) if name == "png" else ():
+        if chunk == b"acTL":
             return struct.unpack_from(">I", data, start)[0]
-        if name == b"IDAT":  # it would have to stand before
-            return 1
+        if chunk == b"IDAT":  # it would have to stand before
+            break
     return 1
 
 
 _MEASURES = {"jpeg": _jpeg, "png": _png, "webp": _webp, "bmp": _bmp, "tiff": _tiff, "jpeg2000": _jpeg2000}
-_FRAMES = {"webp": _animated_webp, "png": _animated_png}

@@ -18,7 +18,7 @@ import pandas as pd
 
 from tfdetect.data import tables
 from tfdetect.errors import UserError
-from tfdetect.files import atomic
+from tfdetect.files import atomic, counted
 
 COLUMNS = ("path", "label", "split", "group", "source", "text")
 # Columns that are kept where they are given: `left_out` is why a row is not used, the last three are of equalised files.
@@ -48,23 +48,19 @@ def read(path: Path) -> pd.DataFrame:
     windows = table["path"].str.contains(r"(?:^|/)[A-Za-z]:[\\/]|(?:^|/)\\\\", regex=True)
     _require(table["path"], ~windows, str(path), "a path of this machine, or one that starts at the table's folder")
     table = check(table, str(path))
-    table.attrs["notes"] = tuple(notes)
+    table.attrs["notes"] = notes
     return table
 
 
 raw = tables.read  # a table as it is, nothing checked
 
 
-def _notes(table: pd.DataFrame) -> list[str]:
-    """Of which columns no use is made, and that groups are missing."""
+def _notes(table: pd.DataFrame) -> tuple[str, ...]:
+    """Of which columns no use is made."""
     unused = [str(name) for name in table.columns if name not in (*COLUMNS, *EXTRA, *MADE)]
     near = {name: column for name in unused if (column := tables.meant(name)) and column not in table}
     said = [f"{name} (did you mean {near[name]}? Rename it then)" if name in near else name for name in unused]
-    notes = [f"Not used: the column{'s' * (len(said) > 1)} {', '.join(said)}."] if said else []
-    if "group" not in table or not table["group"].str.strip().any():
-        notes.append("No column group: each file counts as a group of its own. Files of one person or original may then stand in "
-                     "train and in test; give them the same group.")  # fmt: skip
-    return notes
+    return (f"Not used: the column{'s' * (len(said) > 1)} {', '.join(said)}.",) if said else ()
 
 
 def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
@@ -94,7 +90,8 @@ def _require(column: pd.Series, good: pd.Series, origin: str, expected: str) -> 
     bad = column[~good]
     if len(bad):
         value, row = bad.iloc[0], bad.index[0] + 1
-        raise UserError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({len(bad)} such row(s)).")
+        rows = counted(len(bad), "such row")
+        raise UserError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({rows}).")
 
 
 def require_direction(table: pd.DataFrame, origin: str) -> None:
@@ -138,7 +135,7 @@ def require_whole_groups(table: pd.DataFrame) -> None:
         where = ", ".join(f"row {index + 1} ({row.path}) in {row.split}" for index, row in rows.iterrows())
         raise UserError(
             f"Group {group!r} is in two splits: {where}. One person or original must stay in one split; mend the split "
-            f"or group column ({len(twice)} such group(s))."
+            f"or group column ({counted(len(twice), 'such group')})."
         )
 
 

@@ -36,7 +36,7 @@ class Index:
         self.known: dict[str, str] = {}
         self.passing: dict[str, str] = {}  # of this run alone: what could not be opened is tried again next time
         self.saved = time.monotonic()
-        with contextlib.suppress(FileNotFoundError), open(path) as file:
+        with contextlib.suppress(FileNotFoundError, ValueError), open(path) as file:
             self.known = dict(line.rstrip("\n").split("\t", 1) for line in file if "\t" in line)  # type: ignore[misc]
 
     def find(self, path: str, cache: Cache) -> dict[str, Any] | None:
@@ -49,7 +49,7 @@ class Index:
         now = state(path)
         if now != [0, 0] and (now != then or (found["error"] and tried != self.tried)):
             return None
-        return found if found["error"] or os.path.exists(cache.entry(found["sha"])) else None
+        return found if found["error"] or cache.whole(found["sha"], found["frames"]) else None
 
     def add(self, path: str, found: Mapping[str, Any], lost: bool) -> None:
         """`lost`: crashed or out of time."""

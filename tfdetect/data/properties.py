@@ -138,7 +138,7 @@ def _video(path: str, length: int, frames: int) -> dict[str, Any]:
     try:
         with containers.named(path) as name, containers.opened(name) as (container, stream, _):
             codec = stream.codec_context
-            rate = float(stream.average_rate or 0) or None
+            rate = containers.rate(stream) or None
             ticks = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1_000_000
             seconds = float(ticks) or (frames / rate if rate else None)
             return {"container": container.format.name.split(",")[0], "codec": codec.name, "subsampling": codec.pix_fmt,

@@ -1,4 +1,4 @@
-"""How a video's frame is held upright: what its display matrix says, done as FFmpeg's own programs do it (autorotate).
+"""How a frame is held upright: what a video's display matrix says, done as FFmpeg's own programs do it (autorotate).
 
 The matrix is of nine 32-bit numbers (ISO/IEC 14496-12, 8.3.2); phones write the eight that turn by right angles or mirror.
 """
@@ -17,6 +17,12 @@ class Turn(NamedTuple):
     mirrored: bool = False
     flipped: bool = False
     odd: int = 0  # degrees clockwise that are no right angle: the picture is left as it is
+
+    @classmethod
+    def of_exif(cls, orientation: int) -> "Turn":
+        """Of EXIF's 1 to 8; anything else turns nothing."""
+        known = orientation in range(1, 9)
+        return cls(known and orientation >= 5, orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8))
 
     @property
     def mirror(self) -> bool:

@@ -88,8 +88,11 @@ def read(path: str | PathLike[str]) -> pd.DataFrame:
     ValueError where a column is missing or a value is out of its range, OSError where the file cannot be read.
     """
     empty_is_none = {name: [""] for name in ("label", "frame", "score", "probability")}
-    table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT, KIND], str), keep_default_na=False, na_values=empty_is_none,
-                        encoding_errors="surrogateescape")  # fmt: skip
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT, KIND], str), keep_default_na=False, na_values=empty_is_none,
+                            encoding_errors="surrogateescape")  # fmt: skip
+    except ValueError as error:  # of the parser
+        raise UserError(f"{path} is no table of predictions: {str(error).strip()}.") from error
     return check(table)
 
 

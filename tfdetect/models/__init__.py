@@ -2,9 +2,12 @@
 
 import importlib
 import pkgutil
+import zipfile
+import zlib
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from tfdetect.errors import UserError
 from tfdetect.layers_known import PARTS, register
 
 if TYPE_CHECKING:
@@ -20,7 +23,12 @@ def load(path: str | PathLike[str]) -> "keras.Model":
     import keras
 
     register()
-    model = keras.saving.load_model(path, compile=False)
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        first = str(error).strip().partition("\n")[0][:200]
+        raise UserError(f"{path} cannot be loaded: it is damaged, or of another version of tfdetect or Keras ({first}). Copy it "
+                        "anew, or train the run again.") from error  # fmt: skip
     for layer in model.layers:
         if hasattr(layer, "telling"):
             layer.telling = False

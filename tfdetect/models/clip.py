@@ -38,6 +38,8 @@ class Clip(Detector):
     """Join each picture with its text, element by element; once trained, with the closest of the training texts."""
     template: str = "a photo of a {category}"
     """The text of a file whose manifest has none, by its column category."""
+    standardise: bool = True
+    """linear, mlp on stored features: bring each to mean 0 and deviation 1 of the training files first."""
     hidden: int = 768
     """mlp: units of its hidden layer."""
     C: float = 1.0

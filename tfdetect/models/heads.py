@@ -97,11 +97,19 @@ def own(detector: "Clip", images: np.ndarray, texts: np.ndarray) -> np.ndarray:
 
 
 def by_gradients(detector: "Clip", read: Any, x: np.ndarray, held: np.ndarray, lesson: Lesson) -> Any:
-    """linear and mlp."""
+    """linear and mlp, by default on standardised features: raw ones of a backbone share a mean that is large beside what tells
+    them apart, and steps of Adam go there. What is served takes them raw: mean and scale are folded into the first layer."""
     import keras
 
+    mean, scale = spread(x) if detector.standardise else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
+    x, held = (((part - mean) / scale).astype(np.float32) for part in (x, held))
+    inputs = keras.Input(x.shape[1:])
+    learning = keras.Model(inputs, untrained(detector, inputs))
+    lesson.descend(learning, x, lesson.train.labels, held, lesson.held.labels)
+    kernel, bias, *rest = learning.get_weights()
+    kernel = kernel / scale[:, None]
     out = untrained(detector, read)
-    lesson.descend(keras.Model(read, out), x, lesson.train.labels, held, lesson.held.labels)
+    keras.Model(read, out).set_weights([kernel, bias - mean @ kernel, *rest])
     return out
 
 

@@ -1,6 +1,5 @@
 """Files -> verdicts, by the exported SavedModel and the artifact's settings alone."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,14 @@ import tensorflow as tf
 from scipy.special import softmax
 
 from tfdetect import files, models
-from tfdetect.artifact import Artifact
+from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data import graph
 from tfdetect.data.cache import View
 from tfdetect.data.graph_images import picked
 from tfdetect.data.media import Media
 from tfdetect.data.pool import Lost, results
 from tfdetect.detector import Detector
-from tfdetect.evaluation.calibration import Calibration
+from tfdetect.errors import UserError
 from tfdetect.models import layers, one_class
 
 
@@ -39,6 +38,18 @@ class Verdict:
     text: str | None = None  # by a detector that joins pictures with texts: the closest of its training texts
 
 
+def opened(folder: Path) -> Any:
+    """The SavedModel there. UserError where it is damaged, for which TensorFlow has many kinds of errors."""
+    try:
+        with files.plain(folder) as path:
+            return tf.saved_model.load(path)
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise
+    except Exception as error:
+        raise UserError(f"{folder} is no whole SavedModel; python scripts/export.py {files.quoted(folder.parent)} writes it "
+                        "again.") from error  # fmt: skip
+
+
 class Predictor:
     """An exported detector: `judge` for clips, `predict` for files. Without a SavedModel, as other backends than TensorFlow
     leave it, the reloaded model.keras, which is what `judged` and `warnings` say. A frame detector's verdict on a file is the
@@ -47,12 +58,11 @@ class Predictor:
 
     def __init__(self, artifact: Artifact, view: View, detector: Detector):
         self.view, self.single, self.classes = view, detector.sees == "frame", detector.classes
-        self.calibration = Calibration.from_dict(json.loads(artifact.calibration.read_text()))
+        self.calibration = load_calibration(artifact)
         self.threshold = self.calibration.threshold
         self.judged, self.warnings = "saved_model", self.calibration.doubts
         if artifact.saved_model.exists():
-            with files.plain(artifact.saved_model) as folder:
-                self.loaded = tf.saved_model.load(folder)  # kept: the signature holds no reference to it
+            self.loaded = opened(artifact.saved_model)  # kept: the signature holds no reference to it
             self._answer = self._serve
         else:
             self.judged = f"model.keras on {keras.backend.backend()}"

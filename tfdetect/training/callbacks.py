@@ -1,7 +1,8 @@
 """What happens at the end of each epoch: everything needed to go on is saved, and the best epoch is kept."""
 
-import json
 import time
+import zipfile
+import zlib
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,15 @@ import numpy as np
 import pandas as pd
 from rich.progress import Progress
 
+from tfdetect import models
 from tfdetect.errors import UserError
 from tfdetect.evaluation import metrics, predictions
-from tfdetect.files import write_arrays, write_json
+from tfdetect.files import read_json, write_arrays, write_json
+
+AGAIN = "the training cannot go on there; begin it again with --overwrite or another --name."
+
+HEAD = "head"  # of checkpoints/: those of a head on stored features, which are small
+KEPT = 100_000_000  # bytes of weights that a finished run keeps, to be trained further with its optimizer
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -25,14 +32,16 @@ class Checkpoint(keras.callbacks.Callback):
     neither the best value of `ModelCheckpoint` (keras issue 17012) nor `EarlyStopping`'s patience survives a restart.)
     """
 
-    def __init__(self, folder: Path, monitor: str, patience: int, since: int = 0):
-        """`since`: the epoch, counted from 0, with which the last phase of the training begins; none stops before it."""
+    def __init__(self, folder: Path, monitor: str, patience: int, since: int = 0, source: Path | None = None):
+        """`since`: the epoch, counted from 0, with which the last phase of the training begins; none stops before it. `source`:
+        the .keras of the best epoch, for a finished run that did not `keep` its weights and is trained further."""
         super().__init__()
-        self.folder, self.patience, self.since = folder, patience, since
+        self.folder, self.patience, self.source = folder, patience, source
         self.monitor, self.sign = monitor, -1 if monitor.endswith("loss") else 1
-        self.state = {"history": [], "last": "", "best": "", "best_epoch": 0}
+        self.state = {"history": [], "last": "", "best": "", "best_epoch": 0, "since": 0}
         if (folder / "state.json").exists():
-            self.state = json.loads((folder / "state.json").read_text())
+            self.state |= read_json(folder / "state.json", ("history", "last", "best", "best_epoch"), AGAIN)
+        self.since = max(since, self.state["since"])
 
     @property
     def epoch(self) -> int:
@@ -53,19 +62,23 @@ class Checkpoint(keras.callbacks.Callback):
         """Weights and random states of dropout of the last whole epoch, if there is one, and its optimizer unless a phase
         of the training begins here, at epoch `first`."""
         model.optimizer.build(model.trainable_variables)
-        if self.state["last"]:
-            same = self.epoch > first
-            self._read(self.state["last"], [*model.variables, *(model.optimizer.variables if same else [])])
+        self._read(self.state["last"], model, model.optimizer.variables if self.epoch > first else [])
 
     def restore_best(self, model):
         """Weights of the best epoch, if there was one."""
-        if self.state["best"]:
-            self._read(self.state["best"], model.variables)
+        self._read(self.state["best"], model)
 
-    def _read(self, name, variables):
-        with np.load(self.folder / name) as stored:
-            for number, variable in enumerate(variables):
-                variable.assign(stored[f"arr_{number}"])
+    def _read(self, name, model, more=()):
+        if not name:
+            if self.epoch and self.source:
+                model.set_weights(models.load(self.source).get_weights())
+            return
+        try:
+            with np.load(self.folder / name) as stored:
+                for number, variable in enumerate([*model.variables, *more]):
+                    variable.assign(stored[f"arr_{number}"])
+        except (KeyError, ValueError, EOFError, FileNotFoundError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{self.folder / name} is missing or damaged: {AGAIN}") from error
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items()}}
@@ -78,12 +91,25 @@ class Checkpoint(keras.callbacks.Callback):
         variables = [*self.model.variables, *self.model.optimizer.variables]
         write_arrays(self.folder / name, *map(keras.ops.convert_to_numpy, variables))
         kept = name if best == epoch else self.state["best"]
-        self.state = {"history": history, "last": name, "best": kept, "best_epoch": best + 1}
+        self.state |= {"history": history, "last": name, "best": kept, "best_epoch": best + 1}
         write_json(self.folder / "state.json", self.state)
         for file in self.folder.glob("epoch-*.npz"):
             if file.name not in (name, kept):
                 file.unlink()
         self.model.stop_training = self.done
+
+
+def keep(folder: Path) -> None:
+    """What a finished run needs to be trained further, of the checkpoints in `folder`: their weights unless they take more than
+    KEPT bytes, for then the model's own must do, and the history. Patience counts anew from there."""
+    for path in folder.glob("*/state.json"):
+        state = read_json(path, ("history", "last", "best"), AGAIN)
+        weights = [path.parent / name for name in {state["last"], state["best"]} - {""}]
+        if path.parent.name != HEAD and sum(weight.stat().st_size for weight in weights) > KEPT:
+            state |= {"last": "", "best": ""}
+        write_json(path, state | {"since": len(state["history"])})
+        for weight in weights if not state["last"] else ():
+            weight.unlink()
 
 
 class Judge(keras.callbacks.Callback):

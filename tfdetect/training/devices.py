@@ -1,7 +1,10 @@
 """Where a model is trained: tf.distribute strategy, precision, seeds."""
 
 import contextlib
+import importlib
 import os
+from collections import Counter
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -70,5 +73,50 @@ def scope(chosen):
 
 def worker(chosen):
     """Number of this process among the workers; 0 is the chief, which alone writes the results."""
-    resolver = getattr(chosen, "cluster_resolver", None)
-    return (resolver.task_id or 0) if isinstance(chosen, MultiWorker) and resolver else 0
+    return backend.worker() if isinstance(chosen, MultiWorker) else 0
+
+
+def describe(precision, chatter=""):
+    """What is computed on, a line; and where an NVIDIA GPU is there but not used, a second one that says why, as far as
+    `chatter`, what the libraries wrote to stderr when they were loaded, tells."""
+    name, found = keras.backend.backend(), gpus()
+    module = importlib.import_module(name)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    title = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}.get(name, name)
+    devices = ", ".join(f"{count} GPU{'s' * (count > 1)} ({gpu})" for gpu, count in Counter(found).items()) or "no GPU"
+    line = (f"{cores} CPU core{'s' * (cores > 1)}, {devices}; {precision}; Keras {keras.__version__} on {title} "
+            f"{module.__version__}")  # fmt: skip
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return line if found or hidden or not nvidia() else f"{line}\n{unused(title, chatter)}"
+
+
+def gpus():
+    """Names of the GPUs that Keras' backend finds."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.devices() if device.platform != "cpu"]
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return [about.get("device_name", "of unknown name") for about in details]
+
+
+def nvidia():
+    """Whether this machine has an NVIDIA GPU, by its driver."""
+    return Path("/proc/driver/nvidia").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def unused(title, chatter):
+    """Why an NVIDIA GPU is not used, and what helps."""
+    why = next((said for mark, said in TROUBLE.items() if mark in chatter), "its driver or CUDA libraries were not found")
+    how = {"TensorFlow": "pip install 'tensorflow[and-cuda]'", "JAX": "pip install 'jax[cuda12]'"}
+    return f"An NVIDIA GPU is there, but {title} does not use it: {why}. Try {how.get(title, 'a build of it for CUDA')}."
+
+
+TROUBLE = {"Cannot dlopen some GPU libraries": "some CUDA libraries are missing or cannot be loaded",
+           "libcudart": "the CUDA runtime cannot be loaded", "libcudnn": "cuDNN cannot be loaded",
+           "failed call to cuInit": "its driver does not answer (cuInit fails)",
+           "Could not find cuda drivers": "its driver was not found"}  # fmt: skip

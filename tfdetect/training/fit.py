@@ -46,7 +46,7 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     steps = pipeline.steps(rows, single, settings.batch)
     plan = spans(detector.phases(), settings.epochs)
     folder = checkpoints / f"worker-{worker}"
-    checkpoint = Checkpoint(folder, monitored(settings, held), settings.patience, plan[-1][0] if plan else 0)
+    checkpoint = Checkpoint(folder, monitored(settings, held), settings.patience, plan[-1][0] if plan else 0, target)
     seen, clips = pipeline.units(held, single), pipeline.ordered(held, cache, single, settings.batch)
     own = pipeline.ordered(part(held, "validation", detector), cache, single, settings.batch)
     with devices.scope(strategy):

@@ -13,7 +13,7 @@ from tfdetect.data.cache import Cache
 from tfdetect.detector import Detector, Lesson, Phase
 from tfdetect.errors import UserError
 from tfdetect.training import devices, fit
-from tfdetect.training.callbacks import Checkpoint, Judge
+from tfdetect.training.callbacks import HEAD, Checkpoint, Judge
 from tfdetect.training.stored import Features, Progress, silent
 
 
@@ -28,7 +28,7 @@ def teach(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train
     model = fit.build(detector, cache)
     features = Features(model, detector, cache, progress)
     learnt, seen = features.of(rows, getattr(detector, "views", 1), settings.augment), features.of(held)
-    checkpoint = Checkpoint(checkpoints / "head", fit.monitored(settings, held), settings.patience)
+    checkpoint = Checkpoint(checkpoints / HEAD, fit.monitored(settings, held), settings.patience)
     descend = descent(detector, settings, checkpoint, callbacks, pipeline.units(held, features.single))
     model = detector.learn(model, Lesson(learnt, seen, descend, settings.seed))
     return fit.kept(model, checkpoint, target)

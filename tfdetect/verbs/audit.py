@@ -1,5 +1,6 @@
 """audit: what a data set is made of, what leaks between its splits, and which shortcut tells the label."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from tfdetect import config, files
+from tfdetect.errors import UserError
 from tfdetect.verbs import loading, places
-from tfdetect.verbs.console import console, printable, progress
+from tfdetect.verbs.console import console, counted, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LISTED = 5  # of each finding, on the screen
+GROUPED = "grouped.csv"  # in the folder where the command is given
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,23 @@ class Audit:
     out: Path | None = None
     """Where the two files go; by default audits/NAME, a name of its own for each data set."""
     data: config.Files = field(default_factory=config.Files)
+    write_groups: Path | None = None
+    """Write a manifest of the data set to this CSV in which copies and near copies are of one group."""
+    overwrite: bool = False
+    """Write it over a file that is there."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse, look, write, say."""
-    asked = config.arguments(Audit, argv, "audit.py")
+    asked = config.arguments(Audit, bare(argv), "audit.py")
+    if asked.write_groups and asked.write_groups.exists() and not asked.overwrite:
+        raise UserError(f"{asked.write_groups} is there already: name another file for --write_groups, or add --overwrite.")
     how = asked.data.layout, asked.data.sources, asked.data.fake
     out = asked.out or Path("audits") / places.named(asked.path, *how)
     table, properties = look(asked, out)
     found = findings(table, properties)
+    if asked.write_groups:
+        write_groups(asked.write_groups, table, found["duplicates"])
     files.write_json(out / "audit.json", found)
     from tfdetect.verbs import audit_page
 
@@ -49,13 +60,41 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def bare(argv: Sequence[str]) -> list[str]:
+    """`--write_groups` without a path writes GROUPED."""
+    out: list[str] = []
+    for flag, following in zip(argv, [*argv[1:], "--"], strict=True):
+        out += [flag, GROUPED] if flag == "--write_groups" and following.startswith("--") else [flag]
+    return out
+
+
+def write_groups(path: Path, table: "pd.DataFrame", same: Sequence[dict[str, Any]]) -> None:
+    """The manifest with each set of copies in one group, joined with those that were given, and without what contradicts
+    itself; and how to use it."""
+    from tfdetect.data import duplicates, manifest
+    from tfdetect.data.tree import strictest
+
+    new = table.assign(path=[str(Path(name).absolute()) for name in table["path"]], group=duplicates.united(table, same))
+    new = strictest(new)
+    kept = new[(table["left_out"] == "").to_numpy()].drop(columns="left_out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write(kept, path)
+    said = f"{table['group'].nunique()} groups became {new['group'].nunique()}"
+    if moved := int((new["split"].to_numpy() != table["split"].to_numpy()).sum()):
+        said += f"; {moved} files lost their split and follow their group into test or validation"
+    if out := len(new) - len(kept):
+        said += f"; {out} files are left out, as they would be in training"
+    console.print(f"Groups  {printable(str(path))}: {said}\nNext:\n  python scripts/train.py cnn --data.path "
+                  f"{printable(shlex.quote(str(path)))}", markup=False)  # fmt: skip
+
+
 def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """The manifest, and the properties of its files, row for row."""
     from tfdetect.data.properties import collect
 
     data = asked.data
     table = loading.files(asked.path, data)
-    console.print(f"{len(table)} files, layout {table.attrs.get('layout', 'manifest')}")
+    console.print(f"{counted(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Looking", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
     loading.require_some(table.assign(error=properties["error"]))
@@ -77,8 +116,9 @@ def known(properties: "pd.DataFrame") -> list[str]:
 
 def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any]:
     """What audit.json holds."""
-    from tfdetect.data import audit, copies, duplicates
+    from tfdetect.data import audit, copies, duplicates, grouping
 
+    said = table.attrs["groups"]
     good = properties["error"] == ""
     asked = audit.sample(table[good & (table["left_out"] == "")])
     shortcuts = audit.find(asked, properties.loc[asked.index])
@@ -87,8 +127,9 @@ def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any
     held = [content for content, reason in zip(known(properties), table["left_out"], strict=True) if not reason]
     failures = zip(table["path"][~good], properties["error"][~good], strict=True)
     return {
-        "counts": {**audit.counts(table, properties), "copies": copies.count(held),
+        "counts": {**audit.counts(table, properties), "copies": copies.count(held), "others": table.attrs.get("left_out", {}),
                    "left_out": int((table["left_out"] != "").sum())},
+        "groups": {"count": int(table["group"].nunique()), "known": not said.startswith(grouping.NONE[:-1]), "said": said},
         "shortcuts": shortcuts.aucs,
         "warnings": [asdict(warning) for warning in shortcuts.warned],
         "duplicates": same,
@@ -101,15 +142,21 @@ def say(found: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame"
     """The findings on the screen, the worst first."""
     from tfdetect.verbs.audit_page import verdict
 
-    loading.say_failures(table.assign(error=properties["error"].where(properties["error"] != "", table["left_out"])))
+    real = [leak for leak in found["leaks"] if leak["splits"]]
+    would = [leak for leak in found["leaks"] if not leak["splits"]]
+    table = table.assign(error=properties["error"].where(properties["error"] != "", table["left_out"]))
+    loading.say_count(table, "read")
+    loading.say_failures(table)
     if found["counts"]["copies"]:
         console.print(loading.COPIES.format(found["counts"]["copies"], len(table)))
     console.print(f"\n{verdict(found)}")
     for warning in found["warnings"]:
         console.print("  {property} tells the label with AUC {auc:.3f} ({kind}). {advice}".format(**warning))
-    for leak in found["leaks"][:LISTED]:
-        where = " and ".join(leak["splits"]) or "several groups"
-        console.print(f"  {leak['kind']} in {where}: {', '.join(map(printable, leak['paths'][:3]))}. {leak['advice']}")
-    more = len(found["leaks"]) - LISTED
-    if more > 0:
-        console.print(f"  and {more} more leaks, in audit.json")
+    for entries, what in ((real, "leaks"), (would, "sets that would leak")):
+        for leak in entries[:LISTED]:
+            where = " and ".join(leak["splits"]) or "several groups"
+            console.print(f"  {leak['kind']} in {where}: {', '.join(map(printable, leak['paths'][:3]))}. {leak['advice']}")
+        if (more := len(entries) - LISTED) > 0:
+            console.print(f"  and {more:,} more {what}, in audit.json")
+    if found["leaks"]:
+        console.print("  audit.py DIR --write_groups writes a manifest in which such files are of one group.")

@@ -11,6 +11,7 @@ import pandas as pd
 from tfdetect.data import duplicates
 from tfdetect.data.audit import FATAL, SUSPECT
 from tfdetect.evaluation import html, plots
+from tfdetect.files import counted
 
 SHOWN = 30  # of each kind of finding
 VALUES = 12  # of each property
@@ -24,6 +25,8 @@ def write(path: str | PathLike[str], name: str, found: Mapping[str, Any], proper
     """Write the page of these findings, as `audit.json` holds them, to `path`."""
     counts = found["counts"]
     subtitle = "{real} real and {fake} fake files".format(**counts["label"]) + f", {counts['unreadable']} of them unreadable"
+    if left := sum(counts["others"].values()):
+        subtitle += f"; {left} others left out ({', '.join(f'{count} {name}' for name, count in counts['others'].items())})"
     small = {} if "small" not in properties else dict(zip(properties["path"], properties["small"], strict=True))
     html.write(path, "audit", name, subtitle, (
         _verdict(found), _shortcuts(found), _leaks(found["leaks"]), _duplicates(found["duplicates"], small),
@@ -35,6 +38,7 @@ def verdict(found: Mapping[str, Any]) -> str:
     container = [warning for warning in found["warnings"] if warning["kind"] == "container"]
     worst = max((warning["auc"] for warning in container), default=0.0)
     leaks = [leak for leak in found["leaks"] if leak["splits"]]
+    would = len(found["leaks"]) - len(leaks)
     torn = sum(map(duplicates.contradiction, found["duplicates"]))
     said = []
     if worst > FATAL:
@@ -42,16 +46,22 @@ def verdict(found: Mapping[str, Any]) -> str:
     elif container:
         said.append(f"{', '.join(_names(container, SUSPECT))} may be learnt in place of the fake")
     if leaks:
-        said.append(f"{len(leaks)} leak(s) between splits make a test look better than the detector is")
+        make = "makes" if len(leaks) == 1 else "make"
+        said.append(f"{counted(len(leaks), 'leak')} between splits {make} a test look better than the detector is")
+    if would:
+        sets = f"{counted(would, 'set')} of copies in several groups"
+        said.append(f"{sets} would leak once a split is made by group")
     if torn:
         said.append(f"{torn} picture{' is' if torn == 1 else 's are'} labelled both real and fake")
+    alone = "" if found["groups"]["known"] else (
+        " No groups are given, though: whether files of one person or recording stand on both sides was not looked at.")
     if not said:
         if not found["shortcuts"]:
-            return "No shortcut could be measured: that takes real and fake files, each in at least two groups."
+            return f"No shortcut could be measured: that takes real and fake files, each in at least two groups.{alone}"
         content = " What the pictures show differs, though." if found["warnings"] else ""
-        return f"No property of the container tells the label, and nothing leaks between splits.{content}"
+        return f"No property of the container tells the label, and no copy leaks between splits.{content}{alone}"
     text = "; ".join(said)
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{text[0].upper()}{text[1:]}.{alone}"
 
 
 def _names(warnings: Sequence[Mapping[str, Any]], above: float) -> list[str]:
@@ -69,7 +79,7 @@ def _verdict(found: Mapping[str, Any]) -> str:
              (counts["unreadable"], "unreadable files", f"of {counts['files']}")]  # fmt: skip
     shown = "".join(f'<div class="tile"><b>{big}</b><span>{what}</span><small>{escape(small)}</small></div>'
                     for big, what, small in tiles)  # fmt: skip
-    lead = f'<p class="lead">{escape(verdict(found))}</p>'
+    lead = f'<p class="lead">{escape(verdict(found))}</p><p>{escape(found["groups"]["said"])}</p>'
     return f'<section class="verdict"><h2>In short</h2>{lead}<div class="tiles">{shown}</div></section>'
 
 

@@ -1,6 +1,5 @@
 """A recipe's published figures beside those of a finished run, and what differs between the two protocols."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tfdetect import config, models
-from tfdetect.artifact import Artifact
+from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.config import Run
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration
+from tfdetect.files import read_json
 from tfdetect.models import presets
 
 UNKNOWN = "not stated"
@@ -107,7 +107,7 @@ def parts(recipe: Recipe) -> list[re.Match[str]]:
 
 def ours(recipe: Recipe, artifact: Artifact, source: str | None = None) -> dict[str, Any]:
     """Our value of each of the recipe's figures, over all files or those of one source; None where there is none."""
-    found = json.loads(artifact.metrics.read_text())
+    found = read_json(artifact.metrics, (), "python scripts/evaluate.py judges the run again.")
     if source is not None:
         found = {split: of_source(artifact, split, source, found[split].get("threshold")) for split in JUDGED if split in found}
     out = {}
@@ -192,7 +192,7 @@ def of_files(run: Run, artifact: Artifact) -> dict[str, Any]:
 
 def threshold(artifact: Artifact, rule: str) -> str:
     """The rule, and what it came to: as a probability, and in the units of the detector's score, as published ones are."""
-    found = calibration.Calibration.from_dict(json.loads(artifact.calibration.read_text()))
+    found = load_calibration(artifact)
     return f"{calibration.words(rule)}: probability {found.threshold:.4g}, score {found.cut:.4g}"
 
 

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from tfdetect.errors import UserError
-from tfdetect.files import printable, quoted
+from tfdetect.files import counted, printable, quoted
 
-__all__ = ["console", "embedding", "import_keras", "printable", "progress"]
+__all__ = ["console", "counted", "devices_line", "embedding", "import_keras", "printable", "progress"]
 
 if TYPE_CHECKING:
     import types
@@ -58,7 +59,7 @@ def progress(what: str, total: int, unit: str = "files") -> Iterator[Callable[..
         task = bar.add_task(what, total=total, failures=0)
         failures = 0
 
-        def step(result: dict[str, Any] | None = None, advance: int = 1) -> None:
+        def step(result: dict[str, Any] | None = None, advance: float = 1) -> None:
             nonlocal failures
             failures += bool(result and result.get("error"))
             bar.update(task, advance=advance, failures=failures)
@@ -69,10 +70,13 @@ def progress(what: str, total: int, unit: str = "files") -> Iterator[Callable[..
 def import_keras() -> "types.ModuleType":
     """Import Keras and TensorFlow, whose start-up chatter no setting silences; if that fails, it is shown. ValueError where the
     backend that KERAS_BACKEND asks for is not installed."""
-    sys.stderr.flush()
-    keep = os.dup(2)
-    with tempfile.TemporaryFile() as chatter:
-        os.dup2(chatter.fileno(), 2)
+    return _imported()[0]
+
+
+@cache
+def _imported() -> "tuple[types.ModuleType, str]":
+    """Keras, and what was written to stderr meanwhile."""
+    with _quiet() as chatter:
         try:
             import keras
 
@@ -81,11 +85,37 @@ def import_keras() -> "types.ModuleType":
             if error.name == (name := os.environ.get("KERAS_BACKEND")):
                 raise UserError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}.") from error
             raise
+        return keras, chatter()
+
+
+@contextmanager
+def _quiet() -> Iterator[Callable[[], str]]:
+    """Nothing that libraries write to stderr is seen, unless they fail; yields what tells what it was."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+
+        def chatter() -> str:
+            return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
+
+        os.dup2(file.fileno(), 2)
+        try:
+            yield chatter
+        except UserError:
+            raise
         except BaseException:
-            chatter.seek(0)
-            os.write(keep, chatter.read())
+            os.write(shown, chatter().encode())
             raise
         finally:
-            os.dup2(keep, 2)
-            os.close(keep)
-    return keras
+            os.dup2(shown, 2)
+            os.close(shown)
+
+
+def devices_line(precision: str) -> str:
+    """What is computed on, for the start of a verb; with a second line where a GPU is there and not used."""
+    _, imported = _imported()
+    with _quiet() as chatter:
+        from tfdetect.training import devices
+
+        devices.gpus()  # looked for here, where what the libraries say of it is heard
+        return devices.describe(precision, imported + chatter())

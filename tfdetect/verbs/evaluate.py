@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, corruption_spec, models  # noqa: F401  (registers the detectors)
+from tfdetect import config, corruption_spec, files, models  # noqa: F401  (registers the detectors)
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.verbs import loading, places
-from tfdetect.verbs.console import console, import_keras
+from tfdetect.verbs.console import console, counted, devices_line, import_keras
 
 HASHES = ("sha", "original_sha")  # by which a file is known again
 
@@ -71,9 +71,8 @@ def main(argv: Sequence[str]) -> int:
 
 def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     """Read, decode, leave out what the run was trained on, score, write."""
-    import json
-
     import_keras()
+    console.print(devices_line(run.train.precision))
     from tfdetect.data import corruptions
     from tfdetect.data.prepare import usable
     from tfdetect.evaluation import calibration
@@ -97,10 +96,9 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     target.folder.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(artifact, cache.view, run.detector)
     predicted = judging.score(predictor, table, cache, chain)
-    validation = json.loads(artifact.metrics.read_text()).get("validation") if artifact.metrics.exists() else None
     shortcuts = judging.find_shortcuts(table, data)
     rule = run.train.threshold
-    others = {"judged": predictor.judged, "threshold_rule": rule, **({"validation": validation} if validation else {})}
+    others = {"judged": predictor.judged, "threshold_rule": rule, **held_out(artifact)}
     warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *loading.cautions(table))
     found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
                           shortcuts=shortcuts)  # fmt: skip
@@ -108,6 +106,14 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     console.print(judging.attribution_line(found["test"]), end="")
     console.print(judging.shortcut_line(shortcuts.aucs))
     console.print(f"\nReport  {target.report}")
+
+
+def held_out(artifact: Artifact) -> dict[str, Any]:
+    """The summary of the run's validation files, as its training left it; nothing where that is gone."""
+    if not artifact.metrics.exists():
+        return {}
+    found = files.read_json(artifact.metrics, (), "delete it, and the report lacks only what is said of the validation files.")
+    return {"validation": found["validation"]} if found.get("validation") else {}
 
 
 def read(asked: Evaluate, artifact: Artifact, data: config.Data):
@@ -150,6 +156,6 @@ def unseen(table, *runs: Artifact):
         return table, ()
     which = "this run" if len(runs) == 1 else "one of these runs"
     others = f", and {(leak & ~known).sum()} more are of their groups" if (leak & ~known).any() else ""
-    text = f"{known.sum()} of {len(table)} files took part in training {which}{others}; they are left out here."
+    text = f"{known.sum():,} of {counted(len(table), 'file')} took part in training {which}{others}; they are left out here."
     console.print(text)
     return table[~leak].reset_index(drop=True), (text,)

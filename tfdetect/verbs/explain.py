@@ -27,7 +27,7 @@ class Explain:
     run: tyro.conf.Positional[Path]
     """The run's folder, such as saved_models/cnn."""
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """Images, videos, and folders of them."""
+    """Images, videos, folders of them, and tables that name them in a column path."""
     data: Effort = field(default_factory=Effort)
     out: Path = Path("explained")
     """Folder for explanation.html and explanation.json."""

@@ -22,12 +22,10 @@ class Export:
 
 def main(argv: Sequence[str]) -> int:
     """Parse and export."""
-    import json
-
     asked = config.arguments(Export, argv, "export.py")
     artifact = artifacts.find(asked.run, "model")
     run = artifacts.load_config(artifact)
-    calibration = json.loads(artifact.calibration.read_text())
+    calibration = artifacts.load_calibration(artifact).to_dict()
     import_keras()
     from tfdetect.serving.export import NOTE, export, signatures
 

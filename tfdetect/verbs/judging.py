@@ -189,7 +189,7 @@ def line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
     auc = "none, one class only" if found["auc"] is None else f"{found['auc']:.3f}"
     accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.3f}"
     seen = f"; {calibration.SEEN}" if name != "validation" and calibration.pooled(rule) else ""
-    return f"{name}: AUC {auc}{interval}, accuracy {accuracy}, {found['n_real']} real and {found['n_fake']} fake files{seen}"
+    return f"{name}: AUC {auc}{interval}, accuracy {accuracy}, {found['n_real']:,} real and {found['n_fake']:,} fake files{seen}"
 
 
 def attribution_line(found: Mapping[str, Any]) -> str:

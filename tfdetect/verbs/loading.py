@@ -9,14 +9,14 @@ from tfdetect.artifact import Artifact
 from tfdetect.config import PREPARED, Data, Files, Reading
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.verbs.console import console, printable, progress
+from tfdetect.verbs.console import console, counted, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tfdetect.data.cache import Cache, View
 
-COPIES = "{} of {} files are copies of others; copies are one group, and so in one split."
+COPIES = "{:,} of {:,} files are copies of others; copies are one group, and so in one split."
 
 
 def cache_for(data: Data, detector: Detector | type[Detector]) -> "Cache":
@@ -136,10 +136,12 @@ def say_read(table: "pd.DataFrame") -> None:
         if not name.endswith("/"):
             others.append(f"{count} {name}")
         elif layout != "class_folders":
-            console.print(f"Left out: {count} files in {printable(name)}: the layout {layout} has no label for them")
+            held = counted(count, "file")
+            console.print(f"Left out: {held} in {printable(name)}: the layout {layout} has no label for them")
         else:
             takes = "" if name == "./" else f"; --data.fake fake {printable(name[:-1])} takes it in as fake, and others as real"
-            console.print(f"Left out: {count} files in {printable(name)}: a class folder is called real or fake{takes}")
+            held = counted(count, "file")
+            console.print(f"Left out: {held} in {printable(name)}: a class folder is called real or fake{takes}")
     if others:
         console.print(f"Left out: {', '.join(map(printable, others))}")
 
@@ -147,8 +149,8 @@ def say_read(table: "pd.DataFrame") -> None:
 def say_count(table: "pd.DataFrame", used: str = "used") -> None:
     """A line that accounts for every file of the folder."""
     failed, left_out = int((table["error"] != "").sum()), sum(table.attrs.get("left_out", {}).values())
-    counts = f"{len(table) - failed} {used}, {failed} failed, {left_out} left out"
-    console.print(f"{len(table) + left_out} files: {counts}")
+    counts = f"{len(table) - failed:,} {used}, {failed:,} failed, {left_out:,} left out"
+    console.print(f"{counted(len(table) + left_out, 'file')}: {counts}")
 
 
 def cautions(table: "pd.DataFrame") -> tuple[str, ...]:
@@ -211,7 +213,8 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", left: "pd.DataFram
     say_failures(table)
     notes = problems(table, "note")
     if notes:
-        console.print(f"{len(notes)} of {len(table)} files used, with a note; the first: {notes[0][0]}: {notes[0][1]}")
+        used = f"{len(notes):,} of {counted(len(table), 'file')} used"
+        console.print(f"{used}, with a note; the first: {printable(notes[0][0])}: {notes[0][1]}")
     require_some(table)
     return table
 
@@ -236,10 +239,10 @@ def say_failures(table: "pd.DataFrame") -> None:
     found = reasons(table)
     if not found:
         return
-    grid = Table("files", "reason", title=f"{sum(row[1] for row in found)} of {len(table)} files could not be used")
+    grid = Table("files", "reason", title=f"{sum(row[1] for row in found):,} of {counted(len(table), 'file')} could not be used")
     grid.add_column("the first", overflow="fold")
     for reason, count, first in found:
-        grid.add_row(str(count), reason, printable(first))
+        grid.add_row(f"{count:,}", printable(reason), printable(first))
     console.print(grid)
 
 
@@ -248,8 +251,9 @@ def require_few_failures(table: "pd.DataFrame", most: float) -> None:
     decoded = table[table["left_out"] == ""] if "left_out" in table else table
     failed = int((decoded["error"] != "").sum())
     if failed > most * len(table):
+        files = counted(len(table), "file")
         raise UserError(
-            f"{failed} of {len(table)} files could not be used, more than --data.max_failed {most:g} allows. Mend them, "
+            f"{failed:,} of {files} could not be used, more than --data.max_failed {most:g} allows. Mend them, "
             "leave them out, or raise --data.max_failed."
         )
 

@@ -43,7 +43,8 @@ def evaluation(asked: Any, names: Sequence[str] = (), corrupted: str = "") -> Pa
     own = "" if names else "own_test"
     if data.path or data.sources or apart:
         own = named(data.path or Path("own_test"), *how, *apart)
-    return runs[0] / "evaluations" / "-".join(filter(None, ("+".join(names), own, *map(slug, data.sources), corrupted)))
+    parts = ("+".join(names), own, *map(slug, data.sources), corrupted)
+    return Path(asked.runs[0]) / "evaluations" / "-".join(filter(None, parts))
 
 
 def require_prepared(folder: Path, data: Path) -> None:

@@ -13,10 +13,12 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
 from tfdetect.errors import UserError
-from tfdetect.verbs.console import import_keras, printable
+from tfdetect.verbs.console import counted, devices_line, import_keras, printable
 
 if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor
+
+TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Predict:
     run: tyro.conf.Positional[Path]
     """The run's folder, such as saved_models/cnn."""
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """Images, videos, and folders of them."""
+    """Images, videos, folders of them, and tables that name them in a column path (CSV, .xlsx, Parquet)."""
     data: Effort = field(default_factory=Effort)
     json: bool = False
     """A JSON object a line: path, probability, label, score, frames, note, error, source, source_probability, text."""
@@ -54,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
         failed += verdict.error is not None
         print(json.dumps(dataclasses.asdict(verdict)) if asked.json else row(verdict), flush=True)
     if not asked.json:
-        print(f"{len(paths) - failed} verdicts, {failed} failed. The threshold is a probability of {predictor.threshold:.3f}.")
+        done = counted(len(paths) - failed, "verdict")
+        print(f"{done}, {failed:,} failed. The threshold is a probability of {predictor.threshold:.3f}.")
     return 1 if failed else 0
 
 
@@ -66,6 +69,7 @@ def with_effort(run: config.Run, effort: Effort) -> config.Run:
 def opened(artifact: artifacts.Artifact, run: config.Run) -> "Predictor":
     """What judges files as the run saw its own; its warnings are said."""
     import_keras()
+    print(devices_line(run.train.precision), file=sys.stderr)
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs.loading import cache_for, judging
 
@@ -76,18 +80,28 @@ def opened(artifact: artifacts.Artifact, run: config.Run) -> "Predictor":
 
 
 def expand(given: Sequence[Path]) -> list[Path]:
-    """The files given, and the images and videos in the folders given. ValueError for none, or an empty folder."""
+    """The files given, and the images and videos in the folders and tables given. ValueError for none, or an empty one."""
     from tfdetect.data.layouts import walk
 
     if not given:
         raise UserError("No file came; name images, videos, or folders of them.")
     out: list[Path] = []
     for path in given:
-        inside = list(walk(path)) if path.is_dir() else [path]
+        inside = list(walk(path)) if path.is_dir() else named(path) if path.suffix.lower() in TABLES else [path]
         if not inside:
-            raise UserError(f"{path} holds no image or video.")
+            raise UserError(f"{path} {'holds' if path.is_dir() else 'names'} no image or video.")
         out += inside
     return out
+
+
+def named(table: Path) -> list[Path]:
+    """The files that a manifest names, of any split and label; those names start at its folder."""
+    from tfdetect.data import manifest, tables
+
+    rows = manifest.raw(table)
+    if "path" not in rows:
+        raise UserError(f"{table} has no column path; it has {', '.join(map(str, rows.columns))}.")
+    return list(map(Path, tables.located(table.parent, [path for path in rows["path"] if path])))
 
 
 def row(verdict) -> str:

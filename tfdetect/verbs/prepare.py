@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,8 +89,9 @@ def equalised(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[p
     from tfdetect.data.prepare import DETAILS, detailed
 
     data = asked.data
-    with progress("Equalising", 2 * len(table)) as step:
-        table = equalise(table, asked.out.absolute() / "equalised", data.workers, step, data.timeout, data.limits)
+    with progress("Equalising", len(table)) as step:
+        half = partial(step, advance=0.5)  # each file is looked at, then made
+        table = equalise(table, asked.out.absolute() / "equalised", data.workers, half, data.timeout, data.limits)
     good = table["error"] == ""
     reasons = dict(zip(table["path"], table["error"], strict=True))
     left = table[~good].rename(columns={"error": "left_out"})  # as it is, it must not stand among those made alike

@@ -5,14 +5,13 @@ of how they came about, and `dataset:`, what it takes. docs/recipes.md says how 
 """
 
 import difflib
-import json
 import typing
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect import config
+from tfdetect import backend, config, files
 from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import Detector
@@ -111,18 +110,16 @@ def untrained(detector: Detector) -> list[str]:
 def reproduce(recipe: Recipe, run: Run) -> None:
     """Train, judge, and put the comparison beside the result: comparison.json, the report, the screen."""
     artifact = training.train(run, partial(keep, recipe, run))
-    if training.worker_number():
+    if backend.worker():
         return
     if not artifact.comparison.exists():  # `train --config` had made it, and --resume found it finished
         keep(recipe, run, artifact)
-    say(json.loads(artifact.comparison.read_text()))
+    say(files.read_json(artifact.comparison, ["title", "rows"], "delete it, and repeat the command."))
 
 
 def keep(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[str, pd.DataFrame]":
     """comparison.json into the run's folder; its tables, for the report."""
     import pandas as pd
-
-    from tfdetect import files
 
     found = comparing.compare(recipe, run, artifact)
     files.write_json(artifact.comparison, found)

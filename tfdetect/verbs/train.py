@@ -6,7 +6,8 @@ What is heavy is imported where it is used, so that `--help` and a mistake in a 
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from tfdetect.config import Run
 from tfdetect.detector import REGISTRY
 from tfdetect.errors import UserError
 from tfdetect.verbs import loading
-from tfdetect.verbs.console import console, embedding, import_keras, say_command
+from tfdetect.verbs.console import console, devices_line, embedding, import_keras, say_command
 
 if TYPE_CHECKING:
     import keras
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tfdetect.training.fit import Fitted
 
 SPLITS = ("train", "validation", "test")
+FEW = 5  # files of a class in validation below which chance picks the epoch
 Tables = Callable[[Artifact], "Mapping[str, pd.DataFrame]"]  # of a judged run, for its report
 
 
@@ -75,22 +77,64 @@ def parse(argv: Sequence[str], prog: str) -> Run:
 def train(run: Run, tables: Tables | None = None) -> Artifact:
     """The whole story: files, clips, training, calibration, export, judgement. `tables` adds to the report."""
     import_keras()
+    console.print(devices_line(run.train.precision))
     run.detector.require()
-    if worker_number():
+    if backend.worker():
         return assist(run)
     with artifacts.claim(run) as (artifact, going_on):
-        if going_on and artifact.finished:
-            console.print(f"{artifact.folder} is finished, there is nothing to go on with: {artifact.report}")
+        if going_on and artifact.finished and (why := nothing_left(run, artifact)):
+            console.print(f"{artifact.folder} is finished, {why}: {artifact.report}")
             return artifact
         run, table, cache = prepare(run)
         if going_on:
+            require_same_splits(artifact, table)
             console.print(f"Going on with {artifact.folder}")
+            reopen(artifact, run)
         else:
             artifacts.create(artifact, run)
         remember(artifact, table, cache)
         fitted = learn(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted, tables)
     return artifact
+
+
+def nothing_left(run: Run, artifact: Artifact) -> str:
+    """Why a finished run cannot be trained further by these settings; "" where it can."""
+    old = artifacts.load_config(artifact).train
+    states = [json.loads(path.read_text()) for path in artifact.checkpoints.glob("*/state.json")]
+    if not states:
+        return "and there is nothing to go on from: its head knows no epochs, or an earlier version trained it"
+    done = max(len(state["history"]) for state in states)
+    if run.train.epochs > done and (run.train.epochs, run.train.patience) != (old.epochs, old.patience):
+        return ""
+    early = f", and stopped early, after {done} of {old.epochs} epochs" if done < old.epochs else f", all its {done} epochs"
+    return f"{early.removeprefix(', ')}; to train it further, raise --train.epochs, or --train.patience if it stopped early"
+
+
+def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
+    """UserError where files that the run was trained on are judged now, or the other way round, as new files moved the splits."""
+    from tfdetect.data import manifest
+
+    if not artifact.manifest.exists():
+        return
+    old = manifest.read(artifact.manifest)
+    was = dict(zip(old["path"], old["split"], strict=True))
+    paths = [str(Path(path).absolute()) for path in table["path"]]
+    moved = [path for path, split in zip(paths, table["split"], strict=True) if was.get(path, split) != split]
+    if moved:
+        raise UserError(f"{len(moved)} files are in another split than {artifact.folder} had them, the first {moved[0]}: "
+                        "the data have changed, and it would be judged by what it has learnt. Give another --name.")  # fmt: skip
+
+
+def reopen(artifact: Artifact, run: Run) -> None:
+    """From here on the settings are those of the longer run. The report goes, which says that a run is finished."""
+    if artifact.finished:
+        states = [json.loads(path.read_text()) for path in artifact.checkpoints.glob("*/state.json")]
+        if any(state["history"] and not state["last"] for state in states):
+            console.print("Its optimizer was not kept, as it is large: training starts from the best epoch, with a fresh one.")
+        artifact.report.unlink()
+        shutil.rmtree(artifact.logs / "test", ignore_errors=True)
+    config.write(run, artifact.config)
 
 
 def assist(run: Run) -> Artifact:
@@ -101,12 +145,6 @@ def assist(run: Run) -> Artifact:
     run, table, cache = prepare(run)
     learn(run, artifact, table, cache, watched=False)
     return artifact
-
-
-def worker_number() -> int:
-    """This process's place in a multi-worker cluster, from TF_CONFIG; 0 when alone, or the chief."""
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}")
-    return int(cluster.get("task", {}).get("index", 0))
 
 
 def remember(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
@@ -145,8 +183,37 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     manifest.require_classes(good, SPLITS, run.detector.trains_on)
     rules.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
     loading.say_one_class(good)
+    for warning in warnings(run, good):
+        console.print(warning)
     table, detector = loading.with_kinds(loading.say_alike(table, cache, given), run.detector)
     return replace(run, detector=detector), table, cache
+
+
+def warnings(run: Run, table: "pd.DataFrame") -> tuple[str, ...]:
+    """Where there are too few files for what is asked of them: a batch, or the choice of an epoch."""
+    rows, unit = table[table["split"] == "train"], run.detector.sees
+    count, out = int(rows["frames"].sum()) if unit == "frame" else len(rows), []
+    if run.train.batch > count:
+        out.append(f"--train.batch {run.train.batch} is more than the {count} {unit}s to train on: an epoch is one step.")
+    held = table.loc[table["split"] == "validation", "label"]
+    reals, fakes = int((held == 0).sum()), int((held == 1).sum())
+    if min(reals, fakes or reals) < FEW:
+        out.append(f"Validation holds {reals} real and {fakes} fake files: below {FEW} of a class, chance picks the epoch and "
+                   "the threshold. Give more files.")  # fmt: skip
+    return tuple(out)
+
+
+@contextmanager
+def memory(run: Run) -> Iterator[None]:
+    """UserError that says what to lower, where memory runs out."""
+    try:
+        yield
+    except Exception as error:
+        names = {cls.__name__ for cls in type(error).__mro__}
+        if not names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"} and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(f"Memory ran out in training: lower --train.batch, which is {run.train.batch}, or --data.size, which is "
+                        f"{run.data.size}, or take --train.precision mixed_bfloat16.") from error  # fmt: skip
 
 
 def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", watched: bool = True) -> "Fitted":
@@ -164,7 +231,8 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
         if watched and run.detector.reconstructs:
             callbacks.append(rebuilt.glance(artifact.logs, usable(table), cache))
         what = (run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
-        return teach(*what, embedding) if run.detector.stored else fit(*what)
+        with memory(run):
+            return teach(*what, embedding) if run.detector.stored else fit(*what)
 
 
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
@@ -175,6 +243,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
     from tfdetect.training import board
+    from tfdetect.training.callbacks import keep
     from tfdetect.verbs import embeddings, judging, rebuilt
 
     with files.atomic(artifact.history) as temporary:
@@ -197,8 +266,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
                           warnings, {"judged": predictor.judged, "threshold_rule": rule}, shortcuts, tables=tables,
                           own=own)  # fmt: skip
     board.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
-    if artifact.checkpoints.exists():  # no epoch, no checkpoint
-        shutil.rmtree(artifact.checkpoints)
+    keep(artifact.checkpoints)
     for warning in predictor.warnings:
         console.print(warning)
     for name in ("validation", "test"):

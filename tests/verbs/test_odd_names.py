@@ -1,0 +1,151 @@
+"""Files and folders are called anything: no UTF-8, brackets, line breaks, what TensorFlow or Rich would read as a pattern or as
+markup. And what a run left behind may be damaged."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tfdetect import cli
+from tfdetect.artifact import Artifact
+from tfdetect.data import manifest
+from tfdetect.evaluation import predictions
+from tfdetect.files import quoted
+
+NAMES = [b"caf\xe9 %d.jpg", b"a[b]%d.jpg", b"clips[/x]%d.jpg", b"[bold]%d.jpg", b"n\nl%d.jpg", b"cr\r%d.jpg", b"q\"'$%d.jpg",
+         "e😀%d.jpg".encode(), b"-x%d.jpg", b"%%s%d.jpg", b"*?%d.jpg", b"x" * 240 + b"%d.jpg", b"co,mma;%d.jpg", b":smile:%d.jpg",
+         b"\x1b[31m%d.jpg"]  # fmt: skip
+
+
+def odd(name):
+    return os.fsdecode(name)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("place") / odd(b"proj [v2]*?{a}\xff%d")
+
+
+@pytest.fixture(scope="module")
+def data(place, images):
+    for kind in ("real", "fake"):
+        for number, path in enumerate(sorted((images / kind).iterdir())):
+            target = place / odd(b"data \xfe[x]") / kind / odd(NAMES[number % len(NAMES)] % number)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    return place / odd(b"data \xfe[x]")
+
+
+@pytest.fixture(scope="module")
+def run(place, data):
+    argv = ["train", "cnn", "--data.path", str(data), "--data.size", "32", "--train.epochs", "1", "--name", odd(b"r[1]*\xfd"),
+            "--out", str(place / "runs"), "--data.cache_dir", str(place / "cache[")]  # fmt: skip
+    assert cli.main(argv) == 0
+    return Artifact(place / "runs" / odd(b"r[1]*\xfd"))
+
+
+def files(data):
+    return {str(path) for path in data.rglob("*.jpg")}
+
+
+def test_a_run_among_odd_names_is_whole(run, data):
+    assert {*manifest.read(run.manifest)["path"]} == files(data)
+    judged = predictions.read(run.predictions)
+    assert len(judged) == 12 and set(judged["path"]) <= files(data)
+    assert "\\udc" in run.report.read_text() and list((run.logs / "test").glob("events*"))
+
+
+def test_it_judges_its_files_again_and_says_each_on_one_line(run, data, capfd):
+    assert cli.main(["evaluate", str(run.folder)]) == 0
+    again = predictions.read(run.folder / "evaluations" / "own_test" / "predictions.csv")
+    pd.testing.assert_frame_equal(again, predictions.read(run.predictions).query("split == 'test'").reset_index(drop=True))
+    capfd.readouterr()
+    assert cli.main(["predict", str(run.folder), str(data)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == 1 + 40 + 1 and "40 verdicts, 0 failed" in lines[-1]
+    assert all(name in "".join(lines) for name in ("[bold]", ":smile:", "clips[/x]", r"n\nl", r"\x1b[31m", "e😀", r"caf\udce9"))
+
+
+def test_a_table_of_files_is_judged_as_the_files_are(run, data, capfd):
+    assert cli.main(["predict", str(run.folder), str(run.manifest), "--json"]) == 0
+    found = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert {row["path"] for row in found} == files(data) and not any(row["error"] for row in found)
+
+
+def test_a_table_without_paths_or_files_is_one_sentence(run, tmp_path, capsys):
+    cases = {"name,label\na,0\n": "has no column path; it has name, label", "path,label\n": "names no image or video"}
+    for text, said in cases.items():
+        (tmp_path / "t.csv").write_text(text)
+        assert cli.main(["predict", str(run.folder), str(tmp_path / "t.csv")]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_one_verdict_is_no_verdicts(run, data, capsys):
+    assert cli.main(["predict", str(run.folder), sorted(files(data))[0]]) == 0
+    assert "\n1 verdict, 0 failed" in capsys.readouterr().out
+
+
+def test_explain_and_audit_name_them_as_they_are(run, data, place, capfd):
+    assert cli.main(["explain", str(run.folder), str(data / "real" / "clips["), "--out", str(place / "ex[")]) == 0
+    assert "clips[/x]" in (place / "ex[" / "explanation.html").read_text()
+    assert cli.main(["audit", str(data), "--out", str(place / "audit[")]) == 0
+    assert "[bold]" not in capfd.readouterr().err and (place / "audit[" / "audit.json").exists()
+
+
+@pytest.mark.parametrize("cache", ["npy", "tfrecord"])
+def test_a_prepared_folder_of_an_odd_name_is_trained_on(data, place, cache, capfd):
+    out = place / odd(b"pre\xfd[*") / cache
+    assert cli.main(["prepare", str(data), "--out", str(out), "--data.size", "32", "--data.cache", cache]) == 0
+    assert f"train.py cnn --data.path {quoted(out)}" in capfd.readouterr().out
+    argv = ["--data.path", str(out), "--train.epochs", "0", "--out", str(place / "runs"), "--name", cache]
+    assert cli.main(["train", "cnn", *argv]) == 0
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return Artifact(Path(shutil.copytree(run.folder, tmp_path / "copy")))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "part, verb, said",
+    [
+        ("calibration", "predict", "calibration.json is damaged"),
+        ("calibration", "export", "calibration.json is damaged"),
+        ("metrics", "evaluate", "metrics.json is damaged"),
+        ("config", "predict", "config.yaml is no valid YAML"),
+        ("model", "export", "model.keras cannot be loaded"),
+        ("saved_model", "predict", "is no whole SavedModel; python scripts/export.py"),
+        ("manifest", "evaluate", "manifest.csv"),
+    ],
+)
+def test_what_is_damaged_is_named_with_what_to_do(copy, part, verb, said, capsys, images):
+    path = getattr(copy, part)
+    cut(path / "saved_model.pb") if path.is_dir() else cut(path) if path.suffix == ".keras" else path.write_text("[")
+    assert cli.main([verb, str(copy.folder), *([str(images)] if verb == "predict" else [])]) == 2
+    err = capsys.readouterr().err
+    assert said in err and len(err.strip().splitlines()) == 1, err
+
+
+def test_a_config_that_was_changed_by_hand_is_named(copy, capsys, images):
+    copy.config.write_text(copy.config.read_text().replace("size: 32", "size: large"))
+    assert cli.main(["predict", str(copy.folder), str(images)]) == 2
+    err = capsys.readouterr().err
+    assert "large" in err and f"That stands in {copy.config}" in err
+
+
+def test_what_the_cache_lost_is_decoded_again(run, place, data):
+    entries = sorted((place / "cache[").rglob("*.npy"))
+    whole = entries[0].read_bytes()
+    cut(entries[0])
+    entries[1].with_suffix(".json").write_text("{")
+    next((place / "cache[").rglob("files.index")).write_bytes(b"\xff\xfe")
+    argv = ["train", "cnn", "--data.path", str(data), "--data.size", "32", "--train.epochs", "0", "--name", "again",
+            "--out", str(place / "runs"), "--data.cache_dir", str(place / "cache[")]  # fmt: skip
+    assert cli.main(argv) == 0 and entries[0].read_bytes() == whole
