@@ -32,6 +32,7 @@ class Artifact:
     manifest = property(lambda self: self.folder / "manifest.csv")
     failures = property(lambda self: self.folder / "failures.csv")
     faces = property(lambda self: self.folder / "faces.json")
+    plan = property(lambda self: self.folder / "equalised.json")
     face_model = property(lambda self: self.folder / "face_model.onnx")
     model = property(lambda self: self.folder / "model.keras")
     saved_model = property(lambda self: self.folder / "1")

@@ -1,5 +1,6 @@
 """Planted shortcuts are gone after `equalise`, the pictures are crops of what they were, and nothing is lost."""
 
+import json
 import os
 from fractions import Fraction
 
@@ -255,3 +256,23 @@ def test_prepare_equalise_from_the_command_line(tmp_path, rng, capsys):
     assert good["equalised"].str.startswith("crop 80, jpeg ").all() and set(made["original"]) == set(table["path"])
     assert (good["width"] == 80).all() and (good["height"] == 80).all()
     assert cli.main(["audit", str(out), "--out", str(tmp_path / "a"), "--data.workers", "1"]) == 0
+
+
+def test_an_original_is_judged_as_its_equalised_copy(tmp_path, rng):
+    from tfdetect.data.cache import View
+
+    table = planted(tmp_path / "in", rng, 12)
+    made = equalise.equalise(table, tmp_path / "out")
+    good = made[made["error"] == ""]
+    plan = equalise.Plan(**json.loads((tmp_path / "out" / equalise.PLAN).read_text()))
+    raw, like = View(1, 32), View(1, 32, plan=plan)
+    apart = {"raw": [], "like": []}
+    for row in good.itertuples():
+        copy = raw.read(row.path).frames.astype(int)
+        assert np.array_equal(like.read(row.path).frames, copy), "what is equalised already is left alone"
+        apart["raw"].append(np.abs(raw.read(row.original).frames - copy).mean())
+        apart["like"].append(np.abs(like.read(row.original).frames - copy).mean())
+    assert np.mean(apart["like"]) < 0.2 * np.mean(apart["raw"]) and raw.key != like.key
+    Image.fromarray(scene(rng, 20, 20)).save(tmp_path / "small.png")
+    with pytest.raises(media.MediaError, match="smaller than"):
+        like.read(tmp_path / "small.png")

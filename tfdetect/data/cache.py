@@ -10,9 +10,9 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from tfdetect.data.faces import Collector, Faces
 from tfdetect.data.pool import Lost
 from tfdetect.files import atomic, write_arrays, write_json
 from tfdetect.limits import Limits
+
+if TYPE_CHECKING:
+    from tfdetect.data.equalise import Plan
 
 HEADER = 256  # bytes of an .npy's, at most
 VERSION = 2  # of what the reader makes of a file; a change of it makes all entries anew
@@ -36,15 +39,22 @@ class View:
     still: bool = False  # an image stands for a clip of `frames` equal frames, for detectors that see clips
     faces: Faces | None = None
     limits: Limits = field(default_factory=Limits)
+    plan: "Plan | None" = None  # by which the files that a detector learnt from were equalised; others go through it first
 
     @property
     def key(self) -> str:
         """What of the view decides an entry, as a folder name."""
         rate = "" if self.fps is None else f"-{self.fps:g}fps"
-        return f"{self.frames}x{self.size}{rate}{f'-{self.faces.key}' if self.faces else ''}"
+        made = f"-{'x'.join(f'{value:g}' for value in asdict(self.plan).values())}" if self.plan else ""
+        return f"{self.frames}x{self.size}{rate}{f'-{self.faces.key}' if self.faces else ''}{made}"
 
     def read(self, path: str | Path) -> media.Media:
         """The clip of a file, an image as one frame. Raises media.MediaError and OSError."""
+        if self.plan:
+            from tfdetect.data.equalise import like  # here, because it builds on this file
+
+            with like(path, self.plan, self.limits) as made:
+                return replace(self, plan=None).read(made)
         if self.faces is None:
             return media.read(path, self.frames, self.fps, self.size, limits=self.limits)
         faces = Collector(self.faces, self.size)
@@ -143,7 +153,7 @@ class Cache:
         from tfdetect.data.graph import write_record  # here, because it imports TensorFlow
 
         with atomic(self.entry(sha)) as temporary:
-            write_record(temporary, None if self.view.faces else path, clip.frames, self.view.limits)
+            write_record(temporary, None if self.view.faces or self.view.plan else path, clip.frames, self.view.limits)
 
     def load(self, sha: str) -> np.ndarray:
         """The clip of an entry as a detector sees it, (frames, size, size, 3) uint8 RGB, mapped from an .npy, not read."""

@@ -9,8 +9,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ SLOWEST = 0.75  # of the common frame rate: a video with fewer frames a second f
 MOST = 2**28  # bytes of the frames of one video, decoded
 FACTS = ("sha", "width", "height", "jpeg_quality", "fps", "frames", "error")  # all that is kept of a file's properties
 INDEX = f"facts-v{VERSION}.json"
+PLAN = "plan.json"  # beside it
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -84,6 +87,7 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
         first = f"{table['path'].iloc[0]}: {found['error'].iloc[0]}"
         raise UserError(f"None of the {len(table)} files could be used. The first: {first}.")
     plan = planned(found, table["label"], size)
+    write_json(folder / PLAN, asdict(plan))
     jobs = {job.path: job for job in listed(table, found, plan, folder)}
     errors = dict(zip(table["path"], found["error"], strict=True))
     todo = [job for job in jobs.values() if not os.path.exists(job.new)]
@@ -98,6 +102,37 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
                "equalised": [good[path].says(plan) if path in good else "" for path in table["path"]],
                "error": [errors[path] for path in table["path"]]}  # fmt: skip
     return table.assign(**{name: pd.Series(column, table.index, object) for name, column in columns.items()})
+
+
+def plan_of(path: str | Path) -> Path | None:
+    """Where the plan is by which a file of an equalised folder was made; None for any other file."""
+    found = Path(path).parent.parent / PLAN
+    return found if found.exists() else None
+
+
+@contextmanager
+def like(path: str | Path, plan: Plan, limits: Limits) -> Iterator[str | Path]:
+    """A copy of a file made by the plan, to be judged by a detector of such files; the file itself if it is one of them.
+
+    What went before the common encoding (`matched`) is left out: it depends on the label. Raises MediaError where the file
+    cannot be made like the others.
+    """
+    if plan_of(path):
+        yield path
+        return
+    known = Probe(limits)(str(path))
+    if known["error"]:
+        raise media.MediaError(known["error"])
+    moving = bool(known.get("fps"))
+    if moving and not plan.fps:
+        raise media.MediaError("a video, and the run learnt from equalised images")
+    fps = float(known["fps"]) if moving else 0.0
+    job = Job(str(path), "", 0, fps, int(step(fps, plan.fps)) if moving else 0)
+    content = Equaliser(plan, limits).video(job) if moving else Equaliser(plan, limits).image(job)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / ("file.mp4" if moving else "file.jpg")
+        made.write_bytes(content)
+        yield made
 
 
 def facts(table: pd.DataFrame, index: Path, workers: int | None, progress: Progress, seconds: float | None,

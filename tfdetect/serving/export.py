@@ -30,7 +30,6 @@ from tfdetect.data import graph, graph_images
 from tfdetect.data.cache import View
 from tfdetect.data.graph_images import picked
 from tfdetect.detector import Detector
-from tfdetect.files import write_bytes
 from tfdetect.models import layers, one_class
 from tfdetect.models.head_layers import ClosestText
 
@@ -67,7 +66,7 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    write_bytes(target.parent / NOTE, note(said, view).encode())
+    files.write_bytes(target.parent / NOTE, note(said, view).encode())
 
 
 def taken(view: View) -> str:
@@ -82,7 +81,7 @@ def signatures(detector: Detector, view: View) -> dict[str, str]:
     what = "square crops of one face, as docs/faces.md has them" if view.faces else "RGB, any size and number of frames"
     answer = "score, probability, fake (batch,)"
     out = {CROPS if view.faces else SCORE: f"{name}, uint8 (batch, frames, height, width, 3), {what} -> {answer}"}
-    if detector.sees == "frame" and not view.faces:
+    if detector.sees == "frame" and not view.faces and not view.plan:
         out[BYTES] = f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {answer}, error (batch,) string"
     if detector.stored:
         out[FEATURES] = f"features, float32 (batch, n), as the backbone gives them -> {answer}"
@@ -98,6 +97,10 @@ def note(said: Mapping[str, str], view: View) -> str:
         lines += [f"- `{SCORE}`: the same as `{CROPS}`, for servers that ask for no name", "", "This run judges faces. `predict` "
                   "finds and cuts them out of a file; the SavedModel does not: it wants the crops, and a whole picture in their "
                   "place gets a score that means nothing."]  # fmt: skip
+    if view.plan:
+        lines += ["", "This run learnt from equalised files, and `predict` makes others like them; the SavedModel does not. It "
+                  f"wants frames of such copies: the middle {view.plan.crop} pixels, as JPEG of quality {view.plan.quality} or "
+                  "in a video, as docs/equalise.md has it."]  # fmt: skip
     return "\n".join(["# Signatures of the SavedModel in `1/`", "", *lines, ""])
 
 

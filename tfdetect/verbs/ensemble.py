@@ -66,6 +66,8 @@ def gather(asked: Evaluate) -> dict[str, Member]:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
     data = [loading.with_path(asked.data.over(run.data), asked.data.path, asked.data.fake) for run in runs]
     caches = [loading.cache_for(own, run.detector) for own, run in zip(data, runs, strict=True)]
+    caches = [cache if cache.root == asked.data.path else loading.judging(cache, own)
+              for cache, own in zip(caches, found, strict=True)]  # fmt: skip
     members = map(Member, found, runs, data, caches)
     return dict(zip(ensemble.names([place.name for place in places]), members, strict=True))
 

@@ -83,6 +83,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     target = Artifact(places.evaluation(asked, corrupted=chain.slug if chain else ""))
     data = loading.with_path(asked.data.over(run.data), asked.data.path, asked.data.fake)
     cache = loading.cache_for(data, run.detector)
+    cache = cache if cache.root == data.path else loading.judging(cache, artifact)
     table, left = loading.apart(read(asked, artifact, data), cache, data.workers)
     table, warnings = unseen(loading.decode(table, data, cache, left), artifact)
     warnings = (*warnings, *loading.copies_line(table))

@@ -30,6 +30,8 @@ def main(argv: Sequence[str]) -> int:
     from tfdetect.serving.export import NOTE, export, signatures
 
     view = loading.view(run.data, run.data.cache_dir, still=run.detector.sees == "clip")
+    if artifact.plan.exists():
+        view = loading.judging(loading.cache_for(run.data, run.detector), artifact).view
     export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, view)
     console.print(f"SavedModel  {artifact.saved_model}, described in {artifact.folder / NOTE}")
     for name, what in signatures(run.detector, view).items():

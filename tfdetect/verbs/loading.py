@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfdetect.artifact import Artifact
 from tfdetect.config import PREPARED, Data, Files, Reading
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
@@ -28,6 +29,17 @@ def cache_for(data: Data, detector: Detector | type[Detector]) -> "Cache":
         if ready.folder.exists():
             return ready
     return Cache(data.cache_dir, seen, data.cache)
+
+
+def judging(cache: "Cache", artifact: Artifact) -> "Cache":
+    """The same for files that a run judges: where it learnt from equalised ones, others are equalised before it sees them."""
+    import json
+
+    from tfdetect.data.equalise import Plan
+
+    if not artifact.plan.exists():
+        return cache
+    return replace(cache, view=replace(cache.view, plan=Plan(**json.loads(artifact.plan.read_text()))))
 
 
 def view(data: Reading, cache_dir: Path, still: bool = False) -> "View":

@@ -71,9 +71,9 @@ def opened(artifact: artifacts.Artifact, run: config.Run) -> "Predictor":
     import_keras()
     print(devices_line(run.train.precision), file=sys.stderr)
     from tfdetect.serving.predictor import Predictor
-    from tfdetect.verbs.loading import cache_for
+    from tfdetect.verbs.loading import cache_for, judging
 
-    predictor = Predictor(artifact, cache_for(run.data, run.detector).view, run.detector)
+    predictor = Predictor(artifact, judging(cache_for(run.data, run.detector), artifact).view, run.detector)
     for warning in predictor.warnings:
         print(warning, file=sys.stderr)
     return predictor

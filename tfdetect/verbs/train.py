@@ -150,11 +150,16 @@ def assist(run: Run) -> Artifact:
 def remember(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
     """What the run saw into the artifact: the prepared manifest with absolute paths, what failed, the face detector."""
     from tfdetect.data import manifest
+    from tfdetect.data.equalise import plan_of
 
     faces = cache.view.faces
     if faces:
         files.write_bytes(artifact.face_model, faces.model.read_bytes())
         files.write_json(artifact.faces, {**asdict(faces), "model": artifact.face_model.name})
+
+    plans = {plan_of(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
+    if len(plans) == 1 and (plan := plans.pop()):
+        files.write_bytes(artifact.plan, plan.read_bytes())
 
     table = table.assign(path=[str(Path(path).absolute()) for path in table["path"]])
     manifest.write(table, artifact.manifest)
@@ -247,7 +252,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     calibration = calibrate(model, usable(table), cache, run)
     files.write_json(artifact.calibration, calibration.to_dict())
     if backend.tensorflow():
-        export(model, calibration.to_dict(), run.detector, artifact.saved_model, cache.view)
+        export(model, calibration.to_dict(), run.detector, artifact.saved_model, loading.judging(cache, artifact).view)
     predictor = Predictor(artifact, cache.view, run.detector)
     if run.detector.stored:
         predicted, own = embeddings.judge(predictor, model, run.detector, table, cache, artifact.logs)
