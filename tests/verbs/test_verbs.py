@@ -100,9 +100,10 @@ def test_calibration_comes_from_validation_alone(cnn):
 
 def test_predict_counts_failures_and_reads_folders(cnn, images, tmp_path, capsys):
     (tmp_path / "bad.jpg").write_bytes(b"nothing")
+    (tmp_path / "notes.txt").write_text("nothing")
     assert cli.main(["predict", str(cnn.folder), str(images / "real"), str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "20 verdicts, 1 failed" in out and "bad.jpg: not an image or video" in out
+    assert "22 files: 20 judged, 1 failed, 1 left out (1 .txt)" in out and "bad.jpg: not an image or video" in out
     assert cli.main(["predict", str(cnn.folder), str(images / "real")]) == 0
     (tmp_path / "empty").mkdir()
     assert cli.main(["predict", str(cnn.folder), str(tmp_path / "empty")]) == 2

@@ -278,7 +278,7 @@ class _Looks:
         one category that looks alike throughout they are neither."""
         drawn = _drawn([one for one in taken if len(one.rows) > 1], PLACES)
         near = [alike for one in drawn for alike in self.pairs(one, 2)]
-        wide = [alike for one in drawn for alike in self.pairs(one, 2, max(len(one.rows) // 2, 2))]
+        wide = [alike for one in drawn if len(one.rows) >= 6 for alike in self.pairs(one, 2, len(one.rows) // 2)]
         middle = float(np.median(near)) if near else 0.0
         return bool(near) and (not wide or middle >= ALIKE or middle > float(np.median(wide)) + 0.05)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +57,7 @@ def main(argv: Sequence[str]) -> int:
         failed += verdict.error is not None
         print(json.dumps(dataclasses.asdict(verdict)) if asked.json else row(verdict), flush=True)
     if not asked.json:
-        done = counted(len(paths) - failed, "verdict")
-        print(f"{done}, {failed:,} failed. The threshold is a probability of {predictor.threshold:.3f}.")
+        print(f"{count(asked.files, paths, failed)}. The threshold is a probability of {predictor.threshold:.3f}.")
     return 1 if failed else 0
 
 
@@ -79,6 +79,18 @@ def opened(artifact: artifacts.Artifact, run: config.Run) -> "Predictor":
     return predictor
 
 
+def count(given: Sequence[Path], paths: Sequence[Path], failed: int) -> str:
+    """12 files: 10 judged, 1 failed, 1 left out (1 .txt): all that lies in the folders given."""
+    from tfdetect.data.tree import left_out
+
+    found: Counter[str] = Counter()
+    for folder in filter(Path.is_dir, given):
+        found.update(left_out(folder, map(str, paths), ()))
+    others = f" ({', '.join(printable(f'{number} {name}') for name, number in found.items())})" if found else ""
+    total = len(paths) + found.total()
+    return f"{counted(total, 'file')}: {len(paths) - failed:,} judged, {failed} failed, {found.total()} left out{others}"
+
+
 def expand(given: Sequence[Path]) -> list[Path]:
     """The files given, and the images and videos in the folders and tables given. ValueError for none, or an empty one."""
     from tfdetect.data.layouts import walk
@@ -89,7 +101,7 @@ def expand(given: Sequence[Path]) -> list[Path]:
     for path in given:
         inside = list(walk(path)) if path.is_dir() else named(path) if path.suffix.lower() in TABLES else [path]
         if not inside:
-            raise UserError(f"{path} {'holds' if path.is_dir() else 'names'} no image or video.")
+            raise UserError(f"{path} {'holds' if path.is_dir() else 'names'} no image or video{others(path)}.")
         out += inside
     return out
 
@@ -102,6 +114,16 @@ def named(table: Path) -> list[Path]:
     if "path" not in rows:
         raise UserError(f"{table} has no column path; it has {', '.join(map(str, rows.columns))}.")
     return list(map(Path, tables.located(table.parent, [path for path in rows["path"] if path])))
+
+
+def others(folder: Path) -> str:
+    """What a folder without media holds."""
+    from tfdetect.data.tree import left_out
+
+    if not folder.is_dir():
+        return ""
+    found = ", ".join(f"{number} {name}" for name, number in left_out(folder, (), ()).items())
+    return f", but {found}" if found else ""
 
 
 def row(verdict) -> str:
