@@ -143,7 +143,8 @@ class Train:
     every: int = 1
     """Judge validation after so many epochs, and after the last; the best of these is kept."""
     monitor: Literal["val_auc", "val_ap", "val_loss"] = "val_auc"
-    """What of the validation files picks the epoch: AUC, area under precision and recall, or loss; of equals the lower loss."""
+    """What of the validation files picks the epoch: AUC or area under precision and recall, exact and over files, or loss; of
+    equals the lower loss."""
     threshold: str = "youden"
     """What is called fake, read off validation: youden (best balanced accuracy), f1 (best F1), quantile:0.8 (above that part of
     the reals) or fpr:0.01 (at most that part of them flagged). Without fakes in validation youden passes 95 % of the reals.
@@ -184,7 +185,7 @@ class Run(Generic[D]):
     out: Path = Path("saved_models")
     """Where results go."""
     resume: bool = False
-    """Go on with the run of that --name."""
+    """Go on with the run of that --name; a finished one is trained further, with a higher --train.epochs or --train.patience."""
     overwrite: bool = False
     """Delete the run of that --name first."""
 

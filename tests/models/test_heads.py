@@ -55,7 +55,8 @@ def test_a_heads_defaults_reach_what_scikit_learn_does(tmp_path, head):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 1600)
     hidden = rng.normal(size=(1600, 64)) + 0.35 * np.outer(labels, np.arange(64) < 40)
-    x = (hidden @ rng.normal(size=(64, 64)) / 8 * np.geomspace(0.03, 0.3, 64) + rng.normal(0, 1, 64)).astype(np.float32)
+    mixed = hidden @ (np.eye(64) + rng.normal(size=(64, 64)) / 24)
+    x = (mixed * np.geomspace(0.03, 0.3, 64) + rng.normal(0, 1, 64)).astype(np.float32)
     parts = [Embedded(x[part], labels[part]) for part in (slice(700), slice(700, 900), slice(900, 1600))]
     held = pd.DataFrame({"path": [*map(str, range(200))], "label": labels[700:900], "group": "", "source": ""})
 

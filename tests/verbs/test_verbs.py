@@ -18,6 +18,7 @@ from tfdetect import cli, config
 from tfdetect.artifact import Artifact
 from tfdetect.evaluation import predictions
 from tfdetect.verbs import judging
+from tfdetect.verbs import train as training
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["--data.frames", "4", "--data.size", "32", "--train.epochs", "2", "--train.batch", "8"]
@@ -303,3 +304,37 @@ def test_killed_in_training_the_same_command_goes_on_to_the_same_result(cnn_lstm
     killed, whole = Artifact(tmp_path / "runs" / "cnn_lstm"), Artifact(place / "runs" / "whole")
     assert killed.history.read_text() == whole.history.read_text()
     assert json.loads(killed.metrics.read_text()) == json.loads(whole.metrics.read_text())
+
+
+def test_too_few_files_for_a_batch_or_for_the_choice_of_an_epoch_are_said():
+    def said(reals, fakes, batch, name="cnn"):
+        rows = [("train", 0, 3)] * 4 + [("train", 1, 3)] * 4 + [("validation", 0, 3)] * reals + [("validation", 1, 3)] * fakes
+        table = pd.DataFrame(rows, columns=["split", "label", "frames"])
+        return training.warnings(config.parse([name, "--train.batch", str(batch)], "t"), table)
+
+    assert said(5, 5, 24) == ()
+    assert "--train.batch 25 is more than the 24 frames" in said(5, 5, 25)[0]
+    assert said(5, 5, 8, "cnn_lstm") == () and "the 8 clips" in said(5, 5, 9, "cnn_lstm")[0]
+    assert "Validation holds 1 real and 7 fake files" in said(1, 7, 8)[0]
+    assert said(5, 0, 8, "oc_ae") == (), "a one-class detector may do without fakes there"
+
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow's."""
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ResourceExhaustedError("OOM"), RuntimeError("RESOURCE_EXHAUSTED: x")])
+def test_out_of_memory_says_what_to_lower(error):
+    run = config.parse(["cnn", "--train.batch", "64"], "t")
+    with pytest.raises(ValueError, match="lower --train.batch, which is 64"), training.memory(run):
+        raise error
+    with pytest.raises(RuntimeError, match="another"), training.memory(run):
+        raise RuntimeError("another")
+
+
+def test_devices_are_said_and_never_among_the_json(cnn, videos, capfd):
+    file = str(next(videos.glob("real/*")))
+    assert cli.main(["predict", str(cnn.folder), file, "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert [json.loads(line)["path"] for line in out.splitlines()] == [file]
+    assert "CPU core" in err and "float32; Keras 3" in err

@@ -22,7 +22,8 @@ class Clip(Detector):
     over the data, and its features are kept. Command: `python scripts/train.py clip --data.path DIR --detector.preset PRESET`.
     """
 
-    recipe = {"data.size": 224, "data.frames": 8, "train.batch": 64, "train.rate": 2e-3}
+    recipe = {"data.size": 224, "data.frames": 8, "train.batch": 64, "train.rate": 2e-3,
+              "train.epochs": 100, "train.patience": 10}  # fmt: skip
 
     preset: str = "clip_vit_base_patch32"
     """The backbone: a keras-hub preset by name or folder, hf-clip:FOLDER for OpenAI's form, or tiny: random, to try out."""
