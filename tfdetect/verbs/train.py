@@ -3,14 +3,13 @@
 What is heavy is imported where it is used, so that `--help` and a mistake in a flag answer at once.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import backend, config, files, models
@@ -101,14 +100,20 @@ def train(run: Run, tables: Tables | None = None) -> Artifact:
 def nothing_left(run: Run, artifact: Artifact) -> str:
     """Why a finished run cannot be trained further by these settings; "" where it can."""
     old = artifacts.load_config(artifact).train
-    states = [json.loads(path.read_text()) for path in artifact.checkpoints.glob("*/state.json")]
-    if not states:
+    if not (states := checkpointed(artifact)):
         return "and there is nothing to go on from: its head knows no epochs, or an earlier version trained it"
     done = max(len(state["history"]) for state in states)
     if run.train.epochs > done and (run.train.epochs, run.train.patience) != (old.epochs, old.patience):
         return ""
     early = f", and stopped early, after {done} of {old.epochs} epochs" if done < old.epochs else f", all its {done} epochs"
     return f"{early.removeprefix(', ')}; to train it further, raise --train.epochs, or --train.patience if it stopped early"
+
+
+def checkpointed(artifact: Artifact) -> "list[Mapping[str, Any]]":
+    """What the run's checkpoints say of its epochs. UserError where that is damaged."""
+    from tfdetect.training.callbacks import AGAIN
+
+    return [files.read_json(path, ("history", "last"), AGAIN) for path in artifact.checkpoints.glob("*/state.json")]
 
 
 def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
@@ -129,8 +134,7 @@ def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
 def reopen(artifact: Artifact, run: Run) -> None:
     """From here on the settings are those of the longer run. The report goes, which says that a run is finished."""
     if artifact.finished:
-        states = [json.loads(path.read_text()) for path in artifact.checkpoints.glob("*/state.json")]
-        if any(state["history"] and not state["last"] for state in states):
+        if any(state["history"] and not state["last"] for state in checkpointed(artifact)):
             console.print("Its optimizer was not kept, as it is large: training starts from the best epoch, with a fresh one.")
         artifact.report.unlink()
         shutil.rmtree(artifact.logs / "test", ignore_errors=True)
