@@ -12,7 +12,8 @@ from tfdetect.data.tree import listing
 SHAPES = ("{video}/{k:04d}.png", "{video}/{k}.png", "{video}/frame{k}.png", "{video}/IMG_{k:04d}.PNG", "{video}/f{k:04d}.png",
           "{video}/out-{k:05d}.png", "{video}/frames/{k:04d}.png", "{video}.mp4/{k:04d}.png", "{video}/{k:04d}_0.png",
           "{video}/{video}_{k:03d}.png", "{video}_{k:04d}.png", "{video} ({k}).png", "{video}_frame_{k}.png",
-          "{video}_{k:04d}_0.png", "deep/er/{video}/{k:04d}.png")  # fmt: skip
+          "{video}_{k:04d}_0.png", "deep/er/{video}/{k:04d}.png", "{k:04d}_{video}.png", "{video}_t{t}s.png",
+          "{video}_00-0{k}-15.png", "{video}.{k:04d}.png")  # fmt: skip
 
 
 def blocks(rng, side=6):
@@ -38,7 +39,7 @@ def filmed(root, shape, rng, videos=6, frames=8, twins=False):
         for number in range(videos):
             for k, frame in enumerate(video(rng, frames)):
                 name = f"vid{number:02d}" if twins else f"{label[0]}vid{number:02d}"
-                save(root / label / shape.format(video=name, k=k + 1), frame)
+                save(root / label / shape.format(video=name, k=k + 1, t=k / 2), frame)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -206,7 +207,7 @@ def test_each_file_as_asked(stored):
 def test_what_a_pattern_does_not_fit_is_counted_or_refused(stored):
     table = layouts.read(stored, group=r"real/(p\d)")
     assert table["group"].nunique() == 2 + 4
-    assert "4 files that it does not fit are groups of their own" in table.attrs["groups"]
+    assert "4 files that it does not fit stand alone" in table.attrs["groups"]
     with pytest.raises(ValueError, match="'person' fits no file; it is sought in paths such as 'fake/p1/clip_1.mp4'"):
         layouts.read(stored, group="person")
     with pytest.raises(ValueError, match="none of auto, folder, stem, file, and no regular expression"):
@@ -215,7 +216,7 @@ def test_what_a_pattern_does_not_fit_is_counted_or_refused(stored):
 
 def test_given_groups_are_not_made_anew(stored):
     pd.DataFrame({"path": ["real/p1/clip_1.mp4"], "label": [0], "group": ["x"]}).to_csv(stored / "manifest.csv", index=False)
-    assert layouts.read(stored).attrs["groups"] == "1 files in 1 groups, given."
+    assert layouts.read(stored).attrs["groups"] == "1 file in 1 group, given."
     with pytest.raises(ValueError, match="has groups of its own, and --data.group folder came"):
         layouts.read(stored, group="folder")
 

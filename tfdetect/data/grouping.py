@@ -18,11 +18,12 @@ import pandas as pd
 
 from tfdetect.data import media
 from tfdetect.data.tree import STRUCTURE, connected, people
-from tfdetect.errors import UserError
+from tfdetect.files import counted
 
-RULES = ("auto", "folder", "stem", "file")
-NUMBER = re.compile(r"^(.*?)(\d+)(\D*)$")
+TIME = r"(?<!\d)\d\d[-_.:]\d\d[-_.:]\d\d(?:[.,]\d+)?(?!\d)|\d+\.\d+(?=s(?:ec)?$)"  # 00-01-23, or 0.5s
+NUMBER = re.compile(rf"^(.*?)({TIME}|\d+)(\D*)$")
 NUMBER_BEFORE = re.compile(r"^(.*?)(\d+)(\D+\d+\D*)$")  # such as 0012_0, the first face of frame 12
+NUMBER_FIRST = re.compile(r"^()(\d+)([\W_]+[^\W\d_].*)$")  # 0001_VIDEO7
 KIND = re.compile(r"^(real|fake|original|orig|input|output)[_-](?=.)|(?<=.)[_-](real|fake|original|orig|input|output)$", re.I)
 FRAME = re.compile(r"(^|[\W_])frames?[ _-]?$", re.I)
 CLASS = re.compile(r"^([01]_)?(real|fake)$", re.I)  # folders that tell the class
@@ -58,7 +59,7 @@ def automatic(files: Sequence[File]) -> tuple[list[str], str]:
     found = sequences(files)
     frames = [sequence for sequence in found if sequence.named]
     seen, doubts = by_evidence(files, [sequence for sequence in found if not sequence.named])
-    units = [(*map(plain, file.place), _stem(file.path)) for file in files]
+    units = [(*map(plain, file.place), stem(file.path)) for file in files]
     for sequence in (frames := frames + seen):
         for row in sequence.rows:
             units[row] = sequence.unit
@@ -75,7 +76,7 @@ def plain(name: str) -> str:
     return KIND.sub("", name)
 
 
-def _stem(path: str) -> str:
+def stem(path: str) -> str:
     """A file's name without what only tells the class, and without an extension, which a number is not."""
     stem, extension = os.path.splitext(os.path.basename(path))
     return plain(stem + extension if extension[1:].isdigit() else stem)
@@ -91,7 +92,7 @@ def sequences(files: Sequence[File]) -> list[Numbered]:
 
 
 def _of_folder(files: Sequence[File], rows: Sequence[int]) -> list[Numbered]:
-    stems = {row: _stem(files[row].path) for row in rows}
+    stems = {row: stem(files[row].path) for row in rows}
     first = files[rows[0]]
     series = _series(stems, NUMBER)
     if len(series) > len(rows) / 2:
@@ -99,29 +100,32 @@ def _of_folder(files: Sequence[File], rows: Sequence[int]) -> list[Numbered]:
     prefix, most = max(series.items(), key=lambda item: len(item[1]), default=(("", ""), []))
     named = bool(FRAME.search(prefix[0]))
     if 2 * len(most) > len(rows):  # one series: the folder's
-        kind = (first.label, "folder", len(first.place), re.sub(r"[a-z]+", "a", re.sub(r"\d+", "0", prefix[0].lower())))
+        folder = (first.label, "folder", len(first.place), re.sub(r"[a-z]+", "a", re.sub(r"\d+", "0", prefix[0].lower())))
         others = [row for row in rows if row not in set(most)]
-        return [Numbered([*most, *others], _meant(first.place), kind, named and bool(first.place), not first.place)]
-    return [Numbered(found, (*first.place, _name(name)), (first.label, "stem", len(first.place)),
-                      bool(FRAME.search(name)) and bool(_name(name)), False) for (name, _), found in series.items()
-            if _name(name)]  # fmt: skip
+        return [Numbered([*most, *others], meant(first.place), folder, named and bool(first.place), not first.place)]
+    kind: tuple[object, ...] = (first.label, "stem", len(first.place))
+    after = [Numbered(found, (*first.place, name_of(name)), kind, bool(FRAME.search(name)), False)
+             for (name, _), found in series.items() if name_of(name)]  # fmt: skip
+    ahead = [Numbered(found, (*first.place, name_of(name)), (*kind, "first"), False, False)
+             for (_, name), found in _series(stems, NUMBER_FIRST).items()]  # fmt: skip
+    return after + (ahead if len(ahead) > 1 else [])
 
 
 def _series(stems: dict[int, str], number: re.Pattern[str]) -> dict[tuple[str, str], list[int]]:
     """(what stands before the number, what after it) -> rows in the order of their numbers."""
-    found: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    found: dict[tuple[str, str], list[tuple[list[float], int]]] = defaultdict(list)
     for row, stem in stems.items():
         if match := number.match(stem):
-            found[match[1], match[3]].append((int(match[2]), row))
+            found[match[1], match[3]].append(([float(part) for part in re.findall(r"\d+(?:\.\d+)?", match[2])], row))
     return {name: [row for _, row in sorted(numbered)] for name, numbered in found.items()}
 
 
-def _name(prefix: str) -> str:
+def name_of(prefix: str) -> str:
     """What a video is called whose frames are called prefix1, prefix2."""
     return plain(FRAME.sub("", prefix).strip(" _-.(#"))
 
 
-def _meant(place: tuple[str, ...]) -> tuple[str, ...]:
+def meant(place: tuple[str, ...]) -> tuple[str, ...]:
     """VIDEO/frames and VIDEO.mp4 stand for VIDEO."""
     while len(place) > 1 and place[-1].lower() in (*STRUCTURE, "frame", "faces", "crops"):
         place = place[:-1]
@@ -287,7 +291,7 @@ def _tokens(unit: tuple[str, ...]) -> set[str]:
     return {word for word in re.split(r"[\W_]+", unit[-1] if unit else "") if re.search(r"\d", word)}
 
 
-# --- what is said and what is asked ----------------------------------------------------------------------------------
+# --- what is said ----------------------------------------------------------------------------------------------------
 
 
 def by_look(table: pd.DataFrame, root: str) -> tuple[list[str], str]:
@@ -312,52 +316,10 @@ def sentence(groups: Sequence[str], frames: Sequence[Numbered], doubts: Sequence
     if not frames and count == len(groups):
         return NONE[:-1] + more + "."
     parts = []
-    for kind, what in (("folder", "folders"), ("stem", "names")):
+    for kind, what in (("folder", "folder"), ("stem", "name")):
         units = {one.unit for one in frames if one.kind[1] == kind}
-        parts += [f"frames of {len(units):,} {what if len(units) > 1 else what[:-1]}"] if units else []
+        parts += [f"frames of {counted(len(units), what)}"] if units else []
     if held < len(groups):
-        parts.append("the rest by their names" if parts else "files of one name are of one, no persons are given")
+        parts.append("the rest by their names" if parts else "files of one name, or of one small folder, are together")
     what = "pictures" if held == len(groups) else "files"
-    return f"{len(groups):,} {what} in {count:,} groups: {', '.join(parts)}{more}."
-
-
-def asked(table: pd.DataFrame, root: str, rule: str) -> tuple[list[str], str]:
-    """The groups that `--data.group RULE` makes, and a sentence. UserError where a pattern fits no file."""
-    below = [os.path.relpath(path, root) if path.startswith(root) else path for path in table["path"]]
-    if rule == "file":
-        return list(table["path"]), f"{len(table):,} groups: each file is its own, as --data.group file asks."
-    if rule in ("folder", "stem"):
-        groups = [_asked(path, rule) for path in below]
-        return groups, f"{len(table):,} files in {len(set(groups)):,} groups, by --data.group {rule}."
-    try:
-        pattern = re.compile(rule)
-    except re.error as error:
-        raise UserError(f"--data.group {rule!r} is none of {', '.join(RULES)}, and no regular expression: {error}.") from error
-    found = [pattern.search(path) for path in below]
-    if not any(found):
-        raise UserError(f"--data.group {rule!r} fits no file; it is sought in paths such as {below[0]!r}.")
-    groups = [(match[1] or match[0] if match.re.groups else match[0]) if match else path
-              for match, path in zip(found, table["path"], strict=True)]  # fmt: skip
-    alone = found.count(None)
-    more = f"; {alone:,} files that it does not fit are groups of their own" if alone else ""
-    return groups, f"{len(table):,} files in {len(set(groups)):,} groups, by --data.group {rule}{more}."
-
-
-def _asked(path: str, rule: str) -> str:
-    """The leaf folder, or the name without its number, but for the folders that tell the class."""
-    folder, name = os.path.split(path)
-    place = tuple(part for part in folder.split(os.sep) if not CLASS.search(part))
-    if rule == "folder":
-        return "/".join(_meant(place)) or "."
-    match = NUMBER.match(stem := _stem(name))
-    return (match and _name(match[1])) or stem
-
-
-def told(table: pd.DataFrame, how: str) -> str:
-    """What is to be said of groups that a table or a public set gave."""
-    count = table["group"].nunique()
-    if (table["group"] == table["path"]).all():
-        return NONE
-    return f"{len(table):,} files in {count:,} groups, {how}."
-
-
+    return f"{len(groups):,} {what} in {counted(count, 'group')}: {', '.join(parts)}{more}."

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from tfdetect import config
-from tfdetect.data import grouping, manifest, public_faces, public_images  # noqa: F401  (these register their layouts)
+from tfdetect.data import asked_groups, grouping, manifest, public_faces, public_images  # noqa: F401  (these register their layouts)
 from tfdetect.data.tree import LAYOUTS, Row, Tree, frame, left_out, levels, listing, walk
 from tfdetect.errors import UserError
 
@@ -26,7 +26,7 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
 
     `layout` is one of NAMES; `NAME:FOLDER`, such as `faceforensics:c23`, keeps only what lies in folders of that name.
     `sources` keeps the fakes of these sources, and all reals. `fake` names the class folders that are fake; whoever gives
-    other names than "fake" means class folders. `group` is auto or what `grouping.asked` knows. The table's `attrs` hold the
+    other names than "fake" means class folders. `group` is auto or what `asked_groups.asked` knows. The table's `attrs` hold the
     layout's name, what is `left_out` (see `tree.left_out`), and in `groups` a sentence on how files were grouped. Raises
     ValueError that says what was found and what was expected, FileNotFoundError or PermissionError where nothing can be read.
     """
@@ -60,11 +60,11 @@ def grouped(table: pd.DataFrame, path: Path, rule: str) -> pd.DataFrame:
         return table
     if rule != "auto":
         _refuse_regrouping(table, path, rule)
-        table["group"], table.attrs["groups"] = grouping.asked(table, str(path if path.is_dir() else path.parent), rule)
+        table["group"], table.attrs["groups"] = asked_groups.asked(table, str(path if path.is_dir() else path.parent), rule)
         table.attrs["given"] = True
     else:
         by = "given" if table.attrs["layout"] == "manifest" else f"by the layout {table.attrs['layout']}"
-        table.attrs["groups"] = grouping.told(table, by)
+        table.attrs["groups"] = asked_groups.told(table, by)
         table.attrs["given"] = bool((table["group"] != table["path"]).any())
     return table
 

@@ -278,10 +278,10 @@ def require_classes(table: pd.DataFrame, splits: Sequence[str], learns: str = "b
             groups = [table.loc[table["label"] == label, "group"].nunique() for label in (0, 1)]
             rule = table.attrs.get("groups", "The groups are those of the manifest.")
             raise UserError(
-                f"The {name} split holds {real} real and {fake} fake files of {len(table)} in all, in {groups[0]} groups of "
-                f"reals and {groups[1]} of fakes; {needed} needed. {rule} Give more files (10 groups of each class at the "
-                "least), a split column, or other groups: by a group column, or by --data.group folder, stem, file or a "
-                "regular expression."
+                f"The {name} split holds {real} real and {fake} fake files of {len(table)} in all, in "
+                f"{counted(groups[0], 'group')} of reals and {groups[1]} of fakes; {needed} needed. {rule} Give more files (10 "
+                "groups of each class at the least), a split column, or other groups: by a group column, or by --data.group "
+                "folder, stem, file or a regular expression."
             )
 
 
