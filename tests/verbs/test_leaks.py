@@ -58,7 +58,8 @@ def test_reals_alone_are_told_what_learns_from_them(tmp_path, rng, capsys):
         save(tmp_path / "set" / "generated" / f"{number}.png", noise(rng))
     assert cli.main(["train", "cnn", "--data.path", str(tmp_path / "set"), "--out", str(tmp_path)]) == 2
     said = capsys.readouterr()
-    assert "Left out: 4 files in generated/: a class folder is called real or fake; --data.fake fake generated" in said.out
+    assert "Left out: 4 files in generated/: a class folder is called real or fake" in said.out
+    assert "To take generated in as fake: --data.fake fake generated; all other folders are then real" in said.out
     told = ("All 4 files are real, none is fake", "generated/ (4 files)", "feature_oneclass")
     assert all(words in said.err for words in told)
 

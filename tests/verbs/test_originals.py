@@ -160,7 +160,7 @@ def test_audit_tells_copies_and_contradictions(images, tmp_path, monkeypatch, ca
     shutil.copy(fakes[0], reals[0].with_name("wrong.jpg"))
     assert cli.main(["audit", "set", "--out", "a"]) == 0
     said, found = capsys.readouterr().out, json.loads((tmp_path / "a" / "audit.json").read_text())
-    assert "3 of 44 files are copies of others" in said and "1 picture is labelled both real and fake" in said
+    assert "3 of 44 files are copies of others" in said and "1 file is labelled both real and fake" in said
     assert "2 of 44 files could not be used" in said and found["leaks"] == [], "they would not leak"
     assert (found["counts"]["copies"], found["counts"]["left_out"]) == (3, 2)
     assert "labelled both real and fake" in (tmp_path / "a" / "audit.html").read_text()

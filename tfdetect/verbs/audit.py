@@ -1,6 +1,5 @@
 """audit: what a data set is made of, what leaks between its splits, and which shortcut tells the label."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ import tyro
 from tfdetect import config, files
 from tfdetect.errors import UserError
 from tfdetect.verbs import loading, places
-from tfdetect.verbs.console import console, counted, printable, progress
+from tfdetect.verbs.console import console, counted, printable, progress, say_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,15 +47,17 @@ def main(argv: Sequence[str]) -> int:
     out = asked.out or Path("audits") / places.named(asked.path, *how)
     table, properties = look(asked, out)
     found = findings(table, properties)
-    if asked.write_groups:
-        write_groups(asked.write_groups, table, found["duplicates"])
     files.write_json(out / "audit.json", found)
     from tfdetect.verbs import audit_page
 
     with files.atomic(out / "audit.html") as temporary:
         audit_page.write(temporary, str(asked.path), found, properties.assign(path=table["path"]))
     say(found, table, properties)
-    console.print(f"\nPage  {out / 'audit.html'}\nJSON  {out / 'audit.json'}")
+    console.print(f"\nPage    {out / 'audit.html'}\nJSON    {out / 'audit.json'}")
+    if asked.write_groups:
+        write_groups(asked.write_groups, table, found["duplicates"])
+    elif found["leaks"]:
+        console.print("Next:\n  the same command with --write_groups writes a manifest in which such files are of one group")
     return 0
 
 
@@ -84,8 +85,8 @@ def write_groups(path: Path, table: "pd.DataFrame", same: Sequence[dict[str, Any
         said += f"; {moved} files lost their split and follow their group into test or validation"
     if out := len(new) - len(kept):
         said += f"; {out} files are left out, as they would be in training"
-    console.print(f"Groups  {printable(str(path))}: {said}\nNext:\n  python scripts/train.py cnn --data.path "
-                  f"{printable(shlex.quote(str(path)))}", markup=False)  # fmt: skip
+    console.print(f"Groups  {printable(str(path))}: {said}\nNext:")
+    say_command("train.py", "cnn", "--data.path", path)
 
 
 def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
@@ -123,7 +124,8 @@ def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any
     asked = audit.sample(table[good & (table["left_out"] == "")])
     shortcuts = audit.find(asked, properties.loc[asked.index])
     same = duplicates.find(table, properties)
-    kept = [entry for entry in same if not duplicates.contradiction(entry)]  # training leaves the others out
+    torn = {path for entry in same if duplicates.contradiction(entry) for path in entry["paths"]}  # training leaves these out
+    kept = [entry for entry in same if len({*entry["paths"]} - torn) > 1]
     held = [content for content, reason in zip(known(properties), table["left_out"], strict=True) if not reason]
     failures = zip(table["path"][~good], properties["error"][~good], strict=True)
     return {
@@ -155,8 +157,8 @@ def say(found: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame"
     for entries, what in ((real, "leaks"), (would, "sets that would leak")):
         for leak in entries[:LISTED]:
             where = " and ".join(leak["splits"]) or "several groups"
-            console.print(f"  {leak['kind']} in {where}: {', '.join(map(printable, leak['paths'][:3]))}. {leak['advice']}")
+            console.print(f"  {leak['kind']} in {where}: {', '.join(map(printable, leak['paths'][:3]))}")
         if (more := len(entries) - LISTED) > 0:
             console.print(f"  and {more:,} more {what}, in audit.json")
-    if found["leaks"]:
-        console.print("  audit.py DIR --write_groups writes a manifest in which such files are of one group.")
+        for advice in dict.fromkeys(leak["advice"] for leak in entries):
+            console.print(f"  {advice}")

@@ -52,7 +52,7 @@ def verdict(found: Mapping[str, Any]) -> str:
         sets = f"{counted(would, 'set')} of copies in several groups"
         said.append(f"{sets} would leak once a split is made by group")
     if torn:
-        said.append(f"{torn} picture{' is' if torn == 1 else 's are'} labelled both real and fake")
+        said.append(f"{torn} file{' is' if torn == 1 else 's are'} labelled both real and fake")
     alone = "" if found["groups"]["known"] else (
         " No groups are given, though: whether files of one person or recording stand on both sides was not looked at.")
     if not said:

@@ -29,14 +29,14 @@ def say_command(script: str, *words: object) -> None:
 
 
 class Rate(ProgressColumn):
-    """So many a second."""
+    """So many a second; nothing within the first, when what was done before is counted."""
 
     def __init__(self, unit: str):
         super().__init__()
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = (task.finished_speed or task.speed) if (task.finished_time or task.elapsed or 0) >= 1 else None
         return Text(f"{speed:.1f} {self.unit}/s" if speed else f"- {self.unit}/s")
 
 

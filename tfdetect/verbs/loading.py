@@ -1,6 +1,8 @@
 """Data settings -> a prepared manifest: read, split, decode into the cache; what fails is counted and listed."""
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +11,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.config import PREPARED, Data, Files, Reading
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
+from tfdetect.files import quoted
 from tfdetect.verbs.console import console, counted, printable, progress
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
     from tfdetect.data.cache import Cache, View
 
+FAKES = re.compile(r"fake|synth|gener|(^|[\W_])(ai|gan|swap)([\W_]|$)|manip|forge|spoof|edit", re.I)
 COPIES = "{:,} of {:,} files are copies of others; copies are one group, and so in one split."
 
 
@@ -131,19 +135,26 @@ def read(data: Data, detector: Detector) -> "pd.DataFrame":
 def say_read(table: "pd.DataFrame") -> None:
     """How the files were grouped, and what the folder holds besides them."""
     console.print(table.attrs["groups"])
-    others, layout = [], table.attrs["layout"]
-    for name, count in table.attrs["left_out"].items():
-        if not name.endswith("/"):
-            others.append(f"{count} {name}")
-        elif layout != "class_folders":
-            held = counted(count, "file")
-            console.print(f"Left out: {held} in {printable(name)}: the layout {layout} has no label for them")
-        else:
-            takes = "" if name == "./" else f"; --data.fake fake {printable(name[:-1])} takes it in as fake, and others as real"
-            held = counted(count, "file")
-            console.print(f"Left out: {held} in {printable(name)}: a class folder is called real or fake{takes}")
-    if others:
+    left, layout = table.attrs["left_out"], table.attrs["layout"]
+    folders = [name for name in left if name.endswith("/")]
+    why = "a class folder is called real or fake" if layout == "class_folders" else f"the layout {layout} has no label for them"
+    for name in folders:
+        where = f"in {printable(name)}: {why}" if name != "./" else "in no folder of a class"
+        console.print(f"Left out: {counted(left[name], 'file')} {where}")
+    if layout == "class_folders" and (strangers := [name[:-1] for name in folders if name != "./"]):
+        say_fakes(strangers)
+    if others := [f"{count} {name}" for name, count in left.items() if name not in folders]:
         console.print(f"Left out: {', '.join(map(printable, others))}")
+
+
+def say_fakes(strangers: Sequence[str]) -> None:
+    """The flag that takes folders in whose names are no class: as fake those that sound so, else all; then the rest is real."""
+    fakes = [name for name in strangers if FAKES.search(name)] or strangers
+    rest = [name for name in strangers if name not in fakes]
+    words = " ".join(quoted(Path(name).name) for name in ["fake", *fakes])
+    which = "them" if len(fakes) > 1 else printable(fakes[0])
+    others = f", {', '.join(map(printable, rest))} too" if rest else ""
+    console.print(f"To take {which} in as fake: --data.fake {words}; all other folders are then real{others}")
 
 
 def say_count(table: "pd.DataFrame", used: str = "used") -> None:
