@@ -124,7 +124,7 @@ def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
     """`real/` and `fake/` at any depth and in any letter case, with or without a folder of a split above them.
 
     Source is the path above and below the class folder, or where there is none its own name. `attrs` hold for each path the
-    `grouping.File` that its group is found by, and the paths of what lies in no class folder.
+    `grouping.File` that its group is found by, the paths of what lies in no class folder, and how many files each of these has.
     """
     wanted = {name.lower() for name in fake}
     outer = len(list(levels(root))) - 1  # folders that all files lie in
@@ -132,6 +132,7 @@ def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
     rows: list[Row] = []
     files: dict[str, grouping.File] = {}
     strangers: list[str] = []
+    classes: Counter[str] = Counter()
     for parts, folder, names in listing(root):
         lower = [part.lower() for part in parts]
         at = next((i for i, part in enumerate(lower) if part in wanted or part == "real"), None)
@@ -144,6 +145,7 @@ def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
         said = [part for part in (*parts[outer:at], *parts[at + 1 :]) if part.lower() not in manifest.SPLIT_NAMES]
         below = tuple(part for part in parts[at + 1 :] if part.lower() not in manifest.SPLIT_NAMES)
         source, label, within = "/".join(said) or parts[at], int(lower[at] in wanted), "/".join(parts) if split else ""
+        classes[parts[at]] += len(names)
         for path in (os.path.join(folder, name) for name in names):
             rows.append(Row(path, label, source, split))
             files[path] = grouping.File(path, label, below, within)
@@ -154,7 +156,7 @@ def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
             "or name the public set by --data.layout; docs/data.md lists them."
         )
     table = manifest.check(frame(rows), str(root))
-    table.attrs = {"layout": "class_folders", "unlabelled": strangers, "files": files}
+    table.attrs = {"layout": "class_folders", "unlabelled": strangers, "files": files, "classes": classes}
     return table
 
 

@@ -291,8 +291,9 @@ def _require_both(table: pd.DataFrame, learns: str) -> None:
         if (table["label"] == label).any() or (kind == "fake" and learns == "real"):
             continue
         others = {name: count for name, count in table.attrs.get("left_out", {}).items() if name.endswith("/")}
-        found = ", ".join(f"{name} ({count} files)" for name, count in others.items())
-        folders = f" Folders that are no class: {found}." if found else ""
+        classes = {f"{name}/": count for name, count in table.attrs.get("classes", {}).items()}
+        found = ", ".join(f"{name} ({counted(count, 'file')})" for name, count in {**classes, **others}.items())
+        folders = f" Found: {found}." if found else ""
         alone = " A one-class detector, such as feature_oneclass or oc_ae, learns from reals alone." if kind == "fake" else ""
         raise UserError(
             f"All {len(table)} files are {('fake', 'real')[label]}, none is {kind}: a class folder is called real or fake, "

@@ -21,7 +21,7 @@ ROWS = (
     ("n", "count", "how many are judged"),
     ("n_real", "real", ""),
     ("n_fake", "fake", ""),
-    ("n_groups", "groups", "different people or originals"),
+    ("n_groups", "groups", "people or originals; where none are given, single files"),
     ("auc", "AUC", "how often a fake outscores a real one; 0.5 is chance, 1 perfect"),
     ("auc_interval", "AUC, 95 % interval", "where it may lie, had other groups been drawn"),
     ("ap", "average precision", "area under precision and recall; the share of fakes is chance"),

@@ -44,6 +44,7 @@ def evaluate(asked: Evaluate) -> None:
     table, left = loading.apart(table, first.cache, first.data.workers)
     decoded = {name: decode(name, table, member, left) for name, member in members.items()}
     table, left_out = unseen(merge(decoded), *(member.artifact for member in members.values()))
+    loading.say_count(table)
     good = usable(table)["path"]
     if good.empty:
         raise UserError("No file is left to judge: each was used in training one of the runs, or one could not read it.")

@@ -86,6 +86,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     cache = cache if cache.root == data.path else loading.judging(cache, artifact)
     table, left = loading.apart(read(asked, artifact, data), cache, data.workers)
     table, warnings = unseen(loading.decode(table, data, cache, left), artifact)
+    loading.say_count(table)
     warnings = (*warnings, *loading.copies_line(table))
     table, _ = loading.with_kinds(table, run.detector)
     if usable(table).empty:
@@ -126,7 +127,8 @@ def read(asked: Evaluate, artifact: Artifact, data: config.Data):
         choice = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels", "group")}
         table = loading.files(asked.data.path, replace(data, **choice))
     if (table["split"] == "test").any():
-        others = int((table["split"] != "test").sum())
+        if others := int((table["split"] != "test").sum()):
+            console.print(f"Judged are the files of the test split; {counted(others, 'other')} are left out.")
         table = table[table["split"] == "test"]
         table.attrs["left_out"] = {**table.attrs.get("left_out", {}), **({"other splits": others} if others else {})}
     return table.assign(split="test").reset_index(drop=True)
@@ -158,4 +160,6 @@ def unseen(table, *runs: Artifact):
     others = f", and {(leak & ~known).sum()} more are of their groups" if (leak & ~known).any() else ""
     text = f"{known.sum():,} of {counted(len(table), 'file')} took part in training {which}{others}; they are left out here."
     console.print(text)
-    return table[~leak].reset_index(drop=True), (text,)
+    kept = table[~leak].reset_index(drop=True)
+    kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "of the training": int(leak.sum())}
+    return kept, (text,)

@@ -220,7 +220,6 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", left: "pd.DataFram
     with progress("Decoding", len(table)) as step:
         table = prepare(table, cache, data.workers, step, data.timeout)
     table = together(table, left).reset_index(drop=True)
-    say_count(table)
     say_failures(table)
     notes = problems(table, "note")
     if notes:

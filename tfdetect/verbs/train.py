@@ -182,6 +182,7 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     table = loading.across(manifest.split(table), run.data)
     manifest.require_classes(table, SPLITS, run.detector.trains_on)
     table = loading.with_texts(loading.decode(table, run.data, cache, left), run.detector)
+    loading.say_count(table)
     loading.require_few_failures(table, run.data.max_failed)
     good = usable(table)
     manifest.require_classes(good, SPLITS, run.detector.trains_on)
