@@ -110,7 +110,7 @@ def test_faulty_manifests_are_refused(tmp_path, text, said):
 def test_one_class_is_refused_but_for_the_test():
     table = pd.DataFrame({"split": ["train", "test"], "label": [1, 1], "group": ["a", "b"]})
     table.attrs["left_out"] = {"fake_v2/": 60, ".txt": 3}
-    with pytest.raises(ValueError, match=r"All 2 files are fake, none is real: .* no class: fake_v2/ \(60 files\).$"):
+    with pytest.raises(ValueError, match=r"All 2 files are fake, none is real: .* Found: fake_v2/ \(60 files\).$"):
         manifest.require_classes(table, ["train"])
     with pytest.raises(ValueError, match="All 2 files are real, none is fake: .*--data.fake NAME.*feature_oneclass or oc_ae"):
         manifest.require_classes(table.assign(label=0), ["train"])
@@ -122,7 +122,7 @@ def test_one_class_is_refused_but_for_the_test():
 def test_too_few_groups_are_told_by_their_rule():
     table = pd.DataFrame({"split": ["train"] * 4, "label": [0, 0, 1, 1], "group": ["a", "a", "b", "c"]})
     table.attrs["groups"] = "4 pictures in 3 groups: frames of 3 folders."
-    said = "1 groups of reals and 2 of fakes; both .* 4 pictures in 3 groups: frames of 3 folders. .*--data.group folder"
+    said = "1 group of reals and 2 of fakes; both .* 4 pictures in 3 groups: frames of 3 folders. .*--data.group folder"
     with pytest.raises(ValueError, match=said):
         manifest.require_classes(table, ["validation"])
 
