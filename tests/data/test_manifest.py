@@ -107,6 +107,15 @@ def test_faulty_manifests_are_refused(tmp_path, text, said):
         manifest.read(tmp_path / "m.csv")
 
 
+@pytest.mark.parametrize("groups, said", [
+    (("p", "", " "), ("The column group is empty in 2 of 3 rows: each of these files is taken for a group of its own.",)),
+    (("p", "p", "q"), ()), (("", "", ""), ())])  # fmt: skip
+def test_a_group_column_that_is_filled_in_part_is_said(tmp_path, groups, said):
+    rows = "".join(f"{number}.png,0,{group}\n" for number, group in enumerate(groups))
+    (tmp_path / "m.csv").write_text("path,label,group\n" + rows)
+    assert manifest.read(tmp_path / "m.csv").attrs["notes"] == said
+
+
 def test_one_class_is_refused_but_for_the_test():
     table = pd.DataFrame({"split": ["train", "test"], "label": [1, 1], "group": ["a", "b"]})
     table.attrs["left_out"] = {"fake_v2/": 60, ".txt": 3}

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tfdetect.data import manifest, tables
+from tfdetect.errors import UserError
 
 NAMES = ["p/a b.png", "p/Müller.png", "p/Zoë, 2.png", "p/d.png"]
 
@@ -36,7 +37,7 @@ def check(place, content, suffix=".csv"):
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_any_separator(place, mark, end):
     check(place, text(mark, end=end), ".txt")
 
@@ -51,6 +52,7 @@ WINDOWS = 'path,label\n"p\\a b.png",0\np\\Müller.png,1\n"p\\Zoë, 2.png",0\np\\
     text(head=("FILE", "Class")), COMMA.replace(",0", ",REAL").replace(",1", ",Fake "),
     COMMA.replace(",0", ",0.0").replace(",1", ",1.0"),
     text(end=",\n"), text(end=",,\n").replace("path,label,,", "path,label"), "\n\n" + text(end="\n\n"),
+    "# made by hand\r" + text(end="\r"), "sep=;\r" + text(";", end="\r"),
     "# made by hand, in May\n" + COMMA, "sep=;\n" + text(";"), WINDOWS,
     COMMA.replace(".png", ".PNG").replace("p/", "P/"),  # letter case is of no account where the table was made
     "".join(f"{number or ''},{line}\n" for number, line in enumerate(COMMA.splitlines())),  # rows numbered
@@ -128,16 +130,27 @@ def test_a_workbook(place, sheet):
 @pytest.mark.parametrize(
     "content, said",
     [
-        ("path:label\na.png:1", "lacks the columns path and label; it has the column path:label: separated by something else"),
+        ("path:label\na.png:1", "lacks the columns path and label; it has the column path:label, which is perhaps separated by"),
+        ("path\na.png", "lacks the column label; it has the column path. Expected"),
+        ("path,fake\na.png,1", "lacks the column label; it has the columns path, fake. Expected"),
+        ("hello\na.png", "it has the column hello. Expected"),
         ("a.png,0\nb.png,1", "it has the columns a.png, 0, so that the header seems to be missing"),
         ("image,video,label\na,b,1", "lacks the column path; it has the columns image, video, label"),
-        ("path,Path,label\na,b,1", "Two columns are named path: path, Path"),
+        ("path,Path,label\na,b,1", "m.csv cannot be read as a table: two columns are named path: path, Path"),
         ("path,label\na, b.png,1", "row 1 has 3 cells, the header 2"),
         ('path,label\n"a.png,1\nb.png,0', "cannot be read as a table"),
         ("path,label\nC:\\pics\\a.png,1", "a path of this machine"),
         ("path,label\n\\\\server\\pics\\a.png,1", "a path of this machine"),
         ("path,label\na.png,genuine", "row 1: label is 'genuine', expected 0 or real, 1 or fake"),
+        ("", "it is empty"),
+        ("\n\n , \n", "it is empty"),
+        ("path,label", "holds no row below its header"),
+        ("sep=;\r\npath;label;group\r\n\r\n", "holds no row below its header"),
         (b"PK\x03\x04 no workbook", "no workbook"),
+        (b"PAR1 no table", "it is damaged, or no Parquet"),
+        (gzip.compress(b"path,label", mtime=0)[:-9], "it is damaged, or no gzip"),
+        (b"\0" * 50, "it is no text"),
+        (b"path,label\n" + b"a.png,0\n" * 50 + b"b\0.png,1\n", "it is no text"),
         (b"\xd0\xcf\x11\xe0", "old Excel format; save it as .xlsx"),
     ],
 )
@@ -146,6 +159,78 @@ def test_what_has_no_one_meaning_is_refused(tmp_path, content, said):
     with pytest.raises(ValueError) as error:
         manifest.read(tmp_path / "m.csv")
     assert said in str(error.value)
+
+
+def workbook(path, **sheets):
+    from openpyxl import Workbook
+
+    book = Workbook()
+    book.remove(book.active)
+    for title, rows in sheets.items():
+        sheet = book.create_sheet(title)
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+
+
+@pytest.mark.parametrize("sheets, said", [
+    ({"intro": [["a"], [1]], "data": [["path", "label"]]},
+     "it has the column a (the sheet 'intro' was read, not 'data': name the one that is meant manifest, or put it first)"),
+    ({"Manifest": [["path"], ["a"]], "x": []}, "it has the column path (the sheet 'Manifest' was read, not 'x'). Expected"),
+    ({"s": [["a.png", 0]]}, "it has the columns a.png, 0, so that the header seems to be missing (the sheet 's' was read)"),
+    ({"s": []}, "it is empty (the sheet 's' was read)"),
+    ({"s": [["path", "label"]]}, "holds no row below its header (the sheet 's' was read)")])  # fmt: skip
+def test_the_sheet_that_was_read_is_named(tmp_path, sheets, said):
+    workbook(tmp_path / "m.xlsx", **sheets)
+    with pytest.raises(UserError) as error:
+        manifest.read(tmp_path / "m.xlsx")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", ["xlsx", "parquet", "csv.gz"])
+def test_a_damaged_file_is_one_sentence_wherever_the_damage_is(tmp_path, suffix):
+    """And a whole one is read."""
+    path = tmp_path / f"m.{suffix}"
+    rows = pd.DataFrame({"path": [f"{number}.png" for number in range(20)], "label": 0})
+    {"xlsx": rows.to_excel, "parquet": rows.to_parquet, "csv.gz": rows.to_csv}[suffix](path, index=False)
+    whole = path.read_bytes()
+    assert len(manifest.read(path)) == 20
+    for at in range(0, len(whole), len(whole) // 40):
+        for content in (whole[:at], whole[:at] + b"\x55\xff" * 20 + whole[at + 40 :]):
+            path.write_bytes(content)
+            try:
+                manifest.read(path)  # not all damage is seen
+            except UserError as error:
+                assert str(path) in str(error) and "\n" not in str(error)
+
+
+def test_a_parquet_without_rows_is_refused_and_one_with_paths_as_index_read(tmp_path):
+    rows = pd.DataFrame({"path": ["a.png"], "label": [1]})
+    rows[:0].to_parquet(tmp_path / "m.parquet")
+    with pytest.raises(UserError, match="holds no row below its header"):
+        manifest.read(tmp_path / "m.parquet")
+    rows.set_index("path").to_parquet(tmp_path / "m.parquet")
+    assert list(manifest.read(tmp_path / "m.parquet")["path"]) == [str(tmp_path / "a.png")]
+
+
+@pytest.mark.parametrize("suffix", ["xlsx", "parquet", "csv"])
+@pytest.mark.parametrize("name, taken", [("is_fake", True), ("Is Fake", True), ("label", False), ("class", False)])
+def test_true_is_a_label_only_where_the_header_asks(tmp_path, suffix, name, taken):
+    path = tmp_path / f"m.{suffix}"
+    rows = pd.DataFrame({"path": ["a.png", "b.png"], name: [True, False]})
+    {"xlsx": rows.to_excel, "parquet": rows.to_parquet, "csv": rows.to_csv}[suffix](path, index=False)
+    if taken:
+        assert list(manifest.read(path)["label"]) == [1, 0]
+    else:
+        with pytest.raises(UserError, match="row 1: label is 'True', expected 0 or real, 1 or fake"):
+            manifest.read(path)
+
+
+@pytest.mark.parametrize("answers, labels", [("TRUE, false", [1, 0]), ("no,Yes", [0, 1]), ("0,1", [0, 1]), ("fake,real", [1, 0])])
+def test_answers_to_is_fake(tmp_path, answers, labels):
+    first, second = answers.split(",")
+    (tmp_path / "m.csv").write_text(f"path,isFake\na.png,{first}\nb.png,{second}\n")
+    assert list(manifest.read(tmp_path / "m.csv")["label"]) == labels
 
 
 @pytest.mark.parametrize("name, column", [

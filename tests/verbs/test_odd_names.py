@@ -76,7 +76,7 @@ def test_a_table_of_files_is_judged_as_the_files_are(run, data, capfd):
 
 
 def test_a_table_without_paths_or_files_is_one_sentence(run, tmp_path, capsys):
-    cases = {"name,label\na,0\n": "has no column path; it has name, label", "path,label\n": "names no image or video"}
+    cases = {"name,label\na,0\n": "has no column path; it has the columns name, label", "path,label\n": "names no image or video"}
     for text, said in cases.items():
         (tmp_path / "t.csv").write_text(text)
         assert cli.main(["predict", str(run.folder), str(tmp_path / "t.csv")]) == 2

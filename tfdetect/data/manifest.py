@@ -56,11 +56,16 @@ raw = tables.read  # a table as it is, nothing checked
 
 
 def _notes(table: pd.DataFrame) -> tuple[str, ...]:
-    """Of which columns no use is made."""
+    """Of which columns no use is made, and how many rows have no group where others have one."""
     unused = [str(name) for name in table.columns if name not in (*COLUMNS, *EXTRA, *MADE)]
     near = {name: column for name in unused if (column := tables.meant(name)) and column not in table}
     said = [f"{name} (did you mean {near[name]}? Rename it then)" if name in near else name for name in unused]
-    return (f"Not used: the column{'s' * (len(said) > 1)} {', '.join(said)}.",) if said else ()
+    notes = [f"Not used: the column{'s' * (len(said) > 1)} {', '.join(said)}."] if said else []
+    without = int((table["group"].str.strip() == "").sum()) if "group" in table else 0
+    if 0 < without < len(table):
+        notes.append(f"The column group is empty in {without:,} of {len(table):,} rows: each of these files is taken for a group "
+                     "of its own.")  # fmt: skip
+    return tuple(notes)
 
 
 def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:

@@ -12,11 +12,11 @@ import os
 import re
 import unicodedata
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import pandas as pd
@@ -28,54 +28,88 @@ SEPARATORS = ",;\t| "  # of equally good ones the first
 COLUMNS = ("path", "label", "split", "group", "source", "text", "family", "category")
 SYNONYMS = {"path": ("file", "files", "filename", "filepath", "image", "imagepath", "imagefile", "imagename", "img", "imgpath",
                      "video", "videopath", "videofile", "videoname", "paths"),
-            "label": ("labels", "class", "isfake")}  # fmt: skip
+            "label": ("labels", "class", "isfake", "isdeepfake")}  # fmt: skip
+ANSWERS = {"true": "1", "yes": "1", "false": "0", "no": "0"}  # below a header is_..., and only there, they have one meaning
 MEANT = {"group": ("person", "people", "subject", "identity", "actor", "speaker", "celebrity", "id", "video", "clip", "original"),
          "source": ("generator", "method", "manipulation", "model", "dataset", "camera"), "text": ("caption", "prompt"),
          "split": ("set", "subset", "partition", "fold"), "label": ("target", "real", "isreal", "fake")}  # fmt: skip
 OTHERS = ("utf-8", "cp1252", "mac_roman", "cp850", "cp1250", "cp1251", "cp932", "gb18030", "cp949", "latin-1")
 _OLD_EXCEL, _ZIP, _GZIP, _PARQUET = b"\xd0\xcf\x11\xe0", b"PK\x03\x04", b"\x1f\x8b", b"PAR1"
+_KINDS = {_PARQUET: "Parquet", _ZIP: "workbook of .xlsx", _GZIP: "gzip of a CSV"}
 _BROKEN = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8
 
 
 def read(path: Path) -> pd.DataFrame:
     """A table as CSV (any of SEPARATORS), .xlsx or Parquet, all text, known columns under their names of COLUMNS, the others as
     they are. What it is, its first bytes say. UserError where it is no table, OSError where it cannot be read."""
+    content = path.read_bytes()
     try:
-        content = path.read_bytes()
-        if content.startswith(_PARQUET):
-            return _parquet(content)
-        if content.startswith(_OLD_EXCEL):
-            raise UserError(f"{path} is in the old Excel format; save it as .xlsx or as CSV.")
-        if content.startswith(_ZIP):
-            return _framed(_sheet(content))
-        text = _decoded(gzip.decompress(content) if content.startswith(_GZIP) else content)
-        table = _framed(_separated(text))
-        return _respelt(table, path.parent) if _BROKEN.search(text) else table
-    except UserError:
+        return _table(content, path.parent)
+    except MemoryError:
         raise
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no workbook of .xlsx; save it as .xlsx or as CSV.") from error
-    except (ValueError, EOFError, csv.Error) as error:  # Unicode's and Arrow's are ValueErrors
+    except UserError as error:
         raise UserError(f"{path} cannot be read as a table: {error}.") from error
+    except Exception as error:  # what a damaged file makes its reader raise, nobody can foresee
+        kind = _KINDS.get(content[:4], _KINDS.get(content[:2], "CSV"))
+        why = shorten(str(error) or type(error).__name__, 150, placeholder="...").rstrip(".")
+        raise UserError(f"{path} cannot be read as a table: it is damaged, or no {kind} ({why}). Save it anew as .xlsx or as "
+                        "CSV.") from error  # fmt: skip
+
+
+def _table(content: bytes, folder: Path) -> pd.DataFrame:
+    """UserError that says what is wrong, without the file's name."""
+    if content.startswith(_PARQUET):
+        return _parquet(content)
+    if content.startswith(_OLD_EXCEL):
+        raise UserError("it is in the old Excel format; save it as .xlsx or as CSV")
+    if content.startswith(_ZIP):
+        return _workbook(content)
+    text = _decoded(gzip.decompress(content) if content.startswith(_GZIP) else content)
+    if "\0" in text:
+        raise UserError("it is no text, nor .xlsx or Parquet")
+    table = _framed(_separated(text))
+    return _respelt(table, folder) if _BROKEN.search(text) else table
 
 
 def _parquet(content: bytes) -> pd.DataFrame:
     table = pd.read_parquet(io.BytesIO(content))
+    if set(table.index.names) - {None, *table.columns}:  # the paths may be there
+        table = table.reset_index()
     table = table.astype(object).where(table.notna(), "")
     table = table.map(lambda cell: os.fsdecode(cell) if isinstance(cell, bytes) else str(cell)).astype(str)
-    return table.set_axis(_named(list(map(str, table.columns))), axis=1)
+    return _titled(table, list(map(str, table.columns)))
 
 
-def _sheet(content: bytes) -> Iterator[list[str]]:
-    """The rows of the sheet named `manifest`, else of the first."""
+def _workbook(content: bytes) -> pd.DataFrame:
+    """The table of the sheet named `manifest`, else of the first; which one it is, `attrs["sheet"]` says."""
+    title, others, rows = _sheet(content)
+    said = f"the sheet {title!r} was read"
+    if others:
+        said += f", not {', '.join(map(repr, others))}"
+        said += "" if _is_manifest(title) else f": name the one that is meant {SHEET}, or put it first"
+    try:
+        table = _framed(rows)
+    except UserError as error:
+        raise UserError(f"{error} ({said})") from error
+    table.attrs["sheet"] = said
+    return table
+
+
+def _sheet(content: bytes) -> tuple[str, list[str], list[list[str]]]:
+    """A sheet's name, those of the others, and its rows."""
     from openpyxl import load_workbook
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of styles and the like
         book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        sheet = next((sheet for sheet in book.worksheets if sheet.title.strip().lower() == SHEET), book.worksheets[0])
+        sheet = next((sheet for sheet in book.worksheets if _is_manifest(sheet.title)), book.worksheets[0])
         sheet.reset_dimensions()  # some programs write a wrong number of rows
-        yield from ([_cell(value) for value in row] for row in sheet.iter_rows(values_only=True))
+        rows = [[_cell(value) for value in row] for row in sheet.iter_rows(values_only=True)]
+    return sheet.title, [other.title for other in book.worksheets if other is not sheet], rows
+
+
+def _is_manifest(title: str) -> bool:
+    return title.strip().lower() == SHEET
 
 
 def _cell(value: Any) -> str:
@@ -96,7 +130,7 @@ def _decoded(content: bytes) -> str:
 
 def _separated(text: str) -> Iterator[list[str]]:
     """The rows of separated values, whatever separates them: what makes most sense of the first line."""
-    lines = (line for line in io.StringIO(text[:100_000]) if line.strip() and not line.startswith("#"))
+    lines = (line for line in io.StringIO(text[:100_000], newline="") if line.strip() and not line.startswith("#"))
     head = next(lines, "").rstrip("\r\n")
     if said := re.fullmatch(r'"?sep=(.)"?', head):  # written by and for Excel
         text, mark, head = text[text.index(head) + len(head) :], said[1], next(lines, "")
@@ -117,21 +151,20 @@ def _framed(lines: Iterable[list[str]]) -> pd.DataFrame:
     while rows and rows[0][0].startswith("#"):
         del rows[0]
     if not rows:
-        raise ValueError("it is empty")
+        raise UserError("it is empty")
     head, *rows = rows
     if set(map(len, rows)) - {len(head)}:
         rows = [_fitted(row, len(head), number) for number, row in enumerate(rows, 1)]
     columns = list(zip(*rows, strict=True)) or [()] * len(head)
     named = [(name.strip() or f"column {at}", column) for at, (name, column) in enumerate(zip(head, columns, strict=True), 1)
              if name.strip() or (any(column) and not _counts(column))]  # fmt: skip
-    names = _named([name for name, _ in named])
     cells = {at: pd.Series(column, dtype=object).astype(str) for at, (_, column) in enumerate(named)}
-    return pd.DataFrame(cells).set_axis(names, axis=1)
+    return _titled(pd.DataFrame(cells), [name for name, _ in named])
 
 
 def _fitted(row: list[str], width: int, number: int) -> list[str]:
     if any(map(str.strip, row[width:])):
-        raise ValueError(f"row {number} has {len(row)} cells, the header {width}; a cell that holds the separator needs quotes")
+        raise UserError(f"row {number} has {len(row)} cells, the header {width}; a cell that holds the separator needs quotes")
     return row[:width] + [""] * (width - len(row))
 
 
@@ -144,13 +177,21 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.lower())
 
 
+def _titled(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """The table with these names, as `_named` has them, and answers to is_fake as labels."""
+    table = table.set_axis(_named(names), axis=1)
+    if "label" in table and _plain(names[list(table).index("label")]).startswith("is"):
+        table["label"] = table["label"].map(lambda cell: ANSWERS.get(cell.strip().lower(), cell))
+    return table
+
+
 def _named(names: list[str]) -> list[str]:
     """The names, known columns as COLUMNS has them. UserError where two are one."""
     plain, out = [_plain(name) for name in names], list(names)
     for column in COLUMNS:
         same = [at for at, name in enumerate(plain) if name == column]
         if len(same) > 1:
-            raise UserError(f"Two columns are named {column}: {', '.join(names[at] for at in same)}. Rename or delete one.")
+            raise UserError(f"two columns are named {column}: {', '.join(names[at] for at in same)}; rename or delete one")
         other = [at for at, name in enumerate(plain) if name in SYNONYMS.get(column, ())]
         for at in same or (other if len(other) == 1 else []):
             out[at] = column
@@ -166,19 +207,27 @@ def meant(name: str) -> str:
     return next(iter(get_close_matches(plain, COLUMNS, 1, 0.75)), "")
 
 
-def require(table: pd.DataFrame, path: Path) -> None:
-    """UserError that says which columns there are where path or label is missing."""
-    missing = [name for name in ("path", "label") if name not in table]
-    if not missing:
-        return
+def held(table: pd.DataFrame) -> str:
+    """Which columns there are, and what may be the matter where none of them is known."""
     names = [str(name) for name in table.columns]
-    held = f"it has the column{'s' * (len(names) > 1)} {', '.join(names)}"
-    if any(name.strip().lower() in ("0", "1", "real", "fake") or re.search(r"\.\w{3,4}$", name) for name in names):
-        held += ", so that the header seems to be missing"
-    elif len(names) == 1:
-        held += ": separated by something else than a comma, semicolon, tab or |?"
-    raise UserError(f"{path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(missing)}; {held}. Expected "
-                    "path,label[,split,group,source,text] in the first row.")  # fmt: skip
+    said = f"it has the column{'s' * (len(names) > 1)} {', '.join(names)}" if names else "it has no columns"
+    sheet = table.attrs.get("sheet", "")
+    if not any(name in COLUMNS for name in names):
+        if any(name.strip().lower() in ("0", "1", "real", "fake") or re.search(r"\.\w{3,4}$", name) for name in names):
+            said += ", so that the header seems to be missing"
+        elif len(names) == 1 and not sheet and re.search(r"\w\W+\w", names[0]):
+            said += ", which is perhaps separated by something else than a comma, semicolon, tab or |"
+    return said + f" ({sheet})" * bool(sheet)
+
+
+def require(table: pd.DataFrame, path: Path) -> None:
+    """UserError that says which columns there are where path or label is missing; and where there are no rows."""
+    if missing := [name for name in ("path", "label") if name not in table]:
+        raise UserError(f"{path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(missing)}; {held(table)}. Expected "
+                        "path,label[,split,group,source,text] in the first row.")  # fmt: skip
+    sheet = table.attrs.pop("sheet", "")
+    if table.empty:
+        raise UserError(f"{path} holds no row below its header{f' ({sheet})' * bool(sheet)}; expected one for each file.")
 
 
 def _respelt(table: pd.DataFrame, folder: Path) -> pd.DataFrame:

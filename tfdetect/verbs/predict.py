@@ -112,7 +112,7 @@ def named(table: Path) -> list[Path]:
 
     rows = manifest.raw(table)
     if "path" not in rows:
-        raise UserError(f"{table} has no column path; it has {', '.join(map(str, rows.columns))}.")
+        raise UserError(f"{table} has no column path; {tables.held(rows)}.")
     return list(map(Path, tables.located(table.parent, [path for path in rows["path"] if path])))
 
 
