@@ -130,9 +130,8 @@ def choose(run: Run) -> tuple[Artifact, bool]:
         return artifact, True
     if _bare(artifact.folder):
         return artifact, False
-    raise FileExistsError(
-        f"{artifact.folder} exists. Go on with it: --resume. Replace it: --overwrite. Or give another --name."
-    )
+    way = "Train it further: --resume with a higher --train.epochs" if artifact.finished else "Go on with it: --resume"
+    raise FileExistsError(f"{artifact.folder} exists. {way}. Replace it: --overwrite. Or give another --name.")
 
 
 def _names(detector: str) -> Iterator[str]:
