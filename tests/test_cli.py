@@ -85,8 +85,8 @@ def test_data_that_cannot_be_trained_on(capsys, tmp_path, images):
         return tmp_path / name
 
     cases = {
-        folder("empty", 0, 0): "found no image or video; expected class folders named real and fake",
-        folder("one_class", 20, 0): "20 real and 0 fake|real and 0 fake",
+        folder("empty", 0, 0): "holds no image or video in a folder called real or fake. It holds fake/",
+        folder("one_class", 20, 0): "All 20 files are real, none is fake",
         folder("two_images", 1, 1): "both kinds are needed",
     }
     broken = folder("broken", 0, 0)

@@ -177,7 +177,7 @@ def test_a_given_model_is_used_as_it_is(tmp_path):
         faces.model(tmp_path / "none.onnx", tmp_path)
     for content in (b"", b"no model at all"):
         (tmp_path / "mine.onnx").write_bytes(content)
-        with pytest.raises(ValueError, match=r"mine.onnx is no YuNet face model"):
+        with pytest.raises(ValueError, match=r"mine.onnx is no ONNX file that OpenCV reads; expected YuNet's"):
             Faces.of(tmp_path / "mine.onnx")
 
 

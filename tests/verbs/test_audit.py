@@ -40,7 +40,8 @@ def test_everything_wrong_at_once_is_told(images, tmp_path, capsys):
     table["split"] = ["train" if i % 2 else "test" for i in range(len(table))]
     table["group"] = [f"g{i}" for i in range(len(table))]
     table.loc[[4, 5], "group"] = "twice"
-    shutil.copy(data / table.loc[0, "path"], data / table.loc[1, "path"])
+    table.loc[2, "split"] = "train"
+    shutil.copy(data / table.loc[0, "path"], data / table.loc[2, "path"])
     (data / table.loc[6, "path"]).write_bytes(b"nothing")
     table.to_csv(data / "manifest.csv", index=False)
     found, page = audited(data, tmp_path / "a")

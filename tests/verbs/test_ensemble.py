@@ -131,8 +131,8 @@ def test_what_one_run_cannot_read_is_a_failure_of_all(first, second, images, tmp
     gone = str(sorted((tmp_path / "set" / "fake").iterdir())[0])
     whole = ensemble.decode
 
-    def decode(name, table, member):
-        out = whole(name, table, member)
+    def decode(name, table, member, left):
+        out = whole(name, table, member, left)
         out.loc[(out["path"] == gone) & (name == "second"), ["error", "sha"]] = ["no face", ""]
         return out
 

@@ -65,7 +65,7 @@ def test_it_judges_its_files_again_and_says_each_on_one_line(run, data, capfd):
     capfd.readouterr()
     assert cli.main(["predict", str(run.folder), str(data)]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert len(lines) == 1 + 40 + 1 and "40 verdicts, 0 failed" in lines[-1]
+    assert len(lines) == 1 + 40 + 1 and "40 files: 40 judged, 0 failed" in lines[-1]
     assert all(name in "".join(lines) for name in ("[bold]", ":smile:", "clips[/x]", r"n\nl", r"\x1b[31m", "e😀", r"caf\udce9"))
 
 
@@ -85,7 +85,7 @@ def test_a_table_without_paths_or_files_is_one_sentence(run, tmp_path, capsys):
 
 def test_one_verdict_is_no_verdicts(run, data, capsys):
     assert cli.main(["predict", str(run.folder), sorted(files(data))[0]]) == 0
-    assert "\n1 verdict, 0 failed" in capsys.readouterr().out
+    assert "\n1 file: 1 judged, 0 failed" in capsys.readouterr().out
 
 
 def test_explain_and_audit_name_them_as_they_are(run, data, place, capfd):

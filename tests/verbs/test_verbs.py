@@ -52,7 +52,7 @@ def test_a_run_leaves_everything(name, request):
     artifact = request.getfixturevalue(name)
     found = {path.name for path in artifact.folder.iterdir()}
     assert found == {"1", "config.yaml", "model.keras", "calibration.json", "metrics.json", "predictions.csv", "history.csv",
-                     "report.html", "plots", "logs", "manifest.csv", "failures.csv",
+                     "report.html", "plots", "logs", "manifest.csv", "failures.csv", "SERVING.md",
                      "shortcuts.json", "checkpoints"}  # fmt: skip
     metrics = json.loads(artifact.metrics.read_text())
     keys = {"n", "auc", "ap", "eer", "accuracy", "balanced_accuracy", "f1", "log_loss", "confusion", "by_source", "by_frame"}

@@ -136,24 +136,13 @@ def read(asked: Evaluate, artifact: Artifact, data: config.Data):
 
 def unseen(table, *runs: Artifact):
     """The table without the files whose bytes, or whose original's bytes, were in training or validation of any run, and without
-    others of their groups, such as fakes of a source that was left out there; and a warning that counts them.
-
-    Where the files known again carry the same groups as in training, both tables name groups alike, and all training groups
-    count. Else a group of the same name proves nothing: most sets have a 1.
-    """
+    others of their groups, such as fakes of a source that was left out there; and a warning that counts them."""
     import pandas as pd
 
-    from tfdetect.data import manifest
-
-    rows = pd.concat(manifest.raw(run.manifest) for run in runs)
-    used = rows[rows["split"] != "test"]
-    groups = {sha: group for name in HASHES if name in used for sha, group in used[[name, "group"]].to_numpy() if sha and group}
-    then = pd.Series(None, table.index, object)  # the group that a file had in training
-    for name in filter(table.columns.__contains__, HASHES):
-        then = then.fillna(table[name].map(groups))
-    known = then.notna()
-    same = table.loc[known, "group"]
-    leak = table["group"].isin(set(same) | (set(used["group"]) if (same == then[known]).mean() > 0.5 else set()))
+    known, leak = pd.Series(False, table.index), pd.Series(False, table.index)
+    for run in runs:
+        mine, groups = recognised(table, run)
+        known, leak = known | mine, leak | table["group"].isin(groups)
     if not leak.any():
         return table, ()
     which = "this run" if len(runs) == 1 else "one of these runs"
@@ -163,3 +152,24 @@ def unseen(table, *runs: Artifact):
     kept = table[~leak].reset_index(drop=True)
     kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "of the training": int(leak.sum())}
     return kept, (text,)
+
+
+def recognised(table, run: Artifact):
+    """Which files of the table the run was fitted on, (files,) bool, and the groups of the table that thereby took part.
+
+    Where the files known again carry the same groups as in training, both tables name groups alike, and all training groups
+    count. Else a group of the same name proves nothing: most sets have a 1.
+    """
+    import pandas as pd
+
+    from tfdetect.data import manifest
+
+    rows = manifest.raw(run.manifest)
+    used = rows[rows["split"] != "test"]
+    groups = {sha: group for name in HASHES if name in used for sha, group in used[[name, "group"]].to_numpy() if sha and group}
+    then = pd.Series(None, table.index, object)  # the group that a file had in training
+    for name in filter(table.columns.__contains__, HASHES):
+        then = then.fillna(table[name].map(groups))
+    known = then.notna()
+    same = table.loc[known, "group"]
+    return known, set(same) | (set(used["group"]) if (same == then[known]).mean() > 0.5 else set())
