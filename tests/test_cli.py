@@ -93,7 +93,7 @@ def test_data_that_cannot_be_trained_on(capsys, tmp_path, images):
     for kind in ("real", "fake"):
         for number in range(20):
             (broken / kind / f"{number}.jpg").write_bytes(b"\xff\xd8\xff")
-    cases[broken] = "None of the 40 files could be read"
+    cases[broken] = "None of the 40 files could be used"
     for path, said in cases.items():
         code, _, err = train(capsys, path, tmp_path)
         assert code == 2 and re.search(said, err) and len(err.strip().splitlines()) == 1, err

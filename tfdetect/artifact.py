@@ -119,6 +119,8 @@ def choose(run: Run) -> tuple[Artifact, bool]:
         name = next(name for name in _names(run.detector.name) if name not in there)
         return Artifact(run.out / name), False
     artifact = Artifact(run.out / run.name)
+    if run.resume and not artifact.folder.exists():
+        raise UserError(f"There is no run {artifact.folder} to go on with.{_others(artifact.folder)}")
     if not artifact.folder.exists() or run.overwrite:
         return artifact, False
     changed = _changed(run, artifact)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,8 +175,6 @@ def test_evaluate_corrupted_clips(cnn, capsys):
 
 
 def test_export_anew_gives_the_same_scores(cnn, images, capsys):
-    import shutil
-
     path = str(next((images / "fake").iterdir()))
 
     def scores():
@@ -230,6 +229,8 @@ def test_names(tmp_path):
     assert artifacts.choose(run("--name", "cnn")) == (first, True)
     with pytest.raises(FileExistsError, match="--resume.*--overwrite"):
         artifacts.choose(run("--name", "cnn", "--data.size", "64"))
+    with pytest.raises(ValueError, match="no run .*cn to go on with. Perhaps you meant"):
+        artifacts.choose(run("--name", "cn", "--resume"))
     finish(first)
     assert artifacts.choose(run())[0].folder.name == "cnn-2"
     with pytest.raises(FileExistsError):
@@ -264,6 +265,10 @@ def test_a_finished_run_is_trained_further(cnn_lstm, videos, place, flags, capsy
     assert json.loads(longer.calibration.read_text()) == json.loads(whole.calibration.read_text())
     assert config.parse(["--config", str(longer.config)], "t").train.epochs == 4 and longer.report.read_text() != before
     assert "finished" in train("longer", "--resume", "--train.epochs", "3")[1], "fewer than are done"
+    shutil.rmtree(longer.checkpoints)
+    again, said = train("longer", "--resume", "--train.epochs", "5")
+    assert "with a fresh one" in said and "Epoch 5/5" in said and "Epoch 4/5" not in said
+    assert again.history.read_text().startswith(whole.history.read_text())
 
 
 def test_a_run_does_not_go_on_when_its_files_have_changed_splits(cnn_lstm, videos, place, flags, capsys):

@@ -112,6 +112,15 @@ def keep(folder: Path) -> None:
             weight.unlink()
 
 
+def recover(folder: Path, history: pd.DataFrame, monitor: str) -> None:
+    """The state of a finished run whose checkpoints are gone, from its history: its .keras is of the best epoch."""
+    rows = [{name: value for name, value in row.items() if value == value} for row in history.to_dict("records")]
+    sign = -1 if monitor.endswith("loss") else 1
+    values = [(sign * row.get(monitor, -sign * np.inf), -row.get("val_loss", 0.0)) for row in rows]
+    write_json(folder / "worker-0" / "state.json", {"history": rows, "last": "", "best": "", "since": len(rows),
+                                                    "best_epoch": values.index(max(values)) + 1})  # fmt: skip
+
+
 class Judge(keras.callbacks.Callback):
     """Validation after the epochs numbered in `when`: the files are scored once, and the logs get `val_loss`, the mean over what
     the model is fed, and `val_auc` and `val_ap` over files, exact.

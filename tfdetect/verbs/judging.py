@@ -1,6 +1,7 @@
 """Score with the exported model, and write down how good it is: predictions, metrics, plots, report."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -144,7 +145,10 @@ def find_shortcuts(table: pd.DataFrame, data: Data) -> audit.Shortcuts:
     """How well cheap properties of the files tell the test's labels, learnt from the training files, or across folds where
     there are none. Of a sample of the files; of none where most of them are not at hand."""
     parts = {name: audit.sample(rows, SAMPLED) for name, rows in usable(table).groupby("split")}
-    files = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)
+    drawn = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)
+    files = drawn[list(map(os.path.exists, drawn["path"]))].reset_index(drop=True)
+    if len(files) < len(drawn) / 2:
+        return audit.Shortcuts({}, [])
     with progress("Looking for shortcuts", len(files)) as step:
         found = collect(files, data.workers, step, data.timeout, data.limits)
     good = (found["error"] == "").to_numpy()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.artifact import Artifact
-from tfdetect.config import PREPARED, Data, Files, Reading
+from tfdetect.config import PREPARED, Data, Files, Reading, prepared
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.files import quoted
@@ -85,7 +85,10 @@ def apart(table: "pd.DataFrame", cache: "Cache", workers: int | None) -> "tuple[
     left, told = table.assign(left_out=out)[out != ""], dict(zip(table["path"], out, strict=True))
     # Without a hash: the same content may be in the test.
     good = table[out == ""].drop(columns="left_out", errors="ignore")
-    return good, detailed(left, lambda path: map(failed("", told[path]).get, DETAILS), cache.view)
+    rows = detailed(left, lambda path: map(failed("", told[path]).get, DETAILS), cache.view)
+    if good.empty:
+        require_some(rows)
+    return good, rows
 
 
 def together(table: "pd.DataFrame", left: "pd.DataFrame") -> "pd.DataFrame":
@@ -225,19 +228,23 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", left: "pd.DataFram
     if notes:
         used = f"{len(notes):,} of {counted(len(table), 'file')} used"
         console.print(f"{used}, with a note; the first: {printable(notes[0][0])}: {notes[0][1]}")
-    require_some(table)
+    require_some(table, data.path)
     return table
 
 
-def require_some(table: "pd.DataFrame") -> None:
-    """ValueError where no file could be read."""
+def require_some(table: "pd.DataFrame", origin: Path | None = None) -> None:
+    """UserError where no file can be used; `origin` may be a prepared folder, of which other clips were asked for."""
     if not (table["error"] != "").all():
         return
     first = os.path.abspath(table["path"].iloc[0])
-    if not any(map(os.path.lexists, table["path"])):
+    there = any(map(os.path.lexists, table["path"]))
+    if not there and origin and (held := prepared(origin)):
+        raise UserError(f"{origin} was prepared with --data.frames {held['frames']} --data.size {held['size']}; other clips need "
+                        f"the originals, and none of the {len(table)} is there, such as {first}.")  # fmt: skip
+    if not there:
         raise UserError(f"None of the {len(table)} files is there. The first was looked for at {first}; in a table, relative "
                         "paths start at the folder of the table.")  # fmt: skip
-    raise UserError(f"None of the {len(table)} files could be read. The first: {table['path'].iloc[0]}: {table['error'].iloc[0]}")
+    raise UserError(f"None of the {len(table)} files could be used. The first: {table['path'].iloc[0]}: {table['error'].iloc[0]}")
 
 
 def say_failures(table: "pd.DataFrame") -> None:

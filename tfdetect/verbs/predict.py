@@ -122,6 +122,8 @@ def others(folder: Path) -> str:
 
     if not folder.is_dir():
         return ""
+    if (folder / config.PREPARED).exists():
+        return f": prepare made it, and evaluate.py RUN --data.path {folder} judges it"
     found = ", ".join(f"{number} {name}" for name, number in left_out(folder, (), ()).items())
     return f", but {found}" if found else ""
 

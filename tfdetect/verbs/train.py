@@ -100,8 +100,8 @@ def train(run: Run, tables: Tables | None = None) -> Artifact:
 def nothing_left(run: Run, artifact: Artifact) -> str:
     """Why a finished run cannot be trained further by these settings; "" where it can."""
     old = artifacts.load_config(artifact).train
-    if not (states := checkpointed(artifact)):
-        return "and there is nothing to go on from: its head knows no epochs, or an earlier version trained it"
+    if not (states := checkpointed(artifact) or regained(run, artifact)):
+        return "and there is nothing to go on from: its head knows no epochs, or its checkpoints/ is gone"
     done = max(len(state["history"]) for state in states)
     if run.train.epochs > done and (run.train.epochs, run.train.patience) != (old.epochs, old.patience):
         return ""
@@ -114,6 +114,18 @@ def checkpointed(artifact: Artifact) -> "list[Mapping[str, Any]]":
     from tfdetect.training.callbacks import AGAIN
 
     return [files.read_json(path, ("history", "last"), AGAIN) for path in artifact.checkpoints.glob("*/state.json")]
+
+
+def regained(run: Run, artifact: Artifact) -> "list[Mapping[str, Any]]":
+    """As `checkpointed`, of a finished run whose checkpoints are gone, by its history; nothing for a head's."""
+    import pandas as pd
+
+    from tfdetect.training.callbacks import recover
+
+    history = pd.read_csv(artifact.history) if artifact.history.exists() and not run.detector.stored else ()
+    if len(history):
+        recover(artifact.checkpoints, history, run.train.monitor)
+    return checkpointed(artifact)
 
 
 def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
@@ -135,7 +147,7 @@ def reopen(artifact: Artifact, run: Run) -> None:
     """From here on the settings are those of the longer run. The report goes, which says that a run is finished."""
     if artifact.finished:
         if any(state["history"] and not state["last"] for state in checkpointed(artifact)):
-            console.print("Its optimizer was not kept, as it is large: training starts from the best epoch, with a fresh one.")
+            console.print("Its optimizer is gone (large ones are not kept): it goes on from the best epoch, with a fresh one.")
         artifact.report.unlink()
         shutil.rmtree(artifact.logs / "test", ignore_errors=True)
     config.write(run, artifact.config)
