@@ -166,7 +166,7 @@ def _held(root: Path) -> str:
     below = {name: sum(n for place, n in counts.items() if f"{place}/".startswith(f"{name}/")) for name in Tree(root).folders()}
     shown = [f"{name}/ ({count} images or videos)" for name, count in list(below.items())[:8]]
     more = [f"{len(below) - 8} more folders"] if len(below) > 8 else []
-    loose = [f"{counts['.']} images or videos beside them"] if counts["."] else []
+    loose = [f"{counts['.']} images or videos{' beside them' if shown else ''}"] if counts["."] else []
     return f"It holds {', '.join([*shown, *more, *loose]) or 'nothing of use'}."
 
 
