@@ -252,3 +252,14 @@ def test_an_interrupted_look_goes_on_and_what_changed_is_looked_at_again(tmp_pat
     assert looked == [table["path"][0]], "what could not be read is tried again"
     properties.collect(table, 1, limits=properties.Limits(pixels=10**7), index=index)
     assert len(looked) == 1 + 6, "other limits"
+
+
+def test_a_property_that_one_file_has_is_no_shortcut_and_stops_nothing(rng):
+    label = np.tile([0, 1], 30)
+    quality = np.full(60, np.nan)
+    quality[0] = 90.0
+    folds = audit.crossed(label, [f"g{n}" for n in range(60)])
+    assert any(not np.isfinite(quality[learnt]).any() for learnt, _ in folds), "the file is told in one fold"
+    assert audit.held_out_auc(quality[:, None], label, folds) == pytest.approx(0.5, abs=0.1)
+    both = np.column_stack([quality, rng.random(60)])
+    assert 0.2 < audit.held_out_auc(both, label, folds) < 0.8

@@ -3,6 +3,8 @@
 import os
 import shutil
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 from planted import plant
@@ -72,3 +74,19 @@ def test_it_writes_what_can_be_filled_in_and_read(images, tmp_path):
     table = pd.read_csv(tmp_path / "m.csv", dtype=str).assign(label="0", group=[f"person {n // 2}" for n in range(20)])
     table.to_csv(tmp_path / "m.csv", sep=";", encoding="utf-16")
     assert manifest.read(tmp_path / "m.csv")["group"].nunique() == 10
+
+
+def test_frames_of_a_video_are_filled_in_as_a_group(tmp_path, rng, capsys):
+    """Else the command that is printed next would part them."""
+    for kind in ("real", "fake"):
+        for number in range(4):
+            base = cv2.resize(rng.integers(0, 256, (6, 6, 3), np.uint8), (48, 48), interpolation=cv2.INTER_CUBIC)
+            for k in range(6):
+                path = tmp_path / "set" / kind / f"{kind}{number}" / f"{k:04d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), np.clip(base + rng.normal(0, 5, base.shape) + k, 0, 255).astype(np.uint8))
+    (tmp_path / "set" / "notes.txt").write_text("")
+    assert cli.main(["manifest", str(tmp_path / "set"), "--out", str(tmp_path / "m.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "Left out: 1 other file" in said and "Filled in: 8 groups" in said
+    assert sorted(manifest.read(tmp_path / "m.csv").groupby("group").size()) == [6] * 8

@@ -111,7 +111,9 @@ def held_out_auc(values: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
     """
     from threadpoolctl import threadpool_limits
 
-    if (values == values[:1]).all():
+    # What hardly a file has may be missing from all that is learnt from, or told.
+    folds = [(learnt, told) for learnt, told in folds if np.isfinite(values[learnt]).any()]
+    if (values == values[:1]).all() or not folds:
         return 0.5
     with threadpool_limits(1 if len(values) < 2000 else None):  # threads cost more than they give
         return max(_by_trees(values, labels, folds), _as_it_is(values[:, 0], labels, folds) if values.shape[1] == 1 else 0)
@@ -134,7 +136,8 @@ def _by_trees(values: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
             trees = DecisionTreeClassifier(**common)
         else:
             trees = HistGradientBoostingClassifier(max_iter=50, early_stopping=False, **common)
-        scores = trees.fit(values[learnt], labels[learnt]).predict_proba(values[told])[:, 1]
+        known = np.isfinite(values[learnt]).any(axis=0)
+        scores = trees.fit(values[learnt][:, known], labels[learnt]).predict_proba(values[told][:, known])[:, 1]
         aucs.append(roc_auc_score(labels[told], scores))
     return float(np.average(aucs, weights=[len(told) for _, told in folds]))
 

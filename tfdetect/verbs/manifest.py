@@ -10,7 +10,7 @@ import tyro
 
 from tfdetect import config
 from tfdetect.errors import UserError
-from tfdetect.verbs.console import console, say_command
+from tfdetect.verbs.console import console, counted, say_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,13 +46,16 @@ def main(argv: Sequence[str]) -> int:
     if not asked.path.is_dir():
         raise UserError(f"{asked.path} is no folder: expected one with images or videos in it.")
     table = listed(asked)
+    others = sum(len(names) for _, _, names in os.walk(asked.path)) - len(table)
     write(table.assign(path=relative(table["path"], asked.path, asked.out)), asked.out)
+    if others > 0:
+        console.print(f"Left out: {counted(others, 'other file')}, no images or videos or hidden.")
     say(table, asked.out)
     return 0
 
 
 def listed(asked: Template) -> "pd.DataFrame":
-    """A row for each file, with the label, split and source that the layout knows, and of public sets the group."""
+    """A row for each file, with label, split and source as the layout knows them; the group of frames, and of public sets any."""
     import pandas as pd
 
     from tfdetect.data import layouts
@@ -64,9 +67,9 @@ def listed(asked: Template) -> "pd.DataFrame":
         if asked.layout != "auto":
             raise
         known = pd.DataFrame(columns=list(WRITTEN), dtype=str)
-    plain = known.attrs.get("layout", "class_folders") == "class_folders"  # which knows nothing of who is in a file
-    known = known.assign(label=known["label"].map({0: "real", 1: "fake"}),
-                         group="" if plain else known["group"].where(known["group"] != known["path"], ""))
+    plain = known.attrs.get("layout", "class_folders") == "class_folders"  # which knows no persons, but frames of a video
+    alone = ~known.duplicated(["group", "label"], keep=False) if plain else known["group"] == known["path"]
+    known = known.assign(label=known["label"].map({0: "real", 1: "fake"}), group=known["group"].mask(alone, ""))
     if plain:
         files = pd.DataFrame({"path": [str(path) for path in layouts.walk(asked.path)]}, dtype=str)
         known = pd.concat([known, files[~files["path"].isin(set(known["path"]))]])
@@ -100,13 +103,13 @@ def write(table: "pd.DataFrame", out: Path) -> None:
 
 def say(table: "pd.DataFrame", out: Path) -> None:
     """What is there, what is to be filled in, and what comes then."""
-    counts = table["label"].value_counts()
-    unknown = int(counts.get("", 0))
-    console.print(f"{len(table)} files in {out}: {counts.get('real', 0)} real, {counts.get('fake', 0)} fake, {unknown} without a "
-                  "label")  # fmt: skip
+    real, fake, unknown = (int((table["label"] == label).sum()) for label in ("real", "fake", ""))
+    console.print(f"{counted(len(table), 'file')} in {out}: {real} real, {fake} fake, {unknown} without a label")
     if unknown:
         console.print("Fill in label: real or fake (0 or 1).")
     if not table["group"].all():
+        if known := table.loc[table["group"] != "", "group"].nunique():
+            console.print(f"Filled in: {counted(known, 'group')}, of frames of one video or by the data set.")
         console.print("Fill in group: the same word for all files of one person or original. An empty one is a file by itself.")
     console.print("\nThen:" if unknown else "\nNext:")
     say_command("audit.py", out)
