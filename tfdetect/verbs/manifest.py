@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     others = sum(len(names) for _, _, names in os.walk(asked.path)) - len(table)
     write(table.assign(path=relative(table["path"], asked.path, asked.out)), asked.out)
     if others > 0:
-        console.print(f"Left out: {counted(others, 'other file')}, no images or videos or hidden.")
+        console.print(f"Left out: {counted(others, 'other file')}, no image or video, or hidden.")
     say(table, asked.out)
     return 0
 
@@ -107,9 +107,9 @@ def say(table: "pd.DataFrame", out: Path) -> None:
     console.print(f"{counted(len(table), 'file')} in {out}: {real} real, {fake} fake, {unknown} without a label")
     if unknown:
         console.print("Fill in label: real or fake (0 or 1).")
+    if known := table.loc[table["group"] != "", "group"].nunique():
+        console.print(f"Filled in: {counted(known, 'group')}, of frames of one video or by the data set.")
     if not table["group"].all():
-        if known := table.loc[table["group"] != "", "group"].nunique():
-            console.print(f"Filled in: {counted(known, 'group')}, of frames of one video or by the data set.")
         console.print("Fill in group: the same word for all files of one person or original. An empty one is a file by itself.")
     console.print("\nThen:" if unknown else "\nNext:")
     say_command("audit.py", out)
