@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import cv2
 import keras
@@ -86,6 +87,21 @@ def bmps():
     }
 
 
+def twice(one, other):
+    """A JPEG with the EXIF segment of another behind its own."""
+    start = one.index(b"\xff\xe1")
+    end = start + 2 + struct.unpack_from(">H", one, start + 2)[0]
+    return one[:end] + other[start:end] + one[end:]
+
+
+def prefixed(png):
+    """The same with six bytes before the EXIF of a PNG, where they do not belong."""
+    at = png.index(b"eXIf")
+    length = struct.unpack_from(">I", png, at - 4)[0]
+    chunk = b"eXIfExif\0\0" + png[at + 4 : at + 4 + length]
+    return png[: at - 4] + struct.pack(">I", length + 6) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[at + 8 + length :]
+
+
 def readable():
     """(name, encoded) of everything that must come out as predict has it."""
     image = picture()
@@ -94,6 +110,8 @@ def readable():
         yield f"PNG turned {number}", saved(image, "PNG", exif=turned(number))
         yield f"WebP turned {number}", saved(image, "WEBP", exif=turned(number))
         yield f"WebP with alpha turned {number}", saved(clear(image), "WEBP", exif=turned(number), lossless=True)
+    yield "JPEG turned by the first of two segments", twice(*(saved(image, "JPEG", exif=turned(n), quality=90) for n in (6, 3)))
+    yield "PNG with JPEG's prefix in its EXIF", prefixed(saved(image, "PNG", exif=turned(6)))
     for mode in ("L", "LA", "RGBA", "P", "1", "I;16"):
         grey = Image.fromarray(np.array(image.convert("L")).astype(np.uint16) * 250) if mode == "I;16" else image.convert(mode)
         yield f"PNG {mode}", saved(grey, "PNG")

@@ -126,17 +126,18 @@ def orientation(data):
     """EXIF orientation 1..8 of a JPEG, PNG or WebP, a scalar string; 1 where there is none."""
     raw = tf.io.decode_raw(data, tf.uint8)
     return tf.switch_case(recognised(data), [
-        lambda: _orientation(raw, find(raw[:EXIF_WITHIN], b"Exif\0\0"), 6),
+        lambda: _orientation(raw, find(raw[:EXIF_WITHIN], b"Exif\0\0")[:1], 6),  # of several segments the reader takes the first
         lambda: _orientation(raw, find(raw, b"eXIf"), 4),
         lambda: 1,
-        lambda: tf.cond(raw[20] & 8 > 0, lambda: _orientation(raw, find(raw, b"EXIF"), 8), lambda: 1),
+        lambda: tf.cond(raw[20] & 8 > 0, lambda: _orientation(raw, find(raw, b"EXIF"), 8, prefixed=True), lambda: 1),
         lambda: 1,
         lambda: 1,
     ])  # fmt: skip
 
 
-def _orientation(raw, found, after):
-    """Of the TIFF directory `after` bytes behind the last of the places `found`; a WebP may write JPEG's six bytes first."""
+def _orientation(raw, found, after, prefixed=False):
+    """Of the TIFF directory `after` bytes behind the last of the places `found`; `prefixed`: JPEG's six bytes may come first, as
+    in WebP, while libpng then drops the whole."""
     def number(at, count, big):
         at = tf.cast(at, tf.int32)
         digits = tf.gather(raw, tf.clip_by_value(at[..., None] + tf.range(count), 0, tf.size(raw) - 1))
@@ -145,12 +146,15 @@ def _orientation(raw, found, after):
 
     def look():
         start = found[-1] + after
-        start += tf.where(number(start, 4, True) == int.from_bytes(b"Exif", "big"), 6, 0)
-        big = number(start, 2, True) == int.from_bytes(b"MM", "big")
+        if prefixed:
+            start += tf.where(number(start, 4, True) == int.from_bytes(b"Exif", "big"), 6, 0)
+        order = number(start, 2, True)
+        big = order == int.from_bytes(b"MM", "big")
         directory = start + number(start + 4, 4, big)
         entries = directory + 2 + 12 * tf.range(tf.clip_by_value(number(directory, 2, big), 0, ENTRIES))
         turned = tf.boolean_mask(number(entries + 8, 2, big), number(entries, 2, big) == 0x0112)
-        return tf.cond(tf.size(turned) > 0, lambda: turned[0], lambda: 1)
+        known = big | (order == int.from_bytes(b"II", "big"))
+        return tf.cond((tf.size(turned) > 0) & known, lambda: turned[0], lambda: 1)
 
     turned = tf.cond(tf.size(found) > 0, look, lambda: 1)
     return tf.where((turned >= 1) & (turned <= 8), turned, 1)
