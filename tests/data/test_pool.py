@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -97,3 +99,17 @@ def test_processes_keep_to_the_cores_that_are_granted(tmp_path, monkeypatch):
     for group, text, count in (("a/b", "max 100000", 4), ("a", "250000 100000", 3), (".", "50000 100000", 1)):
         (tmp_path / group / "cpu.max").write_text(text)
         assert machine.cores() == count
+
+
+def test_an_interrupt_while_processes_start_is_the_parents_alone(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import os, signal, threading, time\n"
+                      "from tfdetect.data.pool import results\n"
+                      "if __name__ == '__main__':\n"
+                      "    threading.Timer(0.15, os.killpg, (0, signal.SIGINT)).start()\n"
+                      "    try:\n"
+                      "        list(results(range(8), time.sleep, 2))\n"
+                      "    except KeyboardInterrupt:\n"
+                      "        print('interrupted')\n")  # fmt: skip
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, start_new_session=True, timeout=60)
+    assert done.stdout == "interrupted\n" and "Traceback" not in done.stderr, done.stderr

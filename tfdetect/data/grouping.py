@@ -320,6 +320,6 @@ def sentence(groups: Sequence[str], frames: Sequence[Numbered], doubts: Sequence
         units = {one.unit for one in frames if one.kind[1] == kind}
         parts += [f"frames of {counted(len(units), what)}"] if units else []
     if held < len(groups):
-        parts.append("the rest by their names" if parts else "files of one name, or of one small folder, are together")
+        parts.append("the rest by their names" if parts else "what belongs together by its names and folders")
     what = "pictures" if held == len(groups) else "files"
     return f"{len(groups):,} {what} in {counted(count, 'group')}: {', '.join(parts)}{more}."

@@ -4,9 +4,10 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from typing import Any, Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -54,13 +55,15 @@ def results(items: Iterable[T], work: Callable[[T], R], workers: int | None = No
     """
     count = workers or cores()
     todo, guarded = iter(items), _Guarded(work, seconds)
+    resource_tracker.ensure_running()  # by itself it starts with the first process, and then lets that one hear Ctrl-C
     # "spawn": a fork of a process that runs TensorFlow's threads may hang.
     pool = ProcessPool(count, initializer=_quiet, context=get_context("spawn"))
     running: dict[Any, T] = {}
     try:
         while True:
             for item in islice(todo, 4 * count - len(running)):
-                running[pool.schedule(guarded, (item,))] = item
+                with _deaf():
+                    running[pool.schedule(guarded, (item,))] = item
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -68,6 +71,17 @@ def results(items: Iterable[T], work: Callable[[T], R], workers: int | None = No
     finally:
         pool.stop()
         pool.join()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ctrl-C waits. The pool's threads, made meanwhile, and so the processes that they start never hear it: one that is only
+    starting would die of it with a traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _outcome(future: Any, seconds: float | None) -> Any:
@@ -83,7 +97,6 @@ def _outcome(future: Any, seconds: float | None) -> Any:
 
 
 def _quiet() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # workers decode on the CPU and must not take the GPU's memory
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs write about broken files to stderr; the reasons are returned

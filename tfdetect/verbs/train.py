@@ -37,7 +37,7 @@ Tables = Callable[[Artifact], "Mapping[str, pd.DataFrame]"]  # of a judged run, 
 def usage() -> str:
     """What `train --help` answers without a detector's name."""
     first = {name: (cls.__doc__ or "").splitlines()[0] for name, cls in sorted(REGISTRY.items())}
-    listed = "\n".join(f"  {name:12}{line}" for name, line in first.items())
+    listed = "\n".join(f"  {name:{max(map(len, first)) + 2}}{line}" for name, line in first.items())
     ways = "train.py DETECTOR [--flags]  |  train.py --config FILE [--flags]"
     return f"{ways}\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags."
 
