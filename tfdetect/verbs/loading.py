@@ -187,7 +187,7 @@ def say_alike(table: "pd.DataFrame", cache: "Cache", given: bool) -> "pd.DataFra
         way = "keep them on one side of the split" if given else "give them one group"
         many = f"{len(held)} {names} files look" if len(held) > 1 else f"1 {names} file looks"
         text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: what is measured "
-                f"there is memory. To {way}, see --data.group, or let audit.py DIR --write_groups write a manifest.")  # fmt: skip
+                f"there may be memory. To {way}, see --data.group, or audit.py DIR --write_groups, which writes a manifest.")
         console.print(text)
         table.attrs["alike"] = (text,)
     return table

@@ -202,7 +202,9 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     loading.say_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
-    table, detector = loading.with_kinds(loading.say_alike(table, cache, given), run.detector)
+    if run.data.path:  # the embedded sample draws each scene for itself; some look alike
+        table = loading.say_alike(table, cache, given)
+    table, detector = loading.with_kinds(table, run.detector)
     return replace(run, detector=detector), table, cache
 
 
