@@ -12,7 +12,7 @@ class Residual(Detector):
     """A small residual net on the cosines of 8 x 8 blocks, and a fingerprint: for a thousand pictures, no pretrained weights.
 
     No paper. Command: `python scripts/train.py residual --data.path DIR`. On 700 photographs and 700 StyleGAN faces, split
-    70/10/20, test AUC 0.888 with seed 0 and 0.872 with seed 1. What was tried is in docs/residual.md.
+    70/10/20, test AUC 0.886 with seed 0. Another seed, and what was tried, are in docs/residual.md.
     """
 
     recipe = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 80, "train.rate": 2e-3,
