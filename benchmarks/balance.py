@@ -17,7 +17,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
-from tfdetect.data import layouts, manifest
+from tfdetect.data import manifest
+from tfdetect.data.layouts import detect
 from tfdetect.data.sample import Sample, write
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +42,7 @@ def main() -> None:
 
 def uneven(place: Path, count: int) -> Path:
     """A manifest of `count` reals and, in each split alike, a tenth as many fakes."""
-    table = manifest.split(layouts.read(write(Sample("image", count, size=64), place / "set").parent))
+    table = manifest.split(detect.read(write(Sample("image", count, size=64), place / "set").parent))
     kept = table[(table["label"] == 0) | (table.groupby(["label", "split"]).cumcount() % 10 == 0)]
     manifest.write(kept.assign(path=[str(Path(path).absolute()) for path in kept["path"]]), place / "uneven.csv")
     return place / "uneven.csv"

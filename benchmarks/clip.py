@@ -116,10 +116,10 @@ def ours(model: str, files: str, out: str) -> dict:
     begin = time.monotonic()
     import pandas as pd
 
-    from tfdetect.data.cache import Cache, View
-    from tfdetect.data.prepare import prepare, usable
-    from tfdetect.models.clip import Clip
-    from tfdetect.training.stored import Features, silent
+    from tfdetect.data.prepare.clip_cache import Cache, View
+    from tfdetect.data.prepare.decode import prepare, usable
+    from tfdetect.models.detectors.clip import Clip
+    from tfdetect.training.feature_extractor import Features, silent
 
     table = pd.DataFrame({"path": sorted(map(str, Path(files).glob("*.jpg"))), "label": 0})
     detector, cache = Clip(preset=f"hf-clip:{model}"), Cache(Path(out), View(1, SIDE))
@@ -173,10 +173,10 @@ def trained(head: str, model: Any, rows: int, folder: str, **settings: int) -> f
     import pandas as pd
 
     from tfdetect.config import default
-    from tfdetect.data.cache import Cache, View
-    from tfdetect.models.clip import Clip
-    from tfdetect.training.stored import Features, silent
-    from tfdetect.training.teach import teach
+    from tfdetect.data.prepare.clip_cache import Cache, View
+    from tfdetect.models.detectors.clip import Clip
+    from tfdetect.training.feature_extractor import Features, silent
+    from tfdetect.training.fit_head import teach
 
     @dataclass(frozen=True)
     class Ready(Clip):
@@ -199,7 +199,7 @@ def epochs(model: str, folder: str, rounds: str) -> dict:
     """Of a linear head. What runs the backbone in each step has its pictures in memory, and fewer of them: each costs alike."""
     import keras
 
-    from tfdetect.models.clip import Clip
+    from tfdetect.models.detectors.clip import Clip
 
     built = Clip(preset=f"hf-clip:{model}").build((1, SIDE, SIDE, 3))
     built.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
@@ -223,7 +223,7 @@ def heads(_: str, folder: str, rounds: str) -> dict:
     import keras
 
     from tfdetect.models import heads
-    from tfdetect.models.clip import Clip
+    from tfdetect.models.detectors.clip import Clip
 
     def timed(*arguments, svm=heads.svm):
         start = time.monotonic()

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 import tyro
 
-from tfdetect.data.corruptions import parse
+from tfdetect.data.input_pipeline.corruptions import parse
 
 STEPS = ["flip", "jpeg(30,100)", "jpeg(30,100,p=0.1)", "webp(30,100)", "video(18,40)", "blur(0,3)", "resize(0.3,1)",
          "crop(0.5,1)", "noise(0,20)", "brightness(-30,30)", "contrast(0.7,1.3)", "cutout(0.1,0.5)", "mixup(0,0.5)",

@@ -43,7 +43,9 @@ def write(path: Path, codec: str, frames: int, width: int, height: int) -> None:
 
 def main() -> None:
     """Write, read, print."""
-    from tfdetect.data import deadline, media, video
+    from tfdetect.data import deadline
+    from tfdetect.data.media import video
+    from tfdetect.data.media.read import read_media
 
     asked = tyro.cli(Asked)
     width, height = map(int, asked.size.split("x"))
@@ -53,7 +55,7 @@ def main() -> None:
             path = Path(folder, "a.mp4")
             write(path, codec, asked.frames, width, height)
             start = time.process_time()
-            media.read(path, 8, size=256)
+            read_media(path, 8, size=256)
             used = time.process_time() - start
             added = path.stat().st_size / deadline.BYTES + video.PASSES * pixels / deadline.PIXELS
             print(f"{codec}: {path.stat().st_size / 1e6:.0f} MB, {used:.1f} s, {pixels / used / 1e6:.0f} megapixels a second; "

@@ -17,7 +17,10 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
-from tfdetect.data import duplicates, media, properties, tree
+from tfdetect.data.audit import duplicates, properties
+from tfdetect.data.layouts import tree
+from tfdetect.data.media.read import read_image
+from tfdetect.data.media.sniff import IMAGES, is_media
 
 
 def scaled(factor: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -50,7 +53,7 @@ CHANGES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
 
 def main(path: Annotated[Path, tyro.conf.Positional], count: int = 200, workers: int = 2) -> None:
     """Measure on the images in a folder."""
-    paths = [str(file) for file in sorted(tree.walk(path)) if media.is_media(file) and file.suffix.lower() in media.IMAGES]
+    paths = [str(file) for file in sorted(tree.walk(path)) if is_media(file) and file.suffix.lower() in IMAGES]
     whole = looked_at(paths, workers)
     table, found = whole
     good = np.flatnonzero((found["error"] == "").to_numpy())
@@ -74,7 +77,7 @@ def seen_through(paths: list[str], change: Callable[[np.ndarray], np.ndarray], q
     with tempfile.TemporaryDirectory() as folder:
         copies = [f"{folder}/{i}.jpg" for i in range(len(paths))]
         for path, copy in zip(paths, copies, strict=True):
-            frame = np.ascontiguousarray(change(media.read_image(path).frames[0]))
+            frame = np.ascontiguousarray(change(read_image(path).frames[0]))
             cv2.imwrite(copy, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
         _, found = looked_at([*paths, *copies], workers)
     pairs = duplicates.pairs(found, np.arange(len(found)), np.arange(len(found)))

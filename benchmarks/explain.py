@@ -49,7 +49,7 @@ def measured(name: str, asked: argparse.Namespace) -> list[dict]:
     from tfdetect import artifact, models  # noqa: F401
     from tfdetect.serving.predictor import Predictor
     from tfdetect.verbs.explain import Explain, explained
-    from tfdetect.verbs.loading import cache_for
+    from tfdetect.workflow.dataset import cache_for
 
     found = artifact.find(asked.runs / name)
     run = artifact.load_config(found)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 if TYPE_CHECKING:
     import numpy as np
 
-    from tfdetect.data.faces import Faces
+    from tfdetect.data.media.faces import Faces
 
 # name -> middle part of the photo that is taken, side in pixels to which it is resized, width of the 16:9 frame it is put in
 CHANGES = {
@@ -48,25 +48,27 @@ class Asked:
 
 def main() -> None:
     """Count, or compare ways to search."""
-    from tfdetect.data import media
-    from tfdetect.data.faces import Faces, model
+    from tfdetect.data.media.faces import Faces, model
+    from tfdetect.data.media.frames import pick
+    from tfdetect.data.media.read import read_media
+    from tfdetect.data.media.sniff import is_media
 
     asked = tyro.cli(Asked)
     settings = Faces.of(model(asked.face_model, Path("cache")))
-    paths = sorted(str(path) for path in asked.path.rglob("*") if media.is_media(path) and path.is_file())
+    paths = sorted(str(path) for path in asked.path.rglob("*") if is_media(path) and path.is_file())
     if not paths:
         sys.exit(f"There is no image or video in {asked.path}.")
     if asked.sizes:
-        compare([media.read(paths[n]).frames[0] for n in media.pick(len(paths), min(100, len(paths)))], settings)
+        compare([read_media(paths[n]).frames[0] for n in pick(len(paths), min(100, len(paths)))], settings)
     else:
         count(asked, paths, settings)
 
 
 def count(asked: Asked, paths: list[str], settings: "Faces") -> None:
     """Print a row for each folder, the files without a face, and files a second, the start of the processes included."""
-    from tfdetect.data.cache import View
-    from tfdetect.data.media import pick
-    from tfdetect.data.pool import Lost, results
+    from tfdetect.data.media.frames import pick
+    from tfdetect.data.prepare.clip_cache import View
+    from tfdetect.data.worker_pool import Lost, results
 
     view = View(asked.frames, asked.size, faces=settings)
     counts: dict[str, Counter[str]] = {str(Path(path).parent): Counter() for path in paths}
@@ -97,7 +99,8 @@ def compare(photos: list["np.ndarray"], settings: "Faces") -> None:
     """
     import numpy as np
 
-    from tfdetect.data import faces, media
+    from tfdetect.data.media import faces
+    from tfdetect.data.media.frames import resize
 
     ways = {f"at {n}": partial(faces._search, longer=n, settings=settings) for n in (640, 320, 200, 160)}
     ways["as used"] = partial(faces.detect, settings=settings)
@@ -110,7 +113,7 @@ def compare(photos: list["np.ndarray"], settings: "Faces") -> None:
                 truth = surest(faces.detect(photo, settings))
                 k = round(len(photo) * share)
                 at = (len(photo) - k) // 2
-                picture = media.resize(photo[at : at + k, at : at + k], side)
+                picture = resize(photo[at : at + k, at : at + k], side)
                 spare = width - side
                 row = surest(way(np.pad(picture, ((0, spare * 9 // 16), (0, spare), (0, 0)), mode="edge")))
                 found.append(row[4] >= settings.score)

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tfdetect.data.cache import Cache
+    from tfdetect.data.prepare.clip_cache import Cache
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 12
 CHUNK = 500  # files on disk at once
@@ -255,7 +255,7 @@ def run(paths: Sequence[str], cache: "Cache", workers: int | None, timeout: floa
     """`prepare` the files. SystemExit if one of them, or the clip of one, is unaccounted for."""
     import pandas as pd
 
-    from tfdetect.data.prepare import prepare
+    from tfdetect.data.prepare.decode import prepare
 
     found = prepare(pd.DataFrame({"path": paths}), cache, workers, seconds=timeout)
     frames = [0 if error else len(cache.load(sha)) for sha, error in zip(found["sha"], found["error"], strict=True)]
@@ -269,13 +269,13 @@ def main() -> None:
     """Make, prepare and count them by the chunk, so that the disk holds few."""
     import pandas as pd
 
-    from tfdetect.data import media
-    from tfdetect.data.cache import Cache, View
+    from tfdetect.data.media.sniff import is_media
+    from tfdetect.data.prepare.clip_cache import Cache, View
 
     asked = tyro.cli(Asked)
     whole, start, tables = seeds(), time.monotonic(), []
     for path in sorted(asked.folder.rglob("*")) if asked.folder else ():
-        if path.is_file() and media.is_media(path) and path.stat().st_size <= LARGEST:
+        if path.is_file() and is_media(path) and path.stat().st_size <= LARGEST:
             whole[f"{path.parent.name}-{path.name}"] = path.read_bytes()
     for first in range(0, asked.count, CHUNK):
         with tempfile.TemporaryDirectory() as temporary, nullcontext(asked.keep or Path(temporary)) as folder:
@@ -285,7 +285,7 @@ def main() -> None:
 
 
 def report(table: "pd.DataFrame", asked: Asked, kinds: int, seconds: float) -> None:
-    from tfdetect.data.prepare import reasons
+    from tfdetect.data.prepare.decode import reasons
 
     failures = table["error"]
     lines = {

@@ -37,10 +37,11 @@ def tables(folder: Path, count: int) -> Path:
 
 def once(root: Path) -> None:
     """In a process of its own, so that the peak is that of this number of rows."""
-    from tfdetect.data import layouts, manifest
+    from tfdetect.data import manifest
+    from tfdetect.data.layouts import detect
 
     times = [time.monotonic()]
-    table = layouts.read(root)
+    table = detect.read(root)
     times.append(time.monotonic())
     table = manifest.split(table)
     times.append(time.monotonic())

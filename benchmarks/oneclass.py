@@ -84,7 +84,7 @@ def scores(folder: Path, data: str) -> dict[str, dict[str, float]]:
     sys.path.insert(0, str(ROOT))
     from tfdetect import artifact, models
     from tfdetect.data import manifest  # noqa: F401
-    from tfdetect.models.one_class import DRAWN, Score
+    from tfdetect.models.autoencoder import DRAWN, Score
 
     found = artifact.find(folder)
     run = artifact.load_config(found)
@@ -123,9 +123,9 @@ def rescored(found, run, trained, score: str, data: str) -> dict[str, float]:
 
     import pandas as pd
 
-    from tfdetect.data.pipeline import units
+    from tfdetect.data.input_pipeline.dataset import units
     from tfdetect.training.fit import scores as scored
-    from tfdetect.verbs.loading import cache_for
+    from tfdetect.workflow.dataset import cache_for
 
     detector = replace(run.detector, score=score, weights="none") if hasattr(run.detector, "weights") else replace(
         run.detector, score=score)  # fmt: skip

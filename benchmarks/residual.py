@@ -16,7 +16,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
-from tfdetect.models.residual import Residual, norm
+from tfdetect.models.detectors.residual import Residual, norm
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Pixels(Residual):
         import numpy as np
         from keras import layers
 
-        from tfdetect.models.highpass import PLANES
+        from tfdetect.models.layers.block_dct import PLANES
 
         if self.highpass:
             across = np.zeros((3, 5, 5))
@@ -102,11 +102,11 @@ def main() -> None:
 def files(asked: Asked):
     """The manifest, in which the held files stand as validation, and the decoded pictures."""
     from tfdetect.data import manifest
-    from tfdetect.verbs import loading
+    from tfdetect.workflow import dataset
 
     data = replace(config.default(Residual).data, path=asked.path, cache_dir=asked.cache_dir)
-    cache = loading.cache_for(data, Residual)
-    table = loading.decode(manifest.split(loading.read(data, Residual())), data, cache)
+    cache = dataset.cache_for(data, Residual)
+    table = dataset.decode(manifest.split(dataset.read(data, Residual())), data, cache)
     train = table[table["split"] == "train"].sort_values("sha")
     table.loc[train.groupby("label").head(90).index, "split"] = "validation"
     return table, cache
@@ -128,7 +128,7 @@ def ridge(trial: Ridge, table, cache) -> float:
     from keras import ops
 
     from tfdetect.evaluation.metrics import auc
-    from tfdetect.models.highpass import BlockCosines
+    from tfdetect.models.layers.block_dct import BlockCosines
 
     front = BlockCosines(Residual.reach, trial.finest, strength=False)
 

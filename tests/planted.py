@@ -1,6 +1,6 @@
 """Miniature trees for tests of layouts, which look at names and tables and never at pixels."""
 
-from tfdetect.data import layouts
+from tfdetect.data.layouts import detect
 
 
 def plant(root, *files):
@@ -13,7 +13,7 @@ def plant(root, *files):
 
 def rows(root, **wanted):
     """File below root -> row."""
-    return {row.path.removeprefix(f"{root}/"): row for row in layouts.read(root, **wanted).itertuples()}
+    return {row.path.removeprefix(f"{root}/"): row for row in detect.read(root, **wanted).itertuples()}
 
 
 def said(found):

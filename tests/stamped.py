@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tfdetect.data import media
+from tfdetect.data.media.frames import Media
 
 WIDTH, HEIGHT = 128, 64
 
@@ -43,5 +43,5 @@ def write(path, codec="libx264", count=40, times=None, rotation=0, muxer=None, p
     return path
 
 
-def stamps(found: media.Media) -> tuple[int, ...]:
+def stamps(found: Media) -> tuple[int, ...]:
     return tuple(index_of(frame) for frame in found.frames)

@@ -1,7 +1,7 @@
 """tfdetect: tell recorded images and videos from generated or manipulated ones."""
 
-from tfdetect import layers_known
+from tfdetect import keras_layers
 
 __version__ = "0.1.0"
 
-layers_known.to_keras()
+keras_layers.register_with_keras()

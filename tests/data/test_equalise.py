@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 
 from tfdetect import cli
-from tfdetect.data import audit, equalise, media, properties, sample
+from tfdetect.data import equalise, sample
+from tfdetect.data.audit import properties, shortcuts
+from tfdetect.data.media.read import read_image, read_video
+from tfdetect.data.media.sniff import MediaError
 from tfdetect.limits import Limits
 
 TOLD = ("extension", "container", "codec", "width", "height", "aspect", "jpeg_quality", "subsampling", "exif", "fps", "frames",
@@ -43,15 +46,15 @@ def planted(folder, rng, count=30, fakes="png"):
 
 
 def auc(table, values):
-    folds = audit.crossed(table["label"], table["group"])
-    return audit.held_out_auc(np.asarray(values, float), table["label"].to_numpy(), folds)
+    folds = shortcuts.crossed(table["label"], table["group"])
+    return shortcuts.held_out_auc(np.asarray(values, float), table["label"].to_numpy(), folds)
 
 
 def compressed_before(path):
     """How often each quantised value of the lowest DCT coefficients occurs: an earlier table leaves gaps and peaks."""
     with Image.open(path) as image:
         steps = np.array(image.quantization[0]).reshape(8, 8)
-    grey = cv2.cvtColor(media.read_image(path).frames[0], cv2.COLOR_RGB2GRAY).astype(np.float32) - 128
+    grey = cv2.cvtColor(read_image(path).frames[0], cv2.COLOR_RGB2GRAY).astype(np.float32) - 128
     rows, columns = (side // 8 for side in grey.shape)
     blocks = grey[: 8 * rows, : 8 * columns].reshape(rows, 8, columns, 8).swapaxes(1, 2).reshape(-1, 8, 8)
     values = np.abs(np.rint([cv2.dct(block) / steps for block in blocks]))
@@ -71,7 +74,7 @@ def test_a_planted_shortcut_is_gone(tmp_path, rng, fakes):
     assert [name for name in TOLD if after[name].nunique(dropna=False) > 1] == []
     assert after["jpeg_quality"][0] == 71 and after["subsampling"][0] == "4:2:0" and (after["width"] == 80).all()
     assert auc(table, before[["bytes"]]) > 0.95
-    least = 0.5 + 2.8 * audit.chance(table["label"], table["group"])
+    least = 0.5 + 2.8 * shortcuts.chance(table["label"], table["group"])
     assert auc(alike, after[["bytes"]]) < least
     assert auc(alike, [compressed_before(path) for path in alike["path"]]) < least
 
@@ -96,8 +99,8 @@ def test_an_earlier_compression_is_done_to_the_pixels(tmp_path, rng):
     for before in (0, 20):
         job = equalise.Job(str(tmp_path / "a.png"), str(tmp_path / f"{before}.jpg"), before, np.nan, 0)
         assert work(job) == ""
-        crops.append(media.read_image(job.new).frames[0].astype(int))
-    whole = media.read_image(tmp_path / "a.png").frames[0][:80, :80]
+        crops.append(read_image(job.new).frames[0].astype(int))
+    whole = read_image(tmp_path / "a.png").frames[0][:80, :80]
     near, far = (np.abs(crop - whole).mean() for crop in crops)
     assert near < 7 < far < 14
 
@@ -105,8 +108,8 @@ def test_an_earlier_compression_is_done_to_the_pixels(tmp_path, rng):
 def test_a_file_is_a_crop_from_the_middle_on_the_grid(tmp_path, rng):
     table = planted(tmp_path / "set", rng, 3)
     alike = equalise.equalise(table, tmp_path / "alike", workers=1)
-    whole = media.read_image(table["path"][5]).frames[0].astype(int)
-    crop = media.read_image(alike["path"][5]).frames[0].astype(int)
+    whole = read_image(table["path"][5]).frames[0].astype(int)
+    crop = read_image(alike["path"][5]).frames[0].astype(int)
     assert crop.shape == (80, 80, 3)
     apart = {at: np.abs(crop - whole[at : at + 80, at : at + 80]).mean() for at in range(48)}
     assert min(apart, key=apart.__getitem__) == 16 and apart[16] < 8, "not resized, not moved"
@@ -150,7 +153,7 @@ def test_a_given_size_fails_what_is_smaller(tmp_path, rng):
     table = planted(tmp_path / "set", rng, 3)
     alike = equalise.equalise(table, tmp_path / "alike", 1, size=90)
     assert list(alike["error"] != "") == [True] * 3 + [False] * 3
-    assert media.read_image(alike["path"][5]).frames.shape == (1, 90, 90, 3)
+    assert read_image(alike["path"][5]).frames.shape == (1, 90, 90, 3)
     with pytest.raises(ValueError, match="size 8 came"):
         equalise.equalise(table, tmp_path / "alike", 1, size=8)
 
@@ -190,8 +193,8 @@ def videos(folder, kinds, count=4):
 
 def shown(path):
     """Which frames of `videos` a video shows."""
-    total = media.read_video(path).total
-    return [round((frame.mean() - 8) / 5) for frame in media.read_video(path, total).frames]
+    total = read_video(path).total
+    return [round((frame.mean() - 8) / 5) for frame in read_video(path, total).frames]
 
 
 def test_videos_get_one_codec_size_rate_and_length(tmp_path):
@@ -259,7 +262,7 @@ def test_prepare_equalise_from_the_command_line(tmp_path, rng, capsys):
 
 
 def test_an_original_is_judged_as_its_equalised_copy(tmp_path, rng):
-    from tfdetect.data.cache import View
+    from tfdetect.data.prepare.clip_cache import View
 
     table = planted(tmp_path / "in", rng, 12)
     made = equalise.equalise(table, tmp_path / "out")
@@ -274,5 +277,5 @@ def test_an_original_is_judged_as_its_equalised_copy(tmp_path, rng):
         apart["like"].append(np.abs(like.read(row.original).frames - copy).mean())
     assert np.mean(apart["like"]) < 0.2 * np.mean(apart["raw"]) and raw.key != like.key
     Image.fromarray(scene(rng, 20, 20)).save(tmp_path / "small.png")
-    with pytest.raises(media.MediaError, match="smaller than"):
+    with pytest.raises(MediaError, match="smaller than"):
         like.read(tmp_path / "small.png")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tfdetect.explain import heat, page
+from tfdetect.explain import heat
+from tfdetect.pages import explanation
 
 HEIGHT, WIDTH = 48, 64
 
@@ -77,9 +78,9 @@ def test_a_figure_for_each_kind_of_map(rng):
     frames = rng.integers(0, 256, (3, 32, 40, 3), np.uint8)
     shape = frames.shape[:3]
     for method, maps in (("occlusion", rng.normal(size=shape)), ("error", rng.random(shape)), ("error", np.zeros(shape))):
-        figure = page.figure(frames, maps, method)
+        figure = explanation.figure(frames, maps, method)
         assert len(figure.axes) == 9
-        assert len(page.figure(frames[:1], maps[:1], method).axes) == 3
+        assert len(explanation.figure(frames[:1], maps[:1], method).axes) == 3
         both = figure.axes[6].images[0].get_array()
         assert both.shape == (32, 40, 3) and both.min() >= 0 and both.max() <= 1
-    assert "<b>" not in page.section("<b>", "said <i>", frames, maps, "error")
+    assert "<b>" not in explanation.section("<b>", "said <i>", frames, maps, "error")

@@ -13,10 +13,10 @@ from tfdetect.config import Train
 from tfdetect.detector import Embedded, Lesson
 from tfdetect.evaluation import metrics
 from tfdetect.models import heads
-from tfdetect.models.clip import Clip
-from tfdetect.models.head_layers import ClosestText, Nearest, SupportVectors, Triplet
+from tfdetect.models.detectors.clip import Clip
+from tfdetect.models.layers.heads import ClosestText, Nearest, SupportVectors, Triplet
 from tfdetect.training.callbacks import Checkpoint
-from tfdetect.training.teach import descent
+from tfdetect.training.fit_head import descent
 
 WIDTH = 16
 

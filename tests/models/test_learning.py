@@ -13,7 +13,8 @@ import pytest
 from detectors import BIG, made
 
 from tfdetect import backend, cli, models  # noqa: F401
-from tfdetect.data import layouts, media
+from tfdetect.data.layouts import detect
+from tfdetect.data.media.read import read_media
 from tfdetect.data.sample import Sample, write
 from tfdetect.detector import REGISTRY
 
@@ -82,8 +83,8 @@ def test_small_detectors_tell_held_out_files(name, tmp_path):
 @pytest.mark.parametrize("name", [name for name in BIG if REGISTRY[name].trains_on == "both"])
 def test_big_detectors_learn_sixteen_clips_by_heart(name, tmp_path):
     keras.utils.set_random_seed(0)
-    table = layouts.read(write(Sample("image", count=8, size=96), tmp_path / "set").parent)
-    clips = np.stack([media.read(path, 1, size=96).frames for path in table["path"]])
+    table = detect.read(write(Sample("image", count=8, size=96), tmp_path / "set").parent)
+    clips = np.stack([read_media(path, 1, size=96).frames for path in table["path"]])
     detector = made(REGISTRY[name], dropout=0.0, mirror=False)
     model = detector.build((1, 96, 96, 3))
     model.compile(keras.optimizers.Adam(1e-3), detector.losses(), metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)])

@@ -6,10 +6,10 @@ import pytest
 
 from tfdetect import config
 from tfdetect.config import Train
-from tfdetect.models import layers
-from tfdetect.models.inception import Inception
-from tfdetect.models.resnet import ResNet50
-from tfdetect.models.squeezenet import SqueezeNet
+from tfdetect.models.detectors.inception import Inception
+from tfdetect.models.detectors.resnet50 import ResNet50
+from tfdetect.models.detectors.squeezenet import SqueezeNet
+from tfdetect.models.layers import common
 from tfdetect.training import fit
 
 
@@ -68,7 +68,7 @@ def test_two_phases_train_the_head_then_from_the_layer_on(tmp_path):
 def test_batch_normalisation_of_a_pretrained_backbone_stays_frozen():
     model = ResNet50(weights="none").build((1, 32, 32, 3))
     ResNet50().free(model, "all")
-    assert not any(layer.trainable for layer in layers.batch_norms(model))
+    assert not any(layer.trainable for layer in common.batch_norms(model))
     assert sum(layer.trainable for layer in model.layers if isinstance(layer, keras.layers.Conv2D)) == 53
 
 
@@ -98,7 +98,7 @@ def test_too_small_pictures_are_refused_when_the_flags_are_read(capsys):
 
 
 def test_the_second_level_counts_only_fakes_of_a_known_source():
-    loss = layers.TwoLevels(keras.losses.BinaryCrossentropy(from_logits=True))
+    loss = common.TwoLevels(keras.losses.BinaryCrossentropy(from_logits=True))
     scores = np.array([[0.5, 3, -1], [0.5, 3, -1], [0.5, 3, -1]], np.float32)
     labels = np.array([[0, -1], [1, 0], [1, -1]], np.float32)
     values = keras.ops.convert_to_numpy(loss.call(keras.ops.array(labels), keras.ops.array(scores)))

@@ -13,9 +13,9 @@ from PIL import Image
 
 from tfdetect import files, models
 from tfdetect.artifact import Artifact
-from tfdetect.data.cache import View
+from tfdetect.data.prepare.clip_cache import View
 from tfdetect.limits import Limits
-from tfdetect.models.cnn import Cnn
+from tfdetect.models.detectors.cnn import Cnn
 from tfdetect.serving.export import export
 from tfdetect.serving.predictor import Predictor
 

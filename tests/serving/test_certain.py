@@ -8,13 +8,13 @@ import tensorflow as tf
 
 from tfdetect import files, models
 from tfdetect.artifact import Artifact
-from tfdetect.data.cache import Cache, View
-from tfdetect.data.media import Media
+from tfdetect.data.media.frames import Media
+from tfdetect.data.prepare.clip_cache import Cache, View
 from tfdetect.evaluation import final, metrics, predictions
-from tfdetect.models.cnn import Cnn
+from tfdetect.models.detectors.cnn import Cnn
 from tfdetect.serving.export import export
 from tfdetect.serving.predictor import Predictor
-from tfdetect.verbs import judging
+from tfdetect.workflow import scoring
 
 GREY = {-40.0: 48, 41.0: 210, 60.0: 248}  # what a frame is filled with, by its score
 CALIBRATION = {"slope": 1.5, "intercept": -0.25, "threshold": 0.5}
@@ -46,7 +46,7 @@ def test_three_ways_to_one_probability_and_one_decision(artifact, tmp_path, scor
     cache.write("a" * 64, "", Media(clip, tuple(range(len(clip))), len(clip), 16, 16, ""))
     table = pd.DataFrame({"path": ["video.mp4"], "label": 1, "group": "a", "source": "", "split": "test", "sha": "a" * 64,
                           "frames": len(clip), "error": "", "kind": -1})  # fmt: skip
-    said = judging.score(predictor, table, cache)
+    said = scoring.score(predictor, table, cache)
     assert said["score"].tolist() == pytest.approx(scores, abs=1e-3)
     judged = predictions.by_file(said).iloc[0]
     verdict = predictor.verdict("video.mp4", Media(clip, (), len(clip), 16, 16, ""))

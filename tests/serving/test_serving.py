@@ -8,12 +8,14 @@ import tensorflow as tf
 
 from tfdetect import files, models
 from tfdetect.artifact import Artifact
-from tfdetect.data import layouts, media
-from tfdetect.data.cache import View
-from tfdetect.data.faces import Faces
-from tfdetect.data.graph_images import picked
-from tfdetect.models.cnn import Cnn
-from tfdetect.models.cnn_lstm import CnnLstm
+from tfdetect.data.layouts import detect
+from tfdetect.data.media.faces import Faces
+from tfdetect.data.media.frames import pick, resize
+from tfdetect.data.media.read import read_media
+from tfdetect.data.media.tf_images import picked
+from tfdetect.data.prepare.clip_cache import View
+from tfdetect.models.detectors.cnn import Cnn
+from tfdetect.models.detectors.cnn_lstm import CnnLstm
 from tfdetect.serving.export import export
 from tfdetect.serving.predictor import Predictor
 
@@ -50,11 +52,11 @@ def test_same_score_as_the_live_model_and_calibrated(exported, rng):
 def test_frames_of_any_size_and_number(exported, rng):
     artifact, model, single = exported
     clip = rng.integers(0, 256, (11, 50, 20, 3), np.uint8)
-    small = np.stack([media.resize(frame, 32) for frame in clip])
+    small = np.stack([resize(frame, 32) for frame in clip])
     if single:
         expected = model.predict(small[:, None], verbose=0).mean()
     else:
-        expected = model.predict(small[list(media.pick(11, 8))][None], verbose=0)[0, 0]
+        expected = model.predict(small[list(pick(11, 8))][None], verbose=0)[0, 0]
     score, _ = predictor(artifact, single).judge(clip[None])
     assert score.shape == (1,) and score[0] == pytest.approx(expected, abs=0.01)
 
@@ -62,8 +64,8 @@ def test_frames_of_any_size_and_number(exported, rng):
 def test_native_and_cached_clips_give_the_same_probability(exported, videos):
     artifact, _, single = exported
     judge = predictor(artifact, single)
-    for path in layouts.read(videos)["path"]:
-        native, cached = (media.read(path, 8, size=size).frames for size in (None, 32))
+    for path in detect.read(videos)["path"]:
+        native, cached = (read_media(path, 8, size=size).frames for size in (None, 32))
         (_, one), (_, other) = judge.judge(native[None]), judge.judge(cached[None])
         assert abs(one[0] - other[0]) < 0.01
 
@@ -84,13 +86,13 @@ def test_bytes_and_frames_agree(exported, rng):
 
 @pytest.mark.parametrize("total, frames", [(1, 4), (3, 8), (11, 8), (100, 16), (9, 1), (8, 8)])
 def test_the_graph_picks_the_readers_frames(total, frames):
-    assert tuple(np.array(picked(tf.constant(total), frames))) == media.pick(total, frames)
+    assert tuple(np.array(picked(tf.constant(total), frames))) == pick(total, frames)
 
 
 def test_files_in_order_with_failures_in_their_place(exported, images, videos, tmp_path):
     artifact, _, single = exported
     (tmp_path / "bad.mp4").write_bytes(b"#EXTM3U\nfile:///etc/passwd\n")
-    paths = [layouts.read(images)["path"][0], tmp_path / "bad.mp4", tmp_path / "none.jpg", layouts.read(videos)["path"][0]] * 3
+    paths = [detect.read(images)["path"][0], tmp_path / "bad.mp4", tmp_path / "none.jpg", detect.read(videos)["path"][0]] * 3
     verdicts = list(predictor(artifact, single).predict(paths))
     assert [verdict.path for verdict in verdicts] == [str(path) for path in paths]
     assert [verdict.error is None for verdict in verdicts] == [True, False, False, True] * 3

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from tfdetect import backend
-from tfdetect.data import layouts, manifest, prepare
-from tfdetect.data.cache import Cache, View
+from tfdetect.data import manifest
+from tfdetect.data.layouts import detect
+from tfdetect.data.prepare import decode
+from tfdetect.data.prepare.clip_cache import Cache, View
 from tfdetect.training import devices
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +47,7 @@ print("SUMS " + json.dumps({name: float(np.abs(last[name].astype(float)).sum()) 
 def place(videos, tmp_path_factory):
     place = tmp_path_factory.mktemp("distributed")
     cache = Cache(place / "cache", View(4, 32, still=True))
-    prepare.prepare(manifest.split(layouts.read(videos)), cache, workers=2).to_csv(place / "table.csv", index=False)
+    decode.prepare(manifest.split(detect.read(videos)), cache, workers=2).to_csv(place / "table.csv", index=False)
     return place
 
 

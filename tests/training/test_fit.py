@@ -9,16 +9,19 @@ import pytest
 
 from tfdetect import models
 from tfdetect.config import Data, Run, Train
-from tfdetect.data import layouts, manifest, pipeline, prepare
-from tfdetect.data.cache import Cache, View
+from tfdetect.data import manifest
+from tfdetect.data.input_pipeline import dataset
+from tfdetect.data.layouts import detect
+from tfdetect.data.prepare import decode
+from tfdetect.data.prepare.clip_cache import Cache, View
 from tfdetect.detector import Phase
 from tfdetect.evaluation import metrics
 from tfdetect.files import write_json
-from tfdetect.models.clip import Clip
-from tfdetect.models.cnn_lstm import CnnLstm
-from tfdetect.models.layers import ScoreAUC, TwoLevels
-from tfdetect.models.residual import Residual
-from tfdetect.models.vae import OneClassAutoencoder
+from tfdetect.models.detectors.clip import Clip
+from tfdetect.models.detectors.cnn_lstm import CnnLstm
+from tfdetect.models.detectors.oc_fakedect import OneClassAutoencoder
+from tfdetect.models.detectors.residual import Residual
+from tfdetect.models.layers.common import ScoreAUC, TwoLevels
 from tfdetect.training import callbacks, fit
 
 DETECTOR = CnnLstm(dropout=0.3)
@@ -28,7 +31,7 @@ SETTINGS = Train(epochs=4, batch=8, patience=4)
 @pytest.fixture(scope="module")
 def data(videos, tmp_path_factory):
     cache = Cache(tmp_path_factory.mktemp("cache"), View(4, 32, still=True))
-    return prepare.prepare(manifest.split(layouts.read(videos)), cache, workers=2), cache
+    return decode.prepare(manifest.split(detect.read(videos)), cache, workers=2), cache
 
 
 class StopAfter(keras.callbacks.Callback):
@@ -175,7 +178,7 @@ def test_patience_counts_from_the_best_epoch_and_survives_a_restart(tmp_path):
 def test_uneven_classes_count_alike(data):
     table, _ = data
     rows = table[table["label"] == 0].head(3)
-    weights = pipeline.class_weights(pd.concat([rows, table[table["label"] == 1].head(9)]))
+    weights = dataset.class_weights(pd.concat([rows, table[table["label"] == 1].head(9)]))
     np.testing.assert_allclose(weights, [2.0] * 3 + [2 / 3] * 9, rtol=1e-6)
 
 
@@ -184,8 +187,8 @@ def test_resampling_draws_both_classes_alike_and_the_other_ways_do_not(data):
     rows = pd.concat([table[table["label"] == 0].head(3), table[table["label"] == 1].head(13)]).reset_index(drop=True)
     found = {}
     for way in ("none", "weights", "resample"):
-        batches = list(pipeline.training(rows, cache, False, Train(batch=8, balance=way), 0, 2).as_numpy_iterator())
-        assert len(batches) == 2 * pipeline.steps(rows, False, 8)
+        batches = list(dataset.training(rows, cache, False, Train(batch=8, balance=way), 0, 2).as_numpy_iterator())
+        assert len(batches) == 2 * dataset.steps(rows, False, 8)
         labels, weights = (np.concatenate([batch[at].ravel() for batch in batches]) for at in (1, 2))
         found[way] = [labels.mean(), (weights * (labels == 0)).sum() / weights.sum()]
     np.testing.assert_allclose(found["resample"], [0.5, 0.5])
@@ -199,7 +202,7 @@ def test_a_mix_of_two_weighs_what_the_nearer_class_does_and_a_blended_real_what_
 
     def drawn(augment):
         settings = Train(batch=16, augment=augment)
-        _, labels, weights = next(pipeline.training(rows, cache, False, settings, 0, 1).as_numpy_iterator())
+        _, labels, weights = next(dataset.training(rows, cache, False, settings, 0, 1).as_numpy_iterator())
         return labels.ravel(), weights
 
     for augment in ("mixup(0.2)", "mixup(0.9)", "flip|mixup(0,1)|blur(1,p=0.5)", "mixup(0.4)|mixup(0.4)"):

@@ -11,7 +11,8 @@ import tensorflow as tf
 from tfdetect import artifact as artifacts
 from tfdetect import cli, config
 from tfdetect.artifact import Artifact
-from tfdetect.data import layouts, manifest
+from tfdetect.data import manifest
+from tfdetect.data.layouts import detect
 from tfdetect.evaluation import metrics, predictions
 
 
@@ -25,7 +26,7 @@ def run(images, tmp_path_factory):
 
 
 def test_the_classes_are_the_sources_of_the_training_fakes(run, images):
-    sources = sorted(set(layouts.read(images)["source"]) - {"camera"})
+    sources = sorted(set(detect.read(images)["source"]) - {"camera"})
     table = predictions.read(run.predictions)
     assert metrics.attributed(table) == sources
     chances = table[[f"is {name}" for name in sources]].to_numpy()

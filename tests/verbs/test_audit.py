@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from tfdetect import cli
-from tfdetect.data import grouping, layouts, manifest
+from tfdetect.data import manifest
+from tfdetect.data.layouts import detect, grouping
 
 
 def audited(path, out, *flags):
@@ -100,7 +101,7 @@ def test_copies_are_written_into_one_group(copied, tmp_path, capsys):
     assert cli.main(argv) == 0
     said = capsys.readouterr().out
     assert f"train.py cnn --data.path {tmp_path / 'grouped.csv'}" in said
-    table = layouts.read(tmp_path / "grouped.csv")
+    table = detect.read(tmp_path / "grouped.csv")
     group = dict(zip(table["path"].map(os.path.basename), table["group"], strict=True))
     assert len(table) == 47 and all(group[f"again_{name}"] == group[name] for name in group if f"again_{name}" in group)
     assert table["group"].nunique() <= 40
@@ -115,9 +116,9 @@ def test_groups_are_written_to_a_name_of_its_own(copied, tmp_path, monkeypatch):
 
 
 def test_copies_across_a_given_split_go_to_one_side(copied, tmp_path):
-    table = layouts.read(copied)
+    table = detect.read(copied)
     table["split"] = ["test" if "again" in path else "train" for path in table["path"]]
     manifest.write(table, tmp_path / "split.csv")
     flags = ["--out", str(tmp_path / "a"), "--write_groups", str(tmp_path / "g.csv")]
     assert cli.main(["audit", str(tmp_path / "split.csv"), *flags]) == 0
-    manifest.require_whole_groups(manifest.split(layouts.read(tmp_path / "g.csv")))
+    manifest.require_whole_groups(manifest.split(detect.read(tmp_path / "g.csv")))

@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from tfdetect import cli
 from tfdetect.artifact import Artifact
-from tfdetect.data import media
+from tfdetect.data.media.read import read_media
 from tfdetect.evaluation import predictions
-from tfdetect.models import backbones, presets
-from tfdetect.models.clip import Clip
-from tfdetect.verbs import embeddings
+from tfdetect.models.detectors.clip import Clip
+from tfdetect.models.pretrained import backbones, presets
+from tfdetect.workflow import feature_report
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_the_closest_text_is_in_the_saved_model_and_in_predict(triplets, manifes
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["text"] in ("the cat", "the dog") and verdict["label"] in ("real", "fake")
     signature = tf.saved_model.load(str(triplets.saved_model)).signatures["serving_default"]
-    frames = np.stack([media.read(manifest.parent / f"{number}.png", 1, size=32).frames for number in range(4)])
+    frames = np.stack([read_media(manifest.parent / f"{number}.png", 1, size=32).frames for number in range(4)])
     out = signature(clip=tf.constant(frames))
     assert out["text"].numpy()[0].decode() == verdict["text"]
     assert out["score"].numpy()[0] == pytest.approx(verdict["score"], rel=1e-4, abs=1e-4)
@@ -82,10 +82,10 @@ def test_the_closest_text_is_in_the_saved_model_and_in_predict(triplets, manifes
 def test_texts_that_tell_the_label_are_said(triplets):
     assert "stands with reals alone" not in triplets.report.read_text()
     rows = pd.DataFrame({"text": ["a", "a", "b", "c"], "label": [0, 1, 1, 0]})
-    assert embeddings.telling(rows) == 0.5
+    assert feature_report.telling(rows) == 0.5
     calm = {"score": 0.0, "probability": 0.0, "frames": 16}
-    assert not embeddings.warnings(calm, 0.5) and "75% of the training pictures" in embeddings.warnings(calm, 0.75)[0]
-    assert "differ" in embeddings.warnings({**calm, "score": 0.02})[0]
+    assert not feature_report.warnings(calm, 0.5) and "75% of the training pictures" in feature_report.warnings(calm, 0.75)[0]
+    assert "differ" in feature_report.warnings({**calm, "score": 0.02})[0]
 
 
 def test_prompts_need_no_training():

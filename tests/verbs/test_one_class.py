@@ -12,15 +12,15 @@ import tensorflow as tf
 from tfdetect import artifact as artifacts
 from tfdetect import cli, models
 from tfdetect.artifact import Artifact
-from tfdetect.data import pipeline
-from tfdetect.data.cache import View
+from tfdetect.data.input_pipeline import dataset
+from tfdetect.data.prepare.clip_cache import View
 from tfdetect.detector import REGISTRY
 from tfdetect.evaluation import calibration, predictions
-from tfdetect.models import one_class
-from tfdetect.models.feature_oneclass import FeatureOneClass
+from tfdetect.models import autoencoder
+from tfdetect.models.detectors.feature_oneclass import FeatureOneClass
 from tfdetect.serving.predictor import Predictor
-from tfdetect.training import fit, teach
-from tfdetect.verbs import rebuilt
+from tfdetect.training import fit, fit_head
+from tfdetect.workflow import reconstruction_report
 
 SMALL = ["--data.size", "32", "--train.batch", "8", "--train.epochs", "4", "--train.every", "1"]
 
@@ -88,8 +88,8 @@ def test_the_saved_model_shows_what_it_makes_of_a_picture(run, rng):
     clips = rng.integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
     found = {name: value.numpy() for name, value in served["serve_reconstruction"](clip=tf.constant(clips)).items()}
     model = models.load(run.model)
-    _, again, *_ = one_class.opened(model).predict(clips.reshape(6, 1, 32, 32, 3), verbose=0)
-    again = one_class.pixels(model, again).reshape(clips.shape)
+    _, again, *_ = autoencoder.opened(model).predict(clips.reshape(6, 1, 32, 32, 3), verbose=0)
+    again = autoencoder.pixels(model, again).reshape(clips.shape)
     np.testing.assert_allclose(found["reconstruction"], np.clip(again, 0, 255), atol=0.51)
     np.testing.assert_allclose(found["error"], np.abs(again - clips).mean(-1), rtol=1e-3, atol=1e-3)
     score = served["serving_default"](clip=tf.constant(clips))["score"].numpy()
@@ -107,8 +107,8 @@ def test_explain_shows_the_error_map(run, manifest, tmp_path, capsys):
     clip = predictor.view.read(tmp_path / "half.png").frames
     error = predictor.errors(clip[None])[0]
     assert error.shape == (1, 32, 32) and error[..., 16:].mean() > 1.2 * error[..., :16].mean()
-    before, after = (one_class.pixels(models.load(run.model), np.asarray(x))[0]
-                     for x in one_class.opened(models.load(run.model)).predict_on_batch(clip[None])[:2])  # fmt: skip
+    before, after = (autoencoder.pixels(models.load(run.model), np.asarray(x))[0]
+                     for x in autoencoder.opened(models.load(run.model)).predict_on_batch(clip[None])[:2])  # fmt: skip
     np.testing.assert_allclose(error[0], np.abs(before - after).mean(axis=-1), atol=0.05)
     shutil.copytree(run.folder, tmp_path / "bare", ignore=shutil.ignore_patterns("1"))
     bare = Predictor(Artifact(tmp_path / "bare"), View(8, 32), detector)
@@ -134,7 +134,7 @@ ALONE = [(name, ()) for name, cls in REGISTRY.items() if cls.trains_on == "real"
 def test_no_fake_is_ever_in_a_gradient(manifest, monkeypatch, name, flags):
     """By counting the labels of all that a gradient, or a fit in place of one, is made of; validation's loss has none either."""
     seen = {"train": [], "loss": []}
-    original, vectors, learn, descend = pipeline.training, pipeline.vectors, FeatureOneClass.learn, keras.Model.fit
+    original, vectors, learn, descend = dataset.training, dataset.vectors, FeatureOneClass.learn, keras.Model.fit
 
     def noted(data, which):
         seen[which] += [label for batch in data for label in batch[1][:, 0].numpy()]
@@ -144,15 +144,15 @@ def test_no_fake_is_ever_in_a_gradient(manifest, monkeypatch, name, flags):
         noted(validation_data if isinstance(validation_data, tf.data.Dataset) else [(0, tf.constant(validation_data[1]))], "loss")
         return descend(model, data, validation_data=validation_data, **how)
 
-    monkeypatch.setattr(pipeline, "training", lambda *given: noted(original(*given), "train"))
-    monkeypatch.setattr(pipeline, "vectors", lambda *given: noted(vectors(*given), "train"))
+    monkeypatch.setattr(dataset, "training", lambda *given: noted(original(*given), "train"))
+    monkeypatch.setattr(dataset, "vectors", lambda *given: noted(vectors(*given), "train"))
     monkeypatch.setattr(FeatureOneClass, "learn", lambda self, model, lesson: (
         seen["train"].extend(lesson.train.labels), learn(self, model, lesson))[-1])
     monkeypatch.setattr(keras.Model, "fit", watched)
     train(manifest, name, "--train.epochs", "1", *flags)
     assert len(seen["train"]) >= 16 and not any(seen["train"]), "16: an epoch of the 21 real training files in batches of 8"
     assert not any(seen["loss"]) and (seen["loss"] or (name == "feature_oneclass" and not flags)), "the bank has no gradients"
-    assert teach.pipeline is pipeline, "what was watched is what trains"
+    assert fit_head.pipeline is dataset, "what was watched is what trains"
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_what_cannot_be_is_said(manifest, capsys, wrong, said):
 
 
 def test_a_collapsed_posterior_is_noticed():
-    assert not rebuilt.collapse(np.array([0.0, 0.5]))
-    assert "THE POSTERIOR HAS COLLAPSED: 0 of 4" in rebuilt.collapse(np.full(4, 1e-5))[0]
+    assert not reconstruction_report.collapse(np.array([0.0, 0.5]))
+    assert "THE POSTERIOR HAS COLLAPSED: 0 of 4" in reconstruction_report.collapse(np.full(4, 1e-5))[0]
     mean, log_variance = np.array([[1.0, 0.0]]), np.log([[1.0, 1.0]])
-    np.testing.assert_allclose(rebuilt.divergence(mean, log_variance), [0.5, 0.0])
+    np.testing.assert_allclose(reconstruction_report.divergence(mean, log_variance), [0.5, 0.0])

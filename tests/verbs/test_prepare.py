@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tfdetect import cli, config
-from tfdetect.data.cache import Cache
+from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.sample import Sample, write
 
 ODD = ["empty.jpg", "cut.jpg", "folder.mp4", "dangling.mp4", "pipe.mp4", "socket.png", "text.png", "no\nframe.mp4"]

@@ -18,8 +18,8 @@ from tfdetect import artifact as artifacts
 from tfdetect import cli, config
 from tfdetect.artifact import Artifact
 from tfdetect.evaluation import predictions
-from tfdetect.verbs import judging
 from tfdetect.verbs import train as training
+from tfdetect.workflow import results
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["--data.frames", "4", "--data.size", "32", "--train.epochs", "2", "--train.batch", "8"]
@@ -67,7 +67,7 @@ def test_a_run_leaves_everything(name, request):
     page = artifact.report.read_text()
     shortcut = json.loads(artifact.shortcuts.read_text())["all"]
     assert f"<b>{shortcut:.3f}</b><span>shortcut AUC" in page and (artifact.plots / "shortcuts.png").exists()
-    assert escape(judging.command()) in page, "what was typed"
+    assert escape(results.command()) in page, "what was typed"
     assert len(list(artifact.logs.rglob("events*"))) >= 3
 
 

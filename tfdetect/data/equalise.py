@@ -21,10 +21,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from tfdetect.data import media, sample
-from tfdetect.data.cache import VERSION
-from tfdetect.data.pool import Lost, results
-from tfdetect.data.properties import Probe
+from tfdetect.data import sample
+from tfdetect.data.audit.properties import Probe
+from tfdetect.data.media.read import READER_VERSION, read_image, read_video
+from tfdetect.data.media.sniff import MediaError
+from tfdetect.data.worker_pool import Lost, results
 from tfdetect.errors import UserError
 from tfdetect.files import state, write_bytes, write_json
 from tfdetect.limits import Limits
@@ -36,7 +37,7 @@ LOSSLESS = 101  # the quality of what is no JPEG
 SLOWEST = 0.75  # of the common frame rate: a video with fewer frames a second fails
 MOST = 2**28  # bytes of the frames of one video, decoded
 FACTS = ("sha", "width", "height", "jpeg_quality", "fps", "frames", "error")  # all that is kept of a file's properties
-INDEX = f"facts-v{VERSION}.json"
+INDEX = f"facts-v{READER_VERSION}.json"
 PLAN = "plan.json"  # beside it
 Progress = Callable[[dict[str, Any]], None]
 
@@ -122,10 +123,10 @@ def like(path: str | Path, plan: Plan, limits: Limits) -> Iterator[str | Path]:
         return
     known = Probe(limits)(str(path))
     if known["error"]:
-        raise media.MediaError(known["error"])
+        raise MediaError(known["error"])
     moving = bool(known.get("fps"))
     if moving and not plan.fps:
-        raise media.MediaError("a video, and the run learnt from equalised images")
+        raise MediaError("a video, and the run learnt from equalised images")
     fps = float(known["fps"]) if moving else 0.0
     job = Job(str(path), "", 0, fps, int(step(fps, plan.fps)) if moving else 0)
     content = Equaliser(plan, limits).video(job) if moving else Equaliser(plan, limits).image(job)
@@ -221,7 +222,7 @@ def matched(found: pd.DataFrame, label: pd.Series) -> pd.Series:
 def listed(table: pd.DataFrame, found: pd.DataFrame, plan: Plan, folder: Path) -> list[Job]:
     """The files to be made, named by content, path and what is done: copies stay files of their own, what changed is made
     anew."""
-    steps, mark, jobs = step(found["fps"], plan.fps).fillna(0).astype(int), repr((VERSION, plan)).encode(), []
+    steps, mark, jobs = step(found["fps"], plan.fps).fillna(0).astype(int), repr((READER_VERSION, plan)).encode(), []
     for path, sha, error, before, fps, every in zip(
         table["path"], found["sha"], found["error"], matched(found, table["label"]), found["fps"], steps, strict=True
     ):
@@ -242,7 +243,7 @@ class Equaliser:
     def __call__(self, job: Job) -> str:
         try:
             content = self.video(job) if job.step else self.image(job)
-        except media.MediaError as error:
+        except MediaError as error:
             return str(error)
         except OSError as error:
             return error.strerror or str(error)
@@ -253,12 +254,12 @@ class Equaliser:
         """The middle of a frame, (height, width, 3) uint8, moved to the grid. Raises MediaError where it is too small."""
         height, width = frame.shape[:2]
         if min(height, width) < self.plan.crop:
-            raise media.MediaError(f"{width} x {height} pixels, smaller than the {self.plan.crop} of the common crop")
+            raise MediaError(f"{width} x {height} pixels, smaller than the {self.plan.crop} of the common crop")
         top, left = ((side - self.plan.crop) // 2 // GRID * GRID for side in (height, width))
         return np.ascontiguousarray(frame[top : top + self.plan.crop, left : left + self.plan.crop])
 
     def image(self, job: Job) -> bytes:
-        frame = media.read_image(job.path, limits=self.limits).frames[0]
+        frame = read_image(job.path, limits=self.limits).frames[0]
         if job.before:
             once = np.frombuffer(jpeg(frame, job.before), np.uint8)
             frame = cv2.cvtColor(np.asarray(cv2.imdecode(once, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
@@ -271,7 +272,7 @@ class Equaliser:
         plan, memory = self.plan, io.BytesIO()
         taken: list[int] = []
         if job.fps < SLOWEST * plan.fps:
-            raise media.MediaError(f"{job.fps:g} frames a second, fewer than the common {plan.fps:g}")
+            raise MediaError(f"{job.fps:g} frames a second, fewer than the common {plan.fps:g}")
         with av.open(memory, "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=Fraction(plan.fps).limit_denominator(1001))
             stream.height = stream.width = plan.crop // 2 * 2  # 4:2:0 needs even sides
@@ -286,9 +287,9 @@ class Equaliser:
                     container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
 
             # Two looks for each frame's time: none is missed where they do not come at even distances.
-            media.read_video(job.path, 2 * plan.frames * job.step, 2 * job.fps, 16, self.limits, take)
+            read_video(job.path, 2 * plan.frames * job.step, 2 * job.fps, 16, self.limits, take)
             if len(taken) < plan.frames:
-                raise media.MediaError(f"{len(taken)} frames to take, fewer than the common {plan.frames}")
+                raise MediaError(f"{len(taken)} frames to take, fewer than the common {plan.frames}")
             container.mux(stream.encode())
         return memory.getvalue()
 

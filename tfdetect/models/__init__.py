@@ -1,4 +1,4 @@
-"""Detectors, one a file. Importing this package registers them all; none of that imports Keras."""
+"""Detectors and what they are made of. Importing this package registers the detectors; none of that imports Keras."""
 
 import importlib
 import pkgutil
@@ -8,14 +8,14 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 from tfdetect.errors import UserError
-from tfdetect.layers_known import PARTS, register
+from tfdetect.keras_layers import register
+from tfdetect.models import detectors
 
 if TYPE_CHECKING:
     import keras
 
-for _, _name, _ in pkgutil.iter_modules(__path__):
-    if _name not in PARTS:
-        importlib.import_module(f"{__name__}.{_name}")
+for _module in pkgutil.iter_modules(detectors.__path__):
+    importlib.import_module(f"{detectors.__name__}.{_module.name}")
 
 
 def load(path: str | PathLike[str]) -> "keras.Model":

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from tfdetect.detector import Detector, Phase
 from tfdetect.errors import UserError
-from tfdetect.models.weights import Published, load, resolve
+from tfdetect.models.pretrained.hdf5 import Published, load, resolve
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Transfer(Detector):
         import keras
         from keras import layers
 
-        from tfdetect.models.layers import AlignedCrop, BothSides, Joined, Mirror, score
+        from tfdetect.models.layers.common import AlignedCrop, BothSides, Joined, Mirror, score
 
         path = resolve(self.weights, self.published)
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")

@@ -26,12 +26,13 @@ import tensorflow as tf
 from scipy.special import logit
 
 from tfdetect import backend, files
-from tfdetect.data import graph, graph_images
-from tfdetect.data.cache import View
-from tfdetect.data.graph_images import picked
+from tfdetect.data.media import tf_decode, tf_images
+from tfdetect.data.media.tf_images import picked
+from tfdetect.data.prepare.clip_cache import View
 from tfdetect.detector import Detector
-from tfdetect.models import layers, one_class
-from tfdetect.models.head_layers import ClosestText
+from tfdetect.models import autoencoder
+from tfdetect.models.layers import common
+from tfdetect.models.layers.heads import ClosestText
 
 SCORE, CROPS, BYTES, FEATURES, REBUILT = ("serving_default", "serve_face_crop", "serve_bytes", "serve_features",
                                           "serve_reconstruction")  # fmt: skip
@@ -52,7 +53,7 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
     functions = {SCORE: (served.clips, frames), CROPS: (served.clips, frames), REBUILT: (served.rebuilt, frames),
                  BYTES: (served.files, [tf.TensorSpec((None,), tf.string, "image")])}  # fmt: skip
     if FEATURES in said:
-        rest = layers.after(served.model, "features")
+        rest = common.after(served.model, "features")
         archive.track(rest)
         spec = tf.TensorSpec((None, rest.input_shape[-1]), tf.float32, "features")
         functions[FEATURES] = (lambda features: served.answer(features, model=rest), [spec])
@@ -112,7 +113,7 @@ class Served:
         self.model, self.texts, self.calibration, self.view = model, texts, calibration, view
         self.single, self.classes = detector.sees == "frame", detector.classes
         self.frames, self.size = model.input_shape[1:3]
-        self.opened = one_class.opened(model) if detector.reconstructs else None
+        self.opened = autoencoder.opened(model) if detector.reconstructs else None
 
     def clips(self, clip):
         """Frames of any size and number, or crops of faces."""
@@ -123,12 +124,12 @@ class Served:
         if not self.single:
             clip = tf.gather(clip, picked(tf.shape(clip)[1], self.frames), axis=1)
         shape = tf.shape(clip)
-        small = graph.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), self.size)
+        small = tf_decode.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), self.size)
         return tf.reshape(small, (-1, self.frames, self.size, self.size, 3))
 
     def rebuilt(self, clip):
         """Frames of any size and number -> what an autoencoder makes of each."""
-        before, after = (one_class.pixels(self.model, out) for out in self.opened(self.small(clip), training=False)[:2])
+        before, after = (autoencoder.pixels(self.model, out) for out in self.opened(self.small(clip), training=False)[:2])
         shape = (tf.shape(clip)[0], -1, self.size, self.size)
         error = tf.reduce_mean(tf.abs(before - after), axis=-1)
         after = tf.cast(tf.round(tf.clip_by_value(after, 0.0, 255.0)), tf.uint8)
@@ -137,7 +138,7 @@ class Served:
     def files(self, image):
         """Encoded images, each with its own row, whatever becomes of the others."""
         view = self.view
-        rows, small, error = graph_images.pictures(image, lambda frames: graph.resize(frames, self.size), view.frames, view.fps,
+        rows, small, error = tf_images.pictures(image, lambda frames: tf_decode.resize(frames, self.size), view.frames, view.fps,
                                                    view.limits)  # fmt: skip
         out = self.answer(small[:, None], rows=rows, count=tf.shape(image)[0])
         bad = error != ""

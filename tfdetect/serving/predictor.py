@@ -12,14 +12,15 @@ from scipy.special import softmax
 
 from tfdetect import files, models
 from tfdetect.artifact import Artifact, load_calibration
-from tfdetect.data import graph
-from tfdetect.data.cache import View
-from tfdetect.data.graph_images import picked
-from tfdetect.data.media import Media
-from tfdetect.data.pool import Lost, results
+from tfdetect.data.media import tf_decode
+from tfdetect.data.media.frames import Media
+from tfdetect.data.media.tf_images import picked
+from tfdetect.data.prepare.clip_cache import View
+from tfdetect.data.worker_pool import Lost, results
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.models import layers, one_class
+from tfdetect.models import autoencoder
+from tfdetect.models.layers import common
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Predictor:
             self.judged = f"model.keras on {keras.backend.backend()}"
             self.warnings += (f"There is no SavedModel: what judges is the reloaded {self.judged}; export.py writes one.",)
             self.loaded = models.load(artifact.model)
-            self.opened = one_class.opened(self.loaded) if detector.reconstructs else None
+            self.opened = autoencoder.opened(self.loaded) if detector.reconstructs else None
             self._answer = self._call
 
     def judge(self, clips: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -80,7 +81,7 @@ class Predictor:
         """As `judge`, of what the frozen first part of a detector made of single frames, (batch, n) float32."""
         if self.judged == "saved_model":
             return self._numbers(self.loaded.signatures["serve_features"](features=tf.constant(features)))
-        return self._numbers(self._named(layers.after(self.loaded, "features").predict_on_batch(features)))
+        return self._numbers(self._named(common.after(self.loaded, "features").predict_on_batch(features)))
 
     def _numbers(self, out):
         score, *source = (np.asarray(out[name]) for name in ("score", *(["source"] if self.classes else [])))
@@ -100,14 +101,14 @@ class Predictor:
         if self.judged == "saved_model":
             return self._frames("serve_reconstruction", clips)["error"].numpy()
         before, after = self.opened.predict_on_batch(self._small(clips))[:2]
-        error = np.abs(one_class.pixels(self.loaded, before) - one_class.pixels(self.loaded, after)).mean(axis=-1)
+        error = np.abs(autoencoder.pixels(self.loaded, before) - autoencoder.pixels(self.loaded, after)).mean(axis=-1)
         return error.reshape(len(clips), -1, *error.shape[1:])
 
     def _small(self, clips):
         frames, size = self.loaded.input_shape[1:3]
         if not self.single:
             clips = clips[:, picked(clips.shape[1], frames)]
-        small = graph.resize(tf.reshape(clips, (-1, *clips.shape[2:])), size).numpy()
+        small = tf_decode.resize(tf.reshape(clips, (-1, *clips.shape[2:])), size).numpy()
         return small.reshape(-1, frames, size, size, 3)
 
     def _call(self, clips):

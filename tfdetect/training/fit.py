@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.config import Train
-from tfdetect.data import pipeline
-from tfdetect.data.cache import Cache
+from tfdetect.data.input_pipeline import dataset
+from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import Detector, Phase
 from tfdetect.files import atomic
-from tfdetect.models import layers
+from tfdetect.models.layers import common
 from tfdetect.training import devices
 from tfdetect.training.callbacks import Checkpoint, Judge
-from tfdetect.training.stored import Features, silent
+from tfdetect.training.feature_extractor import Features, silent
 
 COLUMNS = ("epoch", "loss", "auc", "val_loss", "val_auc")  # of a history, and what its detector adds
 
@@ -43,15 +43,15 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     strategy = devices.strategy(settings.strategy)
     worker, single = devices.worker(strategy), detector.sees == "frame"
     rows, held = part(table, "train", detector), part(table, "validation")
-    steps = pipeline.steps(rows, single, settings.batch)
+    steps = dataset.steps(rows, single, settings.batch)
     plan = spans(detector.phases(), settings.epochs)
     folder = checkpoints / f"worker-{worker}"
     checkpoint = Checkpoint(folder, monitored(settings, held), settings.patience, plan[-1][0] if plan else 0, target)
-    seen, clips = pipeline.units(held, single), pipeline.ordered(held, cache, single, settings.batch)
-    own = pipeline.ordered(part(held, "validation", detector), cache, single, settings.batch)
+    seen, clips = dataset.units(held, single), dataset.ordered(held, cache, single, settings.batch)
+    own = dataset.ordered(part(held, "validation", detector), cache, single, settings.batch)
     with devices.scope(strategy):
         model = build(detector, cache)
-    layers.synchronise(model, strategy is not None)
+    common.synchronise(model, strategy is not None)
     for first, last, phase in plan:
         if checkpoint.done or checkpoint.epoch >= last:
             continue
@@ -60,7 +60,7 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
             checkpoint.restore(model, first)
         judged = [*range(settings.every, last, settings.every), last]
         model.fit(
-            pipeline.training(rows, cache, single, settings, checkpoint.epoch, last),
+            dataset.training(rows, cache, single, settings, checkpoint.epoch, last),
             validation_data=own if model.loss is None else None,
             validation_freq=judged,
             initial_epoch=checkpoint.epoch,
@@ -71,7 +71,7 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
             verbose=0,
         )
     checkpoint.restore_best(model)
-    layers.synchronise(model, False)
+    common.synchronise(model, False)
     return kept(model, checkpoint, target, worker == 0)
 
 
@@ -127,11 +127,11 @@ def prepare(model: keras.Model, detector: Detector, phase: Phase, settings: Trai
         phase.prepare(model)
     loss = detector.losses()
     if settings.balance == "focal" and other is None:
-        loss = layers.Focal(loss)
-    measured = [layers.ScoreAUC(), *([layers.ScoreAUC("ap", curve="PR")] if settings.monitor == "val_ap" else [])]
+        loss = common.Focal(loss)
+    measured = [common.ScoreAUC(), *([common.ScoreAUC("ap", curve="PR")] if settings.monitor == "val_ap" else [])]
     model.compile(
         optimizer=keras.optimizers.Adam(rate(settings.rate * phase.rate, settings.schedule, epochs, steps)),
-        loss=other or (layers.TwoLevels(loss) if detector.classes else loss),
+        loss=other or (common.TwoLevels(loss) if detector.classes else loss),
         metrics=[] if other or loss is None else measured,
         jit_compile=settings.xla,
     )
@@ -149,6 +149,6 @@ def scores(model: keras.Model, table: pd.DataFrame, cache: Cache, detector: Dete
     """Scores (units,) of a saved and reloaded model over `pipeline.units` of the table."""
     if detector.stored:
         features = Features(model, detector, cache, silent).of(table).features
-        return layers.after(model, "features").predict(features, verbose=0)[:, 0]
+        return common.after(model, "features").predict(features, verbose=0)[:, 0]
     single = detector.sees == "frame"
-    return model.predict(pipeline.ordered(table, cache, single, batch), verbose=0)[:, 0]
+    return model.predict(dataset.ordered(table, cache, single, batch), verbose=0)[:, 0]

@@ -9,8 +9,8 @@ import tyro
 
 from tfdetect import config, files
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading, places
-from tfdetect.verbs.console import console, counted, printable, progress, say_command
+from tfdetect.workflow import dataset, output_paths
+from tfdetect.workflow.console import console, counted, printable, progress, say_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,14 +44,14 @@ def main(argv: Sequence[str]) -> int:
     if asked.write_groups and asked.write_groups.exists() and not asked.overwrite:
         raise UserError(f"{asked.write_groups} is there already: name another file for --write_groups, or add --overwrite.")
     how = asked.data.layout, asked.data.sources, asked.data.fake
-    out = asked.out or Path("audits") / places.named(asked.path, *how)
+    out = asked.out or Path("audits") / output_paths.named(asked.path, *how)
     table, properties = look(asked, out)
     found = findings(table, properties)
     files.write_json(out / "audit.json", found)
-    from tfdetect.verbs import audit_page
+    from tfdetect.pages import audit as pages_audit
 
     with files.atomic(out / "audit.html") as temporary:
-        audit_page.write(temporary, str(asked.path), found, properties.assign(path=table["path"]))
+        pages_audit.write(temporary, str(asked.path), found, properties.assign(path=table["path"]))
     say(found, table, properties)
     console.print(f"\nPage    {out / 'audit.html'}\nJSON    {out / 'audit.json'}")
     if asked.write_groups:
@@ -72,8 +72,9 @@ def bare(argv: Sequence[str]) -> list[str]:
 def write_groups(path: Path, table: "pd.DataFrame", same: Sequence[dict[str, Any]]) -> None:
     """The manifest with each set of copies in one group, joined with those that were given, and without what contradicts
     itself; and how to use it."""
-    from tfdetect.data import duplicates, manifest
-    from tfdetect.data.tree import strictest
+    from tfdetect.data import manifest
+    from tfdetect.data.audit import duplicates
+    from tfdetect.data.layouts.tree import strictest
 
     new = table.assign(path=[str(Path(name).absolute()) for name in table["path"]], group=duplicates.united(table, same))
     new = strictest(new)
@@ -91,20 +92,20 @@ def write_groups(path: Path, table: "pd.DataFrame", same: Sequence[dict[str, Any
 
 def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """The manifest, and the properties of its files, row for row."""
-    from tfdetect.data.properties import collect
+    from tfdetect.data.audit.properties import collect
 
     data = asked.data
-    table = loading.files(asked.path, data)
+    table = dataset.files(asked.path, data)
     console.print(f"{counted(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Looking", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
-    loading.require_some(table.assign(error=properties["error"]))
+    dataset.require_some(table.assign(error=properties["error"]))
     return settled(table, properties), properties
 
 
 def settled(table: "pd.DataFrame", properties: "pd.DataFrame") -> "pd.DataFrame":
     """The manifest as training takes it: the groups of copies joined, and in the column `left_out` why a file is not used."""
-    from tfdetect.data import copies
+    from tfdetect.data.audit import copies
 
     table, reasons = copies.settle(table, known(properties))
     return table.assign(left_out=table["left_out"].where(table["left_out"] != "", reasons) if "left_out" in table else reasons)
@@ -117,19 +118,21 @@ def known(properties: "pd.DataFrame") -> list[str]:
 
 def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any]:
     """What audit.json holds."""
-    from tfdetect.data import audit, copies, duplicates, grouping
+    from tfdetect.data.audit import copies, duplicates
+    from tfdetect.data.audit import shortcuts as audit_shortcuts
+    from tfdetect.data.layouts import grouping
 
     said = table.attrs["groups"]
     good = properties["error"] == ""
-    asked = audit.sample(table[good & (table["left_out"] == "")])
-    shortcuts = audit.find(asked, properties.loc[asked.index])
+    asked = audit_shortcuts.sample(table[good & (table["left_out"] == "")])
+    shortcuts = audit_shortcuts.find(asked, properties.loc[asked.index])
     same = duplicates.find(table, properties)
     torn = {path for entry in same if duplicates.contradiction(entry) for path in entry["paths"]}  # training leaves these out
     kept = [entry for entry in same if len({*entry["paths"]} - torn) > 1]
     held = [content for content, reason in zip(known(properties), table["left_out"], strict=True) if not reason]
     failures = zip(table["path"][~good], properties["error"][~good], strict=True)
     return {
-        "counts": {**audit.counts(table, properties), "copies": copies.count(held), "others": table.attrs.get("left_out", {}),
+        "counts": {**audit_shortcuts.counts(table, properties), "copies": copies.count(held), "others": table.attrs.get("left_out", {}),
                    "left_out": int((table["left_out"] != "").sum())},
         "groups": {"count": int(table["group"].nunique()), "known": not said.startswith(grouping.NONE[:-1]), "said": said},
         "shortcuts": shortcuts.aucs,
@@ -142,15 +145,15 @@ def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any
 
 def say(found: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame") -> None:
     """The findings on the screen, the worst first."""
-    from tfdetect.verbs.audit_page import verdict
+    from tfdetect.pages.audit import verdict
 
     real = [leak for leak in found["leaks"] if leak["splits"]]
     would = [leak for leak in found["leaks"] if not leak["splits"]]
     table = table.assign(error=properties["error"].where(properties["error"] != "", table["left_out"]))
-    loading.say_count(table, "read")
-    loading.say_failures(table)
+    dataset.say_count(table, "read")
+    dataset.say_failures(table)
     if found["counts"]["copies"]:
-        console.print(loading.COPIES.format(found["counts"]["copies"], len(table)))
+        console.print(dataset.COPIES.format(found["counts"]["copies"], len(table)))
     console.print(f"\n{verdict(found)}")
     for warning in found["warnings"]:
         console.print("  {property} tells the label with AUC {auc:.3f} ({kind}). {advice}".format(**warning))

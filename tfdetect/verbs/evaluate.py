@@ -1,56 +1,15 @@
 """evaluate: judge a run again, or on another data set; or several runs and their mean."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
-
-import tyro
+from typing import Any
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, corruption_spec, files, models  # noqa: F401  (registers the detectors)
+from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading, places
-from tfdetect.verbs.console import console, counted, devices_line, import_keras
-
-HASHES = ("sha", "original_sha")  # by which a file is known again
-
-
-@dataclass(frozen=True)
-class Files(config.Effort):
-    """Which files, and how much of each at most."""
-
-    path: Path | None = None
-    """Folder or manifest, as for train. Without it, the run's own test files; of several runs those they all have."""
-    fake: tuple[str, ...] = ()
-    """Names of the class folders that are fake; by default as in training."""
-    layout: str = "auto"
-    """How the folder is laid out; by default it is recognised."""
-    labels: Literal["check", "as_given"] = "check"
-    """Refuse a table in which the files under real/ are labelled fake and those under fake/ real, or take it as it is."""
-    sources: tuple[str, ...] = ()
-    """Judge the fakes of these generators or manipulations only, and all reals."""
-    group: str = "auto"
-    """What belongs together, as for train; the test's interval goes by it."""
-    corrupt: str = ""
-    """What the clips go through before they are judged, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the steps."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        corruption_spec.check(self.corrupt, "--data.corrupt", labels=False)
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Judge an exported detector; threshold and calibration stay those of its validation files."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """The run's folder, such as saved_models/cnn. Of several, the mean of their probabilities is judged too."""
-    data: Files = Files()
-    out: Path | None = None
-    """Where the report goes; by default evaluations/NAME in the (first) run's folder, a name of its own for each data set and
-    --data.corrupt."""
+from tfdetect.workflow import dataset, output_paths
+from tfdetect.workflow.console import console, devices_line, import_keras
+from tfdetect.workflow.test_files import Evaluate, read, unseen
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     if not asked.runs:
         raise UserError("No run came; name the folder of one, such as saved_models/cnn, or of several.")
     if len(asked.runs) > 1:
-        from tfdetect.verbs import ensemble
+        from tfdetect.workflow import ensemble
 
         ensemble.evaluate(asked)
         return 0
@@ -73,39 +32,40 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
     """Read, decode, leave out what the run was trained on, score, write."""
     import_keras()
     console.print(devices_line(run.train.precision))
-    from tfdetect.data import corruptions
-    from tfdetect.data.prepare import usable
+    from tfdetect.data.input_pipeline import corruptions
+    from tfdetect.data.prepare.decode import usable
     from tfdetect.evaluation import calibration
     from tfdetect.serving.predictor import Predictor
-    from tfdetect.verbs import judging
+    from tfdetect.workflow import results
+    from tfdetect.workflow.scoring import find_shortcuts, score
 
     chain = corruptions.parse(asked.data.corrupt)
-    target = Artifact(places.evaluation(asked, corrupted=chain.slug if chain else ""))
-    data = loading.with_path(asked.data.over(run.data), asked.data.path, asked.data.fake)
-    cache = loading.cache_for(data, run.detector)
-    cache = cache if cache.root == data.path else loading.judging(cache, artifact)
-    table, left = loading.apart(read(asked, artifact, data), cache, data.workers)
-    table, warnings = unseen(loading.decode(table, data, cache, left), artifact)
-    loading.say_count(table)
-    warnings = (*warnings, *loading.copies_line(table))
-    table, _ = loading.with_kinds(table, run.detector)
+    target = Artifact(output_paths.evaluation(asked, corrupted=chain.slug if chain else ""))
+    data = dataset.with_path(asked.data.over(run.data), asked.data.path, asked.data.fake)
+    cache = dataset.cache_for(data, run.detector)
+    cache = cache if cache.root == data.path else dataset.judging(cache, artifact)
+    table, left = dataset.apart(read(asked, artifact, data), cache, data.workers)
+    table, warnings = unseen(dataset.decode(table, data, cache, left), artifact)
+    dataset.say_count(table)
+    warnings = (*warnings, *dataset.copies_line(table))
+    table, _ = dataset.with_kinds(table, run.detector)
     if usable(table).empty:
         raise UserError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
-    loading.say_one_class(usable(table))
+    dataset.say_one_class(usable(table))
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were judged: {chain}.")
     target.folder.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(artifact, cache.view, run.detector)
-    predicted = judging.score(predictor, table, cache, chain)
-    shortcuts = judging.find_shortcuts(table, data)
+    predicted = score(predictor, table, cache, chain)
+    shortcuts = find_shortcuts(table, data)
     rule = run.train.threshold
     others = {"judged": predictor.judged, "threshold_rule": rule, **held_out(artifact)}
-    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *loading.cautions(table))
-    found = judging.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
+    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *dataset.cautions(table))
+    found = results.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
                           shortcuts=shortcuts)  # fmt: skip
-    console.print(judging.line("test", found["test"], rule))
-    console.print(judging.attribution_line(found["test"]), end="")
-    console.print(judging.shortcut_line(shortcuts.aucs))
+    console.print(results.line("test", found["test"], rule))
+    console.print(results.attribution_line(found["test"]), end="")
+    console.print(results.shortcut_line(shortcuts.aucs))
     console.print(f"\nReport  {target.report}")
 
 
@@ -115,61 +75,3 @@ def held_out(artifact: Artifact) -> dict[str, Any]:
         return {}
     found = files.read_json(artifact.metrics, (), "delete it, and the report lacks only what is said of the validation files.")
     return {"validation": found["validation"]} if found.get("validation") else {}
-
-
-def read(asked: Evaluate, artifact: Artifact, data: config.Data):
-    """The files to judge: those of a test split where there is one, else all."""
-    from tfdetect.data import layouts, manifest
-
-    if asked.data.path is None:
-        table = layouts.of_sources(manifest.read(artifact.manifest), asked.data.sources)
-    else:
-        choice = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels", "group")}
-        table = loading.files(asked.data.path, replace(data, **choice))
-    if (table["split"] == "test").any():
-        if others := int((table["split"] != "test").sum()):
-            console.print(f"Judged are the files of the test split; {counted(others, 'other')} are left out.")
-        table = table[table["split"] == "test"]
-        table.attrs["left_out"] = {**table.attrs.get("left_out", {}), **({"other splits": others} if others else {})}
-    return table.assign(split="test").reset_index(drop=True)
-
-
-def unseen(table, *runs: Artifact):
-    """The table without the files whose bytes, or whose original's bytes, were in training or validation of any run, and without
-    others of their groups, such as fakes of a source that was left out there; and a warning that counts them."""
-    import pandas as pd
-
-    known, leak = pd.Series(False, table.index), pd.Series(False, table.index)
-    for run in runs:
-        mine, groups = recognised(table, run)
-        known, leak = known | mine, leak | table["group"].isin(groups)
-    if not leak.any():
-        return table, ()
-    which = "this run" if len(runs) == 1 else "one of these runs"
-    others = f", and {(leak & ~known).sum()} more are of their groups" if (leak & ~known).any() else ""
-    text = f"{known.sum():,} of {counted(len(table), 'file')} took part in training {which}{others}; they are left out here."
-    console.print(text)
-    kept = table[~leak].reset_index(drop=True)
-    kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "of the training": int(leak.sum())}
-    return kept, (text,)
-
-
-def recognised(table, run: Artifact):
-    """Which files of the table the run was fitted on, (files,) bool, and the groups of the table that thereby took part.
-
-    Where the files known again carry the same groups as in training, both tables name groups alike, and all training groups
-    count. Else a group of the same name proves nothing: most sets have a 1.
-    """
-    import pandas as pd
-
-    from tfdetect.data import manifest
-
-    rows = manifest.raw(run.manifest)
-    used = rows[rows["split"] != "test"]
-    groups = {sha: group for name in HASHES if name in used for sha, group in used[[name, "group"]].to_numpy() if sha and group}
-    then = pd.Series(None, table.index, object)  # the group that a file had in training
-    for name in filter(table.columns.__contains__, HASHES):
-        then = then.fillna(table[name].map(groups))
-    known = then.notna()
-    same = table.loc[known, "group"]
-    return known, set(same) | (set(used["group"]) if (same == then[known]).mean() > 0.5 else set())

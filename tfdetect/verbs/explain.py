@@ -11,8 +11,8 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
 from tfdetect.errors import UserError
-from tfdetect.verbs.console import console
-from tfdetect.verbs.predict import Effort, expand, opened, row, with_effort
+from tfdetect.workflow.console import console
+from tfdetect.workflow.verdicts import Effort, expand, opened, row, with_effort
 
 if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     if asked.cells > run.data.size:
         raise UserError(f"--cells {asked.cells} is more than the {run.data.size} pixels of a side that the run sees.")
     predictor = opened(artifact, run)
-    from tfdetect.explain import page
+    from tfdetect.pages import explanation
 
     asked.out.mkdir(parents=True, exist_ok=True)
     sections: list[str] = []
@@ -69,9 +69,9 @@ def main(argv: Sequence[str]) -> int:
             if verdict.error is None:
                 frames, heat, check = explained(predictor, predictor.clip(clip), method, asked)
                 found[-1] |= check
-                sections.append(page.section(files.printable(verdict.path), said(verdict, check), frames, heat, method))
+                sections.append(explanation.section(files.printable(verdict.path), said(verdict, check), frames, heat, method))
     finally:
-        page.write(asked.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
+        explanation.write(asked.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
         files.write_json(asked.out / "explanation.json", found)
     failed = len(found) - len(sections)
     console.print(f"{len(sections)} explained by {method}, {failed} failed: {asked.out / 'explanation.html'}")
@@ -90,7 +90,7 @@ def explained(predictor: "Predictor", clip: Any, method: str, asked: Explain) ->
     clips the same for all; the check is the mean over maps."""
     import numpy as np
 
-    from tfdetect.data.media import pick
+    from tfdetect.data.media.frames import pick
     from tfdetect.explain import heat
 
     def judge(clips: Any) -> Any:

@@ -8,8 +8,8 @@ import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, models
-from tfdetect.verbs import loading
-from tfdetect.verbs.console import console, import_keras
+from tfdetect.workflow import dataset
+from tfdetect.workflow.console import console, import_keras
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ def main(argv: Sequence[str]) -> int:
     import_keras()
     from tfdetect.serving.export import NOTE, export, signatures
 
-    view = loading.view(run.data, run.data.cache_dir, still=run.detector.sees == "clip")
+    view = dataset.view(run.data, run.data.cache_dir, still=run.detector.sees == "clip")
     if artifact.plan.exists():
-        view = loading.judging(loading.cache_for(run.data, run.detector), artifact).view
+        view = dataset.judging(dataset.cache_for(run.data, run.detector), artifact).view
     export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, view)
     console.print(f"SavedModel  {artifact.saved_model}, described in {artifact.folder / NOTE}")
     for name, what in signatures(run.detector, view).items():

@@ -10,7 +10,7 @@ import tyro
 
 from tfdetect import config
 from tfdetect.errors import UserError
-from tfdetect.verbs.console import console, counted, say_command
+from tfdetect.workflow.console import console, counted, say_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,11 +58,11 @@ def listed(asked: Template) -> "pd.DataFrame":
     """A row for each file, with label, split and source as the layout knows them; the group of frames, and of public sets any."""
     import pandas as pd
 
-    from tfdetect.data import layouts
+    from tfdetect.data.layouts import detect
 
-    own = any((asked.path / name).exists() for name in layouts.MANIFESTS)  # perhaps the one to be replaced
+    own = any((asked.path / name).exists() for name in detect.MANIFESTS)  # perhaps the one to be replaced
     try:
-        known = layouts.read(asked.path, asked.fake, "class_folders" if own and asked.layout == "auto" else asked.layout)
+        known = detect.read(asked.path, asked.fake, "class_folders" if own and asked.layout == "auto" else asked.layout)
     except UserError:
         if asked.layout != "auto":
             raise
@@ -71,7 +71,7 @@ def listed(asked: Template) -> "pd.DataFrame":
     alone = ~known.duplicated(["group", "label"], keep=False) if plain else known["group"] == known["path"]
     known = known.assign(label=known["label"].map({0: "real", 1: "fake"}), group=known["group"].mask(alone, ""))
     if plain:
-        files = pd.DataFrame({"path": [str(path) for path in layouts.walk(asked.path)]}, dtype=str)
+        files = pd.DataFrame({"path": [str(path) for path in detect.walk(asked.path)]}, dtype=str)
         known = pd.concat([known, files[~files["path"].isin(set(known["path"]))]])
     if known.empty:
         raise UserError(f"{asked.path} holds no image or video.")

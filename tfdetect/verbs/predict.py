@@ -2,32 +2,17 @@
 
 import dataclasses
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
-from tfdetect.errors import UserError
-from tfdetect.verbs.console import counted, devices_line, import_keras, printable
-
-if TYPE_CHECKING:
-    from tfdetect.serving.predictor import Predictor
-
-TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
-
-
-@dataclass(frozen=True)
-class Effort(config.Effort):
-    """How much work a file may be, and on how many cores; by default as in training."""
-
-    workers: Annotated[int | None, tyro.conf.arg(aliases=("--workers",))] = None
-    """Processes that decode; by default one for each core."""
+from tfdetect.workflow.console import counted, printable
+from tfdetect.workflow.verdicts import Effort, expand, opened, row, with_effort
 
 
 @dataclass(frozen=True)
@@ -61,27 +46,9 @@ def main(argv: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def with_effort(run: config.Run, effort: Effort) -> config.Run:
-    """The run, at work on other files."""
-    return dataclasses.replace(run, data=effort.over(run.data))
-
-
-def opened(artifact: artifacts.Artifact, run: config.Run) -> "Predictor":
-    """What judges files as the run saw its own; its warnings are said."""
-    import_keras()
-    print(devices_line(run.train.precision), file=sys.stderr)
-    from tfdetect.serving.predictor import Predictor
-    from tfdetect.verbs.loading import cache_for, judging
-
-    predictor = Predictor(artifact, judging(cache_for(run.data, run.detector), artifact).view, run.detector)
-    for warning in predictor.warnings:
-        print(warning, file=sys.stderr)
-    return predictor
-
-
 def count(given: Sequence[Path], paths: Sequence[Path], failed: int) -> str:
     """12 files: 10 judged, 1 failed, 1 left out (1 .txt): all that lies in the folders given."""
-    from tfdetect.data.tree import left_out
+    from tfdetect.data.layouts.tree import left_out
 
     found: Counter[str] = Counter()
     for folder in filter(Path.is_dir, given):
@@ -89,50 +56,3 @@ def count(given: Sequence[Path], paths: Sequence[Path], failed: int) -> str:
     others = f" ({', '.join(printable(f'{number} {name}') for name, number in found.items())})" if found else ""
     total = len(paths) + found.total()
     return f"{counted(total, 'file')}: {len(paths) - failed:,} judged, {failed} failed, {found.total()} left out{others}"
-
-
-def expand(given: Sequence[Path]) -> list[Path]:
-    """The files given, and the images and videos in the folders and tables given. ValueError for none, or an empty one."""
-    from tfdetect.data.layouts import walk
-
-    if not given:
-        raise UserError("No file came; name images, videos, or folders of them.")
-    out: list[Path] = []
-    for path in given:
-        inside = list(walk(path)) if path.is_dir() else named(path) if path.suffix.lower() in TABLES else [path]
-        if not inside:
-            raise UserError(f"{path} {'holds' if path.is_dir() else 'names'} no image or video{others(path)}.")
-        out += inside
-    return out
-
-
-def named(table: Path) -> list[Path]:
-    """The files that a manifest names, of any split and label; those names start at its folder."""
-    from tfdetect.data import manifest, tables
-
-    rows = manifest.raw(table)
-    if "path" not in rows:
-        raise UserError(f"{table} has no column path; {tables.held(rows)}.")
-    return list(map(Path, tables.located(table.parent, [path for path in rows["path"] if path])))
-
-
-def others(folder: Path) -> str:
-    """What a folder without media holds."""
-    from tfdetect.data.tree import left_out
-
-    if not folder.is_dir():
-        return ""
-    if (folder / config.PREPARED).exists():
-        return f": prepare made it, and evaluate.py RUN --data.path {folder} judges it"
-    found = ", ".join(f"{number} {name}" for name, number in left_out(folder, (), ()).items())
-    return f", but {found}" if found else ""
-
-
-def row(verdict) -> str:
-    """A line of the table."""
-    if verdict.error is not None:
-        return f"{'failed':8}{'':12}{'':9}{'':8}  {printable(verdict.path)}: {verdict.error}"
-    note = f"  ({verdict.note})" if verdict.note else ""
-    source = f"  most likely {verdict.source} ({verdict.source_probability:.2f})" if verdict.source else ""
-    numbers = f"{verdict.label:8}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}"
-    return f"{numbers}  {printable(verdict.path)}{source}{note}"

@@ -10,13 +10,13 @@ import tyro
 
 from tfdetect import config, files
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading, places
-from tfdetect.verbs.console import console, progress, say_command
+from tfdetect.workflow import dataset, output_paths
+from tfdetect.workflow.console import console, progress, say_command
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tfdetect.data.cache import Cache
+    from tfdetect.data.prepare.clip_cache import Cache
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Prepare:
 def main(argv: Sequence[str]) -> int:
     """Parse and prepare."""
     asked, further = config.arguments(Prepare, argv, "prepare.py", unknown=True)
-    places.require_prepared(asked.out, asked.path)
+    output_paths.require_prepared(asked.out, asked.path)
     if further and asked.runner == "local":
         config.arguments(Prepare, argv, "prepare.py")  # which says what is wrong with them
     import pandas as pd  # not before, so that --help stays quick
@@ -51,30 +51,30 @@ def main(argv: Sequence[str]) -> int:
     if asked.equalise:
         table, failures = equalised(asked, table, cache)
         left = pd.concat([left, failures])
-    write(asked, loading.together(decode(asked, table, cache, further), left).sort_index())
+    write(asked, dataset.together(decode(asked, table, cache, further), left).sort_index())
     return 0
 
 
 def read(asked: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
     """The manifest with absolute paths, for the folder may be used from anywhere; the rows left out, which copies contradict;
     and the cache inside the folder."""
-    from tfdetect.data.cache import Cache
+    from tfdetect.data.prepare.clip_cache import Cache
 
     data = asked.data
-    table = loading.files(asked.path, data)
+    table = dataset.files(asked.path, data)
     table["path"] = [str(Path(path).absolute()) for path in table["path"]]
     settings = {name: getattr(data, name) for name in config.STORED}
     old = config.prepared(asked.out)
     if old and old != settings:
         raise UserError(f"{asked.out} was prepared with other settings: {old}. Give another --out, or delete it.")
-    cache = Cache(asked.out, loading.view(data, asked.out), data.cache)
-    return *loading.apart(table, cache, data.workers), cache
+    cache = Cache(asked.out, dataset.view(data, asked.out), data.cache)
+    return *dataset.apart(table, cache, data.workers), cache
 
 
 def decode(asked: Prepare, table: "pd.DataFrame", cache: "Cache", options: Sequence[str]) -> "pd.DataFrame":
     """The prepared manifest, by this machine's processes or by Beam."""
-    from tfdetect.data.beam import LOCAL, Beam
-    from tfdetect.data.prepare import locally, prepare
+    from tfdetect.data.prepare.beam import LOCAL, Beam
+    from tfdetect.data.prepare.decode import locally, prepare
 
     data = asked.data
     beam = Beam(asked.out / "shards", LOCAL if asked.runner == "beam" else asked.runner, options)
@@ -84,9 +84,9 @@ def decode(asked: Prepare, table: "pd.DataFrame", cache: "Cache", options: Seque
 
 def equalised(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[pd.DataFrame, pd.DataFrame]":
     """The rows of the files made alike, and the prepared rows of those that could not be; their index keeps the order."""
-    from tfdetect.data.cache import failed
     from tfdetect.data.equalise import equalise
-    from tfdetect.data.prepare import DETAILS, detailed
+    from tfdetect.data.prepare.clip_cache import failed
+    from tfdetect.data.prepare.decode import DETAILS, detailed
 
     data = asked.data
     with progress("Equalising", len(table)) as step:
@@ -109,8 +109,8 @@ def write(asked: Prepare, table: "pd.DataFrame") -> None:
     counts = {"rows": len(table), "cached": len(table) - len(failures), "failed": len(failures)}
     kept = {"data": {name: settings[name] for name in config.STORED}, "groups": table.attrs["groups"], "counts": counts}
     files.write_json(asked.out / config.PREPARED, kept)
-    loading.say_count(table, "cached")
-    loading.say_failures(table)
-    loading.require_some(table)
+    dataset.say_count(table, "cached")
+    dataset.say_failures(table)
+    dataset.require_some(table)
     console.print(f"\nPrepared  {asked.out}\nNext:")
     say_command("train.py", "cnn", "--data.path", asked.out)

@@ -16,11 +16,11 @@ from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.models import presets
-from tfdetect.verbs import comparing
+from tfdetect.models.pretrained import presets
 from tfdetect.verbs import train as training
-from tfdetect.verbs.comparing import Recipe
-from tfdetect.verbs.console import console
+from tfdetect.workflow import recipe as workflow_recipe
+from tfdetect.workflow.console import console
+from tfdetect.workflow.recipe import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2
-    recipe = comparing.read(find(words[0]))
+    recipe = workflow_recipe.read(find(words[0]))
     run = parse(recipe, words[1:], len(words) < len(argv))
     console.print(f"{recipe.title}\n{recipe.source}")
     for note in recipe.notes:
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 def usage() -> str:
     """What there is, a line each."""
     width = max(len(path.stem) for path in recipes()) + 2
-    lines = "\n".join(f"  {path.stem:{width}}{comparing.read(path).title}" for path in recipes())
+    lines = "\n".join(f"  {path.stem:{width}}{workflow_recipe.read(path).title}" for path in recipes())
     ways = "reproduce.py RECIPE --data.path DIR [--flags of train]  |  reproduce.py RECIPE --stand-in [--flags of train]"
     return (f"{ways}\n\n{lines}\n\nRECIPE is one of these or a YAML file. --stand-in runs it on the embedded sample, smaller.\n"
             "`reproduce.py RECIPE --help` lists the flags.")
@@ -121,9 +121,9 @@ def keep(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[str, pd.DataF
     """comparison.json into the run's folder; its tables, for the report."""
     import pandas as pd
 
-    found = comparing.compare(recipe, run, artifact)
+    found = workflow_recipe.compare(recipe, run, artifact)
     files.write_json(artifact.comparison, found)
-    rows = pd.DataFrame(found["rows"]).rename(columns=comparing.words).rename(columns={"row": ""})
+    rows = pd.DataFrame(found["rows"]).rename(columns=workflow_recipe.words).rename(columns={"row": ""})
     differences = pd.DataFrame(found["differences"], columns=SIDES).astype(str)
     return {"Published and ours": rows, "What differs, or may": differences}
 
@@ -133,9 +133,9 @@ def say(found: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     def table(names: Sequence[str], rows: Sequence[Mapping[str, Any]], **header: str) -> Table:
-        grid = Table(*(header.get(name, comparing.words(name)) for name in names))
+        grid = Table(*(header.get(name, workflow_recipe.words(name)) for name in names))
         for row in rows:
-            grid.add_row(*(comparing.text(row[name]) for name in names))
+            grid.add_row(*(workflow_recipe.text(row[name]) for name in names))
         return grid
 
     console.print(f"\n{found['title']}")

@@ -8,7 +8,7 @@ import tyro
 
 from tfdetect import config
 from tfdetect.data.sample import Sample, write
-from tfdetect.verbs.console import console, progress
+from tfdetect.workflow.console import console, progress
 
 
 @dataclass(frozen=True)

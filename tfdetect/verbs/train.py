@@ -17,15 +17,15 @@ from tfdetect.artifact import Artifact
 from tfdetect.config import Run
 from tfdetect.detector import REGISTRY
 from tfdetect.errors import UserError
-from tfdetect.verbs import loading
-from tfdetect.verbs.console import console, devices_line, embedding, import_keras, say_command
+from tfdetect.workflow import dataset
+from tfdetect.workflow.console import console, devices_line, embedding, import_keras, say_command
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     import pandas as pd
 
-    from tfdetect.data.cache import Cache
+    from tfdetect.data.prepare.clip_cache import Cache
     from tfdetect.evaluation.calibration import Calibration
     from tfdetect.training.fit import Fitted
 
@@ -185,26 +185,26 @@ def remember(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
 def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     """The prepared manifest, all splits decided, and the cache that holds the clips; the run with what it learnt of them."""
     from tfdetect.data import manifest
-    from tfdetect.data.prepare import usable
-    from tfdetect.evaluation import calibration as rules
+    from tfdetect.data.prepare.decode import usable
+    from tfdetect.evaluation import calibration
 
-    cache = loading.cache_for(run.data, run.detector)
-    table, left = loading.apart(loading.read(run.data, run.detector), cache, run.data.workers)
+    cache = dataset.cache_for(run.data, run.detector)
+    table, left = dataset.apart(dataset.read(run.data, run.detector), cache, run.data.workers)
     given = bool((table["split"] != "").any())
-    table = loading.across(manifest.split(table), run.data)
+    table = dataset.across(manifest.split(table), run.data)
     manifest.require_classes(table, SPLITS, run.detector.trains_on)
-    table = loading.with_texts(loading.decode(table, run.data, cache, left), run.detector)
-    loading.say_count(table)
-    loading.require_few_failures(table, run.data.max_failed)
+    table = dataset.with_texts(dataset.decode(table, run.data, cache, left), run.detector)
+    dataset.say_count(table)
+    dataset.require_few_failures(table, run.data.max_failed)
     good = usable(table)
     manifest.require_classes(good, SPLITS, run.detector.trains_on)
-    rules.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
-    loading.say_one_class(good)
+    calibration.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
+    dataset.say_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
     if run.data.path:  # the embedded sample draws each scene for itself; some look alike
-        table = loading.say_alike(table, cache, given)
-    table, detector = loading.with_kinds(table, run.detector)
+        table = dataset.say_alike(table, cache, given)
+    table, detector = dataset.with_kinds(table, run.detector)
     return replace(run, detector=detector), table, cache
 
 
@@ -238,17 +238,17 @@ def memory(run: Run) -> Iterator[None]:
 def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", watched: bool = True) -> "Fitted":
     """Fit, and leave the best epoch's model in the artifact. `watched`: with TensorBoard, and a line an epoch."""
     keras = import_keras()
-    from tfdetect.data.prepare import usable
+    from tfdetect.data.prepare.decode import usable
     from tfdetect.training.callbacks import Narrator
     from tfdetect.training.fit import fit
-    from tfdetect.training.teach import teach
-    from tfdetect.verbs import rebuilt
+    from tfdetect.training.fit_head import teach
+    from tfdetect.workflow import reconstruction_report
 
     with files.plain(artifact.logs) as logs:
         board = keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0)  # board.write draws it
         callbacks = [board, Narrator(console, run.train.epochs)] if watched else []
         if watched and run.detector.reconstructs:
-            callbacks.append(rebuilt.glance(artifact.logs, usable(table), cache))
+            callbacks.append(reconstruction_report.glance(artifact.logs, usable(table), cache))
         what = (run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
         with memory(run):
             return teach(*what, embedding) if run.detector.stored else fit(*what)
@@ -257,13 +257,14 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
            tables: Tables | None = None) -> None:
     """Calibrate and export, then judge what was exported."""
-    from tfdetect.data.prepare import usable
+    from tfdetect.data.prepare.decode import usable
     from tfdetect.evaluation import calibration as rules
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
-    from tfdetect.training import board
+    from tfdetect.training import tensorboard
     from tfdetect.training.callbacks import keep
-    from tfdetect.verbs import embeddings, judging, rebuilt
+    from tfdetect.workflow import feature_report, reconstruction_report, results
+    from tfdetect.workflow.scoring import find_shortcuts, score
 
     with files.atomic(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
@@ -271,34 +272,34 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     calibration = calibrate(model, usable(table), cache, run)
     files.write_json(artifact.calibration, calibration.to_dict())
     if backend.tensorflow():
-        export(model, calibration.to_dict(), run.detector, artifact.saved_model, loading.judging(cache, artifact).view)
+        export(model, calibration.to_dict(), run.detector, artifact.saved_model, dataset.judging(cache, artifact).view)
     predictor = Predictor(artifact, cache.view, run.detector)
     if run.detector.stored:
-        predicted, own = embeddings.judge(predictor, model, run.detector, table, cache, artifact.logs)
+        predicted, own = feature_report.judge(predictor, model, run.detector, table, cache, artifact.logs)
     else:
-        predicted, own = judging.score(predictor, table[table["split"] != "train"], cache), judging.NOTHING
+        predicted, own = score(predictor, table[table["split"] != "train"], cache), results.NOTHING
     if run.detector.reconstructs:
-        own = rebuilt.own(model, predicted, predictor.threshold, fitted, usable(table), cache)
-    shortcuts, rule = judging.find_shortcuts(table, run.data), run.train.threshold
-    warnings = (*rules.warnings(rule), *loading.copies_line(table), *predictor.warnings, *loading.cautions(table))
-    found = judging.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
+        own = reconstruction_report.own(model, predicted, predictor.threshold, fitted, usable(table), cache)
+    shortcuts, rule = find_shortcuts(table, run.data), run.train.threshold
+    warnings = (*rules.warnings(rule), *dataset.copies_line(table), *predictor.warnings, *dataset.cautions(table))
+    found = results.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
                           warnings, {"judged": predictor.judged, "threshold_rule": rule}, shortcuts, tables=tables,
                           own=own)  # fmt: skip
-    board.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
+    tensorboard.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
     keep(artifact.checkpoints)
     for warning in predictor.warnings:
         console.print(warning)
     for name in ("validation", "test"):
-        console.print(judging.line(name, found[name], rule))
-    console.print(judging.attribution_line(found["test"]), end="")
-    console.print(judging.shortcut_line(shortcuts.aucs))
+        console.print(results.line(name, found[name], rule))
+    console.print(results.attribution_line(found["test"]), end="")
+    console.print(results.shortcut_line(shortcuts.aucs))
     say_where(artifact, run, table)
 
 
 def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
     """Probability and threshold from the validation files' scores, by the saved and reloaded model. The threshold that recipes
     alone may ask for is read off the test's."""
-    from tfdetect.data.pipeline import units
+    from tfdetect.data.input_pipeline.dataset import units
     from tfdetect.evaluation import calibration, predictions
     from tfdetect.training.fit import scores
 

@@ -1,0 +1,359 @@
+"""Each corruption, eagerly and in tf.data: what it does to the pixels, what it leaves alone, and that it can be repeated."""
+
+import dataclasses
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from scipy import ndimage
+
+from tfdetect import config, corruption_spec, detector
+from tfdetect.config import Train
+from tfdetect.data import manifest
+from tfdetect.data.input_pipeline import corruptions, dataset
+from tfdetect.data.input_pipeline.corruptions import parse
+from tfdetect.data.layouts import detect
+from tfdetect.data.prepare import decode
+from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.models.detectors.cnn import Cnn
+from tfdetect.training import fit
+
+ROOT = Path(__file__).parents[3]
+SAMPLES = ["flip", "jpeg(20,95)", "webp(20,95)", "video(18,40)", "blur(0.5,4)", "resize(0.2,0.9)", "crop(0.3,0.9)", "noise(3,30)",
+           "brightness(-40,40)", "contrast(0.5,1.5)", "cutout(0.1,0.6)", "mixup(0.1,0.5)", "selfblend(0.2,1)"]  # fmt: skip
+DIFFERENT = ("noise", "video")  # from frame to frame
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """(6, 3, 50, 61, 3) uint8: soft shapes, softly coloured, and grey grain; the sides are neither even nor equal."""
+    rng = np.random.default_rng(0)
+    grey, colour = (ndimage.gaussian_filter(rng.normal(size=(6, 3, 50, 61, n)), (0, 1, 4, 4, 0)) for n in (1, 3))
+    return np.clip(128 + 600 * grey + 300 * colour + rng.normal(0, 4, grey.shape), 0, 255).round().astype(np.uint8)
+
+
+LABELS = np.float32([[0], [1], [0], [1], [0], [0]])
+
+
+def run(text, clips, labels=LABELS, seed=(3, 4)):
+    return tuple(part.numpy() for part in parse(text)(clips, labels, tf.constant(seed)))
+
+
+def away(ours, theirs):
+    """The greatest distance in levels."""
+    return np.abs(ours.astype(int) - theirs).max()
+
+
+def test_the_samples_are_all_there_is():
+    assert [str(parse(text)).split("(")[0] for text in SAMPLES] == list(corruption_spec.KINDS)
+    assert set(corruptions.STEPS) | {"mixup"} == set(corruption_spec.KINDS)
+
+
+@pytest.mark.parametrize("text", [*SAMPLES, "flip|blur(0,3,p=0.5)|jpeg(30,100,p=0.5)|mixup(0,0.4)|crop(0.5,1,p=0.3)"])
+def test_eagerly_and_in_tf_data_the_same(clips, text):
+    chain = parse(text)
+    pixels, labels = run(text, clips)
+    data = tf.data.Dataset.from_tensors((clips, LABELS)).map(lambda *batch: chain(*batch, tf.constant([3, 4])))
+    there, others = next(iter(data))
+    assert data.element_spec[0].shape == clips.shape and pixels.dtype == np.uint8 and labels.dtype == np.float32
+    assert np.array_equal(pixels, there) and np.array_equal(labels, others)
+    unknown = tf.TensorSpec([None, None, None, None, 3], tf.uint8), tf.TensorSpec([None, 1]), tf.TensorSpec([2], tf.int32)
+    assert np.array_equal(pixels, tf.function(chain.__call__, unknown)(clips, LABELS, tf.constant([3, 4]))[0])
+
+
+@pytest.mark.parametrize("text", SAMPLES)
+def test_same_seed_same_result_and_another_seed_another(clips, text):
+    first, again, other = (run(text, clips, seed=seed)[0] for seed in ((3, 4), (3, 4), (3, 5)))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert not np.array_equal(first, clips)
+
+
+@pytest.mark.parametrize("text", SAMPLES)
+def test_each_clip_has_its_own_draw_and_its_frames_share_it(clips, text):
+    one = np.repeat(clips[:1, :1], 3, axis=1)
+    batch = np.repeat(one, 16, axis=0)
+    if text.startswith("mixup"):
+        batch[1::2] = 255 - batch[1::2]
+    after, _ = run(text, batch, np.zeros((16, 1), np.float32))
+    kinds = {clip.tobytes() for clip in after}
+    assert len(kinds) == 2 if text == "flip" else len(kinds) > 8
+    if not text.startswith(DIFFERENT):
+        assert (after == after[:, :1]).all()
+
+
+@pytest.mark.parametrize("text", ["blur(0)", "resize(1)", "crop(1)", "noise(0)", "brightness(0)", "contrast(1)", "cutout(0)",
+                                  "mixup(0)", "", *(text.split("(")[0] for text in SAMPLES)])  # fmt: skip
+def test_neutral_settings_change_nothing(clips, text):
+    """A name alone stands for its sample with p=0."""
+    named = [sample for sample in SAMPLES if text and sample.split("(")[0] == text]
+    text = f"{named[0].rstrip(')')}{',' if '(' in named[0] else '('}p=0)" if named else text
+    pixels, labels = run(text, clips)
+    assert np.array_equal(pixels, clips) and np.array_equal(labels, LABELS)
+
+
+@pytest.mark.parametrize("text, most, mean", [("jpeg(100)", 20, 2), ("webp(100)", 20, 2.5), ("video(0)", 20, 2.5)])
+def test_the_best_quality_is_nearly_neutral(clips, text, most, mean):
+    """What is left is the colour at half the resolution."""
+    pixels, _ = run(text, clips)
+    assert away(pixels, clips) <= most and np.abs(pixels.astype(int) - clips).mean() <= mean
+
+
+@pytest.mark.parametrize("text", ["jpeg(30)", "webp(30)", "video(35)", "blur(3)", "resize(0.3)", "noise(10)", "contrast(0.5)"])
+def test_pictures_keep_their_brightness(clips, text):
+    """A step that took 0..255 for 0..1 would make them white, black or grey."""
+    pixels, _ = run(text, clips)
+    assert np.abs(pixels.mean(axis=(1, 2, 3)) - clips.mean(axis=(1, 2, 3))).max() < 3
+    soft = pixels.std(axis=(2, 3)).mean() / clips.std(axis=(2, 3)).mean()
+    assert 0.4 < soft < 1.2, "neither greyed out nor torn apart"
+
+
+def test_jpeg_is_that_of_opencv(clips):
+    for quality in (5, 37, 80, 100):
+        data = [cv2.imencode(".jpg", clip[1, ..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1] for clip in clips]
+        expected = np.stack([cv2.imdecode(one, cv2.IMREAD_COLOR)[..., ::-1] for one in data])
+        assert away(run(f"jpeg({quality})", clips)[0][:, 1], expected) == 0
+
+
+def test_webp_is_that_of_pillow(clips):
+    for quality in (5, 60):
+        memory = io.BytesIO()
+        Image.fromarray(clips[2, 0]).save(memory, "webp", quality=quality)
+        assert away(run(f"webp({quality})", clips)[0][2, 0], np.asarray(Image.open(memory).convert("RGB"))) == 0
+
+
+@pytest.mark.parametrize("sigma", [0.4, 1.1, 3])
+def test_blur_is_a_gaussian(clips, sigma):
+    expected = ndimage.gaussian_filter(clips.astype(float), (0, 0, sigma, sigma, 0), mode="mirror")
+    assert away(run(f"blur({sigma})", clips)[0], expected.round()) <= 1
+
+
+@pytest.mark.parametrize("part, small", [(0.5, (30, 25)), (0.1, (6, 5))])
+def test_resize_is_that_of_opencv(clips, part, small):
+    down = [cv2.resize(clip[0], small, interpolation=cv2.INTER_AREA).astype(np.float32) for clip in clips]
+    expected = np.stack([cv2.resize(one, (61, 50)) for one in down])  # in whole numbers, OpenCV rounds on the way
+    assert away(run(f"resize({part})", clips)[0][:, 0], expected) <= 1.5, "a half may be rounded either way, twice"
+
+
+def test_brightness_and_contrast_are_those_of_tf_image(clips):
+    brighter = tf.image.adjust_brightness(tf.cast(clips, tf.float32), 17.0)
+    assert away(run("brightness(17)", clips)[0], np.clip(brighter, 0, 255)) == 0
+    still = clips[:, :1]
+    stronger = np.clip(tf.image.adjust_contrast(tf.cast(still, tf.float32), 1.4), 0, 255).round()
+    assert away(run("contrast(1.4)", still)[0], stronger) <= 1
+
+
+def test_crop_shows_a_part_and_no_border():
+    plain = np.full((64, 1, 40, 40, 3), 200, np.uint8)
+    assert (run("crop(0.1,1)", plain, np.zeros((64, 1), np.float32))[0] == 200).all()
+    ramp = np.broadcast_to(np.arange(0, 240, 3, np.uint8)[:, None, None], (32, 1, 80, 80, 3))
+    after = run("crop(0.5)", ramp, np.zeros((32, 1), np.float32))[0].astype(int)
+    rises = after[:, 0, -1, 0, 0] - after[:, 0, 0, 0, 0]
+    assert np.abs(rises - 237 / 2).max() <= 1 and np.ptp(after[:, 0, 0, 0, 0]) > 60
+
+
+@pytest.mark.parametrize("draw", [0.0, 1 - 2**-24])
+def test_crop_at_the_very_border_has_no_black_line(monkeypatch, draw):
+    monkeypatch.setattr(corruptions, "uniform", lambda seed, shape: tf.fill(shape, draw))
+    plain, values = tf.fill((500, 1, 37, 53, 3), tf.constant(200, tf.uint8)), tf.linspace(0.1, 1.0, 500)
+    assert (corruptions.crop(plain, values, None).numpy() == 200).all()
+
+
+def test_noise_has_its_strength_and_is_new_in_each_frame():
+    grey = np.full((2, 2, 64, 64, 3), 128, np.uint8)
+    after = run("noise(12)", grey, LABELS[:2])[0] - 128.0
+    assert after.std(axis=(2, 3)) == pytest.approx(12, rel=0.05) and np.abs(after.mean(axis=(2, 3))).max() < 0.8
+    assert abs(np.corrcoef(after[0, 0].ravel(), after[0, 1].ravel())[0, 1]) < 0.05
+
+
+def test_cutout_covers_its_part_anywhere():
+    white = np.full((400, 2, 20, 30, 3), 255, np.uint8)
+    covered = run("cutout(0.8)", white, np.zeros((400, 1), np.float32))[0] != 255
+    assert (covered.sum(axis=(2, 3, 4)) == 16 * 24 * 3).all()
+    assert covered.any(axis=0).all(), "the corners as well"
+    assert (run("cutout(1)", white[:1], LABELS[:1])[0] == corruptions.COVER).all()
+
+
+@pytest.mark.parametrize("frames, height, width", [(1, 16, 16), (16, 31, 46)])
+def test_video_keeps_frames_order_and_shape(frames, height, width):
+    times = np.arange(frames, dtype=np.float32)[:, None, None, None]
+    moving = np.broadcast_to(20 + 12 * times, (2, frames, height, width, 3)).astype(np.uint8)
+    after, _ = run("video(18)", moving, LABELS[:2])
+    assert after.shape == moving.shape and away(after, moving) <= 6
+
+
+def test_video_repeats_itself(clips):
+    """x264 does not, with its macroblock tree."""
+    wide = np.pad(clips[0], ((0, 0), (0, 14), (0, 3), (0, 0)), "reflect")
+    assert len({corruptions._video(wide, 18).tobytes() for _ in range(30)}) == 1
+
+
+def test_video_of_a_worse_rate_is_further_away(clips):
+    errors = [np.abs(run(f"video({crf})", clips)[0].astype(int) - clips).mean() for crf in (10, 25, 40, 51)]
+    assert errors == sorted(errors) and errors[-1] > 2 * errors[0]
+
+
+def test_mixup_mixes_labels_as_it_mixes_pictures():
+    labels = (np.arange(16) % 2).astype(np.float32)[:, None]
+    plain = np.broadcast_to(200 * labels[:, :, None, None, None], (16, 2, 8, 8, 3)).astype(np.uint8)
+    pixels, soft = run("mixup(0.1,0.5)", plain, labels)
+    assert np.abs(pixels - 200 * soft[:, :, None, None, None]).max() <= 0.51
+    assert ((soft > 0) & (soft < 1)).sum() > 4 and soft[labels == 0].max() <= 0.5
+
+
+def test_selfblend_makes_fakes_of_reals_only(clips):
+    pixels, labels = run("selfblend(1)", clips)
+    assert (labels == 1).all() and np.array_equal(pixels[LABELS[:, 0] == 1], clips[LABELS[:, 0] == 1])
+    for before, after in zip(clips[LABELS[:, 0] == 0], pixels[LABELS[:, 0] == 0], strict=True):
+        assert 0.1 < np.abs(after.astype(int) - before).mean() < 20, "another picture, but of the same"
+    many, labels = run("selfblend(0.5,1,p=0.5)", np.repeat(clips[:1], 64, axis=0), np.zeros((64, 1), np.float32))
+    changed = (many != clips[0]).any(axis=(1, 2, 3, 4))
+    assert 16 < changed.sum() < 48 and np.array_equal(changed, labels[:, 0] == 1)
+
+
+def test_a_chance_is_a_chance(clips):
+    many = np.repeat(clips[:1], 400, axis=0)
+    changed = (run("brightness(30,p=0.25)", many, np.zeros((400, 1), np.float32))[0] != many).any(axis=(1, 2, 3, 4))
+    assert 70 < changed.sum() < 130
+
+
+def test_a_range_is_drawn_evenly_to_both_ends():
+    black = np.zeros((2000, 1, 1, 1, 3), np.uint8)
+    drawn = run("brightness(10,20)", black, np.zeros((2000, 1), np.float32))[0][:, 0, 0, 0, 0]
+    assert drawn.min() == 10 and drawn.max() == 20 and drawn.mean() == pytest.approx(15, abs=0.3)
+    op = corruption_spec.parse("jpeg(30,32)").ops[0]
+    whole = corruptions._values(op, tf.linspace(0.0, 1.0, 3000)).numpy()
+    assert [round((whole == value).mean(), 2) for value in (30, 31, 32)] == [0.33, 0.33, 0.33]
+
+
+def test_steps_of_one_kind_draw_each_for_itself(clips):
+    twice = run("flip|flip", np.repeat(clips[:1], 64, axis=0), np.zeros((64, 1), np.float32))[0]
+    assert 16 < (twice != clips[0]).any(axis=(1, 2, 3, 4)).sum() < 48
+
+
+@pytest.mark.parametrize(
+    "text, normal",
+    [("", ""), (" ", ""), ("flip( )", "flip"), ("flip(p=.5) | jpeg( 30, 100, p=0.50)", "flip|jpeg(30,100,p=0.5)"),
+     ("blur(2,2.0,p=1)", "blur(2)"), ("brightness(-10,+10)", "brightness(-10,10)"), ("noise(1e-3)", "noise(0.001)")],
+)  # fmt: skip
+def test_the_text_has_a_normal_form(text, normal):
+    chain = parse(text)
+    assert str(chain) == normal and parse(normal) == chain and bool(chain) == bool(normal)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        chain.ops = ()
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("jpg(80)", "'jpg(80)' names no corruption; perhaps you meant jpeg(quality[,to][,p=1]) with a whole quality of 1..100."),
+        ("flip|blurr(2)", "'blurr(2)' names no corruption; perhaps you meant blur("),
+        ("sepia", "names no corruption; there are flip, jpeg,"),
+        ("jpeg", "'jpeg' came; expected jpeg(quality[,to][,p=1])"),
+        ("jpeg(0)", "of 1..100"),
+        ("jpeg(80.5)", "whole quality"),
+        ("jpeg(1,2,3)", "expected jpeg("),
+        ("jpeg(True)", "expected jpeg("),
+        ("jpeg('80')", "expected jpeg("),
+        ("blur(1e999)", "sigma of 0..50 pixels"),
+        ("blur(3,0)", "the lower one first"),
+        ("blur(2,q=1)", "and p, its chance for a clip, of 0..1"),
+        ("blur(2,p=1.5)", "and p, its chance for a clip, of 0..1"),
+        ("blur(2,p=1,p=0)", "cannot be read"),
+        ("flip(1)", "expected flip[(p=0.5)]"),
+        ("flip|", "'' cannot be read; expected steps such as jpeg(80)"),
+        ("jpeg(80", "cannot be read"),
+        ("jpeg(*[80])", "cannot be read"),
+        ("jpeg(__import__('os').getpid())", "cannot be read"),
+        ("(" * 9999, "cannot be read"),
+        ("jpeg(" + "-" * 99999 + "1)", "cannot be read"),
+        ("jpeg(80)\0", "cannot be read"),
+    ],
+)
+def test_a_wrong_text_is_refused_with_a_helpful_sentence(text, said):
+    with pytest.raises(ValueError) as error:
+        parse(text)
+    assert said in str(error.value) and str(error.value).endswith(".") and "\n" not in str(error.value)
+
+
+def test_what_changes_labels_is_for_training_on_both_classes():
+    assert parse("jpeg(80)|cutout(0.5)").still and not parse("jpeg(80)|mixup(0.2)").still
+    with pytest.raises(ValueError, match=r"--data\.corrupt: selfblend changes labels"):
+        corruption_spec.check("jpeg(80)|selfblend(1)", "--data.corrupt", labels=False)
+
+    class OneClass(Cnn):
+        trains_on = "real"
+
+    config.Run(OneClass(), train=config.Train(augment="jpeg(80)"))
+    with pytest.raises(ValueError, match=r"--train\.augment: mixup changes labels"):
+        config.Run(OneClass(), train=config.Train(augment="mixup(0.5)"))
+    assert detector.Detector.trains_on == "both"
+
+
+def test_names_of_files_have_no_brackets():
+    assert parse("flip|jpeg(30,100,p=0.5)|brightness(-9)").slug == "flip-jpeg_30_100_p0.5-brightness_-9"
+
+
+def test_a_mistake_is_told_before_tensorflow_is_loaded():
+    code = "import sys; from tfdetect import config\ntry: config.Train(augment='jpg(80)')\n"
+    code += "except ValueError as e: print(e, 'tensorflow' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("--train.augment: 'jpg(80)' names") and done.stdout.endswith("False False\n"), done.stderr
+
+
+def test_the_documentation_names_every_step():
+    text = (ROOT / "docs" / "augment.md").read_text()
+    for name, kind in corruption_spec.KINDS.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}"))
+        assert not kind.quantity or (f"`{name}({kind.quantity})`" in row and f"| {kind.low:g}..{kind.high:g} |" in row)
+
+
+AUGMENT = "flip|jpeg(30,100,p=0.5)|noise(0,9)|mixup(0,0.5,p=0.5)"
+
+
+@pytest.fixture(scope="module")
+def prepared(videos, tmp_path_factory):
+    cache = Cache(tmp_path_factory.mktemp("cache"), View(2, 16, still=True))
+    return decode.prepare(manifest.split(detect.read(videos)), cache, workers=2), cache
+
+
+@pytest.mark.parametrize("size", [40, 3, 1])
+def test_a_run_that_goes_on_sees_the_same_draws(prepared, size):
+    table, cache = prepared
+    table = table.head(size).reset_index(drop=True)
+
+    def batches(first, epochs, augment=AUGMENT, seed=7):
+        data = dataset.training(table, cache, False, Train(batch=8, seed=seed, augment=augment), first, epochs)
+        return [(clips.tobytes(), labels.tobytes()) for clips, labels, _ in data.as_numpy_iterator()]
+
+    whole, steps = batches(0, 3), dataset.steps(table, False, 8)
+    assert len(whole) == 3 * steps and len(set(whole)) == len(whole)
+    assert batches(0, 1) + batches(1, 2) + batches(2, 3) == whole
+    assert not set(batches(0, 3, seed=8)) & set(whole)
+    assert batches(0, 1, "") == batches(0, 1, "blur(0)"), "the order is the same with and without"
+
+
+def test_a_killed_run_with_augmentation_goes_on_to_the_same_result(prepared, tmp_path):
+    settings = config.Train(epochs=2, batch=8, augment=AUGMENT)
+
+    class Kill(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch:
+                raise KeyboardInterrupt
+
+    def train(folder, *extra):
+        found = fit.fit(Cnn(width=2), *prepared, settings, tmp_path / folder, tmp_path / f"{folder}.keras", list(extra))
+        return found.history
+
+    whole = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("killed", Kill())
+    assert train("killed").equals(whole)
+    settings = dataclasses.replace(settings, augment="")
+    assert not train("plain").equals(whole)

@@ -1,0 +1,87 @@
+"""The store of features: whole or not at all, added to, and gone on with."""
+
+import numpy as np
+import pytest
+
+from tfdetect.data.input_pipeline import feature_store
+from tfdetect.data.input_pipeline.feature_store import Store, complete
+
+
+def test_rows_come_back_by_name_in_any_order_from_several_parts(tmp_path, rng):
+    rows = rng.normal(size=(5, 3)).astype(np.float32)
+    store = Store(tmp_path)
+    store.add(["a:0", "b:0"], rows[:2])
+    store.add(["c:0", "d:0", "e:0"], rows[2:])
+    for found in (store, Store(tmp_path)):
+        np.testing.assert_array_equal(found.gather(["e:0", "a:0", "c:0", "a:0"]), rows[[4, 0, 2, 0]])
+    assert Store(tmp_path).gather([]).shape[0] == 0
+    with pytest.raises(KeyError):
+        store.gather(["z:0"])
+
+
+def test_two_processes_may_add_at_once(tmp_path):
+    first, second = Store(tmp_path), Store(tmp_path)
+    first.add(["a"], np.ones((1, 2)))
+    second.add(["b"], np.zeros((1, 2)))
+    np.testing.assert_array_equal(Store(tmp_path).gather(["a", "b"]), [[1, 1], [0, 0]])
+
+
+def test_float16_halves_the_room_and_keeps_three_digits(tmp_path, rng):
+    rows = rng.normal(size=(100, 64)).astype(np.float32)
+    sizes = []
+    for dtype in ("float32", "float16"):
+        store = Store(tmp_path / dtype, dtype)
+        store.add([str(number) for number in range(100)], rows)
+        sizes.append(next((tmp_path / dtype).glob("*.npy")).stat().st_size)
+        np.testing.assert_allclose(store.gather(["7", "3"]), rows[[7, 3]], rtol=1e-3)
+        assert store.gather(["7"]).dtype == np.float32
+    assert sizes[1] < 0.52 * sizes[0]
+
+
+def test_half_a_part_is_none(tmp_path):
+    Store(tmp_path).add(["a"], np.ones((1, 2)))
+    (tmp_path / "000001-ffff.npy").write_bytes(b"half")  # killed before its names were written
+    (tmp_path / ".part-xyz-000002-ffff.txt").write_text("c")
+    assert list(Store(tmp_path).places) == ["a"]
+
+
+def test_only_what_lacks_is_computed_and_an_interrupt_loses_nothing(tmp_path):
+    asked = []
+
+    def embed(places):
+        for place in places:
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            asked.append(place)
+            yield np.full((1, 2), place, np.float32)
+
+    names, steps = [f"{number}:0" for number in range(5)], []
+    with pytest.raises(KeyboardInterrupt):
+        complete(Store(tmp_path), names, embed, steps.append)
+    assert asked == [0, 1, 2] and sum(steps) == 3
+    asked.clear()
+    asked.extend([None] * 4)  # no more interrupts
+    store = Store(tmp_path)
+    complete(store, names, embed, steps.append)
+    assert asked[4:] == [3, 4]
+    np.testing.assert_array_equal(store.gather(names)[:, 0], range(5))
+    complete(store, names, lambda places: pytest.fail("nothing lacks"), steps.append)
+
+
+def test_the_same_file_twice_is_computed_once(tmp_path):
+    store, seen = Store(tmp_path), []
+
+    def embed(places):
+        seen.extend(places)
+        yield np.arange(len(places), dtype=np.float32)[:, None]
+
+    complete(store, ["a", "b", "a"], embed, lambda count: None)
+    assert len(seen) == 2 and store.gather(["a", "b", "a"]).shape == (3, 1)
+
+
+def test_much_work_is_written_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_store, "ROWS", 2)
+    names = [str(number) for number in range(5)]
+    complete(Store(tmp_path), names, lambda places: (np.full((1, 1), place) for place in places), lambda count: None)
+    assert len(list(tmp_path.glob("*.npy"))) == 3
+    np.testing.assert_array_equal(Store(tmp_path).gather(names)[:, 0], range(5))

@@ -1,0 +1,203 @@
+"""Files made by somebody who means harm, and files under odd names: a reason each, no other file touched, no hang."""
+
+import ctypes
+import os
+import socket
+import struct
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfdetect.data.media import video
+from tfdetect.data.media.read import read_media
+from tfdetect.data.media.sniff import MediaError
+from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.data.sample import mp4
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """An MP4 of 8 frames of noise, 32 x 32."""
+    return mp4(np.repeat(np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8), 8, 0))
+
+
+@contextmanager
+def untouched(folder):
+    """Fail if a file of `folder` is opened meanwhile, by whatever library."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "inotify_init1"):
+        pytest.skip("who opens a file is only known on Linux")
+    watch = libc.inotify_init1(os.O_NONBLOCK)
+    opened = 0x20
+    assert libc.inotify_add_watch(watch, os.fsencode(folder), opened) >= 0
+    try:
+        yield
+        with pytest.raises(BlockingIOError):
+            os.read(watch, 4096)
+    finally:
+        os.close(watch)
+
+
+@pytest.fixture
+def secret(tmp_path, clip):
+    """A good video that nobody asked for, in a folder of its own."""
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "secret.mp4").write_bytes(clip)
+    return tmp_path / "others" / "secret.mp4"
+
+
+def test_what_watches_over_the_secret_sees_it_opened(secret):
+    with pytest.raises(pytest.fail.Exception), untouched(secret.parent):
+        read_media(secret)
+
+
+def only(reader: str, monkeypatch) -> None:
+    """Let but this decoder give the pixels."""
+
+    def no_decoder(*_):
+        raise video.containers.NoDecoder
+
+    if reader == "PyAV":
+        monkeypatch.setattr(video, "decord", None)
+    if reader == "OpenCV":
+        monkeypatch.setattr(video.containers, "scan_packets", no_decoder)
+
+
+PLAYLISTS = {
+    "HLS": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile '{secret}'\n",
+    "SDP": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    "DASH": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>{secret}</BaseURL></MPD>',
+    "SMIL": "<smil><body><video src='{secret}'/></body></smil>",
+    "PLS": "[playlist]\nFile1={secret}\n",
+}
+
+
+@pytest.mark.parametrize("kind", sorted(PLAYLISTS))
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
+def test_playlists_under_a_video_s_name_are_refused(tmp_path, secret, kind, suffix):
+    path = tmp_path / f"list{suffix}"
+    with untouched(secret.parent):
+        path.write_text(PLAYLISTS[kind].format(secret=secret))
+        with pytest.raises(MediaError, match="not an image or video that is read here"):
+            read_media(path)
+        path.write_bytes(b"GIF89a" + path.read_bytes())  # with the first bytes of something that is read
+        with pytest.raises(MediaError):
+            read_media(path)
+
+
+@pytest.mark.parametrize("kind", sorted(PLAYLISTS))
+def test_nothing_calls_the_network(tmp_path, kind):
+    path = tmp_path / "list.mp4"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        content = PLAYLISTS[kind].format(secret=f"http://127.0.0.1:{server.getsockname()[1]}/secret.mp4").encode()
+        asf = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(14)
+        for head in (b"", b"GIF89a", b"G" + bytes(187) + b"G", b"\0\0\0\x10ftypisom\0\0\0\0\n", b"OggS\0\2", b"FLV\1\1\0\0\0\t",
+                     asf, b"\0\0\1\xba", b"\0\0\1\xb3", b"\x1f\7\0\x3f", b"\x1aE\xdf\xa3"):  # fmt: skip
+            path.write_bytes(head + content)
+            with pytest.raises(MediaError):
+                read_media(path)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def alias(path: Path) -> bytes:
+    """The record by which a QuickTime movie names another file (FFmpeg's mov.c reads it so)."""
+    name = os.fsencode(path)
+    return bytes(150) + struct.pack(">hH", 2, len(name)) + name + bytes(len(name) % 2) + struct.pack(">hH", -1, 0)
+
+
+@pytest.mark.parametrize("kind", ["url ", "alis"])
+@pytest.mark.parametrize("reader", ["decord", "PyAV", "OpenCV"])
+def test_a_movie_s_reference_to_another_file_is_not_followed(tmp_path, clip, monkeypatch, secret, kind, reader):
+    """A movie whose data reference names another file, and which holds no pictures itself."""
+    text = os.fsencode(secret) + b"\0" if kind == "url " else alias(secret)
+    data = bytearray(clip)
+    at = data.find(b"url ") - 4
+    data[at : at + 12] = struct.pack(">I4sI", 12 + len(text), kind.encode(), 0) + text
+    for name in (b"dref", b"dinf", b"minf", b"mdia", b"trak", b"moov"):
+        start = data.find(name) - 4
+        struct.pack_into(">I", data, start, struct.unpack_from(">I", data, start)[0] + len(text))
+    start = data.find(b"mdat") - 4
+    size = struct.unpack_from(">I", data, start)[0]
+    data[start + 8 : start + size] = bytes(size - 8)
+    (tmp_path / "thief.mov").write_bytes(data)
+    only(reader, monkeypatch)
+    with untouched(secret.parent):
+        with pytest.raises(MediaError):
+            read_media(tmp_path / "thief.mov")
+        if reader == "decord" and video.decord:  # which the reader would not let see it
+            with pytest.raises((video.decord.DECORDError, RuntimeError)):
+                video.decord.VideoReader(str(tmp_path / "thief.mov"))[0]
+
+
+def test_a_movie_that_is_only_a_reference_is_refused(tmp_path, secret):
+    data = b"url " + struct.pack(">I", len(str(secret)) + 1) + os.fsencode(secret) + b"\0"
+    for name, head in ((b"rdrf", bytes(4)), (b"rmda", b""), (b"rmra", b""), (b"moov", b"")):
+        data = struct.pack(">I4s", 8 + len(head + data), name) + head + data
+    (tmp_path / "a.mov").write_bytes(b"\0\0\0\x10ftypqt  \0\0\0\0" + data)
+    with untouched(secret.parent), pytest.raises(MediaError):
+        read_media(tmp_path / "a.mov")
+
+
+NAMES = [b"with space.mp4", b"line\nbreak.mp4", "emoji \U0001f642.mp4".encode(), b"no\xfftext.mp4", b"-dash.mp4", b"http:x.mp4",
+         b"concat:a|b.mp4", b"%03d.mp4", b"[a]*?.mp4"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reader", ["decord", "PyAV", "OpenCV"])
+def test_every_decoder_reads_a_file_under_any_name(tmp_path, clip, monkeypatch, name, reader):
+    only(reader, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    path = os.fsdecode(name)
+    Path(path).write_bytes(clip)
+    for one in (path, os.path.abspath(path)):
+        assert read_media(one, 4).frames.shape == (4, 32, 32, 3)
+    assert Cache(tmp_path / "cache", View(4, 16)).add(path)["frames"] == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_under_any_name(tmp_path, name):
+    path = os.path.join(tmp_path, os.fsdecode(name.replace(b".mp4", b".png")))
+    with open(path, "wb") as file:
+        Image.new("RGB", (5, 4)).save(file, "png")
+    assert read_media(path).frames.shape == (1, 4, 5, 3)
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a socket's name is a short one
+    os.mkfifo("pipe.mp4")
+    os.mkdir("folder.mp4")
+    socket.socket(socket.AF_UNIX).bind("socket.mp4")
+    for path in ("pipe.mp4", "folder.mp4", "socket.mp4", "/dev/zero"):
+        with pytest.raises(MediaError, match="not a file"):
+            read_media(path)
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "gone.mp4").symlink_to("nowhere")
+    for name, reason in (("loop.mp4", "Too many levels of symbolic links"), ("gone.mp4", "No such file or directory")):
+        assert Cache(tmp_path / "cache", View(1, 16)).add(str(tmp_path / name))["error"] == reason
+
+
+def test_what_nobody_foresaw_costs_one_file(tmp_path, clip, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(clip)
+    monkeypatch.setattr(video.containers, "scan_packets", lambda *_: {}["missing"])
+    with pytest.raises(MediaError, match=r"the reader stumbled over it \(KeyError: 'missing'\)"):
+        read_media(tmp_path / "a.mp4")
+
+
+def test_fuzz():
+    """A short run of the benchmark, which exits with 1 if a file is unaccounted for."""
+    argv = [sys.executable, "benchmarks/fuzz.py", "--count", "120", "--seed", "7", "--workers", "2"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    counts = [int(line.split()[0]) for line in done.stdout.splitlines()[1:4]]
+    assert sum(counts) == 120 and min(counts) > 5, done.stdout
+    assert "0   of them: a decoder crashed" in done.stdout

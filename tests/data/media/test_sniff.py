@@ -1,0 +1,118 @@
+"""What a file is, by its first bytes: under any name, and with a reason of its own where it is nothing that is read."""
+
+import struct
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfdetect.data.audit.properties import measure
+from tfdetect.data.media.read import read_media
+from tfdetect.data.media.sniff import MediaError, is_media, kind
+from tfdetect.limits import Limits
+
+CONTAINERS = {  # extension -> muxer, codec, options
+    "3gp": ("3gp", "mpeg4", {}),
+    "3g2": ("3g2", "mpeg4", {}),
+    "f4v": ("f4v", "libx264", {}),
+    "ts": ("mpegts", "mpeg2video", {}),
+    "m2ts": ("mpegts", "libx264", {"mpegts_m2ts_mode": "1"}),
+    "vob": ("vob", "mpeg2video", {}),
+    "mpeg": ("mpeg", "mpeg1video", {}),
+    "m2v": ("mpeg2video", "mpeg2video", {}),
+    "ogv": ("ogg", "libvpx", {}),
+    "wmv": ("asf", "wmv2", {}),
+    "flv": ("flv", "flv", {}),
+    "dv": ("dv", "dvvideo", {}),
+}
+
+
+def video(path, muxer, codec, options, count=8):
+    """Frames that grow brighter."""
+    with av.open(str(path), "w", format=muxer, options=options) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = (720, 576, "yuv420p") if codec == "dvvideo" else (64, 48, "yuv420p")
+        for i in range(count):
+            picture = np.full((stream.height, stream.width, 3), 20 + 25 * i % 200, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("extension", CONTAINERS)
+def test_videos_of_each_container_under_any_name(tmp_path, extension):
+    assert is_media(f"A.{extension.upper()}")
+    path = video(tmp_path / f"a.{extension}", *CONTAINERS[extension])
+    path = path.rename(tmp_path / "a.jpg")
+    assert kind(path) == "video"
+    found = read_media(path, frames=8, size=4)
+    assert found.total == 8 and found.note == ""
+    assert np.abs(found.frames.mean(axis=(1, 2, 3)) - (20 + 25 * np.arange(8))).max() < 6
+    known = measure(str(path), Limits())
+    assert "unknown" not in (known["container"], known["codec"], known["subsampling"])
+    assert (known["fps"], known["frames"]) == (25, 8)
+
+
+@pytest.mark.parametrize("step", [188, 192])
+def test_a_recording_that_begins_within_a_packet(tmp_path, step):
+    path = video(tmp_path / "a.ts", "mpegts", "mpeg2video", {"mpegts_m2ts_mode": str(int(step == 192))}, count=40)
+    data = path.read_bytes()
+    path.write_bytes(data[50:])
+    assert kind(path) == "video"
+
+
+def test_jpeg_2000(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    for name, options in (("a.jp2", {}), ("a.j2k", {"no_jp2": True})):
+        Image.fromarray(picture).save(tmp_path / name, "JPEG2000", **options)
+        path = (tmp_path / name).rename(tmp_path / "a.png")
+        np.testing.assert_array_equal(read_media(path).frames[0], picture)
+        data = bytearray(path.read_bytes())
+        path.write_bytes(data[: len(data) // 2])
+        with pytest.raises(MediaError, match="damaged"):
+            read_media(path)
+        at = data.find(b"\xff\x4f\xff\x51") + 8
+        struct.pack_into(">2I", data, at, 60_000, 60_000)
+        path.write_bytes(data)
+        with pytest.raises(MediaError, match="60000 x 60000"):
+            read_media(path)
+
+
+def raw(*tags):
+    """The head of a TIFF, with tags that are short numbers."""
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(64)
+
+
+SIZE = ((256, 8), (257, 8))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(64), "camera raw"),  # CR2
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "camera raw"),
+        (b"FUJIFILMCCD-RAW 0201" + bytes(64), "camera raw"),
+        (b"IIRO\x08\0\0\0" + bytes(64), "camera raw"),
+        (raw(*SIZE, (50706, 1)), "camera raw"),  # DNG
+        (raw((254, 1), *SIZE, (330, 9)), "camera raw"),  # NEF and ARW: a thumbnail, and the picture elsewhere
+        (raw(*SIZE, (262, 32803)), "camera raw"),
+        (b"8BPS\0\1", "Photoshop"),
+        (b"%PDF-1.7", "PDF"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b"v/1\1\2\0\0\0", "high dynamic range"),
+        (b"\xff\x0a\xfa\x1f", "JPEG XL"),
+        (b"PK\3\4", "archive"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "macOS"),
+        (b"ID3\4", "sound"),
+        (b"The BMP and GGG of a text", r"first bytes b'The BMP"),
+        (b"BMP files and what is free in them", "first bytes"),
+        (b"GGG" * 100, "first bytes"),
+    ],
+)
+def test_what_else_lies_in_folders_has_one_reason(tmp_path, content, reason):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(MediaError, match=reason):
+        read_media(tmp_path / "a.jpg")

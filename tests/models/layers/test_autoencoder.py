@@ -1,0 +1,190 @@
+"""Losses and scores of autoencoders against their formulas, written out in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfdetect import models
+from tfdetect.models.detectors.resnet_vae import fill, resnet18
+from tfdetect.models.layers import autoencoder
+
+
+@pytest.fixture
+def parts(rng):
+    """(picture, what came back, mean, log variance) as float32."""
+    return [rng.normal(size=shape).astype(np.float32) for shape in ((5, 12, 8, 3), (5, 12, 8, 3), (5, 7), (5, 7))]
+
+
+def number(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def kl(mean, log_variance):
+    """Of N(mean, variance) from N(0, 1), by its definition: the mean of log p - log q under q, by quadrature."""
+    at = np.linspace(-12, 12, 20001)[:, None]
+    deviation = np.exp(0.5 * log_variance)
+    log_q = -0.5 * ((at - mean) / deviation) ** 2 - np.log(deviation)
+    return np.trapezoid(np.exp(log_q) / np.sqrt(2 * np.pi) * (log_q + 0.5 * at**2), at, axis=0)
+
+
+def test_kl_is_its_closed_form(parts):
+    mean, log_variance = (part.astype(np.float64) for part in parts[2:])
+    closed = 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance)
+    np.testing.assert_allclose(closed[0], kl(mean[0], log_variance[0]), rtol=1e-6)
+    np.testing.assert_allclose(number(autoencoder.divergence(*parts[2:])), closed, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(number(autoencoder.Divergence()(parts[2:])), closed.sum(1, keepdims=True), rtol=1e-5)
+
+
+def test_the_loss_is_squared_error_and_kl(parts):
+    x, again, mean, log_variance = (part.astype(np.float64) for part in parts)
+    error = ((x - again) ** 2).sum((1, 2, 3)).mean()
+    each = (0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance)).mean(0)
+    for beta, free in ((1.0, 0.0), (0.3, 0.0), (1.0, 0.9)):
+        layer = autoencoder.Evidence(beta=beta, free_bits=free)
+        out = layer(parts)
+        assert all(np.array_equal(number(one), other) for one, other in zip(out, parts, strict=True)), "it passes all on"
+        assert float(layer.losses[0]) == pytest.approx(error + beta * np.maximum(each, free).sum(), rel=1e-5)
+        if keras.backend.backend() != "jax":
+            assert [float(part.result()) for part in layer.parts] == pytest.approx([error, each.sum()], rel=1e-5)
+
+
+def test_without_a_drawn_latent_the_loss_is_the_error_alone(parts):
+    layer = autoencoder.Evidence()
+    layer(parts[:3])
+    assert float(layer.losses[0]) == pytest.approx(((parts[0] - parts[1]) ** 2).sum((1, 2, 3)).mean(), rel=1e-5)
+
+
+def test_beta_warms_up_in_training_alone(parts):
+    layer = autoencoder.Evidence(beta=2.0, warmup=4)
+    layer(parts, training=False)
+    error, whole = (float(number(each).sum() / 5) for each in (autoencoder.squared(*parts[:2]), autoencoder.divergence(*parts[2:])))
+    assert float(layer.losses[0]) == pytest.approx(error + 2 * whole, rel=1e-5), "judged by the full loss"
+    found = []
+    for _ in range(6):
+        layer(parts, training=True)
+        found.append((float(layer.losses[-1]) - error) / whole)
+    assert found == pytest.approx([0.5, 1, 1.5, 2, 2, 2], rel=1e-3)
+
+
+def test_a_silent_layer_tells_nothing(parts):
+    layer = autoencoder.Evidence()
+    layer(parts)
+    layer.telling = False
+    before = [float(part.result()) for part in layer.parts]
+    layer([part * 2 for part in parts])
+    assert [float(part.result()) for part in layer.parts] == before and not layer.losses
+
+
+def test_deviation_is_the_root_of_the_mean_square_over_channels_and_pixels(parts):
+    x, again = parts[:2]
+    expected = np.sqrt(((x - again).astype(np.float64) ** 2).reshape(5, -1).mean(1))
+    np.testing.assert_allclose(number(autoencoder.Deviation()([x, again]))[:, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(number(autoencoder.Deviation()([x, x])), 0, atol=2e-6)
+
+
+def test_negative_elbo_is_the_loss_of_each_picture(parts):
+    each = number(autoencoder.NegativeElbo()(parts))[:, 0]
+    layer = autoencoder.Evidence()
+    layer(parts)
+    assert each.mean() == pytest.approx(float(layer.losses[0]), rel=1e-5) and len(np.unique(each)) == 5
+
+
+def test_a_latent_is_drawn_in_training_and_its_mean_taken_otherwise():
+    mean, log_variance = np.full((20000, 2), 3.0, np.float32), np.full((20000, 2), np.log(0.25), np.float32)
+    layer = autoencoder.Drawn(seed=0)
+    drawn = number(layer([mean, log_variance], training=True))
+    assert drawn.mean() == pytest.approx(3, abs=0.02) and drawn.std() == pytest.approx(0.5, abs=0.02)
+    assert np.array_equal(number(layer([mean, log_variance], training=False)), mean)
+
+
+def test_the_spectrum_of_the_error_is_that_of_numpy(rng):
+    x, again = rng.normal(size=(2, 3, 16, 16, 3)).astype(np.float32)
+    found = number(autoencoder.ErrorSpectrum(bins=4)([x, again]))
+    power = np.abs(np.fft.fft2(np.abs(x - again).mean(-1))) ** 2
+    far = np.hypot(np.fft.fftfreq(16)[:, None], np.fft.fftfreq(16))
+    expected = [power[:, (far >= low) & (far < low + 0.125)].mean(1) for low in (0, 0.125, 0.25, 0.375)]
+    np.testing.assert_allclose(found, np.log(np.stack(expected, 1)), rtol=1e-4)
+
+
+def test_unlike_is_zero_for_the_same_and_grows():
+    maps = [np.random.default_rng(n).normal(size=(2, 4, 4, 6)).astype(np.float32) for n in range(2)]
+    same, near, far = (number(autoencoder.Unlike()([*maps, *others]))[0, 0]
+                       for others in (maps, [m + 0.1 for m in maps], [-m for m in maps]))  # fmt: skip
+    assert same < 1e-5 < near < far == pytest.approx(np.sqrt(4 / 6), rel=1e-3)
+
+
+def linear(kernel):
+    """A decoder z -> z @ kernel."""
+    inputs = keras.Input((kernel.shape[0],))
+    model = keras.Model(inputs, keras.layers.Dense(kernel.shape[1], use_bias=False)(inputs))
+    model.set_weights([kernel])
+    return model
+
+
+def test_regret_is_what_the_best_latent_of_a_picture_gains(rng):
+    """With a linear decoder that latent is known: ridge regression."""
+    kernel, x = rng.normal(size=(2, 6)).astype(np.float32), rng.normal(size=(4, 6)).astype(np.float32)
+    mean = rng.normal(size=(4, 2)).astype(np.float32)
+    layer = autoencoder.Regret(linear(kernel), steps=300, rate=0.02)
+    again, regret = layer([x, mean, mean])
+    np.testing.assert_allclose(number(again), mean @ kernel, rtol=1e-4, atol=1e-5)
+
+    def loss(z):
+        return ((x - z @ kernel) ** 2).sum(1) + 0.5 * (z**2).sum(1)
+
+    best = x @ kernel.T @ np.linalg.inv(kernel @ kernel.T + 0.5 * np.eye(2))
+    np.testing.assert_allclose(number(regret)[:, 0], loss(mean) - loss(best), rtol=0.02, atol=0.02)
+    assert not number(layer([x, mean, mean], training=True)[1]).any()
+
+
+def test_a_linear_autoencoder_reaches_the_known_optimum():
+    """A linear VAE of a Gaussian is probabilistic PCA (Tipping and Bishop 1999), here with noise of variance 1/2: its best loss
+    is the data's negative log likelihood under that, less the constant that the squared error leaves out."""
+    keras.utils.set_random_seed(0)
+    rng, dimensions, inner = np.random.default_rng(0), 5, 2
+    truth = rng.normal(size=(inner, dimensions)) * 1.5
+    x = (rng.normal(size=(4096, inner)) @ truth + np.sqrt(0.5) * rng.normal(size=(4096, dimensions))).astype(np.float32)
+    values = np.linalg.eigvalsh(np.cov(x.T, bias=True) + np.outer(x.mean(0), x.mean(0)))[::-1]
+    values = np.concatenate([np.maximum(values[:inner], 0.5), np.full(dimensions - inner, 0.5)]), values
+    likelihood = 0.5 * (np.log(2 * np.pi * values[0]) + values[1] / values[0]).sum()
+    best = likelihood - 0.5 * dimensions * np.log(np.pi)
+
+    inputs = keras.Input((dimensions,))
+    mean = keras.layers.Dense(inner, use_bias=False)(inputs)
+    log_variance = keras.layers.Dense(inner, kernel_initializer="zeros")(inputs)
+    again = keras.layers.Dense(dimensions, use_bias=False)(autoencoder.Drawn(seed=1)([mean, log_variance]))
+    model = keras.Model(inputs, autoencoder.Evidence()([inputs, again, mean, log_variance])[1])
+    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.05, 100 * 16)))
+    history = model.fit(x, np.zeros(len(x)), batch_size=256, epochs=100, verbose=0).history["loss"]
+    assert history[0] > 1.15 * best, "the start is far off"
+    assert np.mean(history[-10:]) == pytest.approx(best, rel=0.01)
+
+
+def test_resnet18_is_that_of_keras_hub(rng):
+    import keras_hub
+
+    theirs = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64], input_conv_kernel_sizes=[7], stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=[2, 2, 2, 2], stackwise_num_strides=[1, 2, 2, 2], block_type="basic_block", image_shape=(64, 64, 3),
+    )  # fmt: skip
+    for place, weight in enumerate(theirs.weights):
+        low = 0.5 if "variance" in weight.path else -0.05
+        weight.assign(np.random.default_rng(place).uniform(low, low + 0.1, weight.shape))
+    inputs = keras.Input((64, 64, 3))
+    ours = keras.Model(inputs, resnet18(inputs)[-1])
+    fill(ours, theirs)
+    x = rng.normal(size=(2, 64, 64, 3)).astype(np.float32)
+    expected = theirs.predict(x, verbose=0)
+    np.testing.assert_allclose(ours.predict(x, verbose=0), expected, atol=1e-5 * np.abs(expected).max())
+    assert ours.count_params() == 11_186_112, "as keras-hub says of resnet_18_imagenet"
+    with pytest.raises(ValueError, match="no ResNet-18"):
+        fill(keras.Model(inputs, keras.layers.Conv2D(3, 3)(inputs)), theirs)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: autoencoder.Evidence(0.5, 3, 0.1), lambda: autoencoder.Drawn(4), lambda: autoencoder.ErrorSpectrum(7),
+], ids=["evidence", "drawn", "spectrum"])  # fmt: skip
+def test_settings_survive_saving(make):
+    layer = make()
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config() and models.load

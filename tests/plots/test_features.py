@@ -1,0 +1,181 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
+
+from tfdetect.plots import features as plots_features
+from tfdetect.plots import style
+
+
+@pytest.fixture
+def features(rng):
+    """(60, 4) of the variances 9, 4, 1 and 0.01, turned about; labels after the first."""
+    straight = rng.normal(size=(60, 4)) * [3, 2, 1, 0.1]
+    turn, _ = np.linalg.qr(rng.normal(size=(4, 4)))
+    return straight @ turn + 5, (straight[:, 0] > 0).astype(int)
+
+
+@pytest.fixture
+def parts(rng):
+    labels = rng.integers(0, 2, 200)
+    probabilities = np.clip(0.5 + 0.3 * (labels - 0.5) + 0.2 * rng.normal(size=200), 0, 1)
+    return {"train": (labels[:120], probabilities[:120]), "validation": (labels[120:150], probabilities[120:150]),
+            "test": (labels[150:], probabilities[150:])}  # fmt: skip
+
+
+def shares(features):
+    """Of the variance, by NumPy's SVD."""
+    values = np.linalg.svd(features - features.mean(0), compute_uv=False) ** 2
+    return values / values.sum()
+
+
+def words(figure):
+    texts = [text.get_text() for axes in figure.axes for text in (*axes.texts, axes.xaxis.label, axes.yaxis.label)]
+    texts += [axes.get_title(loc="left") for axes in figure.axes]
+    return " ".join(texts + [text.get_text() for axes in figure.axes if axes.legend_ for text in axes.legend_.texts])
+
+
+def test_components_are_those_of_the_svd(features):
+    points, labels = features
+    first, second = shares(points)[:2]
+    figure = plots_features.pca(points, labels)
+    said = words(figure)
+    assert f"first component, {first:.1%}" in said and f"second component, {second:.1%}" in said
+    drawn = np.asarray(figure.axes[0].collections[0].get_offsets())
+    np.testing.assert_allclose(drawn.var(axis=0, ddof=1), np.sort(np.linalg.eigvalsh(np.cov(points.T)))[:1:-1])
+    assert f"real ({(labels == 0).sum()})" in said and f"fake ({(labels == 1).sum()})" in said
+
+
+def test_each_point_has_the_colour_of_its_class(rng):
+    """Two groups far apart: left and right of the middle there is one colour each."""
+    labels = np.arange(40) % 2
+    cloud = plots_features.pca(rng.normal(size=(40, 3)) + 50 * labels[:, None], labels).axes[0].collections[0]
+    left = np.asarray(cloud.get_offsets())[:, 0] < 0
+    colors = [np.unique(cloud.get_facecolors()[side][:, :3], axis=0) for side in (left, ~left)]
+    assert len(colors[0]) == len(colors[1]) == 1 and (colors[0] != colors[1]).any()
+
+
+def test_variance_is_cumulated_and_ninety_percent_marked(features):
+    points, _ = features
+    curve, mark = plots_features.variance(points).axes[0].lines
+    np.testing.assert_allclose(curve.get_ydata(), np.cumsum(shares(points)))
+    enough = int((np.cumsum(shares(points)) < 0.9).sum() + 1)
+    assert mark.get_xdata()[0] == enough
+    row = plots_features.variance_table(points).iloc[0]
+    assert row["share of the first component"] == pytest.approx(shares(points)[0])
+    assert (row["components for 90%"], row["dimensions"], row["files"]) == (enough, 4, 60)
+
+
+def test_more_dimensions_than_files(rng):
+    points = rng.normal(size=(10, 200))
+    assert plots_features.variance_table(points)["components for 90%"][0] <= 9
+    assert plots_features.pca(points, np.arange(10) % 2).axes[0].collections
+
+
+def test_tsne_keeps_neighbours_and_repeats(rng):
+    points = np.concatenate([rng.normal(size=(20, 6)), rng.normal(size=(20, 6)) + 30])
+    labels = np.repeat([0, 1], 20)
+
+    def drawn(seed):
+        cloud = plots_features.tsne(points, labels, seed).axes[0].collections[0]
+        return np.asarray(cloud.get_offsets()), cloud.get_facecolors()
+
+    spots, colors = drawn(1)
+    gap = np.linalg.norm(spots[:, None] - spots[None], axis=2) + 1e9 * np.eye(40)
+    assert (colors == colors[gap.argmin(axis=1)]).all(), "two groups that lie far apart do not mix"
+    np.testing.assert_array_equal(spots, drawn(1)[0])
+
+
+@pytest.mark.parametrize(("real", "fake", "most", "kept"), [
+    (900, 100, 200, (100, 100)), (900, 50, 200, (150, 50)), (30, 900, 200, (30, 170)), (0, 900, 200, (0, 200)),
+    (50, 40, 200, (50, 40)), (900, 900, 201, (101, 100))])  # fmt: skip
+def test_samples_are_of_both_classes_alike(real, fake, most, kept):
+    labels = np.repeat([0, 1], [real, fake])
+    places = plots_features.sample(labels, most, seed=3)
+    assert tuple(np.bincount(labels[places], minlength=2)) == kept and len(set(places)) == len(places)
+    np.testing.assert_array_equal(places, plots_features.sample(labels, most, seed=3))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_too_few_files_are_said(count):
+    points, labels = np.arange(6.0).reshape(3, 2)[:count], np.array([0, 1, 1])[:count]
+    for figure in (plots_features.pca(points, labels), plots_features.tsne(points, labels)):
+        assert "it takes 3 files" in words(figure)
+        figure.draw_without_rendering()
+    assert plots_features.variance_table(points)["dimensions"][0] == 2
+    assert count == 2 or plots_features.variance_table(points)["share of the first component"][0] is None
+
+
+def test_constant_features_one_class_and_one_dimension_do_not_fail(rng):
+    labels = np.arange(8) % 2
+    for figure in (plots_features.pca(np.ones((8, 3)), labels), plots_features.tsne(np.ones((8, 3)), labels),
+                   plots_features.variance(np.ones((8, 3)))):
+        assert "the same features" in words(figure)
+    assert plots_features.variance_table(np.ones((8, 3)))["components for 90%"][0] is None
+    assert "2 features each" in words(plots_features.pca(np.arange(8.0)[:, None], labels))
+    assert "real (0)" in words(plots_features.pca(rng.normal(size=(8, 3)), np.ones(8)))
+    for count in (3, 4, 9):
+        plots_features.tsne(rng.normal(size=(count, 3)), np.zeros(count)).draw_without_rendering()
+
+
+def test_histograms_of_distances_have_area_one(rng):
+    before, after = (rng.random(50), 1 + rng.random(50)), (rng.random(30), 9 * rng.random(30))
+    figure = plots_features.distances(before, after)
+    for axes in figure.axes:
+        bars = axes.containers[0]
+        assert sum(bar.get_height() * bar.get_width() for bar in bars) == pytest.approx(1)
+    assert "100.0%" in figure.axes[0].legend_.get_title().get_text()
+    shown = words(plots_features.distances(([], []), (np.ones(3), np.ones(3))))
+    assert "no triplets" in shown and "same class: 1 on" in shown
+    with pytest.raises(ValueError, match="after training"):
+        plots_features.distances(before, (rng.random(3), rng.random(4)))
+    with pytest.raises(ValueError, match="finite"):
+        plots_features.distances(([np.nan], [1]), after)
+
+
+def test_by_split_agrees_with_scikit_learn(parts):
+    table = plots_features.by_split(parts, 0.5)
+    assert len(table) == 6
+    for name, (labels, probabilities) in parts.items():
+        rows = table[table["split"] == name]
+        expected = precision_recall_fscore_support(labels, probabilities >= 0.5, labels=[0, 1])
+        np.testing.assert_allclose(rows[["precision", "recall", "F1", "files"]].to_numpy(float).T, expected)
+        assert list(rows["AUC"]) == [pytest.approx(roc_auc_score(labels, probabilities))] * 2
+        assert list(rows["accuracy"]) == [pytest.approx(((probabilities >= 0.5) == labels).mean())] * 2
+
+
+def test_confusions_stand_side_by_side(parts):
+    figure = plots_features.confusions(parts, 0.5)
+    assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == ["train", "validation", "test"]
+    labels, probabilities = parts["test"]
+    said = [text.get_text() for text in figure.axes[2].texts]
+    assert said[1] == f"{((labels == 0) & (probabilities < 0.5)).sum()} files"
+    assert said[3] == f"{((labels == 0) & (probabilities >= 0.5)).sum()} files"
+
+
+def test_one_class_and_empty_splits_are_shown_as_such(parts):
+    fakes = {**parts, "test": (np.ones(4, int), np.array([0.1, 0.9, 0.9, 0.9])), "validation": ([], [])}
+    table = plots_features.by_split(fakes, 0.5).set_index(["split", "class"])
+    assert table.loc[("test", "fake"), "recall"] == 0.75 and pd.isna(table.loc[("test", "fake"), "AUC"])
+    assert pd.isna(table.loc[("test", "real"), "precision"]) and pd.isna(table.loc[("validation", "fake"), "accuracy"])
+    assert "holds no files" in words(plots_features.confusions(fakes, 0.5))
+
+
+@pytest.mark.parametrize("call", [
+    lambda: plots_features.pca(np.ones((4, 2)), [0, 1]),
+    lambda: plots_features.pca(np.ones(4), [0, 1, 0, 1]),
+    lambda: plots_features.variance([[1.0, np.nan]]),
+    lambda: plots_features.tsne(np.ones((2, 2)), [0, 2]),
+    lambda: plots_features.by_split({"test": ([0, 1], [0.5])}, 0.5),
+    lambda: plots_features.by_split({"test": ([0, 1], [0.5, 1.5])}, 0.5),
+    lambda: plots_features.confusions({"test": ([0, 2], [0.5, 0.5])}, 0.5),
+    lambda: plots_features.confusions({}, 0.5),
+])  # fmt: skip
+def test_wrong_input_is_refused(call):
+    with pytest.raises(ValueError, match="got|Look for NaN"):
+        call()
+
+
+def test_every_figure_has_a_caption():
+    for plot in (plots_features.pca, plots_features.variance, plots_features.tsne, plots_features.distances, plots_features.confusions):
+        assert len(style.caption(plot)) > 40 and "van der Maaten" not in style.caption(plot)

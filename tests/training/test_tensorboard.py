@@ -1,0 +1,88 @@
+"""What TensorBoard itself finds of what was written for it."""
+
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
+from werkzeug.test import Client
+
+from tfdetect.data import manifest
+from tfdetect.training import tensorboard
+
+RUN = "mine/logs/test"  # as seen from saved_models, where TensorBoard is started
+
+
+def table(count):
+    rows = pd.DataFrame({"path": [f"/set/{i}.png" for i in range(count)], "label": np.arange(count) % 2})
+    return manifest.check(rows.assign(split="test", source="camera"), "test")
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """Of a run, with events, as `board.write` leaves them."""
+    folder = tmp_path / "mine" / "logs"
+    with tf.summary.create_file_writer(str(folder / "test")).as_default(step=0):
+        tf.summary.scalar("test_auc", 0.5)
+    return folder
+
+
+def ask(logs, route, **query):
+    """The projector's answer to a browser that asks it at /route."""
+    root = str(logs.parents[1])
+    runs = EventMultiplexer()
+    runs.AddRunsFromDirectory(root)
+    runs.Reload()
+    plugin = ProjectorPlugin(TBContext(logdir=root, data_provider=MultiplexerDataProvider(runs, root)))
+    answer = Client(plugin.get_plugin_apps()[f"/{route}"]).get(query_string=query)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def test_the_projector_lists_features_names_and_pictures(logs, rng):
+    features = rng.normal(size=(7, 5)).astype(np.float32)
+    tensorboard.projector(logs, features, table(7), lambda row: np.full((20, 30, 3), 30 * row, np.uint8))
+    assert json.loads(ask(logs, "runs").text) == [RUN]
+    shown = json.loads(ask(logs, "info", run=RUN).text)["embeddings"]
+    assert [(one["tensorName"], one["tensorShape"]) for one in shown] == [("features", [7, 5])]
+    read = np.frombuffer(ask(logs, "tensor", run=RUN, name="features").data, np.float32).reshape(7, 5)
+    np.testing.assert_allclose(read, features, rtol=1e-4)
+    lines = ask(logs, "metadata", run=RUN, name="features").text.splitlines()
+    assert lines[:3] == ["label\tsplit\tsource\tfile", "real\ttest\tcamera\t0.png", "fake\ttest\tcamera\t1.png"]
+    answer = ask(logs, "sprite_image", run=RUN, name="features")
+    assert answer.content_type == "image/jpeg" and shown[0]["sprite"]["singleImageDim"] == [tensorboard.SIDE, tensorboard.SIDE]
+    pixels = np.asarray(Image.open(io.BytesIO(answer.data)))
+    assert pixels.shape == (3 * tensorboard.SIDE, 3 * tensorboard.SIDE, 3)
+    middles = pixels[tensorboard.SIDE // 2 :: tensorboard.SIDE, tensorboard.SIDE // 2 :: tensorboard.SIDE, 0].ravel()
+    np.testing.assert_allclose(middles, [0, 30, 60, 90, 120, 150, 180, 255, 255], atol=2)
+
+
+def test_hostile_names_stay_in_their_line(logs):
+    rows = table(3).assign(path=["/set/a\tb\nc\rd\u2028e.png", "/set/\udcff.png", "/set/ü #.png"], source="a\tb")
+    tensorboard.projector(logs, np.eye(3), rows)
+    lines = (logs / "test" / "files.tsv").read_text(encoding="utf-8").split("\n")
+    assert len(lines) == 5 and all(line.count("\t") == 3 for line in lines[:4])
+    assert [line.split("\t")[3] for line in lines[1:4]] == ["a b c d e.png", " .png", "ü #.png"]
+
+
+def test_of_many_files_both_classes_are_kept(logs, monkeypatch):
+    monkeypatch.setattr(tensorboard, "POINTS", 10)
+    rows = table(40).assign(label=[1] * 36 + [0] * 4)
+    tensorboard.projector(logs, np.arange(80.0).reshape(40, 2), rows)
+    lines = [line.split("\t") for line in (logs / "test" / "files.tsv").read_text().splitlines()[1:]]
+    assert [line[0] for line in lines].count("real") == 4 and len(lines) == 10
+    first = np.loadtxt(logs / "test" / "features.tsv")[:, 0]
+    np.testing.assert_array_equal(first, [2 * int(line[3].removesuffix(".png")) for line in lines])
+
+
+@pytest.mark.parametrize("features", [np.ones((3, 2)), np.ones(4), np.ones((0, 2))])
+def test_features_that_are_not_the_tables_are_refused(logs, features):
+    with pytest.raises(ValueError, match="Expected features"):
+        tensorboard.projector(logs, features, table(4 if len(features) else 0))

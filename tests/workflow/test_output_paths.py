@@ -1,0 +1,56 @@
+"""Results of different data never share a folder, and the same command finds its own again."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tfdetect.workflow import output_paths
+from tfdetect.workflow.test_files import Evaluate, Files
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    for folder in ("a/test", "b/test", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    return lambda **data: Evaluate((Path("runs/cnn"),), Files(**data))
+
+
+def test_different_data_have_different_names_and_the_same_data_one(asked, tmp_path):
+    runs, found = tmp_path / "here/runs/cnn/evaluations", set()
+    different = [{}, {"path": Path("..")}, {"path": Path(".")}, {"path": Path("/")}, {"path": tmp_path / "a/test"},
+                 {"path": tmp_path / "b/test"}, {"path": tmp_path / "a/test", "sources": ("x",)}, {"sources": ("x",)},
+                 {"path": tmp_path / "a/test", "sources": ("y",)}, {"path": tmp_path / "a/test", "layout": "class_folders"},
+                 {"path": tmp_path / "a/test", "fake": ("made",)}, {"path": Path(os.fsdecode(b"\xff"))},
+                 {"path": Path("own_test")}, {"path": Path("x" * 250)}]  # fmt: skip
+    for data in different:
+        target = output_paths.evaluation(asked(**data)).absolute()
+        assert target.parent == runs and len(target.name) < 100 and target.name[0] not in ".-_", "below the run, and to be read"
+        found.add(target)
+    assert len(found) == len(different) and runs / "own_test" in found
+    same = [Path("../a/test"), tmp_path / "a" / "test", Path("../a/x/../test/")]
+    assert len({output_paths.evaluation(asked(path=path)) for path in same}) == 1
+    assert output_paths.evaluation(asked(path=same[0]), corrupted="jpeg_80").name.endswith("-jpeg_80")
+
+
+def test_runs_of_one_name_from_different_places_are_different_ensembles(asked):
+    one, other = (replace(asked(), runs=(Path("runs/cnn"), Path(place, "cnn"))) for place in ("x", "y"))
+    assert output_paths.evaluation(one, ["cnn", "cnn_2"]) != output_paths.evaluation(other, ["cnn", "cnn_2"])
+    near = replace(asked(), runs=(Path("runs/cnn"), Path("runs/b")))
+    assert output_paths.evaluation(near, ["cnn", "b"]).name == "cnn+b"
+
+
+@pytest.mark.parametrize("held", ["config.yaml", "photo.jpg", "manifest.csv"])
+def test_out_that_holds_anything_else_is_refused(asked, tmp_path, held):
+    out = tmp_path / "out"
+    answer = replace(asked(), out=out)
+    assert output_paths.evaluation(answer) == out
+    out.mkdir()
+    for name in ("metrics.json", "report.html"):
+        (out / name).write_text("")
+    assert output_paths.evaluation(answer) == out, "an earlier evaluation"
+    (out / held).write_text("")
+    with pytest.raises(ValueError, match=f"holds {held}, which no evaluation wrote"):
+        output_paths.evaluation(answer)

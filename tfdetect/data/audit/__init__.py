@@ -1,0 +1,1 @@
+"""What a data set is made of: properties of its files, shortcuts, duplicates."""

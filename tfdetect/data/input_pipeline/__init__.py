@@ -1,0 +1,1 @@
+"""Cache -> batched tf.data.Dataset; corruptions; stored features."""

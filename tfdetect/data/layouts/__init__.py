@@ -1,0 +1,1 @@
+"""The directory trees that data sets ship in -> manifest."""

@@ -1,0 +1,1 @@
+"""File -> uint8 RGB frames, upright, at native size; limits on hostile input."""

@@ -1,0 +1,1 @@
+"""Manifest -> decoded clips in the cache, by local processes or Apache Beam."""

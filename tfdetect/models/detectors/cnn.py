@@ -1,0 +1,41 @@
+"""`cnn`: a small convolutional net on single frames, trained from scratch."""
+
+from dataclasses import dataclass
+
+from tfdetect.detector import Detector, register
+
+
+@register("cnn")
+@dataclass(frozen=True)
+class Cnn(Detector):
+    """Four convolutions and two dense layers on single frames; small enough for a laptop.
+
+    Command: `python scripts/train.py cnn`. Measured results are in the README.
+    """
+
+    recipe = {"data.size": 256, "data.frames": 8, "train.batch": 16, "train.epochs": 20}
+
+    width: int = 16
+    """Channels of the first convolution; the later ones have 2, 4 and 8 times as many."""
+    dropout: float = 0.3
+    """Share of features dropped before each of the two dense layers, in training."""
+    mirror: bool = True
+    """Flip half of the training pictures."""
+
+    def build(self, clip_shape):
+        import keras
+        from keras import layers
+
+        from tfdetect.models.layers.common import Mirror, clip_input, score
+
+        inputs, x = clip_input(clip_shape)
+        if self.mirror:
+            x = Mirror()(x)
+        x = layers.Reshape(clip_shape[1:])(x)
+        for block in range(4):
+            x = layers.Conv2D(self.width * 2**block, 3, padding="same", activation="relu")(x)
+            x = layers.MaxPooling2D()(x)
+        x = layers.Dropout(self.dropout)(layers.Flatten()(x))
+        x = layers.Dense(64, activation="relu", name="features")(x)
+        x = layers.Dropout(self.dropout)(x)
+        return keras.Model(inputs, score(x), name="cnn")

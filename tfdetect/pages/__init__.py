@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: the report, the audit, the explanation."""

@@ -1,0 +1,127 @@
+"""What the pages of the suite are made of: escaped text, tables and pictures in one file that opens anywhere.
+
+All text from outside, file names above all, is escaped, and a page's own policy forbids it to load or run anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+from collections.abc import Iterable, Sequence
+from html import escape
+from os import PathLike
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfdetect.plots.style import png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURE_SIDE = 160  # pixels
+
+
+def write(path: str | PathLike[str], kind: str, name: str, subtitle: str, sections: Iterable[str]) -> None:
+    """A page of that kind ("report", "audit") to `path`, of those sections that are not empty."""
+    body = "\n".join(filter(None, sections))
+    page = PAGE.substitute(kind=kind, name=escape(name), subtitle=escape(subtitle), style=STYLE, body=body)
+    # A file name that is no valid UTF-8 holds surrogates, which have no encoding: they are shown as \udc...
+    Path(path).write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def bullets(sentences: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in sentences) + "</ul>" if sentences else ""
+
+
+def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
+    """Rows of cells -> a table that scrolls sideways on a narrow screen; numbers do not wrap."""
+    head = "".join(f"<th>{escape(str(name))}</th>" for name in header)
+    cells = (((" class=n" * (not isinstance(value, str)), cell(value)) for value in row) for row in rows)
+    body = "".join(f"<tr>{''.join(f'<td{kind}>{text}</td>' for kind, text in row)}</tr>" for row in cells)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def cell(value: Any) -> str:
+    """A value as escaped text: a dash for what is not defined, three digits behind the point."""
+    if isinstance(value, (list, tuple)):
+        return " to ".join(cell(part) for part in value)
+    if value is None or (isinstance(value, (float, np.floating)) and not np.isfinite(value)):
+        return "&ndash;"
+    return escape(f"{value:.3f}" if isinstance(value, (float, np.floating)) else str(value))
+
+
+def count(value: float) -> str:
+    """A percentage with one digit behind the point, unless that is a nought; 0 and 100 only where they are exact."""
+    if 0 < value < 0.05 or 99.95 <= value < 100:
+        return "under 0.1" if value < 50 else "over 99.9"
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def thumbnail(picture: NDArray[np.uint8]) -> str:
+    """uint8 (height, width, 3) -> a JPEG to look at, as a data URI, at most PICTURE_SIDE pixels either way."""
+    from PIL import Image
+
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise ValueError(f"A picture is uint8 (height, width, 3), got {picture.dtype} {picture.shape}.")
+    buffer, image = io.BytesIO(), Image.fromarray(picture)
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    image.save(buffer, format="JPEG", quality=90)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def figures(title: str, figures: Iterable[tuple[str, Figure | Path]]) -> str:
+    """Figures, or paths of PNG, with their captions, two abreast; one that is much wider than high gets the whole width."""
+    shown = ""
+    for caption, figure in figures:
+        data = png(figure)
+        width, height = struct.unpack(">II", data[16:24])  # PNG, 11.2.1: at the start of its first chunk
+        source = "data:image/png;base64," + base64.b64encode(data).decode()
+        shown += (f'<figure{" class=wide" if width > 1.6 * height else ""}><img alt="{escape(caption)}" src="{source}">'
+                  f"<figcaption>{escape(caption)}</figcaption></figure>")  # fmt: skip
+    return f'<section><h2>{title}</h2><div class="figures">{shown}</div></section>' if shown else ""
+
+
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$name: tfdetect $kind</title><style>$style</style></head>
+<body><header><p>tfdetect $kind</p><h1>$name</h1><p>$subtitle</p></header>
+$body
+</body></html>
+""")
+
+STYLE = """
+body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;color:#1f2933;background:#fff;
+ max-width:70rem;margin:0 auto;padding:1.5rem 1rem 4rem}
+header p{margin:0;color:#5b6672} h1{margin:0;font-size:2rem;overflow-wrap:anywhere}
+section{margin:2.5rem 0} h2{font-size:1.35rem;margin:0 0 .6rem} h3{font-size:1.05rem;margin:1.5rem 0 .4rem}
+.verdict,.warning{border-radius:10px;padding:1.2rem 1.4rem;margin:1.5rem 0}
+.verdict{background:#f3f6f9;border:1px solid #d9e0e7}
+.warning{background:#fff4e5;border:2px solid #D55E00} .warning h2{color:#9a3f00}
+.lead{font-size:1.2rem;margin:.2rem 0 1rem} .fine{color:#5b6672;font-size:.9rem;margin-bottom:0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.6rem,1fr));gap:.8rem;margin:1rem 0}
+.tile{background:#fff;border:1px solid #d9e0e7;border-radius:8px;padding:.8rem 1rem}
+.tile b{display:block;font-size:1.45rem;line-height:1.3} .tile span,.tile small{display:block} .tile small{color:#5b6672}
+.careful{border-left:4px solid #D55E00;padding:.1rem 0 .1rem 1rem;margin:1rem 0} .careful h3{margin:0}
+ul{margin:.3rem 0;padding-left:1.2rem}
+.scroll{overflow-x:auto} table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
+th,td{text-align:left;vertical-align:top;padding:.32rem 1.1rem .32rem 0;border-bottom:1px solid #e4e7eb}
+th{font-weight:600;border-bottom:2px solid #c5ced8;vertical-align:bottom}
+td.n,.numbers td:first-child{white-space:nowrap} .numbers td:last-child{min-width:15rem}
+td:not(.n){min-width:5.5rem}
+td,code{overflow-wrap:anywhere;unicode-bidi:isolate} code,pre{font:.85em ui-monospace,"DejaVu Sans Mono",monospace}
+pre{background:#f3f6f9;border:1px solid #d9e0e7;border-radius:8px;padding:.8rem 1rem}
+pre{white-space:pre-wrap;overflow-wrap:anywhere}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1.5rem 2rem}
+figure{margin:0;break-inside:avoid} figure img{width:100%;height:auto} .wide{grid-column:1/-1;max-width:58rem}
+figcaption{font-size:.9rem;color:#46525e}
+.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:1rem}
+@media print{body{max-width:none;font-size:11pt;padding:0} section.verdict,tr{break-inside:avoid}
+ .scroll{overflow:visible} h2,h3,h2+p{break-after:avoid} *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+"""

@@ -1,0 +1,1 @@
+"""What verbs share: reading the data set, scoring, writing results, the console."""
