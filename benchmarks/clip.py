@@ -2,7 +2,7 @@
 
     python benchmarks/clip.py [OUT.json] [--parts b32 l14 epochs heads] [--rounds 3]
 
-b32, l14: JPEG files to features on disk. Ours is `prepare` (starting its processes included) and `training.stored.Features`;
+b32, l14: JPEG files to features on disk. Ours is `prepare` (starting its processes included) and `training.caches_features.Features`;
 theirs what one would write: CLIPModel and its image processor of `transformers`, Pillow, batches of 32, torch.inference_mode,
 numpy.save. Weights are random, of OpenAI's sizes, the same on both sides. Sides take turns, each in a new process; imports,
 building the model and a batch to warm up are told apart, as `start`. epochs: ten of a linear head, on stored features, and
@@ -112,18 +112,18 @@ def draw(folder: Path, count: int) -> None:
 
 
 def ours(model: str, files: str, out: str) -> dict:
-    """prepare and Features, into a store of their own."""
+    """prepare and FeatureExtractor, into a store of their own."""
     begin = time.monotonic()
     import pandas as pd
 
-    from tfdetect.data.prepare.clip_cache import Cache, View
+    from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
     from tfdetect.data.prepare.decode import prepare, usable
     from tfdetect.models.detectors.clip import Clip
-    from tfdetect.training.feature_extractor import Features, silent
+    from tfdetect.training.feature_extractor import FeatureExtractor, silent
 
     table = pd.DataFrame({"path": sorted(map(str, Path(files).glob("*.jpg"))), "label": 0})
-    detector, cache = Clip(preset=f"hf-clip:{model}"), Cache(Path(out), View(1, SIDE))
-    features = Features(detector.build((1, SIDE, SIDE, 3)), detector, cache, silent)
+    detector, cache = Clip(preset=f"hf-clip:{model}"), Cache(Path(out), ClipSpec(1, SIDE))
+    features = FeatureExtractor(detector.build((1, SIDE, SIDE, 3)), detector, cache, silent)
     features.batch(np.zeros((BATCH, 1, SIDE, SIDE, 3), np.uint8))
     start, processor = time.monotonic(), spent()
     prepared = usable(prepare(table, cache))
@@ -173,10 +173,10 @@ def trained(head: str, model: Any, rows: int, folder: str, **settings: int) -> f
     import pandas as pd
 
     from tfdetect.config import default
-    from tfdetect.data.prepare.clip_cache import Cache, View
+    from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
     from tfdetect.models.detectors.clip import Clip
-    from tfdetect.training.feature_extractor import Features, silent
-    from tfdetect.training.fit_head import teach
+    from tfdetect.training.feature_extractor import FeatureExtractor, silent
+    from tfdetect.training.fit_head import fit_head
 
     @dataclass(frozen=True)
     class Ready(Clip):
@@ -187,11 +187,11 @@ def trained(head: str, model: Any, rows: int, folder: str, **settings: int) -> f
     table = pd.DataFrame({"path": names, "sha": names, "label": labels, "split": "train", "frames": 1})
     table.loc[rows:, "split"] = "validation"
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        detector, cache = Ready(head=head), Cache(Path(place), View(1, SIDE))
+        detector, cache = Ready(head=head), Cache(Path(place), ClipSpec(1, SIDE))
         known = rng.normal(size=(count, WIDTH)) + 1.5 * labels[:, None] / np.sqrt(WIDTH)  # an AUC of 0.86 at best
-        Features(model, detector, cache, silent).store.add([f"{name}:0" for name in names], known)
+        FeatureExtractor(model, detector, cache, silent).store.add([f"{name}:0" for name in names], known)
         start = time.monotonic()
-        teach(detector, table, cache, replace(default(Clip).train, **settings), Path(place, "c"), Path(place, "m.keras"), [])
+        fit_head(detector, table, cache, replace(default(Clip).train, **settings), Path(place, "c"), Path(place, "m.keras"), [])
         return time.monotonic() - start
 
 
@@ -235,7 +235,7 @@ def heads(_: str, folder: str, rounds: str) -> dict:
     for head in HEADS:
         inputs = keras.Input((1, SIDE, SIDE, 3), dtype="uint8")
         features = keras.layers.Rescaling(1.0, name="features")(keras.layers.Flatten()(inputs)[:, :WIDTH])
-        model = keras.Model(inputs, heads.untrained(Clip(head=head), features))
+        model = keras.Model(inputs, heads.build_head(Clip(head=head), features))
         times = 1 if head.endswith("svm") else int(rounds)
         found[head] = round(median(trained(head, model, ROWS, folder) for _ in range(times)), 2)
     return {"rows": ROWS, "numbers": WIDTH, "seconds": found, "svm_of_triplet_svm": round(parts[0], 2)}

@@ -32,7 +32,7 @@ ROWS = {
     "cnn on faces": ("faces", ["cnn"]),
     "mesonet on faces": ("faces", ["mesonet"]),
     "residual on faces": ("faces", ["residual"]),
-    "feature_oneclass on faces": ("faces", ["feature_oneclass", "--detector.tail", "near"]),
+    "feature_oneclass on faces": ("faces", ["feature_oneclass", "--detector.score_direction", "near"]),
     "squeezenet on faces, from scratch": ("faces", ["squeezenet", *SCRATCH]),
     "squeezenet on faces, frozen": ("faces", ["squeezenet", *TRANSFER, "--detector.unfreeze_from", ""]),
     "squeezenet on faces, fine-tuned": ("faces", ["squeezenet", *TRANSFER]),

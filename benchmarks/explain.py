@@ -53,7 +53,7 @@ def measured(name: str, asked: argparse.Namespace) -> list[dict]:
 
     found = artifact.find(asked.runs / name)
     run = artifact.load_config(found)
-    predictor = Predictor(found, cache_for(run.data, run.detector).view, run.detector)
+    predictor = Predictor(found, cache_for(run.data, run.detector).spec, run.detector)
     table = pd.read_csv(found.manifest, keep_default_na=False).query("split == @asked.split and error == ''")
     fakes = table[table["source"].isin(["swap", "upsample"])].groupby("source").head(asked.files)
     reals = table[table["label"] == 0].set_index("group")["path"]
@@ -76,7 +76,7 @@ def judged(predictor, path: str, group: str, size: int, explained, settings) -> 
     from tfdetect.data.sample import Scene
     from tfdetect.evaluation import metrics
 
-    _, heat, check = explained(predictor, predictor.clip(predictor.view.read(path)), settings.method, settings)
+    _, heat, check = explained(predictor, predictor.clip(predictor.spec.read(path)), settings.method, settings)
     scene = Scene.draw(np.random.default_rng([0, int(group.removeprefix("scene-"))]), size)
     region = scene.mask(size, np.zeros(2), 1.0)[..., 0] > 0.5
     return metrics.auc(region.ravel().astype(int), heat[0].ravel()), check["hottest_tenth"] > check["elsewhere"]

@@ -49,7 +49,7 @@ class Asked:
 def main() -> None:
     """Count, or compare ways to search."""
     from tfdetect.data.media.faces import Faces, model
-    from tfdetect.data.media.frames import pick
+    from tfdetect.data.media.frames import evenly_spaced
     from tfdetect.data.media.read import read_media
     from tfdetect.data.media.sniff import is_media
 
@@ -59,23 +59,23 @@ def main() -> None:
     if not paths:
         sys.exit(f"There is no image or video in {asked.path}.")
     if asked.sizes:
-        compare([read_media(paths[n]).frames[0] for n in pick(len(paths), min(100, len(paths)))], settings)
+        compare([read_media(paths[n]).frames[0] for n in evenly_spaced(len(paths), min(100, len(paths)))], settings)
     else:
         count(asked, paths, settings)
 
 
 def count(asked: Asked, paths: list[str], settings: "Faces") -> None:
     """Print a row for each folder, the files without a face, and files a second, the start of the processes included."""
-    from tfdetect.data.media.frames import pick
-    from tfdetect.data.prepare.clip_cache import View
-    from tfdetect.data.worker_pool import Lost, results
+    from tfdetect.data.media.frames import evenly_spaced
+    from tfdetect.data.prepare.clip_cache import ClipSpec
+    from tfdetect.data.worker_pool import WorkerFailure, results
 
-    view = View(asked.frames, asked.size, faces=settings)
+    view = ClipSpec(asked.frames, asked.size, faces=settings)
     counts: dict[str, Counter[str]] = {str(Path(path).parent): Counter() for path in paths}
-    shown, crops, start = {paths[n] for n in pick(len(paths), min(24, len(paths)))}, {}, time.perf_counter()
+    shown, crops, start = {paths[n] for n in evenly_spaced(len(paths), min(24, len(paths)))}, {}, time.perf_counter()
     for (_, path), clip in results(enumerate(paths), view.attempt, asked.workers, seconds=120):
         row = counts[str(Path(path).parent)]
-        if isinstance(clip, Lost):
+        if isinstance(clip, WorkerFailure):
             row["no face" if clip.reason.startswith("no face") else "unreadable"] += 1
             print(f"{path}: {clip.reason}")
             continue

@@ -270,7 +270,7 @@ def main() -> None:
     import pandas as pd
 
     from tfdetect.data.media.sniff import is_media
-    from tfdetect.data.prepare.clip_cache import Cache, View
+    from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 
     asked = tyro.cli(Asked)
     whole, start, tables = seeds(), time.monotonic(), []
@@ -280,7 +280,7 @@ def main() -> None:
     for first in range(0, asked.count, CHUNK):
         with tempfile.TemporaryDirectory() as temporary, nullcontext(asked.keep or Path(temporary)) as folder:
             paths = write(whole, range(first, min(first + CHUNK, asked.count)), asked.seed, folder)
-            tables.append(run(paths, Cache(Path(temporary) / "cache", View(8, 32)), asked.workers, asked.timeout))
+            tables.append(run(paths, Cache(Path(temporary) / "cache", ClipSpec(8, 32)), asked.workers, asked.timeout))
     report(pd.concat(tables), asked, len(whole), time.monotonic() - start)
 
 

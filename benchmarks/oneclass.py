@@ -5,7 +5,7 @@
 DIR holds real/ and fake/ of faces, 256 x 256. Each autoencoder is trained once for each data set and seed, by train.py; its other
 scores are then those of a model of the same weights, from `model.keras` (the report of a run judges the exported model, to the
 same digits). `upsample` is that source of the embedded sample against all its reals. Fakes are looked for far from the reals;
-looking for them nearer than reals are (--detector.tail near) turns an AUC round, to 1 less it. What is there already is kept.
+looking for them nearer than reals are (--detector.score_direction near) turns an AUC round, to 1 less it. What is there already is kept.
 """
 
 import argparse
@@ -24,8 +24,8 @@ TRAINED = {
     "oc_ae": ["oc_ae", "--detector.score", "frequency"],
     "oc_fakedect, variant 1": ["oc_fakedect", "--detector.score", "frequency"],
     "oc_fakedect, variant 2": ["oc_fakedect", "--detector.variant", "2"],
-    "resnet_vae, symmetric": ["resnet_vae", "--detector.score", "frequency", "--train.epochs", "6", "--train.every", "3"],
-    "resnet_vae, asymmetric": ["resnet_vae", "--detector.score", "frequency", "--train.epochs", "6", "--train.every", "3",
+    "resnet_vae, symmetric": ["resnet_vae", "--detector.score", "frequency", "--train.epochs", "6", "--train.eval_every", "3"],
+    "resnet_vae, asymmetric": ["resnet_vae", "--detector.score", "frequency", "--train.epochs", "6", "--train.eval_every", "3",
                                "--detector.variant", "asymmetric"],
 }  # fmt: skip
 MODELS = ("subspace", "mahalanobis", "nearest", "mixture", "vae")
@@ -84,7 +84,7 @@ def scores(folder: Path, data: str) -> dict[str, dict[str, float]]:
     sys.path.insert(0, str(ROOT))
     from tfdetect import artifact, models
     from tfdetect.data import manifest  # noqa: F401
-    from tfdetect.models.autoencoder import DRAWN, Score
+    from tfdetect.models.autoencoder import NEEDS_VARIANCE, Score
 
     found = artifact.find(folder)
     run = artifact.load_config(found)
@@ -95,7 +95,7 @@ def scores(folder: Path, data: str) -> dict[str, dict[str, float]]:
     trained = models.load(found.model)
     for name in get_args(Score):
         slow = name == "likelihood_regret" and run.detector.name == "resnet_vae"  # on two cores
-        if name == own or slow or (name in DRAWN and run.detector.name == "oc_ae"):
+        if name == own or slow or (name in NEEDS_VARIANCE and run.detector.name == "oc_ae"):
             continue
         out[name] = rescored(found, run, trained, name, data)
     return out
@@ -123,8 +123,8 @@ def rescored(found, run, trained, score: str, data: str) -> dict[str, float]:
 
     import pandas as pd
 
-    from tfdetect.data.input_pipeline.dataset import units
-    from tfdetect.training.fit import scores as scored
+    from tfdetect.data.input_pipeline.dataset import expand_frames
+    from tfdetect.training.fit import predict_scores as scored
     from tfdetect.workflow.dataset import cache_for
 
     detector = replace(run.detector, score=score, weights="none") if hasattr(run.detector, "weights") else replace(
@@ -135,7 +135,7 @@ def rescored(found, run, trained, score: str, data: str) -> dict[str, float]:
     decoder.set_weights(trained.get_layer("decoder").get_weights())
     rows = pd.read_csv(found.manifest, keep_default_na=False)
     rows = rows[(rows["error"] == "") & (rows["split"] != "train")].reset_index(drop=True)
-    out = units(rows, True)
+    out = expand_frames(rows, True)
     out["score"] = scored(model, rows, cache_for(run.data, detector), detector, 32)
     by_file = out.groupby(["path", "label", "source", "split"], as_index=False)["score"].mean()
     return aucs(by_file, data)

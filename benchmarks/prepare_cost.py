@@ -46,11 +46,11 @@ def once(folder: Path, count: int) -> None:
     """In a process of its own, so that the peak is that of this number of rows."""
     import pandas as pd
 
-    from tfdetect.data.prepare.clip_cache import Cache, View
+    from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
     from tfdetect.data.prepare.decode import prepare
 
     paths = [str(path) for path in sorted(folder.rglob("*.png"))][:count]
-    cache = Cache(folder / f"cache-{count}", View(1, 16))
+    cache = Cache(folder / f"cache-{count}", ClipSpec(1, 16))
     workers: dict[int, int] = {}
 
     def watch(_: object) -> None:

@@ -106,7 +106,7 @@ def files(asked: Asked):
 
     data = replace(config.default(Residual).data, path=asked.path, cache_dir=asked.cache_dir)
     cache = dataset.cache_for(data, Residual)
-    table = dataset.decode(manifest.split(dataset.read(data, Residual())), data, cache)
+    table = dataset.decode(manifest.split(dataset.load_dataset(data, Residual())), data, cache)
     train = table[table["split"] == "train"].sort_values("sha")
     table.loc[train.groupby("label").head(90).index, "split"] = "validation"
     return table, cache
@@ -128,9 +128,9 @@ def ridge(trial: Ridge, table, cache) -> float:
     from keras import ops
 
     from tfdetect.evaluation.metrics import auc
-    from tfdetect.models.layers.block_dct import BlockCosines
+    from tfdetect.models.layers.block_dct import BlockDCT
 
-    front = BlockCosines(Residual.reach, trial.finest, strength=False)
+    front = BlockDCT(Residual.reach, trial.finest, strength=False)
 
     def found(sha, moved, step):
         picture = np.roll(np.load(cache.entry(sha)), moved, axis=2)[:, :, ::step]

@@ -8,7 +8,7 @@ BIG = ("inception", "resnet50", "resnet_vae")  # which take their time on two co
 def clip_shape(cls):
     """(frames, height, width, 3) that it works on."""
     size = max(32, cls.least_size)
-    return (1 if cls.sees == "frame" else 4, size, size, 3)
+    return (1 if cls.input_kind == "frame" else 4, size, size, 3)
 
 
 def made(cls, **options):

@@ -8,6 +8,7 @@ import yaml
 from tfdetect import config, models  # noqa: F401
 from tfdetect.detector import REGISTRY, Detector, find, register
 from tfdetect.errors import UserError
+from tfdetect.settings import Train
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
@@ -58,7 +59,7 @@ def test_unknown_detector_has_a_hint():
     "argv, said",
     [
         (["cnn", "--data.size", "0"], "--data.size must be at least 1"),
-        (["cnn", "--train.rate", "-1"], "--train.rate must be above 0"),
+        (["cnn", "--train.learning_rate", "-1"], "--train.learning_rate must be above 0"),
         (["cnn", "--train.augment", "flip|jpg(80)"], "--train.augment: 'jpg(80)' names no corruption; perhaps you meant jpeg("),
         (["cnn", "--name", "a/b"], "plain folder name"),
         (["cnn", "--resume"], "need --name"),
@@ -96,8 +97,8 @@ def test_two_detectors_of_one_name_are_refused():
 @pytest.mark.parametrize("wrong", ["", "roc", "quantile", "quantile:1.5", "fpr:-0.1", "f1:0.5"])
 def test_a_threshold_rule_is_checked(wrong):
     with pytest.raises(ValueError, match="--train.threshold must be youden, f1, quantile:PART or fpr:PART"):
-        config.Train(threshold=wrong)
-    assert config.Train(threshold="quantile:0.8").threshold == "quantile:0.8"
+        Train(threshold=wrong)
+    assert Train(threshold="quantile:0.8").threshold == "quantile:0.8"
 
 
 def test_config_may_stand_with_an_equals_sign(tmp_path):

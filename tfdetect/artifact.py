@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect import config
-from tfdetect.config import Run
 from tfdetect.errors import UserError
+from tfdetect.settings import Run
 
 if TYPE_CHECKING:
     from tfdetect.evaluation.calibration import Calibration

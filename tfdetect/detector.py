@@ -27,14 +27,14 @@ class Phase:
 
     epochs: int | None = None
     """How long; None is to the end."""
-    rate: float = 1.0
-    """Learning rate as a part of --train.rate."""
+    learning_rate_factor: float = 1.0
+    """Learning rate as a part of --train.learning_rate."""
     prepare: Callable[[keras.Model], None] | None = None
     """Sets what of the model is trained in it."""
 
 
 @dataclass(frozen=True)
-class Embedded:
+class FeatureTable:
     """What a frozen part of a model makes of files: a row for each frame, and for each view of it."""
 
     features: np.ndarray
@@ -50,14 +50,14 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class FeatureFitContext:
     """What a detector that learns from stored features is given."""
 
-    train: Embedded
-    held: Embedded
+    train: FeatureTable
+    validation: FeatureTable
     """The validation files, both classes: they choose the epoch, and train nothing."""
-    descend: Callable[..., None]
-    """descend(model, x, y, held_x, held_y, loss=None): train by the run's settings, leave the best epoch's weights."""
+    fit_by_gradient: Callable[..., None]
+    """fit_by_gradient(model, x, y, validation_x, validation_y, loss=None): train by the run's settings, leave the best epoch's weights."""
     seed: int = 0
 
 
@@ -67,14 +67,14 @@ class Detector(ABC):
 
     name: ClassVar[str]
     """Set by `register`; the sub-command."""
-    sees: ClassVar[Literal["frame", "clip"]] = "frame"
+    input_kind: ClassVar[Literal["frame", "clip"]] = "frame"
     """A frame detector scores single pictures, and a video by the mean of its frames; a clip detector sees time."""
     trains_on: ClassVar[Literal["both", "real"]] = "both"
     """One-class detectors learn from reals alone."""
     reconstructs: ClassVar[bool] = False
-    """Whether its model has a layer `evidence` that gives the normalised picture, which the layer `picture` made, what came back
+    """Whether its model has a layer `reconstruction` that gives the normalised picture, which the layer `picture` made, what came back
     of it, and the mean and, if it is drawn, the log variance of its latent."""
-    recipe: ClassVar[Mapping[str, Any]] = {}
+    default_overrides: ClassVar[Mapping[str, Any]] = {}
     """Defaults of its own for the run, such as {"data.size": 256}: a bare `train.py NAME` must be right."""
 
     least_size: ClassVar[int] = 16
@@ -95,17 +95,17 @@ class Detector(ABC):
         """
 
     @property
-    def stored(self) -> bool:
+    def caches_features(self) -> bool:
         """Whether all before the layer `features` stays as it is. Its outputs are then computed once for each file and kept, and
         `learn` trains the rest on them."""
         return False
 
     @property
-    def graded(self) -> bool:
+    def supports_focal_loss(self) -> bool:
         """Whether gradients of a loss of the score train it, which `--train.balance focal` can weigh; else it is refused."""
         return self.trains_on == "both"
 
-    def learn(self, model: keras.Model, lesson: Lesson) -> keras.Model:
+    def fit_head(self, model: keras.Model, context: FeatureFitContext) -> keras.Model:
         """The trained model, of the inputs of `model`, which `build` made; for detectors that are `stored`."""
         raise NotImplementedError(f"{self.name} is stored, and has no `learn`")
 

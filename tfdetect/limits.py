@@ -24,7 +24,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Given:
+class LimitOverrides:
     """How much of a file is read at most; by default as in training."""
 
     pixels: int | None = None
@@ -36,6 +36,6 @@ class Given:
     seconds: float | None = None
     """Duration of a video."""
 
-    def over(self, limits: Limits) -> Limits:
+    def apply_to(self, limits: Limits) -> Limits:
         """These, and for what is not given those."""
         return replace(limits, **{name: value for name, value in asdict(self).items() if value is not None})

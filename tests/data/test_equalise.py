@@ -262,13 +262,13 @@ def test_prepare_equalise_from_the_command_line(tmp_path, rng, capsys):
 
 
 def test_an_original_is_judged_as_its_equalised_copy(tmp_path, rng):
-    from tfdetect.data.prepare.clip_cache import View
+    from tfdetect.data.prepare.clip_cache import ClipSpec
 
     table = planted(tmp_path / "in", rng, 12)
     made = equalise.equalise(table, tmp_path / "out")
     good = made[made["error"] == ""]
     plan = equalise.Plan(**json.loads((tmp_path / "out" / equalise.PLAN).read_text()))
-    raw, like = View(1, 32), View(1, 32, plan=plan)
+    raw, like = ClipSpec(1, 32), ClipSpec(1, 32, plan=plan)
     apart = {"raw": [], "like": []}
     for row in good.itertuples():
         copy = raw.read(row.path).frames.astype(int)

@@ -138,18 +138,18 @@ def test_too_few_groups_are_told_by_their_rule():
 
 def test_across_keeps_the_asked_sources_of_each_side_and_all_reals():
     split = manifest.split(table())
-    kept = manifest.across(split, ["A", "b"], ["b,c"])
+    kept = manifest.restrict_sources(split, ["A", "b"], ["b,c"])
     for name, wanted in (("train", {"a", "b"}), ("validation", {"a", "b"}), ("test", {"b", "c"})):
         assert set(kept[(kept["split"] == name) & (kept["label"] == 1)]["source"]) == wanted
     assert kept.query("label == 0")["path"].tolist() == split.query("label == 0")["path"].tolist()
     both = kept.merge(split, on="path")
     assert (both["split_x"] == both["split_y"]).all(), "nothing moves"
-    assert manifest.across(split, (), ()).equals(split)
-    only = manifest.across(split, (), ["c"])
+    assert manifest.restrict_sources(split, (), ()).equals(split)
+    only = manifest.restrict_sources(split, (), ["c"])
     assert only.query("split != 'test'").equals(split.query("split != 'test'").set_axis(only.query("split != 'test'").index))
 
 
 @pytest.mark.parametrize("sides", [(["aa"], []), ([], ["aa"])])
 def test_across_refuses_unknown_sources(sides):
     with pytest.raises(ValueError, match="No fakes have the source 'aa'; perhaps you meant a. There are a, b, c."):
-        manifest.across(manifest.split(table()), *sides)
+        manifest.restrict_sources(manifest.split(table()), *sides)

@@ -10,7 +10,7 @@ import pytest
 
 from tfdetect import machine
 from tfdetect.data import deadline
-from tfdetect.data.worker_pool import Lost, results
+from tfdetect.data.worker_pool import WorkerFailure, results
 
 
 def double(number):
@@ -36,7 +36,7 @@ def crash(_):
 def test_every_item_comes_out_once_whatever_became_of_it():
     found = dict(results(range(40), double, 2, 1.0))
     assert sorted(found) == list(range(40))
-    reasons = {number: result.reason for number, result in found.items() if isinstance(result, Lost)}
+    reasons = {number: result.reason for number, result in found.items() if isinstance(result, WorkerFailure)}
     assert reasons == {
         **dict.fromkeys((3, 13, 23, 33), "its decoder crashed"),
         **dict.fromkeys((7, 27), "it took longer than 1 seconds and what its length adds (--data.timeout)"),
@@ -46,7 +46,7 @@ def test_every_item_comes_out_once_whatever_became_of_it():
 
 
 def test_a_pool_whose_every_process_dies_still_ends():
-    assert dict(results(range(12), crash, 3)) == {number: Lost("its decoder crashed") for number in range(12)}
+    assert dict(results(range(12), crash, 3)) == {number: WorkerFailure("its decoder crashed") for number in range(12)}
 
 
 def test_an_error_of_the_work_ends_it():

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from tfdetect.evaluation.calibration import Calibration, calibration_error, fit, pool, reliability, warnings, words, youden
+from tfdetect.evaluation.calibration import (
+    Calibration,
+    calibration_error,
+    describe_rule,
+    fit,
+    pool,
+    reliability,
+    warnings,
+    youden,
+)
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(0.5, 1.0), (2.0, -1.0)])
@@ -195,7 +204,7 @@ def test_the_pooled_threshold_is_a_quantile_of_all_scores_by_hand():
     found = pool(Calibration(2.0, 1.0, 0.5), np.arange(10.0)[::-1] / 10, "pooled_test_quantile:0.8")
     low, high = expit(2 * 0.7 + 1), expit(2 * 0.8 + 1)
     assert (found.slope, found.intercept, found.threshold) == pytest.approx((2.0, 1.0, low + 0.2 * (high - low)))
-    assert 0.7 < found.cut < 0.8 and found.probability([found.cut])[0] == pytest.approx(found.threshold)
+    assert 0.7 < found.score_threshold < 0.8 and found.probability([found.score_threshold])[0] == pytest.approx(found.threshold)
     assert (found.probability(np.arange(10) / 10) >= found.threshold).sum() == 2
 
 
@@ -210,8 +219,8 @@ def test_with_the_pooled_threshold_a_published_table_follows_from_its_recall(rng
 
 
 def test_only_the_pooled_rule_is_said_to_have_seen_the_test():
-    assert words("quantile:0.8") == "quantile:0.8, on validation files" and warnings("quantile:0.8") == ()
-    assert "80 % quantile of all test scores" in words("pooled_test_quantile:0.8")
+    assert describe_rule("quantile:0.8") == "quantile:0.8, on validation files" and warnings("quantile:0.8") == ()
+    assert "80 % quantile of all test scores" in describe_rule("pooled_test_quantile:0.8")
     assert "SEEN THE TEST SET" in warnings("pooled_test_quantile:0.8")[0]
     with pytest.raises(ValueError, match="read off the test's scores"):
         fit([0, 1], [0, 1], "pooled_test_quantile:0.8")

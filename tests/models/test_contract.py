@@ -44,7 +44,7 @@ def test_scores_are_finite_float32_and_survive_saving(built, tmp_path):
     np.testing.assert_allclose(again, scores, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name, cls in REGISTRY.items() if cls.sees == "clip"])
+@pytest.mark.parametrize("name", [name for name, cls in REGISTRY.items() if cls.input_kind == "clip"])
 def test_clips_of_one_frame(name):
     """A still image is a clip of one frame."""
     shape = (1, *clip_shape(REGISTRY[name])[1:])

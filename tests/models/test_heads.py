@@ -9,14 +9,14 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
 from tfdetect import models
-from tfdetect.config import Train
-from tfdetect.detector import Embedded, Lesson
+from tfdetect.detector import FeatureFitContext, FeatureTable
 from tfdetect.evaluation import metrics
 from tfdetect.models import heads
 from tfdetect.models.detectors.clip import Clip
-from tfdetect.models.layers.heads import ClosestText, Nearest, SupportVectors, Triplet
+from tfdetect.models.layers.heads import ClosestText, KNNMargin, SupportVectors, TripletLoss
+from tfdetect.settings import Train
 from tfdetect.training.callbacks import Checkpoint
-from tfdetect.training.fit_head import descent
+from tfdetect.training.fit_head import gradient_fit
 
 WIDTH = 16
 
@@ -29,7 +29,7 @@ def data(rng):
     return x.astype(np.float32), labels
 
 
-def descend(model, x, y, held_x, held_y, loss=None):
+def fit_by_gradient(model, x, y, held_x, held_y, loss=None):
     """Ten epochs, without the training's machinery."""
     model.compile(keras.optimizers.Adam(1e-2), loss or keras.losses.BinaryCrossentropy(from_logits=True))
     model.fit(x, y[:, None].astype(np.float32), epochs=10, batch_size=32, verbose=0)
@@ -42,9 +42,9 @@ def learnt(data, tmp_path, texts=(), **options):
     detector = Clip(preset="tiny", **options)
     inputs = keras.Input((WIDTH,), name="clip")
     features = keras.layers.Identity(name="features")(inputs)
-    start = keras.Model(inputs, heads.untrained(detector, heads.worded(detector, features, ("",))))
-    parts = [Embedded(x[part], labels[part], list(texts[part]) if len(texts) else []) for part in (slice(160), slice(160, 240))]
-    found = detector.learn(start, Lesson(*parts, descend))
+    start = keras.Model(inputs, heads.build_head(detector, heads.join_closest_text(detector, features, ("",))))
+    parts = [FeatureTable(x[part], labels[part], list(texts[part]) if len(texts) else []) for part in (slice(160), slice(160, 240))]
+    found = detector.fit_head(start, FeatureFitContext(*parts, fit_by_gradient))
     found.save(tmp_path / "m.keras")
     return models.load(tmp_path / "m.keras"), x[160:]
 
@@ -57,21 +57,21 @@ def test_a_heads_defaults_reach_what_scikit_learn_does(tmp_path, head):
     hidden = rng.normal(size=(1600, 64)) + 0.35 * np.outer(labels, np.arange(64) < 40)
     mixed = hidden @ (np.eye(64) + rng.normal(size=(64, 64)) / 24)
     x = (mixed * np.geomspace(0.03, 0.3, 64) + rng.normal(0, 1, 64)).astype(np.float32)
-    parts = [Embedded(x[part], labels[part]) for part in (slice(700), slice(700, 900), slice(900, 1600))]
+    parts = [FeatureTable(x[part], labels[part]) for part in (slice(700), slice(700, 900), slice(900, 1600))]
     held = pd.DataFrame({"path": [*map(str, range(200))], "label": labels[700:900], "group": "", "source": ""})
 
     def auc(**options):
         keras.utils.set_random_seed(0)
         detector = Clip(preset="tiny", head=head, **options)
-        settings = Train(**{key.removeprefix("train."): value for key, value in Clip.recipe.items() if key.startswith("train.")})
+        settings = Train(**{key.removeprefix("train."): value for key, value in Clip.default_overrides.items() if key.startswith("train.")})
         checkpoint = Checkpoint(tmp_path / f"{options}", settings.monitor, settings.patience)
         inputs = keras.Input((64,), name="clip")
         features = keras.layers.Identity(name="features")(inputs)
-        start = keras.Model(inputs, heads.untrained(detector, features))
-        found = detector.learn(start, Lesson(parts[0], parts[1], descent(detector, settings, checkpoint, [], held)))
+        start = keras.Model(inputs, heads.build_head(detector, features))
+        found = detector.fit_head(start, FeatureFitContext(parts[0], parts[1], gradient_fit(detector, settings, checkpoint, [], held)))
         return metrics.auc(parts[2].labels, found.predict(parts[2].features, verbose=0)[:, 0])
 
-    mean, scale = heads.spread(parts[0].features)
+    mean, scale = heads.mean_and_std(parts[0].features)
     theirs = LogisticRegression(max_iter=5000) if head == "linear" else MLPClassifier((768,), early_stopping=True, random_state=0)
     theirs.fit((parts[0].features - mean) / scale, parts[0].labels)
     best = metrics.auc(parts[2].labels, theirs.predict_proba((parts[2].features - mean) / scale)[:, 1])
@@ -111,7 +111,7 @@ def test_nearest_is_the_mean_cosine_of_the_neighbours(data, tmp_path, k):
 def test_the_memory_bank_is_limited_or_condensed(data, tmp_path):
     for options, count in (({"bank": 20}, 10), ({"condense": 5}, 5)):
         model, held = learnt(data, tmp_path, head="nearest", **options)
-        layer = next(layer for layer in model.layers if isinstance(layer, Nearest))
+        layer = next(layer for layer in model.layers if isinstance(layer, KNNMargin))
         assert [bank.shape for bank in layer.banks] == [(count, WIDTH)] * 2
         np.testing.assert_allclose(np.linalg.norm(keras.ops.convert_to_numpy(layer.banks[0]), axis=1), 1, atol=1e-5)
         assert np.isfinite(model.predict(held, verbose=0)).all()
@@ -127,7 +127,7 @@ def test_gradients_reach_what_they_are_to_teach(rng, tmp_path, head):
 
 
 def reference(labels, points, margin, mining):
-    """Triplet loss of each anchor by loops."""
+    """TripletLoss loss of each anchor by loops."""
     apart = np.linalg.norm(points[:, None] - points[None], axis=2)
     out = []
     for anchor, label in enumerate(labels):
@@ -154,7 +154,7 @@ def reference(labels, points, margin, mining):
 def test_the_triplet_loss_is_that_of_loops(rng, mining, labels):
     points = rng.normal(size=(7, 5))
     points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
-    found = Triplet(0.3, mining).call(np.array(labels, np.float32)[:, None], keras.ops.convert_to_tensor(points))
+    found = TripletLoss(0.3, mining).call(np.array(labels, np.float32)[:, None], keras.ops.convert_to_tensor(points))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(found), reference(labels, points, 0.3, mining), atol=1e-5)
 
 
@@ -175,7 +175,7 @@ def test_pictures_are_joined_with_their_own_text_and_once_trained_with_the_close
     np.testing.assert_allclose(keras.ops.convert_to_numpy(picked), rows, rtol=1e-6)
     both = held + rows if how == "sum" else held * rows
     expected = both / np.linalg.norm(both, axis=1, keepdims=True)
-    np.testing.assert_allclose(heads.own(Clip(preset="tiny", text=how), held, rows), expected, atol=1e-6)
+    np.testing.assert_allclose(heads.join_text_arrays(Clip(preset="tiny", text=how), held, rows), expected, atol=1e-6)
     out = keras.Model(model.inputs, model.get_layer("joined").output).predict(held, verbose=0)
     np.testing.assert_allclose(out, expected, atol=1e-5)
 

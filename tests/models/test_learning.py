@@ -38,8 +38,8 @@ import keras, numpy as np, tensorflow as tf
 from detectors import BIG, clip_shape, made
 from tfdetect import models
 from tfdetect.detector import REGISTRY
-from tfdetect.models import evidence, layers
-evidence.Drawn.call = lambda self, inputs, training=False: inputs[0]  # each replica draws for itself
+from tfdetect.models.layers import autoencoder, common
+autoencoder.GaussianSampling.call = lambda self, inputs, training=False: inputs[0]  # each replica draws for itself
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -56,7 +56,7 @@ for name in sys.argv[1:]:
         for model in (alone, both) if name in BIG and hasattr(detector, "free") else ():
             detector.free(model, "all")
         both.set_weights(alone.get_weights())
-        layers.synchronise(both, True)
+        common.synchronise_batch_norms(both, True)
         rate = 1e-3 if detector.losses() else 1e-6  # sums over pixels are large
         both.compile(keras.optimizers.SGD(rate), detector.losses())
     alone.compile(keras.optimizers.SGD(rate), detector.losses())

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from tfdetect import config
-from tfdetect.config import Train
 from tfdetect.models.detectors.inception import Inception
 from tfdetect.models.detectors.resnet50 import ResNet50
 from tfdetect.models.detectors.squeezenet import SqueezeNet
 from tfdetect.models.layers import common
+from tfdetect.settings import Train
 from tfdetect.training import fit
 
 
@@ -56,7 +56,7 @@ def test_weights_of_a_file_arrive(tmp_path):
 def test_two_phases_train_the_head_then_from_the_layer_on(tmp_path):
     detector = squeezenet(tmp_path, unfreeze_from="fire9_squeeze1x1", head_epochs=2)[1]
     model = detector.build((1, 32, 32, 3))
-    (first, middle, head), (second, last, rest) = fit.spans(detector.phases(), 5)
+    (first, middle, head), (second, last, rest) = fit.phase_schedule(detector.phases(), 5)
     assert (first, middle, second, last) == (0, 2, 2, 5) and rest.rate == 0.1 * head.rate
     head.prepare(model)
     assert {weight.path.split("/")[0] for weight in model.trainable_weights} == {"features", "score"}
@@ -68,7 +68,7 @@ def test_two_phases_train_the_head_then_from_the_layer_on(tmp_path):
 def test_batch_normalisation_of_a_pretrained_backbone_stays_frozen():
     model = ResNet50(weights="none").build((1, 32, 32, 3))
     ResNet50().free(model, "all")
-    assert not any(layer.trainable for layer in common.batch_norms(model))
+    assert not any(layer.trainable for layer in common.batch_norm_layers(model))
     assert sum(layer.trainable for layer in model.layers if isinstance(layer, keras.layers.Conv2D)) == 53
 
 
@@ -98,7 +98,7 @@ def test_too_small_pictures_are_refused_when_the_flags_are_read(capsys):
 
 
 def test_the_second_level_counts_only_fakes_of_a_known_source():
-    loss = common.TwoLevels(keras.losses.BinaryCrossentropy(from_logits=True))
+    loss = common.DetectionAndAttributionLoss(keras.losses.BinaryCrossentropy(from_logits=True))
     scores = np.array([[0.5, 3, -1], [0.5, 3, -1], [0.5, 3, -1]], np.float32)
     labels = np.array([[0, -1], [1, 0], [1, -1]], np.float32)
     values = keras.ops.convert_to_numpy(loss.call(keras.ops.array(labels), keras.ops.array(scores)))
@@ -110,7 +110,7 @@ def test_one_model_has_both_levels():
     detector = SqueezeNet(weights="none", attribute="source", classes=("gan", "swap"))
     model = detector.build((1, 32, 32, 3))
     assert model.output_shape == (None, 3)
-    fit.prepare(model, detector, detector.phases()[0], Train(), 1, 10)
+    fit.compile_phase(model, detector, detector.phases()[0], Train(), 1, 10)
     clips = np.random.default_rng(0).integers(0, 256, (4, 1, 32, 32, 3), np.uint8)
     labels = np.array([[0, -1], [1, 0], [0, -1], [1, 1]], np.float32)
     losses = [model.train_on_batch(clips, labels, np.ones(4, np.float32)) for _ in range(10)]

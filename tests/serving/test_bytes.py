@@ -13,14 +13,14 @@ from PIL import Image
 
 from tfdetect import files, models
 from tfdetect.artifact import Artifact
-from tfdetect.data.prepare.clip_cache import View
+from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.limits import Limits
 from tfdetect.models.detectors.cnn import Cnn
 from tfdetect.serving.export import export
 from tfdetect.serving.predictor import Predictor
 
 CALIBRATION = {"slope": 2.0, "intercept": 0.25, "threshold": 0.5}
-VIEW = View(3, 24, limits=Limits(pixels=40_000))
+VIEW = ClipSpec(3, 24, limits=Limits(pixels=40_000))
 WIDE, TALL = 61, 46
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfdetect import files, models
 from tfdetect.artifact import Artifact
 from tfdetect.data.media.frames import Media
-from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.evaluation import final, metrics, predictions
 from tfdetect.models.detectors.cnn import Cnn
 from tfdetect.serving.export import export
@@ -42,10 +42,10 @@ def artifact(tmp_path_factory):
 @pytest.mark.parametrize("scores", [(-40.0, 41.0), (-40.0, -40.0, 41.0, 41.0, -40.0), (60.0, -40.0), (41.0, 60.0)])
 def test_three_ways_to_one_probability_and_one_decision(artifact, tmp_path, scores):
     clip = np.stack([np.full((16, 16, 3), GREY[score], np.uint8) for score in scores])
-    predictor, cache = Predictor(artifact, View(len(scores), 16), Cnn()), Cache(tmp_path, View(len(scores), 16))
+    predictor, cache = Predictor(artifact, ClipSpec(len(scores), 16), Cnn()), Cache(tmp_path, ClipSpec(len(scores), 16))
     cache.write("a" * 64, "", Media(clip, tuple(range(len(clip))), len(clip), 16, 16, ""))
     table = pd.DataFrame({"path": ["video.mp4"], "label": 1, "group": "a", "source": "", "split": "test", "sha": "a" * 64,
-                          "frames": len(clip), "error": "", "kind": -1})  # fmt: skip
+                          "frames": len(clip), "error": "", "source_class": -1})  # fmt: skip
     said = scoring.score(predictor, table, cache)
     assert said["score"].tolist() == pytest.approx(scores, abs=1e-3)
     judged = predictions.by_file(said).iloc[0]

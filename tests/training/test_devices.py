@@ -14,7 +14,7 @@ from tfdetect import backend
 from tfdetect.data import manifest
 from tfdetect.data.layouts import detect
 from tfdetect.data.prepare import decode
-from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.training import devices
 
 ROOT = Path(__file__).parents[2]
@@ -25,13 +25,13 @@ import numpy as np, pandas as pd, tensorflow as tf
 name, table, cache, out, devices = sys.argv[1:]
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
-from tfdetect.config import Train
-from tfdetect.data.cache import Cache, View
-from tfdetect.models.cnn_lstm import CnnLstm
+from tfdetect.settings import Train
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
+from tfdetect.models.detectors.cnn_lstm import CnnLstm
 from tfdetect.training import fit
 out = Path(out)
 out.mkdir(parents=True, exist_ok=True)
-found = fit.fit(CnnLstm(dropout=0.0), pd.read_csv(table, keep_default_na=False), Cache(Path(cache), View(4, 32, still=True)),
+found = fit.fit(CnnLstm(dropout=0.0), pd.read_csv(table, keep_default_na=False), Cache(Path(cache), ClipSpec(4, 32, still=True)),
                 Train(epochs=2, batch=8, strategy=name), out / "checkpoints", out / "m.keras", [])
 import keras
 if found.chief:
@@ -46,7 +46,7 @@ print("SUMS " + json.dumps({name: float(np.abs(last[name].astype(float)).sum()) 
 @pytest.fixture(scope="module")
 def place(videos, tmp_path_factory):
     place = tmp_path_factory.mktemp("distributed")
-    cache = Cache(place / "cache", View(4, 32, still=True))
+    cache = Cache(place / "cache", ClipSpec(4, 32, still=True))
     decode.prepare(manifest.split(detect.read(videos)), cache, workers=2).to_csv(place / "table.csv", index=False)
     return place
 

@@ -6,41 +6,41 @@ import pytest
 
 from tfdetect import models
 from tfdetect.artifact import Artifact
-from tfdetect.config import Train
 from tfdetect.data import manifest
 from tfdetect.data.layouts import detect
-from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.data.prepare.decode import prepare, usable
 from tfdetect.limits import Limits
 from tfdetect.models.detectors.clip import Clip
 from tfdetect.models.layers import common
 from tfdetect.serving.export import export
 from tfdetect.serving.predictor import Predictor
+from tfdetect.settings import Train
 from tfdetect.training import fit
-from tfdetect.training.feature_extractor import Features, digest, silent
-from tfdetect.training.fit_head import teach
+from tfdetect.training.feature_extractor import FeatureExtractor, digest, silent
+from tfdetect.training.fit_head import fit_head
 
-TRAINED = {True: teach, False: fit.fit}
+TRAINED = {True: fit_head, False: fit.fit}
 HEADS = ("linear", "mlp", "logistic", "svm", "nearest", "triplet_svm")
 
 
 @pytest.fixture(scope="module")
 def table(images, tmp_path_factory):
-    cache = Cache(tmp_path_factory.mktemp("cache"), View(1, 32))
+    cache = Cache(tmp_path_factory.mktemp("cache"), ClipSpec(1, 32))
     return usable(prepare(manifest.split(detect.read(images)), cache, 1)), cache
 
 
 @pytest.fixture
 def counted(monkeypatch):
     """How many frames the backbone has seen."""
-    seen, embed = [], Features._embed
-    monkeypatch.setattr(Features, "_embed", lambda self, rows, augment: seen.append(len(rows)) or embed(self, rows, augment))
+    seen, embed = [], FeatureExtractor._embed
+    monkeypatch.setattr(FeatureExtractor, "_embed", lambda self, rows, augment: seen.append(len(rows)) or embed(self, rows, augment))
     return seen
 
 
 def taught(detector, table, cache, folder, **settings):
     settings = Train(epochs=2, batch=8, **settings)
-    return TRAINED[detector.stored](detector, table, cache, settings, folder / "c", folder / "m.keras", [])
+    return TRAINED[detector.caches_features](detector, table, cache, settings, folder / "c", folder / "m.keras", [])
 
 
 def test_a_second_head_runs_the_backbone_zero_times(table, counted, tmp_path):
@@ -50,7 +50,7 @@ def test_a_second_head_runs_the_backbone_zero_times(table, counted, tmp_path):
     counted.clear()
     for number, head in enumerate(HEADS):
         taught(Clip(preset="tiny", head=head), rows, cache, tmp_path / f"2{number}")
-    fit.scores(models.load(tmp_path / "20" / "m.keras"), rows[rows["split"] == "validation"], cache, Clip(preset="tiny"), 8)
+    fit.predict_scores(models.load(tmp_path / "20" / "m.keras"), rows[rows["split"] == "validation"], cache, Clip(preset="tiny"), 8)
     assert sum(counted) == 0
     taught(Clip(preset="tiny", features="pooled"), rows, cache, tmp_path / "3")
     assert sum(counted) == len(rows[rows["split"] != "test"]), "other features are computed anew"
@@ -59,23 +59,23 @@ def test_a_second_head_runs_the_backbone_zero_times(table, counted, tmp_path):
 def test_views_are_augmented_all_but_the_first(table, counted, tmp_path):
     rows, cache = table
     model = Clip(preset="tiny").build((1, 32, 32, 3))
-    plain = Features(model, Clip(preset="tiny"), cache, silent).of(rows)
-    views = Features(model, Clip(preset="tiny"), cache, silent).of(rows, 3, "noise(20,30)")
+    plain = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows)
+    views = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows, 3, "noise(20,30)")
     assert views.features.shape == (3 * len(rows), plain.features.shape[1])
     np.testing.assert_array_equal(views.features[::3], plain.features)
     np.testing.assert_array_equal(views.labels, np.repeat(plain.labels, 3))
     assert len(np.unique(views.features[:, 0])) == len(views.features), "each view has draws of its own"
-    again = Features(model, Clip(preset="tiny"), cache, silent).of(rows.iloc[::-1], 3, "noise(20,30)")
+    again = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows.iloc[::-1], 3, "noise(20,30)")
     np.testing.assert_array_equal(again.features[::3][::-1], plain.features)
 
 
 def test_features_are_the_live_models(table):
     rows, cache = table
     model = Clip(preset="tiny").build((1, 32, 32, 3))
-    found = Features(model, Clip(preset="tiny"), cache, silent).of(rows)
+    found = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows)
     clips = np.stack([cache.load(sha) for sha in rows["sha"]])
-    np.testing.assert_allclose(found.features, common.before(model, "features").predict(clips, verbose=0), atol=1e-5)
-    scores = common.after(model, "features").predict(found.features, verbose=0)
+    np.testing.assert_allclose(found.features, common.submodel_until(model, "features").predict(clips, verbose=0), atol=1e-5)
+    scores = common.submodel_from(model, "features").predict(found.features, verbose=0)
     np.testing.assert_allclose(scores, model.predict(clips, verbose=0), atol=1e-5)
     assert list(found.paths) == list(rows["path"]) and list(found.sources) == list(rows["source"])
 
@@ -114,21 +114,21 @@ def test_the_key_follows_the_wiring_and_the_type_and_not_counters():
 def test_features_are_made_anew_when_the_reader_or_its_view_changes(table, monkeypatch):
     _, cache = table
     model = Clip(preset="tiny").build((1, 32, 32, 3))
-    folders = [Features(model, Clip(preset="tiny"), cache, silent).store.folder]
-    again = Features(Clip(preset="tiny").build((1, 32, 32, 3)), Clip(preset="tiny"), cache, silent).store.folder
+    folders = [FeatureExtractor(model, Clip(preset="tiny"), cache, silent).store.folder]
+    again = FeatureExtractor(Clip(preset="tiny").build((1, 32, 32, 3)), Clip(preset="tiny"), cache, silent).store.folder
     assert again == folders[0], "another model of the same weights"
-    for other in (Cache(cache.root, View(1, 32, fps=5.0)), Cache(cache.root, View(1, 32), "tfrecord")):
-        folders.append(Features(model, Clip(preset="tiny"), other, silent).store.folder)
+    for other in (Cache(cache.root, ClipSpec(1, 32, fps=5.0)), Cache(cache.root, ClipSpec(1, 32), "tfrecord")):
+        folders.append(FeatureExtractor(model, Clip(preset="tiny"), other, silent).store.folder)
     monkeypatch.setattr("tfdetect.data.prepare.clip_cache.READER_VERSION", 10_000)
-    folders.append(Features(model, Clip(preset="tiny"), cache, silent).store.folder)
+    folders.append(FeatureExtractor(model, Clip(preset="tiny"), cache, silent).store.folder)
     assert len(set(folders)) == 4
-    wider = Cache(cache.root, View(1, 32, limits=Limits(pixels=cache.view.limits.pixels * 2)))
-    assert Features(model, Clip(preset="tiny"), wider, silent).store.folder == folders[-1], "limits decide no pixel"
+    wider = Cache(cache.root, ClipSpec(1, 32, limits=Limits(pixels=cache.spec.limits.pixels * 2)))
+    assert FeatureExtractor(model, Clip(preset="tiny"), wider, silent).store.folder == folders[-1], "limits decide no pixel"
 
 
 def test_a_run_that_goes_on_gets_the_head_of_one_that_was_not_stopped(table, tmp_path):
     rows, cache = table
-    whole = teach(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "a", tmp_path / "a.keras", [])
+    whole = fit_head(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "a", tmp_path / "a.keras", [])
 
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -136,8 +136,8 @@ def test_a_run_that_goes_on_gets_the_head_of_one_that_was_not_stopped(table, tmp
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [Stop()])
-    rest = teach(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [])
+        fit_head(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [Stop()])
+    rest = fit_head(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [])
     np.testing.assert_allclose(rest.history, whole.history, rtol=1e-5)
     assert len(rest.history) == 4
 
@@ -153,15 +153,15 @@ def test_every_head_is_served_from_pixels_as_from_features(table, tmp_path, head
     """The exported model against the live one."""
     rows, cache = table
     detector, artifact = Clip(preset="tiny", head=head), Artifact(tmp_path)
-    teach(detector, rows, cache, Train(epochs=2, batch=8), tmp_path / "c", artifact.model, [])
+    fit_head(detector, rows, cache, Train(epochs=2, batch=8), tmp_path / "c", artifact.model, [])
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
     export(models.load(artifact.model), {"slope": 1, "intercept": 0, "threshold": 0.5}, detector, artifact.saved_model)
-    predictor = Predictor(artifact, cache.view, detector)
+    predictor = Predictor(artifact, cache.spec, detector)
     clips = np.stack([cache.load(sha) for sha in rows["sha"]])
     live = models.load(artifact.model).predict(clips, verbose=0)[:, 0]
     assert live.std() > 0
     np.testing.assert_allclose(predictor.judge(clips)[0], live, atol=1e-4, rtol=1e-4)
-    features = Features(models.load(artifact.model), detector, cache, silent).of(rows).features
+    features = FeatureExtractor(models.load(artifact.model), detector, cache, silent).of(rows).features
     np.testing.assert_allclose(predictor.judge_features(features)[0], live, atol=1e-4, rtol=1e-4)
 
 
@@ -170,8 +170,8 @@ def test_adapters_and_last_blocks_are_trained_through_the_backbone(table, counte
     rows, cache = table
     detector = Clip(preset="tiny", **options)
     start = detector.build((1, 32, 32, 3))
-    before = common.before(start, "features").predict(clips := np.stack([cache.load(sha) for sha in rows["sha"][:2]]), verbose=0)
+    before = common.submodel_until(start, "features").predict(clips := np.stack([cache.load(sha) for sha in rows["sha"][:2]]), verbose=0)
     fitted = taught(detector, rows, cache, tmp_path)
-    after = common.before(models.load(tmp_path / "m.keras"), "features").predict(clips, verbose=0)
+    after = common.submodel_until(models.load(tmp_path / "m.keras"), "features").predict(clips, verbose=0)
     assert not counted and len(fitted.history) == 2
     assert np.abs(after - before).max() > 1e-5, "the backbone has not moved"

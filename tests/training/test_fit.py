@@ -8,12 +8,11 @@ import pandas as pd
 import pytest
 
 from tfdetect import models
-from tfdetect.config import Data, Run, Train
 from tfdetect.data import manifest
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.layouts import detect
 from tfdetect.data.prepare import decode
-from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.detector import Phase
 from tfdetect.evaluation import metrics
 from tfdetect.files import write_json
@@ -21,7 +20,8 @@ from tfdetect.models.detectors.clip import Clip
 from tfdetect.models.detectors.cnn_lstm import CnnLstm
 from tfdetect.models.detectors.oc_fakedect import OneClassAutoencoder
 from tfdetect.models.detectors.residual import Residual
-from tfdetect.models.layers.common import ScoreAUC, TwoLevels
+from tfdetect.models.layers.common import DetectionAndAttributionLoss, ScoreAUC
+from tfdetect.settings import Data, Run, Train
 from tfdetect.training import callbacks, fit
 
 DETECTOR = CnnLstm(dropout=0.3)
@@ -30,7 +30,7 @@ SETTINGS = Train(epochs=4, batch=8, patience=4)
 
 @pytest.fixture(scope="module")
 def data(videos, tmp_path_factory):
-    cache = Cache(tmp_path_factory.mktemp("cache"), View(4, 32, still=True))
+    cache = Cache(tmp_path_factory.mktemp("cache"), ClipSpec(4, 32, still=True))
     return decode.prepare(manifest.split(detect.read(videos)), cache, workers=2), cache
 
 
@@ -76,7 +76,7 @@ class Phased(CnnLstm):
         def train(on):
             return lambda model: setattr(model.get_layer("frames"), "trainable", on)
 
-        return (Phase(2, 1.0, train(False)), Phase(rate=0.1, prepare=train(True)))
+        return (Phase(2, 1.0, train(False)), Phase(learning_rate_factor=0.1, prepare=train(True)))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_the_kept_model_is_that_of_the_best_validation(tmp_path, data):
     assert found.best_epoch == best["epoch"]
     table, cache = data
     held = table[table["split"] == "validation"].reset_index(drop=True)
-    scores = fit.scores(models.load(tmp_path / "m.keras"), held, cache, CnnLstm(), 8)
+    scores = fit.predict_scores(models.load(tmp_path / "m.keras"), held, cache, CnnLstm(), 8)
     losses = np.logaddexp(0, scores) - held["label"] * scores
     assert losses.mean() == pytest.approx(best["val_loss"], abs=1e-5)
     assert metrics.auc(held["label"], scores) == best["val_auc"]
@@ -140,7 +140,7 @@ def test_the_epoch_is_picked_by_the_exact_auc_of_files_however_certain_the_detec
     frames = (files[:, None] + [[-9.0, 9.0, -6.0, 6.0]]).astype(np.float32).reshape(-1, 1)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Identity()])
     model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
-    judge, logs = callbacks.Judge(tmp_path, rows, frames, [2]), {"loss": 1.0}
+    judge, logs = callbacks.ExactValidationMetrics(tmp_path, rows, frames, [2]), {"loss": 1.0}
     judge.set_model(model)
     judge.on_epoch_end(0, logs)
     assert logs == {"loss": 1.0}, "the first epoch is not judged"
@@ -218,14 +218,14 @@ def test_focal_weighs_the_detectors_own_loss():
     clear = np.array([[0], [1], [1], [0]], np.float32), np.array([[-2], [0.5], [3], [4]], np.float32)
     for detector, own in ((CnnLstm(), None), (Residual(smoothing=0.2), 0.2)):
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-        fit.prepare(model, detector, Phase(), Train(balance="focal"), 1, 1)
+        fit.compile_phase(model, detector, Phase(), Train(balance="focal"), 1, 1)
         right = 1 / (1 + np.exp(-np.where(clear[0] == 1, clear[1], -clear[1])))[:, 0]
         loss = keras.losses.binary_crossentropy(*clear, from_logits=True, label_smoothing=own or 0.0)
         assert float(model.loss(*clear)) == pytest.approx(float(np.mean((1 - right) ** 2 * np.array(loss))), rel=1e-5)
         if own is None:
             known = keras.losses.BinaryFocalCrossentropy(from_logits=True)
             assert float(model.loss(*clear)) == pytest.approx(float(known(*clear)))
-    again = keras.losses.deserialize(keras.losses.serialize(TwoLevels(model.loss)))
+    again = keras.losses.deserialize(keras.losses.serialize(DetectionAndAttributionLoss(model.loss)))
     two = np.concatenate([clear[0], [[-1], [0], [1], [-1]]], 1), np.concatenate([clear[1], np.zeros((4, 2), np.float32)], 1)
     assert float(again(*two)) == pytest.approx(float(model.loss(*clear)) + np.log(2) / 2, rel=1e-5)
 
@@ -246,20 +246,20 @@ def test_no_epochs_keep_the_weights_that_the_detector_starts_from(tmp_path, data
 
 
 def test_an_exploding_loss_is_said(tmp_path, data):
-    with pytest.raises(ValueError, match=r"lower --train\.rate"):
-        run(tmp_path, data, Train(epochs=1, batch=8, rate=1e30))
+    with pytest.raises(ValueError, match=r"lower --train\.learning_rate"):
+        run(tmp_path, data, Train(epochs=1, batch=8, learning_rate=1e30))
     assert not (tmp_path / "m.keras").exists()
 
 
 def test_a_finished_run_goes_on_with_its_optimizer_or_from_its_best_epoch(tmp_path, data, monkeypatch):
     whole = run(tmp_path / "whole", data)
     short = Train(**{**vars(SETTINGS), "epochs": 2})
-    for most in (callbacks.KEPT, 0):
+    for most in (callbacks.MAX_KEPT_BYTES, 0):
         place = tmp_path / f"{most}"
-        monkeypatch.setattr(callbacks, "KEPT", most)
+        monkeypatch.setattr(callbacks, "MAX_KEPT_BYTES", most)
         run(place, data, short)
         best = keras.saving.load_model(place / "m.keras").get_weights()
-        callbacks.keep(place / "checkpoints")
+        callbacks.keep_for_resume(place / "checkpoints")
         assert bool([*place.glob("checkpoints/*/epoch-*.npz")]) == bool(most)
         with pytest.raises(KeyboardInterrupt):  # also when it is killed on the way
             run(place, data, extra=[StopAfter(4)])
@@ -277,7 +277,7 @@ def test_patience_counts_anew_in_a_run_that_stopped_early_and_is_trained_further
     state = {"history": history, "last": "", "best": "", "best_epoch": 1}
     write_json(folder / "state.json", state)
     assert callbacks.Checkpoint(folder, "val_loss", 2).done
-    callbacks.keep(tmp_path)
+    callbacks.keep_for_resume(tmp_path)
     again = callbacks.Checkpoint(folder, "val_loss", 2)
     assert not again.done and again.epoch == 3
     again.state["history"] += [{"epoch": 4, "val_loss": 4.0}, {"epoch": 5, "val_loss": 5.0}]
@@ -293,8 +293,8 @@ def test_state_is_json(tmp_path, data):
 
 
 def test_the_cosine_rises_over_an_epoch_and_falls_to_nothing():
-    schedule = fit.rate(0.1, "cosine", epochs=5, steps=10)
+    schedule = fit.learning_rate(0.1, "cosine", epochs=5, steps=10)
     rates = [float(schedule(step)) for step in range(51)]
     assert rates[0] == 0 and rates[10] == pytest.approx(0.1) and rates[50] == pytest.approx(0, abs=1e-6)
     assert all(np.diff(rates[:11]) > 0) and all(np.diff(rates[10:]) <= 0) and rates[30] == pytest.approx(0.05)
-    assert fit.rate(0.1, "constant", 5, 10) == 0.1
+    assert fit.learning_rate(0.1, "constant", 5, 10) == 0.1

@@ -31,7 +31,7 @@ def test_the_classes_are_the_sources_of_the_training_fakes(run, images):
     assert metrics.attributed(table) == sources
     chances = table[[f"is {name}" for name in sources]].to_numpy()
     np.testing.assert_allclose(chances.sum(1), 1, atol=1e-5)
-    assert (table["kind"] == table["source"].where(table["label"] == 1, "")).all()
+    assert (table["source_class"] == table["source"].where(table["label"] == 1, "")).all()
 
 
 def test_metrics_and_plot_have_both_levels(run):
@@ -84,9 +84,9 @@ def test_families_come_from_pairs_or_from_the_manifest(tmp_path):
     rows = pd.DataFrame({"path": list("abc"), "label": [0, 1, 1], **columns})
     rows.to_csv(tmp_path / "m.csv", index=False)
     table = manifest.read(tmp_path / "m.csv")
-    assert list(manifest.attributed(table, "family")) == ["", "d", "g"]
-    assert list(manifest.attributed(table, "family", ("sd=diffusion",))) == ["", "diffusion", ""]
-    assert list(manifest.attributed(table, "source")) == ["", "sd", "stylegan"]
+    assert list(manifest.attribution_classes(table, "family")) == ["", "d", "g"]
+    assert list(manifest.attribution_classes(table, "family", ("sd=diffusion",))) == ["", "diffusion", ""]
+    assert list(manifest.attribution_classes(table, "source")) == ["", "sd", "stylegan"]
 
 
 def test_recipes_that_change_labels_are_refused_with_sources(capsys):

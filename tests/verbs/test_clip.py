@@ -40,7 +40,7 @@ def triplets(manifest):
 def train(manifest, head, *flags):
     place = manifest.parent
     common = ["--data.path", str(manifest), "--data.size", "32", "--data.cache_dir", str(place / "cache"), "--out", str(place),
-              "--train.epochs", "40", "--train.batch", "8", "--train.rate", "1e-2", "--detector.preset", "tiny"]  # fmt: skip
+              "--train.epochs", "40", "--train.batch", "8", "--train.learning_rate", "1e-2", "--detector.preset", "tiny"]  # fmt: skip
     assert cli.main(["train", "clip", "--detector.head", head, *common, "--name", head, *flags]) == 0
     return Artifact(place / head)
 
@@ -96,7 +96,7 @@ def test_prompts_need_no_training():
     both = (bright + very) / np.linalg.norm(bright + very)
     kernel = keras.ops.convert_to_numpy(model.get_layer("score").kernel)
     np.testing.assert_allclose(kernel[:, 0], 100 * (both - dark), rtol=1e-4, atol=1e-4)
-    assert detector.learn(model, None) is model
+    assert detector.fit_head(model, None) is model
 
 
 def test_pictures_without_words_are_refused(images, tmp_path, capsys):

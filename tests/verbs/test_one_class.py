@@ -13,7 +13,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import cli, models
 from tfdetect.artifact import Artifact
 from tfdetect.data.input_pipeline import dataset
-from tfdetect.data.prepare.clip_cache import View
+from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.detector import REGISTRY
 from tfdetect.evaluation import calibration, predictions
 from tfdetect.models import autoencoder
@@ -22,7 +22,7 @@ from tfdetect.serving.predictor import Predictor
 from tfdetect.training import fit, fit_head
 from tfdetect.workflow import reconstruction_report
 
-SMALL = ["--data.size", "32", "--train.batch", "8", "--train.epochs", "4", "--train.every", "1"]
+SMALL = ["--data.size", "32", "--train.batch", "8", "--train.epochs", "4", "--train.eval_every", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def train(manifest, name, *flags, code=0):
 @pytest.fixture(scope="module")
 def run(manifest):
     """A variational one, judged every other epoch."""
-    return train(manifest, "oc_fakedect", "--train.every", "2", "--train.epochs", "5", "--train.threshold", "quantile:0.8")
+    return train(manifest, "oc_fakedect", "--train.eval_every", "2", "--train.epochs", "5", "--train.threshold", "quantile:0.8")
 
 
 def test_scores_errors_and_epochs_are_in_the_report(run):
@@ -88,8 +88,8 @@ def test_the_saved_model_shows_what_it_makes_of_a_picture(run, rng):
     clips = rng.integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
     found = {name: value.numpy() for name, value in served["serve_reconstruction"](clip=tf.constant(clips)).items()}
     model = models.load(run.model)
-    _, again, *_ = autoencoder.opened(model).predict(clips.reshape(6, 1, 32, 32, 3), verbose=0)
-    again = autoencoder.pixels(model, again).reshape(clips.shape)
+    _, again, *_ = autoencoder.reconstruction_model(model).predict(clips.reshape(6, 1, 32, 32, 3), verbose=0)
+    again = autoencoder.to_pixels(model, again).reshape(clips.shape)
     np.testing.assert_allclose(found["reconstruction"], np.clip(again, 0, 255), atol=0.51)
     np.testing.assert_allclose(found["error"], np.abs(again - clips).mean(-1), rtol=1e-3, atol=1e-3)
     score = served["serving_default"](clip=tf.constant(clips))["score"].numpy()
@@ -103,15 +103,15 @@ def test_explain_shows_the_error_map(run, manifest, tmp_path, capsys):
     picture[:, 16:] += np.random.default_rng(1).normal(0, 60, (32, 16, 3))
     keras.utils.save_img(tmp_path / "half.png", np.clip(picture, 0, 255), scale=False)
     detector, out = artifacts.load_config(run).detector, tmp_path / "out"
-    predictor = Predictor(run, View(8, 32), detector)
-    clip = predictor.view.read(tmp_path / "half.png").frames
+    predictor = Predictor(run, ClipSpec(8, 32), detector)
+    clip = predictor.spec.read(tmp_path / "half.png").frames
     error = predictor.errors(clip[None])[0]
     assert error.shape == (1, 32, 32) and error[..., 16:].mean() > 1.2 * error[..., :16].mean()
-    before, after = (autoencoder.pixels(models.load(run.model), np.asarray(x))[0]
-                     for x in autoencoder.opened(models.load(run.model)).predict_on_batch(clip[None])[:2])  # fmt: skip
+    before, after = (autoencoder.to_pixels(models.load(run.model), np.asarray(x))[0]
+                     for x in autoencoder.reconstruction_model(models.load(run.model)).predict_on_batch(clip[None])[:2])  # fmt: skip
     np.testing.assert_allclose(error[0], np.abs(before - after).mean(axis=-1), atol=0.05)
     shutil.copytree(run.folder, tmp_path / "bare", ignore=shutil.ignore_patterns("1"))
-    bare = Predictor(Artifact(tmp_path / "bare"), View(8, 32), detector)
+    bare = Predictor(Artifact(tmp_path / "bare"), ClipSpec(8, 32), detector)
     assert bare.judged.startswith("model.keras")
     np.testing.assert_allclose(bare.errors(clip[None])[0], error, atol=0.05, err_msg="as other backends have it")
     assert cli.main(["explain", str(run.folder), str(tmp_path / "half.png"), "--out", str(out)]) == 0
@@ -134,7 +134,7 @@ ALONE = [(name, ()) for name, cls in REGISTRY.items() if cls.trains_on == "real"
 def test_no_fake_is_ever_in_a_gradient(manifest, monkeypatch, name, flags):
     """By counting the labels of all that a gradient, or a fit in place of one, is made of; validation's loss has none either."""
     seen = {"train": [], "loss": []}
-    original, vectors, learn, descend = dataset.training, dataset.vectors, FeatureOneClass.learn, keras.Model.fit
+    original, vectors, learn, fit_by_gradient = dataset.training, dataset.vectors, FeatureOneClass.learn, keras.Model.fit
 
     def noted(data, which):
         seen[which] += [label for batch in data for label in batch[1][:, 0].numpy()]
@@ -142,7 +142,7 @@ def test_no_fake_is_ever_in_a_gradient(manifest, monkeypatch, name, flags):
 
     def watched(model, data, validation_data, **how):
         noted(validation_data if isinstance(validation_data, tf.data.Dataset) else [(0, tf.constant(validation_data[1]))], "loss")
-        return descend(model, data, validation_data=validation_data, **how)
+        return fit_by_gradient(model, data, validation_data=validation_data, **how)
 
     monkeypatch.setattr(dataset, "training", lambda *given: noted(original(*given), "train"))
     monkeypatch.setattr(dataset, "vectors", lambda *given: noted(vectors(*given), "train"))

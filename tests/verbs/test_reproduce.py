@@ -206,7 +206,7 @@ def test_it_calls_a_fifth_of_the_test_files_fake(one_class):
     kept = Calibration.from_dict(json.loads(artifact.calibration.read_text()))
     fitted = fit(held["score"], held["label"])
     assert (kept.slope, kept.intercept) == pytest.approx((fitted.slope, fitted.intercept), rel=1e-3)
-    called = rows[rows["split"] == "test"].eval("score >= @kept.cut")
+    called = rows[rows["split"] == "test"].eval("score >= @kept.score_threshold")
     assert called.sum() == 3, "the threshold in units of the score says the same"
 
 

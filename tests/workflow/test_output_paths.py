@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfdetect.workflow import output_paths
-from tfdetect.workflow.test_files import Evaluate, Files
+from tfdetect.workflow.test_files import Evaluate, EvaluateData
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def asked(tmp_path, monkeypatch):
     for folder in ("a/test", "b/test", "here"):
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    return lambda **data: Evaluate((Path("runs/cnn"),), Files(**data))
+    return lambda **data: Evaluate((Path("runs/cnn"),), EvaluateData(**data))
 
 
 def test_different_data_have_different_names_and_the_same_data_one(asked, tmp_path):

@@ -25,7 +25,7 @@ from tfdetect.data import sample
 from tfdetect.data.audit.properties import Probe
 from tfdetect.data.media.read import READER_VERSION, read_image, read_video
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.data.worker_pool import Lost, results
+from tfdetect.data.worker_pool import WorkerFailure, results
 from tfdetect.errors import UserError
 from tfdetect.files import state, write_bytes, write_json
 from tfdetect.limits import Limits
@@ -95,7 +95,7 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
     for _ in range(len(table) - len(todo)):
         progress({"error": ""})  # there already, or counted as failed when it was looked at
     for job, result in results(todo, Equaliser(plan, limits), workers, seconds):
-        errors[job.path] = result.reason if isinstance(result, Lost) else result
+        errors[job.path] = result.reason if isinstance(result, WorkerFailure) else result
         progress({"error": errors[job.path]})
     good = {path: job for path, job in jobs.items() if not errors[path]}
     columns = {"original": list(table["path"]), "original_sha": list(found["sha"].fillna("")),
@@ -146,7 +146,7 @@ def facts(table: pd.DataFrame, index: Path, workers: int | None, progress: Progr
     todo = [path for path in table["path"] if path not in found]
     try:
         for path, result in results(todo, Probe(limits), workers, seconds):
-            known = {"error": result.reason} if isinstance(result, Lost) else result
+            known = {"error": result.reason} if isinstance(result, WorkerFailure) else result
             if known.get("frames") and not known.get("fps"):
                 known = {"error": "a video whose frame rate is not known, which equalising needs"}
             found[path] = [state(path), *(known.get(name) for name in FACTS)]

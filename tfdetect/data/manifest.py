@@ -23,7 +23,7 @@ from tfdetect.files import atomic, counted
 COLUMNS = ("path", "label", "split", "group", "source", "text")
 # Columns that are kept where they are given: `left_out` is why a row is not used, the last three are of equalised files.
 EXTRA = ("family", "category", "left_out", "original", "original_sha", "equalised")
-MADE = ("sha", "frames", "width", "height", "note", "error", "kind")  # by `prepare`: of a table that it wrote, made anew
+MADE = ("sha", "frames", "width", "height", "note", "error", "source_class")  # by `prepare`: of a table that it wrote, made anew
 SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 SPLIT_NAMES = {"": "", "train": "train", "training": "train", "val": "validation", "valid": "validation",
                "validation": "validation", "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip
@@ -216,7 +216,7 @@ def _order(group: str) -> bytes:
     return hashlib.sha256(group.encode("utf-8", "surrogateescape")).digest()
 
 
-def attributed(table: pd.DataFrame, by: str, families: Sequence[str] = ()) -> pd.Series:
+def attribution_classes(table: pd.DataFrame, by: str, families: Sequence[str] = ()) -> pd.Series:
     """What each fake is to be told as: its `source`, or its `family` after SOURCE=FAMILY pairs or the column of that name.
 
     Empty for reals and where it is not known. ValueError where by is family and nothing says which is which.
@@ -233,7 +233,7 @@ def attributed(table: pd.DataFrame, by: str, families: Sequence[str] = ()) -> pd
     return named.where(table["label"] == 1, "")
 
 
-def across(table: pd.DataFrame, train_sources: Sequence[str], test_sources: Sequence[str]) -> pd.DataFrame:
+def restrict_sources(table: pd.DataFrame, train_sources: Sequence[str], test_sources: Sequence[str]) -> pd.DataFrame:
     """Of a table with splits, the fakes of `train_sources` in train and validation, those of `test_sources` in test, and all
     reals; no names mean all sources. Files stay in their splits, so that a group never crosses."""
     dropped = pd.Series(False, table.index)
@@ -257,7 +257,7 @@ def fake_sources(table: pd.DataFrame, wanted: Sequence[str]) -> set[str]:
     return {known[name.lower()] for name in parts}
 
 
-def worded(table: pd.DataFrame, template: str) -> pd.DataFrame:
+def add_texts(table: pd.DataFrame, template: str) -> pd.DataFrame:
     """The table with a text in each row: its own, or the template with its category. ValueError where a row has neither."""
     category = table["category"] if "category" in table else pd.Series("", table.index)
     made = category.map(lambda name: template.replace("{category}", name) if name else "")

@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Lost:
+class WorkerFailure:
     """Stands where a result would: the process that worked on the item is gone."""
 
     reason: str
@@ -33,12 +33,12 @@ class _Guarded(Generic[T, R]):
     work: Callable[[T], R]
     seconds: float | None
 
-    def __call__(self, item: T) -> R | Lost | Exception:
+    def __call__(self, item: T) -> R | WorkerFailure | Exception:
         deadline.start(self.seconds)
         try:
             return self.work(item)
         except MemoryError:
-            return Lost("it needs more memory than there is")
+            return WorkerFailure("it needs more memory than there is")
         except Exception as error:
             return error
         finally:
@@ -46,7 +46,7 @@ class _Guarded(Generic[T, R]):
 
 
 def results(items: Iterable[T], work: Callable[[T], R], workers: int | None = None,
-            seconds: float | None = None) -> Iterator[tuple[T, R | Lost]]:
+            seconds: float | None = None) -> Iterator[tuple[T, R | WorkerFailure]]:
     """Yield (item, work(item)) as they come, in processes of their own; at most `seconds` for each, unless `work` allows
     it more (`deadline.allow`).
 
@@ -89,8 +89,8 @@ def _outcome(future: Any, seconds: float | None) -> Any:
         found = future.result()
     except ProcessExpired as error:
         if deadline.passed(error.exitcode):
-            return Lost(f"it took longer than {seconds:g} seconds and what its length adds (--data.timeout)")
-        return Lost("its decoder crashed")
+            return WorkerFailure(f"it took longer than {seconds:g} seconds and what its length adds (--data.timeout)")
+        return WorkerFailure("its decoder crashed")
     if isinstance(found, Exception):
         raise found
     return found

@@ -54,7 +54,7 @@ class Calibration:
         return self.slope * np.asarray(scores, np.float64) + self.intercept
 
     @property
-    def cut(self) -> float:
+    def score_threshold(self) -> float:
         """The threshold as a score; infinite where it is a probability of 0 or 1."""
         from scipy.special import logit
 
@@ -112,7 +112,7 @@ def decide(probabilities: NDArray[np.float64], label: NDArray[Any], rule: str) -
         raise UserError(f"--train.threshold {rule} is read off the test's scores, by `pool`; these are validation's.")
     require(rule, label)
     if name in ("quantile", "fpr"):
-        return above(probabilities[label == 0], float(part) if name == "quantile" else 1 - float(part))
+        return quantile_threshold(probabilities[label == 0], float(part) if name == "quantile" else 1 - float(part))
     return best_f1(probabilities, label) if name == "f1" else youden(probabilities, label)
 
 
@@ -144,7 +144,7 @@ def pool(found: Calibration, scores: ArrayLike, rule: str) -> Calibration:
     return replace(found, threshold=float(np.quantile(found.probability(score), float(rule.partition(":")[2]))))
 
 
-def words(rule: str) -> str:
+def describe_rule(rule: str) -> str:
     """What a rule reads the threshold off, for a reader."""
     return f"{_quantile(rule)}, which the threshold has thereby seen" if pooled(rule) else f"{rule}, on validation files"
 
@@ -161,7 +161,7 @@ def _quantile(rule: str) -> str:
     return f"{100 * float(rule.partition(':')[2]):g} % quantile of all test scores, reals and fakes together"
 
 
-def above(reals: NDArray[np.float64], part: float) -> float:
+def quantile_threshold(reals: NDArray[np.float64], part: float) -> float:
     """A threshold with which this part of the reals, or a little more, is passed: half-way from one of them to the next higher,
     since the served model may differ in the last digits."""
     ordered = np.sort(reals)

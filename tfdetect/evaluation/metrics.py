@@ -86,13 +86,13 @@ def attributed(files: pd.DataFrame) -> list[str]:
 def attribution(files: pd.DataFrame) -> dict[str, Any]:
     """How well the sources of the fakes are told apart, whatever their verdict: {classes, n, accuracy, balanced_accuracy,
     confusion}. The confusion has a row for what a fake is and a column for what it is called; only fakes of a known source,
-    the table's `kind`, count."""
+    the table's `source_class`, count."""
     from sklearn.metrics import confusion_matrix
 
     names = attributed(files)
-    known = files[(files["label"] == 1) & files["kind"].isin(names)]
+    known = files[(files["label"] == 1) & files["source_class"].isin(names)]
     called = known[[ATTRIBUTED + name for name in names]].to_numpy().argmax(axis=1)
-    truth = known["kind"].map({name: number for number, name in enumerate(names)}).to_numpy(int)
+    truth = known["source_class"].map({name: number for number, name in enumerate(names)}).to_numpy(int)
     counts = confusion_matrix(truth, called, labels=range(len(names))) if len(known) else np.zeros((len(names),) * 2, int)
     there = counts.sum(axis=1) > 0
     recalls = counts.diagonal()[there] / counts.sum(axis=1)[there]

@@ -31,7 +31,7 @@ SPLITS = ("validation", "test")
 # A path alone is no identity: the four forgeries of FaceForensics++ share their file names.
 FILE = ["path", "group", "source"]
 TEXT = ["path", "group", "source", "split"]
-KIND = "kind"  # text, where sources are attributed: what a fake is, among what the detector tells apart
+SOURCE_CLASS = "source_class"  # text, where sources are attributed: what a fake is, among what the detector tells apart
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
@@ -46,8 +46,8 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
     if "probability" in table and table["probability"].isna().all():
         table = table.drop(columns=["probability", "log_odds"], errors="ignore")
     table["source"] = table["source"].fillna("")
-    if KIND in table:
-        table[KIND] = table[KIND].fillna("").astype(str)
+    if SOURCE_CLASS in table:
+        table[SOURCE_CLASS] = table[SOURCE_CLASS].fillna("").astype(str)
     for name in TEXT:
         _require(table, table[name].notna(), f"has no {name}")
         table[name] = table[name].astype(str)
@@ -89,7 +89,7 @@ def read(path: str | PathLike[str]) -> pd.DataFrame:
     """
     empty_is_none = {name: [""] for name in ("label", "frame", "score", "probability")}
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT, KIND], str), keep_default_na=False, na_values=empty_is_none,
+        table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT, SOURCE_CLASS], str), keep_default_na=False, na_values=empty_is_none,
                             encoding_errors="surrogateescape")  # fmt: skip
     except ValueError as error:  # of the parser
         raise UserError(f"{path} is no table of predictions: {str(error).strip()}.") from error
@@ -128,7 +128,7 @@ def by_file(table: pd.DataFrame) -> pd.DataFrame:
     table["frames"] = table.get("frames", 1)
     if "probability" in table and "log_odds" not in table:
         table["log_odds"] = logit(np.clip(table["probability"], 2.0**-50, 1 - 2.0**-50))  # those of 0 and 1 are infinite
-    keys = ["path", "label", "group", "source", "split", *([KIND] if KIND in table else [])]
+    keys = ["path", "label", "group", "source", "split", *([SOURCE_CLASS] if SOURCE_CLASS in table else [])]
     others = [name for name in table.select_dtypes("number") if name not in {*COLUMNS, "probability", "frames"}]
     grouped = table.groupby(keys, sort=False)
     files = grouped[["score", *others]].mean()

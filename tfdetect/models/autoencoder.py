@@ -13,11 +13,11 @@ from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 
 Score = Literal["rmse", "latent", "kl", "elbo", "perceptual", "likelihood_regret", "frequency"]
-DRAWN = ("kl", "elbo", "likelihood_regret")  # scores that need a latent with a variance
+NEEDS_VARIANCE = ("kl", "elbo", "likelihood_regret")  # scores that need a latent with a variance
 
 
 @dataclass(frozen=True)
-class OneClass(Detector):
+class Autoencoder(Detector):
     """Subclass it and write `encoder` and `decoder`: an autoencoder that learns what real looks like."""
 
     trains_on = "real"
@@ -28,7 +28,7 @@ class OneClass(Detector):
 
     score: Score | None = None
     """What is taken for fake: a large rmse of what comes back, by default; latent and others are in docs/oneclass.md."""
-    tail: Literal["far", "near"] = "far"
+    score_direction: Literal["far", "near"] = "far"
     """Where fakes are looked for: far from what real looks like, or nearer to it than reals are, as too typical."""
     flips: Literal["none", "horizontal", "both"] = "both"
     """In training, turn half of the pictures from left to right, and half upside down."""
@@ -54,7 +54,7 @@ class OneClass(Detector):
         import keras
         from keras import layers
 
-        from tfdetect.models.layers.autoencoder import Evidence, Regret
+        from tfdetect.models.layers.autoencoder import LikelihoodRegret, VAELoss
 
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
         x = layers.Reshape(clip_shape[1:])(inputs)
@@ -66,10 +66,10 @@ class OneClass(Detector):
         decoder = self.decoder(latent[0].shape[-1], clip_shape[1:])
         z = self.drawn(latent)
         regret = self.scored == "likelihood_regret"
-        came = Regret(decoder, name="regret")([x, z, latent[0]]) if regret else [decoder(z)]
-        x, again, *latent = Evidence(**self.loss(), name="evidence")([x, came[0], *latent, *came[1:]])
+        came = LikelihoodRegret(decoder, name="regret")([x, z, latent[0]]) if regret else [decoder(z)]
+        x, again, *latent = VAELoss(**self.loss(), name="reconstruction")([x, came[0], *latent, *came[1:]])
         score = latent[-1] if regret else self.measure(x, again, latent, maps, encoder, decoder)
-        score = layers.Rescaling(1.0 if self.tail == "far" else -1.0, dtype="float32", name="score")(score)
+        score = layers.Rescaling(1.0 if self.score_direction == "far" else -1.0, dtype="float32", name="score")(score)
         return keras.Model(inputs, score, name=self.name)
 
     def split(self, encoded: Any) -> tuple[list[Any], list[Any]]:
@@ -82,7 +82,7 @@ class OneClass(Detector):
         return latent[0]
 
     def loss(self) -> dict[str, Any]:
-        """Of `evidence.Evidence`."""
+        """Arguments of `layers.autoencoder.VAELoss`."""
         return {}
 
     def measure(self, x: Any, again: Any, latent: list[Any], maps: list[Any], encoder: Any, decoder: Any) -> Any:
@@ -92,24 +92,24 @@ class OneClass(Detector):
         from tfdetect.models.layers import autoencoder
 
         if self.scored == "latent":
-            return autoencoder.Deviation()([latent[0], self.split(encoder(again))[0][0]])
+            return autoencoder.RMSE()([latent[0], self.split(encoder(again))[0][0]])
         if self.scored == "kl":
-            return autoencoder.Divergence()(latent)
+            return autoencoder.KLDivergence()(latent)
         if self.scored == "elbo":
-            return autoencoder.NegativeElbo()([x, again, *latent])
+            return autoencoder.NegativeELBO()([x, again, *latent])
         if self.scored == "perceptual":
-            return autoencoder.Unlike()([*maps, *self.split(encoder(again))[1]])
+            return autoencoder.PerceptualDistance()([*maps, *self.split(encoder(again))[1]])
         if self.scored == "frequency":
             # By what comes back of the mean, in training too: it is what the score is of.
             spectrum = autoencoder.ErrorSpectrum()([x, decoder(latent[0], training=False)])
             spectrum = autoencoder.StopGradient()(spectrum)
             usual = layers.BatchNormalization(center=False, scale=False, momentum=0.9, dtype="float32", name="usual")
-            return autoencoder.Length()(usual(spectrum))
-        return autoencoder.Deviation()([x, again])
+            return autoencoder.VectorNorm()(usual(spectrum))
+        return autoencoder.RMSE()([x, again])
 
 
 @dataclass(frozen=True)
-class Variational(OneClass):
+class VariationalAutoencoder(Autoencoder):
     """Of a latent that is drawn: mean and log variance."""
 
     beta: float = 1.0
@@ -128,22 +128,22 @@ class Variational(OneClass):
         return encoded[:2], encoded[2:]
 
     def drawn(self, latent):
-        from tfdetect.models.layers.autoencoder import Drawn
+        from tfdetect.models.layers.autoencoder import GaussianSampling
 
-        return Drawn(name="drawn")(latent)
+        return GaussianSampling(name="drawn")(latent)
 
     def loss(self):
         return {"beta": self.beta, "warmup": self.warmup, "free_bits": self.free_bits}
 
 
-def opened(model: Any) -> Any:
-    """A model with a layer `evidence` -> the same up to there: normalised pictures, what comes back, and the latent."""
+def reconstruction_model(model: Any) -> Any:
+    """A model with a layer `reconstruction` -> the same up to there: normalised pictures, what comes back, and the latent."""
     import keras
 
-    return keras.Model(model.input, model.get_layer("evidence").output)
+    return keras.Model(model.input, model.get_layer("reconstruction").output)
 
 
-def pixels(model: Any, normalised: Any) -> Any:
+def to_pixels(model: Any, normalised: Any) -> Any:
     """What the model's layer `picture` undone makes of such pictures: about 0..255."""
     layer = model.get_layer("picture")
     return (normalised - np.float32(layer.offset)) / np.float32(layer.scale)

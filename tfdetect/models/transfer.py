@@ -64,20 +64,20 @@ class Transfer(Detector):
         import keras
         from keras import layers
 
-        from tfdetect.models.layers.common import AlignedCrop, BothSides, Joined, Mirror, score
+        from tfdetect.models.layers.common import AlignedCrop, FlipTTA, FlipTTAMean, RandomHorizontalFlip, score
 
         path = resolve(self.weights, self.published)
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
-        x = Mirror()(inputs) if self.mirror else inputs
+        x = RandomHorizontalFlip()(inputs) if self.mirror else inputs
         x = layers.Reshape(clip_shape[1:])(x)
         x = AlignedCrop(self.crop)(x) if self.crop else x
-        x = layers.Rescaling(1.0, name="pixels")(BothSides()(x) if self.sides else x)
+        x = layers.Rescaling(1.0, name="pixels")(FlipTTA()(x) if self.sides else x)
         body = keras.Model(inputs, self.backbone(x))
         if path:
             load(body, path)
         self._named(body, self.unfreeze_from)  # a wrong name is said before the training
         x = self.pool(body)
-        x = layers.Dropout(self.dropout)(Joined()(x) if self.sides else x)
+        x = layers.Dropout(self.dropout)(FlipTTAMean()(x) if self.sides else x)
         if self.dense:
             x = layers.Dropout(self.dropout)(layers.Dense(self.dense, activation="relu")(x))
         # Near zero: what chance puts on thousands of features, a few epochs would not take away.
@@ -93,7 +93,7 @@ class Transfer(Detector):
         head = Phase(prepare=lambda model: self.free(model, ""))
         if not self.unfreeze_from:
             return (head,)
-        rest = Phase(rate=0.1 if self.head_epochs else 1.0, prepare=lambda model: self.free(model, self.unfreeze_from))
+        rest = Phase(learning_rate_factor=0.1 if self.head_epochs else 1.0, prepare=lambda model: self.free(model, self.unfreeze_from))
         return (replace(head, epochs=self.head_epochs), rest) if self.head_epochs else (rest,)
 
     def free(self, model, start):

@@ -28,7 +28,7 @@ from scipy.special import logit
 from tfdetect import backend, files
 from tfdetect.data.media import tf_decode, tf_images
 from tfdetect.data.media.tf_images import picked
-from tfdetect.data.prepare.clip_cache import View
+from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.detector import Detector
 from tfdetect.models import autoencoder
 from tfdetect.models.layers import common
@@ -40,11 +40,11 @@ NOTE = "SERVING.md"
 
 
 def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path,
-           view: View | None = None) -> None:  # fmt: skip
+           view: ClipSpec | None = None) -> None:  # fmt: skip
     """Write the SavedModel, whole or not at all. `calibration` has slope, intercept and threshold; `view` says how the run looks
     at files, by default at one frame each. ValueError on another backend than TensorFlow."""
     backend.require_tensorflow("A SavedModel")
-    view = view or View(1, model.input_shape[2])
+    view = view or ClipSpec(1, model.input_shape[2])
     served = Served(*worded(model), calibration, detector, view)
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -53,7 +53,7 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
     functions = {SCORE: (served.clips, frames), CROPS: (served.clips, frames), REBUILT: (served.rebuilt, frames),
                  BYTES: (served.files, [tf.TensorSpec((None,), tf.string, "image")])}  # fmt: skip
     if FEATURES in said:
-        rest = common.after(served.model, "features")
+        rest = common.submodel_from(served.model, "features")
         archive.track(rest)
         spec = tf.TensorSpec((None, rest.input_shape[-1]), tf.float32, "features")
         functions[FEATURES] = (lambda features: served.answer(features, model=rest), [spec])
@@ -70,28 +70,28 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
     files.write_bytes(target.parent / NOTE, note(said, view).encode())
 
 
-def taken(view: View) -> str:
+def taken(view: ClipSpec) -> str:
     """The name of the input that takes frames."""
     return "face_crop" if view.faces else "clip"
 
 
-def signatures(detector: Detector, view: View) -> dict[str, str]:
+def signatures(detector: Detector, view: ClipSpec) -> dict[str, str]:
     """By name, what each takes and gives. One that cannot do to a file what `predict` does to it is left out: no graph finds the
     face in a picture, or compresses it as the training files were."""
     name = taken(view)
     what = "square crops of one face, as docs/faces.md has them" if view.faces else "RGB, any size and number of frames"
     answer = "score, probability, fake (batch,)"
     out = {CROPS if view.faces else SCORE: f"{name}, uint8 (batch, frames, height, width, 3), {what} -> {answer}"}
-    if detector.sees == "frame" and not view.faces and not view.plan:
+    if detector.input_kind == "frame" and not view.faces and not view.plan:
         out[BYTES] = f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {answer}, error (batch,) string"
-    if detector.stored:
+    if detector.caches_features:
         out[FEATURES] = f"features, float32 (batch, n), as the backbone gives them -> {answer}"
     if detector.reconstructs:
         out[REBUILT] = f"{name} -> reconstruction, uint8 (batch, frames, size, size, 3), and error"
     return out
 
 
-def note(said: Mapping[str, str], view: View) -> str:
+def note(said: Mapping[str, str], view: ClipSpec) -> str:
     """What stands beside the SavedModel."""
     lines = [f"- `{name}`: {what}" for name, what in said.items()]
     if view.faces:
@@ -109,11 +109,11 @@ class Served:
     """The signatures' functions."""
 
     def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Mapping[str, float], detector: Detector,
-                 view: View):  # fmt: skip
-        self.model, self.texts, self.calibration, self.view = model, texts, calibration, view
-        self.single, self.classes = detector.sees == "frame", detector.classes
+                 view: ClipSpec):  # fmt: skip
+        self.model, self.texts, self.calibration, self.spec = model, texts, calibration, view
+        self.single, self.classes = detector.input_kind == "frame", detector.classes
         self.frames, self.size = model.input_shape[1:3]
-        self.opened = autoencoder.opened(model) if detector.reconstructs else None
+        self.opened = autoencoder.reconstruction_model(model) if detector.reconstructs else None
 
     def clips(self, clip):
         """Frames of any size and number, or crops of faces."""
@@ -129,7 +129,7 @@ class Served:
 
     def rebuilt(self, clip):
         """Frames of any size and number -> what an autoencoder makes of each."""
-        before, after = (autoencoder.pixels(self.model, out) for out in self.opened(self.small(clip), training=False)[:2])
+        before, after = (autoencoder.to_pixels(self.model, out) for out in self.opened(self.small(clip), training=False)[:2])
         shape = (tf.shape(clip)[0], -1, self.size, self.size)
         error = tf.reduce_mean(tf.abs(before - after), axis=-1)
         after = tf.cast(tf.round(tf.clip_by_value(after, 0.0, 255.0)), tf.uint8)
@@ -137,7 +137,7 @@ class Served:
 
     def files(self, image):
         """Encoded images, each with its own row, whatever becomes of the others."""
-        view = self.view
+        view = self.spec
         rows, small, error = tf_images.pictures(image, lambda frames: tf_decode.resize(frames, self.size), view.frames, view.fps,
                                                    view.limits)  # fmt: skip
         out = self.answer(small[:, None], rows=rows, count=tf.shape(image)[0])

@@ -15,8 +15,8 @@ from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data.media import tf_decode
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.tf_images import picked
-from tfdetect.data.prepare.clip_cache import View
-from tfdetect.data.worker_pool import Lost, results
+from tfdetect.data.prepare.clip_cache import ClipSpec
+from tfdetect.data.worker_pool import WorkerFailure, results
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.models import autoencoder
@@ -57,8 +57,8 @@ class Predictor:
     mean of its frames.
     """
 
-    def __init__(self, artifact: Artifact, view: View, detector: Detector):
-        self.view, self.single, self.classes = view, detector.sees == "frame", detector.classes
+    def __init__(self, artifact: Artifact, view: ClipSpec, detector: Detector):
+        self.spec, self.single, self.classes = view, detector.input_kind == "frame", detector.classes
         self.calibration = load_calibration(artifact)
         self.threshold = self.calibration.threshold
         self.judged, self.warnings = "saved_model", self.calibration.doubts
@@ -69,7 +69,7 @@ class Predictor:
             self.judged = f"model.keras on {keras.backend.backend()}"
             self.warnings += (f"There is no SavedModel: what judges is the reloaded {self.judged}; export.py writes one.",)
             self.loaded = models.load(artifact.model)
-            self.opened = autoencoder.opened(self.loaded) if detector.reconstructs else None
+            self.opened = autoencoder.reconstruction_model(self.loaded) if detector.reconstructs else None
             self._answer = self._call
 
     def judge(self, clips: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -81,7 +81,7 @@ class Predictor:
         """As `judge`, of what the frozen first part of a detector made of single frames, (batch, n) float32."""
         if self.judged == "saved_model":
             return self._numbers(self.loaded.signatures["serve_features"](features=tf.constant(features)))
-        return self._numbers(self._named(common.after(self.loaded, "features").predict_on_batch(features)))
+        return self._numbers(self._named(common.submodel_from(self.loaded, "features").predict_on_batch(features)))
 
     def _numbers(self, out):
         score, *source = (np.asarray(out[name]) for name in ("score", *(["source"] if self.classes else [])))
@@ -101,7 +101,7 @@ class Predictor:
         if self.judged == "saved_model":
             return self._frames("serve_reconstruction", clips)["error"].numpy()
         before, after = self.opened.predict_on_batch(self._small(clips))[:2]
-        error = np.abs(autoencoder.pixels(self.loaded, before) - autoencoder.pixels(self.loaded, after)).mean(axis=-1)
+        error = np.abs(autoencoder.to_pixels(self.loaded, before) - autoencoder.to_pixels(self.loaded, after)).mean(axis=-1)
         return error.reshape(len(clips), -1, *error.shape[1:])
 
     def _small(self, clips):
@@ -124,7 +124,7 @@ class Predictor:
         """A verdict for each path, as `each` has them."""
         return self.each(paths, self.verdict, seconds, workers)
 
-    def each(self, paths: Iterable[str | Path], what: Callable[[str, Media | Lost], Any], seconds: float | None = None,
+    def each(self, paths: Iterable[str | Path], what: Callable[[str, Media | WorkerFailure], Any], seconds: float | None = None,
              workers: int | None = None):  # fmt: skip
         """What `what(path, clip)` returns of each path, in order; others are decoded while one is looked at, each in at most
         `seconds`.
@@ -133,7 +133,7 @@ class Predictor:
         """
         ready: dict[int, Any] = {}
         following = 0
-        for (number, path), clip in results(enumerate(map(str, paths)), self.view.attempt, workers, seconds):
+        for (number, path), clip in results(enumerate(map(str, paths)), self.spec.attempt, workers, seconds):
             ready[number] = what(path, clip)
             while following in ready:
                 yield ready.pop(following)
@@ -141,10 +141,10 @@ class Predictor:
 
     def clip(self, found: Media) -> np.ndarray:
         """The frames that the detector looks at, (frames, height, width, 3) uint8."""
-        return np.repeat(found.frames, self.view.repeats(len(found.frames)), axis=0)
+        return np.repeat(found.frames, self.spec.repeats(len(found.frames)), axis=0)
 
-    def verdict(self, path: str, clip: Media | Lost) -> Verdict:
-        if isinstance(clip, Lost):
+    def verdict(self, path: str, clip: Media | WorkerFailure) -> Verdict:
+        if isinstance(clip, WorkerFailure):
             return Verdict(path, error=clip.reason)
         frames = self.clip(clip)
         # As in `evaluate`, a frame detector scores each frame by itself; their mean, in double precision, is calibrated.
@@ -157,5 +157,5 @@ class Predictor:
         if self.classes and label == "fake":
             kinds = np.mean(found["source"], axis=0)
             source, likely = self.classes[kinds.argmax()], float(kinds.max())
-        note = self.view.note(clip.note, len(clip.frames))
+        note = self.spec.note(clip.note, len(clip.frames))
         return Verdict(path, probability, label, score, len(frames), note, None, source, likely, text)

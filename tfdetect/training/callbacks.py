@@ -17,10 +17,10 @@ from tfdetect.errors import UserError
 from tfdetect.evaluation import metrics, predictions
 from tfdetect.files import read_json, write_arrays, write_json
 
-AGAIN = "the training cannot go on there; begin it again with --overwrite or another --name."
+RESTART_HINT = "the training cannot go on there; begin it again with --overwrite or another --name."
 
-HEAD = "head"  # of checkpoints/: those of a head on stored features, which are small
-KEPT = 100_000_000  # bytes of weights that a finished run keeps, to be trained further with its optimizer
+HEAD_FOLDER = "head"  # of checkpoints/: those of a head on stored features, which are small
+MAX_KEPT_BYTES = 100_000_000  # bytes of weights that a finished run keeps, to be trained further with its optimizer
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -34,13 +34,13 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(self, folder: Path, monitor: str, patience: int, since: int = 0, source: Path | None = None):
         """`since`: the epoch, counted from 0, with which the last phase of the training begins; none stops before it. `source`:
-        the .keras of the best epoch, for a finished run that did not `keep` its weights and is trained further."""
+        the .keras of the best epoch, for a finished run that did not `keep_for_resume` its weights and is trained further."""
         super().__init__()
         self.folder, self.patience, self.source = folder, patience, source
         self.monitor, self.sign = monitor, -1 if monitor.endswith("loss") else 1
         self.state = {"history": [], "last": "", "best": "", "best_epoch": 0, "since": 0}
         if (folder / "state.json").exists():
-            self.state |= read_json(folder / "state.json", ("history", "last", "best", "best_epoch"), AGAIN)
+            self.state |= read_json(folder / "state.json", ("history", "last", "best", "best_epoch"), RESTART_HINT)
         self.since = max(since, self.state["since"])
 
     @property
@@ -78,12 +78,12 @@ class Checkpoint(keras.callbacks.Callback):
                 for number, variable in enumerate([*model.variables, *more]):
                     variable.assign(stored[f"arr_{number}"])
         except (KeyError, ValueError, EOFError, FileNotFoundError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{self.folder / name} is missing or damaged: {AGAIN}") from error
+            raise UserError(f"{self.folder / name} is missing or damaged: {RESTART_HINT}") from error
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{key: float(value) for key, value in (logs or {}).items()}}
         if not np.isfinite(list(row.values())).all():
-            raise UserError(f"In epoch {epoch + 1} the loss became no finite number; try a lower --train.rate.")
+            raise UserError(f"In epoch {epoch + 1} the loss became no finite number; try a lower --train.learning_rate.")
         history = [*self.state["history"], row]
         values = [(self._value(entry), -entry.get("val_loss", 0.0)) for entry in history]  # AUCs tie easily
         best = values.index(max(values))
@@ -99,20 +99,20 @@ class Checkpoint(keras.callbacks.Callback):
         self.model.stop_training = self.done
 
 
-def keep(folder: Path) -> None:
+def keep_for_resume(folder: Path) -> None:
     """What a finished run needs to be trained further, of the checkpoints in `folder`: their weights unless they take more than
     KEPT bytes, for then the model's own must do, and the history. Patience counts anew from there."""
     for path in folder.glob("*/state.json"):
-        state = read_json(path, ("history", "last", "best"), AGAIN)
+        state = read_json(path, ("history", "last", "best"), RESTART_HINT)
         weights = [path.parent / name for name in {state["last"], state["best"]} - {""}]
-        if path.parent.name != HEAD and sum(weight.stat().st_size for weight in weights) > KEPT:
+        if path.parent.name != HEAD_FOLDER and sum(weight.stat().st_size for weight in weights) > MAX_KEPT_BYTES:
             state |= {"last": "", "best": ""}
         write_json(path, state | {"since": len(state["history"])})
         for weight in weights if not state["last"] else ():
             weight.unlink()
 
 
-def recover(folder: Path, history: pd.DataFrame, monitor: str) -> None:
+def rebuild_state(folder: Path, history: pd.DataFrame, monitor: str) -> None:
     """The state of a finished run whose checkpoints are gone, from its history: its .keras is of the best epoch."""
     rows = [{name: value for name, value in row.items() if value == value} for row in history.to_dict("records")]
     sign = -1 if monitor.endswith("loss") else 1
@@ -121,7 +121,7 @@ def recover(folder: Path, history: pd.DataFrame, monitor: str) -> None:
                                                     "best_epoch": values.index(max(values)) + 1})  # fmt: skip
 
 
-class Judge(keras.callbacks.Callback):
+class ExactValidationMetrics(keras.callbacks.Callback):
     """Validation after the epochs numbered in `when`: the files are scored once, and the logs get `val_loss`, the mean over what
     the model is fed, and `val_auc` and `val_ap` over files, exact.
 
@@ -140,7 +140,7 @@ class Judge(keras.callbacks.Callback):
             return
         outputs = self.model.predict(self.inputs, verbose=0)
         if self.model.loss is not None:
-            labels = self.rows[["label", *({"kind"} & {*self.rows})]].to_numpy(np.float32)
+            labels = self.rows[["label", *({"source_class"} & {*self.rows})]].to_numpy(np.float32)
             logs["val_loss"] = float(keras.ops.mean(self.model.loss(labels, outputs)))
         files = predictions.file_scores(self.rows.assign(score=outputs[:, 0]))
         labels, scores = files["label"].to_numpy(), files["score"].to_numpy()
@@ -158,7 +158,7 @@ class Judge(keras.callbacks.Callback):
         return out
 
 
-class Narrator(keras.callbacks.Callback):
+class ProgressLogger(keras.callbacks.Callback):
     """A bar over the steps of an epoch, and a line at its end."""
 
     def __init__(self, console, epochs: int):

@@ -17,7 +17,7 @@ from tfdetect import backend
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.input_pipeline.feature_store import Store, complete
 from tfdetect.data.prepare.clip_cache import Cache
-from tfdetect.detector import Detector, Embedded
+from tfdetect.detector import Detector, FeatureTable
 from tfdetect.models.layers import common
 
 BATCH = 32  # frames of a batch
@@ -31,28 +31,28 @@ def silent(what: str, total: int) -> AbstractContextManager[Callable[..., None]]
     return nullcontext(lambda **how: None)
 
 
-class Features:
+class FeatureExtractor:
     """The outputs of a model's layer `features` for files in the cache."""
 
     def __init__(self, model: keras.Model, detector: Detector, cache: Cache, progress: Progress):
         """`progress(what, total)` is a context of what is to be called with `advance=` rows done."""
-        self.frozen = common.before(model, "features")
-        self.cache, self.single, self.progress = cache, detector.sees == "frame", progress
+        self.frozen = common.submodel_until(model, "features")
+        self.cache, self.single, self.progress = cache, detector.input_kind == "frame", progress
         self.batch = keras.Model(self.frozen.inputs, self.frozen.outputs).predict_on_batch
         dtype = getattr(detector, "store", "float32")
         self.store = Store(cache.root / "features" / f"v{VERSION}-{cache.folder.name}-{digest(self.frozen)}-{dtype}", dtype)
 
-    def of(self, table: pd.DataFrame, views: int = 1, augment: str = "") -> Embedded:
+    def of(self, table: pd.DataFrame, views: int = 1, augment: str = "") -> FeatureTable:
         """Rows for all frames of a prepared table's files, `views` of each: the first is the frame itself, others are it through
         `augment`."""
-        rows = dataset.units(table, self.single)
+        rows = dataset.expand_frames(table, self.single)
         rows = rows.loc[rows.index.repeat(views)].assign(view=np.tile(np.arange(views), len(rows))).reset_index(drop=True)
         names = [f"{sha}:{frame}" + (f":{view}:{augment}".replace(" ", "") if view else "")
                  for sha, frame, view in zip(rows["sha"], rows["frame"], rows["view"], strict=True)]  # fmt: skip
         with self.progress("Embedding", len(names)) as step:
             complete(self.store, names, lambda places: self._embed(rows.iloc[places], augment), lambda n: step(advance=n))
         texts, sources = ([*rows[name]] if name in rows else [""] * len(rows) for name in ("text", "source"))
-        return Embedded(self.store.gather(names), rows["label"].to_numpy(), texts, [*rows["path"]], sources)
+        return FeatureTable(self.store.gather(names), rows["label"].to_numpy(), texts, [*rows["path"]], sources)
 
     def _embed(self, rows, augment):
         waiting: deque[Future] = deque()

@@ -8,15 +8,15 @@ import keras
 import numpy as np
 import pandas as pd
 
-from tfdetect.config import Train
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import Detector, Phase
 from tfdetect.files import atomic
 from tfdetect.models.layers import common
+from tfdetect.settings import Train
 from tfdetect.training import devices
-from tfdetect.training.callbacks import Checkpoint, Judge
-from tfdetect.training.feature_extractor import Features, silent
+from tfdetect.training.callbacks import Checkpoint, ExactValidationMetrics
+from tfdetect.training.feature_extractor import FeatureExtractor, silent
 
 COLUMNS = ("epoch", "loss", "auc", "val_loss", "val_auc")  # of a history, and what its detector adds
 
@@ -41,24 +41,24 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     """
     devices.setup(settings.precision, settings.seed)
     strategy = devices.strategy(settings.strategy)
-    worker, single = devices.worker(strategy), detector.sees == "frame"
-    rows, held = part(table, "train", detector), part(table, "validation")
+    worker, single = devices.worker(strategy), detector.input_kind == "frame"
+    rows, validation = select_split(table, "train", detector), select_split(table, "validation")
     steps = dataset.steps(rows, single, settings.batch)
-    plan = spans(detector.phases(), settings.epochs)
+    plan = phase_schedule(detector.phases(), settings.epochs)
     folder = checkpoints / f"worker-{worker}"
-    checkpoint = Checkpoint(folder, monitored(settings, held), settings.patience, plan[-1][0] if plan else 0, target)
-    seen, clips = dataset.units(held, single), dataset.ordered(held, cache, single, settings.batch)
-    own = dataset.ordered(part(held, "validation", detector), cache, single, settings.batch)
+    checkpoint = Checkpoint(folder, monitored_metric(settings, validation), settings.patience, plan[-1][0] if plan else 0, target)
+    seen, clips = dataset.expand_frames(validation, single), dataset.ordered(validation, cache, single, settings.batch)
+    own = dataset.ordered(select_split(validation, "validation", detector), cache, single, settings.batch)
     with devices.scope(strategy):
         model = build(detector, cache)
-    common.synchronise(model, strategy is not None)
+    common.synchronise_batch_norms(model, strategy is not None)
     for first, last, phase in plan:
         if checkpoint.done or checkpoint.epoch >= last:
             continue
         with devices.scope(strategy):
-            prepare(model, detector, phase, settings, last - first, steps)
+            compile_phase(model, detector, phase, settings, last - first, steps)
             checkpoint.restore(model, first)
-        judged = [*range(settings.every, last, settings.every), last]
+        judged = [*range(settings.eval_every, last, settings.eval_every), last]
         model.fit(
             dataset.training(rows, cache, single, settings, checkpoint.epoch, last),
             validation_data=own if model.loss is None else None,
@@ -66,24 +66,24 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
             initial_epoch=checkpoint.epoch,
             epochs=last,
             steps_per_epoch=steps,
-            callbacks=[Judge(folder, seen, clips, judged), checkpoint, *callbacks],
+            callbacks=[ExactValidationMetrics(folder, seen, clips, judged), checkpoint, *callbacks],
             shuffle=False,  # the data set shuffles itself
             verbose=0,
         )
     checkpoint.restore_best(model)
-    common.synchronise(model, False)
-    return kept(model, checkpoint, target, worker == 0)
+    common.synchronise_batch_norms(model, False)
+    return save_result(model, checkpoint, target, worker == 0)
 
 
-def kept(model: keras.Model, checkpoint: Checkpoint, target: Path, chief: bool = True) -> Fitted:
+def save_result(model: keras.Model, checkpoint: Checkpoint, target: Path, chief: bool = True) -> Fitted:
     """The trained model to `target`, by the chief, and what is known of its training."""
     if chief:
         with atomic(target) as temporary:
             model.save(temporary)
-    return Fitted(told(checkpoint), checkpoint.state["best_epoch"], chief, Judge.read(checkpoint.folder))
+    return Fitted(history_table(checkpoint), checkpoint.state["best_epoch"], chief, ExactValidationMetrics.read(checkpoint.folder))
 
 
-def part(table: pd.DataFrame, split: str, learner: Detector | None = None) -> pd.DataFrame:
+def select_split(table: pd.DataFrame, split: str, learner: Detector | None = None) -> pd.DataFrame:
     """The rows of a split; of them what this detector may learn from."""
     rows = table[table["split"] == split]
     if learner and learner.trains_on == "real":
@@ -91,19 +91,19 @@ def part(table: pd.DataFrame, split: str, learner: Detector | None = None) -> pd
     return rows.reset_index(drop=True)
 
 
-def monitored(settings: Train, held: pd.DataFrame) -> str:
+def monitored_metric(settings: Train, validation: pd.DataFrame) -> str:
     """What picks the epoch: where validation holds one class alone, no more than the loss can."""
-    return settings.monitor if held["label"].nunique() == 2 else "val_loss"
+    return settings.monitor if validation["label"].nunique() == 2 else "val_loss"
 
 
-def told(checkpoint: Checkpoint) -> pd.DataFrame:
+def history_table(checkpoint: Checkpoint) -> pd.DataFrame:
     """The history."""
     history = checkpoint.state["history"]
     table = pd.DataFrame(history, columns=list(dict.fromkeys([*COLUMNS, *(name for row in history for name in row)])))
     return table.dropna(axis="columns", how="all") if len(table) else table  # a head without epochs keeps the header
 
 
-def spans(phases: tuple[Phase, ...], epochs: int) -> list[tuple[int, int, Phase]]:
+def phase_schedule(phases: tuple[Phase, ...], epochs: int) -> list[tuple[int, int, Phase]]:
     """(first epoch, the one after its last, phase) within the epochs that there are; the last phase takes what is left."""
     out: list[tuple[int, int, Phase]] = []
     for phase in phases:
@@ -116,28 +116,28 @@ def spans(phases: tuple[Phase, ...], epochs: int) -> list[tuple[int, int, Phase]
 
 def build(detector: Detector, cache: Cache) -> keras.Model:
     """The model for clips as they are in the cache."""
-    view = cache.view
-    return detector.build((1 if detector.sees == "frame" else view.frames, view.size, view.size, 3))
+    view = cache.spec
+    return detector.build((1 if detector.input_kind == "frame" else view.frames, view.size, view.size, 3))
 
 
-def prepare(model: keras.Model, detector: Detector, phase: Phase, settings: Train, epochs: int, steps: int,
+def compile_phase(model: keras.Model, detector: Detector, phase: Phase, settings: Train, epochs: int, steps: int,
             other: keras.losses.Loss | None = None) -> None:
     """Compile the model for a phase of the training, of so many epochs of so many steps. `other`: a loss of what is no score."""
     if phase.prepare:
         phase.prepare(model)
     loss = detector.losses()
     if settings.balance == "focal" and other is None:
-        loss = common.Focal(loss)
+        loss = common.FocalLoss(loss)
     measured = [common.ScoreAUC(), *([common.ScoreAUC("ap", curve="PR")] if settings.monitor == "val_ap" else [])]
     model.compile(
-        optimizer=keras.optimizers.Adam(rate(settings.rate * phase.rate, settings.schedule, epochs, steps)),
-        loss=other or (common.TwoLevels(loss) if detector.classes else loss),
+        optimizer=keras.optimizers.Adam(learning_rate(settings.learning_rate * phase.learning_rate_factor, settings.schedule, epochs, steps)),
+        loss=other or (common.DetectionAndAttributionLoss(loss) if detector.classes else loss),
         metrics=[] if other or loss is None else measured,
         jit_compile=settings.xla,
     )
 
 
-def rate(highest: float, schedule: str, epochs: int, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+def learning_rate(highest: float, schedule: str, epochs: int, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate, or how it goes with the optimizer's steps, which a run that goes on takes up again."""
     if schedule == "constant":
         return highest
@@ -145,10 +145,10 @@ def rate(highest: float, schedule: str, epochs: int, steps: int) -> float | kera
     return keras.optimizers.schedules.CosineDecay(0.0, rest, warmup_target=highest, warmup_steps=steps)
 
 
-def scores(model: keras.Model, table: pd.DataFrame, cache: Cache, detector: Detector, batch: int) -> np.ndarray:
+def predict_scores(model: keras.Model, table: pd.DataFrame, cache: Cache, detector: Detector, batch: int) -> np.ndarray:
     """Scores (units,) of a saved and reloaded model over `pipeline.units` of the table."""
-    if detector.stored:
-        features = Features(model, detector, cache, silent).of(table).features
-        return common.after(model, "features").predict(features, verbose=0)[:, 0]
-    single = detector.sees == "frame"
+    if detector.caches_features:
+        features = FeatureExtractor(model, detector, cache, silent).of(table).features
+        return common.submodel_from(model, "features").predict(features, verbose=0)[:, 0]
+    single = detector.input_kind == "frame"
     return model.predict(dataset.ordered(table, cache, single, batch), verbose=0)[:, 0]

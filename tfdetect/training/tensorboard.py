@@ -24,7 +24,7 @@ SIDE = 48  # pixels of a point's picture: 71 x 71 of them stay below the 8192 th
 Picture = Callable[[int], np.ndarray]
 
 
-class Glance(keras.callbacks.Callback):
+class ReconstructionImages(keras.callbacks.Callback):
     """Of an autoencoder, after each judged epoch: pictures beside what comes back of them, and histograms of the latent."""
 
     def __init__(self, logs: Path, clips: np.ndarray):
@@ -33,13 +33,13 @@ class Glance(keras.callbacks.Callback):
         self.logs, self.clips = logs / "rebuilt", clips
 
     def on_train_begin(self, logs=None):
-        self.part, self.writer = autoencoder.opened(self.model), tf.summary.create_file_writer(os.fsencode(self.logs))
+        self.part, self.writer = autoencoder.reconstruction_model(self.model), tf.summary.create_file_writer(os.fsencode(self.logs))
 
     def on_epoch_end(self, epoch, logs=None):
         if "val_loss" not in (logs or {}):
             return
         before, after, *latent = (keras.ops.convert_to_numpy(out) for out in self.part(self.clips, training=False))
-        pairs = np.concatenate([autoencoder.pixels(self.model, out) for out in (before, after)], axis=2)
+        pairs = np.concatenate([autoencoder.to_pixels(self.model, out) for out in (before, after)], axis=2)
         with self.writer.as_default(step=epoch):
             tf.summary.image("pictures, and what comes back", np.clip(pairs, 0, 255).astype(np.uint8), max_outputs=len(pairs))
             for name, values in zip(("mean", "log variance"), latent, strict=False):

@@ -9,6 +9,7 @@ import tyro
 
 from tfdetect import config, files
 from tfdetect.errors import UserError
+from tfdetect.settings import FileSettings
 from tfdetect.workflow import dataset, output_paths
 from tfdetect.workflow.console import console, counted, printable, progress, say_command
 
@@ -31,7 +32,7 @@ class Audit:
     """Folder of a public data set or with real/ and fake/ in it, or a manifest."""
     out: Path | None = None
     """Where the two files go; by default audits/NAME, a name of its own for each data set."""
-    data: config.Files = field(default_factory=config.Files)
+    data: FileSettings = field(default_factory=FileSettings)
     write_groups: Path | None = None
     """Write a manifest of the data set to this CSV in which copies and near copies are of one group."""
     overwrite: bool = False
@@ -95,7 +96,7 @@ def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
     from tfdetect.data.audit.properties import collect
 
     data = asked.data
-    table = dataset.files(asked.path, data)
+    table = dataset.read_manifest(asked.path, data)
     console.print(f"{counted(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Looking", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")

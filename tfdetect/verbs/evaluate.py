@@ -7,9 +7,10 @@ from tfdetect import artifact as artifacts
 from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
+from tfdetect.settings import Run
 from tfdetect.workflow import dataset, output_paths
 from tfdetect.workflow.console import console, devices_line, import_keras
-from tfdetect.workflow.test_files import Evaluate, read, unseen
+from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select_test_files
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
+def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     """Read, decode, leave out what the run was trained on, score, write."""
     import_keras()
     console.print(devices_line(run.train.precision))
@@ -41,29 +42,29 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: config.Run) -> None:
 
     chain = corruptions.parse(asked.data.corrupt)
     target = Artifact(output_paths.evaluation(asked, corrupted=chain.slug if chain else ""))
-    data = dataset.with_path(asked.data.over(run.data), asked.data.path, asked.data.fake)
+    data = dataset.with_path(asked.data.apply_to(run.data), asked.data.path, asked.data.fake)
     cache = dataset.cache_for(data, run.detector)
-    cache = cache if cache.root == data.path else dataset.judging(cache, artifact)
-    table, left = dataset.apart(read(asked, artifact, data), cache, data.workers)
-    table, warnings = unseen(dataset.decode(table, data, cache, left), artifact)
+    cache = cache if cache.root == data.path else dataset.with_equalisation(cache, artifact)
+    table, left = dataset.separate_excluded(select_test_files(asked, artifact, data), cache, data.workers)
+    table, warnings = drop_training_overlap(dataset.decode(table, data, cache, left), artifact)
     dataset.say_count(table)
     warnings = (*warnings, *dataset.copies_line(table))
-    table, _ = dataset.with_kinds(table, run.detector)
+    table, _ = dataset.with_source_classes(table, run.detector)
     if usable(table).empty:
         raise UserError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
     dataset.say_one_class(usable(table))
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were judged: {chain}.")
     target.folder.mkdir(parents=True, exist_ok=True)
-    predictor = Predictor(artifact, cache.view, run.detector)
+    predictor = Predictor(artifact, cache.spec, run.detector)
     predicted = score(predictor, table, cache, chain)
     shortcuts = find_shortcuts(table, data)
     rule = run.train.threshold
     others = {"judged": predictor.judged, "threshold_rule": rule, **held_out(artifact)}
-    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *dataset.cautions(table))
+    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *dataset.data_warnings(table))
     found = results.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
                           shortcuts=shortcuts)  # fmt: skip
-    console.print(results.line("test", found["test"], rule))
+    console.print(results.summary_line("test", found["test"], rule))
     console.print(results.attribution_line(found["test"]), end="")
     console.print(results.shortcut_line(shortcuts.aucs))
     console.print(f"\nReport  {target.report}")

@@ -12,7 +12,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
 from tfdetect.errors import UserError
 from tfdetect.workflow.console import console
-from tfdetect.workflow.verdicts import Effort, expand, opened, row, with_effort
+from tfdetect.workflow.verdicts import PredictData, apply_overrides, expand_paths, format_verdict, load_predictor
 
 if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor
@@ -28,7 +28,7 @@ class Explain:
     """The run's folder, such as saved_models/cnn."""
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Images, videos, folders of them, and tables that name them in a column path."""
-    data: Effort = field(default_factory=Effort)
+    data: PredictData = field(default_factory=PredictData)
     out: Path = Path("explained")
     """Folder for explanation.html and explanation.json."""
     method: Literal["auto", "error", "occlusion"] = "auto"
@@ -48,14 +48,14 @@ def main(argv: Sequence[str]) -> int:
     """Parse, find the files, and explain one by one as they are decoded; the page is written with what there is."""
     asked = config.arguments(Explain, argv, "explain.py")
     artifact = artifacts.find(asked.run)
-    run = with_effort(artifacts.load_config(artifact), asked.data)
+    run = apply_overrides(artifacts.load_config(artifact), asked.data)
     method = chosen(asked.method, run.detector)
-    paths = expand(asked.files)
+    paths = expand_paths(asked.files)
     if len(paths) > MOST:
         raise UserError(f"{len(paths)} files are too many for one page; expected {MOST} at the most. Name fewer.")
     if asked.cells > run.data.size:
         raise UserError(f"--cells {asked.cells} is more than the {run.data.size} pixels of a side that the run sees.")
-    predictor = opened(artifact, run)
+    predictor = load_predictor(artifact, run)
     from tfdetect.pages import explanation
 
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         judge = lambda path, clip: (predictor.verdict(path, clip), clip)  # noqa: E731
         for verdict, clip in predictor.each(paths, judge, run.data.timeout, run.data.workers):
-            print(row(verdict), flush=True)
+            print(format_verdict(verdict), flush=True)
             found.append({**dataclasses.asdict(verdict), "method": method})
             if verdict.error is None:
                 frames, heat, check = explained(predictor, predictor.clip(clip), method, asked)
@@ -90,13 +90,13 @@ def explained(predictor: "Predictor", clip: Any, method: str, asked: Explain) ->
     clips the same for all; the check is the mean over maps."""
     import numpy as np
 
-    from tfdetect.data.media.frames import pick
+    from tfdetect.data.media.frames import evenly_spaced
     from tfdetect.explain import heat
 
     def judge(clips: Any) -> Any:
         return predictor.judge(clips)[0]
 
-    shown = list(dict.fromkeys(pick(len(clip), min(asked.frames, len(clip)))))
+    shown = list(dict.fromkeys(evenly_spaced(len(clip), min(asked.frames, len(clip)))))
     parts = [clip[[at]] for at in shown] if predictor.single else [clip]
     make = {"error": lambda part: predictor.errors(part[None])[0].mean(axis=0),
             "occlusion": lambda part: heat.occlusion(judge, part, asked.cells)}[method]  # fmt: skip

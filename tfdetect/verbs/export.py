@@ -29,9 +29,9 @@ def main(argv: Sequence[str]) -> int:
     import_keras()
     from tfdetect.serving.export import NOTE, export, signatures
 
-    view = dataset.view(run.data, run.data.cache_dir, still=run.detector.sees == "clip")
+    view = dataset.clip_spec(run.data, run.data.cache_dir, still=run.detector.input_kind == "clip")
     if artifact.plan.exists():
-        view = dataset.judging(dataset.cache_for(run.data, run.detector), artifact).view
+        view = dataset.with_equalisation(dataset.cache_for(run.data, run.detector), artifact).spec
     export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, view)
     console.print(f"SavedModel  {artifact.saved_model}, described in {artifact.folder / NOTE}")
     for name, what in signatures(run.detector, view).items():

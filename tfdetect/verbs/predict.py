@@ -12,7 +12,7 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
 from tfdetect.workflow.console import counted, printable
-from tfdetect.workflow.verdicts import Effort, expand, opened, row, with_effort
+from tfdetect.workflow.verdicts import PredictData, apply_overrides, expand_paths, format_verdict, load_predictor
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Predict:
     """The run's folder, such as saved_models/cnn."""
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Images, videos, folders of them, and tables that name them in a column path (CSV, .xlsx, Parquet)."""
-    data: Effort = field(default_factory=Effort)
+    data: PredictData = field(default_factory=PredictData)
     json: bool = False
     """A JSON object a line: path, probability, label, score, frames, note, error, source, source_probability, text."""
 
@@ -32,15 +32,15 @@ def main(argv: Sequence[str]) -> int:
     """Parse, find the files, judge them one by one as they are decoded."""
     asked = config.arguments(Predict, argv, "predict.py")
     artifact = artifacts.find(asked.run)
-    run = with_effort(artifacts.load_config(artifact), asked.data)
-    paths = expand(asked.files)
-    predictor = opened(artifact, run)
+    run = apply_overrides(artifacts.load_config(artifact), asked.data)
+    paths = expand_paths(asked.files)
+    predictor = load_predictor(artifact, run)
     failed = 0
     if not asked.json:
         print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
     for verdict in predictor.predict(paths, run.data.timeout, run.data.workers):
         failed += verdict.error is not None
-        print(json.dumps(dataclasses.asdict(verdict)) if asked.json else row(verdict), flush=True)
+        print(json.dumps(dataclasses.asdict(verdict)) if asked.json else format_verdict(verdict), flush=True)
     if not asked.json:
         print(f"{count(asked.files, paths, failed)}. The threshold is a probability of {predictor.threshold:.3f}.")
     return 1 if failed else 0

@@ -10,6 +10,7 @@ import tyro
 
 from tfdetect import config, files
 from tfdetect.errors import UserError
+from tfdetect.settings import PREPARED_KEYS, ClipSettings
 from tfdetect.workflow import dataset, output_paths
 from tfdetect.workflow.console import console, progress, say_command
 
@@ -31,7 +32,7 @@ class Prepare:
     out: Path
     """The folder to make, such as prepared/celeb. It is no cache: of equalised files it holds the only copy, and trained from it
     the originals need not be kept."""
-    data: config.Reading = field(default_factory=config.Reading)
+    data: ClipSettings = field(default_factory=ClipSettings)
     equalise: bool = False
     """Crop and encode all files alike first, so that no container tells the label; see docs/equalise.md."""
     runner: str = "local"
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     if asked.equalise:
         table, failures = equalised(asked, table, cache)
         left = pd.concat([left, failures])
-    write(asked, dataset.together(decode(asked, table, cache, further), left).sort_index())
+    write(asked, dataset.append_excluded(decode(asked, table, cache, further), left).sort_index())
     return 0
 
 
@@ -61,14 +62,14 @@ def read(asked: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
     from tfdetect.data.prepare.clip_cache import Cache
 
     data = asked.data
-    table = dataset.files(asked.path, data)
+    table = dataset.read_manifest(asked.path, data)
     table["path"] = [str(Path(path).absolute()) for path in table["path"]]
-    settings = {name: getattr(data, name) for name in config.STORED}
+    kept_settings = {name: getattr(data, name) for name in PREPARED_KEYS}
     old = config.prepared(asked.out)
-    if old and old != settings:
+    if old and old != kept_settings:
         raise UserError(f"{asked.out} was prepared with other settings: {old}. Give another --out, or delete it.")
-    cache = Cache(asked.out, dataset.view(data, asked.out), data.cache)
-    return *dataset.apart(table, cache, data.workers), cache
+    cache = Cache(asked.out, dataset.clip_spec(data, asked.out), data.cache)
+    return *dataset.separate_excluded(table, cache, data.workers), cache
 
 
 def decode(asked: Prepare, table: "pd.DataFrame", cache: "Cache", options: Sequence[str]) -> "pd.DataFrame":
@@ -95,7 +96,7 @@ def equalised(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[p
     good = table["error"] == ""
     reasons = dict(zip(table["path"], table["error"], strict=True))
     left = table[~good].rename(columns={"error": "left_out"})  # as it is, it must not stand among those made alike
-    return table[good].drop(columns="error"), detailed(left, lambda path: map(failed("", reasons[path]).get, DETAILS), cache.view)
+    return table[good].drop(columns="error"), detailed(left, lambda path: map(failed("", reasons[path]).get, DETAILS), cache.spec)
 
 
 def write(asked: Prepare, table: "pd.DataFrame") -> None:
@@ -105,9 +106,9 @@ def write(asked: Prepare, table: "pd.DataFrame") -> None:
     failures = table[table["error"] != ""]
     manifest.write(table, asked.out / "manifest.csv")
     manifest.write(failures, asked.out / "failures.csv")
-    settings = config.plain(asked.data)
+    kept_settings = config.plain(asked.data)
     counts = {"rows": len(table), "cached": len(table) - len(failures), "failed": len(failures)}
-    kept = {"data": {name: settings[name] for name in config.STORED}, "groups": table.attrs["groups"], "counts": counts}
+    kept = {"data": {name: kept_settings[name] for name in PREPARED_KEYS}, "groups": table.attrs["groups"], "counts": counts}
     files.write_json(asked.out / config.PREPARED, kept)
     dataset.say_count(table, "cached")
     dataset.say_failures(table)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect import backend, config, files
 from tfdetect.artifact import Artifact
-from tfdetect.config import Run
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.models.pretrained import presets
+from tfdetect.settings import Run
 from tfdetect.verbs import train as training
 from tfdetect.workflow import recipe as workflow_recipe
 from tfdetect.workflow.console import console

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from tfdetect import artifact as artifacts
 from tfdetect import backend, config, files, models
 from tfdetect.artifact import Artifact
-from tfdetect.config import Run
 from tfdetect.detector import REGISTRY
 from tfdetect.errors import UserError
+from tfdetect.settings import Run
 from tfdetect.workflow import dataset
 from tfdetect.workflow.console import console, devices_line, embedding, import_keras, say_command
 
@@ -111,20 +111,20 @@ def nothing_left(run: Run, artifact: Artifact) -> str:
 
 def checkpointed(artifact: Artifact) -> "list[Mapping[str, Any]]":
     """What the run's checkpoints say of its epochs. UserError where that is damaged."""
-    from tfdetect.training.callbacks import AGAIN
+    from tfdetect.training.callbacks import RESTART_HINT
 
-    return [files.read_json(path, ("history", "last"), AGAIN) for path in artifact.checkpoints.glob("*/state.json")]
+    return [files.read_json(path, ("history", "last"), RESTART_HINT) for path in artifact.checkpoints.glob("*/state.json")]
 
 
 def regained(run: Run, artifact: Artifact) -> "list[Mapping[str, Any]]":
     """As `checkpointed`, of a finished run whose checkpoints are gone, by its history; nothing for a head's."""
     import pandas as pd
 
-    from tfdetect.training.callbacks import recover
+    from tfdetect.training.callbacks import rebuild_state
 
-    history = pd.read_csv(artifact.history) if artifact.history.exists() and not run.detector.stored else ()
+    history = pd.read_csv(artifact.history) if artifact.history.exists() and not run.detector.caches_features else ()
     if len(history):
-        recover(artifact.checkpoints, history, run.train.monitor)
+        rebuild_state(artifact.checkpoints, history, run.train.monitor)
     return checkpointed(artifact)
 
 
@@ -168,7 +168,7 @@ def remember(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
     from tfdetect.data import manifest
     from tfdetect.data.equalise import plan_of
 
-    faces = cache.view.faces
+    faces = cache.spec.faces
     if faces:
         files.write_bytes(artifact.face_model, faces.model.read_bytes())
         files.write_json(artifact.faces, {**asdict(faces), "model": artifact.face_model.name})
@@ -189,9 +189,9 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     from tfdetect.evaluation import calibration
 
     cache = dataset.cache_for(run.data, run.detector)
-    table, left = dataset.apart(dataset.read(run.data, run.detector), cache, run.data.workers)
+    table, left = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
     given = bool((table["split"] != "").any())
-    table = dataset.across(manifest.split(table), run.data)
+    table = dataset.restrict_sources(manifest.split(table), run.data)
     manifest.require_classes(table, SPLITS, run.detector.trains_on)
     table = dataset.with_texts(dataset.decode(table, run.data, cache, left), run.detector)
     dataset.say_count(table)
@@ -204,13 +204,13 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
         console.print(warning)
     if run.data.path:  # the embedded sample draws each scene for itself; some look alike
         table = dataset.say_alike(table, cache, given)
-    table, detector = dataset.with_kinds(table, run.detector)
+    table, detector = dataset.with_source_classes(table, run.detector)
     return replace(run, detector=detector), table, cache
 
 
 def warnings(run: Run, table: "pd.DataFrame") -> tuple[str, ...]:
     """Where there are too few files for what is asked of them: a batch, or the choice of an epoch."""
-    rows, unit = table[table["split"] == "train"], run.detector.sees
+    rows, unit = table[table["split"] == "train"], run.detector.input_kind
     count, out = int(rows["frames"].sum()) if unit == "frame" else len(rows), []
     if run.train.batch > count:
         out.append(f"--train.batch {run.train.batch} is more than the {count} {unit}s to train on: an epoch is one step.")
@@ -239,19 +239,19 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
     """Fit, and leave the best epoch's model in the artifact. `watched`: with TensorBoard, and a line an epoch."""
     keras = import_keras()
     from tfdetect.data.prepare.decode import usable
-    from tfdetect.training.callbacks import Narrator
+    from tfdetect.training.callbacks import ProgressLogger
     from tfdetect.training.fit import fit
-    from tfdetect.training.fit_head import teach
+    from tfdetect.training.fit_head import fit_head
     from tfdetect.workflow import reconstruction_report
 
     with files.plain(artifact.logs) as logs:
         board = keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0)  # board.write draws it
-        callbacks = [board, Narrator(console, run.train.epochs)] if watched else []
+        callbacks = [board, ProgressLogger(console, run.train.epochs)] if watched else []
         if watched and run.detector.reconstructs:
-            callbacks.append(reconstruction_report.glance(artifact.logs, usable(table), cache))
+            callbacks.append(reconstruction_report.tensorboard_callback(artifact.logs, usable(table), cache))
         what = (run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
         with memory(run):
-            return teach(*what, embedding) if run.detector.stored else fit(*what)
+            return fit_head(*what, embedding) if run.detector.caches_features else fit(*what)
 
 
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
@@ -262,7 +262,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
     from tfdetect.training import tensorboard
-    from tfdetect.training.callbacks import keep
+    from tfdetect.training.callbacks import keep_for_resume
     from tfdetect.workflow import feature_report, reconstruction_report, results
     from tfdetect.workflow.scoring import find_shortcuts, score
 
@@ -272,25 +272,25 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     calibration = calibrate(model, usable(table), cache, run)
     files.write_json(artifact.calibration, calibration.to_dict())
     if backend.tensorflow():
-        export(model, calibration.to_dict(), run.detector, artifact.saved_model, dataset.judging(cache, artifact).view)
-    predictor = Predictor(artifact, cache.view, run.detector)
-    if run.detector.stored:
+        export(model, calibration.to_dict(), run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
+    predictor = Predictor(artifact, cache.spec, run.detector)
+    if run.detector.caches_features:
         predicted, own = feature_report.judge(predictor, model, run.detector, table, cache, artifact.logs)
     else:
         predicted, own = score(predictor, table[table["split"] != "train"], cache), results.NOTHING
     if run.detector.reconstructs:
-        own = reconstruction_report.own(model, predicted, predictor.threshold, fitted, usable(table), cache)
+        own = reconstruction_report.report_extras(model, predicted, predictor.threshold, fitted, usable(table), cache)
     shortcuts, rule = find_shortcuts(table, run.data), run.train.threshold
-    warnings = (*rules.warnings(rule), *dataset.copies_line(table), *predictor.warnings, *dataset.cautions(table))
+    warnings = (*rules.warnings(rule), *dataset.copies_line(table), *predictor.warnings, *dataset.data_warnings(table))
     found = results.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
                           warnings, {"judged": predictor.judged, "threshold_rule": rule}, shortcuts, tables=tables,
                           own=own)  # fmt: skip
     tensorboard.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
-    keep(artifact.checkpoints)
+    keep_for_resume(artifact.checkpoints)
     for warning in predictor.warnings:
         console.print(warning)
     for name in ("validation", "test"):
-        console.print(results.line(name, found[name], rule))
+        console.print(results.summary_line(name, found[name], rule))
     console.print(results.attribution_line(found["test"]), end="")
     console.print(results.shortcut_line(shortcuts.aucs))
     say_where(artifact, run, table)
@@ -299,14 +299,14 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
 def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
     """Probability and threshold from the validation files' scores, by the saved and reloaded model. The threshold that recipes
     alone may ask for is read off the test's."""
-    from tfdetect.data.input_pipeline.dataset import units
+    from tfdetect.data.input_pipeline.dataset import expand_frames
     from tfdetect.evaluation import calibration, predictions
-    from tfdetect.training.fit import scores
+    from tfdetect.training.fit import predict_scores
 
     def files_of(split: str) -> "tuple[np.ndarray, np.ndarray]":
         held = table[table["split"] == split].reset_index(drop=True)
-        rows = units(held, run.detector.sees == "frame")
-        files = predictions.file_scores(rows.assign(score=scores(model, held, cache, run.detector, run.train.batch)))
+        rows = expand_frames(held, run.detector.input_kind == "frame")
+        files = predictions.file_scores(rows.assign(score=predict_scores(model, held, cache, run.detector, run.train.batch)))
         return files["score"].to_numpy(), files["label"].to_numpy()
 
     rule = run.train.threshold

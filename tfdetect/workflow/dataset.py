@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.artifact import Artifact
-from tfdetect.config import PREPARED, Data, Files, Reading, prepared
+from tfdetect.config import PREPARED, prepared
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.files import quoted
+from tfdetect.settings import ClipSettings, Data, FileSettings
 from tfdetect.workflow.console import console, counted, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tfdetect.data.prepare.clip_cache import Cache, View
+    from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 
 FAKES = re.compile(r"fake|synth|gener|(^|[\W_])(ai|gan|swap)([\W_]|$)|manip|forge|spoof|edit", re.I)
 COPIES = "{:,} of {:,} files are copies of others; copies are one group, and so in one split."
@@ -27,7 +28,7 @@ def cache_for(data: Data, detector: Detector | type[Detector]) -> "Cache":
     """The cache of clips as this detector sees them: that of a prepared folder if it holds such clips."""
     from tfdetect.data.prepare.clip_cache import Cache
 
-    seen = view(data, data.cache_dir, still=detector.sees == "clip")
+    seen = clip_spec(data, data.cache_dir, still=detector.input_kind == "clip")
     if data.path and (data.path / PREPARED).exists():
         ready = Cache(data.path, seen, data.cache)
         if ready.folder.exists():
@@ -35,7 +36,7 @@ def cache_for(data: Data, detector: Detector | type[Detector]) -> "Cache":
     return Cache(data.cache_dir, seen, data.cache)
 
 
-def judging(cache: "Cache", artifact: Artifact) -> "Cache":
+def with_equalisation(cache: "Cache", artifact: Artifact) -> "Cache":
     """The same for files that a run judges: where it learnt from equalised ones, others are equalised before it sees them."""
     import json
 
@@ -43,19 +44,19 @@ def judging(cache: "Cache", artifact: Artifact) -> "Cache":
 
     if not artifact.plan.exists():
         return cache
-    return replace(cache, view=replace(cache.view, plan=Plan(**json.loads(artifact.plan.read_text()))))
+    return replace(cache, spec=replace(cache.spec, plan=Plan(**json.loads(artifact.plan.read_text()))))
 
 
-def view(data: Reading, cache_dir: Path, still: bool = False) -> "View":
+def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "ClipSpec":
     """How files become clips. A face model that is not there is fetched into `cache_dir`."""
     from tfdetect.data.media.faces import Faces, model
-    from tfdetect.data.prepare.clip_cache import View
+    from tfdetect.data.prepare.clip_cache import ClipSpec
 
     faces = Faces.of(model(data.face_model, cache_dir)) if data.faces == "yunet" else None
-    return View(data.frames, data.size, data.fps, still, faces, data.limits)
+    return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits)
 
 
-def files(path: Path, data: Files) -> "pd.DataFrame":
+def read_manifest(path: Path, data: FileSettings) -> "pd.DataFrame":
     """The manifest of the data set at `path`, its labels the right way round; what should be known of its columns is said."""
     from tfdetect.data import manifest
     from tfdetect.data.layouts import detect
@@ -69,7 +70,7 @@ def files(path: Path, data: Files) -> "pd.DataFrame":
     return table
 
 
-def apart(table: "pd.DataFrame", cache: "Cache", workers: int | None) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def separate_excluded(table: "pd.DataFrame", cache: "Cache", workers: int | None) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """The files of a manifest that are to be decoded, the groups of copies joined; and those left out, because copies contradict
     them or `prepare` did so, as `decode` gives them, with the reason in the columns `error` and `left_out`."""
     from tfdetect.data import manifest
@@ -87,13 +88,13 @@ def apart(table: "pd.DataFrame", cache: "Cache", workers: int | None) -> "tuple[
     left, told = table.assign(left_out=out)[out != ""], dict(zip(table["path"], out, strict=True))
     # Without a hash: the same content may be in the test.
     good = table[out == ""].drop(columns="left_out", errors="ignore")
-    rows = detailed(left, lambda path: map(failed("", told[path]).get, DETAILS), cache.view)
+    rows = detailed(left, lambda path: map(failed("", told[path]).get, DETAILS), cache.spec)
     if good.empty:
         require_some(rows)
     return good, rows
 
 
-def together(table: "pd.DataFrame", left: "pd.DataFrame") -> "pd.DataFrame":
+def append_excluded(table: "pd.DataFrame", left: "pd.DataFrame") -> "pd.DataFrame":
     """The decoded rows, and those left out."""
     import pandas as pd
 
@@ -119,16 +120,16 @@ def contents(table: "pd.DataFrame") -> list[str]:
     return list(own.where(own != "", table["sha"]))
 
 
-def read(data: Data, detector: Detector) -> "pd.DataFrame":
+def load_dataset(data: Data, detector: Detector) -> "pd.DataFrame":
     """The manifest of the data set, or of the embedded sample, which is made where it is not there yet."""
     from tfdetect.data.layouts import detect
 
     if data.path is not None:
-        return files(data.path, data)
+        return read_manifest(data.path, data)
     from tfdetect.data.sample import Sample, write
 
     spec = Sample("image", data.sample, size=data.size)
-    if detector.sees == "clip":
+    if detector.input_kind == "clip":
         spec = Sample("video", data.sample, size=data.size, frames=max(data.frames, 2))
     folder = data.cache_dir / f"sample-{spec.kind}-{spec.count}x{spec.frames}x{spec.size}"
     console.print(f"No --data.path: the embedded sample, {spec.count} real and {spec.count} fake {spec.kind}s, in {folder}")
@@ -169,7 +170,7 @@ def say_count(table: "pd.DataFrame", used: str = "used") -> None:
     console.print(f"{counted(len(table) + left_out, 'file')}: {counts}")
 
 
-def cautions(table: "pd.DataFrame") -> tuple[str, ...]:
+def data_warnings(table: "pd.DataFrame") -> tuple[str, ...]:
     """What a report says of groups that nobody gave, and of pictures that stand in train and test alike."""
     said = table.attrs.get("groups", "")
     return (*filter(None, ("" if table.attrs.get("given") else said,)), *table.attrs.get("alike", ()))
@@ -195,11 +196,11 @@ def say_alike(table: "pd.DataFrame", cache: "Cache", given: bool) -> "pd.DataFra
     return table
 
 
-def across(table: "pd.DataFrame", data: Data) -> "pd.DataFrame":
+def restrict_sources(table: "pd.DataFrame", data: Data) -> "pd.DataFrame":
     """Without the fakes that --data.train_sources and --data.test_sources leave out of their splits; a line counts them."""
     from tfdetect.data import manifest
 
-    kept = manifest.across(table, data.train_sources, data.test_sources)
+    kept = manifest.restrict_sources(table, data.train_sources, data.test_sources)
     gone = table["split"].value_counts() - kept["split"].value_counts().reindex(table["split"].unique(), fill_value=0)
     if gone.sum():
         counts = ", ".join(f"{gone.get(name, 0)} of {name}" for name in ("train", "validation", "test"))
@@ -218,13 +219,13 @@ def say_one_class(table: "pd.DataFrame") -> None:
 
 
 def decode(table: "pd.DataFrame", data: Data, cache: "Cache", left: "pd.DataFrame") -> "pd.DataFrame":
-    """The manifest with what the decoder found, then those that `apart` left out; says how many files failed, and why. ValueError
+    """The manifest with what the decoder found, then those that `separate_excluded` left out; says how many files failed, and why. ValueError
     where none is left."""
     from tfdetect.data.prepare.decode import prepare, problems
 
     with progress("Decoding", len(table)) as step:
         table = prepare(table, cache, data.workers, step, data.timeout)
-    table = together(table, left).reset_index(drop=True)
+    table = append_excluded(table, left).reset_index(drop=True)
     say_failures(table)
     notes = problems(table, "note")
     if notes:
@@ -277,21 +278,21 @@ def require_few_failures(table: "pd.DataFrame", most: float) -> None:
         )
 
 
-def with_kinds(table: "pd.DataFrame", detector: Detector) -> "tuple[pd.DataFrame, Detector]":
-    """With a column `kind`, the number among the detector's classes of what each fake is, -1 where there is none; and the
+def with_source_classes(table: "pd.DataFrame", detector: Detector) -> "tuple[pd.DataFrame, Detector]":
+    """With a column `source_class`, the number among the detector's classes of what each fake is, -1 where there is none; and the
     detector with its classes, all those of the training fakes unless it has some. As they are for one without levels."""
     from tfdetect.data import manifest
 
     by = getattr(detector, "attribute", "none")
     if by == "none":
         return table, detector
-    named = manifest.attributed(table, by, detector.families)  # type: ignore[attr-defined]
+    named = manifest.attribution_classes(table, by, detector.families)  # type: ignore[attr-defined]
     classes = detector.classes or tuple(sorted(set(named[table["split"] == "train"]) - {""}))
     if len(classes) < 2:
         raise UserError(f"--detector.attribute {by} needs training fakes of two kinds at the least, found: "
                          f"{', '.join(classes) or 'none'}.")  # fmt: skip
     numbers = {name: number for number, name in enumerate(classes)}
-    return table.assign(kind=named.map(numbers).fillna(-1).astype(int)), replace(detector, classes=classes)  # type: ignore[call-arg]
+    return table.assign(source_class=named.map(numbers).fillna(-1).astype(int)), replace(detector, classes=classes)  # type: ignore[call-arg]
 
 
 def with_texts(table: "pd.DataFrame", detector: Detector) -> "pd.DataFrame":
@@ -300,7 +301,7 @@ def with_texts(table: "pd.DataFrame", detector: Detector) -> "pd.DataFrame":
 
     if getattr(detector, "text", "none") == "none":
         return table
-    return manifest.worded(table, detector.template)  # type: ignore[attr-defined]
+    return manifest.add_texts(table, detector.template)  # type: ignore[attr-defined]
 
 
 def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None) -> Data:

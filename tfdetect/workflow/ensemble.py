@@ -9,9 +9,10 @@ from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
+from tfdetect.settings import Data, Run
 from tfdetect.workflow import dataset, output_paths
 from tfdetect.workflow.console import console, counted, import_keras
-from tfdetect.workflow.test_files import Evaluate, unseen
+from tfdetect.workflow.test_files import Evaluate, drop_training_overlap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +26,8 @@ class Member:
     """A run, and how it looks at the files that are asked for."""
 
     artifact: Artifact
-    run: config.Run
-    data: config.Data
+    run: Run
+    data: Data
     cache: "Cache"
 
 
@@ -41,9 +42,9 @@ def evaluate(asked: Evaluate) -> None:
     target = Artifact(output_paths.evaluation(asked, [*members], chain.slug if chain else ""))
     table, warnings = read(asked, members)
     first = next(iter(members.values()))
-    table, left = dataset.apart(table, first.cache, first.data.workers)
+    table, left = dataset.separate_excluded(table, first.cache, first.data.workers)
     decoded = {name: decode(name, table, member, left) for name, member in members.items()}
-    table, left_out = unseen(merge(decoded), *(member.artifact for member in members.values()))
+    table, left_out = drop_training_overlap(merge(decoded), *(member.artifact for member in members.values()))
     dataset.say_count(table)
     good = usable(table)["path"]
     if good.empty:
@@ -65,9 +66,9 @@ def gather(asked: Evaluate) -> dict[str, Member]:
     runs = [artifacts.load_config(artifact) for artifact in found]
     if asked.data.path and not asked.data.fake and len({run.data.fake for run in runs}) > 1:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
-    data = [dataset.with_path(asked.data.over(run.data), asked.data.path, asked.data.fake) for run in runs]
+    data = [dataset.with_path(asked.data.apply_to(run.data), asked.data.path, asked.data.fake) for run in runs]
     caches = [dataset.cache_for(own, run.detector) for own, run in zip(data, runs, strict=True)]
-    caches = [cache if cache.root == asked.data.path else dataset.judging(cache, own)
+    caches = [cache if cache.root == asked.data.path else dataset.with_equalisation(cache, own)
               for cache, own in zip(caches, found, strict=True)]  # fmt: skip
     members = map(Member, found, runs, data, caches)
     return dict(zip(ensemble.names([place.name for place in places]), members, strict=True))
@@ -82,7 +83,7 @@ def read(asked: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame,
         table, said = common_tests({name: member.artifact for name, member in members.items()})
         return detect.of_sources(table, asked.data.sources), said
     first = next(iter(members.values()))
-    return test_files.read(asked, first.artifact, first.data), ()
+    return test_files.select_test_files(asked, first.artifact, first.data), ()
 
 
 def common_tests(runs: Mapping[str, Artifact]) -> "tuple[pd.DataFrame, tuple[str, ...]]":
@@ -147,8 +148,8 @@ def judge(member: Member, table: "pd.DataFrame", paths: Iterable[str], chain: "C
     from tfdetect.workflow.scoring import score
 
     detector = member.run.detector
-    predictor = Predictor(member.artifact, member.cache.view, detector)
-    rows, _ = dataset.with_kinds(table[table["path"].isin(set(paths))], detector)
+    predictor = Predictor(member.artifact, member.cache.spec, detector)
+    rows, _ = dataset.with_source_classes(table[table["path"].isin(set(paths))], detector)
     for warning in predictor.warnings:
         console.print(warning)
     return score(predictor, rows, member.cache, chain), predictor.threshold
@@ -179,7 +180,7 @@ def write(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame"
     results.write(target, first.run, table, predicted, threshold, first.cache, warnings=(*seen, *warnings, *doubt),
                   others=others, shortcuts=shortcuts, about=about)  # fmt: skip
     for name, numbers in lines.items():
-        console.print(results.line(name, numbers, rules.get(name, "")))
+        console.print(results.summary_line(name, numbers, rules.get(name, "")))
     console.print(f"{results.shortcut_line(shortcuts.aucs)}\n\nReport  {target.report}")
 
 

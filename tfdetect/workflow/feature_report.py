@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tfdetect.data.input_pipeline.dataset import units
+from tfdetect.data.input_pipeline.dataset import expand_frames
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import usable
 from tfdetect.detector import Detector
@@ -19,7 +19,7 @@ from tfdetect.evaluation import predictions
 from tfdetect.plots import features as plots_features
 from tfdetect.serving.predictor import Predictor
 from tfdetect.training import tensorboard
-from tfdetect.training.feature_extractor import Features
+from tfdetect.training.feature_extractor import FeatureExtractor
 from tfdetect.workflow import results
 from tfdetect.workflow.console import embedding
 from tfdetect.workflow.scoring import batches
@@ -33,13 +33,13 @@ TRIPLETS = 5000  # whose distances are drawn
 
 
 def judge(predictor: Predictor, model: Any, detector: Detector, table: pd.DataFrame, cache: Cache,
-          logs: Path) -> tuple[pd.DataFrame, results.Own]:
+          logs: Path) -> tuple[pd.DataFrame, results.ReportExtras]:
     """The predictions of validation and test, and what the report shows besides; TensorBoard's projector goes to `logs`."""
     judged = Judged(model, detector, predictor, table, cache)
     said, check = judged.predictions(), judged.check()
     tensorboard.projector(logs, judged.embedded.features, judged.rows, judged.picture)
     told = [] if getattr(detector, "text", "none") == "none" else [telling(judged.rows[judged.rows["split"] == "train"])]
-    own = results.Own(judged.figures(), judged.tables(), warnings(check, *told), {"features_against_pixels": check})
+    own = results.ReportExtras(judged.figures(), judged.tables(), warnings(check, *told), {"features_against_pixels": check})
     return said[said["split"] != "train"].reset_index(drop=True), own
 
 
@@ -66,8 +66,8 @@ class Judged:
     def __init__(self, model: Any, detector: Detector, predictor: Predictor, table: pd.DataFrame, cache: Cache):
         self.model, self.predictor, self.cache = model, predictor, cache
         good = usable(table)
-        self.embedded = Features(self.model, detector, cache, embedding).of(good)
-        self.rows = units(good, predictor.single).assign(row=np.arange(len(self.embedded.labels)))
+        self.embedded = FeatureExtractor(self.model, detector, cache, embedding).of(good)
+        self.rows = expand_frames(good, predictor.single).assign(row=np.arange(len(self.embedded.labels)))
         self.said = [np.concatenate(parts) for parts in zip(*self._answers(), strict=True)]
 
     def _answers(self):

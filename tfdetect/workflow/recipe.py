@@ -8,12 +8,12 @@ from typing import Any
 
 from tfdetect import config, models
 from tfdetect.artifact import Artifact, load_calibration
-from tfdetect.config import Run
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration
 from tfdetect.files import read_json
 from tfdetect.models.pretrained import presets
+from tfdetect.settings import Run
 
 UNKNOWN = "not stated"
 METRICS = {"accuracy": "accuracy", "precision": "per_class.fake.precision", "recall": "per_class.fake.recall",
@@ -147,7 +147,7 @@ def worth_saying(recipe: Recipe, run: Run) -> list[str]:
 
 def of_run(recipe: Recipe, run: Run) -> dict[str, Any]:
     """Our protocol, as far as settings tell it."""
-    kind = "videos" if run.detector.sees == "clip" else "images"
+    kind = "videos" if run.detector.input_kind == "clip" else "images"
     splits = dict.fromkeys(part["split"] for part in parts(recipe))
     judged = POOLED if calibration.pooled(run.train.threshold) else JUDGED
     return {
@@ -193,7 +193,7 @@ def of_files(run: Run, artifact: Artifact) -> dict[str, Any]:
 def threshold(artifact: Artifact, rule: str) -> str:
     """The rule, and what it came to: as a probability, and in the units of the detector's score, as published ones are."""
     found = load_calibration(artifact)
-    return f"{calibration.words(rule)}: probability {found.threshold:.4g}, score {found.cut:.4g}"
+    return f"{calibration.describe_rule(rule)}: probability {found.threshold:.4g}, score {found.score_threshold:.4g}"
 
 
 def parameters(artifact: Artifact) -> int:

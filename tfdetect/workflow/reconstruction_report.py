@@ -11,7 +11,7 @@ from tfdetect.evaluation import predictions
 from tfdetect.models import autoencoder
 from tfdetect.plots import features, reconstruction
 from tfdetect.training.fit import Fitted
-from tfdetect.training.tensorboard import Glance
+from tfdetect.training.tensorboard import ReconstructionImages
 from tfdetect.workflow import results
 
 SHOWN = 10  # pictures of each class
@@ -19,11 +19,11 @@ LOOKED = 500  # files of latent and spectra at most
 BATCH = 32
 
 
-def glance(logs: Path, table: pd.DataFrame, cache: Cache) -> Glance:
+def tensorboard_callback(logs: Path, table: pd.DataFrame, cache: Cache) -> ReconstructionImages:
     """What TensorBoard shows in training, of validation files."""
     held = table[table["split"] == "validation"]
     rows = pd.concat(part.head(SHOWN // 2) for _, part in held.groupby("label"))
-    return Glance(logs, frames(rows, cache)[:, None])
+    return ReconstructionImages(logs, frames(rows, cache)[:, None])
 
 
 def frames(rows: pd.DataFrame, cache: Cache) -> np.ndarray:
@@ -32,13 +32,13 @@ def frames(rows: pd.DataFrame, cache: Cache) -> np.ndarray:
     return np.stack([clip[len(clip) // 2] for clip in clips])
 
 
-def own(model: Any, predicted: pd.DataFrame, threshold: float, fitted: Fitted, table: pd.DataFrame, cache: Cache) -> results.Own:
+def report_extras(model: Any, predicted: pd.DataFrame, threshold: float, fitted: Fitted, table: pd.DataFrame, cache: Cache) -> results.ReportExtras:
     """Scores, epochs, thresholds, pictures, spectra and the latent; a warning where the latent tells nothing.
 
     `model` is the reloaded one; of each file its middle frame is shown. `predicted` has probabilities of validation and test,
     `table` the usable files.
     """
-    part = autoencoder.opened(model)
+    part = autoencoder.reconstruction_model(model)
     test = table[table["split"] == "test"].reset_index(drop=True)
     test = test.iloc[features.sample(test["label"], LOOKED)].reset_index(drop=True)
     labels, (pictures, again, latent) = test["label"].to_numpy(), through(model, part, test, cache)
@@ -51,11 +51,11 @@ def own(model: Any, predicted: pd.DataFrame, threshold: float, fitted: Fitted, t
         figures |= {title: reconstruction.gallery(pictures[rows], again[rows], title)} if len(rows) else {}
     tables = {"Judged epochs, validation files": reconstruction.areas(fitted.judged)} if fitted.judged else {}
     if len(latent) < 2:
-        return results.Own(figures, tables)
+        return results.ReportExtras(figures, tables)
     held = table[(table["split"] == "validation") & (table["label"] == 0)].head(LOOKED)
     kl = divergence(*through(model, part, held, cache)[2][:2])
     figures["KL of the latent, real validation files"], tables["The latent, real validation files"] = reconstruction.latent_kl(kl)
-    return results.Own(figures, tables, collapse(kl), {"latent_kl": float(kl.sum())})
+    return results.ReportExtras(figures, tables, collapse(kl), {"latent_kl": float(kl.sum())})
 
 
 def through(model: Any, part: Any, rows: pd.DataFrame, cache: Cache) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -64,7 +64,7 @@ def through(model: Any, part: Any, rows: pd.DataFrame, cache: Cache) -> tuple[np
     for start in range(0, len(rows), BATCH):
         out.append([np.asarray(each) for each in part.predict_on_batch(pictures[start : start + BATCH, None])])
     _, again, *latent = (np.concatenate(each) for each in zip(*out, strict=True))
-    return pictures, autoencoder.pixels(model, again), latent
+    return pictures, autoencoder.to_pixels(model, again), latent
 
 
 def judged(predicted: pd.DataFrame, threshold: float, fitted: Fitted) -> dict[str, Any]:

@@ -14,19 +14,19 @@ from matplotlib.figure import Figure
 
 from tfdetect import __version__, config, files
 from tfdetect.artifact import Artifact
-from tfdetect.config import Run
 from tfdetect.data.audit import shortcuts as audit_shortcuts
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import problems, usable
 from tfdetect.evaluation import calibration, final, metrics, predictions
 from tfdetect.pages import report
 from tfdetect.plots import standard
+from tfdetect.settings import Run
 
 PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "av", "decord", "scikit-learn")
 
 
 @dataclass(frozen=True)
-class Own:
+class ReportExtras:
     """What a kind of detector adds to its report and metrics."""
 
     figures: Mapping[str, Figure] = field(default_factory=dict)
@@ -35,14 +35,14 @@ class Own:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-NOTHING = Own()
+NOTHING = ReportExtras()
 
 
 def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFrame, threshold: float, cache: Cache,
           history: pd.DataFrame | None = None, best_epoch: int | None = None, warnings: tuple[str, ...] = (),
           others: Mapping[str, Any] | None = None, shortcuts: audit_shortcuts.Shortcuts | None = None,
           about: Mapping[str, Any] | None = None,
-          tables: Callable[[Artifact], Mapping[str, pd.DataFrame]] | None = None, own: Own = NOTHING) -> dict[str, Any]:
+          tables: Callable[[Artifact], Mapping[str, pd.DataFrame]] | None = None, own: ReportExtras = NOTHING) -> dict[str, Any]:
     """predictions.csv, metrics.json, plots/ and report.html into `folder`, and of a test across sources two more; the metrics.
 
     `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` goes into the
@@ -65,7 +65,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         detector=f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
         warnings=(*run.detector.warnings(), *own.warnings, *warnings),
         figures=figures,
-        most_wrong=list(mistakes(predicted, threshold, table, cache)),
+        most_wrong=list(most_wrong_frames(predicted, threshold, table, cache)),
         data=usable(table),
         failures=problems(table, "error"),
         notes=problems(table, "note"),
@@ -104,7 +104,7 @@ def write_final(folder: Artifact, run: Run, predicted: pd.DataFrame, threshold: 
     files.write_bytes(folder.final, said.encode(errors="surrogateescape"))
 
 
-def mistakes(predicted: pd.DataFrame, threshold: float, table: pd.DataFrame,
+def most_wrong_frames(predicted: pd.DataFrame, threshold: float, table: pd.DataFrame,
              cache: Cache) -> Iterator[tuple[str, int, str, float, np.ndarray]]:
     """The most wrong test files, each with its middle frame."""
     shas = dict(zip(table["path"], table["sha"], strict=True))
@@ -130,7 +130,7 @@ def command() -> str:
     return " ".join(map(files.quoted, [*name.split(), *sys.argv[1:]]))
 
 
-def line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
+def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
     """A split's result in a line; that of the test says so where the threshold's rule has seen it."""
     low, high = found["auc_interval"] or (None, None)
     interval = "" if low is None else f" (95 % interval {low:.3f} to {high:.3f})"

@@ -6,24 +6,24 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from tfdetect.config import Data
 from tfdetect.data.audit import shortcuts
 from tfdetect.data.audit.properties import collect
 from tfdetect.data.input_pipeline.corruptions import Chain
-from tfdetect.data.input_pipeline.dataset import units
+from tfdetect.data.input_pipeline.dataset import expand_frames
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import usable
 from tfdetect.evaluation import metrics, predictions
 from tfdetect.serving.predictor import Predictor
+from tfdetect.settings import Data
 from tfdetect.workflow.console import progress
 
-SAMPLED = 1000  # files of a split that shortcuts are looked for in
-PIXELS = 2**26  # of the frames that are scored in one call, which bounds the memory
+SHORTCUT_FILES = 1000  # files of a split that shortcuts are looked for in
+PIXELS_PER_CALL = 2**26  # of the frames that are scored in one call, which bounds the memory
 
 
 def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain | None = None) -> pd.DataFrame:
     """The predictions table of the usable rows, one row a file, or for a frame detector one a frame; `chain` corrupts them."""
-    rows = units(usable(table), predictor.single)
+    rows = expand_frames(usable(table), predictor.single)
     names = [f"{metrics.ATTRIBUTED}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 1 + len(names)), np.nan)
     with progress("Judging", len(rows), "frames" if predictor.single else "files") as step:
@@ -36,14 +36,14 @@ def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain 
     out[["score", *names]] = scores
     out = predictions.calibrated(out, predictor.calibration)
     if names:
-        out["kind"] = [predictor.classes[number] if number >= 0 else "" for number in rows["kind"]]
+        out["source_class"] = [predictor.classes[number] if number >= 0 else "" for number in rows["source_class"]]
     return out
 
 
 def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[int, np.ndarray]]:
     """(first row, uint8 clips (batch, frames, size, size, 3)) over all rows of `units`."""
-    pixels = cache.view.size**2 * (1 if single else cache.view.frames)
-    batch = int(np.clip(PIXELS // (3 * pixels), 1, 64))
+    pixels = cache.spec.size**2 * (1 if single else cache.spec.frames)
+    batch = int(np.clip(PIXELS_PER_CALL // (3 * pixels), 1, 64))
     for start in range(0, len(rows), batch):
         part = rows.iloc[start : start + batch]
         clips = [cache.load(sha) for sha in part["sha"]]
@@ -55,7 +55,7 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
 def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:
     """How well cheap properties of the files tell the test's labels, learnt from the training files, or across folds where
     there are none. Of a sample of the files; of none where most of them are not at hand."""
-    parts = {name: shortcuts.sample(rows, SAMPLED) for name, rows in usable(table).groupby("split")}
+    parts = {name: shortcuts.sample(rows, SHORTCUT_FILES) for name, rows in usable(table).groupby("split")}
     drawn = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)
     files = drawn[list(map(os.path.exists, drawn["path"]))].reset_index(drop=True)
     if len(files) < len(drawn) / 2:

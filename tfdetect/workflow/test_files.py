@@ -6,8 +6,9 @@ from typing import Literal
 
 import tyro
 
-from tfdetect import config, corruption_spec
+from tfdetect import corruption_spec
 from tfdetect.artifact import Artifact
+from tfdetect.settings import Data, DecodeSettings
 from tfdetect.workflow import dataset
 from tfdetect.workflow.console import console, counted
 
@@ -15,7 +16,7 @@ HASHES = ("sha", "original_sha")  # by which a file is known again
 
 
 @dataclass(frozen=True)
-class Files(config.Effort):
+class EvaluateData(DecodeSettings):
     """Which files, and how much of each at most."""
 
     path: Path | None = None
@@ -44,13 +45,13 @@ class Evaluate:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """The run's folder, such as saved_models/cnn. Of several, the mean of their probabilities is judged too."""
-    data: Files = Files()
+    data: EvaluateData = EvaluateData()
     out: Path | None = None
     """Where the report goes; by default evaluations/NAME in the (first) run's folder, a name of its own for each data set and
     --data.corrupt."""
 
 
-def read(asked: Evaluate, artifact: Artifact, data: config.Data):
+def select_test_files(asked: Evaluate, artifact: Artifact, data: Data):
     """The files to judge: those of a test split where there is one, else all."""
     from tfdetect.data import manifest
     from tfdetect.data.layouts import detect
@@ -59,7 +60,7 @@ def read(asked: Evaluate, artifact: Artifact, data: config.Data):
         table = detect.of_sources(manifest.read(artifact.manifest), asked.data.sources)
     else:
         choice = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels", "group")}
-        table = dataset.files(asked.data.path, replace(data, **choice))
+        table = dataset.read_manifest(asked.data.path, replace(data, **choice))
     if (table["split"] == "test").any():
         if others := int((table["split"] != "test").sum()):
             console.print(f"Judged are the files of the test split; {counted(others, 'other')} are left out.")
@@ -68,14 +69,14 @@ def read(asked: Evaluate, artifact: Artifact, data: config.Data):
     return table.assign(split="test").reset_index(drop=True)
 
 
-def unseen(table, *runs: Artifact):
+def drop_training_overlap(table, *runs: Artifact):
     """The table without the files whose bytes, or whose original's bytes, were in training or validation of any run, and without
     others of their groups, such as fakes of a source that was left out there; and a warning that counts them."""
     import pandas as pd
 
     known, leak = pd.Series(False, table.index), pd.Series(False, table.index)
     for run in runs:
-        mine, groups = recognised(table, run)
+        mine, groups = files_seen_in_training(table, run)
         known, leak = known | mine, leak | table["group"].isin(groups)
     if not leak.any():
         return table, ()
@@ -88,7 +89,7 @@ def unseen(table, *runs: Artifact):
     return kept, (text,)
 
 
-def recognised(table, run: Artifact):
+def files_seen_in_training(table, run: Artifact):
     """Which files of the table the run was fitted on, (files,) bool, and the groups of the table that thereby took part.
 
     Where the files known again carry the same groups as in training, both tables name groups alike, and all training groups

@@ -12,6 +12,7 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.errors import UserError
+from tfdetect.settings import DecodeSettings, Run
 from tfdetect.workflow.console import devices_line, import_keras, printable
 
 if TYPE_CHECKING:
@@ -21,32 +22,32 @@ TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
 
 
 @dataclass(frozen=True)
-class Effort(config.Effort):
+class PredictData(DecodeSettings):
     """How much work a file may be, and on how many cores; by default as in training."""
 
     workers: Annotated[int | None, tyro.conf.arg(aliases=("--workers",))] = None
     """Processes that decode; by default one for each core."""
 
 
-def with_effort(run: config.Run, effort: Effort) -> config.Run:
+def apply_overrides(run: Run, effort: PredictData) -> Run:
     """The run, at work on other files."""
-    return dataclasses.replace(run, data=effort.over(run.data))
+    return dataclasses.replace(run, data=effort.apply_to(run.data))
 
 
-def opened(artifact: artifacts.Artifact, run: config.Run) -> "Predictor":
+def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
     """What judges files as the run saw its own; its warnings are said."""
     import_keras()
     print(devices_line(run.train.precision), file=sys.stderr)
     from tfdetect.serving.predictor import Predictor
-    from tfdetect.workflow.dataset import cache_for, judging
+    from tfdetect.workflow.dataset import cache_for, with_equalisation
 
-    predictor = Predictor(artifact, judging(cache_for(run.data, run.detector), artifact).view, run.detector)
+    predictor = Predictor(artifact, with_equalisation(cache_for(run.data, run.detector), artifact).spec, run.detector)
     for warning in predictor.warnings:
         print(warning, file=sys.stderr)
     return predictor
 
 
-def expand(given: Sequence[Path]) -> list[Path]:
+def expand_paths(given: Sequence[Path]) -> list[Path]:
     """The files given, and the images and videos in the folders and tables given. ValueError for none, or an empty one."""
     from tfdetect.data.layouts.detect import walk
 
@@ -54,14 +55,14 @@ def expand(given: Sequence[Path]) -> list[Path]:
         raise UserError("No file came; name images, videos, or folders of them.")
     out: list[Path] = []
     for path in given:
-        inside = list(walk(path)) if path.is_dir() else named(path) if path.suffix.lower() in TABLES else [path]
+        inside = list(walk(path)) if path.is_dir() else paths_in_table(path) if path.suffix.lower() in TABLES else [path]
         if not inside:
             raise UserError(f"{path} {'holds' if path.is_dir() else 'names'} no image or video{others(path)}.")
         out += inside
     return out
 
 
-def named(table: Path) -> list[Path]:
+def paths_in_table(table: Path) -> list[Path]:
     """The files that a manifest names, of any split and label; those names start at its folder."""
     from tfdetect.data import manifest, tables
 
@@ -83,7 +84,7 @@ def others(folder: Path) -> str:
     return f", but {found}" if found else ""
 
 
-def row(verdict) -> str:
+def format_verdict(verdict) -> str:
     """A line of the table."""
     if verdict.error is not None:
         return f"{'failed':8}{'':12}{'':9}{'':8}  {printable(verdict.path)}: {verdict.error}"

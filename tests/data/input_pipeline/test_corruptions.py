@@ -14,15 +14,15 @@ import tensorflow as tf
 from PIL import Image
 from scipy import ndimage
 
-from tfdetect import config, corruption_spec, detector
-from tfdetect.config import Train
+from tfdetect import corruption_spec, detector
 from tfdetect.data import manifest
 from tfdetect.data.input_pipeline import corruptions, dataset
 from tfdetect.data.input_pipeline.corruptions import parse
 from tfdetect.data.layouts import detect
 from tfdetect.data.prepare import decode
-from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.models.detectors.cnn import Cnn
+from tfdetect.settings import Run, Train
 from tfdetect.training import fit
 
 ROOT = Path(__file__).parents[3]
@@ -290,9 +290,9 @@ def test_what_changes_labels_is_for_training_on_both_classes():
     class OneClass(Cnn):
         trains_on = "real"
 
-    config.Run(OneClass(), train=config.Train(augment="jpeg(80)"))
+    Run(OneClass(), train=Train(augment="jpeg(80)"))
     with pytest.raises(ValueError, match=r"--train\.augment: mixup changes labels"):
-        config.Run(OneClass(), train=config.Train(augment="mixup(0.5)"))
+        Run(OneClass(), train=Train(augment="mixup(0.5)"))
     assert detector.Detector.trains_on == "both"
 
 
@@ -301,7 +301,7 @@ def test_names_of_files_have_no_brackets():
 
 
 def test_a_mistake_is_told_before_tensorflow_is_loaded():
-    code = "import sys; from tfdetect import config\ntry: config.Train(augment='jpg(80)')\n"
+    code = "import sys; from tfdetect.settings import Train\ntry: Train(augment='jpg(80)')\n"
     code += "except ValueError as e: print(e, 'tensorflow' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.startswith("--train.augment: 'jpg(80)' names") and done.stdout.endswith("False False\n"), done.stderr
@@ -319,7 +319,7 @@ AUGMENT = "flip|jpeg(30,100,p=0.5)|noise(0,9)|mixup(0,0.5,p=0.5)"
 
 @pytest.fixture(scope="module")
 def prepared(videos, tmp_path_factory):
-    cache = Cache(tmp_path_factory.mktemp("cache"), View(2, 16, still=True))
+    cache = Cache(tmp_path_factory.mktemp("cache"), ClipSpec(2, 16, still=True))
     return decode.prepare(manifest.split(detect.read(videos)), cache, workers=2), cache
 
 
@@ -340,7 +340,7 @@ def test_a_run_that_goes_on_sees_the_same_draws(prepared, size):
 
 
 def test_a_killed_run_with_augmentation_goes_on_to_the_same_result(prepared, tmp_path):
-    settings = config.Train(epochs=2, batch=8, augment=AUGMENT)
+    settings = Train(epochs=2, batch=8, augment=AUGMENT)
 
     class Kill(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect.config import Train
 from tfdetect.data.input_pipeline import dataset as input_pipeline_dataset
 from tfdetect.data.layouts import detect
 from tfdetect.data.media import frames as media_frames
 from tfdetect.data.media import tf_decode, tf_images
 from tfdetect.data.media.read import read_media
 from tfdetect.data.prepare import decode
-from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
+from tfdetect.settings import Train
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module", params=["npy", "tfrecord"])
 def prepared(request, videos, tmp_path_factory):
-    cache = Cache(tmp_path_factory.mktemp("cache"), View(4, 16), request.param)
+    cache = Cache(tmp_path_factory.mktemp("cache"), ClipSpec(4, 16), request.param)
     return decode.prepare(detect.read(videos), cache, workers=2), cache
 
 
@@ -32,7 +32,7 @@ def test_ordered_is_every_unit_once(prepared):
     for single, count in ((False, 40), (True, 160)):
         batches = input_pipeline_dataset.ordered(table, cache, single, 7).as_numpy_iterator()
         clips, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
-        rows = input_pipeline_dataset.units(table, single)
+        rows = input_pipeline_dataset.expand_frames(table, single)
         assert clips.shape == (count, 1 if single else 4, 16, 16, 3) and clips.dtype == np.uint8
         assert (labels[:, 0] == rows["label"]).all()
         expected = cache.load(rows["sha"].iloc[-1])
@@ -67,10 +67,10 @@ MEMORY = """
 import sys
 import numpy as np, pandas as pd, tensorflow as tf
 from pathlib import Path
-from tfdetect.config import Train
-from tfdetect.data import pipeline
-from tfdetect.data.cache import Cache, View
-cache = Cache(Path(sys.argv[1]), View(8, 128))
+from tfdetect.settings import Train
+from tfdetect.data.input_pipeline import dataset
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
+cache = Cache(Path(sys.argv[1]), ClipSpec(8, 128))
 for number in range(256):
     entry = cache.entry(f"{number:064d}")
     entry.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ for number in range(256):
         np.save(entry, np.full((8, 128, 128, 3), number, np.uint8))
 def peak(count):
     table = pd.DataFrame({"sha": [f"{n:064d}" for n in range(count)], "label": 0, "frames": 8})
-    data = pipeline.training(table, cache, False, Train(batch=8), 0, 256 // count)
+    data = dataset.training(table, cache, False, Train(batch=8), 0, 256 // count)
     most = 0
     for clips, *_ in data:
         most = max(most, 4096 * int(open("/proc/self/statm").read().split()[1]))

@@ -184,7 +184,7 @@ def test_numbers_that_only_look_like_ids(tmp_path):
 
 
 @pytest.fixture
-def stored(tmp_path):
+def caches_features(tmp_path):
     plant(tmp_path, *(f"{label}/p{person}/clip_{n}.mp4" for label in ("real", "fake") for person in (1, 2) for n in (1, 2)))
     return tmp_path
 

@@ -63,9 +63,9 @@ def test_a_bomb_in_a_small_png_does_not_go_off(tmp_path, name):
     (tmp_path / "bomb.png").write_bytes(whole)
     script = f"""
 import resource
-from tfdetect.data import media
+from tfdetect.data.media.read import read_media
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-assert media.read({str(tmp_path / "bomb.png")!r}).frames[0, 0, 0, 0] == 9
+assert read_media({str(tmp_path / "bomb.png")!r}).frames[0, 0, 0, 0] == 9
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)

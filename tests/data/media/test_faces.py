@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfdetect.data.media import faces
-from tfdetect.data.media.faces import Collector, Faces
+from tfdetect.data.media.faces import Faces, FaceTracker
 from tfdetect.data.media.frames import Media, resize
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError
@@ -36,7 +36,7 @@ def follow(monkeypatch):
     """follow(boxes of each frame, found, ...) -> the clip; a box is (left, top, width, height, score)."""
 
     def run(boxes, found=None, size=20, settings=SETTINGS):
-        collector, now = Collector(settings, size), {}
+        collector, now = FaceTracker(settings, size), {}
         monkeypatch.setattr(faces, "detect", lambda frame, _: np.array(boxes[now["at"]], float).reshape(-1, 5))
         for now["at"] in range(len(boxes)):
             centres = [(int(x + w / 2), int(y + h / 2)) for x, y, w, h, _ in boxes[now["at"]]]
@@ -53,7 +53,7 @@ def centre(crop: np.ndarray) -> tuple[int, int]:
 
 
 def test_the_crop_is_a_square_of_native_pixels_around_the_box():
-    found = faces.cut(scene(), (100, 60, 1.3 * 40))
+    found = faces.crop_square(scene(), (100, 60, 1.3 * 40))
     assert found.shape == (52, 52, 3) and tuple(found[0, 0, :2]) == (74, 34) and tuple(found[-1, -1, :2]) == (125, 85)
 
 
@@ -69,14 +69,14 @@ def test_the_crop_is_a_square_of_native_pixels_around_the_box():
     ],
 )
 def test_a_crop_never_leaves_the_frame(square, corner, side):
-    found = faces.cut(scene(), square)
+    found = faces.crop_square(scene(), square)
     assert found.shape == (side, side, 3) and tuple(found[0, 0, :2]) == corner
 
 
 def test_the_crop_is_resized_once_and_keeps_no_frame_in_memory(monkeypatch):
     monkeypatch.setattr(faces, "detect", lambda *_: np.array([[80, 40, 40, 30, 0.9]]))
     for size in (20, 52, 70):
-        collector, frame = Collector(SETTINGS, size), scene()
+        collector, frame = FaceTracker(SETTINGS, size), scene()
         collector.look(0, frame)
         found = collector.clip(clip_of(1)).frames
         np.testing.assert_array_equal(found[0], resize(scene()[29:81, 74:126], size))
@@ -150,7 +150,7 @@ def test_repeated_frames_of_a_damaged_video_keep_their_places(follow):
 
 def test_a_second_look_at_a_frame_changes_nothing(monkeypatch):
     monkeypatch.setattr(faces, "detect", lambda *_: np.array([[80, 40, 40, 30, 0.9], [10, 10, 20, 20, 0.8]]))
-    once, twice = Collector(SETTINGS, 16), Collector(SETTINGS, 16)
+    once, twice = FaceTracker(SETTINGS, 16), FaceTracker(SETTINGS, 16)
     for collector, times in ((once, 1), (twice, 2)):
         for _ in range(times):
             for position in (0, 5):
@@ -161,7 +161,7 @@ def test_a_second_look_at_a_frame_changes_nothing(monkeypatch):
 def test_of_a_crowd_only_the_largest_are_kept(monkeypatch):
     crowd = np.array([[i % 20 * 10, 50, 5 + i / 100, 6, 0.9] for i in range(500)])
     monkeypatch.setattr(faces, "detect", lambda *_: crowd)
-    collector = Collector(SETTINGS, 16)
+    collector = FaceTracker(SETTINGS, 16)
     collector.look(0, scene())
     assert [sight.area for sight in collector.sights[0]] == pytest.approx([6 * (5 + i / 100) for i in range(499, 494, -1)])
 
@@ -197,7 +197,7 @@ def test_another_model_in_its_place_ends_the_run_and_is_no_fault_of_the_file(tmp
         ("gone.onnx", "cannot be read: No such"),
     ):
         with pytest.raises(ValueError, match=reason) as error:
-            Collector(Faces(tmp_path / name, "0123456789abcdef"), 20).look(0, scene())
+            FaceTracker(Faces(tmp_path / name, "0123456789abcdef"), 20).look(0, scene())
         assert not isinstance(error.value, MediaError)
 
 

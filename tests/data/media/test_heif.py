@@ -181,10 +181,10 @@ def test_all_decoders_live_in_one_process(tmp_path):
     script = f"""
 import sys
 from pathlib import Path
-from tfdetect.data import media
+from tfdetect.data.media.read import read_media
 folder = Path({str(tmp_path)!r})
 def look():
-    return [media.read(folder / name).frames.mean() for name in ("a.heic", "a.avif", "a.mp4", "a.png")]
+    return [read_media(folder / name).frames.mean() for name in ("a.heic", "a.avif", "a.mp4", "a.png")]
 before = look()
 import tensorflow as tf
 from PIL import Image

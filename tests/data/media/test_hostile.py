@@ -16,7 +16,7 @@ from PIL import Image
 from tfdetect.data.media import video
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.data.sample import mp4
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -161,7 +161,7 @@ def test_every_decoder_reads_a_file_under_any_name(tmp_path, clip, monkeypatch, 
     Path(path).write_bytes(clip)
     for one in (path, os.path.abspath(path)):
         assert read_media(one, 4).frames.shape == (4, 32, 32, 3)
-    assert Cache(tmp_path / "cache", View(4, 16)).add(path)["frames"] == 4
+    assert Cache(tmp_path / "cache", ClipSpec(4, 16)).add(path)["frames"] == 4
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -183,7 +183,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch):
     (tmp_path / "loop.mp4").symlink_to("loop.mp4")
     (tmp_path / "gone.mp4").symlink_to("nowhere")
     for name, reason in (("loop.mp4", "Too many levels of symbolic links"), ("gone.mp4", "No such file or directory")):
-        assert Cache(tmp_path / "cache", View(1, 16)).add(str(tmp_path / name))["error"] == reason
+        assert Cache(tmp_path / "cache", ClipSpec(1, 16)).add(str(tmp_path / name))["error"] == reason
 
 
 def test_what_nobody_foresaw_costs_one_file(tmp_path, clip, monkeypatch):

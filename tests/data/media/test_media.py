@@ -12,7 +12,7 @@ import pytest
 from stamped import HEIGHT, WIDTH, stamped, stamps, write
 
 from tfdetect.data.media import containers, video
-from tfdetect.data.media.frames import pick, resize
+from tfdetect.data.media.frames import evenly_spaced, resize
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError, is_media
 from tfdetect.limits import Limits
@@ -42,7 +42,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_each_frame_is_the_one_asked_for(tmp_path, name):
     found = read_media(write(tmp_path / name, **FILES[name]), frames=17)
-    assert found.indices == pick(40, 17) == stamps(found)
+    assert found.indices == evenly_spaced(40, 17) == stamps(found)
     assert (found.total, found.width, found.height, found.note) == (40, WIDTH, HEIGHT, "")
     assert found.frames.shape == (17, HEIGHT, WIDTH, 3) and found.frames.dtype == np.uint8
 
@@ -217,9 +217,9 @@ def test_each_frame_that_is_taken_is_shown_at_native_size(tmp_path):
 
 
 def test_pick():
-    assert pick(10, 4) == (0, 3, 6, 9) and pick(9, 1) == (4,) and pick(2, 4) == (0, 0, 1, 1)
+    assert evenly_spaced(10, 4) == (0, 3, 6, 9) and evenly_spaced(9, 1) == (4,) and evenly_spaced(2, 4) == (0, 0, 1, 1)
     with pytest.raises(ValueError):
-        pick(0, 4)
+        evenly_spaced(0, 4)
 
 
 def test_is_media():

@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.data.prepare.clip_cache import View
+from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.sample import mp4
 
 PICTURE = np.random.default_rng(3).integers(0, 256, (90, 70, 3), np.uint8)
@@ -84,5 +84,5 @@ def test_an_animation_is_its_first_frame_and_says_so(tmp_path, name, count):
         np.testing.assert_array_equal(read_media(tmp_path / "a").frames[0], np.asarray(upright))
     (tmp_path / "a").write_bytes(data.replace(b"MM\0*", b"MMMM") if name == "webp" else data)
     assert read_media(tmp_path / "a").frames.shape[-1] == 3, "a broken EXIF turns nothing"
-    still = View(8, 16, still=True)
+    still = ClipSpec(8, 16, still=True)
     assert still.note(found.note, 1) == "; ".join(filter(None, (said, "a still image: its one frame stands 8 times")))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tfdetect.data.audit.properties import measure
 from tfdetect.data.media.read import read_media
-from tfdetect.data.media.sniff import MediaError, is_media, kind
+from tfdetect.data.media.sniff import MediaError, is_media, media_kind
 from tfdetect.limits import Limits
 
 CONTAINERS = {  # extension -> muxer, codec, options
@@ -45,7 +45,7 @@ def test_videos_of_each_container_under_any_name(tmp_path, extension):
     assert is_media(f"A.{extension.upper()}")
     path = video(tmp_path / f"a.{extension}", *CONTAINERS[extension])
     path = path.rename(tmp_path / "a.jpg")
-    assert kind(path) == "video"
+    assert media_kind(path) == "video"
     found = read_media(path, frames=8, size=4)
     assert found.total == 8 and found.note == ""
     assert np.abs(found.frames.mean(axis=(1, 2, 3)) - (20 + 25 * np.arange(8))).max() < 6
@@ -59,7 +59,7 @@ def test_a_recording_that_begins_within_a_packet(tmp_path, step):
     path = video(tmp_path / "a.ts", "mpegts", "mpeg2video", {"mpegts_m2ts_mode": str(int(step == 192))}, count=40)
     data = path.read_bytes()
     path.write_bytes(data[50:])
-    assert kind(path) == "video"
+    assert media_kind(path) == "video"
 
 
 def test_jpeg_2000(tmp_path):

@@ -15,7 +15,7 @@ from tfdetect import cli
 from tfdetect.data.layouts import detect
 from tfdetect.data.prepare import beam
 from tfdetect.data.prepare import decode as prepare_decode
-from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.limits import Limits
 
 needed = pytest.mark.skipif(find_spec("apache_beam") is None,
@@ -54,7 +54,7 @@ def lines(folder, name):
 def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path, kind, monkeypatch):
     if kind == "npy":
         monkeypatch.setattr(beam, "BATCH", (6, 6))  # so that the copy and its original are decoded apart
-    here, there = (Cache(tmp_path / name, View(4, 16), kind) for name in ("here", "there"))
+    here, there = (Cache(tmp_path / name, ClipSpec(4, 16), kind) for name in ("here", "there"))
     local = prepare_decode.prepare(mixed, here, workers=1, seconds=60)
     found = prepare_decode.prepare(mixed, there, workers=1, seconds=60, runner=beam.Beam(tmp_path / "shards", shards=3).results)
     pd.testing.assert_frame_equal(found, local)
@@ -70,7 +70,7 @@ def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path
 
 @needed
 def test_what_broke_off_goes_on(mixed, tmp_path, monkeypatch):
-    cache, runner = Cache(tmp_path / "cache", View(1, 16)), beam.Beam(tmp_path / "shards")
+    cache, runner = Cache(tmp_path / "cache", ClipSpec(1, 16)), beam.Beam(tmp_path / "shards")
 
     def decode(runner):
         return prepare_decode.prepare(mixed, cache, workers=1, seconds=60, runner=runner.results)
@@ -88,7 +88,7 @@ def test_what_broke_off_goes_on(mixed, tmp_path, monkeypatch):
         decode(runner)
     assert len(list(cache.folder.rglob("*.npy"))) == 5 and len(list(cache.folder.rglob("*.json"))) == 4
     found = decode(beam.Beam(tmp_path / "shards", "NoSuchRunner"))  # none is needed: only the unpacking is left
-    local = prepare_decode.prepare(mixed, here := Cache(tmp_path / "here", View(1, 16)), workers=1, seconds=60)
+    local = prepare_decode.prepare(mixed, here := Cache(tmp_path / "here", ClipSpec(1, 16)), workers=1, seconds=60)
     pd.testing.assert_frame_equal(found, local)
     assert entries(cache) == entries(here)
 
@@ -102,7 +102,7 @@ def test_what_broke_off_goes_on(mixed, tmp_path, monkeypatch):
 
 PLANTED = """
 import os, time
-from tfdetect.data.cache import Cache
+from tfdetect.data.prepare.clip_cache import Cache
 class Planted(Cache):
     def add(self, path):
         if path.endswith("2.mp4"):
@@ -121,7 +121,7 @@ def test_a_decoder_that_crashes_or_hangs_is_one_failed_file_and_a_fault_is_one_s
     monkeypatch.syspath_prepend(tmp_path)
     from planted_cache import Planted
 
-    cache, runner = Planted(tmp_path / "cache", View(1, 16)), beam.Beam(tmp_path / "shards")
+    cache, runner = Planted(tmp_path / "cache", ClipSpec(1, 16)), beam.Beam(tmp_path / "shards")
     table = pd.DataFrame({"path": [f"{number}.mp4" for number in range(6)]})
     found = prepare_decode.prepare(table, cache, workers=1, seconds=6, runner=runner.results)
     expected = {2: "its decoder crashed", 3: "it took longer than 6 seconds and what its length adds (--data.timeout)"}
@@ -163,7 +163,7 @@ def test_a_failure_that_other_limits_left_behind_gives_way(tmp_path):
     found = {"sha": "ab" * 32, "frames": 0, "width": 0, "height": 0, "note": "", "error": "1600 pixels, at most 9"}
     (tmp_path / "shards").mkdir()
     for reason, pixels in (("1600 pixels, at most 9", 9), ("1600 pixels, at most 10", 10)):
-        cache = Cache(tmp_path / "cache", View(1, 16, limits=Limits(pixels=pixels)))
+        cache = Cache(tmp_path / "cache", ClipSpec(1, 16, limits=Limits(pixels=pixels)))
         line = json.dumps(["a.png", False, True, found | {"error": reason}])
         (tmp_path / "shards" / "failures-0.jsonl").write_text(line + "\n")
         beam.unpack(tmp_path / "shards", cache)

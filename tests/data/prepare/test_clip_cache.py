@@ -19,7 +19,7 @@ from tfdetect.data.layouts import detect
 from tfdetect.data.media.faces import Faces
 from tfdetect.data.media.read import digest, read_media
 from tfdetect.data.prepare import decode
-from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,7 +32,7 @@ def contents(folder):
 @pytest.mark.parametrize("what", ["images", "videos"])
 def test_entries_hold_what_the_reader_gives(tmp_path, request, kind, what):
     folder = request.getfixturevalue(what)
-    cache = Cache(tmp_path, View(4, 24), kind)
+    cache = Cache(tmp_path, ClipSpec(4, 24), kind)
     table = decode.prepare(detect.read(folder).head(6), cache, workers=2)
     assert (table["error"] == "").all() and list(table["sha"]) == [digest(path) for path in table["path"]]
     for row in table.itertuples():
@@ -47,7 +47,7 @@ def test_entries_hold_what_the_reader_gives(tmp_path, request, kind, what):
 
 def test_tfrecord_keeps_an_images_own_bytes_and_others_lossless(tmp_path, rng):
     picture = rng.integers(0, 256, (40, 30, 3), np.uint8)
-    cache = Cache(tmp_path / "cache", View(1, 16), "tfrecord")
+    cache = Cache(tmp_path / "cache", ClipSpec(1, 16), "tfrecord")
     for name in ("a.jpg", "a.png", "a.webp", "a.tif"):
         cv2.imwrite(str(tmp_path / name), picture)
         sha = cache.add(str(tmp_path / name))["sha"]
@@ -61,7 +61,7 @@ def test_content_is_the_key_and_failures_are_remembered(tmp_path, images):
     copy = tmp_path / "copy.jpg"
     shutil.copy(table["path"][0], copy)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xffnothing")
-    cache = Cache(tmp_path / "cache", View(1, 16))
+    cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
     first, second = cache.add(table["path"][0]), cache.add(str(copy))
     assert first == second and len(list(cache.folder.rglob("*.npy"))) == 1
     broken = cache.add(str(tmp_path / "broken.jpg"))
@@ -74,15 +74,15 @@ def test_content_is_the_key_and_failures_are_remembered(tmp_path, images):
 
 def test_other_settings_are_other_entries(tmp_path):
     faces = Faces(tmp_path / "yunet.onnx", "0123456789abcdef")
-    views = [View(4, 16), View(4, 32), View(8, 16), View(4, 16, fps=2.0), View(4, 16, faces=faces)]
+    views = [ClipSpec(4, 16), ClipSpec(4, 32), ClipSpec(8, 16), ClipSpec(4, 16, fps=2.0), ClipSpec(4, 16, faces=faces)]
     folders = {Cache(tmp_path, view, kind).folder for view in views for kind in ("npy", "tfrecord")}
     assert len(folders) == 10
-    assert Cache(tmp_path, View(4, 16, still=True)).folder in folders, "image and video detectors share their clips"
+    assert Cache(tmp_path, ClipSpec(4, 16, still=True)).folder in folders, "image and video detectors share their clips"
 
 
 @pytest.mark.parametrize("kind", ["npy", "tfrecord"])
 def test_a_still_fills_a_clip_and_says_so(tmp_path, images, kind):
-    cache = Cache(tmp_path, View(5, 16, still=True), kind)
+    cache = Cache(tmp_path, ClipSpec(5, 16, still=True), kind)
     found = decode.prepare(detect.read(images).head(2), cache, workers=1)
     clip = cache.load(found["sha"][0])
     assert clip.shape == (5, 16, 16, 3) and (clip == clip[0]).all()
@@ -94,11 +94,12 @@ def test_a_still_fills_a_clip_and_says_so(tmp_path, images, kind):
 RUN = """
 import sys
 from pathlib import Path
-from tfdetect.data import layouts, prepare
-from tfdetect.data.cache import Cache, View
+from tfdetect.data.layouts import detect
+from tfdetect.data.prepare import decode
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 if __name__ == "__main__":
-    table = layouts.read(Path(sys.argv[1]))
-    prepare.prepare(table, Cache(Path(sys.argv[2]), View(8, 32), sys.argv[3]), workers=2)
+    table = detect.read(Path(sys.argv[1]))
+    decode.prepare(table, Cache(Path(sys.argv[2]), ClipSpec(8, 32), sys.argv[3]), workers=2)
 """
 
 
@@ -132,7 +133,7 @@ def test_killed_and_started_again_it_ends_the_same(tmp_path, videos, kind):
 
 CRASHING = """
 import os
-from tfdetect.data.cache import Cache
+from tfdetect.data.prepare.clip_cache import Cache
 class Crashing(Cache):
     def add(self, path):
         if path.endswith("2.mp4"):
@@ -148,13 +149,13 @@ def test_a_crashing_decoder_is_one_failed_file(tmp_path, monkeypatch):
 
     table = pd.DataFrame({"path": [f"{number}.mp4" for number in range(25)]})
     seen = []
-    found = decode.prepare(table, Crashing(tmp_path, View(1, 16)), workers=2, progress=seen.append)
+    found = decode.prepare(table, Crashing(tmp_path, ClipSpec(1, 16)), workers=2, progress=seen.append)
     assert list(found.index[found["error"] != ""]) == [2, 12, 22] and len(seen) == 25
     assert set(found["error"]) == {"", "its decoder crashed"}
 
 
 def test_failures_of_the_disk_stop_the_work(tmp_path, images):
-    cache = Cache(tmp_path / "file", View(1, 16))
+    cache = Cache(tmp_path / "file", ClipSpec(1, 16))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError):
         decode.prepare(detect.read(images).head(2), cache, workers=1)

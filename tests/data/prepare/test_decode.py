@@ -9,7 +9,7 @@ from PIL import Image
 
 from tfdetect.data.layouts import detect
 from tfdetect.data.prepare import decode
-from tfdetect.data.prepare.clip_cache import Cache, View
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.limits import Limits
 
 
@@ -39,7 +39,7 @@ def copies(tmp_path, images):
 
 
 def test_what_was_seen_is_not_read_again(tmp_path, copies):
-    cache = Lasting(tmp_path / "cache", View(1, 16))
+    cache = Lasting(tmp_path / "cache", ClipSpec(1, 16))
     first = decode.prepare(copies, cache, workers=2)
     assert sorted(cache.calls) == sorted(copies["path"])
     seen = []
@@ -58,16 +58,16 @@ def test_what_was_seen_is_not_read_again(tmp_path, copies):
 
 
 def test_a_file_that_is_gone_is_known_by_its_clip(tmp_path, copies):
-    cache = Cache(tmp_path / "cache", View(1, 16))
+    cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
     first = decode.prepare(copies, cache, workers=2)
     shutil.rmtree(tmp_path / "set")
     pd.testing.assert_frame_equal(decode.prepare(copies, cache, workers=2), first)
-    other = decode.prepare(copies, Cache(tmp_path / "cache", View(1, 8)), workers=2)
+    other = decode.prepare(copies, Cache(tmp_path / "cache", ClipSpec(1, 8)), workers=2)
     assert set(other["error"]) == {"No such file or directory"}
 
 
 def test_the_index_is_the_same_however_it_came_about(tmp_path, copies):
-    one, two = Cache(tmp_path / "one", View(1, 16)), Cache(tmp_path / "two", View(1, 16))
+    one, two = Cache(tmp_path / "one", ClipSpec(1, 16)), Cache(tmp_path / "two", ClipSpec(1, 16))
     decode.prepare(copies, one, workers=2)
     decode.prepare(copies.iloc[::-2], two, workers=1)
     decode.prepare(copies, two, workers=2)
@@ -80,7 +80,7 @@ def test_the_index_is_the_same_however_it_came_about(tmp_path, copies):
 
 SLOW = """
 import time
-from tfdetect.data.cache import Cache
+from tfdetect.data.prepare.clip_cache import Cache
 class Slow(Cache):
     def add(self, path):
         if path.endswith("7.mp4"):
@@ -97,7 +97,7 @@ def test_a_decoder_that_hangs_is_one_failed_file_and_gets_another_try_with_anoth
     for number in range(10):
         (tmp_path / f"{number}.mp4").touch()
     table = pd.DataFrame({"path": [str(tmp_path / f"{number}.mp4") for number in range(10)]})
-    cache = Slow(tmp_path / "cache", View(1, 16))
+    cache = Slow(tmp_path / "cache", ClipSpec(1, 16))
     found = decode.prepare(table, cache, workers=2, seconds=0.5)
     reason = "it took longer than 0.5 seconds and what its length adds (--data.timeout)"
     assert list(found.index[found["error"] != ""]) == [7] and found["error"][7] == reason
@@ -110,7 +110,7 @@ def test_a_failure_gets_another_try_with_other_limits(tmp_path, kind):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     table = pd.DataFrame({"path": [str(tmp_path / "a.png")]})
     for pixels, reason in ((1199, "1200 pixels (40 x 30) announced"), (1200, ""), (1199, "")):
-        cache = Cache(tmp_path / "cache", View(1, 16, limits=Limits(pixels=pixels)), kind)
+        cache = Cache(tmp_path / "cache", ClipSpec(1, 16, limits=Limits(pixels=pixels)), kind)
         found = decode.prepare(table, cache, workers=1)["error"][0]
         assert found.startswith(reason) and bool(found) == bool(reason)
         assert bool(cache.add(table["path"][0])["error"]) == bool(reason)

@@ -8,9 +8,9 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors
 
 from tfdetect import models
-from tfdetect.detector import Embedded, Lesson
+from tfdetect.detector import FeatureFitContext, FeatureTable
 from tfdetect.models.detectors.feature_oneclass import FeatureOneClass
-from tfdetect.models.layers.block_dct import Strengths, waves
+from tfdetect.models.layers.block_dct import BlockDCTEnergies, dct_kernel
 
 WIDTH, KEPT = 12, 5
 
@@ -22,7 +22,7 @@ def data(rng):
     return [(rng.normal(size=(count, WIDTH)) * scale @ mix).astype(np.float32) for count, scale in ((200, 1.0), (40, 3.0))]
 
 
-def descend(model, x, y, held_x, held_y, loss=None):
+def fit_by_gradient(model, x, y, held_x, held_y, loss=None):
     model.compile(keras.optimizers.Adam(1e-2), loss)
     model.fit(x, np.zeros((len(x), 1)), epochs=30, batch_size=50, verbose=0)
 
@@ -33,8 +33,8 @@ def learnt(data, tmp_path, **options):
     detector = FeatureOneClass(components=KEPT, **options)
     inputs = keras.Input((WIDTH,), name="clip")
     start = keras.Model(inputs, keras.layers.Identity(name="features")(inputs))
-    parts = [Embedded(x, np.zeros(len(x), int)) for x in (data[0], data[0][:20])]
-    model = detector.learn(start, Lesson(*parts, descend))
+    parts = [FeatureTable(x, np.zeros(len(x), int)) for x in (data[0], data[0][:20])]
+    model = detector.fit_head(start, FeatureFitContext(*parts, fit_by_gradient))
     model.save(tmp_path / "m.keras")
     scores = models.load(tmp_path / "m.keras").predict(data[1], verbose=0)[:, 0]
     mean, scale = data[0].mean(0, dtype=np.float64), data[0].std(0, dtype=np.float64)
@@ -56,7 +56,7 @@ def test_a_subspace_scores_what_its_components_leave_over(data, tmp_path):
 
 
 def test_near_turns_the_score_round(data, tmp_path):
-    far, near = (learnt(data, tmp_path, model="mahalanobis", tail=tail)[0] for tail in ("far", "near"))
+    far, near = (learnt(data, tmp_path, model="mahalanobis", score_direction=tail)[0] for tail in ("far", "near"))
     np.testing.assert_array_equal(near, -far)
 
 
@@ -80,11 +80,11 @@ def test_an_autoencoder_of_features_finds_what_is_far_off(data, tmp_path):
 
 def test_strengths_are_means_over_the_parts_of_a_picture(rng):
     x = rng.uniform(-1, 1, (2, 32, 48, 3)).astype(np.float32)
-    found = keras.ops.convert_to_numpy(Strengths(2)(x))
-    blocks = x.reshape(2, 4, 8, 6, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 4, 6, -1) @ waves(14).reshape(192, -1)
+    found = keras.ops.convert_to_numpy(BlockDCTEnergies(2)(x))
+    blocks = x.reshape(2, 4, 8, 6, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 4, 6, -1) @ dct_kernel(14).reshape(192, -1)
     expected = np.log1p(np.abs(blocks)).reshape(2, 2, 2, 2, 3, -1).mean((2, 4))
     np.testing.assert_allclose(found, expected.reshape(2, -1), rtol=1e-3, atol=1e-4)
-    assert Strengths(2).compute_output_shape((None, 32, 48, 3)) == (None, found.shape[1])
+    assert BlockDCTEnergies(2).compute_output_shape((None, 32, 48, 3)) == (None, found.shape[1])
 
 
 def test_fewer_reals_than_components_are_enough(rng, tmp_path):
@@ -92,8 +92,8 @@ def test_fewer_reals_than_components_are_enough(rng, tmp_path):
     detector = FeatureOneClass(components=50, k=9, model="nearest")
     inputs = keras.Input((WIDTH,))
     start = keras.Model(inputs, keras.layers.Identity(name="features")(inputs))
-    parts = [Embedded(x, np.zeros(len(x), int)) for x in data]
-    assert detector.learn(start, Lesson(*parts, descend)).predict(data[1], verbose=0).shape == (3, 1)
+    parts = [FeatureTable(x, np.zeros(len(x), int)) for x in data]
+    assert detector.fit_head(start, FeatureFitContext(*parts, fit_by_gradient)).predict(data[1], verbose=0).shape == (3, 1)
 
 
 @pytest.mark.parametrize("name", ["grid", "components", "k", "mixture", "latent"])

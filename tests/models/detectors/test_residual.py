@@ -14,7 +14,7 @@ def values(tensor):
 
 def test_the_front_is_zero_on_flat_colour_and_shows_a_planted_wave():
     flat = np.broadcast_to(np.array([0.3, -0.6, 0.9], np.float32), (2, 32, 40, 3))
-    front = block_dct.BlockCosines()
+    front = block_dct.BlockDCT()
     assert front(flat).shape == (2, 4, 5, 2 * 3 * 63) == front.compute_output_shape((2, 32, 40, 3))
     np.testing.assert_allclose(values(front(flat)), 0, atol=1e-4)
     wave = np.cos(np.pi * (2 * np.arange(8) + 1) * 2 / 16).astype(np.float32)[:, None, None] * np.ones((1, 8, 3), np.float32) / 8
@@ -23,9 +23,9 @@ def test_the_front_is_zero_on_flat_colour_and_shows_a_planted_wave():
 
 
 def test_the_waves_are_orthonormal_and_the_finest_can_be_left_out():
-    kernel = block_dct.waves(14)[:, :, :, :63].sum(axis=2).reshape(64, 63) / 127.5
+    kernel = block_dct.dct_kernel(14)[:, :, :, :63].sum(axis=2).reshape(64, 63) / 127.5
     np.testing.assert_allclose(kernel.T @ kernel, np.eye(63), atol=1e-5)
-    coarse = block_dct.BlockCosines(finest=4, strength=False)
+    coarse = block_dct.BlockDCT(finest=4, strength=False)
     assert coarse(np.zeros((1, 8, 8, 3))).shape == coarse.compute_output_shape((1, 8, 8, 3)) == (1, 1, 1, 3 * 14)
 
 
@@ -44,7 +44,7 @@ def test_crops_keep_pixels_and_their_place_in_the_grid(rng):
 
 
 def test_each_picture_of_a_training_batch_teaches_one_of_the_two():
-    one_of = block_dct.OneOf(share=0.7, seed=0)
+    one_of = block_dct.BranchDropout(share=0.7, seed=0)
     both = [np.ones((500, 2), np.float32), np.ones((500, 3), np.float32)]
     assert np.array_equal(one_of(both), np.ones((500, 5)))
     out = values(one_of(both, training=True))
@@ -53,7 +53,7 @@ def test_each_picture_of_a_training_batch_teaches_one_of_the_two():
 
 
 def test_centred_follows_the_mean_of_the_training_pictures(rng):
-    layer = block_dct.Centred(momentum=0.5)
+    layer = block_dct.RunningMeanSubtraction(momentum=0.5)
     x = rng.normal(5, 2, (400, 3)).astype(np.float32)
     for _ in range(20):
         layer(x, training=True)

@@ -31,8 +31,8 @@ def test_kl_is_its_closed_form(parts):
     mean, log_variance = (part.astype(np.float64) for part in parts[2:])
     closed = 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance)
     np.testing.assert_allclose(closed[0], kl(mean[0], log_variance[0]), rtol=1e-6)
-    np.testing.assert_allclose(number(autoencoder.divergence(*parts[2:])), closed, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(number(autoencoder.Divergence()(parts[2:])), closed.sum(1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(number(autoencoder.kl_divergence(*parts[2:])), closed, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(number(autoencoder.KLDivergence()(parts[2:])), closed.sum(1, keepdims=True), rtol=1e-5)
 
 
 def test_the_loss_is_squared_error_and_kl(parts):
@@ -40,7 +40,7 @@ def test_the_loss_is_squared_error_and_kl(parts):
     error = ((x - again) ** 2).sum((1, 2, 3)).mean()
     each = (0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance)).mean(0)
     for beta, free in ((1.0, 0.0), (0.3, 0.0), (1.0, 0.9)):
-        layer = autoencoder.Evidence(beta=beta, free_bits=free)
+        layer = autoencoder.VAELoss(beta=beta, free_bits=free)
         out = layer(parts)
         assert all(np.array_equal(number(one), other) for one, other in zip(out, parts, strict=True)), "it passes all on"
         assert float(layer.losses[0]) == pytest.approx(error + beta * np.maximum(each, free).sum(), rel=1e-5)
@@ -49,15 +49,15 @@ def test_the_loss_is_squared_error_and_kl(parts):
 
 
 def test_without_a_drawn_latent_the_loss_is_the_error_alone(parts):
-    layer = autoencoder.Evidence()
+    layer = autoencoder.VAELoss()
     layer(parts[:3])
     assert float(layer.losses[0]) == pytest.approx(((parts[0] - parts[1]) ** 2).sum((1, 2, 3)).mean(), rel=1e-5)
 
 
 def test_beta_warms_up_in_training_alone(parts):
-    layer = autoencoder.Evidence(beta=2.0, warmup=4)
+    layer = autoencoder.VAELoss(beta=2.0, warmup=4)
     layer(parts, training=False)
-    error, whole = (float(number(each).sum() / 5) for each in (autoencoder.squared(*parts[:2]), autoencoder.divergence(*parts[2:])))
+    error, whole = (float(number(each).sum() / 5) for each in (autoencoder.squared_error(*parts[:2]), autoencoder.kl_divergence(*parts[2:])))
     assert float(layer.losses[0]) == pytest.approx(error + 2 * whole, rel=1e-5), "judged by the full loss"
     found = []
     for _ in range(6):
@@ -67,7 +67,7 @@ def test_beta_warms_up_in_training_alone(parts):
 
 
 def test_a_silent_layer_tells_nothing(parts):
-    layer = autoencoder.Evidence()
+    layer = autoencoder.VAELoss()
     layer(parts)
     layer.telling = False
     before = [float(part.result()) for part in layer.parts]
@@ -78,20 +78,20 @@ def test_a_silent_layer_tells_nothing(parts):
 def test_deviation_is_the_root_of_the_mean_square_over_channels_and_pixels(parts):
     x, again = parts[:2]
     expected = np.sqrt(((x - again).astype(np.float64) ** 2).reshape(5, -1).mean(1))
-    np.testing.assert_allclose(number(autoencoder.Deviation()([x, again]))[:, 0], expected, rtol=1e-5)
-    np.testing.assert_allclose(number(autoencoder.Deviation()([x, x])), 0, atol=2e-6)
+    np.testing.assert_allclose(number(autoencoder.RMSE()([x, again]))[:, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(number(autoencoder.RMSE()([x, x])), 0, atol=2e-6)
 
 
 def test_negative_elbo_is_the_loss_of_each_picture(parts):
-    each = number(autoencoder.NegativeElbo()(parts))[:, 0]
-    layer = autoencoder.Evidence()
+    each = number(autoencoder.NegativeELBO()(parts))[:, 0]
+    layer = autoencoder.VAELoss()
     layer(parts)
     assert each.mean() == pytest.approx(float(layer.losses[0]), rel=1e-5) and len(np.unique(each)) == 5
 
 
 def test_a_latent_is_drawn_in_training_and_its_mean_taken_otherwise():
     mean, log_variance = np.full((20000, 2), 3.0, np.float32), np.full((20000, 2), np.log(0.25), np.float32)
-    layer = autoencoder.Drawn(seed=0)
+    layer = autoencoder.GaussianSampling(seed=0)
     drawn = number(layer([mean, log_variance], training=True))
     assert drawn.mean() == pytest.approx(3, abs=0.02) and drawn.std() == pytest.approx(0.5, abs=0.02)
     assert np.array_equal(number(layer([mean, log_variance], training=False)), mean)
@@ -108,7 +108,7 @@ def test_the_spectrum_of_the_error_is_that_of_numpy(rng):
 
 def test_unlike_is_zero_for_the_same_and_grows():
     maps = [np.random.default_rng(n).normal(size=(2, 4, 4, 6)).astype(np.float32) for n in range(2)]
-    same, near, far = (number(autoencoder.Unlike()([*maps, *others]))[0, 0]
+    same, near, far = (number(autoencoder.PerceptualDistance()([*maps, *others]))[0, 0]
                        for others in (maps, [m + 0.1 for m in maps], [-m for m in maps]))  # fmt: skip
     assert same < 1e-5 < near < far == pytest.approx(np.sqrt(4 / 6), rel=1e-3)
 
@@ -125,7 +125,7 @@ def test_regret_is_what_the_best_latent_of_a_picture_gains(rng):
     """With a linear decoder that latent is known: ridge regression."""
     kernel, x = rng.normal(size=(2, 6)).astype(np.float32), rng.normal(size=(4, 6)).astype(np.float32)
     mean = rng.normal(size=(4, 2)).astype(np.float32)
-    layer = autoencoder.Regret(linear(kernel), steps=300, rate=0.02)
+    layer = autoencoder.LikelihoodRegret(linear(kernel), steps=300, rate=0.02)
     again, regret = layer([x, mean, mean])
     np.testing.assert_allclose(number(again), mean @ kernel, rtol=1e-4, atol=1e-5)
 
@@ -152,8 +152,8 @@ def test_a_linear_autoencoder_reaches_the_known_optimum():
     inputs = keras.Input((dimensions,))
     mean = keras.layers.Dense(inner, use_bias=False)(inputs)
     log_variance = keras.layers.Dense(inner, kernel_initializer="zeros")(inputs)
-    again = keras.layers.Dense(dimensions, use_bias=False)(autoencoder.Drawn(seed=1)([mean, log_variance]))
-    model = keras.Model(inputs, autoencoder.Evidence()([inputs, again, mean, log_variance])[1])
+    again = keras.layers.Dense(dimensions, use_bias=False)(autoencoder.GaussianSampling(seed=1)([mean, log_variance]))
+    model = keras.Model(inputs, autoencoder.VAELoss()([inputs, again, mean, log_variance])[1])
     model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.05, 100 * 16)))
     history = model.fit(x, np.zeros(len(x)), batch_size=256, epochs=100, verbose=0).history["loss"]
     assert history[0] > 1.15 * best, "the start is far off"
@@ -182,8 +182,8 @@ def test_resnet18_is_that_of_keras_hub(rng):
 
 
 @pytest.mark.parametrize("make", [
-    lambda: autoencoder.Evidence(0.5, 3, 0.1), lambda: autoencoder.Drawn(4), lambda: autoencoder.ErrorSpectrum(7),
-], ids=["evidence", "drawn", "spectrum"])  # fmt: skip
+    lambda: autoencoder.VAELoss(0.5, 3, 0.1), lambda: autoencoder.GaussianSampling(4), lambda: autoencoder.ErrorSpectrum(7),
+], ids=["reconstruction", "drawn", "spectrum"])  # fmt: skip
 def test_settings_survive_saving(make):
     layer = make()
     again = type(layer).from_config(layer.get_config())

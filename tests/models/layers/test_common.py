@@ -28,7 +28,7 @@ def test_per_frame_needs_a_known_number_of_frames():
 
 def test_mirror_turns_whole_clips_in_training_only(rng):
     clips = rng.normal(size=(64, 3, 4, 5, 3)).astype(np.float32)
-    mirror = common.Mirror(seed=1)
+    mirror = common.RandomHorizontalFlip(seed=1)
     assert np.array_equal(mirror(clips, training=False), clips)
     out = keras.ops.convert_to_numpy(mirror(clips, training=True))
     same, turned = ((out == other).all(axis=(1, 2, 3, 4)) for other in (clips, clips[:, :, :, ::-1]))
@@ -70,20 +70,20 @@ def test_each_way_to_read_time_sees_the_order_of_frames_or_their_sum(how, rng):
 
 def test_differences_are_each_frame_less_the_one_before(rng):
     clips = rng.normal(size=(2, 4, 3, 3, 3)).astype(np.float32)
-    out = keras.ops.convert_to_numpy(common.Differences()(clips))
+    out = keras.ops.convert_to_numpy(common.FrameDifferences()(clips))
     assert not out[:, 0].any()
     np.testing.assert_allclose(out[:, 1:], np.diff(clips, axis=1), rtol=1e-6)
 
 
 def test_spread_is_the_log_of_each_channels_variance(rng):
     maps = (rng.normal(size=(2, 40, 40, 3)) * [0.5, 1, 3] + [9, 0, 0]).astype(np.float32)
-    found = keras.ops.convert_to_numpy(common.Spread()(maps))
+    found = keras.ops.convert_to_numpy(common.LogVariancePooling()(maps))
     np.testing.assert_allclose(found, np.log(maps.var(axis=(1, 2)) + 1e-3), rtol=1e-3, atol=1e-3)
-    assert common.Spread().compute_output_shape(maps.shape) == found.shape
+    assert common.LogVariancePooling().compute_output_shape(maps.shape) == found.shape
 
 
 def test_batch_norms_are_found_however_deep():
     inner = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 1), keras.layers.BatchNormalization()])
     inputs = keras.Input((3, 4, 4, 3))
     model = keras.Model(inputs, keras.layers.BatchNormalization()(common.PerFrame(inner)(inputs)))
-    assert len(list(common.batch_norms(model))) == 2
+    assert len(list(common.batch_norm_layers(model))) == 2

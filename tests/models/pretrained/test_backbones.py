@@ -132,7 +132,7 @@ def test_the_last_blocks_can_be_trained(pictures):
 def test_haste_changes_no_feature_and_no_file(pictures, features, tmp_path):
     model = backbones.vision(backbones.load("tiny"), 48, features)
     slow, config = values(model, pictures), model.to_json()
-    backbones.hasten(model)
+    backbones.use_batched_matmul(model)
     changed = [dense for block in backbones.blocks(model) for dense in (block.attention.key_dense, block.attention.output_dense)]
     assert changed and all("call" in vars(dense) for dense in changed)
     fast = keras.Model(model.inputs, model.outputs)  # with no function traced before

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from tfdetect.data.audit.property_cache import Measured
+from tfdetect.data.audit.property_cache import PropertyCache
 from tfdetect.data.media import containers
 from tfdetect.data.media.read import STUMBLES, digest, read_media
-from tfdetect.data.media.sniff import MediaError, kind
-from tfdetect.data.worker_pool import Lost, results
+from tfdetect.data.media.sniff import MediaError, media_kind
+from tfdetect.data.worker_pool import WorkerFailure, results
 from tfdetect.limits import Limits
 
 CONTAINER = ("extension", "container", "codec", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_quality",
@@ -64,7 +64,7 @@ def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[
     """
     found: dict[str, dict[str, Any]] = {}
     limits, progress = limits or Limits(), progress or (lambda result: None)
-    kept = Measured(index, limits) if index else None
+    kept = PropertyCache(index, limits) if index else None
 
     def lacking() -> Iterator[str]:
         for path in table["path"]:
@@ -75,7 +75,7 @@ def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[
                 yield path
 
     for path, result in results(lacking(), Probe(limits), workers, seconds):
-        found[path] = {"error": result.reason} if isinstance(result, Lost) else result
+        found[path] = {"error": result.reason} if isinstance(result, WorkerFailure) else result
         if kept:
             kept.add(path, found[path])
         progress(found[path])
@@ -94,7 +94,7 @@ def measure(path: str, limits: Limits) -> dict[str, Any]:
     seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     look = lambda at, frame: seen.update({at: (reduced(frame), border(frame))})  # noqa: E731
     found = read_media(path, LOOKED_AT, size=SMALL, limits=limits, look=look)
-    is_image = kind(path) == "image"
+    is_image = media_kind(path) == "image"
     facts = _image(path) if is_image else _video(path, length, found.total)
     frames = [seen[at] for at in sorted(seen)]
     kept = [frame for frame, _ in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= FLAT]

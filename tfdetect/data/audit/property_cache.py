@@ -19,7 +19,7 @@ from tfdetect.files import state
 from tfdetect.limits import Limits
 
 
-class Measured:
+class PropertyCache:
     """What is known of files that have not changed since, under the same limits, by the same version."""
 
     def __init__(self, path: Path, limits: Limits):

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfdetect.config import Train
 from tfdetect.data.input_pipeline import corruptions
 from tfdetect.data.media.tf_decode import read_record
 from tfdetect.data.prepare.clip_cache import Cache
+from tfdetect.settings import Train
 
 
-def units(table: pd.DataFrame, single: bool) -> pd.DataFrame:
+def expand_frames(table: pd.DataFrame, single: bool) -> pd.DataFrame:
     """What a model is fed, a row each: a clip of a file, or with `single` each of its frames, in the column `frame`."""
     counts = table["frames"].to_numpy() if single else np.ones(len(table), int)
     rows = table.loc[table.index.repeat(counts)].reset_index(drop=True)
@@ -29,7 +29,7 @@ def training(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, f
     Order and draws depend on the seed and the numbers of epoch and batch alone: a run that goes on sees what it would have seen.
     An incomplete last batch is left out (another one each epoch), so that shapes are static.
     """
-    rows = units(table, single)
+    rows = expand_frames(table, single)
     weights, chain = weights_of(rows, settings), corruptions.parse(settings.augment)
     loaded = _load(_orders(rows, settings, first, last), rows, cache, single, weights)
     if not chain:
@@ -103,17 +103,17 @@ def _corrupted(loaded, chain, seed, first, of_class):
 
 def steps(table: pd.DataFrame, single: bool, batch: int) -> int:
     """Batches in an epoch of `training`."""
-    return max(1, len(units(table, single)) // batch)
+    return max(1, len(expand_frames(table, single)) // batch)
 
 
 def ordered(table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> tf.data.Dataset:
-    """Batches of (clips, labels): all units once, in the order of `units`."""
-    rows = units(table, single)
+    """Batches of (clips, labels): all units once, in the order of `expand_frames`."""
+    rows = expand_frames(table, single)
     return _load(tf.data.Dataset.range(len(rows)).batch(batch), rows, cache, single)
 
 
 def views(rows: pd.DataFrame, cache: Cache, single: bool, batch: int, augment: str) -> tf.data.Dataset:
-    """Batches of clips for rows of `units` that have a `view`: 0 is the clip itself, others are it through `augment`.
+    """Batches of clips for rows of `expand_frames` that have a `view`: 0 is the clip itself, others are it through `augment`.
 
     A view's draws depend on the file, the frame and the view alone.
     """
@@ -142,9 +142,9 @@ def _load(batches, rows, cache, single, weights=None):
     Where the rows have a `kind`, the number of their source, the labels are (batch, 2); with `weights` (rows,) theirs follow.
     """
     entries = tf.constant([os.fsencode(cache.entry(sha)) for sha in rows["sha"]])
-    columns = ["label", "kind"] if "kind" in rows else ["label"]
+    columns = ["label", "source_class"] if "source_class" in rows else ["label"]
     frames, labels = tf.constant(rows["frame"].to_numpy(np.int32)), tf.constant(rows[columns].to_numpy(np.float32))
-    length, size, read = 1 if single else cache.view.frames, cache.view.size, read_npy if cache.kind == "npy" else read_record
+    length, size, read = 1 if single else cache.spec.frames, cache.spec.size, read_npy if cache.kind == "npy" else read_record
 
     def clip(index):
         found = read(entries[index], size)

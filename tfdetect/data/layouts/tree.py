@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tfdetect.data.media.sniff import IMAGES, VIDEOS, MediaError, kind
+from tfdetect.data.media.sniff import IMAGES, VIDEOS, MediaError, media_kind
 
 MEDIA = IMAGES + VIDEOS
 WIDE = 12  # folders of a level that are looked into to recognise a layout
@@ -143,7 +143,7 @@ def readable(folder: str, name: str) -> bool:
     if name.lower().endswith(MEDIA):
         return True
     try:
-        return bool(kind(os.path.join(folder, name)))
+        return bool(media_kind(os.path.join(folder, name)))
     except (MediaError, OSError):
         return False
 

@@ -144,7 +144,7 @@ Square = tuple[float, float, float]  # x and y of its centre, and its side, in p
 
 
 @dataclass(frozen=True)
-class Sight:
+class FaceDetection:
     """One face in one frame."""
 
     square: Square  # the crop as it would be in an endless frame
@@ -153,16 +153,16 @@ class Sight:
     crop: np.ndarray  # (size, size, 3) uint8 RGB
 
 
-Track = dict[int, Sight]  # position of the frame -> the face in it
+Track = dict[int, FaceDetection]  # position of the frame -> the face in it
 
 
 @dataclass
-class Collector:
+class FaceTracker:
     """Looks at the frames of one file, then makes the clip of its face of them."""
 
     settings: Faces
     size: int  # pixels, of a crop's side
-    sights: dict[int, list[Sight]] = field(default_factory=dict, init=False)  # by position of the frame
+    sights: dict[int, list[FaceDetection]] = field(default_factory=dict, init=False)  # by position of the frame
     best: float = field(default=0.0, init=False)  # score of the surest face, or what came nearest to one
 
     def look(self, position: int, frame: np.ndarray) -> None:
@@ -172,10 +172,10 @@ class Collector:
         large = sorted(found[found[:, 4] >= min(WEAK, self.settings.score)], key=lambda row: -row[2] * row[3])[:MOST]
         self.sights[position] = [self.sight(frame, *map(float, row)) for row in large]
 
-    def sight(self, frame: np.ndarray, left: float, top: float, width: float, height: float, score: float) -> Sight:
+    def sight(self, frame: np.ndarray, left: float, top: float, width: float, height: float, score: float) -> FaceDetection:
         square = (left + width / 2, top + height / 2, self.settings.margin * max(width, height))
-        crop = np.array(resize(cut(frame, square), self.size))  # a copy: a view would keep the whole frame in memory
-        return Sight(square, width * height, score, crop)
+        crop = np.array(resize(crop_square(frame, square), self.size))  # a copy: a view would keep the whole frame in memory
+        return FaceDetection(square, width * height, score, crop)
 
     def clip(self, found: Media) -> Media:
         """`found` with the crops of its largest face as frames, the nearest one where it is not seen; the note says how often.
@@ -203,7 +203,7 @@ class Collector:
         return [dict(zip(indices, looked, strict=True))[index] for index in found.indices]
 
 
-def cut(frame: np.ndarray, square: Square) -> np.ndarray:
+def crop_square(frame: np.ndarray, square: Square) -> np.ndarray:
     """The square out of a (height, width, 3) frame: shrunk to its shorter side, then moved until all of it is in the frame."""
     height, width = frame.shape[:2]
     side = max(1, min(round(square[2]), height, width))
@@ -212,7 +212,7 @@ def cut(frame: np.ndarray, square: Square) -> np.ndarray:
     return frame[top : top + side, left : left + side]
 
 
-def link(sights: Mapping[int, Sequence[Sight]]) -> list[Track]:
+def link(sights: Mapping[int, Sequence[FaceDetection]]) -> list[Track]:
     """Join the faces of all frames to tracks: in each frame, the pair of track and face that overlaps most comes first.
 
     A track waits for its face as long as it takes, at the place where it was seen last.

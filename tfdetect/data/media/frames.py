@@ -10,7 +10,7 @@ import numpy as np
 from tfdetect.limits import Limits
 
 LIMITS = Limits()
-Look = Callable[[int, np.ndarray], None]
+FrameCallback = Callable[[int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def resize(frame: np.ndarray, size: int) -> np.ndarray:
     return frame
 
 
-def pick(total: int, frames: int) -> tuple[int, ...]:
+def evenly_spaced(total: int, frames: int) -> tuple[int, ...]:
     """Indices of `frames` frames evenly over 0..total-1, both ends included; the middle one for one; repeats when short."""
     if total < 1 or frames < 1:
         raise ValueError(f"{frames} frames of {total} were asked for, at least 1 of 1 is needed")
@@ -51,13 +51,13 @@ def pick(total: int, frames: int) -> tuple[int, ...]:
     return tuple(int(i) for i in np.rint(np.linspace(0, total - 1, frames)))
 
 
-def choose(times: Sequence[float], frames: int, fps: float | None) -> tuple[int, ...]:
+def frame_positions(times: Sequence[float], frames: int, fps: float | None) -> tuple[int, ...]:
     """Positions of `frames` frames, evenly over all, or `fps` a second in a window centred between the ends of `times`.
 
     `times` are seconds, ascending. At each point in time the frame then on display is taken, so the rate may vary.
     """
     if fps is None:
-        return pick(len(times), frames)
+        return evenly_spaced(len(times), frames)
     start = max(times[0], (times[0] + times[-1] - (frames - 1) / fps) / 2)
     points = (start + k / fps + 1e-3 for k in range(frames))  # Matroska rounds times to milliseconds
     return tuple(max(bisect.bisect_right(times, point) - 1, 0) for point in points)

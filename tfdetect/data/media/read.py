@@ -16,8 +16,8 @@ import cv2
 
 from tfdetect.data import deadline
 from tfdetect.data.media import images, video
-from tfdetect.data.media.frames import LIMITS, Look, Media, resize
-from tfdetect.data.media.sniff import MediaError, kind
+from tfdetect.data.media.frames import LIMITS, FrameCallback, Media, resize
+from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.limits import Limits
 
 MAX_BYTES = 2**30  # of an encoded image, all of which is read into memory
@@ -26,7 +26,7 @@ STUMBLES = (ArithmeticError, LookupError, RuntimeError, TypeError, UnicodeError,
 
 
 def read_media(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None,
-         limits: Limits = LIMITS, look: Look | None = None) -> Media:  # fmt: skip
+         limits: Limits = LIMITS, look: FrameCallback | None = None) -> Media:  # fmt: skip
     """Read an image (always one frame) or `frames` frames of a video; see `read_image` and `read_video`.
 
     `look` is called with the position (images: 0) and the picture, (height, width, 3) uint8 RGB, upright, at native size, of
@@ -34,7 +34,7 @@ def read_media(path: str | Path, frames: int = 1, fps: float | None = None, size
     where there is no whole frame or `limits` are passed; FileNotFoundError, PermissionError and MemoryError pass through.
     """
     try:
-        if kind(path) == "image":
+        if media_kind(path) == "image":
             return read_image(path, size, limits, look)
         return read_video(path, frames, fps, size, limits, look)
     except STUMBLES as error:  # nothing that is known does that; but no file may end the run of all others
@@ -42,25 +42,25 @@ def read_media(path: str | Path, frames: int = 1, fps: float | None = None, size
 
 
 def read_video(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None,
-               limits: Limits = LIMITS, look: Look | None = None) -> Media:  # fmt: skip
+               limits: Limits = LIMITS, look: FrameCallback | None = None) -> Media:  # fmt: skip
     """Read `frames` frames evenly over the whole video, or, with `fps`, that many a second in a window centred in it.
 
     `size` in pixels squares each frame as soon as it is decoded, so memory stays flat. A video with fewer frames repeats
     some and the note says so. Raises MediaError where no whole frame can be had, ValueError for senseless arguments.
     """
-    if kind(path) != "video":
+    if media_kind(path) != "video":
         raise MediaError("an image came where a video was expected")
     if excess := limits.check("bytes", os.path.getsize(path), "bytes"):
         raise MediaError(excess)
     return video.read_video(path, frames, fps, size, limits, look)
 
 
-def read_image(path: str | Path, size: int | None = None, limits: Limits = LIMITS, look: Look | None = None) -> Media:
+def read_image(path: str | Path, size: int | None = None, limits: Limits = LIMITS, look: FrameCallback | None = None) -> Media:
     """Read one image as a clip of one frame, upright: alpha dropped, grey tripled, 16 bit cut to its high byte.
 
     Raises MediaError for what is truncated or damaged as well: decoders fill the missing part with pixels of their own.
     """
-    if kind(path) != "image":
+    if media_kind(path) != "image":
         raise MediaError("a video came where an image was expected")
     length = os.path.getsize(path)
     if length > MAX_BYTES:

@@ -74,7 +74,7 @@ def is_media(path: str | Path) -> bool:
     return Path(path).suffix.lower() in IMAGES + VIDEOS
 
 
-def kind(path: str | Path) -> str:
+def media_kind(path: str | Path) -> str:
     """Return "image" or "video" by the first bytes. Raises MediaError for anything else."""
     if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe or a device would block or never end
         raise MediaError("not a file: a regular file of an image or video was expected")

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfdetect.data.media.frames import LIMITS
 from tfdetect.data.media.read import read_image
-from tfdetect.data.media.sniff import kind
+from tfdetect.data.media.sniff import media_kind
 from tfdetect.data.media.tf_images import decode
 
 
@@ -74,7 +74,7 @@ def _lines(old, new):
 def write_record(target, path, frames, limits=LIMITS):
     """One TFRecord with one Example. An image keeps its own encoded bytes wherever the graph decodes them to the
     reader's pixels, else it is stored as lossless PNG at native size; frames of a video, or without a path, as they are."""
-    if path and kind(path) == "image":
+    if path and media_kind(path) == "image":
         features = {"image": _encoded(path, limits)}
     else:
         features = {"frames": frames.tobytes()}

@@ -24,7 +24,7 @@ import numpy as np
 
 from tfdetect.data import deadline
 from tfdetect.data.media import containers
-from tfdetect.data.media.frames import LIMITS, Look, Media, choose, resize
+from tfdetect.data.media.frames import LIMITS, FrameCallback, Media, frame_positions, resize
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.media.upright import Turn, turn
 from tfdetect.limits import Limits
@@ -59,7 +59,7 @@ class _Found:
     wanted: set[int] | None = None  # the packets that have to be decoded for them, None for all
 
 
-def read_video(path: str | Path, frames: int, fps: float | None, size: int | None, limits: Limits, look: Look | None) -> Media:
+def read_video(path: str | Path, frames: int, fps: float | None, size: int | None, limits: Limits, look: FrameCallback | None) -> Media:
     """Do what `media.read_video` promises, for a file whose first bytes were found to be a video's."""
     if frames < 1 or (fps is not None and not fps > 0) or (size is not None and size < 1):
         raise ValueError(f"frames={frames}, fps={fps}, size={size} came: each has to be positive")
@@ -76,8 +76,8 @@ def read_video(path: str | Path, frames: int, fps: float | None, size: int | Non
         raise MediaError(f"damaged video: the decoder says {str(reason)!r}") from None
 
 
-def _read(name: str, frames: int, fps: float | None, size: int | None, limits: Limits, look: Look | None) -> Media:
-    """Look at the container, list the packets, find the whole frames, read those chosen."""
+def _read(name: str, frames: int, fps: float | None, size: int | None, limits: Limits, look: FrameCallback | None) -> Media:
+    """FrameCallback at the container, list the packets, find the whole frames, read those chosen."""
     cut, key_system = containers.inspect(name, limits)
     try:
         scan = containers.scan_packets(name, cut, limits)
@@ -106,7 +106,7 @@ def _find(name: str, scan: containers.Scan, frames: int, fps: float | None) -> _
     """Decode to find the whole frames, and choose among them; adds to scan.bad what does not decode."""
     if _may_sample(scan):
         ids = sorted(range(len(scan.pts)), key=lambda n: scan.pts[n] or 0)
-        chosen = choose([scan.second * (scan.pts[n] or 0) for n in ids], frames, fps)
+        chosen = frame_positions([scan.second * (scan.pts[n] or 0) for n in ids], frames, fps)
         wanted = _stretches(scan, {ids[i] for i in chosen})
         tried = {number: _shape(frame) for number, frame in _decode(name, scan, wanted)}
         if not scan.bad and wanted <= tried.keys():
@@ -123,7 +123,7 @@ def _find(name: str, scan: containers.Scan, frames: int, fps: float | None) -> _
         first = min(times.values())
         scan.bad = {n for n, pts in enumerate(scan.pts) if n not in times and (pts or 0) * scan.second > first}
     ids = _sound(scan, list(times))
-    return _Found(ids, choose([times[n] for n in ids], frames, fps) if ids else (), shapes)
+    return _Found(ids, frame_positions([times[n] for n in ids], frames, fps) if ids else (), shapes)
 
 
 def _may_sample(scan: containers.Scan) -> bool:
@@ -222,7 +222,7 @@ def _shape(frame: Any) -> tuple[int, int, Turn]:
 
 
 def _pixels(
-    name: str, scan: containers.Scan, found: _Found, size: int | None, look: Look | None, sound: bool
+    name: str, scan: containers.Scan, found: _Found, size: int | None, look: FrameCallback | None, sound: bool
 ) -> tuple[np.ndarray, int, int]:
     """Decode the chosen frames: see `_gather`."""
     if sound and decord is not None and _decord_is_right(scan, found):
@@ -242,7 +242,7 @@ def _decord_is_right(scan: containers.Scan, found: _Found) -> bool:
     return height * width <= DECORD_PIXELS and not turned.mirror and not turned.odd
 
 
-def _gather(chosen: Sequence[int], size: int | None, look: Look | None, pairs: _Pairs) -> tuple[np.ndarray, int, int]:
+def _gather(chosen: Sequence[int], size: int | None, look: FrameCallback | None, pairs: _Pairs) -> tuple[np.ndarray, int, int]:
     """Put the frames of `pairs` in the places `chosen` has for them: ((frames, height, width, 3), native width, height).
 
     Each is resized before the next one is decoded, so one frame at most is held at native size besides the result.
@@ -286,13 +286,13 @@ def _pyav(name: str, scan: containers.Scan, found: _Found) -> _Pairs:
             return
 
 
-def _opencv(name: str, frames: int, fps: float | None, size: int | None, look: Look | None = None,
+def _opencv(name: str, frames: int, fps: float | None, size: int | None, look: FrameCallback | None = None,
             limits: Limits = LIMITS) -> Media:  # fmt: skip
     """The last resort: read to the end to count the frames, then once more to take some."""
     times = [seconds for seconds, _ in _grab(name, limits)]
     if not times:
         raise MediaError("no decoder here can read this video's codec")
-    chosen = choose(times, frames, fps)
+    chosen = frame_positions(times, frames, fps)
     pairs = ((i, capture.retrieve()[1][..., ::-1]) for i, (_, capture) in enumerate(_grab(name, limits)) if i in chosen)
     pixels, width, height = _gather(chosen, size, look, pairs)
     note = "; ".join(filter(None, ("read by OpenCV, which hides damage", _repeats(chosen))))

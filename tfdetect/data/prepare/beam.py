@@ -21,7 +21,7 @@ from tfdetect.data import worker_pool
 from tfdetect.data.media.read import digest
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.prepare.clip_cache import Cache, failed
-from tfdetect.data.worker_pool import Lost
+from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.errors import UserError
 from tfdetect.files import plain, state, write_bytes
 
@@ -40,7 +40,7 @@ class Beam:
     shards: int | None = None  # by default as many as the runner likes, without a shuffle of all clips
 
     def results(self, paths: Iterable[str], cache: Cache, workers: int | None = None,
-                seconds: float | None = None) -> Iterator[tuple[str, dict[str, Any] | Lost]]:  # fmt: skip
+                seconds: float | None = None) -> Iterator[tuple[str, dict[str, Any] | WorkerFailure]]:  # fmt: skip
         """Decode the files, each in at most `seconds`; put the clips into the cache; yield (path, what became of it).
 
         `workers` are processes for each of Beam's workers: by default all cores where Beam's one worker is this process,
@@ -50,12 +50,12 @@ class Beam:
         if not files:
             return
         sizes = Counter(size for _, size, _ in files)
-        settings = [cache.folder.name, repr(cache.view.limits), seconds]
+        settings = [cache.folder.name, repr(cache.spec.limits), seconds]
         plan = "".join(json.dumps(line) + "\n" for line in [settings, *([*file, sizes[file[1]] > 1] for file in files)])
         folder = self.finished(plan) or self.run(plan, _Decode(cache, workers, seconds))
         unpack(folder, cache)
         for path, lost, _, found in _lines(folder, "rows", "failures"):
-            yield path, Lost(found["error"]) if lost else found
+            yield path, WorkerFailure(found["error"]) if lost else found
 
     def finished(self, plan: str) -> Path | None:
         """A run over the same files that went well, while its unpacking did not: the disk was full, perhaps."""
@@ -175,8 +175,8 @@ class _Decode:
         with tempfile.TemporaryDirectory() as temporary:
             cache = replace(self.cache, root=Path(temporary))
             for path, result in worker_pool.results(paths, cache.add, workers, self.seconds):
-                lost = isinstance(result, Lost)
-                found = failed("", result.reason) if isinstance(result, Lost) else result
+                lost = isinstance(result, WorkerFailure)
+                found = failed("", result.reason) if isinstance(result, WorkerFailure) else result
                 sha, entry = found["sha"], cache.entry(found["sha"])
                 about = entry.with_suffix(".json")
                 if not found["error"] and sha not in seen:

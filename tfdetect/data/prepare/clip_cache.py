@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from tfdetect.data.equalise import Plan, like
-from tfdetect.data.media.faces import Collector, Faces
+from tfdetect.data.media.faces import Faces, FaceTracker
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.read import READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.data.worker_pool import Lost
+from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.files import atomic, write_arrays, write_json
 from tfdetect.limits import Limits
 
@@ -27,7 +27,7 @@ HEADER = 256  # bytes of an .npy's, at most
 
 
 @dataclass(frozen=True)
-class View:
+class ClipSpec:
     """How a file becomes a clip: `frames` of size x size pixels, evenly or at `fps`, of the whole picture or of a face."""
 
     frames: int
@@ -52,17 +52,17 @@ class View:
                 return replace(self, plan=None).read(made)
         if self.faces is None:
             return read_media(path, self.frames, self.fps, self.size, limits=self.limits)
-        faces = Collector(self.faces, self.size)
+        faces = FaceTracker(self.faces, self.size)
         return faces.clip(read_media(path, self.frames, self.fps, self.size, limits=self.limits, look=faces.look))
 
-    def attempt(self, item: tuple[int, str]) -> Media | Lost:
+    def attempt(self, item: tuple[int, str]) -> Media | WorkerFailure:
         """`read` of the path in (number, path) for `pool.results`, with the reason where it cannot be read."""
         try:
             return self.read(item[1])
         except MediaError as error:
-            return Lost(str(error))
+            return WorkerFailure(str(error))
         except OSError as error:
-            return Lost(error.strerror or str(error))
+            return WorkerFailure(error.strerror or str(error))
 
     def repeats(self, frames: int) -> int:
         """How often a clip of so many frames stands in what a detector sees."""
@@ -79,12 +79,12 @@ class Cache:
     """A folder of entries for one view."""
 
     root: Path
-    view: View
+    spec: ClipSpec
     kind: Literal["npy", "tfrecord"] = "npy"
 
     @property
     def folder(self) -> Path:
-        return self.root / f"v{READER_VERSION}-{self.kind}-{self.view.key}"
+        return self.root / f"v{READER_VERSION}-{self.kind}-{self.spec.key}"
 
     def entry(self, sha: str) -> Path:
         """Where the frames of the file with that hash are."""
@@ -107,7 +107,7 @@ class Cache:
         if (known := self.remembered(about)) is not None and (known.get("error") or self.whole(sha, known.get("frames", -1))):
             return {"sha": sha, **known}
         try:
-            clip = self.view.read(path)
+            clip = self.spec.read(path)
         except MediaError as error:
             found = failed(sha, str(error))
         except OSError as error:
@@ -125,12 +125,12 @@ class Cache:
             length = os.path.getsize(self.entry(sha))
         except OSError:
             return False
-        pixels = frames * self.view.size**2 * 3
+        pixels = frames * self.spec.size**2 * 3
         return 0 < length - pixels <= HEADER if self.kind == "npy" else length > 0
 
     def remember(self, about: Path, found: Mapping[str, Any]) -> None:
         """Write the .json of an entry; a failure with the limits under which it came."""
-        limits = {"limits": asdict(self.view.limits)} if found["error"] else {}
+        limits = {"limits": asdict(self.spec.limits)} if found["error"] else {}
         write_json(about, {key: value for key, value in found.items() if key != "sha"} | limits)
 
     def remembered(self, about: Path) -> dict[str, Any] | None:
@@ -139,7 +139,7 @@ class Cache:
             known = json.loads(about.read_bytes())
         except (FileNotFoundError, ValueError):  # none, or damaged
             return None
-        return known if known.pop("limits", None) in (None, asdict(self.view.limits)) else None
+        return known if known.pop("limits", None) in (None, asdict(self.spec.limits)) else None
 
     def write(self, sha: str, path: str, clip: Media) -> None:
         if self.kind == "npy":
@@ -148,7 +148,7 @@ class Cache:
         from tfdetect.data.media.tf_decode import write_record  # here, because it imports TensorFlow
 
         with atomic(self.entry(sha)) as temporary:
-            write_record(temporary, None if self.view.faces or self.view.plan else path, clip.frames, self.view.limits)
+            write_record(temporary, None if self.spec.faces or self.spec.plan else path, clip.frames, self.spec.limits)
 
     def load(self, sha: str) -> np.ndarray:
         """The clip of an entry as a detector sees it, (frames, size, size, 3) uint8 RGB, mapped from an .npy, not read."""
@@ -157,11 +157,11 @@ class Cache:
         else:
             from tfdetect.data.media.tf_decode import read_record
 
-            clip = read_record(os.fsencode(self.entry(sha)), self.view.size).numpy()
-        return np.repeat(clip, times, axis=0) if (times := self.view.repeats(len(clip))) > 1 else clip
+            clip = read_record(os.fsencode(self.entry(sha)), self.spec.size).numpy()
+        return np.repeat(clip, times, axis=0) if (times := self.spec.repeats(len(clip))) > 1 else clip
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self.view)}
+        return {"kind": self.kind, **asdict(self.spec)}
 
 
 def failed(sha: str, reason: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from tfdetect.data.prepare.clip_cache import Cache, View, failed
-from tfdetect.data.worker_pool import Lost, results
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, failed
+from tfdetect.data.worker_pool import WorkerFailure, results
 from tfdetect.files import atomic, state
 from tfdetect.limits import Limits
 
@@ -88,7 +88,7 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
     of each file. A file whose decoder crashes or hangs is a failure like any other. Raises OSError where the cache cannot
     be written.
     """
-    index = Index(cache.folder / INDEX, seconds, cache.view.limits)
+    index = Index(cache.folder / INDEX, seconds, cache.spec.limits)
     progress = progress or (lambda found: None)
 
     def lacking() -> Iterator[str]:
@@ -101,16 +101,16 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
 
     try:
         for path, result in runner(lacking(), cache, workers, seconds):
-            lost = isinstance(result, Lost)
-            found = failed("", result.reason) if isinstance(result, Lost) else result
+            lost = isinstance(result, WorkerFailure)
+            found = failed("", result.reason) if isinstance(result, WorkerFailure) else result
             index.add(path, found, lost)
             progress(dict(found))
     finally:
         index.save()
-    return detailed(table, index.details, cache.view)
+    return detailed(table, index.details, cache.spec)
 
 
-def detailed(table: pd.DataFrame, details: Callable[[str], Iterable[Any]], view: View) -> pd.DataFrame:
+def detailed(table: pd.DataFrame, details: Callable[[str], Iterable[Any]], view: ClipSpec) -> pd.DataFrame:
     """The manifest with what became of each path, the values of DETAILS, as a detector with this view sees it."""
     columns: dict[str, list[Any]] = {name: [] for name in DETAILS}
     for path in table["path"]:

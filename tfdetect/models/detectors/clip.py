@@ -24,7 +24,7 @@ class Clip(HeadSettings, Detector):
     over the data, and its features are kept. Command: `python scripts/train.py clip --data.path DIR --detector.preset PRESET`.
     """
 
-    recipe = {"data.size": 224, "data.frames": 8, "train.batch": 64, "train.rate": 2e-3,
+    default_overrides = {"data.size": 224, "data.frames": 8, "train.batch": 64, "train.learning_rate": 2e-3,
               "train.epochs": 100, "train.patience": 10}  # fmt: skip
 
     preset: str = "clip_vit_base_patch32"
@@ -52,7 +52,7 @@ class Clip(HeadSettings, Detector):
                 raise UserError(f"--detector.{name} must be at least 1, got {getattr(self, name)}.")
         if self.lora and self.unfreeze:
             raise UserError("--detector.lora and --detector.unfreeze exclude each other: adapters, or the last blocks?")
-        if not self.stored and (self.head not in ("linear", "mlp") or self.text != "none" or self.views > 1):
+        if not self.caches_features and (self.head not in ("linear", "mlp") or self.text != "none" or self.views > 1):
             raise UserError("--detector.lora and --detector.unfreeze train the backbone by gradients: they need --detector.head "
                              "linear or mlp, without text and views.")  # fmt: skip
         if (self.text != "none" or self.head == "prompts") and self.features != "projected":
@@ -61,11 +61,11 @@ class Clip(HeadSettings, Detector):
             raise UserError("--detector.head prompts compares pictures with its own texts; leave out --detector.text.")
 
     @property
-    def stored(self):
+    def caches_features(self):
         return not (self.lora or self.unfreeze)
 
     @property
-    def graded(self):
+    def supports_focal_loss(self):
         return self.head in ("linear", "mlp")
 
     def require(self):
@@ -91,7 +91,7 @@ class Clip(HeadSettings, Detector):
         vision = backbones.vision(backbone, clip_shape[1], self.features)
         self.free(vision)
         features = layers.Identity(dtype="float32", name="features")(vision(pixels))
-        model = keras.Model(inputs, heads.untrained(self, heads.worded(self, features, ("",))), name=self.name)
+        model = keras.Model(inputs, heads.build_head(self, heads.join_closest_text(self, features, ("",))), name=self.name)
         if self.head == "prompts":
             embed, means = backbones.text(backbone), []
             for texts in (self.real_prompts, self.fake_prompts):
@@ -101,8 +101,8 @@ class Clip(HeadSettings, Detector):
             model.get_layer("score").set_weights([100 * (means[1] - means[0])[:, None]])  # 100: CLIP's own sharpness
         return model
 
-    def learn(self, model, lesson):
-        return model if self.head == "prompts" else heads.learn(self, model, lesson, self.texts)
+    def fit_head(self, model, context):
+        return model if self.head == "prompts" else heads.fit_head(self, model, context, self.texts)
 
     def free(self, vision):
         """Of the backbone, train adapters, or the last blocks, or nothing."""
@@ -114,5 +114,5 @@ class Clip(HeadSettings, Detector):
             raise UserError(f"--detector.unfreeze {self.unfreeze}: {self.preset} has {len(blocks)} blocks that can be trained.")
         for layer in vision.layers:
             layer.trainable = layer in blocks[len(blocks) - self.unfreeze :]
-        if self.stored:
-            backbones.hasten(vision)
+        if self.caches_features:
+            backbones.use_batched_matmul(vision)

@@ -13,7 +13,7 @@ class Cnn(Detector):
     Command: `python scripts/train.py cnn`. Measured results are in the README.
     """
 
-    recipe = {"data.size": 256, "data.frames": 8, "train.batch": 16, "train.epochs": 20}
+    default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 16, "train.epochs": 20}
 
     width: int = 16
     """Channels of the first convolution; the later ones have 2, 4 and 8 times as many."""
@@ -26,11 +26,11 @@ class Cnn(Detector):
         import keras
         from keras import layers
 
-        from tfdetect.models.layers.common import Mirror, clip_input, score
+        from tfdetect.models.layers.common import RandomHorizontalFlip, clip_input, score
 
         inputs, x = clip_input(clip_shape)
         if self.mirror:
-            x = Mirror()(x)
+            x = RandomHorizontalFlip()(x)
         x = layers.Reshape(clip_shape[1:])(x)
         for block in range(4):
             x = layers.Conv2D(self.width * 2**block, 3, padding="same", activation="relu")(x)

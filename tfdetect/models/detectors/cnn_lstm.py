@@ -17,8 +17,8 @@ class CnnLstm(Detector):
     recipes/glem_cnn_lstm.yaml and its PyTorch replica recipes/glem_torch.yaml.
     """
 
-    sees = "clip"
-    recipe = {"data.size": 64, "data.frames": 16, "train.batch": 8, "train.rate": 5e-4, "train.epochs": 12}
+    input_kind = "clip"
+    default_overrides = {"data.size": 64, "data.frames": 16, "train.batch": 8, "train.learning_rate": 5e-4, "train.epochs": 12}
 
     frame_model: str | None = None
     """Start from a trained image detector, such as saved_models/cnn, in place of the convolutions here."""
@@ -39,7 +39,7 @@ class CnnLstm(Detector):
         import keras
         from keras import layers
 
-        from tfdetect.models.layers.common import Differences, PerFrame, clip_input, score
+        from tfdetect.models.layers.common import FrameDifferences, PerFrame, clip_input, score
 
         inputs, pixels = clip_input(clip_shape)
         if self.frame_model:
@@ -47,7 +47,7 @@ class CnnLstm(Detector):
         else:
             x = PerFrame(self.frame_net(clip_shape[1:], "frame_net"), name="frames")(pixels)
         if self.differences:
-            moved = PerFrame(self.frame_net(clip_shape[1:], "difference_net"), name="changes")(Differences()(pixels))
+            moved = PerFrame(self.frame_net(clip_shape[1:], "difference_net"), name="changes")(FrameDifferences()(pixels))
             x = layers.Concatenate()([x, moved])
         x = layers.Dense(64, activation="relu", name="features")(over_time(x, self.temporal))
         return keras.Model(inputs, score(x), name="cnn_lstm")
@@ -71,7 +71,7 @@ class CnnLstm(Detector):
         import keras
 
         from tfdetect import models
-        from tfdetect.models.layers.common import batch_norms
+        from tfdetect.models.layers.common import batch_norm_layers
 
         whole = models.load(self.frame_model)
         size = whole.input_shape[2:4]
@@ -82,7 +82,7 @@ class CnnLstm(Detector):
             )
         features = keras.Model(whole.inputs, whole.get_layer("features").output)
         features.trainable = not self.freeze
-        for layer in batch_norms(features):  # a few clips have no statistics to speak of
+        for layer in batch_norm_layers(features):  # a few clips have no statistics to speak of
             layer.trainable = False
         frame = keras.Input(clip_shape[1:], dtype="uint8")
         return keras.Model(frame, features(keras.ops.expand_dims(frame, 1)), name="frame_model")

@@ -19,7 +19,7 @@ class Inception(Transfer):
     """
 
     least_size = 75
-    recipe = {"data.size": 256, "data.frames": 8, "train.batch": 16, "train.epochs": 12}
+    default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 16, "train.epochs": 12}
     published = Published(
         "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"
         "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",

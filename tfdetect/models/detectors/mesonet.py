@@ -20,7 +20,7 @@ class MesoNet(Detector):
     Published for MesoInception-4 on Deepfakes: 0.917 of frames and 0.984 of videos decided right.
     """
 
-    recipe = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 20}
+    default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 20}
 
     variant: Literal["meso4", "mesoinception4"] = "meso4"
     """Four plain convolutions, or the first two of them as small inception modules."""
@@ -38,11 +38,11 @@ class MesoNet(Detector):
         import keras
         from keras import layers
 
-        from tfdetect.models.layers.common import Mirror
+        from tfdetect.models.layers.common import RandomHorizontalFlip
 
         path = resolve(self.weights, None)
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
-        x = Mirror()(inputs) if self.mirror else inputs
+        x = RandomHorizontalFlip()(inputs) if self.mirror else inputs
         x = layers.Rescaling(1 / 255)(layers.Reshape(clip_shape[1:])(x))
         pooled = layers.Flatten(name="features")((meso4 if self.variant == "meso4" else mesoinception4)(x))
         # The layers have the names of the published files.

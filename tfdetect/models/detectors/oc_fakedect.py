@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from tfdetect.detector import register
 from tfdetect.errors import UserError
-from tfdetect.models.autoencoder import DRAWN, OneClass, Variational
+from tfdetect.models.autoencoder import NEEDS_VARIANCE, Autoencoder, VariationalAutoencoder
 
 STAGES = ((16, 1), (32, 2), (64, 1), (16, 2))  # channels and stride of each convolution
 LATENT = 1024
-RECIPE = {"data.size": 100, "data.frames": 8, "train.batch": 128, "train.epochs": 40, "train.every": 5, "train.patience": 40,
+RECIPE = {"data.size": 100, "data.frames": 8, "train.batch": 128, "train.epochs": 40, "train.eval_every": 5, "train.patience": 40,
           "train.monitor": "val_ap"}  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def decode(latent: int, shape: tuple[int, int, int]) -> Any:
 
 @register("oc_ae")
 @dataclass(frozen=True)
-class OneClassAutoencoder(OneClass):
+class OneClassAutoencoder(Autoencoder):
     """A plain autoencoder of real pictures: what it gives back badly is called fake. The published baseline.
 
     Khalid and Woo, "OC-FakeDect: Classifying deepfakes using one-class variational autoencoder", CVPR workshops 2020, compare
@@ -67,10 +67,10 @@ class OneClassAutoencoder(OneClass):
     What is measured here is in docs/oneclass.md.
     """
 
-    recipe = RECIPE
+    default_overrides = RECIPE
 
     def __post_init__(self):
-        if self.scored in DRAWN:
+        if self.scored in NEEDS_VARIANCE:
             raise UserError(f"--detector.score {self.score} needs a latent with a variance, and oc_ae has none: take rmse, "
                              "latent, perceptual or frequency, or the detector oc_fakedect.")  # fmt: skip
 
@@ -83,7 +83,7 @@ class OneClassAutoencoder(OneClass):
 
 @register("oc_fakedect")
 @dataclass(frozen=True)
-class OcFakeDect(Variational):
+class OcFakeDect(VariationalAutoencoder):
     """OC-FakeDect: a variational autoencoder of real pictures; variant 2 compares the latents of before and after.
 
     Khalid and Woo, "OC-FakeDect: Classifying deepfakes using one-class variational autoencoder", CVPR workshops 2020. Published
@@ -93,7 +93,7 @@ class OcFakeDect(Variational):
     scripts/train.py oc_fakedect`. What is measured here is in docs/oneclass.md.
     """
 
-    recipe = RECIPE
+    default_overrides = RECIPE
 
     variant: Literal[1, 2] = 1
     """1 scores what came back, 2 has a second encoder on it and scores the difference of the two latents."""
@@ -118,8 +118,8 @@ class OcFakeDect(Variational):
             return super().measure(x, again, latent, maps, encoder, decoder)
         import keras
 
-        from tfdetect.models.layers.autoencoder import Agreement, Deviation, StopGradient
+        from tfdetect.models.layers.autoencoder import RMSE, Agreement, StopGradient
 
         second = encode(x.shape[1:], 1)
         second = keras.Model(second.inputs, second.outputs[0], name="second_encoder")
-        return Deviation()(Agreement(name="agreement")([latent[0], second(StopGradient()(again))]))
+        return RMSE()(Agreement(name="agreement")([latent[0], second(StopGradient()(again))]))

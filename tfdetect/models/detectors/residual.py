@@ -15,7 +15,7 @@ class Residual(Detector):
     70/10/20, test AUC 0.886 with seed 0. Another seed, and what was tried, are in docs/residual.md.
     """
 
-    recipe = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 80, "train.rate": 2e-3,
+    default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 80, "train.learning_rate": 2e-3,
               "train.schedule": "cosine", "train.patience": 80}  # fmt: skip
 
     widths: tuple[int, ...] = (48, 72, 96)
@@ -58,23 +58,23 @@ class Residual(Detector):
         from keras import layers
 
         from tfdetect.models.layers import block_dct
-        from tfdetect.models.layers.common import AlignedCrop, BothSides, Joined, Mirror, clip_input, score
+        from tfdetect.models.layers.common import AlignedCrop, FlipTTA, FlipTTAMean, RandomHorizontalFlip, clip_input, score
 
         if min(clip_shape[1:3]) < block_dct.BLOCK:
             raise UserError(f"residual needs pictures of 8 x 8 pixels at least, got {clip_shape[1]} x {clip_shape[2]}.")
         inputs, x = clip_input(clip_shape)
         placed = layers.Reshape(clip_shape[1:])(x)
-        x = layers.Reshape(clip_shape[1:])(Mirror()(x) if self.augment else x)
+        x = layers.Reshape(clip_shape[1:])(RandomHorizontalFlip()(x) if self.augment else x)
         if self.augment and self.crop:
             x = AlignedCrop(self.crop)(x)
         if self.sides:
-            x = BothSides()(x)
+            x = FlipTTA()(x)
         x = layers.GlobalAveragePooling2D()(self.stages(self.front(x)))
         if self.sides:
-            x = Joined()(x)
+            x = FlipTTAMean()(x)
         x = layers.Dropout(self.dropout, name=None if self.places else "features")(x)
         if self.places:
-            join = block_dct.OneOf(self.share, name="features") if self.augment else layers.Concatenate(name="features")
+            join = block_dct.BranchDropout(self.share, name="features") if self.augment else layers.Concatenate(name="features")
             x = join([x, self.placed(placed)])
         return keras.Model(inputs, score(x), name="residual")
 
@@ -82,19 +82,19 @@ class Residual(Detector):
         """Pictures as they lie, no crop, no mirror -> (batch, places): one weight for each coefficient of each block."""
         from keras import layers
 
-        from tfdetect.models.layers.block_dct import BlockCosines, Centred
+        from tfdetect.models.layers.block_dct import BlockDCT, RunningMeanSubtraction
 
-        x = layers.Flatten()(BlockCosines(self.reach, finest=4, strength=False)(x))
-        x = layers.Rescaling(0.1)(Centred()(x))  # so many weights move a score too far at the rate of the others
+        x = layers.Flatten()(BlockDCT(self.reach, finest=4, strength=False)(x))
+        x = layers.Rescaling(0.1)(RunningMeanSubtraction()(x))  # so many weights move a score too far at the rate of the others
         return layers.Dense(self.places, use_bias=False, kernel_initializer="zeros")(x)
 
     def front(self, x):
         """Pictures (batch, height, width, 3) in -1..1 -> (batch, height/8, width/8, channels); docs/residual.md tries others."""
         from keras import layers
 
-        from tfdetect.models.layers.block_dct import BlockCosines
+        from tfdetect.models.layers.block_dct import BlockDCT
 
-        return layers.ReLU()(norm()(layers.Conv2D(self.widths[0], 1, use_bias=False)(BlockCosines()(x))))
+        return layers.ReLU()(norm()(layers.Conv2D(self.widths[0], 1, use_bias=False)(BlockDCT()(x))))
 
     def stages(self, x):
         """(batch, height, width, channels) -> the same, smaller and deeper."""

@@ -19,7 +19,7 @@ class ResNet50(Transfer):
     """
 
     least_size = 32
-    recipe = {"data.size": 224, "data.frames": 8, "train.batch": 16, "train.epochs": 12}
+    default_overrides = {"data.size": 224, "data.frames": 8, "train.batch": 16, "train.epochs": 12}
     published = Published(
         "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
         "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",

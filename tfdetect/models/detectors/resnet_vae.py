@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from tfdetect.detector import register
 from tfdetect.errors import UserError
-from tfdetect.models.autoencoder import Variational
+from tfdetect.models.autoencoder import VariationalAutoencoder
 
 PRESET = "resnet_18_imagenet"
 WIDTHS = (64, 128, 256, 512)  # channels of the four stages, of two basic blocks each
@@ -16,7 +16,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colour
 
 @register("resnet_vae")
 @dataclass(frozen=True)
-class ResNetVae(Variational):
+class ResNetVae(VariationalAutoencoder):
     """ResNet-18 variational autoencoders of real pictures: asymmetric (ImageNet weights, a simple decoder) or symmetric.
 
     He et al., "Deep residual learning for image recognition", 2016 (arXiv 1512.03385); Kingma and Welling 2014 (arXiv
@@ -29,7 +29,7 @@ class ResNetVae(Variational):
     least_size = 32
     scale = tuple(1 / (255 * s) for s in STD)
     offset = tuple(-m / s for m, s in zip(MEAN, STD, strict=True))
-    recipe = {"data.size": 224, "data.frames": 8, "train.batch": 32, "train.epochs": 50, "train.every": 10,
+    default_overrides = {"data.size": 224, "data.frames": 8, "train.batch": 32, "train.epochs": 50, "train.eval_every": 10,
               "train.patience": 50, "train.monitor": "val_ap"}  # fmt: skip
 
     variant: Literal["asymmetric", "symmetric"] = "symmetric"

@@ -23,8 +23,8 @@ class SqueezeNet(Transfer):
     """
 
     least_size = 32
-    recipe = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 28, "train.schedule": "cosine",
-              "train.patience": 28, "train.rate": 2e-3}  # fmt: skip
+    default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 28, "train.schedule": "cosine",
+              "train.patience": 28, "train.learning_rate": 2e-3}  # fmt: skip
     published = Published(
         "https://raw.githubusercontent.com/DeepCognition/keras-squeezenet/a73d4339aa4d37c51a0b3ba044bed55477abec73/"
         "squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5",
@@ -63,9 +63,9 @@ class SqueezeNet(Transfer):
     def pool(self, body):
         from keras import layers
 
-        from tfdetect.models.layers.common import Spread
+        from tfdetect.models.layers.common import LogVariancePooling
 
-        features = [pooled(maps) for maps in body.outputs for pooled in (layers.GlobalAveragePooling2D(), Spread())]
+        features = [pooled(maps) for maps in body.outputs for pooled in (layers.GlobalAveragePooling2D(), LogVariancePooling())]
         # Their scales are very unlike; and statistics must follow the backbone in the few steps of a small data set.
         return layers.BatchNormalization(momentum=0.9, name="features")(layers.Concatenate()(features))
 

@@ -19,7 +19,7 @@ class Float32(keras.layers.Layer):
         super().__init__(**{**options, "dtype": "float32"})
 
 
-class PerPicture(Float32):
+class PerImageScore(Float32):
     """A layer that gives a number for each picture, (batch, 1)."""
 
     def compute_output_shape(self, input_shape):
@@ -27,19 +27,19 @@ class PerPicture(Float32):
         return (first[0], 1)
 
 
-def squared(left, right):
+def squared_error(left, right):
     """The sum of squared differences of each item of a batch, (batch,)."""
     return ops.sum(ops.square(left - right), axis=tuple(range(1, len(left.shape))))
 
 
-def divergence(mean, log_variance):
+def kl_divergence(mean, log_variance):
     """KL(N(mean, exp(log_variance)) || N(0, 1)) of each latent number, (batch, n) nats (arXiv 1312.6114, appendix B)."""
     log_variance = ops.clip(log_variance, -20, 20)  # what is unlike all that was learnt may get any; its score must be finite
     return 0.5 * (ops.square(mean) + ops.exp(log_variance) - 1 - log_variance)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Drawn(Float32):
+class GaussianSampling(Float32):
     """(mean, log variance) -> in training a draw from that normal distribution, else the mean: a file has one score."""
 
     def __init__(self, seed=None, **options):
@@ -61,7 +61,7 @@ class Drawn(Float32):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Evidence(Float32):
+class VAELoss(Float32):
     """(x, what came back[, mean, log variance, more]) -> the same, with the loss of a (variational) autoencoder.
 
     Loss: the sum of squared errors of a picture, and `beta` times its divergence from the standard normal distribution (Kingma
@@ -88,10 +88,10 @@ class Evidence(Float32):
         if not self.telling:
             return list(inputs)
         picture, again, *latent = inputs
-        loss = ops.mean(squared(picture, again))
+        loss = ops.mean(squared_error(picture, again))
         told = [loss]
         if len(latent) > 1:
-            each = ops.mean(divergence(*latent[:2]), axis=0)
+            each = ops.mean(kl_divergence(*latent[:2]), axis=0)
             told.append(ops.sum(each))
             loss = loss + self._weight(training) * ops.sum(ops.maximum(each, self.free_bits))
         self.add_loss(loss)
@@ -120,7 +120,7 @@ class Agreement(Float32):
 
     def call(self, inputs):
         mean, second = inputs
-        self.add_loss(ops.mean(squared(ops.stop_gradient(mean), second)))
+        self.add_loss(ops.mean(squared_error(ops.stop_gradient(mean), second)))
         return [mean, second]
 
     def compute_output_shape(self, input_shape):
@@ -139,34 +139,34 @@ class StopGradient(Float32):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Deviation(PerPicture):
+class RMSE(PerImageScore):
     """Two of the same shape -> the root of their mean square difference, over channels and pixels alike."""
 
     def call(self, inputs):
         left, right = inputs
-        return ops.sqrt(squared(left, right) / int(np.prod(left.shape[1:])) + 1e-12)[:, None]
+        return ops.sqrt(squared_error(left, right) / int(np.prod(left.shape[1:])) + 1e-12)[:, None]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Divergence(PerPicture):
+class KLDivergence(PerImageScore):
     """(mean, log variance) -> their KL in nats."""
 
     def call(self, inputs):
-        return ops.sum(divergence(*inputs), axis=1, keepdims=True)
+        return ops.sum(kl_divergence(*inputs), axis=1, keepdims=True)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class NegativeElbo(PerPicture):
+class NegativeELBO(PerImageScore):
     """(x, what came back, mean, log variance) -> the loss of this one, its squared error and KL: the negative evidence lower
     bound, for a decoder of variance 1/2, less a constant."""
 
     def call(self, inputs):
         picture, again, mean, log_variance = inputs
-        return (squared(picture, again) + ops.sum(divergence(mean, log_variance), axis=1))[:, None]
+        return (squared_error(picture, again) + ops.sum(kl_divergence(mean, log_variance), axis=1))[:, None]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Unlike(PerPicture):
+class PerceptualDistance(PerImageScore):
     """Maps (batch, height, width, channels) of two pictures in the same network -> how unlike they are, 0..1 or so.
 
     The root mean square difference of their directions in channel space, after Zhang et al. 2018 (LPIPS, arXiv 1801.03924) but
@@ -218,7 +218,7 @@ def rings(height, width, bins):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Length(PerPicture):
+class VectorNorm(PerImageScore):
     """(batch, n) -> the root of their mean square."""
 
     def call(self, inputs):
@@ -226,7 +226,7 @@ class Length(PerPicture):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Regret(keras.layers.Wrapper):
+class LikelihoodRegret(keras.layers.Wrapper):
     """A decoder. (picture, draw, mean) -> (what it makes of the draw, likelihood regret (batch, 1) in nats).
 
     How much lower the loss of this very picture gets when its mean is sought for it, by `steps` of gradient descent from where
@@ -245,7 +245,7 @@ class Regret(keras.layers.Wrapper):
             return again, ops.zeros_like(mean[:, :1])
 
         def loss(z):
-            return squared(picture, self.layer(z, training=False)) + 0.5 * ops.sum(ops.square(z), axis=1)
+            return squared_error(picture, self.layer(z, training=False)) + 0.5 * ops.sum(ops.square(z), axis=1)
 
         at, start = mean, loss(mean)
         best = start

@@ -10,7 +10,7 @@ PLANES = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class BlockCosines(keras.layers.Layer):
+class BlockDCT(keras.layers.Layer):
     """What JPEG stores: RGB pictures (batch, height, width, 3) in -1..1 -> (batch, height/8, width/8, channels).
 
     Of Y, Cb and Cr 64 each, in grey levels of 0..255, less the block's mean and what is finer than `finest` (the sum of
@@ -23,7 +23,7 @@ class BlockCosines(keras.layers.Layer):
         self.reach, self.finest, self.strength = reach, finest, strength
 
     def build(self, input_shape):
-        self.kernel = waves(self.finest)
+        self.kernel = dct_kernel(self.finest)
         self.built = True
 
     def call(self, inputs):
@@ -33,14 +33,14 @@ class BlockCosines(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         sides = [side and side // BLOCK for side in input_shape[1:3]]
-        return (input_shape[0], *sides, (2 if self.strength else 1) * waves(self.finest).shape[-1])
+        return (input_shape[0], *sides, (2 if self.strength else 1) * dct_kernel(self.finest).shape[-1])
 
     def get_config(self):
         return {**super().get_config(), "reach": self.reach, "finest": self.finest, "strength": self.strength}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Strengths(keras.layers.Layer):
+class BlockDCTEnergies(keras.layers.Layer):
     """How strong each cosine is in each part of a picture: RGB (batch, height, width, 3) in -1..1 -> (batch, parts x cosines).
 
     The mean of log(1 + |c|) over the blocks of 8 x 8 pixels of each of `grid` x `grid` parts; fewer parts where there are fewer
@@ -52,7 +52,7 @@ class Strengths(keras.layers.Layer):
         self.grid = grid
 
     def build(self, input_shape):
-        self.kernel = waves(14)
+        self.kernel = dct_kernel(14)
         self.pool = tuple(max(1, side // BLOCK // self.grid) for side in input_shape[1:3])
         self.built = True
 
@@ -64,13 +64,13 @@ class Strengths(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         pool = [max(1, side // BLOCK // self.grid) for side in input_shape[1:3]]
         parts = [side // BLOCK // size for side, size in zip(input_shape[1:3], pool, strict=True)]
-        return (input_shape[0], parts[0] * parts[1] * waves(14).shape[-1])
+        return (input_shape[0], parts[0] * parts[1] * dct_kernel(14).shape[-1])
 
     def get_config(self):
         return {**super().get_config(), "grid": self.grid}
 
 
-def waves(finest):
+def dct_kernel(finest):
     """The orthonormal cosines of a block but its mean, for each plane, times 127.5: float32 (8, 8, 3, planes x waves)."""
     steps = np.arange(BLOCK)
     wave = np.cos(np.pi * (2 * steps + 1) * steps[:, None] / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
@@ -81,7 +81,7 @@ def waves(finest):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class OneOf(keras.layers.Layer):
+class BranchDropout(keras.layers.Layer):
     """Features (batch, a) and (batch, b) -> (batch, a + b). In training, one of the two is zero for each picture.
 
     So each learns to tell by itself, and the one that learns by heart first does not keep the other from learning.
@@ -107,7 +107,7 @@ class OneOf(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Centred(keras.layers.Layer):
+class RunningMeanSubtraction(keras.layers.Layer):
     """(batch, features) less their mean over the training pictures, which follows the batches as BatchNormalization's does.
 
     The spread stays: features of little spread have little to say here, and must not be blown up.

@@ -34,7 +34,7 @@ class PerFrame(keras.layers.Wrapper):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Differences(keras.layers.Layer):
+class FrameDifferences(keras.layers.Layer):
     """Each frame less the one before it, (batch, frames, ...) -> the same shape; the first is 0."""
 
     def call(self, inputs):
@@ -45,7 +45,7 @@ class Differences(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Mirror(keras.layers.Layer):
+class RandomHorizontalFlip(keras.layers.Layer):
     """Augmentation: in training, flip half of the clips (batch, frames, height, width, 3) from left to right.
 
     All frames of a clip turn together, and no pixel changes its value: traces of a generator survive.
@@ -101,10 +101,10 @@ class AlignedCrop(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class BothSides(keras.layers.Layer):
+class FlipTTA(keras.layers.Layer):
     """Outside training, pictures (batch, height, width, channels) and after them the same from right to left: twice the batch.
 
-    `Joined` makes one of the two again.
+    `FlipTTAMean` makes one of the two again.
     """
 
     def call(self, inputs, training=False):
@@ -115,7 +115,7 @@ class BothSides(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Joined(keras.layers.Layer):
+class FlipTTAMean(keras.layers.Layer):
     """The mean of what the two sides of a picture gave, (2 x batch, features) -> (batch, features); in training nothing."""
 
     def call(self, inputs, training=False):
@@ -126,7 +126,7 @@ class Joined(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Spread(keras.layers.Layer):
+class LogVariancePooling(keras.layers.Layer):
     """Maps (batch, height, width, channels) -> (batch, channels): log of each channel's variance, in float32."""
 
     def call(self, inputs):
@@ -153,25 +153,25 @@ def score(features, kernel="glorot_uniform"):
     return keras.layers.Dense(1, dtype="float32", kernel_initializer=kernel, name="score")(features)
 
 
-def batch_norms(layer):
+def batch_norm_layers(layer):
     """All BatchNormalization layers in a layer or model."""
     if isinstance(layer, keras.layers.BatchNormalization):
         yield layer
     for inner in getattr(layer, "layers", [layer.layer] if isinstance(layer, keras.layers.Wrapper) else []):
-        yield from batch_norms(inner)
+        yield from batch_norm_layers(inner)
 
 
-def synchronise(model, on):
+def synchronise_batch_norms(model, on):
     """Whether BatchNormalization, where it is trained, sees the batches of all devices.
 
     To be off when a model is saved: other backends than TensorFlow refuse to load it.
     """
-    for layer in batch_norms(model):
+    for layer in batch_norm_layers(model):
         layer.synchronized = on
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class TwoLevels(keras.losses.Loss):
+class DetectionAndAttributionLoss(keras.losses.Loss):
     """`first` on the score, and for fakes of a known class cross-entropy on the logits of the classes.
 
     y_true (batch, 2): label 0..1 and number of the class, -1 for reals and where it is unknown; y_pred (batch, 1 + classes).
@@ -195,7 +195,7 @@ class TwoLevels(keras.losses.Loss):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Focal(keras.losses.Loss):
+class FocalLoss(keras.losses.Loss):
     """`first`, a loss of scores, less the surer the score is right: times (1 - p)^2, p what it gives the label (Lin et al. 2017,
     arXiv 1708.02002). On binary cross-entropy it is Keras' focal loss.
 
@@ -230,11 +230,11 @@ class ScoreAUC(keras.metrics.AUC):
         return super().update_state(ops.cast(y_true[:, :1] > 0.5, "float32"), y_pred[:, :1])
 
 
-def before(model, name):
+def submodel_until(model, name):
     """What of a functional model leads to the output of the layer of that name."""
     return keras.Model(model.inputs, model.get_layer(name).output)
 
 
-def after(model, name):
+def submodel_from(model, name):
     """What of a functional model follows that layer: from its output to those of the model."""
     return keras.Model(model.get_layer(name).output, model.outputs if len(model.outputs) > 1 else model.outputs[0])

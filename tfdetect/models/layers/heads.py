@@ -44,7 +44,7 @@ class SupportVectors(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Nearest(keras.layers.Layer):
+class KNNMargin(keras.layers.Layer):
     """Unit vectors (batch, n) -> (batch, 1) float32: mean cosine to the `k` nearest fakes less that to the `k` nearest reals."""
 
     def __init__(self, reals=1, fakes=1, k=1, **options):
@@ -99,7 +99,7 @@ class ClosestText(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Triplet(keras.losses.Loss):
+class TripletLoss(keras.losses.Loss):
     """The triplet loss over a batch of unit vectors: max(0, d(anchor, positive) - d(anchor, negative) + margin), d the distance.
 
     y_true (batch, 1) labels 0..1, y_pred (batch, n). Each row is an anchor. Its positive and negative by `mining` (Schroff et al.

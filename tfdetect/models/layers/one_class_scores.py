@@ -4,12 +4,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfdetect.models.layers.autoencoder import PerPicture
+from tfdetect.models.layers.autoencoder import PerImageScore
 from tfdetect.models.layers.common import PACKAGE
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class NearestReal(PerPicture):
+class KNNDistance(PerImageScore):
     """(batch, n) -> the mean Euclidean distance to the k nearest rows of a bank (rows, n)."""
 
     def __init__(self, bank=None, k=1, rows=None, **options):
@@ -32,7 +32,7 @@ class NearestReal(PerPicture):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Outside(PerPicture):
+class SubspaceResidual(PerImageScore):
     """(batch, n) -> the root mean square of what, standardised, a subspace leaves over; its axes (components, n) are
     orthonormal."""
 
@@ -58,7 +58,7 @@ class Outside(PerPicture):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Mixture(PerPicture):
+class GaussianMixtureNLL(PerImageScore):
     """(batch, n) -> the negative log density, in nats, under a mixture of Gaussians with a variance for each number."""
 
     def __init__(self, weights=None, means=None, variances=None, parts=None, **options):

@@ -20,7 +20,7 @@ from tfdetect.errors import UserError
 from tfdetect.models.pretrained.backbone import Backbone
 from tfdetect.models.pretrained.presets import load, random, require
 
-__all__ = ["Backbone", "Features", "blocks", "hasten", "load", "lora", "random", "require", "text", "vision"]
+__all__ = ["Backbone", "Features", "blocks", "use_batched_matmul", "load", "lora", "random", "require", "text", "vision"]
 
 Features = Literal["projected", "pooled", "penultimate"]
 # The transformer blocks of keras-hub, and where in them the attention is.
@@ -128,7 +128,7 @@ def lora(model: Any, rank: int) -> None:
         _attention(block).value_dense.enable_lora(rank)
 
 
-def hasten(model: Any) -> None:
+def use_batched_matmul(model: Any) -> None:
     """Let the attention of a frozen `vision` model multiply the tokens of all pictures at once, to the same result.
 
     On TensorFlow Keras multiplies picture by picture, at two thirds of the speed. What is saved is as it was.
