@@ -165,7 +165,7 @@ class Train:
         if not re.fullmatch(r"youden|f1|(quantile|fpr|pooled_test_quantile):(0?\.\d+|0|1|1\.0*)", self.threshold):
             raise UserError(f"--train.threshold must be youden, f1, quantile:PART or fpr:PART, with a part of 0..1; got "
                              f"{self.threshold!r}.")  # fmt: skip
-        corruption_spec.check(self.augment, "--train.augment")
+        corruption_spec.check_flag(self.augment, "--train.augment")
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Run(Generic[D]):
                             "as gradients do not train its score; give none, weights or resample.")  # fmt: skip
         # A label that changed would teach a one-class detector fakes as real, and has no source.
         if self.detector.trains_on == "real" or self.detector.caches_features or getattr(self.detector, "attribute", "none") != "none":
-            corruption_spec.check(self.train.augment, "--train.augment", labels=False)
+            corruption_spec.check_flag(self.train.augment, "--train.augment", labels=False)
 
 
 def _at_least(least: int, prefix: str, settings: Any, *names: str) -> None:

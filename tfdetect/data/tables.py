@@ -23,17 +23,17 @@ import pandas as pd
 
 from tfdetect.errors import UserError
 
-SHEET = "manifest"  # of a workbook with several sheets
+SHEET_NAME = "manifest"  # of a workbook with several sheets
 SEPARATORS = ",;\t| "  # of equally good ones the first
 COLUMNS = ("path", "label", "split", "group", "source", "text", "family", "category")
 SYNONYMS = {"path": ("file", "files", "filename", "filepath", "image", "imagepath", "imagefile", "imagename", "img", "imgpath",
                      "video", "videopath", "videofile", "videoname", "paths"),
             "label": ("labels", "class", "isfake", "isdeepfake")}  # fmt: skip
-ANSWERS = {"true": "1", "yes": "1", "false": "0", "no": "0"}  # below a header is_..., and only there, they have one meaning
-MEANT = {"group": ("person", "people", "subject", "identity", "actor", "speaker", "celebrity", "id", "video", "clip", "original"),
+BOOLEANS = {"true": "1", "yes": "1", "false": "0", "no": "0"}  # below a header is_..., and only there, they have one meaning
+SUGGESTIONS = {"group": ("person", "people", "subject", "identity", "actor", "speaker", "celebrity", "id", "video", "clip", "original"),
          "source": ("generator", "method", "manipulation", "model", "dataset", "camera"), "text": ("caption", "prompt"),
          "split": ("set", "subset", "partition", "fold"), "label": ("target", "real", "isreal", "fake")}  # fmt: skip
-OTHERS = ("utf-8", "cp1252", "mac_roman", "cp850", "cp1250", "cp1251", "cp932", "gb18030", "cp949", "latin-1")
+ENCODINGS = ("utf-8", "cp1252", "mac_roman", "cp850", "cp1250", "cp1251", "cp932", "gb18030", "cp949", "latin-1")
 _OLD_EXCEL, _ZIP, _GZIP, _PARQUET = b"\xd0\xcf\x11\xe0", b"PK\x03\x04", b"\x1f\x8b", b"PAR1"
 _KINDS = {_PARQUET: "Parquet", _ZIP: "workbook of .xlsx", _GZIP: "gzip of a CSV"}
 _BROKEN = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8
@@ -86,7 +86,7 @@ def _workbook(content: bytes) -> pd.DataFrame:
     said = f"the sheet {title!r} was read"
     if others:
         said += f", not {', '.join(map(repr, others))}"
-        said += "" if _is_manifest(title) else f": name the one that is meant {SHEET}, or put it first"
+        said += "" if _is_manifest(title) else f": name the one that is meant {SHEET_NAME}, or put it first"
     try:
         table = _framed(rows)
     except UserError as error:
@@ -109,7 +109,7 @@ def _sheet(content: bytes) -> tuple[str, list[str], list[list[str]]]:
 
 
 def _is_manifest(title: str) -> bool:
-    return title.strip().lower() == SHEET
+    return title.strip().lower() == SHEET_NAME
 
 
 def _cell(value: Any) -> str:
@@ -181,7 +181,7 @@ def _titled(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """The table with these names, as `_named` has them, and answers to is_fake as labels."""
     table = table.set_axis(_named(names), axis=1)
     if "label" in table and _plain(names[list(table).index("label")]).startswith("is"):
-        table["label"] = table["label"].map(lambda cell: ANSWERS.get(cell.strip().lower(), cell))
+        table["label"] = table["label"].map(lambda cell: BOOLEANS.get(cell.strip().lower(), cell))
     return table
 
 
@@ -198,16 +198,16 @@ def _named(names: list[str]) -> list[str]:
     return out
 
 
-def meant(name: str) -> str:
+def suggest_column(name: str) -> str:
     """The column of COLUMNS that a name that is not known may stand for; nothing where there is none near."""
     plain = _plain(name)
-    for column, words in MEANT.items():
+    for column, words in SUGGESTIONS.items():
         if plain in words or plain.removesuffix("s") in words or re.sub("(id|name|number)$", "", plain) in words:
             return column
     return next(iter(get_close_matches(plain, COLUMNS, 1, 0.75)), "")
 
 
-def held(table: pd.DataFrame) -> str:
+def describe_columns(table: pd.DataFrame) -> str:
     """Which columns there are, and what may be the matter where none of them is known."""
     names = [str(name) for name in table.columns]
     said = f"it has the column{'s' * (len(names) > 1)} {', '.join(names)}" if names else "it has no columns"
@@ -220,10 +220,10 @@ def held(table: pd.DataFrame) -> str:
     return said + f" ({sheet})" * bool(sheet)
 
 
-def require(table: pd.DataFrame, path: Path) -> None:
+def require_columns(table: pd.DataFrame, path: Path) -> None:
     """UserError that says which columns there are where path or label is missing; and where there are no rows."""
     if missing := [name for name in ("path", "label") if name not in table]:
-        raise UserError(f"{path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(missing)}; {held(table)}. Expected "
+        raise UserError(f"{path} lacks the column{'s' * (len(missing) > 1)} {' and '.join(missing)}; {describe_columns(table)}. Expected "
                         "path,label[,split,group,source,text] in the first row.")  # fmt: skip
     sheet = table.attrs.pop("sheet", "")
     if table.empty:
@@ -239,7 +239,7 @@ def _respelt(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     def found(encoding: str) -> int:
         return sum(real(os.path.join(folder, _slashes(_recoded(name, encoding)))) is not None for name in names)
 
-    best = max(OTHERS, key=found) if names else "cp1252"
+    best = max(ENCODINGS, key=found) if names else "cp1252"
     return table.map(lambda cell: _recoded(cell, best) if _BROKEN.search(cell) else cell)
 
 
@@ -247,7 +247,7 @@ def _recoded(cell: str, encoding: str) -> str:
     return cell.encode("utf-8", "surrogateescape").decode(encoding, "surrogateescape" if encoding == "utf-8" else "replace")
 
 
-def located(folder: Path, names: Iterable[str]) -> list[str]:
+def resolve_paths(folder: Path, names: Iterable[str]) -> list[str]:
     """The names as paths that start at the folder; absolute ones and empty ones stay. One that is not there, but for letter case,
     blanks around it, backslashes or the way accents are stored, is spelt as on disk.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data.audit import duplicates
-from tfdetect.data.audit.shortcuts import FATAL, SUSPECT
+from tfdetect.data.audit.shortcuts import SEVERE_AUC, WARNING_AUC
 from tfdetect.files import counted
 from tfdetect.pages import html
 from tfdetect.plots import standard
@@ -40,12 +40,13 @@ def verdict(found: Mapping[str, Any]) -> str:
     worst = max((warning["auc"] for warning in container), default=0.0)
     leaks = [leak for leak in found["leaks"] if leak["splits"]]
     would = len(found["leaks"]) - len(leaks)
-    torn = sum(map(duplicates.contradiction, found["duplicates"]))
+    torn = sum(map(duplicates.has_contradicting_labels, found["duplicates"]))
     said = []
-    if worst > FATAL:
-        said.append(f"{LEARNT}: {', '.join(_names(container, FATAL))} tell{'s' * (len(_names(container, FATAL)) == 1)} the label")
+    if worst > SEVERE_AUC:
+        severe = _names(container, SEVERE_AUC)
+        said.append(f"{LEARNT}: {', '.join(severe)} tell{'s' * (len(severe) == 1)} the label")
     elif container:
-        said.append(f"{', '.join(_names(container, SUSPECT))} may be learnt in place of the fake")
+        said.append(f"{', '.join(_names(container, WARNING_AUC))} may be learnt in place of the fake")
     if leaks:
         make = "makes" if len(leaks) == 1 else "make"
         said.append(f"{counted(len(leaks), 'leak')} between splits {make} a test look better than the detector is")
@@ -92,14 +93,14 @@ def _shortcuts(found: Mapping[str, Any]) -> str:
     note = ("<p>Container: what comes from how a file was made and stored. Content: what the picture shows; that may be the fake "
             "itself, or that the two classes show different things.</p>")  # fmt: skip
     caption = standard.caption("shortcuts")
-    figure = html.figures("Every property", [(caption, standard.shortcuts(found["shortcuts"], SUSPECT, FATAL))])
+    figure = html.figures("Every property", [(caption, standard.shortcuts(found["shortcuts"], WARNING_AUC, SEVERE_AUC))])
     return f"<section><h2>Shortcuts</h2>{note}{table}</section>{figure}"
 
 
 def _severity(warning: Mapping[str, Any]) -> str:
     if warning["kind"] == "content":
-        return "the classes show different things" if warning["auc"] <= FATAL else "the classes hardly show the same things"
-    return LEARNT if warning["auc"] > FATAL else "may be learnt in place of the fake"
+        return "the classes show different things" if warning["auc"] <= SEVERE_AUC else "the classes hardly show the same things"
+    return LEARNT if warning["auc"] > SEVERE_AUC else "may be learnt in place of the fake"
 
 
 def _leaks(leaks: Sequence[Mapping[str, Any]]) -> str:

@@ -133,7 +133,7 @@ class Predictor:
         """
         ready: dict[int, Any] = {}
         following = 0
-        for (number, path), clip in results(enumerate(map(str, paths)), self.spec.attempt, workers, seconds):
+        for (number, path), clip in results(enumerate(map(str, paths)), self.spec.try_read, workers, seconds):
             ready[number] = what(path, clip)
             while following in ready:
                 yield ready.pop(following)
@@ -141,7 +141,7 @@ class Predictor:
 
     def clip(self, found: Media) -> np.ndarray:
         """The frames that the detector looks at, (frames, height, width, 3) uint8."""
-        return np.repeat(found.frames, self.spec.repeats(len(found.frames)), axis=0)
+        return np.repeat(found.frames, self.spec.repeat_count(len(found.frames)), axis=0)
 
     def verdict(self, path: str, clip: Media | WorkerFailure) -> Verdict:
         if isinstance(clip, WorkerFailure):
@@ -157,5 +157,5 @@ class Predictor:
         if self.classes and label == "fake":
             kinds = np.mean(found["source"], axis=0)
             source, likely = self.classes[kinds.argmax()], float(kinds.max())
-        note = self.spec.note(clip.note, len(clip.frames))
+        note = self.spec.extend_note(clip.note, len(clip.frames))
         return Verdict(path, probability, label, score, len(frames), note, None, source, likely, text)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from tfdetect import backend
 from tfdetect.data.input_pipeline import dataset
-from tfdetect.data.input_pipeline.feature_store import Store, complete
+from tfdetect.data.input_pipeline.feature_store import FeatureStore, add_missing
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import Detector, FeatureTable
 from tfdetect.models.layers import common
@@ -40,7 +40,8 @@ class FeatureExtractor:
         self.cache, self.single, self.progress = cache, detector.input_kind == "frame", progress
         self.batch = keras.Model(self.frozen.inputs, self.frozen.outputs).predict_on_batch
         dtype = getattr(detector, "store", "float32")
-        self.store = Store(cache.root / "features" / f"v{VERSION}-{cache.folder.name}-{digest(self.frozen)}-{dtype}", dtype)
+        folder = cache.root / "features" / f"v{VERSION}-{cache.folder.name}-{digest(self.frozen)}-{dtype}"
+        self.store = FeatureStore(folder, dtype)
 
     def of(self, table: pd.DataFrame, views: int = 1, augment: str = "") -> FeatureTable:
         """Rows for all frames of a prepared table's files, `views` of each: the first is the frame itself, others are it through
@@ -50,7 +51,7 @@ class FeatureExtractor:
         names = [f"{sha}:{frame}" + (f":{view}:{augment}".replace(" ", "") if view else "")
                  for sha, frame, view in zip(rows["sha"], rows["frame"], rows["view"], strict=True)]  # fmt: skip
         with self.progress("Embedding", len(names)) as step:
-            complete(self.store, names, lambda places: self._embed(rows.iloc[places], augment), lambda n: step(advance=n))
+            add_missing(self.store, names, lambda places: self._embed(rows.iloc[places], augment), lambda n: step(advance=n))
         texts, sources = ([*rows[name]] if name in rows else [""] * len(rows) for name in ("text", "source"))
         return FeatureTable(self.store.gather(names), rows["label"].to_numpy(), texts, [*rows["path"]], sources)
 
@@ -58,7 +59,7 @@ class FeatureExtractor:
         waiting: deque[Future] = deque()
         at_once = AT_ONCE if backend.tensorflow() else 1  # jax' models change state when they predict
         with ThreadPoolExecutor(at_once) as pool:  # one batch alone leaves processors idle between its steps
-            for clips in dataset.views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
+            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
                 waiting.append(pool.submit(self.batch, clips.numpy()))
                 if len(waiting) > at_once:
                     yield np.asarray(waiting.popleft().result(), np.float32)

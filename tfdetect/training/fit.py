@@ -43,12 +43,12 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     strategy = devices.strategy(settings.strategy)
     worker, single = devices.worker(strategy), detector.input_kind == "frame"
     rows, validation = select_split(table, "train", detector), select_split(table, "validation")
-    steps = dataset.steps(rows, single, settings.batch)
+    steps = dataset.steps_per_epoch(rows, single, settings.batch)
     plan = phase_schedule(detector.phases(), settings.epochs)
     folder = checkpoints / f"worker-{worker}"
     checkpoint = Checkpoint(folder, monitored_metric(settings, validation), settings.patience, plan[-1][0] if plan else 0, target)
-    seen, clips = dataset.expand_frames(validation, single), dataset.ordered(validation, cache, single, settings.batch)
-    own = dataset.ordered(select_split(validation, "validation", detector), cache, single, settings.batch)
+    seen, clips = dataset.expand_frames(validation, single), dataset.evaluation_batches(validation, cache, single, settings.batch)
+    own = dataset.evaluation_batches(select_split(validation, "validation", detector), cache, single, settings.batch)
     with devices.scope(strategy):
         model = build(detector, cache)
     common.synchronise_batch_norms(model, strategy is not None)
@@ -60,7 +60,7 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
             checkpoint.restore(model, first)
         judged = [*range(settings.eval_every, last, settings.eval_every), last]
         model.fit(
-            dataset.training(rows, cache, single, settings, checkpoint.epoch, last),
+            dataset.training_batches(rows, cache, single, settings, checkpoint.epoch, last),
             validation_data=own if model.loss is None else None,
             validation_freq=judged,
             initial_epoch=checkpoint.epoch,
@@ -151,4 +151,4 @@ def predict_scores(model: keras.Model, table: pd.DataFrame, cache: Cache, detect
         features = FeatureExtractor(model, detector, cache, silent).of(table).features
         return common.submodel_from(model, "features").predict(features, verbose=0)[:, 0]
     single = detector.input_kind == "frame"
-    return model.predict(dataset.ordered(table, cache, single, batch), verbose=0)[:, 0]
+    return model.predict(dataset.evaluation_batches(table, cache, single, batch), verbose=0)[:, 0]

@@ -50,7 +50,7 @@ def gradient_fit(detector: Detector, settings: Train, checkpoint: Checkpoint,
         judge = ExactValidationMetrics(checkpoint.folder, validation, validation_x, judged)
         if not checkpoint.done and checkpoint.epoch < settings.epochs:
             part.fit(
-                dataset.vectors(x, labels, settings, checkpoint.epoch, settings.epochs),
+                dataset.feature_batches(x, labels, settings, checkpoint.epoch, settings.epochs),
                 validation_data=(validation_x[own], validation_y[own, None].astype(np.float32)) if loss or part.loss is None else None,
                 validation_batch_size=settings.batch,
                 validation_freq=judged,

@@ -75,10 +75,10 @@ def write_groups(path: Path, table: "pd.DataFrame", same: Sequence[dict[str, Any
     itself; and how to use it."""
     from tfdetect.data import manifest
     from tfdetect.data.audit import duplicates
-    from tfdetect.data.layouts.tree import strictest
+    from tfdetect.data.layouts.tree import resolve_split_conflicts
 
-    new = table.assign(path=[str(Path(name).absolute()) for name in table["path"]], group=duplicates.united(table, same))
-    new = strictest(new)
+    new = table.assign(path=[str(Path(name).absolute()) for name in table["path"]], group=duplicates.merge_groups(table, same))
+    new = resolve_split_conflicts(new)
     kept = new[(table["left_out"] == "").to_numpy()].drop(columns="left_out")
     path.parent.mkdir(parents=True, exist_ok=True)
     manifest.write(kept, path)
@@ -108,7 +108,7 @@ def settled(table: "pd.DataFrame", properties: "pd.DataFrame") -> "pd.DataFrame"
     """The manifest as training takes it: the groups of copies joined, and in the column `left_out` why a file is not used."""
     from tfdetect.data.audit import copies
 
-    table, reasons = copies.settle(table, known(properties))
+    table, reasons = copies.resolve_copies(table, known(properties))
     return table.assign(left_out=table["left_out"].where(table["left_out"] != "", reasons) if "left_out" in table else reasons)
 
 
@@ -125,21 +125,23 @@ def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any
 
     said = table.attrs["groups"]
     good = properties["error"] == ""
-    asked = audit_shortcuts.sample(table[good & (table["left_out"] == "")])
-    shortcuts = audit_shortcuts.find(asked, properties.loc[asked.index])
-    same = duplicates.find(table, properties)
-    torn = {path for entry in same if duplicates.contradiction(entry) for path in entry["paths"]}  # training leaves these out
+    asked = audit_shortcuts.sample_groups(table[good & (table["left_out"] == "")])
+    shortcuts = audit_shortcuts.find_shortcuts(asked, properties.loc[asked.index])
+    same = duplicates.find_duplicates(table, properties)
+    # Training leaves these out.
+    torn = {path for entry in same if duplicates.has_contradicting_labels(entry) for path in entry["paths"]}
     kept = [entry for entry in same if len({*entry["paths"]} - torn) > 1]
     held = [content for content, reason in zip(known(properties), table["left_out"], strict=True) if not reason]
     failures = zip(table["path"][~good], properties["error"][~good], strict=True)
     return {
-        "counts": {**audit_shortcuts.counts(table, properties), "copies": copies.count(held), "others": table.attrs.get("left_out", {}),
+        "counts": {**audit_shortcuts.count_values(table, properties), "copies": copies.count_copies(held),
+                   "others": table.attrs.get("left_out", {}),
                    "left_out": int((table["left_out"] != "").sum())},
-        "groups": {"count": int(table["group"].nunique()), "known": not said.startswith(grouping.NONE[:-1]), "said": said},
+        "groups": {"count": int(table["group"].nunique()), "known": not said.startswith(grouping.NO_GROUPS[:-1]), "said": said},
         "shortcuts": shortcuts.aucs,
-        "warnings": [asdict(warning) for warning in shortcuts.warned],
+        "warnings": [asdict(warning) for warning in shortcuts.warnings],
         "duplicates": same,
-        "leaks": duplicates.leaks(table, kept),
+        "leaks": duplicates.find_leaks(table, kept),
         "failures": [{"path": path, "reason": reason} for path, reason in failures],
     }
 

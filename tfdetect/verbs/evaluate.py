@@ -34,7 +34,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     import_keras()
     console.print(devices_line(run.train.precision))
     from tfdetect.data.input_pipeline import corruptions
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.evaluation import calibration
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow import results
@@ -50,9 +50,9 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     dataset.say_count(table)
     warnings = (*warnings, *dataset.copies_line(table))
     table, _ = dataset.with_source_classes(table, run.detector)
-    if usable(table).empty:
+    if usable_rows(table).empty:
         raise UserError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
-    dataset.say_one_class(usable(table))
+    dataset.say_one_class(usable_rows(table))
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were judged: {chain}.")
     target.folder.mkdir(parents=True, exist_ok=True)

@@ -59,8 +59,9 @@ def listed(asked: Template) -> "pd.DataFrame":
     import pandas as pd
 
     from tfdetect.data.layouts import detect
+    from tfdetect.data.layouts.tree import walk_media
 
-    own = any((asked.path / name).exists() for name in detect.MANIFESTS)  # perhaps the one to be replaced
+    own = any((asked.path / name).exists() for name in detect.MANIFEST_NAMES)  # perhaps the one to be replaced
     try:
         known = detect.read(asked.path, asked.fake, "class_folders" if own and asked.layout == "auto" else asked.layout)
     except UserError:
@@ -71,7 +72,7 @@ def listed(asked: Template) -> "pd.DataFrame":
     alone = ~known.duplicated(["group", "label"], keep=False) if plain else known["group"] == known["path"]
     known = known.assign(label=known["label"].map({0: "real", 1: "fake"}), group=known["group"].mask(alone, ""))
     if plain:
-        files = pd.DataFrame({"path": [str(path) for path in detect.walk(asked.path)]}, dtype=str)
+        files = pd.DataFrame({"path": [str(path) for path in walk_media(asked.path)]}, dtype=str)
         known = pd.concat([known, files[~files["path"].isin(set(known["path"]))]])
     if known.empty:
         raise UserError(f"{asked.path} holds no image or video.")

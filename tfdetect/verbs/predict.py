@@ -48,11 +48,11 @@ def main(argv: Sequence[str]) -> int:
 
 def count(given: Sequence[Path], paths: Sequence[Path], failed: int) -> str:
     """12 files: 10 judged, 1 failed, 1 left out (1 .txt): all that lies in the folders given."""
-    from tfdetect.data.layouts.tree import left_out
+    from tfdetect.data.layouts.tree import count_left_out
 
     found: Counter[str] = Counter()
     for folder in filter(Path.is_dir, given):
-        found.update(left_out(folder, map(str, paths), ()))
+        found.update(count_left_out(folder, map(str, paths), ()))
     others = f" ({', '.join(printable(f'{number} {name}') for name, number in found.items())})" if found else ""
     total = len(paths) + found.total()
     return f"{counted(total, 'file')}: {len(paths) - failed:,} judged, {failed} failed, {found.total()} left out{others}"

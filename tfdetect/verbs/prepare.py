@@ -73,21 +73,22 @@ def read(asked: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
 
 
 def decode(asked: Prepare, table: "pd.DataFrame", cache: "Cache", options: Sequence[str]) -> "pd.DataFrame":
-    """The prepared manifest, by this machine's processes or by Beam."""
-    from tfdetect.data.prepare.beam import LOCAL, Beam
-    from tfdetect.data.prepare.decode import locally, prepare
+    """The prepared manifest, by this machine's processes or by BeamRunner."""
+    from tfdetect.data.prepare.beam import LOCAL_RUNNER, BeamRunner
+    from tfdetect.data.prepare.decode import decode_locally, prepare
 
     data = asked.data
-    beam = Beam(asked.out / "shards", LOCAL if asked.runner == "beam" else asked.runner, options)
+    beam = BeamRunner(asked.out / "shards", LOCAL_RUNNER if asked.runner == "beam" else asked.runner, options)
     with progress("Decoding", len(table)) as step:
-        return prepare(table, cache, data.workers, step, data.timeout, locally if asked.runner == "local" else beam.results)
+        runner = decode_locally if asked.runner == "local" else beam.results
+        return prepare(table, cache, data.workers, step, data.timeout, runner)
 
 
 def equalised(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[pd.DataFrame, pd.DataFrame]":
     """The rows of the files made alike, and the prepared rows of those that could not be; their index keeps the order."""
     from tfdetect.data.equalise import equalise
-    from tfdetect.data.prepare.clip_cache import failed
-    from tfdetect.data.prepare.decode import DETAILS, detailed
+    from tfdetect.data.prepare.clip_cache import failure_result
+    from tfdetect.data.prepare.decode import RESULT_FIELDS, add_results
 
     data = asked.data
     with progress("Equalising", len(table)) as step:
@@ -96,7 +97,8 @@ def equalised(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[p
     good = table["error"] == ""
     reasons = dict(zip(table["path"], table["error"], strict=True))
     left = table[~good].rename(columns={"error": "left_out"})  # as it is, it must not stand among those made alike
-    return table[good].drop(columns="error"), detailed(left, lambda path: map(failed("", reasons[path]).get, DETAILS), cache.spec)
+    failures = add_results(left, lambda path: map(failure_result("", reasons[path]).get, RESULT_FIELDS), cache.spec)
+    return table[good].drop(columns="error"), failures
 
 
 def write(asked: Prepare, table: "pd.DataFrame") -> None:

@@ -166,14 +166,14 @@ def assist(run: Run) -> Artifact:
 def remember(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
     """What the run saw into the artifact: the prepared manifest with absolute paths, what failed, the face detector."""
     from tfdetect.data import manifest
-    from tfdetect.data.equalise import plan_of
+    from tfdetect.data.equalise import find_plan
 
     faces = cache.spec.faces
     if faces:
         files.write_bytes(artifact.face_model, faces.model.read_bytes())
         files.write_json(artifact.faces, {**asdict(faces), "model": artifact.face_model.name})
 
-    plans = {plan_of(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
+    plans = {find_plan(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
     if len(plans) == 1 and (plan := plans.pop()):
         files.write_bytes(artifact.plan, plan.read_bytes())
 
@@ -185,7 +185,7 @@ def remember(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
 def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     """The prepared manifest, all splits decided, and the cache that holds the clips; the run with what it learnt of them."""
     from tfdetect.data import manifest
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.evaluation import calibration
 
     cache = dataset.cache_for(run.data, run.detector)
@@ -196,7 +196,7 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     table = dataset.with_texts(dataset.decode(table, run.data, cache, left), run.detector)
     dataset.say_count(table)
     dataset.require_few_failures(table, run.data.max_failed)
-    good = usable(table)
+    good = usable_rows(table)
     manifest.require_classes(good, SPLITS, run.detector.trains_on)
     calibration.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
     dataset.say_one_class(good)
@@ -238,7 +238,7 @@ def memory(run: Run) -> Iterator[None]:
 def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", watched: bool = True) -> "Fitted":
     """Fit, and leave the best epoch's model in the artifact. `watched`: with TensorBoard, and a line an epoch."""
     keras = import_keras()
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.training.callbacks import ProgressLogger
     from tfdetect.training.fit import fit
     from tfdetect.training.fit_head import fit_head
@@ -248,8 +248,8 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
         board = keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0)  # board.write draws it
         callbacks = [board, ProgressLogger(console, run.train.epochs)] if watched else []
         if watched and run.detector.reconstructs:
-            callbacks.append(reconstruction_report.tensorboard_callback(artifact.logs, usable(table), cache))
-        what = (run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
+            callbacks.append(reconstruction_report.tensorboard_callback(artifact.logs, usable_rows(table), cache))
+        what = (run.detector, usable_rows(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
         with memory(run):
             return fit_head(*what, embedding) if run.detector.caches_features else fit(*what)
 
@@ -257,7 +257,7 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
            tables: Tables | None = None) -> None:
     """Calibrate and export, then judge what was exported."""
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.evaluation import calibration as rules
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
@@ -269,7 +269,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     with files.atomic(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
     model = models.load(artifact.model)
-    calibration = calibrate(model, usable(table), cache, run)
+    calibration = calibrate(model, usable_rows(table), cache, run)
     files.write_json(artifact.calibration, calibration.to_dict())
     if backend.tensorflow():
         export(model, calibration.to_dict(), run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
@@ -279,7 +279,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     else:
         predicted, own = score(predictor, table[table["split"] != "train"], cache), results.NOTHING
     if run.detector.reconstructs:
-        own = reconstruction_report.report_extras(model, predicted, predictor.threshold, fitted, usable(table), cache)
+        own = reconstruction_report.report_extras(model, predicted, predictor.threshold, fitted, usable_rows(table), cache)
     shortcuts, rule = find_shortcuts(table, run.data), run.train.threshold
     warnings = (*rules.warnings(rule), *dataset.copies_line(table), *predictor.warnings, *dataset.data_warnings(table))
     found = results.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,

@@ -66,7 +66,7 @@ def read_manifest(path: Path, data: FileSettings) -> "pd.DataFrame":
     for note in table.attrs.get("notes", ()):
         console.print(note)
     if table.attrs.get("layout") == "manifest" and data.labels == "check":
-        manifest.require_direction(table, str(path))
+        manifest.require_label_direction(table, str(path))
     return table
 
 
@@ -75,20 +75,20 @@ def separate_excluded(table: "pd.DataFrame", cache: "Cache", workers: int | None
     them or `prepare` did so, as `decode` gives them, with the reason in the columns `error` and `left_out`."""
     from tfdetect.data import manifest
     from tfdetect.data.audit import copies
-    from tfdetect.data.prepare.clip_cache import failed
-    from tfdetect.data.prepare.decode import DETAILS, detailed
+    from tfdetect.data.prepare.clip_cache import failure_result
+    from tfdetect.data.prepare.decode import RESULT_FIELDS, add_results
 
-    manifest.require_whole_groups(table)
+    manifest.require_unsplit_groups(table)
     out = table["left_out"] if "left_out" in table else table["path"].map(lambda path: "")
-    keys = copies.keys(table["path"].where(out == "", ""), workers)
-    table, reasons = copies.settle(table, keys)
+    keys = copies.find_copies(table["path"].where(out == "", ""), workers)
+    table, reasons = copies.resolve_copies(table, keys)
     out = out.where(out != "", reasons)
-    if count := copies.count([key for key, reason in zip(keys, out, strict=True) if not reason]):
+    if count := copies.count_copies([key for key, reason in zip(keys, out, strict=True) if not reason]):
         console.print(COPIES.format(count, len(table)))
     left, told = table.assign(left_out=out)[out != ""], dict(zip(table["path"], out, strict=True))
     # Without a hash: the same content may be in the test.
     good = table[out == ""].drop(columns="left_out", errors="ignore")
-    rows = detailed(left, lambda path: map(failed("", told[path]).get, DETAILS), cache.spec)
+    rows = add_results(left, lambda path: map(failure_result("", told[path]).get, RESULT_FIELDS), cache.spec)
     if good.empty:
         require_some(rows)
     return good, rows
@@ -100,7 +100,7 @@ def append_excluded(table: "pd.DataFrame", left: "pd.DataFrame") -> "pd.DataFram
 
     from tfdetect.data import manifest
 
-    whole = pd.concat([table, left]).fillna(dict.fromkeys(manifest.EXTRA, "")) if len(left) else table
+    whole = pd.concat([table, left]).fillna(dict.fromkeys(manifest.OPTIONAL_COLUMNS, "")) if len(left) else table
     whole.attrs = table.attrs
     return whole
 
@@ -108,9 +108,9 @@ def append_excluded(table: "pd.DataFrame", left: "pd.DataFrame") -> "pd.DataFram
 def copies_line(table: "pd.DataFrame") -> tuple[str, ...]:
     """For the report: how many of the prepared files are copies of others."""
     from tfdetect.data.audit import copies
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
 
-    count = copies.count(contents(usable(table)))
+    count = copies.count_copies(contents(usable_rows(table)))
     return (COPIES.format(count, len(table)),) if count else ()
 
 
@@ -180,10 +180,10 @@ def say_alike(table: "pd.DataFrame", cache: "Cache", given: bool) -> "pd.DataFra
     """The decoded table; where pictures of test or validation look like training files of other groups, that is said, and kept
     for the report. `given`: by a split that came with the data."""
     from tfdetect.data.audit import duplicates
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
 
-    good = usable(table)
-    if found := duplicates.between_splits(good, cache.load):
+    good = usable_rows(table)
+    if found := duplicates.find_near_pairs_across_splits(good, cache.load):
         held = sorted({other for _, other in found})
         names = " or ".join(sorted(set(good.loc[good["path"].isin(held), "split"])))
         first, second = found[0]
@@ -221,13 +221,13 @@ def say_one_class(table: "pd.DataFrame") -> None:
 def decode(table: "pd.DataFrame", data: Data, cache: "Cache", left: "pd.DataFrame") -> "pd.DataFrame":
     """The manifest with what the decoder found, then those that `separate_excluded` left out; says how many files failed, and why. ValueError
     where none is left."""
-    from tfdetect.data.prepare.decode import prepare, problems
+    from tfdetect.data.prepare.decode import list_messages, prepare
 
     with progress("Decoding", len(table)) as step:
         table = prepare(table, cache, data.workers, step, data.timeout)
     table = append_excluded(table, left).reset_index(drop=True)
     say_failures(table)
-    notes = problems(table, "note")
+    notes = list_messages(table, "note")
     if notes:
         used = f"{len(notes):,} of {counted(len(table), 'file')} used"
         console.print(f"{used}, with a note; the first: {printable(notes[0][0])}: {notes[0][1]}")
@@ -254,9 +254,9 @@ def say_failures(table: "pd.DataFrame") -> None:
     """A table of reasons: how many files, and the first of them."""
     from rich.table import Table
 
-    from tfdetect.data.prepare.decode import reasons
+    from tfdetect.data.prepare.decode import summarise_failures
 
-    found = reasons(table)
+    found = summarise_failures(table)
     if not found:
         return
     grid = Table("files", "reason", title=f"{sum(row[1] for row in found):,} of {counted(len(table), 'file')} could not be used")

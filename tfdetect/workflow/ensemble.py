@@ -17,7 +17,7 @@ from tfdetect.workflow.test_files import Evaluate, drop_training_overlap
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tfdetect.data.input_pipeline.corruptions import Chain
+    from tfdetect.data.input_pipeline.corruptions import CorruptionChain
     from tfdetect.data.prepare.clip_cache import Cache
 
 
@@ -36,7 +36,7 @@ def evaluate(asked: Evaluate) -> None:
     members = gather(asked)
     import_keras()
     from tfdetect.data.input_pipeline import corruptions
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
 
     chain = corruptions.parse(asked.data.corrupt)
     target = Artifact(output_paths.evaluation(asked, [*members], chain.slug if chain else ""))
@@ -46,7 +46,7 @@ def evaluate(asked: Evaluate) -> None:
     decoded = {name: decode(name, table, member, left) for name, member in members.items()}
     table, left_out = drop_training_overlap(merge(decoded), *(member.artifact for member in members.values()))
     dataset.say_count(table)
-    good = usable(table)["path"]
+    good = usable_rows(table)["path"]
     if good.empty:
         raise UserError("No file is left to judge: each was used in training one of the runs, or one could not read it.")
     judged = {name: judge(member, decoded[name], good, chain) for name, member in members.items()}
@@ -81,7 +81,7 @@ def read(asked: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame,
 
     if asked.data.path is None:
         table, said = common_tests({name: member.artifact for name, member in members.items()})
-        return detect.of_sources(table, asked.data.sources), said
+        return detect.select_sources(table, asked.data.sources), said
     first = next(iter(members.values()))
     return test_files.select_test_files(asked, first.artifact, first.data), ()
 
@@ -109,11 +109,11 @@ def contents(runs: Mapping[str, Artifact]) -> "dict[str, pd.DataFrame]":
     """Each run's test files, and in the column `content` the hash by which a file is known again."""
     from tfdetect.data import manifest
 
-    raw = {name: manifest.raw(run.manifest) for name, run in runs.items()}
+    raw = {name: manifest.read_unchecked(run.manifest) for name, run in runs.items()}
     own = {name: dict(zip(rows["path"], rows["sha"], strict=True)) for name, rows in raw.items()}
     # A file that one run could not even open has no hash there; its path finds that of another run.
     known = {path: sha for shas in own.values() for path, sha in shas.items() if sha}
-    tests = {name: manifest.check(rows[rows["split"] == "test"], str(runs[name].manifest)) for name, rows in raw.items()}
+    tests = {name: manifest.validate(rows[rows["split"] == "test"], str(runs[name].manifest)) for name, rows in raw.items()}
     return {name: rows.assign(content=[own[name][path] or known.get(path, path) for path in rows["path"]])
             for name, rows in tests.items()}  # fmt: skip
 
@@ -142,7 +142,7 @@ def said(texts: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in texts.items() if text)
 
 
-def judge(member: Member, table: "pd.DataFrame", paths: Iterable[str], chain: "Chain") -> "tuple[pd.DataFrame, float]":
+def judge(member: Member, table: "pd.DataFrame", paths: Iterable[str], chain: "CorruptionChain") -> "tuple[pd.DataFrame, float]":
     """The run's predictions of these files, corrupted by `chain`, and its own threshold; says what judged, if no SavedModel."""
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow.scoring import score
@@ -189,7 +189,7 @@ def held_out(artifact: Artifact) -> "pd.DataFrame":
     from tfdetect.data import manifest
     from tfdetect.evaluation import predictions
 
-    rows = manifest.raw(artifact.manifest)
+    rows = manifest.read_unchecked(artifact.manifest)
     shas = dict(zip(rows["path"], rows["sha"], strict=True))
     files = predictions.read(artifact.predictions)
     files = predictions.by_file(files[files["split"] == "validation"])

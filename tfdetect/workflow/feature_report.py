@@ -13,7 +13,7 @@ import pandas as pd
 
 from tfdetect.data.input_pipeline.dataset import expand_frames
 from tfdetect.data.prepare.clip_cache import Cache
-from tfdetect.data.prepare.decode import usable
+from tfdetect.data.prepare.decode import usable_rows
 from tfdetect.detector import Detector
 from tfdetect.evaluation import predictions
 from tfdetect.plots import features as plots_features
@@ -65,7 +65,7 @@ class Judged:
 
     def __init__(self, model: Any, detector: Detector, predictor: Predictor, table: pd.DataFrame, cache: Cache):
         self.model, self.predictor, self.cache = model, predictor, cache
-        good = usable(table)
+        good = usable_rows(table)
         self.embedded = FeatureExtractor(self.model, detector, cache, embedding).of(good)
         self.rows = expand_frames(good, predictor.single).assign(row=np.arange(len(self.embedded.labels)))
         self.said = [np.concatenate(parts) for parts in zip(*self._answers(), strict=True)]

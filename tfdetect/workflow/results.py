@@ -16,7 +16,7 @@ from tfdetect import __version__, config, files
 from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit_shortcuts
 from tfdetect.data.prepare.clip_cache import Cache
-from tfdetect.data.prepare.decode import problems, usable
+from tfdetect.data.prepare.decode import list_messages, usable_rows
 from tfdetect.evaluation import calibration, final, metrics, predictions
 from tfdetect.pages import report
 from tfdetect.plots import standard
@@ -66,11 +66,11 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         warnings=(*run.detector.warnings(), *own.warnings, *warnings),
         figures=figures,
         most_wrong=list(most_wrong_frames(predicted, threshold, table, cache)),
-        data=usable(table),
-        failures=problems(table, "error"),
-        notes=problems(table, "note"),
+        data=usable_rows(table),
+        failures=list_messages(table, "error"),
+        notes=list_messages(table, "note"),
         shortcuts=shortcuts.aucs if shortcuts else {},
-        suspects=[(warning.property, warning.auc) for warning in shortcuts.warned] if shortcuts else [],
+        suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings] if shortcuts else [],
         extra_figures=standard.save_plots(folder.plots, own.figures),
         extra_tables={**(tables(folder) if tables else {}), **own.tables},
         command=command(),
@@ -90,7 +90,7 @@ def draw(folder: Artifact, predicted: pd.DataFrame, threshold: float, history: p
     if history is not None and len(history):
         figures["history"] = standard.history(history, best_epoch)
     if shortcuts and shortcuts.aucs:
-        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit_shortcuts.SUSPECT, audit_shortcuts.FATAL)
+        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit_shortcuts.WARNING_AUC, audit_shortcuts.SEVERE_AUC)
         files.write_json(folder.shortcuts, shortcuts.aucs)
     return standard.save_plots(folder.plots, figures)
 

@@ -8,10 +8,10 @@ import pandas as pd
 
 from tfdetect.data.audit import shortcuts
 from tfdetect.data.audit.properties import collect
-from tfdetect.data.input_pipeline.corruptions import Chain
+from tfdetect.data.input_pipeline.corruptions import CorruptionChain
 from tfdetect.data.input_pipeline.dataset import expand_frames
 from tfdetect.data.prepare.clip_cache import Cache
-from tfdetect.data.prepare.decode import usable
+from tfdetect.data.prepare.decode import usable_rows
 from tfdetect.evaluation import metrics, predictions
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data
@@ -21,9 +21,9 @@ SHORTCUT_FILES = 1000  # files of a split that shortcuts are looked for in
 PIXELS_PER_CALL = 2**26  # of the frames that are scored in one call, which bounds the memory
 
 
-def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain | None = None) -> pd.DataFrame:
+def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: CorruptionChain | None = None) -> pd.DataFrame:
     """The predictions table of the usable rows, one row a file, or for a frame detector one a frame; `chain` corrupts them."""
-    rows = expand_frames(usable(table), predictor.single)
+    rows = expand_frames(usable_rows(table), predictor.single)
     names = [f"{metrics.ATTRIBUTED}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 1 + len(names)), np.nan)
     with progress("Judging", len(rows), "frames" if predictor.single else "files") as step:
@@ -55,7 +55,7 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
 def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:
     """How well cheap properties of the files tell the test's labels, learnt from the training files, or across folds where
     there are none. Of a sample of the files; of none where most of them are not at hand."""
-    parts = {name: shortcuts.sample(rows, SHORTCUT_FILES) for name, rows in usable(table).groupby("split")}
+    parts = {name: shortcuts.sample_groups(rows, SHORTCUT_FILES) for name, rows in usable_rows(table).groupby("split")}
     drawn = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)
     files = drawn[list(map(os.path.exists, drawn["path"]))].reset_index(drop=True)
     if len(files) < len(drawn) / 2:
@@ -68,4 +68,4 @@ def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:
     files, found = files[good].reset_index(drop=True), found[good].reset_index(drop=True)
     learnt, told = (np.flatnonzero(files["split"] == name) for name in ("train", "test"))
     whole = all(files["label"].iloc[part].nunique() == 2 for part in (learnt, told))
-    return shortcuts.find(files, found, [(learnt, told)] if whole else None)
+    return shortcuts.find_shortcuts(files, found, [(learnt, told)] if whole else None)

@@ -36,7 +36,7 @@ class EvaluateData(DecodeSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        corruption_spec.check(self.corrupt, "--data.corrupt", labels=False)
+        corruption_spec.check_flag(self.corrupt, "--data.corrupt", labels=False)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def select_test_files(asked: Evaluate, artifact: Artifact, data: Data):
     from tfdetect.data.layouts import detect
 
     if asked.data.path is None:
-        table = detect.of_sources(manifest.read(artifact.manifest), asked.data.sources)
+        table = detect.select_sources(manifest.read(artifact.manifest), asked.data.sources)
     else:
         choice = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels", "group")}
         table = dataset.read_manifest(asked.data.path, replace(data, **choice))
@@ -99,7 +99,7 @@ def files_seen_in_training(table, run: Artifact):
 
     from tfdetect.data import manifest
 
-    rows = manifest.raw(run.manifest)
+    rows = manifest.read_unchecked(run.manifest)
     used = rows[rows["split"] != "test"]
     groups = {sha: group for name in HASHES if name in used for sha, group in used[[name, "group"]].to_numpy() if sha and group}
     then = pd.Series(None, table.index, object)  # the group that a file had in training

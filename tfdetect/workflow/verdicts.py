@@ -49,13 +49,13 @@ def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
 
 def expand_paths(given: Sequence[Path]) -> list[Path]:
     """The files given, and the images and videos in the folders and tables given. ValueError for none, or an empty one."""
-    from tfdetect.data.layouts.detect import walk
+    from tfdetect.data.layouts.tree import walk_media
 
     if not given:
         raise UserError("No file came; name images, videos, or folders of them.")
     out: list[Path] = []
     for path in given:
-        inside = list(walk(path)) if path.is_dir() else paths_in_table(path) if path.suffix.lower() in TABLES else [path]
+        inside = list(walk_media(path)) if path.is_dir() else paths_in_table(path) if path.suffix.lower() in TABLES else [path]
         if not inside:
             raise UserError(f"{path} {'holds' if path.is_dir() else 'names'} no image or video{others(path)}.")
         out += inside
@@ -66,21 +66,21 @@ def paths_in_table(table: Path) -> list[Path]:
     """The files that a manifest names, of any split and label; those names start at its folder."""
     from tfdetect.data import manifest, tables
 
-    rows = manifest.raw(table)
+    rows = manifest.read_unchecked(table)
     if "path" not in rows:
-        raise UserError(f"{table} has no column path; {tables.held(rows)}.")
-    return list(map(Path, tables.located(table.parent, [path for path in rows["path"] if path])))
+        raise UserError(f"{table} has no column path; {tables.describe_columns(rows)}.")
+    return list(map(Path, tables.resolve_paths(table.parent, [path for path in rows["path"] if path])))
 
 
 def others(folder: Path) -> str:
     """What a folder without media holds."""
-    from tfdetect.data.layouts.tree import left_out
+    from tfdetect.data.layouts.tree import count_left_out
 
     if not folder.is_dir():
         return ""
     if (folder / config.PREPARED).exists():
         return f": prepare made it, and evaluate.py RUN --data.path {folder} judges it"
-    found = ", ".join(f"{number} {name}" for name, number in left_out(folder, (), ()).items())
+    found = ", ".join(f"{number} {name}" for name, number in count_left_out(folder, (), ()).items())
     return f", but {found}" if found else ""
 
 

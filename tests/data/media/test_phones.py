@@ -85,4 +85,4 @@ def test_an_animation_is_its_first_frame_and_says_so(tmp_path, name, count):
     (tmp_path / "a").write_bytes(data.replace(b"MM\0*", b"MMMM") if name == "webp" else data)
     assert read_media(tmp_path / "a").frames.shape[-1] == 3, "a broken EXIF turns nothing"
     still = ClipSpec(8, 16, still=True)
-    assert still.note(found.note, 1) == "; ".join(filter(None, (said, "a still image: its one frame stands 8 times")))
+    assert still.extend_note(found.note, 1) == "; ".join(filter(None, (said, "a still image: its one frame is repeated 8 times")))

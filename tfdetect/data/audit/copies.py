@@ -14,12 +14,12 @@ import pandas as pd
 
 from tfdetect.data.media.read import digest
 
-LOOKED_AT = 4096  # bytes in the middle of files of one size; what differs there need not be hashed
-STRICTEST = ("test", "validation", "train")
-NAMES = ("real", "fake")
+COMPARED_BYTES = 4096  # bytes in the middle of files of one size; what differs there need not be hashed
+SPLIT_PRIORITY = ("test", "validation", "train")
+CLASS_NAMES = ("real", "fake")
 
 
-def keys(paths: Iterable[str], workers: int | None = None) -> list[str]:
+def find_copies(paths: Iterable[str], workers: int | None = None) -> list[str]:
     """For each path the SHA-256 of its bytes if another has the same, else "". Few files are read, fewer still whole; what cannot
     be read has no copies."""
     paths = list(paths)
@@ -51,7 +51,7 @@ def _size(path: str) -> int | None:
 def _middle(path: str, size: int) -> tuple[int, bytes]:
     file = os.open(path, os.O_RDONLY)
     try:
-        return size, os.pread(file, LOOKED_AT, max(size - LOOKED_AT, 0) // 2)
+        return size, os.pread(file, COMPARED_BYTES, max(size - COMPARED_BYTES, 0) // 2)
     finally:
         os.close(file)
 
@@ -66,7 +66,7 @@ def _try(work: Callable[..., Any]) -> Callable[..., Any]:
     return tried
 
 
-def settle(table: pd.DataFrame, contents: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
+def resolve_copies(table: pd.DataFrame, contents: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
     """The manifest with the groups of copies joined, and for each row the reason why it is left out, or "".
 
     `contents` says row for row what a file holds, "" for nothing known. Files with equal contents and both labels are all left
@@ -85,10 +85,10 @@ def settle(table: pd.DataFrame, contents: Sequence[str]) -> tuple[pd.DataFrame, 
         if len({labels[at] for at in same}) > 1:
             for at in same:
                 other = next(there for there in same if labels[there] != labels[at])
-                here, elsewhere = NAMES[labels[at]], NAMES[labels[other]]
+                here, elsewhere = CLASS_NAMES[labels[at]], CLASS_NAMES[labels[other]]
                 reasons[at] = f"labelled {here}, and the same bytes are labelled {elsewhere}: '{paths[other]}'"
             continue
-        best = next((name for name in STRICTEST if any(splits[at] == name for at in same)), "")
+        best = next((name for name in SPLIT_PRIORITY if any(splits[at] == name for at in same)), "")
         first = next(at for at in same if splits[at] == best)
         for at in same:
             if splits[at] not in ("", best):
@@ -116,7 +116,7 @@ class _Leaders:
             self.above[high] = low
 
 
-def count(contents: Sequence[str]) -> int:
+def count_copies(contents: Sequence[str]) -> int:
     """How many files are copies of others."""
     held = [content for content in contents if content]
     return len(held) - len(set(held))

@@ -23,11 +23,11 @@ from tfdetect.limits import Limits
 
 CONTAINER = ("extension", "container", "codec", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_quality",
              "subsampling", "fps", "frames", "duration", "bit_rate", "exif")  # fmt: skip
-WORDS = ("extension", "container", "codec", "subsampling")  # of these, what is not a number
+CATEGORICAL = ("extension", "container", "codec", "subsampling")  # of these, what is not a number
 CONTENT = ("mean_colour", "thumbnail", "border")  # each an array
-LOOKED_AT = 5  # frames of a video whose perceptual hashes are taken
-SMALL = 16  # pixels, side of the grey picture that near duplicates are compared by
-FLAT = 2.0  # grey levels: what varies less looks like any other flat picture, and has no hash
+HASHED_FRAMES = 5  # frames of a video whose perceptual hashes are taken
+THUMBNAIL_SIZE = 16  # pixels, side of the grey picture that near duplicates are compared by
+MIN_CONTRAST = 2.0  # grey levels: what varies less looks like any other flat picture, and has no hash
 _SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 _CAMERA_KEYS = {"com.apple.quicktime.make", "make", "location"}  # the same in a video
 _CAMERA = (271, 272, 36867)  # tags that only a camera writes into a TIFF: make, model, time
@@ -83,7 +83,7 @@ def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[
     rows = [[found[path].get(name) for name in columns] for path in table["path"]]
     out = pd.DataFrame(rows, columns=columns, index=table.index)
     for name in CONTAINER:
-        if name not in WORDS:
+        if name not in CATEGORICAL:
             out[name] = pd.to_numeric(out[name]).astype(float)
     return out
 
@@ -92,18 +92,18 @@ def measure(path: str, limits: Limits) -> dict[str, Any]:
     """All properties of one file. Raises MediaError and OSError."""
     sha, length = digest(path), os.path.getsize(path)
     seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    look = lambda at, frame: seen.update({at: (reduced(frame), border(frame))})  # noqa: E731
-    found = read_media(path, LOOKED_AT, size=SMALL, limits=limits, look=look)
+    look = lambda at, frame: seen.update({at: (shrink(frame), measure_border(frame))})  # noqa: E731
+    found = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, look=look)
     is_image = media_kind(path) == "image"
     facts = _image(path) if is_image else _video(path, length, found.total)
     frames = [seen[at] for at in sorted(seen)]
-    kept = [frame for frame, _ in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= FLAT]
+    kept = [frame for frame, _ in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= MIN_CONTRAST]
     pixels = found.width * found.height * (1 if is_image else found.total)
     return {
         "extension": os.path.splitext(path)[1].lower(), "width": found.width, "height": found.height,
         "aspect": found.width / found.height, "bytes": length, "bytes_per_pixel": length / pixels, **facts,
-        **_content(*frames[len(frames) // 2]), "sha": sha, "hashes": np.array([phash(frame) for frame in kept], np.uint64),
-        "small": np.array([_grey(frame, SMALL) for frame in kept]),
+        **_content(*frames[len(frames) // 2]), "sha": sha, "hashes": np.array([perceptual_hash(frame) for frame in kept], np.uint64),
+        "small": np.array([_grey(frame, THUMBNAIL_SIZE) for frame in kept]),
     }  # fmt: skip
 
 
@@ -149,12 +149,12 @@ def _video(path: str, length: int, frames: int) -> dict[str, Any]:
         return {"container": "unknown", "codec": "unknown", "subsampling": "unknown", "frames": frames, "exif": 0.0}
 
 
-def look(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def hash_clip(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hashes and small grey pictures of the first, middle and last frame of a clip, (frames, height, width, 3) uint8, as those
     of `measure`: without flat ones."""
     frames = [np.array(clip[at]) for at in sorted({0, len(clip) // 2, len(clip) - 1})]
-    kept = [frame for frame in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= FLAT]
-    return np.array([phash(frame) for frame in kept], np.uint64), np.array([_grey(frame, SMALL) for frame in kept])
+    kept = [frame for frame in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= MIN_CONTRAST]
+    return np.array([perceptual_hash(frame) for frame in kept], np.uint64), np.array([_grey(frame, THUMBNAIL_SIZE) for frame in kept])
 
 
 def jpeg_quality(tables: dict[int, Any]) -> float:
@@ -167,13 +167,13 @@ def jpeg_quality(tables: dict[int, Any]) -> float:
     return float(1 + np.abs(scaled - table).sum(axis=1).argmin())
 
 
-def reduced(frame: np.ndarray) -> np.ndarray:
+def shrink(frame: np.ndarray) -> np.ndarray:
     """A frame, (height, width, 3) uint8, with at most 256 pixels a side: all that thumbnails and hashes need."""
     height, width = frame.shape[:2]
     return cv2.resize(frame, (min(width, 256), min(height, 256)), interpolation=cv2.INTER_AREA)
 
 
-def border(frame: np.ndarray) -> np.ndarray:
+def measure_border(frame: np.ndarray) -> np.ndarray:
     """Mean and deviation, 0..255, of the outer two lines or columns at the top, bottom, left and right: (8,)."""
     edges = (frame[:2], frame[-2:], frame[:, :2], frame[:, -2:])
     return np.array([value for edge in edges for value in (edge.mean(), edge.std())])
@@ -189,7 +189,7 @@ def _grey(frame: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (side, side), interpolation=cv2.INTER_AREA)
 
 
-def phash(frame: np.ndarray) -> int:
+def perceptual_hash(frame: np.ndarray) -> int:
     """64 bits that survive resizing and re-encoding: signs of the low frequencies of a 32 x 32 grey picture about their
     median (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010)."""
     low = cv2.dct(_grey(frame, 32).astype(np.float32))[:8, 1:9].ravel()
