@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect.data.input_pipeline import dataset as input_pipeline_dataset
+from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.layouts import detect
 from tfdetect.data.media import frames as media_frames
 from tfdetect.data.media import tf_decode, tf_images
@@ -30,36 +30,37 @@ def prepared(request, videos, tmp_path_factory):
 def test_ordered_is_every_unit_once(prepared):
     table, cache = prepared
     for single, count in ((False, 40), (True, 160)):
-        batches = input_pipeline_dataset.evaluation_batches(table, cache, single, 7).as_numpy_iterator()
+        batches = dataset.evaluation_batches(table, cache, single, 7).as_numpy_iterator()
         clips, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
-        rows = input_pipeline_dataset.expand_frames(table, single)
+        rows = dataset.expand_frames(table, single)
         assert clips.shape == (count, 1 if single else 4, 16, 16, 3) and clips.dtype == np.uint8
         assert (labels[:, 0] == rows["label"]).all()
         expected = cache.load(rows["sha"].iloc[-1])
         assert (clips[-1] == (expected[-1:] if single else expected)).all()
 
 
-def keys(dataset, steps):
-    batches = [clips.reshape(len(clips), -1)[:, :50] for clips, *_ in dataset.take(steps).as_numpy_iterator()]
+def keys(data, steps):
+    """Return the first pixels of each clip in the first `steps` batches."""
+    batches = [clips.reshape(len(clips), -1)[:, :50] for clips, *_ in data.take(steps).as_numpy_iterator()]
     return [bytes(row) for batch in batches for row in batch]
 
 
 def test_shuffled_over_the_whole_set_each_epoch_and_repeatable(prepared):
     table, cache = prepared
-    assert input_pipeline_dataset.steps_per_epoch(table, False, 8) == 5
-    first, second = (keys(input_pipeline_dataset.training_batches(table, cache, False, Train(batch=8, seed=3), epoch, 9), 5) for epoch in (0, 1))
-    both = keys(input_pipeline_dataset.training_batches(table, cache, False, Train(batch=8, seed=3), 0, 9), 10)
+    assert dataset.steps_per_epoch(table, False, 8) == 5
+    first, second = (keys(dataset.training_batches(table, cache, False, Train(batch=8, seed=3), epoch, 9), 5) for epoch in (0, 1))
+    both = keys(dataset.training_batches(table, cache, False, Train(batch=8, seed=3), 0, 9), 10)
     assert both == first + second, "what a run that goes on sees is what it would have seen"
     assert sorted(first) == sorted(second) and first != second
-    assert keys(input_pipeline_dataset.training_batches(table, cache, False, Train(batch=8, seed=4), 0, 9), 5) != first
-    whole = keys(input_pipeline_dataset.evaluation_batches(table, cache, False, 40), 1)
+    assert keys(dataset.training_batches(table, cache, False, Train(batch=8, seed=4), 0, 9), 5) != first
+    whole = keys(dataset.evaluation_batches(table, cache, False, 40), 1)
     places = [whole.index(key) for key in first[:8]]
     assert max(places) - min(places) > 16, "a first batch of neighbours is no shuffle of the whole"
 
 
 def test_fewer_files_than_a_batch_still_train(prepared):
     table, cache = prepared
-    batches = list(input_pipeline_dataset.training_batches(table.head(3).reset_index(drop=True), cache, False, Train(batch=8), 0, 2))
+    batches = list(dataset.training_batches(table.head(3).reset_index(drop=True), cache, False, Train(batch=8), 0, 2))
     assert [len(labels) for _, labels, _ in batches] == [3, 3]
 
 

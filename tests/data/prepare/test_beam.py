@@ -56,7 +56,8 @@ def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path
         monkeypatch.setattr(beam, "BATCH_SIZES", (6, 6))  # so that the copy and its original are decoded apart
     here, there = (Cache(tmp_path / name, ClipSpec(4, 16), kind) for name in ("here", "there"))
     local = prepare_decode.prepare(mixed, here, workers=1, seconds=60)
-    found = prepare_decode.prepare(mixed, there, workers=1, seconds=60, runner=beam.BeamRunner(tmp_path / "shards", shards=3).results)
+    runner = beam.BeamRunner(tmp_path / "shards", shards=3).results
+    found = prepare_decode.prepare(mixed, there, workers=1, seconds=60, runner=runner)
     pd.testing.assert_frame_equal(found, local)
     assert (found["error"] != "").sum() == 5 and entries(there) == entries(here)
 
