@@ -6,7 +6,7 @@ import pytest
 from planted import label_split_source, plant, rows
 
 from tfdetect.data.layouts import detect
-from tfdetect.data.layouts.tree import LAYOUTS
+from tfdetect.data.layouts.tree import LAYOUTS, nested_trees
 
 # data set -> its files: path | label split source; a path alone is a file that is not data
 TREES = {
@@ -192,7 +192,7 @@ def test_a_set_is_recognised_with_labels_splits_and_sources(planted):
 
 def test_no_other_layout_claims_a_set(planted):
     name, root, _ = planted
-    claims = {layout.name for layout in LAYOUTS.values() if any(layout.recognise(tree) for tree in detect.levels(root))}
+    claims = {layout.name for layout in LAYOUTS.values() if any(layout.recognise(tree) for tree in nested_trees(root))}
     assert claims == {name}
 
 
