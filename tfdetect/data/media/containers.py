@@ -19,7 +19,7 @@ import av.logging
 import cv2
 
 from tfdetect.data.media import sniff
-from tfdetect.data.media.boxes import boxes
+from tfdetect.data.media.boxes import iter_boxes
 from tfdetect.data.media.frames import LIMITS
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.limits import Limits
@@ -38,13 +38,13 @@ class NoDecoder(Exception):
 
 
 @dataclass
-class Scan:
+class PacketScan:
     """The video stream's packets in decoding order, and what the header says of it."""
 
     format: str
     codec: str
     declared: int  # frames, 0 where the header does not say
-    rate: float  # frames a second
+    frame_rate: float  # frames a second
     second: float  # seconds in a unit of pts
     streams: int  # of video
     cut: str  # why the file is known to be cut short, or ""
@@ -66,10 +66,10 @@ def inspect(path: str, limits: Limits = LIMITS) -> tuple[str, bool]:
     """
     length = os.path.getsize(path)
     with open(path, "rb") as file:
-        head = file.read(sniff.HEAD)
+        head = file.read(sniff.HEAD_BYTES)
         if head[:4] == b"\x1aE\xdf\xa3":
             return _matroska(file, length), False
-        if packet := sniff.packet(head):
+        if packet := sniff.packet_size(head):
             return "the file ends within a transport packet" if length % packet else "", False
         if head[:4] == b"RIFF":
             short = struct.unpack_from("<I", head, 4)[0] + 8 > length and head[4:8] != b"\xff\xff\xff\xff"
@@ -114,7 +114,7 @@ def _unlisted(data: bytes, at: int, end: int, sound: bool = False) -> int:
     Those of plain sound, a tick each, are left out, for FFmpeg takes them by the thousand.
     """
     count, plain = 0, False
-    for name, start, stop in boxes(data, at, end):
+    for name, start, stop in iter_boxes(data, at, end):
         number = [int.from_bytes(data[i : i + 4], "big") for i in (start, start + 4, start + 8)]
         if name == b"cmov":
             raise MediaError("its header is compressed (cmov), which may unpack to anything: convert it to MP4 first")
@@ -133,11 +133,11 @@ def _unlisted(data: bytes, at: int, end: int, sound: bool = False) -> int:
 
 def _refuse_encrypted(data: bytes, at: int, end: int, path: tuple[bytes, ...] = _TO_STSD) -> None:
     """Raise MediaError if a sample description below `path` in data[at:end] is one of encrypted video."""
-    for name, start, stop in boxes(data, at, end):
+    for name, start, stop in iter_boxes(data, at, end):
         if name == path[0] and len(path) > 1:
             _refuse_encrypted(data, start, stop, path[1:])
         elif name == path[0]:
-            for entry, first, last in boxes(data, start + 8, stop):
+            for entry, first, last in iter_boxes(data, start + 8, stop):
                 if entry in _PROTECTED or (entry != b"enca" and b"sinf" in data[first:last]):
                     kind = data.find(b"schm", first, last)  # the scheme, cenc or cbcs, follows 8 bytes on
                     scheme = entry if kind < 0 else data[kind + 8 : kind + 12]
@@ -214,7 +214,7 @@ def _palette(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def silence() -> None:
+def silence_libraries() -> None:
     """Keep FFmpeg off stderr: its errors are caught and counted here."""
     av.logging.set_level(av.logging.ERROR)
     av.logging.set_skip_repeated(False)
@@ -224,7 +224,7 @@ def silence() -> None:
 
 
 @contextmanager
-def named(path: str | PathLike[str]) -> Iterator[str]:
+def decodable_path(path: str | PathLike[str]) -> Iterator[str]:
     """A name of the file that every decoder takes: absolute, since a relative one FFmpeg might take for a URL; by an open
     descriptor where the file's own name is not UTF-8, which no decoder takes."""
     name = os.path.abspath(path)
@@ -239,13 +239,13 @@ def named(path: str | PathLike[str]) -> Iterator[str]:
 
 
 @contextmanager
-def opened(name: str, cut: str = "", pixels: int = LIMITS.pixels) -> Iterator[tuple[Any, Any, int]]:
+def open_video(name: str, cut: str = "", pixels: int = LIMITS.pixels) -> Iterator[tuple[Any, Any, int]]:
     """Open the file in PyAV: (container, its best video stream, how many of these there are).
 
     A frame that grows beyond `pixels` within the stream, whatever the header announced, does not decode.
     """
     with open(name, "rb") as file:
-        demuxer = sniff.video(file.read(sniff.HEAD))
+        demuxer = sniff.video_demuxer(file.read(sniff.HEAD_BYTES))
     with av.open(name, format=demuxer or None, options=_OPTIONS, metadata_errors="replace") as container:
         videos = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not videos:
@@ -260,7 +260,7 @@ def opened(name: str, cut: str = "", pixels: int = LIMITS.pixels) -> Iterator[tu
         yield container, stream, len(videos)
 
 
-def check(width: int, height: int, frames: float, seconds: float, limits: Limits) -> None:
+def check_limits(width: int, height: int, frames: float, seconds: float, limits: Limits) -> None:
     """MediaError if the header announces more than `limits`."""
     size = f"pixels ({width} x {height}) announced"
     for name, came, unit in (("pixels", width * height, size), ("frames", frames, "frames announced"),
@@ -269,15 +269,15 @@ def check(width: int, height: int, frames: float, seconds: float, limits: Limits
             raise MediaError(excess)
 
 
-def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
+def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> PacketScan:
     """Demux the video stream once. Raises MediaError where there is none, NoDecoder where PyAV cannot decode it."""
     try:
-        with av.logging.Capture() as log, opened(name, cut) as (container, stream, count):
-            frequency, second, codec = rate(stream) or 25.0, float(stream.time_base), stream.codec_context.name
-            check(stream.width, stream.height, stream.frames, float((stream.duration or 0) * stream.time_base), limits)
-            scan = Scan(container.format.name, codec, stream.frames, frequency, second, count, cut, limits.pixels,
+        with av.logging.Capture() as log, open_video(name, cut) as (container, stream, count):
+            frequency, second, codec = frame_rate(stream) or 25.0, float(stream.time_base), stream.codec_context.name
+            check_limits(stream.width, stream.height, stream.frames, float((stream.duration or 0) * stream.time_base), limits)
+            scan = PacketScan(container.format.name, codec, stream.frames, frequency, second, count, cut, limits.pixels,
                         stream.width * stream.height)  # fmt: skip
-            for packet in packets(container, stream, scan):
+            for packet in iter_packets(container, stream, scan):
                 if packet.has_sidedata("encryption_info"):
                     raise MediaError("encrypted (Common Encryption): decrypt it first")
                 scan.corrupt |= {len(scan.pts)} if packet.is_corrupt else set()
@@ -304,13 +304,13 @@ def scan_packets(name: str, cut: str, limits: Limits = LIMITS) -> Scan:
     return scan
 
 
-def rate(stream: Any) -> float:
+def frame_rate(stream: Any) -> float:
     """Frames a second on average; FFmpeg's guess where the container does not say (Ogg) or says a clock's ticks (DV); or 0."""
     average = float(stream.average_rate or 0)
     return average if 0 < average <= 1000 else float(stream.guessed_rate or 0)
 
 
-def packets(container: Any, stream: Any, scan: Scan) -> Iterator[Any]:
+def iter_packets(container: Any, stream: Any, scan: PacketScan) -> Iterator[Any]:
     """Yield the packets that hold something, up to where the container breaks.
 
     Where one recording was appended to another (`cat`), the times go back: they are made to go on, here for all who look.

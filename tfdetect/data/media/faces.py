@@ -38,16 +38,16 @@ MOST = 5  # largest faces of a frame whose crops are kept
 
 
 @dataclass(frozen=True)
-class Faces:
+class FaceSettings:
     """How a face is found and cut out. Picklable: each process makes a detector of its own."""
 
-    model: Path
+    model_path: Path
     sha256: str
     margin: float = 1.3  # side of the crop, in longer sides of the face's box
     score: float = 0.7  # 0..1, which a face has to reach in one frame at least
 
     @classmethod
-    def of(cls, path: Path) -> "Faces":
+    def of(cls, path: Path) -> "FaceSettings":
         """The settings for that model. ValueError where OpenCV finds no YuNet in the file, OSError where it is unreadable."""
         found = cls(path, _hash(path.read_bytes()))
         try:
@@ -63,7 +63,7 @@ class Faces:
         return f"yunet-{self.sha256[:8]}-{self.margin:g}-{self.score:g}"
 
 
-def model(path: Path | None, cache_dir: Path) -> Path:
+def model_path(path: Path | None, cache_dir: Path) -> Path:
     """The model's file: `path` as it is, or else the official one, fetched into `cache_dir` on first use.
 
     Raises ValueError, which says what to put where, if there is no such file, it cannot be fetched or its hash is wrong.
@@ -110,19 +110,19 @@ def _detector(path: Path, sha256: str) -> Any:
         raise UserError(f"The face model {path} is no ONNX file that OpenCV reads; expected YuNet's.") from error
 
 
-def detect(frame: np.ndarray, settings: Faces) -> np.ndarray:
+def detect(frame: np.ndarray, settings: FaceSettings) -> np.ndarray:
     """Faces in a (height, width, 3) uint8 RGB frame: (faces, 5) left, top, width, height in its pixels, and score 0..1."""
     longer = max(frame.shape[:2])
-    first = _search(frame, LOOKS[0], settings)
+    first = _detect_at(frame, LOOKS[0], settings)
     face = max(first, key=lambda row: row[4], default=np.zeros(5))
     large = max(face[2:4]) * min(1, LOOKS[0] / longer) > LARGE
     if longer <= LOOKS[1] or (face[4] >= settings.score and not large):
         return first
-    second = _search(frame, LOOKS[1], settings)
+    second = _detect_at(frame, LOOKS[1], settings)
     return second if _surest(second) >= settings.score else max(first, second, key=_surest)
 
 
-def _search(frame: np.ndarray, longer: int, settings: Faces) -> np.ndarray:
+def _detect_at(frame: np.ndarray, longer: int, settings: FaceSettings) -> np.ndarray:
     """`detect` in a copy whose longer side has at most `longer` pixels."""
     height, width = frame.shape[:2]
     scale = min(max(height, width, SMALLEST), longer) / max(height, width)
@@ -160,7 +160,7 @@ Track = dict[int, FaceDetection]  # position of the frame -> the face in it
 class FaceTracker:
     """Looks at the frames of one file, then makes the clip of its face of them."""
 
-    settings: Faces
+    settings: FaceSettings
     size: int  # pixels, of a crop's side
     sights: dict[int, list[FaceDetection]] = field(default_factory=dict, init=False)  # by position of the frame
     best: float = field(default=0.0, init=False)  # score of the surest face, or what came nearest to one
@@ -182,7 +182,7 @@ class FaceTracker:
 
         Largest by the sum over all frames. Raises media.MediaError where no face is sure enough.
         """
-        tracks = [track for track in link(self.sights) if max(s.score for s in track.values()) >= self.settings.score]
+        tracks = [track for track in link_tracks(self.sights) if max(s.score for s in track.values()) >= self.settings.score]
         if not tracks:
             near = int(self.best * 100) / 100  # rounded it might read as enough
             raise MediaError(f"no face found (largest detection score {near}, {self.settings.score} needed)")
@@ -212,7 +212,7 @@ def crop_square(frame: np.ndarray, square: Square) -> np.ndarray:
     return frame[top : top + side, left : left + side]
 
 
-def link(sights: Mapping[int, Sequence[FaceDetection]]) -> list[Track]:
+def link_tracks(sights: Mapping[int, Sequence[FaceDetection]]) -> list[Track]:
     """Join the faces of all frames to tracks: in each frame, the pair of track and face that overlaps most comes first.
 
     A track waits for its face as long as it takes, at the place where it was seen last.
@@ -220,7 +220,7 @@ def link(sights: Mapping[int, Sequence[FaceDetection]]) -> list[Track]:
     tracks: list[Track] = []
     for position in sorted(sights):
         faces = dict(enumerate(sights[position]))
-        pairs = sorted(((overlap(list(track.values())[-1].square, face.square), t, f)
+        pairs = sorted(((square_iou(list(track.values())[-1].square, face.square), t, f)
                         for t, track in enumerate(tracks) for f, face in faces.items()), reverse=True)  # fmt: skip
         for shared, t, f in pairs:
             if shared >= OVERLAP and f in faces and position not in tracks[t]:
@@ -229,7 +229,7 @@ def link(sights: Mapping[int, Sequence[FaceDetection]]) -> list[Track]:
     return tracks
 
 
-def overlap(one: Square, other: Square) -> float:
+def square_iou(one: Square, other: Square) -> float:
     """Intersection over union, 0..1, of two squares, each made REACH times as wide."""
     wide, wider = REACH * one[2], REACH * other[2]
     across, down = (max(min((wide + wider) / 2 - abs(one[k] - other[k]), wide, wider), 0.0) for k in (0, 1))

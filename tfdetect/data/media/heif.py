@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfdetect.data.media.boxes import boxes
+from tfdetect.data.media.boxes import iter_boxes
 from tfdetect.data.media.sniff import MediaError
 
 _AV1 = re.compile(rb"infe.{8,10}av01", re.DOTALL)  # the entry of an item that is coded as AV1
@@ -23,7 +23,7 @@ _TROUBLES = (ValueError, SyntaxError, OSError, RuntimeError, EOFError, TypeError
 Opened = tuple[tuple[int, int, int], Callable[[], np.ndarray]]  # (width, height, frames), how to decode
 
 
-def opened(data: bytearray) -> Opened:
+def open_heif(data: bytearray) -> Opened:
     """What the header announces, and a function that gives the pixels, (height, width, 3) uint8 RGB, upright."""
     content = {name: (start, min(end, len(data))) for name, start, end in _whole(data)}
     start, end = content.get(b"meta", (0, 0))
@@ -68,7 +68,7 @@ def _heic(data: bytes) -> Opened:
 
 def _whole(data: bytearray) -> list[tuple[bytes, int, int]]:
     """The boxes of the file, up to what is none. Raises MediaError where one that is needed goes on beyond the end."""
-    found = list(boxes(data, 0, 2**63))
+    found = list(iter_boxes(data, 0, 2**63))
     if found and found[-1][0] in _NEEDED and len(data) < found[-1][2] < 2**63:
         raise MediaError(f"truncated: it ends within its {found[-1][0].decode()} box")
     return found

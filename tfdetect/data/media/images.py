@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from tfdetect.data.media import heif, sniff
-from tfdetect.data.media.boxes import boxes
+from tfdetect.data.media.boxes import iter_boxes
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.media.upright import Turn
 from tfdetect.limits import Limits
@@ -28,12 +28,12 @@ _LONG = (0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0))  # markers that
 _SENSOR = (32803, 34892)  # how a TIFF says that its samples are those of a sensor
 
 
-def read(data: bytearray, limits: Limits) -> tuple[np.ndarray, str]:
+def decode_image(data: bytearray, limits: Limits) -> tuple[np.ndarray, str]:
     """Encoded bytes -> (height, width, 3) uint8 RGB, upright, and a note or "". Raises MediaError."""
-    name = sniff.image(data)
+    name = sniff.image_format(data)
     try:
         if name == "heif":
-            (width, height, count), decode = heif.opened(data)
+            (width, height, count), decode = heif.open_heif(data)
         else:
             (width, height), count = _MEASURES[name](data), _frames(name, data)
             decode = (lambda: _first(name, data)) if count > 1 else lambda: _decode(name, data)
@@ -184,7 +184,7 @@ def _tiff(data: bytearray) -> tuple[int, int]:
 
 def _jpeg2000(data: bytearray) -> tuple[int, int]:
     """Of the code stream, which is what is decoded; the box around it may say otherwise."""
-    within = (start for name, start, _ in boxes(data, 0, len(data)) if name == b"jp2c")
+    within = (start for name, start, _ in iter_boxes(data, 0, len(data)) if name == b"jp2c")
     at = 0 if data[:1] == b"\xff" else next(within, len(data))
     marker, *far, left, top = struct.unpack_from(">Ixxxx4I", data, at)
     if marker != 0xFF4FFF51:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfdetect.data.media.frames import LIMITS
 from tfdetect.data.media.read import read_image
 from tfdetect.data.media.sniff import media_kind
-from tfdetect.data.media.tf_images import decode
+from tfdetect.data.media.tf_images import decode_image
 
 
 def resize(frames, size):
@@ -88,7 +88,7 @@ def _encoded(path, limits):
     with open(path, "rb") as file:
         data = file.read()
     try:
-        faithful = np.array_equal(decode(tf.constant(data)).numpy()[0], native)
+        faithful = np.array_equal(decode_image(tf.constant(data)).numpy()[0], native)
     except tf.errors.InvalidArgumentError:  # TIFF, HEIC
         faithful = False
     return data if faithful else tf.io.encode_png(native).numpy()
@@ -103,6 +103,6 @@ def read_record(path, size):
     record = tf.io.parse_single_example(data, {"image": text, "frames": text})
     return tf.cond(
         tf.strings.length(record["image"]) > 0,
-        lambda: resize(decode(record["image"]), size),
+        lambda: resize(decode_image(record["image"]), size),
         lambda: tf.reshape(tf.io.decode_raw(record["frames"], tf.uint8), (-1, size, size, 3)),
     )

@@ -19,7 +19,7 @@ ENTRIES = 512  # of a directory in EXIF, at most
 JPEG, PNG, GIF, WEBP, BMP = range(5)
 
 
-def pictures(images, small, frames=1, fps=None, limits=None):
+def decode_images(images, small, frames=1, fps=None, limits=None):
     """Encoded `images` (batch,) -> (rows, pictures, errors), every image by itself.
 
     Of each image one picture, of a GIF `frames`, each as `small` makes (1, size, size, 3) uint8 of a native frame. `rows` says
@@ -29,9 +29,9 @@ def pictures(images, small, frames=1, fps=None, limits=None):
     count, limits = tf.shape(images)[0], limits or Limits()
 
     def one(row, data):
-        kind = recognised(data)
-        error = refusal(data, kind, fps, limits)
-        found = tf.cond(error == "", lambda: small(chosen(decode(data, kind), frames)), lambda: small(_nothing()))
+        kind = image_kind(data)
+        error = rejection_reason(data, kind, fps, limits)
+        found = tf.cond(error == "", lambda: small(select_frames(decode_image(data, kind), frames)), lambda: small(_nothing()))
         return tf.fill(tf.shape(found)[:1], row), found, tf.fill(tf.shape(found)[:1], error)
 
     files = tf.data.Dataset.from_tensor_slices((tf.range(count), images))
@@ -46,7 +46,7 @@ def _nothing():
     return tf.zeros((1, 1, 1, 3), tf.uint8)
 
 
-def recognised(data):
+def image_kind(data):
     """JPEG, PNG, GIF, WEBP or BMP, an int32, for encoded bytes, a scalar string; 5 for what is none of them."""
     data = tf.strings.join([data, b"\0" * 16])  # `substr` refuses a place beyond the end
 
@@ -58,7 +58,7 @@ def recognised(data):
     return tf.argmax(tf.cast(tf.stack(hits), tf.int32), output_type=tf.int32)
 
 
-def refusal(data, kind, fps, limits):
+def rejection_reason(data, kind, fps, limits):
     """"" or why an image is not decoded, by its header alone."""
     raw = tf.io.decode_raw(data, tf.uint8)
     width, height = tf.unstack(tf.switch_case(kind, [
@@ -70,7 +70,7 @@ def refusal(data, kind, fps, limits):
         lambda: tf.ones([2], tf.int64),
     ]))  # fmt: skip
     # All frames of a GIF are decoded at once; what goes before each but the first ends with a zero.
-    frames = tf.cond(kind == GIF, lambda: 1 + tf.size(find(raw, b"\0,"), tf.int64), lambda: tf.constant(1, tf.int64))
+    frames = tf.cond(kind == GIF, lambda: 1 + tf.size(find_bytes(raw, b"\0,"), tf.int64), lambda: tf.constant(1, tf.int64))
     pixels = width * height * frames
     large = tf.strings.format("{} pixels announced, at most {} are read", (pixels, limits.pixels))
     odd = tf.switch_case(kind, [
@@ -84,13 +84,13 @@ def refusal(data, kind, fps, limits):
     return tf.where(odd != "", odd, tf.where(pixels > limits.pixels, large, ""))
 
 
-def chosen(found, frames):
+def select_frames(found, frames):
     """Of native frames (n, height, width, 3) those that the reader takes: all of one, else `frames` of them."""
     total = tf.shape(found)[0]
-    return tf.cond(total == 1, lambda: found, lambda: tf.gather(found, picked(total, frames)))
+    return tf.cond(total == 1, lambda: found, lambda: tf.gather(found, evenly_spaced_indices(total, frames)))
 
 
-def picked(total, frames):
+def evenly_spaced_indices(total, frames):
     """Indices of `frames` frames evenly over 0..total-1, as `media.pick` takes them."""
     if frames == 1:
         return [total // 2]
@@ -98,11 +98,11 @@ def picked(total, frames):
     return tf.cast(tf.round(tf.linspace(tf.constant(0, tf.float64), last, frames)), tf.int32)
 
 
-def decode(data, kind=None):
+def decode_image(data, kind=None):
     """Encoded image, a scalar string -> its frames (frames, height, width, 3) uint8 RGB, upright; InvalidArgumentError for what
     is damaged or of no kind that is known here."""
     # Only the accurate integer DCT gives OpenCV's pixels. Alpha is dropped, not blended; an animated WebP is not decoded.
-    found = tf.switch_case(recognised(data) if kind is None else kind, [
+    found = tf.switch_case(image_kind(data) if kind is None else kind, [
         lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")[None],
         lambda: tf.io.decode_png(data, channels=3)[None],
         lambda: tf.io.decode_gif(data),
@@ -110,10 +110,10 @@ def decode(data, kind=None):
         lambda: _bmp(tf.io.decode_raw(data, tf.uint8))[None],
         lambda: tf.io.decode_gif(data),  # which it is not, and says so
     ])  # fmt: skip
-    return tf.ensure_shape(upright(found, orientation(data)), (None, None, None, 3))
+    return tf.ensure_shape(apply_orientation(found, exif_orientation(data)), (None, None, None, 3))
 
 
-def upright(frames, turned):
+def apply_orientation(frames, turned):
     """Undo an EXIF orientation: 2 mirrored, 3 by 180, 4 mirrored by 180, 5..8 those with height and width swapped."""
     frames = tf.cond(turned >= 5, lambda: tf.transpose(frames, (0, 2, 1, 3)), lambda: frames)
     wide = tf.reduce_any(turned == [2, 3, 6, 7])
@@ -122,14 +122,14 @@ def upright(frames, turned):
     return tf.cond(tall, lambda: tf.reverse(frames, [1]), lambda: frames)
 
 
-def orientation(data):
+def exif_orientation(data):
     """EXIF orientation 1..8 of a JPEG, PNG or WebP, a scalar string; 1 where there is none."""
     raw = tf.io.decode_raw(data, tf.uint8)
-    return tf.switch_case(recognised(data), [
-        lambda: _orientation(raw, find(raw[:EXIF_WITHIN], b"Exif\0\0")[:1], 6),  # of several segments the reader takes the first
-        lambda: _orientation(raw, find(raw, b"eXIf"), 4),
+    return tf.switch_case(image_kind(data), [
+        lambda: _orientation(raw, find_bytes(raw[:EXIF_WITHIN], b"Exif\0\0")[:1], 6),  # of several segments the reader takes the first
+        lambda: _orientation(raw, find_bytes(raw, b"eXIf"), 4),
         lambda: 1,
-        lambda: tf.cond(raw[20] & 8 > 0, lambda: _orientation(raw, find(raw, b"EXIF"), 8, prefixed=True), lambda: 1),
+        lambda: tf.cond(raw[20] & 8 > 0, lambda: _orientation(raw, find_bytes(raw, b"EXIF"), 8, prefixed=True), lambda: 1),
         lambda: 1,
         lambda: 1,
     ])  # fmt: skip
@@ -160,7 +160,7 @@ def _orientation(raw, found, after, prefixed=False):
     return tf.where((turned >= 1) & (turned <= 8), turned, 1)
 
 
-def find(raw, pattern):
+def find_bytes(raw, pattern):
     """Where the bytes `pattern` begin in the uint8 vector `raw`, int32."""
     places = tf.where(raw[: tf.maximum(tf.size(raw) - len(pattern) + 1, 0)] == pattern[0])[:, 0]
     for number, byte in enumerate(pattern[1:], 1):
@@ -176,7 +176,7 @@ def _number(raw, at, count, big=False):
 
 def _controls(raw):
     """Of the frames of a GIF that have such, the byte that says what becomes of them."""
-    places = find(raw, b"\x21\xf9\x04")
+    places = find_bytes(raw, b"\x21\xf9\x04")
     after = tf.gather(raw, tf.minimum(places[:, None] + [3, 7, 8], tf.size(raw) - 1))
     return tf.cast(tf.boolean_mask(after[:, 0], (after[:, 1] == 0) & ((after[:, 2] == 0x2C) | (after[:, 2] == 0x21))), tf.int32)
 

@@ -63,10 +63,10 @@ def read_video(path: str | Path, frames: int, fps: float | None, size: int | Non
     """Do what `media.read_video` promises, for a file whose first bytes were found to be a video's."""
     if frames < 1 or (fps is not None and not fps > 0) or (size is not None and size < 1):
         raise ValueError(f"frames={frames}, fps={fps}, size={size} came: each has to be positive")
-    containers.silence()
-    deadline.allow(size=os.path.getsize(path))
+    containers.silence_libraries()
+    deadline.extend(size=os.path.getsize(path))
     try:
-        with containers.named(path) as name:
+        with containers.decodable_path(path) as name:
             return _read(name, frames, fps, size, limits, look)
     except (PermissionError, FileNotFoundError):
         raise
@@ -85,7 +85,7 @@ def _read(name: str, frames: int, fps: float | None, size: int | None, limits: L
         if cut:
             raise MediaError(f"truncated: {cut}") from None
         return _opencv(name, frames, fps, size, look, limits)
-    deadline.allow(pixels=PASSES * len(scan.pts) * scan.area)
+    deadline.extend(pixels=PASSES * len(scan.pts) * scan.area)
     found = _find(name, scan, frames, fps)
     broken = bool(scan.bad or scan.cut)
     if broken and key_system:
@@ -102,7 +102,7 @@ def _read(name: str, frames: int, fps: float | None, size: int | None, limits: L
     return Media(pixels, indices, len(found.ids), width, height, note)
 
 
-def _find(name: str, scan: containers.Scan, frames: int, fps: float | None) -> _Found:
+def _find(name: str, scan: containers.PacketScan, frames: int, fps: float | None) -> _Found:
     """Decode to find the whole frames, and choose among them; adds to scan.bad what does not decode."""
     if _may_sample(scan):
         ids = sorted(range(len(scan.pts)), key=lambda n: scan.pts[n] or 0)
@@ -126,24 +126,24 @@ def _find(name: str, scan: containers.Scan, frames: int, fps: float | None) -> _
     return _Found(ids, frame_positions([times[n] for n in ids], frames, fps) if ids else (), shapes)
 
 
-def _may_sample(scan: containers.Scan) -> bool:
+def _may_sample(scan: containers.PacketScan) -> bool:
     """Whether the video is long and its packets tell its frames well enough to decode only what is taken."""
     return len(scan.pts) > CHECK_FRAMES and _one_each(scan) and not (scan.bad or scan.cut or _leading(scan))
 
 
-def _one_each(scan: containers.Scan) -> bool:
+def _one_each(scan: containers.PacketScan) -> bool:
     """Whether each packet brings one frame, known by its timestamp."""
     return scan.exact and scan.codec in _ONE_PACKET_A_FRAME and not scan.skips
 
 
-def _stretches(scan: containers.Scan, ids: set[int]) -> set[int]:
+def _stretches(scan: containers.PacketScan, ids: set[int]) -> set[int]:
     """Numbers of all packets from key frame to key frame where one of `ids` lies between."""
     starts = [n for n, key in enumerate(scan.key) if key or n == 0] + [len(scan.key)]
     used = {bisect.bisect_right(starts, number) for number in ids}
     return {n for end in used for n in range(starts[end - 1], starts[end])}
 
 
-def _leading(scan: containers.Scan) -> bool:
+def _leading(scan: containers.PacketScan) -> bool:
     """Whether frames are shown before the key frame that they follow in the file: decord then seeks to wrong frames."""
     start: int | None = None
     for pts, key in zip(scan.pts, scan.key, strict=True):
@@ -153,7 +153,7 @@ def _leading(scan: containers.Scan) -> bool:
     return False
 
 
-def _decode(name: str, scan: containers.Scan, wanted: set[int] | None = None) -> Iterator[tuple[int, Any]]:
+def _decode(name: str, scan: containers.PacketScan, wanted: set[int] | None = None) -> Iterator[tuple[int, Any]]:
     """Yield (id, av.VideoFrame) of what decodes; adds the numbers of packets that do not to scan.bad.
 
     After an error nothing is taken before the next key frame, and the frames that the decoder still held back are given
@@ -161,10 +161,10 @@ def _decode(name: str, scan: containers.Scan, wanted: set[int] | None = None) ->
     """
     where = {pts: n for n, pts in enumerate(scan.pts)}
     count, lost, fed = 0, False, False
-    with av.logging.Capture() as log, containers.opened(name, pixels=scan.pixels) as (container, stream, _):
+    with av.logging.Capture() as log, containers.open_video(name, pixels=scan.pixels) as (container, stream, _):
         codec = stream.codec_context
         for n, packet in enumerate(
-            itertools.chain(containers.packets(container, stream, scan), [None])
+            itertools.chain(containers.iter_packets(container, stream, scan), [None])
         ):  # None: hand out the rest
             drain = packet is None or (wanted is not None and n not in wanted)
             lost = lost and (drain or not packet.is_keyframe)
@@ -199,7 +199,7 @@ def _feed(codec: Any, packet: Any, drain: bool, corrupt: bool) -> tuple[list[Any
     return frames, lost
 
 
-def _sound(scan: containers.Scan, shown: list[int]) -> list[int]:
+def _sound(scan: containers.PacketScan, shown: list[int]) -> list[int]:
     """Of the decoded frames' ids, in presentation order, those that lean on no broken packet."""
     if not scan.bad:
         return shown
@@ -222,7 +222,7 @@ def _shape(frame: Any) -> tuple[int, int, Turn]:
 
 
 def _pixels(
-    name: str, scan: containers.Scan, found: _Found, size: int | None, look: FrameCallback | None, sound: bool
+    name: str, scan: containers.PacketScan, found: _Found, size: int | None, look: FrameCallback | None, sound: bool
 ) -> tuple[np.ndarray, int, int]:
     """Decode the chosen frames: see `_gather`."""
     if sound and decord is not None and _decord_is_right(scan, found):
@@ -233,7 +233,7 @@ def _pixels(
     return _gather(found.chosen, size, look, _pyav(name, scan, found))
 
 
-def _decord_is_right(scan: containers.Scan, found: _Found) -> bool:
+def _decord_is_right(scan: containers.PacketScan, found: _Found) -> bool:
     """Whether decord finds the frames that were chosen, of the same stream, upright, without holding too much of them."""
     plain = scan.exact and scan.streams == 1 and not scan.skips and scan.format.startswith(_DECORD_FORMATS)
     if not plain or len(found.shapes) != 1 or _leading(scan):
@@ -276,7 +276,7 @@ def _decord(name: str, found: _Found) -> _Pairs:
         yield i, frame
 
 
-def _pyav(name: str, scan: containers.Scan, found: _Found) -> _Pairs:
+def _pyav(name: str, scan: containers.PacketScan, found: _Found) -> _Pairs:
     """Read with PyAV, which leaves it to us to turn frames upright."""
     positions = {found.ids[i]: i for i in found.chosen}
     for number, frame in _decode(name, scan, found.wanted):
@@ -304,14 +304,14 @@ def _grab(name: str, limits: Limits) -> Iterator[tuple[float, Any]]:
     capture = cv2.VideoCapture(name)
     width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     try:
-        containers.check(width, height, capture.get(cv2.CAP_PROP_FRAME_COUNT), 0, limits)
+        containers.check_limits(width, height, capture.get(cv2.CAP_PROP_FRAME_COUNT), 0, limits)
         while capture.grab():
             yield capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, capture
     finally:
         capture.release()
 
 
-def _damage(scan: containers.Scan, whole: int) -> str:
+def _damage(scan: containers.PacketScan, whole: int) -> str:
     total = max(scan.declared, len(scan.pts))
     return f"damaged: {whole} whole frames" + (f" of {total}" if total > whole else "") + (scan.cut and f", {scan.cut}")
 
