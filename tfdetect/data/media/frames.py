@@ -26,9 +26,10 @@ class Media:
 
 
 def resize(frame: np.ndarray, size: int) -> np.ndarray:
-    """Resize (height, width, 3) uint8 to (size, size, 3) uint8: area averaging where a side shrinks, then bilinear where it grows.
+    """Resize (height, width, 3) uint8 to (size, size, 3) uint8.
 
-    Rounding after each step makes it repeatable in TensorFlow: `tf.image.resize` with "area", round, "bilinear", round.
+    Sides that shrink are averaged by area, then sides that grow are interpolated bilinearly. Rounding after each step makes it
+    repeatable in TensorFlow: `tf.image.resize` with "area", round, "bilinear", round.
     Raises ValueError if `size` is below 1.
     """
     if size < 1:

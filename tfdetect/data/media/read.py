@@ -22,7 +22,8 @@ from tfdetect.limits import Limits
 
 MAX_BYTES = 2**30  # per image file, which is read into memory as a whole
 READER_VERSION = 2  # increase it when the reader's output changes; cached entries of other versions are then decoded again
-DECODER_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, UnicodeError, EOFError, struct.error, zlib.error, cv2.error)
+DECODER_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, UnicodeError, EOFError, struct.error, zlib.error,
+                  cv2.error)  # fmt: skip
 
 
 def read_media(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None,
@@ -56,7 +57,8 @@ def read_video(path: str | Path, frames: int = 1, fps: float | None = None, size
     return video.read_video(path, frames, fps, size, limits, on_frame)
 
 
-def read_image(path: str | Path, size: int | None = None, limits: Limits = LIMITS, on_frame: FrameCallback | None = None) -> Media:
+def read_image(path: str | Path, size: int | None = None, limits: Limits = LIMITS,
+               on_frame: FrameCallback | None = None) -> Media:  # fmt: skip
     """Read an image as a clip of one frame, upright: alpha is dropped, grey becomes RGB, 16 bits are cut to the high byte.
 
     Raises MediaError if the file is truncated or damaged, since decoders would fill the missing part with invented pixels.

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from tfdetect.errors import UserError
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".heic", ".heif",
-          ".hif", ".heics", ".heifs", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx")  # fmt: skip
-VIDEO_EXTENSIONS = (".gif", ".mp4", ".m4v", ".mp4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".f4v", ".mkv", ".webm", ".avi", ".divx",
-          ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".m2p", ".vob", ".ts", ".mts", ".m2t", ".m2ts", ".ogv", ".ogg", ".ogm", ".wmv",
-          ".asf", ".flv", ".dv")  # fmt: skip
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".heic",
+                    ".heif", ".hif", ".heics", ".heifs", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf",
+                    ".jpx")  # fmt: skip
+VIDEO_EXTENSIONS = (".gif", ".mp4", ".m4v", ".mp4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".f4v", ".mkv", ".webm", ".avi",
+                    ".divx", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".m2p", ".vob", ".ts", ".mts", ".m2t", ".m2ts", ".ogv",
+                    ".ogg", ".ogm", ".wmv", ".asf", ".flv", ".dv")  # fmt: skip
 HEAD_BYTES = 4096  # read to recognise a file
 PACKET_SIZES = (188, 192, 204)  # bytes per transport-stream packet: plain, with a timestamp (discs, camcorders), with a checksum
 
