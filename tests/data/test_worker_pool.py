@@ -38,15 +38,15 @@ def test_every_item_comes_out_once_whatever_became_of_it():
     assert sorted(found) == list(range(40))
     reasons = {number: result.reason for number, result in found.items() if isinstance(result, WorkerFailure)}
     assert reasons == {
-        **dict.fromkeys((3, 13, 23, 33), "its decoder crashed"),
-        **dict.fromkeys((7, 27), "it took longer than 1 seconds and what its length adds (--data.timeout)"),
-        **dict.fromkeys((9, 29), "it needs more memory than there is"),
+        **dict.fromkeys((3, 13, 23, 33), "the decoder crashed"),
+        **dict.fromkeys((7, 27), "decoding took longer than 1 s plus the allowance for its length (--data.timeout)"),
+        **dict.fromkeys((9, 29), "not enough memory to decode it"),
     }
     assert all(found[number] == 2 * number for number in found if number not in reasons)
 
 
 def test_a_pool_whose_every_process_dies_still_ends():
-    assert dict(map_unordered(range(12), crash, 3)) == {number: WorkerFailure("its decoder crashed") for number in range(12)}
+    assert dict(map_unordered(range(12), crash, 3)) == {number: WorkerFailure("the decoder crashed") for number in range(12)}
 
 
 def test_an_error_of_the_work_ends_it():
@@ -77,7 +77,7 @@ def allowed(item):
 def test_a_long_file_gets_more_time_and_a_hang_still_ends():
     found = dict(map_unordered([(3, 1.0), (0, 1.0), (1, 100.0)], allowed, 3, 0.5))
     assert found[3, 1.0] == 3
-    assert "it took longer than 0.5 seconds" in found[0, 1.0].reason and found[1, 100.0] == found[0, 1.0]
+    assert "decoding took longer than 0.5 s" in found[0, 1.0].reason and found[1, 100.0] == found[0, 1.0]
 
 
 def test_no_length_adds_more_than_hours(monkeypatch):

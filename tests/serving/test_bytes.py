@@ -131,8 +131,8 @@ def refused():
     """(encoded, why) of what costs its row."""
     image = picture()
     moving = {"save_all": True, "append_images": [picture(1), picture(2)]}
-    yield saved(image, "TIFF"), "no JPEG"
-    yield b"", "no JPEG"
+    yield saved(image, "TIFF"), "not a JPEG"
+    yield b"", "not a JPEG"
     yield b"\xff\xd8\xff", "damaged"
     yield saved(image, "JPEG")[:-300], "damaged"
     yield saved(image, "PNG")[:-300], "damaged"

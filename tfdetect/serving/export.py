@@ -138,8 +138,8 @@ class Served:
     def files(self, image):
         """Encoded images, each with its own row, whatever becomes of the others."""
         view = self.spec
-        rows, small, error = tf_images.decode_images(image, lambda frames: tf_decode.resize(frames, self.size), view.frames, view.fps,
-                                                   view.limits)  # fmt: skip
+        rows, small, error = tf_images.decode_images(image, lambda frames: tf_decode.resize(frames, self.size), view.frames,
+                                                     view.fps, view.limits)  # fmt: skip
         out = self.answer(small[:, None], rows=rows, count=tf.shape(image)[0])
         bad = error != ""
         numbers = {name: tf.where(bad, np.nan, out[name]) for name in ("score", "probability")}

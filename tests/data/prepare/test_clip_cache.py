@@ -151,7 +151,7 @@ def test_a_crashing_decoder_is_one_failed_file(tmp_path, monkeypatch):
     seen = []
     found = decode.prepare(table, Crashing(tmp_path, ClipSpec(1, 16)), workers=2, progress=seen.append)
     assert list(found.index[found["error"] != ""]) == [2, 12, 22] and len(seen) == 25
-    assert set(found["error"]) == {"", "its decoder crashed"}
+    assert set(found["error"]) == {"", "the decoder crashed"}
 
 
 def test_failures_of_the_disk_stop_the_work(tmp_path, images):
