@@ -10,9 +10,9 @@ source of the fake:
   distribution but stay fixed, so that any single frame is equally likely to be real or fake.
 
 Flicker precedes lens and sensor; swap and upsample follow them. Exposure and white balance are automatic: every frame has the
-mean colour of its scene unless it is overexposed. Both twins pass through the same encoder with the same settings, and each is encoded
-exactly once. H.264 is intra-only with a fixed quantiser, because the size of predicted frames would reveal flicker. The strengths
-are balanced so that the size of a file does not reveal its label.
+mean colour of its scene unless it is overexposed. Both twins pass through the same encoder with the same settings, and each is
+encoded exactly once. H.264 is intra-only with a fixed quantiser, because the size of predicted frames would reveal flicker. The
+strengths are balanced so that the size of a file does not reveal its label.
 """
 
 import csv

@@ -173,7 +173,7 @@ def test_unlisted_samples_are_refused_before_the_file_is_opened(tmp_path, clip, 
             read_media(tmp_path / name)
 
 
-def test_an_hour_of_plain_sound_beside_the_images_is_no_bomb(tmp_path):
+def test_an_hour_of_pcm_sound_is_accepted(tmp_path):
     def table(name: bytes, *numbers: int) -> bytes:
         return box(name, struct.pack(f">{len(numbers)}I", *numbers))
 
@@ -183,10 +183,10 @@ def test_an_hour_of_plain_sound_beside_the_images_is_no_bomb(tmp_path):
     assert containers.inspect(str(tmp_path / "a.mov")) == ("", False)
 
 
-@pytest.mark.parametrize(("table", "offset", "value"), [(b"stsz", 12, 2**31 - 1), (b"stts", 8, 2**31 - 1), (b"stco", 8, 2**31 - 1)])
-def test_table_that_declares_two_billion_samples_is_not_trusted(tmp_path, clip, table, offset, value):
+@pytest.mark.parametrize(("table", "offset"), [(b"stsz", 12), (b"stts", 8), (b"stco", 8)])
+def test_table_that_declares_two_billion_samples_is_not_trusted(tmp_path, clip, table, offset):
     data = bytearray(clip)
-    struct.pack_into(">I", data, data.find(table) + offset, value)
+    struct.pack_into(">I", data, data.find(table) + offset, 2**31 - 1)
     (tmp_path / "a.mp4").write_bytes(data)
     try:
         assert read_media(tmp_path / "a.mp4", 4, size=8).total <= 8

@@ -9,7 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from heic import Item, box, coded, extent, grid, heic, turns
+from heic import Item, box, encode_item, extent, grid, orientation_properties, write_heic
 from PIL import Image, ImageOps
 
 from tfdetect.data.audit.properties import measure
@@ -37,7 +37,7 @@ def exif_with(orientation) -> Image.Exif:
 
 
 FORMATS = {"heic": "HEIF", "avif": "AVIF"}
-ENCODERS = {"heic": lambda: heic([coded(IMAGE)]), "avif": avif}
+ENCODERS = {"heic": lambda: write_heic([encode_item(IMAGE)]), "avif": avif}
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -59,7 +59,8 @@ def test_orientation_is_applied_once(tmp_path, orientation, with_exif):
     Image.fromarray(IMAGE).save(file, "png", exif=exif)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(file)))
     repeated = exif.tobytes()[6:] if with_exif else b""
-    (tmp_path / "a.heic").write_bytes(heic([coded(IMAGE, more=turns(orientation))], exif=repeated))
+    item = encode_item(IMAGE, properties=orientation_properties(orientation))
+    (tmp_path / "a.heic").write_bytes(write_heic([item], exif=repeated))
     exif[271] = "camera"
     (tmp_path / "a.avif").write_bytes(avif(exif=exif))  # Pillow writes the properties
     for name in ("a.heic", "a.avif"):
@@ -71,7 +72,7 @@ def test_orientation_is_applied_once(tmp_path, orientation, with_exif):
 
 
 def test_exif_alone_is_ignored(tmp_path):
-    (tmp_path / "a.heic").write_bytes(heic([coded(IMAGE)], exif=exif_with(6).tobytes()[6:]))
+    (tmp_path / "a.heic").write_bytes(write_heic([encode_item(IMAGE)], exif=exif_with(6).tobytes()[6:]))
     assert close(read_media(tmp_path / "a.heic").frames[0], IMAGE)
     exif = exif_with(1)
     exif[275] = 6  # the next tag, because Pillow converts the orientation to properties
@@ -84,13 +85,13 @@ def test_exif_alone_is_ignored(tmp_path):
 def test_tiles_form_the_primary_image_and_the_thumbnail_is_ignored(tmp_path):
     """As iPhones write it: a thumbnail, then a grid of tiles cropped at the right and bottom."""
     full = cv2.resize(np.random.default_rng(1).integers(0, 256, (5, 6, 3), np.uint8), (256, 192))
-    tiles = [coded(full[y : y + 96, x : x + 128]) for y in (0, 96) for x in (0, 128)]
-    small = coded(np.zeros((64, 64, 3), np.uint8))
-    items = [small, *tiles, grid(2, 2, 250, 190, [2, 3, 4, 5], turns(6))]
-    (tmp_path / "a.heic").write_bytes(heic(items, primary=6))
+    tiles = [encode_item(full[y : y + 96, x : x + 128]) for y in (0, 96) for x in (0, 128)]
+    small = encode_item(np.zeros((64, 64, 3), np.uint8))
+    items = [small, *tiles, grid(2, 2, 250, 190, [2, 3, 4, 5], orientation_properties(6))]
+    (tmp_path / "a.heic").write_bytes(write_heic(items, primary=6))
     assert close(read_media(tmp_path / "a.heic").frames[0], np.rot90(full[:190, :250], -1))
     items[-1] = grid(2, 3, 250, 190, [2, 3, 4, 5])  # one tile is missing
-    (tmp_path / "a.heic").write_bytes(heic(items, primary=6))
+    (tmp_path / "a.heic").write_bytes(write_heic(items, primary=6))
     with pytest.raises(MediaError, match="primary image"):
         read_media(tmp_path / "a.heic")
 
@@ -98,13 +99,13 @@ def test_tiles_form_the_primary_image_and_the_thumbnail_is_ignored(tmp_path):
 @pytest.mark.parametrize("pixels", ["yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv420p12le"])
 def test_more_than_eight_bits_keep_the_high_ones(tmp_path, pixels):
     smooth = cv2.GaussianBlur(IMAGE, (31, 31), 9)
-    (tmp_path / "a.heic").write_bytes(heic([coded(smooth, pixels)]))
+    (tmp_path / "a.heic").write_bytes(write_heic([encode_item(smooth, pixels)]))
     assert close(read_media(tmp_path / "a.heic").frames[0], smooth)
 
 
 def test_grey_becomes_rgb_and_alpha_is_dropped(tmp_path):
     grey = IMAGE[..., :1].repeat(3, 2)
-    (tmp_path / "a.heic").write_bytes(heic([coded(grey, "gray")]))
+    (tmp_path / "a.heic").write_bytes(write_heic([encode_item(grey, "gray")]))
     assert close(read_media(tmp_path / "a.heic").frames[0], grey)
     alpha = np.dstack([IMAGE, np.full((96, 128), 7, np.uint8)])
     (tmp_path / "a.avif").write_bytes(avif(alpha))
@@ -131,7 +132,7 @@ def test_too_many_pixels_are_refused_by_the_header(tmp_path, name):
 
 
 def test_box_of_enormous_size_is_refused(tmp_path):
-    data = heic([coded(IMAGE)])
+    data = write_heic([encode_item(IMAGE)])
     at = data.find(b"meta") - 4
     (tmp_path / "a.heic").write_bytes(data[:at] + b"\0\0\0\1meta" + b"\xff" * 8 + data[at + 8 :])
     with pytest.raises(MediaError, match="damaged|truncated"):
@@ -139,8 +140,8 @@ def test_box_of_enormous_size_is_refused(tmp_path):
 
 
 def test_large_image_with_a_small_header_is_not_decoded(tmp_path):
-    large = coded(np.zeros((4096, 4096, 3), np.uint8))
-    (tmp_path / "a.heic").write_bytes(heic([Item(b"hvc1", large.content, [large.properties[0], extent(16, 16)])]))
+    large = encode_item(np.zeros((4096, 4096, 3), np.uint8))
+    (tmp_path / "a.heic").write_bytes(write_heic([Item(b"hvc1", large.content, [large.properties[0], extent(16, 16)])]))
     with pytest.raises(MediaError, match="16777216|4096x4096"):
         read_media(tmp_path / "a.heic")
 
@@ -165,7 +166,7 @@ def test_sequence_is_read_as_its_first_image_with_a_note(tmp_path):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(IMAGE, format="rgb24")))
         container.mux(stream.encode())
     data = video.getvalue().replace(b"vide", b"pict")
-    (tmp_path / "a.heics").write_bytes(heic([coded(IMAGE)], brand=b"hevc") + data[data.find(b"moov") - 4 :])
+    (tmp_path / "a.heics").write_bytes(write_heic([encode_item(IMAGE)], brand=b"hevc") + data[data.find(b"moov") - 4 :])
     media = read_media(tmp_path / "a.heics")
     assert close(media.frames[0], IMAGE) and media.note == "first frame of an animation of 3"
 

@@ -1,6 +1,7 @@
 """The video reader: every frame is the right one, intact and upright; everything else is refused or noted in one sentence."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_truncated_video_yields_its_intact_frames_with_a_note(tmp_path, name):
     path = write(tmp_path / name, **FILES[name])
     intact = {frame.tobytes() for frame in read_media(path, frames=40).frames}
     media = read_media(truncated(path, 0.6), frames=40)
-    assert media.note.startswith(f"damaged: {media.total} ") and 5 < media.total < 35
+    assert re.match(rf"damaged: {media.total} (of \d+ )?frames intact", media.note) and 5 < media.total < 35
     assert all(frame.tobytes() in intact for frame in media.frames) and max(media.indices) < 35
 
 
