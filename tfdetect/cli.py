@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Sequence
 
-from tfdetect import __version__
+from tfdetect import __version__, plugins
 from tfdetect.errors import UserError
 
 VERBS = {
@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The installed command. Returns the exit code: 0 done, 1 some files failed, 2 not done, 70 a bug, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"{USAGE}\n\n`tfdetect VERB --help` says more. {CODES}")
+        print(f"{USAGE}\n\n`tfdetect VERB --help` says more. Any verb takes --plugin FILE.py: a file with detectors, layouts or "
+              f"corruptions.\n\n{CODES}")
         return 0 if argv else 2
     if argv[0] not in VERBS:
         near = difflib.get_close_matches(argv[0], VERBS, n=1)
@@ -60,6 +61,10 @@ def run(verb: str, argv: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        argv, files = plugins.take_flags(argv)
+        plugins.load_installed(["tfdetect.layouts", "tfdetect.corruptions"])
+        for file in files:
+            plugins.load_file(file)
         return int(importlib.import_module(f"tfdetect.verbs.{verb}").main(list(argv)) or 0)
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfdetect import plugins
 from tfdetect.detector import Detector, find
 from tfdetect.errors import UserError
 from tfdetect.settings import PREPARED_KEYS, Data, Run, Train
@@ -117,8 +118,9 @@ def read(path: Path) -> tuple[str, list[str]]:
     version = tree.get("version", VERSION)
     if version not in range(1, VERSION + 1):
         raise UserError(f"{path} is of version {version}; this tfdetect reads versions up to {VERSION}: take a newer one.")
+    plugins.load_saved(tree.get("plugins") or ())
     rest = {key: value for key, value in detector.items() if key != "name"}
-    kept = {key: value for key, value in tree.items() if key not in (*RECIPE_KEYS, "version")}
+    kept = {key: value for key, value in tree.items() if key not in (*RECIPE_KEYS, "version", "plugins")}
     return str(detector["name"]), flags({**kept, "detector": rest})
 
 
@@ -165,4 +167,5 @@ def write(run: Run, path: Path) -> None:
     text = "python scripts/train.py --config THIS --name ANOTHER repeats the run"
     if run.train.threshold.startswith("pooled"):
         text = "python scripts/reproduce.py repeats the run, by its recipe; train.py takes no threshold that is read off the test"
-    write_bytes(path, (f"# {text}\n" + yaml.safe_dump({"version": VERSION, **tree(run)}, sort_keys=False)).encode())
+    loaded = {"plugins": [str(file) for file in plugins.loaded_files()]} if plugins.loaded_files() else {}
+    write_bytes(path, (f"# {text}\n" + yaml.safe_dump({"version": VERSION, **loaded, **tree(run)}, sort_keys=False)).encode())

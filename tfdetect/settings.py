@@ -187,14 +187,14 @@ class Run(Generic[D]):
     def __post_init__(self) -> None:
         if self.name is not None and not re.fullmatch(r"(?=.*\S)[^-./\\\0][^/\\\0]*", self.name, re.DOTALL):
             raise UserError(f"--name must be a plain folder name, got {self.name!r}; --out says where it goes.")
-        if self.data.size < self.detector.least_size:
-            least = self.detector.least_size
+        if self.data.size < self.detector.min_size:
+            least = self.detector.min_size
             raise UserError(f"{self.detector.name} needs --data.size {least} at the least, got {self.data.size}.")
         if self.resume and self.overwrite:
             raise UserError("--resume and --overwrite exclude each other: keep the run or delete it.")
         if (self.resume or self.overwrite) and self.name is None:
             raise UserError("--resume and --overwrite need --name: which run is meant?")
-        views = getattr(self.detector, "views", 1)
+        views = self.detector.views
         if self.detector.caches_features and bool(self.train.augment) != (views > 1):
             raise UserError("Stored features are of pictures as they are and, with more --detector.views, of augmented ones: "
                              f"they and --train.augment need each other, got {views} and {self.train.augment!r}.")  # fmt: skip
@@ -205,7 +205,7 @@ class Run(Generic[D]):
             raise UserError(f"--train.balance focal weighs a loss of scores, and this {self.detector.name} has none, "
                             "as gradients do not train its score; give none, weights or resample.")  # fmt: skip
         # A label that changed would teach a one-class detector fakes as real, and has no source.
-        if self.detector.trains_on == "real" or self.detector.caches_features or getattr(self.detector, "attribute", "none") != "none":
+        if self.detector.trains_on == "real" or self.detector.caches_features or self.detector.attribute != "none":
             corruption_spec.check(self.train.augment, "--train.augment", labels=False)
 
 

@@ -283,25 +283,23 @@ def with_source_classes(table: "pd.DataFrame", detector: Detector) -> "tuple[pd.
     detector with its classes, all those of the training fakes unless it has some. As they are for one without levels."""
     from tfdetect.data import manifest
 
-    by = getattr(detector, "attribute", "none")
+    by = detector.attribute
     if by == "none":
         return table, detector
-    named = manifest.attribution_classes(table, by, detector.families)  # type: ignore[attr-defined]
+    named = manifest.attribution_classes(table, by, detector.families)
     classes = detector.classes or tuple(sorted(set(named[table["split"] == "train"]) - {""}))
     if len(classes) < 2:
         raise UserError(f"--detector.attribute {by} needs training fakes of two kinds at the least, found: "
                          f"{', '.join(classes) or 'none'}.")  # fmt: skip
     numbers = {name: number for number, name in enumerate(classes)}
-    return table.assign(source_class=named.map(numbers).fillna(-1).astype(int)), replace(detector, classes=classes)  # type: ignore[call-arg]
+    return table.assign(source_class=named.map(numbers).fillna(-1).astype(int)), detector.with_classes(classes)
 
 
 def with_texts(table: "pd.DataFrame", detector: Detector) -> "pd.DataFrame":
     """With a text for each file, for a detector that joins it with the picture; as it is for all others."""
     from tfdetect.data import manifest
 
-    if getattr(detector, "text", "none") == "none":
-        return table
-    return manifest.add_texts(table, detector.template)  # type: ignore[attr-defined]
+    return table if detector.text_template is None else manifest.add_texts(table, detector.text_template)
 
 
 def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None) -> Data:
