@@ -41,16 +41,16 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
 
     chain = corruptions.parse(asked.data.corrupt)
     target = Artifact(output_paths.evaluation(asked, corrupted=chain.slug if chain else ""))
-    data = dataset.with_path(asked.data.apply_to(run.data), asked.data.path, asked.data.fake)
+    data = dataset.for_other_files(asked.data.apply_to(run.data), asked.data.path, asked.data.fake)
     cache = dataset.cache_for(data, run.detector)
     cache = cache if cache.root == data.path else dataset.with_equalisation(cache, artifact)
     table, excluded = dataset.separate_excluded(select_test_files(asked, artifact, data), cache, data.workers)
     table, warnings = drop_training_overlap(dataset.decode(table, data, cache, excluded), artifact)
-    dataset.say_count(table)
-    table, _ = dataset.with_source_classes(table, run.detector)
+    dataset.print_count(table)
+    table, _ = dataset.add_source_classes(table, run.detector)
     if (good := usable(table)).empty:
         raise UserError("No file is left to evaluate: all were used in training or to choose the epoch. Give other files.")
-    dataset.say_one_class(good)
+    dataset.print_if_one_class(good)
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
     predictor = Predictor(artifact, cache.spec, run.detector)

@@ -186,18 +186,18 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     given_splits = bool((table["split"] != "").any())
     table = dataset.restrict_sources(manifest.split(table), run.data)
     manifest.require_classes(table, SPLITS, run.detector.trains_on)
-    table = dataset.with_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
-    dataset.say_count(table)
+    table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
+    dataset.print_count(table)
     dataset.require_few_failures(table, run.data.max_failed)
     good = usable(table)
     manifest.require_classes(good, SPLITS, run.detector.trains_on)
     calibration.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
-    dataset.say_one_class(good)
+    dataset.print_if_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
     if run.data.path:  # scenes of the embedded sample look alike by design
-        table = dataset.say_alike(table, cache, given_splits)
-    table, detector = dataset.with_source_classes(table, run.detector)
+        table = dataset.warn_of_lookalikes(table, cache, given_splits)
+    table, detector = dataset.add_source_classes(table, run.detector)
     return replace(run, detector=detector), table, cache
 
 

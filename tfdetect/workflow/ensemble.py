@@ -46,7 +46,7 @@ def evaluate(asked: Evaluate) -> None:
     table, left = dataset.separate_excluded(table, first.cache, first.data.workers)
     decoded = {name: decode(name, table, member, left) for name, member in members.items()}
     table, left_out = drop_training_overlap(merge(decoded), *(member.artifact for member in members.values()))
-    dataset.say_count(table)
+    dataset.print_count(table)
     good = usable(table)["path"]
     if good.empty:
         raise UserError("No file is left to judge: each was used in training one of the runs, or one could not read it.")
@@ -67,7 +67,7 @@ def gather(asked: Evaluate) -> dict[str, Member]:
     runs = [artifacts.load_config(artifact) for artifact in found]
     if asked.data.path and not asked.data.fake and len({run.data.fake for run in runs}) > 1:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
-    data = [dataset.with_path(asked.data.apply_to(run.data), asked.data.path, asked.data.fake) for run in runs]
+    data = [dataset.for_other_files(asked.data.apply_to(run.data), asked.data.path, asked.data.fake) for run in runs]
     caches = [dataset.cache_for(own, run.detector) for own, run in zip(data, runs, strict=True)]
     caches = [cache if cache.root == asked.data.path else dataset.with_equalisation(cache, own)
               for cache, own in zip(caches, found, strict=True)]  # fmt: skip
@@ -150,7 +150,7 @@ def judge(member: Member, table: "pd.DataFrame", paths: Iterable[str], chain: "C
 
     detector = member.run.detector
     predictor = Predictor(member.artifact, member.cache.spec, detector)
-    rows, _ = dataset.with_source_classes(table[table["path"].isin(set(paths))], detector)
+    rows, _ = dataset.add_source_classes(table[table["path"].isin(set(paths))], detector)
     for warning in predictor.warnings:
         console.print(warning)
     return score(predictor, rows, member.cache, chain), predictor.threshold

@@ -116,7 +116,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
 def all_warnings(evaluation: Evaluation) -> tuple[str, ...]:
     """Return the warnings of the detector, its extras, the threshold, this evaluation and the data set."""
     return (*evaluation.run.detector.warnings(), *evaluation.extras.warnings, *calibration.warnings(evaluation.threshold_rule),
-            *evaluation.warnings, *dataset.copies_line(evaluation.table), *dataset.data_warnings(evaluation.table))  # fmt: skip
+            *evaluation.warnings, *dataset.copies_warning(evaluation.table), *dataset.data_warnings(evaluation.table))  # fmt: skip
 
 
 def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts) -> dict[str, Path]:
