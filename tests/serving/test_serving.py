@@ -9,10 +9,10 @@ import tensorflow as tf
 from tfdetect import files, models
 from tfdetect.artifact import Artifact
 from tfdetect.data.layouts import detect
-from tfdetect.data.media.faces import Faces
+from tfdetect.data.media.faces import FaceSettings
 from tfdetect.data.media.frames import evenly_spaced, resize
 from tfdetect.data.media.read import read_media
-from tfdetect.data.media.tf_images import picked
+from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.models.detectors.cnn import Cnn
 from tfdetect.models.detectors.cnn_lstm import CnnLstm
@@ -86,7 +86,7 @@ def test_bytes_and_frames_agree(exported, rng):
 
 @pytest.mark.parametrize("total, frames", [(1, 4), (3, 8), (11, 8), (100, 16), (9, 1), (8, 8)])
 def test_the_graph_picks_the_readers_frames(total, frames):
-    assert tuple(np.array(picked(tf.constant(total), frames))) == evenly_spaced(total, frames)
+    assert tuple(np.array(evenly_spaced_indices(tf.constant(total), frames))) == evenly_spaced(total, frames)
 
 
 def test_files_in_order_with_failures_in_their_place(exported, images, videos, tmp_path):
@@ -117,7 +117,7 @@ def test_the_signature_of_frames_converts_to_tensorflow_lite(exported, rng):
 
 def test_a_run_that_judges_faces_names_what_it_takes(tmp_path, rng):
     artifact, detector = Artifact(tmp_path), DETECTORS["frame"][0]
-    view = ClipSpec(1, 32, faces=Faces(tmp_path / "none.onnx", "0" * 64))
+    view = ClipSpec(1, 32, faces=FaceSettings(tmp_path / "none.onnx", "0" * 64))
     model = detector.build((1, 32, 32, 3))
     files.write_json(artifact.calibration, CALIBRATION)
     export(model, CALIBRATION, detector, artifact.saved_model, view)

@@ -27,7 +27,7 @@ from scipy.special import logit
 
 from tfdetect import backend, files
 from tfdetect.data.media import tf_decode, tf_images
-from tfdetect.data.media.tf_images import picked
+from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.detector import Detector
 from tfdetect.models import autoencoder
@@ -122,7 +122,7 @@ class Served:
     def small(self, clip):
         """The same as the model takes them; for a frame detector each frame is one clip."""
         if not self.single:
-            clip = tf.gather(clip, picked(tf.shape(clip)[1], self.frames), axis=1)
+            clip = tf.gather(clip, evenly_spaced_indices(tf.shape(clip)[1], self.frames), axis=1)
         shape = tf.shape(clip)
         small = tf_decode.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), self.size)
         return tf.reshape(small, (-1, self.frames, self.size, self.size, 3))
@@ -138,7 +138,7 @@ class Served:
     def files(self, image):
         """Encoded images, each with its own row, whatever becomes of the others."""
         view = self.spec
-        rows, small, error = tf_images.pictures(image, lambda frames: tf_decode.resize(frames, self.size), view.frames, view.fps,
+        rows, small, error = tf_images.decode_images(image, lambda frames: tf_decode.resize(frames, self.size), view.frames, view.fps,
                                                    view.limits)  # fmt: skip
         out = self.answer(small[:, None], rows=rows, count=tf.shape(image)[0])
         bad = error != ""

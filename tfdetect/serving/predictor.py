@@ -14,9 +14,9 @@ from tfdetect import files, models
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data.media import tf_decode
 from tfdetect.data.media.frames import Media
-from tfdetect.data.media.tf_images import picked
+from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
-from tfdetect.data.worker_pool import WorkerFailure, results
+from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.models import autoencoder
@@ -107,7 +107,7 @@ class Predictor:
     def _small(self, clips):
         frames, size = self.loaded.input_shape[1:3]
         if not self.single:
-            clips = clips[:, picked(clips.shape[1], frames)]
+            clips = clips[:, evenly_spaced_indices(clips.shape[1], frames)]
         small = tf_decode.resize(tf.reshape(clips, (-1, *clips.shape[2:])), size).numpy()
         return small.reshape(-1, frames, size, size, 3)
 
@@ -133,7 +133,7 @@ class Predictor:
         """
         ready: dict[int, Any] = {}
         following = 0
-        for (number, path), clip in results(enumerate(map(str, paths)), self.spec.attempt, workers, seconds):
+        for (number, path), clip in map_unordered(enumerate(map(str, paths)), self.spec.attempt, workers, seconds):
             ready[number] = what(path, clip)
             while following in ready:
                 yield ready.pop(following)

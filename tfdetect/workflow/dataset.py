@@ -49,10 +49,10 @@ def with_equalisation(cache: "Cache", artifact: Artifact) -> "Cache":
 
 def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "ClipSpec":
     """Return how files become clips. A missing face model is downloaded into `cache_dir`."""
-    from tfdetect.data.media.faces import Faces, model
+    from tfdetect.data.media.faces import FaceSettings, model_path
     from tfdetect.data.prepare.clip_cache import ClipSpec
 
-    faces = Faces.of(model(data.face_model, cache_dir)) if data.faces == "yunet" else None
+    faces = FaceSettings.from_model(model_path(data.face_model, cache_dir)) if data.faces == "yunet" else None
     return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits)
 
 
