@@ -47,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f" Perhaps you meant {near[0]}." if near else ""
         print(f"tfdetect: there is no verb {argv[0]!r}.{hint} Verbs: {', '.join(VERBS)}.", file=sys.stderr)
         return 2
-    return run(argv[0], argv[1:])
+    return run_verb(argv[0], argv[1:])
 
 
-def run(verb: str, argv: Sequence[str]) -> int:
+def run_verb(verb: str, argv: Sequence[str]) -> int:
     """Run one verb. An error becomes one sentence, and one that nobody foresaw a log file besides; TFDETECT_DEBUG=1 raises it."""
     if sys.platform == "win32":
         print("tfdetect runs on Linux and macOS; on Windows, run it inside WSL 2.", file=sys.stderr)
@@ -75,16 +75,16 @@ def run(verb: str, argv: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("TFDETECT_DEBUG"):
             raise
-        if expected(error):
-            print(f"tfdetect {verb}: {printable(sentence(error))}", file=sys.stderr)
+        if is_expected(error):
+            print(f"tfdetect {verb}: {printable(format_error(error))}", file=sys.stderr)
             return 2
-        what, where = printable(f"{type(error).__name__}: {sentence(error)}".rstrip(": .")), log(verb, argv)
+        what, where = printable(f"{type(error).__name__}: {format_error(error)}".rstrip(": .")), write_crash_log(verb, argv)
         print(f"tfdetect {verb}: a bug in tfdetect or a library that it uses ({what}). Its traceback is in {where}; please "
               "report it with that file.", file=sys.stderr)  # fmt: skip
         return BUG
 
 
-def log(verb: str, argv: Sequence[str]) -> str:
+def write_crash_log(verb: str, argv: Sequence[str]) -> str:
     """Write the error that is being handled to a file of its own, here or where temporary files go; its path."""
     text = f"tfdetect {__version__}, Python {sys.version}\n{sys.platform}\n{[verb, *argv]}\n\n{traceback.format_exc()}"
     name = f"tfdetect-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
@@ -105,19 +105,19 @@ def printable(text: str) -> str:
     return files.printable(text)
 
 
-def exhausted(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory, of the machine or of a GPU, ran out. TensorFlow's error is known by name: it may not be imported."""
     return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
 
 
-def expected(error: BaseException) -> bool:
+def is_expected(error: BaseException) -> bool:
     """Whether it is a user's or the machine's error, and not the program's."""
-    return isinstance(error, UserError | OSError) or exhausted(error)
+    return isinstance(error, UserError | OSError) or is_out_of_memory(error)
 
 
-def sentence(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """What a user needs to know of an error, on one line."""
-    if exhausted(error):
+    if is_out_of_memory(error):
         if "No space left" in str(error):
             return "the disk is full; make room, and the same command goes on."
         return "out of memory; a smaller --train.batch, --data.size or --data.frames needs less."

@@ -13,25 +13,25 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-LAYERS = [f"tfdetect.models.layers.{module.name}"
+LAYER_MODULES = [f"tfdetect.models.layers.{module.name}"
           for module in pkgutil.iter_modules([str(Path(__file__).parent / "models" / "layers")])]  # fmt: skip
 
 
-def register_with_keras() -> None:
+def register_on_keras_import() -> None:
     """Register the layers now if Keras is imported, else as soon as it is."""
     if "keras" in sys.modules:
         register()
     else:
-        sys.meta_path.insert(0, _AfterKeras())
+        sys.meta_path.insert(0, _KerasImportHook())
 
 
 def register() -> None:
     """Import the modules in `tfdetect.models.layers`, each of which registers its layers."""
-    for name in LAYERS:
+    for name in LAYER_MODULES:
         importlib.import_module(name)
 
 
-class _AfterKeras(MetaPathFinder):
+class _KerasImportHook(MetaPathFinder):
     """Leaves the import of Keras to the other finders, and calls `register` after it."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
@@ -44,7 +44,7 @@ class _AfterKeras(MetaPathFinder):
 
             def and_register(module: Any) -> None:
                 execute(module)
-                if not any(name in sys.modules for name in LAYERS):  # else one of them is importing Keras
+                if not any(name in sys.modules for name in LAYER_MODULES):  # else one of them is importing Keras
                     register()
 
             spec.loader.exec_module = and_register  # type: ignore[method-assign]

@@ -109,7 +109,7 @@ def test_its_own_test_judged_again_is_the_same(crossed):
 def test_the_same_sources_are_the_same_run(crossed):
     argv = ["--config", str(crossed.config), "--name", "crossed", "--out", str(crossed.folder.parent), "--resume"]
     run = config.parse(argv, "t")
-    assert run.data.train_sources == ("Swap",) and artifact.choose(run) == (crossed, True)
+    assert run.data.train_sources == ("Swap",) and artifact.select_folder(run) == (crossed, True)
 
 
 def test_unknown_sources_are_refused(twice, tmp_path, capsys):

@@ -105,7 +105,7 @@ def test_explain_shows_the_error_map(run, manifest, tmp_path, capsys):
     detector, out = artifacts.load_config(run).detector, tmp_path / "out"
     predictor = Predictor(run, ClipSpec(8, 32), detector)
     clip = predictor.spec.read(tmp_path / "half.png").frames
-    error = predictor.errors(clip[None])[0]
+    error = predictor.reconstruction_errors(clip[None])[0]
     assert error.shape == (1, 32, 32) and error[..., 16:].mean() > 1.2 * error[..., :16].mean()
     before, after = (autoencoder.to_pixels(models.load(run.model), np.asarray(x))[0]
                      for x in autoencoder.reconstruction_model(models.load(run.model)).predict_on_batch(clip[None])[:2])  # fmt: skip

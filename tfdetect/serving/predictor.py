@@ -39,15 +39,15 @@ class Verdict:
     text: str | None = None  # by a detector that joins pictures with texts: the closest of its training texts
 
 
-def opened(folder: Path) -> Any:
+def load_saved_model(folder: Path) -> Any:
     """The SavedModel there. UserError where it is damaged, for which TensorFlow has many kinds of errors."""
     try:
-        with files.plain(folder) as path:
+        with files.tensorflow_path(folder) as path:
             return tf.saved_model.load(path)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
-        raise UserError(f"{folder} is no whole SavedModel; python scripts/export.py {files.quoted(folder.parent)} writes it "
+        raise UserError(f"{folder} is no whole SavedModel; python scripts/export.py {files.shell_quote(folder.parent)} writes it "
                         "again.") from error  # fmt: skip
 
 
@@ -63,7 +63,7 @@ class Predictor:
         self.threshold = self.calibration.threshold
         self.judged, self.warnings = "saved_model", self.calibration.doubts
         if artifact.saved_model.exists():
-            self.loaded = opened(artifact.saved_model)  # kept: the signature holds no reference to it
+            self.loaded = load_saved_model(artifact.saved_model)  # kept: the signature holds no reference to it
             self._answer = self._serve
         else:
             self.judged = f"model.keras on {keras.backend.backend()}"

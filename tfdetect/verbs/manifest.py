@@ -40,7 +40,7 @@ class Template:
 
 def main(argv: Sequence[str]) -> int:
     """Parse, list, write, say what to fill in."""
-    asked = config.arguments(Template, argv, "manifest.py")
+    asked = config.parse_flags(Template, argv, "manifest.py")
     if asked.out.exists() and not asked.overwrite:
         raise FileExistsError(f"{asked.out} exists, and may be filled in. Replace it: --overwrite. Or give another --out.")
     if not asked.path.is_dir():
@@ -97,7 +97,7 @@ def write(table: "pd.DataFrame", out: Path) -> None:
     if out.suffix.lower() != ".xlsx":
         manifest.write(table, out)
         return
-    with files.atomic(out) as temporary:
+    with files.atomic_write(out) as temporary:
         table.to_excel(temporary, sheet_name="manifest", index=False)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.artifact import Artifact
-from tfdetect.config import PREPARED, prepared
+from tfdetect.config import PREPARED_FILE, read_prepared_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.files import quoted
+from tfdetect.files import shell_quote
 from tfdetect.settings import ClipSettings, Data, FileSettings
 from tfdetect.workflow.console import console, counted, printable, progress
 
@@ -29,7 +29,7 @@ def cache_for(data: Data, detector: Detector | type[Detector]) -> "Cache":
     from tfdetect.data.prepare.clip_cache import Cache
 
     spec = clip_spec(data, data.cache_dir, still=detector.input_kind == "clip")
-    if data.path and (data.path / PREPARED).exists():
+    if data.path and (data.path / PREPARED_FILE).exists():
         ready = Cache(data.path, spec, data.cache)
         if ready.folder.exists():
             return ready
@@ -158,7 +158,7 @@ def suggest_fake_folders(folders: Sequence[str]) -> None:
     """Print the flag that includes folders whose names are no class: as fake those that sound so, else all of them."""
     fakes = [name for name in folders if FAKE_NAMES.search(name)] or folders
     reals = [name for name in folders if name not in fakes]
-    words = " ".join(quoted(Path(name).name) for name in ["fake", *fakes])
+    words = " ".join(shell_quote(Path(name).name) for name in ["fake", *fakes])
     which = "them" if len(fakes) > 1 else printable(fakes[0])
     others = f", including {', '.join(map(printable, reals))}" if reals else ""
     console.print(f"To include {which} as fake: --data.fake {words}; all other folders are then real{others}")
@@ -244,7 +244,7 @@ def require_usable(table: "pd.DataFrame", origin: Path | None = None) -> None:
         return
     first = os.path.abspath(table["path"].iloc[0])
     exists = any(map(os.path.lexists, table["path"]))
-    if not exists and origin and (settings := prepared(origin)):
+    if not exists and origin and (settings := read_prepared_settings(origin)):
         raise UserError(f"{origin} was prepared with --data.frames {settings['frames']} --data.size {settings['size']}; other clips "
                         f"need the original files, and none of the {len(table)} exists, such as {first}.")  # fmt: skip
     if not exists:

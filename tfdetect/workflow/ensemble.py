@@ -178,7 +178,7 @@ def write(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame"
         first.run, table, first.data, mean, threshold, "none, 0.5" if doubt else "youden", clip_loader(table, first.cache),
         (*pooled, *warnings, *doubt), added, ReportExtras(tables={"Runs of this ensemble": compared}),
         title=f"the mean probability of {', '.join(members)}",
-        settings={name: config.tree(member.run) for name, member in members.items()},
+        settings={name: config.run_to_dict(member.run) for name, member in members.items()},
     )  # fmt: skip
     results.finish(target, evaluation, {"test": "mean"})
     console.print(f"\nReport  {target.report}")

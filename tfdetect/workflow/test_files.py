@@ -8,7 +8,7 @@ import tyro
 
 from tfdetect import corruption_spec
 from tfdetect.artifact import Artifact
-from tfdetect.settings import Data, DecodeSettings
+from tfdetect.settings import Data, DecodeOverrides
 from tfdetect.workflow import dataset
 from tfdetect.workflow.console import console, counted
 
@@ -16,7 +16,7 @@ HASHES = ("sha", "original_sha")  # by which a file is known again
 
 
 @dataclass(frozen=True)
-class EvaluateData(DecodeSettings):
+class EvaluateData(DecodeOverrides):
     """Which files, and how much of each at most."""
 
     path: Path | None = None
