@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
-from tfdetect.cli import run
+from tfdetect.cli import run_verb
 
 if __name__ == "__main__":
-    sys.exit(run("sample", sys.argv[1:]))
+    sys.exit(run_verb("sample", sys.argv[1:]))

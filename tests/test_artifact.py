@@ -38,8 +38,8 @@ def test_two_unnamed_runs_started_together_take_two_folders(run):
 
     def train():
         together.wait()
-        with artifacts.claim(asked) as (artifact, going_on):
-            assert not going_on and config.read(artifact.config)
+        with artifacts.reserve_folder(asked) as (artifact, going_on):
+            assert not going_on and config.read_yaml(artifact.config)
             artifact.manifest.write_text(str(threading.get_ident()))
             taken.append(artifact.folder.name)
             together.wait()
@@ -55,33 +55,33 @@ def test_two_unnamed_runs_started_together_take_two_folders(run):
 
 def test_a_claim_without_results_goes_again(run, tmp_path):
     for error in (ValueError, KeyboardInterrupt):
-        with pytest.raises(error), artifacts.claim(run()):
+        with pytest.raises(error), artifacts.reserve_folder(run()):
             raise error
         assert not (tmp_path / "runs").exists()
 
 
 def test_a_claim_that_a_killed_process_left_is_taken_over(run, tmp_path):
     left = Artifact(tmp_path / "runs" / "cnn")
-    artifacts.create(left, run())
-    with artifacts.claim(run()) as (artifact, going_on):
+    artifacts.reset_folder(left, run())
+    with artifacts.reserve_folder(run()) as (artifact, going_on):
         assert (artifact, going_on) == (left, True)
-    artifacts.create(left, run())
-    with artifacts.claim(run("--name", "cnn", "--data.size", "64")) as (artifact, going_on):
+    artifacts.reset_folder(left, run())
+    with artifacts.reserve_folder(run("--name", "cnn", "--data.size", "64")) as (artifact, going_on):
         assert (artifact, going_on) == (left, False) and "size: 64" in left.config.read_text()
 
 
 def test_overwrite_deletes_no_more_than_a_run_and_not_before_the_new_one_begins(run, tmp_path):
-    with artifacts.claim(run("--name", "a")) as (old, _):
+    with artifacts.reserve_folder(run("--name", "a")) as (old, _):
         finished(old)
     again = run("--name", "a", "--overwrite", "--data.size", "64")
-    with pytest.raises(ZeroDivisionError), artifacts.claim(again):
+    with pytest.raises(ZeroDivisionError), artifacts.reserve_folder(again):
         raise ZeroDivisionError  # in decoding
     assert old.report.exists() and "size: 64" not in old.config.read_text()
-    with artifacts.lock(old), pytest.raises(BlockingIOError, match="being trained"), artifacts.claim(again):
+    with artifacts.lock(old), pytest.raises(BlockingIOError, match="being trained"), artifacts.reserve_folder(again):
         pass
     assert old.report.exists()
-    with artifacts.claim(again) as (artifact, going_on):
-        artifacts.create(artifact, again)
+    with artifacts.reserve_folder(again) as (artifact, going_on):
+        artifacts.reset_folder(artifact, again)
         assert not going_on and os.listdir(artifact.folder) == ["config.yaml"]
 
 
@@ -93,15 +93,15 @@ def test_overwrite_leaves_what_is_no_run(run, tmp_path, text):
     if text:
         (folder / "config.yaml").write_text(text)
     asked = run("--name", "mine", "--overwrite")
-    with pytest.raises(ValueError, match="left as it is"), artifacts.claim(asked):
+    with pytest.raises(ValueError, match="left as it is"), artifacts.reserve_folder(asked):
         pass
     with pytest.raises(ValueError, match="left as it is"):
-        artifacts.create(Artifact(folder), asked)
+        artifacts.reset_folder(Artifact(folder), asked)
     assert (folder / "cnn" / "config.yaml").exists()
 
 
 def test_a_run_that_is_being_trained_is_not_judged_yet(run, tmp_path):
-    with artifacts.claim(run("--name", "a")) as (artifact, _):
+    with artifacts.reserve_folder(run("--name", "a")) as (artifact, _):
         finished(artifact)
         with pytest.raises(BlockingIOError, match="being trained by another process; wait"):
             artifacts.find(artifact.folder)
@@ -110,16 +110,16 @@ def test_a_run_that_is_being_trained_is_not_judged_yet(run, tmp_path):
 
 def test_an_unnamed_start_looks_at_the_folder_once(run, tmp_path, monkeypatch):
     for number in range(1, 4):
-        artifacts.create(Artifact(tmp_path / "runs" / ("cnn" if number == 1 else f"cnn-{number}")), run("--data.size", "64"))
+        artifacts.reset_folder(Artifact(tmp_path / "runs" / ("cnn" if number == 1 else f"cnn-{number}")), run("--data.size", "64"))
     asked, real = [], os.stat
     monkeypatch.setattr(os, "stat", lambda path, **how: asked.append(path) or real(path, **how))
-    assert artifacts.choose(run())[0].folder.name == "cnn-4"
+    assert artifacts.select_folder(run())[0].folder.name == "cnn-4"
     assert len(asked) < 20
 
 
 def test_a_misspelt_run_is_answered_with_those_that_are_there(run, tmp_path, monkeypatch):
     for name in ("residual", "cnn"):
-        artifacts.create(Artifact(tmp_path / "saved_models" / name), run())
+        artifacts.reset_folder(Artifact(tmp_path / "saved_models" / name), run())
     monkeypatch.chdir(tmp_path)
     for asked in ("residul", "saved_models/residul"):
         said = r"Perhaps you meant saved_models/residual\. Runs in saved_models: cnn, residual"

@@ -122,8 +122,8 @@ def test_prepare_takes_no_folder_that_holds_other_files(capsys, tmp_path, images
 
 
 def test_no_permission_and_full_disk_are_one_sentence():
-    assert cli.sentence(PermissionError(13, "Permission denied", "/x/real")) == "Permission denied: /x/real."
-    assert "the disk is full" in cli.sentence(OSError(28, "No space left on device", "/x/a.npy"))
+    assert cli.format_error(PermissionError(13, "Permission denied", "/x/real")) == "Permission denied: /x/real."
+    assert "the disk is full" in cli.format_error(OSError(28, "No space left on device", "/x/a.npy"))
 
 
 PROMISED = {"train": "goes on from here", "audit": "goes on from here", "explain": "begins anew", "export": "begins anew",

@@ -15,20 +15,20 @@ from tfdetect.settings import Train
 def test_round_trip(tmp_path, name):
     balance = "focal" if REGISTRY[name].trains_on == "both" else "none"
     run = config.parse([name, "--data.size", "96", "--data.fake", "a", "b", "--train.xla", "--train.balance", balance], "t")
-    config.write(run, tmp_path / "c.yaml")
+    config.write_yaml(run, tmp_path / "c.yaml")
     again = config.parse(["--config", str(tmp_path / "c.yaml")], "t")
-    assert config.tree(again) == config.tree(run)
+    assert config.run_to_dict(again) == config.run_to_dict(run)
     assert again.data.fake == ("a", "b") and again.train.xla and again.train.balance == balance
 
 
 @pytest.mark.parametrize("text", ["", "flip|brightness(-9,9,p=0.5)|jpeg(30,100)"])
 def test_augmentation_survives_the_round_trip(tmp_path, text):
-    config.write(config.parse(["cnn", "--train.augment", text], "t"), tmp_path / "c.yaml")
+    config.write_yaml(config.parse(["cnn", "--train.augment", text], "t"), tmp_path / "c.yaml")
     assert config.parse(["--config", str(tmp_path / "c.yaml")], "t").train.augment == text
 
 
 def test_flags_win_over_yaml(tmp_path):
-    config.write(config.parse(["cnn", "--data.size", "48", "--train.epochs", "3"], "t"), tmp_path / "c.yaml")
+    config.write_yaml(config.parse(["cnn", "--data.size", "48", "--train.epochs", "3"], "t"), tmp_path / "c.yaml")
     run = config.parse(["--config", str(tmp_path / "c.yaml"), "--train.epochs", "7", "--name", "x"], "t")
     assert (run.data.size, run.train.epochs, run.name) == (48, 7, "x")
 
@@ -102,7 +102,7 @@ def test_a_threshold_rule_is_checked(wrong):
 
 
 def test_config_may_stand_with_an_equals_sign(tmp_path):
-    config.write(config.parse(["cnn", "--data.size=48"], "t"), tmp_path / "a=b.yaml")
+    config.write_yaml(config.parse(["cnn", "--data.size=48"], "t"), tmp_path / "a=b.yaml")
     assert config.parse([f"--config={tmp_path / 'a=b.yaml'}", "--train.epochs=7"], "t").data.size == 48
     with pytest.raises(IsADirectoryError):
         config.parse(["--config="], "t")
@@ -111,7 +111,7 @@ def test_config_may_stand_with_an_equals_sign(tmp_path):
 @pytest.mark.parametrize("version", ["2", "'1'", "x", "[1]", "-1", "null"])
 def test_a_config_of_another_version_is_refused_and_one_without_is_the_first(tmp_path, version):
     path = tmp_path / "c.yaml"
-    config.write(config.parse(["cnn", "--data.size", "48"], "t"), path)
+    config.write_yaml(config.parse(["cnn", "--data.size", "48"], "t"), path)
     text = path.read_text()
     assert "\nversion: 1\n" in text
     path.write_text(text.replace("version: 1\n", ""))
@@ -125,7 +125,7 @@ def test_a_config_of_another_version_is_refused_and_one_without_is_the_first(tmp
 def test_a_config_that_is_no_text_is_one_sentence(tmp_path, content):
     (tmp_path / "c.yaml").write_bytes(content)
     with pytest.raises(UserError, match=r"c\.yaml"):
-        config.read(tmp_path / "c.yaml")
+        config.read_yaml(tmp_path / "c.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"data": 5}', '{"data": {"other": 1}}', "\udcff"])

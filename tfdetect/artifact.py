@@ -17,9 +17,9 @@ from tfdetect.settings import Run
 if TYPE_CHECKING:
     from tfdetect.evaluation.calibration import Calibration
 
-LONGER = ("train.epochs", "train.patience")  # a run that goes on may have more of these
-SHOWN = 8  # names of runs in a message
-TRIES = 100  # at a folder that other processes want, too
+RESUME_MAY_CHANGE = ("train.epochs", "train.patience")  # a run that goes on may have more of these
+MAX_LISTED = 8  # names of runs in a message
+MAX_ATTEMPTS = 100  # at a folder that other processes want, too
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def find(folder: Path, part: str = "calibration") -> Artifact:
     the runs that there are; BlockingIOError where it is being trained just now."""
     artifact = Artifact(folder)
     if not artifact.config.exists():
-        raise FileNotFoundError(f"No run folder {str(folder)!r}: it has no config.yaml.{_others(folder)}")
-    if _locked(artifact):
+        raise FileNotFoundError(f"No run folder {str(folder)!r}: it has no config.yaml.{_suggest_runs(folder)}")
+    if _is_locked(artifact):
         raise BlockingIOError(f"{folder} is being trained by another process; wait until it has finished.")
     if not getattr(artifact, part).exists():
         raise FileNotFoundError(
@@ -71,7 +71,7 @@ def find(folder: Path, part: str = "calibration") -> Artifact:
     return artifact
 
 
-def _others(folder: Path) -> str:
+def _suggest_runs(folder: Path) -> str:
     """The runs that may have been meant: those beside it, else those in the usual place."""
     for place in dict.fromkeys((folder.parent, folder, Path("saved_models"))):
         with suppress(OSError):
@@ -79,7 +79,7 @@ def _others(folder: Path) -> str:
             near = difflib.get_close_matches(folder.name, names, n=1)
             hint = f" Perhaps you meant {place / near[0]}." if near else ""
             if names:
-                return f"{hint} Runs in {place}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}."
+                return f"{hint} Runs in {place}: {', '.join(names[:MAX_LISTED])}{', ...' * (len(names) > MAX_LISTED)}."
     return " Expected a folder such as saved_models/cnn; python scripts/train.py makes one."
 
 
@@ -104,7 +104,7 @@ def load_calibration(artifact: Artifact) -> "Calibration":
         raise UserError(f"{artifact.calibration} is damaged ({error}): copy it anew, or train the run again.") from error
 
 
-def choose(run: Run) -> tuple[Artifact, bool]:
+def select_folder(run: Run) -> tuple[Artifact, bool]:
     """The folder for a run, and whether an interrupted run of the very same settings is there to go on with.
 
     Without a name: the last run of that detector if it was interrupted and is the same, else the next free name. With
@@ -112,49 +112,49 @@ def choose(run: Run) -> tuple[Artifact, bool]:
     """
     if run.name is None:
         there = set(os.listdir(run.out)) if run.out.is_dir() else set()  # once: a look for each name would take seconds
-        taken = [Artifact(run.out / name) for name in _names(run.detector.name) if name in there]
+        taken = [Artifact(run.out / name) for name in _candidate_names(run.detector.name) if name in there]
         for artifact in taken[-1:]:
-            if not artifact.finished and _same(run, artifact) and not _locked(artifact):
+            if not artifact.is_finished and _same(run, artifact) and not _is_locked(artifact):
                 return artifact, True
-        name = next(name for name in _names(run.detector.name) if name not in there)
+        name = next(name for name in _candidate_names(run.detector.name) if name not in there)
         return Artifact(run.out / name), False
     artifact = Artifact(run.out / run.name)
     if run.resume and not artifact.folder.exists():
-        raise UserError(f"There is no run {artifact.folder} to go on with.{_others(artifact.folder)}")
+        raise UserError(f"There is no run {artifact.folder} to go on with.{_suggest_runs(artifact.folder)}")
     if not artifact.folder.exists() or run.overwrite:
         return artifact, False
-    changed = _changed(run, artifact)
+    changed = _changed_settings(run, artifact)
     same = not changed
-    if run.resume and (other := [text for name, text in changed.items() if name not in LONGER]):
-        raise UserError(f"{artifact.folder} was made with other settings: {', '.join(other[:SHOWN])}. Repeat those, or use "
+    if run.resume and (other := [text for name, text in changed.items() if name not in RESUME_MAY_CHANGE]):
+        raise UserError(f"{artifact.folder} was made with other settings: {', '.join(other[:MAX_LISTED])}. Repeat those, or use "
                         "another --name; with --resume, only --train.epochs and --train.patience may change.")  # fmt: skip
-    if run.resume or (same and not artifact.finished):
+    if run.resume or (same and not artifact.is_finished):
         return artifact, True
-    if _bare(artifact.folder):
+    if _is_empty(artifact.folder):
         return artifact, False
-    way = "Train it further: --resume with a higher --train.epochs" if artifact.finished else "Go on with it: --resume"
+    way = "Train it further: --resume with a higher --train.epochs" if artifact.is_finished else "Go on with it: --resume"
     raise FileExistsError(f"{artifact.folder} exists. {way}. Replace it: --overwrite. Or give another --name.")
 
 
-def _names(detector: str) -> Iterator[str]:
+def _candidate_names(detector: str) -> Iterator[str]:
     """cnn, cnn-2, cnn-3 ... up to one past the first gap."""
     yield detector
     yield from (f"{detector}-{number}" for number in range(2, 100_000))
 
 
 def _same(run: Run, artifact: Artifact) -> bool:
-    return not _changed(run, artifact)
+    return not _changed_settings(run, artifact)
 
 
-def _changed(run: Run, artifact: Artifact) -> dict[str, str]:
+def _changed_settings(run: Run, artifact: Artifact) -> dict[str, str]:
     """The settings that decide the result and differ from those in a folder, by name, each with what it is there and here."""
     try:
-        detector, flags = config.read(artifact.config)
+        detector, flags = config.read_yaml(artifact.config)
     except (OSError, ValueError) as error:
         return {"config": f"its config.yaml cannot be read ({error})"}
-    tree = config.tree(run)
-    here = {"detector": [tree["detector"].pop("name")], **_values(config.flags(tree))}
-    there = {"detector": [detector], **_values(flags)}
+    tree = config.run_to_dict(run)
+    here = {"detector": [tree["detector"].pop("name")], **_values_by_flag(config.to_flags(tree))}
+    there = {"detector": [detector], **_values_by_flag(flags)}
     said = {name: [" ".join(values.get(name, ["not set"])) for values in (there, here)] for name in {**there, **here}}
     # Neither the number of workers nor the place of the cache changes the result; the classes come from the files.
     drop = ("data.workers", "data.cache_dir", "detector.classes")
@@ -162,8 +162,8 @@ def _changed(run: Run, artifact: Artifact) -> dict[str, str]:
     return {name: f"--{name} is {old} there and {new} here" for name, (old, new) in other.items()}
 
 
-def _values(flags: list[str]) -> dict[str, list[str]]:
-    """Flags as `config.flags` writes them, by name: ["--train.no_xla", "--data.size", "64"] -> xla False, size 64."""
+def _values_by_flag(flags: list[str]) -> dict[str, list[str]]:
+    """Flags as `config.to_flags` writes them, by name: ["--train.no_xla", "--data.size", "64"] -> xla False, size 64."""
     out: dict[str, list[str]] = {}
     for flag in flags:
         if flag.startswith("--"):
@@ -175,7 +175,7 @@ def _values(flags: list[str]) -> dict[str, list[str]]:
     return out
 
 
-def _locked(artifact: Artifact) -> bool:
+def _is_locked(artifact: Artifact) -> bool:
     try:
         with lock(artifact):
             return False
@@ -206,27 +206,27 @@ def lock(artifact: Artifact) -> Iterator[None]:
 
 
 @contextmanager
-def claim(run: Run) -> Iterator[tuple[Artifact, bool]]:
-    """`choose`, and the folder made and held before any work, so that no other process takes it.
+def reserve_folder(run: Run) -> Iterator[tuple[Artifact, bool]]:
+    """`select_folder`, and the folder made and held before any work, so that no other process takes it.
 
-    A folder that is still bare at the end goes again. What --overwrite replaces stays until `create`.
+    A folder that is still bare at the end goes again. What --overwrite replaces stays until `reset_folder`.
     """
     made = not run.out.exists()
     with ExitStack() as held:
-        artifact, going_on = _taken(run, held)
+        artifact, going_on = _reserve(run, held)
         try:
             yield artifact, going_on
         finally:
-            if _bare(artifact.folder):
+            if _is_empty(artifact.folder):
                 artifact.config.unlink(missing_ok=True)
                 artifact.folder.rmdir()
                 with suppress(OSError):  # other runs are in it by now
                     run.out.rmdir() if made else None
 
 
-def _taken(run: Run, held: ExitStack) -> tuple[Artifact, bool]:
-    for _ in range(TRIES):
-        artifact, going_on = choose(run)
+def _reserve(run: Run, held: ExitStack) -> tuple[Artifact, bool]:
+    for _ in range(MAX_ATTEMPTS):
+        artifact, going_on = select_folder(run)
         try:
             if not os.path.lexists(artifact.folder):
                 artifact.folder.mkdir(parents=True)
@@ -237,43 +237,43 @@ def _taken(run: Run, held: ExitStack) -> tuple[Artifact, bool]:
             if run.name is not None:
                 raise
             continue
-        if _bare(artifact.folder):
-            config.write(run, artifact.config)
+        if _is_empty(artifact.folder):
+            config.write_yaml(run, artifact.config)
         elif run.overwrite:
-            _require_ours(artifact)
+            _require_run(artifact)
         elif not going_on:  # between the look and the lock, another process was there
             raise FileExistsError(f"{artifact.folder} was taken by another process just now; repeat the command.")
         return artifact, going_on
     raise FileExistsError(f"{artifact.folder} cannot be made or is taken again and again; give another --name.")
 
 
-def create(artifact: Artifact, run: Run) -> None:
+def reset_folder(artifact: Artifact, run: Run) -> None:
     """Make the folder, empty but for its config.yaml. What is in it goes, if it is a run."""
     artifact.folder.mkdir(parents=True, exist_ok=True)
-    if not _bare(artifact.folder):
-        _require_ours(artifact)
+    if not _is_empty(artifact.folder):
+        _require_run(artifact)
     for path in artifact.folder.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    config.write(run, artifact.config)
+    config.write_yaml(run, artifact.config)
 
 
-def _bare(folder: Path) -> bool:
+def _is_empty(folder: Path) -> bool:
     """Whether a folder holds nothing, or no more than a claim leaves: its settings."""
     names = os.listdir(folder) if folder.is_dir() else [""]
-    return not names or (names == ["config.yaml"] and _ours(Artifact(folder)))
+    return not names or (names == ["config.yaml"] and _is_run(Artifact(folder)))
 
 
-def _ours(artifact: Artifact) -> bool:
+def _is_run(artifact: Artifact) -> bool:
     """Whether a folder is a run: its config.yaml is one of this suite's."""
     try:
-        return bool(config.read(artifact.config))
+        return bool(config.read_yaml(artifact.config))
     except (OSError, ValueError):
         return False
 
 
-def _require_ours(artifact: Artifact) -> None:
+def _require_run(artifact: Artifact) -> None:
     """UserError unless the folder is a run, and nothing but a run: only such a one is ever deleted."""
-    if not _ours(artifact):
+    if not _is_run(artifact):
         raise UserError(f"{artifact.folder} is left as it is: it holds no config.yaml of a run, so --overwrite would delete "
                         "other files. Delete it yourself, or give another --name.")  # fmt: skip
     inner = next((path.name for path in artifact.folder.iterdir() if Artifact(path).config.exists()), None)

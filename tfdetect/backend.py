@@ -8,7 +8,7 @@ from typing import Any
 from tfdetect.errors import UserError
 
 
-def tensorflow() -> bool:
+def is_tensorflow() -> bool:
     """Whether Keras runs on TensorFlow."""
     import keras
 
@@ -19,11 +19,11 @@ def require_tensorflow(what: str) -> None:
     """ValueError that says so where Keras runs on anything else."""
     import keras
 
-    if not tensorflow():
+    if not is_tensorflow():
         raise UserError(f"{what} needs TensorFlow, but Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow.")
 
 
-def worker() -> int:
+def worker_index() -> int:
     """This process's place in a cluster by TF_CONFIG; 0 is the chief, which alone writes the results, and who is alone.
 
     The chief is the task of that type, or else worker 0. UserError for a task that does not train, and for what is no JSON.

@@ -14,7 +14,7 @@ from tfdetect.settings import PREPARED_KEYS, Data, Run, Train
 RECIPE_KEYS = ("published", "dataset")  # keys of a recipe that say nothing of how it runs
 PATH_FLAGS = ("--out", "--data.path", "--data.cache_dir", "--data.face_model", "--config")  # flags that take a path
 VERSION = 1  # of config.yaml; one without a version is of the first
-PREPARED = "prepared.json"  # in a folder that `prepare` made: the data settings of its clips
+PREPARED_FILE = "prepared.json"  # in a folder that `prepare` made: the data settings of its clips
 
 
 def parse(argv: Sequence[str], prog: str) -> Run:
@@ -30,15 +30,15 @@ def parse(argv: Sequence[str], prog: str) -> Run:
         at = argv.index("--config")
         if at + 1 == len(argv):
             raise UserError("--config needs the path of a YAML file.")
-        name, written = read(Path(argv[at + 1]))
+        name, written = read_yaml(Path(argv[at + 1]))
         del argv[at : at + 2]
         argv = argv if argv and not argv[0].startswith("-") else [name, *argv]
     cls = find(argv[0])
     given = [*written, *argv[1:]]
-    return arguments(Run[cls], given, f"{prog} {argv[0]}", default(cls, prepared(_data_path(given))))  # type: ignore[valid-type]
+    return parse_flags(Run[cls], given, f"{prog} {argv[0]}", default_run(cls, read_prepared_settings(_data_path(given))))  # type: ignore[valid-type]
 
 
-def arguments(spec: Any, argv: Sequence[str], prog: str, default: Any = None, unknown: bool = False) -> Any:
+def parse_flags(spec: Any, argv: Sequence[str], prog: str, default: Any = None, unknown: bool = False) -> Any:
     """Parse flags into the dataclass `spec`. Wrong ones end the process with tyro's message and exit code 2.
 
     `unknown`: flags that are not known are returned instead, as (settings, list of them).
@@ -61,7 +61,7 @@ def _refuse_empty(argv: Sequence[str]) -> None:
         raise UserError("An empty word came where a path was expected. The folder that you are in is '.'.")
 
 
-def default(cls: type[Detector], data: Mapping[str, Any] | None = None) -> Run:
+def default_run(cls: type[Detector], data: Mapping[str, Any] | None = None) -> Run:
     """The run that a bare `train.py NAME` makes: the common defaults, the detector's recipe and `data` over them."""
     parts: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
     for key, value in cls.default_overrides.items():
@@ -70,26 +70,26 @@ def default(cls: type[Detector], data: Mapping[str, Any] | None = None) -> Run:
     return Run(detector=cls(), data=Data(**{**parts["data"], **(data or {})}), train=Train(**parts["train"]))
 
 
-def prepared(folder: Path | None) -> dict[str, Any]:
+def read_prepared_settings(folder: Path | None) -> dict[str, Any]:
     """The data settings that a folder was prepared with, by verbs/prepare.py; {} for any other path."""
-    if folder is None or not (folder / PREPARED).is_file():
+    if folder is None or not (folder / PREPARED_FILE).is_file():
         return {}
     from tfdetect.files import read_json
 
-    found = read_json(folder / PREPARED, ["data"], "repeat the prepare command that made it.")["data"]
+    found = read_json(folder / PREPARED_FILE, ["data"], "repeat the prepare command that made it.")["data"]
     if not isinstance(found, dict) or not {*found} <= {*PREPARED_KEYS}:
-        raise UserError(f"{folder / PREPARED} is damaged or of another version; repeat the prepare command that made it.")
+        raise UserError(f"{folder / PREPARED_FILE} is damaged or of another version; repeat the prepare command that made it.")
     model = found.get("face_model")
     return {"group": "auto", **found, "face_model": model and Path(model)}
 
 
-def prepared_groups(folder: Path) -> dict[str, str]:
+def read_prepared_groups(folder: Path) -> dict[str, str]:
     """By which --data.group a prepared folder's files were grouped, and the sentence on it; {} for any other path."""
     from tfdetect.files import read_json
 
-    if not (settings := prepared(folder)):
+    if not (settings := read_prepared_settings(folder)):
         return {}
-    said = read_json(folder / PREPARED, ["data"], "").get("groups")
+    said = read_json(folder / PREPARED_FILE, ["data"], "").get("groups")
     return {"group": settings["group"], **({"groups": said} if said else {})}
 
 
@@ -103,7 +103,7 @@ def _data_path(flags: Sequence[str]) -> Path | None:
     return None if found in (None, "None") else Path(found)
 
 
-def read(path: Path) -> tuple[str, list[str]]:
+def read_yaml(path: Path) -> tuple[str, list[str]]:
     """A YAML -> name of its detector and flags. ValueError where it is no mapping or names no detector."""
     import yaml
 
@@ -119,15 +119,15 @@ def read(path: Path) -> tuple[str, list[str]]:
         raise UserError(f"{path} is of version {version}; this tfdetect reads versions up to {VERSION}: take a newer one.")
     rest = {key: value for key, value in detector.items() if key != "name"}
     kept = {key: value for key, value in tree.items() if key not in (*RECIPE_KEYS, "version")}
-    return str(detector["name"]), flags({**kept, "detector": rest})
+    return str(detector["name"]), to_flags({**kept, "detector": rest})
 
 
-def flags(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+def to_flags(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
     """{"data": {"size": 64}, "resume": True} -> ["--data.size", "64", "--resume"]."""
     out: list[str] = []
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            out += flags(value, f"{prefix}{key}.")
+            out += to_flags(value, f"{prefix}{key}.")
         elif isinstance(value, bool):
             out.append(f"--{prefix}{key}" if value else f"--{prefix}no_{key}")
         else:
@@ -136,27 +136,27 @@ def flags(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
     return out
 
 
-def tree(run: Run) -> dict[str, Any]:
+def run_to_dict(run: Run) -> dict[str, Any]:
     """What config.yaml stores: all that decides the result, absolute paths, and neither name nor place of the run."""
-    kept = {part: plain(getattr(run, part)) for part in ("detector", "data", "train")}
+    kept = {part: settings_to_dict(getattr(run, part)) for part in ("detector", "data", "train")}
     kept["detector"] = {"name": run.detector.name, **kept["detector"]}
     return kept
 
 
-def plain(settings: Any) -> dict[str, Any]:
+def settings_to_dict(settings: Any) -> dict[str, Any]:
     """Field names -> values that YAML knows."""
 
     def simple(value: Any) -> Any:
         if isinstance(value, Path):
             return str(value.absolute())
         if dataclasses.is_dataclass(value):
-            return plain(value)
+            return settings_to_dict(value)
         return list(value) if isinstance(value, tuple) else value
 
     return {item.name: simple(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
 
 
-def write(run: Run, path: Path) -> None:
+def write_yaml(run: Run, path: Path) -> None:
     """Write the run as YAML that `--config` reads."""
     import yaml
 
@@ -165,4 +165,4 @@ def write(run: Run, path: Path) -> None:
     text = "python scripts/train.py --config THIS --name ANOTHER repeats the run"
     if run.train.threshold.startswith("pooled"):
         text = "python scripts/reproduce.py repeats the run, by its recipe; train.py takes no threshold that is read off the test"
-    write_bytes(path, (f"# {text}\n" + yaml.safe_dump({"version": VERSION, **tree(run)}, sort_keys=False)).encode())
+    write_bytes(path, (f"# {text}\n" + yaml.safe_dump({"version": VERSION, **run_to_dict(run)}, sort_keys=False)).encode())

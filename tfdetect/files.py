@@ -21,12 +21,12 @@ def printable(path: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in path)
 
 
-def counted(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
     """1 file, 2,400 files."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def quoted(word: str | Path) -> str:
+def shell_quote(word: str | Path) -> str:
     """A word of a command as bash and zsh read it back, whatever bytes it has."""
     word = str(word)
     if word.isprintable():
@@ -36,7 +36,7 @@ def quoted(word: str | Path) -> str:
 
 
 @contextmanager
-def plain(folder: Path) -> Iterator[str]:
+def tensorflow_path(folder: Path) -> Iterator[str]:
     """The path of a folder; where TensorFlow would take it for a pattern, or it is no UTF-8, a link to it for the time being. The
     folder is made if need be."""
     if not re.search(r"[][*?{}\\\udc80-\udcff]", str(folder.absolute())):
@@ -50,7 +50,7 @@ def plain(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; it takes the name at the end, or vanishes on an error.
 
     The suffix stays, since some writers go by it. A reader never meets half a file, even after SIGKILL or on a full disk.
@@ -82,7 +82,7 @@ def write_arrays(path: Path, *arrays: np.ndarray) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 
@@ -104,7 +104,7 @@ def read_json(path: Path, keys: Iterable[str], mend: str) -> dict[str, Any]:
     return dict(found)
 
 
-def state(path: str | Path) -> list[int]:
+def size_and_mtime(path: str | Path) -> list[int]:
     """Size in bytes and time of change in nanoseconds, by which a file is known again; zeros for what is not there."""
     try:
         found = os.stat(path)

@@ -40,7 +40,7 @@ class FileSettings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        _at_least(1, "data", self, "workers")
+        _require_at_least(1, "data", self, "workers")
         if not self.timeout > 0:
             raise UserError(f"--data.timeout must be above 0, got {self.timeout}.")
 
@@ -64,13 +64,13 @@ class ClipSettings(FileSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(1, "data", self, "frames", "size")
+        _require_at_least(1, "data", self, "frames", "size")
         if self.fps is not None and not self.fps > 0:
             raise UserError(f"--data.fps must be above 0, got {self.fps}.")
 
 
 @dataclass(frozen=True)
-class DecodeSettings:
+class DecodeOverrides:
     """How much work a file may be, and on how many cores; by default as in training."""
 
     workers: int | None = None
@@ -80,7 +80,7 @@ class DecodeSettings:
     limits: LimitOverrides = field(default_factory=LimitOverrides)
 
     def __post_init__(self) -> None:
-        _at_least(1, "data", self, "workers")
+        _require_at_least(1, "data", self, "workers")
         if self.timeout is not None and not self.timeout > 0:
             raise UserError(f"--data.timeout must be above 0, got {self.timeout}.")
 
@@ -116,7 +116,7 @@ class Data(ClipSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(1, "data", self, "sample")
+        _require_at_least(1, "data", self, "sample")
         if not 0 <= self.max_failed <= 1:
             raise UserError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")
 
@@ -158,8 +158,8 @@ class Train:
     """What training clips go through, such as "flip|jpeg(30,100,p=0.5)|blur(0,3,p=0.5)"; docs/augment.md lists the steps."""
 
     def __post_init__(self) -> None:
-        _at_least(0, "train", self, "epochs")
-        _at_least(1, "train", self, "batch", "patience", "eval_every")
+        _require_at_least(0, "train", self, "epochs")
+        _require_at_least(1, "train", self, "batch", "patience", "eval_every")
         if not self.learning_rate > 0:
             raise UserError(f"--train.learning_rate must be above 0, got {self.learning_rate}.")
         if not re.fullmatch(r"youden|f1|(quantile|fpr|pooled_test_quantile):(0?\.\d+|0|1|1\.0*)", self.threshold):
@@ -209,7 +209,7 @@ class Run(Generic[D]):
             corruption_spec.check(self.train.augment, "--train.augment", labels=False)
 
 
-def _at_least(least: int, prefix: str, settings: Any, *names: str) -> None:
+def _require_at_least(least: int, prefix: str, settings: Any, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < least:

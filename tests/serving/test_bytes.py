@@ -153,7 +153,7 @@ def test_every_readable_image_has_predicts_score(judges, tmp_path):
     paths = [tmp_path / f"{number}.dat" for number in range(len(encoded))]
     for path, data in zip(paths, encoded, strict=True):
         path.write_bytes(data)
-    verdicts = list(predictor.predict(paths))
+    verdicts = list(predictor.predict_files(paths))
     assert [verdict.error for verdict in verdicts] == [None] * len(names)
     assert dict(zip(names, out["error"].numpy(), strict=True)) == dict.fromkeys(names, b"")
     apart = {name: abs(verdict.score - score) for name, verdict, score in zip(names, verdicts, out["score"].numpy(), strict=True)}

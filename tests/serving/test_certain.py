@@ -49,7 +49,7 @@ def test_three_ways_to_one_probability_and_one_decision(artifact, tmp_path, scor
     said = scoring.score(predictor, table, cache)
     assert said["score"].tolist() == pytest.approx(scores, abs=1e-3)
     judged = predictions.by_file(said).iloc[0]
-    verdict = predictor.verdict("video.mp4", Media(clip, (), len(clip), 16, 16, ""))
+    verdict = predictor.to_verdict("video.mp4", Media(clip, (), len(clip), 16, 16, ""))
     served = tf.saved_model.load(str(artifact.saved_model)).signatures["serving_default"](clip=tf.constant(clip[None]))
     mean = float(np.mean(scores))
     expected = 1 / (1 + np.exp(0.25 - 1.5 * mean))

@@ -12,7 +12,7 @@ from tfdetect.data.layouts import detect
 from tfdetect.data.media.faces import Faces
 from tfdetect.data.media.frames import evenly_spaced, resize
 from tfdetect.data.media.read import read_media
-from tfdetect.data.media.tf_images import picked
+from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.models.detectors.cnn import Cnn
 from tfdetect.models.detectors.cnn_lstm import CnnLstm
@@ -43,7 +43,7 @@ def predictor(artifact, single):
 def test_same_score_as_the_live_model_and_calibrated(exported, rng):
     artifact, model, single = exported
     clips = rng.integers(0, 256, (3, 1 if single else 8, 32, 32, 3), np.uint8)
-    score, probability = predictor(artifact, single).judge(clips)
+    score, probability = predictor(artifact, single).predict_clips(clips)
     np.testing.assert_allclose(score, model.predict(clips, verbose=0)[:, 0], atol=1e-5)
     np.testing.assert_allclose(probability, 1 / (1 + np.exp(-(2 * score + 0.25))), atol=1e-6)
     assert score.dtype == np.float32
@@ -57,7 +57,7 @@ def test_frames_of_any_size_and_number(exported, rng):
         expected = model.predict(small[:, None], verbose=0).mean()
     else:
         expected = model.predict(small[list(evenly_spaced(11, 8))][None], verbose=0)[0, 0]
-    score, _ = predictor(artifact, single).judge(clip[None])
+    score, _ = predictor(artifact, single).predict_clips(clip[None])
     assert score.shape == (1,) and score[0] == pytest.approx(expected, abs=0.01)
 
 
@@ -66,7 +66,7 @@ def test_native_and_cached_clips_give_the_same_probability(exported, videos):
     judge = predictor(artifact, single)
     for path in detect.read(videos)["path"]:
         native, cached = (read_media(path, 8, size=size).frames for size in (None, 32))
-        (_, one), (_, other) = judge.judge(native[None]), judge.judge(cached[None])
+        (_, one), (_, other) = judge.predict_clips(native[None]), judge.predict_clips(cached[None])
         assert abs(one[0] - other[0]) < 0.01
 
 
@@ -80,20 +80,20 @@ def test_bytes_and_frames_agree(exported, rng):
     encoded = [cv2.imencode(extension, picture)[1].tobytes() for extension in (".jpg", ".png", ".webp")]
     out = signatures["serve_bytes"](image=tf.constant(encoded))
     decoded = [cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB) for data in encoded]
-    expected = [predictor(artifact, single).judge(frame[None, None])[0][0] for frame in decoded]
+    expected = [predictor(artifact, single).predict_clips(frame[None, None])[0][0] for frame in decoded]
     np.testing.assert_allclose(out["score"].numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("total, frames", [(1, 4), (3, 8), (11, 8), (100, 16), (9, 1), (8, 8)])
 def test_the_graph_picks_the_readers_frames(total, frames):
-    assert tuple(np.array(picked(tf.constant(total), frames))) == evenly_spaced(total, frames)
+    assert tuple(np.array(evenly_spaced_indices(tf.constant(total), frames))) == evenly_spaced(total, frames)
 
 
 def test_files_in_order_with_failures_in_their_place(exported, images, videos, tmp_path):
     artifact, _, single = exported
     (tmp_path / "bad.mp4").write_bytes(b"#EXTM3U\nfile:///etc/passwd\n")
     paths = [detect.read(images)["path"][0], tmp_path / "bad.mp4", tmp_path / "none.jpg", detect.read(videos)["path"][0]] * 3
-    verdicts = list(predictor(artifact, single).predict(paths))
+    verdicts = list(predictor(artifact, single).predict_files(paths))
     assert [verdict.path for verdict in verdicts] == [str(path) for path in paths]
     assert [verdict.error is None for verdict in verdicts] == [True, False, False, True] * 3
     good, bad = verdicts[0], verdicts[1]
@@ -127,7 +127,7 @@ def test_a_run_that_judges_faces_names_what_it_takes(tmp_path, rng):
     note = (tmp_path / "SERVING.md").read_text()
     assert "a whole picture" in note and "serve_bytes" not in note
     crop = rng.integers(0, 256, (2, 1, 32, 32, 3), np.uint8)
-    score, _ = Predictor(artifact, view, detector).judge(crop)
+    score, _ = Predictor(artifact, view, detector).predict_clips(crop)
     np.testing.assert_allclose(score, model.predict(crop, verbose=0)[:, 0], atol=1e-5)
 
 

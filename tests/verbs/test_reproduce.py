@@ -20,7 +20,7 @@ from tfdetect.verbs import reproduce
 from tfdetect.workflow import recipe as workflow_recipe
 
 ALL = sorted(reproduce.RECIPES.glob("*.yaml"))
-KNOWN = [path for path in ALL if config.read(path)[0] in REGISTRY]
+KNOWN = [path for path in ALL if config.read_yaml(path)[0] in REGISTRY]
 TINY = ["--data.sample", "30", "--data.size", "32", "--data.frames", "4", "--train.epochs", "1"]
 
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from tfdetect.data import deadline
-from tfdetect.machine import cores
+from tfdetect.machine import available_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -53,7 +53,7 @@ def results(items: Iterable[T], work: Callable[[T], R], workers: int | None = No
     `work` must be picklable. An item that brings its process down, or takes longer, yields Lost, and a new process takes
     over. What `work` raises is raised here, and ends it all. Few items are taken ahead, so `items` may be endless.
     """
-    count = workers or cores()
+    count = workers or available_cores()
     todo, guarded = iter(items), _Guarded(work, seconds)
     resource_tracker.ensure_running()  # by itself it starts with the first process, and then lets that one hear Ctrl-C
     # "spawn": a fork of a process that runs TensorFlow's threads may hang.

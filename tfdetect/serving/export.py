@@ -27,16 +27,16 @@ from scipy.special import logit
 
 from tfdetect import backend, files
 from tfdetect.data.media import tf_decode, tf_images
-from tfdetect.data.media.tf_images import picked
+from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.detector import Detector
 from tfdetect.models import autoencoder
 from tfdetect.models.layers import common
 from tfdetect.models.layers.heads import ClosestText
 
-SCORE, CROPS, BYTES, FEATURES, REBUILT = ("serving_default", "serve_face_crop", "serve_bytes", "serve_features",
+DEFAULT, FACE_CROP, BYTES, FEATURES, RECONSTRUCTION = ("serving_default", "serve_face_crop", "serve_bytes", "serve_features",
                                           "serve_reconstruction")  # fmt: skip
-NOTE = "SERVING.md"
+SERVING_NOTES = "SERVING.md"
 
 
 def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path,
@@ -45,12 +45,12 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
     at files, by default at one frame each. ValueError on another backend than TensorFlow."""
     backend.require_tensorflow("A SavedModel")
     view = view or ClipSpec(1, model.input_shape[2])
-    served = Served(*worded(model), calibration, detector, view)
+    served = ServingFunctions(*split_text_output(model), calibration, detector, view)
     archive = keras.export.ExportArchive()
     archive.track(model)
-    said = signatures(detector, view)
-    frames = [tf.TensorSpec((None, None, None, None, 3), tf.uint8, taken(view))]
-    functions = {SCORE: (served.clips, frames), CROPS: (served.clips, frames), REBUILT: (served.rebuilt, frames),
+    said = describe_signatures(detector, view)
+    frames = [tf.TensorSpec((None, None, None, None, 3), tf.uint8, frames_input_name(view))]
+    functions = {DEFAULT: (served.clips, frames), FACE_CROP: (served.clips, frames), RECONSTRUCTION: (served.rebuilt, frames),
                  BYTES: (served.files, [tf.TensorSpec((None,), tf.string, "image")])}  # fmt: skip
     if FEATURES in said:
         rest = common.submodel_from(served.model, "features")
@@ -61,41 +61,41 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
         archive.add_endpoint(name, *functions[name])
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
     try:
-        with files.plain(temporary) as folder:
+        with files.tensorflow_path(temporary) as folder:
             archive.write_out(f"{folder}/1", verbose=False)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    files.write_bytes(target.parent / NOTE, note(said, view).encode())
+    files.write_bytes(target.parent / SERVING_NOTES, format_serving_notes(said, view).encode())
 
 
-def taken(view: ClipSpec) -> str:
+def frames_input_name(view: ClipSpec) -> str:
     """The name of the input that takes frames."""
     return "face_crop" if view.faces else "clip"
 
 
-def signatures(detector: Detector, view: ClipSpec) -> dict[str, str]:
+def describe_signatures(detector: Detector, view: ClipSpec) -> dict[str, str]:
     """By name, what each takes and gives. One that cannot do to a file what `predict` does to it is left out: no graph finds the
     face in a picture, or compresses it as the training files were."""
-    name = taken(view)
+    name = frames_input_name(view)
     what = "square crops of one face, as docs/faces.md has them" if view.faces else "RGB, any size and number of frames"
     answer = "score, probability, fake (batch,)"
-    out = {CROPS if view.faces else SCORE: f"{name}, uint8 (batch, frames, height, width, 3), {what} -> {answer}"}
+    out = {FACE_CROP if view.faces else DEFAULT: f"{name}, uint8 (batch, frames, height, width, 3), {what} -> {answer}"}
     if detector.input_kind == "frame" and not view.faces and not view.plan:
         out[BYTES] = f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {answer}, error (batch,) string"
     if detector.caches_features:
         out[FEATURES] = f"features, float32 (batch, n), as the backbone gives them -> {answer}"
     if detector.reconstructs:
-        out[REBUILT] = f"{name} -> reconstruction, uint8 (batch, frames, size, size, 3), and error"
+        out[RECONSTRUCTION] = f"{name} -> reconstruction, uint8 (batch, frames, size, size, 3), and error"
     return out
 
 
-def note(said: Mapping[str, str], view: ClipSpec) -> str:
+def format_serving_notes(said: Mapping[str, str], view: ClipSpec) -> str:
     """What stands beside the SavedModel."""
     lines = [f"- `{name}`: {what}" for name, what in said.items()]
     if view.faces:
-        lines += [f"- `{SCORE}`: the same as `{CROPS}`, for servers that ask for no name", "", "This run judges faces. `predict` "
+        lines += [f"- `{DEFAULT}`: the same as `{FACE_CROP}`, for servers that ask for no name", "", "This run judges faces. `predict` "
                   "finds and cuts them out of a file; the SavedModel does not: it wants the crops, and a whole picture in their "
                   "place gets a score that means nothing."]  # fmt: skip
     if view.plan:
@@ -105,24 +105,24 @@ def note(said: Mapping[str, str], view: ClipSpec) -> str:
     return "\n".join(["# Signatures of the SavedModel in `1/`", "", *lines, ""])
 
 
-class Served:
+class ServingFunctions:
     """The signatures' functions."""
 
     def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Mapping[str, float], detector: Detector,
                  view: ClipSpec):  # fmt: skip
         self.model, self.texts, self.calibration, self.spec = model, texts, calibration, view
-        self.single, self.classes = detector.input_kind == "frame", detector.classes
+        self.is_frame_detector, self.classes = detector.input_kind == "frame", detector.classes
         self.frames, self.size = model.input_shape[1:3]
         self.opened = autoencoder.reconstruction_model(model) if detector.reconstructs else None
 
     def clips(self, clip):
         """Frames of any size and number, or crops of faces."""
-        return self.answer(self.small(clip), tf.shape(clip)[0] if self.single else None)
+        return self.answer(self.small(clip), tf.shape(clip)[0] if self.is_frame_detector else None)
 
     def small(self, clip):
         """The same as the model takes them; for a frame detector each frame is one clip."""
-        if not self.single:
-            clip = tf.gather(clip, picked(tf.shape(clip)[1], self.frames), axis=1)
+        if not self.is_frame_detector:
+            clip = tf.gather(clip, evenly_spaced_indices(tf.shape(clip)[1], self.frames), axis=1)
         shape = tf.shape(clip)
         small = tf_decode.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), self.size)
         return tf.reshape(small, (-1, self.frames, self.size, self.size, 3))
@@ -151,7 +151,7 @@ class Served:
         out, said = (model or self.model)(inputs, training=False), {}
         if self.texts:
             out, number = out
-            said = {"text": tf.gather(tf.constant(self.texts), middle(number, files, rows, count))}
+            said = {"text": tf.gather(tf.constant(self.texts), select_middle_frames(number, files, rows, count))}
         if self.classes:
             out = tf.concat([out[:, :1], tf.nn.softmax(out[:, 1:])], axis=1)
         if rows is not None:
@@ -166,7 +166,7 @@ class Served:
         return {"score": out[:, 0], "probability": tf.sigmoid(odds), "fake": fake, **sources, **said}
 
 
-def middle(number, files=None, rows=None, count=None):
+def select_middle_frames(number, files=None, rows=None, count=None):
     """What `number` (inputs,) is for the middle frame of each file; `Served.answer` says what the others are."""
     if rows is not None:
         place = tf.range(tf.size(number))
@@ -178,7 +178,7 @@ def middle(number, files=None, rows=None, count=None):
     return number[:, tf.shape(number)[1] // 2]
 
 
-def worded(model):
+def split_text_output(model):
     """(model, its texts): one that joins pictures with texts gives the numbers of these too."""
     for layer in model.layers:
         if isinstance(layer, ClosestText):

@@ -14,7 +14,7 @@ from tfdetect import files, models
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data.media import tf_decode
 from tfdetect.data.media.frames import Media
-from tfdetect.data.media.tf_images import picked
+from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure, results
 from tfdetect.detector import Detector
@@ -39,15 +39,15 @@ class Verdict:
     text: str | None = None  # by a detector that joins pictures with texts: the closest of its training texts
 
 
-def opened(folder: Path) -> Any:
+def load_saved_model(folder: Path) -> Any:
     """The SavedModel there. UserError where it is damaged, for which TensorFlow has many kinds of errors."""
     try:
-        with files.plain(folder) as path:
+        with files.tensorflow_path(folder) as path:
             return tf.saved_model.load(path)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
-        raise UserError(f"{folder} is no whole SavedModel; python scripts/export.py {files.quoted(folder.parent)} writes it "
+        raise UserError(f"{folder} is no whole SavedModel; python scripts/export.py {files.shell_quote(folder.parent)} writes it "
                         "again.") from error  # fmt: skip
 
 
@@ -58,16 +58,16 @@ class Predictor:
     """
 
     def __init__(self, artifact: Artifact, view: ClipSpec, detector: Detector):
-        self.spec, self.single, self.classes = view, detector.input_kind == "frame", detector.classes
+        self.spec, self.is_frame_detector, self.classes = view, detector.input_kind == "frame", detector.classes
         self.calibration = load_calibration(artifact)
         self.threshold = self.calibration.threshold
-        self.judged, self.warnings = "saved_model", self.calibration.doubts
+        self.scored_with, self.warnings = "saved_model", self.calibration.doubts
         if artifact.saved_model.exists():
-            self.loaded = opened(artifact.saved_model)  # kept: the signature holds no reference to it
+            self.loaded = load_saved_model(artifact.saved_model)  # kept: the signature holds no reference to it
             self._answer = self._serve
         else:
-            self.judged = f"model.keras on {keras.backend.backend()}"
-            self.warnings += (f"There is no SavedModel: what judges is the reloaded {self.judged}; export.py writes one.",)
+            self.scored_with = f"model.keras on {keras.backend.backend()}"
+            self.warnings += (f"There is no SavedModel: what judges is the reloaded {self.scored_with}; export.py writes one.",)
             self.loaded = models.load(artifact.model)
             self.opened = autoencoder.reconstruction_model(self.loaded) if detector.reconstructs else None
             self._answer = self._call
@@ -79,7 +79,7 @@ class Predictor:
 
     def judge_features(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
         """As `judge`, of what the frozen first part of a detector made of single frames, (batch, n) float32."""
-        if self.judged == "saved_model":
+        if self.scored_with == "saved_model":
             return self._numbers(self.loaded.signatures["serve_features"](features=tf.constant(features)))
         return self._numbers(self._named(common.submodel_from(self.loaded, "features").predict_on_batch(features)))
 
@@ -98,7 +98,7 @@ class Predictor:
     def errors(self, clips: np.ndarray) -> np.ndarray:
         """uint8 clips of any size -> how far off an autoencoder gives each place back, in grey levels of 0..255 as a mean over
         channels: (batch, frames, size, size) float32."""
-        if self.judged == "saved_model":
+        if self.scored_with == "saved_model":
             return self._frames("serve_reconstruction", clips)["error"].numpy()
         before, after = self.opened.predict_on_batch(self._small(clips))[:2]
         error = np.abs(autoencoder.to_pixels(self.loaded, before) - autoencoder.to_pixels(self.loaded, after)).mean(axis=-1)
@@ -106,8 +106,8 @@ class Predictor:
 
     def _small(self, clips):
         frames, size = self.loaded.input_shape[1:3]
-        if not self.single:
-            clips = clips[:, picked(clips.shape[1], frames)]
+        if not self.is_frame_detector:
+            clips = clips[:, evenly_spaced_indices(clips.shape[1], frames)]
         small = tf_decode.resize(tf.reshape(clips, (-1, *clips.shape[2:])), size).numpy()
         return small.reshape(-1, frames, size, size, 3)
 
@@ -122,7 +122,7 @@ class Predictor:
 
     def predict(self, paths: Iterable[str | Path], seconds: float | None = None, workers: int | None = None) -> Iterator[Verdict]:
         """A verdict for each path, as `each` has them."""
-        return self.each(paths, self.verdict, seconds, workers)
+        return self.map_files(paths, self.verdict, seconds, workers)
 
     def each(self, paths: Iterable[str | Path], what: Callable[[str, Media | WorkerFailure], Any], seconds: float | None = None,
              workers: int | None = None):  # fmt: skip
@@ -148,7 +148,7 @@ class Predictor:
             return Verdict(path, error=clip.reason)
         frames = self.clip(clip)
         # As in `evaluate`, a frame detector scores each frame by itself; their mean, in double precision, is calibrated.
-        found = self._answer(frames[:, None] if self.single else frames[None])
+        found = self._answer(frames[:, None] if self.is_frame_detector else frames[None])
         score = float(np.mean(found["score"], dtype=np.float64))
         probability = float(self.calibration.probability(score))
         text = found["text"].numpy()[len(found["text"]) // 2].decode() if "text" in found else None

@@ -16,7 +16,7 @@ from tfdetect.errors import UserError
 def setup(precision, seed):
     """Seeds (weights, dropout), deterministic ops and the dtype policy, for this process."""
     keras.utils.set_random_seed(seed)
-    if backend.tensorflow():
+    if backend.is_tensorflow():
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(precision)
 
@@ -28,7 +28,7 @@ def strategy(name="auto"):
     """
     if name not in ("auto", "single"):
         backend.require_tensorflow(f"--train.strategy {name}")
-    if name == "auto" and backend.tensorflow():
+    if name == "auto" and backend.is_tensorflow():
         name = "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "single"
     if name in ("auto", "single"):
         return None
@@ -73,7 +73,7 @@ def scope(chosen):
 
 def worker(chosen):
     """Number of this process among the workers; 0 is the chief, which alone writes the results."""
-    return backend.worker() if isinstance(chosen, MultiWorker) else 0
+    return backend.worker_index() if isinstance(chosen, MultiWorker) else 0
 
 
 def describe(precision, chatter=""):

@@ -56,7 +56,7 @@ class FeatureExtractor:
 
     def _embed(self, rows, augment):
         waiting: deque[Future] = deque()
-        at_once = AT_ONCE if backend.tensorflow() else 1  # jax' models change state when they predict
+        at_once = AT_ONCE if backend.is_tensorflow() else 1  # jax' models change state when they predict
         with ThreadPoolExecutor(at_once) as pool:  # one batch alone leaves processors idle between its steps
             for clips in dataset.views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
                 waiting.append(pool.submit(self.batch, clips.numpy()))

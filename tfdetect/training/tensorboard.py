@@ -54,7 +54,7 @@ def write(logs: Path, model: keras.Model, predicted: pd.DataFrame, table: pd.Dat
     test = predicted[predicted["split"] == "test"]
     writer = tf.summary.create_file_writer(os.fsencode(logs / "test"))
     with writer.as_default(step=0):
-        if backend.tensorflow():
+        if backend.is_tensorflow():
             _graph(model)
         _curve(test)
         _clips(test, table, cache)
@@ -109,7 +109,7 @@ def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, picture: Pi
     if np.ndim(features) != 2 or len(features) != len(table) or not len(table):
         raise ValueError(f"Expected features (files, dimensions) of {len(table)} rows, at least one; got {np.shape(features)}.")
     folder, rows = logs / "test", sample(table["label"], POINTS)
-    with files.atomic(folder / "features.tsv") as temporary:
+    with files.atomic_write(folder / "features.tsv") as temporary:
         np.savetxt(temporary, features[rows], fmt="%.5g", delimiter="\t")
     files.write_bytes(folder / "files.tsv", _metadata(table.iloc[rows]).encode())
     config = plugin.ProjectorConfig()
@@ -118,7 +118,7 @@ def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, picture: Pi
         files.write_bytes(folder / "pictures.jpg", _sprite(rows, picture))
         shown.sprite.image_path = "pictures.jpg"
         shown.sprite.single_image_dim.extend([SIDE, SIDE])
-    with files.plain(folder) as link:
+    with files.tensorflow_path(folder) as link:
         plugin.visualize_embeddings(link, config)  # last: it names the others
 
 

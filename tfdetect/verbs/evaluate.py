@@ -15,7 +15,7 @@ from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select
 
 def main(argv: Sequence[str]) -> int:
     """Parse and evaluate."""
-    asked = config.arguments(Evaluate, argv, "evaluate.py")
+    asked = config.parse_flags(Evaluate, argv, "evaluate.py")
     if not asked.runs:
         raise UserError("No run came; name the folder of one, such as saved_models/cnn, or of several.")
     if len(asked.runs) > 1:
@@ -60,7 +60,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     predicted = score(predictor, table, cache, chain)
     shortcuts = find_shortcuts(table, data)
     rule = run.train.threshold
-    others = {"judged": predictor.judged, "threshold_rule": rule, **held_out(artifact)}
+    others = {"judged": predictor.scored_with, "threshold_rule": rule, **held_out(artifact)}
     warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *dataset.data_warnings(table))
     found = results.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
                           shortcuts=shortcuts)  # fmt: skip

@@ -94,7 +94,7 @@ def smaller(run: Run) -> list[str]:
     asked: dict[str, Any] = {"sample": min(GROUPS, run.data.sample), "faces": "none"}  # nobody's face is in the sample
     for name, source in (("train_sources", "swap"), ("test_sources", "upsample")):
         asked |= {name: [source]} if getattr(run.data, name) else {}
-    return config.flags({"data": asked, "train": {"epochs": min(EPOCHS, run.train.epochs)}}) + untrained(run.detector)
+    return config.to_flags({"data": asked, "train": {"epochs": min(EPOCHS, run.train.epochs)}}) + untrained(run.detector)
 
 
 def untrained(detector: Detector) -> list[str]:
@@ -110,7 +110,7 @@ def untrained(detector: Detector) -> list[str]:
 def reproduce(recipe: Recipe, run: Run) -> None:
     """Train, judge, and put the comparison beside the result: comparison.json, the report, the screen."""
     artifact = training.train(run, partial(keep, recipe, run))
-    if backend.worker():
+    if backend.worker_index():
         return
     if not artifact.comparison.exists():  # `train --config` had made it, and --resume found it finished
         keep(recipe, run, artifact)

@@ -78,10 +78,10 @@ def train(run: Run, tables: Tables | None = None) -> Artifact:
     import_keras()
     console.print(devices_line(run.train.precision))
     run.detector.require()
-    if backend.worker():
+    if backend.worker_index():
         return assist(run)
-    with artifacts.claim(run) as (artifact, going_on):
-        if going_on and artifact.finished and (why := nothing_left(run, artifact)):
+    with artifacts.reserve_folder(run) as (artifact, going_on):
+        if going_on and artifact.is_finished and (why := nothing_left(run, artifact)):
             console.print(f"{artifact.folder} is finished, {why}: {artifact.report}")
             return artifact
         run, table, cache = prepare(run)
@@ -90,7 +90,7 @@ def train(run: Run, tables: Tables | None = None) -> Artifact:
             console.print(f"Going on with {artifact.folder}")
             reopen(artifact, run)
         else:
-            artifacts.create(artifact, run)
+            artifacts.reset_folder(artifact, run)
         remember(artifact, table, cache)
         fitted = learn(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted, tables)
@@ -145,12 +145,12 @@ def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
 
 def reopen(artifact: Artifact, run: Run) -> None:
     """From here on the settings are those of the longer run. The report goes, which says that a run is finished."""
-    if artifact.finished:
+    if artifact.is_finished:
         if any(state["history"] and not state["last"] for state in checkpointed(artifact)):
             console.print("Its optimizer is gone (large ones are not kept): it goes on from the best epoch, with a fresh one.")
         artifact.report.unlink()
         shutil.rmtree(artifact.logs / "test", ignore_errors=True)
-    config.write(run, artifact.config)
+    config.write_yaml(run, artifact.config)
 
 
 def assist(run: Run) -> Artifact:
@@ -175,7 +175,7 @@ def remember(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
 
     plans = {plan_of(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
     if len(plans) == 1 and (plan := plans.pop()):
-        files.write_bytes(artifact.plan, plan.read_bytes())
+        files.write_bytes(artifact.equalisation_plan, plan.read_bytes())
 
     table = table.assign(path=[str(Path(path).absolute()) for path in table["path"]])
     manifest.write(table, artifact.manifest)
@@ -244,7 +244,7 @@ def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", w
     from tfdetect.training.fit_head import fit_head
     from tfdetect.workflow import reconstruction_report
 
-    with files.plain(artifact.logs) as logs:
+    with files.tensorflow_path(artifact.logs) as logs:
         board = keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0)  # board.write draws it
         callbacks = [board, ProgressLogger(console, run.train.epochs)] if watched else []
         if watched and run.detector.reconstructs:
@@ -266,12 +266,12 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     from tfdetect.workflow import feature_report, reconstruction_report, results
     from tfdetect.workflow.scoring import find_shortcuts, score
 
-    with files.atomic(artifact.history) as temporary:
+    with files.atomic_write(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
     model = models.load(artifact.model)
     calibration = calibrate(model, usable(table), cache, run)
     files.write_json(artifact.calibration, calibration.to_dict())
-    if backend.tensorflow():
+    if backend.is_tensorflow():
         export(model, calibration.to_dict(), run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
     predictor = Predictor(artifact, cache.spec, run.detector)
     if run.detector.caches_features:
@@ -283,9 +283,9 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     shortcuts, rule = find_shortcuts(table, run.data), run.train.threshold
     warnings = (*rules.warnings(rule), *dataset.copies_line(table), *predictor.warnings, *dataset.data_warnings(table))
     found = results.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
-                          warnings, {"judged": predictor.judged, "threshold_rule": rule}, shortcuts, tables=tables,
+                          warnings, {"judged": predictor.scored_with, "threshold_rule": rule}, shortcuts, tables=tables,
                           own=own)  # fmt: skip
-    tensorboard.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
+    tensorboard.write(artifact.logs, model, predicted, table, cache, config.run_to_dict(run), found)
     keep_for_resume(artifact.checkpoints)
     for warning in predictor.warnings:
         console.print(warning)
@@ -319,10 +319,10 @@ def say_where(artifact: Artifact, run: Run, table: "pd.DataFrame") -> None:
     """Where everything is, and what to do next: a verdict on a test file, if one is still there."""
     served = artifact.saved_model
     if not served.exists():
-        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {files.quoted(artifact.folder)} writes it"
+        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {files.shell_quote(artifact.folder)} writes it"
     console.print(f"\nReport      {artifact.report}\nSavedModel  {served}\nEverything  {artifact.folder}\n\nNext:")
     judged = table.loc[(table["split"] == "test") & (table["error"] == ""), "path"]
     if example := next((path for path in judged if path.isprintable() and os.path.exists(path)), None):
         say_command("predict.py", artifact.folder, example)
     console.print(f"  python scripts/train.py {run.detector.name} --data.path YOUR_FOLDER   # with real/ and fake/ in it")
-    console.print(f"  tensorboard --logdir {files.quoted(artifact.folder.parent)}")
+    console.print(f"  tensorboard --logdir {files.shell_quote(artifact.folder.parent)}")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.artifact import Artifact
-from tfdetect.config import PREPARED, prepared
+from tfdetect.config import PREPARED_FILE, read_prepared_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.files import quoted
+from tfdetect.files import shell_quote
 from tfdetect.settings import ClipSettings, Data, FileSettings
-from tfdetect.workflow.console import console, counted, printable, progress
+from tfdetect.workflow.console import console, plural, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def cache_for(data: Data, detector: Detector | type[Detector]) -> "Cache":
     from tfdetect.data.prepare.clip_cache import Cache
 
     seen = clip_spec(data, data.cache_dir, still=detector.input_kind == "clip")
-    if data.path and (data.path / PREPARED).exists():
+    if data.path and (data.path / PREPARED_FILE).exists():
         ready = Cache(data.path, seen, data.cache)
         if ready.folder.exists():
             return ready
@@ -42,9 +42,9 @@ def with_equalisation(cache: "Cache", artifact: Artifact) -> "Cache":
 
     from tfdetect.data.equalise import Plan
 
-    if not artifact.plan.exists():
+    if not artifact.equalisation_plan.exists():
         return cache
-    return replace(cache, spec=replace(cache.spec, plan=Plan(**json.loads(artifact.plan.read_text()))))
+    return replace(cache, spec=replace(cache.spec, plan=Plan(**json.loads(artifact.equalisation_plan.read_text()))))
 
 
 def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "ClipSpec":
@@ -146,7 +146,7 @@ def say_read(table: "pd.DataFrame") -> None:
     why = "a class folder is called real or fake" if layout == "class_folders" else f"the layout {layout} has no label for them"
     for name in folders:
         where = f"in {printable(name)}: {why}" if name != "./" else "in no folder of a class"
-        console.print(f"Left out: {counted(left[name], 'file')} {where}")
+        console.print(f"Left out: {plural(left[name], 'file')} {where}")
     if layout == "class_folders" and (strangers := [name[:-1] for name in folders if name != "./"]):
         say_fakes(strangers)
     if others := [f"{count} {name}" for name, count in left.items() if name not in folders]:
@@ -157,7 +157,7 @@ def say_fakes(strangers: Sequence[str]) -> None:
     """The flag that takes folders in whose names are no class: as fake those that sound so, else all; then the rest is real."""
     fakes = [name for name in strangers if FAKES.search(name)] or strangers
     rest = [name for name in strangers if name not in fakes]
-    words = " ".join(quoted(Path(name).name) for name in ["fake", *fakes])
+    words = " ".join(shell_quote(Path(name).name) for name in ["fake", *fakes])
     which = "them" if len(fakes) > 1 else printable(fakes[0])
     others = f", {', '.join(map(printable, rest))} too" if rest else ""
     console.print(f"To take {which} in as fake: --data.fake {words}; all other folders are then real{others}")
@@ -167,7 +167,7 @@ def say_count(table: "pd.DataFrame", used: str = "used") -> None:
     """A line that accounts for every file of the folder."""
     failed, left_out = int((table["error"] != "").sum()), sum(table.attrs.get("left_out", {}).values())
     counts = f"{len(table) - failed:,} {used}, {failed:,} failed, {left_out:,} left out"
-    console.print(f"{counted(len(table) + left_out, 'file')}: {counts}")
+    console.print(f"{plural(len(table) + left_out, 'file')}: {counts}")
 
 
 def data_warnings(table: "pd.DataFrame") -> tuple[str, ...]:
@@ -229,7 +229,7 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", left: "pd.DataFram
     say_failures(table)
     notes = problems(table, "note")
     if notes:
-        used = f"{len(notes):,} of {counted(len(table), 'file')} used"
+        used = f"{len(notes):,} of {plural(len(table), 'file')} used"
         console.print(f"{used}, with a note; the first: {printable(notes[0][0])}: {notes[0][1]}")
     require_some(table, data.path)
     return table
@@ -241,7 +241,7 @@ def require_some(table: "pd.DataFrame", origin: Path | None = None) -> None:
         return
     first = os.path.abspath(table["path"].iloc[0])
     there = any(map(os.path.lexists, table["path"]))
-    if not there and origin and (held := prepared(origin)):
+    if not there and origin and (held := read_prepared_settings(origin)):
         raise UserError(f"{origin} was prepared with --data.frames {held['frames']} --data.size {held['size']}; other clips need "
                         f"the originals, and none of the {len(table)} is there, such as {first}.")  # fmt: skip
     if not there:
@@ -259,7 +259,7 @@ def say_failures(table: "pd.DataFrame") -> None:
     found = reasons(table)
     if not found:
         return
-    grid = Table("files", "reason", title=f"{sum(row[1] for row in found):,} of {counted(len(table), 'file')} could not be used")
+    grid = Table("files", "reason", title=f"{sum(row[1] for row in found):,} of {plural(len(table), 'file')} could not be used")
     grid.add_column("the first", overflow="fold")
     for reason, count, first in found:
         grid.add_row(f"{count:,}", printable(reason), printable(first))
@@ -271,7 +271,7 @@ def require_few_failures(table: "pd.DataFrame", most: float) -> None:
     decoded = table[table["left_out"] == ""] if "left_out" in table else table
     failed = int((decoded["error"] != "").sum())
     if failed > most * len(table):
-        files = counted(len(table), "file")
+        files = plural(len(table), "file")
         raise UserError(
             f"{failed:,} of {files} could not be used, more than --data.max_failed {most:g} allows. Mend them, "
             "leave them out, or raise --data.max_failed."

@@ -67,12 +67,12 @@ class Judged:
         self.model, self.predictor, self.cache = model, predictor, cache
         good = usable(table)
         self.embedded = FeatureExtractor(self.model, detector, cache, embedding).of(good)
-        self.rows = expand_frames(good, predictor.single).assign(row=np.arange(len(self.embedded.labels)))
+        self.rows = expand_frames(good, predictor.is_frame_detector).assign(row=np.arange(len(self.embedded.labels)))
         self.said = [np.concatenate(parts) for parts in zip(*self._answers(), strict=True)]
 
     def _answers(self):
         for start in range(0, len(self.rows), 1024):
-            yield self.predictor.judge_features(self.embedded.features[start : start + 1024])
+            yield self.predictor.predict_features(self.embedded.features[start : start + 1024])
 
     def predictions(self) -> pd.DataFrame:
         """The predictions table of all splits, training files too."""
@@ -84,7 +84,7 @@ class Judged:
         part of their standard deviation in the test."""
         test = self.rows[self.rows["split"] == "test"]
         rows = test.iloc[:CHECKED]
-        pixels = [np.column_stack(self.predictor.judge(clips)[:2]) for _, clips in batches(rows, self.cache, True)]
+        pixels = [np.column_stack(self.predictor.predict_clips(clips)[:2]) for _, clips in batches(rows, self.cache, True)]
         apart = np.abs(np.concatenate(pixels) - np.column_stack(self.said)[rows["row"]]).max(axis=0)
         spread = max(float(self.said[0][test["row"]].std()), 1e-9)
         return {"frames": len(rows), "score": float(apart[0]) / spread, "probability": float(apart[1])}

@@ -51,7 +51,7 @@ def read(path: Path) -> Recipe:
     """The recipe in a YAML. ValueError where it is none, or holds what this module does not know."""
     import yaml
 
-    config.read(path)  # it is a run's YAML, too
+    config.read_yaml(path)  # it is a run's YAML, too
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
         said = dict(tree["published"])

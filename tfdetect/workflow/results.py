@@ -50,7 +50,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     `find_shortcuts` found, `about` holds parts of the report that are not to be those of `run`; `tables` makes more tables of
     what is in the folder by then.
     """
-    with files.atomic(folder.predictions) as temporary:
+    with files.atomic_write(folder.predictions) as temporary:
         predictions.write(predicted, temporary)
     parts = {name: predicted[predicted["split"] == name] for name in predictions.SPLITS}
     judged = {name: metrics.summary(rows, threshold) for name, rows in parts.items() if len(rows)}
@@ -74,10 +74,10 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         extra_figures=standard.save_plots(folder.plots, own.figures),
         extra_tables={**(tables(folder) if tables else {}), **own.tables},
         command=command(),
-        settings=config.tree(run),
+        settings=config.run_to_dict(run),
         versions=versions(),
     )
-    with files.atomic(folder.report) as temporary:
+    with files.atomic_write(folder.report) as temporary:
         report.write(temporary, replace(page, **(about or {})))
     return found
 
@@ -97,11 +97,11 @@ def draw(folder: Artifact, predicted: pd.DataFrame, threshold: float, history: p
 
 def write_final(folder: Artifact, run: Run, predicted: pd.DataFrame, threshold: float, found: Mapping[str, Any]) -> None:
     """Results.csv and Final_Prediction.txt."""
-    with files.atomic(folder.results) as temporary:
+    with files.atomic_write(folder.results) as temporary:
         final.results(predicted, threshold).to_csv(temporary, index=False, errors="surrogateescape")
     said = final.text(folder.folder.name, run.data.train_sources, predicted, found["test"])
     said += "".join(f"{warning}\n" for warning in calibration.warnings(found["threshold_rule"]))
-    files.write_bytes(folder.final, said.encode(errors="surrogateescape"))
+    files.write_bytes(folder.final_prediction, said.encode(errors="surrogateescape"))
 
 
 def most_wrong_frames(predicted: pd.DataFrame, threshold: float, table: pd.DataFrame,
@@ -127,7 +127,7 @@ def command() -> str:
     """What was typed."""
     program = Path(sys.argv[0])
     name = f"python scripts/{program.name}" if program.suffix == ".py" else program.name
-    return " ".join(map(files.quoted, [*name.split(), *sys.argv[1:]]))
+    return " ".join(map(files.shell_quote, [*name.split(), *sys.argv[1:]]))
 
 
 def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:

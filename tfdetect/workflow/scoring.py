@@ -23,13 +23,13 @@ PIXELS_PER_CALL = 2**26  # of the frames that are scored in one call, which boun
 
 def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain | None = None) -> pd.DataFrame:
     """The predictions table of the usable rows, one row a file, or for a frame detector one a frame; `chain` corrupts them."""
-    rows = expand_frames(usable(table), predictor.single)
+    rows = expand_frames(usable(table), predictor.is_frame_detector)
     names = [f"{metrics.ATTRIBUTED}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 1 + len(names)), np.nan)
-    with progress("Judging", len(rows), "frames" if predictor.single else "files") as step:
-        for start, clips in batches(rows, cache, predictor.single):
+    with progress("Judging", len(rows), "frames" if predictor.is_frame_detector else "files") as step:
+        for start, clips in batches(rows, cache, predictor.is_frame_detector):
             clips = chain(clips, np.zeros((len(clips), 1), np.float32), (0, start))[0].numpy() if chain else clips
-            score, _, *source = predictor.judge(clips)
+            score, _, *source = predictor.predict_clips(clips)
             scores[start : start + len(clips)] = np.column_stack([score, *source])
             step(advance=len(clips))
     out = rows[["path", "label", "group", "source", "split", "frame"]].copy()

@@ -87,10 +87,10 @@ def refusal(data, kind, fps, limits):
 def chosen(found, frames):
     """Of native frames (n, height, width, 3) those that the reader takes: all of one, else `frames` of them."""
     total = tf.shape(found)[0]
-    return tf.cond(total == 1, lambda: found, lambda: tf.gather(found, picked(total, frames)))
+    return tf.cond(total == 1, lambda: found, lambda: tf.gather(found, evenly_spaced_indices(total, frames)))
 
 
-def picked(total, frames):
+def evenly_spaced_indices(total, frames):
     """Indices of `frames` frames evenly over 0..total-1, as `media.pick` takes them."""
     if frames == 1:
         return [total // 2]
