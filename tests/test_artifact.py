@@ -10,6 +10,7 @@ import pytest
 from tfdetect import artifact as artifacts
 from tfdetect import cli, config, models  # noqa: F401  (registers the detectors)
 from tfdetect.artifact import Artifact
+from tfdetect.errors import UserError
 
 
 @pytest.fixture
@@ -83,6 +84,16 @@ def test_overwrite_deletes_only_a_run_and_only_when_the_new_one_begins(parse):
     with artifacts.reserve_folder(new_run) as (artifact, resumes):
         artifacts.reset_folder(artifact, new_run)
         assert not resumes and os.listdir(artifact.folder) == ["config.yaml"]
+
+
+def test_overwrite_replaces_a_run_of_an_older_version(parse):
+    with artifacts.reserve_folder(parse("--name", "a")) as (old, _):
+        finish(old)
+    old.config.write_text(old.config.read_text().replace("version: 2", "version: 1"))
+    with pytest.raises(UserError, match="was written by an older tfdetect"):
+        artifacts.load_config(old)
+    with artifacts.reserve_folder(parse("--name", "a", "--overwrite")) as (artifact, resumes):
+        assert (artifact, resumes) == (old, False)
 
 
 @pytest.mark.parametrize("text", [None, "site: mine", "detector: {name: cnn}"])

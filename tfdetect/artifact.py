@@ -276,9 +276,9 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _is_run(artifact: Artifact) -> bool:
-    """Return whether the folder contains the config.yaml of a run."""
+    """Return whether the folder contains the config.yaml of a run, of any version."""
     try:
-        return bool(config.read_yaml(artifact.config))
+        return bool(config.load_yaml(artifact.config))
     except (OSError, ValueError):
         return False
 

@@ -35,7 +35,7 @@ def judges(tmp_path_factory):
     files.write_json(artifact.calibration, CALIBRATION)
     export(models.load(artifact.model), CALIBRATION, Cnn(), artifact.saved_model, VIEW)
     predictor = Predictor(artifact, VIEW, Cnn())
-    return predictor, predictor.loaded.signatures["serve_bytes"]
+    return predictor, predictor.model.signatures["serve_bytes"]
 
 
 def picture(seed=0, size=(TALL, WIDE)):

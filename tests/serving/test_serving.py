@@ -125,7 +125,7 @@ def test_a_run_that_judges_faces_names_what_it_takes(tmp_path, rng):
     takes = {name: list(signature.structured_input_signature[1]) for name, signature in served.items()}
     assert takes == {"serve_face_crop": ["face_crop"], "serving_default": ["face_crop"]}
     note = (tmp_path / "SERVING.md").read_text()
-    assert "a whole picture" in note and "serve_bytes" not in note
+    assert "a whole image" in note and "serve_bytes" not in note
     crop = rng.integers(0, 256, (2, 1, 32, 32, 3), np.uint8)
     score, _ = Predictor(artifact, view, detector).predict_clips(crop)
     np.testing.assert_allclose(score, model.predict(crop, verbose=0)[:, 0], atol=1e-5)
