@@ -127,7 +127,8 @@ def test_missing_permission_and_a_full_disk_are_one_sentence():
 
 
 AFTER_INTERRUPT = {"train": "resumes where it stopped", "audit": "resumes where it stopped", "explain": "starts over",
-                   "export": "starts over", "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
+                   "export": "starts over",
+                   "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 
 
 @pytest.mark.parametrize("verb, effect", AFTER_INTERRUPT.items())
