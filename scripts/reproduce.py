@@ -1,9 +1,9 @@
-"""tfdetect reproduce; `--help` says more."""
+"""Run `tfdetect reproduce` from a checkout, whether the package is installed or not; `--help` lists the options."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tfdetect.cli import run_verb
 

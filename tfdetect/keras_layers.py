@@ -1,7 +1,7 @@
-"""After `import tfdetect`, `keras.models.load_model` opens a model.keras of this suite.
+"""Let `keras.models.load_model` open a model.keras of this package after `import tfdetect`.
 
-Keras finds the layers of another package only once they are registered, which takes an import of Keras: seconds. So they are
-registered as soon as something imports Keras, and not before: `import tfdetect` itself stays quick.
+Keras only finds layers that are registered, and registering them imports Keras, which takes seconds. A hook therefore
+registers them when something else imports Keras, and `import tfdetect` itself stays fast.
 """
 
 import importlib
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 LAYER_MODULES = [f"tfdetect.models.layers.{module.name}"
-          for module in pkgutil.iter_modules([str(Path(__file__).parent / "models" / "layers")])]  # fmt: skip
+                 for module in pkgutil.iter_modules([str(Path(__file__).parent / "models" / "layers")])]  # fmt: skip
 
 
 def register_on_keras_import() -> None:
-    """Register the layers now if Keras is imported, else as soon as it is."""
+    """Register the layers now if Keras is already imported, otherwise as soon as it is."""
     if "keras" in sys.modules:
         register()
     else:
@@ -26,26 +26,27 @@ def register_on_keras_import() -> None:
 
 
 def register() -> None:
-    """Import the modules in `tfdetect.models.layers`, each of which registers its layers."""
+    """Import all modules of `tfdetect.models.layers`; each registers its layers on import."""
     for name in LAYER_MODULES:
         importlib.import_module(name)
 
 
 class _KerasImportHook(MetaPathFinder):
-    """Leaves the import of Keras to the other finders, and calls `register` after it."""
+    """Import hook that leaves the import of Keras to the other finders and calls `register` after it."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Return the spec of Keras with `register` appended to its loader, None for any other module."""
         if name != "keras":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec and spec.loader:
-            execute = spec.loader.exec_module
+            exec_module = spec.loader.exec_module
 
-            def and_register(module: Any) -> None:
-                execute(module)
-                if not any(name in sys.modules for name in LAYER_MODULES):  # else one of them is importing Keras
+            def exec_and_register(module: Any) -> None:
+                exec_module(module)
+                if not any(name in sys.modules for name in LAYER_MODULES):  # else one of them is importing Keras right now
                     register()
 
-            spec.loader.exec_module = and_register  # type: ignore[method-assign]
+            spec.loader.exec_module = exec_and_register  # type: ignore[method-assign]  # the loader of this import only
         return spec

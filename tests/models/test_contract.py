@@ -89,7 +89,7 @@ def test_the_exported_model_gives_the_scores_of_the_live_one(name, tmp_path):
     model.save(artifact.model)
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
     export(models.load(artifact.model), json.loads(artifact.calibration.read_text()), made(cls), artifact.saved_model)
-    found, _ = Predictor(artifact, None, made(cls)).judge(clips)
+    found, _ = Predictor(artifact, None, made(cls)).predict_clips(clips)
     np.testing.assert_allclose(found, model.predict(clips, verbose=0)[:, 0], rtol=2e-5, atol=1e-5)
 
 

@@ -119,8 +119,8 @@ def test_the_chief_is_the_task_of_that_type_or_else_worker_0(monkeypatch, cluste
 
 
 @pytest.mark.parametrize("told, said", [('{"task": {"type": "evaluator", "index": 0}}', "'evaluator'; only chief and"),
-                                        ('{"task": {"type": "ps"}}', "'ps'; only"), ("chief", "not the JSON"),
-                                        ('["chief"]', "not the JSON")])  # fmt: skip
+                                        ('{"task": {"type": "ps"}}', "'ps'; only"), ("chief", "TF_CONFIG is not valid"),
+                                        ('["chief"]', "TF_CONFIG is not valid")])  # fmt: skip
 def test_a_task_that_does_not_train_is_refused(monkeypatch, told, said):
     monkeypatch.setenv("TF_CONFIG", told)
     with pytest.raises(ValueError, match=said):

@@ -119,9 +119,9 @@ def cut(path):
         ("calibration", "predict", "calibration.json is damaged"),
         ("calibration", "export", "calibration.json is damaged"),
         ("metrics", "evaluate", "metrics.json is damaged"),
-        ("config", "predict", "config.yaml is no valid YAML"),
+        ("config", "predict", "config.yaml is not valid YAML"),
         ("model", "export", "model.keras cannot be loaded"),
-        ("saved_model", "predict", "is no whole SavedModel; python scripts/export.py"),
+        ("saved_model", "predict", "is not a complete SavedModel; re-export it with python scripts/export.py"),
         ("manifest", "evaluate", "manifest.csv"),
     ],
 )

@@ -11,7 +11,7 @@ from tfdetect import config, files
 from tfdetect.errors import UserError
 from tfdetect.settings import FileSettings
 from tfdetect.workflow import dataset, output_paths
-from tfdetect.workflow.console import console, counted, printable, progress, say_command
+from tfdetect.workflow.console import console, plural, printable, progress, say_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,7 @@ def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
 
     data = asked.data
     table = dataset.read_manifest(asked.path, data)
-    console.print(f"{counted(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
+    console.print(f"{plural(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Looking", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
     dataset.require_usable(table.assign(error=properties["error"]))

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     from tfdetect.serving.export import SERVING_NOTES, describe_signatures, export
 
     view = dataset.clip_spec(run.data, run.data.cache_dir, still=run.detector.input_kind == "clip")
-    if artifact.plan.exists():
+    if artifact.equalisation_plan.exists():
         view = dataset.with_equalisation(dataset.cache_for(run.data, run.detector), artifact).spec
     export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, view)
     console.print(f"SavedModel  {artifact.saved_model}, described in {artifact.folder / SERVING_NOTES}")

@@ -11,7 +11,7 @@ import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
-from tfdetect.workflow.console import counted, printable
+from tfdetect.workflow.console import plural, printable
 from tfdetect.workflow.verdicts import PredictData, apply_overrides, expand_paths, format_verdict, load_predictor
 
 
@@ -55,4 +55,4 @@ def count(given: Sequence[Path], paths: Sequence[Path], failed: int) -> str:
         found.update(left_out(folder, map(str, paths), ()))
     others = f" ({', '.join(printable(f'{number} {name}') for name, number in found.items())})" if found else ""
     total = len(paths) + found.total()
-    return f"{counted(total, 'file')}: {len(paths) - failed:,} judged, {failed} failed, {found.total()} left out{others}"
+    return f"{plural(total, 'file')}: {len(paths) - failed:,} judged, {failed} failed, {found.total()} left out{others}"

@@ -169,7 +169,7 @@ def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> No
         files.write_json(artifact.faces, {**asdict(faces), "model": artifact.face_model.name})
     plans = {plan_of(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
     if len(plans) == 1 and (plan := plans.pop()):
-        files.write_bytes(artifact.plan, plan.read_bytes())
+        files.write_bytes(artifact.equalisation_plan, plan.read_bytes())
     table = table.assign(path=[str(Path(path).absolute()) for path in table["path"]])
     manifest.write(table, artifact.manifest)
     manifest.write(table[table["error"] != ""], artifact.failures)

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from tfdetect.errors import UserError
-from tfdetect.files import printable, shell_quote
+from tfdetect.files import plural, printable, shell_quote
 
-__all__ = ["console", "counted", "devices_line", "embedding", "import_keras", "printable", "progress"]
+__all__ = ["console", "devices_line", "embedding", "import_keras", "plural", "printable", "progress"]
 
 if TYPE_CHECKING:
     import types

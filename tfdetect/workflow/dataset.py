@@ -13,7 +13,7 @@ from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.files import shell_quote
 from tfdetect.settings import ClipSettings, Data, FileSettings
-from tfdetect.workflow.console import console, counted, printable, progress
+from tfdetect.workflow.console import console, plural, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,9 +42,9 @@ def with_equalisation(cache: "Cache", artifact: Artifact) -> "Cache":
 
     from tfdetect.data.equalise import Plan
 
-    if not artifact.plan.exists():
+    if not artifact.equalisation_plan.exists():
         return cache
-    return replace(cache, spec=replace(cache.spec, plan=Plan(**json.loads(artifact.plan.read_text()))))
+    return replace(cache, spec=replace(cache.spec, plan=Plan(**json.loads(artifact.equalisation_plan.read_text()))))
 
 
 def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "ClipSpec":
@@ -147,7 +147,7 @@ def print_reading(table: "pd.DataFrame") -> None:
            else f"the layout {layout} has no label for them")  # fmt: skip
     for name in folders:
         where = f"in {printable(name)}: {why}" if name != "./" else "outside of any class folder"
-        console.print(f"Left out: {counted(left_out[name], 'file')} {where}")
+        console.print(f"Left out: {plural(left_out[name], 'file')} {where}")
     if layout == "class_folders" and (unknown := [name[:-1] for name in folders if name != "./"]):
         suggest_fake_folders(unknown)
     if others := [f"{count} {name}" for name, count in left_out.items() if name not in folders]:
@@ -168,7 +168,7 @@ def print_count(table: "pd.DataFrame", used: str = "used") -> None:
     """Print a line that accounts for every file of the folder."""
     failed, left_out = int((table["error"] != "").sum()), sum(table.attrs.get("left_out", {}).values())
     counts = f"{len(table) - failed:,} {used}, {failed:,} failed, {left_out:,} left out"
-    console.print(f"{counted(len(table) + left_out, 'file')}: {counts}")
+    console.print(f"{plural(len(table) + left_out, 'file')}: {counts}")
 
 
 def data_warnings(table: "pd.DataFrame") -> tuple[str, ...]:
@@ -232,7 +232,7 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", excluded: "pd.Data
     table = append_excluded(table, excluded).reset_index(drop=True)
     print_failures(table)
     if notes := problems(table, "note"):
-        used = f"{len(notes):,} of {counted(len(table), 'file')} used with a note"
+        used = f"{len(notes):,} of {plural(len(table), 'file')} used with a note"
         console.print(f"{used}; the first: {printable(notes[0][0])}: {notes[0][1]}")
     require_usable(table, data.path)
     return table
@@ -262,7 +262,7 @@ def print_failures(table: "pd.DataFrame") -> None:
     rows = reasons(table)
     if not rows:
         return
-    grid = Table("files", "reason", title=f"{sum(row[1] for row in rows):,} of {counted(len(table), 'file')} could not be used")
+    grid = Table("files", "reason", title=f"{sum(row[1] for row in rows):,} of {plural(len(table), 'file')} could not be used")
     grid.add_column("first file", overflow="fold")
     for reason, count, first in rows:
         grid.add_row(f"{count:,}", printable(reason), printable(first))
@@ -274,7 +274,7 @@ def require_few_failures(table: "pd.DataFrame", max_share: float) -> None:
     decoded = table[table["left_out"] == ""] if "left_out" in table else table
     failed = int((decoded["error"] != "").sum())
     if failed > max_share * len(table):
-        raise UserError(f"{failed:,} of {counted(len(table), 'file')} could not be used, more than --data.max_failed {max_share:g} "
+        raise UserError(f"{failed:,} of {plural(len(table), 'file')} could not be used, more than --data.max_failed {max_share:g} "
                         "allows. Fix or exclude them, or raise --data.max_failed.")  # fmt: skip
 
 

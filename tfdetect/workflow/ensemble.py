@@ -12,7 +12,7 @@ from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, Run
 from tfdetect.workflow import dataset, output_paths
-from tfdetect.workflow.console import console, counted, import_keras
+from tfdetect.workflow.console import console, import_keras, plural
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap
 
 if TYPE_CHECKING:
@@ -96,11 +96,11 @@ def common_tests(runs: Mapping[str, Artifact]) -> "tuple[pd.DataFrame, tuple[str
         raise UserError("These runs have no test file in common; name files to judge with --data.path.")
     odd = {content for other in pairs for content, _ in other ^ pairs[0]} & common
     if odd:
-        raise UserError(f"The runs do not agree on which test files are fake: {counted(len(odd), 'file')} with another label.")
+        raise UserError(f"The runs do not agree on which test files are fake: {plural(len(odd), 'file')} with another label.")
     table = next(iter(tests.values()))
     table = table[table["content"].isin(common)].drop(columns="content").reset_index(drop=True)
     sizes = " and ".join(f"{len(rows)} of {name}" for name, rows in tests.items())
-    text = f"{counted(len(table), 'test file')} {'is' if len(table) == 1 else 'are'} common to all runs ({sizes})."
+    text = f"{plural(len(table), 'test file')} {'is' if len(table) == 1 else 'are'} common to all runs ({sizes})."
     console.print(text)
     whole = all(rows["content"].isin(common).all() for rows in tests.values())
     return table, () if whole else (f"{text} Only these are judged.",)

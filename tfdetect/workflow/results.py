@@ -137,7 +137,7 @@ def write_final(target: Artifact, evaluation: Evaluation, found: Mapping[str, An
         rows.to_csv(temporary, index=False, errors="surrogateescape")
     text = final.text(target.folder.name, evaluation.run.data.train_sources, evaluation.predictions, found["test"])
     text += "".join(f"{warning}\n" for warning in calibration.warnings(evaluation.threshold_rule))
-    files.write_bytes(target.final, text.encode(errors="surrogateescape"))
+    files.write_bytes(target.final_prediction, text.encode(errors="surrogateescape"))
 
 
 def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, float, np.ndarray]]:
