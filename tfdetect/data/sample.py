@@ -29,8 +29,8 @@ import cv2
 import numpy as np
 
 from tfdetect.errors import UserError
-from tfdetect.files import atomic
-from tfdetect.machine import cores
+from tfdetect.files import atomic_write
+from tfdetect.machine import available_cores
 
 VIDEO_SOURCES = ("flicker", "swap", "flicker", "upsample")  # flicker needs twice as many examples
 IMAGE_SOURCES = ("swap", "upsample")  # flicker needs several frames
@@ -272,7 +272,7 @@ def write_file(spec: Sample, folder: Path, row: dict[str, str]) -> None:
     """Render and write the file of one manifest row."""
     cv2.setNumThreads(1)  # there is one process per core already
     frames = render_clip(spec, int(row["group"].removeprefix("scene-")), row["source"])
-    with atomic(folder / row["path"]) as temporary:
+    with atomic_write(folder / row["path"]) as temporary:
         temporary.write_bytes(encode_mp4(frames) if spec.kind == "video" else encode_jpeg(frames[0]))
 
 
@@ -287,7 +287,7 @@ def claim_folder(spec: Sample, folder: Path) -> None:
         raise UserError(f"{folder} holds {content} and is left unchanged: choose another --out, or delete the folder")
     folder.mkdir(parents=True, exist_ok=True)
     if not existing:  # before everything else, so that an interrupted write is recognised
-        with atomic(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(expected)
     for name in ("real", "fake"):
         (folder / name).mkdir(exist_ok=True)
@@ -312,7 +312,7 @@ def write(
     for _ in range(len(rows) - len(missing)):
         progress()
     if missing:
-        workers = min(workers or cores(), len(missing))
+        workers = min(workers or available_cores(), len(missing))
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             jobs = [pool.submit(write_file, spec, folder, row) for row in missing]
             try:
@@ -324,7 +324,7 @@ def write(
     manifest = folder / "manifest.csv"
     if missing or not manifest.exists() or not manifest.read_text().startswith(",".join(COLUMNS)):
         tints = [dominant_tint(spec, group) for group in range(spec.count)]
-        with atomic(manifest) as temporary, temporary.open("w", newline="") as file:
+        with atomic_write(manifest) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows({**row, "category": tints[number // 2]} for number, row in enumerate(rows))
