@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Sequence
 
-from tfdetect import __version__
+from tfdetect import __version__, plugins
 from tfdetect.errors import UserError
 
 VERBS = {
@@ -34,7 +34,8 @@ HELP = f"""usage: tfdetect VERB ...
 
 {chr(10).join(f"  {name:11}{text}" for name, text in VERBS.items())}
 
-`tfdetect VERB --help` lists the options of a verb.
+`tfdetect VERB --help` lists the options of a verb. All verbs accept --plugin FILE.py, a file with detectors, layouts or
+corruptions.
 
 exit codes:
   0    success
@@ -73,6 +74,10 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        argv, plugin_files = plugins.take_flags(argv)
+        plugins.load_installed(["tfdetect.layouts", "tfdetect.corruptions"])
+        for file in plugin_files:
+            plugins.load_file(file)
         return int(importlib.import_module(f"tfdetect.verbs.{verb}").main(list(argv)) or 0)
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

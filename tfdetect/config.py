@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfdetect import plugins
 from tfdetect.detector import Detector, find
 from tfdetect.errors import UserError
 from tfdetect.settings import PREPARED_KEYS, Data, Run, Train
@@ -113,7 +114,8 @@ def _data_path(flags: Sequence[str]) -> Path | None:
 def read_yaml(path: Path) -> tuple[str, list[str]]:
     """Read a YAML file as the name of its detector and a list of flags.
 
-    Raises UserError as `load_yaml` does, and for a file of another version.
+    Imports the plugins that the file names. Raises UserError as `load_yaml` does, for a file of another version, and for a
+    plugin that cannot be imported.
     """
     content = load_yaml(path)
     version = content.get("version", VERSION)
@@ -123,8 +125,9 @@ def read_yaml(path: Path) -> tuple[str, list[str]]:
                         f"({renamed}) and set its version to {VERSION}.")  # fmt: skip
     if version != VERSION:
         raise UserError(f"{path} has config version {version!r}, but this tfdetect reads version {VERSION}: update tfdetect.")
+    plugins.load_saved(content.get("plugins") or ())
     options = {key: value for key, value in content["detector"].items() if key != "name"}
-    settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version")}
+    settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins")}
     return str(content["detector"]["name"]), to_flags({**settings, "detector": options})
 
 
@@ -185,4 +188,6 @@ def write_yaml(run: Run, path: Path) -> None:
     comment = "To repeat this run: python scripts/train.py --config THIS_FILE --name NEW_NAME"
     if run.train.threshold.startswith("pooled"):
         comment = "To repeat this run: python scripts/reproduce.py RECIPE; train.py accepts no threshold that uses test scores"
-    write_bytes(path, (f"# {comment}\n" + yaml.safe_dump({"version": VERSION, **run_to_dict(run)}, sort_keys=False)).encode())
+    plugin_files = {"plugins": [str(file) for file in plugins.loaded_files()]} if plugins.loaded_files() else {}
+    content = yaml.safe_dump({"version": VERSION, **plugin_files, **run_to_dict(run)}, sort_keys=False)
+    write_bytes(path, f"# {comment}\n{content}".encode())

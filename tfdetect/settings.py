@@ -201,17 +201,16 @@ class Run(Generic[D]):
         detector, balance, augment = self.detector, self.train.balance, self.train.augment
         if self.name is not None and not re.fullmatch(r"(?=.*\S)[^-./\\\0][^/\\\0]*", self.name, re.DOTALL):
             raise UserError(f"--name must be a plain folder name, got {self.name!r}; use --out for the parent folder.")
-        if self.data.size < detector.least_size:
-            raise UserError(f"{detector.name} needs --data.size {detector.least_size} or more, got {self.data.size}.")
+        if self.data.size < detector.min_size:
+            raise UserError(f"{detector.name} needs --data.size {detector.min_size} or more, got {self.data.size}.")
         if self.resume and self.overwrite:
             raise UserError("--resume and --overwrite cannot be combined: give one of them, to keep or to replace the run.")
         if (self.resume or self.overwrite) and self.name is None:
             raise UserError("--resume and --overwrite need --name, the name of the run to resume or to replace.")
-        views = getattr(detector, "views", 1)
-        if detector.caches_features and bool(augment) != (views > 1):
+        if detector.caches_features and bool(augment) != (detector.views > 1):
             raise UserError(f"{detector.name} trains on stored features of each image and of views - 1 augmented copies: give "
                             "--train.augment and 2 or more --detector.views, or neither; got --train.augment "
-                            f"{augment!r} and --detector.views {views}.")  # fmt: skip
+                            f"{augment!r} and --detector.views {detector.views}.")  # fmt: skip
         if detector.trains_on == "real" and balance not in ("none", "weights"):
             raise UserError(f"{detector.name} trains on reals only, so --train.balance {balance} has no classes to balance; "
                             "use none.")  # fmt: skip
@@ -219,7 +218,7 @@ class Run(Generic[D]):
             raise UserError(f"--train.balance focal needs a loss on scores, but the score of this {detector.name} is not trained "
                             "by gradient descent; use none, weights or resample.")  # fmt: skip
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.
-        if detector.trains_on == "real" or detector.caches_features or getattr(detector, "attribute", "none") != "none":
+        if detector.trains_on == "real" or detector.caches_features or detector.attribute != "none":
             corruption_spec.check(augment, "--train.augment", labels=False)
 
 

@@ -25,7 +25,7 @@ from tfdetect.data import sample
 from tfdetect.data.audit.properties import Probe
 from tfdetect.data.media.read import READER_VERSION, read_image, read_video
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.data.worker_pool import WorkerFailure, results
+from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.errors import UserError
 from tfdetect.files import size_and_mtime, write_bytes, write_json
 from tfdetect.limits import Limits
@@ -94,7 +94,7 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
     todo = [job for job in jobs.values() if not os.path.exists(job.new)]
     for _ in range(len(table) - len(todo)):
         progress({"error": ""})  # there already, or counted as failed when it was looked at
-    for job, result in results(todo, Equaliser(plan, limits), workers, seconds):
+    for job, result in map_unordered(todo, Equaliser(plan, limits), workers, seconds):
         errors[job.path] = result.reason if isinstance(result, WorkerFailure) else result
         progress({"error": errors[job.path]})
     good = {path: job for path, job in jobs.items() if not errors[path]}
@@ -145,7 +145,7 @@ def facts(table: pd.DataFrame, index: Path, workers: int | None, progress: Progr
         progress({"error": ""})
     todo = [path for path in table["path"] if path not in found]
     try:
-        for path, result in results(todo, Probe(limits), workers, seconds):
+        for path, result in map_unordered(todo, Probe(limits), workers, seconds):
             known = {"error": result.reason} if isinstance(result, WorkerFailure) else result
             if known.get("frames") and not known.get("fps"):
                 known = {"error": "a video whose frame rate is not known, which equalising needs"}

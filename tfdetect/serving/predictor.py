@@ -16,7 +16,7 @@ from tfdetect.data.media import tf_decode
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
-from tfdetect.data.worker_pool import WorkerFailure, results
+from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.models import autoencoder
@@ -144,7 +144,7 @@ class Predictor:
         """
         pending: dict[int, Any] = {}
         next_index = 0
-        for (index, path), media in results(enumerate(map(str, paths)), self.spec.attempt, workers, seconds):
+        for (index, path), media in map_unordered(enumerate(map(str, paths)), self.spec.attempt, workers, seconds):
             pending[index] = function(path, media)
             while next_index in pending:
                 yield pending.pop(next_index)

@@ -100,7 +100,7 @@ def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
     console.print(f"{plural(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Looking", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
-    dataset.require_some(table.assign(error=properties["error"]))
+    dataset.require_usable(table.assign(error=properties["error"]))
     return settled(table, properties), properties
 
 
@@ -151,8 +151,8 @@ def say(found: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame"
     real = [leak for leak in found["leaks"] if leak["splits"]]
     would = [leak for leak in found["leaks"] if not leak["splits"]]
     table = table.assign(error=properties["error"].where(properties["error"] != "", table["left_out"]))
-    dataset.say_count(table, "read")
-    dataset.say_failures(table)
+    dataset.print_count(table, "read")
+    dataset.print_failures(table)
     if found["counts"]["copies"]:
         console.print(dataset.COPIES.format(found["counts"]["copies"], len(table)))
     console.print(f"\n{verdict(found)}")

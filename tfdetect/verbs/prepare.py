@@ -110,8 +110,8 @@ def write(asked: Prepare, table: "pd.DataFrame") -> None:
     counts = {"rows": len(table), "cached": len(table) - len(failures), "failed": len(failures)}
     kept = {"data": {name: kept_settings[name] for name in PREPARED_KEYS}, "groups": table.attrs["groups"], "counts": counts}
     files.write_json(asked.out / config.PREPARED_FILE, kept)
-    dataset.say_count(table, "cached")
-    dataset.say_failures(table)
-    dataset.require_some(table)
+    dataset.print_count(table, "cached")
+    dataset.print_failures(table)
+    dataset.require_usable(table)
     console.print(f"\nPrepared  {asked.out}\nNext:")
     say_command("train.py", "cnn", "--data.path", asked.out)

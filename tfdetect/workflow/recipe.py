@@ -8,11 +8,9 @@ from typing import Any
 
 from tfdetect import config, models
 from tfdetect.artifact import Artifact, load_calibration
-from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration
 from tfdetect.files import read_json
-from tfdetect.models.pretrained import presets
 from tfdetect.settings import Run
 
 UNKNOWN = "not stated"
@@ -140,8 +138,7 @@ def protocol(recipe: Recipe, run: Run, artifact: Artifact) -> list[dict[str, Any
 def worth_saying(recipe: Recipe, run: Run) -> list[str]:
     """The parts of the protocol that both sides are asked for."""
     metrics = {part["metric"] for part in parts(recipe)}
-    pretrained = hasattr(run.detector, "weights") or hasattr(run.detector, "preset")
-    also = {"loss": "loss" in metrics, "threshold": metrics & DECIDED, "weights": pretrained}
+    also = {"loss": "loss" in metrics, "threshold": metrics & DECIDED, "weights": run.detector.initial_weights is not None}
     return [*ALWAYS, *(name for name in SOMETIMES if name in recipe.protocol or also.get(name))]
 
 
@@ -158,19 +155,11 @@ def of_run(recipe: Recipe, run: Run) -> dict[str, Any]:
         "seed": run.train.seed,
         "split": "the data set's own where it has one, else 70, 10 and 20 % by group",
         "batch": run.train.batch,
-        "weights": weights(run.detector),
-        "augment": getattr(run.train, "augment", None) or "none",
+        "weights": run.detector.initial_weights or "none",
+        "augment": run.train.augment or "none",
         "loss": "log loss of the calibrated probability, per file",
         "measured_on": "; ".join([*(judged[split] for split in splits), "the saved model, reloaded"]),
     }
-
-
-def weights(detector: Detector) -> str:
-    """What the detector starts from."""
-    preset = getattr(detector, "preset", None)
-    if preset and presets.random(preset):
-        return f"{preset}: drawn by chance, untrained"
-    return preset or getattr(detector, "weights", None) or "none"
 
 
 def of_files(run: Run, artifact: Artifact) -> dict[str, Any]:

@@ -174,7 +174,7 @@ class _Decode:
         seen = set()
         with tempfile.TemporaryDirectory() as temporary:
             cache = replace(self.cache, root=Path(temporary))
-            for path, result in worker_pool.results(paths, cache.add, workers, self.seconds):
+            for path, result in worker_pool.map_unordered(paths, cache.add, workers, self.seconds):
                 lost = isinstance(result, WorkerFailure)
                 found = failed("", result.reason) if isinstance(result, WorkerFailure) else result
                 sha, entry = found["sha"], cache.entry(found["sha"])

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tfdetect.data.equalise import Plan, like
-from tfdetect.data.media.faces import Faces, FaceTracker
+from tfdetect.data.media.faces import FaceSettings, FaceTracker
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.read import READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError
@@ -34,7 +34,7 @@ class ClipSpec:
     size: int
     fps: float | None = None
     still: bool = False  # an image stands for a clip of `frames` equal frames, for detectors that see clips
-    faces: Faces | None = None
+    faces: FaceSettings | None = None
     limits: Limits = field(default_factory=Limits)
     plan: Plan | None = None  # by which the files that a detector learnt from were equalised; others go through it first
 
@@ -53,7 +53,7 @@ class ClipSpec:
         if self.faces is None:
             return read_media(path, self.frames, self.fps, self.size, limits=self.limits)
         faces = FaceTracker(self.faces, self.size)
-        return faces.clip(read_media(path, self.frames, self.fps, self.size, limits=self.limits, look=faces.look))
+        return faces.to_clip(read_media(path, self.frames, self.fps, self.size, limits=self.limits, on_frame=faces.add_frame))
 
     def attempt(self, item: tuple[int, str]) -> Media | WorkerFailure:
         """`read` of the path in (number, path) for `pool.results`, with the reason where it cannot be read."""

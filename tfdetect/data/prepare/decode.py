@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, failed
-from tfdetect.data.worker_pool import WorkerFailure, results
+from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.files import atomic_write, size_and_mtime
 from tfdetect.limits import Limits
 
@@ -77,7 +77,7 @@ def _key(path: str) -> str:
 
 def locally(paths: Iterable[str], cache: Cache, workers: int | None, seconds: float | None) -> Iterator[tuple[str, Any]]:
     """(path, result of `Cache.add` or Lost) of each file, by processes of this machine."""
-    return results(paths, cache.add, workers, seconds)
+    return map_unordered(paths, cache.add, workers, seconds)
 
 
 def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progress: Progress | None = None,
