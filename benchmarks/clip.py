@@ -191,7 +191,8 @@ def trained(head: str, model: Any, rows: int, folder: str, **settings: int) -> f
         known = rng.normal(size=(count, WIDTH)) + 1.5 * labels[:, None] / np.sqrt(WIDTH)  # an AUC of 0.86 at best
         FeatureExtractor(model, detector, cache, silent).store.add([f"{name}:0" for name in names], known)
         start = time.monotonic()
-        fit_head(detector, table, cache, replace(default_run(Clip).train, **settings), Path(place, "c"), Path(place, "m.keras"), [])
+        fit_head(detector, table, cache, replace(default_run(Clip).train, **settings), Path(place, "c"), Path(place, "m.keras"),
+                 [])  # fmt: skip
         return time.monotonic() - start
 
 

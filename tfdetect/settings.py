@@ -207,11 +207,10 @@ class Run(Generic[D]):
             raise UserError("--resume and --overwrite cannot be combined: give one of them, to keep or to replace the run.")
         if (self.resume or self.overwrite) and self.name is None:
             raise UserError("--resume and --overwrite need --name, the name of the run to resume or to replace.")
-        views = detector.views
-        if detector.caches_features and bool(augment) != (views > 1):
+        if detector.caches_features and bool(augment) != (detector.views > 1):
             raise UserError(f"{detector.name} trains on stored features of each image and of views - 1 augmented copies: give "
                             "--train.augment and 2 or more --detector.views, or neither; got --train.augment "
-                            f"{augment!r} and --detector.views {views}.")  # fmt: skip
+                            f"{augment!r} and --detector.views {detector.views}.")  # fmt: skip
         if detector.trains_on == "real" and balance not in ("none", "weights"):
             raise UserError(f"{detector.name} trains on reals only, so --train.balance {balance} has no classes to balance; "
                             "use none.")  # fmt: skip

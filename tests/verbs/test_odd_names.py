@@ -137,7 +137,7 @@ def test_a_config_that_was_changed_by_hand_is_named(copy, capsys, images):
     copy.config.write_text(copy.config.read_text().replace("size: 32", "size: large"))
     assert cli.main(["predict", str(copy.folder), str(images)]) == 2
     err = capsys.readouterr().err
-    assert "large" in err and f"That stands in {copy.config}" in err
+    assert "large" in err and f"{copy.config} is not valid, see above" in err
 
 
 def test_what_the_cache_lost_is_decoded_again(run, place, data):
