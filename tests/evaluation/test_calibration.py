@@ -9,10 +9,10 @@ from tfdetect.evaluation.calibration import (
     calibration_error,
     describe_rule,
     fit,
-    pool,
+    pool_threshold,
     reliability,
-    warnings,
-    youden,
+    rule_warnings,
+    youden_threshold,
 )
 
 
@@ -61,7 +61,7 @@ def test_few_files_make_no_other_score_certain_and_say_so():
     found = fit([0.01, 0.02], [0, 1])
     assert 0.5 < found.probability([10.0])[0] < 0.75
     assert found.probability([0.02])[0] >= found.threshold > found.probability([0.01])[0]
-    assert "1 real and 1 fake validation files" in found.doubts[0]
+    assert "1 real and 1 fake validation files" in found.warnings[0]
 
 
 def test_the_slope_is_let_go_by_twenty_files_of_each_class():
@@ -72,10 +72,10 @@ def test_the_slope_is_let_go_by_twenty_files_of_each_class():
     assert (np.diff(slopes) > 0).all() and slopes[0] < 0.1 * slopes[-1]
     labels = np.repeat([0, 1], [20, 400])
     scores = random.normal(size=420) + labels
-    assert fit(scores, labels).doubts == ()
+    assert fit(scores, labels).warnings == ()
     for fewer in (slice(1, None), slice(20)):
-        assert len(fit(scores[fewer], labels[fewer]).doubts) == 1
-    assert Calibration(1, 0, 0.5).doubts == (), "an older calibration.json has no counts"
+        assert len(fit(scores[fewer], labels[fewer]).warnings) == 1
+    assert Calibration(1, 0, 0.5).warnings == (), "an older calibration.json has no counts"
 
 
 def test_equal_scores_tell_nothing():
@@ -109,7 +109,7 @@ def test_of_equally_good_thresholds_the_one_nearest_to_a_half_is_taken():
 
 def test_threshold_parts_even_neighbouring_floats():
     pair = np.array([0.5, np.nextafter(0.5, 1)])  # their middle rounds to the lower one
-    assert (pair >= youden(pair, np.array([0, 1]))).tolist() == [False, True]
+    assert (pair >= youden_threshold(pair, np.array([0, 1]))).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6])
@@ -201,7 +201,7 @@ def test_a_rule_that_the_files_cannot_serve_is_refused(labels, rule, why):
 
 def test_the_pooled_threshold_is_a_quantile_of_all_scores_by_hand():
     """Of ten files the 80 % quantile lies a fifth of the way from the eighth to the ninth; two are called fake."""
-    found = pool(Calibration(2.0, 1.0, 0.5), np.arange(10.0)[::-1] / 10, "pooled_test_quantile:0.8")
+    found = pool_threshold(Calibration(2.0, 1.0, 0.5), np.arange(10.0)[::-1] / 10, "pooled_test_quantile:0.8")
     low, high = expit(2 * 0.7 + 1), expit(2 * 0.8 + 1)
     assert (found.slope, found.intercept, found.threshold) == pytest.approx((2.0, 1.0, low + 0.2 * (high - low)))
     assert 0.7 < found.score_threshold < 0.8 and found.probability([found.score_threshold])[0] == pytest.approx(found.threshold)
@@ -214,15 +214,15 @@ def test_with_the_pooled_threshold_a_published_table_follows_from_its_recall(rng
         low, high = rng.permutation(400), rng.permutation(100) + 400
         labels, missed = np.repeat([0, 1], 250), 250 - passed
         scores = np.concatenate([low[:passed], high[:missed], low[passed:], high[missed:]])
-        found = pool(Calibration(0.01, -3.0, 0.5), scores, "pooled_test_quantile:0.8")
+        found = pool_threshold(Calibration(0.01, -3.0, 0.5), scores, "pooled_test_quantile:0.8")
         assert ((found.probability(scores) >= found.threshold) == labels).mean() == pytest.approx(accuracy)
 
 
 def test_only_the_pooled_rule_is_said_to_have_seen_the_test():
-    assert describe_rule("quantile:0.8") == "quantile:0.8, on validation files" and warnings("quantile:0.8") == ()
+    assert describe_rule("quantile:0.8") == "quantile:0.8, on validation files" and rule_warnings("quantile:0.8") == ()
     assert "80 % quantile of all test scores" in describe_rule("pooled_test_quantile:0.8")
-    assert "SEEN THE TEST SET" in warnings("pooled_test_quantile:0.8")[0]
+    assert "SEEN THE TEST SET" in rule_warnings("pooled_test_quantile:0.8")[0]
     with pytest.raises(ValueError, match="read off the test's scores"):
         fit([0, 1], [0, 1], "pooled_test_quantile:0.8")
     with pytest.raises(ValueError, match="one finite score for each test file"):
-        pool(Calibration(1, 0, 0.5), [], "pooled_test_quantile:0.8")
+        pool_threshold(Calibration(1, 0, 0.5), [], "pooled_test_quantile:0.8")

@@ -21,7 +21,7 @@ PROBABILITIES = [0.1, 0.4, 0.7, 0.2, 0.6, 0.8, 0.9]
 
 def test_summary_of_a_case_worked_by_hand():
     """At 0.6 and above fake: two reals pass, one is flagged; three fakes are found, one is missed."""
-    found = metrics.summary(table(LABELS, PROBABILITIES, PROBABILITIES), 0.6)
+    found = metrics.summarise(table(LABELS, PROBABILITIES, PROBABILITIES), 0.6)
     assert (found["n"], found["n_real"], found["n_fake"], found["n_groups"]) == (7, 3, 4, 7)
     assert found["confusion"] == {"tn": 2, "fp": 1, "fn": 1, "tp": 3}
     assert found["accuracy"] == pytest.approx(5 / 7)
@@ -68,7 +68,7 @@ def test_the_file_is_judged_by_the_mean_of_its_frames_and_names_may_repeat():
     """Two groups hold a file of the same name: per frame one fake frame loses, per file none does."""
     rows = [("v.mp4", 0, "a", "camera", "test", 0, 0.0), ("v.mp4", 0, "a", "camera", "test", 1, 2.0),
             ("v.mp4", 1, "b", "gan", "test", 0, 1.5), ("v.mp4", 1, "b", "gan", "test", 1, 9.0)]
-    found = metrics.summary(pd.DataFrame(rows, columns=predictions.COLUMNS), None)
+    found = metrics.summarise(pd.DataFrame(rows, columns=predictions.COLUMNS), None)
     assert (found["n"], found["by_frame"]["n"]) == (2, 4)
     assert (found["auc"], found["by_frame"]["auc"]) == (1.0, 0.75)
     assert "by_frame" not in found["by_frame"]
@@ -76,7 +76,7 @@ def test_the_file_is_judged_by_the_mean_of_its_frames_and_names_may_repeat():
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_leaves_null_where_nothing_is_defined(label):
-    found = metrics.summary(table([label] * 3, [0.2, 0.4, 0.6], [0.2, 0.4, 0.6]), 0.5)
+    found = metrics.summarise(table([label] * 3, [0.2, 0.4, 0.6], [0.2, 0.4, 0.6]), 0.5)
     text = json.dumps(found, allow_nan=False)
     for name in ("auc", "auc_interval", "ap", "eer", "balanced_accuracy"):
         assert found[name] is None, name
@@ -87,7 +87,7 @@ def test_one_class_leaves_null_where_nothing_is_defined(label):
 
 @pytest.mark.parametrize("threshold", [None, 0.5])
 def test_without_probabilities_only_the_order_is_judged(threshold):
-    found = metrics.summary(table(LABELS, PROBABILITIES), threshold)
+    found = metrics.summarise(table(LABELS, PROBABILITIES), threshold)
     assert found["auc"] == pytest.approx(0.75)
     assert [found[name] for name in ("accuracy", "f1", "confusion", "log_loss", "calibration_error")] == [None] * 5
     assert found["by_source"]["gan"]["recall"] is None
@@ -95,9 +95,9 @@ def test_without_probabilities_only_the_order_is_judged(threshold):
 
 
 def test_nothing_flagged_and_nothing_there_stay_free_of_nan():
-    none = metrics.summary(table(LABELS, PROBABILITIES, PROBABILITIES), 1.0)
+    none = metrics.summarise(table(LABELS, PROBABILITIES, PROBABILITIES), 1.0)
     assert none["per_class"]["fake"] == {"precision": None, "recall": 0.0, "f1": 0.0}
-    empty = metrics.summary(table([], []), 0.5)
+    empty = metrics.summarise(table([], []), 0.5)
     assert (empty["n"], empty["accuracy"]) == (0, None)
     json.dumps([none, empty], allow_nan=False)
 
@@ -105,15 +105,15 @@ def test_nothing_flagged_and_nothing_there_stay_free_of_nan():
 def test_summary_refuses_two_splits_and_a_threshold_that_is_no_probability():
     both = pd.concat([table([0, 1], [0, 1]), table([0, 1], [0, 1], split="validation").assign(path=["a", "b"])])
     with pytest.raises(ValueError, match="one split"):
-        metrics.summary(both, 0.5)
+        metrics.summarise(both, 0.5)
     with pytest.raises(ValueError, match=r"0\.\.1"):
-        metrics.summary(table([0, 1], [0, 1]), 3.0)
+        metrics.summarise(table([0, 1], [0, 1]), 3.0)
 
 
 def test_by_source_sets_each_kind_of_fake_against_all_reals():
     frames = table([0, 0, 0, 0, 1, 1, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.7, 0.8, 0.05, 0.65])
     frames["source"] = ["phone", "phone", "film", "film", "easy", "easy", "hard", "hard"]
-    found = metrics.summary(frames.assign(probability=frames["score"]), 0.5)["by_source"]
+    found = metrics.summarise(frames.assign(probability=frames["score"]), 0.5)["by_source"]
     assert set(found) == {"phone", "film", "easy", "hard"}
     assert (found["easy"]["auc"], found["hard"]["auc"]) == (1.0, 0.5)
     assert (found["easy"]["recall"], found["hard"]["recall"]) == (1.0, 0.5)
@@ -123,7 +123,7 @@ def test_by_source_sets_each_kind_of_fake_against_all_reals():
 
 
 def test_by_source_of_a_name_that_reals_and_fakes_share():
-    found = metrics.summary(table(LABELS, PROBABILITIES, PROBABILITIES, source=("", "")), 0.5)["by_source"]
+    found = metrics.summarise(table(LABELS, PROBABILITIES, PROBABILITIES, source=("", "")), 0.5)["by_source"]
     assert list(found) == [""]
     assert found[""]["auc"] == pytest.approx(0.75)
     assert found[""]["false_positive_rate"] == pytest.approx(1 / 3)
@@ -172,8 +172,8 @@ def test_no_interval_where_a_class_has_one_group():
 
 
 def test_every_row_of_the_table_is_a_key_of_the_summary():
-    found = metrics.summary(table(LABELS, PROBABILITIES, PROBABILITIES), 0.5)
-    for key, *_ in metrics.ROWS:
+    found = metrics.summarise(table(LABELS, PROBABILITIES, PROBABILITIES), 0.5)
+    for key, *_ in metrics.REPORT_ROWS:
         value = found
         for part in key.split("."):
             value = value[part]

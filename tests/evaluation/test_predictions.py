@@ -113,9 +113,9 @@ def test_most_wrong_are_the_furthest_from_the_threshold_and_only_mistakes():
     frames = table([(f"{i}", label, f"{i}", "s", "test", 0, score)
                     for i, (label, score) in enumerate(zip(labels, scores, strict=True))])
     frames["probability"] = calibration.Calibration(1, 0, 0.5).probability(scores)
-    assert predictions.most_wrong(frames, 0.5, count=2)["path"].tolist() == ["2", "3", "5", "4"]
+    assert predictions.worst_mistakes(frames, 0.5, count=2)["path"].tolist() == ["2", "3", "5", "4"]
     with pytest.raises(ValueError, match="calibrate"):
-        predictions.most_wrong(frames.drop(columns="probability"), 0.5)
+        predictions.worst_mistakes(frames.drop(columns="probability"), 0.5)
 
 
 def test_the_package_imports_nothing_heavy():

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from tfdetect.evaluation import metrics, predictions
 from tfdetect.pages import html
-from tfdetect.pages.report import PICTURES, SHOWN, Report, cautions, verdict, write
+from tfdetect.pages.report import MAX_MISTAKES, MAX_ROWS, Report, cautions, verdict, write
 from tfdetect.plots import standard
 
 EVIL = "<script>alert('1')</script>&\".mp4"
@@ -22,7 +22,7 @@ def table(reals, fakes, gap, split="test", frames=1, seed=0):
 
 
 def judged(reals=60, fakes=60, gap=3.0, **options):
-    return metrics.summary(table(reals, fakes, gap, **options), 0.5)
+    return metrics.summarise(table(reals, fakes, gap, **options), 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def page(tmp_path_factory):
     wrong = [(f"wrong{i}{EVIL}", i % 2, EVIL, 0.9 - 0.8 * (i % 2), noise) for i in range(40)]
     report = Report(
         name=f"run {EVIL}", detector=EVIL, warnings=[f"random backbone {EVIL}"],
-        metrics={split: metrics.summary(both[both["split"] == split], 0.5) for split in ("validation", "test")},
+        metrics={split: metrics.summarise(both[both["split"] == split], 0.5) for split in ("validation", "test")},
         figures=standard.standard(both, 0.5) | {"history": standard.history(pd.DataFrame({"epoch": [1, 2], "loss": [2, 1]}))},
         most_wrong=wrong, data=pd.concat([both, both.assign(split="train")]),
         failures=[(f"broken{i}{EVIL}", f"reason{i} {EVIL}") for i in range(73)], notes=[(f"odd {EVIL}", EVIL)],
@@ -85,8 +85,8 @@ def test_warnings_come_before_the_verdict(page):
 
 
 def test_failures_are_counted_and_the_first_are_listed(page):
-    assert f"73 files, the first {SHOWN} of them here." in page
-    assert page.count("reason") - page.count("reason</th>") == SHOWN
+    assert f"73 files, the first {MAX_ROWS} of them here." in page
+    assert page.count("reason") - page.count("reason</th>") == MAX_ROWS
     assert "73 files could not be read or scored" in page
     assert "<p>1 file.</p>" in page
     assert "odd &lt;script" in page
@@ -97,7 +97,7 @@ def test_everything_given_is_on_the_page(page):
                  "train.seed", "python train.py", "3.15", "0.123", standard.caption("roc"), "precision of fake", "F1 of real"):
         assert text in page, text
     assert re.search(r"of \d+ real files \d+ are called real and \d+ fake; of \d+ fake files \d+ are called fake", page)
-    assert page.count("image/jpeg") == 2 * PICTURES
+    assert page.count("image/jpeg") == 2 * MAX_MISTAKES
     assert page.count("image/png") == len(standard.STANDARD) + 2
 
 
@@ -116,7 +116,7 @@ def test_the_tiles_and_the_base_rate_are_counted_right(tmp_path):
     rows = [(str(i), label, str(i), "", "test", 0, score)
             for i, (label, score) in enumerate(zip(labels, scores, strict=True))]
     frames = pd.DataFrame(rows, columns=predictions.COLUMNS).assign(probability=scores)
-    write(tmp_path / "r.html", Report(name="r", metrics={"test": metrics.summary(frames, 0.5)}))
+    write(tmp_path / "r.html", Report(name="r", metrics={"test": metrics.summarise(frames, 0.5)}))
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<b>8 of 100</b><span>real files falsely flagged</span><small>4 of 50</small>" in page
     assert "<b>90 of 100</b><span>fakes found</span><small>45 of 50</small>" in page
@@ -128,7 +128,7 @@ def test_no_false_flag_among_few_reals_proves_little(tmp_path):
     """None of 50 leaves room for 3 of 50: then 1 in 1 + 99 * 0.06 flags is right."""
     rows = [(str(i), int(i >= 50), str(i), "", "test", 0, float(i >= 50)) for i in range(100)]
     frames = pd.DataFrame(rows, columns=predictions.COLUMNS).assign(probability=[row[-1] for row in rows])
-    write(tmp_path / "r.html", Report(name="r", metrics={"test": metrics.summary(frames, 0.5)}))
+    write(tmp_path / "r.html", Report(name="r", metrics={"test": metrics.summarise(frames, 0.5)}))
     assert f"anything from {100 / (1 + 99 * 0.06):.1f} to 100" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
@@ -146,7 +146,7 @@ def test_verdict_follows_the_interval(gap, expected):
 
 def test_verdict_without_two_classes_or_groups_promises_nothing():
     assert "of the 60 real files in the test real. That alone says little" in verdict(judged(fakes=0))
-    without = metrics.summary(table(0, 60, 3.0).drop(columns="probability"), None)
+    without = metrics.summarise(table(0, 60, 3.0).drop(columns="probability"), None)
     assert verdict(without).startswith("Nothing can be said")
     assert "too few independent groups" in verdict(judged(reals=1, fakes=1))
 
@@ -163,9 +163,9 @@ def test_cautions():
     assert "holds real files only" in said(validation=judged(fakes=0))
     assert "holds fake files only" in said(validation=judged(reals=0))
     assert "not all carries over" in said(test=judged(gap=1.0))
-    assert "no calibration" in said(test=metrics.summary(table(60, 60, 3.0).drop(columns="probability"), None))
+    assert "no calibration" in said(test=metrics.summarise(table(60, 60, 3.0).drop(columns="probability"), None))
     assert "no width" in said(test=judged(gap=30.0))
-    assert "fewer than half of the fakes from <b>gan" in said(test=metrics.summary(table(60, 60, 3.0), 0.95))
+    assert "fewer than half of the fakes from <b>gan" in said(test=metrics.summarise(table(60, 60, 3.0), 0.95))
     assert "3 files could not" in said(failures=3)
     fakes = said(test=judged(reals=0))
     assert "holds fake files only, 60 of them: no AUC" in fakes and "tiny" not in fakes
@@ -194,5 +194,5 @@ def test_wrong_input_is_refused(tmp_path):
 def test_a_figure_that_is_drawn_already_is_shown_from_its_file(tmp_path):
     wide, narrow = Figure((8, 2)), Figure((4, 4))
     paths = standard.save_plots(tmp_path, {"wide": wide, "narrow": narrow})
-    assert html.figures("t", [("a", wide), ("b", narrow)]) == html.figures("t", [("a", paths["wide"]), ("b", paths["narrow"])])
-    assert ["class=wide" in html.figures("t", [("", path)]) for path in paths.values()] == [True, False]
+    assert html.figure_section("t", [("a", wide), ("b", narrow)]) == html.figure_section("t", [("a", paths["wide"]), ("b", paths["narrow"])])
+    assert ["class=wide" in html.figure_section("t", [("", path)]) for path in paths.values()] == [True, False]

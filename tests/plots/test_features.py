@@ -57,18 +57,18 @@ def test_each_point_has_the_colour_of_its_class(rng):
 
 def test_variance_is_cumulated_and_ninety_percent_marked(features):
     points, _ = features
-    curve, mark = plots_features.variance(points).axes[0].lines
+    curve, mark = plots_features.explained_variance(points).axes[0].lines
     np.testing.assert_allclose(curve.get_ydata(), np.cumsum(shares(points)))
     enough = int((np.cumsum(shares(points)) < 0.9).sum() + 1)
     assert mark.get_xdata()[0] == enough
-    row = plots_features.variance_table(points).iloc[0]
+    row = plots_features.explained_variance_table(points).iloc[0]
     assert row["share of the first component"] == pytest.approx(shares(points)[0])
     assert (row["components for 90%"], row["dimensions"], row["files"]) == (enough, 4, 60)
 
 
 def test_more_dimensions_than_files(rng):
     points = rng.normal(size=(10, 200))
-    assert plots_features.variance_table(points)["components for 90%"][0] <= 9
+    assert plots_features.explained_variance_table(points)["components for 90%"][0] <= 9
     assert plots_features.pca(points, np.arange(10) % 2).axes[0].collections
 
 
@@ -91,9 +91,9 @@ def test_tsne_keeps_neighbours_and_repeats(rng):
     (50, 40, 200, (50, 40)), (900, 900, 201, (101, 100))])  # fmt: skip
 def test_samples_are_of_both_classes_alike(real, fake, most, kept):
     labels = np.repeat([0, 1], [real, fake])
-    places = plots_features.sample(labels, most, seed=3)
+    places = plots_features.balanced_sample(labels, most, seed=3)
     assert tuple(np.bincount(labels[places], minlength=2)) == kept and len(set(places)) == len(places)
-    np.testing.assert_array_equal(places, plots_features.sample(labels, most, seed=3))
+    np.testing.assert_array_equal(places, plots_features.balanced_sample(labels, most, seed=3))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -102,16 +102,16 @@ def test_too_few_files_are_said(count):
     for figure in (plots_features.pca(points, labels), plots_features.tsne(points, labels)):
         assert "it takes 3 files" in words(figure)
         figure.draw_without_rendering()
-    assert plots_features.variance_table(points)["dimensions"][0] == 2
-    assert count == 2 or plots_features.variance_table(points)["share of the first component"][0] is None
+    assert plots_features.explained_variance_table(points)["dimensions"][0] == 2
+    assert count == 2 or plots_features.explained_variance_table(points)["share of the first component"][0] is None
 
 
 def test_constant_features_one_class_and_one_dimension_do_not_fail(rng):
     labels = np.arange(8) % 2
     for figure in (plots_features.pca(np.ones((8, 3)), labels), plots_features.tsne(np.ones((8, 3)), labels),
-                   plots_features.variance(np.ones((8, 3)))):
+                   plots_features.explained_variance(np.ones((8, 3)))):
         assert "the same features" in words(figure)
-    assert plots_features.variance_table(np.ones((8, 3)))["components for 90%"][0] is None
+    assert plots_features.explained_variance_table(np.ones((8, 3)))["components for 90%"][0] is None
     assert "2 features each" in words(plots_features.pca(np.arange(8.0)[:, None], labels))
     assert "real (0)" in words(plots_features.pca(rng.normal(size=(8, 3)), np.ones(8)))
     for count in (3, 4, 9):
@@ -120,21 +120,21 @@ def test_constant_features_one_class_and_one_dimension_do_not_fail(rng):
 
 def test_histograms_of_distances_have_area_one(rng):
     before, after = (rng.random(50), 1 + rng.random(50)), (rng.random(30), 9 * rng.random(30))
-    figure = plots_features.distances(before, after)
+    figure = plots_features.distance_histograms(before, after)
     for axes in figure.axes:
         bars = axes.containers[0]
         assert sum(bar.get_height() * bar.get_width() for bar in bars) == pytest.approx(1)
     assert "100.0%" in figure.axes[0].legend_.get_title().get_text()
-    shown = words(plots_features.distances(([], []), (np.ones(3), np.ones(3))))
+    shown = words(plots_features.distance_histograms(([], []), (np.ones(3), np.ones(3))))
     assert "no triplets" in shown and "same class: 1 on" in shown
     with pytest.raises(ValueError, match="after training"):
-        plots_features.distances(before, (rng.random(3), rng.random(4)))
+        plots_features.distance_histograms(before, (rng.random(3), rng.random(4)))
     with pytest.raises(ValueError, match="finite"):
-        plots_features.distances(([np.nan], [1]), after)
+        plots_features.distance_histograms(([np.nan], [1]), after)
 
 
 def test_by_split_agrees_with_scikit_learn(parts):
-    table = plots_features.by_split(parts, 0.5)
+    table = plots_features.metrics_by_split(parts, 0.5)
     assert len(table) == 6
     for name, (labels, probabilities) in parts.items():
         rows = table[table["split"] == name]
@@ -145,7 +145,7 @@ def test_by_split_agrees_with_scikit_learn(parts):
 
 
 def test_confusions_stand_side_by_side(parts):
-    figure = plots_features.confusions(parts, 0.5)
+    figure = plots_features.confusion_matrices(parts, 0.5)
     assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == ["train", "validation", "test"]
     labels, probabilities = parts["test"]
     said = [text.get_text() for text in figure.axes[2].texts]
@@ -155,21 +155,21 @@ def test_confusions_stand_side_by_side(parts):
 
 def test_one_class_and_empty_splits_are_shown_as_such(parts):
     fakes = {**parts, "test": (np.ones(4, int), np.array([0.1, 0.9, 0.9, 0.9])), "validation": ([], [])}
-    table = plots_features.by_split(fakes, 0.5).set_index(["split", "class"])
+    table = plots_features.metrics_by_split(fakes, 0.5).set_index(["split", "class"])
     assert table.loc[("test", "fake"), "recall"] == 0.75 and pd.isna(table.loc[("test", "fake"), "AUC"])
     assert pd.isna(table.loc[("test", "real"), "precision"]) and pd.isna(table.loc[("validation", "fake"), "accuracy"])
-    assert "holds no files" in words(plots_features.confusions(fakes, 0.5))
+    assert "holds no files" in words(plots_features.confusion_matrices(fakes, 0.5))
 
 
 @pytest.mark.parametrize("call", [
     lambda: plots_features.pca(np.ones((4, 2)), [0, 1]),
     lambda: plots_features.pca(np.ones(4), [0, 1, 0, 1]),
-    lambda: plots_features.variance([[1.0, np.nan]]),
+    lambda: plots_features.explained_variance([[1.0, np.nan]]),
     lambda: plots_features.tsne(np.ones((2, 2)), [0, 2]),
-    lambda: plots_features.by_split({"test": ([0, 1], [0.5])}, 0.5),
-    lambda: plots_features.by_split({"test": ([0, 1], [0.5, 1.5])}, 0.5),
-    lambda: plots_features.confusions({"test": ([0, 2], [0.5, 0.5])}, 0.5),
-    lambda: plots_features.confusions({}, 0.5),
+    lambda: plots_features.metrics_by_split({"test": ([0, 1], [0.5])}, 0.5),
+    lambda: plots_features.metrics_by_split({"test": ([0, 1], [0.5, 1.5])}, 0.5),
+    lambda: plots_features.confusion_matrices({"test": ([0, 2], [0.5, 0.5])}, 0.5),
+    lambda: plots_features.confusion_matrices({}, 0.5),
 ])  # fmt: skip
 def test_wrong_input_is_refused(call):
     with pytest.raises(ValueError, match="got|Look for NaN"):
@@ -177,5 +177,5 @@ def test_wrong_input_is_refused(call):
 
 
 def test_every_figure_has_a_caption():
-    for plot in (plots_features.pca, plots_features.variance, plots_features.tsne, plots_features.distances, plots_features.confusions):
+    for plot in (plots_features.pca, plots_features.explained_variance, plots_features.tsne, plots_features.distance_histograms, plots_features.confusion_matrices):
         assert len(style.caption(plot)) > 40 and "van der Maaten" not in style.caption(plot)

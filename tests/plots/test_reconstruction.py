@@ -30,7 +30,7 @@ def pictures(rng, count, height=8, width=12):
 
 def test_densities_have_area_one_over_the_same_bins(rng):
     scores = np.concatenate([rng.normal(size=900), rng.normal(2, 3, size=400), [1e6]])  # one far out
-    axes = reconstruction.densities(scores, np.repeat([0, 1], [900, 401]), "error").axes[0]
+    axes = reconstruction.score_densities(scores, np.repeat([0, 1], [900, 401]), "error").axes[0]
     real, fake = axes.containers
     for bars in (real, fake):
         assert sum(bar.get_height() * bar.get_width() for bar in bars) == pytest.approx(1)
@@ -42,7 +42,7 @@ def test_densities_have_area_one_over_the_same_bins(rng):
 
 @pytest.mark.parametrize("value", [0.0, 7.0, -1e9])
 def test_scores_that_are_all_alike_have_area_one(value):
-    bars = reconstruction.densities(np.full(6, value), [0, 1, 0, 1, 0, 1]).axes[0].containers[0]
+    bars = reconstruction.score_densities(np.full(6, value), [0, 1, 0, 1, 0, 1]).axes[0].containers[0]
     assert sum(bar.get_height() * bar.get_width() for bar in bars) == pytest.approx(1)
 
 
@@ -67,12 +67,12 @@ def test_of_many_epochs_some_curves_and_all_areas(judged, chosen):
 
 
 def test_areas_are_those_of_scikit_learn(judged):
-    table = reconstruction.areas(dict(reversed(judged.items())))
+    table = reconstruction.average_precision_table(dict(reversed(judged.items())))
     assert list(table["epoch"]) == list(range(1, 13))
     precisions = [average_precision_score(*judged[epoch]) for epoch in range(1, 13)]
     np.testing.assert_allclose(table["area under precision and recall"], precisions)
     np.testing.assert_allclose(table["AUC"], [roc_auc_score(*judged[epoch]) for epoch in range(1, 13)])
-    assert pd.isna(reconstruction.areas({1: ([1, 1], [0.2, 0.3])})["AUC"][0]) and reconstruction.areas({}).empty
+    assert pd.isna(reconstruction.average_precision_table({1: ([1, 1], [0.2, 0.3])})["AUC"][0]) and reconstruction.average_precision_table({}).empty
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.25, 0.3, 0.5, 0.777, 1.0])
@@ -104,7 +104,7 @@ def test_a_part_of_one_class_is_said_beside_the_other():
 
 def test_spectrum_is_the_sum_of_exponentials(rng):
     error = rng.random((4, 4, 3))
-    found = reconstruction.spectrum(error)
+    found = reconstruction.log_spectrum(error)
     for u, v, w in np.ndindex(4, 4, 3):
         wave = sum(error[y, x, c] * cmath.exp(-2j * cmath.pi * ((u - 2) * y / 4 + (v - 2) * x / 4 + (w - 1) * c / 3))
                    for y, x, c in np.ndindex(4, 4, 3))  # fmt: skip
@@ -117,7 +117,7 @@ def test_spectrum_is_the_transform_axis_by_axis(rng, shape):
     wave = error
     for axis, length in enumerate(shape):
         wave = np.roll(np.fft.fft(wave, axis=axis), length // 2, axis=axis)
-    found = reconstruction.spectrum(error.astype(np.float32))
+    found = reconstruction.log_spectrum(error.astype(np.float32))
     np.testing.assert_allclose(found, np.log(1 + np.abs(wave)), atol=1e-3)
     assert found.shape == shape and np.unravel_index(found.argmax(), shape) == (shape[0] // 2, shape[1] // 2, 1)
     assert found.max() == pytest.approx(np.log(1 + error.sum()))
@@ -160,7 +160,7 @@ def test_power_of_one_ring_by_hand(rng):
 
 def test_radial_shows_medians_and_bands(rng):
     errors, labels = rng.random((30, 8, 8, 3)), np.arange(30) % 3 % 2
-    axes = reconstruction.radial(errors, labels).axes[0]
+    axes = reconstruction.radial_spectrum(errors, labels).axes[0]
     powers = reconstruction.radial_power(errors)
     for line, band, kind, color in zip(axes.lines, axes.collections, (0, 1), (REAL, FAKE), strict=True):
         np.testing.assert_allclose(line.get_xdata(), [0.0625, 0.1875, 0.3125, 0.4375])
@@ -187,7 +187,7 @@ def test_gallery_has_four_rows_of_ten_at_most(rng, count, columns):
     np.testing.assert_allclose(rows[2][last].get_array(), difference[last].mean(-1))
     assert {image.get_clim() for image in rows[2]} == {(0, difference.mean(-1).max())}
     assert f"white: {difference.mean(-1).max():.3g}\ngrey levels" in figure.axes[2 * columns].get_ylabel()
-    np.testing.assert_allclose(rows[3][last].get_array(), reconstruction.spectrum(difference[last])[..., 1])
+    np.testing.assert_allclose(rows[3][last].get_array(), reconstruction.log_spectrum(difference[last])[..., 1])
     assert len({image.get_clim() for image in rows[3]}) == 1
     figure.draw_without_rendering()
 
@@ -202,7 +202,7 @@ def test_latent_numbers_are_sorted_and_counted():
     figure, table = reconstruction.latent_kl([0.5, 0.0, 2.0, 0.01, 0.02, -1e-9])
     curve, mark = figure.axes[0].lines
     np.testing.assert_array_equal(curve.get_ydata(), [2.0, 0.5, 0.02, 0.01, 1e-6, 1e-6])
-    assert mark.get_ydata()[0] == reconstruction.ACTIVE == 0.01 and figure.axes[0].get_yscale() == "log"
+    assert mark.get_ydata()[0] == reconstruction.ACTIVE_KL == 0.01 and figure.axes[0].get_yscale() == "log"
     assert list(table.columns) == ["latent numbers", "of them active (KL above 0.01 nats)", "sum of KL in nats"]
     assert list(table.iloc[0]) == [6, 3, pytest.approx(2.53)]
     nothing, row = reconstruction.latent_kl([])
@@ -214,13 +214,13 @@ def test_latent_numbers_are_sorted_and_counted():
     (0, 1, True), (1, 1, False), (0, 64, True), (1, 64, False), (1, 100, False), (1, 101, True), (7, 700, False),
     (0, 0, True)])  # fmt: skip
 def test_collapsed_is_none_or_under_one_percent(active, dimensions, is_so):
-    assert reconstruction.collapsed(np.repeat([0.011, 0.01], [active, dimensions - active])) is is_so
+    assert reconstruction.has_collapsed(np.repeat([0.011, 0.01], [active, dimensions - active])) is is_so
 
 
 @pytest.mark.parametrize("labels", [[], [0, 0, 0], [1, 1, 1]])
 def test_one_class_is_a_sentence(rng, labels):
     scores = rng.random(len(labels))
-    for figure in (reconstruction.densities(scores, labels), reconstruction.radial(rng.random((len(labels), 8, 8, 3)), labels),
+    for figure in (reconstruction.score_densities(scores, labels), reconstruction.radial_spectrum(rng.random((len(labels), 8, 8, 3)), labels),
                    reconstruction.precision_recall_by_epoch({3: (labels, scores)}, 3),
                    reconstruction.f1_over_threshold({"test": (labels, scores)}, 0.5),
                    reconstruction.precision_recall_by_epoch({}, 3), reconstruction.f1_over_threshold({}, 0.5)):  # fmt: skip
@@ -229,9 +229,9 @@ def test_one_class_is_a_sentence(rng, labels):
 
 
 @pytest.mark.parametrize("call", [
-    lambda: reconstruction.densities([1, 2], [0]),
-    lambda: reconstruction.densities([1, np.nan], [0, 1]),
-    lambda: reconstruction.areas({1: ([0, 2], [1, 2])}),
+    lambda: reconstruction.score_densities([1, 2], [0]),
+    lambda: reconstruction.score_densities([1, np.nan], [0, 1]),
+    lambda: reconstruction.average_precision_table({1: ([0, 2], [1, 2])}),
     lambda: reconstruction.precision_recall_by_epoch({1: ([0, 1], [1, 2])}, 2),
     lambda: reconstruction.f1_over_threshold({"test": ([0, 1], [0.5, 1.5])}, 0.5),
     lambda: reconstruction.f1_over_threshold({"test": ([0, 1], [0.5, 0.6])}, np.nan),
@@ -239,13 +239,13 @@ def test_one_class_is_a_sentence(rng, labels):
     lambda: reconstruction.gallery(np.zeros((12, 4, 4, 3), np.uint8), np.zeros((11, 4, 4, 3)), ""),
     lambda: reconstruction.gallery(np.zeros((1, 4, 4, 3)), np.zeros((1, 4, 4, 3)), ""),
     lambda: reconstruction.gallery(np.zeros((1, 4, 4, 3), np.uint8), np.full((1, 4, 4, 3), np.nan), ""),
-    lambda: reconstruction.spectrum(np.zeros((4, 4))),
+    lambda: reconstruction.log_spectrum(np.zeros((4, 4))),
     lambda: reconstruction.radial_power(np.zeros((4, 4))),
     lambda: reconstruction.radial_power(np.zeros((1, 1, 4))),
-    lambda: reconstruction.radial(np.zeros((2, 4, 4)), [0]),
-    lambda: reconstruction.radial(np.full((2, 4, 4), np.nan), [0, 1]),
+    lambda: reconstruction.radial_spectrum(np.zeros((2, 4, 4)), [0]),
+    lambda: reconstruction.radial_spectrum(np.full((2, 4, 4), np.nan), [0, 1]),
     lambda: reconstruction.latent_kl([[1.0]]),
-    lambda: reconstruction.collapsed([np.inf]),
+    lambda: reconstruction.has_collapsed([np.inf]),
 ])  # fmt: skip
 def test_wrong_input_is_refused(call):
     with pytest.raises(ValueError, match="Expected|must be one of"):
@@ -253,6 +253,6 @@ def test_wrong_input_is_refused(call):
 
 
 def test_every_figure_has_a_caption():
-    for plot in (reconstruction.densities, reconstruction.precision_recall_by_epoch, reconstruction.f1_over_threshold,
-                 reconstruction.gallery, reconstruction.radial, reconstruction.latent_kl):
+    for plot in (reconstruction.score_densities, reconstruction.precision_recall_by_epoch, reconstruction.f1_over_threshold,
+                 reconstruction.gallery, reconstruction.radial_spectrum, reconstruction.latent_kl):
         assert len(style.caption(plot)) > 40 and "`" not in style.caption(plot)

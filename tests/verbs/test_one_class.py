@@ -178,7 +178,7 @@ def test_without_fakes_in_validation_f1_is_refused_before_any_training(reals, mo
     monkeypatch.setattr(fit, "fit", None)
     train(reals, "oc_ae", "--train.threshold", "f1", code=2)
     assert "best F1 flags every file" in capsys.readouterr().err
-    calibration.require("f1", [0, 1])
+    calibration.check_rule("f1", [0, 1])
 
 
 @pytest.mark.parametrize("wrong, said", [

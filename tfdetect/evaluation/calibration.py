@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # In units of the scores' spread. Above zero, so that no calibration ever turns the order of two files round.
-SMALLEST_SLOPE = 1e-4
+MIN_SLOPE = 1e-4
 # Of a validation set with one class, the share that ends up on the right side of the threshold.
-ONE_CLASS_SHARE = 0.95
-ENOUGH = 20  # files of each class from which on a slope is taken as it is fitted
-POOLED = "pooled_test_quantile"  # the rule that looks at the test; recipes alone may ask for it
-SEEN = "threshold has seen the test set"
+ONE_CLASS_QUANTILE = 0.95
+MIN_FILES_PER_CLASS = 20  # files of each class from which on a slope is taken as it is fitted
+POOLED_RULE = "pooled_test_quantile"  # the rule that looks at the test; recipes alone may ask for it
+TEST_SEEN_NOTE = "threshold has seen the test set"
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Calibration:
     @property
     def doubts(self) -> tuple[str, ...]:
         """A sentence where the probabilities are no more than an order."""
-        if self.reals is None or self.fakes is None or min(self.reals, self.fakes) >= ENOUGH:
+        if self.reals is None or self.fakes is None or min(self.reals, self.fakes) >= MIN_FILES_PER_CLASS:
             return ()
         return (f"The probabilities are no more than an order: they were fitted on {self.reals} real and {self.fakes} fake "
-                f"validation files, and it takes {ENOUGH} of each.",)
+                f"validation files, and it takes {MIN_FILES_PER_CLASS} of each.",)
 
     def to_dict(self) -> dict[str, float]:
         """Numbers under the names of the fields, ready for JSON."""
@@ -86,11 +86,11 @@ def fit(scores: ArrayLike, labels: ArrayLike, rule: str = "youden") -> Calibrati
     """Calibrate on the validation files: `scores` (files,) finite, `labels` (files,) of 0 real and 1 fake.
 
     Give it one score a file, as `predictions.by_file` makes them: it is files that are judged. `rule` says where the threshold
-    lies: `youden`, the best balanced accuracy; `f1`, the best F1 of fakes; `quantile:0.8`, above that part of the reals;
+    lies: `youden_threshold`, the best balanced accuracy; `f1`, the best F1 of fakes; `quantile:0.8`, above that part of the reals;
     `fpr:0.01`, with at most that part of the reals flagged. Where validation holds one class only, the slope comes from the
-    spread of the scores and `youden` keeps 95 % of that class on its right side; what comes out is then an ordering between 0
+    spread of the scores and `youden_threshold` keeps 95 % of that class on its right side; what comes out is then an ordering between 0
     and 1 rather than a probability. ValueError for no scores, for scores that are not finite, and for a rule that the files
-    cannot serve. Below ENOUGH files of a class the slope is held back, see `_platt`, and `Calibration.doubts` says so.
+    cannot serve. Below ENOUGH files of a class the slope is held back, see `_fit_platt`, and `Calibration.warnings` says so.
     """
     score, label = np.asarray(scores, np.float64), np.asarray(labels)
     if score.ndim != 1 or score.shape != label.shape or not len(score):
@@ -100,23 +100,23 @@ def fit(scores: ArrayLike, labels: ArrayLike, rule: str = "youden") -> Calibrati
     counts = {"reals": int((label == 0).sum()), "fakes": int((label == 1).sum())}
     if label.min() == label.max():
         found = replace(_fit_one_class(score, fake=bool(label[0])), **counts)
-        return found if rule == "youden" else replace(found, threshold=decide(found.probability(score), label, rule))
-    found = Calibration(*_platt(score, label), 0.5, **counts)
-    return replace(found, threshold=decide(found.probability(score), label, rule))
+        return found if rule == "youden" else replace(found, threshold=compute_threshold(found.probability(score), label, rule))
+    found = Calibration(*_fit_platt(score, label), 0.5, **counts)
+    return replace(found, threshold=compute_threshold(found.probability(score), label, rule))
 
 
-def decide(probabilities: NDArray[np.float64], label: NDArray[Any], rule: str) -> float:
+def compute_threshold(probabilities: NDArray[np.float64], label: NDArray[Any], rule: str) -> float:
     """The threshold after a rule of `fit`. ValueError where it needs a class that is not there, or the test."""
     name, _, part = rule.partition(":")
-    if name == POOLED:
-        raise UserError(f"--train.threshold {rule} is read off the test's scores, by `pool`; these are validation's.")
-    require(rule, label)
+    if name == POOLED_RULE:
+        raise UserError(f"--train.threshold {rule} is read off the test's scores, by `pool_threshold`; these are validation's.")
+    check_rule(rule, label)
     if name in ("quantile", "fpr"):
         return quantile_threshold(probabilities[label == 0], float(part) if name == "quantile" else 1 - float(part))
-    return best_f1(probabilities, label) if name == "f1" else youden(probabilities, label)
+    return best_f1_threshold(probabilities, label) if name == "f1" else youden_threshold(probabilities, label)
 
 
-def require(rule: str, labels: ArrayLike) -> None:
+def check_rule(rule: str, labels: ArrayLike) -> None:
     """ValueError where a rule of `fit` needs a class that is not among the validation's labels (files,)."""
     found = set(np.unique(labels))
     if rule.startswith(("quantile", "fpr")) and 0 not in found:
@@ -127,12 +127,12 @@ def require(rule: str, labels: ArrayLike) -> None:
                          "at all, the best F1 flags every file. Give quantile:0.95 or fpr:0.05.")  # fmt: skip
 
 
-def pooled(rule: str) -> bool:
+def is_pooled(rule: str) -> bool:
     """Whether the rule reads the threshold off the test's scores, so that the test no longer judges what it decides."""
-    return rule.partition(":")[0] == POOLED
+    return rule.partition(":")[0] == POOLED_RULE
 
 
-def pool(found: Calibration, scores: ArrayLike, rule: str) -> Calibration:
+def pool_threshold(found: Calibration, scores: ArrayLike, rule: str) -> Calibration:
     """The calibration with another threshold: `pooled_test_quantile:0.8`, that quantile of the probabilities of all test files.
 
     `scores` (files,) finite, of reals and fakes together, one a file. Between two files it lies on the straight line, as
@@ -146,18 +146,18 @@ def pool(found: Calibration, scores: ArrayLike, rule: str) -> Calibration:
 
 def describe_rule(rule: str) -> str:
     """What a rule reads the threshold off, for a reader."""
-    return f"{_quantile(rule)}, which the threshold has thereby seen" if pooled(rule) else f"{rule}, on validation files"
+    return f"{_describe_quantile(rule)}, which the threshold has thereby seen" if is_pooled(rule) else f"{rule}, on validation files"
 
 
-def warnings(rule: str) -> tuple[str, ...]:
+def rule_warnings(rule: str) -> tuple[str, ...]:
     """What a reader of figures at such a threshold must know."""
-    if not pooled(rule):
+    if not is_pooled(rule):
         return ()
-    return (f"THE THRESHOLD HAS SEEN THE TEST SET OF ITS RUN: it is the {_quantile(rule)}. Accuracy, precision, recall and F1 "
+    return (f"THE THRESHOLD HAS SEEN THE TEST SET OF ITS RUN: it is the {_describe_quantile(rule)}. Accuracy, precision, recall and F1 "
             "are decided at it and, on that test, say nothing of unseen files; AUC and average precision do not depend on it.",)
 
 
-def _quantile(rule: str) -> str:
+def _describe_quantile(rule: str) -> str:
     return f"{100 * float(rule.partition(':')[2]):g} % quantile of all test scores, reals and fakes together"
 
 
@@ -173,7 +173,7 @@ def quantile_threshold(reals: NDArray[np.float64], part: float) -> float:
     return float((last + higher[0]) / 2) if len(higher) else float(min(1.0, last + max(0.01 * ordered.std(), 1e-6)))
 
 
-def best_f1(probabilities: NDArray[np.float64], label: NDArray[Any]) -> float:
+def best_f1_threshold(probabilities: NDArray[np.float64], label: NDArray[Any]) -> float:
     """The threshold with the largest F1 of fakes; of equals, the highest."""
     values = np.unique(probabilities)
     flagged = len(label) - np.searchsorted(np.sort(probabilities), values)
@@ -183,7 +183,7 @@ def best_f1(probabilities: NDArray[np.float64], label: NDArray[Any]) -> float:
     return float(values[score >= score.max() - 1e-12][-1])
 
 
-def _platt(score: NDArray[np.float64], label: NDArray[Any]) -> tuple[float, float]:
+def _fit_platt(score: NDArray[np.float64], label: NDArray[Any]) -> tuple[float, float]:
     """Slope and intercept of the least cross-entropy against Platt's targets, which keep separated data finite.
 
     Below ENOUGH files of the smaller class a ridge holds the slope, in units of the scores' spread, back towards none (S. le
@@ -197,12 +197,12 @@ def _platt(score: NDArray[np.float64], label: NDArray[Any]) -> tuple[float, floa
     from scipy.stats import chi2
 
     fakes, reals = int((label == 1).sum()), int((label == 0).sum())
-    lacking, free = max(1 - min(fakes, reals) / ENOUGH, 0.0), len(score) - 1
+    lacking, free = max(1 - min(fakes, reals) / MIN_FILES_PER_CLASS, 0.0), len(score) - 1
     centre, spread = float(score.mean()), _spread(score) * float(free / chi2.ppf(0.05, free)) ** (lacking / 2)
     z = (score - centre) / spread
     target = np.where(label == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
 
-    ridge = lacking * ENOUGH / min(fakes, reals) / len(z)
+    ridge = lacking * MIN_FILES_PER_CLASS / min(fakes, reals) / len(z)
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         odds = parameters[0] * z + parameters[1]
@@ -210,13 +210,13 @@ def _platt(score: NDArray[np.float64], label: NDArray[Any]) -> tuple[float, floa
         cost = np.mean(np.logaddexp(0, odds) - target * odds) + ridge * parameters[0] ** 2 / 2
         return float(cost), np.array([np.mean(error * z) + ridge * parameters[0], np.mean(error)])
 
-    found = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(SMALLEST_SLOPE, None), (None, None)],
+    found = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(MIN_SLOPE, None), (None, None)],
                      options={"ftol": 1e-14, "gtol": 1e-9})
     slope = float(found.x[0]) / spread
     return slope, float(found.x[1]) - slope * centre
 
 
-def youden(probabilities: NDArray[np.float64], label: NDArray[Any]) -> float:
+def youden_threshold(probabilities: NDArray[np.float64], label: NDArray[Any]) -> float:
     """The threshold of the best balanced accuracy, half-way between two neighbours; of equals, the nearest to 0.5."""
     values = np.unique(probabilities)
     if len(values) < 2:
@@ -237,7 +237,7 @@ def _fit_one_class(score: NDArray[np.float64], fake: bool) -> Calibration:
     """
     spread = _spread(score)
     side = -1.0 if fake else 1.0
-    edge = side * np.quantile(side * score, ONE_CLASS_SHARE, method="higher")
+    edge = side * np.quantile(side * score, ONE_CLASS_QUANTILE, method="higher")
     slope = 1 / spread
     # The margin keeps equal scores, at which rounding would decide, on the inner side.
     return Calibration(slope, float(-slope * (edge + side * 1e-3 * spread)), 0.5)

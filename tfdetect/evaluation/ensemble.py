@@ -10,22 +10,22 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.errors import UserError
-from tfdetect.evaluation.calibration import youden
-from tfdetect.evaluation.predictions import COLUMNS, FILE, by_file
+from tfdetect.evaluation.calibration import youden_threshold
+from tfdetect.evaluation.predictions import COLUMNS, FILE_KEYS, by_file
 
-TAKEN = (*COLUMNS, "probability", "log_odds", "frames", "mean")  # names that no run's column may have
+RESERVED = (*COLUMNS, "probability", "log_odds", "frames", "mean")  # names that no run's column may have
 
 
-def names(wanted: Sequence[str]) -> list[str]:
+def unique_names(wanted: Sequence[str]) -> list[str]:
     """A column name for each run: what is wanted, with a number where that is taken."""
     out: list[str] = []
     for name in wanted:
         choices = (name, *(f"{name}_{number}" for number in range(2, len(wanted) + 3)))
-        out.append(next(choice for choice in choices if choice not in (*TAKEN, *out)))
+        out.append(next(choice for choice in choices if choice not in (*RESERVED, *out)))
     return out
 
 
-def shared(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE) -> dict[str, pd.DataFrame]:
+def align(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE_KEYS) -> dict[str, pd.DataFrame]:
     """Each run's predictions, one row a file: the files that all runs have, in the order of the first run.
 
     `by` are the columns that say which file a row is. ValueError where a run has no probabilities, or another label.
@@ -45,7 +45,7 @@ def shared(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE) -> dict
     return files
 
 
-def mean(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE) -> pd.DataFrame:
+def average(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE_KEYS) -> pd.DataFrame:
     """The ensemble's predictions: mean probability, its log-odds as the score, and each run's probability by its name.
 
     The log-odds of the mean are made of those of the runs, so that files of which all are sure keep their order. One row for
@@ -53,7 +53,7 @@ def mean(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE) -> pd.Dat
     """
     from scipy.special import log_expit, logsumexp
 
-    files = shared(tables, by)
+    files = align(tables, by)
     members = pd.DataFrame({name: table["probability"] for name, table in files.items()})
     probability = members.mean(axis=1)
     out = next(iter(files.values()))[[*COLUMNS]].copy()
@@ -62,14 +62,14 @@ def mean(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE) -> pd.Dat
     return pd.concat([out.assign(probability=probability, log_odds=out["score"]), members], axis=1)
 
 
-def threshold(validation: pd.DataFrame) -> float | None:
+def fit_threshold(validation: pd.DataFrame) -> float | None:
     """For the mean, from validation files that no run was fitted on: the rule of `calibration.fit`. None without both
     classes."""
     label = validation["label"].to_numpy()
-    return youden(validation["probability"].to_numpy(), label) if len(np.unique(label)) == 2 else None
+    return youden_threshold(validation["probability"].to_numpy(), label) if len(np.unique(label)) == 2 else None
 
 
-def compare(summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def comparison_table(summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """A row for each run from its summary on the same files."""
     columns = {"auc": "AUC", "auc_interval": "95 % interval", "accuracy": "accuracy", "eer": "equal error rate"}
     rows = [[name, *(found[key] for key in columns)] for name, found in summaries.items()]

@@ -1,7 +1,7 @@
 """How good a detector is, in numbers: small functions of labels (0 real, 1 fake), scores, and probabilities.
 
 What is not defined, such as an AUC without fakes, is None, which JSON writes as null: never NaN, and never a number
-that merely looks like a result. A new metric is one function, one line in `measure` and one in `ROWS`.
+that merely looks like a result. A new metric is one function, one line in `compute_metrics` and one in `REPORT_ROWS`.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from tfdetect.evaluation.calibration import calibration_error
 from tfdetect.evaluation.predictions import by_file, check
 
-ATTRIBUTED = "is "  # with a source's name behind it: column of the probability that a fake is of that source
+SOURCE_PREFIX = "is "  # with a source's name behind it: column of the probability that a fake is of that source
 
 # What the report's table shows of a summary: (key, or keys with dots between, name, what it says).
-ROWS = (
+REPORT_ROWS = (
     ("n", "count", "how many are judged"),
     ("n_real", "real", ""),
     ("n_fake", "fake", ""),
@@ -39,8 +39,8 @@ ROWS = (
 )
 
 
-def summary(predictions: pd.DataFrame, threshold: float | None) -> dict[str, Any]:
-    """Every metric of one split, ready for JSON: per file at the top, then `by_frame` and `by_source`.
+def summarise(predictions: pd.DataFrame, threshold: float | None) -> dict[str, Any]:
+    """Every metric of one split, ready for JSON: per file at the top, then `by_frame` and `metrics_by_source`.
 
     `predictions` holds one split (ValueError for two: validation chooses, test judges, and their mean means nothing). A
     file is called fake where probability >= `threshold` (0..1); without probabilities or a threshold, all that needs a
@@ -52,13 +52,13 @@ def summary(predictions: pd.DataFrame, threshold: float | None) -> dict[str, Any
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"The threshold is a probability in 0..1, got {threshold}.")
     files = by_file(frames)
-    top = measure(files, threshold)
-    per_frame = dict(top) if len(files) == len(frames) else measure(frames, threshold)
-    told = {"attribution": attribution(files)} if attributed(files) else {}
-    return {**top, "by_source": by_source(files, threshold), "by_frame": per_frame, **told}
+    top = compute_metrics(files, threshold)
+    per_frame = dict(top) if len(files) == len(frames) else compute_metrics(frames, threshold)
+    told = {"attribution": attribution_metrics(files)} if attributed_sources(files) else {}
+    return {**top, "by_source": metrics_by_source(files, threshold), "by_frame": per_frame, **told}
 
 
-def measure(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any]:
+def compute_metrics(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any]:
     """The metrics of a checked table, each row counted once. The keys are the same whatever can be computed."""
     labels, scores = rows["label"].to_numpy(), rows["score"].to_numpy()
     probabilities = rows["probability"].to_numpy() if "probability" in rows else None
@@ -72,26 +72,26 @@ def measure(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any]:
         "auc_interval": auc_interval(labels, scores, rows["group"]),
         "ap": average_precision(labels, scores),
         "eer": equal_error_rate(labels, scores),
-        **decisions(labels, probabilities, threshold),
+        **decision_metrics(labels, probabilities, threshold),
         "log_loss": None if probabilities is None else log_loss(labels, probabilities),
         "calibration_error": None if probabilities is None else calibration_error(labels, probabilities),
     }
 
 
-def attributed(files: pd.DataFrame) -> list[str]:
+def attributed_sources(files: pd.DataFrame) -> list[str]:
     """The sources that a detector tells apart, by the columns of their probabilities."""
-    return [name.removeprefix(ATTRIBUTED) for name in files if name.startswith(ATTRIBUTED)]
+    return [name.removeprefix(SOURCE_PREFIX) for name in files if name.startswith(SOURCE_PREFIX)]
 
 
-def attribution(files: pd.DataFrame) -> dict[str, Any]:
+def attribution_metrics(files: pd.DataFrame) -> dict[str, Any]:
     """How well the sources of the fakes are told apart, whatever their verdict: {classes, n, accuracy, balanced_accuracy,
     confusion}. The confusion has a row for what a fake is and a column for what it is called; only fakes of a known source,
     the table's `source_class`, count."""
     from sklearn.metrics import confusion_matrix
 
-    names = attributed(files)
+    names = attributed_sources(files)
     known = files[(files["label"] == 1) & files["source_class"].isin(names)]
-    called = known[[ATTRIBUTED + name for name in names]].to_numpy().argmax(axis=1)
+    called = known[[SOURCE_PREFIX + name for name in names]].to_numpy().argmax(axis=1)
     truth = known["source_class"].map({name: number for number, name in enumerate(names)}).to_numpy(int)
     counts = confusion_matrix(truth, called, labels=range(len(names))) if len(known) else np.zeros((len(names),) * 2, int)
     there = counts.sum(axis=1) > 0
@@ -105,7 +105,7 @@ def attribution(files: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def by_source(files: pd.DataFrame, threshold: float | None) -> dict[str, dict[str, Any]]:
+def metrics_by_source(files: pd.DataFrame, threshold: float | None) -> dict[str, dict[str, Any]]:
     """For each source, its fakes against all the reals, and how often its own reals are falsely flagged.
 
     `files` is a checked table of one row a file. Every entry has the same keys; those of a class that the source lacks
@@ -137,7 +137,7 @@ def _share_flagged(rows: pd.DataFrame, threshold: float | None) -> float | None:
     return float((rows["probability"] >= threshold).mean())
 
 
-def _both(labels: ArrayLike) -> bool:
+def _has_both_classes(labels: ArrayLike) -> bool:
     return len(np.unique(np.asarray(labels))) == 2
 
 
@@ -145,21 +145,21 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
     """Area under the ROC curve: how often a fake has the higher score of a random pair; ties count half."""
     from sklearn.metrics import roc_auc_score
 
-    return float(roc_auc_score(labels, scores)) if _both(labels) else None
+    return float(roc_auc_score(labels, scores)) if _has_both_classes(labels) else None
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> float | None:
     """Average precision of the fake class (scikit-learn's, without interpolation). It depends on the share of fakes."""
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(labels, scores)) if _both(labels) else None
+    return float(average_precision_score(labels, scores)) if _has_both_classes(labels) else None
 
 
 def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> float | None:
     """The rate at which as many reals are flagged as fakes are missed, by a straight line between the ROC's points."""
     from sklearn.metrics import roc_curve
 
-    if not _both(labels):
+    if not _has_both_classes(labels):
         return None
     false_positive, true_positive, _ = roc_curve(labels, scores)
     gap = false_positive - (1 - true_positive)  # never falls, from -1 to 1
@@ -176,7 +176,7 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     return float(cross_entropy(labels, probabilities, labels=[0, 1])) if np.size(labels) else None
 
 
-def decisions(labels: NDArray[Any], probabilities: NDArray[Any] | None, threshold: float | None) -> dict[str, Any]:
+def decision_metrics(labels: NDArray[Any], probabilities: NDArray[Any] | None, threshold: float | None) -> dict[str, Any]:
     """What follows from calling fake whatever has probability >= threshold.
 
     Keys: accuracy, balanced_accuracy, f1 (of the fake class), confusion {tn, fp, fn, tp} and per_class {real, fake},
@@ -193,7 +193,7 @@ def decisions(labels: NDArray[Any], probabilities: NDArray[Any] | None, threshol
     found = precision_recall_fscore_support(labels, called, labels=[0, 1], zero_division=np.nan)
     for index, values in enumerate(per_class.values()):
         if found[3][index]:
-            values.update({name: _number(found[k][index]) for k, name in enumerate(names)})
+            values.update({name: _finite_or_none(found[k][index]) for k, name in enumerate(names)})
     counts = map(int, confusion_matrix(labels, called, labels=[0, 1]).ravel())
     recalls = [values["recall"] for values in per_class.values()]
     return {
@@ -205,7 +205,7 @@ def decisions(labels: NDArray[Any], probabilities: NDArray[Any] | None, threshol
     }
 
 
-def _number(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
@@ -233,13 +233,13 @@ def auc_interval(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | pd.Se
     step = max(1, 1_000_000 // len(label))  # bounds the memory to some tens of MB
     found = []
     for first in range(0, draws, step):
-        weights = _draw(random, min(step, draws - first), count)
+        weights = _draw_weights(random, min(step, draws - first), count)
         found.append(_weighted_auc(weights[:, group[label == 0]], weights[:, group[label == 1]], below, up_to))
     low, high = np.nanquantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2])
     return [float(low), float(high)]
 
 
-def _draw(random: np.random.Generator, draws: int, count: int) -> NDArray[np.float64]:
+def _draw_weights(random: np.random.Generator, draws: int, count: int) -> NDArray[np.float64]:
     """(draws, count): how often each of `count` groups comes when `count` are drawn with replacement."""
     drawn = random.integers(count, size=(draws, count)) + count * np.arange(draws)[:, None]
     return np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count).astype(np.float64)

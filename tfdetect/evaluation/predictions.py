@@ -29,8 +29,8 @@ from tfdetect.evaluation.calibration import Calibration
 COLUMNS = ("path", "label", "group", "source", "split", "frame", "score")
 SPLITS = ("validation", "test")
 # A path alone is no identity: the four forgeries of FaceForensics++ share their file names.
-FILE = ["path", "group", "source"]
-TEXT = ["path", "group", "source", "split"]
+FILE_KEYS = ["path", "group", "source"]
+TEXT_COLUMNS = ["path", "group", "source", "split"]
 SOURCE_CLASS = "source_class"  # text, where sources are attributed: what a fake is, among what the detector tells apart
 
 
@@ -48,17 +48,17 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
     table["source"] = table["source"].fillna("")
     if SOURCE_CLASS in table:
         table[SOURCE_CLASS] = table[SOURCE_CLASS].fillna("").astype(str)
-    for name in TEXT:
+    for name in TEXT_COLUMNS:
         _require(table, table[name].notna(), f"has no {name}")
         table[name] = table[name].astype(str)
     _require(table, table["split"].isin(SPLITS), f"has a split other than {' or '.join(SPLITS)}")
     _require(table, table["label"].isin([0, 1]), "has a label other than 0 (real) and 1 (fake)")
-    table = _numbers(table)
+    table = _convert_numbers(table)
     _check_files(table)
     return table
 
 
-def _numbers(table: pd.DataFrame) -> pd.DataFrame:
+def _convert_numbers(table: pd.DataFrame) -> pd.DataFrame:
     """The same table with frame and label as int64, the other numbers as float64, all within their ranges."""
     for name in ("frame", "score", *(name for name in ("probability", "log_odds") if name in table)):
         table[name] = pd.to_numeric(table[name], errors="coerce").astype(np.float64)
@@ -70,9 +70,9 @@ def _numbers(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_files(table: pd.DataFrame) -> None:
-    _require(table, ~table.duplicated([*FILE, "frame"]), "comes twice with the same frame; each frame is scored once")
-    kinds = table.drop_duplicates([*FILE, "label", "split"])
-    _require(kinds, ~kinds.duplicated(FILE), "has two labels or lies in two splits; a file has one of each")
+    _require(table, ~table.duplicated([*FILE_KEYS, "frame"]), "comes twice with the same frame; each frame is scored once")
+    kinds = table.drop_duplicates([*FILE_KEYS, "label", "split"])
+    _require(kinds, ~kinds.duplicated(FILE_KEYS), "has two labels or lies in two splits; a file has one of each")
 
 
 def _require(table: pd.DataFrame, good: pd.Series, complaint: str) -> None:
@@ -89,7 +89,7 @@ def read(path: str | PathLike[str]) -> pd.DataFrame:
     """
     empty_is_none = {name: [""] for name in ("label", "frame", "score", "probability")}
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT, SOURCE_CLASS], str), keep_default_na=False, na_values=empty_is_none,
+        table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT_COLUMNS, SOURCE_CLASS], str), keep_default_na=False, na_values=empty_is_none,
                             encoding_errors="surrogateescape")  # fmt: skip
     except ValueError as error:  # of the parser
         raise UserError(f"{path} is no table of predictions: {str(error).strip()}.") from error
@@ -107,10 +107,10 @@ def file_scores(table: pd.DataFrame) -> pd.DataFrame:
 
     Whatever chooses or judges by files, from the epoch to a verdict, starts from this score; a probability comes after it.
     """
-    return table.astype({"score": np.float64}).groupby([*FILE, "label"], sort=False, dropna=False)["score"].mean().reset_index()
+    return table.astype({"score": np.float64}).groupby([*FILE_KEYS, "label"], sort=False, dropna=False)["score"].mean().reset_index()
 
 
-def calibrated(table: pd.DataFrame, calibration: Calibration) -> pd.DataFrame:
+def add_probabilities(table: pd.DataFrame, calibration: Calibration) -> pd.DataFrame:
     """The table with the probability and the log-odds of each row's score."""
     return table.assign(probability=calibration.probability(table["score"]), log_odds=calibration.log_odds(table["score"]))
 
@@ -141,7 +141,7 @@ def by_file(table: pd.DataFrame) -> pd.DataFrame:
     return files.reset_index()
 
 
-def most_wrong(table: pd.DataFrame, threshold: float, count: int = 8) -> pd.DataFrame:
+def worst_mistakes(table: pd.DataFrame, threshold: float, count: int = 8) -> pd.DataFrame:
     """The files furthest on the wrong side of the threshold: at most `count` flagged reals, then `count` missed fakes.
 
     Needs the probability column (ValueError). The rows are those of `by_file`, the most wrong first.

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfdetect.plots.style import png
+from tfdetect.plots.style import to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURE_SIDE = 160  # pixels
+THUMBNAIL_SIDE = 160  # pixels
 
 
 def write(path: str | PathLike[str], kind: str, name: str, subtitle: str, sections: Iterable[str]) -> None:
@@ -34,28 +34,28 @@ def write(path: str | PathLike[str], kind: str, name: str, subtitle: str, sectio
     Path(path).write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def bullets(sentences: Sequence[str]) -> str:
+def bullet_list(sentences: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in sentences) + "</ul>" if sentences else ""
 
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     """Rows of cells -> a table that scrolls sideways on a narrow screen; numbers do not wrap."""
     head = "".join(f"<th>{escape(str(name))}</th>" for name in header)
-    cells = (((" class=n" * (not isinstance(value, str)), cell(value)) for value in row) for row in rows)
+    cells = (((" class=n" * (not isinstance(value, str)), format_cell(value)) for value in row) for row in rows)
     body = "".join(f"<tr>{''.join(f'<td{kind}>{text}</td>' for kind, text in row)}</tr>" for row in cells)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def cell(value: Any) -> str:
+def format_cell(value: Any) -> str:
     """A value as escaped text: a dash for what is not defined, three digits behind the point."""
     if isinstance(value, (list, tuple)):
-        return " to ".join(cell(part) for part in value)
+        return " to ".join(format_cell(part) for part in value)
     if value is None or (isinstance(value, (float, np.floating)) and not np.isfinite(value)):
         return "&ndash;"
     return escape(f"{value:.3f}" if isinstance(value, (float, np.floating)) else str(value))
 
 
-def count(value: float) -> str:
+def format_percent(value: float) -> str:
     """A percentage with one digit behind the point, unless that is a nought; 0 and 100 only where they are exact."""
     if 0 < value < 0.05 or 99.95 <= value < 100:
         return "under 0.1" if value < 50 else "over 99.9"
@@ -69,16 +69,16 @@ def thumbnail(picture: NDArray[np.uint8]) -> str:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
         raise ValueError(f"A picture is uint8 (height, width, 3), got {picture.dtype} {picture.shape}.")
     buffer, image = io.BytesIO(), Image.fromarray(picture)
-    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     image.save(buffer, format="JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def figures(title: str, figures: Iterable[tuple[str, Figure | Path]]) -> str:
+def figure_section(title: str, figures: Iterable[tuple[str, Figure | Path]]) -> str:
     """Figures, or paths of PNG, with their captions, two abreast; one that is much wider than high gets the whole width."""
     shown = ""
     for caption, figure in figures:
-        data = png(figure)
+        data = to_png(figure)
         width, height = struct.unpack(">II", data[16:24])  # PNG, 11.2.1: at the start of its first chunk
         source = "data:image/png;base64," + base64.b64encode(data).decode()
         shown += (f'<figure{" class=wide" if width > 1.6 * height else ""}><img alt="{escape(caption)}" src="{source}">'

@@ -14,64 +14,64 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tfdetect.evaluation import metrics
-from tfdetect.plots.style import CLASSES, FAINT, GREEN, INK, PURPLE, blank, finish, matrix, sentence
+from tfdetect.plots.style import CLASSES, FAINT, GREEN, INK, PURPLE, create_axes, finish_axes, draw_matrix, show_message
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHARE = 0.9  # of the variance, for which components are counted
-DRAWN = 3000  # points of a scatter: more hide each other
-NEIGHBOURS = 1000  # points of t-SNE, whose time grows faster than they do
+VARIANCE_SHARE = 0.9  # of the variance, for which components are counted
+MAX_POINTS = 3000  # points of a scatter: more hide each other
+MAX_TSNE_POINTS = 1000  # points of t-SNE, whose time grows faster than they do
 Pair = tuple[ArrayLike, ArrayLike]
 
 
 def pca(features: ArrayLike, labels: ArrayLike) -> Figure:
     """The features from the two sides on which they differ most: their first two principal components. Where real and fake
     lie apart, a straight cut separates them already; where they do not, other components still may."""
-    points, label = _checked(features, labels)
-    figure, axes = blank("Principal components", "", "")
-    if reason := _unfit(points):
-        return sentence(figure, axes, reason)
-    found = _components(points)
+    points, label = _check_features(features, labels)
+    figure, axes = create_axes("Principal components", "", "")
+    if reason := _reason_not_drawn(points):
+        return show_message(figure, axes, reason)
+    found = _fit_pca(points)
     flat = found.transform(points)[:, :2]
     names = [f"{nth} component, {share:.1%} of the variance"
              for nth, share in zip(("first", "second"), found.explained_variance_ratio_, strict=False)]
     axes.set(xlabel=names[0], ylabel=names[1])
-    return _scatter(figure, axes, flat, label, sample(label, DRAWN))
+    return _scatter(figure, axes, flat, label, balanced_sample(label, MAX_POINTS))
 
 
-def variance(features: ArrayLike) -> Figure:
+def explained_variance(features: ArrayLike) -> Figure:
     """How many directions the features take up: the share of their variance that the first components hold together. The
     dashed line stands at 90 %; the sooner the curve is there, the fewer numbers tell most of what there is."""
-    points, _ = _checked(features)
-    figure, axes = blank("Variance by components", "components", "share of the variance, together")
-    if reason := _unfit(points, least=1):
-        return sentence(figure, axes, reason)
-    shares = np.cumsum(_components(points).explained_variance_ratio_)
-    enough = _enough(shares)
+    points, _ = _check_features(features)
+    figure, axes = create_axes("Variance by components", "components", "share of the variance, together")
+    if reason := _reason_not_drawn(points, least=1):
+        return show_message(figure, axes, reason)
+    shares = np.cumsum(_fit_pca(points).explained_variance_ratio_)
+    enough = _components_needed(shares)
     marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(shares) <= 30 else {}
     axes.plot(np.arange(1, len(shares) + 1), shares, color=INK, linewidth=2, **marker)
-    axes.axvline(enough, color=FAINT, linewidth=1.2, linestyle="--", label=f"{SHARE:.0%}: {enough} components")
+    axes.axvline(enough, color=FAINT, linewidth=1.2, linestyle="--", label=f"{VARIANCE_SHARE:.0%}: {enough} components")
     if len(shares) > 30:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:.0f}")
     else:
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(0, 1.02)
-    return finish(figure, axes, legend="best")
+    return finish_axes(figure, axes, legend="best")
 
 
-def variance_table(features: ArrayLike) -> pd.DataFrame:
+def explained_variance_table(features: ArrayLike) -> pd.DataFrame:
     """One row: files, dimensions, the share of the first component, and the components for 90 %; None where all files have
     the same features. There are never more components than files less one."""
-    points, _ = _checked(features)
+    points, _ = _check_features(features)
     first, enough = None, None
-    if not _unfit(points, least=1):
-        shares = _components(points).explained_variance_ratio_
-        first, enough = float(shares[0]), _enough(np.cumsum(shares))
+    if not _reason_not_drawn(points, least=1):
+        shares = _fit_pca(points).explained_variance_ratio_
+        first, enough = float(shares[0]), _components_needed(np.cumsum(shares))
     row = {"files": len(points), "dimensions": points.shape[1], "share of the first component": first,
-           f"components for {SHARE:.0%}": enough}
+           f"components for {VARIANCE_SHARE:.0%}": enough}
     return pd.DataFrame([row], dtype=object)
 
 
@@ -84,15 +84,15 @@ def tsne(features: ArrayLike, labels: ArrayLike, seed: int = 0) -> Figure:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    points, label = _checked(features, labels)
-    figure, axes = blank("Neighbourhoods (t-SNE)", "", "")
-    if reason := _unfit(points):
-        return sentence(figure, axes, reason)
-    chosen = sample(label, NEIGHBOURS, seed)
+    points, label = _check_features(features, labels)
+    figure, axes = create_axes("Neighbourhoods (t-SNE)", "", "")
+    if reason := _reason_not_drawn(points):
+        return show_message(figure, axes, reason)
+    chosen = balanced_sample(label, MAX_TSNE_POINTS, seed)
     points, label = points[chosen], label[chosen]
-    if reason := _unfit(points):
-        return sentence(figure, axes, reason)
-    flat = _components(points).transform(points)[:, :50]  # the authors' own first step; the rest is mostly noise
+    if reason := _reason_not_drawn(points):
+        return show_message(figure, axes, reason)
+    flat = _fit_pca(points).transform(points)[:, :50]  # the authors' own first step; the rest is mostly noise
     perplexity = min(30.0, (len(flat) - 1) / 3)
     with threadpool_limits(1):  # several threads that wait for each other took five times as long on two busy cores
         placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
@@ -101,10 +101,10 @@ def tsne(features: ArrayLike, labels: ArrayLike, seed: int = 0) -> Figure:
     return _scatter(figure, axes, placed, label, np.arange(len(label)))
 
 
-def distances(before: Pair, after: Pair) -> Figure:
+def distance_histograms(before: Pair, after: Pair) -> Figure:
     """How far a file lies from one of its own class (green) and from one of the other (purple), before training and after.
     Training should pull the green to the left of the purple."""
-    figure, panels = blank("", "distance", "density", width=9.6, height=3.8, columns=2)
+    figure, panels = create_axes("", "distance", "density", width=9.6, height=3.8, columns=2)
     for axes, title, pair in zip(panels, ("Before training", "After training"), (before, after), strict=True):
         same, other = (np.asarray(values, np.float64).ravel() for values in pair)
         if len(same) != len(other) or not all(np.isfinite(values).all() and (values >= 0).all() for values in (same, other)):
@@ -112,38 +112,38 @@ def distances(before: Pair, after: Pair) -> Figure:
                              f"{len(same)} and {len(other)} of them {title.lower()}. Look for NaN.")  # fmt: skip
         axes.set_title(title, fontsize=12, weight="bold", loc="left", color=INK)
         if not len(same):
-            sentence(figure, axes, "Not drawn: there are no triplets.")
+            show_message(figure, axes, "Not drawn: there are no triplets.")
             continue
-        _densities(axes, same, other)
+        _plot_densities(axes, same, other)
     return figure
 
 
-def confusions(parts: Mapping[str, Pair], threshold: float) -> Figure:
+def confusion_matrices(parts: Mapping[str, Pair], threshold: float) -> Figure:
     """What the files of each split are (rows) and what they are called (columns), as in training, so in the test. Where the
     training files are told far better than the test's, they were learnt by heart.
 
     `parts` is {"train": (labels, probabilities 0..1), ...}; fake is what has probability >= `threshold`.
     """
-    checked = _splits(parts)
-    figure, panels = blank("", "", "", width=3.7 * len(checked) + 0.3, height=4.2, columns=len(checked))
+    checked = _check_splits(parts)
+    figure, panels = create_axes("", "", "", width=3.7 * len(checked) + 0.3, height=4.2, columns=len(checked))
     for axes, (name, (label, probability)) in zip(np.atleast_1d(panels), checked.items(), strict=True):
-        found = metrics.decisions(label, probability, threshold)
+        found = metrics.decision_metrics(label, probability, threshold)
         axes.set_title(name, fontsize=12, weight="bold", loc="left", color=INK)
         if found["confusion"] is None:
-            sentence(figure, axes, "Not drawn: it holds no files.")
+            show_message(figure, axes, "Not drawn: it holds no files.")
             continue
         axes.set_title(f"{name}: {found['accuracy']:.1%} right", fontsize=12, weight="bold", loc="left", color=INK)
         counts = np.array(list(found["confusion"].values())).reshape(2, 2)
-        matrix(figure, axes, counts, ["real", "fake"], ["called real", "called fake"])
+        draw_matrix(figure, axes, counts, ["real", "fake"], ["called real", "called fake"])
     return figure
 
 
-def by_split(parts: Mapping[str, Pair], threshold: float) -> pd.DataFrame:
+def metrics_by_split(parts: Mapping[str, Pair], threshold: float) -> pd.DataFrame:
     """One row a split and class: its precision, recall, F1 and files, and the split's accuracy and AUC. None for what is not
-    defined. `parts` and `threshold` are those of `confusions`."""
+    defined. `parts` and `threshold` are those of `confusion_matrices`."""
     rows = []
-    for name, (label, probability) in _splits(parts).items():
-        found = metrics.decisions(label, probability, threshold)
+    for name, (label, probability) in _check_splits(parts).items():
+        found = metrics.decision_metrics(label, probability, threshold)
         for kind, text, _ in CLASSES:
             of_class = found["per_class"][text]
             rows.append({"split": name, "class": text, "precision": of_class["precision"], "recall": of_class["recall"],
@@ -152,7 +152,7 @@ def by_split(parts: Mapping[str, Pair], threshold: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def sample(labels: ArrayLike, most: int, seed: int = 0) -> NDArray[np.intp]:
+def balanced_sample(labels: ArrayLike, most: int, seed: int = 0) -> NDArray[np.intp]:
     """At most `most` places in `labels` (files,), in order; as many of each class as it has, or up to half."""
     label, random = np.asarray(labels), np.random.default_rng(seed)
     if len(label) <= most:
@@ -162,19 +162,19 @@ def sample(labels: ArrayLike, most: int, seed: int = 0) -> NDArray[np.intp]:
     return np.sort(np.concatenate([places[0][: most - fakes], places[1][:fakes]]))
 
 
-def _components(points: NDArray[np.float64]) -> Any:
+def _fit_pca(points: NDArray[np.float64]) -> Any:
     """A fitted PCA of all components."""
     from sklearn.decomposition import PCA
 
     return PCA(svd_solver="covariance_eigh" if len(points) > points.shape[1] else "full").fit(points)
 
 
-def _enough(shares: NDArray[np.float64]) -> int:
-    """How many of the cumulated shares it takes for SHARE."""
-    return int(np.searchsorted(shares, SHARE - 1e-9) + 1)
+def _components_needed(shares: NDArray[np.float64]) -> int:
+    """How many of the cumulated shares it takes for VARIANCE_SHARE."""
+    return int(np.searchsorted(shares, VARIANCE_SHARE - 1e-9) + 1)
 
 
-def _unfit(points: NDArray[np.float64], least: int = 2) -> str:
+def _reason_not_drawn(points: NDArray[np.float64], least: int = 2) -> str:
     """Why there are no `least` components to show; empty if there are."""
     if len(points) <= least or points.shape[1] < least:
         return f"Not drawn: it takes {least + 1} files with {least} features each, at the least."
@@ -188,10 +188,10 @@ def _scatter(figure: Figure, axes: Axes, flat: NDArray[Any], label: NDArray[Any]
     for kind, name, color in CLASSES:
         shown = int((label[drawn] == kind).sum())
         axes.scatter([], [], s=30, color=color, label=f"{name} ({shown})")
-    return finish(figure, axes, legend="best")
+    return finish_axes(figure, axes, legend="best")
 
 
-def _densities(axes: Axes, same: NDArray[np.float64], other: NDArray[np.float64]) -> None:
+def _plot_densities(axes: Axes, same: NDArray[np.float64], other: NDArray[np.float64]) -> None:
     """Two histograms of area one over the same bins."""
     kind: dict[str, Any] = {"bins": 40, "range": (0.0, max(same.max(), other.max()) or 1.0), "density": True}
     for values, name, color in ((same, "same class", GREEN), (other, "other class", PURPLE)):
@@ -202,7 +202,7 @@ def _densities(axes: Axes, same: NDArray[np.float64], other: NDArray[np.float64]
                 alignment="left", title_fontsize=9)
 
 
-def _checked(features: ArrayLike, labels: ArrayLike | None = None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _check_features(features: ArrayLike, labels: ArrayLike | None = None) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Features as float64 and labels as integers. ValueError for what they must not be."""
     points = np.asarray(features, np.float64)
     label = np.zeros(len(points), np.int64) if labels is None else np.asarray(labels)
@@ -213,7 +213,7 @@ def _checked(features: ArrayLike, labels: ArrayLike | None = None) -> tuple[NDAr
     return points, label.astype(np.int64)
 
 
-def _splits(parts: Mapping[str, Pair]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+def _check_splits(parts: Mapping[str, Pair]) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """Labels and probabilities of each split as arrays. ValueError for what they must not be."""
     out = {}
     for name, (labels, probabilities) in parts.items():

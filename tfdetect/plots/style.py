@@ -23,14 +23,14 @@ REAL, FAKE, INK, FAINT, GRID = "#0072B2", "#D55E00", "#1f2933", "#8a94a0", "#e4e
 GREEN, PURPLE = "#009E73", "#CC79A7"  # for what is no class
 CLASSES = ((0, "real", REAL), (1, "fake", FAKE))
 # The test, which is what counts, is dark; validation, which chose epoch and threshold, faint and dashed.
-LINES: dict[str, dict[str, Any]] = {
+SPLIT_STYLES: dict[str, dict[str, Any]] = {
     "test": {"color": INK, "linewidth": 2},
     "training": {"color": GREEN, "linewidth": 2},
     "validation": {"color": FAINT, "linewidth": 1.5, "linestyle": "--"},
 }
 
 
-def blank(title: str, xlabel: str, ylabel: str, width: float = 5.2, height: float = 4.2,
+def create_axes(title: str, xlabel: str, ylabel: str, width: float = 5.2, height: float = 4.2,
             columns: int = 1) -> tuple[Figure, Any]:
     """A figure of width x height inches and its axes (an array of them for several columns), in the common style."""
     from matplotlib.figure import Figure
@@ -49,21 +49,21 @@ def blank(title: str, xlabel: str, ylabel: str, width: float = 5.2, height: floa
     return figure, panels
 
 
-def finish(figure: Figure, axes: Axes, legend: Any, square: bool = False) -> Figure:
+def finish_axes(figure: Figure, axes: Axes, legend: Any, square: bool = False) -> Figure:
     if square:
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.legend(loc=legend, frameon=False, fontsize=9)
     return figure
 
 
-def sentence(figure: Figure, axes: Axes, text: str) -> Figure:
+def show_message(figure: Figure, axes: Axes, text: str) -> Figure:
     """An honest blank: the reason instead of the plot."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=10, color=FAINT, transform=axes.transAxes)
     return figure
 
 
-def matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str]) -> Figure:
+def draw_matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str]) -> Figure:
     """Counts, and their shares of each row."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     large = max(7, 19 - 2 * len(rows))
@@ -80,7 +80,7 @@ def matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Sequence
     return figure
 
 
-def grid(rows: Sequence[tuple[str, NDArray[Any], dict[str, Any]]], title: str = "") -> Figure:
+def image_grid(rows: Sequence[tuple[str, NDArray[Any], dict[str, Any]]], title: str = "") -> Figure:
     """Rows of (name, pictures, options of imshow); a column is a picture."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -100,7 +100,7 @@ def grid(rows: Sequence[tuple[str, NDArray[Any], dict[str, Any]]], title: str = 
     return figure
 
 
-def short(name: str) -> str:
+def shorten(name: str) -> str:
     # A dollar sign would start a formula, and source names come from folders.
     return (name if len(name) <= 28 else name[:27] + "…").replace("$", r"\$") or "(no name)"
 
@@ -110,7 +110,7 @@ def caption(plot: Callable[..., Any]) -> str:
     return " ".join((plot.__doc__ or "").split("\n\n")[0].split())
 
 
-def png(figure: Figure | Path) -> bytes:
+def to_png(figure: Figure | Path) -> bytes:
     """A figure in pixels, as curves of a million points would make a drawing of many MB; a path is that of one drawn before."""
     if isinstance(figure, Path):
         return figure.read_bytes()

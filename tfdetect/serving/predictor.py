@@ -61,7 +61,7 @@ class Predictor:
         self.spec, self.single, self.classes = view, detector.input_kind == "frame", detector.classes
         self.calibration = load_calibration(artifact)
         self.threshold = self.calibration.threshold
-        self.judged, self.warnings = "saved_model", self.calibration.doubts
+        self.judged, self.warnings = "saved_model", self.calibration.warnings
         if artifact.saved_model.exists():
             self.loaded = opened(artifact.saved_model)  # kept: the signature holds no reference to it
             self._answer = self._serve

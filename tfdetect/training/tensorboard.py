@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfdetect import backend, files
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.models import autoencoder
-from tfdetect.plots.features import sample
+from tfdetect.plots.features import balanced_sample
 
 EXAMPLES = 6  # of each class
 FRAMES = 8  # of each clip, side by side
@@ -108,7 +108,7 @@ def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, picture: Pi
 
     if np.ndim(features) != 2 or len(features) != len(table) or not len(table):
         raise ValueError(f"Expected features (files, dimensions) of {len(table)} rows, at least one; got {np.shape(features)}.")
-    folder, rows = logs / "test", sample(table["label"], POINTS)
+    folder, rows = logs / "test", balanced_sample(table["label"], POINTS)
     with files.atomic(folder / "features.tsv") as temporary:
         np.savetxt(temporary, features[rows], fmt="%.5g", delimiter="\t")
     files.write_bytes(folder / "files.tsv", _metadata(table.iloc[rows]).encode())

@@ -61,7 +61,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     shortcuts = find_shortcuts(table, data)
     rule = run.train.threshold
     others = {"judged": predictor.judged, "threshold_rule": rule, **held_out(artifact)}
-    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *dataset.data_warnings(table))
+    warnings = (*calibration.rule_warnings(rule), *warnings, *predictor.warnings, *dataset.data_warnings(table))
     found = results.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
                           shortcuts=shortcuts)  # fmt: skip
     console.print(results.summary_line("test", found["test"], rule))

@@ -57,7 +57,7 @@ def refuse_pooled(rule: str) -> None:
     """ValueError for a threshold read off the test: a published table may be repeated with it, nothing else."""
     from tfdetect.evaluation import calibration
 
-    if calibration.pooled(rule):
+    if calibration.is_pooled(rule):
         raise UserError(f"--train.threshold {rule} is read off the test's own scores, and then that test judges nothing: only "
                          "reproduce.py RECIPE takes it, to repeat a published table; give quantile:0.8, which is read off "
                          "validation's reals.")  # fmt: skip
@@ -198,7 +198,7 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     dataset.require_few_failures(table, run.data.max_failed)
     good = usable(table)
     manifest.require_classes(good, SPLITS, run.detector.trains_on)
-    calibration.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
+    calibration.check_rule(run.train.threshold, good.loc[good["split"] == "validation", "label"])
     dataset.say_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
@@ -281,7 +281,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     if run.detector.reconstructs:
         own = reconstruction_report.report_extras(model, predicted, predictor.threshold, fitted, usable(table), cache)
     shortcuts, rule = find_shortcuts(table, run.data), run.train.threshold
-    warnings = (*rules.warnings(rule), *dataset.copies_line(table), *predictor.warnings, *dataset.data_warnings(table))
+    warnings = (*rules.rule_warnings(rule), *dataset.copies_line(table), *predictor.warnings, *dataset.data_warnings(table))
     found = results.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
                           warnings, {"judged": predictor.judged, "threshold_rule": rule}, shortcuts, tables=tables,
                           own=own)  # fmt: skip
@@ -310,8 +310,8 @@ def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: 
         return files["score"].to_numpy(), files["label"].to_numpy()
 
     rule = run.train.threshold
-    if calibration.pooled(rule):
-        return calibration.pool(calibration.fit(*files_of("validation")), files_of("test")[0], rule)
+    if calibration.is_pooled(rule):
+        return calibration.pool_threshold(calibration.fit(*files_of("validation")), files_of("test")[0], rule)
     return calibration.fit(*files_of("validation"), rule)
 
 

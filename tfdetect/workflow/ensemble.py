@@ -71,7 +71,7 @@ def gather(asked: Evaluate) -> dict[str, Member]:
     caches = [cache if cache.root == asked.data.path else dataset.with_equalisation(cache, own)
               for cache, own in zip(caches, found, strict=True)]  # fmt: skip
     members = map(Member, found, runs, data, caches)
-    return dict(zip(ensemble.names([place.name for place in places]), members, strict=True))
+    return dict(zip(ensemble.unique_names([place.name for place in places]), members, strict=True))
 
 
 def read(asked: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame, tuple[str, ...]]":
@@ -163,18 +163,18 @@ def write(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame"
     from tfdetect.workflow.scoring import find_shortcuts
 
     first = next(iter(members.values()))
-    held = ensemble.mean({name: held_out(member.artifact) for name, member in members.items()}, by=["path"])
+    held = ensemble.average({name: held_out(member.artifact) for name, member in members.items()}, by=["path"])
     threshold, doubt = decide(held)
-    predicted = ensemble.mean({name: rows for name, (rows, _) in judged.items()})
-    found = {name: metrics.summary(rows, own) for name, (rows, own) in judged.items()}
-    lines = {**found, "mean": metrics.summary(predicted, threshold)}
+    predicted = ensemble.average({name: rows for name, (rows, _) in judged.items()})
+    found = {name: metrics.summarise(rows, own) for name, (rows, own) in judged.items()}
+    lines = {**found, "mean": metrics.summarise(predicted, threshold)}
     others = {"members": found, "threshold_rule": "none, 0.5" if doubt else "youden"}
-    others |= {} if doubt else {"validation": metrics.summary(held, threshold)}
+    others |= {} if doubt else {"validation": metrics.summarise(held, threshold)}
     rules = {name: member.run.train.threshold for name, member in members.items()}
-    seen = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.warnings(rule)]
+    seen = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
     shortcuts = find_shortcuts(table, first.data)
     about = {"detector": f"the mean probability of {', '.join(members)}",
-             "extra_tables": {"Runs of this ensemble": ensemble.compare(lines)},
+             "extra_tables": {"Runs of this ensemble": ensemble.comparison_table(lines)},
              "settings": {name: config.tree(member.run) for name, member in members.items()}}  # fmt: skip
     target.folder.mkdir(parents=True, exist_ok=True)
     results.write(target, first.run, table, predicted, threshold, first.cache, warnings=(*seen, *warnings, *doubt),
@@ -211,7 +211,7 @@ def decide(held: "pd.DataFrame") -> tuple[float, tuple[str, ...]]:
     """The mean's threshold, and a warning where validation cannot give one."""
     from tfdetect.evaluation import ensemble
 
-    threshold = ensemble.threshold(held)
+    threshold = ensemble.fit_threshold(held)
     if threshold is not None:
         return threshold, ()
     return 0.5, (f"The runs have {len(held)} validation files in common, and not both classes among them: the threshold of "

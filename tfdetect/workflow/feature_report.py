@@ -77,7 +77,7 @@ class Judged:
     def predictions(self) -> pd.DataFrame:
         """The predictions table of all splits, training files too."""
         out = self.rows[["path", "label", "group", "source", "split", "frame"]].copy()
-        return predictions.calibrated(out.assign(score=np.float64(self.said[0])), self.predictor.calibration)
+        return predictions.add_probabilities(out.assign(score=np.float64(self.said[0])), self.predictor.calibration)
 
     def check(self) -> dict[str, Any]:
         """The largest differences between verdicts from pixels and from features, over a few test frames; that of the scores as a
@@ -103,12 +103,12 @@ class Judged:
         what = "embedding" if projected else "features"
         out = {
             f"Principal components of the {what}, test files": plots_features.pca(after, labels),
-            f"Variance that the components of the {what} explain": plots_features.variance(after),
+            f"Variance that the components of the {what} explain": plots_features.explained_variance(after),
             f"t-SNE of the {what}, test files": plots_features.tsne(after, labels, 0),
-            "Confusion in each split": plots_features.confusions(self.parts(), self.predictor.threshold),
+            "Confusion in each split": plots_features.confusion_matrices(self.parts(), self.predictor.threshold),
         }
         if projected:
-            apart = plots_features.distances(*(triplets(rows, labels) for rows in (raw, after)))
+            apart = plots_features.distance_histograms(*(triplets(rows, labels) for rows in (raw, after)))
             out["Distances of anchors to positives and negatives, test files"] = apart
         return out
 
@@ -122,8 +122,8 @@ class Judged:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Each split and class, and the components in numbers."""
         test = self.embedded.features[(self.rows["split"] == "test").to_numpy()]
-        return {"Splits and classes": plots_features.by_split(self.parts(), self.predictor.threshold),
-                "Principal components of the features, test files": plots_features.variance_table(test)}  # fmt: skip
+        return {"Splits and classes": plots_features.metrics_by_split(self.parts(), self.predictor.threshold),
+                "Principal components of the features, test files": plots_features.explained_variance_table(test)}  # fmt: skip
 
     def parts(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Label and probability of each file of a split; training files too, from stored features."""

@@ -40,16 +40,16 @@ def report_extras(model: Any, predicted: pd.DataFrame, threshold: float, fitted:
     """
     part = autoencoder.reconstruction_model(model)
     test = table[table["split"] == "test"].reset_index(drop=True)
-    test = test.iloc[features.sample(test["label"], LOOKED)].reset_index(drop=True)
+    test = test.iloc[features.balanced_sample(test["label"], LOOKED)].reset_index(drop=True)
     labels, (pictures, again, latent) = test["label"].to_numpy(), through(model, part, test, cache)
     figures = {**judged(predicted, threshold, fitted),
-               "Spectrum of the error, test files": reconstruction.radial(pictures - again, labels),
+               "Spectrum of the error, test files": reconstruction.radial_spectrum(pictures - again, labels),
                "t-SNE of the latent, test files": features.tsne(latent[0], labels)}  # fmt: skip
     for label, name in enumerate(("real", "fake")):
         rows = np.flatnonzero(labels == label)[:SHOWN]
         title = f"{name.capitalize()} test files, and what comes back"
         figures |= {title: reconstruction.gallery(pictures[rows], again[rows], title)} if len(rows) else {}
-    tables = {"Judged epochs, validation files": reconstruction.areas(fitted.judged)} if fitted.judged else {}
+    tables = {"Judged epochs, validation files": reconstruction.average_precision_table(fitted.judged)} if fitted.judged else {}
     if len(latent) < 2:
         return results.ReportExtras(figures, tables)
     held = table[(table["split"] == "validation") & (table["label"] == 0)].head(LOOKED)
@@ -71,7 +71,7 @@ def judged(predicted: pd.DataFrame, threshold: float, fitted: Fitted) -> dict[st
     """Figures of scores: their densities, each judged epoch, each threshold."""
     files = {name: predictions.by_file(predicted[predicted["split"] == name]) for name in predictions.SPLITS}
     parts = {name: (rows["label"], rows["probability"]) for name, rows in files.items()}
-    out = {"Scores, test files": reconstruction.densities(files["test"]["score"], files["test"]["label"]),
+    out = {"Scores, test files": reconstruction.score_densities(files["test"]["score"], files["test"]["label"]),
            "F1 over the threshold": reconstruction.f1_over_threshold(parts, threshold)}  # fmt: skip
     if fitted.judged:
         by_epoch = reconstruction.precision_recall_by_epoch(fitted.judged, fitted.best_epoch)
@@ -86,9 +86,9 @@ def divergence(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
 
 def collapse(kl: np.ndarray) -> tuple[str, ...]:
     """A sentence where the posterior has collapsed."""
-    if not reconstruction.collapsed(kl):
+    if not reconstruction.has_collapsed(kl):
         return ()
-    active = int((kl > reconstruction.ACTIVE).sum())
+    active = int((kl > reconstruction.ACTIVE_KL).sum())
     return (f"THE POSTERIOR HAS COLLAPSED: {active} of {len(kl)} latent numbers tell anything of a real picture (KL above "
-            f"{reconstruction.ACTIVE} nats), so all pictures come back nearly alike. Try --detector.warmup, --detector.free_bits "
+            f"{reconstruction.ACTIVE_KL} nats), so all pictures come back nearly alike. Try --detector.warmup, --detector.free_bits "
             "or a smaller --detector.beta.",)  # fmt: skip

@@ -17,7 +17,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit_shortcuts
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import problems, usable
-from tfdetect.evaluation import calibration, final, metrics, predictions
+from tfdetect.evaluation import calibration, cross_source, metrics, predictions
 from tfdetect.pages import report
 from tfdetect.plots import standard
 from tfdetect.settings import Run
@@ -53,7 +53,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
     with files.atomic(folder.predictions) as temporary:
         predictions.write(predicted, temporary)
     parts = {name: predicted[predicted["split"] == name] for name in predictions.SPLITS}
-    judged = {name: metrics.summary(rows, threshold) for name, rows in parts.items() if len(rows)}
+    judged = {name: metrics.summarise(rows, threshold) for name, rows in parts.items() if len(rows)}
     found = {**(others or {}), **own.facts, **judged}
     files.write_json(folder.metrics, found)
     if run.data.test_sources:
@@ -98,9 +98,9 @@ def draw(folder: Artifact, predicted: pd.DataFrame, threshold: float, history: p
 def write_final(folder: Artifact, run: Run, predicted: pd.DataFrame, threshold: float, found: Mapping[str, Any]) -> None:
     """Results.csv and Final_Prediction.txt."""
     with files.atomic(folder.results) as temporary:
-        final.results(predicted, threshold).to_csv(temporary, index=False, errors="surrogateescape")
-    said = final.text(folder.folder.name, run.data.train_sources, predicted, found["test"])
-    said += "".join(f"{warning}\n" for warning in calibration.warnings(found["threshold_rule"]))
+        cross_source.verdict_table(predicted, threshold).to_csv(temporary, index=False, errors="surrogateescape")
+    said = cross_source.summary_text(folder.folder.name, run.data.train_sources, predicted, found["test"])
+    said += "".join(f"{warning}\n" for warning in calibration.rule_warnings(found["threshold_rule"]))
     files.write_bytes(folder.final, said.encode(errors="surrogateescape"))
 
 
@@ -108,7 +108,7 @@ def most_wrong_frames(predicted: pd.DataFrame, threshold: float, table: pd.DataF
              cache: Cache) -> Iterator[tuple[str, int, str, float, np.ndarray]]:
     """The most wrong test files, each with its middle frame."""
     shas = dict(zip(table["path"], table["sha"], strict=True))
-    wrong = predictions.most_wrong(predicted[predicted["split"] == "test"], threshold)
+    wrong = predictions.worst_mistakes(predicted[predicted["split"] == "test"], threshold)
     for row in wrong.itertuples():
         clip = cache.load(shas[row.path])
         yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
@@ -136,7 +136,7 @@ def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
     interval = "" if low is None else f" (95 % interval {low:.3f} to {high:.3f})"
     auc = "none, one class only" if found["auc"] is None else f"{found['auc']:.3f}"
     accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.3f}"
-    seen = f"; {calibration.SEEN}" if name != "validation" and calibration.pooled(rule) else ""
+    seen = f"; {calibration.TEST_SEEN_NOTE}" if name != "validation" and calibration.is_pooled(rule) else ""
     return f"{name}: AUC {auc}{interval}, accuracy {accuracy}, {found['n_real']:,} real and {found['n_fake']:,} fake files{seen}"
 
 

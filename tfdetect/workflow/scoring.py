@@ -24,7 +24,7 @@ PIXELS_PER_CALL = 2**26  # of the frames that are scored in one call, which boun
 def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain | None = None) -> pd.DataFrame:
     """The predictions table of the usable rows, one row a file, or for a frame detector one a frame; `chain` corrupts them."""
     rows = expand_frames(usable(table), predictor.single)
-    names = [f"{metrics.ATTRIBUTED}{name}" for name in predictor.classes]
+    names = [f"{metrics.SOURCE_PREFIX}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 1 + len(names)), np.nan)
     with progress("Judging", len(rows), "frames" if predictor.single else "files") as step:
         for start, clips in batches(rows, cache, predictor.single):
@@ -34,7 +34,7 @@ def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain 
             step(advance=len(clips))
     out = rows[["path", "label", "group", "source", "split", "frame"]].copy()
     out[["score", *names]] = scores
-    out = predictions.calibrated(out, predictor.calibration)
+    out = predictions.add_probabilities(out, predictor.calibration)
     if names:
         out["source_class"] = [predictor.classes[number] if number >= 0 else "" for number in rows["source_class"]]
     return out

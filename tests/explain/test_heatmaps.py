@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfdetect.explain import heat
+from tfdetect.explain import heatmaps
 from tfdetect.pages import explanation
 
 HEIGHT, WIDTH = 48, 64
@@ -24,7 +24,7 @@ def clip():
 
 
 def test_hot_is_what_speaks_for_fake_cold_what_speaks_for_real_and_else_nothing(clip):
-    found = heat.occlusion(red_patch, clip, cells=8)
+    found = heatmaps.occlusion_map(red_patch, clip, cells=8)
     assert found.shape == (HEIGHT, WIDTH) and found.dtype == np.float32
     hot, cold = (np.unravel_index(at, found.shape) for at in (found.argmax(), found.argmin()))
     # Within half a square: one that lies inside an even patch hides nothing, for it has its colour.
@@ -46,32 +46,32 @@ def test_occlusion_by_hand(rng):
             hidden = clip[0, ..., 0][place].astype(float)
             taken[place] += (hidden - np.round(hidden.mean())).sum()
             total[place] += 1
-    np.testing.assert_allclose(heat.occlusion(judge, clip, cells=2), taken / total, rtol=1e-5)
+    np.testing.assert_allclose(heatmaps.occlusion_map(judge, clip, cells=2), taken / total, rtol=1e-5)
 
 
 @pytest.mark.parametrize("height, width, cells", [(48, 64, 8), (50, 33, 7), (5, 9, 5), (16, 16, 1)])
 def test_the_squares_cover_every_pixel_and_are_alike(height, width, cells):
-    masks = heat.squares(height, width, cells)
+    masks = heatmaps.square_masks(height, width, cells)
     assert masks.shape == ((2 * cells - 1) ** 2, height, width) and masks.any(axis=0).all()
     size = masks.sum(axis=(1, 2))
     assert size.min() >= height * width // cells**2 and size.max() <= (height / cells + 2) * (width / cells + 2)
     with pytest.raises(ValueError, match="Squares per side must be 1 to"):
-        heat.squares(height, width, min(height, width) + 1)
+        heatmaps.square_masks(height, width, min(height, width) + 1)
 
 
 def test_many_squares_are_judged_in_small_batches(clip):
     seen = []
-    heat.occlusion(lambda clips: seen.append(len(clips)) or red_patch(clips), clip, cells=8)
-    assert sum(seen) == 15**2 + 1 and max(seen) <= heat.BATCH
+    heatmaps.occlusion_map(lambda clips: seen.append(len(clips)) or red_patch(clips), clip, cells=8)
+    assert sum(seen) == 15**2 + 1 and max(seen) <= heatmaps.BATCH_SIZE
 
 
 def test_the_check_tells_a_true_map_from_a_wrong_one(clip):
-    true = heat.occlusion(red_patch, clip)
-    hot, elsewhere = heat.check(red_patch, clip, true)
+    true = heatmaps.occlusion_map(red_patch, clip)
+    hot, elsewhere = heatmaps.deletion_check(red_patch, clip, true)
     assert hot > 100 and hot > elsewhere + 50
-    wrong, elsewhere = heat.check(red_patch, clip, -true)
+    wrong, elsewhere = heatmaps.deletion_check(red_patch, clip, -true)
     assert wrong < 0, "it covers what speaks for real"
-    assert heat.check(red_patch, clip, true) == heat.check(red_patch, clip, true), "drawn places are the same again"
+    assert heatmaps.deletion_check(red_patch, clip, true) == heatmaps.deletion_check(red_patch, clip, true), "drawn places are the same again"
 
 
 def test_a_figure_for_each_kind_of_map(rng):
