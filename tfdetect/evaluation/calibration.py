@@ -106,8 +106,10 @@ def fit(scores: ArrayLike, labels: ArrayLike, rule: str = "youden") -> Calibrati
     counts = {"reals": int((label == 0).sum()), "fakes": int((label == 1).sum())}
     if label.min() == label.max():
         fitted = replace(_fit_one_class(score, fake=bool(label[0])), **counts)
-        return fitted if rule == "youden" else replace(fitted, threshold=compute_threshold(fitted.probability(score), label, rule))
-    fitted = Calibration(*_fit_platt(score, label), 0.5, **counts)
+        if rule == "youden":
+            return fitted
+    else:
+        fitted = Calibration(*_fit_platt(score, label), 0.5, **counts)
     return replace(fitted, threshold=compute_threshold(fitted.probability(score), label, rule))
 
 

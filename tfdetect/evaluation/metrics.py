@@ -18,7 +18,7 @@ SOURCE_PREFIX = "is "  # followed by a source's name: the column with the probab
 
 # Rows of the report's metric table: (dotted key of a summary, name, explanation).
 REPORT_ROWS = (
-    ("n", "files or frames", "number evaluated"),
+    ("n", "count", "files (or frames) evaluated"),
     ("n_real", "real", ""),
     ("n_fake", "fake", ""),
     ("n_groups", "groups", "people or original videos; single files if no groups are given"),

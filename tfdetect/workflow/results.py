@@ -65,7 +65,7 @@ def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFra
         detector=f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
         warnings=(*run.detector.warnings(), *own.warnings, *warnings),
         figures=figures,
-        most_wrong=list(most_wrong_frames(predicted, threshold, table, cache)),
+        mistakes=list(most_wrong_frames(predicted, threshold, table, cache)),
         data=usable(table),
         failures=problems(table, "error"),
         notes=problems(table, "note"),
