@@ -69,7 +69,7 @@ def verdict(test: Mapping[str, Any]) -> str:
     if auc is None and test["n"] and counts:
         kind, correct = ("real", counts["tn"]) if test["n_real"] else ("fake", counts["tp"])
         share = html.format_percent(100 * correct / test["n"])
-        return (f"It calls {share} % of the {test['n']} {kind} files in the test set {kind}. That alone says little: calling "
+        return (f"It calls {share} % of the {test['n']} {kind} test files {kind}. That alone says little: calling "
                 f"every file {kind} would reach 100 %.")
     if auc is None:
         return "No verdict is possible: judging a detector takes both real and fake test files."
@@ -95,11 +95,7 @@ def one_class_warning(real: int, fake: int) -> str:
 
 def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
              suspects: Sequence[tuple[str, float]] = ()) -> list[str]:  # fmt: skip
-    """Return sentences on how far the test metrics can be trusted.
-
-    `failures` is the number of files that were not scored, `suspects` are simple file properties that reveal the label, with
-    their AUC, highest first.
-    """
+    """Return sentences on how far the test metrics can be trusted; arguments as the fields of `Report`, but a failure count."""
     test, validation = metrics["test"], metrics.get("validation")
     real, fake, interval = test["n_real"], test["n_fake"], test["auc_interval"]
     out = []
@@ -108,11 +104,9 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
     if (real + fake if single else min(real, fake)) < 50:
         out.append(f"The test set is tiny: {real} real and {fake} fake files. A single file more or less changes every metric.")
     if interval and interval[1] - interval[0] > 0.1:
-        out.append(f"The confidence interval of the AUC is wide, {interval[0]:.2f} to {interval[1]:.2f}. More test files would "
-                   "narrow it.")  # fmt: skip
+        out.append(f"The confidence interval of the AUC is wide, {interval[0]:.2f} to {interval[1]:.2f}; more test files narrow it.")
     if test["auc"] == 1 and interval:
-        out.append("All test files are ranked correctly, so the interval of the AUC has no width. The test set may be too easy "
-                   "or too small.")  # fmt: skip
+        out.append("All test files are ranked correctly, so the interval has no width: the test may be too easy or too small.")
     if test["confusion"] is None and test["n"]:
         out.append("The scores are not calibrated, so there are no probabilities and no decisions; only the ranking is judged.")
     if not validation or not validation["n"]:
