@@ -180,7 +180,7 @@ def test_shortcut_auc_is_shown_with_a_warning(tmp_path):
                                        suspects=[("jpeg_quality", 0.91), ("all", 0.88)]))
     page = (tmp_path / "a.html").read_text()
     assert "<b>0.880</b><span>shortcut AUC" in page
-    assert "The file property &#x27;jpeg quality&#x27; alone separates fake from real with AUC 0.910" in page
+    assert "The JPEG quality of a file alone separates fake from real with AUC 0.910" in page
     write(tmp_path / "b.html", Report("run", by_split, shortcuts={"width": 0.6, "all": 0.55}))
     assert "separates fake from real" not in (tmp_path / "b.html").read_text()
 

@@ -19,8 +19,8 @@ SOURCE_PREFIX = "is "  # followed by a source's name: the column with the probab
 # Rows of the report's metric table: (dotted key of a summary, name, explanation).
 REPORT_ROWS = (
     ("n", "count", "files (or frames) evaluated"),
-    ("n_real", "real", ""),
-    ("n_fake", "fake", ""),
+    ("n_real", "count (real)", ""),
+    ("n_fake", "count (fake)", ""),
     ("n_groups", "groups", "people or original videos; single files if no groups are given"),
     ("auc", "AUC", "probability that a fake scores higher than a real file; 0.5 is chance, 1 is perfect"),
     ("auc_interval", "AUC, 95 % interval", "range expected with other test files (bootstrap over groups)"),

@@ -72,16 +72,16 @@ def verdict(found: Mapping[str, Any]) -> str:
 
 def _property_names(warnings: Sequence[Mapping[str, Any]], above: float) -> list[str]:
     """Return the properties with an AUC above a limit, without combinations of several unless there is nothing else."""
-    names = [warning["property"].replace("_", " ") for warning in warnings if warning["auc"] > above]
-    return [name for name in names if not name.startswith("all")] or names
+    keys = [warning["property"] for warning in warnings if warning["auc"] > above]
+    return [standard.property_name(key) for key in [key for key in keys if not key.startswith("all")] or keys]
 
 
 def _summary_section(found: Mapping[str, Any]) -> str:
-    best = max(found["shortcuts"].items(), key=lambda item: item[1], default=None)
+    best, auc = max(found["shortcuts"].items(), key=lambda item: item[1], default=("", None))
     counts = found["counts"]
     leaks = sum(bool(leak["splits"]) for leak in found["leaks"])
     tiles = [
-        (html.format_cell(best[1] if best else None), "best shortcut AUC", best[0].replace("_", " ") if best else "not measured"),
+        (html.format_cell(auc), "best shortcut AUC", standard.property_name(best) or "not measured"),
         (leaks, "leaks between splits", "groups, copies or near-copies in several splits"),
         (len(found["duplicates"]), "sets of duplicates", "exact copies, or near-copies in different groups"),
         (counts["unreadable"], "unreadable files", f"of {counts['files']}")]  # fmt: skip
@@ -92,7 +92,7 @@ def _summary_section(found: Mapping[str, Any]) -> str:
 
 
 def _shortcuts_section(found: Mapping[str, Any]) -> str:
-    rows = [(warning["property"].replace("_", " "), warning["auc"], warning["kind"], _severity(warning), warning["advice"])
+    rows = [(standard.property_name(warning["property"]), warning["auc"], warning["kind"], _severity(warning), warning["advice"])
             for warning in found["warnings"]]  # fmt: skip
     table = html.table(["property", "AUC", "kind", "meaning", "what to do"], rows) if rows else (
         f"<p>No property has an AUC above {SUSPECT} that is also clearly better than chance for this number of files.</p>")

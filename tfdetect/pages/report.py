@@ -104,7 +104,7 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
     if (real + fake if single else min(real, fake)) < 50:
         out.append(f"The test set is tiny: {real} real and {fake} fake files. A single file more or less changes every metric.")
     if interval and interval[1] - interval[0] > 0.1:
-        out.append(f"The confidence interval of the AUC is wide, {interval[0]:.2f} to {interval[1]:.2f}; more test files narrow it.")
+        out.append(f"The interval of the AUC is wide, {interval[0]:.2f} to {interval[1]:.2f}; more test files narrow it.")
     if test["auc"] == 1 and interval:
         out.append("All test files are ranked correctly, so the interval has no width: the test may be too easy or too small.")
     if test["confusion"] is None and test["n"]:
@@ -123,7 +123,7 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
         out.append(f"It finds fewer than half of the fakes from source{'s' * (len(weak) > 1)} {', '.join(weak)}.")
     for name, auc in suspects[:1]:
         subject = "Simple file properties alone separate" if name.startswith("all") else (
-            f"The file property '{name.replace('_', ' ')}' alone separates")
+            f"The {standard.property_name(name)} of a file alone separates")
         out.append(f"{subject} fake from real with AUC {auc:.3f}. The detector may have learnt this shortcut instead of the "
                    "forgery; the audit of the data says how to fix it.")  # fmt: skip
     if failures:
@@ -175,8 +175,8 @@ def _base_rate_note(test: Mapping[str, Any]) -> str:
     recall, false = counts["tp"] / test["n_fake"], (counts["fp"] or min(3, test["n_real"])) / test["n_real"]
     precision = html.format_percent(100 * recall / (recall + 99 * false))
     share = f"about {precision} %" if counts["fp"] else f"between {precision} % and 100 % (too few real files to be more precise)"
-    return (f"<p>A file is called fake from a probability of {html.format_cell(test['threshold'])}. If only 1 % of all files "
-            f"were fake, {share} of the files called fake would really be fake.</p>")  # fmt: skip
+    return (f"<p>Files with a probability of at least {html.format_cell(test['threshold'])} are called fake. If only 1 % of all "
+            f"files were fake, {share} of the files called fake would really be fake.</p>")  # fmt: skip
 
 
 def _metrics_section(metrics: Mapping[str, Mapping[str, Any]]) -> str:
@@ -223,8 +223,9 @@ def _mistakes_section(files: Sequence[tuple[str, int, str, float, NDArray[np.uin
     for label, title in ((0, "Real files called fake"), (1, "Fakes called real")):
         wrong = sorted((file for file in files if file[1] == label), key=lambda file: -abs(file[3] - label))
         shown = "".join(
-            f'<figure><img alt="" src="{html.thumbnail(image)}"><figcaption>probability <b>{probability:.1%}</b>'
-            f"{', ' * bool(source)}{escape(source)}<br><code>{escape(path)}</code></figcaption></figure>"
+            f'<figure><img alt="" src="{html.thumbnail(image)}"><figcaption>probability '
+            f"<b>{100 * probability:.1f} %</b>{'; source: ' * bool(source)}{escape(source)}<br><code>{escape(path)}</code>"
+            "</figcaption></figure>"
             for path, _, source, probability, image in wrong[:MAX_MISTAKES])  # fmt: skip
         out += f'<h3>{title}</h3><div class="pictures">{shown}</div>' if shown else ""
     hint = "<p>The most confident mistakes first, with their probability of being fake. Images are reduced in size.</p>"

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STANDARD = ("roc", "precision_recall", "scores", "confusion", "reliability", "sources")
+PROPERTY_NAMES = {"all": "all properties", "all_container": "all container properties", "jpeg_quality": "JPEG quality",
+                  "exif": "EXIF metadata", "fps": "frame rate", "bytes": "file size", "aspect": "aspect ratio"}  # fmt: skip
 NEEDS_BOTH_CLASSES = "Not drawn: the test set needs real and fake files."
 
 
@@ -58,6 +60,11 @@ def save_plots(folder: str | PathLike[str], figures: Mapping[str, Figure]) -> di
     for name, path in paths.items():
         path.write_bytes(plots_style.to_png(figures[name]))
     return paths
+
+
+def property_name(key: str) -> str:
+    """Return the name of a file property, a key of shortcuts.json, for a reader."""
+    return PROPERTY_NAMES.get(key, key.replace("_", " "))
 
 
 def roc(predictions: pd.DataFrame, threshold: float | None) -> Figure:
@@ -219,7 +226,7 @@ def shortcuts(aucs: Mapping[str, float], suspect: float, fatal: float) -> Figure
     for place, (_, auc) in enumerate(ranked):
         axes.barh(place, auc - 0.5, left=0.5, height=0.7, color=FAKE if auc > suspect else FAINT, alpha=0.85)
         axes.text(1.01, place, f"{auc:.3f}", va="center", fontsize=9, color=INK, transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(ranked)), [name.replace("_", " ") for name, _ in ranked])
+    axes.set_yticks(range(len(ranked)), [property_name(key) for key, _ in ranked])
     for position, line in ((0.5, "-"), (suspect, "--"), (fatal, "-")):
         axes.axvline(position, color=INK, linewidth=1, linestyle=line)
     axes.set_xlim(min(0.45, ranked[0][1] - 0.02), 1.0)
