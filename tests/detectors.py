@@ -7,7 +7,7 @@ BIG = ("inception", "resnet50", "resnet_vae")  # which take their time on two co
 
 def clip_shape(cls):
     """(frames, height, width, 3) that it works on."""
-    size = max(32, cls.least_size)
+    size = max(32, cls.min_size)
     return (1 if cls.input_kind == "frame" else 4, size, size, 3)
 
 

@@ -155,7 +155,7 @@ def test_failed_write_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "real").mkdir()
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        sample.make(SMALL, tmp_path, sample.rows(SMALL)[0])
+        sample.write_file(SMALL, tmp_path, sample.manifest_rows(SMALL)[0])
     assert files(tmp_path) == {}
 
 
@@ -188,7 +188,7 @@ def test_import_is_light() -> None:
 def twins(source: str, **settings: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Real and fake (frames, size, size, 3) before the encoder, and the disc (size, size) that may differ."""
     spec = Sample(sources=(source,), count=1, **settings)
-    real, fake = (sample.develop(spec, 0, name).astype(np.float32) for name in ("camera", source))
+    real, fake = (sample.render_clip(spec, 0, name).astype(np.float32) for name in ("camera", source))
     scene = sample.Scene.draw(np.random.default_rng([spec.seed, 0]), spec.size)
     return real, fake, scene.mask(spec.size, np.zeros(2), 5.0 * spec.size / 64)[..., 0]
 
@@ -203,7 +203,7 @@ def test_only_the_region_is_manipulated(source: str, size: int) -> None:
 
 def test_upsample_leaves_a_grid_of_four_pixels() -> None:
     real, fake, disc = twins("upsample")
-    wave = sample.wave(64)
+    wave = sample.alternating_wave(64)
     grid = (wave[:, None] + wave) / 2 * (disc == 1)
     strength = [((clip.mean(axis=(0, 3)) * grid).sum() / (grid**2).sum()) for clip in (real, fake)]
     assert abs(strength[0]) < 3
@@ -217,7 +217,7 @@ def test_swap_shows_another_scene_with_other_noise_and_the_same_colour() -> None
     assert np.allclose(real.mean(axis=(1, 2)), fake.mean(axis=(1, 2)), atol=1)
     grain = [np.diff(clip, axis=0).std(axis=0).mean() for clip in inside]  # the scene moves little, the grain is new
     assert grain[1] < 0.8 * grain[0]
-    wave = np.broadcast_to(sample.wave(64), (64, 64))[disc == 1]
+    wave = np.broadcast_to(sample.alternating_wave(64), (64, 64))[disc == 1]
     stripes = [(clip.mean(axis=(0, 2)) * wave).mean() for clip in inside]
     assert abs(stripes[0]) < 3
     assert stripes[1] == pytest.approx(sample.STRIPES, abs=3)
@@ -240,7 +240,7 @@ def test_exposure_leaves_no_frame_brighter() -> None:
 def test_flicker_draws_each_frame_as_real_twins_are_drawn() -> None:
     spec = Sample()
     held, free = (
-        [sample.motion(np.random.default_rng(seed), spec, held)[0] for seed in range(2000)] for held in (True, False)
+        [sample.draw_motion(np.random.default_rng(seed), spec, held)[0] for seed in range(2000)] for held in (True, False)
     )
     assert np.ptp(held, axis=1).max() == 0
     quantiles = np.linspace(0.05, 0.95, 7)

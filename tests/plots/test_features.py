@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
-from tfdetect.files import counted
+from tfdetect.files import plural
 from tfdetect.plots import features as plots_features
 from tfdetect.plots import style
 
@@ -150,8 +150,8 @@ def test_confusion_matrices_are_drawn_side_by_side(splits):
     assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == ["train", "validation", "test"]
     labels, probabilities = splits["test"]
     texts = [text.get_text() for text in figure.axes[2].texts]
-    assert texts[1] == counted(((labels == 0) & (probabilities < 0.5)).sum(), "file")
-    assert texts[3] == counted(((labels == 0) & (probabilities >= 0.5)).sum(), "file")
+    assert texts[1] == plural(((labels == 0) & (probabilities < 0.5)).sum(), "file")
+    assert texts[3] == plural(((labels == 0) & (probabilities >= 0.5)).sum(), "file")
 
 
 def test_one_class_and_empty_splits_give_empty_metrics_and_a_message(splits):

@@ -3,9 +3,9 @@
 Every *group* is one scene. It is written twice: as it is (label 0, source ``camera``) and with one of three
 manipulations (label 1), which is the fake's source:
 
-- ``swap``: a patch of another scene, taken with another camera, blended in with a soft seam. Its colours are fitted to
+- ``apply_swap``: a patch of another scene, taken with another camera, blended in with a soft seam. Its colours are fitted to
   the scene's, its noise is not: half the grain, and the column stripes of a sensor that is read out by four channels;
-- ``upsample``: a region that went through a generator-like down- and up-sampling by four, which leaves the grid of its
+- ``apply_upsampling``: a region that went through a generator-like down- and up-sampling by four, which leaves the grid of its
   transposed convolutions;
 - ``flicker``: a region whose brightness and place change from frame to frame. The real twin's region has gain and
   place drawn from the same distribution, but held: any single frame is as likely real as fake.
@@ -30,8 +30,8 @@ import cv2
 import numpy as np
 
 from tfdetect.errors import UserError
-from tfdetect.files import atomic
-from tfdetect.machine import cores
+from tfdetect.files import atomic_write
+from tfdetect.machine import available_cores
 
 VIDEO_SOURCES = ("flicker", "swap", "flicker", "upsample")  # flicker needs twice the examples
 IMAGE_SOURCES = ("swap", "upsample")  # flicker needs time
@@ -91,7 +91,7 @@ class Sample:
 # --- scene -----------------------------------------------------------------------------------------------------------
 
 
-def texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
+def draw_texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
     """Cloud-like colour texture, (size, size, 3) float32 around 0, in grey levels."""
     layers = np.zeros((size, size, 3), np.float32)
     for octave in range(2, 6):
@@ -101,10 +101,10 @@ def texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
     return layers
 
 
-def canvas(rng: np.random.Generator, size: int) -> np.ndarray:
+def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
     """A still background with shapes on it, (2 * size, 2 * size, 3) float32 in grey levels; the camera pans over it."""
     side = 2 * size
-    image = rng.uniform(70, 180, 3).astype(np.float32) + texture(rng, side, rng.uniform(8, 25))
+    image = rng.uniform(70, 180, 3).astype(np.float32) + draw_texture(rng, side, rng.uniform(8, 25))
     for _ in range(rng.integers(6, 14)):
         colour = tuple(float(c) for c in rng.uniform(50, 200, 3))
         centre, axes = rng.integers(0, side, 2), rng.integers(side // 24, side // 6, 2)
@@ -134,8 +134,8 @@ class Scene:
     def draw(cls, rng: np.random.Generator, size: int) -> "Scene":
         unit = size / 64
         return cls(
-            background=canvas(rng, size),
-            region=rng.uniform(100, 150, 3).astype(np.float32) + texture(rng, size, rng.uniform(12, 30)),
+            background=draw_background(rng, size),
+            region=rng.uniform(100, 150, 3).astype(np.float32) + draw_texture(rng, size, rng.uniform(12, 30)),
             start=rng.uniform(0.2, 0.8, 2) * size,
             pan=rng.normal(0, 0.3 * unit, 2),
             centre=rng.uniform(29, 35, 2) * unit,
@@ -176,32 +176,32 @@ class Scene:
 # --- manipulations: a frame is (size, size, 3) float32 in grey levels ------------------------------------------------
 
 
-def swap(rng: np.random.Generator, frame: np.ndarray, scene: Scene, donor: Scene, time: int) -> np.ndarray:
+def apply_swap(rng: np.random.Generator, frame: np.ndarray, scene: Scene, donor: Scene, time: int) -> np.ndarray:
     """Blend the donor's picture into the scene's region: colours fitted, a soft seam, another sensor's noise."""
     size, still = len(frame), np.zeros(2)
     patch = donor.shoot(rng, donor.light(size, time, 0.0, still), SWAP_GRAIN * scene.grain)
-    patch += STRIPES * wave(size)[None, :, None]
+    patch += STRIPES * alternating_wave(size)[None, :, None]
     mask = scene.mask(size, still, 5.0 * size / 64)
     patch += ((frame - patch) * mask).mean(axis=(0, 1)) / mask.mean()  # colour transfer, as face swappers do
     return frame * (1 - mask) + patch * mask
 
 
-def upsample(frame: np.ndarray, scene: Scene) -> np.ndarray:
+def apply_upsampling(frame: np.ndarray, scene: Scene) -> np.ndarray:
     """Quarter the region and bring it back as two transposed convolutions do: smooth, with a grid of four pixels."""
     size = len(frame)
     small = cv2.resize(frame, (size // PERIOD, size // PERIOD), interpolation=cv2.INTER_AREA)
     large = cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)
-    large += GRID / 2 * (wave(size)[:, None, None] + wave(size)[None, :, None])
+    large += GRID / 2 * (alternating_wave(size)[:, None, None] + alternating_wave(size)[None, :, None])
     mask = scene.mask(size, np.zeros(2), 3.0)
     return frame * (1 - mask) + large * mask
 
 
-def wave(size: int) -> np.ndarray:
+def alternating_wave(size: int) -> np.ndarray:
     """+1 -1 -1 +1 and so on, (size,) float32."""
     return np.resize(np.array([1, -1, -1, 1], np.float32), size)
 
 
-def motion(rng: np.random.Generator, spec: Sample, held: bool) -> tuple[np.ndarray, np.ndarray]:
+def draw_motion(rng: np.random.Generator, spec: Sample, held: bool) -> tuple[np.ndarray, np.ndarray]:
     """Log gain (frames,) and shift in pixels (frames, 2) of the region: a new draw for each frame, or one held."""
     frames = spec.frames if spec.kind == "video" else 1
     gain = GAIN * np.clip(rng.standard_normal(frames), -2.0, 1.6)
@@ -209,31 +209,31 @@ def motion(rng: np.random.Generator, spec: Sample, held: bool) -> tuple[np.ndarr
     return (np.repeat(gain[:1], frames), np.repeat(shift[:1], frames, axis=0)) if held else (gain, shift)
 
 
-def develop(spec: Sample, group: int, source: str) -> np.ndarray:
+def render_clip(spec: Sample, group: int, source: str) -> np.ndarray:
     """One twin, (frames, size, size, 3) uint8 RGB: light, lens and sensor, manipulation; the twins share all draws."""
     rng = np.random.default_rng([spec.seed, group])
     scene, donor = Scene.draw(rng, spec.size), Scene.draw(rng, spec.size)
-    gain, shift = motion(rng, spec, held=source != "flicker")
+    gain, shift = draw_motion(rng, spec, held=source != "flicker")
     clip = [
         scene.shoot(rng, scene.light(spec.size, time, gain[time], shift[time]), scene.grain)
         for time in range(len(gain))
     ]
     if source == "swap":
-        clip = [swap(rng, frame, scene, donor, time) for time, frame in enumerate(clip)]
+        clip = [apply_swap(rng, frame, scene, donor, time) for time, frame in enumerate(clip)]
     elif source == "upsample":
-        clip = [upsample(frame, scene) for frame in clip]
+        clip = [apply_upsampling(frame, scene) for frame in clip]
     return np.clip(np.rint(np.stack(clip)), 0, 255).astype(np.uint8)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def jpeg(frame: np.ndarray) -> bytes:
+def encode_jpeg(frame: np.ndarray) -> bytes:
     """(height, width, 3) uint8 RGB -> JPEG at the one fixed quality."""
     return cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
-def mp4(frames: np.ndarray) -> bytes:
+def encode_mp4(frames: np.ndarray) -> bytes:
     """(frames, height, width, 3) uint8 RGB -> intra-only H.264 at the one fixed quantiser."""
     import av  # here, since whoever only asks for --help needs no FFmpeg
 
@@ -249,7 +249,7 @@ def mp4(frames: np.ndarray) -> bytes:
     return memory.getvalue()
 
 
-def rows(spec: Sample) -> list[dict[str, str]]:
+def manifest_rows(spec: Sample) -> list[dict[str, str]]:
     """The manifest: for each group its real and its fake file. `write` adds what they show."""
     suffix = "mp4" if spec.kind == "video" else "jpg"
     table = []
@@ -261,22 +261,22 @@ def rows(spec: Sample) -> list[dict[str, str]]:
     return table
 
 
-def tint(spec: Sample, group: int) -> str:
+def dominant_tint(spec: Sample, group: int) -> str:
     """What both twins of a scene show: the strongest of its mean colours. Drawn at the least size, which is quick and changes
     none of them."""
     scene = Scene.draw(np.random.default_rng([spec.seed, group]), 32)
     return TINTS[int(scene.colour.argmax())]
 
 
-def make(spec: Sample, folder: Path, row: dict[str, str]) -> None:
+def write_file(spec: Sample, folder: Path, row: dict[str, str]) -> None:
     """Render and write one file of the manifest."""
     cv2.setNumThreads(1)  # one process a core already
-    frames = develop(spec, int(row["group"].removeprefix("scene-")), row["source"])
-    with atomic(folder / row["path"]) as part:
-        part.write_bytes(mp4(frames) if spec.kind == "video" else jpeg(frames[0]))
+    frames = render_clip(spec, int(row["group"].removeprefix("scene-")), row["source"])
+    with atomic_write(folder / row["path"]) as part:
+        part.write_bytes(encode_mp4(frames) if spec.kind == "video" else encode_jpeg(frames[0]))
 
 
-def claim(spec: Sample, folder: Path) -> None:
+def claim_folder(spec: Sample, folder: Path) -> None:
     """Write sample.json into a new folder; accept one that holds the same; refuse any other."""
     wanted = json.dumps({"version": VERSION, **asdict(spec)}, indent=1) + "\n"
     note = folder / "sample.json"
@@ -287,7 +287,7 @@ def claim(spec: Sample, folder: Path) -> None:
         raise UserError(f"{folder} holds {held} and is left as it is: choose another --out, or delete the folder")
     folder.mkdir(parents=True, exist_ok=True)
     if not found:  # before all else, so that an interrupted write is known again
-        with atomic(note) as part:
+        with atomic_write(note) as part:
             part.write_text(wanted)
     for name in ("real", "fake"):
         (folder / name).mkdir(exist_ok=True)
@@ -304,16 +304,16 @@ def write(
     ``workers`` processes (default: one for each core) make the same files as one; ``progress`` is called once for each
     file that is there. Files that exist are whole and are kept, so an interrupted write can go on.
     """
-    claim(spec, folder)
-    table = rows(spec)
+    claim_folder(spec, folder)
+    table = manifest_rows(spec)
     progress = progress or (lambda: None)
     missing = [row for row in table if not (folder / row["path"]).exists()]
     for _ in range(len(table) - len(missing)):
         progress()
     if missing:
-        workers = min(workers or cores(), len(missing))
+        workers = min(workers or available_cores(), len(missing))
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            jobs = [pool.submit(make, spec, folder, row) for row in missing]
+            jobs = [pool.submit(write_file, spec, folder, row) for row in missing]
             try:
                 for job in jobs:
                     job.result()
@@ -322,8 +322,8 @@ def write(
                 pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not render the rest first
     manifest = folder / "manifest.csv"
     if missing or not manifest.exists() or not manifest.read_text().startswith(",".join(COLUMNS)):
-        tints = [tint(spec, group) for group in range(spec.count)]
-        with atomic(manifest) as part, part.open("w", newline="") as file:
+        tints = [dominant_tint(spec, group) for group in range(spec.count)]
+        with atomic_write(manifest) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows({**row, "category": tints[at // 2]} for at, row in enumerate(table))

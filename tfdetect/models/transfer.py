@@ -47,6 +47,17 @@ class Transfer(Detector):
         if wrong := [pair for pair in self.families if pair.count("=") != 1]:
             raise UserError(f"--detector.families must be like stylegan=gan, got {wrong[0]!r}.")
 
+    @property
+    def initial_weights(self):
+        return str(self.weights)
+
+    @property
+    def offline_overrides(self):
+        return {"weights": "none"}
+
+    def with_classes(self, classes):
+        return replace(self, classes=classes)
+
     def require(self):
         resolve(self.weights, self.published)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tfdetect.data.audit import duplicates
 from tfdetect.data.audit.shortcuts import FATAL, SUSPECT
-from tfdetect.files import counted
+from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.plots import standard
 
@@ -29,7 +29,7 @@ def write(path: str | PathLike[str], name: str, found: Mapping[str, Any], proper
     subtitle = "{real} real and {fake} fake files".format(**counts["label"]) + f", {counts['unreadable']} of them unreadable"
     if ignored := sum(counts["others"].values()):
         kinds = ", ".join(f"{count} {name}" for name, count in counts["others"].items())
-        subtitle += f"; {counted(ignored, 'other file')} left out ({kinds})"
+        subtitle += f"; {plural(ignored, 'other file')} left out ({kinds})"
     small = {} if "small" not in properties else dict(zip(properties["path"], properties["small"], strict=True))
     html.write(path, "audit", name, subtitle, (
         _summary_section(found), _shortcuts_section(found), _leaks_section(found["leaks"]),
@@ -52,13 +52,13 @@ def verdict(found: Mapping[str, Any]) -> str:
         findings.append(f"{', '.join(_property_names(container, SUSPECT))} may be learnt instead of the forgery")
     if leaks:
         make = "makes" if len(leaks) == 1 else "make"
-        findings.append(f"{counted(len(leaks), 'leak')} between splits {make} test results look better than they are")
+        findings.append(f"{plural(len(leaks), 'leak')} between splits {make} test results look better than they are")
     if latent:
-        sets = f"{counted(latent, 'set')} of copies in different groups"
+        sets = f"{plural(latent, 'set')} of copies in different groups"
         findings.append(f"{sets} would leak when the data are split by group")
     if contradictions:
         are = "is" if contradictions == 1 else "are"
-        findings.append(f"{counted(contradictions, 'set')} of identical files {are} labelled both real and fake")
+        findings.append(f"{plural(contradictions, 'set')} of identical files {are} labelled both real and fake")
     ungrouped = "" if found["groups"]["known"] else (
         " No groups are given, though, so the audit cannot tell whether files of one person or recording are in several splits.")
     if not findings:
@@ -144,7 +144,7 @@ def _counts_section(counts: Mapping[str, Any]) -> str:
         if set(values) <= {"none", "(none)"}:
             continue
         rows = [(name, by_label["real"], by_label["fake"]) for name, by_label in list(values.items())[:MAX_VALUES]]
-        more = f"<p class=fine>and {counted(len(values) - MAX_VALUES, 'other value')}</p>" if len(values) > MAX_VALUES else ""
+        more = f"<p class=fine>and {plural(len(values) - MAX_VALUES, 'other value')}</p>" if len(values) > MAX_VALUES else ""
         out.append(f"<div><h3>{title}</h3>{html.table(['', 'real', 'fake'], rows)}{more}</div>")
     return f'<section><h2>Composition</h2><div class="figures">{"".join(out)}</div></section>'
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfdetect.files import counted
+from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.plots import style
 
@@ -27,7 +27,7 @@ CHECK_NOTE = (
 
 def write(path: str | PathLike[str], name: str, method: str, threshold: float, sections: Sequence[str]) -> None:
     """Write a page of these sections, each from `section`, to `path`. `threshold` is a probability, 0..1."""
-    subtitle = f"{counted(len(sections), 'file')}; called fake if the probability is at least {threshold:.3f}"
+    subtitle = f"{plural(len(sections), 'file')}; called fake if the probability is at least {threshold:.3f}"
     text = f"<section><h2>How to read it</h2><p>{escape(METHOD_NOTES[method])}</p><p>{escape(CHECK_NOTE)}</p></section>"
     html.write(path, "explanation", name, subtitle, (text, *sections))
 

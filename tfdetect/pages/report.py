@@ -17,14 +17,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tfdetect.evaluation.metrics import REPORT_ROWS
-from tfdetect.files import counted
+from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.plots import standard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_ROWS = 50  # failures and notes listed; all are counted
+MAX_ROWS = 50  # failures and notes listed; all are plural
 MAX_MISTAKES = 8  # images of each kind of mistake
 
 
@@ -127,7 +127,7 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
         out.append(f"{subject} fake from real with AUC {auc:.3f}. The detector may have learnt this shortcut instead of the "
                    "forgery; the audit of the data says how to fix it.")  # fmt: skip
     if failures:
-        out.append(f"{counted(failures, 'file')} could not be read or scored: excluded from all metrics and listed below.")
+        out.append(f"{plural(failures, 'file')} could not be read or scored: excluded from all metrics and listed below.")
     return out
 
 
@@ -253,7 +253,7 @@ def _data_section(report: Report) -> str:
         if rows:
             shown = f"; the first {MAX_ROWS} are listed" if len(rows) > MAX_ROWS else ""
             cells = html.table(["file", "reason"], rows[:MAX_ROWS])
-            out += f"<h3>{title}</h3><p>{counted(len(rows), 'file')}{shown}.</p>{cells}"
+            out += f"<h3>{title}</h3><p>{plural(len(rows), 'file')}{shown}.</p>{cells}"
     return f"<section><h2>Data</h2>{out}</section>" if out else ""
 
 

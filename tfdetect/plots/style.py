@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfdetect.files import counted
+from tfdetect.files import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def draw_matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Seq
     for (row, column), count in np.ndenumerate(counts):
         share = f"{shares[row, column]:.1%}" if counts[row].any() else "–"
         axes.text(column, row - 0.06, share, ha="center", fontsize=large, color=INK, weight="bold")
-        axes.text(column, row + 0.22, counted(int(count), "file"), ha="center", fontsize=0.7 * large, color=INK)
+        axes.text(column, row + 0.22, plural(int(count), "file"), ha="center", fontsize=0.7 * large, color=INK)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0, labelsize=11)

@@ -11,7 +11,7 @@ from tfdetect import config, files
 from tfdetect.errors import UserError
 from tfdetect.settings import FileSettings
 from tfdetect.workflow import dataset, output_paths
-from tfdetect.workflow.console import console, counted, printable, progress, say_command
+from tfdetect.workflow.console import console, plural, printable, progress, say_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ class Audit:
 
 def main(argv: Sequence[str]) -> int:
     """Parse, look, write, say."""
-    asked = config.arguments(Audit, bare(argv), "audit.py")
+    asked = config.parse_flags(Audit, bare(argv), "audit.py")
     if asked.write_groups and asked.write_groups.exists() and not asked.overwrite:
         raise UserError(f"{asked.write_groups} is there already: name another file for --write_groups, or add --overwrite.")
     how = asked.data.layout, asked.data.sources, asked.data.fake
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     files.write_json(out / "audit.json", found)
     from tfdetect.pages import audit as pages_audit
 
-    with files.atomic(out / "audit.html") as temporary:
+    with files.atomic_write(out / "audit.html") as temporary:
         pages_audit.write(temporary, str(asked.path), found, properties.assign(path=table["path"]))
     say(found, table, properties)
     console.print(f"\nPage    {out / 'audit.html'}\nJSON    {out / 'audit.json'}")
@@ -97,10 +97,10 @@ def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
 
     data = asked.data
     table = dataset.read_manifest(asked.path, data)
-    console.print(f"{counted(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
+    console.print(f"{plural(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Looking", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
-    dataset.require_some(table.assign(error=properties["error"]))
+    dataset.require_usable(table.assign(error=properties["error"]))
     return settled(table, properties), properties
 
 
@@ -151,8 +151,8 @@ def say(found: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame"
     real = [leak for leak in found["leaks"] if leak["splits"]]
     would = [leak for leak in found["leaks"] if not leak["splits"]]
     table = table.assign(error=properties["error"].where(properties["error"] != "", table["left_out"]))
-    dataset.say_count(table, "read")
-    dataset.say_failures(table)
+    dataset.print_count(table, "read")
+    dataset.print_failures(table)
     if found["counts"]["copies"]:
         console.print(dataset.COPIES.format(found["counts"]["copies"], len(table)))
     console.print(f"\n{verdict(found)}")

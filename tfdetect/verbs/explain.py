@@ -46,7 +46,7 @@ class Explain:
 
 def main(argv: Sequence[str]) -> int:
     """Parse, find the files, and explain one by one as they are decoded; the page is written with what there is."""
-    asked = config.arguments(Explain, argv, "explain.py")
+    asked = config.parse_flags(Explain, argv, "explain.py")
     artifact = artifacts.find(asked.run)
     run = apply_overrides(artifacts.load_config(artifact), asked.data)
     method = chosen(asked.method, run.detector)
@@ -62,12 +62,12 @@ def main(argv: Sequence[str]) -> int:
     sections: list[str] = []
     found: list[dict[str, Any]] = []
     try:
-        judge = lambda path, clip: (predictor.verdict(path, clip), clip)  # noqa: E731
-        for verdict, clip in predictor.each(paths, judge, run.data.timeout, run.data.workers):
+        judge = lambda path, clip: (predictor.to_verdict(path, clip), clip)  # noqa: E731
+        for verdict, clip in predictor.map_files(paths, judge, run.data.timeout, run.data.workers):
             print(format_verdict(verdict), flush=True)
             found.append({**dataclasses.asdict(verdict), "method": method})
             if verdict.error is None:
-                frames, heat, check = explained(predictor, predictor.clip(clip), method, asked)
+                frames, heat, check = explained(predictor, predictor.model_frames(clip), method, asked)
                 found[-1] |= check
                 sections.append(explanation.section(files.printable(verdict.path), said(verdict, check), frames, heat, method))
     finally:
@@ -94,15 +94,15 @@ def explained(predictor: "Predictor", clip: Any, method: str, asked: Explain) ->
     from tfdetect.explain import heatmaps
 
     def judge(clips: Any) -> Any:
-        return predictor.judge(clips)[0]
+        return predictor.predict_clips(clips)[0]
 
     shown = list(dict.fromkeys(evenly_spaced(len(clip), min(asked.frames, len(clip)))))
-    parts = [clip[[at]] for at in shown] if predictor.single else [clip]
-    make = {"error": lambda part: predictor.errors(part[None])[0].mean(axis=0),
+    parts = [clip[[at]] for at in shown] if predictor.is_frame_detector else [clip]
+    make = {"error": lambda part: predictor.reconstruction_errors(part[None])[0].mean(axis=0),
             "occlusion": lambda part: heatmaps.occlusion_map(judge, part, asked.cells)}[method]  # fmt: skip
     maps = [make(part) for part in parts]
     hot, elsewhere = np.mean([heatmaps.deletion_check(judge, *both) for both in zip(parts, maps, strict=True)], axis=0)
-    maps = maps if predictor.single else maps * len(shown)
+    maps = maps if predictor.is_frame_detector else maps * len(shown)
     return clip[shown], np.stack(maps), {"hottest_tenth": float(hot), "elsewhere": float(elsewhere)}
 
 

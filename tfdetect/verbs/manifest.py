@@ -10,7 +10,7 @@ import tyro
 
 from tfdetect import config
 from tfdetect.errors import UserError
-from tfdetect.workflow.console import console, counted, say_command
+from tfdetect.workflow.console import console, plural, say_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ class Template:
 
 def main(argv: Sequence[str]) -> int:
     """Parse, list, write, say what to fill in."""
-    asked = config.arguments(Template, argv, "manifest.py")
+    asked = config.parse_flags(Template, argv, "manifest.py")
     if asked.out.exists() and not asked.overwrite:
         raise FileExistsError(f"{asked.out} exists, and may be filled in. Replace it: --overwrite. Or give another --out.")
     if not asked.path.is_dir():
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     others = sum(len(names) for _, _, names in os.walk(asked.path)) - len(table)
     write(table.assign(path=relative(table["path"], asked.path, asked.out)), asked.out)
     if others > 0:
-        console.print(f"Left out: {counted(others, 'other file')}, no image or video, or hidden.")
+        console.print(f"Left out: {plural(others, 'other file')}, no image or video, or hidden.")
     say(table, asked.out)
     return 0
 
@@ -97,18 +97,18 @@ def write(table: "pd.DataFrame", out: Path) -> None:
     if out.suffix.lower() != ".xlsx":
         manifest.write(table, out)
         return
-    with files.atomic(out) as temporary:
+    with files.atomic_write(out) as temporary:
         table.to_excel(temporary, sheet_name="manifest", index=False)
 
 
 def say(table: "pd.DataFrame", out: Path) -> None:
     """What is there, what is to be filled in, and what comes then."""
     real, fake, unknown = (int((table["label"] == label).sum()) for label in ("real", "fake", ""))
-    console.print(f"{counted(len(table), 'file')} in {out}: {real} real, {fake} fake, {unknown} without a label")
+    console.print(f"{plural(len(table), 'file')} in {out}: {real} real, {fake} fake, {unknown} without a label")
     if unknown:
         console.print("Fill in label: real or fake (0 or 1).")
     if known := table.loc[table["group"] != "", "group"].nunique():
-        console.print(f"Filled in: {counted(known, 'group')}, of frames of one video or by the data set.")
+        console.print(f"Filled in: {plural(known, 'group')}, of frames of one video or by the data set.")
     if not table["group"].all():
         console.print("Fill in group: the same word for all files of one person or original. An empty one is a file by itself.")
     console.print("\nThen:" if unknown else "\nNext:")

@@ -11,7 +11,7 @@ import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
-from tfdetect.workflow.console import counted, printable
+from tfdetect.workflow.console import plural, printable
 from tfdetect.workflow.verdicts import PredictData, apply_overrides, expand_paths, format_verdict, load_predictor
 
 
@@ -30,7 +30,7 @@ class Predict:
 
 def main(argv: Sequence[str]) -> int:
     """Parse, find the files, judge them one by one as they are decoded."""
-    asked = config.arguments(Predict, argv, "predict.py")
+    asked = config.parse_flags(Predict, argv, "predict.py")
     artifact = artifacts.find(asked.run)
     run = apply_overrides(artifacts.load_config(artifact), asked.data)
     paths = expand_paths(asked.files)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     failed = 0
     if not asked.json:
         print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
-    for verdict in predictor.predict(paths, run.data.timeout, run.data.workers):
+    for verdict in predictor.predict_files(paths, run.data.timeout, run.data.workers):
         failed += verdict.error is not None
         print(json.dumps(dataclasses.asdict(verdict)) if asked.json else format_verdict(verdict), flush=True)
     if not asked.json:
@@ -55,4 +55,4 @@ def count(given: Sequence[Path], paths: Sequence[Path], failed: int) -> str:
         found.update(left_out(folder, map(str, paths), ()))
     others = f" ({', '.join(printable(f'{number} {name}') for name, number in found.items())})" if found else ""
     total = len(paths) + found.total()
-    return f"{counted(total, 'file')}: {len(paths) - failed:,} judged, {failed} failed, {found.total()} left out{others}"
+    return f"{plural(total, 'file')}: {len(paths) - failed:,} judged, {failed} failed, {found.total()} left out{others}"

@@ -42,10 +42,10 @@ class Prepare:
 
 def main(argv: Sequence[str]) -> int:
     """Parse and prepare."""
-    asked, further = config.arguments(Prepare, argv, "prepare.py", unknown=True)
+    asked, further = config.parse_flags(Prepare, argv, "prepare.py", unknown=True)
     output_paths.require_prepared(asked.out, asked.path)
     if further and asked.runner == "local":
-        config.arguments(Prepare, argv, "prepare.py")  # which says what is wrong with them
+        config.parse_flags(Prepare, argv, "prepare.py")  # which says what is wrong with them
     import pandas as pd  # not before, so that --help stays quick
 
     table, left, cache = read(asked)
@@ -65,7 +65,7 @@ def read(asked: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
     table = dataset.read_manifest(asked.path, data)
     table["path"] = [str(Path(path).absolute()) for path in table["path"]]
     kept_settings = {name: getattr(data, name) for name in PREPARED_KEYS}
-    old = config.prepared(asked.out)
+    old = config.read_prepared_settings(asked.out)
     if old and old != kept_settings:
         raise UserError(f"{asked.out} was prepared with other settings: {old}. Give another --out, or delete it.")
     cache = Cache(asked.out, dataset.clip_spec(data, asked.out), data.cache)
@@ -106,12 +106,12 @@ def write(asked: Prepare, table: "pd.DataFrame") -> None:
     failures = table[table["error"] != ""]
     manifest.write(table, asked.out / "manifest.csv")
     manifest.write(failures, asked.out / "failures.csv")
-    kept_settings = config.plain(asked.data)
+    kept_settings = config.settings_to_dict(asked.data)
     counts = {"rows": len(table), "cached": len(table) - len(failures), "failed": len(failures)}
     kept = {"data": {name: kept_settings[name] for name in PREPARED_KEYS}, "groups": table.attrs["groups"], "counts": counts}
-    files.write_json(asked.out / config.PREPARED, kept)
-    dataset.say_count(table, "cached")
-    dataset.say_failures(table)
-    dataset.require_some(table)
+    files.write_json(asked.out / config.PREPARED_FILE, kept)
+    dataset.print_count(table, "cached")
+    dataset.print_failures(table)
+    dataset.require_usable(table)
     console.print(f"\nPrepared  {asked.out}\nNext:")
     say_command("train.py", "cnn", "--data.path", asked.out)

@@ -5,7 +5,6 @@ of how they came about, and `dataset:`, what it takes. docs/recipes.md says how 
 """
 
 import difflib
-import typing
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect import backend, config, files
 from tfdetect.artifact import Artifact
-from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.models.pretrained import presets
 from tfdetect.settings import Run
 from tfdetect.verbs import train as training
 from tfdetect.workflow import recipe as workflow_recipe
@@ -94,23 +91,14 @@ def smaller(run: Run) -> list[str]:
     asked: dict[str, Any] = {"sample": min(GROUPS, run.data.sample), "faces": "none"}  # nobody's face is in the sample
     for name, source in (("train_sources", "swap"), ("test_sources", "upsample")):
         asked |= {name: [source]} if getattr(run.data, name) else {}
-    return config.flags({"data": asked, "train": {"epochs": min(EPOCHS, run.train.epochs)}}) + untrained(run.detector)
-
-
-def untrained(detector: Detector) -> list[str]:
-    """The flag by which a detector with pretrained weights, or a preset, starts from random ones."""
-    if hasattr(detector, "preset"):
-        return ["--detector.preset", presets.TINY]
-    if getattr(detector, "weights", None) in (None, "none"):
-        return []
-    kinds = typing.get_args(typing.get_type_hints(type(detector))["weights"])
-    return ["--detector.weights", "None" if type(None) in kinds else "none"]
+    return config.to_flags({"data": asked, "train": {"epochs": min(EPOCHS, run.train.epochs)},
+                         "detector": run.detector.offline_overrides})  # fmt: skip
 
 
 def reproduce(recipe: Recipe, run: Run) -> None:
     """Train, judge, and put the comparison beside the result: comparison.json, the report, the screen."""
     artifact = training.train(run, partial(keep, recipe, run))
-    if backend.worker():
+    if backend.worker_index():
         return
     if not artifact.comparison.exists():  # `train --config` had made it, and --resume found it finished
         keep(recipe, run, artifact)

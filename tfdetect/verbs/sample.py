@@ -22,7 +22,7 @@ class Command:
 
 def main(argv: Sequence[str]) -> int:
     """Parse and write."""
-    asked = config.arguments(Command, argv, "sample.py")
+    asked = config.parse_flags(Command, argv, "sample.py")
     spec = asked.sample
     with progress("Drawing", 2 * spec.count) as step:
         write(spec, asked.out, None, step)

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from tfdetect.errors import UserError
-from tfdetect.files import counted, printable, quoted
+from tfdetect.files import plural, printable, shell_quote
 
-__all__ = ["console", "counted", "devices_line", "embedding", "import_keras", "printable", "progress"]
+__all__ = ["console", "devices_line", "embedding", "import_keras", "plural", "printable", "progress"]
 
 if TYPE_CHECKING:
     import types
@@ -25,7 +25,7 @@ console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  #
 
 def say_command(script: str, *words: object) -> None:
     """A command to go on with, as a shell takes it."""
-    console.print(f"  python scripts/{script} {' '.join(map(quoted, map(str, words)))}")
+    console.print(f"  python scripts/{script} {' '.join(map(shell_quote, map(str, words)))}")
 
 
 class Rate(ProgressColumn):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.artifact import Artifact
+from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, Run
 from tfdetect.workflow import dataset, output_paths
-from tfdetect.workflow.console import console, counted, import_keras
+from tfdetect.workflow.console import console, import_keras, plural
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ def evaluate(asked: Evaluate) -> None:
     table, left = dataset.separate_excluded(table, first.cache, first.data.workers)
     decoded = {name: decode(name, table, member, left) for name, member in members.items()}
     table, left_out = drop_training_overlap(merge(decoded), *(member.artifact for member in members.values()))
-    dataset.say_count(table)
+    dataset.print_count(table)
     good = usable(table)["path"]
     if good.empty:
         raise UserError("No file is left to judge: each was used in training one of the runs, or one could not read it.")
     judged = {name: judge(member, decoded[name], good, chain) for name, member in members.items()}
     said = (f"The clips were corrupted before they were judged: {chain}.",) if chain else ()
-    write(target, members, table, judged, (*warnings, *left_out, *dataset.copies_line(table), *said))
+    write(target, members, table, judged, (*warnings, *left_out, *said))
 
 
 def gather(asked: Evaluate) -> dict[str, Member]:
@@ -66,7 +67,7 @@ def gather(asked: Evaluate) -> dict[str, Member]:
     runs = [artifacts.load_config(artifact) for artifact in found]
     if asked.data.path and not asked.data.fake and len({run.data.fake for run in runs}) > 1:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
-    data = [dataset.with_path(asked.data.apply_to(run.data), asked.data.path, asked.data.fake) for run in runs]
+    data = [dataset.for_other_files(asked.data.apply_to(run.data), asked.data.path, asked.data.fake) for run in runs]
     caches = [dataset.cache_for(own, run.detector) for own, run in zip(data, runs, strict=True)]
     caches = [cache if cache.root == asked.data.path else dataset.with_equalisation(cache, own)
               for cache, own in zip(caches, found, strict=True)]  # fmt: skip
@@ -95,11 +96,11 @@ def common_tests(runs: Mapping[str, Artifact]) -> "tuple[pd.DataFrame, tuple[str
         raise UserError("These runs have no test file in common; name files to judge with --data.path.")
     odd = {content for other in pairs for content, _ in other ^ pairs[0]} & common
     if odd:
-        raise UserError(f"The runs do not agree on which test files are fake: {counted(len(odd), 'file')} with another label.")
+        raise UserError(f"The runs do not agree on which test files are fake: {plural(len(odd), 'file')} with another label.")
     table = next(iter(tests.values()))
     table = table[table["content"].isin(common)].drop(columns="content").reset_index(drop=True)
     sizes = " and ".join(f"{len(rows)} of {name}" for name, rows in tests.items())
-    text = f"{counted(len(table), 'test file')} {'is' if len(table) == 1 else 'are'} common to all runs ({sizes})."
+    text = f"{plural(len(table), 'test file')} {'is' if len(table) == 1 else 'are'} common to all runs ({sizes})."
     console.print(text)
     whole = all(rows["content"].isin(common).all() for rows in tests.values())
     return table, () if whole else (f"{text} Only these are judged.",)
@@ -149,42 +150,42 @@ def judge(member: Member, table: "pd.DataFrame", paths: Iterable[str], chain: "C
 
     detector = member.run.detector
     predictor = Predictor(member.artifact, member.cache.spec, detector)
-    rows, _ = dataset.with_source_classes(table[table["path"].isin(set(paths))], detector)
+    rows, _ = dataset.add_source_classes(table[table["path"].isin(set(paths))], detector)
     for warning in predictor.warnings:
         console.print(warning)
     return score(predictor, rows, member.cache, chain), predictor.threshold
 
 
 def write(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame",
-          judged: "Mapping[str, tuple[pd.DataFrame, float]]", warnings: tuple[str, ...]) -> None:
-    """The mean, its threshold, and how good it and each run are, into `target` and onto the screen."""
+          scored: "Mapping[str, tuple[pd.DataFrame, float]]", warnings: tuple[str, ...]) -> None:
+    """Write the report of the mean into `target`, and print how good it and each run are."""
     from tfdetect.evaluation import calibration, ensemble, metrics
     from tfdetect.workflow import results
-    from tfdetect.workflow.scoring import find_shortcuts
+    from tfdetect.workflow.scoring import clip_loader
 
     first = next(iter(members.values()))
-    held = ensemble.average({name: held_out(member.artifact) for name, member in members.items()}, by=["path"])
-    threshold, doubt = decide(held)
-    predicted = ensemble.average({name: rows for name, (rows, _) in judged.items()})
-    found = {name: metrics.summarise(rows, own) for name, (rows, own) in judged.items()}
-    lines = {**found, "mean": metrics.summarise(predicted, threshold)}
-    others = {"members": found, "threshold_rule": "none, 0.5" if doubt else "youden"}
-    others |= {} if doubt else {"validation": metrics.summarise(held, threshold)}
+    held_out = {name: validation_predictions(member.artifact) for name, member in members.items()}
+    validation = ensemble.average(held_out, by=["path"])
+    threshold, doubt = choose_threshold(validation)
+    mean = ensemble.average({name: rows for name, (rows, _) in scored.items()})
+    summaries = {name: metrics.summarise(rows, own) for name, (rows, own) in scored.items()}
+    added = {"members": summaries} if doubt else {"members": summaries, "validation": metrics.summarise(validation, threshold)}
     rules = {name: member.run.train.threshold for name, member in members.items()}
-    seen = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
-    shortcuts = find_shortcuts(table, first.data)
-    about = {"detector": f"the mean probability of {', '.join(members)}",
-             "extra_tables": {"Runs of this ensemble": ensemble.comparison_table(lines)},
-             "settings": {name: config.tree(member.run) for name, member in members.items()}}  # fmt: skip
-    target.folder.mkdir(parents=True, exist_ok=True)
-    results.write(target, first.run, table, predicted, threshold, first.cache, warnings=(*seen, *warnings, *doubt),
-                  others=others, shortcuts=shortcuts, about=about)  # fmt: skip
-    for name, numbers in lines.items():
-        console.print(results.summary_line(name, numbers, rules.get(name, "")))
-    console.print(f"{results.shortcut_line(shortcuts.aucs)}\n\nReport  {target.report}")
+    pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
+    compared = ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)})
+    for name, summary in summaries.items():
+        console.print(results.summary_line(name, summary, rules[name]))
+    evaluation = results.Evaluation(
+        first.run, table, first.data, mean, threshold, "none, 0.5" if doubt else "youden", clip_loader(table, first.cache),
+        (*pooled, *warnings, *doubt), added, ReportExtras(tables={"Runs of this ensemble": compared}),
+        title=f"the mean probability of {', '.join(members)}",
+        settings={name: config.run_to_dict(member.run) for name, member in members.items()},
+    )  # fmt: skip
+    results.finish(target, evaluation, {"test": "mean"})
+    console.print(f"\nReport  {target.report}")
 
 
-def held_out(artifact: Artifact) -> "pd.DataFrame":
+def validation_predictions(artifact: Artifact) -> "pd.DataFrame":
     """The run's validation files as its training judged them, one row a content, whose hash stands for the path."""
     from tfdetect.data import manifest
     from tfdetect.evaluation import predictions
@@ -207,7 +208,7 @@ def absolute(paths: list[str], known: Iterable[str]) -> list[str]:
     return [path if os.path.isabs(path) else root + path for path in paths]
 
 
-def decide(held: "pd.DataFrame") -> tuple[float, tuple[str, ...]]:
+def choose_threshold(held: "pd.DataFrame") -> tuple[float, tuple[str, ...]]:
     """The mean's threshold, and a warning where validation cannot give one."""
     from tfdetect.evaluation import ensemble
 

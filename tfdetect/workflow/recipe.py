@@ -8,11 +8,9 @@ from typing import Any
 
 from tfdetect import config, models
 from tfdetect.artifact import Artifact, load_calibration
-from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration
 from tfdetect.files import read_json
-from tfdetect.models.pretrained import presets
 from tfdetect.settings import Run
 
 UNKNOWN = "not stated"
@@ -51,7 +49,7 @@ def read(path: Path) -> Recipe:
     """The recipe in a YAML. ValueError where it is none, or holds what this module does not know."""
     import yaml
 
-    config.read(path)  # it is a run's YAML, too
+    config.read_yaml(path)  # it is a run's YAML, too
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
         said = dict(tree["published"])
@@ -119,8 +117,11 @@ def ours(recipe: Recipe, artifact: Artifact, source: str | None = None) -> dict[
 
 
 def of_source(artifact: Artifact, split: str, source: str, threshold: float | None) -> dict[str, Any]:
-    """The metrics of the own reals and fakes of a source, or of several with " + " between; `metrics.metrics_by_source` would take all
-    reals. {} where a class is missing: an accuracy of fakes alone is another figure."""
+    """Return the metrics of a source's own real and fake files, or of several sources joined by " + ".
+
+    `metrics.metrics_by_source` would use all real files. Returns {} if a class is missing, because the accuracy of fakes alone
+    is not comparable.
+    """
     from tfdetect.evaluation import metrics, predictions
 
     table = predictions.read(artifact.predictions)
@@ -140,8 +141,7 @@ def protocol(recipe: Recipe, run: Run, artifact: Artifact) -> list[dict[str, Any
 def worth_saying(recipe: Recipe, run: Run) -> list[str]:
     """The parts of the protocol that both sides are asked for."""
     metrics = {part["metric"] for part in parts(recipe)}
-    pretrained = hasattr(run.detector, "weights") or hasattr(run.detector, "preset")
-    also = {"loss": "loss" in metrics, "threshold": metrics & DECIDED, "weights": pretrained}
+    also = {"loss": "loss" in metrics, "threshold": metrics & DECIDED, "weights": run.detector.initial_weights is not None}
     return [*ALWAYS, *(name for name in SOMETIMES if name in recipe.protocol or also.get(name))]
 
 
@@ -158,19 +158,11 @@ def of_run(recipe: Recipe, run: Run) -> dict[str, Any]:
         "seed": run.train.seed,
         "split": "the data set's own where it has one, else 70, 10 and 20 % by group",
         "batch": run.train.batch,
-        "weights": weights(run.detector),
-        "augment": getattr(run.train, "augment", None) or "none",
+        "weights": run.detector.initial_weights or "none",
+        "augment": run.train.augment or "none",
         "loss": "log loss of the calibrated probability, per file",
         "measured_on": "; ".join([*(judged[split] for split in splits), "the saved model, reloaded"]),
     }
-
-
-def weights(detector: Detector) -> str:
-    """What the detector starts from."""
-    preset = getattr(detector, "preset", None)
-    if preset and presets.random(preset):
-        return f"{preset}: drawn by chance, untrained"
-    return preset or getattr(detector, "weights", None) or "none"
 
 
 def of_files(run: Run, artifact: Artifact) -> dict[str, Any]:

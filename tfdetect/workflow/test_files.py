@@ -8,15 +8,15 @@ import tyro
 
 from tfdetect import corruption_spec
 from tfdetect.artifact import Artifact
-from tfdetect.settings import Data, DecodeSettings
+from tfdetect.settings import Data, DecodeOverrides
 from tfdetect.workflow import dataset
-from tfdetect.workflow.console import console, counted
+from tfdetect.workflow.console import console, plural
 
 HASHES = ("sha", "original_sha")  # by which a file is known again
 
 
 @dataclass(frozen=True)
-class EvaluateData(DecodeSettings):
+class EvaluateData(DecodeOverrides):
     """Which files, and how much of each at most."""
 
     path: Path | None = None
@@ -63,7 +63,7 @@ def select_test_files(asked: Evaluate, artifact: Artifact, data: Data):
         table = dataset.read_manifest(asked.data.path, replace(data, **choice))
     if (table["split"] == "test").any():
         if others := int((table["split"] != "test").sum()):
-            console.print(f"Judged are the files of the test split; {counted(others, 'other')} are left out.")
+            console.print(f"Judged are the files of the test split; {plural(others, 'other')} are left out.")
         table = table[table["split"] == "test"]
         table.attrs["left_out"] = {**table.attrs.get("left_out", {}), **({"other splits": others} if others else {})}
     return table.assign(split="test").reset_index(drop=True)
@@ -82,7 +82,7 @@ def drop_training_overlap(table, *runs: Artifact):
         return table, ()
     which = "this run" if len(runs) == 1 else "one of these runs"
     others = f", and {(leak & ~known).sum()} more are of their groups" if (leak & ~known).any() else ""
-    text = f"{known.sum():,} of {counted(len(table), 'file')} took part in training {which}{others}; they are left out here."
+    text = f"{known.sum():,} of {plural(len(table), 'file')} took part in training {which}{others}; they are left out here."
     console.print(text)
     kept = table[~leak].reset_index(drop=True)
     kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "of the training": int(leak.sum())}

@@ -12,7 +12,7 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.errors import UserError
-from tfdetect.settings import DecodeSettings, Run
+from tfdetect.settings import DecodeOverrides, Run
 from tfdetect.workflow.console import devices_line, import_keras, printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
 
 
 @dataclass(frozen=True)
-class PredictData(DecodeSettings):
+class PredictData(DecodeOverrides):
     """How much work a file may be, and on how many cores; by default as in training."""
 
     workers: Annotated[int | None, tyro.conf.arg(aliases=("--workers",))] = None
@@ -78,7 +78,7 @@ def others(folder: Path) -> str:
 
     if not folder.is_dir():
         return ""
-    if (folder / config.PREPARED).exists():
+    if (folder / config.PREPARED_FILE).exists():
         return f": prepare made it, and evaluate.py RUN --data.path {folder} judges it"
     found = ", ".join(f"{number} {name}" for name, number in left_out(folder, (), ()).items())
     return f", but {found}" if found else ""

@@ -17,7 +17,7 @@ from PIL import Image
 from tfdetect.data.media import containers, video
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.data.sample import mp4
+from tfdetect.data.sample import encode_mp4
 from tfdetect.limits import Limits
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture(scope="module")
 def clip():
     """An MP4 of 8 frames of noise, 32 x 32."""
-    return mp4(np.repeat(np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8), 8, 0))
+    return encode_mp4(np.repeat(np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8), 8, 0))
 
 
 def box(name: bytes, *content: bytes) -> bytes:
@@ -163,7 +163,7 @@ def test_a_header_that_is_compressed_is_not_unpacked(tmp_path, nest):
 
 @pytest.mark.parametrize("handler", [b"vide", b"soun"])
 def test_samples_that_are_announced_and_not_listed_are_refused_before_the_file_is_opened(tmp_path, clip, monkeypatch, handler):
-    monkeypatch.setattr(containers, "opened", None)
+    monkeypatch.setattr(containers, "open_video", None)
     data = bytearray(clip.replace(b"vide", handler))
     struct.pack_into(">II", data, data.find(b"stsz") + 8, 1, 20_000_000)
     fragment = box(b"moof", box(b"traf", box(b"trun", struct.pack(">II", 1, 600_000))))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tfdetect.data.media import faces
-from tfdetect.data.media.faces import Faces, FaceTracker
+from tfdetect.data.media.faces import FaceSettings, FaceTracker
 from tfdetect.data.media.frames import Media, resize
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError
 
-SETTINGS = Faces(Path("yunet.onnx"), "0123456789abcdef")
+SETTINGS = FaceSettings(Path("yunet.onnx"), "0123456789abcdef")
 
 
 def scene(*marks: tuple[int, int, int], height: int = 120, width: int = 200) -> np.ndarray:
@@ -136,7 +136,7 @@ def test_no_face_is_a_failure_that_tells_how_near_it_was(follow):
         follow([[(60, 40, 30, 30, 0.3)], [(60, 40, 30, 30, 0.625)], [(60, 40, 30, 30, 0.4)]])
     with pytest.raises(MediaError, match=r"^no face found \(largest detection score 0.0, 0.7 needed\)$"):
         follow([[], [], []])
-    assert follow([[(60, 40, 30, 30, 0.35)]], settings=Faces(Path("m"), "0", score=0.3)).frames.any()
+    assert follow([[(60, 40, 30, 30, 0.35)]], settings=FaceSettings(Path("m"), "0", score=0.3)).frames.any()
 
 
 def test_repeated_frames_of_a_damaged_video_keep_their_places(follow):
@@ -169,25 +169,25 @@ def test_of_a_crowd_only_the_largest_are_kept(monkeypatch):
 def test_settings_travel_to_other_processes_and_name_a_folder():
     assert pickle.loads(pickle.dumps(SETTINGS)) == SETTINGS
     assert SETTINGS.key == "yunet-01234567-1.3-0.7"
-    keys = {Faces(Path("m"), sha, margin, score).key for sha in ("0" * 9, "1" * 9) for margin in (1.3, 2) for score in (0.7, 0.8)}
+    keys = {FaceSettings(Path("m"), sha, margin, score).key for sha in ("0" * 9, "1" * 9) for margin in (1.3, 2) for score in (0.7, 0.8)}
     assert len(keys) == 8
 
 
 def test_a_given_model_is_used_as_it_is(tmp_path):
     (tmp_path / "mine.onnx").write_bytes(b"any")
-    assert faces.model(tmp_path / "mine.onnx", tmp_path / "cache") == tmp_path / "mine.onnx"
+    assert faces.model_path(tmp_path / "mine.onnx", tmp_path / "cache") == tmp_path / "mine.onnx"
     with pytest.raises(ValueError, match=r"no face model .*none.onnx; --data.face_model must name"):
-        faces.model(tmp_path / "none.onnx", tmp_path)
+        faces.model_path(tmp_path / "none.onnx", tmp_path)
     for content in (b"", b"no model at all"):
         (tmp_path / "mine.onnx").write_bytes(content)
         with pytest.raises(ValueError, match=r"mine.onnx is no ONNX file that OpenCV reads; expected YuNet's"):
-            Faces.of(tmp_path / "mine.onnx")
+            FaceSettings.from_model(tmp_path / "mine.onnx")
 
 
 def test_the_settings_know_the_model_by_its_hash(tmp_path, monkeypatch):
     monkeypatch.setattr(faces, "detect", lambda *_: np.zeros((0, 5)))
     (tmp_path / "m.onnx").write_bytes(b"the model")
-    assert Faces.of(tmp_path / "m.onnx") == Faces(tmp_path / "m.onnx", hashlib.sha256(b"the model").hexdigest())
+    assert FaceSettings.from_model(tmp_path / "m.onnx") == FaceSettings(tmp_path / "m.onnx", hashlib.sha256(b"the model").hexdigest())
 
 
 def test_another_model_in_its_place_ends_the_run_and_is_no_fault_of_the_file(tmp_path):
@@ -197,7 +197,7 @@ def test_another_model_in_its_place_ends_the_run_and_is_no_fault_of_the_file(tmp
         ("gone.onnx", "cannot be read: No such"),
     ):
         with pytest.raises(ValueError, match=reason) as error:
-            FaceTracker(Faces(tmp_path / name, "0123456789abcdef"), 20).look(0, scene())
+            FaceTracker(FaceSettings(tmp_path / name, "0123456789abcdef"), 20).look(0, scene())
         assert not isinstance(error.value, MediaError)
 
 
@@ -207,22 +207,22 @@ def test_the_official_model_is_fetched_once_and_checked(tmp_path, monkeypatch):
     served.write_bytes(b"the model")
     monkeypatch.setattr(faces, "URL", served.as_uri())
     with pytest.raises(ValueError, match=f"{faces.SHA256} was expected: fetch file:.*, save it as .*yunet.onnx, or"):
-        faces.model(None, tmp_path / "cache")
+        faces.model_path(None, tmp_path / "cache")
     assert not (tmp_path / "cache").exists(), "what is wrong must not be kept"
     monkeypatch.setattr(faces, "SHA256", hashlib.sha256(b"the model").hexdigest())
-    kept = faces.model(None, tmp_path / "cache")
+    kept = faces.model_path(None, tmp_path / "cache")
     assert kept == tmp_path / "cache" / "yunet.onnx" and kept.read_bytes() == b"the model"
     served.unlink()
-    assert faces.model(None, tmp_path / "cache") == kept, "the second time needs no network"
+    assert faces.model_path(None, tmp_path / "cache") == kept, "the second time needs no network"
     kept.write_bytes(b"half the mod")
     with pytest.raises(ValueError, match="save it as .*yunet.onnx"):
-        faces.model(None, tmp_path / "cache")
+        faces.model_path(None, tmp_path / "cache")
 
 
 def test_offline_one_sentence_says_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.setattr(faces, "URL", (tmp_path / "gone.onnx").as_uri())
     with pytest.raises(ValueError, match=r"cannot be fetched \(.*\): fetch file:.*gone.onnx, save it as .*/c/gone.onnx") as error:
-        faces.model(None, tmp_path / "c")
+        faces.model_path(None, tmp_path / "c")
     assert "\n" not in str(error.value) and "--data.face_model" in str(error.value)
 
 
@@ -230,7 +230,7 @@ def test_offline_one_sentence_says_what_to_fetch_and_where_to_put_it(tmp_path, m
 def test_yunet_finds_the_face_in_photos_of_any_size():
     shared = Path(os.environ["TFDETECT_REAL_FILES"])
     shared = shared if (shared / "weights").exists() else shared / "data"
-    settings = Faces.of(shared / "weights" / "yunet" / "yunet_n_dynamic.onnx")
+    settings = FaceSettings.from_model(shared / "weights" / "yunet" / "yunet_n_dynamic.onnx")
     for path in sorted((shared / "images" / "stylegan_faces" / "real").iterdir())[:5]:
         photo = read_media(path).frames[0]
         left, top, width, height, score = max(faces.detect(photo, settings), key=lambda row: row[4])

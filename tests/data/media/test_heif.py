@@ -172,11 +172,11 @@ def test_a_sequence_is_its_first_picture_and_says_so(tmp_path):
 
 def test_all_decoders_live_in_one_process(tmp_path):
     """libheif, libavif, OpenCV, decord, PyAV and TensorFlow each bring codecs of their own."""
-    from tfdetect.data.sample import mp4
+    from tfdetect.data.sample import encode_mp4
 
     for name, make in MADE.items():
         (tmp_path / f"a.{name}").write_bytes(make())
-    (tmp_path / "a.mp4").write_bytes(mp4(np.zeros((8, 32, 32, 3), np.uint8)))
+    (tmp_path / "a.mp4").write_bytes(encode_mp4(np.zeros((8, 32, 32, 3), np.uint8)))
     Image.fromarray(PICTURE).save(tmp_path / "a.png")
     script = f"""
 import sys

@@ -17,7 +17,7 @@ from tfdetect.data.media import video
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
-from tfdetect.data.sample import mp4
+from tfdetect.data.sample import encode_mp4
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture(scope="module")
 def clip():
     """An MP4 of 8 frames of noise, 32 x 32."""
-    return mp4(np.repeat(np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8), 8, 0))
+    return encode_mp4(np.repeat(np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8), 8, 0))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.prepare.clip_cache import ClipSpec
-from tfdetect.data.sample import mp4
+from tfdetect.data.sample import encode_mp4
 
 PICTURE = np.random.default_rng(3).integers(0, 256, (90, 70, 3), np.uint8)
 
@@ -21,7 +21,7 @@ def encoded(name, picture=PICTURE, **options) -> bytes:
 
 
 def film() -> bytes:
-    return mp4(np.random.default_rng(4).integers(0, 256, (12, 64, 64, 3), np.uint8))
+    return encode_mp4(np.random.default_rng(4).integers(0, 256, (12, 64, 64, 3), np.uint8))
 
 
 def pixels(data: bytes) -> np.ndarray:

@@ -120,7 +120,7 @@ def test_what_is_cut_short_gives_its_whole_frames_and_says_so(tmp_path, name):
 
 def test_a_long_or_large_video_asks_for_more_time(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("tfdetect.data.deadline.allow", lambda size=0, pixels=0: asked.append((size, pixels)))
+    monkeypatch.setattr("tfdetect.data.deadline.extend", lambda size=0, pixels=0: asked.append((size, pixels)))
     path = write(tmp_path / "v.mp4", count=50)
     read_media(path, 4)
     assert asked == [(path.stat().st_size, 0), (0, video.PASSES * 50 * 128 * 64)]

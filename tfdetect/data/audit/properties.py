@@ -16,9 +16,9 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from tfdetect.data.audit.property_cache import PropertyCache
 from tfdetect.data.media import containers
-from tfdetect.data.media.read import STUMBLES, digest, read_media
+from tfdetect.data.media.read import DECODER_ERRORS, digest, read_media
 from tfdetect.data.media.sniff import MediaError, media_kind
-from tfdetect.data.worker_pool import WorkerFailure, results
+from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.limits import Limits
 
 CONTAINER = ("extension", "container", "codec", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_quality",
@@ -51,7 +51,7 @@ class Probe:
             return {"error": str(error)}
         except OSError as error:
             return {"error": error.strerror or str(error)}
-        except (ValueError, *STUMBLES) as error:  # in a header, for the file itself was read
+        except (ValueError, *DECODER_ERRORS) as error:  # in a header, for the file itself was read
             return {"error": f"its properties cannot be read ({type(error).__name__}: {error})"}
 
 
@@ -74,7 +74,7 @@ def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[
             else:
                 yield path
 
-    for path, result in results(lacking(), Probe(limits), workers, seconds):
+    for path, result in map_unordered(lacking(), Probe(limits), workers, seconds):
         found[path] = {"error": result.reason} if isinstance(result, WorkerFailure) else result
         if kept:
             kept.add(path, found[path])
@@ -93,7 +93,7 @@ def measure(path: str, limits: Limits) -> dict[str, Any]:
     sha, length = digest(path), os.path.getsize(path)
     seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     look = lambda at, frame: seen.update({at: (reduced(frame), border(frame))})  # noqa: E731
-    found = read_media(path, LOOKED_AT, size=SMALL, limits=limits, look=look)
+    found = read_media(path, LOOKED_AT, size=SMALL, limits=limits, on_frame=look)
     is_image = media_kind(path) == "image"
     facts = _image(path) if is_image else _video(path, length, found.total)
     frames = [seen[at] for at in sorted(seen)]
@@ -137,9 +137,9 @@ def _exif(image: Image.Image) -> bool:
 def _video(path: str, length: int, frames: int) -> dict[str, Any]:
     """What the container says; of one that PyAV cannot open, only what follows from the frames."""
     try:
-        with containers.named(path) as name, containers.opened(name) as (container, stream, _):
+        with containers.decodable_path(path) as name, containers.open_video(name) as (container, stream, _):
             codec = stream.codec_context
-            rate = containers.rate(stream) or None
+            rate = containers.frame_rate(stream) or None
             ticks = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1_000_000
             seconds = float(ticks) or (frames / rate if rate else None)
             return {"container": container.format.name.split(",")[0], "codec": codec.name, "subsampling": codec.pix_fmt,

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data.layouts.tree import STRUCTURE, connected, people
-from tfdetect.data.media.read import STUMBLES, read_image
-from tfdetect.data.media.sniff import VIDEOS, MediaError
-from tfdetect.files import counted
+from tfdetect.data.media.read import DECODER_ERRORS, read_image
+from tfdetect.data.media.sniff import VIDEO_EXTENSIONS, MediaError
+from tfdetect.files import plural
 
 TIME = r"(?<!\d)\d\d[-_.:]\d\d[-_.:]\d\d(?:[.,]\d+)?(?!\d)|\d+\.\d+(?=s(?:ec)?$)"  # 00-01-23, or 0.5s
 NUMBER = re.compile(rf"^(.*?)({TIME}|\d+)(\D*)$")
@@ -87,7 +87,7 @@ def sequences(files: Sequence[File]) -> list[Numbered]:
     """The numbered pictures, by folder and, where a folder holds several kinds of names, by name."""
     folders = defaultdict(list)
     for row, file in enumerate(files):
-        if not file.path.lower().endswith(VIDEOS):
+        if not file.path.lower().endswith(VIDEO_EXTENSIONS):
             folders[os.path.dirname(file.path)].append(row)
     return [sequence for rows in folders.values() for sequence in _of_folder(files, rows)]
 
@@ -131,7 +131,7 @@ def meant(place: tuple[str, ...]) -> tuple[str, ...]:
     while len(place) > 1 and place[-1].lower() in (*STRUCTURE, "frame", "faces", "crops"):
         place = place[:-1]
     stem, extension = os.path.splitext(place[-1]) if place else ("", "")
-    return (*place[:-1], plain(stem if extension.lower() in VIDEOS else place[-1])) if place else ()
+    return (*place[:-1], plain(stem if extension.lower() in VIDEO_EXTENSIONS else place[-1])) if place else ()
 
 
 def keys(files: Sequence[File], units: Sequence[tuple[str, ...]]) -> list[str]:
@@ -249,7 +249,7 @@ class _Looks:
                 grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32).ravel()
                 grey -= grey.mean()
                 self.kept[row] = grey / length if (length := float(np.linalg.norm(grey))) > 32 else None
-            except (MediaError, OSError, *STUMBLES):
+            except (MediaError, OSError, *DECODER_ERRORS):
                 self.kept[row] = None
         return self.kept[row]
 
@@ -319,8 +319,8 @@ def sentence(groups: Sequence[str], frames: Sequence[Numbered], doubts: Sequence
     parts = []
     for kind, what in (("folder", "folder"), ("stem", "name")):
         units = {one.unit for one in frames if one.kind[1] == kind}
-        parts += [f"frames of {counted(len(units), what)}"] if units else []
+        parts += [f"frames of {plural(len(units), what)}"] if units else []
     if held < len(groups):
         parts.append("the rest by their names" if parts else "what belongs together by its names and folders")
     what = "pictures" if held == len(groups) else "files"
-    return f"{len(groups):,} {what} in {counted(count, 'group')}: {', '.join(parts)}{more}."
+    return f"{len(groups):,} {what} in {plural(count, 'group')}: {', '.join(parts)}{more}."

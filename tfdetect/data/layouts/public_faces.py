@@ -16,7 +16,7 @@ import pandas as pd
 
 from tfdetect.data.layouts.tree import Row, Tree, clips, frame, grouped, layout, listing, people, strictest
 from tfdetect.data.manifest import LABELS, SPLIT_NAMES
-from tfdetect.data.media.sniff import IMAGES
+from tfdetect.data.media.sniff import IMAGE_EXTENSIONS
 from tfdetect.errors import UserError
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
@@ -180,7 +180,7 @@ def df40(root: Path) -> Iterator[Row]:
         for parts, video, path in clips(root):
             at = next((at for at, part in enumerate(parts) if at and part.lower() in ("ff", "cdf", "real", "fake")), 0)
             label = int(parts[at].lower() != "real") if at else None
-            inside = parts[at + 1 :] if path.lower().endswith(IMAGES) else ()  # frames in the folder of their video
+            inside = parts[at + 1 :] if path.lower().endswith(IMAGE_EXTENSIONS) else ()  # frames in the folder of their video
             yield Row(path, label, parts[0] if parts else ""), people(video, "/".join((*parts[:1], *(inside or (video,)))))
 
     return grouped(found())

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from tfdetect.data.media.sniff import IMAGES, VIDEOS, MediaError, media_kind
+from tfdetect.data.media.sniff import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, MediaError, media_kind
 
-MEDIA = IMAGES + VIDEOS
+MEDIA = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
 WIDE = 12  # folders of a level that are looked into to recognise a layout
 STRUCTURE = ("videos", "frames", "images")  # levels without meaning of their own; of several the first is read
 
@@ -190,7 +190,7 @@ def clips(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, 
             continue
         inner = tuple(part for part in parts if part not in STRUCTURE)
         for name in names:
-            if inner and name.lower().endswith(IMAGES) and (inner[-1].isdigit() or people(inner[-1], "")):
+            if inner and name.lower().endswith(IMAGE_EXTENSIONS) and (inner[-1].isdigit() or people(inner[-1], "")):
                 yield inner[:-1], inner[-1], os.path.join(folder, name)
             else:
                 yield inner, os.path.splitext(name)[0], os.path.join(folder, name)

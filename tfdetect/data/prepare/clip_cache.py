@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from tfdetect.data.equalise import Plan, like
-from tfdetect.data.media.faces import Faces, FaceTracker
+from tfdetect.data.media.faces import FaceSettings, FaceTracker
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.read import READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.worker_pool import WorkerFailure
-from tfdetect.files import atomic, write_arrays, write_json
+from tfdetect.files import atomic_write, write_arrays, write_json
 from tfdetect.limits import Limits
 
 HEADER = 256  # bytes of an .npy's, at most
@@ -34,7 +34,7 @@ class ClipSpec:
     size: int
     fps: float | None = None
     still: bool = False  # an image stands for a clip of `frames` equal frames, for detectors that see clips
-    faces: Faces | None = None
+    faces: FaceSettings | None = None
     limits: Limits = field(default_factory=Limits)
     plan: Plan | None = None  # by which the files that a detector learnt from were equalised; others go through it first
 
@@ -53,7 +53,7 @@ class ClipSpec:
         if self.faces is None:
             return read_media(path, self.frames, self.fps, self.size, limits=self.limits)
         faces = FaceTracker(self.faces, self.size)
-        return faces.clip(read_media(path, self.frames, self.fps, self.size, limits=self.limits, look=faces.look))
+        return faces.to_clip(read_media(path, self.frames, self.fps, self.size, limits=self.limits, on_frame=faces.add_frame))
 
     def attempt(self, item: tuple[int, str]) -> Media | WorkerFailure:
         """`read` of the path in (number, path) for `pool.results`, with the reason where it cannot be read."""
@@ -147,7 +147,7 @@ class Cache:
             return
         from tfdetect.data.media.tf_decode import write_record  # here, because it imports TensorFlow
 
-        with atomic(self.entry(sha)) as temporary:
+        with atomic_write(self.entry(sha)) as temporary:
             write_record(temporary, None if self.spec.faces or self.spec.plan else path, clip.frames, self.spec.limits)
 
     def load(self, sha: str) -> np.ndarray:

@@ -31,7 +31,7 @@ class Clip(HeadSettings, Detector):
     """The backbone: a keras-hub preset by name or folder, hf-clip:FOLDER for OpenAI's form, or tiny: random, to try out."""
     features: Literal["projected", "pooled", "penultimate"] = "projected"
     """What of the backbone: the embedding beside the text's, the class token before that, or that of the last block but one."""
-    store: Literal["float32", "float16"] = "float32"
+    feature_dtype: Literal["float32", "float16"] = "float32"
     """How features are kept; float16 takes half the room and has three digits."""
     views: int = 1
     """Of each training frame; all but the first go through --train.augment."""
@@ -67,6 +67,18 @@ class Clip(HeadSettings, Detector):
     @property
     def supports_focal_loss(self):
         return self.head in ("linear", "mlp")
+
+    @property
+    def initial_weights(self):
+        return f"{self.preset}: random" if presets.random(self.preset) else self.preset
+
+    @property
+    def offline_overrides(self):
+        return {"preset": presets.TINY}
+
+    @property
+    def text_template(self):
+        return None if self.text == "none" else self.template
 
     def require(self):
         presets.require(self.preset, words=self.text != "none" or self.head == "prompts")

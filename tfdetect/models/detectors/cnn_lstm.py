@@ -1,6 +1,6 @@
 """`cnn_lstm`: a convolutional net, or any image detector, on each frame, then a recurrent net over time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tfdetect.detector import Detector, register
@@ -34,6 +34,11 @@ class CnnLstm(Detector):
     def __post_init__(self):
         if self.freeze and not self.frame_model:
             raise UserError("--detector.freeze needs --detector.frame_model: there is nothing trained to keep.")
+
+    def resolve_runs(self, find_model):
+        if not self.frame_model or self.frame_model.endswith(".keras"):
+            return self
+        return replace(self, frame_model=find_model(self.frame_model))
 
     def build(self, clip_shape):
         import keras

@@ -34,7 +34,7 @@ class FeatureOneClass(Detector):
     """cosines: strengths of the cosines of 8 x 8 blocks, no weights; squeezenet:FILE of ImageNet weights; or as clip's preset."""
     features: Literal["projected", "pooled", "penultimate"] = "projected"
     """What of a preset's backbone; as clip has it."""
-    store: Literal["float32", "float16"] = "float32"
+    feature_dtype: Literal["float32", "float16"] = "float32"
     """How features are kept; float16 takes half the room and has three digits."""
     grid: int = 8
     """cosines: parts of a side in which the strengths are averaged."""

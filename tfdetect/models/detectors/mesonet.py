@@ -31,6 +31,14 @@ class MesoNet(Detector):
     mirror: bool = True
     """Flip half of the training pictures."""
 
+    @property
+    def initial_weights(self):
+        return str(self.weights)
+
+    @property
+    def offline_overrides(self):
+        return {"weights": "none"}
+
     def require(self):
         resolve(self.weights, None)
 

@@ -18,7 +18,7 @@ class ResNet50(Transfer):
     0.87 accuracy; level 2 0.93.
     """
 
-    least_size = 32
+    min_size = 32
     default_overrides = {"data.size": 224, "data.frames": 8, "train.batch": 16, "train.epochs": 12}
     published = Published(
         "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
