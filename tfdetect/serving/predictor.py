@@ -62,7 +62,7 @@ class Predictor:
         self.spec, self.is_frame_detector, self.classes = spec, detector.input_kind == "frame", detector.classes
         self.calibration = load_calibration(artifact)
         self.threshold = self.calibration.threshold
-        self.scored_with, self.warnings = "saved_model", self.calibration.doubts
+        self.scored_with, self.warnings = "saved_model", self.calibration.warnings
         if artifact.saved_model.exists():
             self.model = load_saved_model(artifact.saved_model)  # a signature does not keep its model alive
             self._outputs: Callable[[np.ndarray], Mapping[str, Any]] = self._saved_model_outputs

@@ -91,7 +91,7 @@ def explained(predictor: "Predictor", clip: Any, method: str, asked: Explain) ->
     import numpy as np
 
     from tfdetect.data.media.frames import evenly_spaced
-    from tfdetect.explain import heat
+    from tfdetect.explain import heatmaps
 
     def judge(clips: Any) -> Any:
         return predictor.predict_clips(clips)[0]
@@ -99,9 +99,9 @@ def explained(predictor: "Predictor", clip: Any, method: str, asked: Explain) ->
     shown = list(dict.fromkeys(evenly_spaced(len(clip), min(asked.frames, len(clip)))))
     parts = [clip[[at]] for at in shown] if predictor.is_frame_detector else [clip]
     make = {"error": lambda part: predictor.reconstruction_errors(part[None])[0].mean(axis=0),
-            "occlusion": lambda part: heat.occlusion(judge, part, asked.cells)}[method]  # fmt: skip
+            "occlusion": lambda part: heatmaps.occlusion_map(judge, part, asked.cells)}[method]  # fmt: skip
     maps = [make(part) for part in parts]
-    hot, elsewhere = np.mean([heat.check(judge, *both) for both in zip(parts, maps, strict=True)], axis=0)
+    hot, elsewhere = np.mean([heatmaps.deletion_check(judge, *both) for both in zip(parts, maps, strict=True)], axis=0)
     maps = maps if predictor.is_frame_detector else maps * len(shown)
     return clip[shown], np.stack(maps), {"hottest_tenth": float(hot), "elsewhere": float(elsewhere)}
 

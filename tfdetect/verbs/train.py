@@ -57,7 +57,7 @@ def refuse_pooled_threshold(rule: str) -> None:
     """Raise UserError for a threshold that is read off the test: only a recipe may repeat a published table with it."""
     from tfdetect.evaluation import calibration
 
-    if calibration.pooled(rule):
+    if calibration.is_pooled(rule):
         raise UserError(f"--train.threshold {rule} is read off the test scores, which then prove nothing: only reproduce.py RECIPE "
                         "accepts it, to repeat a published table. Give quantile:0.8, which is read off the real validation "
                         "files.")  # fmt: skip
@@ -191,7 +191,7 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     dataset.require_few_failures(table, run.data.max_failed)
     good = usable(table)
     manifest.require_classes(good, SPLITS, run.detector.trains_on)
-    calibration.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
+    calibration.check_rule(run.train.threshold, good.loc[good["split"] == "validation", "label"])
     dataset.print_if_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
@@ -301,8 +301,8 @@ def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: 
         return by_file["score"].to_numpy(), by_file["label"].to_numpy()
 
     rule = run.train.threshold
-    if calibration.pooled(rule):
-        return calibration.pool(calibration.fit(*scores_and_labels("validation")), scores_and_labels("test")[0], rule)
+    if calibration.is_pooled(rule):
+        return calibration.pool_threshold(calibration.fit(*scores_and_labels("validation")), scores_and_labels("test")[0], rule)
     return calibration.fit(*scores_and_labels("validation"), rule)
 
 

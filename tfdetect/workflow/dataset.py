@@ -216,7 +216,7 @@ def print_if_one_class(table: "pd.DataFrame") -> None:
     from tfdetect.pages import report
 
     labels = table.loc[table["split"] == "test", "label"]
-    if text := report.one_class(int((labels == 0).sum()), int((labels == 1).sum())):
+    if text := report.one_class_warning(int((labels == 0).sum()), int((labels == 1).sum())):
         console.print(text)
 
 

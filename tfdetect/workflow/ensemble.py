@@ -72,7 +72,7 @@ def gather(asked: Evaluate) -> dict[str, Member]:
     caches = [cache if cache.root == asked.data.path else dataset.with_equalisation(cache, own)
               for cache, own in zip(caches, found, strict=True)]  # fmt: skip
     members = map(Member, found, runs, data, caches)
-    return dict(zip(ensemble.names([place.name for place in places]), members, strict=True))
+    return dict(zip(ensemble.unique_names([place.name for place in places]), members, strict=True))
 
 
 def read(asked: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame, tuple[str, ...]]":
@@ -164,14 +164,15 @@ def write(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame"
     from tfdetect.workflow.scoring import clip_loader
 
     first = next(iter(members.values()))
-    validation = ensemble.mean({name: validation_predictions(member.artifact) for name, member in members.items()}, by=["path"])
+    held_out = {name: validation_predictions(member.artifact) for name, member in members.items()}
+    validation = ensemble.average(held_out, by=["path"])
     threshold, doubt = choose_threshold(validation)
-    mean = ensemble.mean({name: rows for name, (rows, _) in scored.items()})
-    summaries = {name: metrics.summary(rows, own) for name, (rows, own) in scored.items()}
-    added = {"members": summaries} if doubt else {"members": summaries, "validation": metrics.summary(validation, threshold)}
+    mean = ensemble.average({name: rows for name, (rows, _) in scored.items()})
+    summaries = {name: metrics.summarise(rows, own) for name, (rows, own) in scored.items()}
+    added = {"members": summaries} if doubt else {"members": summaries, "validation": metrics.summarise(validation, threshold)}
     rules = {name: member.run.train.threshold for name, member in members.items()}
-    pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.warnings(rule)]
-    compared = ensemble.compare({**summaries, "mean": metrics.summary(mean, threshold)})
+    pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
+    compared = ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)})
     for name, summary in summaries.items():
         console.print(results.summary_line(name, summary, rules[name]))
     evaluation = results.Evaluation(
@@ -211,7 +212,7 @@ def choose_threshold(held: "pd.DataFrame") -> tuple[float, tuple[str, ...]]:
     """The mean's threshold, and a warning where validation cannot give one."""
     from tfdetect.evaluation import ensemble
 
-    threshold = ensemble.threshold(held)
+    threshold = ensemble.fit_threshold(held)
     if threshold is not None:
         return threshold, ()
     return 0.5, (f"The runs have {len(held)} validation files in common, and not both classes among them: the threshold of "

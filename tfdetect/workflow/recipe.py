@@ -72,7 +72,7 @@ def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
     """What comparison.json holds: pairs of rows, of all files and of each source, and what differs."""
     stand_in = run.data.path is None
     where = "measured on the stand-in" if stand_in else "measured"
-    where += f"; {calibration.SEEN}" if calibration.pooled(run.train.threshold) else ""
+    where += f"; {calibration.TEST_SEEN_NOTE}" if calibration.is_pooled(run.train.threshold) else ""
     rows = pair(recipe, recipe.figures, ours(recipe, artifact), where)
     for source, figures in recipe.by_source.items():
         rows += pair(recipe, figures, ours(recipe, artifact, source), where, f", {source}")
@@ -86,7 +86,7 @@ def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
         "differences": [row for row in sides if str(row["published"]) != str(row["ours"])],
         "same": [row["what"] for row in sides if str(row["published"]) == str(row["ours"])],
         "notes": list(recipe.notes),
-        "warnings": [*calibration.warnings(run.train.threshold), *run.detector.warnings()],
+        "warnings": [*calibration.rule_warnings(run.train.threshold), *run.detector.warnings()],
     }
 
 
@@ -117,13 +117,16 @@ def ours(recipe: Recipe, artifact: Artifact, source: str | None = None) -> dict[
 
 
 def of_source(artifact: Artifact, split: str, source: str, threshold: float | None) -> dict[str, Any]:
-    """The metrics of the own reals and fakes of a source, or of several with " + " between; `metrics.by_source` would take all
-    reals. {} where a class is missing: an accuracy of fakes alone is another figure."""
+    """Return the metrics of a source's own real and fake files, or of several sources joined by " + ".
+
+    `metrics.metrics_by_source` would use all real files. Returns {} if a class is missing, because the accuracy of fakes alone
+    is not comparable.
+    """
     from tfdetect.evaluation import metrics, predictions
 
     table = predictions.read(artifact.predictions)
     rows = table[(table["split"] == split) & table["source"].isin(source.split(" + "))]
-    return metrics.summary(rows, threshold) if rows["label"].nunique() == 2 else {}
+    return metrics.summarise(rows, threshold) if rows["label"].nunique() == 2 else {}
 
 
 def protocol(recipe: Recipe, run: Run, artifact: Artifact) -> list[dict[str, Any]]:
@@ -146,7 +149,7 @@ def of_run(recipe: Recipe, run: Run) -> dict[str, Any]:
     """Our protocol, as far as settings tell it."""
     kind = "videos" if run.detector.input_kind == "clip" else "images"
     splits = dict.fromkeys(part["split"] for part in parts(recipe))
-    judged = POOLED if calibration.pooled(run.train.threshold) else JUDGED
+    judged = POOLED if calibration.is_pooled(run.train.threshold) else JUDGED
     return {
         "data": str(run.data.path or f"the stand-in: the embedded sample of {kind}, drawn by code"),
         "size": run.data.size,

@@ -29,7 +29,7 @@ def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain 
     `chain` corrupts the clips before they are scored.
     """
     rows = expand_frames(usable(table), predictor.is_frame_detector)
-    names = [f"{metrics.ATTRIBUTED}{name}" for name in predictor.classes]
+    names = [f"{metrics.SOURCE_PREFIX}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 1 + len(names)), np.nan)
     with progress("Scoring", len(rows), "frames" if predictor.is_frame_detector else "files") as step:
         for start, clips in batches(rows, cache, predictor.is_frame_detector):
@@ -39,7 +39,7 @@ def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain 
             step(advance=len(clips))
     out = rows[COLUMNS].copy()
     out[["score", *names]] = scores
-    out = predictions.calibrated(out, predictor.calibration)
+    out = predictions.add_probabilities(out, predictor.calibration)
     if names:
         out[predictions.SOURCE_CLASS] = [predictor.classes[number] if number >= 0 else "" for number in rows["source_class"]]
     return out
@@ -49,7 +49,7 @@ def score_features(predictor: Predictor, features: FeatureTable, table: pd.DataF
     """Return the predictions table of the usable rows from their stored features, which have one row per frame."""
     rows = expand_frames(usable(table), predictor.is_frame_detector)
     scores = [predictor.predict_features(features.features[start : start + 1024])[0] for start in range(0, len(rows), 1024)]
-    return predictions.calibrated(rows[COLUMNS].assign(score=np.float64(np.concatenate(scores))), predictor.calibration)
+    return predictions.add_probabilities(rows[COLUMNS].assign(score=np.float64(np.concatenate(scores))), predictor.calibration)
 
 
 def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[int, np.ndarray]]:
