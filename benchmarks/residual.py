@@ -104,7 +104,7 @@ def files(asked: Asked):
     from tfdetect.data import manifest
     from tfdetect.workflow import dataset
 
-    data = replace(config.default(Residual).data, path=asked.path, cache_dir=asked.cache_dir)
+    data = replace(config.default_run(Residual).data, path=asked.path, cache_dir=asked.cache_dir)
     cache = dataset.cache_for(data, Residual)
     table = dataset.decode(manifest.split(dataset.load_dataset(data, Residual())), data, cache)
     train = table[table["split"] == "train"].sort_values("sha")
@@ -116,7 +116,7 @@ def net(detector: Residual, table, cache, asked: Asked) -> float:
     """AUC on the held files, trained as scripts/train.py does."""
     from tfdetect.training.fit import fit
 
-    settings = replace(config.default(Residual).train, seed=asked.seed, epochs=asked.epochs, patience=asked.epochs)
+    settings = replace(config.default_run(Residual).train, seed=asked.seed, epochs=asked.epochs, patience=asked.epochs)
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit(detector, table, cache, settings, Path(folder), Path(folder) / "model.keras", [])
     return float(fitted.history["val_auc"].iloc[-1])

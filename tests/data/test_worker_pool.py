@@ -93,12 +93,12 @@ def test_processes_keep_to_the_cores_that_are_granted(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2, 5, 7}, raising=False)
     monkeypatch.setattr(machine, "OWN", tmp_path / "own")
     monkeypatch.setattr(machine, "CGROUPS", tmp_path)
-    assert machine.cores() == 4
+    assert machine.available_cores() == 4
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "own").write_text("0::/a/b\n")
     for group, text, count in (("a/b", "max 100000", 4), ("a", "250000 100000", 3), (".", "50000 100000", 1)):
         (tmp_path / group / "cpu.max").write_text(text)
-        assert machine.cores() == count
+        assert machine.available_cores() == count
 
 
 def test_an_interrupt_while_processes_start_is_the_parents_alone(tmp_path):

@@ -32,7 +32,7 @@ def test_fields_are_flags_with_help(cls, capsys):
         config.parse([cls.name, "--help"], "t")
     text = capsys.readouterr().out
     assert stop.value.code == 0 and all(f"--detector.{item.name}" in text for item in dataclasses.fields(cls))
-    assert config.default(cls).detector == cls(), "its recipe holds only settings that exist"
+    assert config.default_run(cls).detector == cls(), "its recipe holds only settings that exist"
 
 
 def test_scores_are_finite_float32_and_survive_saving(built, tmp_path):
@@ -64,7 +64,7 @@ def test_a_step_of_training_moves_the_loss_and_its_weights(cls, built):
     detector, clips = made(cls, dropout=0.0, mirror=False, augment=False, flips="none", model="vae"), built[1]
     keras.utils.set_random_seed(0)
     model = detector.build(clip_shape(cls))
-    eager = backend.tensorflow()  # whose graphs of big nets take longer to make than five steps do
+    eager = backend.is_tensorflow()  # whose graphs of big nets take longer to make than five steps do
     model.compile(keras.optimizers.Adam(1e-3), detector.losses(), run_eagerly=eager)
     clips, labels = np.concatenate([clips, clips[:1] // 2]), np.array([[0], [1], [0], [1]], np.float32)
     before = [np.array(keras.ops.convert_to_numpy(value)) for value in model.trainable_variables]
@@ -75,7 +75,7 @@ def test_a_step_of_training_moves_the_loss_and_its_weights(cls, built):
     assert not still, "weights that no gradient reaches"
 
 
-@pytest.mark.skipif(not backend.tensorflow(), reason="SavedModels are TensorFlow's")
+@pytest.mark.skipif(not backend.is_tensorflow(), reason="SavedModels are TensorFlow's")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in BIG else name for name in REGISTRY])
 def test_the_exported_model_gives_the_scores_of_the_live_one(name, tmp_path):
     from tfdetect.artifact import Artifact
@@ -89,7 +89,7 @@ def test_the_exported_model_gives_the_scores_of_the_live_one(name, tmp_path):
     model.save(artifact.model)
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
     export(models.load(artifact.model), json.loads(artifact.calibration.read_text()), made(cls), artifact.saved_model)
-    found, _ = Predictor(artifact, None, made(cls)).judge(clips)
+    found, _ = Predictor(artifact, None, made(cls)).predict_clips(clips)
     np.testing.assert_allclose(found, model.predict(clips, verbose=0)[:, 0], rtol=2e-5, atol=1e-5)
 
 

@@ -99,7 +99,7 @@ def test_upsampling_is_told_by_who_has_never_seen_a_fake(tmp_path):
     assert json.loads((tmp_path / "r" / "metrics.json").read_text())["test"]["by_source"]["upsample"]["auc"] > 0.8
 
 
-@pytest.mark.skipif(not backend.tensorflow(), reason="tf.distribute is TensorFlow's")
+@pytest.mark.skipif(not backend.is_tensorflow(), reason="tf.distribute is TensorFlow's")
 @pytest.mark.parametrize(
     "names", [sorted({*REGISTRY} - {*BIG}), pytest.param([*BIG], marks=pytest.mark.slow)], ids=["small", "big"]
 )

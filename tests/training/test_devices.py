@@ -115,16 +115,16 @@ def test_two_workers_equal_one(place, alone, first):
 def test_the_chief_is_the_task_of_that_type_or_else_worker_0(monkeypatch, cluster, kind, index, place):
     told = {"cluster": cluster, "task": {"type": kind, "index": index}} if cluster else {}
     monkeypatch.setenv("TF_CONFIG", json.dumps(told))
-    assert backend.worker() == place
+    assert backend.worker_index() == place
 
 
 @pytest.mark.parametrize("told, said", [('{"task": {"type": "evaluator", "index": 0}}', "'evaluator'; only chief and"),
-                                        ('{"task": {"type": "ps"}}', "'ps'; only"), ("chief", "not the JSON"),
-                                        ('["chief"]', "not the JSON")])  # fmt: skip
+                                        ('{"task": {"type": "ps"}}', "'ps'; only"), ("chief", "TF_CONFIG is not valid"),
+                                        ('["chief"]', "TF_CONFIG is not valid")])  # fmt: skip
 def test_a_task_that_does_not_train_is_refused(monkeypatch, told, said):
     monkeypatch.setenv("TF_CONFIG", told)
     with pytest.raises(ValueError, match=said):
-        backend.worker()
+        backend.worker_index()
 
 
 @pytest.mark.parametrize("gpus, nvidia, hidden, lines", [

@@ -67,7 +67,7 @@ def test_interrupted_it_is_known_again(run, images):
     """The classes, which config.yaml has and the flags have not, do not make it another run."""
     parsed = config.parse(["--config", str(run.config), "--name", "squeezenet", "--out", str(run.folder.parent), "--resume"], "t")
     bare = dataclasses.replace(parsed, detector=dataclasses.replace(parsed.detector, classes=()))
-    assert artifacts.choose(bare) == (run, True)
+    assert artifacts.select_folder(bare) == (run, True)
 
 
 @pytest.mark.parametrize(("families", "message"), [((), "needs a column family"), (("swap=face", "x=y"), "two kinds at the")])

@@ -14,7 +14,7 @@ from tfdetect.data.layouts import detect, grouping
 
 
 def audited(path, out, *flags):
-    assert cli.run("audit", [str(path), "--out", str(out), "--data.workers", "2", *flags]) == 0
+    assert cli.run_verb("audit", [str(path), "--out", str(out), "--data.workers", "2", *flags]) == 0
     page = (out / "audit.html").read_text()
     return json.loads((out / "audit.json").read_text()), page
 
@@ -61,7 +61,7 @@ def test_everything_wrong_at_once_is_told(images, tmp_path, capsys):
     (["FOLDER", "--data.layout", "celebdf"], "There is no layout 'celebdf'; perhaps you meant celeb_df"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, sentence):
-    assert cli.run("audit", [word.replace("FOLDER", str(tmp_path)) for word in arguments]) == 2
+    assert cli.run_verb("audit", [word.replace("FOLDER", str(tmp_path)) for word in arguments]) == 2
     assert sentence in capsys.readouterr().err
 
 

@@ -105,15 +105,15 @@ def test_explain_shows_the_error_map(run, manifest, tmp_path, capsys):
     detector, out = artifacts.load_config(run).detector, tmp_path / "out"
     predictor = Predictor(run, ClipSpec(8, 32), detector)
     clip = predictor.spec.read(tmp_path / "half.png").frames
-    error = predictor.errors(clip[None])[0]
+    error = predictor.reconstruction_errors(clip[None])[0]
     assert error.shape == (1, 32, 32) and error[..., 16:].mean() > 1.2 * error[..., :16].mean()
     before, after = (autoencoder.to_pixels(models.load(run.model), np.asarray(x))[0]
                      for x in autoencoder.reconstruction_model(models.load(run.model)).predict_on_batch(clip[None])[:2])  # fmt: skip
     np.testing.assert_allclose(error[0], np.abs(before - after).mean(axis=-1), atol=0.05)
     shutil.copytree(run.folder, tmp_path / "bare", ignore=shutil.ignore_patterns("1"))
     bare = Predictor(Artifact(tmp_path / "bare"), ClipSpec(8, 32), detector)
-    assert bare.judged.startswith("model.keras")
-    np.testing.assert_allclose(bare.errors(clip[None])[0], error, atol=0.05, err_msg="as other backends have it")
+    assert bare.scored_with.startswith("model.keras")
+    np.testing.assert_allclose(bare.reconstruction_errors(clip[None])[0], error, atol=0.05, err_msg="as other backends have it")
     assert cli.main(["explain", str(run.folder), str(tmp_path / "half.png"), "--out", str(out)]) == 0
     assert "1 explained by error" in capsys.readouterr().out and "how far" in (out / "explanation.html").read_text().lower()
 
@@ -184,7 +184,7 @@ def test_without_fakes_in_validation_f1_is_refused_before_any_training(reals, mo
 @pytest.mark.parametrize("wrong, said", [
     (("oc_ae", "--detector.score", "kl"), "needs a latent with a variance"),
     (("oc_fakedect", "--detector.variant", "2", "--detector.score", "rmse"), "Variant 2 scores latents"),
-    (("oc_ae", "--train.balance", "focal"), "there are no classes for"),
+    (("oc_ae", "--train.balance", "focal"), "has no classes to balance"),
     (("oc_ae", "--data.size", "34"), "multiple of 4"),
     (("resnet_vae", "--detector.weights", "/nowhere"), "no ResNet-18 of keras-hub could be opened"),
     (("oc_fakedect", "--detector.free_bits", "-1"), "at least 0, got -1"),

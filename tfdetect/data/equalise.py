@@ -27,7 +27,7 @@ from tfdetect.data.media.read import READER_VERSION, read_image, read_video
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.errors import UserError
-from tfdetect.files import state, write_bytes, write_json
+from tfdetect.files import size_and_mtime, write_bytes, write_json
 from tfdetect.limits import Limits
 
 SPARED = 0.1  # of the files of each class, at most, may be too small, or too short, for the rest; they fail
@@ -140,7 +140,7 @@ def facts(table: pd.DataFrame, index: Path, workers: int | None, progress: Progr
           limits: Limits) -> pd.DataFrame:  # fmt: skip
     """FACTS of each file, row for row; NaN where there is none: only videos have fps and frames. `index` keeps those of good
     files, by size and time of change, so that a resumed run need not read them again."""
-    found = {path: known for path, known in _kept(index).items() if known[0] == state(path)}
+    found = {path: known for path, known in _kept(index).items() if known[0] == size_and_mtime(path)}
     for _ in range(sum(path in found for path in table["path"])):
         progress({"error": ""})
     todo = [path for path in table["path"] if path not in found]
@@ -149,7 +149,7 @@ def facts(table: pd.DataFrame, index: Path, workers: int | None, progress: Progr
             known = {"error": result.reason} if isinstance(result, WorkerFailure) else result
             if known.get("frames") and not known.get("fps"):
                 known = {"error": "a video whose frame rate is not known, which equalising needs"}
-            found[path] = [state(path), *(known.get(name) for name in FACTS)]
+            found[path] = [size_and_mtime(path), *(known.get(name) for name in FACTS)]
             progress({"error": known["error"]})
     finally:
         if todo:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from tfdetect.data import tables
 from tfdetect.errors import UserError
-from tfdetect.files import atomic, counted
+from tfdetect.files import atomic_write, plural
 
 COLUMNS = ("path", "label", "split", "group", "source", "text")
 # Columns that are kept where they are given: `left_out` is why a row is not used, the last three are of equalised files.
@@ -95,7 +95,7 @@ def _require(column: pd.Series, good: pd.Series, origin: str, expected: str) -> 
     bad = column[~good]
     if len(bad):
         value, row = bad.iloc[0], bad.index[0] + 1
-        rows = counted(len(bad), "such row")
+        rows = plural(len(bad), "such row")
         raise UserError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({rows}).")
 
 
@@ -140,7 +140,7 @@ def require_whole_groups(table: pd.DataFrame) -> None:
         where = ", ".join(f"row {index + 1} ({row.path}) in {row.split}" for index, row in rows.iterrows())
         raise UserError(
             f"Group {group!r} is in two splits: {where}. One person or original must stay in one split; mend the split "
-            f"or group column ({counted(len(twice), 'such group')})."
+            f"or group column ({plural(len(twice), 'such group')})."
         )
 
 
@@ -284,7 +284,7 @@ def require_classes(table: pd.DataFrame, splits: Sequence[str], learns: str = "b
             rule = table.attrs.get("groups", "The groups are those of the manifest.")
             raise UserError(
                 f"The {name} split holds {real} real and {fake} fake files of {len(table)} in all, in "
-                f"{counted(groups[0], 'group')} of reals and {groups[1]} of fakes; {needed} needed. {rule} Give more files (10 "
+                f"{plural(groups[0], 'group')} of reals and {groups[1]} of fakes; {needed} needed. {rule} Give more files (10 "
                 "groups of each class at the least), a split column, or other groups: by a group column, or by --data.group "
                 "folder, stem, file or a regular expression."
             )
@@ -297,7 +297,7 @@ def _require_both(table: pd.DataFrame, learns: str) -> None:
             continue
         others = {name: count for name, count in table.attrs.get("left_out", {}).items() if name.endswith("/")}
         classes = {f"{name}/": count for name, count in table.attrs.get("classes", {}).items()}
-        found = ", ".join(f"{name} ({counted(count, 'file')})" for name, count in {**classes, **others}.items())
+        found = ", ".join(f"{name} ({plural(count, 'file')})" for name, count in {**classes, **others}.items())
         folders = f" Found: {found}." if found else ""
         alone = " A one-class detector, such as feature_oneclass or oc_ae, learns from reals alone." if kind == "fake" else ""
         raise UserError(
@@ -310,6 +310,6 @@ def write(table: pd.DataFrame, path: Path) -> None:
     """Write as CSV, whole or not at all: UTF-8, and where a file's name is none, its very bytes."""
     # A lone carriage return is not quoted by itself, and would then end the row.
     torn = any(table[name].astype(str).str.contains("\r", regex=False).any() for name in table.select_dtypes(exclude="number"))
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         quoting = csv.QUOTE_NONNUMERIC if torn else csv.QUOTE_MINIMAL
         table.to_csv(temporary, index=False, errors="surrogateescape", quoting=quoting)

@@ -30,8 +30,8 @@ import cv2
 import numpy as np
 
 from tfdetect.errors import UserError
-from tfdetect.files import atomic
-from tfdetect.machine import cores
+from tfdetect.files import atomic_write
+from tfdetect.machine import available_cores
 
 VIDEO_SOURCES = ("flicker", "swap", "flicker", "upsample")  # flicker needs twice the examples
 IMAGE_SOURCES = ("swap", "upsample")  # flicker needs time
@@ -272,7 +272,7 @@ def write_file(spec: Sample, folder: Path, row: dict[str, str]) -> None:
     """Render and write one file of the manifest."""
     cv2.setNumThreads(1)  # one process a core already
     frames = render_clip(spec, int(row["group"].removeprefix("scene-")), row["source"])
-    with atomic(folder / row["path"]) as part:
+    with atomic_write(folder / row["path"]) as part:
         part.write_bytes(encode_mp4(frames) if spec.kind == "video" else encode_jpeg(frames[0]))
 
 
@@ -287,7 +287,7 @@ def claim_folder(spec: Sample, folder: Path) -> None:
         raise UserError(f"{folder} holds {held} and is left as it is: choose another --out, or delete the folder")
     folder.mkdir(parents=True, exist_ok=True)
     if not found:  # before all else, so that an interrupted write is known again
-        with atomic(note) as part:
+        with atomic_write(note) as part:
             part.write_text(wanted)
     for name in ("real", "fake"):
         (folder / name).mkdir(exist_ok=True)
@@ -311,7 +311,7 @@ def write(
     for _ in range(len(table) - len(missing)):
         progress()
     if missing:
-        workers = min(workers or cores(), len(missing))
+        workers = min(workers or available_cores(), len(missing))
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             jobs = [pool.submit(write_file, spec, folder, row) for row in missing]
             try:
@@ -323,7 +323,7 @@ def write(
     manifest = folder / "manifest.csv"
     if missing or not manifest.exists() or not manifest.read_text().startswith(",".join(COLUMNS)):
         tints = [dominant_tint(spec, group) for group in range(spec.count)]
-        with atomic(manifest) as part, part.open("w", newline="") as file:
+        with atomic_write(manifest) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows({**row, "category": tints[at // 2]} for at, row in enumerate(table))

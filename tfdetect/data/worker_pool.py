@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from tfdetect.data import deadline
-from tfdetect.machine import cores
+from tfdetect.machine import available_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -53,7 +53,7 @@ def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | Non
     its process or exceeds its time, its result is a WorkerFailure and a new process takes over. Exceptions of `work` are
     re-raised here and stop the iteration. Only a few items are read ahead, so `items` may be infinite.
     """
-    count = workers or cores()
+    count = workers or available_cores()
     remaining, guarded = iter(items), _GuardedWork(work, seconds)
     # Started first, because starting it unblocks SIGINT, which has to stay blocked while worker processes start.
     resource_tracker.ensure_running()

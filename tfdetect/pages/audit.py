@@ -10,7 +10,7 @@ import pandas as pd
 
 from tfdetect.data.audit import duplicates
 from tfdetect.data.audit.shortcuts import FATAL, SUSPECT
-from tfdetect.files import counted
+from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.plots import standard
 
@@ -48,9 +48,9 @@ def verdict(found: Mapping[str, Any]) -> str:
         said.append(f"{', '.join(_names(container, SUSPECT))} may be learnt in place of the fake")
     if leaks:
         make = "makes" if len(leaks) == 1 else "make"
-        said.append(f"{counted(len(leaks), 'leak')} between splits {make} a test look better than the detector is")
+        said.append(f"{plural(len(leaks), 'leak')} between splits {make} a test look better than the detector is")
     if would:
-        sets = f"{counted(would, 'set')} of copies in several groups"
+        sets = f"{plural(would, 'set')} of copies in several groups"
         said.append(f"{sets} would leak once a split is made by group")
     if torn:
         said.append(f"{torn} file{' is' if torn == 1 else 's are'} labelled both real and fake")

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tfdetect.evaluation.metrics import ROWS
-from tfdetect.files import counted
+from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.plots import standard
 
@@ -124,7 +124,7 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
         out.append(f"{what} can tell fake from real here, with an AUC of {auc:.3f}. The detector may have learnt that in place "
                    "of the fake; the audit of the data says what to do.")
     if failures:
-        out.append(f"{counted(failures, 'file')} could not be read or scored, and are in none of the numbers; a list is below.")
+        out.append(f"{plural(failures, 'file')} could not be read or scored, and are in none of the numbers; a list is below.")
     return out
 
 
@@ -247,7 +247,7 @@ def _data(report: Report) -> str:
         if rows:
             shown = f", the first {SHOWN} of them here" if len(rows) > SHOWN else ""
             cells = html.table(["file", "reason"], rows[:SHOWN])
-            out += f"<h3>{title}</h3><p>{counted(len(rows), 'file')}{shown}.</p>{cells}"
+            out += f"<h3>{title}</h3><p>{plural(len(rows), 'file')}{shown}.</p>{cells}"
     return f"<section><h2>The data</h2>{out}</section>" if out else ""
 
 

@@ -23,7 +23,7 @@ CUDA_ERRORS = {"Cannot dlopen some GPU libraries": "some CUDA libraries are miss
 def setup(precision: str, seed: int) -> None:
     """Set the seeds of weights and dropout, deterministic ops and the dtype policy for this process."""
     keras.utils.set_random_seed(seed)
-    if backend.tensorflow():
+    if backend.is_tensorflow():
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(precision)
 
@@ -35,7 +35,7 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy | None:
     """
     if name not in ("auto", "single"):
         backend.require_tensorflow(f"--train.strategy {name}")
-    if name == "auto" and backend.tensorflow():
+    if name == "auto" and backend.is_tensorflow():
         name = "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "single"
     if name in ("auto", "single"):
         return None
@@ -80,7 +80,7 @@ def scope(chosen: tf.distribute.Strategy | None) -> AbstractContextManager:
 
 def worker(chosen: tf.distribute.Strategy | None) -> int:
     """Return the number of this process among the workers; 0 is the chief, which alone writes the results."""
-    return backend.worker() if isinstance(chosen, MultiWorker) else 0
+    return backend.worker_index() if isinstance(chosen, MultiWorker) else 0
 
 
 def describe(precision: str, stderr: str = "") -> str:
@@ -90,7 +90,7 @@ def describe(precision: str, stderr: str = "") -> str:
     """
     name, names = keras.backend.backend(), gpus()
     module = importlib.import_module(name)
-    cores = machine.cores()
+    cores = machine.available_cores()
     title = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}.get(name, name)
     devices = ", ".join(f"{count} GPU{'s' * (count > 1)} ({gpu})" for gpu, count in Counter(names).items()) or "no GPU"
     line = (f"{cores} CPU core{'s' * (cores > 1)}, {devices}; {precision}; Keras {keras.__version__} on {title} "

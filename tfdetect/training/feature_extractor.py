@@ -56,7 +56,7 @@ class FeatureExtractor:
 
     def _compute(self, rows: pd.DataFrame, augment: str) -> Iterator[np.ndarray]:
         waiting: deque[Future] = deque()
-        concurrent = CONCURRENT_BATCHES if backend.tensorflow() else 1  # on jax, models change state when they predict
+        concurrent = CONCURRENT_BATCHES if backend.is_tensorflow() else 1  # on jax, models change state when they predict
         with ThreadPoolExecutor(concurrent) as pool:  # a single batch leaves cores idle between its steps
             for clips in dataset.views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
                 waiting.append(pool.submit(self.batch, clips.numpy()))

@@ -11,7 +11,7 @@ import pandas as pd
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import Detector, Phase
-from tfdetect.files import atomic
+from tfdetect.files import atomic_write
 from tfdetect.models.layers import common
 from tfdetect.settings import Train
 from tfdetect.training import devices
@@ -82,7 +82,7 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
 def save_result(model: keras.Model, checkpoint: Checkpoint, target: Path, chief: bool = True) -> Fitted:
     """Save the trained model to `target` if this process is the chief; return the outcome."""
     if chief:
-        with atomic(target) as temporary:
+        with atomic_write(target) as temporary:
             model.save(temporary)
     scores = ExactValidationMetrics.read(checkpoint.folder)
     return Fitted(history_table(checkpoint), checkpoint.state["best_epoch"], chief, scores)

@@ -55,7 +55,7 @@ def write(logs: Path, context: ReportContext, extras: ReportExtras, settings: Ma
     test = context.predictions[context.predictions["split"] == "test"]
     writer = tf.summary.create_file_writer(os.fsencode(logs / "test"))
     with writer.as_default(step=0):
-        if backend.tensorflow():
+        if backend.is_tensorflow():
             _graph(context.model)
         _curve(test)
         _clips(test, context.load_clip)
@@ -128,7 +128,7 @@ def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, load_image:
     if np.ndim(features) != 2 or len(features) != len(table) or not len(table):
         raise ValueError(f"Expected features (rows, dimensions) of {len(table)} rows, at least one; got {np.shape(features)}.")
     folder, rows = logs / "test", sample(table["label"], POINTS)
-    with files.atomic(folder / "features.tsv") as temporary:
+    with files.atomic_write(folder / "features.tsv") as temporary:
         np.savetxt(temporary, features[rows], fmt="%.5g", delimiter="\t")
     files.write_bytes(folder / "files.tsv", _metadata(table.iloc[rows]).encode())
     config = plugin.ProjectorConfig()
@@ -137,7 +137,7 @@ def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, load_image:
         files.write_bytes(folder / "images.jpg", _sprite(rows, load_image))
         embedding.sprite.image_path = "images.jpg"
         embedding.sprite.single_image_dim.extend([SIDE, SIDE])
-    with files.plain(folder) as link:
+    with files.tensorflow_path(folder) as link:
         plugin.visualize_embeddings(link, config)  # last, since it names the other files
 
 

@@ -11,7 +11,7 @@ from tfdetect import config, files
 from tfdetect.errors import UserError
 from tfdetect.settings import FileSettings
 from tfdetect.workflow import dataset, output_paths
-from tfdetect.workflow.console import console, counted, print_command, printable, progress
+from tfdetect.workflow.console import console, plural, print_command, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,17 +31,17 @@ class Audit:
     path: tyro.conf.Positional[Path]
     """A manifest, or the folder of a public data set, or a folder with real/ and fake/ in it."""
     out: Path | None = None
-    """Output folder; by default audits/NAME, where NAME is unique to the data set and how it is read."""
+    """Output folder; by default audits/NAME, where NAME is unique to the data set."""
     data: FileSettings = field(default_factory=FileSettings)
     write_groups: Path | None = None
-    """Write a manifest to this CSV (default: grouped.csv) in which copies and near-duplicates share a group."""
+    """CSV file (grouped.csv if no name is given) for a manifest in which copies and near-duplicates share a group."""
     overwrite: bool = False
-    """Replace the CSV of --write_groups if it exists."""
+    """Replace the file of --write_groups if it exists."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, audit the data set, and write and print the findings."""
-    asked = config.arguments(Audit, add_default_path(argv), "audit.py")
+    asked = config.parse_flags(Audit, add_default_path(argv), "audit.py")
     if asked.write_groups and asked.write_groups.exists() and not asked.overwrite:
         raise UserError(f"{asked.write_groups} already exists: give another file to --write_groups, or add --overwrite.")
     reading = asked.data.layout, asked.data.sources, asked.data.fake
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     files.write_json(out / "audit.json", findings)
     from tfdetect.pages import audit as page
 
-    with files.atomic(out / "audit.html") as temporary:
+    with files.atomic_write(out / "audit.html") as temporary:
         page.write(temporary, str(asked.path), findings, properties.assign(path=table["path"]))
     print_findings(findings, table, properties)
     console.print(f"\nPage    {out / 'audit.html'}\nJSON    {out / 'audit.json'}")
@@ -85,9 +85,9 @@ def write_grouped_manifest(path: Path, table: "pd.DataFrame", duplicates: Sequen
     manifest.write(usable, path)
     changes = f"{table['group'].nunique()} groups became {grouped['group'].nunique()}"
     if moved := int((grouped["split"].to_numpy() != table["split"].to_numpy()).sum()):
-        changes += f"; {counted(moved, 'file')} moved to the test or validation split of the rest of the group"
+        changes += f"; {plural(moved, 'file')} moved to the test or validation split of the rest of the group"
     if excluded := len(grouped) - len(usable):
-        changes += f"; {counted(excluded, 'file')} left out, as in training"
+        changes += f"; {plural(excluded, 'file')} left out, as in training"
     console.print(f"Groups  {printable(str(path))}: {changes}\nNext:")
     print_command("train.py", "cnn", "--data.path", path)
 
@@ -98,7 +98,7 @@ def collect_properties(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataF
 
     data = asked.data
     table = dataset.read_manifest(asked.path, data)
-    console.print(f"{counted(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
+    console.print(f"{plural(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Reading", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
     dataset.require_usable(table.assign(error=properties["error"]))

@@ -17,7 +17,7 @@ from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and evaluate one run, or an ensemble."""
-    asked = config.arguments(Evaluate, argv, "evaluate.py")
+    asked = config.parse_flags(Evaluate, argv, "evaluate.py")
     if not asked.runs:
         raise UserError("No run given; name the folder of one, such as saved_models/cnn, or of several.")
     if len(asked.runs) > 1:
@@ -58,7 +58,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     context = ReportContext(partial(models.load, artifact.model), scored, predictor.threshold, good,
                             scoring.clip_loader(good, cache))  # fmt: skip
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
-                                    (*warnings, *predictor.warnings), {"judged": predictor.judged, **validation_metrics(artifact)},
+                                    (*warnings, *predictor.warnings), {"judged": predictor.scored_with, **validation_metrics(artifact)},
                                     results.report_extras(run.detector, context, predictor))  # fmt: skip
     results.finish(target, evaluation, {"test": "test"})
     console.print(f"\nReport  {target.report}")

@@ -35,12 +35,15 @@ class Explain:
     out: Path = Path("explained")
     """Folder for explanation.html and explanation.json."""
     method: Literal["auto", "error", "occlusion"] = "auto"
-    """What the heat-map shows. error: the reconstruction error of an autoencoder. occlusion: how much the score drops when a
-    region is hidden, for any detector. auto: error for autoencoders, else occlusion."""
+    """What the heat-map shows.
+    error: the reconstruction error of an autoencoder.
+    occlusion: how much the score drops when a region is hidden, for any detector.
+    auto: error for autoencoders, else occlusion."""
     frames: int = 4
     """Frames shown of each video, evenly spaced among those that the detector sees."""
     cells: int = 4
-    """Regions per side for occlusion: more give a finer map, take longer, and miss evidence that is spread over large areas."""
+    """Regions per side for occlusion.
+    More give a finer map, take longer, and miss evidence that is spread over large areas."""
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.cells < 2:
@@ -49,7 +52,7 @@ class Explain:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, find the files, and explain each as soon as it is decoded; if interrupted, write the page so far."""
-    asked = config.arguments(Explain, argv, "explain.py")
+    asked = config.parse_flags(Explain, argv, "explain.py")
     artifact = artifacts.find(asked.run)
     run = apply_overrides(artifacts.load_config(artifact), asked.data)
     method = resolve_method(asked.method, run.detector)
@@ -65,12 +68,12 @@ def main(argv: Sequence[str]) -> int:
     sections: list[str] = []
     rows: list[dict[str, Any]] = []
     try:
-        judge = lambda path, clip: (predictor.verdict(path, clip), clip)  # noqa: E731
-        for verdict, clip in predictor.each(paths, judge, run.data.timeout, run.data.workers):
+        judge = lambda path, clip: (predictor.to_verdict(path, clip), clip)  # noqa: E731
+        for verdict, clip in predictor.map_files(paths, judge, run.data.timeout, run.data.workers):
             print(format_verdict(verdict), flush=True)
             rows.append({**dataclasses.asdict(verdict), "method": method})
             if verdict.error is None:
-                frames, heat, check = explain_clip(predictor, predictor.clip(clip), method, asked)
+                frames, heat, check = explain_clip(predictor, predictor.model_frames(clip), method, asked)
                 rows[-1] |= check
                 sections.append(explanation.section(files.printable(verdict.path), caption(verdict, check), frames, heat, method))
     finally:
@@ -100,15 +103,15 @@ def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
     from tfdetect.explain import heat
 
     def judge(clips: "np.ndarray") -> "np.ndarray":
-        return predictor.judge(clips)[0]
+        return predictor.predict_clips(clips)[0]
 
     shown = list(dict.fromkeys(evenly_spaced(len(clip), min(asked.frames, len(clip)))))
-    inputs = [clip[[frame]] for frame in shown] if predictor.single else [clip]
-    make_map = {"error": lambda frames: predictor.errors(frames[None])[0].mean(axis=0),
+    inputs = [clip[[frame]] for frame in shown] if predictor.is_frame_detector else [clip]
+    make_map = {"error": lambda frames: predictor.reconstruction_errors(frames[None])[0].mean(axis=0),
                 "occlusion": lambda frames: heat.occlusion(judge, frames, asked.cells)}[method]  # fmt: skip
     maps = [make_map(frames) for frames in inputs]
     hottest, elsewhere = np.mean([heat.check(judge, *pair) for pair in zip(inputs, maps, strict=True)], axis=0)
-    maps = maps if predictor.single else maps * len(shown)
+    maps = maps if predictor.is_frame_detector else maps * len(shown)
     return clip[shown], np.stack(maps), {"hottest_tenth": float(hottest), "elsewhere": float(elsewhere)}
 
 

@@ -22,18 +22,18 @@ class Export:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and export."""
-    asked = config.arguments(Export, argv, "export.py")
+    asked = config.parse_flags(Export, argv, "export.py")
     artifact = artifacts.find(asked.run, "model")
     run = artifacts.load_config(artifact)
     calibration = artifacts.load_calibration(artifact).to_dict()
     import_keras()
-    from tfdetect.serving.export import NOTE, export, signatures
+    from tfdetect.serving.export import SERVING_NOTES, describe_signatures, export
 
     spec = dataset.clip_spec(run.data, run.data.cache_dir, still=run.detector.input_kind == "clip")
-    if artifact.plan.exists():
+    if artifact.equalisation_plan.exists():
         spec = dataset.with_equalisation(dataset.cache_for(run.data, run.detector), artifact).spec
     export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, spec)
-    console.print(f"SavedModel  {artifact.saved_model}, described in {artifact.folder / NOTE}")
-    for name, description in signatures(run.detector, spec).items():
+    console.print(f"SavedModel  {artifact.saved_model}, described in {artifact.folder / SERVING_NOTES}")
+    for name, description in describe_signatures(run.detector, spec).items():
         console.print(f"  {name}: {description}")
     return 0

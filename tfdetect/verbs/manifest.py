@@ -10,7 +10,7 @@ import tyro
 
 from tfdetect import config
 from tfdetect.errors import UserError
-from tfdetect.workflow.console import console, counted, print_command
+from tfdetect.workflow.console import console, plural, print_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,14 +34,14 @@ class Template:
     overwrite: bool = False
     """Replace the table if it exists."""
     layout: str = "auto"
-    """Layout of the folder, such as faceforensics or class_folders; auto recognises it."""
+    """Folder layout of the data set, such as faceforensics or class_folders; auto recognises it."""
     fake: tuple[str, ...] = ("fake",)
-    """Class folders that hold fakes, in any letter case; if given, all other folders are real."""
+    """Names of the folders with fakes, ignoring case; if set, all other class folders count as real."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, list the files, write the table and print what to fill in."""
-    asked = config.arguments(Template, argv, "manifest.py")
+    asked = config.parse_flags(Template, argv, "manifest.py")
     if asked.out.exists() and not asked.overwrite:
         raise FileExistsError(f"{asked.out} already exists and may have been filled in: give another --out, or add --overwrite.")
     if not asked.path.is_dir():
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     others = sum(len(names) for _, _, names in os.walk(asked.path)) - len(table)
     write_table(table.assign(path=relative_paths(table["path"], asked.path, asked.out)), asked.out)
     if others > 0:
-        console.print(f"Left out: {counted(others, 'other file')}, hidden or neither image nor video.")
+        console.print(f"Left out: {plural(others, 'other file')}, hidden or neither image nor video.")
     print_summary(table, asked.out)
     return 0
 
@@ -104,18 +104,18 @@ def write_table(table: "pd.DataFrame", out: Path) -> None:
     if out.suffix.lower() != ".xlsx":
         manifest.write(table, out)
         return
-    with files.atomic(out) as temporary:
+    with files.atomic_write(out) as temporary:
         table.to_excel(temporary, sheet_name="manifest", index=False)
 
 
 def print_summary(table: "pd.DataFrame", out: Path) -> None:
     """Print how many files have a label and a group, what to fill in, and the next commands."""
     real, fake, unknown = (int((table["label"] == label).sum()) for label in ("real", "fake", ""))
-    console.print(f"{counted(len(table), 'file')} in {out}: {real} real, {fake} fake, {unknown} without a label")
+    console.print(f"{plural(len(table), 'file')} in {out}: {real} real, {fake} fake, {unknown} without a label")
     if unknown:
         console.print("Fill in the column label: real or fake (or 0 or 1).")
     if groups := table.loc[table["group"] != "", "group"].nunique():
-        console.print(f"Already filled in: {counted(groups, 'group')}, from the data set or for frames of one video.")
+        console.print(f"Already filled in: {plural(groups, 'group')}, from the data set or for frames of one video.")
     if not table["group"].all():
         console.print("Fill in the column group: the same name for all files of one person or original. A file without a group "
                       "is on its own.")  # fmt: skip

@@ -11,7 +11,7 @@ import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
-from tfdetect.workflow.console import counted, printable
+from tfdetect.workflow.console import plural, printable
 from tfdetect.workflow.verdicts import PredictData, apply_overrides, expand_paths, format_verdict, load_predictor
 
 
@@ -30,7 +30,7 @@ class Predict:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, find the files, and print each verdict as soon as its file is decoded."""
-    asked = config.arguments(Predict, argv, "predict.py")
+    asked = config.parse_flags(Predict, argv, "predict.py")
     artifact = artifacts.find(asked.run)
     run = apply_overrides(artifacts.load_config(artifact), asked.data)
     paths = expand_paths(asked.files)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     failed = 0
     if not asked.json:
         print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
-    for verdict in predictor.predict(paths, run.data.timeout, run.data.workers):
+    for verdict in predictor.predict_files(paths, run.data.timeout, run.data.workers):
         failed += verdict.error is not None
         print(json.dumps(dataclasses.asdict(verdict)) if asked.json else format_verdict(verdict), flush=True)
     if not asked.json:
@@ -55,4 +55,4 @@ def summarise(given: Sequence[Path], paths: Sequence[Path], failed: int) -> str:
         other_files.update(left_out(folder, map(str, paths), ()))
     listed = ", ".join(printable(f"{count} {name}") for name, count in other_files.items())
     others = f"{other_files.total()} left out{f' ({listed})' if listed else ''}"
-    return f"{counted(len(paths) + other_files.total(), 'file')}: {len(paths) - failed:,} judged, {failed} failed, {others}"
+    return f"{plural(len(paths) + other_files.total(), 'file')}: {len(paths) - failed:,} judged, {failed} failed, {others}"

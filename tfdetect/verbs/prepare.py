@@ -30,22 +30,24 @@ class Prepare:
     path: tyro.conf.Positional[Path]
     """A manifest, or the folder of a public data set, or a folder with real/ and fake/ in it."""
     out: Path
-    """Folder to create, such as prepared/celeb. Keep it: training on it does not need the originals, and it holds the only copy
-    of equalised files."""
+    """Folder to create, such as prepared/celeb.
+    Training on it does not need the originals. It holds the only copy of equalised files, so do not delete it as a cache."""
     data: ClipSettings = field(default_factory=ClipSettings)
     equalise: bool = False
     """Crop and re-encode all files in the same way first, so that the file format cannot reveal the label (docs/equalise.md)."""
     runner: str = "local"
-    """local: processes on this machine. beam: Apache Beam on this machine. Or the name of a Beam runner, such as FlinkRunner,
-    which then receives all unknown flags."""
+    """Where files are decoded.
+    local: processes on this machine.
+    beam: Apache Beam on this machine.
+    NAME: a Beam runner such as FlinkRunner, which receives all unknown flags."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, read, optionally equalise, decode and write the data set."""
-    asked, beam_options = config.arguments(Prepare, argv, "prepare.py", unknown=True)
+    asked, beam_options = config.parse_flags(Prepare, argv, "prepare.py", unknown=True)
     output_paths.require_prepared(asked.out, asked.path)
     if beam_options and asked.runner == "local":
-        config.arguments(Prepare, argv, "prepare.py")  # exits with a message about the unknown flags
+        config.parse_flags(Prepare, argv, "prepare.py")  # exits with a message about the unknown flags
     import pandas as pd  # imported late to keep --help fast
 
     table, excluded, cache = read_dataset(asked)
@@ -67,7 +69,7 @@ def read_dataset(asked: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
     table = dataset.read_manifest(asked.path, data)
     table["path"] = [str(Path(path).absolute()) for path in table["path"]]
     settings = {name: getattr(data, name) for name in PREPARED_KEYS}
-    old_settings = config.prepared(asked.out)
+    old_settings = config.read_prepared_settings(asked.out)
     if old_settings and old_settings != settings:
         raise UserError(f"{asked.out} was prepared with other settings: {old_settings}. Give another --out, or delete it.")
     cache = Cache(asked.out, dataset.clip_spec(data, asked.out), data.cache)
@@ -109,10 +111,10 @@ def write(asked: Prepare, table: "pd.DataFrame") -> None:
     failures = table[table["error"] != ""]
     manifest.write(table, asked.out / "manifest.csv")
     manifest.write(failures, asked.out / "failures.csv")
-    settings = config.plain(asked.data)
+    settings = config.settings_to_dict(asked.data)
     counts = {"rows": len(table), "cached": len(table) - len(failures), "failed": len(failures)}
     summary = {"data": {name: settings[name] for name in PREPARED_KEYS}, "groups": table.attrs["groups"], "counts": counts}
-    files.write_json(asked.out / config.PREPARED, summary)
+    files.write_json(asked.out / config.PREPARED_FILE, summary)
     dataset.print_count(table, "cached")
     dataset.print_failures(table)
     dataset.require_usable(table)

@@ -91,14 +91,14 @@ def stand_in_overrides(run: Run) -> list[str]:
     data: dict[str, Any] = {"sample": min(STAND_IN_GROUPS, run.data.sample), "faces": "none"}  # the sample shows no faces
     for name, source in (("train_sources", "swap"), ("test_sources", "upsample")):
         data |= {name: [source]} if getattr(run.data, name) else {}
-    return config.flags({"data": data, "train": {"epochs": min(STAND_IN_EPOCHS, run.train.epochs)},
+    return config.to_flags({"data": data, "train": {"epochs": min(STAND_IN_EPOCHS, run.train.epochs)},
                          "detector": run.detector.offline_overrides})  # fmt: skip
 
 
 def reproduce(recipe: Recipe, run: Run) -> None:
     """Train and evaluate; write the comparison to comparison.json and the report, and print it."""
     artifact = training.train(run, partial(save_comparison, recipe, run))
-    if backend.worker():
+    if backend.worker_index():
         return
     if not artifact.comparison.exists():  # the run was finished by `train --config`, so `train` had nothing left to do
         save_comparison(recipe, run, artifact)

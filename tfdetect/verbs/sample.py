@@ -22,7 +22,7 @@ class WriteSample:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and write the files."""
-    asked = config.arguments(WriteSample, argv, "sample.py")
+    asked = config.parse_flags(WriteSample, argv, "sample.py")
     spec = asked.sample
     with progress("Drawing", 2 * spec.count) as step:
         write(spec, asked.out, None, step)

@@ -74,10 +74,10 @@ def train(run: Run, tables: "Tables | None" = None) -> Artifact:
     import_keras()
     console.print(devices_line(run.train.precision))
     run.detector.require()
-    if backend.worker():
+    if backend.worker_index():
         return assist(run)
-    with artifacts.claim(run) as (artifact, resuming):
-        if resuming and artifact.finished and (reason := why_finished(run, artifact)):
+    with artifacts.reserve_folder(run) as (artifact, resuming):
+        if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
             console.print(f"{artifact.folder} is finished, {reason}: {artifact.report}")
             return artifact
         run, table, cache = prepare(run)
@@ -86,7 +86,7 @@ def train(run: Run, tables: "Tables | None" = None) -> Artifact:
             console.print(f"Resuming {artifact.folder}")
             reopen(artifact, run)
         else:
-            artifacts.create(artifact, run)
+            artifacts.reset_folder(artifact, run)
         save_inputs(artifact, table, cache)
         fitted = fit(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted, tables)
@@ -141,12 +141,12 @@ def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
 
 def reopen(artifact: Artifact, run: Run) -> None:
     """Store the new settings, and delete the report, which marks a run as finished."""
-    if artifact.finished:
+    if artifact.is_finished:
         if any(state["history"] and not state["last"] for state in checkpoint_states(artifact)):
             console.print("Its optimizer state was too large to keep: training continues from the best epoch with a fresh optimizer.")
         artifact.report.unlink()
         shutil.rmtree(artifact.logs / "test", ignore_errors=True)
-    config.write(run, artifact.config)
+    config.write_yaml(run, artifact.config)
 
 
 def assist(run: Run) -> Artifact:
@@ -169,7 +169,7 @@ def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> No
         files.write_json(artifact.faces, {**asdict(faces), "model": artifact.face_model.name})
     plans = {plan_of(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
     if len(plans) == 1 and (plan := plans.pop()):
-        files.write_bytes(artifact.plan, plan.read_bytes())
+        files.write_bytes(artifact.equalisation_plan, plan.read_bytes())
     table = table.assign(path=[str(Path(path).absolute()) for path in table["path"]])
     manifest.write(table, artifact.manifest)
     manifest.write(table[table["error"] != ""], artifact.failures)
@@ -237,7 +237,7 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
     from tfdetect.workflow import reconstruction_report
 
     table = usable(table)
-    with files.plain(artifact.logs) as logs, explain_out_of_memory(run):
+    with files.tensorflow_path(artifact.logs) as logs, explain_out_of_memory(run):
         callbacks = [
             keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0),  # training.tensorboard writes the graph
             ProgressLogger(console, run.train.epochs),
@@ -258,12 +258,12 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     from tfdetect.training.feature_extractor import FeatureExtractor
     from tfdetect.workflow import results, scoring
 
-    with files.atomic(artifact.history) as temporary:
+    with files.atomic_write(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
     model, good = models.load(artifact.model), usable(table)
     calibration = calibrate(model, good, cache, run).to_dict()
     files.write_json(artifact.calibration, calibration)
-    if backend.tensorflow():
+    if backend.is_tensorflow():
         export(model, calibration, run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
     predictor = Predictor(artifact, cache.spec, run.detector)
     if run.detector.caches_features:
@@ -276,12 +276,12 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     extras = results.report_extras(run.detector, context, predictor)
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
-                                    predictor.warnings, {"judged": predictor.judged}, extras, fitted.history,
+                                    predictor.warnings, {"judged": predictor.scored_with}, extras, fitted.history,
                                     fitted.best_epoch)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
     metrics = results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables)
-    tensorboard.write(artifact.logs, context, extras, config.tree(run), metrics)
+    tensorboard.write(artifact.logs, context, extras, config.run_to_dict(run), metrics)
     keep_for_resume(artifact.checkpoints)
     say_where(artifact, run, table)
 
@@ -310,10 +310,10 @@ def say_where(artifact: Artifact, run: Run, table: "pd.DataFrame") -> None:
     """Print where everything is and what to do next, such as a verdict on a test file that is still there."""
     served = artifact.saved_model
     if not served.exists():
-        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {files.quoted(artifact.folder)} writes it"
+        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {files.shell_quote(artifact.folder)} writes it"
     console.print(f"\nReport      {artifact.report}\nSavedModel  {served}\nEverything  {artifact.folder}\n\nNext:")
     tested = table.loc[(table["split"] == "test") & (table["error"] == ""), "path"]
     if example := next((path for path in tested if path.isprintable() and os.path.exists(path)), None):
         print_command("predict.py", artifact.folder, example)
     console.print(f"  python scripts/train.py {run.detector.name} --data.path YOUR_FOLDER   # with real/ and fake/ in it")
-    console.print(f"  tensorboard --logdir {files.quoted(artifact.folder.parent)}")
+    console.print(f"  tensorboard --logdir {files.shell_quote(artifact.folder.parent)}")

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from tfdetect.errors import UserError
-from tfdetect.files import counted, printable, quoted
+from tfdetect.files import plural, printable, shell_quote
 
-__all__ = ["console", "counted", "devices_line", "feature_progress", "import_keras", "printable", "progress"]
+__all__ = ["console", "devices_line", "feature_progress", "import_keras", "plural", "printable", "progress"]
 
 if TYPE_CHECKING:
     import types
@@ -24,12 +24,12 @@ console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  #
 
 
 def print_command(script: str, *words: object) -> None:
-    """Print the command line of a script, quoted for a shell."""
-    console.print(f"  python scripts/{script} {' '.join(map(quoted, map(str, words)))}")
+    """Print the command line of a script, shell_quote for a shell."""
+    console.print(f"  python scripts/{script} {' '.join(map(shell_quote, map(str, words)))}")
 
 
 class Rate(ProgressColumn):
-    """Speed in units per second; none in the first second, in which items that were done before are counted."""
+    """Speed in units per second; none in the first second, in which items that were done before are plural."""
 
     def __init__(self, unit: str):
         super().__init__()

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.artifact import Artifact
-from tfdetect.config import PREPARED, prepared
+from tfdetect.config import PREPARED_FILE, read_prepared_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.files import quoted
+from tfdetect.files import shell_quote
 from tfdetect.settings import ClipSettings, Data, FileSettings
-from tfdetect.workflow.console import console, counted, printable, progress
+from tfdetect.workflow.console import console, plural, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ def cache_for(data: Data, detector: Detector | type[Detector]) -> "Cache":
     from tfdetect.data.prepare.clip_cache import Cache
 
     spec = clip_spec(data, data.cache_dir, still=detector.input_kind == "clip")
-    if data.path and (data.path / PREPARED).exists():
+    if data.path and (data.path / PREPARED_FILE).exists():
         ready = Cache(data.path, spec, data.cache)
         if ready.folder.exists():
             return ready
@@ -42,9 +42,9 @@ def with_equalisation(cache: "Cache", artifact: Artifact) -> "Cache":
 
     from tfdetect.data.equalise import Plan
 
-    if not artifact.plan.exists():
+    if not artifact.equalisation_plan.exists():
         return cache
-    return replace(cache, spec=replace(cache.spec, plan=Plan(**json.loads(artifact.plan.read_text()))))
+    return replace(cache, spec=replace(cache.spec, plan=Plan(**json.loads(artifact.equalisation_plan.read_text()))))
 
 
 def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "ClipSpec":
@@ -147,7 +147,7 @@ def print_reading(table: "pd.DataFrame") -> None:
            else f"the layout {layout} has no label for them")  # fmt: skip
     for name in folders:
         where = f"in {printable(name)}: {why}" if name != "./" else "outside of any class folder"
-        console.print(f"Left out: {counted(left_out[name], 'file')} {where}")
+        console.print(f"Left out: {plural(left_out[name], 'file')} {where}")
     if layout == "class_folders" and (unknown := [name[:-1] for name in folders if name != "./"]):
         suggest_fake_folders(unknown)
     if others := [f"{count} {name}" for name, count in left_out.items() if name not in folders]:
@@ -158,7 +158,7 @@ def suggest_fake_folders(folders: Sequence[str]) -> None:
     """Print the flag that includes folders whose names are no class: as fake those that sound so, else all of them."""
     fakes = [name for name in folders if FAKE_NAMES.search(name)] or folders
     reals = [name for name in folders if name not in fakes]
-    words = " ".join(quoted(Path(name).name) for name in ["fake", *fakes])
+    words = " ".join(shell_quote(Path(name).name) for name in ["fake", *fakes])
     which = "them" if len(fakes) > 1 else printable(fakes[0])
     others = f", including {', '.join(map(printable, reals))}" if reals else ""
     console.print(f"To include {which} as fake: --data.fake {words}; all other folders are then real{others}")
@@ -168,7 +168,7 @@ def print_count(table: "pd.DataFrame", used: str = "used") -> None:
     """Print a line that accounts for every file of the folder."""
     failed, left_out = int((table["error"] != "").sum()), sum(table.attrs.get("left_out", {}).values())
     counts = f"{len(table) - failed:,} {used}, {failed:,} failed, {left_out:,} left out"
-    console.print(f"{counted(len(table) + left_out, 'file')}: {counts}")
+    console.print(f"{plural(len(table) + left_out, 'file')}: {counts}")
 
 
 def data_warnings(table: "pd.DataFrame") -> tuple[str, ...]:
@@ -232,7 +232,7 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", excluded: "pd.Data
     table = append_excluded(table, excluded).reset_index(drop=True)
     print_failures(table)
     if notes := problems(table, "note"):
-        used = f"{len(notes):,} of {counted(len(table), 'file')} used with a note"
+        used = f"{len(notes):,} of {plural(len(table), 'file')} used with a note"
         console.print(f"{used}; the first: {printable(notes[0][0])}: {notes[0][1]}")
     require_usable(table, data.path)
     return table
@@ -244,7 +244,7 @@ def require_usable(table: "pd.DataFrame", origin: Path | None = None) -> None:
         return
     first = os.path.abspath(table["path"].iloc[0])
     exists = any(map(os.path.lexists, table["path"]))
-    if not exists and origin and (settings := prepared(origin)):
+    if not exists and origin and (settings := read_prepared_settings(origin)):
         raise UserError(f"{origin} was prepared with --data.frames {settings['frames']} --data.size {settings['size']}; other clips "
                         f"need the original files, and none of the {len(table)} exists, such as {first}.")  # fmt: skip
     if not exists:
@@ -262,7 +262,7 @@ def print_failures(table: "pd.DataFrame") -> None:
     rows = reasons(table)
     if not rows:
         return
-    grid = Table("files", "reason", title=f"{sum(row[1] for row in rows):,} of {counted(len(table), 'file')} could not be used")
+    grid = Table("files", "reason", title=f"{sum(row[1] for row in rows):,} of {plural(len(table), 'file')} could not be used")
     grid.add_column("first file", overflow="fold")
     for reason, count, first in rows:
         grid.add_row(f"{count:,}", printable(reason), printable(first))
@@ -274,7 +274,7 @@ def require_few_failures(table: "pd.DataFrame", max_share: float) -> None:
     decoded = table[table["left_out"] == ""] if "left_out" in table else table
     failed = int((decoded["error"] != "").sum())
     if failed > max_share * len(table):
-        raise UserError(f"{failed:,} of {counted(len(table), 'file')} could not be used, more than --data.max_failed {max_share:g} "
+        raise UserError(f"{failed:,} of {plural(len(table), 'file')} could not be used, more than --data.max_failed {max_share:g} "
                         "allows. Fix or exclude them, or raise --data.max_failed.")  # fmt: skip
 
 

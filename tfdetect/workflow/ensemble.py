@@ -12,7 +12,7 @@ from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, Run
 from tfdetect.workflow import dataset, output_paths
-from tfdetect.workflow.console import console, counted, import_keras
+from tfdetect.workflow.console import console, import_keras, plural
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def common_test_files(runs: Mapping[str, Artifact]) -> "tuple[pd.DataFrame, tupl
         raise UserError("These runs have no test file in common; give files to evaluate with --data.path.")
     conflicting = {content for other in pairs for content, _ in other ^ pairs[0]} & common
     if conflicting:
-        raise UserError(f"The runs disagree on the labels of {counted(len(conflicting), 'test file')}; give files to evaluate with "
-                        "--data.path.")  # fmt: skip
+        raise UserError(f"The runs disagree on the labels of {plural(len(conflicting), 'test file')}; give files to evaluate "
+                        "with --data.path.")  # fmt: skip
     table = next(iter(tests.values()))
     table = table[table["content"].isin(common)].drop(columns="content").reset_index(drop=True)
     sizes = " and ".join(f"{len(rows)} of {name}" for name, rows in tests.items())
-    text = f"{counted(len(table), 'test file')} {'is' if len(table) == 1 else 'are'} common to all runs ({sizes})."
+    text = f"{plural(len(table), 'test file')} {'is' if len(table) == 1 else 'are'} common to all runs ({sizes})."
     console.print(text)
     all_common = all(rows["content"].isin(common).all() for rows in tests.values())
     return table, () if all_common else (f"{text} Only these are evaluated.",)
@@ -185,7 +185,7 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
         clip_loader(table, first.cache), (*pooled, *warnings, *no_threshold), extra_metrics,
         ReportExtras(tables={"Runs of this ensemble": comparison}),
         title=f"the mean probability of {', '.join(members)}",
-        settings={name: config.tree(member.run) for name, member in members.items()},
+        settings={name: config.run_to_dict(member.run) for name, member in members.items()},
     )  # fmt: skip
     results.finish(target, evaluation, {"test": "mean"})
     console.print(f"\nReport  {target.report}")

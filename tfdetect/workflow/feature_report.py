@@ -24,7 +24,7 @@ def report_extras(detector: Detector, context: ReportContext, predictor: Predict
     """Return figures, tables and warnings about `context.features`; nothing if there are none."""
     if context.features is None:
         return ReportExtras()
-    rows = expand_frames(context.files, predictor.single)
+    rows = expand_frames(context.files, predictor.is_frame_detector)
     agreement = compare_with_pixels(context, rows, predictor)
     train = rows[rows["split"] == "train"]
     leaking = 0.0 if detector.text_template is None else share_of_telling_texts(train)
@@ -62,7 +62,7 @@ def compare_with_pixels(context: ReportContext, rows: pd.DataFrame, predictor: P
     stored = context.predictions.loc[test, ["score", "probability"]].to_numpy()
     frames = rows[test.to_numpy()].iloc[:CHECKED_FRAMES]
     clips = np.stack([context.load_clip(path)[frame : frame + 1] for path, frame in frames[["path", "frame"]].to_numpy()])
-    pixels = np.column_stack(predictor.judge(clips)[:2])
+    pixels = np.column_stack(predictor.predict_clips(clips)[:2])
     score, probability = np.abs(pixels - stored[: len(pixels)]).max(axis=0)
     deviation = max(float(stored[:, 0].std()), 1e-9)
     return {"frames": len(frames), "score": float(score) / deviation, "probability": float(probability)}

@@ -51,7 +51,7 @@ def read(path: Path) -> Recipe:
     """Read a recipe from a YAML file. Raises UserError if keys are missing or unknown."""
     import yaml
 
-    config.read(path)  # a recipe is a run's YAML as well
+    config.read_yaml(path)  # a recipe is a run's YAML as well
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
         published = dict(tree["published"])

@@ -82,7 +82,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     Final_Prediction.txt; return the metrics."""
     run, extras, threshold = evaluation.run, evaluation.extras, evaluation.threshold
     target.folder.mkdir(parents=True, exist_ok=True)
-    with files.atomic(target.predictions) as temporary:
+    with files.atomic_write(target.predictions) as temporary:
         predictions.write(evaluation.predictions, temporary)
     splits = {name: rows for name, rows in evaluation.predictions.groupby("split") if name in predictions.SPLITS}
     found = {"threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **extras.metrics,
@@ -105,10 +105,10 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         extra_figures=standard.save_plots(target.plots, extras.figures),
         extra_tables={**(tables(target) if tables else {}), **extras.tables},
         command=command(),
-        settings=evaluation.settings or config.tree(run),
+        settings=evaluation.settings or config.run_to_dict(run),
         versions=versions(),
     )
-    with files.atomic(target.report) as temporary:
+    with files.atomic_write(target.report) as temporary:
         report.write(temporary, page)
     return found
 
@@ -132,12 +132,12 @@ def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shor
 
 def write_final(target: Artifact, evaluation: Evaluation, found: Mapping[str, Any]) -> None:
     """Write Results.csv and Final_Prediction.txt."""
-    with files.atomic(target.results) as temporary:
+    with files.atomic_write(target.results) as temporary:
         rows = final.results(evaluation.predictions, evaluation.threshold)
         rows.to_csv(temporary, index=False, errors="surrogateescape")
     text = final.text(target.folder.name, evaluation.run.data.train_sources, evaluation.predictions, found["test"])
     text += "".join(f"{warning}\n" for warning in calibration.warnings(evaluation.threshold_rule))
-    files.write_bytes(target.final, text.encode(errors="surrogateescape"))
+    files.write_bytes(target.final_prediction, text.encode(errors="surrogateescape"))
 
 
 def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, float, np.ndarray]]:
@@ -161,7 +161,7 @@ def command() -> str:
     """Return the command line, as a shell takes it."""
     program = Path(sys.argv[0])
     name = f"python scripts/{program.name}" if program.suffix == ".py" else program.name
-    return " ".join(map(files.quoted, [*name.split(), *sys.argv[1:]]))
+    return " ".join(map(files.shell_quote, [*name.split(), *sys.argv[1:]]))
 
 
 def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:

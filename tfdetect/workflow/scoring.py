@@ -28,13 +28,13 @@ def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain 
 
     `chain` corrupts the clips before they are scored.
     """
-    rows = expand_frames(usable(table), predictor.single)
+    rows = expand_frames(usable(table), predictor.is_frame_detector)
     names = [f"{metrics.ATTRIBUTED}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 1 + len(names)), np.nan)
-    with progress("Scoring", len(rows), "frames" if predictor.single else "files") as step:
-        for start, clips in batches(rows, cache, predictor.single):
+    with progress("Scoring", len(rows), "frames" if predictor.is_frame_detector else "files") as step:
+        for start, clips in batches(rows, cache, predictor.is_frame_detector):
             clips = chain(clips, np.zeros((len(clips), 1), np.float32), (0, start))[0].numpy() if chain else clips
-            score, _, *source = predictor.judge(clips)
+            score, _, *source = predictor.predict_clips(clips)
             scores[start : start + len(clips)] = np.column_stack([score, *source])
             step(advance=len(clips))
     out = rows[COLUMNS].copy()
@@ -47,8 +47,8 @@ def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain 
 
 def score_features(predictor: Predictor, features: FeatureTable, table: pd.DataFrame) -> pd.DataFrame:
     """Return the predictions table of the usable rows from their stored features, which have one row per frame."""
-    rows = expand_frames(usable(table), predictor.single)
-    scores = [predictor.judge_features(features.features[start : start + 1024])[0] for start in range(0, len(rows), 1024)]
+    rows = expand_frames(usable(table), predictor.is_frame_detector)
+    scores = [predictor.predict_features(features.features[start : start + 1024])[0] for start in range(0, len(rows), 1024)]
     return predictions.calibrated(rows[COLUMNS].assign(score=np.float64(np.concatenate(scores))), predictor.calibration)
 
 

@@ -8,9 +8,9 @@ import tyro
 
 from tfdetect import corruption_spec
 from tfdetect.artifact import Artifact
-from tfdetect.settings import Data, DecodeSettings
+from tfdetect.settings import Data, DecodeOverrides
 from tfdetect.workflow import dataset
-from tfdetect.workflow.console import console, counted
+from tfdetect.workflow.console import console, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,23 +19,23 @@ HASH_COLUMNS = ("sha", "original_sha")  # identify a file's content, and that of
 
 
 @dataclass(frozen=True)
-class EvaluateData(DecodeSettings):
-    """Which files are read, and how much of each at most."""
+class EvaluateData(DecodeOverrides):
+    """Which files are evaluated, and the limits for reading them; by default as in training."""
 
     path: Path | None = None
     """Folder or manifest, as for train; by default the run's own test files, or those that several runs have in common."""
     fake: tuple[str, ...] = ()
-    """Class folders that hold fakes; by default as in training."""
+    """Names of the folders with fakes, ignoring case; by default as in training."""
     layout: str = "auto"
-    """Layout of the folder, such as faceforensics or class_folders; auto recognises it."""
+    """Folder layout of the data set, such as faceforensics or class_folders; auto recognises it."""
     labels: Literal["check", "as_given"] = "check"
-    """check: refuse a table whose labels contradict its folders real/ and fake/. as_given: accept it."""
+    """Refuse (check) or accept (as_given) a manifest that labels files under real/ as fake and files under fake/ as real."""
     sources: tuple[str, ...] = ()
-    """Evaluate only the fakes of these generators or manipulations, and all reals."""
+    """Evaluate only fakes of these sources (generators or manipulations), and all reals; by default all sources."""
     group: str = "auto"
-    """Which files belong together, as for train; the confidence intervals of the test resample whole groups."""
+    """Rule that groups related files, as for train; confidence intervals resample whole groups."""
     corrupt: str = ""
-    """Corrupt the clips before they are scored, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the operations."""
+    """Corruption of the clips before they are scored, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the operations."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,11 +47,12 @@ class Evaluate:
     """Evaluate an exported detector, with the threshold and calibration from its validation files."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folder of the run, such as saved_models/cnn. If several are given, the mean of their probabilities is evaluated as well."""
+    """Folder of the run, such as saved_models/cnn.
+    For several runs, the mean of their probabilities is evaluated as well."""
     data: EvaluateData = EvaluateData()
     out: Path | None = None
-    """Output folder; by default evaluations/NAME in the folder of the (first) run, where NAME is unique to the data set and
-    --data.corrupt."""
+    """Output folder; by default evaluations/NAME in the folder of the (first) run.
+    NAME is unique to the data set and --data.corrupt."""
 
 
 def select_test_files(asked: Evaluate, artifact: Artifact, data: Data) -> "pd.DataFrame":
@@ -66,7 +67,7 @@ def select_test_files(asked: Evaluate, artifact: Artifact, data: Data) -> "pd.Da
         table = dataset.read_manifest(asked.data.path, replace(data, **overrides))
     if (table["split"] == "test").any():
         if others := int((table["split"] != "test").sum()):
-            console.print(f"Only the test split is evaluated: {counted(others, 'other file')} left out.")
+            console.print(f"Only the test split is evaluated: {plural(others, 'other file')} left out.")
         table = table[table["split"] == "test"]
         table.attrs["left_out"] = {**table.attrs.get("left_out", {}), **({"other splits": others} if others else {})}
     return table.assign(split="test").reset_index(drop=True)
@@ -89,7 +90,7 @@ def drop_training_overlap(table: "pd.DataFrame", *runs: Artifact) -> "tuple[pd.D
     which = "this run" if len(runs) == 1 else "one of these runs"
     related = int((overlapping & ~seen).sum())
     more = f", and {related} more belong to their groups" if related else ""
-    text = f"{seen.sum():,} of {counted(len(table), 'file')} were used to train {which}{more}; they are left out here."
+    text = f"{seen.sum():,} of {plural(len(table), 'file')} were used to train {which}{more}; they are left out here."
     console.print(text)
     kept = table[~overlapping].reset_index(drop=True)
     kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "used in training": int(overlapping.sum())}

@@ -12,7 +12,7 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.errors import UserError
-from tfdetect.settings import DecodeSettings, Run
+from tfdetect.settings import DecodeOverrides, Run
 from tfdetect.workflow.console import devices_line, import_keras, printable
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
 
 
 @dataclass(frozen=True)
-class PredictData(DecodeSettings):
-    """Limits on each file, and the number of worker processes; by default as in training."""
+class PredictData(DecodeOverrides):
+    """Limits for decoding files; by default as in training."""
 
     workers: Annotated[int | None, tyro.conf.arg(aliases=("--workers",))] = None
-    """Number of decoding processes; by default one per core."""
+    """Number of decoding processes; by default as in training."""
 
 
 def apply_overrides(run: Run, data: PredictData) -> Run:
@@ -78,7 +78,7 @@ def describe_content(folder: Path) -> str:
 
     if not folder.is_dir():
         return ""
-    if (folder / config.PREPARED).exists():
+    if (folder / config.PREPARED_FILE).exists():
         return f": prepare.py made it; use evaluate.py RUN --data.path {folder}"
     others = ", ".join(f"{count} {name}" for name, count in left_out(folder, (), ()).items())
     return f", but {others}" if others else ""

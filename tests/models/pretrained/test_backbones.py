@@ -74,7 +74,7 @@ def test_a_fresh_process_loads_the_file_without_being_told_of_keras_hub(tiny, pi
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), values(model, pictures), atol=1e-6)
 
 
-@pytest.mark.skipif(not backend.tensorflow(), reason="SavedModels are TensorFlow's")
+@pytest.mark.skipif(not backend.is_tensorflow(), reason="SavedModels are TensorFlow's")
 def test_features_survive_export(tiny, pictures, tmp_path):
     import tensorflow as tf
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfdetect import __version__
 from tfdetect.data.media.read import READER_VERSION
-from tfdetect.files import state
+from tfdetect.files import size_and_mtime
 from tfdetect.limits import Limits
 
 
@@ -37,14 +37,14 @@ class PropertyCache:
         with open(self.path, "rb") as file:
             file.seek(self.places[path])
             _, made, known, found = json.loads(file.readline(), object_hook=_array)
-        return found if [made, known] == [self.made, state(path)] else None
+        return found if [made, known] == [self.made, size_and_mtime(path)] else None
 
     def add(self, path: str, found: dict[str, Any]) -> None:
         """Keep those of a file that was read; any other is tried again."""
         if found["error"]:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps([path, self.made, state(path), found], default=_plain)
+        line = json.dumps([path, self.made, size_and_mtime(path), found], default=_plain)
         with open(self.path, "ab") as file:
             file.write(f"\n{line}".encode())  # a new line first: a killed process may have left half of one
 

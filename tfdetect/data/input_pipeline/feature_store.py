@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdetect.files import atomic, write_arrays
+from tfdetect.files import atomic_write, write_arrays
 
 SECONDS = 30.0  # of work that may be lost
 ROWS = 8192  # of a part at most
@@ -40,7 +40,7 @@ class Store:
         """Rows (names, n) of any float type; names hold no white space. OSError where they cannot be written."""
         path = self.folder / f"{len(self.parts):06d}-{secrets.token_hex(4)}.npy"
         write_arrays(path, np.asarray(rows, self.dtype))
-        with atomic(path.with_suffix(".txt")) as temporary:
+        with atomic_write(path.with_suffix(".txt")) as temporary:
             temporary.write_text("\n".join(names))
         self._take(path, names)
 

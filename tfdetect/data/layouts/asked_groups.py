@@ -7,7 +7,7 @@ import pandas as pd
 
 from tfdetect.data.layouts.grouping import CLASS, NONE, NUMBER, meant, name_of, stem
 from tfdetect.errors import UserError
-from tfdetect.files import counted
+from tfdetect.files import plural
 
 RULES = ("auto", "folder", "stem", "file")
 
@@ -16,10 +16,10 @@ def asked(table: pd.DataFrame, root: str, rule: str) -> tuple[list[str], str]:
     """The groups that `--data.group RULE` makes, and a sentence. UserError where a pattern fits no file."""
     below = [os.path.relpath(path, root) if path.startswith(root) else path for path in table["path"]]
     if rule == "file":
-        return list(table["path"]), f"{counted(len(table), 'group')}: each file is its own, as --data.group file asks."
+        return list(table["path"]), f"{plural(len(table), 'group')}: each file is its own, as --data.group file asks."
     if rule in ("folder", "stem"):
         groups = [_asked(path, rule) for path in below]
-        return groups, f"{counted(len(table), 'file')} in {counted(len(set(groups)), 'group')}, by --data.group {rule}."
+        return groups, f"{plural(len(table), 'file')} in {plural(len(set(groups)), 'group')}, by --data.group {rule}."
     try:
         pattern = re.compile(rule)
     except re.error as error:
@@ -30,8 +30,8 @@ def asked(table: pd.DataFrame, root: str, rule: str) -> tuple[list[str], str]:
     groups = [(match[1] or match[0] if match.re.groups else match[0]) if match else path
               for match, path in zip(found, table["path"], strict=True)]  # fmt: skip
     alone = found.count(None)
-    more = f"; {counted(alone, 'file')} that it does not fit stand alone" if alone else ""
-    return groups, f"{counted(len(table), 'file')} in {counted(len(set(groups)), 'group')}, by --data.group {rule}{more}."
+    more = f"; {plural(alone, 'file')} that it does not fit stand alone" if alone else ""
+    return groups, f"{plural(len(table), 'file')} in {plural(len(set(groups)), 'group')}, by --data.group {rule}{more}."
 
 
 def _asked(path: str, rule: str) -> str:
@@ -49,6 +49,6 @@ def told(table: pd.DataFrame, how: str) -> str:
     count = table["group"].nunique()
     if (table["group"] == table["path"]).all():
         return NONE
-    return f"{counted(len(table), 'file')} in {counted(count, 'group')}, {how}."
+    return f"{plural(len(table), 'file')} in {plural(count, 'group')}, {how}."
 
 

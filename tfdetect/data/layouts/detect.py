@@ -83,7 +83,7 @@ def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
     own = next((file for file in (path, *(path / file for file in MANIFESTS)) if file.is_file()), None)
     if name in ("auto", "manifest") and own:
         table = manifest.read(own)
-        table.attrs |= {"layout": "manifest", "left_out": {}, **config.prepared_groups(path)}
+        table.attrs |= {"layout": "manifest", "left_out": {}, **config.read_prepared_groups(path)}
         return table
     if name in ("manifest", "deepfakebench") or path.is_file():
         wanted = {"manifest": " or ".join(MANIFESTS), "deepfakebench": "the path of a .json file"}.get(name, "a folder")

@@ -19,7 +19,7 @@ import pandas as pd
 from tfdetect.data.layouts.tree import STRUCTURE, connected, people
 from tfdetect.data.media.read import DECODER_ERRORS, read_image
 from tfdetect.data.media.sniff import VIDEO_EXTENSIONS, MediaError
-from tfdetect.files import counted
+from tfdetect.files import plural
 
 TIME = r"(?<!\d)\d\d[-_.:]\d\d[-_.:]\d\d(?:[.,]\d+)?(?!\d)|\d+\.\d+(?=s(?:ec)?$)"  # 00-01-23, or 0.5s
 NUMBER = re.compile(rf"^(.*?)({TIME}|\d+)(\D*)$")
@@ -319,8 +319,8 @@ def sentence(groups: Sequence[str], frames: Sequence[Numbered], doubts: Sequence
     parts = []
     for kind, what in (("folder", "folder"), ("stem", "name")):
         units = {one.unit for one in frames if one.kind[1] == kind}
-        parts += [f"frames of {counted(len(units), what)}"] if units else []
+        parts += [f"frames of {plural(len(units), what)}"] if units else []
     if held < len(groups):
         parts.append("the rest by their names" if parts else "what belongs together by its names and folders")
     what = "pictures" if held == len(groups) else "files"
-    return f"{len(groups):,} {what} in {counted(count, 'group')}: {', '.join(parts)}{more}."
+    return f"{len(groups):,} {what} in {plural(count, 'group')}: {', '.join(parts)}{more}."

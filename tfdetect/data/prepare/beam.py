@@ -23,7 +23,7 @@ from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.prepare.clip_cache import Cache, failed
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.errors import UserError
-from tfdetect.files import plain, state, write_bytes
+from tfdetect.files import size_and_mtime, tensorflow_path, write_bytes
 
 LOCAL = "FnApiRunner"  # Beam's DirectRunner fetches a program from the network on first use
 BATCH = (64, 512)  # files that a worker's processes are started for, at least and at most
@@ -46,7 +46,7 @@ class Beam:
         `workers` are processes for each of Beam's workers: by default all cores where Beam's one worker is this process,
         one elsewhere. Raises ValueError without apache-beam, for wrong options and where the runner fails.
         """
-        files = [(path, *state(path)) for path in paths]
+        files = [(path, *size_and_mtime(path)) for path in paths]
         if not files:
             return
         sizes = Counter(size for _, size, _ in files)
@@ -74,7 +74,7 @@ class Beam:
         part.mkdir(parents=True)
         try:
             (part / PLAN).write_text(plan)
-            with plain(part) as link:
+            with tensorflow_path(part) as link:
                 _pipeline(self, options, decode, Path(link))
             return part.rename(folder)
         except (UserError, OSError):

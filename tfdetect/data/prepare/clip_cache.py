@@ -20,7 +20,7 @@ from tfdetect.data.media.frames import Media
 from tfdetect.data.media.read import READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.worker_pool import WorkerFailure
-from tfdetect.files import atomic, write_arrays, write_json
+from tfdetect.files import atomic_write, write_arrays, write_json
 from tfdetect.limits import Limits
 
 HEADER = 256  # bytes of an .npy's, at most
@@ -147,7 +147,7 @@ class Cache:
             return
         from tfdetect.data.media.tf_decode import write_record  # here, because it imports TensorFlow
 
-        with atomic(self.entry(sha)) as temporary:
+        with atomic_write(self.entry(sha)) as temporary:
             write_record(temporary, None if self.spec.faces or self.spec.plan else path, clip.frames, self.spec.limits)
 
     def load(self, sha: str) -> np.ndarray:

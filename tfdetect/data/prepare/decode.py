@@ -13,7 +13,7 @@ import pandas as pd
 
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, failed
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
-from tfdetect.files import atomic, state
+from tfdetect.files import atomic_write, size_and_mtime
 from tfdetect.limits import Limits
 
 Progress = Callable[[dict[str, Any]], None]
@@ -46,7 +46,7 @@ class Index:
             found = dict(zip(DETAILS, details, strict=True))
         except (KeyError, ValueError):
             return None
-        now = state(path)
+        now = size_and_mtime(path)
         if now != [0, 0] and (now != then or (found["error"] and tried != self.tried)):
             return None
         return found if found["error"] or cache.whole(found["sha"], found["frames"]) else None
@@ -55,7 +55,7 @@ class Index:
         """`lost`: crashed or out of time."""
         lasting = self.known if lost or found["sha"] else self.passing
         tried = self.tried if found["error"] else None
-        lasting[_key(path)] = json.dumps([state(path), tried, *(found[name] for name in DETAILS)])
+        lasting[_key(path)] = json.dumps([size_and_mtime(path), tried, *(found[name] for name in DETAILS)])
         if time.monotonic() > self.saved + SAVE_EVERY:
             self.save()
 
@@ -66,7 +66,7 @@ class Index:
 
     def save(self) -> None:
         """Sorted, so that equal work leaves equal bytes."""
-        with atomic(self.path) as temporary, open(temporary, "w") as file:
+        with atomic_write(self.path) as temporary, open(temporary, "w") as file:
             file.writelines(f"{key}\t{self.known[key]}\n" for key in sorted(self.known))
         self.saved = time.monotonic()
 
