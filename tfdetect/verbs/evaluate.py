@@ -40,7 +40,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     from tfdetect.workflow import results, scoring
 
     chain = corruptions.parse(asked.data.corrupt)
-    target = Artifact(output_paths.evaluation(asked, corrupted=chain.slug if chain else ""))
+    target = Artifact(output_paths.evaluation_folder(asked, corruption=chain.slug if chain else ""))
     data = dataset.for_other_files(asked.data.apply_to(run.data), asked.data.path, asked.data.fake)
     cache = dataset.cache_for(data, run.detector)
     cache = cache if cache.root == data.path else dataset.with_equalisation(cache, artifact)

@@ -18,7 +18,7 @@ from tfdetect.detector import REGISTRY, ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset
-from tfdetect.workflow.console import console, devices_line, embedding, import_keras, say_command
+from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras, print_command
 
 if TYPE_CHECKING:
     import keras
@@ -243,7 +243,7 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
             ProgressLogger(console, run.train.epochs),
             *reconstruction_report.training_callbacks(run.detector, artifact.logs, table, cache),
         ] if chief else []  # fmt: skip
-        return train(run.detector, table, cache, run.train, artifact.checkpoints, artifact.model, callbacks, embedding)
+        return train(run.detector, table, cache, run.train, artifact.checkpoints, artifact.model, callbacks, feature_progress)
 
 
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
@@ -267,7 +267,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
         export(model, calibration, run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
     predictor = Predictor(artifact, cache.spec, run.detector)
     if run.detector.caches_features:
-        features = FeatureExtractor(model, run.detector, cache, embedding).of(good)
+        features = FeatureExtractor(model, run.detector, cache, feature_progress).of(good)
         scored = scoring.score_features(predictor, features, table)
     else:
         features, scored = None, scoring.score(predictor, table[table["split"] != "train"], cache)
@@ -314,6 +314,6 @@ def say_where(artifact: Artifact, run: Run, table: "pd.DataFrame") -> None:
     console.print(f"\nReport      {artifact.report}\nSavedModel  {served}\nEverything  {artifact.folder}\n\nNext:")
     tested = table.loc[(table["split"] == "test") & (table["error"] == ""), "path"]
     if example := next((path for path in tested if path.isprintable() and os.path.exists(path)), None):
-        say_command("predict.py", artifact.folder, example)
+        print_command("predict.py", artifact.folder, example)
     console.print(f"  python scripts/train.py {run.detector.name} --data.path YOUR_FOLDER   # with real/ and fake/ in it")
     console.print(f"  tensorboard --logdir {files.shell_quote(artifact.folder.parent)}")
