@@ -168,7 +168,7 @@ def of_run(recipe: Recipe, run: Run) -> dict[str, Any]:
 def weights(detector: Detector) -> str:
     """What the detector starts from."""
     preset = getattr(detector, "preset", None)
-    if preset and presets.random(preset):
+    if preset and presets.is_random(preset):
         return f"{preset}: drawn by chance, untrained"
     return preset or getattr(detector, "weights", None) or "none"
 
