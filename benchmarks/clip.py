@@ -226,13 +226,13 @@ def heads(_: str, folder: str, rounds: str) -> dict:
     from tfdetect.models import heads
     from tfdetect.models.detectors.clip import Clip
 
-    def timed(*arguments, svm=heads.svm):
+    def timed(*arguments, svm=heads.fit_svm):
         start = time.monotonic()
         out = svm(*arguments)
         parts.append(time.monotonic() - start)
         return out
 
-    heads.svm, parts, found = timed, [], {}
+    heads.fit_svm, parts, found = timed, [], {}
     for head in HEADS:
         inputs = keras.Input((1, SIDE, SIDE, 3), dtype="uint8")
         features = keras.layers.Rescaling(1.0, name="features")(keras.layers.Flatten()(inputs)[:, :WIDTH])

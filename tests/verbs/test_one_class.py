@@ -186,7 +186,7 @@ def test_without_fakes_in_validation_f1_is_refused_before_any_training(reals, mo
     (("oc_fakedect", "--detector.variant", "2", "--detector.score", "rmse"), "Variant 2 scores latents"),
     (("oc_ae", "--train.balance", "focal"), "has no classes to balance"),
     (("oc_ae", "--data.size", "34"), "multiple of 4"),
-    (("resnet_vae", "--detector.weights", "/nowhere"), "no ResNet-18 of keras-hub could be opened"),
+    (("resnet_vae", "--detector.weights", "/nowhere"), "could not open a keras-hub preset of ResNet-18"),
     (("oc_fakedect", "--detector.free_bits", "-1"), "at least 0, got -1"),
 ])  # fmt: skip
 def test_what_cannot_be_is_said(manifest, capsys, wrong, said):
