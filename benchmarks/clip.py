@@ -117,7 +117,7 @@ def ours(model: str, files: str, out: str) -> dict:
     import pandas as pd
 
     from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
-    from tfdetect.data.prepare.decode import prepare, usable
+    from tfdetect.data.prepare.decode import prepare, usable_rows
     from tfdetect.models.detectors.clip import Clip
     from tfdetect.training.feature_extractor import FeatureExtractor, silent
 
@@ -126,7 +126,7 @@ def ours(model: str, files: str, out: str) -> dict:
     features = FeatureExtractor(detector.build((1, SIDE, SIDE, 3)), detector, cache, silent)
     features.batch(np.zeros((BATCH, 1, SIDE, SIDE, 3), np.uint8))
     start, processor = time.monotonic(), spent()
-    prepared = usable(prepare(table, cache))
+    prepared = usable_rows(prepare(table, cache))
     decoded = time.monotonic() - start
     found = features.of(prepared).features
     row = {**told(begin, start, processor), "of_which_prepare": round(decoded, 2)}

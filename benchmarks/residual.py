@@ -134,7 +134,7 @@ def ridge(trial: Ridge, table, cache) -> float:
     front = BlockDCT(Residual.reach, trial.finest, log_magnitude=False)
 
     def found(sha, moved, step):
-        picture = np.roll(np.load(cache.entry(sha)), moved, axis=2)[:, :, ::step]
+        picture = np.roll(np.load(cache.clip_path(sha)), moved, axis=2)[:, :, ::step]
         return np.ravel(ops.convert_to_numpy(front(picture / np.float32(127.5) - 1)))
 
     train, held = (table[table["split"] == name] for name in ("train", "validation"))

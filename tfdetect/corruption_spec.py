@@ -16,7 +16,7 @@ from tfdetect.errors import UserError
 
 
 @dataclass(frozen=True)
-class Kind:
+class Corruption:
     """What one corruption takes: nothing, or a number or two of which a value is drawn for each clip."""
 
     quantity: str = ""  # what the number is; "" where there is none
@@ -37,21 +37,21 @@ class Kind:
 
 
 KINDS = {
-    "flip": Kind(chance=0.5),
-    "jpeg": Kind("quality", 1, 100, "whole"),
-    "webp": Kind("quality", 1, 100, "whole"),
-    "video": Kind("crf", 0, 51, "whole"),
-    "blur": Kind("sigma", 0, 50, "pixels"),
-    "resize": Kind("part", 0.05, 1, "of the sides"),
-    "crop": Kind("part", 0.1, 1, "of the sides"),
-    "noise": Kind("sigma", 0, 128, "levels"),
-    "brightness": Kind("shift", -255, 255, "levels"),
-    "contrast": Kind("factor", 0, 10),
-    "cutout": Kind("part", 0, 1, "of the sides"),
-    "mixup": Kind("weight", 0, 1, relabels=True),
-    "selfblend": Kind("weight", 0.1, 1, relabels=True),
+    "flip": Corruption(chance=0.5),
+    "jpeg": Corruption("quality", 1, 100, "whole"),
+    "webp": Corruption("quality", 1, 100, "whole"),
+    "video": Corruption("crf", 0, 51, "whole"),
+    "blur": Corruption("sigma", 0, 50, "pixels"),
+    "resize": Corruption("part", 0.05, 1, "of the sides"),
+    "crop": Corruption("part", 0.1, 1, "of the sides"),
+    "noise": Corruption("sigma", 0, 128, "levels"),
+    "brightness": Corruption("shift", -255, 255, "levels"),
+    "contrast": Corruption("factor", 0, 10),
+    "cutout": Corruption("part", 0, 1, "of the sides"),
+    "mixup": Corruption("weight", 0, 1, relabels=True),
+    "selfblend": Corruption("weight", 0.1, 1, relabels=True),
 }
-_CHANCE = Kind("p", 0, 1)
+_CHANCE = Corruption("p", 0, 1)
 
 
 def signature(name: str) -> str:
@@ -65,7 +65,7 @@ def signature(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Op:
+class CorruptionStep:
     """One step: for a clip with the chance `p`, with a value drawn from `low` .. `high`."""
 
     name: str
@@ -75,16 +75,16 @@ class Op:
 
     def __str__(self) -> str:
         numbers = [] if not KINDS[self.name].quantity else [self.low] if self.low == self.high else [self.low, self.high]
-        parts = [_number(value) for value in numbers]
-        parts += [f"p={_number(self.p)}"] if self.p != KINDS[self.name].chance else []
+        parts = [_format(value) for value in numbers]
+        parts += [f"p={_format(self.p)}"] if self.p != KINDS[self.name].chance else []
         return f"{self.name}({','.join(parts)})" if parts else self.name
 
 
 @dataclass(frozen=True)
-class Spec:
+class CorruptionSpec:
     """Steps, one after the other; none of them leaves the clips as they are."""
 
-    ops: tuple[Op, ...] = ()
+    ops: tuple[CorruptionStep, ...] = ()
 
     @property
     def still(self) -> bool:
@@ -103,12 +103,12 @@ class Spec:
         return bool(self.ops)
 
 
-def parse(text: str) -> Spec:
+def parse(text: str) -> CorruptionSpec:
     """A text such as "flip|jpeg(30,100,p=0.5)", or "" for no step. ValueError says what came and what was expected."""
-    return Spec(tuple(_op(part.strip()) for part in text.split("|")) if text.strip() else ())
+    return CorruptionSpec(tuple(_parse_step(part.strip()) for part in text.split("|")) if text.strip() else ())
 
 
-def check(text: str, flag: str, labels: bool = True) -> None:
+def check_flag(text: str, flag: str, labels: bool = True) -> None:
     """Raise ValueError where the text of a flag is wrong, or changes labels where `labels` may not be changed."""
     try:
         found = parse(text)
@@ -119,8 +119,8 @@ def check(text: str, flag: str, labels: bool = True) -> None:
         raise UserError(f"{flag}: {name} changes labels: it is only for training on both classes.")
 
 
-def _op(text: str) -> Op:
-    name, arguments, keywords = _call(text)
+def _parse_step(text: str) -> CorruptionStep:
+    name, arguments, keywords = _parse_call(text)
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, 1, 0.5)
         hint = f"perhaps you meant {signature(near[0])}" if near else f"there are {', '.join(KINDS)}"
@@ -133,10 +133,10 @@ def _op(text: str) -> Op:
     if sorted(arguments) != arguments:
         raise UserError(f"{text!r} came; expected {signature(name)}, the lower one first.")
     low, high = (arguments[0], arguments[-1]) if arguments else (0, 0)
-    return Op(name, float(low), float(high), float(p))
+    return CorruptionStep(name, float(low), float(high), float(p))
 
 
-def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
+def _parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
     """Name, numbers and keywords of jpeg(30,100,p=0.5), by Python's own parser: nothing is run."""
     try:
         tree = ast.parse(text, mode="eval").body
@@ -151,6 +151,6 @@ def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
     raise UserError(f"{text!r} cannot be read; expected steps such as jpeg(80) or blur(0,3,p=0.5), with | between them.")
 
 
-def _number(value: float) -> str:
+def _format(value: float) -> str:
     """The shortest text that gives the number back."""
     return str(int(value)) if math.isfinite(value) and value == int(value) else repr(value)

@@ -178,7 +178,7 @@ class Train:
         if not re.fullmatch(r"youden|f1|(quantile|fpr|pooled_test_quantile):(0?\.\d+|0|1|1\.0*)", self.threshold):
             raise UserError("--train.threshold must be youden, f1, quantile:SHARE or fpr:SHARE with a share in 0..1, got "
                             f"{self.threshold!r}.")  # fmt: skip
-        corruption_spec.check(self.augment, "--train.augment")
+        corruption_spec.check_flag(self.augment, "--train.augment")
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class Run(Generic[D]):
                             "by gradient descent; use none, weights or resample.")  # fmt: skip
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.
         if detector.trains_on == "real" or detector.caches_features or detector.attribute != "none":
-            corruption_spec.check(augment, "--train.augment", labels=False)
+            corruption_spec.check_flag(augment, "--train.augment", labels=False)
 
 
 def _require_minimum(minimum: int, section: str, settings: Any, *names: str) -> None:

@@ -46,7 +46,7 @@ def planted(folder, rng, count=30, fakes="png"):
 
 
 def auc(table, values):
-    folds = shortcuts.crossed(table["label"], table["group"])
+    folds = shortcuts.grouped_folds(table["label"], table["group"])
     return shortcuts.held_out_auc(np.asarray(values, float), table["label"].to_numpy(), folds)
 
 
@@ -74,7 +74,7 @@ def test_a_planted_shortcut_is_gone(tmp_path, rng, fakes):
     assert [name for name in TOLD if after[name].nunique(dropna=False) > 1] == []
     assert after["jpeg_quality"][0] == 71 and after["subsampling"][0] == "4:2:0" and (after["width"] == 80).all()
     assert auc(table, before[["bytes"]]) > 0.95
-    least = 0.5 + 2.8 * shortcuts.chance(table["label"], table["group"])
+    least = 0.5 + 2.8 * shortcuts.chance_error(table["label"], table["group"])
     assert auc(alike, after[["bytes"]]) < least
     assert auc(alike, [compressed_before(path) for path in alike["path"]]) < least
 
@@ -85,11 +85,11 @@ def test_both_classes_were_once_compressed_alike(rng, real, fake):
     found = pd.DataFrame({"jpeg_quality": np.where(quality > 100, np.nan, quality), "error": "", "frames": np.nan})
     found["sha"] = [str(number) for number in rng.permutation(400)]
     label = pd.Series([0] * 200 + [1] * 200)
-    first = equalise.matched(found, label).to_numpy()
+    first = equalise.match_qualities(found, label).to_numpy()
     assert ((first == 0) | (first < quality)).all(), "never through a better quality than its own"
     lowest = np.where(first > 0, first, quality)
     assert sorted(lowest[:200]) == sorted(lowest[200:]) == sorted(np.minimum(np.sort(quality[:200]), np.sort(quality[200:])))
-    assert (equalise.matched(found, label * 0) == 0).all(), "one class alone is left as it is"
+    assert (equalise.match_qualities(found, label * 0) == 0).all(), "one class alone is left as it is"
 
 
 def test_an_earlier_compression_is_done_to_the_pixels(tmp_path, rng):
@@ -136,7 +136,7 @@ def test_every_file_is_accounted_for_and_work_goes_on(tmp_path, rng, monkeypatch
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.jpg")} and len(before) == 20
     assert asked[0] == list(table["path"][[4, 20, 21]]) and [job.path for job in asked[1]] == [table["path"][3]]
     Image.fromarray(scene(rng, 128, 128)).save(table["path"][15])
-    (tmp_path / "alike" / equalise.INDEX).write_text("{")
+    (tmp_path / "alike" / equalise.INDEX_NAME).write_text("{")
     again = equalise.equalise(table, tmp_path / "alike", workers=1)
     assert again["path"][15] != first["path"][15] and again["error"][15] == "", "what changed is made anew"
 
@@ -162,7 +162,7 @@ def test_a_given_size_fails_what_is_smaller(tmp_path, rng):
 def test_few_small_files_do_not_drag_all_down(sides, crop):
     found = pd.DataFrame({"error": "", "width": sides * 2, "height": 128.0, "fps": np.nan, "frames": np.nan})
     found["jpeg_quality"] = [30.0] + [75.0] * 38 + [np.nan]
-    assert equalise.planned(found, pd.Series([0] * 20 + [1] * 20)) == equalise.Plan(crop, 75, 0, 0)
+    assert equalise.choose_plan(found, pd.Series([0] * 20 + [1] * 20)) == equalise.Plan(crop, 75, 0, 0)
 
 
 def write_video(path, frames, rate, codec="libx264", times=None):
@@ -267,7 +267,7 @@ def test_an_original_is_judged_as_its_equalised_copy(tmp_path, rng):
     table = planted(tmp_path / "in", rng, 12)
     made = equalise.equalise(table, tmp_path / "out")
     good = made[made["error"] == ""]
-    plan = equalise.Plan(**json.loads((tmp_path / "out" / equalise.PLAN).read_text()))
+    plan = equalise.Plan(**json.loads((tmp_path / "out" / equalise.PLAN_NAME).read_text()))
     raw, like = ClipSpec(1, 32), ClipSpec(1, 32, plan=plan)
     apart = {"raw": [], "like": []}
     for row in good.itertuples():

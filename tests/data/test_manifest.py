@@ -9,7 +9,7 @@ from tfdetect.data import manifest
 def table(count=60, sources=("a", "b", "c")):
     rows = [{"path": f"{label}/{group}.png", "label": label, "group": f"g{group}",
              "source": sources[group % 3] if label else "camera"} for group in range(count) for label in (0, 1)]  # fmt: skip
-    return manifest.check(pd.DataFrame(rows), "test")
+    return manifest.validate(pd.DataFrame(rows), "test")
 
 
 def test_split_is_by_group_stratified_and_repeatable():
@@ -77,7 +77,7 @@ def test_groups_through_given_splits():
 def test_a_group_in_two_splits_is_refused_with_its_rows():
     rows = pd.DataFrame({"path": ["a.png", "b.png"], "label": [0, 1], "split": ["train", "test"], "group": ["p", "p"]})
     with pytest.raises(ValueError, match=r"'p' is in two splits: row 1 \(a.png\) in train, row 2 \(b.png\) in test"):
-        manifest.split(manifest.check(rows, "m.csv"))
+        manifest.split(manifest.validate(rows, "m.csv"))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

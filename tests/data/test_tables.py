@@ -237,7 +237,7 @@ def test_answers_to_is_fake(tmp_path, answers, labels):
     ("Persons", "group"), ("video_id", "group"), ("identity", "group"), ("generator", "source"), ("Prompt", "text"),
     ("subset", "split"), ("width_cm", ""), ("groop", "group")])  # fmt: skip
 def test_unknown_columns_are_named_with_the_nearest(tmp_path, name, column):
-    assert tables.meant(name) == column
+    assert tables.suggest_column(name) == column
     (tmp_path / "m.csv").write_text(f"path,label,{name}\na.png,0,x\n")
     (unused,) = manifest.read(tmp_path / "m.csv").attrs["notes"]
     assert name in unused and (f"did you mean {column}?" in unused) == bool(column)
@@ -252,7 +252,7 @@ def test_labels_the_other_way_round(real, fake):
     rows = [{"path": f"/d/{folder}/{n}.png", "label": label} for label, folder in ((1, real), (0, fake)) for n in range(10)]
     table = pd.DataFrame(rows)
     with pytest.raises(ValueError, match="10 of 10 files whose path says real are labelled fake.*--data.labels as_given"):
-        manifest.require_direction(table, "m.csv")
-    manifest.require_direction(table.assign(label=1 - table["label"]), "m.csv")
-    manifest.require_direction(table.assign(label=1), "m.csv")  # fakes made of reals: wrong in one direction alone
-    manifest.require_direction(table.assign(label=[0, 1] * 10), "m.csv")
+        manifest.require_label_direction(table, "m.csv")
+    manifest.require_label_direction(table.assign(label=1 - table["label"]), "m.csv")
+    manifest.require_label_direction(table.assign(label=1), "m.csv")  # fakes made of reals: wrong in one direction alone
+    manifest.require_label_direction(table.assign(label=[0, 1] * 10), "m.csv")

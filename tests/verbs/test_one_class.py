@@ -134,7 +134,7 @@ ALONE = [(name, ()) for name, cls in REGISTRY.items() if cls.trains_on == "real"
 def test_no_fake_is_ever_in_a_gradient(manifest, monkeypatch, name, flags):
     """By counting the labels of all that a gradient, or a fit in place of one, is made of; validation's loss has none either."""
     seen = {"train": [], "loss": []}
-    original, vectors, learn, fit_by_gradient = dataset.training, dataset.vectors, FeatureOneClass.learn, keras.Model.fit
+    original, vectors, learn, fit_by_gradient = dataset.training_batches, dataset.feature_batches, FeatureOneClass.learn, keras.Model.fit
 
     def noted(data, which):
         seen[which] += [label for batch in data for label in batch[1][:, 0].numpy()]
@@ -144,8 +144,8 @@ def test_no_fake_is_ever_in_a_gradient(manifest, monkeypatch, name, flags):
         noted(validation_data if isinstance(validation_data, tf.data.Dataset) else [(0, tf.constant(validation_data[1]))], "loss")
         return fit_by_gradient(model, data, validation_data=validation_data, **how)
 
-    monkeypatch.setattr(dataset, "training", lambda *given: noted(original(*given), "train"))
-    monkeypatch.setattr(dataset, "vectors", lambda *given: noted(vectors(*given), "train"))
+    monkeypatch.setattr(dataset, "training_batches", lambda *given: noted(original(*given), "train"))
+    monkeypatch.setattr(dataset, "feature_batches", lambda *given: noted(vectors(*given), "train"))
     monkeypatch.setattr(FeatureOneClass, "learn", lambda self, model, lesson: (
         seen["train"].extend(lesson.train.labels), learn(self, model, lesson))[-1])
     monkeypatch.setattr(keras.Model, "fit", watched)

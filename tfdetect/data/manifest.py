@@ -22,16 +22,16 @@ from tfdetect.files import atomic_write, plural
 
 COLUMNS = ("path", "label", "split", "group", "source", "text")
 # Columns that are kept where they are given: `left_out` is why a row is not used, the last three are of equalised files.
-EXTRA = ("family", "category", "left_out", "original", "original_sha", "equalised")
-MADE = ("sha", "frames", "width", "height", "note", "error", "source_class")  # by `prepare`: of a table that it wrote, made anew
-SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
+OPTIONAL_COLUMNS = ("family", "category", "left_out", "original", "original_sha", "equalised")
+PREPARED_COLUMNS = ("sha", "frames", "width", "height", "note", "error", "source_class")  # by `prepare`: of a table that it wrote, made anew
+SPLIT_FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 SPLIT_NAMES = {"": "", "train": "train", "training": "train", "val": "validation", "valid": "validation",
                "validation": "validation", "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip
 pd.options.mode.string_storage = "python"  # a file's name need not be UTF-8, which Arrow's strings must be
-SAYS_REAL = {"real", "reals", "original", "originals", "authentic", "genuine", "pristine", "nature", "natural"}
-SAYS_FAKE = {"fake", "fakes", "synthetic", "synthesised", "synthesized", "synthesis", "generated", "manipulated", "forged",
+REAL_WORDS = {"real", "reals", "original", "originals", "authentic", "genuine", "pristine", "nature", "natural"}
+FAKE_WORDS = {"fake", "fakes", "synthetic", "synthesised", "synthesized", "synthesis", "generated", "manipulated", "forged",
              "tampered", "deepfake", "deepfakes"}  # fmt: skip
-MOST = 0.8  # of the files under real/ and under fake/, at least, have to have the other label to be called turned round
+SWAPPED_SHARE = 0.8  # of the files under real/ and under fake/, at least, have to have the other label to be called turned round
 LABELS = {"0": 0, "real": 0, "0.0": 0, "1": 1, "fake": 1, "1.0": 1}
 
 
@@ -41,24 +41,24 @@ def read(path: Path) -> pd.DataFrame:
     Relative paths start at the manifest's own folder. Labels are 0/1 or real/fake. What a reader should know of it is in
     `attrs["notes"]`. Raises ValueError for what is missing or misspelt, naming the first row; OSError where it cannot be read.
     """
-    table = raw(path)
-    tables.require(table, path)
+    table = read_unchecked(path)
+    tables.require_columns(table, path)
     notes = _notes(table)
-    table["path"] = tables.located(path.parent, table["path"])
+    table["path"] = tables.resolve_paths(path.parent, table["path"])
     windows = table["path"].str.contains(r"(?:^|/)[A-Za-z]:[\\/]|(?:^|/)\\\\", regex=True)
     _require(table["path"], ~windows, str(path), "a path of this machine, or one that starts at the table's folder")
-    table = check(table, str(path))
+    table = validate(table, str(path))
     table.attrs["notes"] = notes
     return table
 
 
-raw = tables.read  # a table as it is, nothing checked
+read_unchecked = tables.read  # a table as it is, nothing checked
 
 
 def _notes(table: pd.DataFrame) -> tuple[str, ...]:
     """Of which columns no use is made, and how many rows have no group where others have one."""
-    unused = [str(name) for name in table.columns if name not in (*COLUMNS, *EXTRA, *MADE)]
-    near = {name: column for name in unused if (column := tables.meant(name)) and column not in table}
+    unused = [str(name) for name in table.columns if name not in (*COLUMNS, *OPTIONAL_COLUMNS, *PREPARED_COLUMNS)]
+    near = {name: column for name in unused if (column := tables.suggest_column(name)) and column not in table}
     said = [f"{name} (did you mean {near[name]}? Rename it then)" if name in near else name for name in unused]
     notes = [f"Not used: the column{'s' * (len(said) > 1)} {', '.join(said)}."] if said else []
     without = int((table["group"].str.strip() == "").sum()) if "group" in table else 0
@@ -68,21 +68,21 @@ def _notes(table: pd.DataFrame) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def check(table: pd.DataFrame, origin: str) -> pd.DataFrame:
+def validate(table: pd.DataFrame, origin: str) -> pd.DataFrame:
     """The manifest with all columns, typed and checked: ValueError that names `origin` and the first wrong row."""
     table = table.reset_index(drop=True)
     for name in ("split", "group", "source", "text"):
         table[name] = table[name].str.strip() if name in table else ""
-    table["label"] = _translated(table, "label", LABELS, origin, "0 or real, 1 or fake").astype("int64")
-    table["split"] = _translated(table, "split", SPLIT_NAMES, origin, "train, val, test or nothing")
+    table["label"] = _map_values(table, "label", LABELS, origin, "0 or real, 1 or fake").astype("int64")
+    table["split"] = _map_values(table, "split", SPLIT_NAMES, origin, "train, val, test or nothing")
     _require(table["path"], table["path"] != "", origin, "the path of a file")
     _require(table["path"], ~table["path"].duplicated(), origin, "each file once")
     # A file without a group is a group of its own.
     table["group"] = table["group"].where(table["group"] != "", table["path"])
-    return table[[*COLUMNS, *(name for name in EXTRA if name in table)]]
+    return table[[*COLUMNS, *(name for name in OPTIONAL_COLUMNS if name in table)]]
 
 
-def _translated(table: pd.DataFrame, column: str, names: dict[str, Any], origin: str, expected: str) -> pd.Series:
+def _map_values(table: pd.DataFrame, column: str, names: dict[str, Any], origin: str, expected: str) -> pd.Series:
     """The column with each of its few values as `names` has it, in any letter case."""
     codes, values = pd.factorize(table[column], use_na_sentinel=False)
     words = [str(value).strip().lower() for value in values]
@@ -99,13 +99,13 @@ def _require(column: pd.Series, good: pd.Series, origin: str, expected: str) -> 
         raise UserError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({rows}).")
 
 
-def require_direction(table: pd.DataFrame, origin: str) -> None:
+def require_label_direction(table: pd.DataFrame, origin: str) -> None:
     """ValueError if most files under real/ are labelled fake and most of those under fake/ real: some lists count that way."""
-    says = np.array([_says(path) for path in table["path"]], object)
+    says = np.array([_class_word(path) for path in table["path"]], object)
     label = table["label"].to_numpy()
     under = {0: says == "real", 1: says == "fake"}
     wrong = {kind: under[kind] & (label != kind) for kind in under}
-    if all(wrong[kind].sum() > max(2, MOST * under[kind].sum()) for kind in under):
+    if all(wrong[kind].sum() > max(2, SWAPPED_SHARE * under[kind].sum()) for kind in under):
         counts = [f"{wrong[kind].sum()} of {under[kind].sum()} files whose path says {name} are labelled {other}"
                   for kind, name, other in ((0, "real", "fake"), (1, "fake", "real"))]  # fmt: skip
         first = table["path"].to_numpy()[wrong[0]][0]
@@ -113,24 +113,24 @@ def require_direction(table: pd.DataFrame, origin: str) -> None:
                         "means fake and 0 real. Swap them; if they are right as they are, give --data.labels as_given.")
 
 
-def _says(path: str) -> str:
+def _class_word(path: str) -> str:
     """real, fake or nothing: what the innermost folder with such a word says, else the file's own name."""
     folder, _, name = path.rpartition("/")
-    return _folder_says(folder) or _word(name.rpartition(".")[0])
+    return _folder_class_word(folder) or _match_class_word(name.rpartition(".")[0])
 
 
 @cache
-def _folder_says(folder: str) -> str:
-    return next(filter(None, map(_word, reversed(folder.split("/")))), "")
+def _folder_class_word(folder: str) -> str:
+    return next(filter(None, map(_match_class_word, reversed(folder.split("/")))), "")
 
 
-def _word(name: str) -> str:
+def _match_class_word(name: str) -> str:
     words = set(re.split(r"[^a-z]+", name.lower()))
-    real, fake = bool(words & SAYS_REAL), bool(words & SAYS_FAKE)
+    real, fake = bool(words & REAL_WORDS), bool(words & FAKE_WORDS)
     return "" if real == fake else "real" if real else "fake"
 
 
-def require_whole_groups(table: pd.DataFrame) -> None:
+def require_unsplit_groups(table: pd.DataFrame) -> None:
     """ValueError if a group stands in two splits, naming the rows: what a test then measures is memory."""
     given = table.loc[table["split"] != "", ["group", "split"]].drop_duplicates()
     twice = given.loc[given["group"].duplicated(), "group"].drop_duplicates()
@@ -151,8 +151,8 @@ def split(table: pd.DataFrame, fractions: dict[str, float] | None = None) -> pd.
     validation comes out of train: the test may choose nothing. Where every file has a split but none is test, what is
     missing comes out of train too: some sets ship as train, or as train and val. ValueError if a group has two splits.
     """
-    require_whole_groups(table)
-    fractions = fractions or SPLITS
+    require_unsplit_groups(table)
+    fractions = fractions or SPLIT_FRACTIONS
     table = table.copy()
     known = dict(table.loc[table["split"] != "", ["group", "split"]].to_numpy())
     given, lacking = set(known.values()), [name for name in ("validation", "test") if name not in known.values()]
@@ -162,20 +162,20 @@ def split(table: pd.DataFrame, fractions: dict[str, float] | None = None) -> pd.
         total = fractions["train"] + sum(fractions[name] for name in lacking)
         parts = {name: fractions[name] / total for name in lacking}
         free, targets = free | (splits == "train"), {"train": 1 - sum(parts.values()), **parts}
-    found = _assign(table[free], targets)
+    found = _assign_splits(table[free], targets)
     splits[free] = [found[group] for group in table.loc[free, "group"]]
     table["split"] = pd.Series(splits, table.index)
     return table
 
 
-def _assign(table: pd.DataFrame, targets: dict[str, float]) -> dict[str, str]:
+def _assign_splits(table: pd.DataFrame, targets: dict[str, float]) -> dict[str, str]:
     """Group -> split. Each stratum (the labels and sources of a group) goes wherever it and the whole lack most."""
     names, shares = list(targets), list(targets.values())
     total = [0] * len(names)
     out: dict[str, str] = {}
     for _, groups in sorted(_strata(table).items()):
-        groups.sort(key=_order)
-        out.update(zip(groups, (names[place] for place in _places(len(groups), shares, total)), strict=True))
+        groups.sort(key=_shuffle_key)
+        out.update(zip(groups, (names[place] for place in _choose_splits(len(groups), shares, total)), strict=True))
     return out
 
 
@@ -197,7 +197,7 @@ def _strata(table: pd.DataFrame) -> dict[str, list[str]]:
     return merged
 
 
-def _places(count: int, shares: Sequence[float], total: list[int]) -> Iterator[int]:
+def _choose_splits(count: int, shares: Sequence[float], total: list[int]) -> Iterator[int]:
     """For each of `count` groups the number of the share that it goes to; `total`, what each has so far, counts on."""
     here = [0] * len(shares)
     numbers = range(len(shares))
@@ -211,7 +211,7 @@ def _places(count: int, shares: Sequence[float], total: list[int]) -> Iterator[i
         yield place
 
 
-def _order(group: str) -> bytes:
+def _shuffle_key(group: str) -> bytes:
     """A fixed random order: names often sort by time or by quality."""
     return hashlib.sha256(group.encode("utf-8", "surrogateescape")).digest()
 
@@ -274,7 +274,7 @@ def require_classes(table: pd.DataFrame, splits: Sequence[str], learns: str = "b
     of test any: some published tests are fakes alone, and then there is a recall, if no AUC. What `learns` from "real" needs
     no fakes."""
     if set(splits) - {"test"}:
-        _require_both(table, learns)
+        _require_both_classes(table, learns)
     for name in splits:
         counts = table[table["split"] == name]["label"].value_counts()
         real, fake = int(counts.get(0, 0)), int(counts.get(1, 0))
@@ -290,7 +290,7 @@ def require_classes(table: pd.DataFrame, splits: Sequence[str], learns: str = "b
             )
 
 
-def _require_both(table: pd.DataFrame, learns: str) -> None:
+def _require_both_classes(table: pd.DataFrame, learns: str) -> None:
     """ValueError where all files are of one class, saying what a folder holds besides."""
     for label, kind in ((0, "real"), (1, "fake")):
         if (table["label"] == label).any() or (kind == "fake" and learns == "real"):

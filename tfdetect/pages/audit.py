@@ -43,7 +43,7 @@ def verdict(found: Mapping[str, Any]) -> str:
     worst = max((warning["auc"] for warning in container), default=0.0)
     leaks = [leak for leak in found["leaks"] if leak["splits"]]
     latent = len(found["leaks"]) - len(leaks)
-    contradictions = sum(map(duplicates.contradiction, found["duplicates"]))
+    contradictions = sum(map(duplicates.has_contradicting_labels, found["duplicates"]))
     findings = []
     if worst > FATAL:
         names = _property_names(container, FATAL)

@@ -65,7 +65,7 @@ def list_files(asked: Template) -> "pd.DataFrame":
 
     from tfdetect.data.layouts import detect
 
-    has_manifest = any((asked.path / name).exists() for name in detect.MANIFESTS)  # perhaps the one to be replaced
+    has_manifest = any((asked.path / name).exists() for name in detect.MANIFEST_NAMES)  # perhaps the one to be replaced
     try:
         table = detect.read(asked.path, asked.fake, "class_folders" if has_manifest and asked.layout == "auto" else asked.layout)
     except UserError:

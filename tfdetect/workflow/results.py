@@ -14,7 +14,7 @@ import pandas as pd
 from tfdetect import __version__, config, files
 from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit
-from tfdetect.data.prepare.decode import problems, usable
+from tfdetect.data.prepare.decode import list_messages, usable_rows
 from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.evaluation import calibration, cross_source, metrics, predictions
 from tfdetect.pages import report
@@ -97,11 +97,11 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         warnings=all_warnings(evaluation),
         figures=save_figures(target, evaluation, shortcuts),
         mistakes=list(most_wrong_frames(evaluation)),
-        data=usable(evaluation.table),
-        failures=problems(evaluation.table, "error"),
-        notes=problems(evaluation.table, "note"),
+        data=usable_rows(evaluation.table),
+        failures=list_messages(evaluation.table, "error"),
+        notes=list_messages(evaluation.table, "note"),
         shortcuts=shortcuts.aucs,
-        suspects=[(warning.property, warning.auc) for warning in shortcuts.warned],
+        suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
         extra_figures=standard.save_plots(target.plots, extras.figures),
         extra_tables={**(tables(target) if tables else {}), **extras.tables},
         command=command(),

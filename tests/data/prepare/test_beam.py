@@ -53,10 +53,10 @@ def lines(folder, name):
 @pytest.mark.parametrize("kind", ["npy", "tfrecord"])
 def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path, kind, monkeypatch):
     if kind == "npy":
-        monkeypatch.setattr(beam, "BATCH", (6, 6))  # so that the copy and its original are decoded apart
+        monkeypatch.setattr(beam, "BATCH_SIZES", (6, 6))  # so that the copy and its original are decoded apart
     here, there = (Cache(tmp_path / name, ClipSpec(4, 16), kind) for name in ("here", "there"))
     local = prepare_decode.prepare(mixed, here, workers=1, seconds=60)
-    found = prepare_decode.prepare(mixed, there, workers=1, seconds=60, runner=beam.Beam(tmp_path / "shards", shards=3).results)
+    found = prepare_decode.prepare(mixed, there, workers=1, seconds=60, runner=beam.BeamRunner(tmp_path / "shards", shards=3).results)
     pd.testing.assert_frame_equal(found, local)
     assert (found["error"] != "").sum() == 5 and entries(there) == entries(here)
 
@@ -70,7 +70,7 @@ def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path
 
 @needed
 def test_what_broke_off_goes_on(mixed, tmp_path, monkeypatch):
-    cache, runner = Cache(tmp_path / "cache", ClipSpec(1, 16)), beam.Beam(tmp_path / "shards")
+    cache, runner = Cache(tmp_path / "cache", ClipSpec(1, 16)), beam.BeamRunner(tmp_path / "shards")
 
     def decode(runner):
         return prepare_decode.prepare(mixed, cache, workers=1, seconds=60, runner=runner.results)
@@ -87,7 +87,7 @@ def test_what_broke_off_goes_on(mixed, tmp_path, monkeypatch):
         patch.setattr(beam, "write_bytes", full)
         decode(runner)
     assert len(list(cache.folder.rglob("*.npy"))) == 5 and len(list(cache.folder.rglob("*.json"))) == 4
-    found = decode(beam.Beam(tmp_path / "shards", "NoSuchRunner"))  # none is needed: only the unpacking is left
+    found = decode(beam.BeamRunner(tmp_path / "shards", "NoSuchRunner"))  # none is needed: only the unpacking is left
     local = prepare_decode.prepare(mixed, here := Cache(tmp_path / "here", ClipSpec(1, 16)), workers=1, seconds=60)
     pd.testing.assert_frame_equal(found, local)
     assert entries(cache) == entries(here)
@@ -121,7 +121,7 @@ def test_a_decoder_that_crashes_or_hangs_is_one_failed_file_and_a_fault_is_one_s
     monkeypatch.syspath_prepend(tmp_path)
     from planted_cache import Planted
 
-    cache, runner = Planted(tmp_path / "cache", ClipSpec(1, 16)), beam.Beam(tmp_path / "shards")
+    cache, runner = Planted(tmp_path / "cache", ClipSpec(1, 16)), beam.BeamRunner(tmp_path / "shards")
     table = pd.DataFrame({"path": [f"{number}.mp4" for number in range(6)]})
     found = prepare_decode.prepare(table, cache, workers=1, seconds=6, runner=runner.results)
     expected = {2: "the decoder crashed", 3: "decoding took longer than 6 s plus the allowance for its length (--data.timeout)"}
@@ -167,4 +167,4 @@ def test_a_failure_that_other_limits_left_behind_gives_way(tmp_path):
         line = json.dumps(["a.png", False, True, found | {"error": reason}])
         (tmp_path / "shards" / "failures-0.jsonl").write_text(line + "\n")
         beam.unpack(tmp_path / "shards", cache)
-        assert cache.remembered(cache.entry(found["sha"]).with_suffix(".json"))["error"] == reason
+        assert cache.remembered(cache.clip_path(found["sha"]).with_suffix(".json"))["error"] == reason

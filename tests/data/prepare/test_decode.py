@@ -51,8 +51,8 @@ def test_what_was_seen_is_not_read_again(tmp_path, copies):
     again = decode.prepare(copies, cache, workers=2)
     assert cache.calls == [path] and again["sha"][0] == again["sha"][1]
 
-    os.unlink(cache.entry(first["sha"][2]))
-    cache.entry(first["sha"][2]).with_suffix(".json").unlink()
+    os.unlink(cache.clip_path(first["sha"][2]))
+    cache.clip_path(first["sha"][2]).with_suffix(".json").unlink()
     decode.prepare(copies, cache, workers=2)
     assert cache.calls == [copies["path"][2]]
 
@@ -71,8 +71,8 @@ def test_the_index_is_the_same_however_it_came_about(tmp_path, copies):
     decode.prepare(copies, one, workers=2)
     decode.prepare(copies.iloc[::-2], two, workers=1)
     decode.prepare(copies, two, workers=2)
-    index = one.folder / decode.INDEX
-    assert index.read_bytes() == (two.folder / decode.INDEX).read_bytes()
+    index = one.folder / decode.INDEX_NAME
+    assert index.read_bytes() == (two.folder / decode.INDEX_NAME).read_bytes()
     assert len(index.read_text().splitlines()) == len(copies)
     index.write_text("broken\nand\tbroken")  # costs time, no more
     assert (decode.prepare(copies, one, workers=2)["error"] != "").sum() == 1
@@ -113,12 +113,12 @@ def test_a_failure_gets_another_try_with_other_limits(tmp_path, kind):
         cache = Cache(tmp_path / "cache", ClipSpec(1, 16, limits=Limits(pixels=pixels)), kind)
         found = decode.prepare(table, cache, workers=1)["error"][0]
         assert found.startswith(reason) and bool(found) == bool(reason)
-        assert bool(cache.add(table["path"][0])["error"]) == bool(reason)
+        assert bool(cache.decode_file(table["path"][0])["error"]) == bool(reason)
 
 
 def test_reasons_put_like_failures_together():
     errors = ["", "truncated: 3 of 9", "truncated: 4 of 9", "empty file", "no video (it says b'ab')", "no video (it says b'x')"]
-    found = decode.reasons(pd.DataFrame({"path": list("abcdef"), "error": errors}))
+    found = decode.summarise_failures(pd.DataFrame({"path": list("abcdef"), "error": errors}))
     assert [(count, first) for _, count, first in found] == [(2, "b"), (2, "e"), (1, "d")]
     assert [reason for reason, *_ in found][::2] == ["truncated: … of …", "empty file"]
-    assert decode.reasons(pd.DataFrame({"path": ["a"], "error": ["3 of 9"]})) == [("3 of 9", 1, "a")]
+    assert decode.summarise_failures(pd.DataFrame({"path": ["a"], "error": ["3 of 9"]})) == [("3 of 9", 1, "a")]

@@ -14,25 +14,25 @@ import pandas as pd
 
 from tfdetect.data.media.read import digest
 
-LOOKED_AT = 4096  # bytes in the middle of files of one size; what differs there need not be hashed
-STRICTEST = ("test", "validation", "train")
-NAMES = ("real", "fake")
+COMPARED_BYTES = 4096  # bytes in the middle of files of one size; what differs there need not be hashed
+SPLIT_PRIORITY = ("test", "validation", "train")
+CLASS_NAMES = ("real", "fake")
 
 
-def keys(paths: Iterable[str], workers: int | None = None) -> list[str]:
+def find_copies(paths: Iterable[str], workers: int | None = None) -> list[str]:
     """For each path the SHA-256 of its bytes if another has the same, else "". Few files are read, fewer still whole; what cannot
     be read has no copies."""
     paths = list(paths)
     sizes = {path: _size(path) for path in paths}
-    todo = _shared(paths, map(sizes.get, paths))
+    todo = _with_equal_values(paths, map(sizes.get, paths))
     with ThreadPoolExecutor(workers) as pool:
-        todo = _shared(todo, pool.map(_try(_middle), todo, map(sizes.get, todo)))
-        same = set(_shared(todo, hashes := list(pool.map(_try(digest), todo))))
+        todo = _with_equal_values(todo, pool.map(_none_on_error(_middle), todo, map(sizes.get, todo)))
+        same = set(_with_equal_values(todo, hashes := list(pool.map(_none_on_error(digest), todo))))
     found = dict(zip(todo, hashes, strict=True))
     return [found[path] if path in same else "" for path in paths]
 
 
-def _shared(paths: Sequence[str], values: Iterable[Any]) -> list[str]:
+def _with_equal_values(paths: Sequence[str], values: Iterable[Any]) -> list[str]:
     """The paths whose value another has, too; None is no value."""
     places = defaultdict(list)
     for path, value in zip(paths, values, strict=True):
@@ -51,12 +51,12 @@ def _size(path: str) -> int | None:
 def _middle(path: str, size: int) -> tuple[int, bytes]:
     file = os.open(path, os.O_RDONLY)
     try:
-        return size, os.pread(file, LOOKED_AT, max(size - LOOKED_AT, 0) // 2)
+        return size, os.pread(file, COMPARED_BYTES, max(size - COMPARED_BYTES, 0) // 2)
     finally:
         os.close(file)
 
 
-def _try(work: Callable[..., Any]) -> Callable[..., Any]:
+def _none_on_error(work: Callable[..., Any]) -> Callable[..., Any]:
     def tried(*arguments: Any) -> Any:
         try:
             return work(*arguments)
@@ -66,7 +66,7 @@ def _try(work: Callable[..., Any]) -> Callable[..., Any]:
     return tried
 
 
-def settle(table: pd.DataFrame, contents: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
+def resolve_copies(table: pd.DataFrame, contents: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
     """The manifest with the groups of copies joined, and for each row the reason why it is left out, or "".
 
     `contents` says row for row what a file holds, "" for nothing known. Files with equal contents and both labels are all left
@@ -80,15 +80,15 @@ def settle(table: pd.DataFrame, contents: Sequence[str]) -> tuple[pd.DataFrame, 
     paths, labels, groups = (table[name].tolist() for name in ("path", "label", "group"))
     known = dict(table.loc[table["split"] != "", ["group", "split"]].to_numpy())
     splits = [known.get(group, "") for group in groups]
-    reasons, leader = [""] * len(table), _Leaders()
+    reasons, leader = [""] * len(table), _MergedGroups()
     for same in sets.values():
         if len({labels[at] for at in same}) > 1:
             for at in same:
                 other = next(there for there in same if labels[there] != labels[at])
-                here, elsewhere = NAMES[labels[at]], NAMES[labels[other]]
+                here, elsewhere = CLASS_NAMES[labels[at]], CLASS_NAMES[labels[other]]
                 reasons[at] = f"labelled {here}, and the same bytes are labelled {elsewhere}: '{paths[other]}'"
             continue
-        best = next((name for name in STRICTEST if any(splits[at] == name for at in same)), "")
+        best = next((name for name in SPLIT_PRIORITY if any(splits[at] == name for at in same)), "")
         first = next(at for at in same if splits[at] == best)
         for at in same:
             if splits[at] not in ("", best):
@@ -99,7 +99,7 @@ def settle(table: pd.DataFrame, contents: Sequence[str]) -> tuple[pd.DataFrame, 
     return joined, pd.Series(reasons, table.index, object)
 
 
-class _Leaders:
+class _MergedGroups:
     """Of groups that hang together, the first by name."""
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class _Leaders:
             self.above[high] = low
 
 
-def count(contents: Sequence[str]) -> int:
+def count_copies(contents: Sequence[str]) -> int:
     """How many files are copies of others."""
     held = [content for content in contents if content]
     return len(held) - len(set(held))

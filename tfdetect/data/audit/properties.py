@@ -23,14 +23,14 @@ from tfdetect.limits import Limits
 
 CONTAINER = ("extension", "container", "codec", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_quality",
              "subsampling", "fps", "frames", "duration", "bit_rate", "exif")  # fmt: skip
-WORDS = ("extension", "container", "codec", "subsampling")  # of these, what is not a number
+CATEGORICAL = ("extension", "container", "codec", "subsampling")  # of these, what is not a number
 CONTENT = ("mean_colour", "thumbnail", "border")  # each an array
-LOOKED_AT = 5  # frames of a video whose perceptual hashes are taken
-SMALL = 16  # pixels, side of the grey picture that near duplicates are compared by
-FLAT = 2.0  # grey levels: what varies less looks like any other flat picture, and has no hash
+HASHED_FRAMES = 5  # frames of a video whose perceptual hashes are taken
+THUMBNAIL_SIZE = 16  # pixels, side of the grey picture that near duplicates are compared by
+MIN_CONTRAST = 2.0  # grey levels: what varies less looks like any other flat picture, and has no hash
 _SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 _CAMERA_KEYS = {"com.apple.quicktime.make", "make", "location"}  # the same in a video
-_CAMERA = (271, 272, 36867)  # tags that only a camera writes into a TIFF: make, model, time
+_CAMERA_TAGS = (271, 272, 36867)  # tags that only a camera writes into a TIFF: make, model, time
 # Luminance table of ITU-T T.81, Annex K.1, which the Independent JPEG Group's library scales by its "quality".
 _LUMINANCE = np.array([
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80,
@@ -83,7 +83,7 @@ def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[
     rows = [[found[path].get(name) for name in columns] for path in table["path"]]
     out = pd.DataFrame(rows, columns=columns, index=table.index)
     for name in CONTAINER:
-        if name not in WORDS:
+        if name not in CATEGORICAL:
             out[name] = pd.to_numeric(out[name]).astype(float)
     return out
 
@@ -93,25 +93,25 @@ def measure(path: str, limits: Limits) -> dict[str, Any]:
     sha, length = digest(path), os.path.getsize(path)
     seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     look = lambda at, frame: seen.update({at: (reduced(frame), border(frame))})  # noqa: E731
-    found = read_media(path, LOOKED_AT, size=SMALL, limits=limits, on_frame=look)
+    found = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, on_frame=look)
     is_image = media_kind(path) == "image"
-    facts = _image(path) if is_image else _video(path, length, found.total)
+    facts = _image_header(path) if is_image else _video_header(path, length, found.total)
     frames = [seen[at] for at in sorted(seen)]
-    kept = [frame for frame, _ in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= FLAT]
+    kept = [frame for frame, _ in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= MIN_CONTRAST]
     pixels = found.width * found.height * (1 if is_image else found.total)
     return {
         "extension": os.path.splitext(path)[1].lower(), "width": found.width, "height": found.height,
         "aspect": found.width / found.height, "bytes": length, "bytes_per_pixel": length / pixels, **facts,
-        **_content(*frames[len(frames) // 2]), "sha": sha, "hashes": np.array([phash(frame) for frame in kept], np.uint64),
-        "small": np.array([_grey(frame, SMALL) for frame in kept]),
+        **_content(*frames[len(frames) // 2]), "sha": sha, "hashes": np.array([perceptual_hash(frame) for frame in kept], np.uint64),
+        "small": np.array([_grey(frame, THUMBNAIL_SIZE) for frame in kept]),
     }  # fmt: skip
 
 
-def _image(path: str) -> dict[str, Any]:
+def _image_header(path: str) -> dict[str, Any]:
     """What the header says; a header that Pillow cannot read says nothing."""
     try:
-        with _opened(path) as image:
-            facts = {"container": image.format, "codec": image.format, "exif": float(_exif(image)), "subsampling": image.mode}
+        with _open_image(path) as image:
+            facts = {"container": image.format, "codec": image.format, "exif": float(_has_exif(image)), "subsampling": image.mode}
             if isinstance(image, JpegImagePlugin.JpegImageFile):
                 facts["jpeg_quality"] = jpeg_quality(image.quantization)
                 facts["subsampling"] = _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image), image.mode)
@@ -120,7 +120,7 @@ def _image(path: str) -> dict[str, Any]:
         return {"container": "unknown", "codec": "unknown", "exif": 0.0, "subsampling": "unknown"}
 
 
-def _opened(path: str) -> Image.Image:
+def _open_image(path: str) -> Image.Image:
     """By Pillow, and what it does not know by libheif's plug-in for it."""
     try:
         return Image.open(path)
@@ -130,11 +130,11 @@ def _opened(path: str) -> Image.Image:
         return pi_heif.HeifImageFile(path)
 
 
-def _exif(image: Image.Image) -> bool:
-    return bool(image.info.get("exif")) or any(tag in getattr(image, "tag_v2", ()) for tag in _CAMERA)
+def _has_exif(image: Image.Image) -> bool:
+    return bool(image.info.get("exif")) or any(tag in getattr(image, "tag_v2", ()) for tag in _CAMERA_TAGS)
 
 
-def _video(path: str, length: int, frames: int) -> dict[str, Any]:
+def _video_header(path: str, length: int, frames: int) -> dict[str, Any]:
     """What the container says; of one that PyAV cannot open, only what follows from the frames."""
     try:
         with containers.decodable_path(path) as name, containers.open_video(name) as (container, stream, _):
@@ -149,12 +149,12 @@ def _video(path: str, length: int, frames: int) -> dict[str, Any]:
         return {"container": "unknown", "codec": "unknown", "subsampling": "unknown", "frames": frames, "exif": 0.0}
 
 
-def look(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def hash_clip(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hashes and small grey pictures of the first, middle and last frame of a clip, (frames, height, width, 3) uint8, as those
     of `measure`: without flat ones."""
     frames = [np.array(clip[at]) for at in sorted({0, len(clip) // 2, len(clip) - 1})]
-    kept = [frame for frame in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= FLAT]
-    return np.array([phash(frame) for frame in kept], np.uint64), np.array([_grey(frame, SMALL) for frame in kept])
+    kept = [frame for frame in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= MIN_CONTRAST]
+    return np.array([perceptual_hash(frame) for frame in kept], np.uint64), np.array([_grey(frame, THUMBNAIL_SIZE) for frame in kept])
 
 
 def jpeg_quality(tables: dict[int, Any]) -> float:
@@ -189,7 +189,7 @@ def _grey(frame: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (side, side), interpolation=cv2.INTER_AREA)
 
 
-def phash(frame: np.ndarray) -> int:
+def perceptual_hash(frame: np.ndarray) -> int:
     """64 bits that survive resizing and re-encoding: signs of the low frequencies of a 32 x 32 grey picture about their
     median (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010)."""
     low = cv2.dct(_grey(frame, 32).astype(np.float32))[:8, 1:9].ravel()

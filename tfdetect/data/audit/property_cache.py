@@ -36,7 +36,7 @@ class PropertyCache:
             return None
         with open(self.path, "rb") as file:
             file.seek(self.places[path])
-            _, made, known, found = json.loads(file.readline(), object_hook=_array)
+            _, made, known, found = json.loads(file.readline(), object_hook=_decode_array)
         return found if [made, known] == [self.made, size_and_mtime(path)] else None
 
     def add(self, path: str, found: dict[str, Any]) -> None:
@@ -44,18 +44,18 @@ class PropertyCache:
         if found["error"]:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps([path, self.made, size_and_mtime(path), found], default=_plain)
+        line = json.dumps([path, self.made, size_and_mtime(path), found], default=_encode)
         with open(self.path, "ab") as file:
             file.write(f"\n{line}".encode())  # a new line first: a killed process may have left half of one
 
 
-def _plain(value: Any) -> Any:
+def _encode(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return {"dtype": value.dtype.str, "shape": value.shape, "bytes": base64.b64encode(value.tobytes()).decode()}
     return value.item()
 
 
-def _array(tree: dict[str, Any]) -> Any:
+def _decode_array(tree: dict[str, Any]) -> Any:
     if set(tree) != {"dtype", "shape", "bytes"}:
         return tree
     return np.frombuffer(base64.b64decode(tree["bytes"]), tree["dtype"]).reshape(tree["shape"])

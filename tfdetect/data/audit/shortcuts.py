@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfdetect.data.audit.properties import CONTAINER, CONTENT, WORDS
+from tfdetect.data.audit.properties import CATEGORICAL, CONTAINER, CONTENT
 
 PROPERTIES = (*CONTAINER, *CONTENT)
-TOGETHER = {"all_container": CONTAINER, "all": PROPERTIES}
+COMBINATIONS = {"all_container": CONTAINER, "all": PROPERTIES}
 SUSPECT, FATAL = 0.65, 0.9  # AUC
-CLEAR = 2.8  # standard errors above chance that a warning needs: of twenty properties of noise, one in twenty sets has one
-MOST = 20_000  # files that a classifier is asked with; more would not move the second decimal
-WORDS_KEPT = 20  # most frequent values of a property in words
+MIN_STANDARD_ERRORS = 2.8  # standard errors above chance that a warning needs: of twenty properties of noise, one in twenty sets has one
+MAX_FILES = 20_000  # files that a classifier is asked with; more would not move the second decimal
+MAX_CATEGORIES = 20  # most frequent values of a property in words
 
 Folds = list[tuple[np.ndarray, np.ndarray]]  # positions of the rows to learn from, and of those to be told
 
@@ -51,7 +51,7 @@ ADVICE = {
 
 
 @dataclass(frozen=True)
-class Warned:
+class ShortcutWarning:
     """A property that tells the label."""
 
     kind: str  # "container", or "content" where what the pictures show may be the reason
@@ -65,38 +65,38 @@ class Shortcuts:
     """How well each property tells the label, and which of them do."""
 
     aucs: dict[str, float]
-    warned: list[Warned]  # the best first
+    find_warnings: list[ShortcutWarning]  # the best first
 
 
-def find(table: pd.DataFrame, properties: pd.DataFrame, folds: Folds | None = None) -> Shortcuts:
+def find_shortcuts(table: pd.DataFrame, properties: pd.DataFrame, folds: Folds | None = None) -> Shortcuts:
     """The shortcuts of the manifest's files, properties row for row; across folds, unless these are given."""
     label, group = table["label"].to_numpy(), table["group"].to_numpy()
-    folds = crossed(label, group) if folds is None else folds
+    folds = grouped_folds(label, group) if folds is None else folds
     told = np.unique(np.concatenate([part for _, part in folds])) if folds else slice(0)
-    aucs = shortcuts(properties, label, folds)
-    return Shortcuts(aucs, warned(aucs, label[told], group[told]))
+    aucs = property_aucs(properties, label, folds)
+    return Shortcuts(aucs, find_warnings(aucs, label[told], group[told]))
 
 
-def shortcuts(properties: pd.DataFrame, label: Sequence[int], folds: Folds) -> dict[str, float]:
+def property_aucs(properties: pd.DataFrame, label: Sequence[int], folds: Folds) -> dict[str, float]:
     """The AUC, 0..1, with which each of PROPERTIES, and those of TOGETHER, tell fake (1) from real (0) on the files held out.
 
     `properties` as `properties.collect` gives them, without failures. A property that no file has is left out; an empty
     dict where `folds` is empty.
     """
     labels = np.asarray(label)
-    tables = {name: matrix(properties[name], name) for name in PROPERTIES}
+    tables = {name: to_matrix(properties[name], name) for name in PROPERTIES}
     tables = {name: table for name, table in tables.items() if np.isfinite(table).any()}
-    for name, parts in TOGETHER.items():
+    for name, parts in COMBINATIONS.items():
         held = [tables[part] for part in parts if part in tables]
         if held:
             tables[name] = np.concatenate(held, axis=1)
     return {name: held_out_auc(table, labels, folds) for name, table in tables.items()} if folds else {}
 
 
-def matrix(column: pd.Series, name: str) -> np.ndarray:
+def to_matrix(column: pd.Series, name: str) -> np.ndarray:
     """A property as numbers, (files, values): words one-hot, arrays side by side."""
-    if name in WORDS:
-        common = column.value_counts().index[:WORDS_KEPT]
+    if name in CATEGORICAL:
+        common = column.value_counts().index[:MAX_CATEGORIES]
         return pd.get_dummies(column.where(column.isin(common))).to_numpy(float)
     if name in CONTENT:
         return np.stack(column.to_list()).astype(float)
@@ -116,10 +116,10 @@ def held_out_auc(values: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
     if (values == values[:1]).all() or not folds:
         return 0.5
     with threadpool_limits(1 if len(values) < 2000 else None):  # threads cost more than they give
-        return max(_by_trees(values, labels, folds), _as_it_is(values[:, 0], labels, folds) if values.shape[1] == 1 else 0)
+        return max(_tree_auc(values, labels, folds), _direct_auc(values[:, 0], labels, folds) if values.shape[1] == 1 else 0)
 
 
-def _by_trees(values: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
+def _tree_auc(values: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
     """The mean over the folds; not one AUC over all of their scores, for these differ between folds by more than order.
 
     One tree where the values are few, boosted ones where they are many.
@@ -132,7 +132,7 @@ def _by_trees(values: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
     for learnt, told in folds:
         common: dict[str, Any] = {"max_leaf_nodes": 8, "min_samples_leaf": int(np.clip(len(learnt) // 40, 2, 20)),
                                   "class_weight": "balanced", "random_state": 0}  # fmt: skip
-        if values.shape[1] <= WORDS_KEPT:
+        if values.shape[1] <= MAX_CATEGORIES:
             trees = DecisionTreeClassifier(**common)
         else:
             trees = HistGradientBoostingClassifier(max_iter=50, early_stopping=False, **common)
@@ -142,7 +142,7 @@ def _by_trees(values: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
     return float(np.average(aucs, weights=[len(told) for _, told in folds]))
 
 
-def _as_it_is(column: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
+def _direct_auc(column: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
     """The AUC of the number itself, in the direction in which it rises from real to fake among the files learnt from."""
     from sklearn.metrics import roc_auc_score
 
@@ -151,7 +151,7 @@ def _as_it_is(column: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
     return float(roc_auc_score(np.concatenate([labels[told] for _, told in folds]), np.concatenate(scores)))
 
 
-def crossed(label: Sequence[int], group: Sequence[str], folds: int = 5) -> Folds:
+def grouped_folds(label: Sequence[int], group: Sequence[str], folds: int = 5) -> Folds:
     """Folds that keep groups together and classes even; few files are dealt several times. [] where that cannot be done."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -168,7 +168,7 @@ def crossed(label: Sequence[int], group: Sequence[str], folds: int = 5) -> Folds
     return out
 
 
-def sample(table: pd.DataFrame, most: int = MOST) -> pd.DataFrame:
+def sample_groups(table: pd.DataFrame, most: int = MAX_FILES) -> pd.DataFrame:
     """At most so many rows, whole groups drawn by a fixed seed."""
     if len(table) <= most:
         return table
@@ -176,26 +176,26 @@ def sample(table: pd.DataFrame, most: int = MOST) -> pd.DataFrame:
     return table[table["group"].isin(sizes.index[: max(int((sizes.cumsum() <= most).sum()), 1)])]
 
 
-def warned(aucs: dict[str, float], label: Sequence[int], group: Sequence[str]) -> list[Warned]:
+def find_warnings(aucs: dict[str, float], label: Sequence[int], group: Sequence[str]) -> list[ShortcutWarning]:
     """What tells the label better than SUSPECT, and better than chance does among so few groups; the best first."""
-    least = max(SUSPECT, 0.5 + CLEAR * chance(label, group))
+    least = max(SUSPECT, 0.5 + MIN_STANDARD_ERRORS * chance_error(label, group))
     found = []
     for name, auc in sorted(aucs.items(), key=lambda item: -item[1]):
         if auc <= least:
             continue
         by_content = name in CONTENT or (name == "all" and aucs.get("all_container", 0) <= least)
-        found.append(Warned("content" if by_content else "container", name, auc, ADVICE[name]))
+        found.append(ShortcutWarning("content" if by_content else "container", name, auc, ADVICE[name]))
     return found
 
 
-def chance(label: Sequence[int], group: Sequence[str]) -> float:
+def chance_error(label: Sequence[int], group: Sequence[str]) -> float:
     """Standard error of the AUC of a property that tells nothing, by the number of groups of each class (Mann-Whitney)."""
     kinds = pd.DataFrame({"label": np.asarray(label), "group": np.asarray(group, object)}).drop_duplicates()
     real, fake = int((kinds["label"] == 0).sum()), int((kinds["label"] == 1).sum())
     return float(np.sqrt((real + fake + 1) / (12 * real * fake))) if real and fake else 1.0
 
 
-def counts(table: pd.DataFrame, properties: pd.DataFrame) -> dict[str, Any]:
+def count_values(table: pd.DataFrame, properties: pd.DataFrame) -> dict[str, Any]:
     """How many files of each value, real and fake apart: {"files": 69, "container": {"JPEG": {"real": 19, "fake": 50}}, ...}."""
     good = properties["error"] == ""
     kinds = np.where(table["label"] == 1, "fake", "real")
@@ -210,15 +210,15 @@ def counts(table: pd.DataFrame, properties: pd.DataFrame) -> dict[str, Any]:
     out: dict[str, Any] = {"files": len(table), "unreadable": int((~good).sum())}
     out["label"] = {kind: int((kinds == kind).sum()) for kind in ("real", "fake")}
     for name in ("source", "split"):
-        out[name] = _by_kind(table[name], kinds)
-    return out | {name: _by_kind(pd.Series(values), kinds[good.to_numpy()]) for name, values in numbers.items()}
+        out[name] = _count_by_class(table[name], kinds)
+    return out | {name: _count_by_class(pd.Series(values), kinds[good.to_numpy()]) for name, values in numbers.items()}
 
 
 def _rounded(column: pd.Series, step: float) -> list[str]:
     return ["none" if np.isnan(value) else f"{round(value / step) * step:g}" for value in column]
 
 
-def _by_kind(column: pd.Series, kinds: np.ndarray) -> dict[str, dict[str, int]]:
+def _count_by_class(column: pd.Series, kinds: np.ndarray) -> dict[str, dict[str, int]]:
     """Value -> {"real": n, "fake": m}, the most frequent first."""
     table = pd.crosstab(column.to_numpy(), kinds).reindex(columns=["real", "fake"], fill_value=0)
     order = table.sum(axis=1).sort_values(ascending=False, kind="stable").index

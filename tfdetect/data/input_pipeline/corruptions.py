@@ -23,13 +23,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfdetect import corruption_spec
-from tfdetect.corruption_spec import KINDS, Op, Spec
+from tfdetect.corruption_spec import KINDS, CorruptionSpec, CorruptionStep
 
-COVER = 127  # level of a cut-out, the middle
+CUTOUT_LEVEL = 127  # level of a cut-out, the middle
 
 
 @dataclass(frozen=True)
-class Chain(Spec):
+class CorruptionChain(CorruptionSpec):
     """Steps that can be carried out, eagerly, in a graph or in tf.data."""
 
     def __call__(self, clips: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -42,37 +42,37 @@ class Chain(Spec):
         with tf.device("CPU:0"):  # where tf.data is; another device would round otherwise
             clips, labels, seed = tf.convert_to_tensor(clips), tf.convert_to_tensor(labels, tf.float32), tf.cast(seed, tf.int32)
             for number, op in enumerate(self.ops):
-                changed, labels = _step(op, clips, labels, tf.random.fold_in(seed, number))
+                changed, labels = _apply_step(op, clips, labels, tf.random.fold_in(seed, number))
                 clips = tf.ensure_shape(changed, clips.shape)
         return clips, labels
 
 
-def parse(text: str) -> Chain:
+def parse(text: str) -> CorruptionChain:
     """A text such as "flip|jpeg(30,100,p=0.5)" -> what carries it out. Raises ValueError as `corruption_spec.parse`."""
-    return Chain(corruption_spec.parse(text).ops)
+    return CorruptionChain(corruption_spec.parse(text).ops)
 
 
-def _step(op: Op, clips, labels, seed):
+def _apply_step(op: CorruptionStep, clips, labels, seed):
     """One step on the clips that its chance chooses."""
     draws = uniform(tf.random.fold_in(seed, 0), (2, tf.shape(clips)[0]))
-    chosen, values, seed = draws[0] < op.p, _values(op, draws[1]), tf.random.fold_in(seed, 1)
+    chosen, values, seed = draws[0] < op.p, _scale_draws(op, draws[1]), tf.random.fold_in(seed, 1)
     if op.name == "mixup":
         return mixup(clips, labels, tf.where(chosen, values, 0), seed)
     if op.name == "selfblend":
         chosen &= labels[:, 0] == 0  # a fake stays one; what was mixed up is neither
         labels = tf.concat([tf.where(chosen[:, None], 1.0, labels[:, :1]), labels[:, 1:]], 1)
     elif op.p == 1:
-        return STEPS[op.name](clips, values, seed), labels
+        return FUNCTIONS[op.name](clips, values, seed), labels
     where = tf.where(chosen)[:, 0]
 
     def changed():
-        few = STEPS[op.name](tf.gather(clips, where), tf.gather(values, where), seed)
+        few = FUNCTIONS[op.name](tf.gather(clips, where), tf.gather(values, where), seed)
         return tf.tensor_scatter_nd_update(clips, where[:, None], few)
 
     return tf.cond(tf.size(where) > 0, changed, lambda: clips), labels
 
 
-def _values(op: Op, draws):
+def _scale_draws(op: CorruptionStep, draws):
     """Draws of 0..1 -> of the op's range; each whole number is as likely as another."""
     if KINDS[op.name].whole:
         return tf.minimum(tf.floor(op.low + draws * (op.high - op.low + 1)), op.high)
@@ -84,12 +84,12 @@ def uniform(seed, shape, low=0.0, high=1.0):
     return tf.random.stateless_uniform(shape, seed, low, high)
 
 
-def levels(values):
+def to_uint8(values):
     """Any numbers -> uint8, rounded; what is out of range becomes black or white."""
     return tf.saturate_cast(tf.round(values), tf.uint8)
 
 
-def _wide(values):
+def _per_clip(values):
     """(batch,) -> (batch, 1, 1, 1, 1), to be multiplied with clips."""
     return values[:, None, None, None, None]
 
@@ -108,7 +108,7 @@ def jpeg(clips, values, seed):
                                  dct_method="INTEGER_ACCURATE")  # fmt: skip
 
     quality = tf.repeat(tf.cast(values, tf.int32), tf.shape(clips)[1])
-    return _unflat(tf.map_fn(one, (_flat(clips), quality), fn_output_signature=tf.uint8), clips)
+    return _unflatten(tf.map_fn(one, (_flatten(clips), quality), fn_output_signature=tf.uint8), clips)
 
 
 def resize(clips, values, seed):
@@ -118,41 +118,41 @@ def resize(clips, values, seed):
     def one(item):
         frames, part = item
         small = tf.maximum(tf.cast(tf.round(part * tf.cast(size, tf.float32)), tf.int32), 1)
-        return levels(tf.image.resize(tf.round(tf.image.resize(frames, small, "area")), size))
+        return to_uint8(tf.image.resize(tf.round(tf.image.resize(frames, small, "area")), size))
 
     return tf.map_fn(one, (clips, values), fn_output_signature=tf.uint8)
 
 
 def crop(clips, values, seed):
     """A part of the picture, somewhere in it, enlarged to the whole."""
-    return levels(cropped(clips, values, seed))
+    return to_uint8(crop_float(clips, values, seed))
 
 
-def cropped(clips, values, seed):
+def crop_float(clips, values, seed):
     """As `crop`, float32."""
     first = uniform(seed, (2, tf.shape(values)[0])) * (1 - values)
     # Half a step beyond the last pixel is black to TensorFlow, and a sum of floats may be that.
     last = tf.where(values < 1, tf.minimum(first + values, 1 - 1e-5), 1)
     boxes = tf.repeat(tf.transpose(tf.concat([first, last], 0)), tf.shape(clips)[1], axis=0)
-    frames = _flat(clips)
-    return _unflat(tf.image.crop_and_resize(frames, boxes, tf.range(tf.shape(frames)[0]), tf.shape(clips)[2:4]), clips)
+    frames = _flatten(clips)
+    return _unflatten(tf.image.crop_and_resize(frames, boxes, tf.range(tf.shape(frames)[0]), tf.shape(clips)[2:4]), clips)
 
 
 def noise(clips, values, seed):
     """Gaussian, another one in each frame and colour."""
-    return levels(tf.cast(clips, tf.float32) + _wide(values) * tf.random.stateless_normal(tf.shape(clips), seed))
+    return to_uint8(tf.cast(clips, tf.float32) + _per_clip(values) * tf.random.stateless_normal(tf.shape(clips), seed))
 
 
 def brightness(clips, values, seed):
     """The same number of levels added everywhere."""
-    return levels(tf.cast(clips, tf.float32) + _wide(values))
+    return to_uint8(tf.cast(clips, tf.float32) + _per_clip(values))
 
 
 def contrast(clips, values, seed):
     """The distance from the clip's mean colour times a factor."""
     pixels = tf.cast(clips, tf.float32)
     mean = tf.reduce_mean(pixels, (1, 2, 3), keepdims=True)
-    return levels(mean + _wide(values) * (pixels - mean))
+    return to_uint8(mean + _per_clip(values) * (pixels - mean))
 
 
 def cutout(clips, values, seed):
@@ -167,14 +167,14 @@ def cutout(clips, values, seed):
 
     rows, columns = inside(0, tf.shape(clips)[2]), inside(1, tf.shape(clips)[3])
     patch = rows[:, None, :, None, None] & columns[:, None, None, :, None]
-    return tf.where(patch, tf.cast(COVER, tf.uint8), clips)
+    return tf.where(patch, tf.cast(CUTOUT_LEVEL, tf.uint8), clips)
 
 
 def mixup(clips, labels, values, seed):
     """Each clip mixed with another of the batch, and so its label (Zhang et al. 2018); values (batch,) are the other's weight."""
     other = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(clips)[0]), seed)
-    pixels, weight = tf.cast(clips, tf.float32), _wide(values)
-    mixed = levels((1 - weight) * pixels + weight * tf.gather(pixels, other))
+    pixels, weight = tf.cast(clips, tf.float32), _per_clip(values)
+    mixed = to_uint8((1 - weight) * pixels + weight * tf.gather(pixels, other))
     return mixed, (1 - values[:, None]) * labels + values[:, None] * tf.gather(labels, other)
 
 
@@ -186,16 +186,16 @@ def selfblend(clips, values, seed):
     """
     count, seeds = tf.shape(values)[0], tf.unstack(tf.random.split(seed, 5))
     pixels = tf.cast(clips, tf.float32)
-    copy = cropped(clips, uniform(seeds[0], (count,), 0.95, 1.0), seeds[1])
-    copy = tf.cast(blur(levels(copy), uniform(seeds[2], (count,), 0.0, 1.5), seed), tf.float32)
+    copy = crop_float(clips, uniform(seeds[0], (count,), 0.95, 1.0), seeds[1])
+    copy = tf.cast(blur(to_uint8(copy), uniform(seeds[2], (count,), 0.0, 1.5), seed), tf.float32)
     mean = tf.reduce_mean(copy, (1, 2, 3), keepdims=True)
     tint = uniform(seeds[3], (4, count, 1, 1, 1, 1), -1.0, 1.0)
     copy = mean + (1 + 0.15 * tint[3]) * (copy - mean) + 15 * tf.concat([tint[0], tint[1], tint[2]], -1)
-    mask = _wide(values) * spot(tf.shape(clips)[2], tf.shape(clips)[3], uniform(seeds[4], (6, count, 1, 1)))
-    return levels(pixels + mask * (copy - pixels))
+    mask = _per_clip(values) * soft_ellipse(tf.shape(clips)[2], tf.shape(clips)[3], uniform(seeds[4], (6, count, 1, 1)))
+    return to_uint8(pixels + mask * (copy - pixels))
 
 
-def spot(height, width, draws):
+def soft_ellipse(height, width, draws):
     """Masks (batch, 1, height, width, 1), 0..1, from draws (6, batch, 1, 1): a soft ellipse about the middle, or all but that."""
     down = (tf.range(tf.cast(height, tf.float32)) + 0.5)[:, None] / tf.cast(height, tf.float32)
     right = (tf.range(tf.cast(width, tf.float32)) + 0.5) / tf.cast(width, tf.float32)
@@ -205,17 +205,17 @@ def spot(height, width, draws):
     return tf.where(draws[5] < 0.5, mask, 1 - mask)[:, None, :, :, None]
 
 
-def _flat(clips):
+def _flatten(clips):
     """(batch, frames, ...) -> (batch * frames, ...)."""
     return tf.reshape(clips, tf.concat([[-1], tf.shape(clips)[2:]], 0))
 
 
-def _unflat(frames, clips):
+def _unflatten(frames, clips):
     """Back to the shape of `clips`."""
     return tf.reshape(frames, tf.shape(clips))
 
 
-def outside(function: Callable[[np.ndarray, float], np.ndarray]):
+def numpy_step(function: Callable[[np.ndarray, float], np.ndarray]):
     """A step from a function of one clip, (frames, height, width, 3) uint8, and its value; it runs outside the graph."""
 
     def all_of(clips, values):
@@ -260,6 +260,6 @@ def _video(clip: np.ndarray, crf: float) -> np.ndarray:
     return np.stack(frames)[:, :height, :width]
 
 
-blur, webp, video = outside(_blur), outside(_webp), outside(_video)
-STEPS = {"flip": flip, "jpeg": jpeg, "webp": webp, "video": video, "blur": blur, "resize": resize, "crop": crop, "noise": noise,
+blur, webp, video = numpy_step(_blur), numpy_step(_webp), numpy_step(_video)
+FUNCTIONS = {"flip": flip, "jpeg": jpeg, "webp": webp, "video": video, "blur": blur, "resize": resize, "crop": crop, "noise": noise,
          "brightness": brightness, "contrast": contrast, "cutout": cutout, "selfblend": selfblend}  # fmt: skip

@@ -23,45 +23,45 @@ def expand_frames(table: pd.DataFrame, single: bool) -> pd.DataFrame:
     return rows
 
 
-def training(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, first: int, last: int) -> tf.data.Dataset:
+def training_batches(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, first: int, last: int) -> tf.data.Dataset:
     """Batches of (clips, labels, weights) for the epochs `first` .. `last` - 1, each in an order of its own, augmented.
 
     Order and draws depend on the seed and the numbers of epoch and batch alone: a run that goes on sees what it would have seen.
     An incomplete last batch is left out (another one each epoch), so that shapes are static.
     """
     rows = expand_frames(table, single)
-    weights, chain = weights_of(rows, settings), corruptions.parse(settings.augment)
-    loaded = _load(_orders(rows, settings, first, last), rows, cache, single, weights)
+    weights, chain = sample_weights(rows, settings), corruptions.parse(settings.augment)
+    loaded = _load(_epoch_orders(rows, settings, first, last), rows, cache, single, weights)
     if not chain:
         return loaded
     of_class = [max(weights[rows["label"] == label], default=1.0) for label in (0, 1)]
-    return _corrupted(loaded, chain, settings.seed, first * steps(table, single, settings.batch), of_class)
+    return _corrupt(loaded, chain, settings.seed, first * steps_per_epoch(table, single, settings.batch), of_class)
 
 
-def vectors(features: np.ndarray, rows: pd.DataFrame, settings: Train, first: int, last: int) -> tf.data.Dataset:
-    """As `training`, of features (rows, n) in place of clips; `rows` has their labels."""
-    columns = [tf.constant(values) for values in (features, rows[["label"]].to_numpy(np.float32), weights_of(rows, settings))]
-    batches = _orders(rows, settings, first, last).map(lambda indices: tuple(tf.gather(values, indices) for values in columns))
+def feature_batches(features: np.ndarray, rows: pd.DataFrame, settings: Train, first: int, last: int) -> tf.data.Dataset:
+    """As `training_batches`, of features (rows, n) in place of clips; `rows` has their labels."""
+    columns = [tf.constant(values) for values in (features, rows[["label"]].to_numpy(np.float32), sample_weights(rows, settings))]
+    batches = _epoch_orders(rows, settings, first, last).map(lambda indices: tuple(tf.gather(values, indices) for values in columns))
     options = tf.data.Options()
     options.autotune.enabled = False  # there is nothing to tune, and its records took 10 s to clear away after 15 epochs
     return batches.prefetch(2).with_options(options)
 
 
-def _orders(rows, settings, first, last):
+def _epoch_orders(rows, settings, first, last):
     """Batches of row numbers for the epochs `first` .. `last` - 1."""
     size, seed, batch = len(rows), settings.seed, settings.batch
-    rare, often = _by_class(rows) if settings.balance == "resample" else (None, None)
+    rare, often = _rows_by_class(rows) if settings.balance == "resample" else (None, None)
 
     def order(epoch):
         key = tf.stack([seed, tf.cast(epoch, tf.int32)])
-        taken = tf.range(size) if rare is None else _resampled(rare, often, key)
+        taken = tf.range(size) if rare is None else _resample(rare, often, key)
         shuffled = tf.random.experimental.stateless_shuffle(taken, seed=key)
         return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch, drop_remainder=size >= batch)
 
     return tf.data.Dataset.range(first, last).flat_map(order)
 
 
-def weights_of(rows: pd.DataFrame, settings: Train) -> np.ndarray:
+def sample_weights(rows: pd.DataFrame, settings: Train) -> np.ndarray:
     """What each row counts, (rows,) float32."""
     return class_weights(rows) if settings.balance == "weights" else np.ones(len(rows), np.float32)
 
@@ -72,13 +72,13 @@ def class_weights(rows: pd.DataFrame) -> np.ndarray:
     return (len(rows) / (rows["label"].nunique() * counts)).to_numpy(np.float32)
 
 
-def _by_class(rows):
+def _rows_by_class(rows):
     """Rows of the rarer and of the other class; none where there is one class only."""
     parts = sorted((np.flatnonzero(rows["label"] == label) for label in (0, 1)), key=len)
     return parts if len(parts[0]) else (None, None)
 
 
-def _resampled(rare, often, key):
+def _resample(rare, often, key):
     """As many rows as there are, half of them of each class: the rarer class again and again, of the other a sample."""
     half = (len(rare) + len(often)) // 2
     again = tf.tile(tf.constant(rare), [-(-half // len(rare))])[:half]
@@ -86,7 +86,7 @@ def _resampled(rare, often, key):
     return tf.concat([again, some], 0)
 
 
-def _corrupted(loaded, chain, seed, first, of_class):
+def _corrupt(loaded, chain, seed, first, of_class):
     """The batches through `chain`, each with a seed of its own: the run's and the batch's number in the whole run. A clip weighs
     what the class of its file does, of `of_class`, and a mix of two what the class does that it is nearer to."""
 
@@ -101,18 +101,18 @@ def _corrupted(loaded, chain, seed, first, of_class):
     return numbered.map(corrupt, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
-def steps(table: pd.DataFrame, single: bool, batch: int) -> int:
-    """Batches in an epoch of `training`."""
+def steps_per_epoch(table: pd.DataFrame, single: bool, batch: int) -> int:
+    """Batches in an epoch of `training_batches`."""
     return max(1, len(expand_frames(table, single)) // batch)
 
 
-def ordered(table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> tf.data.Dataset:
+def evaluation_batches(table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> tf.data.Dataset:
     """Batches of (clips, labels): all units once, in the order of `expand_frames`."""
     rows = expand_frames(table, single)
     return _load(tf.data.Dataset.range(len(rows)).batch(batch), rows, cache, single)
 
 
-def views(rows: pd.DataFrame, cache: Cache, single: bool, batch: int, augment: str) -> tf.data.Dataset:
+def augmented_views(rows: pd.DataFrame, cache: Cache, single: bool, batch: int, augment: str) -> tf.data.Dataset:
     """Batches of clips for rows of `expand_frames` that have a `view`: 0 is the clip itself, others are it through `augment`.
 
     A view's draws depend on the file, the frame and the view alone.

@@ -15,11 +15,11 @@ import numpy as np
 
 from tfdetect.files import atomic_write, write_arrays
 
-SECONDS = 30.0  # of work that may be lost
-ROWS = 8192  # of a part at most
+SAVE_EVERY = 30.0  # of work that may be lost
+MAX_PART_ROWS = 8192  # of a part at most
 
 
-class Store:
+class FeatureStore:
     """Rows of numbers by name, in files that are added and never changed: several processes may add at once."""
 
     def __init__(self, folder: Path, dtype: str = "float32"):
@@ -60,7 +60,7 @@ class Store:
         self.parts.append(path)
 
 
-def complete(store: Store, names: Sequence[str], embed: Callable[[Sequence[int]], Iterable[np.ndarray]],
+def add_missing(store: FeatureStore, names: Sequence[str], embed: Callable[[Sequence[int]], Iterable[np.ndarray]],
              step: Callable[[int], None]) -> None:
     """Add what the store lacks of `names`.
 
@@ -83,7 +83,7 @@ def complete(store: Store, names: Sequence[str], embed: Callable[[Sequence[int]]
         for batch in embed(lacking) if lacking else ():
             rows.append(batch)
             step(len(batch))
-            if time.monotonic() > since + SECONDS or sum(map(len, rows)) >= ROWS:
+            if time.monotonic() > since + SAVE_EVERY or sum(map(len, rows)) >= MAX_PART_ROWS:
                 save()
     finally:  # an interrupt loses nothing
         save()

@@ -20,22 +20,22 @@ from typing import Any
 from tfdetect.data import worker_pool
 from tfdetect.data.media.read import digest
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.data.prepare.clip_cache import Cache, failed
+from tfdetect.data.prepare.clip_cache import Cache, failure_result
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.errors import UserError
 from tfdetect.files import size_and_mtime, tensorflow_path, write_bytes
 
-LOCAL = "FnApiRunner"  # Beam's DirectRunner fetches a program from the network on first use
-BATCH = (64, 512)  # files that a worker's processes are started for, at least and at most
-PLAN = "files.jsonl"
+LOCAL_RUNNER = "FnApiRunner"  # Beam's DirectRunner fetches a program from the network on first use
+BATCH_SIZES = (64, 512)  # files that a worker's processes are started for, at least and at most
+PLAN_NAME = "files.jsonl"
 
 
 @dataclass(frozen=True)
-class Beam:
+class BeamRunner:
     """How and where to run. `results` stands where `prepare.py` takes the results of this machine's processes."""
 
     folder: Path  # for the shards; each run makes a folder of its own in it
-    runner: str = LOCAL
+    runner: str = LOCAL_RUNNER
     options: Sequence[str] = ()  # Beam's own flags
     shards: int | None = None  # by default as many as the runner likes, without a shuffle of all clips
 
@@ -52,16 +52,16 @@ class Beam:
         sizes = Counter(size for _, size, _ in files)
         settings = [cache.folder.name, repr(cache.spec.limits), seconds]
         plan = "".join(json.dumps(line) + "\n" for line in [settings, *([*file, sizes[file[1]] > 1] for file in files)])
-        folder = self.finished(plan) or self.run(plan, _Decode(cache, workers, seconds))
+        folder = self.finished(plan) or self.run(plan, _DecodeBatch(cache, workers, seconds))
         unpack(folder, cache)
-        for path, lost, _, found in _lines(folder, "rows", "failures"):
+        for path, lost, _, found in _read_lines(folder, "rows", "failures"):
             yield path, WorkerFailure(found["error"]) if lost else found
 
     def finished(self, plan: str) -> Path | None:
         """A run over the same files that went well, while its unpacking did not: the disk was full, perhaps."""
         for folder in sorted(self.folder.absolute().glob("[0-9]" * 4)):
-            written = folder / PLAN
-            if written.is_file() and written.read_text() == plan and any(_lines(folder, "rows")):
+            written = folder / PLAN_NAME
+            if written.is_file() and written.read_text() == plan and any(_read_lines(folder, "rows")):
                 return folder  # one without clips has nothing to unpack, and its files are worth another try
         return None
 
@@ -73,9 +73,9 @@ class Beam:
         shutil.rmtree(part, ignore_errors=True)  # what a killed run left
         part.mkdir(parents=True)
         try:
-            (part / PLAN).write_text(plan)
+            (part / PLAN_NAME).write_text(plan)
             with tensorflow_path(part) as link:
-                _pipeline(self, options, decode, Path(link))
+                _run_pipeline(self, options, decode, Path(link))
             return part.rename(folder)
         except (UserError, OSError):
             raise
@@ -105,22 +105,22 @@ class Beam:
             raise UserError(f"a wrong option for Beam: {said.getvalue().strip().rpartition('error: ')[2]}.") from stop
         known = PipelineOptions([]).get_all_options()
         for name in given.keys() - known.keys():
-            if self.runner == LOCAL or "." in name:
+            if self.runner == LOCAL_RUNNER or "." in name:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f" Perhaps you meant --{near[0]}." if near else " `prepare.py --help` shows its own flags."
                 raise UserError(f"neither prepare nor Beam has an option --{name}.{hint}")
         return options
 
 
-def _pipeline(asked: Beam, options: Any, decode: "_Decode", folder: Path) -> None:
+def _run_pipeline(asked: BeamRunner, options: Any, decode: "_Decode", folder: Path) -> None:
     """folder/PLAN -> shards of clips, each content once; rows; failures."""
     import apache_beam as beam
     from apache_beam.io.tfrecordio import WriteToTFRecord
     from apache_beam.options.pipeline_options import DirectOptions
 
-    if asked.runner == LOCAL and options.view_as(DirectOptions).direct_running_mode == "in_memory":
+    if asked.runner == LOCAL_RUNNER and options.view_as(DirectOptions).direct_running_mode == "in_memory":
         decode = replace(decode, all_cores=True)
-    elif asked.runner == LOCAL:  # the workers that Beam starts here run from a checkout, too, installed or not
+    elif asked.runner == LOCAL_RUNNER:  # the workers that Beam starts here run from a checkout, too, installed or not
         places = [str(Path(__file__).parents[3]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(places))
 
@@ -132,12 +132,12 @@ def _pipeline(asked: Beam, options: Any, decode: "_Decode", folder: Path) -> Non
     with beam.Pipeline(asked.runner, options) as pipeline:
         found = (
             pipeline
-            | "files" >> beam.io.ReadFromText(str(folder / PLAN), skip_header_lines=1)  # of any number; a job's size is limited
+            | "files" >> beam.io.ReadFromText(str(folder / PLAN_NAME), skip_header_lines=1)  # of any number; a job's size is limited
             | "spread" >> beam.Reshuffle()
-            | "content" >> beam.Map(lambda line: (_content(line), line))
+            | "content" >> beam.Map(lambda line: (_content_key(line), line))
             | "together" >> beam.GroupByKey()
             | "lines" >> beam.Map(lambda group: list(group[1]))
-            | "batch" >> beam.BatchElements(*BATCH)
+            | "batch" >> beam.BatchElements(*BATCH_SIZES)
             | "decode" >> beam.ParDo(Decode()).with_outputs("clips", "rows", "failures")
         )
         shards = WriteToTFRecord(str(folder / "clips"), file_name_suffix=".tfrecord", num_shards=asked.shards or 0)
@@ -146,7 +146,7 @@ def _pipeline(asked: Beam, options: Any, decode: "_Decode", folder: Path) -> Non
             _ = found[name] | name >> beam.io.WriteToText(str(folder / name), file_name_suffix=".jsonl")
 
 
-def _content(line: str) -> str:
+def _content_key(line: str) -> str:
     """What files of one content share, and no others. Only one of a size that others have, too, need be read for it."""
     path, _, _, common = json.loads(line)
     try:
@@ -156,7 +156,7 @@ def _content(line: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Decode:
+class _DecodeBatch:
     """Lines of the plan, those of one content together -> ("clips", record), one for each content, and for each file a line
     of JSON, ("rows" or "failures", [path, whether it was lost, whether the cache remembers it, the cache's result]).
 
@@ -176,18 +176,18 @@ class _Decode:
             cache = replace(self.cache, root=Path(temporary))
             for path, result in worker_pool.map_unordered(paths, cache.add, workers, self.seconds):
                 lost = isinstance(result, WorkerFailure)
-                found = failed("", result.reason) if isinstance(result, WorkerFailure) else result
+                found = failure_result("", result.reason) if isinstance(result, WorkerFailure) else result
                 sha, entry = found["sha"], cache.entry(found["sha"])
                 about = entry.with_suffix(".json")
                 if not found["error"] and sha not in seen:
                     seen.add(sha)
-                    yield "clips", _record(sha, about.read_bytes(), entry.read_bytes())
+                    yield "clips", _serialise(sha, about.read_bytes(), entry.read_bytes())
                     entry.unlink()  # a worker's disk holds one clip at a time, not a batch of them
                 kept = bool(sha) and about.exists()
                 yield "failures" if found["error"] else "rows", json.dumps([path, lost, kept, found])
 
 
-def _record(sha: str, about: bytes, entry: bytes) -> bytes:
+def _serialise(sha: str, about: bytes, entry: bytes) -> bytes:
     """A tf.train.Example of a clip: `sha` of the file, and what the cache holds of it, `about` (.json) and `entry` (.npy or
     .tfrecord), as bytes."""
     import tensorflow as tf
@@ -212,13 +212,13 @@ def unpack(folder: Path, cache: Cache) -> None:
         if not (target.exists() and target.with_suffix(".json").exists()):
             write_bytes(target, entry)
             write_bytes(target.with_suffix(".json"), about)  # last, for what has one is whole
-    for _, _, kept, found in _lines(folder, "failures"):
+    for _, _, kept, found in _read_lines(folder, "failures"):
         target = cache.entry(found["sha"]).with_suffix(".json")
         if kept and cache.remembered(target) is None:
             cache.remember(target, found)
 
 
-def _lines(folder: Path, *names: str) -> Iterator[Any]:
+def _read_lines(folder: Path, *names: str) -> Iterator[Any]:
     for path in sorted(path for name in names for path in folder.glob(f"{name}-*.jsonl")):
         with path.open() as file:
             yield from map(json.loads, file)

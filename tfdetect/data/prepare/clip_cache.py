@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tfdetect.data.equalise import Plan, like
+from tfdetect.data.equalise import Plan, equalised_copy
 from tfdetect.data.media.faces import FaceSettings, FaceTracker
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.read import READER_VERSION, digest, read_media
@@ -23,7 +23,7 @@ from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.files import atomic_write, write_arrays, write_json
 from tfdetect.limits import Limits
 
-HEADER = 256  # bytes of an .npy's, at most
+MAX_HEADER = 256  # bytes of an .npy's, at most
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ClipSpec:
     def read(self, path: str | Path) -> Media:
         """The clip of a file, an image as one frame. Raises media.MediaError and OSError."""
         if self.plan:
-            with like(path, self.plan, self.limits) as made:
+            with equalised_copy(path, self.plan, self.limits) as made:
                 return replace(self, plan=None).read(made)
         if self.faces is None:
             return read_media(path, self.frames, self.fps, self.size, limits=self.limits)
@@ -100,18 +100,18 @@ class Cache:
         try:
             sha = digest(path)
         except OSError as error:
-            return failed("", error.strerror or str(error))
+            return failure_result("", error.strerror or str(error))
         except MediaError as error:
-            return failed("", str(error))
+            return failure_result("", str(error))
         about = self.entry(sha).with_suffix(".json")
         if (known := self.remembered(about)) is not None and (known.get("error") or self.whole(sha, known.get("frames", -1))):
             return {"sha": sha, **known}
         try:
             clip = self.spec.read(path)
         except MediaError as error:
-            found = failed(sha, str(error))
+            found = failure_result(sha, str(error))
         except OSError as error:
-            return failed(sha, error.strerror or str(error))
+            return failure_result(sha, error.strerror or str(error))
         else:
             self.write(sha, path, clip)
             found = {"sha": sha, "frames": len(clip.frames), "width": clip.width, "height": clip.height,
@@ -126,7 +126,7 @@ class Cache:
         except OSError:
             return False
         pixels = frames * self.spec.size**2 * 3
-        return 0 < length - pixels <= HEADER if self.kind == "npy" else length > 0
+        return 0 < length - pixels <= MAX_HEADER if self.kind == "npy" else length > 0
 
     def remember(self, about: Path, found: Mapping[str, Any]) -> None:
         """Write the .json of an entry; a failure with the limits under which it came."""
@@ -164,5 +164,5 @@ class Cache:
         return {"kind": self.kind, **asdict(self.spec)}
 
 
-def failed(sha: str, reason: str) -> dict[str, Any]:
+def failure_result(sha: str, reason: str) -> dict[str, Any]:
     return {"sha": sha, "frames": 0, "width": 0, "height": 0, "note": "", "error": reason}

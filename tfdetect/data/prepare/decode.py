@@ -11,19 +11,19 @@ from typing import Any
 
 import pandas as pd
 
-from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, failed
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, failure_result
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.files import atomic_write, size_and_mtime
 from tfdetect.limits import Limits
 
 Progress = Callable[[dict[str, Any]], None]
 Runner = Callable[[Iterable[str], Cache, int | None, float | None], Iterator[tuple[str, Any]]]
-DETAILS = ("sha", "frames", "width", "height", "note", "error")
-INDEX = "files.index"
+RESULT_FIELDS = ("sha", "frames", "width", "height", "note", "error")
+INDEX_NAME = "files.index"
 SAVE_EVERY = 30.0  # seconds
 
 
-class Index:
+class ResultIndex:
     """What became of a path, by its size and time of change: a resumed run need not read again what it has seen.
 
     A failure is known for the seconds and limits that it was tried with; with others it is worth another try.
@@ -43,7 +43,7 @@ class Index:
         """The result for a file that has not changed since, if its entry is still there."""
         try:
             then, tried, *details = json.loads(self.known[_key(path)])
-            found = dict(zip(DETAILS, details, strict=True))
+            found = dict(zip(RESULT_FIELDS, details, strict=True))
         except (KeyError, ValueError):
             return None
         now = size_and_mtime(path)
@@ -55,12 +55,12 @@ class Index:
         """`lost`: crashed or out of time."""
         lasting = self.known if lost or found["sha"] else self.passing
         tried = self.tried if found["error"] else None
-        lasting[_key(path)] = json.dumps([size_and_mtime(path), tried, *(found[name] for name in DETAILS)])
+        lasting[_key(path)] = json.dumps([size_and_mtime(path), tried, *(found[name] for name in RESULT_FIELDS)])
         if time.monotonic() > self.saved + SAVE_EVERY:
             self.save()
 
     def details(self, path: str) -> list[Any]:
-        """The values of DETAILS for a path that this run has seen."""
+        """The values of RESULT_FIELDS for a path that this run has seen."""
         key = _key(path)
         return list(json.loads(self.passing.get(key) or self.known[key])[2:])
 
@@ -75,20 +75,20 @@ def _key(path: str) -> str:
     return json.dumps(os.path.abspath(path))
 
 
-def locally(paths: Iterable[str], cache: Cache, workers: int | None, seconds: float | None) -> Iterator[tuple[str, Any]]:
+def decode_locally(paths: Iterable[str], cache: Cache, workers: int | None, seconds: float | None) -> Iterator[tuple[str, Any]]:
     """(path, result of `Cache.add` or Lost) of each file, by processes of this machine."""
     return map_unordered(paths, cache.add, workers, seconds)
 
 
 def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progress: Progress | None = None,
-            seconds: float | None = None, runner: Runner = locally) -> pd.DataFrame:
-    """Decode every file of the manifest that the cache lacks, each in at most `seconds`, by this machine or `beam.Beam`.
+            seconds: float | None = None, runner: Runner = decode_locally) -> pd.DataFrame:
+    """Decode every file of the manifest that the cache lacks, each in at most `seconds`, by this machine or `beam.BeamRunner`.
 
     Returns the manifest with the columns sha, frames, width, height, note and error. `progress` is called with the result
     of each file. A file whose decoder crashes or hangs is a failure like any other. Raises OSError where the cache cannot
     be written.
     """
-    index = Index(cache.folder / INDEX, seconds, cache.spec.limits)
+    index = ResultIndex(cache.folder / INDEX_NAME, seconds, cache.spec.limits)
     progress = progress or (lambda found: None)
 
     def lacking() -> Iterator[str]:
@@ -102,19 +102,19 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
     try:
         for path, result in runner(lacking(), cache, workers, seconds):
             lost = isinstance(result, WorkerFailure)
-            found = failed("", result.reason) if isinstance(result, WorkerFailure) else result
+            found = failure_result("", result.reason) if isinstance(result, WorkerFailure) else result
             index.add(path, found, lost)
             progress(dict(found))
     finally:
         index.save()
-    return detailed(table, index.details, cache.spec)
+    return add_results(table, index.details, cache.spec)
 
 
-def detailed(table: pd.DataFrame, details: Callable[[str], Iterable[Any]], view: ClipSpec) -> pd.DataFrame:
-    """The manifest with what became of each path, the values of DETAILS, as a detector with this view sees it."""
-    columns: dict[str, list[Any]] = {name: [] for name in DETAILS}
+def add_results(table: pd.DataFrame, details: Callable[[str], Iterable[Any]], view: ClipSpec) -> pd.DataFrame:
+    """The manifest with what became of each path, the values of RESULT_FIELDS, as a detector with this view sees it."""
+    columns: dict[str, list[Any]] = {name: [] for name in RESULT_FIELDS}
     for path in table["path"]:
-        for name, value in zip(DETAILS, details(path), strict=True):
+        for name, value in zip(RESULT_FIELDS, details(path), strict=True):
             columns[name].append(value)
     columns["note"] = [view.note(note, frames) for note, frames in zip(columns["note"], columns["frames"], strict=True)]
     columns["frames"] = [frames * view.repeats(frames) for frames in columns["frames"]]
@@ -124,18 +124,18 @@ def detailed(table: pd.DataFrame, details: Callable[[str], Iterable[Any]], view:
     return out
 
 
-def usable(table: pd.DataFrame) -> pd.DataFrame:
+def usable_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of a prepared manifest that hold a picture."""
     return table[table["error"] == ""].reset_index(drop=True)
 
 
-def problems(table: pd.DataFrame, column: str) -> list[tuple[str, str]]:
+def list_messages(table: pd.DataFrame, column: str) -> list[tuple[str, str]]:
     """(path, reason) of the rows whose `column`, "error" or "note", says something."""
     rows = table[table[column] != ""]
     return list(zip(rows["path"], rows[column], strict=True))
 
 
-def reasons(table: pd.DataFrame) -> list[tuple[str, int, str]]:
+def summarise_failures(table: pd.DataFrame) -> list[tuple[str, int, str]]:
     """(reason, how many files, the first of them) of the failures, the most common first; numbers in reasons do not part them,
     and are left out where they differ."""
     failures = table[table["error"] != ""]
