@@ -99,7 +99,7 @@ def test_an_earlier_compression_is_done_to_the_pixels(tmp_path, rng):
     for before in (0, 20):
         job = equalise.Job(str(tmp_path / "a.png"), str(tmp_path / f"{before}.jpg"), before, np.nan, 0)
         assert work(job) == ""
-        crops.append(read_image(job.new).frames[0].astype(int))
+        crops.append(read_image(job.output).frames[0].astype(int))
     whole = read_image(tmp_path / "a.png").frames[0][:80, :80]
     near, far = (np.abs(crop - whole).mean() for crop in crops)
     assert near < 7 < far < 14
@@ -127,7 +127,7 @@ def test_every_file_is_accounted_for_and_work_goes_on(tmp_path, rng, monkeypatch
     assert len(seen) == 48 and sum(bool(result["error"]) for result in seen) == 4
     failed = first[first["error"] != ""]
     assert list(failed.index) == [3, 4, 20, 21] and list(failed["path"]) == list(failed["original"])
-    assert "40 x 40 pixels, smaller than the 80 of the common crop" in failed["error"][3] and failed["error"][4] == "empty file"
+    assert "40 x 40 pixels, smaller than the common crop of 80" in failed["error"][3] and failed["error"][4] == "empty file"
     assert failed["error"][20] == "No such file or directory" and "not a file" in failed["error"][21]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.jpg")}
     asked, results = [], equalise.results
@@ -154,7 +154,7 @@ def test_a_given_size_fails_what_is_smaller(tmp_path, rng):
     alike = equalise.equalise(table, tmp_path / "alike", 1, size=90)
     assert list(alike["error"] != "") == [True] * 3 + [False] * 3
     assert read_image(alike["path"][5]).frames.shape == (1, 90, 90, 3)
-    with pytest.raises(ValueError, match="size 8 came"):
+    with pytest.raises(ValueError, match="The crop size is 8, but must be at least 16 pixels"):
         equalise.equalise(table, tmp_path / "alike", 1, size=8)
 
 
@@ -220,13 +220,13 @@ def test_no_frame_is_missed_where_they_come_at_uneven_distances(tmp_path, rng):
     write_video(tmp_path / "a.mp4", frames, 25, times=[int(40 * at + rng.integers(0, 16)) for at in range(40)])
     job = equalise.Job(str(tmp_path / "a.mp4"), str(tmp_path / "new.mp4"), 0, 25.0, 1)
     assert equalise.Equaliser(equalise.Plan(64, 0, 25, 30))(job) == ""
-    assert set(np.diff(shown(job.new))) == {1} and len(shown(job.new)) == 30
+    assert set(np.diff(shown(job.output))) == {1} and len(shown(job.output)) == 30
 
 
 @pytest.mark.parametrize(("plan", "reason"), [
-    (equalise.Plan(64, 0, 25, 41), "40 frames to take, fewer than the common 41"),
+    (equalise.Plan(64, 0, 25, 41), "40 usable frames, fewer than the common 41"),
     (equalise.Plan(64, 0, 50, 20), "25 frames a second, fewer than the common 50"),
-    (equalise.Plan(80, 0, 25, 20), "64 x 64 pixels, smaller than the 80 of the common crop"),
+    (equalise.Plan(80, 0, 25, 20), "64 x 64 pixels, smaller than the common crop of 80"),
 ])  # fmt: skip
 def test_a_video_that_is_too_short_slow_or_small_fails(tmp_path, plan, reason):
     write_video(tmp_path / "a.mp4", [np.full((64, 64, 3), 8 + 5 * at, np.uint8) for at in range(40)], 25)
@@ -240,8 +240,8 @@ def test_a_kind_of_file_that_one_class_lacks_fails(tmp_path, rng):
     clips = videos(tmp_path, ((".mp4", 25, 10, 96, "libx264"),), 1)
     alike = equalise.equalise(pd.concat([table, clips], ignore_index=True), tmp_path / "alike", workers=1)
     assert list(alike["error"] != "") == [False] * 6 + [True]
-    assert alike["error"][6].startswith("a video, and no fake file is one")
-    with pytest.raises(ValueError, match="None of the 4 files could be used"):
+    assert alike["error"][6].startswith("a video, but no fake file is one")
+    with pytest.raises(ValueError, match="None of the 4 files can be used"):
         equalise.equalise(pd.concat([table[3:], clips], ignore_index=True), tmp_path / "alike", workers=1)
 
 

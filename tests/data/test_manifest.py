@@ -108,7 +108,7 @@ def test_faulty_manifests_are_refused(tmp_path, text, said):
 
 
 @pytest.mark.parametrize("groups, said", [
-    (("p", "", " "), ("The column group is empty in 2 of 3 rows: each of these files is taken for a group of its own.",)),
+    (("p", "", " "), ("The column group is empty in 2 of 3 rows; each of these files becomes a separate group.",)),
     (("p", "p", "q"), ()), (("", "", ""), ())])  # fmt: skip
 def test_a_group_column_that_is_filled_in_part_is_said(tmp_path, groups, said):
     rows = "".join(f"{number}.png,0,{group}\n" for number, group in enumerate(groups))
@@ -119,12 +119,12 @@ def test_a_group_column_that_is_filled_in_part_is_said(tmp_path, groups, said):
 def test_one_class_is_refused_but_for_the_test():
     table = pd.DataFrame({"split": ["train", "test"], "label": [1, 1], "group": ["a", "b"]})
     table.attrs["left_out"] = {"fake_v2/": 60, ".txt": 3}
-    with pytest.raises(ValueError, match=r"All 2 files are fake, none is real: .* Found: fake_v2/ \(60 files\).$"):
+    with pytest.raises(ValueError, match=r"All 2 files are fake, none is real. .* Found: fake_v2/ \(60 files\).$"):
         manifest.require_classes(table, ["train"])
-    with pytest.raises(ValueError, match="All 2 files are real, none is fake: .*--data.fake NAME.*feature_oneclass or oc_ae"):
+    with pytest.raises(ValueError, match="All 2 files are real, none is fake. .*--data.fake NAME.*feature_oneclass or oc_ae"):
         manifest.require_classes(table.assign(label=0), ["train"])
     manifest.require_classes(table, ["test"])
-    with pytest.raises(ValueError, match="test split holds 0 real and 0 fake files of 1 in all, .*; some are needed"):
+    with pytest.raises(ValueError, match="test split has 0 real and 0 fake files of 1 in total, .*; at least one is needed"):
         manifest.require_classes(table[:1], ["test"])
 
 

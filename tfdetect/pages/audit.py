@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data.audit import duplicates
-from tfdetect.data.audit.shortcuts import FATAL, SUSPECT
+from tfdetect.data.audit.shortcuts import SEVERE_AUC, WARNING_AUC
 from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.plots import standard
@@ -45,11 +45,11 @@ def verdict(found: Mapping[str, Any]) -> str:
     latent = len(found["leaks"]) - len(leaks)
     contradictions = sum(map(duplicates.has_contradicting_labels, found["duplicates"]))
     findings = []
-    if worst > FATAL:
-        names = _property_names(container, FATAL)
+    if worst > SEVERE_AUC:
+        names = _property_names(container, SEVERE_AUC)
         findings.append(f"{SHORTCUT_LEARNT}: {', '.join(names)} reveal{'s' * (len(names) == 1)} the label")
     elif container:
-        findings.append(f"{', '.join(_property_names(container, SUSPECT))} may be learnt instead of the forgery")
+        findings.append(f"{', '.join(_property_names(container, WARNING_AUC))} may be learnt instead of the forgery")
     if leaks:
         make = "makes" if len(leaks) == 1 else "make"
         findings.append(f"{plural(len(leaks), 'leak')} between splits {make} test results look better than they are")
@@ -95,18 +95,18 @@ def _shortcuts_section(found: Mapping[str, Any]) -> str:
     rows = [(standard.property_name(warning["property"]), warning["auc"], warning["kind"], _severity(warning), warning["advice"])
             for warning in found["warnings"]]  # fmt: skip
     table = html.table(["property", "AUC", "kind", "meaning", "what to do"], rows) if rows else (
-        f"<p>No property has an AUC above {SUSPECT} that is also clearly better than chance for this number of files.</p>")
+        f"<p>No property has an AUC above {WARNING_AUC} that is also clearly better than chance for this number of files.</p>")
     note = ("<p>Container: how a file was created and stored. Content: what the image shows; a difference may be the forgery "
             "itself, or the two classes may simply show different things.</p>")  # fmt: skip
     caption = standard.caption("shortcuts")
-    figure = html.figure_section("All properties", [(caption, standard.shortcuts(found["shortcuts"], SUSPECT, FATAL))])
+    figure = html.figure_section("All properties", [(caption, standard.shortcuts(found["shortcuts"], WARNING_AUC, SEVERE_AUC))])
     return f"<section><h2>Shortcuts</h2>{note}{table}</section>{figure}"
 
 
 def _severity(warning: Mapping[str, Any]) -> str:
     if warning["kind"] == "content":
-        return "the classes show different things" if warning["auc"] <= FATAL else "the classes have little content in common"
-    return SHORTCUT_LEARNT if warning["auc"] > FATAL else "may be learnt instead of the forgery"
+        return "the classes show different things" if warning["auc"] <= SEVERE_AUC else "the classes have little content in common"
+    return SHORTCUT_LEARNT if warning["auc"] > SEVERE_AUC else "may be learnt instead of the forgery"
 
 
 def _leaks_section(leaks: Sequence[Mapping[str, Any]]) -> str:

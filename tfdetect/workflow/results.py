@@ -126,7 +126,7 @@ def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shor
     if evaluation.history is not None and len(evaluation.history):
         figures["history"] = standard.history(evaluation.history, evaluation.best_epoch)
     if shortcuts.aucs:
-        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit.SUSPECT, audit.FATAL)
+        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit.WARNING_AUC, audit.SEVERE_AUC)
         files.write_json(target.shortcuts, shortcuts.aucs)
     return standard.save_plots(target.plots, figures)
 

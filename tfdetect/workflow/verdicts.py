@@ -49,13 +49,13 @@ def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
 
 def expand_paths(given: Sequence[Path]) -> list[Path]:
     """Return the given files, and the images and videos in given folders and tables. Raises UserError if one of them has none."""
-    from tfdetect.data.layouts.detect import walk
+    from tfdetect.data.layouts.tree import walk_media
 
     if not given:
         raise UserError("No files given: name images, videos, or folders of them.")
     out: list[Path] = []
     for path in given:
-        paths = list(walk(path)) if path.is_dir() else paths_in_table(path) if path.suffix.lower() in TABLE_SUFFIXES else [path]
+        paths = list(walk_media(path)) if path.is_dir() else paths_in_table(path) if path.suffix.lower() in TABLE_SUFFIXES else [path]
         if not paths:
             raise UserError(f"{path} {'holds' if path.is_dir() else 'lists'} no images or videos{describe_content(path)}.")
         out += paths

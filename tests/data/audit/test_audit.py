@@ -107,7 +107,7 @@ def test_only_files_that_are_told_count_for_a_warning():
     table = pd.DataFrame({"label": label, "group": [f"g{i}" for i in range(220)]})
     many = shortcuts.find_shortcuts(table, found, [(np.arange(110), np.arange(110, 220))])
     few = shortcuts.find_shortcuts(table, found, [(np.arange(110), np.arange(110, 122))])
-    assert many.warned[0].property == "width" and 0.65 < many.aucs["width"] < 0.9 and not few.warned
+    assert many.warnings[0].property == "width" and 0.65 < many.aucs["width"] < 0.9 and not few.warnings
 
 
 def test_too_few_groups_measure_nothing():

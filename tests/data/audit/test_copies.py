@@ -45,9 +45,9 @@ def test_both_labels_are_left_out_and_join_nothing():
     table, contents = rows(("a", 0, "", "p", "1"), ("b", 1, "", "q", "1"), ("c", 0, "", "q", ""), ("d", 0, "", "r", "1"))
     joined, reasons = copies.resolve_copies(table, contents)
     assert list(joined["group"]) == ["p", "q", "q", "r"]
-    assert list(reasons) == ["labelled real, and the same bytes are labelled fake: 'b'",
-                             "labelled fake, and the same bytes are labelled real: 'a'", "",
-                             "labelled real, and the same bytes are labelled fake: 'b'"]  # fmt: skip
+    assert list(reasons) == ["labelled real, but the same bytes are labelled fake: 'b'",
+                             "labelled fake, but the same bytes are labelled real: 'a'", "",
+                             "labelled real, but the same bytes are labelled fake: 'b'"]  # fmt: skip
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -59,9 +59,9 @@ def test_of_copies_in_two_given_splits_the_test_keeps_its_own(turned):
     joined, reasons = copies.resolve_copies(table, contents)
     said = dict(zip(table["path"], reasons, strict=True))
     groups = dict(zip(table["path"], joined["group"], strict=True))
-    assert said == {"a": "in train, and the same bytes are in test: 'b'", "b": "", "d": "", "e": "",
-                    "c": "in validation, and the same bytes are in test: 'b'",
-                    "f": "in train, and the same bytes are in test: 'b'"}  # fmt: skip
+    assert said == {"a": "in train, but the same bytes are in test: 'b'", "b": "", "d": "", "e": "",
+                    "c": "in validation, but the same bytes are in test: 'b'",
+                    "f": "in train, but the same bytes are in test: 'b'"}  # fmt: skip
     assert groups["e"] == groups["b"] == "q" and groups["d"] == "p"
     split = manifest.split(joined[reasons == ""]).set_index("path")["split"]
     assert split["e"] == "test" and split["d"] == "train", "one without a split goes along"

@@ -52,8 +52,8 @@ def away(ours, theirs):
 
 
 def test_the_samples_are_all_there_is():
-    assert [str(parse(text)).split("(")[0] for text in SAMPLES] == list(corruption_spec.KINDS)
-    assert set(corruptions.FUNCTIONS) | {"mixup"} == set(corruption_spec.KINDS)
+    assert [str(parse(text)).split("(")[0] for text in SAMPLES] == list(corruption_spec.CORRUPTIONS)
+    assert set(corruptions.FUNCTIONS) | {"mixup"} == set(corruption_spec.CORRUPTIONS)
 
 
 @pytest.mark.parametrize("text", [*SAMPLES, "flip|blur(0,3,p=0.5)|jpeg(30,100,p=0.5)|mixup(0,0.4)|crop(0.5,1,p=0.3)"])
@@ -309,7 +309,7 @@ def test_a_mistake_is_told_before_tensorflow_is_loaded():
 
 def test_the_documentation_names_every_step():
     text = (ROOT / "docs" / "augment.md").read_text()
-    for name, kind in corruption_spec.KINDS.items():
+    for name, kind in corruption_spec.CORRUPTIONS.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}"))
         assert not kind.quantity or (f"`{name}({kind.quantity})`" in row and f"| {kind.low:g}..{kind.high:g} |" in row)
 

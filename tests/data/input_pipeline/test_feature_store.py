@@ -42,7 +42,7 @@ def test_half_a_part_is_none(tmp_path):
     FeatureStore(tmp_path).add(["a"], np.ones((1, 2)))
     (tmp_path / "000001-ffff.npy").write_bytes(b"half")  # killed before its names were written
     (tmp_path / ".part-xyz-000002-ffff.txt").write_text("c")
-    assert list(FeatureStore(tmp_path).places) == ["a"]
+    assert list(FeatureStore(tmp_path).rows) == ["a"]
 
 
 def test_only_what_lacks_is_computed_and_an_interrupt_loses_nothing(tmp_path):

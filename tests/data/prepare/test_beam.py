@@ -104,7 +104,7 @@ PLANTED = """
 import os, time
 from tfdetect.data.prepare.clip_cache import Cache
 class Planted(Cache):
-    def add(self, path):
+    def decode_file(self, path):
         if path.endswith("2.mp4"):
             os.abort()
         if path.endswith("3.mp4"):
@@ -142,7 +142,7 @@ def test_the_command_line_runs_it(images, tmp_path, capsys):
 @pytest.mark.parametrize(("flags", "said"), [
     (["NoSuchRunner"], "NoSuchRunner"),
     (["beam", "--direct_num_wrokers", "2"], "an option --direct_num_wrokers. Perhaps you meant --direct_num_workers."),
-    (["FlinkRunner", "--data.siez", "64"], "an option --data.siez. `prepare.py --help` shows its own flags."),
+    (["FlinkRunner", "--data.siez", "64"], "an option --data.siez. `prepare.py --help` lists its flags."),
     (["beam", "--direct_num_workers", "two"], "argument --direct_num_workers: invalid int value: 'two'."),
 ])  # fmt: skip
 def test_a_wrong_option_is_one_sentence_and_nothing_is_done(images, tmp_path, capsys, flags, said):
@@ -167,4 +167,4 @@ def test_a_failure_that_other_limits_left_behind_gives_way(tmp_path):
         line = json.dumps(["a.png", False, True, found | {"error": reason}])
         (tmp_path / "shards" / "failures-0.jsonl").write_text(line + "\n")
         beam.unpack(tmp_path / "shards", cache)
-        assert cache.remembered(cache.clip_path(found["sha"]).with_suffix(".json"))["error"] == reason
+        assert cache.load_result(cache.clip_path(found["sha"]).with_suffix(".json"))["error"] == reason

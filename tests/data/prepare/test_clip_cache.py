@@ -86,7 +86,7 @@ def test_a_still_fills_a_clip_and_says_so(tmp_path, images, kind):
     found = decode.prepare(detect.read(images).head(2), cache, workers=1)
     clip = cache.load(found["sha"][0])
     assert clip.shape == (5, 16, 16, 3) and (clip == clip[0]).all()
-    assert set(found["frames"]) == {5} and found["note"].str.contains("still image: its one frame stands 5 times").all()
+    assert set(found["frames"]) == {5} and found["note"].str.contains("still image: its one frame is repeated 5 times").all()
     (clips, _), *_ = dataset.evaluation_batches(found, cache, False, 2).as_numpy_iterator()
     np.testing.assert_array_equal(clips[0], clip)
 
@@ -135,7 +135,7 @@ CRASHING = """
 import os
 from tfdetect.data.prepare.clip_cache import Cache
 class Crashing(Cache):
-    def add(self, path):
+    def decode_file(self, path):
         if path.endswith("2.mp4"):
             os.abort()
         return {"sha": "x", "frames": 1, "width": 1, "height": 1, "note": "", "error": ""}

@@ -16,10 +16,10 @@ from tfdetect.limits import Limits
 class Lasting(Cache):
     """Counts, in a file, how often a file is decoded."""
 
-    def add(self, path):
+    def decode_file(self, path):
         with open(self.root / "calls", "a") as log:
             log.write(f"{path}\n")
-        return super().add(path)
+        return super().decode_file(path)
 
     @property
     def calls(self):
@@ -82,7 +82,7 @@ SLOW = """
 import time
 from tfdetect.data.prepare.clip_cache import Cache
 class Slow(Cache):
-    def add(self, path):
+    def decode_file(self, path):
         if path.endswith("7.mp4"):
             time.sleep(1.5)
         return {"sha": "x", "frames": 1, "width": 1, "height": 1, "note": "", "error": ""}

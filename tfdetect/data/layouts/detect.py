@@ -14,7 +14,7 @@ from tfdetect.data.layouts import group_rules, grouping, public_faces, public_im
 from tfdetect.data.layouts.tree import LAYOUTS, Row, Tree, count_left_out, list_media, nested_trees, to_table
 from tfdetect.errors import UserError
 
-__all__ = ["NAMES", "read", "walk"]
+__all__ = ["NAMES", "read"]
 
 MANIFEST_NAMES = ("manifest.csv", "manifest.parquet", "manifest.xlsx", "manifest.tsv")
 BY_NAME = ("forensynths", "community_forensics")  # whose folders of classes may as well hold one's own videos

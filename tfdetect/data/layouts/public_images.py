@@ -187,7 +187,7 @@ def _faces_140k(tree: Tree) -> bool:
 
 @layout("real_vs_fake/real-vs-fake/{train,valid,test}/{real,fake}", _faces_140k)
 def faces_140k(root: Path) -> Iterator[Row]:
-    """140k Real and Fake Faces: Flickr faces (FFHQ) and StyleGAN. Its tables say 1 for real; the folders decide here."""
+    """140k Real and Fake FaceSettings: Flickr faces (FFHQ) and StyleGAN. Its tables say 1 for real; the folders decide here."""
     return _split_class(root, "FFHQ", "StyleGAN")
 
 
