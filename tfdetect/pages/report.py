@@ -104,7 +104,7 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
     if (real + fake if single else min(real, fake)) < 50:
         out.append(f"The test set is tiny: {real} real and {fake} fake files. A single file more or less changes every metric.")
     if interval and interval[1] - interval[0] > 0.1:
-        out.append(f"The interval of the AUC is wide, {interval[0]:.2f} to {interval[1]:.2f}; more test files narrow it.")
+        out.append(f"The 95 % interval of the AUC is wide, {interval[0]:.2f} to {interval[1]:.2f}; more test files narrow it.")
     if test["auc"] == 1 and interval:
         out.append("All test files are ranked correctly, so the interval has no width: the test may be too easy or too small.")
     if test["confusion"] is None and test["n"]:
@@ -157,7 +157,7 @@ def _headline_tiles(test: Mapping[str, Any], shortcuts: Mapping[str, float]) -> 
     correct, real, fake = counts["tn"] + counts["tp"], test["n_real"], test["n_fake"]
     majority = html.format_percent(100 * max(real, fake) / test["n"])
     tiles.append((f"{html.format_percent(100 * correct / test['n'])} %", "accuracy",
-                  f"{correct} of {test['n']} correct; always guessing the larger class gets {majority} %"))  # fmt: skip
+                  f"{correct} of {test['n']} correct; {majority} % by always guessing the larger class"))  # fmt: skip
     if real:
         share = html.format_percent(100 * counts["fp"] / real)
         tiles.append((f"{share} %", "false positive rate", f"{counts['fp']} of {real} real files called fake"))

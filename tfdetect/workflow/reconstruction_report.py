@@ -95,6 +95,6 @@ def collapse_warning(kl: np.ndarray) -> tuple[str, ...]:
     if not reconstruction.has_collapsed(kl):
         return ()
     active = int((kl > reconstruction.ACTIVE_KL).sum())
-    return (f"POSTERIOR COLLAPSE: {active} of {len(kl)} latent dimensions are active (KL above {reconstruction.ACTIVE_KL} nats on "
-            "real images), so all reconstructions look nearly alike. Try --detector.warmup, --detector.free_bits or a smaller "
+    return (f"POSTERIOR COLLAPSE: {active} of {len(kl)} latent dimensions are active (KL above {reconstruction.ACTIVE_KL} nats "
+            "on real images), so all reconstructions look nearly alike. Try --detector.warmup, --detector.free_bits or a smaller "
             "--detector.beta.",)  # fmt: skip
