@@ -107,7 +107,8 @@ def files(asked: Asked):
 
     data = replace(config.default_run(Residual).data, path=asked.path, cache_dir=asked.cache_dir)
     cache = dataset.cache_for(data, Residual)
-    table = dataset.decode(manifest.split(dataset.load_dataset(data, Residual())), data, cache)
+    rows, excluded = dataset.separate_excluded(dataset.load_dataset(data, Residual()), cache, None)
+    table = dataset.decode(manifest.split(rows), data, cache, excluded)
     train = table[table["split"] == "train"].sort_values("sha")
     table.loc[train.groupby("label").head(90).index, "split"] = "validation"
     return table, cache

@@ -43,7 +43,7 @@ def artifact(tmp_path_factory):
 def test_all_three_give_the_same_probability_and_decision(artifact, tmp_path, scores):
     clip = np.stack([np.full((16, 16, 3), GREY[score], np.uint8) for score in scores])
     predictor, cache = Predictor(artifact, ClipSpec(len(scores), 16), Cnn()), Cache(tmp_path, ClipSpec(len(scores), 16))
-    cache.write("a" * 64, "", Media(clip, tuple(range(len(clip))), len(clip), 16, 16, ""))
+    cache.write_clip("a" * 64, "", Media(clip, tuple(range(len(clip))), len(clip), 16, 16, ""))
     table = pd.DataFrame({"path": ["video.mp4"], "label": 1, "group": "a", "source": "", "split": "test", "sha": "a" * 64,
                           "frames": len(clip), "error": "", "source_class": -1})  # fmt: skip
     scored = scoring.score(predictor, table, cache)

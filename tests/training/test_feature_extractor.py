@@ -33,8 +33,8 @@ def table(images, tmp_path_factory):
 @pytest.fixture
 def counted(monkeypatch):
     """How many frames the backbone has seen."""
-    seen, embed = [], FeatureExtractor._embed
-    monkeypatch.setattr(FeatureExtractor, "_embed", lambda self, rows, augment: seen.append(len(rows)) or embed(self, rows, augment))
+    seen, embed = [], FeatureExtractor._compute
+    monkeypatch.setattr(FeatureExtractor, "_compute", lambda self, rows, augment: seen.append(len(rows)) or embed(self, rows, augment))
     return seen
 
 
