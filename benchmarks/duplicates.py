@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 from tfdetect.data.audit import duplicates, properties
 from tfdetect.data.layouts import tree
 from tfdetect.data.media.read import read_image
-from tfdetect.data.media.sniff import IMAGES, is_media
+from tfdetect.data.media.sniff import IMAGE_EXTENSIONS, is_media
 
 
 def scaled(factor: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -53,7 +53,7 @@ CHANGES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
 
 def main(path: Annotated[Path, tyro.conf.Positional], count: int = 200, workers: int = 2) -> None:
     """Measure on the images in a folder."""
-    paths = [str(file) for file in sorted(tree.walk_media(path)) if is_media(file) and file.suffix.lower() in IMAGES]
+    paths = [str(file) for file in sorted(tree.walk_media(path)) if is_media(file) and file.suffix.lower() in IMAGE_EXTENSIONS]
     whole = looked_at(paths, workers)
     table, found = whole
     good = np.flatnonzero((found["error"] == "").to_numpy())

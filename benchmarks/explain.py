@@ -76,7 +76,7 @@ def judged(predictor, path: str, group: str, size: int, explained, settings) -> 
     from tfdetect.data.sample import Scene
     from tfdetect.evaluation import metrics
 
-    _, heat, check = explained(predictor, predictor.clip(predictor.spec.read(path)), settings.method, settings)
+    _, heat, check = explained(predictor, predictor.model_frames(predictor.spec.read(path)), settings.method, settings)
     scene = Scene.draw(np.random.default_rng([0, int(group.removeprefix("scene-"))]), size)
     region = scene.mask(size, np.zeros(2), 1.0)[..., 0] > 0.5
     return metrics.auc(region.ravel().astype(int), heat[0].ravel()), check["hottest_tenth"] > check["elsewhere"]

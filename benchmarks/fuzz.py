@@ -293,7 +293,7 @@ def report(table: "pd.DataFrame", asked: Asked, kinds: int, seconds: float) -> N
         "read, with a note of damage or repeats": ((failures == "") & (table["note"] != "")).sum(),
         "failed, with a reason": (failures != "").sum(),
         "  of them: a decoder crashed": failures.str.contains("crashed").sum(),
-        "  of them: out of time": failures.str.contains("it took longer").sum(),
+        "  of them: out of time": failures.str.contains("decoding took longer").sum(),
         "  of them: out of memory": failures.str.contains("memory").sum(),
     }
     print(f"{len(table)} files from {kinds} whole ones, seed {asked.seed}")

@@ -11,7 +11,7 @@ def clip_shape(cls):
     return (1 if cls.input_kind == "frame" else 4, size, size, 3)
 
 
-def made(cls, **options):
+def make_detector(cls, **options):
     """An instance that needs nothing from the net; of the options, those that it has are set."""
     names = {item.name for item in dataclasses.fields(cls)}
     return cls(**{name: value for name, value in {"weights": "none", "preset": "tiny", **options}.items() if name in names})

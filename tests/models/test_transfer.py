@@ -94,7 +94,7 @@ def test_a_layer_that_is_not_there_is_refused_with_near_names():
 def test_too_small_pictures_are_refused_when_the_flags_are_read(capsys):
     with pytest.raises(SystemExit) as stop:
         config.parse(["inception", "--data.size", "64"], "t")
-    assert stop.value.code == 2 and "inception needs --data.size 75 at the least, got 64" in capsys.readouterr().err
+    assert stop.value.code == 2 and "inception needs --data.size 75 or more, got 64" in capsys.readouterr().err
 
 
 def test_the_second_level_counts_only_fakes_of_a_known_source():

@@ -91,7 +91,7 @@ def test_texts_that_tell_the_label_are_said(triplets):
 def test_prompts_need_no_training():
     detector = Clip(preset="tiny", head="prompts", real_prompts=("dark",), fake_prompts=("bright", "very bright"))
     model = detector.build((1, 32, 32, 3))
-    rows = backbones.text(presets.load("tiny"))(["dark", "bright", "very bright"])
+    rows = backbones.text_encoder(presets.load("tiny"))(["dark", "bright", "very bright"])
     dark, bright, very = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     both = (bright + very) / np.linalg.norm(bright + very)
     kernel = keras.ops.convert_to_numpy(model.get_layer("score").kernel)

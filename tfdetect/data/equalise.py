@@ -25,9 +25,9 @@ from tfdetect.data import sample
 from tfdetect.data.audit.properties import Probe
 from tfdetect.data.media.read import READER_VERSION, read_image, read_video
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.data.worker_pool import WorkerFailure, results
+from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.errors import UserError
-from tfdetect.files import state, write_bytes, write_json
+from tfdetect.files import size_and_mtime, write_bytes, write_json
 from tfdetect.limits import Limits
 
 MAX_FAILED = 0.1  # share of each class that may be too small or too short for the plan; those files fail
@@ -95,7 +95,7 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
     pending = [job for job in jobs.values() if not os.path.exists(job.output)]
     for _ in range(len(table) - len(pending)):
         progress({"error": ""})  # already done, or counted as failed when it was measured
-    for job, result in results(pending, Equaliser(plan, limits), workers, seconds):
+    for job, result in map_unordered(pending, Equaliser(plan, limits), workers, seconds):
         errors[job.path] = result.reason if isinstance(result, WorkerFailure) else result
         progress({"error": errors[job.path]})
     done = {path: job for path, job in jobs.items() if not errors[path]}
@@ -144,16 +144,16 @@ def measure_files(table: pd.DataFrame, index: Path, workers: int | None, progres
 
     `index` stores those of readable files by size and modification time, so a resumed run need not read them again.
     """
-    known = {path: values for path, values in _load_index(index).items() if values[0] == state(path)}
+    known = {path: values for path, values in _load_index(index).items() if values[0] == size_and_mtime(path)}
     for _ in range(sum(path in known for path in table["path"])):
         progress({"error": ""})
     pending = [path for path in table["path"] if path not in known]
     try:
-        for path, result in results(pending, Probe(limits), workers, seconds):
+        for path, result in map_unordered(pending, Probe(limits), workers, seconds):
             properties = {"error": result.reason} if isinstance(result, WorkerFailure) else result
             if properties.get("frames") and not properties.get("fps"):
                 properties = {"error": "a video with an unknown frame rate, which cannot be equalised"}
-            known[path] = [state(path), *(properties.get(name) for name in FIELDS)]
+            known[path] = [size_and_mtime(path), *(properties.get(name) for name in FIELDS)]
             progress({"error": properties["error"]})
     finally:
         if pending:

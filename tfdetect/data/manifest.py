@@ -18,7 +18,7 @@ import pandas as pd
 
 from tfdetect.data import tables
 from tfdetect.errors import UserError
-from tfdetect.files import atomic, counted
+from tfdetect.files import atomic_write, plural
 
 COLUMNS = ("path", "label", "split", "group", "source", "text")
 # Kept if present. `left_out` is the reason why a row is not used; the last three describe equalised files.
@@ -95,7 +95,7 @@ def _require(column: pd.Series, valid: pd.Series, origin: str, expected: str) ->
     invalid = column[~valid]
     if len(invalid):
         value, row = invalid.iloc[0], invalid.index[0] + 1
-        rows = counted(len(invalid), "such row")
+        rows = plural(len(invalid), "such row")
         raise UserError(f"{origin}, row {row}: {column.name} is {value!r}, expected {expected} ({rows}).")
 
 
@@ -140,7 +140,7 @@ def require_unsplit_groups(table: pd.DataFrame) -> None:
         places = ", ".join(f"row {index + 1} ({row.path}) in {row.split}" for index, row in rows.iterrows())
         raise UserError(
             f"Group {group!r} is in two splits: {places}. One person or original video must stay in one split; fix the "
-            f"split or group column ({counted(len(torn), 'such group')})."
+            f"split or group column ({plural(len(torn), 'such group')})."
         )
 
 
@@ -295,7 +295,7 @@ def require_classes(table: pd.DataFrame, splits: Sequence[str], trains_on: str =
             rule = table.attrs.get("groups", "The groups come from the manifest.")
             raise UserError(
                 f"The {name} split has {real} real and {fake} fake files of {len(table)} in total, in "
-                f"{counted(groups[0], 'group')} of reals and {groups[1]} of fakes; {needed} needed. {rule} Add files (at least "
+                f"{plural(groups[0], 'group')} of reals and {groups[1]} of fakes; {needed} needed. {rule} Add files (at least "
                 "10 groups per class) or a split column, or change the groups: with a group column, or with --data.group "
                 "folder, stem, file or a regular expression."
             )
@@ -308,7 +308,7 @@ def _require_both_classes(table: pd.DataFrame, trains_on: str) -> None:
             continue
         others = {name: count for name, count in table.attrs.get("left_out", {}).items() if name.endswith("/")}
         classes = {f"{name}/": count for name, count in table.attrs.get("classes", {}).items()}
-        listed = ", ".join(f"{name} ({counted(count, 'file')})" for name, count in {**classes, **others}.items())
+        listed = ", ".join(f"{name} ({plural(count, 'file')})" for name, count in {**classes, **others}.items())
         folders = f" Found: {listed}." if listed else ""
         one_class = " One-class detectors, such as feature_oneclass or oc_ae, train on reals only." if kind == "fake" else ""
         raise UserError(
@@ -322,6 +322,6 @@ def write(table: pd.DataFrame, path: Path) -> None:
     # pandas does not quote a lone carriage return, which would end the row.
     has_returns = any(table[name].astype(str).str.contains("\r", regex=False).any()
                       for name in table.select_dtypes(exclude="number"))  # fmt: skip
-    with atomic(path) as temporary:
+    with atomic_write(path) as temporary:
         quoting = csv.QUOTE_NONNUMERIC if has_returns else csv.QUOTE_MINIMAL
         table.to_csv(temporary, index=False, errors="surrogateescape", quoting=quoting)

@@ -254,7 +254,7 @@ def test_the_text_has_a_normal_form(text, normal):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("jpg(80)", "'jpg(80)' is not a known corruption. Perhaps you meant jpeg(quality[,to][,p=1]) with an integer quality in 1.."),
+        ("jpg(80)", "'jpg(80)' is not a known corruption. Perhaps you meant jpeg(quality[,to][,p=1]) with an integer"),
         ("flip|blurr(2)", "'blurr(2)' is not a known corruption. Perhaps you meant blur("),
         ("sepia", "is not a known corruption. Choose from flip, jpeg,"),
         ("jpeg", "'jpeg' is invalid; expected jpeg(quality[,to][,p=1])"),

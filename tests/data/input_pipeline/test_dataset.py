@@ -106,7 +106,7 @@ def test_graph_decodes_jpeg_as_the_reader_does(tmp_path, rng, turned):
     exif = Image.Exif()
     exif[0x0112] = turned
     Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif, quality=90)
-    decoded = tf_decode.decode(tf.constant((tmp_path / "a.jpg").read_bytes())).numpy()[0]
+    decoded = tf_decode.decode_image(tf.constant((tmp_path / "a.jpg").read_bytes())).numpy()[0]
     assert np.array_equal(decoded, read_media(tmp_path / "a.jpg").frames[0])
 
 
@@ -114,7 +114,7 @@ def test_graph_finds_orientation_in_both_byte_orders_and_only_in_exif():
     little = b"\xff\xd8\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
     big = b"\xff\xd8\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0"
     for data, turned in ((little, 6), (big, 3), (little.replace(b"Exif", b"Exam"), 1), (b"\xff\xd8\xff", 1)):
-        assert int(tf_images.orientation(tf.constant(data))) == turned
+        assert int(tf_images.exif_orientation(tf.constant(data))) == turned
 
 
 def test_the_reader_leaves_tensorflows_png_decoder_alone():

@@ -125,7 +125,7 @@ def test_a_decoder_that_crashes_or_hangs_is_one_failed_file_and_a_fault_is_one_s
     cache, runner = Planted(tmp_path / "cache", ClipSpec(1, 16)), beam.BeamRunner(tmp_path / "shards")
     table = pd.DataFrame({"path": [f"{number}.mp4" for number in range(6)]})
     found = prepare_decode.prepare(table, cache, workers=1, seconds=6, runner=runner.results)
-    expected = {2: "its decoder crashed", 3: "it took longer than 6 seconds and what its length adds (--data.timeout)"}
+    expected = {2: "the decoder crashed", 3: "decoding took longer than 6 s plus the allowance for its length (--data.timeout)"}
     assert list(found["error"]) == [expected.get(number, "planted") for number in range(6)]
     with pytest.raises(ValueError, match="^FnApiRunner failed: .*a fault of the program"):
         prepare_decode.prepare(pd.DataFrame({"path": ["9.mp4"]}), cache, workers=1, seconds=6, runner=runner.results)

@@ -16,7 +16,7 @@ import pytest
 
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.layouts import detect
-from tfdetect.data.media.faces import Faces
+from tfdetect.data.media.faces import FaceSettings
 from tfdetect.data.media.read import digest, read_media
 from tfdetect.data.prepare import decode
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
@@ -73,7 +73,7 @@ def test_content_is_the_key_and_failures_are_remembered(tmp_path, images):
 
 
 def test_other_settings_are_other_entries(tmp_path):
-    faces = Faces(tmp_path / "yunet.onnx", "0123456789abcdef")
+    faces = FaceSettings(tmp_path / "yunet.onnx", "0123456789abcdef")
     views = [ClipSpec(4, 16), ClipSpec(4, 32), ClipSpec(8, 16), ClipSpec(4, 16, fps=2.0), ClipSpec(4, 16, faces=faces)]
     folders = {Cache(tmp_path, view, kind).folder for view in views for kind in ("npy", "tfrecord")}
     assert len(folders) == 10
@@ -151,7 +151,7 @@ def test_a_crashing_decoder_is_one_failed_file(tmp_path, monkeypatch):
     seen = []
     found = decode.prepare(table, Crashing(tmp_path, ClipSpec(1, 16)), workers=2, progress=seen.append)
     assert list(found.index[found["error"] != ""]) == [2, 12, 22] and len(seen) == 25
-    assert set(found["error"]) == {"", "its decoder crashed"}
+    assert set(found["error"]) == {"", "the decoder crashed"}
 
 
 def test_failures_of_the_disk_stop_the_work(tmp_path, images):

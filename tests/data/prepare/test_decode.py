@@ -99,7 +99,7 @@ def test_a_decoder_that_hangs_is_one_failed_file_and_gets_another_try_with_anoth
     table = pd.DataFrame({"path": [str(tmp_path / f"{number}.mp4") for number in range(10)]})
     cache = Slow(tmp_path / "cache", ClipSpec(1, 16))
     found = decode.prepare(table, cache, workers=2, seconds=0.5)
-    reason = "it took longer than 0.5 seconds and what its length adds (--data.timeout)"
+    reason = "decoding took longer than 0.5 s plus the allowance for its length (--data.timeout)"
     assert list(found.index[found["error"] != ""]) == [7] and found["error"][7] == reason
     assert decode.prepare(table.iloc[7:8], cache, seconds=0.5)["error"].iloc[0] == reason
     assert decode.prepare(table.iloc[7:8], cache, seconds=5.0)["error"].iloc[0] == ""

@@ -17,9 +17,9 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from tfdetect.data.audit.property_cache import PropertyCache
 from tfdetect.data.media import containers
-from tfdetect.data.media.read import STUMBLES, digest, read_media
+from tfdetect.data.media.read import DECODER_ERRORS, digest, read_media
 from tfdetect.data.media.sniff import MediaError, media_kind
-from tfdetect.data.worker_pool import WorkerFailure, results
+from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.limits import Limits
 
 CONTAINER = ("extension", "container", "codec", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_quality",
@@ -41,7 +41,7 @@ _LUMINANCE = np.array([
 
 @dataclass(frozen=True)
 class Probe:
-    """Measure one file, as a task for `worker_pool.results`; a file that cannot be read has its reason under "error"."""
+    """Measure one file, as a task for `worker_pool.map_unordered`; a file that cannot be read has its reason under "error"."""
 
     limits: Limits = field(default_factory=Limits)
 
@@ -52,7 +52,7 @@ class Probe:
             return {"error": str(error)}
         except OSError as error:
             return {"error": error.strerror or str(error)}
-        except (ValueError, *STUMBLES) as error:  # from a header, because the pixels were read
+        except (ValueError, *DECODER_ERRORS) as error:  # from a header, because the pixels were read
             return {"error": f"its properties cannot be read ({type(error).__name__}: {error})"}
 
 
@@ -76,7 +76,7 @@ def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[
             else:
                 yield path
 
-    for path, result in results(missing_paths(), Probe(limits), workers, seconds):
+    for path, result in map_unordered(missing_paths(), Probe(limits), workers, seconds):
         measured[path] = {"error": result.reason} if isinstance(result, WorkerFailure) else result
         if cache:
             cache.add(path, measured[path])
@@ -95,7 +95,7 @@ def measure(path: str, limits: Limits) -> dict[str, Any]:
     sha, length = digest(path), os.path.getsize(path)
     sampled: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     look = lambda at, frame: sampled.update({at: (shrink(frame), measure_border(frame))})  # noqa: E731
-    media = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, look=look)
+    media = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, on_frame=look)
     is_image = media_kind(path) == "image"
     header = _image_header(path) if is_image else _video_header(path, length, media.total)
     frames = [sampled[at] for at in sorted(sampled)]
@@ -141,9 +141,9 @@ def _has_exif(image: Image.Image) -> bool:
 def _video_header(path: str, length: int, frames: int) -> dict[str, Any]:
     """Return the properties in the container of a video; mostly "unknown" if PyAV cannot open it."""
     try:
-        with containers.named(path) as name, containers.opened(name) as (container, stream, _):
+        with containers.decodable_path(path) as name, containers.open_video(name) as (container, stream, _):
             codec = stream.codec_context
-            rate = containers.rate(stream) or None
+            rate = containers.frame_rate(stream) or None
             ticks = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1_000_000
             seconds = float(ticks) or (frames / rate if rate else None)
             return {"container": container.format.name.split(",")[0], "codec": codec.name, "subsampling": codec.pix_fmt,

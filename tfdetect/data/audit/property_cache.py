@@ -15,7 +15,7 @@ import numpy as np
 
 from tfdetect import __version__
 from tfdetect.data.media.read import READER_VERSION
-from tfdetect.files import state
+from tfdetect.files import size_and_mtime
 from tfdetect.limits import Limits
 
 
@@ -37,14 +37,14 @@ class PropertyCache:
         with open(self.path, "rb") as file:
             file.seek(self.offsets[path])
             _, settings, saved_state, properties = json.loads(file.readline(), object_hook=_decode_array)
-        return properties if [settings, saved_state] == [self.settings, state(path)] else None
+        return properties if [settings, saved_state] == [self.settings, size_and_mtime(path)] else None
 
     def add(self, path: str, properties: dict[str, Any]) -> None:
         """Append the properties of a file, unless it failed; failed files are tried again."""
         if properties["error"]:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps([path, self.settings, state(path), properties], default=_encode)
+        line = json.dumps([path, self.settings, size_and_mtime(path), properties], default=_encode)
         with open(self.path, "ab") as file:
             file.write(f"\n{line}".encode())  # the newline comes first, because a killed process may have left half a line
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfdetect.files import atomic, write_arrays
+from tfdetect.files import atomic_write, write_arrays
 
 SAVE_EVERY = 30.0  # seconds of work that an interruption may lose
 MAX_PART_ROWS = 8192  # a part is saved once it has this many rows
@@ -41,7 +41,7 @@ class FeatureStore:
         """Write rows (names, n) of any float dtype; names must not contain white space. Raises OSError if writing fails."""
         path = self.folder / f"{len(self.parts):06d}-{secrets.token_hex(4)}.npy"
         write_arrays(path, np.asarray(rows, self.dtype))
-        with atomic(path.with_suffix(".txt")) as temporary:
+        with atomic_write(path.with_suffix(".txt")) as temporary:
             temporary.write_text("\n".join(names))
         self._index_part(path, names)
 

@@ -107,7 +107,7 @@ def _read_layout(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
     table_path = next((file for file in (path, *(path / file for file in MANIFEST_NAMES)) if file.is_file()), None)
     if name in ("auto", "manifest") and table_path:
         table = manifest.read(table_path)
-        table.attrs |= {"layout": "manifest", "left_out": {}, **config.prepared_groups(path)}
+        table.attrs |= {"layout": "manifest", "left_out": {}, **config.read_prepared_groups(path)}
         return table
     if name in ("manifest", "deepfakebench") or path.is_file():
         needed = {"manifest": " or ".join(MANIFEST_NAMES), "deepfakebench": "the path of a .json file"}.get(name, "a folder")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tfdetect.data.layouts.grouping import CLASS_FOLDER, NO_GROUPS, NUMBER, stem, strip_structure, video_name
 from tfdetect.errors import UserError
-from tfdetect.files import counted
+from tfdetect.files import plural
 
 RULES = ("auto", "folder", "stem", "file")
 
@@ -16,10 +16,10 @@ def group_by_rule(table: pd.DataFrame, root: str, rule: str) -> tuple[list[str],
     """Return the groups by `--data.group RULE` and a sentence about them. Raises UserError if a pattern matches no file."""
     relative = [os.path.relpath(path, root) if path.startswith(root) else path for path in table["path"]]
     if rule == "file":
-        return list(table["path"]), f"{counted(len(table), 'group')}: each file is a group, by --data.group file."
+        return list(table["path"]), f"{plural(len(table), 'group')}: each file is a group, by --data.group file."
     if rule in ("folder", "stem"):
         groups = [_group_of(path, rule) for path in relative]
-        return groups, f"{counted(len(table), 'file')} in {counted(len(set(groups)), 'group')}, by --data.group {rule}."
+        return groups, f"{plural(len(table), 'file')} in {plural(len(set(groups)), 'group')}, by --data.group {rule}."
     try:
         pattern = re.compile(rule)
     except re.error as error:
@@ -31,8 +31,8 @@ def group_by_rule(table: pd.DataFrame, root: str, rule: str) -> tuple[list[str],
     groups = [(match[1] or match[0] if match.re.groups else match[0]) if match else path
               for match, path in zip(matches, table["path"], strict=True)]  # fmt: skip
     unmatched = matches.count(None)
-    remark = f"; {counted(unmatched, 'file')} without a match, each a separate group" if unmatched else ""
-    return groups, f"{counted(len(table), 'file')} in {counted(len(set(groups)), 'group')}, by --data.group {rule}{remark}."
+    remark = f"; {plural(unmatched, 'file')} without a match, each a separate group" if unmatched else ""
+    return groups, f"{plural(len(table), 'file')} in {plural(len(set(groups)), 'group')}, by --data.group {rule}{remark}."
 
 
 def _group_of(path: str, rule: str) -> str:
@@ -51,4 +51,4 @@ def describe_given_groups(table: pd.DataFrame, how: str) -> str:
     count = table["group"].nunique()
     if (table["group"] == table["path"]).all():
         return NO_GROUPS
-    return f"{counted(len(table), 'file')} in {counted(count, 'group')}, {how}."
+    return f"{plural(len(table), 'file')} in {plural(count, 'group')}, {how}."

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data.layouts.tree import STRUCTURE, connected_names, find_people
-from tfdetect.data.media.read import STUMBLES, read_image
-from tfdetect.data.media.sniff import VIDEOS, MediaError
-from tfdetect.files import counted
+from tfdetect.data.media.read import DECODER_ERRORS, read_image
+from tfdetect.data.media.sniff import VIDEO_EXTENSIONS, MediaError
+from tfdetect.files import plural
 
 TIME = r"(?<!\d)\d\d[-_.:]\d\d[-_.:]\d\d(?:[.,]\d+)?(?!\d)|\d+\.\d+(?=s(?:ec)?$)"  # 00-01-23, or 0.5s
 NUMBER = re.compile(rf"^(.*?)({TIME}|\d+)(\D*)$")
@@ -91,7 +91,7 @@ def find_sequences(files: Sequence[File]) -> list[NumberedSequence]:
     """Return the sequences of numbered images in each folder; several if a folder has several kinds of names."""
     folders = defaultdict(list)
     for row, file in enumerate(files):
-        if not file.path.lower().endswith(VIDEOS):
+        if not file.path.lower().endswith(VIDEO_EXTENSIONS):
             folders[os.path.dirname(file.path)].append(row)
     return [sequence for rows in folders.values() for sequence in _sequences_of_folder(files, rows)]
 
@@ -137,7 +137,7 @@ def strip_structure(folders: tuple[str, ...]) -> tuple[str, ...]:
     while len(folders) > 1 and folders[-1].lower() in (*STRUCTURE, "frame", "faces", "crops"):
         folders = folders[:-1]
     name, extension = os.path.splitext(folders[-1]) if folders else ("", "")
-    return (*folders[:-1], strip_class(name if extension.lower() in VIDEOS else folders[-1])) if folders else ()
+    return (*folders[:-1], strip_class(name if extension.lower() in VIDEO_EXTENSIONS else folders[-1])) if folders else ()
 
 
 def name_units(files: Sequence[File], units: Sequence[tuple[str, ...]]) -> list[str]:
@@ -267,7 +267,7 @@ class _Similarity:
                 grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32).ravel()
                 grey -= grey.mean()
                 self.vectors[row] = grey / length if (length := float(np.linalg.norm(grey))) > 32 else None
-            except (MediaError, OSError, *STUMBLES):
+            except (MediaError, OSError, *DECODER_ERRORS):
                 self.vectors[row] = None
         return self.vectors[row]
 
@@ -341,8 +341,8 @@ def describe_groups(groups: Sequence[str], frames: Sequence[NumberedSequence], w
     origins = []
     for kind, noun in (("folder", "folder"), ("stem", "name")):
         units = {one.unit for one in frames if one.kind[1] == kind}
-        origins += [f"frames of {counted(len(units), noun)}"] if units else []
+        origins += [f"frames of {plural(len(units), noun)}"] if units else []
     if frame_count < len(groups):
         origins.append("the rest by name" if origins else "by file and folder names")
     noun = "images" if frame_count == len(groups) else "files"
-    return f"{len(groups):,} {noun} in {counted(count, 'group')}: {', '.join(origins)}{suffix}."
+    return f"{len(groups):,} {noun} in {plural(count, 'group')}: {', '.join(origins)}{suffix}."

@@ -26,7 +26,7 @@ from tfdetect.data.layouts.tree import (
     to_table,
 )
 from tfdetect.data.manifest import LABELS, SPLIT_NAMES
-from tfdetect.data.media.sniff import IMAGES
+from tfdetect.data.media.sniff import IMAGE_EXTENSIONS
 from tfdetect.errors import UserError
 
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
@@ -194,7 +194,7 @@ def df40(root: Path) -> Iterator[Row]:
         for parts, video, path in list_clips(root):
             at = next((at for at, part in enumerate(parts) if at and part.lower() in ("ff", "cdf", "real", "fake")), 0)
             label = int(parts[at].lower() != "real") if at else None
-            video_parts = parts[at + 1 :] if path.lower().endswith(IMAGES) else ()  # frames are in the folder of their video
+            video_parts = parts[at + 1 :] if path.lower().endswith(IMAGE_EXTENSIONS) else ()  # frames are in their video's folder
             name = "/".join((*parts[:1], *(video_parts or (video,))))
             yield Row(path, label, parts[0] if parts else ""), find_people(video, name)
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from tfdetect.data.layouts.tree import Row, Tree, layout, list_media, nested_trees, to_table
 from tfdetect.data.manifest import SPLIT_NAMES
-from tfdetect.data.media.sniff import IMAGES
+from tfdetect.data.media.sniff import IMAGE_EXTENSIONS
 from tfdetect.errors import UserError
 
 CLASSES = {"airplane", "apple", "bedroom", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "church", "cow",
@@ -220,7 +220,7 @@ def genvideo(root: Path) -> Iterator[Row]:
         source, top = (parts[1], 2) if label and len(parts) > 1 else (parts[0] if parts else "", 1)
         video = "/".join(parts) if len(parts) > top else ""
         for name in names:
-            group = video if name.lower().endswith(IMAGES) else ""
+            group = video if name.lower().endswith(IMAGE_EXTENSIONS) else ""
             yield Row(os.path.join(folder, name), label, source, "", group)
 
 

@@ -21,16 +21,16 @@ from typing import NamedTuple, TypeVar
 
 import pandas as pd
 
-from tfdetect.data.media.sniff import IMAGES, VIDEOS, MediaError, media_kind
+from tfdetect.data.media.sniff import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, MediaError, media_kind
 from tfdetect.errors import UserError
 
-MEDIA = IMAGES + VIDEOS
+MEDIA = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
 MAX_ENTRIES = 12  # folders per level, and files per folder, that are examined to recognise a layout
 STRUCTURE = ("videos", "frames", "images")  # folder names without meaning; if several exist side by side, the first is read
 
 
 class Row(NamedTuple):
-    """A file of a data set. Without a label it is left out and counted. An empty group makes the file a group by itself."""
+    """A file of a data set. Without a label it is left out and plural. An empty group makes the file a group by itself."""
 
     path: str
     label: int | None
@@ -180,7 +180,7 @@ def count_left_out(root: Path, used: Iterable[str], unlabelled: Iterable[str]) -
     """Count the files below `root` that are not used.
 
     Keys are "FOLDER/" (or "./") for images and videos in or below that folder, ".txt" for other files with that extension,
-    and "hidden". Used and counted files add up to all files.
+    and "hidden". Used and plural files add up to all files.
     """
     used_paths, counts = {os.path.normpath(path) for path in used}, Counter[str]()
     unlabelled_paths = {os.path.normpath(path) for path in unlabelled}
@@ -223,7 +223,7 @@ def list_clips(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], 
             continue
         inner = tuple(part for part in parts if part not in STRUCTURE)
         for name in names:
-            if inner and name.lower().endswith(IMAGES) and (inner[-1].isdigit() or find_people(inner[-1], "")):
+            if inner and name.lower().endswith(IMAGE_EXTENSIONS) and (inner[-1].isdigit() or find_people(inner[-1], "")):
                 yield inner[:-1], inner[-1], os.path.join(folder, name)
             else:
                 yield inner, os.path.splitext(name)[0], os.path.join(folder, name)

@@ -23,7 +23,7 @@ from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.prepare.clip_cache import Cache, failure_result
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.errors import UserError
-from tfdetect.files import plain, state, write_bytes
+from tfdetect.files import size_and_mtime, tensorflow_path, write_bytes
 
 LOCAL_RUNNER = "FnApiRunner"  # Beam's DirectRunner downloads a program on first use
 BATCH_SIZES = (64, 512)  # minimum and maximum number of files per start of a worker's processes
@@ -46,7 +46,7 @@ class BeamRunner:
         `workers` is the number of processes per Beam worker; by default all cores if Beam's only worker is this process,
         else one. Raises UserError if apache-beam is missing, an option is wrong or the runner fails.
         """
-        files = [(path, *state(path)) for path in paths]
+        files = [(path, *size_and_mtime(path)) for path in paths]
         if not files:
             return
         sizes = Counter(size for _, size, _ in files)
@@ -74,7 +74,7 @@ class BeamRunner:
         partial.mkdir(parents=True)
         try:
             (partial / PLAN_NAME).write_text(plan)
-            with plain(partial) as link:
+            with tensorflow_path(partial) as link:
                 _run_pipeline(self, options, decode, Path(link))
             return partial.rename(folder)
         except (UserError, OSError):
@@ -176,7 +176,7 @@ class _DecodeBatch:
         seen = set()
         with tempfile.TemporaryDirectory() as temporary:
             cache = replace(self.cache, root=Path(temporary))
-            for path, outcome in worker_pool.results(paths, cache.decode_file, workers, self.seconds):
+            for path, outcome in worker_pool.map_unordered(paths, cache.decode_file, workers, self.seconds):
                 crashed = isinstance(outcome, WorkerFailure)
                 result = failure_result("", outcome.reason) if isinstance(outcome, WorkerFailure) else outcome
                 sha, clip_path = result["sha"], cache.clip_path(result["sha"])

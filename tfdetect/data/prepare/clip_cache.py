@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from tfdetect.data.equalise import Plan, equalised_copy
-from tfdetect.data.media.faces import Faces, FaceTracker
+from tfdetect.data.media.faces import FaceSettings, FaceTracker
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.read import READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.worker_pool import WorkerFailure
-from tfdetect.files import atomic, write_arrays, write_json
+from tfdetect.files import atomic_write, write_arrays, write_json
 from tfdetect.limits import Limits
 
 MAX_HEADER = 256  # bytes; upper bound for the header of a .npy file
@@ -34,7 +34,7 @@ class ClipSpec:
     size: int
     fps: float | None = None
     still: bool = False  # repeat the frame of an image `frames` times, for detectors that take clips
-    faces: Faces | None = None
+    faces: FaceSettings | None = None
     limits: Limits = field(default_factory=Limits)
     plan: Plan | None = None  # how the training files were equalised; other files are equalised the same way first
 
@@ -53,10 +53,10 @@ class ClipSpec:
         if self.faces is None:
             return read_media(path, self.frames, self.fps, self.size, limits=self.limits)
         faces = FaceTracker(self.faces, self.size)
-        return faces.clip(read_media(path, self.frames, self.fps, self.size, limits=self.limits, look=faces.look))
+        return faces.to_clip(read_media(path, self.frames, self.fps, self.size, limits=self.limits, on_frame=faces.add_frame))
 
     def try_read(self, item: tuple[int, str]) -> Media | WorkerFailure:
-        """Read the path in (number, path), as a task for `worker_pool.results`; return a failure with its reason on error."""
+        """Read the path in (number, path), as a task for `worker_pool.map_unordered`; return a failure on error."""
         try:
             return self.read(item[1])
         except MediaError as error:
@@ -150,7 +150,7 @@ class Cache:
             return
         from tfdetect.data.media.tf_decode import write_record  # imported here because it imports TensorFlow
 
-        with atomic(self.clip_path(sha)) as temporary:
+        with atomic_write(self.clip_path(sha)) as temporary:
             write_record(temporary, None if self.spec.faces or self.spec.plan else path, clip.frames, self.spec.limits)
 
     def load(self, sha: str) -> np.ndarray:

@@ -12,8 +12,8 @@ from typing import Any
 import pandas as pd
 
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, failure_result
-from tfdetect.data.worker_pool import WorkerFailure, results
-from tfdetect.files import atomic, state
+from tfdetect.data.worker_pool import WorkerFailure, map_unordered
+from tfdetect.files import atomic_write, size_and_mtime
 from tfdetect.limits import Limits
 
 Progress = Callable[[dict[str, Any]], None]
@@ -47,7 +47,7 @@ class ResultIndex:
             result = dict(zip(RESULT_FIELDS, values, strict=True))
         except (KeyError, ValueError):
             return None
-        current_state = state(path)
+        current_state = size_and_mtime(path)
         if current_state != [0, 0] and (current_state != saved_state or (result["error"] and settings != self.settings)):
             return None
         return result if result["error"] or cache.is_complete(result["sha"], result["frames"]) else None
@@ -56,7 +56,7 @@ class ResultIndex:
         """Add a result; `crashed` means that the decoder crashed or timed out."""
         target = self.lines if crashed or result["sha"] else self.unsaved
         settings = self.settings if result["error"] else None
-        target[_key(path)] = json.dumps([state(path), settings, *(result[name] for name in RESULT_FIELDS)])
+        target[_key(path)] = json.dumps([size_and_mtime(path), settings, *(result[name] for name in RESULT_FIELDS)])
         if time.monotonic() > self.last_save + SAVE_EVERY:
             self.save()
 
@@ -67,7 +67,7 @@ class ResultIndex:
 
     def save(self) -> None:
         """Write the index, sorted, so that equal results give equal bytes."""
-        with atomic(self.path) as temporary, open(temporary, "w") as file:
+        with atomic_write(self.path) as temporary, open(temporary, "w") as file:
             file.writelines(f"{key}\t{self.lines[key]}\n" for key in sorted(self.lines))
         self.last_save = time.monotonic()
 
@@ -78,7 +78,7 @@ def _key(path: str) -> str:
 
 def decode_locally(paths: Iterable[str], cache: Cache, workers: int | None, seconds: float | None) -> Iterator[tuple[str, Any]]:
     """Yield (path, result of `Cache.decode_file` or WorkerFailure) of each file, decoded by local processes."""
-    return results(paths, cache.decode_file, workers, seconds)
+    return map_unordered(paths, cache.decode_file, workers, seconds)
 
 
 def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progress: Progress | None = None,
