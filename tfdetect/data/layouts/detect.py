@@ -20,11 +20,13 @@ MANIFEST_NAMES = ("manifest.csv", "manifest.parquet", "manifest.xlsx", "manifest
 RECOGNITION_ORDER = (
     # FaceForensics++ before DFD: DFD is often downloaded into the same tree, and then both are read as one set.
     "faceforensics", "dfd",
-    # Layouts with a table or folder names that no other layout has.
-    "celeb_df", "dfdc", "dfdc_preview", "df40", "artifact",
-    # UniversalFakeDetect before ForenSynths: both have 0_real and 1_fake, but the former has separate folders of reals.
+    # Tables or folder names that no other layout has.
+    "celeb_df", "dfdc", "dfdc_preview",
+    # DF40 before Community Forensics: a tree of METHOD/{real,fake} may match both, but DF40 only for its methods.
+    "df40", "artifact",
+    # UniversalFakeDetect before ForenSynths: both have 0_real and 1_fake, but the former keeps reals in separate folders.
     "universalfakedetect", "forensynths", "genimage", "diffusionforensics",
-    # Class folders with a distinctive detail, before the layout that accepts any GENERATOR/{real,fake}.
+    # Class folders with a distinctive detail; the least specific layout, any GENERATOR/{real,fake}, comes last.
     "cifake", "faces_140k", "deepfake_and_real", "genvideo", "community_forensics",
 )  # fmt: skip
 REGROUPED = ("forensynths", "community_forensics")  # their trees may also hold frames of a user's own videos
