@@ -81,7 +81,8 @@ def test_noise_causes_no_warning(count):
         categories = {name: rng.choice(["a", "b"], 2 * count) for name in properties.CATEGORICAL}
         content = {name: list(rng.normal(size=(2 * count, 4))) for name in shortcuts.CONTENT}
         label, group = np.arange(2 * count) % 2, [f"g{i}" for i in range(2 * count)]
-        found = shortcuts.property_aucs(pd.DataFrame({**names, **categories, **content}), label, shortcuts.grouped_folds(label, group))
+        properties_of_noise = pd.DataFrame({**names, **categories, **content})
+        found = shortcuts.property_aucs(properties_of_noise, label, shortcuts.grouped_folds(label, group))
         assert not shortcuts.find_warnings(found, label, group)
 
 
