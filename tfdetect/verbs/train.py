@@ -276,7 +276,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     extras = results.report_extras(run.detector, context, predictor)
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
-                                    predictor.warnings, {"judged": predictor.scored_with}, extras, fitted.history,
+                                    predictor.warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
                                     fitted.best_epoch)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
