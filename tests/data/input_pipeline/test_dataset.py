@@ -79,7 +79,7 @@ for number in range(256):
         np.save(entry, np.full((8, 128, 128, 3), number, np.uint8))
 def peak(count):
     table = pd.DataFrame({"sha": [f"{n:064d}" for n in range(count)], "label": 0, "frames": 8})
-    data = dataset.training(table, cache, False, Train(batch=8), 0, 256 // count)
+    data = dataset.training_batches(table, cache, False, Train(batch=8), 0, 256 // count)
     peak_bytes = 0
     for clips, *_ in data:
         peak_bytes = max(peak_bytes, 4096 * int(open("/proc/self/statm").read().split()[1]))
