@@ -242,7 +242,8 @@ def test_an_interrupted_audit_resumes_and_changed_files_are_read_again(tmp_path,
     os.utime(table["path"][1], (1, 1))
     measured, reported = [], []
     real = properties.map_unordered
-    monkeypatch.setattr(properties, "map_unordered", lambda paths, *how: real((measured.append(path) or path for path in paths), *how))
+    monkeypatch.setattr(properties, "map_unordered",
+                        lambda paths, *rest: real((measured.append(path) or path for path in paths), *rest))  # fmt: skip
     again = properties.collect(table, 1, reported.append, index=index)
     assert measured == list(table["path"][[0, 1, 4, 5]]) and len(reported) == 6
     for name in complete:
