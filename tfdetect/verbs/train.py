@@ -39,7 +39,7 @@ def usage() -> str:
     summaries = {name: (cls.__doc__ or "").splitlines()[0] for name, cls in sorted(REGISTRY.items())}
     listed = "\n".join(f"  {name:{max(map(len, summaries)) + 2}}{line}" for name, line in summaries.items())
     forms = "train.py DETECTOR [--flags]  |  train.py --config FILE [--flags]"
-    return f"{forms}\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags."
+    return f"{forms}\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags. --plugin FILE.py adds detectors of your own."
 
 
 def main(argv: Sequence[str]) -> int:
