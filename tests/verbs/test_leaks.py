@@ -37,7 +37,7 @@ def test_look_alikes_across_the_split_are_said_on_screen_and_in_the_report(tmp_p
     assert "look like training files of other groups, e.g. " in said and "audit.py DIR --write_groups" in said
     assert "121 files: 120 used, 0 failed, 1 left out" in said
     page = run.report.read_text()
-    assert "look like training files of other groups" in page and "Groups: none given; each file is its own" in page
+    assert "look like training files of other groups" in page and "Groups: none given; each file is a group" in page
 
 
 def test_pictures_of_one_group_are_no_leak(tmp_path, rng, capsys):
@@ -49,7 +49,7 @@ def test_pictures_of_one_group_are_no_leak(tmp_path, rng, capsys):
                 save(tmp_path / "set" / label / f"{label[0]}{video}" / f"{k:04d}.png", seen)
     train(tmp_path / "set", tmp_path, "--train.epochs", "0")
     said = capsys.readouterr().out
-    assert "84 pictures in 28 groups: frames of 28 folders." in said and "look like training files" not in said
+    assert "84 images in 28 groups: frames of 28 folders." in said and "look like training files" not in said
 
 
 def test_reals_alone_are_told_what_learns_from_them(tmp_path, rng, capsys):

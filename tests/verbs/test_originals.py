@@ -178,5 +178,5 @@ def test_labels_the_other_way_round_need_a_flag(images, tmp_path, capsys):
     manifest.write(table, tmp_path / "m.csv")
     out = ["--out", str(tmp_path / "x"), "--data.size", "16"]
     assert cli.main(["prepare", str(tmp_path / "m.csv"), *out]) == 2
-    assert "the other way round" in capsys.readouterr().err and not (tmp_path / "x").exists()
+    assert "the labels seem to be swapped" in capsys.readouterr().err and not (tmp_path / "x").exists()
     assert cli.main(["prepare", str(tmp_path / "m.csv"), *out, "--data.labels", "as_given"]) == 0
