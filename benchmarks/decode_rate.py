@@ -57,7 +57,7 @@ def main() -> None:
             start = time.process_time()
             read_media(path, 8, size=256)
             used = time.process_time() - start
-            added = path.stat().st_size / deadline.BYTES + video.PASSES * pixels / deadline.PIXELS
+            added = path.stat().st_size / deadline.BYTES_PER_SECOND + video.PASSES * pixels / deadline.PIXELS_PER_SECOND
             print(f"{codec}: {path.stat().st_size / 1e6:.0f} MB, {used:.1f} s, {pixels / used / 1e6:.0f} megapixels a second; "
                   f"the limit adds {added:.0f} s")  # fmt: skip
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 if TYPE_CHECKING:
     import numpy as np
 
-    from tfdetect.data.media.faces import Faces
+    from tfdetect.data.media.faces import FaceSettings
 
 # name -> middle part of the photo that is taken, side in pixels to which it is resized, width of the 16:9 frame it is put in
 CHANGES = {
@@ -48,13 +48,13 @@ class Asked:
 
 def main() -> None:
     """Count, or compare ways to search."""
-    from tfdetect.data.media.faces import Faces, model
+    from tfdetect.data.media.faces import FaceSettings, model_path
     from tfdetect.data.media.frames import evenly_spaced
     from tfdetect.data.media.read import read_media
     from tfdetect.data.media.sniff import is_media
 
     asked = tyro.cli(Asked)
-    settings = Faces.of(model(asked.face_model, Path("cache")))
+    settings = FaceSettings.from_model(model_path(asked.face_model, Path("cache")))
     paths = sorted(str(path) for path in asked.path.rglob("*") if is_media(path) and path.is_file())
     if not paths:
         sys.exit(f"There is no image or video in {asked.path}.")
@@ -64,16 +64,16 @@ def main() -> None:
         count(asked, paths, settings)
 
 
-def count(asked: Asked, paths: list[str], settings: "Faces") -> None:
+def count(asked: Asked, paths: list[str], settings: "FaceSettings") -> None:
     """Print a row for each folder, the files without a face, and files a second, the start of the processes included."""
     from tfdetect.data.media.frames import evenly_spaced
     from tfdetect.data.prepare.clip_cache import ClipSpec
-    from tfdetect.data.worker_pool import WorkerFailure, results
+    from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 
     view = ClipSpec(asked.frames, asked.size, faces=settings)
     counts: dict[str, Counter[str]] = {str(Path(path).parent): Counter() for path in paths}
     shown, crops, start = {paths[n] for n in evenly_spaced(len(paths), min(24, len(paths)))}, {}, time.perf_counter()
-    for (_, path), clip in results(enumerate(paths), view.attempt, asked.workers, seconds=120):
+    for (_, path), clip in map_unordered(enumerate(paths), view.try_read, asked.workers, seconds=120):
         row = counts[str(Path(path).parent)]
         if isinstance(clip, WorkerFailure):
             row["no face" if clip.reason.startswith("no face") else "unreadable"] += 1
@@ -92,7 +92,7 @@ def count(asked: Asked, paths: list[str], settings: "Faces") -> None:
         draw([crops[path] for path in sorted(crops)], asked.sheet)
 
 
-def compare(photos: list["np.ndarray"], settings: "Faces") -> None:
+def compare(photos: list["np.ndarray"], settings: "FaceSettings") -> None:
     """Print for each change of the photos, and each way to search, in how many the face is found, and how near its box is.
 
     Near: mean intersection over union with the box in the photo as it is, of the part of it that is still in the picture.
@@ -102,7 +102,7 @@ def compare(photos: list["np.ndarray"], settings: "Faces") -> None:
     from tfdetect.data.media import faces
     from tfdetect.data.media.frames import resize
 
-    ways = {f"at {n}": partial(faces._search, longer=n, settings=settings) for n in (640, 320, 200, 160)}
+    ways = {f"at {n}": partial(faces._detect_at, longer_side=n, settings=settings) for n in (640, 320, 200, 160)}
     ways["as used"] = partial(faces.detect, settings=settings)
     print(f"{'found, box':32}" + "".join(f"{name:>14}" for name in ways))
     for name, (share, side, width) in CHANGES.items():

@@ -105,9 +105,10 @@ def files(asked: Asked):
     from tfdetect.data import manifest
     from tfdetect.workflow import dataset
 
-    data = replace(config.default(Residual).data, path=asked.path, cache_dir=asked.cache_dir)
+    data = replace(config.default_run(Residual).data, path=asked.path, cache_dir=asked.cache_dir)
     cache = dataset.cache_for(data, Residual)
-    table = dataset.decode(manifest.split(dataset.load_dataset(data, Residual())), data, cache)
+    rows, excluded = dataset.separate_excluded(dataset.load_dataset(data, Residual()), cache, None)
+    table = dataset.decode(manifest.split(rows), data, cache, excluded)
     train = table[table["split"] == "train"].sort_values("sha")
     table.loc[train.groupby("label").head(90).index, "split"] = "validation"
     return table, cache
@@ -117,7 +118,7 @@ def net(detector: Residual, table, cache, asked: Asked) -> float:
     """AUC on the held files, trained as scripts/train.py does."""
     from tfdetect.training.fit import fit
 
-    settings = replace(config.default(Residual).train, seed=asked.seed, epochs=asked.epochs, patience=asked.epochs)
+    settings = replace(config.default_run(Residual).train, seed=asked.seed, epochs=asked.epochs, patience=asked.epochs)
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit(detector, table, cache, settings, Path(folder), Path(folder) / "model.keras", [])
     return float(fitted.history["val_auc"].iloc[-1])
@@ -134,7 +135,7 @@ def ridge(trial: Ridge, table, cache) -> float:
     front = BlockDCT(Residual.reach, trial.finest, log_magnitude=False)
 
     def found(sha, moved, step):
-        picture = np.roll(np.load(cache.entry(sha)), moved, axis=2)[:, :, ::step]
+        picture = np.roll(np.load(cache.clip_path(sha)), moved, axis=2)[:, :, ::step]
         return np.ravel(ops.convert_to_numpy(front(picture / np.float32(127.5) - 1)))
 
     train, held = (table[table["split"] == name] for name in ("train", "validation"))

@@ -1,11 +1,11 @@
-"""tfdetect audit; `--help` says more."""
+"""Run `tfdetect audit` from a checkout, whether the package is installed or not; `--help` lists the options."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tfdetect.cli import run
+from tfdetect.cli import run_verb
 
 if __name__ == "__main__":
-    sys.exit(run("audit", sys.argv[1:]))
+    sys.exit(run_verb("audit", sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The folder of a run: claimed before any work, taken by one process alone, and only ever deleted when it is a run."""
+"""The folder of a run: reserved before any work, locked by one process, and deleted only if it is a run."""
 
 import contextlib
 import os
@@ -10,39 +10,40 @@ import pytest
 from tfdetect import artifact as artifacts
 from tfdetect import cli, config, models  # noqa: F401  (registers the detectors)
 from tfdetect.artifact import Artifact
+from tfdetect.errors import UserError
 
 
 @pytest.fixture
-def run(tmp_path):
+def parse(tmp_path):
     return lambda *argv: config.parse(["cnn", "--out", str(tmp_path / "runs"), *argv], "t")
 
 
-def finished(artifact):
+def finish(artifact):
     for path in (artifact.manifest, artifact.calibration, artifact.report):
         path.write_text("{}")
 
 
 @pytest.mark.parametrize("name", ["", " ", ".", "..", "a/", "a/b", "/a", ".hidden", "-x", "a\\b", "../a"])
-def test_a_name_that_is_no_plain_folder_is_refused_and_nothing_is_deleted(tmp_path, name, capsys):
-    kept = tmp_path / "runs" / "other" / "model.keras"
-    kept.parent.mkdir(parents=True)
-    kept.write_text("")
+def test_a_name_that_is_not_a_plain_folder_name_is_refused_and_nothing_is_deleted(tmp_path, name, capsys):
+    other = tmp_path / "runs" / "other" / "model.keras"
+    other.parent.mkdir(parents=True)
+    other.write_text("")
     with contextlib.suppress(SystemExit):
         assert cli.main(["train", "cnn", f"--name={name}", "--overwrite", "--out", str(tmp_path / "runs")]) == 2
     assert "plain folder name" in " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert kept.exists()
+    assert other.exists()
 
 
-def test_two_unnamed_runs_started_together_take_two_folders(run):
-    together, taken, asked = threading.Barrier(8, timeout=30), [], run()
+def test_unnamed_runs_started_together_get_different_folders(parse):
+    barrier, names, run = threading.Barrier(8, timeout=30), [], parse()
 
     def train():
-        together.wait()
-        with artifacts.claim(asked) as (artifact, going_on):
-            assert not going_on and config.read(artifact.config)
+        barrier.wait()
+        with artifacts.reserve_folder(run) as (artifact, resumes):
+            assert not resumes and config.read_yaml(artifact.config)
             artifact.manifest.write_text(str(threading.get_ident()))
-            taken.append(artifact.folder.name)
-            together.wait()
+            names.append(artifact.folder.name)
+            barrier.wait()
             assert artifact.manifest.read_text() == str(threading.get_ident())
 
     threads = [threading.Thread(target=train) for _ in range(8)]
@@ -50,78 +51,88 @@ def test_two_unnamed_runs_started_together_take_two_folders(run):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(taken)) == 8 and "cnn" in taken
+    assert len(set(names)) == 8 and "cnn" in names
 
 
-def test_a_claim_without_results_goes_again(run, tmp_path):
+def test_a_reserved_folder_without_results_is_deleted(parse, tmp_path):
     for error in (ValueError, KeyboardInterrupt):
-        with pytest.raises(error), artifacts.claim(run()):
+        with pytest.raises(error), artifacts.reserve_folder(parse()):
             raise error
         assert not (tmp_path / "runs").exists()
 
 
-def test_a_claim_that_a_killed_process_left_is_taken_over(run, tmp_path):
-    left = Artifact(tmp_path / "runs" / "cnn")
-    artifacts.create(left, run())
-    with artifacts.claim(run()) as (artifact, going_on):
-        assert (artifact, going_on) == (left, True)
-    artifacts.create(left, run())
-    with artifacts.claim(run("--name", "cnn", "--data.size", "64")) as (artifact, going_on):
-        assert (artifact, going_on) == (left, False) and "size: 64" in left.config.read_text()
+def test_a_folder_reserved_by_a_killed_process_is_reused(parse, tmp_path):
+    abandoned = Artifact(tmp_path / "runs" / "cnn")
+    artifacts.reset_folder(abandoned, parse())
+    with artifacts.reserve_folder(parse()) as (artifact, resumes):
+        assert (artifact, resumes) == (abandoned, True)
+    artifacts.reset_folder(abandoned, parse())
+    with artifacts.reserve_folder(parse("--name", "cnn", "--data.size", "64")) as (artifact, resumes):
+        assert (artifact, resumes) == (abandoned, False) and "size: 64" in abandoned.config.read_text()
 
 
-def test_overwrite_deletes_no_more_than_a_run_and_not_before_the_new_one_begins(run, tmp_path):
-    with artifacts.claim(run("--name", "a")) as (old, _):
-        finished(old)
-    again = run("--name", "a", "--overwrite", "--data.size", "64")
-    with pytest.raises(ZeroDivisionError), artifacts.claim(again):
-        raise ZeroDivisionError  # in decoding
+def test_overwrite_deletes_only_a_run_and_only_when_the_new_one_begins(parse):
+    with artifacts.reserve_folder(parse("--name", "a")) as (old, _):
+        finish(old)
+    new_run = parse("--name", "a", "--overwrite", "--data.size", "64")
+    with pytest.raises(ZeroDivisionError), artifacts.reserve_folder(new_run):
+        raise ZeroDivisionError  # while decoding
     assert old.report.exists() and "size: 64" not in old.config.read_text()
-    with artifacts.lock(old), pytest.raises(BlockingIOError, match="being trained"), artifacts.claim(again):
+    with artifacts.lock(old), pytest.raises(BlockingIOError, match="being trained"), artifacts.reserve_folder(new_run):
         pass
     assert old.report.exists()
-    with artifacts.claim(again) as (artifact, going_on):
-        artifacts.create(artifact, again)
-        assert not going_on and os.listdir(artifact.folder) == ["config.yaml"]
+    with artifacts.reserve_folder(new_run) as (artifact, resumes):
+        artifacts.reset_folder(artifact, new_run)
+        assert not resumes and os.listdir(artifact.folder) == ["config.yaml"]
+
+
+def test_overwrite_replaces_a_run_of_an_older_version(parse):
+    with artifacts.reserve_folder(parse("--name", "a")) as (old, _):
+        finish(old)
+    old.config.write_text(old.config.read_text().replace("version: 2", "version: 1"))
+    with pytest.raises(UserError, match="was written by an older tfdetect"):
+        artifacts.load_config(old)
+    with artifacts.reserve_folder(parse("--name", "a", "--overwrite")) as (artifact, resumes):
+        assert (artifact, resumes) == (old, False)
 
 
 @pytest.mark.parametrize("text", [None, "site: mine", "detector: {name: cnn}"])
-def test_overwrite_leaves_what_is_no_run(run, tmp_path, text):
+def test_overwrite_does_not_delete_a_folder_that_is_not_a_run(parse, tmp_path, text):
     folder = tmp_path / "runs" / "mine"
     (folder / "cnn").mkdir(parents=True)
     (folder / "cnn" / "config.yaml").write_text("")
     if text:
         (folder / "config.yaml").write_text(text)
-    asked = run("--name", "mine", "--overwrite")
-    with pytest.raises(ValueError, match="left as it is"), artifacts.claim(asked):
+    run = parse("--name", "mine", "--overwrite")
+    with pytest.raises(ValueError, match="nothing was deleted"), artifacts.reserve_folder(run):
         pass
-    with pytest.raises(ValueError, match="left as it is"):
-        artifacts.create(Artifact(folder), asked)
+    with pytest.raises(ValueError, match="nothing was deleted"):
+        artifacts.reset_folder(Artifact(folder), run)
     assert (folder / "cnn" / "config.yaml").exists()
 
 
-def test_a_run_that_is_being_trained_is_not_judged_yet(run, tmp_path):
-    with artifacts.claim(run("--name", "a")) as (artifact, _):
-        finished(artifact)
+def test_a_run_cannot_be_used_while_it_is_being_trained(parse):
+    with artifacts.reserve_folder(parse("--name", "a")) as (artifact, _):
+        finish(artifact)
         with pytest.raises(BlockingIOError, match="being trained by another process; wait"):
             artifacts.find(artifact.folder)
     assert artifacts.find(artifact.folder) == artifact
 
 
-def test_an_unnamed_start_looks_at_the_folder_once(run, tmp_path, monkeypatch):
-    for number in range(1, 4):
-        artifacts.create(Artifact(tmp_path / "runs" / ("cnn" if number == 1 else f"cnn-{number}")), run("--data.size", "64"))
-    asked, real = [], os.stat
-    monkeypatch.setattr(os, "stat", lambda path, **how: asked.append(path) or real(path, **how))
-    assert artifacts.choose(run())[0].folder.name == "cnn-4"
-    assert len(asked) < 20
+def test_an_unnamed_run_lists_the_folder_once(parse, tmp_path, monkeypatch):
+    for name in ("cnn", "cnn-2", "cnn-3"):
+        artifacts.reset_folder(Artifact(tmp_path / "runs" / name), parse("--data.size", "64"))
+    calls, stat = [], os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **options: calls.append(path) or stat(path, **options))
+    assert artifacts.select_folder(parse())[0].folder.name == "cnn-4"
+    assert len(calls) < 20
 
 
-def test_a_misspelt_run_is_answered_with_those_that_are_there(run, tmp_path, monkeypatch):
+def test_a_misspelt_run_is_answered_with_the_existing_runs(parse, tmp_path, monkeypatch):
     for name in ("residual", "cnn"):
-        artifacts.create(Artifact(tmp_path / "saved_models" / name), run())
+        artifacts.reset_folder(Artifact(tmp_path / "saved_models" / name), parse())
     monkeypatch.chdir(tmp_path)
-    for asked in ("residul", "saved_models/residul"):
-        said = r"Perhaps you meant saved_models/residual\. Runs in saved_models: cnn, residual"
-        with pytest.raises(FileNotFoundError, match=said):
-            artifacts.find(Path(asked))
+    for path in ("residul", "saved_models/residul"):
+        message = r"Perhaps you meant saved_models/residual\. Runs in saved_models: cnn, residual"
+        with pytest.raises(FileNotFoundError, match=message):
+            artifacts.find(Path(path))

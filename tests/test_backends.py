@@ -1,6 +1,6 @@
-"""torch and jax: a run from flags to verdict on each that is installed, and one .keras file with the same scores on all.
+"""The torch and jax backends: runs from training to prediction, and equal scores of the same .keras files.
 
-Keras takes its backend when it is imported, so each runs in a process of its own.
+Keras chooses its backend on import, so each backend runs in a separate process.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from detectors import clip_shape, make_detector
 from tfdetect.detector import REGISTRY
 
 ROOT = Path(__file__).parents[1]
-OTHERS = [pytest.param(name, marks=pytest.mark.skipif(not importlib.util.find_spec(name), reason=f"{name} is not installed"))
+INSTALLED = [pytest.param(name, marks=pytest.mark.skipif(not importlib.util.find_spec(name), reason=f"{name} is not installed"))
           for name in ("torch", "jax")]  # fmt: skip
 SETTINGS = ["--data.frames", "2", "--data.size", "32", "--train.epochs", "1", "--train.batch", "8"]
 SCORES = """
@@ -43,43 +43,43 @@ def tfdetect(backend, *arguments):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """(folder with every detector, of random weights, as .keras, and clips of noise; their scores here, on TensorFlow)."""
-    place, found = tmp_path_factory.mktemp("saved"), {}
+    """A folder with clips of noise and every detector, with random weights, as .keras; and their scores on TensorFlow."""
+    folder, expected = tmp_path_factory.mktemp("saved"), {}
     clips = np.random.default_rng(0).integers(0, 256, (2, 4, 96, 96, 3), np.uint8)
-    np.save(place / "clips.npy", clips)
+    np.save(folder / "clips.npy", clips)
     for name, cls in REGISTRY.items():
         frames, size = clip_shape(cls)[:2]
         model = make_detector(cls).build(clip_shape(cls))
-        model.save(place / f"{name}.keras")
-        found[name] = model.predict(clips[:, :frames, :size, :size], verbose=0)[:, 0]
-    return place, found
+        model.save(folder / f"{name}.keras")
+        expected[name] = model.predict(clips[:, :frames, :size, :size], verbose=0)[:, 0]
+    return folder, expected
 
 
-def scores(backend, place):
+def scores(backend, folder):
     environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SCORES, str(place / "clips.npy"), str(place)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.split("RESULT ")[1])
+    command = [sys.executable, "-c", SCORES, str(folder / "clips.npy"), str(folder)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return json.loads(process.stdout.split("RESULT ")[1])
 
 
-@pytest.mark.parametrize("backend", OTHERS)
-def test_one_file_has_the_same_scores(backend, saved):
-    place, ours = saved
-    theirs = scores(backend, place)
-    for name, values in ours.items():
-        np.testing.assert_allclose(theirs[name], values, atol=1e-4, rtol=1e-5, err_msg=name)
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_the_same_file_gives_the_same_scores(backend, saved):
+    folder, expected = saved
+    actual = scores(backend, folder)
+    for name, values in expected.items():
+        np.testing.assert_allclose(actual[name], values, atol=1e-4, rtol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("backend", OTHERS)
-def test_a_run_and_what_belongs_to_tensorflow(backend, videos, tmp_path):
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_a_run_without_tensorflow_can_be_exported_later(backend, videos, tmp_path):
     name = {"torch": "cnn_lstm", "jax": "cnn"}[backend]
     folder = tmp_path / "runs" / name
     flags = ["--data.cache_dir", tmp_path / "cache", "--out", tmp_path / "runs"]
-    done = tfdetect(backend, "train", name, "--data.path", videos, *SETTINGS, *flags)
-    assert done.returncode == 0, done.stderr
-    assert "KERAS_BACKEND=tensorflow python scripts/export.py" in done.stdout and not (folder / "1").exists()
-    assert json.loads((folder / "metrics.json").read_text())["judged"] == f"model.keras on {backend}"
+    process = tfdetect(backend, "train", name, "--data.path", videos, *SETTINGS, *flags)
+    assert process.returncode == 0, process.stderr
+    assert "KERAS_BACKEND=tensorflow python scripts/export.py" in process.stdout and not (folder / "1").exists()
+    assert json.loads((folder / "metrics.json").read_text())["scored_with"] == f"model.keras on {backend}"
     refused = tfdetect(backend, "export", folder)
     assert refused.returncode == 2 and f"A SavedModel needs TensorFlow, but Keras runs on {backend}" in refused.stderr
     before = [row["probability"] for row in verdicts(tfdetect(backend, "predict", folder, videos, "--json"))]
@@ -88,20 +88,20 @@ def test_a_run_and_what_belongs_to_tensorflow(backend, videos, tmp_path):
     np.testing.assert_allclose(after, before, atol=1e-4)
 
 
-def verdicts(done):
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+def verdicts(process):
+    assert process.returncode == 0, process.stderr
+    return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
 
 
-@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("backend", INSTALLED)
 def test_distribution_is_refused(backend, videos, tmp_path):
     flags = ["--train.strategy", "mirrored", "--data.cache_dir", tmp_path / "cache", "--out", tmp_path / "runs"]
-    done = tfdetect(backend, "train", "cnn", "--data.path", videos, *SETTINGS, *flags)
-    assert done.returncode == 2
-    assert f"--train.strategy mirrored needs TensorFlow, but Keras runs on {backend}" in done.stderr
+    process = tfdetect(backend, "train", "cnn", "--data.path", videos, *SETTINGS, *flags)
+    assert process.returncode == 2
+    assert f"--train.strategy mirrored needs TensorFlow, but Keras runs on {backend}" in process.stderr
 
 
 @pytest.mark.skipif(bool(importlib.util.find_spec("torch")), reason="torch is installed")
-def test_a_backend_that_is_not_there_is_said(tmp_path):
-    done = tfdetect("torch", "train", "cnn", "--out", tmp_path)
-    assert done.returncode == 2 and "KERAS_BACKEND=torch needs torch, which is not installed" in done.stderr
+def test_a_backend_that_is_not_installed_is_refused(tmp_path):
+    process = tfdetect("torch", "train", "cnn", "--out", tmp_path)
+    assert process.returncode == 2 and "KERAS_BACKEND=torch needs torch, which is not installed" in process.stderr

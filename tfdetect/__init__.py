@@ -4,4 +4,4 @@ from tfdetect import keras_layers
 
 __version__ = "0.1.0"
 
-keras_layers.register_with_keras()
+keras_layers.register_on_keras_import()

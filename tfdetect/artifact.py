@@ -1,4 +1,4 @@
-"""The folder of a run, `saved_models/<run>/`: everything to use, judge and repeat it."""
+"""The folder of a run, `saved_models/<run>/`, with everything needed to use, evaluate and repeat it."""
 
 import difflib
 import json
@@ -17,14 +17,16 @@ from tfdetect.settings import Run
 if TYPE_CHECKING:
     from tfdetect.evaluation.calibration import Calibration
 
-LONGER = ("train.epochs", "train.patience")  # a run that goes on may have more of these
-SHOWN = 8  # names of runs in a message
-TRIES = 100  # at a folder that other processes want, too
+MAY_CHANGE_ON_RESUME = ("train.epochs", "train.patience")
+# The number of workers and the place of the cache do not change the result; the classes are derived from the files.
+NOT_COMPARED = ("data.workers", "data.cache_dir", "detector.classes")
+MAX_LISTED = 8  # run names or settings in a message
+MAX_ATTEMPTS = 100  # to reserve a folder that other processes try to reserve at the same time
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Where each part of a run is."""
+    """Paths of the files in a run folder."""
 
     folder: Path
 
@@ -32,7 +34,7 @@ class Artifact:
     manifest = property(lambda self: self.folder / "manifest.csv")
     failures = property(lambda self: self.folder / "failures.csv")
     faces = property(lambda self: self.folder / "faces.json")
-    plan = property(lambda self: self.folder / "equalised.json")
+    equalisation_plan = property(lambda self: self.folder / "equalised.json")
     face_model = property(lambda self: self.folder / "face_model.onnx")
     model = property(lambda self: self.folder / "model.keras")
     saved_model = property(lambda self: self.folder / "1")
@@ -40,7 +42,7 @@ class Artifact:
     metrics = property(lambda self: self.folder / "metrics.json")
     predictions = property(lambda self: self.folder / "predictions.csv")
     results = property(lambda self: self.folder / "Results.csv")
-    final = property(lambda self: self.folder / "Final_Prediction.txt")
+    final_prediction = property(lambda self: self.folder / "Final_Prediction.txt")
     history = property(lambda self: self.folder / "history.csv")
     shortcuts = property(lambda self: self.folder / "shortcuts.json")
     comparison = property(lambda self: self.folder / "comparison.json")
@@ -50,132 +52,140 @@ class Artifact:
     checkpoints = property(lambda self: self.folder / "checkpoints")
 
     @property
-    def finished(self) -> bool:
-        """The report is written last."""
+    def is_finished(self) -> bool:
+        """Whether training has finished; the report is written last."""
         return self.report.exists()
 
 
-def find(folder: Path, part: str = "calibration") -> Artifact:
-    """The artifact in `folder`, which must hold that part. FileNotFoundError says what is missing and how it is made, and names
-    the runs that there are; BlockingIOError where it is being trained just now."""
+def find(folder: Path, required: str = "calibration") -> Artifact:
+    """Return the artifact in `folder`, which must contain the file that the `Artifact` property `required` names.
+
+    Raises FileNotFoundError, which suggests existing runs, if the run or that file does not exist, and BlockingIOError if
+    the run is being trained.
+    """
     artifact = Artifact(folder)
     if not artifact.config.exists():
-        raise FileNotFoundError(f"No run folder {str(folder)!r}: it has no config.yaml.{_others(folder)}")
-    if _locked(artifact):
+        raise FileNotFoundError(f"No run folder {str(folder)!r}: it has no config.yaml.{_suggest_runs(folder)}")
+    if _is_locked(artifact):
         raise BlockingIOError(f"{folder} is being trained by another process; wait until it has finished.")
-    if not getattr(artifact, part).exists():
-        raise FileNotFoundError(
-            f"{folder} lacks {getattr(artifact, part).name}: its training has not finished, or it was moved. "
-            "python scripts/train.py makes it."
-        )
+    path: Path = getattr(artifact, required)
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} has no {path.name}: its training did not finish, or the file was moved. "
+                                "Train the run with python scripts/train.py.")  # fmt: skip
     return artifact
 
 
-def _others(folder: Path) -> str:
-    """The runs that may have been meant: those beside it, else those in the usual place."""
+def _suggest_runs(folder: Path) -> str:
+    """Return a sentence that lists the runs beside or inside `folder`, or else in saved_models, the closest name first."""
     for place in dict.fromkeys((folder.parent, folder, Path("saved_models"))):
         with suppress(OSError):
             names = sorted(entry.name for entry in place.iterdir() if Artifact(entry).config.exists())
-            near = difflib.get_close_matches(folder.name, names, n=1)
-            hint = f" Perhaps you meant {place / near[0]}." if near else ""
+            matches = difflib.get_close_matches(folder.name, names, n=1)
+            hint = f" Perhaps you meant {place / matches[0]}." if matches else ""
             if names:
-                return f"{hint} Runs in {place}: {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}."
-    return " Expected a folder such as saved_models/cnn; python scripts/train.py makes one."
+                return f"{hint} Runs in {place}: {', '.join(names[:MAX_LISTED])}{', ...' * (len(names) > MAX_LISTED)}."
+    return " Expected a folder such as saved_models/cnn, which python scripts/train.py creates."
 
 
 def load_config(artifact: Artifact) -> Run:
-    """The run that made the artifact; it finds faces with the very model that it was trained with."""
+    """Return the run that made the artifact; it uses the face detector stored with it.
+
+    Raises UserError if config.yaml contains a value that is not valid.
+    """
     try:
         run = config.parse(["--config", str(artifact.config)], "tfdetect")
-    except SystemExit as error:  # the parser has said which value is wrong
-        raise UserError(f"That stands in {artifact.config}: mend it, or copy the run anew.") from error
+    except SystemExit as error:  # the parser has printed which value is wrong
+        raise UserError(f"{artifact.config} is not valid, see above: correct that value, or copy the run again.") from error
     if not artifact.face_model.exists():
         return run
     return replace(run, data=replace(run.data, face_model=artifact.face_model))
 
 
 def load_calibration(artifact: Artifact) -> "Calibration":
-    """Of the run. UserError where it is damaged."""
+    """Return the calibration of a run. Raises UserError if calibration.json is damaged."""
     from tfdetect.evaluation.calibration import Calibration
 
     try:
         return Calibration.from_dict(json.loads(artifact.calibration.read_bytes()))
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{artifact.calibration} is damaged ({error}): copy it anew, or train the run again.") from error
+        raise UserError(f"{artifact.calibration} is damaged ({error}): copy it again, or train the run again.") from error
 
 
-def choose(run: Run) -> tuple[Artifact, bool]:
-    """The folder for a run, and whether an interrupted run of the very same settings is there to go on with.
+def select_folder(run: Run) -> tuple[Artifact, bool]:
+    """Return the folder for a run, and whether to resume the interrupted run with the same settings that it holds.
 
-    Without a name: the last run of that detector if it was interrupted and is the same, else the next free name. With
-    one: FileExistsError where that is taken by anything else, unless --resume or --overwrite says what to do.
+    Without a name: the detector's last run if it was interrupted and has the same settings, otherwise the next free name.
+    With a name: raises FileExistsError if it is taken by a finished run or one with other settings, unless --resume or
+    --overwrite says what to do with it, and UserError if the run cannot be resumed.
     """
     if run.name is None:
-        there = set(os.listdir(run.out)) if run.out.is_dir() else set()  # once: a look for each name would take seconds
-        taken = [Artifact(run.out / name) for name in _names(run.detector.name) if name in there]
+        existing = set(os.listdir(run.out)) if run.out.is_dir() else set()  # listed once: one stat per name takes seconds
+        taken = [Artifact(run.out / name) for name in _candidate_names(run.detector.name) if name in existing]
         for artifact in taken[-1:]:
-            if not artifact.finished and _same(run, artifact) and not _locked(artifact):
+            if not artifact.is_finished and not _changed_settings(run, artifact) and not _is_locked(artifact):
                 return artifact, True
-        name = next(name for name in _names(run.detector.name) if name not in there)
+        name = next(name for name in _candidate_names(run.detector.name) if name not in existing)
         return Artifact(run.out / name), False
     artifact = Artifact(run.out / run.name)
     if run.resume and not artifact.folder.exists():
-        raise UserError(f"There is no run {artifact.folder} to go on with.{_others(artifact.folder)}")
+        raise UserError(f"There is no run {artifact.folder} to resume.{_suggest_runs(artifact.folder)}")
     if not artifact.folder.exists() or run.overwrite:
         return artifact, False
-    changed = _changed(run, artifact)
-    same = not changed
-    if run.resume and (other := [text for name, text in changed.items() if name not in LONGER]):
-        raise UserError(f"{artifact.folder} was made with other settings: {', '.join(other[:SHOWN])}. Repeat those, or use "
-                        "another --name; with --resume, only --train.epochs and --train.patience may change.")  # fmt: skip
-    if run.resume or (same and not artifact.finished):
+    changed = _changed_settings(run, artifact)
+    if run.resume:
+        _require_resumable(artifact, changed)
+    if run.resume or not (changed or artifact.is_finished):
         return artifact, True
-    if _bare(artifact.folder):
+    if _is_empty(artifact.folder):
         return artifact, False
-    way = "Train it further: --resume with a higher --train.epochs" if artifact.finished else "Go on with it: --resume"
-    raise FileExistsError(f"{artifact.folder} exists. {way}. Replace it: --overwrite. Or give another --name.")
+    hint = "train it further with --resume and a higher --train.epochs" if artifact.is_finished else "resume it with --resume"
+    raise FileExistsError(f"{artifact.folder} exists: {hint}, replace it with --overwrite, or give another --name.")
 
 
-def _names(detector: str) -> Iterator[str]:
-    """cnn, cnn-2, cnn-3 ... up to one past the first gap."""
+def _require_resumable(artifact: Artifact, changed: dict[str, str]) -> None:
+    """Raise UserError if settings other than the length of the training have changed."""
+    if texts := [text for name, text in changed.items() if name not in MAY_CHANGE_ON_RESUME]:
+        raise UserError(f"{artifact.folder} was trained with other settings: {', '.join(texts[:MAX_LISTED])}. Use the same "
+                        "settings or another --name; --resume can only change --train.epochs and --train.patience.")  # fmt: skip
+
+
+def _candidate_names(detector: str) -> Iterator[str]:
+    """Yield the default run names: cnn, cnn-2, cnn-3 ..."""
     yield detector
     yield from (f"{detector}-{number}" for number in range(2, 100_000))
 
 
-def _same(run: Run, artifact: Artifact) -> bool:
-    return not _changed(run, artifact)
-
-
-def _changed(run: Run, artifact: Artifact) -> dict[str, str]:
-    """The settings that decide the result and differ from those in a folder, by name, each with what it is there and here."""
+def _changed_settings(run: Run, artifact: Artifact) -> dict[str, str]:
+    """Map the name of each setting that affects the result and differs from the artifact's to a description of the change."""
     try:
-        detector, flags = config.read(artifact.config)
+        detector, flags = config.read_yaml(artifact.config)
     except (OSError, ValueError) as error:
         return {"config": f"its config.yaml cannot be read ({error})"}
-    tree = config.tree(run)
-    here = {"detector": [tree["detector"].pop("name")], **_values(config.flags(tree))}
-    there = {"detector": [detector], **_values(flags)}
-    said = {name: [" ".join(values.get(name, ["not set"])) for values in (there, here)] for name in {**there, **here}}
-    # Neither the number of workers nor the place of the cache changes the result; the classes come from the files.
-    drop = ("data.workers", "data.cache_dir", "detector.classes")
-    other = {name: values for name, values in said.items() if values[0] != values[1] and name not in drop}
-    return {name: f"--{name} is {old} there and {new} here" for name, (old, new) in other.items()}
+    settings = config.run_to_dict(run)
+    new = {"detector": [settings["detector"].pop("name")], **_values_by_flag(config.to_flags(settings))}
+    old = {"detector": [detector], **_values_by_flag(flags)}
+    changed = {}
+    for name in {**old, **new}:
+        before, after = (" ".join(values.get(name, ["not set"])) for values in (old, new))
+        if before != after and name not in NOT_COMPARED:
+            changed[name] = f"{'--' * ('.' in name)}{name} was {before} and is now {after}"
+    return changed
 
 
-def _values(flags: list[str]) -> dict[str, list[str]]:
-    """Flags as `config.flags` writes them, by name: ["--train.no_xla", "--data.size", "64"] -> xla False, size 64."""
-    out: dict[str, list[str]] = {}
-    for flag in flags:
-        if flag.startswith("--"):
-            part, _, name = flag.removeprefix("--").rpartition(".")
-            plain = name.removeprefix("no_")
-            values = out.setdefault(f"{part}.{plain}", ["on"] if plain == name else ["off"])
+def _values_by_flag(flags: list[str]) -> dict[str, list[str]]:
+    """Group the output of `config.to_flags` by flag: ["--train.no_xla", "--data.size", "64"] -> train.xla off, data.size 64."""
+    grouped: dict[str, list[str]] = {}
+    for word in flags:
+        if word.startswith("--"):
+            section, _, name = word.removeprefix("--").rpartition(".")
+            positive = name.removeprefix("no_")
+            values = grouped.setdefault(f"{section}.{positive}", ["on"] if positive == name else ["off"])
         else:
-            values[:] = [*(values if values != ["on"] else []), flag]
-    return out
+            values[:] = [*(values if values != ["on"] else []), word]
+    return grouped
 
 
-def _locked(artifact: Artifact) -> bool:
+def _is_locked(artifact: Artifact) -> bool:
     try:
         with lock(artifact):
             return False
@@ -185,9 +195,9 @@ def _locked(artifact: Artifact) -> bool:
 
 @contextmanager
 def lock(artifact: Artifact) -> Iterator[None]:
-    """Hold the run's folder; the system lets go of it when the process ends, however it ends.
+    """Hold an exclusive lock on the run folder; the operating system releases it when the process ends for any reason.
 
-    BlockingIOError where another process trains into it.
+    Raises BlockingIOError if another process is training into the folder.
     """
     try:
         import fcntl
@@ -199,83 +209,86 @@ def lock(artifact: Artifact) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BlockingIOError(f"{artifact.folder} is being trained by another process; give another --name.") from error
-        os.stat(artifact.folder)  # FileNotFoundError where its last holder has just removed it
+        os.stat(artifact.folder)  # raises FileNotFoundError if the previous holder has just deleted the folder
         yield
     finally:
         os.close(handle)
 
 
 @contextmanager
-def claim(run: Run) -> Iterator[tuple[Artifact, bool]]:
-    """`choose`, and the folder made and held before any work, so that no other process takes it.
+def reserve_folder(run: Run) -> Iterator[tuple[Artifact, bool]]:
+    """Create and lock the folder chosen by `select_folder` before any work, so that no other process takes it.
 
-    A folder that is still bare at the end goes again. What --overwrite replaces stays until `create`.
+    Yields what `select_folder` returns. A folder that is still empty at the end is deleted. With --overwrite, the old run
+    is kept until `reset_folder`.
     """
-    made = not run.out.exists()
-    with ExitStack() as held:
-        artifact, going_on = _taken(run, held)
+    created_parent = not run.out.exists()
+    with ExitStack() as locks:
+        artifact, resumes = _reserve(run, locks)
         try:
-            yield artifact, going_on
+            yield artifact, resumes
         finally:
-            if _bare(artifact.folder):
+            if _is_empty(artifact.folder):
                 artifact.config.unlink(missing_ok=True)
                 artifact.folder.rmdir()
-                with suppress(OSError):  # other runs are in it by now
-                    run.out.rmdir() if made else None
+                with suppress(OSError):  # the parent may hold other runs by now
+                    run.out.rmdir() if created_parent else None
 
 
-def _taken(run: Run, held: ExitStack) -> tuple[Artifact, bool]:
-    for _ in range(TRIES):
-        artifact, going_on = choose(run)
+def _reserve(run: Run, locks: ExitStack) -> tuple[Artifact, bool]:
+    for _ in range(MAX_ATTEMPTS):
+        artifact, resumes = select_folder(run)
         try:
             if not os.path.lexists(artifact.folder):
                 artifact.folder.mkdir(parents=True)
-            held.enter_context(lock(artifact))
-        except (FileExistsError, FileNotFoundError):  # another process was faster, or has just let go
+            locks.enter_context(lock(artifact))
+        except (FileExistsError, FileNotFoundError):  # another process has just created or deleted it
             continue
         except BlockingIOError:
             if run.name is not None:
                 raise
             continue
-        if _bare(artifact.folder):
-            config.write(run, artifact.config)
+        if _is_empty(artifact.folder):
+            config.write_yaml(run, artifact.config)
         elif run.overwrite:
-            _require_ours(artifact)
-        elif not going_on:  # between the look and the lock, another process was there
-            raise FileExistsError(f"{artifact.folder} was taken by another process just now; repeat the command.")
-        return artifact, going_on
-    raise FileExistsError(f"{artifact.folder} cannot be made or is taken again and again; give another --name.")
+            _require_run(artifact)
+        elif not resumes:  # another process used the folder between selection and lock
+            raise FileExistsError(f"{artifact.folder} was just taken by another process; repeat the command.")
+        return artifact, resumes
+    raise FileExistsError(f"{artifact.folder} cannot be created, or other processes keep taking it; give another --name.")
 
 
-def create(artifact: Artifact, run: Run) -> None:
-    """Make the folder, empty but for its config.yaml. What is in it goes, if it is a run."""
+def reset_folder(artifact: Artifact, run: Run) -> None:
+    """Create the run folder, or delete the run in it, so that it only contains config.yaml. Raises UserError if the folder
+    holds anything other than a run."""
     artifact.folder.mkdir(parents=True, exist_ok=True)
-    if not _bare(artifact.folder):
-        _require_ours(artifact)
+    if not _is_empty(artifact.folder):
+        _require_run(artifact)
     for path in artifact.folder.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    config.write(run, artifact.config)
+    config.write_yaml(run, artifact.config)
 
 
-def _bare(folder: Path) -> bool:
-    """Whether a folder holds nothing, or no more than a claim leaves: its settings."""
+def _is_empty(folder: Path) -> bool:
+    """Return whether a folder contains nothing but, at most, the config.yaml that `reserve_folder` writes."""
     names = os.listdir(folder) if folder.is_dir() else [""]
-    return not names or (names == ["config.yaml"] and _ours(Artifact(folder)))
+    return not names or (names == ["config.yaml"] and _is_run(Artifact(folder)))
 
 
-def _ours(artifact: Artifact) -> bool:
-    """Whether a folder is a run: its config.yaml is one of this suite's."""
+def _is_run(artifact: Artifact) -> bool:
+    """Return whether the folder contains the config.yaml of a run, of any version."""
     try:
-        return bool(config.read(artifact.config))
+        return bool(config.load_yaml(artifact.config))
     except (OSError, ValueError):
         return False
 
 
-def _require_ours(artifact: Artifact) -> None:
-    """UserError unless the folder is a run, and nothing but a run: only such a one is ever deleted."""
-    if not _ours(artifact):
-        raise UserError(f"{artifact.folder} is left as it is: it holds no config.yaml of a run, so --overwrite would delete "
-                        "other files. Delete it yourself, or give another --name.")  # fmt: skip
+def _require_run(artifact: Artifact) -> None:
+    """Raise UserError unless the folder is a run and contains no other run; nothing else is ever deleted."""
+    if not _is_run(artifact):
+        raise UserError(f"{artifact.folder} has no config.yaml of a run, so --overwrite would delete other files; nothing was "
+                        "deleted. Delete the folder yourself, or give another --name.")  # fmt: skip
     inner = next((path.name for path in artifact.folder.iterdir() if Artifact(path).config.exists()), None)
     if inner:
-        raise UserError(f"{artifact.folder} is left as it is: another run, {inner}, is in it. Move that, or give another --name.")
+        raise UserError(f"{artifact.folder} contains another run, {inner}; nothing was deleted. Move that run, or give another "
+                        "--name.")  # fmt: skip

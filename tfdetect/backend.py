@@ -1,4 +1,4 @@
-"""Keras runs on TensorFlow, torch or jax: what differs. tf.distribute and SavedModels are TensorFlow's alone."""
+"""What depends on the Keras backend: TensorFlow, torch or jax. Only TensorFlow has tf.distribute and SavedModels."""
 
 import json
 import os
@@ -8,40 +8,45 @@ from typing import Any
 from tfdetect.errors import UserError
 
 
-def tensorflow() -> bool:
-    """Whether Keras runs on TensorFlow."""
+def is_tensorflow() -> bool:
+    """Return whether Keras runs on TensorFlow."""
     import keras
 
     return keras.backend.backend() == "tensorflow"
 
 
-def require_tensorflow(what: str) -> None:
-    """ValueError that says so where Keras runs on anything else."""
+def require_tensorflow(feature: str) -> None:
+    """Raise UserError if Keras runs on another backend than TensorFlow; `feature` begins the message."""
     import keras
 
-    if not tensorflow():
-        raise UserError(f"{what} needs TensorFlow, but Keras runs on {keras.backend.backend()}; set KERAS_BACKEND=tensorflow.")
+    if not is_tensorflow():
+        backend = keras.backend.backend()
+        raise UserError(f"{feature} needs TensorFlow, but Keras runs on {backend}; set KERAS_BACKEND=tensorflow.")
 
 
-def worker() -> int:
-    """This process's place in a cluster by TF_CONFIG; 0 is the chief, which alone writes the results, and who is alone.
+def worker_index() -> int:
+    """Return the index of this process in the cluster described by TF_CONFIG; 0 is the chief and a process without a cluster.
 
-    The chief is the task of that type, or else worker 0. UserError for a task that does not train, and for what is no JSON.
+    Only the chief writes results. It is the task of type "chief" or, if there is none, worker 0. Raises UserError if
+    TF_CONFIG is not valid or gives this process a task type that does not train.
     """
     try:
-        told = json.loads(os.environ.get("TF_CONFIG") or "{}")
-        task, chief = told.get("task", {}), bool(told.get("cluster", {}).get("chief"))
-        kind, index = task.get("type", "worker"), int(task.get("index", 0))
+        settings = json.loads(os.environ.get("TF_CONFIG") or "{}")
+        task, has_chief = settings.get("task", {}), bool(settings.get("cluster", {}).get("chief"))
+        task_type, index = task.get("type", "worker"), int(task.get("index", 0))
     except (ValueError, TypeError, AttributeError) as error:
-        where = "tensorflow.org/guide/distributed_training#TF_CONFIG"
-        raise UserError(f"TF_CONFIG is not the JSON of a cluster and a task ({where}): {error}.") from error
-    if kind not in ("chief", "worker"):
-        raise UserError(f"TF_CONFIG says that this process is of type {kind!r}; only chief and worker train.")
-    return index + (kind == "worker" and chief)
+        raise UserError(f"TF_CONFIG is not valid ({error}); expected JSON with a cluster and a task, as described at "
+                        "tensorflow.org/guide/distributed_training#TF_CONFIG.") from error  # fmt: skip
+    if task_type not in ("chief", "worker"):
+        raise UserError(f"TF_CONFIG gives this process the task type {task_type!r}; only chief and worker train.")
+    return index + (task_type == "worker" and has_chief)
 
 
 def gradient(function: Callable[[Any], Any], x: Any) -> Any:
-    """The gradient of `function`, which gives one number, at the tensor `x`; a tensor like it, outside of any training."""
+    """Return the gradient of the scalar-valued `function` at the tensor `x`, with the shape and dtype of `x`.
+
+    Works outside of `fit`, on any backend.
+    """
     import keras
 
     if keras.backend.backend() == "jax":
@@ -52,11 +57,11 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
         import torch
 
         with torch.enable_grad():
-            at = x.detach().requires_grad_(True)
-            return torch.autograd.grad(function(at), at)[0]
+            leaf = x.detach().requires_grad_(True)
+            return torch.autograd.grad(function(leaf), leaf)[0]
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
         tape.watch(x)
-        out = function(x)
-    return tape.gradient(out, x)
+        y = function(x)
+    return tape.gradient(y, x)

@@ -1,4 +1,4 @@
-"""A run: detector + data + training settings. Flags and YAML are two spellings of it, checked by one parser."""
+"""The configuration of a run. Flags and YAML are two forms of it, checked by the same parser."""
 
 from __future__ import annotations
 
@@ -7,162 +7,187 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfdetect import plugins
 from tfdetect.detector import Detector, find
 from tfdetect.errors import UserError
 from tfdetect.settings import PREPARED_KEYS, Data, Run, Train
 
-RECIPE_KEYS = ("published", "dataset")  # keys of a recipe that say nothing of how it runs
+RECIPE_KEYS = ("published", "dataset")  # keys of a recipe that describe the experiment and are not settings
 PATH_FLAGS = ("--out", "--data.path", "--data.cache_dir", "--data.face_model", "--config")  # flags that take a path
-VERSION = 1  # of config.yaml; one without a version is of the first
-PREPARED = "prepared.json"  # in a folder that `prepare` made: the data settings of its clips
+VERSION = 2  # of config.yaml
+RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_every",
+                "detector.tail": "detector.score_direction"}  # fmt: skip  # from version 1 to version 2
+PREPARED_FILE = "prepared.json"  # data settings of the clips in a folder made by `prepare`
 
 
 def parse(argv: Sequence[str], prog: str) -> Run:
-    """`NAME [--flags]` or `--config FILE [--flags]` -> Run. A YAML becomes flags before the given ones: the last wins.
+    """Parse `NAME [--flags]` or `--config FILE [--flags]`; flags override the YAML.
 
-    Raises ValueError for an unknown detector, OSError or ValueError for a YAML that cannot be read; a wrong flag or key
-    ends the process with tyro's message and exit code 2.
+    Raises UserError for an unknown detector or a YAML that is not valid, and OSError if it cannot be read. For a wrong
+    flag or key, prints an error message and exits with code 2.
     """
-    argv = list(argv)
-    written: list[str] = []
     argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    yaml_flags: list[str] = []
     if "--config" in argv:
-        at = argv.index("--config")
-        if at + 1 == len(argv):
+        index = argv.index("--config")
+        if index + 1 == len(argv):
             raise UserError("--config needs the path of a YAML file.")
-        name, written = read(Path(argv[at + 1]))
-        del argv[at : at + 2]
+        name, yaml_flags = read_yaml(Path(argv[index + 1]))
+        del argv[index : index + 2]
         argv = argv if argv and not argv[0].startswith("-") else [name, *argv]
-    cls = find(argv[0])
-    given = [*written, *argv[1:]]
-    return arguments(Run[cls], given, f"{prog} {argv[0]}", default(cls, prepared(_data_path(given))))  # type: ignore[valid-type]
+    detector = find(argv[0])
+    flags = [*yaml_flags, *argv[1:]]  # the last of two equal flags wins
+    defaults = default_run(detector, read_prepared_settings(_data_path(flags)))
+    return parse_flags(Run[detector], flags, f"{prog} {argv[0]}", defaults)  # type: ignore[valid-type]  # a class at run time
 
 
-def arguments(spec: Any, argv: Sequence[str], prog: str, default: Any = None, unknown: bool = False) -> Any:
-    """Parse flags into the dataclass `spec`. Wrong ones end the process with tyro's message and exit code 2.
+def parse_flags(spec: Any, argv: Sequence[str], prog: str, default: Any = None, unknown: bool = False) -> Any:
+    """Parse flags into the dataclass `spec`. For a wrong flag, prints an error message and exits with code 2.
 
-    `unknown`: flags that are not known are returned instead, as (settings, list of them).
+    With `unknown`, returns a tuple of the settings and the list of flags that `spec` does not have. Raises UserError for
+    an empty path.
     """
     import tyro
 
-    _refuse_empty(argv)
-    extra: dict[str, Any] = {} if default is None else {"default": default}
-    extra |= {"return_unknown_args": True} if unknown else {}
-    return tyro.cli(spec, prog=prog, args=list(argv), use_underscores=True, **extra)
+    _refuse_empty_paths(argv)
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    options |= {"return_unknown_args": True} if unknown else {}
+    return tyro.cli(spec, prog=prog, args=list(argv), use_underscores=True, **options)
 
 
-def _refuse_empty(argv: Sequence[str]) -> None:
-    """UserError for an empty path, such as an unset variable leaves: it would mean the folder that one happens to be in."""
+def _refuse_empty_paths(argv: Sequence[str]) -> None:
+    """Raise UserError for an empty path, often an unset shell variable, which would mean the current folder."""
     for before, word in zip(["", *argv], [*argv, ""], strict=True):
         flag, equals, value = word.partition("=")
         if (flag in PATH_FLAGS and equals and not value) or (not word and before in PATH_FLAGS):
-            raise UserError(f"{flag or before} is empty; expected a path. The folder that you are in is '.'.")
+            raise UserError(f"{flag or before} is empty; expected a path. Use '.' for the current folder.")
     if any(not word and not before.startswith("--") for before, word in zip(["", *argv], argv, strict=False)):
-        raise UserError("An empty word came where a path was expected. The folder that you are in is '.'.")
+        raise UserError("Got an empty argument; expected a path. Use '.' for the current folder.")
 
 
-def default(cls: type[Detector], data: Mapping[str, Any] | None = None) -> Run:
-    """The run that a bare `train.py NAME` makes: the common defaults, the detector's recipe and `data` over them."""
-    parts: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
-    for key, value in cls.default_overrides.items():
-        part, name = key.split(".")
-        parts[part][name] = value
-    return Run(detector=cls(), data=Data(**{**parts["data"], **(data or {})}), train=Train(**parts["train"]))
+def default_run(detector: type[Detector], data: Mapping[str, Any] | None = None) -> Run:
+    """Return the run of a bare `train.py NAME`: the common defaults, overridden by those of the detector and by `data`."""
+    sections: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
+    for key, value in detector.default_overrides.items():
+        section, name = key.split(".")
+        sections[section][name] = value
+    return Run(detector=detector(), data=Data(**{**sections["data"], **(data or {})}), train=Train(**sections["train"]))
 
 
-def prepared(folder: Path | None) -> dict[str, Any]:
-    """The data settings that a folder was prepared with, by verbs/prepare.py; {} for any other path."""
-    if folder is None or not (folder / PREPARED).is_file():
+def read_prepared_settings(folder: Path | None) -> dict[str, Any]:
+    """Return the data settings with which `prepare` made a folder, {} for any other path.
+
+    Raises UserError if the file that holds them is damaged.
+    """
+    if folder is None or not (folder / PREPARED_FILE).is_file():
         return {}
     from tfdetect.files import read_json
 
-    found = read_json(folder / PREPARED, ["data"], "repeat the prepare command that made it.")["data"]
-    if not isinstance(found, dict) or not {*found} <= {*PREPARED_KEYS}:
-        raise UserError(f"{folder / PREPARED} is damaged or of another version; repeat the prepare command that made it.")
-    model = found.get("face_model")
-    return {"group": "auto", **found, "face_model": model and Path(model)}
+    hint = "repeat the prepare command that made it."
+    settings = read_json(folder / PREPARED_FILE, ["data"], hint)["data"]
+    if not isinstance(settings, dict) or not {*settings} <= {*PREPARED_KEYS}:
+        raise UserError(f"{folder / PREPARED_FILE} is damaged or from another version of tfdetect: {hint}")
+    model = settings.get("face_model")
+    return {"group": "auto", **settings, "face_model": model and Path(model)}
 
 
-def prepared_groups(folder: Path) -> dict[str, str]:
-    """By which --data.group a prepared folder's files were grouped, and the sentence on it; {} for any other path."""
+def read_prepared_groups(folder: Path) -> dict[str, str]:
+    """Return the --data.group of a prepared folder and the sentence that describes its groups; {} for any other path."""
     from tfdetect.files import read_json
 
-    if not (settings := prepared(folder)):
+    if not (settings := read_prepared_settings(folder)):
         return {}
-    said = read_json(folder / PREPARED, ["data"], "").get("groups")
-    return {"group": settings["group"], **({"groups": said} if said else {})}
+    description = read_json(folder / PREPARED_FILE, ["data"], "").get("groups")
+    return {"group": settings["group"], **({"groups": description} if description else {})}
 
 
 def _data_path(flags: Sequence[str]) -> Path | None:
-    """What --data.path will be; the last one wins."""
-    found = None
+    """Return the value of the last --data.path, None if there is none."""
+    path = None
     for flag, following in zip(flags, [*flags[1:], None], strict=False):
         name, equals, value = flag.partition("=")
         if name == "--data.path":
-            found = value if equals else following
-    return None if found in (None, "None") else Path(found)
+            path = value if equals else following
+    return None if path in (None, "None") else Path(path)
 
 
-def read(path: Path) -> tuple[str, list[str]]:
-    """A YAML -> name of its detector and flags. ValueError where it is no mapping or names no detector."""
+def read_yaml(path: Path) -> tuple[str, list[str]]:
+    """Read a YAML file as the name of its detector and a list of flags.
+
+    Imports the plugins that the file names. Raises UserError as `load_yaml` does, for a file of another version, and for a
+    plugin that cannot be imported.
+    """
+    content = load_yaml(path)
+    version = content.get("version", VERSION)
+    if version == 1:
+        renamed = ", ".join(f"{old} to {new}" for old, new in RENAMED_KEYS.items())
+        raise UserError(f"{path} was written by an older tfdetect (config version 1): train the run again, or rename its keys "
+                        f"({renamed}) and set its version to {VERSION}.")  # fmt: skip
+    if version != VERSION:
+        raise UserError(f"{path} has config version {version!r}, but this tfdetect reads version {VERSION}: update tfdetect.")
+    plugins.load_saved(content.get("plugins") or ())
+    options = {key: value for key, value in content["detector"].items() if key != "name"}
+    settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins")}
+    return str(content["detector"]["name"]), to_flags({**settings, "detector": options})
+
+
+def load_yaml(path: Path) -> Mapping[str, Any]:
+    """Load the YAML file of a run, of any version. Raises UserError if it is not valid YAML or names no detector."""
     import yaml
 
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError: it is no UTF-8, or holds a date of no calendar
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
-    detector = tree.get("detector") if isinstance(tree, Mapping) else None
-    if not isinstance(detector, Mapping) or "name" not in detector:
-        raise UserError(f"{path} names no detector; expected 'detector:' with 'name:' below it, as in a config.yaml.")
-    version = tree.get("version", VERSION)
-    if version not in range(1, VERSION + 1):
-        raise UserError(f"{path} is of version {version}; this tfdetect reads versions up to {VERSION}: take a newer one.")
-    rest = {key: value for key, value in detector.items() if key != "name"}
-    kept = {key: value for key, value in tree.items() if key not in (*RECIPE_KEYS, "version")}
-    return str(detector["name"]), flags({**kept, "detector": rest})
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that does not exist
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    detector = content.get("detector") if isinstance(content, Mapping) else None
+    if not isinstance(content, Mapping) or not isinstance(detector, Mapping) or "name" not in detector:
+        raise UserError(f"{path} names no detector; expected 'detector:' with 'name:' below it, as in the config.yaml of a run.")
+    return content
 
 
-def flags(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """{"data": {"size": 64}, "resume": True} -> ["--data.size", "64", "--resume"]."""
-    out: list[str] = []
-    for key, value in tree.items():
+def to_flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Convert nested settings to flags: {"data": {"size": 64}, "resume": True} -> ["--data.size", "64", "--resume"]."""
+    flags: list[str] = []
+    for key, value in settings.items():
         if isinstance(value, Mapping):
-            out += flags(value, f"{prefix}{key}.")
+            flags += to_flags(value, f"{prefix}{key}.")
         elif isinstance(value, bool):
-            out.append(f"--{prefix}{key}" if value else f"--{prefix}no_{key}")
+            flags.append(f"--{prefix}{key}" if value else f"--{prefix}no_{key}")
         else:
             values = value if isinstance(value, list) else [value]
-            out += [f"--{prefix}{key}", *("None" if v is None else str(v) for v in values)]
-    return out
+            flags += [f"--{prefix}{key}", *("None" if item is None else str(item) for item in values)]
+    return flags
 
 
-def tree(run: Run) -> dict[str, Any]:
-    """What config.yaml stores: all that decides the result, absolute paths, and neither name nor place of the run."""
-    kept = {part: plain(getattr(run, part)) for part in ("detector", "data", "train")}
-    kept["detector"] = {"name": run.detector.name, **kept["detector"]}
-    return kept
+def run_to_dict(run: Run) -> dict[str, Any]:
+    """Return the content of config.yaml: all settings that affect the result, without the name and folder of the run."""
+    sections = {name: settings_to_dict(getattr(run, name)) for name in ("detector", "data", "train")}
+    sections["detector"] = {"name": run.detector.name, **sections["detector"]}
+    return sections
 
 
-def plain(settings: Any) -> dict[str, Any]:
-    """Field names -> values that YAML knows."""
+def settings_to_dict(settings: Any) -> dict[str, Any]:
+    """Convert a dataclass to types that YAML and JSON have; paths become absolute."""
 
-    def simple(value: Any) -> Any:
+    def convert(value: Any) -> Any:
         if isinstance(value, Path):
             return str(value.absolute())
         if dataclasses.is_dataclass(value):
-            return plain(value)
+            return settings_to_dict(value)
         return list(value) if isinstance(value, tuple) else value
 
-    return {item.name: simple(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
+    return {item.name: convert(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
 
 
-def write(run: Run, path: Path) -> None:
-    """Write the run as YAML that `--config` reads."""
+def write_yaml(run: Run, path: Path) -> None:
+    """Write the run as a YAML file for `--config`."""
     import yaml
 
     from tfdetect.files import write_bytes
 
-    text = "python scripts/train.py --config THIS --name ANOTHER repeats the run"
+    comment = "To repeat this run: python scripts/train.py --config THIS_FILE --name NEW_NAME"
     if run.train.threshold.startswith("pooled"):
-        text = "python scripts/reproduce.py repeats the run, by its recipe; train.py takes no threshold that is read off the test"
-    write_bytes(path, (f"# {text}\n" + yaml.safe_dump({"version": VERSION, **tree(run)}, sort_keys=False)).encode())
+        comment = "To repeat this run: python scripts/reproduce.py RECIPE; train.py accepts no threshold that uses test scores"
+    plugin_files = {"plugins": [str(file) for file in plugins.loaded_files()]} if plugins.loaded_files() else {}
+    content = yaml.safe_dump({"version": VERSION, **plugin_files, **run_to_dict(run)}, sort_keys=False)
+    write_bytes(path, f"# {comment}\n{content}".encode())

@@ -1,7 +1,8 @@
-"""The contract of a detector: a frozen dataclass in one file of `models/`, whose fields are its hyper-parameters.
+"""The contract of a detector: a frozen dataclass in one file of `models/detectors/`, whose fields are its hyper-parameters.
 
-The fields are at once the flags of the command line, the keys of the YAML and, by their docstrings, the help text.
-This module imports neither Keras nor TensorFlow, so that `--help` answers at once.
+The fields are at once command-line flags, keys of the YAML and, through their docstrings, help texts. Everything that the rest of
+the suite may ask of a detector is declared here, with a type and a default. This module imports neither Keras nor TensorFlow, so
+that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -9,131 +10,251 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from tfdetect.errors import UserError
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 REGISTRY: dict[str, type[Detector]] = {}
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of the training."""
+    """One phase of the training."""
 
     epochs: int | None = None
-    """How long; None is to the end."""
+    """Number of epochs; None trains to the end."""
     learning_rate_factor: float = 1.0
-    """Learning rate as a part of --train.learning_rate."""
+    """Multiplier on --train.learning_rate."""
     prepare: Callable[[keras.Model], None] | None = None
-    """Sets what of the model is trained in it."""
+    """Sets which layers of the model are trainable in this phase."""
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """What a frozen part of a model makes of files: a row for each frame, and for each view of it."""
+    """Features of files, computed once by the frozen part of a model: one row per frame and view."""
 
     features: np.ndarray
     """(rows, n) float32, the outputs of the layer `features`."""
     labels: np.ndarray
     """(rows,) int64, 0 real and 1 fake."""
     texts: Sequence[str] = ()
-    """What each row shows, in words; empty where nothing says."""
+    """The text of each row; empty strings where the manifest has none."""
     paths: Sequence[str] = ()
     """The file of each row."""
     sources: Sequence[str] = ()
-    """Of each row."""
+    """The source of each row: generator, manipulation or camera set."""
+
+
+class GradientFit(Protocol):
+    """Fits `model` on features by gradient descent with the run's settings and leaves the weights of the best epoch in it."""
+
+    def __call__(self, model: keras.Model, x: np.ndarray, y: np.ndarray, validation_x: np.ndarray, validation_y: np.ndarray,
+                 loss: keras.losses.Loss | None = None) -> None: ...  # fmt: skip
 
 
 @dataclass(frozen=True)
 class FeatureFitContext:
-    """What a detector that learns from stored features is given."""
+    """What `Detector.fit_head` is given."""
 
     train: FeatureTable
     validation: FeatureTable
-    """The validation files, both classes: they choose the epoch, and train nothing."""
-    fit_by_gradient: Callable[..., None]
-    """fit_by_gradient(model, x, y, validation_x, validation_y, loss=None): train by the run's settings, leave the best epoch's weights."""
+    """Both classes, also for one-class detectors: they pick the epoch and train nothing."""
+    fit_by_gradient: GradientFit
     seed: int = 0
 
 
 @dataclass(frozen=True)
+class ReportContext:
+    """A run whose files have been scored, as `Detector.report_extras` sees it."""
+
+    load_model: Callable[[], keras.Model]
+    predictions: pd.DataFrame
+    """Scores and probabilities of the validation and test files, with the columns of predictions.csv; those of the training
+    files too, if they were scored from stored features."""
+    threshold: float
+    """Probability from which a file is called fake."""
+    files: pd.DataFrame
+    """The prepared manifest of all files that could be decoded, with the columns path, label, split, group and source."""
+    load_clip: Callable[[str], np.ndarray]
+    """Path of a file -> its uint8 clip (frames, height, width, 3), RGB 0..255."""
+    history: pd.DataFrame | None = None
+    """One row per epoch; None if the run was not trained just now."""
+    best_epoch: int | None = None
+    validation_scores: Mapping[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    """Labels and scores (files,) of the validation files, by epoch."""
+    features: FeatureTable | None = None
+    """Stored features of `files`, one row per frame, if they were scored from features."""
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The saved model, reloaded when it is first asked for."""
+        return self.load_model()
+
+
+@dataclass(frozen=True)
+class ReportExtras:
+    """Named figures and tables that are added to the report, to plots/ and to TensorBoard, in this order."""
+
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Added to metrics.json."""
+
+    def __or__(self, other: ReportExtras) -> ReportExtras:
+        return ReportExtras({**self.figures, **other.figures}, {**self.tables, **other.tables},
+                            (*self.warnings, *other.warnings), {**self.metrics, **other.metrics})  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Detector(ABC):
-    """Subclass it, add fields with docstrings, decorate with `@register("name")` and write `build`."""
+    """Subclass it, add fields with docstrings, decorate with `@register("name")` and write `build`.
+
+    Everything else has a default. Properties may be overridden by fields of the same name, which makes them flags.
+    """
 
     name: ClassVar[str]
-    """Set by `register`; the sub-command."""
+    """The sub-command; set by `register`."""
     input_kind: ClassVar[Literal["frame", "clip"]] = "frame"
-    """A frame detector scores single pictures, and a video by the mean of its frames; a clip detector sees time."""
+    """A frame detector scores single frames, and a video by the mean of its frames; a clip detector scores whole clips."""
     trains_on: ClassVar[Literal["both", "real"]] = "both"
-    """One-class detectors learn from reals alone."""
-    reconstructs: ClassVar[bool] = False
-    """Whether its model has a layer `reconstruction` that gives the normalised picture, which the layer `picture` made, what came back
-    of it, and the mean and, if it is drawn, the log variance of its latent."""
+    """One-class detectors are trained on real files alone."""
     default_overrides: ClassVar[Mapping[str, Any]] = {}
-    """Defaults of its own for the run, such as {"data.size": 256}: a bare `train.py NAME` must be right."""
+    """The detector's own defaults for the run, such as {"data.size": 256}: a bare `train.py NAME` must be right."""
+    min_size: ClassVar[int] = 16
+    """Width and height in pixels of the smallest frames that it works on."""
+    reconstructs: ClassVar[bool] = False
+    """Whether it is an autoencoder: its model has a layer `picture`, the normalised input, and a layer `reconstruction` with the
+    outputs [normalised input, reconstruction, latent mean, and for a variational one the latent log variance]."""
 
-    least_size: ClassVar[int] = 16
-    """Width and height in pixels of the smallest pictures that it works on."""
-    classes: ClassVar[tuple[str, ...]] = ()
-    """Sources or families that it tells fakes apart by, besides the score; see `build`."""
-
-    def require(self) -> None:  # noqa: B027 (most need nothing)
-        """Fetch or look for what `build` needs besides the data, such as published weights, before any work is done.
-        ValueError where it is not at hand."""
-
-    @abstractmethod
-    def build(self, clip_shape: tuple[int, int, int, int]) -> keras.Model:
-        """A model from uint8 RGB clips (batch, frames, height, width, 3), 0..255, to scores (batch, 1) float32.
-
-        `clip_shape` is (frames, height, width, 3); frames is 1 for a frame detector. Higher is more likely fake. With
-        `classes` the output is (batch, 1 + classes): the score, then the logit of each class for the case of a fake.
-        """
+    # Training
 
     @property
     def caches_features(self) -> bool:
-        """Whether all before the layer `features` stays as it is. Its outputs are then computed once for each file and kept, and
-        `learn` trains the rest on them."""
+        """Whether everything before the layer `features` is frozen. Its outputs are then computed once per file and stored, and
+        `fit_head` fits the rest on them."""
         return False
 
     @property
+    def feature_dtype(self) -> Literal["float32", "float16"]:
+        """How features are stored on disk."""
+        return "float32"
+
+    @property
+    def views(self) -> int:
+        """Number of views of each training frame whose features are stored; all but the first are augmented."""
+        return 1
+
+    @property
     def supports_focal_loss(self) -> bool:
-        """Whether gradients of a loss of the score train it, which `--train.balance focal` can weigh; else it is refused."""
+        """Whether a loss of the score trains it by gradient descent, which `--train.balance focal` can weight."""
         return self.trains_on == "both"
 
-    def fit_head(self, model: keras.Model, context: FeatureFitContext) -> keras.Model:
-        """The trained model, of the inputs of `model`, which `build` made; for detectors that are `stored`."""
-        raise NotImplementedError(f"{self.name} is stored, and has no `learn`")
-
-    def warnings(self) -> tuple[str, ...]:
-        """Sentences that no report of this detector may lack."""
-        return ()
-
     def phases(self) -> tuple[Phase, ...]:
-        """Stretches of the training, such as the head alone and then all; by default one."""
+        """The training phases in order, such as the head alone and then all layers; one by default."""
         return (Phase(),)
 
     def losses(self) -> Any:
-        """What `keras.Model.compile` takes as its loss: by default binary cross-entropy on the score as a logit. None for a model
-        whose layers add their own."""
+        """Return what `keras.Model.compile` takes as loss: by default binary cross-entropy on the score as a logit. None for a
+        model whose layers add their own losses."""
         import keras
 
         return keras.losses.BinaryCrossentropy(from_logits=True)
+
+    def fit_head(self, model: keras.Model, context: FeatureFitContext) -> keras.Model:
+        """Return the trained model, with the inputs of `model`, which `build` made; for detectors that cache features."""
+        raise NotImplementedError(f"{self.name} caches features and has no `fit_head`.")
+
+    # Pretrained weights
+
+    @property
+    def initial_weights(self) -> str | None:
+        """What a detector with pretrained weights starts from, for reports; "none" for random weights. None if it has no such
+        setting."""
+        return None
+
+    @property
+    def offline_overrides(self) -> Mapping[str, Any]:
+        """Field values with which it runs without pretrained weights, such as {"weights": "none"}, to try a recipe."""
+        return {}
+
+    def require(self) -> None:  # noqa: B027 (most need nothing)
+        """Find or fetch what `build` needs besides the data, such as pretrained weights, before any work is done.
+
+        Raises UserError if it is not available.
+        """
+
+    def resolve_runs(self, find_model: Callable[[str], str]) -> Self:
+        """Return the detector with names of other runs in its fields replaced by paths of their .keras files; `find_model` maps
+        one to the other."""
+        return self
+
+    # Attribution and texts
+
+    @property
+    def attribute(self) -> Literal["none", "source", "family"]:
+        """Whether it also tells which source a fake has, or which family of sources."""
+        return "none"
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The family of each source, as SOURCE=FAMILY; sources not listed take the manifest's column `family`."""
+        return ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the sources or families it tells fakes apart by, besides the score; see `build`."""
+        return ()
+
+    def with_classes(self, classes: tuple[str, ...]) -> Self:
+        """Return the detector for these sources or families, which the training files showed."""
+        raise NotImplementedError(f"{self.name} has `attribute` and no `with_classes`.")
+
+    @property
+    def text_template(self) -> str | None:
+        """If it combines each image with a text: the text of a file without one, from its column `category`, such as "a photo of
+        a {category}". None if it uses no texts."""
+        return None
+
+    # The model and its report
+
+    @abstractmethod
+    def build(self, clip_shape: tuple[int, int, int, int]) -> keras.Model:
+        """Return a model from uint8 RGB clips (batch, frames, height, width, 3), 0..255, to scores (batch, 1) float32.
+
+        `clip_shape` is (frames, height, width, 3); frames is 1 for a frame detector. A higher score is more likely fake. With
+        `classes` the output is (batch, 1 + classes): the score, then the logit of each class given that it is a fake.
+        """
+
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings that every report of this detector must show."""
+        return ()
+
+    def report_extras(self, context: ReportContext) -> ReportExtras:
+        """Return figures and tables of its own for the report and TensorBoard."""
+        return ReportExtras()
 
 
 D = TypeVar("D", bound=type[Detector])
 
 
 def register(name: str) -> Callable[[D], D]:
-    """Class decorator: from now on the detector can be named on the command line and in a YAML."""
+    """Class decorator: makes the detector available by this name on the command line and in a YAML.
+
+    Raises UserError if another detector has that name.
+    """
 
     def add(cls: D) -> D:
         if REGISTRY.setdefault(name, cls) is not cls:
-            raise ValueError(f"Two detectors are named {name!r}: {REGISTRY[name].__module__} and {cls.__module__}.")
+            raise UserError(f"Two detectors are named {name!r}: {REGISTRY[name].__module__} and {cls.__module__}.")
         cls.name = name
         return cls
 
@@ -141,9 +262,9 @@ def register(name: str) -> Callable[[D], D]:
 
 
 def find(name: str) -> type[Detector]:
-    """The registered detector of that name. ValueError with the nearest name for a misspelt one."""
+    """Return the registered detector of that name. Raises UserError, with the closest name for a misspelt one."""
     if name in REGISTRY:
         return REGISTRY[name]
-    near = difflib.get_close_matches(name, REGISTRY, n=1)
-    hint = f" Perhaps you meant {near[0]}." if near else ""
+    close = difflib.get_close_matches(name, REGISTRY, n=1)
+    hint = f" Perhaps you meant {close[0]}." if close else ""
     raise UserError(f"There is no detector {name!r}.{hint} Detectors: {', '.join(sorted(REGISTRY))}.")

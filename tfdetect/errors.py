@@ -1,8 +1,9 @@
-"""The error that a user can mend."""
+"""The exception for mistakes that a user can fix."""
 
 
 class UserError(ValueError):
-    """What came, what was expected and how to fix it, in one sentence; the command line shows it without a traceback.
+    """A mistake that the user can fix.
 
-    Any other exception but an OSError is a bug of the program, or of a library that it uses.
+    The message says in one or two sentences what was given, what was expected and how to fix it; the command line prints
+    it without a traceback. Any other exception except OSError is a bug in tfdetect or in a library.
     """

@@ -1,4 +1,4 @@
-"""Whole files or none: what is written appears under its name only when it is complete."""
+"""Write files atomically, read JSON, and format file names and counts for messages."""
 
 import io
 import json
@@ -17,28 +17,31 @@ from tfdetect.errors import UserError
 
 
 def printable(path: str) -> str:
-    """A path as one line that any terminal, page or log can show: line breaks and bytes that are no text are escaped."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in path)
+    """Escape line breaks and all other unprintable characters, so that a path fits on one line of any terminal or page."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
 
 
-def counted(number: int, what: str) -> str:
-    """1 file, 2,400 files."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def plural(number: int, noun: str) -> str:
+    """Return the number and its noun: "1 file", "2,400 files"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def quoted(word: str | Path) -> str:
-    """A word of a command as bash and zsh read it back, whatever bytes it has."""
+def shell_quote(word: str | Path) -> str:
+    """Quote a word for bash and zsh, including bytes that are not valid UTF-8."""
     word = str(word)
     if word.isprintable():
         return shlex.quote(word)
-    letters = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
-    return f"$'{''.join(letters)}'"
+    chars = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(chars)}'"
 
 
 @contextmanager
-def plain(folder: Path) -> Iterator[str]:
-    """The path of a folder; where TensorFlow would take it for a pattern, or it is no UTF-8, a link to it for the time being. The
-    folder is made if need be."""
+def tensorflow_path(folder: Path) -> Iterator[str]:
+    """Yield a path to `folder` that TensorFlow takes literally.
+
+    TensorFlow expands glob characters in paths and rejects paths that are not UTF-8; for those the path of a temporary
+    symbolic link is yielded, and the folder is created if it does not exist.
+    """
     if not re.search(r"[][*?{}\\\udc80-\udcff]", str(folder.absolute())):
         yield str(folder)
         return
@@ -50,10 +53,11 @@ def plain(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write to; it takes the name at the end, or vanishes on an error.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to; it is renamed to `path` on success and deleted on an error.
 
-    The suffix stays, since some writers go by it. A reader never meets half a file, even after SIGKILL or on a full disk.
+    Readers never see a partial file, even after SIGKILL or on a full disk. The suffix of `path` is kept, since some
+    writers choose the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix="-" + path.name)
@@ -64,50 +68,56 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)  # mkstemp's 0600 would lock other users out of a shared cache
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # "the disk is full" alone is no help: which disk?
+        error.filename = error.filename or str(path)  # tells the user which disk is full
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_arrays(path: Path, *arrays: np.ndarray) -> None:
-    """One array as .npy, several as .npz, by way of memory: NumPy's and h5py's own writers meet a full disk badly, with
-    an error that does not say so, or a crash."""
-    memory = io.BytesIO()
+    """Write one array as .npy, several as .npz.
+
+    Serialises in memory first: on a full disk, NumPy's own writers raise an error that does not say so, or crash.
+    """
+    buffer = io.BytesIO()
     if path.suffix == ".npy":
-        np.save(memory, arrays[0], allow_pickle=False)
+        np.save(buffer, arrays[0], allow_pickle=False)
     else:
-        np.savez(memory, *arrays, allow_pickle=False)
-    write_bytes(path, memory.getvalue())
+        np.savez(buffer, *arrays, allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    with atomic(path) as temporary:
+    """Write a file atomically."""
+    with atomic_write(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """JSON with sorted keys is byte-identical for equal content; NaN is refused (ValueError), it is no JSON."""
+    """Write JSON with sorted keys, byte-identical for equal content. Raises ValueError for NaN, which JSON does not have."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
 
 
-def read_json(path: Path, keys: Iterable[str], mend: str) -> dict[str, Any]:
-    """The JSON object in a file, which has these keys; UserError that says how to `mend` it where it is damaged."""
+def read_json(path: Path, keys: Iterable[str], hint: str) -> dict[str, Any]:
+    """Read a JSON object that must have these keys.
+
+    Raises UserError if the file is damaged; its message ends with `hint`, which says how to fix it.
+    """
     try:
-        found = json.loads(path.read_bytes())
-        missing = [name for name in keys if name not in found] if isinstance(found, dict) else ["an object"]
+        content = json.loads(path.read_bytes())
+        missing = [key for key in keys if key not in content] if isinstance(content, dict) else ["a JSON object"]
     except ValueError as error:
-        raise UserError(f"{path} is damaged, it is no JSON ({error}): {mend}") from error
+        raise UserError(f"{path} is damaged, it is not valid JSON ({error}): {hint}") from error
     if missing:
-        raise UserError(f"{path} is damaged, it lacks {', '.join(missing)}: {mend}")
-    return dict(found)
+        raise UserError(f"{path} is damaged, it lacks {', '.join(missing)}: {hint}")
+    return dict(content)
 
 
-def state(path: str | Path) -> list[int]:
-    """Size in bytes and time of change in nanoseconds, by which a file is known again; zeros for what is not there."""
+def size_and_mtime(path: str | Path) -> list[int]:
+    """Return size in bytes and modification time in nanoseconds, to detect changed files; zeros if there is no such file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return [0, 0]
-    return [found.st_size, found.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]

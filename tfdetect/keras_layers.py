@@ -1,7 +1,7 @@
-"""After `import tfdetect`, `keras.models.load_model` opens a model.keras of this suite.
+"""Let `keras.models.load_model` open a model.keras of this package after `import tfdetect`.
 
-Keras finds the layers of another package only once they are registered, which takes an import of Keras: seconds. So they are
-registered as soon as something imports Keras, and not before: `import tfdetect` itself stays quick.
+Keras only finds layers that are registered, and registering them imports Keras, which takes seconds. A hook therefore
+registers them when something else imports Keras, and `import tfdetect` itself stays fast.
 """
 
 import importlib
@@ -13,39 +13,40 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-LAYERS = [f"tfdetect.models.layers.{module.name}"
-          for module in pkgutil.iter_modules([str(Path(__file__).parent / "models" / "layers")])]  # fmt: skip
+LAYER_MODULES = [f"tfdetect.models.layers.{module.name}"
+                 for module in pkgutil.iter_modules([str(Path(__file__).parent / "models" / "layers")])]  # fmt: skip
 
 
-def register_with_keras() -> None:
-    """Register the layers now if Keras is imported, else as soon as it is."""
+def register_on_keras_import() -> None:
+    """Register the layers now if Keras is already imported, otherwise as soon as it is."""
     if "keras" in sys.modules:
         register()
     else:
-        sys.meta_path.insert(0, _AfterKeras())
+        sys.meta_path.insert(0, _KerasImportHook())
 
 
 def register() -> None:
-    """Import the modules in `tfdetect.models.layers`, each of which registers its layers."""
-    for name in LAYERS:
+    """Import all modules of `tfdetect.models.layers`; each registers its layers on import."""
+    for name in LAYER_MODULES:
         importlib.import_module(name)
 
 
-class _AfterKeras(MetaPathFinder):
-    """Leaves the import of Keras to the other finders, and calls `register` after it."""
+class _KerasImportHook(MetaPathFinder):
+    """Import hook that leaves the import of Keras to the other finders and calls `register` after it."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Return the spec of Keras with `register` appended to its loader, None for any other module."""
         if name != "keras":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec and spec.loader:
-            execute = spec.loader.exec_module
+            exec_module = spec.loader.exec_module
 
-            def and_register(module: Any) -> None:
-                execute(module)
-                if not any(name in sys.modules for name in LAYERS):  # else one of them is importing Keras
+            def exec_and_register(module: Any) -> None:
+                exec_module(module)
+                if not any(name in sys.modules for name in LAYER_MODULES):  # else one of them is importing Keras right now
                     register()
 
-            spec.loader.exec_module = and_register  # type: ignore[method-assign]
+            spec.loader.exec_module = exec_and_register  # type: ignore[method-assign]  # the loader of this import only
         return spec

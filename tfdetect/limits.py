@@ -1,41 +1,43 @@
-"""How much of a file is read at most: a stranger's file may announce anything."""
+"""Upper limits on the size of input files, since the header of an untrusted file may declare any size."""
 
 from dataclasses import asdict, dataclass, replace
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may announce; one that announces more is a failure before any of it is decoded."""
+    """Upper limits per file; a file whose header declares more fails before anything is decoded."""
 
     pixels: int = 256_000_000
-    """Width times height of a picture or frame."""
+    """Maximum width times height of an image or video frame."""
     bytes: int = 2**35
-    """Size of a file; an image may have 1 GiB at the most."""
+    """Maximum file size in bytes; images are limited to 1 GiB in any case."""
     frames: int = 1_000_000
-    """Frames of a video."""
+    """Maximum number of frames in a video."""
     seconds: float = 4 * 3600.0
-    """Duration of a video."""
+    """Maximum duration of a video in seconds."""
 
-    def check(self, name: str, came: float, unit: str) -> str:
-        """"" or why what came is too much, for the limit of that name."""
-        most = getattr(self, name)
-        came_text, most_text = (f"{value:f}".rstrip("0").rstrip(".") for value in (came, most))
-        return f"{came_text} {unit}, at most {most_text} are read (--data.limits.{name})" if came > most else ""
+    def check(self, name: str, value: float, unit: str) -> str:
+        """Return why `value` exceeds the limit called `name`, or "" if it does not."""
+        limit = getattr(self, name)
+        if value <= limit:
+            return ""
+        value_text, limit_text = (f"{number:f}".rstrip("0").rstrip(".") for number in (value, limit))
+        return f"{value_text} {unit}, at most {limit_text} are read (--data.limits.{name})"
 
 
 @dataclass(frozen=True)
 class LimitOverrides:
-    """How much of a file is read at most; by default as in training."""
+    """Upper limits per file; None keeps the limit used in training."""
 
     pixels: int | None = None
-    """Width times height of a picture or frame; by default as in training."""
+    """Maximum width times height of an image or video frame; by default as in training."""
     bytes: int | None = None
-    """Size of a file; an image may have 1 GiB at the most."""
+    """Maximum file size in bytes; images are limited to 1 GiB in any case; by default as in training."""
     frames: int | None = None
-    """Frames of a video."""
+    """Maximum number of frames in a video; by default as in training."""
     seconds: float | None = None
-    """Duration of a video."""
+    """Maximum duration of a video in seconds; by default as in training."""
 
     def apply_to(self, limits: Limits) -> Limits:
-        """These, and for what is not given those."""
+        """Return `limits` with the values given here replaced."""
         return replace(limits, **{name: value for name, value in asdict(self).items() if value is not None})

@@ -1,28 +1,31 @@
-"""What of the machine this process may use."""
+"""CPU resources available to this process."""
 
 import os
 from pathlib import Path
 
-CGROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # of Linux, version 2
+CGROUP_ROOT, CGROUP_FILE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # Linux control groups, version 2
 
 
-def cores() -> int:
-    """How many processes can run at once: the cores that this process may run on, or a container's share of them if less."""
+def available_cores() -> int:
+    """Return the number of CPU cores this process may use, at least 1.
+
+    Respects both the CPU affinity of the process and the quota of its container.
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *_shares()]))
+    return max(1, min([allowed, *_cgroup_quotas()]))
 
 
-def _shares() -> list[int]:
-    """The cores that this process's control group and those above it grant, rounded up."""
+def _cgroup_quotas() -> list[int]:
+    """Return the CPU quotas, in cores rounded up, of this process's control group and all its parents."""
     try:
-        own = next(line[4:].strip() for line in OWN.read_text().splitlines() if line.startswith("0::/"))
+        group = next(line[4:].strip() for line in CGROUP_FILE.read_text().splitlines() if line.startswith("0::/"))
     except (OSError, StopIteration):
-        own = ""
-    found = []
-    for group in (CGROUPS / own, *(CGROUPS / own).parents):
+        group = ""
+    quotas = []
+    for folder in (CGROUP_ROOT / group, *(CGROUP_ROOT / group).parents):
         try:
-            quota, period = (group / "cpu.max").read_text().split()  # microseconds of each period, or "max"
-            found.append(-(-int(quota) // int(period)))
+            quota, period = (folder / "cpu.max").read_text().split()  # microseconds per period, or "max"
+            quotas.append(-(-int(quota) // int(period)))
         except (OSError, ValueError, ZeroDivisionError):
             continue
-    return found
+    return quotas

@@ -32,7 +32,7 @@ def test_fields_are_flags_with_help(cls, capsys):
         config.parse([cls.name, "--help"], "t")
     text = capsys.readouterr().out
     assert stop.value.code == 0 and all(f"--detector.{item.name}" in text for item in dataclasses.fields(cls))
-    assert config.default(cls).detector == cls(), "its default_overrides name only existing settings"
+    assert config.default_run(cls).detector == cls(), "its default_overrides name only existing settings"
 
 
 def test_scores_are_finite_float32_and_survive_saving(built, tmp_path):
@@ -64,7 +64,7 @@ def test_training_steps_lower_the_loss_and_change_every_weight(cls, built):
     detector, clips = make_detector(cls, dropout=0.0, mirror=False, augment=False, flips="none", model="vae"), built[1]
     keras.utils.set_random_seed(0)
     model = detector.build(clip_shape(cls))
-    eager = backend.tensorflow()  # tracing large graphs takes longer than five eager steps
+    eager = backend.is_tensorflow()  # tracing large graphs takes longer than five eager steps
     model.compile(keras.optimizers.Adam(1e-3), detector.losses(), run_eagerly=eager)
     clips, labels = np.concatenate([clips, clips[:1] // 2]), np.array([[0], [1], [0], [1]], np.float32)
     before = [np.array(keras.ops.convert_to_numpy(value)) for value in model.trainable_variables]
@@ -76,7 +76,7 @@ def test_training_steps_lower_the_loss_and_change_every_weight(cls, built):
     assert not unchanged, "weights that no gradient reaches"
 
 
-@pytest.mark.skipif(not backend.tensorflow(), reason="SavedModels need TensorFlow")
+@pytest.mark.skipif(not backend.is_tensorflow(), reason="SavedModels need TensorFlow")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in REGISTRY])
 def test_the_exported_model_gives_the_same_scores(name, tmp_path):
     from tfdetect.artifact import Artifact

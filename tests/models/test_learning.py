@@ -99,7 +99,7 @@ def test_a_one_class_detector_finds_upsampling_without_training_on_fakes(tmp_pat
     assert json.loads((tmp_path / "r" / "metrics.json").read_text())["test"]["by_source"]["upsample"]["auc"] > 0.8
 
 
-@pytest.mark.skipif(not backend.tensorflow(), reason="tf.distribute needs TensorFlow")
+@pytest.mark.skipif(not backend.is_tensorflow(), reason="tf.distribute needs TensorFlow")
 @pytest.mark.parametrize(
     "names", [sorted({*REGISTRY} - {*LARGE}), pytest.param([*LARGE], marks=pytest.mark.slow)], ids=["small", "large"]
 )

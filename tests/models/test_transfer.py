@@ -94,7 +94,7 @@ def test_an_unknown_layer_is_refused_with_similar_names():
 def test_too_small_images_are_refused_when_flags_are_parsed(capsys):
     with pytest.raises(SystemExit) as stop:
         config.parse(["inception", "--data.size", "64"], "t")
-    assert stop.value.code == 2 and "inception needs --data.size 75 at the least, got 64" in capsys.readouterr().err
+    assert stop.value.code == 2 and "inception needs --data.size 75 or more, got 64" in capsys.readouterr().err
 
 
 def test_the_attribution_loss_counts_only_fakes_with_a_known_source():

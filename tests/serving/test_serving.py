@@ -1,4 +1,4 @@
-"""The exported model: any frames in, the same scores as the live model out, from bytes as well."""
+"""The exported model takes frames of any size, or encoded images, and gives the scores of the original model."""
 
 import cv2
 import keras
@@ -9,10 +9,10 @@ import tensorflow as tf
 from tfdetect import files, models
 from tfdetect.artifact import Artifact
 from tfdetect.data.layouts import detect
-from tfdetect.data.media.faces import Faces
+from tfdetect.data.media.faces import FaceSettings
 from tfdetect.data.media.frames import evenly_spaced, resize
 from tfdetect.data.media.read import read_media
-from tfdetect.data.media.tf_images import picked
+from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.models.detectors.cnn import Cnn
 from tfdetect.models.detectors.cnn_lstm import CnnLstm
@@ -25,7 +25,7 @@ DETECTORS = {"frame": (Cnn(width=4), (1, 32, 32, 3)), "clip": (CnnLstm(), (8, 32
 
 @pytest.fixture(scope="module", params=sorted(DETECTORS))
 def exported(request, tmp_path_factory):
-    """(artifact folder, live model, whether it sees single frames)."""
+    """The artifact, the original model, and whether it is a frame detector."""
     keras.utils.set_random_seed(0)
     artifact = Artifact(tmp_path_factory.mktemp(request.param))
     detector, shape = DETECTORS[request.param]
@@ -40,10 +40,10 @@ def predictor(artifact, single):
     return Predictor(artifact, ClipSpec(8, 32, still=not single), DETECTORS["frame" if single else "clip"][0])
 
 
-def test_same_score_as_the_live_model_and_calibrated(exported, rng):
+def test_scores_equal_the_original_model_and_are_calibrated(exported, rng):
     artifact, model, single = exported
     clips = rng.integers(0, 256, (3, 1 if single else 8, 32, 32, 3), np.uint8)
-    score, probability = predictor(artifact, single).judge(clips)
+    score, probability = predictor(artifact, single).predict_clips(clips)
     np.testing.assert_allclose(score, model.predict(clips, verbose=0)[:, 0], atol=1e-5)
     np.testing.assert_allclose(probability, 1 / (1 + np.exp(-(2 * score + 0.25))), atol=1e-6)
     assert score.dtype == np.float32
@@ -57,17 +57,17 @@ def test_frames_of_any_size_and_number(exported, rng):
         expected = model.predict(small[:, None], verbose=0).mean()
     else:
         expected = model.predict(small[list(evenly_spaced(11, 8))][None], verbose=0)[0, 0]
-    score, _ = predictor(artifact, single).judge(clip[None])
+    score, _ = predictor(artifact, single).predict_clips(clip[None])
     assert score.shape == (1,) and score[0] == pytest.approx(expected, abs=0.01)
 
 
 def test_native_and_cached_clips_give_the_same_probability(exported, videos):
     artifact, _, single = exported
-    judge = predictor(artifact, single)
+    exported_predictor = predictor(artifact, single)
     for path in detect.read(videos)["path"]:
         native, cached = (read_media(path, 8, size=size).frames for size in (None, 32))
-        (_, one), (_, other) = judge.judge(native[None]), judge.judge(cached[None])
-        assert abs(one[0] - other[0]) < 0.01
+        probabilities = [exported_predictor.predict_clips(clip[None])[1][0] for clip in (native, cached)]
+        assert abs(probabilities[0] - probabilities[1]) < 0.01
 
 
 def test_bytes_and_frames_agree(exported, rng):
@@ -76,24 +76,24 @@ def test_bytes_and_frames_agree(exported, rng):
     assert set(signatures) == ({"serving_default", "serve_bytes"} if single else {"serving_default"})
     if not single:
         return
-    picture = cv2.GaussianBlur(rng.integers(0, 256, (60, 44, 3), np.uint8), (0, 0), 2)
-    encoded = [cv2.imencode(extension, picture)[1].tobytes() for extension in (".jpg", ".png", ".webp")]
+    image = cv2.GaussianBlur(rng.integers(0, 256, (60, 44, 3), np.uint8), (0, 0), 2)
+    encoded = [cv2.imencode(extension, image)[1].tobytes() for extension in (".jpg", ".png", ".webp")]
     out = signatures["serve_bytes"](image=tf.constant(encoded))
     decoded = [cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB) for data in encoded]
-    expected = [predictor(artifact, single).judge(frame[None, None])[0][0] for frame in decoded]
+    expected = [predictor(artifact, single).predict_clips(frame[None, None])[0][0] for frame in decoded]
     np.testing.assert_allclose(out["score"].numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("total, frames", [(1, 4), (3, 8), (11, 8), (100, 16), (9, 1), (8, 8)])
-def test_the_graph_picks_the_readers_frames(total, frames):
-    assert tuple(np.array(picked(tf.constant(total), frames))) == evenly_spaced(total, frames)
+def test_the_graph_selects_the_same_frames_as_the_reader(total, frames):
+    assert tuple(np.array(evenly_spaced_indices(tf.constant(total), frames))) == evenly_spaced(total, frames)
 
 
-def test_files_in_order_with_failures_in_their_place(exported, images, videos, tmp_path):
+def test_predict_files_keeps_the_order_and_reports_failures(exported, images, videos, tmp_path):
     artifact, _, single = exported
     (tmp_path / "bad.mp4").write_bytes(b"#EXTM3U\nfile:///etc/passwd\n")
     paths = [detect.read(images)["path"][0], tmp_path / "bad.mp4", tmp_path / "none.jpg", detect.read(videos)["path"][0]] * 3
-    verdicts = list(predictor(artifact, single).predict(paths))
+    verdicts = list(predictor(artifact, single).predict_files(paths))
     assert [verdict.path for verdict in verdicts] == [str(path) for path in paths]
     assert [verdict.error is None for verdict in verdicts] == [True, False, False, True] * 3
     good, bad = verdicts[0], verdicts[1]
@@ -103,10 +103,10 @@ def test_files_in_order_with_failures_in_their_place(exported, images, videos, t
     assert verdicts[2].error == "No such file or directory"
 
 
-def test_the_signature_of_frames_converts_to_tensorflow_lite(exported, rng):
+def test_the_default_signature_converts_to_tensorflow_lite(exported, rng):
     artifact, _, single = exported
     if not single:
-        pytest.skip("an LSTM needs the flex delegate, which no Python interpreter has")
+        pytest.skip("an LSTM needs the flex delegate, which the Python interpreter of TensorFlow Lite does not have")
     converter = tf.lite.TFLiteConverter.from_saved_model(str(artifact.saved_model), signature_keys=["serving_default"])
     lite = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner("serving_default")
     served = tf.saved_model.load(str(artifact.saved_model)).signatures["serving_default"]
@@ -115,23 +115,23 @@ def test_the_signature_of_frames_converts_to_tensorflow_lite(exported, rng):
         np.testing.assert_allclose(lite(clip=clip)["score"], served(clip=tf.constant(clip))["score"], atol=1e-4)
 
 
-def test_a_run_that_judges_faces_names_what_it_takes(tmp_path, rng):
+def test_a_run_on_faces_names_its_input_face_crop(tmp_path, rng):
     artifact, detector = Artifact(tmp_path), DETECTORS["frame"][0]
-    view = ClipSpec(1, 32, faces=Faces(tmp_path / "none.onnx", "0" * 64))
+    clip_spec = ClipSpec(1, 32, faces=FaceSettings(tmp_path / "none.onnx", "0" * 64))
     model = detector.build((1, 32, 32, 3))
     files.write_json(artifact.calibration, CALIBRATION)
-    export(model, CALIBRATION, detector, artifact.saved_model, view)
+    export(model, CALIBRATION, detector, artifact.saved_model, clip_spec)
     served = tf.saved_model.load(str(artifact.saved_model)).signatures
-    takes = {name: list(signature.structured_input_signature[1]) for name, signature in served.items()}
-    assert takes == {"serve_face_crop": ["face_crop"], "serving_default": ["face_crop"]}
-    note = (tmp_path / "SERVING.md").read_text()
-    assert "a whole picture" in note and "serve_bytes" not in note
+    inputs = {name: list(signature.structured_input_signature[1]) for name, signature in served.items()}
+    assert inputs == {"serve_face_crop": ["face_crop"], "serving_default": ["face_crop"]}
+    notes = (tmp_path / "SERVING.md").read_text()
+    assert "a whole image" in notes and "serve_bytes" not in notes
     crop = rng.integers(0, 256, (2, 1, 32, 32, 3), np.uint8)
-    score, _ = Predictor(artifact, view, detector).judge(crop)
+    score, _ = Predictor(artifact, clip_spec, detector).predict_clips(crop)
     np.testing.assert_allclose(score, model.predict(crop, verbose=0)[:, 0], atol=1e-5)
 
 
-def test_the_note_beside_the_saved_model_names_its_signatures(exported):
+def test_serving_notes_name_the_signatures(exported):
     artifact, _, single = exported
-    note = (artifact.folder / "SERVING.md").read_text()
-    assert "`serving_default`: clip" in note and ("`serve_bytes`: image" in note) == single
+    notes = (artifact.folder / "SERVING.md").read_text()
+    assert "`serving_default`: clip" in notes and ("`serve_bytes`: image" in notes) == single

@@ -115,16 +115,16 @@ def test_two_workers_equal_one(place, alone, first):
 def test_the_chief_is_the_task_of_that_type_or_else_worker_0(monkeypatch, cluster, kind, index, place):
     told = {"cluster": cluster, "task": {"type": kind, "index": index}} if cluster else {}
     monkeypatch.setenv("TF_CONFIG", json.dumps(told))
-    assert backend.worker() == place
+    assert backend.worker_index() == place
 
 
 @pytest.mark.parametrize("told, said", [('{"task": {"type": "evaluator", "index": 0}}', "'evaluator'; only chief and"),
-                                        ('{"task": {"type": "ps"}}', "'ps'; only"), ("chief", "not the JSON"),
-                                        ('["chief"]', "not the JSON")])  # fmt: skip
+                                        ('{"task": {"type": "ps"}}', "'ps'; only"), ("chief", "TF_CONFIG is not valid"),
+                                        ('["chief"]', "TF_CONFIG is not valid")])  # fmt: skip
 def test_a_task_that_does_not_train_is_refused(monkeypatch, told, said):
     monkeypatch.setenv("TF_CONFIG", told)
     with pytest.raises(ValueError, match=said):
-        backend.worker()
+        backend.worker_index()
 
 
 @pytest.mark.parametrize("gpus, nvidia, hidden, lines", [
@@ -132,7 +132,7 @@ def test_a_task_that_does_not_train_is_refused(monkeypatch, told, said):
     ([], True, None, ["no GPU", "cannot be loaded"])])  # fmt: skip
 def test_devices_are_said_and_a_gpu_that_is_not_used(monkeypatch, gpus, nvidia, hidden, lines):
     monkeypatch.setattr(devices, "gpus", lambda: gpus)
-    monkeypatch.setattr(devices, "nvidia", lambda: nvidia)
+    monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: nvidia)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if hidden is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)

@@ -74,8 +74,8 @@ def test_results_and_final_figures(crossed):
     assert list(results.columns) == ["file", "probability", "verdict"] and set(results["file"]) == set(table.index)
     assert list(results["probability"]) == list(table.loc[results["file"], "probability"])
     assert list(results["verdict"] == "fake") == list(results["probability"] >= found["threshold"])
-    said = crossed.final.read_text().splitlines()
-    assert said[:4] == ["Run: crossed", "Trained on the fakes of: Swap", "Tested on the fakes of: upsample",
+    said = crossed.final_prediction.read_text().splitlines()
+    assert said[:4] == ["Run: crossed", "Trained on fakes from: Swap", "Tested on fakes from: upsample",
                         "Test files: 8, 4 real and 4 fake"]  # fmt: skip
     assert said[4] == f"Accuracy: {found['accuracy']:.3f}" and said[8].startswith(f"AUC: {found['auc']:.3f} (95 % interval")
 
@@ -109,7 +109,7 @@ def test_its_own_test_judged_again_is_the_same(crossed):
 def test_the_same_sources_are_the_same_run(crossed):
     argv = ["--config", str(crossed.config), "--name", "crossed", "--out", str(crossed.folder.parent), "--resume"]
     run = config.parse(argv, "t")
-    assert run.data.train_sources == ("Swap",) and artifact.choose(run) == (crossed, True)
+    assert run.data.train_sources == ("Swap",) and artifact.select_folder(run) == (crossed, True)
 
 
 def test_unknown_sources_are_refused(twice, tmp_path, capsys):
@@ -124,9 +124,9 @@ def test_a_test_of_fakes_alone_is_judged_with_a_warning(fakes_only):
     assert (found["n_real"], found["n_fake"], found["auc"], found["auc_interval"]) == (0, 8, None, None)
     assert found["accuracy"] == found["per_class"]["fake"]["recall"]
     page = fakes_only.report.read_text()
-    assert "The test holds fake files only, 8 of them: no AUC is defined" in page and "That alone says little" in page
-    assert "AUC: none, the test holds fake files only" in fakes_only.final.read_text()
-    assert "Trained on the fakes of: all sources" in fakes_only.final.read_text()
+    assert "The test set holds only fake files (8): AUC is undefined" in page and "That alone says little" in page
+    assert "AUC: none, the test set holds only fake files" in fakes_only.final_prediction.read_text()
+    assert "Trained on fakes from: all sources" in fakes_only.final_prediction.read_text()
     assert {"roc.png", "confusion.png", "sources.png"} <= {path.name for path in fakes_only.plots.iterdir()}
     assert list((fakes_only.logs / "test").glob("events*"))
 

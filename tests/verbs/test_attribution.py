@@ -28,7 +28,7 @@ def run(images, tmp_path_factory):
 def test_the_classes_are_the_sources_of_the_training_fakes(run, images):
     sources = sorted(set(detect.read(images)["source"]) - {"camera"})
     table = predictions.read(run.predictions)
-    assert metrics.attributed(table) == sources
+    assert metrics.attributed_sources(table) == sources
     chances = table[[f"is {name}" for name in sources]].to_numpy()
     np.testing.assert_allclose(chances.sum(1), 1, atol=1e-5)
     assert (table["source_class"] == table["source"].where(table["label"] == 1, "")).all()
@@ -48,7 +48,7 @@ def test_the_saved_model_names_the_sources(run, rng):
     serve = tf.saved_model.load(str(run.saved_model)).signatures["serving_default"]
     out = serve(clip=tf.constant(rng.integers(0, 256, (2, 3, 40, 50, 3), np.uint8)))
     assert out["source"].shape == (2, 2) and out["score"].shape == (2,)
-    assert [name.decode() for name in out["source_name"].numpy()] == metrics.attributed(predictions.read(run.predictions))
+    assert [name.decode() for name in out["source_name"].numpy()] == metrics.attributed_sources(predictions.read(run.predictions))
 
 
 def test_predict_and_evaluate_tell_the_source(run, images, capsys):
@@ -67,7 +67,7 @@ def test_interrupted_it_is_known_again(run, images):
     """The classes, which config.yaml has and the flags have not, do not make it another run."""
     parsed = config.parse(["--config", str(run.config), "--name", "squeezenet", "--out", str(run.folder.parent), "--resume"], "t")
     bare = dataclasses.replace(parsed, detector=dataclasses.replace(parsed.detector, classes=()))
-    assert artifacts.choose(bare) == (run, True)
+    assert artifacts.select_folder(bare) == (run, True)
 
 
 @pytest.mark.parametrize(("families", "message"), [((), "needs a column family"), (("swap=face", "x=y"), "two kinds at the")])

@@ -14,7 +14,7 @@ from tfdetect.data.layouts import detect, grouping
 
 
 def audited(path, out, *flags):
-    assert cli.run("audit", [str(path), "--out", str(out), "--data.workers", "2", *flags]) == 0
+    assert cli.run_verb("audit", [str(path), "--out", str(out), "--data.workers", "2", *flags]) == 0
     page = (out / "audit.html").read_text()
     return json.loads((out / "audit.json").read_text()), page
 
@@ -25,7 +25,8 @@ def test_page_and_json_of_a_clean_set(images, tmp_path, capsys):
     assert found["counts"]["label"] == {"real": 20, "fake": 20}
     assert not [warning for warning in found["warnings"] if warning["kind"] == "container"] and not found["failures"]
     assert 0 <= found["shortcuts"]["all"] <= 1 and {"width", "bytes", "thumbnail"} <= set(found["shortcuts"])
-    assert "No property of the container tells the label" in page and "No property of the container" in capsys.readouterr().out
+    sentence = "No property of the file format reveals the label"
+    assert sentence in page and sentence in " ".join(capsys.readouterr().out.split())
 
 
 def test_everything_wrong_at_once_is_told(images, tmp_path, capsys):
@@ -52,7 +53,7 @@ def test_everything_wrong_at_once_is_told(images, tmp_path, capsys):
     assert leaks == [("group", ["test", "train"]), ("exact", ["test", "train"])]
     assert [os.path.basename(failure["path"]) for failure in found["failures"]] == [os.path.basename(table.loc[6, "path"])]
     said = capsys.readouterr().out
-    assert "learns the container, not the fake" in said and "learns the container, not the fake" in page
+    assert "learns the file format, not the forgery" in said and "learns the file format, not the forgery" in page
     assert by_name["extension"]["advice"] in said and "not an image or video" in said
 
 
@@ -61,7 +62,7 @@ def test_everything_wrong_at_once_is_told(images, tmp_path, capsys):
     (["FOLDER", "--data.layout", "celebdf"], "There is no layout 'celebdf'; perhaps you meant celeb_df"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, sentence):
-    assert cli.run("audit", [word.replace("FOLDER", str(tmp_path)) for word in arguments]) == 2
+    assert cli.run_verb("audit", [word.replace("FOLDER", str(tmp_path)) for word in arguments]) == 2
     assert sentence in capsys.readouterr().err
 
 
@@ -88,12 +89,13 @@ def copied(images, tmp_path):
 def test_copies_that_would_leak_are_no_leaks_and_nothing_is_called_clean(copied, tmp_path, capsys):
     assert cli.main(["audit", str(copied), "--out", str(tmp_path / "a")]) == 0
     said, found = capsys.readouterr().out, json.loads((tmp_path / "a/audit.json").read_text())
-    assert "would leak once a split is made" in said and "nothing leaks" not in said and "more leaks" not in said
+    assert "would leak when the data are split by group" in said and "nothing leaks" not in said and "more leaks" not in said
     assert "Groups: none given; each file is its own" in said and "No groups are given" in said
     assert "48 files: 47 read, 0 failed, 1 left out" in said and "Left out: 1 .txt" in said
-    assert found["groups"] == {"count": 47, "known": False, "said": grouping.NONE} and found["counts"]["others"] == {".txt": 1}
+    assert found["groups"] == {"count": 47, "known": False, "said": grouping.NO_GROUPS}
+    assert found["counts"]["others"] == {".txt": 1}
     page = (tmp_path / "a/audit.html").read_text()
-    assert "none given; each file is its own" in page and "1 others left out (1 .txt)" in page
+    assert "none given; each file is its own" in page and "1 other file left out (1 .txt)" in page
 
 
 def test_copies_are_written_into_one_group(copied, tmp_path, capsys):
@@ -121,4 +123,4 @@ def test_copies_across_a_given_split_go_to_one_side(copied, tmp_path):
     manifest.write(table, tmp_path / "split.csv")
     flags = ["--out", str(tmp_path / "a"), "--write_groups", str(tmp_path / "g.csv")]
     assert cli.main(["audit", str(tmp_path / "split.csv"), *flags]) == 0
-    manifest.require_whole_groups(manifest.split(detect.read(tmp_path / "g.csv")))
+    manifest.require_unsplit_groups(manifest.split(detect.read(tmp_path / "g.csv")))

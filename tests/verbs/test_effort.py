@@ -8,7 +8,7 @@ from tfdetect import cli
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.limits import LimitOverrides, Limits
-from tfdetect.settings import Data, DecodeSettings
+from tfdetect.settings import Data, DecodeOverrides
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def test_evaluate_takes_it_and_tries_again_with_another(run, others, capsys):
 
 def test_what_is_not_given_is_as_in_training():
     trained = Data(workers=3, timeout=7, limits=Limits(pixels=5, frames=6))
-    assert DecodeSettings().apply_to(trained) == trained
-    asked = DecodeSettings(timeout=9, limits=LimitOverrides(frames=8)).apply_to(trained)
+    assert DecodeOverrides().apply_to(trained) == trained
+    asked = DecodeOverrides(timeout=9, limits=LimitOverrides(frames=8)).apply_to(trained)
     assert (asked.workers, asked.timeout, asked.limits) == (3, 9, Limits(pixels=5, frames=8))
     for wrong in ({"timeout": 0.0}, {"workers": 0}):
         with pytest.raises(UserError, match="--data"):
-            DecodeSettings(**wrong)
+            DecodeOverrides(**wrong)

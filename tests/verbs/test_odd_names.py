@@ -13,7 +13,7 @@ from tfdetect import cli
 from tfdetect.artifact import Artifact
 from tfdetect.data import manifest
 from tfdetect.evaluation import predictions
-from tfdetect.files import quoted
+from tfdetect.files import shell_quote
 
 NAMES = [b"caf\xe9 %d.jpg", b"a[b]%d.jpg", b"clips[/x]%d.jpg", b"[bold]%d.jpg", b"n\nl%d.jpg", b"cr\r%d.jpg", b"q\"'$%d.jpg",
          "e😀%d.jpg".encode(), b"-x%d.jpg", b"%%s%d.jpg", b"*?%d.jpg", b"x" * 240 + b"%d.jpg", b"co,mma;%d.jpg", b":smile:%d.jpg",
@@ -99,7 +99,7 @@ def test_explain_and_audit_name_them_as_they_are(run, data, place, capfd):
 def test_a_prepared_folder_of_an_odd_name_is_trained_on(data, place, cache, capfd):
     out = place / odd(b"pre\xfd[*") / cache
     assert cli.main(["prepare", str(data), "--out", str(out), "--data.size", "32", "--data.cache", cache]) == 0
-    assert f"train.py cnn --data.path {quoted(out)}" in capfd.readouterr().out
+    assert f"train.py cnn --data.path {shell_quote(out)}" in capfd.readouterr().out
     argv = ["--data.path", str(out), "--train.epochs", "0", "--out", str(place / "runs"), "--name", cache]
     assert cli.main(["train", "cnn", *argv]) == 0
 
@@ -119,9 +119,9 @@ def cut(path):
         ("calibration", "predict", "calibration.json is damaged"),
         ("calibration", "export", "calibration.json is damaged"),
         ("metrics", "evaluate", "metrics.json is damaged"),
-        ("config", "predict", "config.yaml is no valid YAML"),
+        ("config", "predict", "config.yaml is not valid YAML"),
         ("model", "export", "model.keras cannot be loaded"),
-        ("saved_model", "predict", "is no whole SavedModel; python scripts/export.py"),
+        ("saved_model", "predict", "is not a complete SavedModel; re-export it with python scripts/export.py"),
         ("manifest", "evaluate", "manifest.csv"),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_config_that_was_changed_by_hand_is_named(copy, capsys, images):
     copy.config.write_text(copy.config.read_text().replace("size: 32", "size: large"))
     assert cli.main(["predict", str(copy.folder), str(images)]) == 2
     err = capsys.readouterr().err
-    assert "large" in err and f"That stands in {copy.config}" in err
+    assert "large" in err and f"{copy.config} is not valid, see above" in err
 
 
 def test_what_the_cache_lost_is_decoded_again(run, place, data):

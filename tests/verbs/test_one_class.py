@@ -65,7 +65,7 @@ def test_scores_errors_and_epochs_are_in_the_report(run):
                   "Precision and recall at each judged epoch, validation files",
                   "KL of the latent, real validation files"):  # fmt: skip
         assert title in page, title
-    assert "precision of real" in page and "precision of fake" in page
+    assert "precision (real)" in page and "precision (fake)" in page
     assert json.loads(run.metrics.read_text())["test"]["auc"] > 0.9, "noise does not come back"
 
 
@@ -105,17 +105,18 @@ def test_explain_shows_the_error_map(run, manifest, tmp_path, capsys):
     detector, out = artifacts.load_config(run).detector, tmp_path / "out"
     predictor = Predictor(run, ClipSpec(8, 32), detector)
     clip = predictor.spec.read(tmp_path / "half.png").frames
-    error = predictor.errors(clip[None])[0]
+    error = predictor.reconstruction_errors(clip[None])[0]
     assert error.shape == (1, 32, 32) and error[..., 16:].mean() > 1.2 * error[..., :16].mean()
     before, after = (autoencoder.to_pixels(models.load(run.model), np.asarray(x))[0]
                      for x in autoencoder.reconstruction_model(models.load(run.model)).predict_on_batch(clip[None])[:2])  # fmt: skip
     np.testing.assert_allclose(error[0], np.abs(before - after).mean(axis=-1), atol=0.05)
     shutil.copytree(run.folder, tmp_path / "bare", ignore=shutil.ignore_patterns("1"))
     bare = Predictor(Artifact(tmp_path / "bare"), ClipSpec(8, 32), detector)
-    assert bare.judged.startswith("model.keras")
-    np.testing.assert_allclose(bare.errors(clip[None])[0], error, atol=0.05, err_msg="as other backends have it")
+    assert bare.scored_with.startswith("model.keras")
+    np.testing.assert_allclose(bare.reconstruction_errors(clip[None])[0], error, atol=0.05, err_msg="as other backends have it")
     assert cli.main(["explain", str(run.folder), str(tmp_path / "half.png"), "--out", str(out)]) == 0
-    assert "1 explained by error" in capsys.readouterr().out and "how far" in (out / "explanation.html").read_text().lower()
+    assert "1 explained by error" in capsys.readouterr().out
+    assert "The reconstruction error of each region" in (out / "explanation.html").read_text()
 
 
 def test_the_same_file_gets_the_same_score_every_time(run, manifest, capsys):
@@ -134,7 +135,8 @@ ALONE = [(name, ()) for name, cls in REGISTRY.items() if cls.trains_on == "real"
 def test_no_fake_is_ever_in_a_gradient(manifest, monkeypatch, name, flags):
     """By counting the labels of all that a gradient, or a fit in place of one, is made of; validation's loss has none either."""
     seen = {"train": [], "loss": []}
-    original, vectors, learn, fit_by_gradient = dataset.training, dataset.vectors, FeatureOneClass.learn, keras.Model.fit
+    original, vectors = dataset.training_batches, dataset.feature_batches
+    learn, fit_by_gradient = FeatureOneClass.learn, keras.Model.fit
 
     def noted(data, which):
         seen[which] += [label for batch in data for label in batch[1][:, 0].numpy()]
@@ -144,8 +146,8 @@ def test_no_fake_is_ever_in_a_gradient(manifest, monkeypatch, name, flags):
         noted(validation_data if isinstance(validation_data, tf.data.Dataset) else [(0, tf.constant(validation_data[1]))], "loss")
         return fit_by_gradient(model, data, validation_data=validation_data, **how)
 
-    monkeypatch.setattr(dataset, "training", lambda *given: noted(original(*given), "train"))
-    monkeypatch.setattr(dataset, "vectors", lambda *given: noted(vectors(*given), "train"))
+    monkeypatch.setattr(dataset, "training_batches", lambda *given: noted(original(*given), "train"))
+    monkeypatch.setattr(dataset, "feature_batches", lambda *given: noted(vectors(*given), "train"))
     monkeypatch.setattr(FeatureOneClass, "learn", lambda self, model, lesson: (
         seen["train"].extend(lesson.train.labels), learn(self, model, lesson))[-1])
     monkeypatch.setattr(keras.Model, "fit", watched)
@@ -169,7 +171,7 @@ def reals(manifest):
 def test_without_fakes_in_validation_the_loss_picks_the_epoch_and_a_quantile_of_the_reals_the_threshold(reals):
     artifact = train(reals, "oc_ae", "--train.epochs", "2")
     history = pd.read_csv(artifact.history)
-    assert "val_auc" not in history and "Validation holds real files only" in artifact.report.read_text()
+    assert "val_auc" not in history and "Validation holds only real files" in artifact.report.read_text()
     held = predictions.by_file(predictions.read(artifact.predictions).query("split == 'validation'"))
     assert (held["probability"] < json.loads(artifact.calibration.read_text())["threshold"]).mean() >= 0.9
 
@@ -178,13 +180,13 @@ def test_without_fakes_in_validation_f1_is_refused_before_any_training(reals, mo
     monkeypatch.setattr(fit, "fit", None)
     train(reals, "oc_ae", "--train.threshold", "f1", code=2)
     assert "best F1 flags every file" in capsys.readouterr().err
-    calibration.require("f1", [0, 1])
+    calibration.check_rule("f1", [0, 1])
 
 
 @pytest.mark.parametrize("wrong, said", [
     (("oc_ae", "--detector.score", "kl"), "needs a latent with a variance"),
     (("oc_fakedect", "--detector.variant", "2", "--detector.score", "rmse"), "Variant 2 scores latents"),
-    (("oc_ae", "--train.balance", "focal"), "there are no classes for"),
+    (("oc_ae", "--train.balance", "focal"), "has no classes to balance"),
     (("oc_ae", "--data.size", "34"), "multiple of 4"),
     (("resnet_vae", "--detector.weights", "/nowhere"), "could not open a keras-hub preset of ResNet-18"),
     (("oc_fakedect", "--detector.free_bits", "-1"), "at least 0, got -1"),

@@ -47,7 +47,7 @@ def judged(run, data, capsys):
 def test_originals_of_equalised_training_files_are_left_out_and_the_other_way_round(place, equalised, capsys):
     plain = train(place, place / "set", "plain")
     for run, data in ((equalised, place / "set"), (plain, place / "alike"), (equalised, place / "alike")):
-        table = manifest.raw(run.manifest)
+        table = manifest.read_unchecked(run.manifest)
         tests = int((table["split"] == "test").sum())
         count, said = judged(run, data, capsys)
         assert count == tests and f"{40 - tests} of 40 files took part in training" in said
@@ -55,7 +55,7 @@ def test_originals_of_equalised_training_files_are_left_out_and_the_other_way_ro
 
 def test_groups_named_alike_count_where_a_file_is_known_again(place, equalised, tmp_path, capsys):
     """The same set, of which most files are encoded anew: one that is known shows that its groups are training's."""
-    run = manifest.raw(equalised.manifest)
+    run = manifest.read_unchecked(equalised.manifest)
     shutil.copytree(place / "set", tmp_path / "again")
     known = run.loc[run["split"] == "train", "original"].iloc[0].rpartition("/set/")[2]
     for path in (tmp_path / "again").rglob("*.*"):
@@ -118,7 +118,7 @@ def test_what_could_not_be_equalised_is_not_trained_on_as_it_is(images, tmp_path
     cv2.imwrite(str(small), cv2.imread(str(next((images / "real").iterdir())))[:8, :8])
     assert cli.main(["prepare", "set", "--out", "alike", "--equalise", "--data.size", "16"]) == 0
     assert cli.main(["train", "cnn", "--data.path", "alike", *TINY, "--out", "runs"]) == 0
-    table = manifest.raw(tmp_path / "runs" / "cnn" / "manifest.csv").set_index("path")
+    table = manifest.read_unchecked(tmp_path / "runs" / "cnn" / "manifest.csv").set_index("path")
     assert "smaller than the" in table.loc[str(small), "error"] and (table["error"] != "").sum() == 1
 
 
@@ -135,7 +135,7 @@ def test_copies_and_contradictions_before_the_split(images, tmp_path, monkeypatc
     assert cli.main(["train", "cnn", "--data.path", "set", *TINY, "--out", "runs", "--data.cache_dir", "cache"]) == 0
     said = capsys.readouterr().out
     assert "68 of 126 files are copies of others" in said and "24 of 126 files could not be used" in said
-    table = manifest.raw(tmp_path / "runs" / "cnn" / "manifest.csv")
+    table = manifest.read_unchecked(tmp_path / "runs" / "cnn" / "manifest.csv")
     good = table[table["error"] == ""]
     assert len(table) == 126 and len(good) == 102 and good.groupby("sha")["split"].nunique().max() == 1
     assert good.groupby("sha")["group"].nunique().max() == 1
@@ -146,7 +146,7 @@ def test_copies_and_contradictions_before_the_split(images, tmp_path, monkeypatc
     assert "126 files: 102 cached, 24 failed" in capsys.readouterr().out
     shutil.rmtree("set")
     assert cli.main(["train", "cnn", "--data.path", "ready", *TINY, "--out", "runs", "--name", "ready"]) == 0
-    again = manifest.raw(tmp_path / "runs" / "ready" / "manifest.csv")
+    again = manifest.read_unchecked(tmp_path / "runs" / "ready" / "manifest.csv")
     assert again["error"].str.contains("the same bytes are labelled").sum() == 24
 
 

@@ -20,7 +20,7 @@ from tfdetect.verbs import reproduce
 from tfdetect.workflow import recipe as workflow_recipe
 
 ALL = sorted(reproduce.RECIPES.glob("*.yaml"))
-KNOWN = [path for path in ALL if config.read(path)[0] in REGISTRY]
+KNOWN = [path for path in ALL if config.read_yaml(path)[0] in REGISTRY]
 TINY = ["--data.sample", "30", "--data.size", "32", "--data.frames", "4", "--train.epochs", "1"]
 
 
@@ -185,9 +185,9 @@ def one_class(tmp_path_factory):
 def test_a_threshold_off_the_test_is_marked_wherever_it_decides(one_class):
     artifact, out = one_class
     page, metrics = artifact.report.read_text(), json.loads(artifact.metrics.read_text())
-    assert page.index("THE THRESHOLD HAS SEEN THE TEST SET") < page.index("In short")
+    assert page.index("THE THRESHOLD HAS SEEN THE TEST SET") < page.index("<h2>Summary")
     assert metrics["threshold_rule"] == "pooled_test_quantile:0.8"
-    assert "reproduce.py repeats the run" in artifact.config.read_text().splitlines()[0]
+    assert "scripts/reproduce.py RECIPE" in artifact.config.read_text().splitlines()[0]
     assert re.search("^test: AUC .* fake files; threshold has seen the test set$", out, re.M)
     assert re.search("^validation: .* fake files$", out, re.M)
     found = json.loads(artifact.comparison.read_text())

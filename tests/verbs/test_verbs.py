@@ -57,8 +57,8 @@ def test_a_run_leaves_everything(name, request):
                      "shortcuts.json", "checkpoints"}  # fmt: skip
     metrics = json.loads(artifact.metrics.read_text())
     keys = {"n", "auc", "ap", "eer", "accuracy", "balanced_accuracy", "f1", "log_loss", "confusion", "by_source", "by_frame"}
-    assert set(metrics) == {"validation", "test", "judged", "threshold_rule"} and keys <= set(metrics["test"])
-    assert (metrics["judged"], metrics["threshold_rule"]) == ("saved_model", "youden")
+    assert set(metrics) == {"validation", "test", "scored_with", "threshold_rule"} and keys <= set(metrics["test"])
+    assert (metrics["scored_with"], metrics["threshold_rule"]) == ("saved_model", "youden")
     manifest = pd.read_csv(artifact.manifest)
     assert metrics["test"]["n"] == (manifest["split"] == "test").sum() == 8
     assert metrics["test"]["by_frame"]["n"] == 8 * (4 if name == "cnn" else 1)
@@ -75,7 +75,7 @@ def test_no_epoch_judges_the_weights_as_they_are(images, flags, place):
     """As published weights want it."""
     assert cli.main(["train", "mesonet", "--data.path", str(images), *flags, "--train.epochs", "0"]) == 0
     artifact = Artifact(place / "runs" / "mesonet")
-    assert artifact.finished and len(pd.read_csv(artifact.history)) == 0 and artifact.report.exists()
+    assert artifact.is_finished and len(pd.read_csv(artifact.history)) == 0 and artifact.report.exists()
 
 
 def test_scores_are_those_of_the_exported_model_on_the_files(cnn, capsys):
@@ -215,37 +215,38 @@ def test_names(tmp_path):
     def finish(artifact):
         artifact.report.write_text("")
 
-    first, going_on = artifacts.choose(run())
+    first, going_on = artifacts.select_folder(run())
     assert (first.folder.name, going_on) == ("cnn", False)
-    artifacts.create(first, run())
+    artifacts.reset_folder(first, run())
     first.manifest.write_text("")
-    assert artifacts.choose(run()) == (first, True), "the same command goes on with what was interrupted"
+    assert artifacts.select_folder(run()) == (first, True), "the same command goes on with what was interrupted"
     with artifacts.lock(first):
-        assert artifacts.choose(run())[0].folder.name == "cnn-2", "but not with what another process is at"
+        assert artifacts.select_folder(run())[0].folder.name == "cnn-2", "but not with what another process is at"
         with pytest.raises(BlockingIOError, match="another process"), artifacts.lock(first):
             pass
-    assert artifacts.choose(run("--data.size", "64"))[0].folder.name == "cnn-2", "nor with other settings"
-    assert artifacts.choose(run("--data.workers", "1")) == (first, True), "which leave the result as it is"
-    assert artifacts.choose(run("--name", "cnn")) == (first, True)
+    assert artifacts.select_folder(run("--data.size", "64"))[0].folder.name == "cnn-2", "nor with other settings"
+    assert artifacts.select_folder(run("--data.workers", "1")) == (first, True), "which leave the result as it is"
+    assert artifacts.select_folder(run("--name", "cnn")) == (first, True)
     with pytest.raises(FileExistsError, match="--resume.*--overwrite"):
-        artifacts.choose(run("--name", "cnn", "--data.size", "64"))
-    with pytest.raises(ValueError, match="no run .*cn to go on with. Perhaps you meant"):
-        artifacts.choose(run("--name", "cn", "--resume"))
+        artifacts.select_folder(run("--name", "cnn", "--data.size", "64"))
+    with pytest.raises(ValueError, match="no run .*cn to resume. Perhaps you meant"):
+        artifacts.select_folder(run("--name", "cn", "--resume"))
     finish(first)
-    assert artifacts.choose(run())[0].folder.name == "cnn-2"
+    assert artifacts.select_folder(run())[0].folder.name == "cnn-2"
     with pytest.raises(FileExistsError):
-        artifacts.choose(run("--name", "cnn"))
-    assert artifacts.choose(run("--name", "cnn", "--overwrite")) == (first, False)
-    assert artifacts.choose(run("--name", "cnn", "--resume")) == (first, True)
+        artifacts.select_folder(run("--name", "cnn"))
+    assert artifacts.select_folder(run("--name", "cnn", "--overwrite")) == (first, False)
+    assert artifacts.select_folder(run("--name", "cnn", "--resume")) == (first, True)
     for more in (["--train.epochs", "40"], ["--train.patience", "9"], ["--train.epochs", "40", "--train.patience", "9"]):
-        assert artifacts.choose(run("--name", "cnn", "--resume", *more)) == (first, True)
-    for flag, value, said in (("--data.size", "64", "--data.size is 256 there and 64 here"),
-                              ("--train.xla", None, "--train.xla is off there and on here"),
-                              ("--data.fake", "x y", "--data.fake is fake there and x y here")):  # fmt: skip
+        assert artifacts.select_folder(run("--name", "cnn", "--resume", *more)) == (first, True)
+    for flag, value, said in (("--data.size", "64", "--data.size was 256 and is now 64"),
+                              ("--train.xla", None, "--train.xla was off and is now on"),
+                              ("--data.fake", "x y", "--data.fake was fake and is now x y")):  # fmt: skip
         with pytest.raises(ValueError, match=said):
-            artifacts.choose(run("--name", "cnn", "--resume", "--train.epochs", "40", flag, *(value.split() if value else ())))
-    with pytest.raises(ValueError, match="detector is cnn there and mesonet here"):
-        artifacts.choose(config.parse(["mesonet", "--out", str(tmp_path), "--name", "cnn", "--resume"], "t"))
+            longer = ("--train.epochs", "40", flag, *(value.split() if value else ()))
+            artifacts.select_folder(run("--name", "cnn", "--resume", *longer))
+    with pytest.raises(ValueError, match="settings: detector was cnn and is now mesonet"):
+        artifacts.select_folder(config.parse(["mesonet", "--out", str(tmp_path), "--name", "cnn", "--resume"], "t"))
 
 
 def test_a_finished_run_is_trained_further(cnn_lstm, videos, place, flags, capsys):

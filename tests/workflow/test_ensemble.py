@@ -11,7 +11,7 @@ import pytest
 from tfdetect import cli
 from tfdetect.artifact import Artifact
 from tfdetect.evaluation import predictions
-from tfdetect.evaluation.calibration import youden
+from tfdetect.evaluation.calibration import youden_threshold
 from tfdetect.workflow import ensemble
 
 SETTINGS = ["--data.frames", "4", "--train.epochs", "2", "--train.batch", "8", "--detector.width", "4"]
@@ -112,7 +112,7 @@ def test_threshold_of_the_mean_comes_from_the_common_validation_files(first, sec
     assert not os.path.isabs(held[0]["path"].iloc[0]) and os.path.isabs(held[1]["path"].iloc[0])
     mean = (held[0]["probability"] + held[1]["probability"].loc[held[0].index]) / 2
     found = metrics(tmp_path / "both")
-    assert found["test"]["threshold"] == pytest.approx(youden(mean.to_numpy(), held[0]["label"].to_numpy()), abs=1e-12)
+    assert found["test"]["threshold"] == pytest.approx(youden_threshold(mean.to_numpy(), held[0]["label"].to_numpy()), abs=1e-12)
     assert found["validation"]["n"] == len(held[0])
 
 

@@ -26,31 +26,31 @@ def test_different_data_have_different_names_and_the_same_data_one(asked, tmp_pa
                  {"path": tmp_path / "a/test", "fake": ("made",)}, {"path": Path(os.fsdecode(b"\xff"))},
                  {"path": Path("own_test")}, {"path": Path("x" * 250)}]  # fmt: skip
     for data in different:
-        target = output_paths.evaluation(asked(**data)).absolute()
+        target = output_paths.evaluation_folder(asked(**data)).absolute()
         assert target.parent == runs and len(target.name) < 100 and target.name[0] not in ".-_", "below the run, and to be read"
         found.add(target)
     assert len(found) == len(different) and runs / "own_test" in found
     same = [Path("../a/test"), tmp_path / "a" / "test", Path("../a/x/../test/")]
-    assert len({output_paths.evaluation(asked(path=path)) for path in same}) == 1
-    assert output_paths.evaluation(asked(path=same[0]), corrupted="jpeg_80").name.endswith("-jpeg_80")
+    assert len({output_paths.evaluation_folder(asked(path=path)) for path in same}) == 1
+    assert output_paths.evaluation_folder(asked(path=same[0]), corruption="jpeg_80").name.endswith("-jpeg_80")
 
 
 def test_runs_of_one_name_from_different_places_are_different_ensembles(asked):
     one, other = (replace(asked(), runs=(Path("runs/cnn"), Path(place, "cnn"))) for place in ("x", "y"))
-    assert output_paths.evaluation(one, ["cnn", "cnn_2"]) != output_paths.evaluation(other, ["cnn", "cnn_2"])
+    assert output_paths.evaluation_folder(one, ["cnn", "cnn_2"]) != output_paths.evaluation_folder(other, ["cnn", "cnn_2"])
     near = replace(asked(), runs=(Path("runs/cnn"), Path("runs/b")))
-    assert output_paths.evaluation(near, ["cnn", "b"]).name == "cnn+b"
+    assert output_paths.evaluation_folder(near, ["cnn", "b"]).name == "cnn+b"
 
 
 @pytest.mark.parametrize("held", ["config.yaml", "photo.jpg", "manifest.csv"])
 def test_out_that_holds_anything_else_is_refused(asked, tmp_path, held):
     out = tmp_path / "out"
     answer = replace(asked(), out=out)
-    assert output_paths.evaluation(answer) == out
+    assert output_paths.evaluation_folder(answer) == out
     out.mkdir()
     for name in ("metrics.json", "report.html"):
         (out / name).write_text("")
-    assert output_paths.evaluation(answer) == out, "an earlier evaluation"
+    assert output_paths.evaluation_folder(answer) == out, "an earlier evaluation"
     (out / held).write_text("")
     with pytest.raises(ValueError, match=f"holds {held}, which no evaluation wrote"):
-        output_paths.evaluation(answer)
+        output_paths.evaluation_folder(answer)

@@ -1,1 +1,1 @@
-"""From files to batches: manifest, media, cache, pipeline."""
+"""From files to batches: manifests, media readers, the clip cache and the input pipeline."""

@@ -1,28 +1,29 @@
-"""The time that a file may take: a base, and what its length adds, so that a long video passes and a hang still ends.
+"""Per-file time limits: a base plus an allowance for length, so that long videos pass and hanging decoders are stopped.
 
-A process that decodes is ended by the kernel when its time is up (SIGALRM), whatever library it hangs in. What the length
-adds is far more than whole files take on one slow core; docs/data.md says how that was measured.
+The kernel ends a worker process when its time is up (SIGALRM), whichever library it hangs in. The allowance far exceeds what
+intact files take on one slow core; docs/data.md describes the measurement.
 """
 
 import signal
 
-BYTES = 10_000_000  # a second, read or hashed
-PIXELS = 60_000_000  # a second, decoded once
-MOST = 4 * 3600.0  # seconds, however much a file announces
+BYTES_PER_SECOND = 10_000_000  # read or hashed
+PIXELS_PER_SECOND = 60_000_000  # decoded once
+MAX_SECONDS = 4 * 3600.0  # however long a file claims to be
 
 
 def start(seconds: float | None) -> None:
-    """End this process in so many seconds; with None or 0 never."""
+    """End this process after `seconds`; None or 0 removes the limit."""
     signal.setitimer(signal.ITIMER_REAL, seconds or 0)
 
 
-def allow(size: float = 0, pixels: float = 0) -> None:
-    """Add the time for so many bytes and pixels, where time is limited at all."""
+def extend(size: float = 0, pixels: float = 0) -> None:
+    """Extend the limit, if one is set, by the time allowed for `size` bytes and `pixels` decoded pixels."""
     left, _ = signal.getitimer(signal.ITIMER_REAL)
     if left:
-        signal.setitimer(signal.ITIMER_REAL, min(left + size / BYTES + pixels / PIXELS, max(left, MOST)))
+        added = size / BYTES_PER_SECOND + pixels / PIXELS_PER_SECOND
+        signal.setitimer(signal.ITIMER_REAL, min(left + added, max(left, MAX_SECONDS)))
 
 
-def passed(exitcode: int) -> bool:
-    """Whether a process with this exit code was ended because its time was up."""
+def is_timeout(exitcode: int) -> bool:
+    """Return whether a process with this exit code was ended by its time limit."""
     return exitcode == -signal.SIGALRM

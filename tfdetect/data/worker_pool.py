@@ -1,4 +1,4 @@
-"""One function over many items, on all cores; a crash or a hang costs one item, never the run."""
+"""Apply a function to many items in parallel processes; a crash or hang fails one item, not the run."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from tfdetect.data import deadline
-from tfdetect.machine import cores
+from tfdetect.machine import available_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -21,14 +21,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class WorkerFailure:
-    """Stands where a result would: the process that worked on the item is gone."""
+    """Takes the place of a result when an item could not be processed."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class _Guarded(Generic[T, R]):
-    """Returns what `work` raises, so that the pool's own troubles and those of the work are never confused."""
+class _GuardedWork(Generic[T, R]):
+    """Return exceptions of `work` instead of raising them, so that they are never mistaken for failures of the pool."""
 
     work: Callable[[T], R]
     seconds: float | None
@@ -38,31 +38,32 @@ class _Guarded(Generic[T, R]):
         try:
             return self.work(item)
         except MemoryError:
-            return WorkerFailure("it needs more memory than there is")
+            return WorkerFailure("not enough memory to decode it")
         except Exception as error:
             return error
         finally:
             deadline.start(None)
 
 
-def results(items: Iterable[T], work: Callable[[T], R], workers: int | None = None,
-            seconds: float | None = None) -> Iterator[tuple[T, R | WorkerFailure]]:
-    """Yield (item, work(item)) as they come, in processes of their own; at most `seconds` for each, unless `work` allows
-    it more (`deadline.allow`).
+def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | None = None,
+                  seconds: float | None = None) -> Iterator[tuple[T, R | WorkerFailure]]:
+    """Yield (item, work(item)) in order of completion, computed in `workers` processes (default: one per core).
 
-    `work` must be picklable. An item that brings its process down, or takes longer, yields Lost, and a new process takes
-    over. What `work` raises is raised here, and ends it all. Few items are taken ahead, so `items` may be endless.
+    `work` must be picklable. Each item may take `seconds`, plus what `work` requests by `deadline.extend`. If an item crashes
+    its process or exceeds its time, its result is a WorkerFailure and a new process takes over. Exceptions of `work` are
+    re-raised here and stop the iteration. Only a few items are read ahead, so `items` may be infinite.
     """
-    count = workers or cores()
-    todo, guarded = iter(items), _Guarded(work, seconds)
-    resource_tracker.ensure_running()  # by itself it starts with the first process, and then lets that one hear Ctrl-C
-    # "spawn": a fork of a process that runs TensorFlow's threads may hang.
-    pool = ProcessPool(count, initializer=_quiet, context=get_context("spawn"))
+    count = workers or available_cores()
+    remaining, guarded = iter(items), _GuardedWork(work, seconds)
+    # Started first, because starting it unblocks SIGINT, which has to stay blocked while worker processes start.
+    resource_tracker.ensure_running()
+    # "spawn": forking a process that runs TensorFlow's threads may deadlock.
+    pool = ProcessPool(count, initializer=_initialise_worker, context=get_context("spawn"))
     running: dict[Any, T] = {}
     try:
         while True:
-            for item in islice(todo, 4 * count - len(running)):
-                with _deaf():
+            for item in islice(remaining, 4 * count - len(running)):
+                with _blocked_interrupts():
                     running[pool.schedule(guarded, (item,))] = item
             if not running:
                 return
@@ -74,9 +75,11 @@ def results(items: Iterable[T], work: Callable[[T], R], workers: int | None = No
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Ctrl-C waits. The pool's threads, made meanwhile, and so the processes that they start never hear it: one that is only
-    starting would die of it with a traceback."""
+def _blocked_interrupts() -> Iterator[None]:
+    """Block SIGINT. Threads of the pool started meanwhile, and their processes, inherit the mask and never receive Ctrl-C.
+
+    A process that receives it while starting would print a traceback.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -86,17 +89,17 @@ def _deaf() -> Iterator[None]:
 
 def _outcome(future: Any, seconds: float | None) -> Any:
     try:
-        found = future.result()
+        result = future.result()
     except ProcessExpired as error:
-        if deadline.passed(error.exitcode):
-            return WorkerFailure(f"it took longer than {seconds:g} seconds and what its length adds (--data.timeout)")
-        return WorkerFailure("its decoder crashed")
-    if isinstance(found, Exception):
-        raise found
-    return found
+        if deadline.is_timeout(error.exitcode):
+            return WorkerFailure(f"decoding took longer than {seconds:g} s plus the allowance for its length (--data.timeout)")
+        return WorkerFailure("the decoder crashed")
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
-def _quiet() -> None:
+def _initialise_worker() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # workers decode on the CPU and must not take the GPU's memory
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs write about broken files to stderr; the reasons are returned
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs print errors about damaged files; their reasons are returned instead

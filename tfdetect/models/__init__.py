@@ -7,6 +7,7 @@ import zlib
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from tfdetect import plugins
 from tfdetect.errors import UserError
 from tfdetect.keras_layers import register
 from tfdetect.models import detectors
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
     import keras
 
 for _module in pkgutil.iter_modules(detectors.__path__):
-    importlib.import_module(f"{detectors.__name__}.{_module.name}")
+    try:
+        importlib.import_module(f"{detectors.__name__}.{_module.name}")
+    except Exception as _error:  # the other detectors still work
+        plugins.leave_out(f"{detectors.__path__[0]}/{_module.name}.py", _error)
+plugins.load_installed(["tfdetect.detectors"])
 
 
 def load(path: str | PathLike[str]) -> "keras.Model":

@@ -4,7 +4,7 @@ import difflib
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from tfdetect.detector import Detector, Phase
 from tfdetect.errors import UserError
@@ -49,6 +49,17 @@ class Transfer(Detector):
             raise UserError(f"--detector.head_epochs must be at least 0, got {self.head_epochs}.")
         if malformed := [pair for pair in self.families if pair.count("=") != 1]:
             raise UserError(f"--detector.families must have the form SOURCE=FAMILY, such as stylegan=gan; got {malformed[0]!r}.")
+
+    @property
+    def initial_weights(self) -> str:
+        return str(self.weights)
+
+    @property
+    def offline_overrides(self) -> dict[str, str]:
+        return {"weights": "none"}
+
+    def with_classes(self, classes: tuple[str, ...]) -> Self:
+        return replace(self, classes=classes)
 
     def require(self) -> None:
         resolve_weights(self.weights, self.imagenet_weights)

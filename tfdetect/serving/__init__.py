@@ -1,1 +1,1 @@
-"""From a trained model to verdicts on files."""
+"""Export a trained model as a SavedModel, and predict files with it."""

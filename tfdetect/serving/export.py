@@ -1,17 +1,22 @@
-"""A trained model -> a SavedModel whose inputs are what a user has.
+"""Export a trained model as a SavedModel whose inputs are what a user has.
 
-`serving_default` takes uint8 frames of any size and number, (batch, frames, height, width, 3) RGB 0..255; image
-detectors also have `serve_bytes`, which takes encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string. Both return `score` and
-`probability` of being fake, (batch,) float32, and `fake`, (batch,) bool, the decision at the run's threshold. A detector of
-sources also returns `source`, (batch, sources) float32, how likely a fake is of each, and `source_name`, (sources,) string. One
-that joins pictures with texts also returns `text`, (batch,) string: the closest of its training texts, of several frames that
-of the middle one. A detector with a frozen first part has `serve_features` besides, which takes what that part makes of
-pictures, (batch, n) float32. An autoencoder has `serve_reconstruction`, which takes frames and returns what it makes of them,
-`reconstruction` (batch, frames, size, size, 3) uint8, and `error` (batch, frames, size, size) float32, how far that is off, in
-grey levels of 0..255, as a mean over channels.
+`serving_default` takes uint8 RGB frames of any size and number, (batch, frames, height, width, 3) in 0..255. It returns
+`score` and `probability` of being fake, both (batch,) float32, and `fake`, (batch,) bool, the decision at the run's threshold.
+Further outputs and signatures depend on the detector:
 
-A run that judges faces has no `serve_bytes`, for the graph finds no face: `serve_face_crop` takes crops, under the name
-`face_crop`, and so does `serving_default`, which Keras adds.
+- Frame detectors have `serve_bytes`, which takes encoded JPEG, PNG, WebP, GIF or BMP images, (batch,) string, and also
+  returns `error`, (batch,) string: why an image could not be decoded, or "".
+- Detectors that attribute fakes to sources also return `source`, (batch, sources) float32, the probability of each source
+  given that the file is fake, and `source_name`, (sources,) string.
+- Detectors that match images with texts also return `text`, (batch,) string: the closest training text, for a clip that of
+  its middle frame.
+- Detectors with a frozen backbone have `serve_features`, which takes the features of single images, (batch, n) float32.
+- Autoencoders have `serve_reconstruction`, which takes frames and returns `reconstruction`, (batch, frames, size, size, 3)
+  uint8, and `error`, (batch, frames, size, size) float32: the absolute error per pixel in grey levels of 0..255, averaged
+  over the channels.
+
+A run trained on faces has no `serve_bytes`, since no face detector runs in the graph. `serve_face_crop` takes face crops under
+the input name `face_crop`, as does `serving_default`, which Keras adds as an alias.
 """
 
 import os
@@ -27,159 +32,182 @@ from scipy.special import logit
 
 from tfdetect import backend, files
 from tfdetect.data.media import tf_decode, tf_images
-from tfdetect.data.media.tf_images import picked
+from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.detector import Detector
 from tfdetect.models import autoencoder
 from tfdetect.models.layers import common
 from tfdetect.models.layers.heads import ClosestText
 
-SCORE, CROPS, BYTES, FEATURES, REBUILT = ("serving_default", "serve_face_crop", "serve_bytes", "serve_features",
-                                          "serve_reconstruction")  # fmt: skip
-NOTE = "SERVING.md"
+DEFAULT, FACE_CROP, BYTES, FEATURES, RECONSTRUCTION = (
+    "serving_default", "serve_face_crop", "serve_bytes", "serve_features", "serve_reconstruction")  # fmt: skip
+SERVING_NOTES = "SERVING.md"
 
 
 def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path,
-           view: ClipSpec | None = None) -> None:  # fmt: skip
-    """Write the SavedModel, whole or not at all. `calibration` has slope, intercept and threshold; `view` says how the run looks
-    at files, by default at one frame each. ValueError on another backend than TensorFlow."""
+           clip_spec: ClipSpec | None = None) -> None:  # fmt: skip
+    """Write the SavedModel to the folder `target`, atomically, and SERVING.md beside it.
+
+    `calibration` has the keys slope, intercept and threshold. `clip_spec` says how the run makes clips of files; the
+    default is one frame per file. Raises UserError on another Keras backend than TensorFlow.
+    """
     backend.require_tensorflow("A SavedModel")
-    view = view or ClipSpec(1, model.input_shape[2])
-    served = Served(*worded(model), calibration, detector, view)
+    clip_spec = clip_spec or ClipSpec(1, model.input_shape[2])
+    functions = ServingFunctions(*split_text_output(model), calibration, detector, clip_spec)
     archive = keras.export.ExportArchive()
     archive.track(model)
-    said = signatures(detector, view)
-    frames = [tf.TensorSpec((None, None, None, None, 3), tf.uint8, taken(view))]
-    functions = {SCORE: (served.clips, frames), CROPS: (served.clips, frames), REBUILT: (served.rebuilt, frames),
-                 BYTES: (served.files, [tf.TensorSpec((None,), tf.string, "image")])}  # fmt: skip
-    if FEATURES in said:
-        rest = common.submodel_from(served.model, "features")
-        archive.track(rest)
-        spec = tf.TensorSpec((None, rest.input_shape[-1]), tf.float32, "features")
-        functions[FEATURES] = (lambda features: served.answer(features, model=rest), [spec])
-    for name in said:
-        archive.add_endpoint(name, *functions[name])
+    descriptions = describe_signatures(detector, clip_spec)
+    frames = [tf.TensorSpec((None, None, None, None, 3), tf.uint8, frames_input_name(clip_spec))]
+    endpoints = {DEFAULT: (functions.predict_frames, frames), FACE_CROP: (functions.predict_frames, frames),
+                 RECONSTRUCTION: (functions.reconstruct, frames),
+                 BYTES: (functions.predict_images, [tf.TensorSpec((None,), tf.string, "image")])}  # fmt: skip
+    if FEATURES in descriptions:
+        head = common.submodel_from(functions.model, "features")
+        archive.track(head)
+        spec = tf.TensorSpec((None, head.input_shape[-1]), tf.float32, "features")
+        endpoints[FEATURES] = (lambda features: functions.predict(features, model=head), [spec])
+    for name in descriptions:
+        archive.add_endpoint(name, *endpoints[name])
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
     try:
-        with files.plain(temporary) as folder:
+        with files.tensorflow_path(temporary) as folder:
             archive.write_out(f"{folder}/1", verbose=False)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    files.write_bytes(target.parent / NOTE, note(said, view).encode())
+    files.write_bytes(target.parent / SERVING_NOTES, format_serving_notes(descriptions, clip_spec).encode())
 
 
-def taken(view: ClipSpec) -> str:
-    """The name of the input that takes frames."""
-    return "face_crop" if view.faces else "clip"
+def frames_input_name(clip_spec: ClipSpec) -> str:
+    """Return the name of the input that takes frames."""
+    return "face_crop" if clip_spec.faces else "clip"
 
 
-def signatures(detector: Detector, view: ClipSpec) -> dict[str, str]:
-    """By name, what each takes and gives. One that cannot do to a file what `predict` does to it is left out: no graph finds the
-    face in a picture, or compresses it as the training files were."""
-    name = taken(view)
-    what = "square crops of one face, as docs/faces.md has them" if view.faces else "RGB, any size and number of frames"
-    answer = "score, probability, fake (batch,)"
-    out = {CROPS if view.faces else SCORE: f"{name}, uint8 (batch, frames, height, width, 3), {what} -> {answer}"}
-    if detector.input_kind == "frame" and not view.faces and not view.plan:
-        out[BYTES] = f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {answer}, error (batch,) string"
+def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, str]:
+    """Map the name of each signature to a description of its inputs and outputs.
+
+    There is no `serve_bytes` for runs on faces or equalised files: the graph cannot find faces or compress files as
+    `predict` does.
+    """
+    name = frames_input_name(clip_spec)
+    content = "square crops of one face, see docs/faces.md" if clip_spec.faces else "RGB, any size and number of frames"
+    outputs = "score, probability, fake (batch,)"
+    signature = FACE_CROP if clip_spec.faces else DEFAULT
+    descriptions = {signature: f"{name}, uint8 (batch, frames, height, width, 3), {content} -> {outputs}"}
+    if detector.input_kind == "frame" and not clip_spec.faces and not clip_spec.plan:
+        descriptions[BYTES] = f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {outputs}, error (batch,) string"
     if detector.caches_features:
-        out[FEATURES] = f"features, float32 (batch, n), as the backbone gives them -> {answer}"
+        descriptions[FEATURES] = f"features, float32 (batch, n), the output of the backbone -> {outputs}"
     if detector.reconstructs:
-        out[REBUILT] = f"{name} -> reconstruction, uint8 (batch, frames, size, size, 3), and error"
-    return out
+        descriptions[RECONSTRUCTION] = f"{name} -> reconstruction, uint8 (batch, frames, size, size, 3), and error"
+    return descriptions
 
 
-def note(said: Mapping[str, str], view: ClipSpec) -> str:
-    """What stands beside the SavedModel."""
-    lines = [f"- `{name}`: {what}" for name, what in said.items()]
-    if view.faces:
-        lines += [f"- `{SCORE}`: the same as `{CROPS}`, for servers that ask for no name", "", "This run judges faces. `predict` "
-                  "finds and cuts them out of a file; the SavedModel does not: it wants the crops, and a whole picture in their "
-                  "place gets a score that means nothing."]  # fmt: skip
-    if view.plan:
-        lines += ["", "This run learnt from equalised files, and `predict` makes others like them; the SavedModel does not. It "
-                  f"wants frames of such copies: the middle {view.plan.crop} pixels, as JPEG of quality {view.plan.quality} or "
-                  "in a video, as docs/equalise.md has it."]  # fmt: skip
+def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec) -> str:
+    """Return the text of SERVING.md, which is written beside the SavedModel."""
+    lines = [f"- `{name}`: {text}" for name, text in descriptions.items()]
+    if clip_spec.faces:
+        lines += [f"- `{DEFAULT}`: an alias of `{FACE_CROP}`, for servers that do not choose a signature", "",
+                  "This detector was trained on face crops. `predict` finds and crops the face of each file; the SavedModel "
+                  "expects crops, and its score for a whole image is meaningless."]  # fmt: skip
+    if clip_spec.plan:
+        lines += ["", "This detector was trained on equalised files. `predict` equalises each file first; the SavedModel expects "
+                  f"frames of equalised files: the central {clip_spec.plan.crop} x {clip_spec.plan.crop} pixels, compressed as "
+                  f"JPEG of quality {clip_spec.plan.quality} or as a video, see docs/equalise.md."]  # fmt: skip
     return "\n".join(["# Signatures of the SavedModel in `1/`", "", *lines, ""])
 
 
-class Served:
-    """The signatures' functions."""
+class ServingFunctions:
+    """The functions behind the signatures."""
 
     def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Mapping[str, float], detector: Detector,
-                 view: ClipSpec):  # fmt: skip
-        self.model, self.texts, self.calibration, self.spec = model, texts, calibration, view
-        self.single, self.classes = detector.input_kind == "frame", detector.classes
+                 clip_spec: ClipSpec):  # fmt: skip
+        self.model, self.texts, self.calibration, self.spec = model, texts, calibration, clip_spec
+        self.is_frame_detector, self.classes = detector.input_kind == "frame", detector.classes
         self.frames, self.size = model.input_shape[1:3]
-        self.opened = autoencoder.reconstruction_model(model) if detector.reconstructs else None
+        if detector.reconstructs:
+            self.reconstruction_model = autoencoder.reconstruction_model(model)
 
-    def clips(self, clip):
-        """Frames of any size and number, or crops of faces."""
-        return self.answer(self.small(clip), tf.shape(clip)[0] if self.single else None)
+    def predict_frames(self, clip: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Score clips of any frame size and number of frames, uint8 (batch, frames, height, width, 3)."""
+        return self.predict(self.resize_clips(clip), tf.shape(clip)[0] if self.is_frame_detector else None)
 
-    def small(self, clip):
-        """The same as the model takes them; for a frame detector each frame is one clip."""
-        if not self.single:
-            clip = tf.gather(clip, picked(tf.shape(clip)[1], self.frames), axis=1)
+    def resize_clips(self, clip: tf.Tensor) -> tf.Tensor:
+        """Convert clips to the model's input, (batch, frames, size, size, 3); for a frame detector each frame becomes a clip."""
+        if not self.is_frame_detector:
+            clip = tf.gather(clip, evenly_spaced_indices(tf.shape(clip)[1], self.frames), axis=1)
         shape = tf.shape(clip)
-        small = tf_decode.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), self.size)
-        return tf.reshape(small, (-1, self.frames, self.size, self.size, 3))
+        resized = tf_decode.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), self.size)
+        return tf.reshape(resized, (-1, self.frames, self.size, self.size, 3))
 
-    def rebuilt(self, clip):
-        """Frames of any size and number -> what an autoencoder makes of each."""
-        before, after = (autoencoder.to_pixels(self.model, out) for out in self.opened(self.small(clip), training=False)[:2])
+    def reconstruct(self, clip: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the autoencoder's reconstruction of each frame and its error per pixel; see the module docstring."""
+        outputs = self.reconstruction_model(self.resize_clips(clip), training=False)[:2]
+        before, after = (autoencoder.to_pixels(self.model, output) for output in outputs)
         shape = (tf.shape(clip)[0], -1, self.size, self.size)
         error = tf.reduce_mean(tf.abs(before - after), axis=-1)
         after = tf.cast(tf.round(tf.clip_by_value(after, 0.0, 255.0)), tf.uint8)
         return {"reconstruction": tf.reshape(after, (*shape, 3)), "error": tf.reshape(error, shape)}
 
-    def files(self, image):
-        """Encoded images, each with its own row, whatever becomes of the others."""
-        view = self.spec
-        rows, small, error = tf_images.pictures(image, lambda frames: tf_decode.resize(frames, self.size), view.frames, view.fps,
-                                                   view.limits)  # fmt: skip
-        out = self.answer(small[:, None], rows=rows, count=tf.shape(image)[0])
-        bad = error != ""
-        numbers = {name: tf.where(bad, np.nan, out[name]) for name in ("score", "probability")}
-        return {**out, **numbers, "fake": out["fake"] & ~bad, "error": error}
+    def predict_images(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Score encoded images, (batch,) string; one that cannot be decoded gets NaN and an `error`, without affecting others."""
+        spec = self.spec
+        rows, frames, error = tf_images.decode_images(image, lambda pixels: tf_decode.resize(pixels, self.size), spec.frames,
+                                                      spec.fps, spec.limits)  # fmt: skip
+        outputs = self.predict(frames[:, None], rows=rows, num_files=tf.shape(image)[0])
+        failed = error != ""
+        numbers = {name: tf.where(failed, np.nan, outputs[name]) for name in ("score", "probability")}
+        return {**outputs, **numbers, "fake": outputs["fake"] & ~failed, "error": error}
 
-    def answer(self, inputs, files=None, model=None, rows=None, count=None):
-        """Of single inputs, or of `files` files the mean over their frames; by a part of the model if one is given. With `rows`,
-        which says of which of `count` files each input is, files may have any number of frames, or none."""
-        out, said = (model or self.model)(inputs, training=False), {}
+    def predict(self, inputs: tf.Tensor, num_clips: tf.Tensor | None = None, model: keras.Model | None = None,
+                rows: tf.Tensor | None = None, num_files: tf.Tensor | None = None) -> dict[str, tf.Tensor]:  # fmt: skip
+        """Score inputs of `model`, by default the whole model, and average the frames of each file.
+
+        By default every input is a file. With `num_clips`, the inputs are the frames of that many clips of equal length. With
+        `rows`, (inputs,) int, `rows[i]` is the index of the file, below `num_files`, to which input i belongs; files may
+        differ in their number of frames or have none.
+        """
+        output, text = (model or self.model)(inputs, training=False), {}
         if self.texts:
-            out, number = out
-            said = {"text": tf.gather(tf.constant(self.texts), middle(number, files, rows, count))}
+            output, text_index = output
+            text = {"text": tf.gather(tf.constant(self.texts), select_middle_frames(text_index, num_clips, rows, num_files))}
         if self.classes:
-            out = tf.concat([out[:, :1], tf.nn.softmax(out[:, 1:])], axis=1)
+            output = tf.concat([output[:, :1], tf.nn.softmax(output[:, 1:])], axis=1)
         if rows is not None:
-            out = tf.math.unsorted_segment_mean(out, rows, count)
-        elif files is not None:
-            out = tf.reduce_mean(tf.reshape(out, (files, -1, 1 + len(self.classes))), axis=1)
-        # A file's score is the mean of its frames', then comes the calibration: `predictions.by_file` does the same. The
-        # decision compares log-odds, since float32 probabilities near 1 are all the same.
-        odds = self.calibration["slope"] * out[:, 0] + self.calibration["intercept"]
-        fake = odds >= float(logit(self.calibration["threshold"]))
-        sources = {"source": out[:, 1:], "source_name": tf.constant(list(self.classes))} if self.classes else {}
-        return {"score": out[:, 0], "probability": tf.sigmoid(odds), "fake": fake, **sources, **said}
+            output = tf.math.unsorted_segment_mean(output, rows, num_files)
+        elif num_clips is not None:
+            output = tf.reduce_mean(tf.reshape(output, (num_clips, -1, 1 + len(self.classes))), axis=1)
+        # Frame scores are averaged before calibration, as in `predictions.by_file`. The decision compares log-odds, since
+        # float32 probabilities near 1 cannot be told apart.
+        log_odds = self.calibration["slope"] * output[:, 0] + self.calibration["intercept"]
+        fake = log_odds >= float(logit(self.calibration["threshold"]))
+        sources = {"source": output[:, 1:], "source_name": tf.constant(list(self.classes))} if self.classes else {}
+        return {"score": output[:, 0], "probability": tf.sigmoid(log_odds), "fake": fake, **sources, **text}
 
 
-def middle(number, files=None, rows=None, count=None):
-    """What `number` (inputs,) is for the middle frame of each file; `Served.answer` says what the others are."""
+def select_middle_frames(values: tf.Tensor, num_clips: tf.Tensor | None = None, rows: tf.Tensor | None = None,
+                         num_files: tf.Tensor | None = None) -> tf.Tensor:  # fmt: skip
+    """Select from `values`, (inputs,) int, the value of each file's middle frame, 0 for a file without frames.
+
+    `num_clips`, `rows` and `num_files` are those of `ServingFunctions.predict`.
+    """
     if rows is not None:
-        place = tf.range(tf.size(number))
-        first, frames = tf.math.unsorted_segment_min(place, rows, count), tf.math.bincount(rows, minlength=count, maxlength=count)
-        return tf.gather(tf.concat([number, [0]], 0), tf.where(frames > 0, first + frames // 2, tf.size(number)))
-    if files is None:
-        return number
-    number = tf.reshape(number, (files, -1))
-    return number[:, tf.shape(number)[1] // 2]
+        index = tf.range(tf.size(values))
+        first = tf.math.unsorted_segment_min(index, rows, num_files)
+        frames = tf.math.bincount(rows, minlength=num_files, maxlength=num_files)
+        return tf.gather(tf.concat([values, [0]], 0), tf.where(frames > 0, first + frames // 2, tf.size(values)))
+    if num_clips is None:
+        return values
+    values = tf.reshape(values, (num_clips, -1))
+    return values[:, tf.shape(values)[1] // 2]
 
 
-def worded(model):
-    """(model, its texts): one that joins pictures with texts gives the numbers of these too."""
+def split_text_output(model: keras.Model) -> tuple[keras.Model, Sequence[str]]:
+    """Return the model and the training texts it matches images with; the model then also returns the text's index.
+
+    Models without texts are returned unchanged, with no texts.
+    """
     for layer in model.layers:
         if isinstance(layer, ClosestText):
             return keras.Model(model.inputs, [model.outputs[0], layer.output[1]]), layer.texts

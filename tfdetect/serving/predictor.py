@@ -1,6 +1,6 @@
-"""Files -> verdicts, by the exported SavedModel and the artifact's settings alone."""
+"""Predict files with the exported SavedModel and the settings of its run."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from tfdetect import files, models
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data.media import tf_decode
 from tfdetect.data.media.frames import Media
-from tfdetect.data.media.tf_images import picked
+from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
-from tfdetect.data.worker_pool import WorkerFailure, results
+from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.models import autoencoder
@@ -25,137 +25,155 @@ from tfdetect.models.layers import common
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `predict` says of a file; the numbers are None where it could not be read, and `error` says why."""
+    """The prediction for one file. If the file could not be read, `error` says why and the numbers are None."""
 
     path: str
-    probability: float | None = None  # 0..1, of being fake; calibrated on the run's validation files
-    label: str | None = None  # "fake" from the run's threshold on, else "real"
-    score: float | None = None  # the detector's own number, higher is more likely fake
-    frames: int = 0  # how many frames were looked at
-    note: str = ""  # such as "damaged: 28 whole frames of 50"
+    probability: float | None = None  # of being fake, 0..1; calibrated on the run's validation files
+    label: str | None = None  # "fake" if the probability reaches the run's threshold, otherwise "real"
+    score: float | None = None  # raw output of the detector; higher is more likely fake
+    frames: int = 0  # number of frames that were scored
+    note: str = ""  # such as "damaged: 28 of 50 frames intact"
     error: str | None = None
-    source: str | None = None  # of a fake, by a detector that tells sources apart: the most likely one
-    source_probability: float | None = None  # 0..1, that it is this one, if it is fake; not calibrated
-    text: str | None = None  # by a detector that joins pictures with texts: the closest of its training texts
+    source: str | None = None  # the most likely source of a fake, for detectors that attribute fakes to sources
+    source_probability: float | None = None  # 0..1, given that the file is fake; not calibrated
+    text: str | None = None  # the closest training text, for detectors that match images with texts
 
 
-def opened(folder: Path) -> Any:
-    """The SavedModel there. UserError where it is damaged, for which TensorFlow has many kinds of errors."""
+def load_saved_model(folder: Path) -> Any:
+    """Load the SavedModel in `folder`. Raises UserError if it is damaged; TensorFlow raises many different types for that."""
     try:
-        with files.plain(folder) as path:
+        with files.tensorflow_path(folder) as path:
             return tf.saved_model.load(path)
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
-        raise UserError(f"{folder} is no whole SavedModel; python scripts/export.py {files.quoted(folder.parent)} writes it "
-                        "again.") from error  # fmt: skip
+        raise UserError(f"{folder} is not a complete SavedModel; re-export it with python scripts/export.py "
+                        f"{files.shell_quote(folder.parent)}.") from error  # fmt: skip
 
 
 class Predictor:
-    """An exported detector: `judge` for clips, `predict` for files. Without a SavedModel, as other backends than TensorFlow
-    leave it, the reloaded model.keras, which is what `judged` and `warnings` say. A frame detector's verdict on a file is the
-    mean of its frames.
+    """An exported detector that predicts clips, stored features and files.
+
+    Uses the SavedModel of the run. Runs trained on torch or jax have none; then model.keras is loaded instead, and
+    `scored_with` and `warnings` say so. For a frame detector, the score of a file is the mean over its frames.
     """
 
-    def __init__(self, artifact: Artifact, view: ClipSpec, detector: Detector):
-        self.spec, self.single, self.classes = view, detector.input_kind == "frame", detector.classes
+    def __init__(self, artifact: Artifact, spec: ClipSpec, detector: Detector):
+        self.spec, self.is_frame_detector, self.classes = spec, detector.input_kind == "frame", detector.classes
         self.calibration = load_calibration(artifact)
         self.threshold = self.calibration.threshold
-        self.judged, self.warnings = "saved_model", self.calibration.doubts
+        self.scored_with, self.warnings = "saved_model", self.calibration.warnings
         if artifact.saved_model.exists():
-            self.loaded = opened(artifact.saved_model)  # kept: the signature holds no reference to it
-            self._answer = self._serve
+            self.model = load_saved_model(artifact.saved_model)  # a signature does not keep its model alive
+            self._outputs: Callable[[np.ndarray], Mapping[str, Any]] = self._saved_model_outputs
         else:
-            self.judged = f"model.keras on {keras.backend.backend()}"
-            self.warnings += (f"There is no SavedModel: what judges is the reloaded {self.judged}; export.py writes one.",)
-            self.loaded = models.load(artifact.model)
-            self.opened = autoencoder.reconstruction_model(self.loaded) if detector.reconstructs else None
-            self._answer = self._call
+            self.scored_with = f"model.keras on {keras.backend.backend()}"
+            self.warnings += (f"Scored with {self.scored_with}, since there is no SavedModel; run export for one.",)
+            self.model = models.load(artifact.model)
+            if detector.reconstructs:
+                self.reconstruction_model = autoencoder.reconstruction_model(self.model)
+            self._outputs = self._keras_outputs
 
-    def judge(self, clips: np.ndarray) -> tuple[np.ndarray, ...]:
-        """uint8 clips (batch, frames, height, width, 3) of any size -> score, (batch,) float32, and probability, (batch,)
-        float64, and where sources are told apart, how likely a fake is of each: (batch, classes)."""
-        return self._numbers(self._answer(clips))
+    def predict_clips(self, clips: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Score uint8 RGB clips of any frame size, (batch, frames, height, width, 3) in 0..255.
 
-    def judge_features(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
-        """As `judge`, of what the frozen first part of a detector made of single frames, (batch, n) float32."""
-        if self.judged == "saved_model":
-            return self._numbers(self.loaded.signatures["serve_features"](features=tf.constant(features)))
-        return self._numbers(self._named(common.submodel_from(self.loaded, "features").predict_on_batch(features)))
+        Returns score, (batch,) float32, probability of being fake, (batch,) float64, and, for detectors that attribute
+        fakes to sources, the probability of each source given that the clip is fake, (batch, sources) float32.
+        """
+        return self._calibrate(self._outputs(clips))
 
-    def _numbers(self, out):
-        score, *source = (np.asarray(out[name]) for name in ("score", *(["source"] if self.classes else [])))
-        return score, self.calibration.probability(score), *source
+    def predict_features(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Score the features, (batch, n) float32, that the frozen backbone computed of single frames.
 
-    def _serve(self, clips):
-        return self._frames("serve_face_crop" if "serve_face_crop" in self.loaded.signatures else "serving_default", clips)
+        Returns the same as `predict_clips`.
+        """
+        if self.scored_with == "saved_model":
+            return self._calibrate(self.model.signatures["serve_features"](features=tf.constant(features)))
+        return self._calibrate(_by_name(common.submodel_from(self.model, "features").predict_on_batch(features)))
 
-    def _frames(self, signature, clips):
-        """Whatever a signature calls its only input."""
-        served = self.loaded.signatures[signature]
-        return served(**dict.fromkeys(served.structured_input_signature[1], tf.constant(clips)))
+    def reconstruction_errors(self, clips: np.ndarray) -> np.ndarray:
+        """Return the absolute error of an autoencoder at each pixel, (batch, frames, size, size) float32.
 
-    def errors(self, clips: np.ndarray) -> np.ndarray:
-        """uint8 clips of any size -> how far off an autoencoder gives each place back, in grey levels of 0..255 as a mean over
-        channels: (batch, frames, size, size) float32."""
-        if self.judged == "saved_model":
-            return self._frames("serve_reconstruction", clips)["error"].numpy()
-        before, after = self.opened.predict_on_batch(self._small(clips))[:2]
-        error = np.abs(autoencoder.to_pixels(self.loaded, before) - autoencoder.to_pixels(self.loaded, after)).mean(axis=-1)
+        `clips` are as in `predict_clips`; the error is in grey levels of 0..255, averaged over the channels.
+        """
+        if self.scored_with == "saved_model":
+            return self._call_signature("serve_reconstruction", clips)["error"].numpy()
+        outputs = self.reconstruction_model.predict_on_batch(self._resize(clips))[:2]
+        before, after = (autoencoder.to_pixels(self.model, output) for output in outputs)
+        error = np.abs(before - after).mean(axis=-1)
         return error.reshape(len(clips), -1, *error.shape[1:])
 
-    def _small(self, clips):
-        frames, size = self.loaded.input_shape[1:3]
-        if not self.single:
-            clips = clips[:, picked(clips.shape[1], frames)]
-        small = tf_decode.resize(tf.reshape(clips, (-1, *clips.shape[2:])), size).numpy()
-        return small.reshape(-1, frames, size, size, 3)
+    def _calibrate(self, outputs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+        score, *source = (np.asarray(outputs[name]) for name in ("score", *(["source"] if self.classes else [])))
+        return score, self.calibration.probability(score), *source
 
-    def _call(self, clips):
-        out = self.loaded.predict_on_batch(self._small(clips))
+    def _saved_model_outputs(self, clips: np.ndarray) -> Mapping[str, Any]:
+        name = "serve_face_crop" if "serve_face_crop" in self.model.signatures else "serving_default"
+        return self._call_signature(name, clips)
+
+    def _call_signature(self, name: str, clips: np.ndarray) -> Mapping[str, Any]:
+        """Call a signature that has one input, whatever its name."""
+        signature = self.model.signatures[name]
+        return signature(**dict.fromkeys(signature.structured_input_signature[1], tf.constant(clips)))
+
+    def _resize(self, clips: np.ndarray) -> np.ndarray:
+        """Convert clips to the model's input, as `ServingFunctions.resize_clips` does."""
+        frames, size = self.model.input_shape[1:3]
+        if not self.is_frame_detector:
+            clips = clips[:, evenly_spaced_indices(clips.shape[1], frames)]
+        resized = tf_decode.resize(tf.reshape(clips, (-1, *clips.shape[2:])), size).numpy()
+        return resized.reshape(-1, frames, size, size, 3)
+
+    def _keras_outputs(self, clips: np.ndarray) -> Mapping[str, Any]:
+        output = self.model.predict_on_batch(self._resize(clips))
         if self.classes:
-            out = np.concatenate([out[:, :1], softmax(out[:, 1:], axis=1)], axis=1)
-        return self._named(out.reshape(len(clips), -1, out.shape[1]).mean(axis=1))
+            output = np.concatenate([output[:, :1], softmax(output[:, 1:], axis=1)], axis=1)
+        return _by_name(output.reshape(len(clips), -1, output.shape[1]).mean(axis=1))
 
-    def _named(self, out):
-        return {"score": out[:, 0], "source": out[:, 1:]}
+    def predict_files(self, paths: Iterable[str | Path], seconds: float | None = None,
+                      workers: int | None = None) -> Iterator[Verdict]:  # fmt: skip
+        """Yield the verdict on each file, in the order of `paths`; `seconds` and `workers` are those of `map_files`."""
+        return self.map_files(paths, self.to_verdict, seconds, workers)
 
-    def predict(self, paths: Iterable[str | Path], seconds: float | None = None, workers: int | None = None) -> Iterator[Verdict]:
-        """A verdict for each path, as `each` has them."""
-        return self.each(paths, self.verdict, seconds, workers)
+    def map_files(self, paths: Iterable[str | Path], function: Callable[[str, Media | WorkerFailure], Any],
+                  seconds: float | None = None, workers: int | None = None) -> Iterator[Any]:  # fmt: skip
+        """Yield `function(path, media)` for each file, in the order of `paths`.
 
-    def each(self, paths: Iterable[str | Path], what: Callable[[str, Media | WorkerFailure], Any], seconds: float | None = None,
-             workers: int | None = None):  # fmt: skip
-        """What `what(path, clip)` returns of each path, in order; others are decoded while one is looked at, each in at most
-        `seconds`.
-
-        Decoding happens in processes of its own: a file that brings a decoder down costs one verdict.
+        Files are decoded ahead by `workers` processes, by default one per core, each file within `seconds`. A file that
+        crashes its decoder only fails itself.
         """
-        ready: dict[int, Any] = {}
-        following = 0
-        for (number, path), clip in results(enumerate(map(str, paths)), self.spec.attempt, workers, seconds):
-            ready[number] = what(path, clip)
-            while following in ready:
-                yield ready.pop(following)
-                following += 1
+        pending: dict[int, Any] = {}
+        next_index = 0
+        for (index, path), media in map_unordered(enumerate(map(str, paths)), self.spec.try_read, workers, seconds):
+            pending[index] = function(path, media)
+            while next_index in pending:
+                yield pending.pop(next_index)
+                next_index += 1
 
-    def clip(self, found: Media) -> np.ndarray:
-        """The frames that the detector looks at, (frames, height, width, 3) uint8."""
-        return np.repeat(found.frames, self.spec.repeats(len(found.frames)), axis=0)
+    def model_frames(self, media: Media) -> np.ndarray:
+        """Return the frames that the detector scores, (frames, height, width, 3) uint8; a still image is repeated for a clip
+        detector."""
+        return np.repeat(media.frames, self.spec.repeat_count(len(media.frames)), axis=0)
 
-    def verdict(self, path: str, clip: Media | WorkerFailure) -> Verdict:
-        if isinstance(clip, WorkerFailure):
-            return Verdict(path, error=clip.reason)
-        frames = self.clip(clip)
-        # As in `evaluate`, a frame detector scores each frame by itself; their mean, in double precision, is calibrated.
-        found = self._answer(frames[:, None] if self.single else frames[None])
-        score = float(np.mean(found["score"], dtype=np.float64))
+    def to_verdict(self, path: str, media: Media | WorkerFailure) -> Verdict:
+        """Score a decoded file."""
+        if isinstance(media, WorkerFailure):
+            return Verdict(path, error=media.reason)
+        frames = self.model_frames(media)
+        # As in `evaluate`, a frame detector scores each frame separately and the mean, in double precision, is calibrated.
+        outputs = self._outputs(frames[:, None] if self.is_frame_detector else frames[None])
+        score = float(np.mean(outputs["score"], dtype=np.float64))
         probability = float(self.calibration.probability(score))
-        text = found["text"].numpy()[len(found["text"]) // 2].decode() if "text" in found else None
+        text = outputs["text"].numpy()[len(outputs["text"]) // 2].decode() if "text" in outputs else None
         label = "fake" if probability >= self.threshold else "real"
-        source, likely = None, None
+        source, source_probability = None, None
         if self.classes and label == "fake":
-            kinds = np.mean(found["source"], axis=0)
-            source, likely = self.classes[kinds.argmax()], float(kinds.max())
-        note = self.spec.note(clip.note, len(clip.frames))
-        return Verdict(path, probability, label, score, len(frames), note, None, source, likely, text)
+            mean = np.mean(outputs["source"], axis=0)
+            source, source_probability = self.classes[mean.argmax()], float(mean.max())
+        note = self.spec.extend_note(media.note, len(media.frames))
+        return Verdict(path, probability, label, score, len(frames), note, None, source, source_probability, text)
+
+
+def _by_name(output: np.ndarray) -> dict[str, np.ndarray]:
+    """Name the columns of the model's output, as the signatures do."""
+    return {"score": output[:, 0], "source": output[:, 1:]}

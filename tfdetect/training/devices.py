@@ -4,31 +4,38 @@ import contextlib
 import importlib
 import os
 from collections import Counter
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfdetect import backend
+from tfdetect import backend, machine
 from tfdetect.errors import UserError
 
+CUDA_ERRORS = {"Cannot dlopen some GPU libraries": "some CUDA libraries are missing or cannot be loaded",
+               "libcudart": "the CUDA runtime cannot be loaded", "libcudnn": "cuDNN cannot be loaded",
+               "failed call to cuInit": "its driver does not answer (cuInit fails)",
+               "Could not find cuda drivers": "its driver was not found"}  # fmt: skip
 
-def setup(precision, seed):
-    """Seeds (weights, dropout), deterministic ops and the dtype policy, for this process."""
+
+def setup(precision: str, seed: int) -> None:
+    """Set the seeds of weights and dropout, deterministic ops and the dtype policy for this process."""
     keras.utils.set_random_seed(seed)
-    if backend.tensorflow():
+    if backend.is_tensorflow():
         tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(precision)
 
 
-def strategy(name="auto"):
-    """The tf.distribute strategy of that name. `auto` mirrors over all GPUs, with none or one it is `single`.
+def strategy(name: str = "auto") -> tf.distribute.Strategy | None:
+    """Return the tf.distribute strategy of that name, None for `single`; `auto` mirrors over all GPUs if there are several.
 
-    Raises ValueError where `multiworker` lacks TF_CONFIG, or no TPU answers.
+    Raises UserError if TF_CONFIG is missing for `multiworker`, or if no TPU is found.
     """
     if name not in ("auto", "single"):
         backend.require_tensorflow(f"--train.strategy {name}")
-    if name == "auto" and backend.tensorflow():
+    if name == "auto" and backend.is_tensorflow():
         name = "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "single"
     if name in ("auto", "single"):
         return None
@@ -56,42 +63,44 @@ class MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
     Keras reduces a whole structure at once, and scalars along axis 0; the stock `reduce` takes neither.
     """
 
-    def reduce(self, reduce_op, value, axis):
-        def one(part):
-            local = self.experimental_local_results(part)[0]
-            if local.dtype == tf.uint8:  # a batch of clips: Keras wants only its shape, and collectives know no uint8
+    def reduce(self, reduce_op: Any, value: Any, axis: int | None) -> Any:
+        def reduce_one(tensor: Any) -> Any:
+            local = self.experimental_local_results(tensor)[0]
+            if local.dtype == tf.uint8:  # a batch of clips: Keras only wants its shape, and collectives have no uint8
                 return local
-            return super(MultiWorker, self).reduce(reduce_op, part, axis if local.shape.rank else None)
+            return super(MultiWorker, self).reduce(reduce_op, tensor, axis if local.shape.rank else None)
 
-        return tf.nest.map_structure(one, value)
+        return tf.nest.map_structure(reduce_one, value)
 
 
-def scope(chosen):
-    """The strategy's scope, or one that does nothing."""
+def scope(chosen: tf.distribute.Strategy | None) -> AbstractContextManager:
+    """Return the strategy's scope, or a context manager that does nothing."""
     return contextlib.nullcontext() if chosen is None else chosen.scope()
 
 
-def worker(chosen):
-    """Number of this process among the workers; 0 is the chief, which alone writes the results."""
-    return backend.worker() if isinstance(chosen, MultiWorker) else 0
+def worker(chosen: tf.distribute.Strategy | None) -> int:
+    """Return the number of this process among the workers; 0 is the chief, which alone writes the results."""
+    return backend.worker_index() if isinstance(chosen, MultiWorker) else 0
 
 
-def describe(precision, chatter=""):
-    """What is computed on, a line; and where an NVIDIA GPU is there but not used, a second one that says why, as far as
-    `chatter`, what the libraries wrote to stderr when they were loaded, tells."""
-    name, found = keras.backend.backend(), gpus()
+def describe(precision: str, stderr: str = "") -> str:
+    """Return a line about the devices in use, and a second one if there is an NVIDIA GPU that is not used.
+
+    `stderr` is what the libraries wrote when they were loaded; the reason is found there.
+    """
+    name, names = keras.backend.backend(), gpus()
     module = importlib.import_module(name)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = machine.available_cores()
     title = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}.get(name, name)
-    devices = ", ".join(f"{count} GPU{'s' * (count > 1)} ({gpu})" for gpu, count in Counter(found).items()) or "no GPU"
+    devices = ", ".join(f"{count} GPU{'s' * (count > 1)} ({gpu})" for gpu, count in Counter(names).items()) or "no GPU"
     line = (f"{cores} CPU core{'s' * (cores > 1)}, {devices}; {precision}; Keras {keras.__version__} on {title} "
             f"{module.__version__}")  # fmt: skip
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return line if found or hidden or not nvidia() else f"{line}\n{unused(title, chatter)}"
+    return line if names or hidden or not has_nvidia_gpu() else f"{line}\n{why_unused(title, stderr)}"
 
 
-def gpus():
-    """Names of the GPUs that Keras' backend finds."""
+def gpus() -> list[str]:
+    """Return the names of the GPUs that Keras' backend finds."""
     if keras.backend.backend() == "torch":
         import torch
 
@@ -101,22 +110,17 @@ def gpus():
 
         return [device.device_kind for device in jax.devices() if device.platform != "cpu"]
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
-    return [about.get("device_name", "of unknown name") for about in details]
+    return [detail.get("device_name", "unnamed") for detail in details]
 
 
-def nvidia():
-    """Whether this machine has an NVIDIA GPU, by its driver."""
+def has_nvidia_gpu() -> bool:
+    """Return whether this machine has an NVIDIA GPU, judging by its driver."""
     return Path("/proc/driver/nvidia").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def unused(title, chatter):
-    """Why an NVIDIA GPU is not used, and what helps."""
-    why = next((said for mark, said in TROUBLE.items() if mark in chatter), "its driver or CUDA libraries were not found")
-    how = {"TensorFlow": "pip install 'tensorflow[and-cuda]'", "JAX": "pip install 'jax[cuda12]'"}
-    return f"An NVIDIA GPU is there, but {title} does not use it: {why}. Try {how.get(title, 'a build of it for CUDA')}."
-
-
-TROUBLE = {"Cannot dlopen some GPU libraries": "some CUDA libraries are missing or cannot be loaded",
-           "libcudart": "the CUDA runtime cannot be loaded", "libcudnn": "cuDNN cannot be loaded",
-           "failed call to cuInit": "its driver does not answer (cuInit fails)",
-           "Could not find cuda drivers": "its driver was not found"}  # fmt: skip
+def why_unused(title: str, stderr: str) -> str:
+    """Return why an NVIDIA GPU is not used, and how to fix it."""
+    default = "its driver or CUDA libraries were not found"
+    reason = next((text for mark, text in CUDA_ERRORS.items() if mark in stderr), default)
+    fix = {"TensorFlow": "pip install 'tensorflow[and-cuda]'", "JAX": "pip install 'jax[cuda12]'"}
+    return f"An NVIDIA GPU is present but {title} does not use it: {reason}. Try {fix.get(title, 'a build of it for CUDA')}."

@@ -1,6 +1,5 @@
-"""Training on stored features: for detectors whose first part is frozen, so that it sees each file once, ever."""
+"""Fit a head on stored features, for detectors whose first part is frozen: each file passes through it once, ever."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -9,7 +8,7 @@ import pandas as pd
 
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.prepare.clip_cache import Cache
-from tfdetect.detector import Detector, FeatureFitContext, Phase
+from tfdetect.detector import Detector, FeatureFitContext, GradientFit, Phase
 from tfdetect.errors import UserError
 from tfdetect.settings import Train
 from tfdetect.training import devices, fit
@@ -18,49 +17,54 @@ from tfdetect.training.feature_extractor import FeatureExtractor, Progress, sile
 
 
 def fit_head(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path, target: Path,
-          callbacks: list[keras.callbacks.Callback], progress: Progress = silent) -> fit.Fitted:
-    """As `fit.fit`. ValueError where several devices are asked for."""
+             callbacks: list[keras.callbacks.Callback], progress: Progress = silent) -> fit.Fitted:
+    """Train as `fit.fit` does. Raises UserError if several devices are asked for."""
     if settings.strategy not in ("auto", "single"):
-        raise UserError(f"{detector.name} learns from stored features on one device; --train.strategy {settings.strategy} is of "
-                         "no use to it, expected auto or single.")  # fmt: skip
+        raise UserError(f"{detector.name} is fitted on stored features on one device: --train.strategy {settings.strategy} has no "
+                        "effect; give auto or single.")  # fmt: skip
     devices.setup(settings.precision, settings.seed)
-    rows, validation = fit.select_split(table, "train", detector), fit.select_split(table, "validation")
+    train, validation = fit.select_split(table, "train", detector), fit.select_split(table, "validation")
     model = fit.build(detector, cache)
-    features = FeatureExtractor(model, detector, cache, progress)
-    learnt, seen = features.of(rows, getattr(detector, "views", 1), settings.augment), features.of(validation)
+    extractor = FeatureExtractor(model, detector, cache, progress)
+    train_features = extractor.of(train, detector.views, settings.augment)
     checkpoint = Checkpoint(checkpoints / HEAD_FOLDER, fit.monitored_metric(settings, validation), settings.patience)
-    fit_by_gradient = gradient_fit(detector, settings, checkpoint, callbacks, dataset.expand_frames(validation, features.single))
-    model = detector.fit_head(model, FeatureFitContext(learnt, seen, fit_by_gradient, settings.seed))
-    return fit.save_result(model, checkpoint, target)
+    frames = dataset.expand_frames(validation, extractor.single)
+    by_gradient = gradient_fit(detector, settings, checkpoint, callbacks, frames)
+    context = FeatureFitContext(train_features, extractor.of(validation), by_gradient, settings.seed)
+    return fit.save_result(detector.fit_head(model, context), checkpoint, target)
 
 
-def gradient_fit(detector: Detector, settings: Train, checkpoint: Checkpoint,
-            callbacks: list[keras.callbacks.Callback], validation: pd.DataFrame) -> Callable[..., None]:
-    """`FeatureFitContext.fit_by_gradient`: a part of the model by gradients, with the run's settings; it goes on where it was cut off. `held`: the
-    units of the validation files."""
+def gradient_fit(detector: Detector, settings: Train, checkpoint: Checkpoint, callbacks: list[keras.callbacks.Callback],
+                 validation: pd.DataFrame) -> GradientFit:
+    """Return what fits a part of the model by gradient descent with the run's settings, and resumes an interrupted fit.
 
-    def fit_by_gradient(part, x, y, validation_x, validation_y, loss=None):
+    `validation` has a row for each row of the validation features.
+    """
+
+    def fit_by_gradient(model: keras.Model, x: np.ndarray, y: np.ndarray, validation_x: np.ndarray, validation_y: np.ndarray,
+                        loss: keras.losses.Loss | None = None) -> None:
         if loss:
-            checkpoint.monitor, checkpoint.sign = "val_loss", -1  # there is no score yet
+            checkpoint.monitor, checkpoint.sign = "val_loss", -1  # its outputs are no scores
         labels, steps = pd.DataFrame({"label": y}), max(1, len(y) // settings.batch)
-        fit.compile_phase(part, detector, Phase(), settings, settings.epochs, steps, loss)
-        checkpoint.restore(part)
-        judged = [*range(settings.eval_every, settings.epochs, settings.eval_every), settings.epochs]
-        own = validation_y == 0 if detector.trains_on == "real" else np.full(len(validation_y), True)
-        judge = ExactValidationMetrics(checkpoint.folder, validation, validation_x, judged)
+        fit.compile_phase(model, detector, Phase(), settings, settings.epochs, steps, loss)
+        checkpoint.restore(model)
+        evaluated = [*range(settings.eval_every, settings.epochs, settings.eval_every), settings.epochs]
+        rows = validation_y == 0 if detector.trains_on == "real" else np.full(len(validation_y), True)
+        loss_data = (validation_x[rows], validation_y[rows, None].astype(np.float32)) if loss or model.loss is None else None
+        metrics = [] if loss else [ExactValidationMetrics(checkpoint.folder, validation, validation_x, evaluated)]
         if not checkpoint.done and checkpoint.epoch < settings.epochs:
-            part.fit(
-                dataset.vectors(x, labels, settings, checkpoint.epoch, settings.epochs),
-                validation_data=(validation_x[own], validation_y[own, None].astype(np.float32)) if loss or part.loss is None else None,
+            model.fit(
+                dataset.feature_batches(x, labels, settings, checkpoint.epoch, settings.epochs),
+                validation_data=loss_data,
                 validation_batch_size=settings.batch,
-                validation_freq=judged,
+                validation_freq=evaluated,
                 initial_epoch=checkpoint.epoch,
                 epochs=settings.epochs,
                 steps_per_epoch=steps,
-                callbacks=[*([] if loss else [judge]), checkpoint, *callbacks],
+                callbacks=[*metrics, checkpoint, *callbacks],
                 shuffle=False,
                 verbose=0,
             )
-        checkpoint.restore_best(part)
+        checkpoint.restore_best(model)
 
     return fit_by_gradient

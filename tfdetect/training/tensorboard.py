@@ -1,5 +1,5 @@
-"""What TensorBoard shows of a judged run besides its curves: graph, PR curve, clips with their scores, hyper-parameters, and
-features in its projector."""
+"""What TensorBoard shows besides the training curves: graph, PR curve, clips with their scores, hyper-parameters, the figures
+and tables of the report's extras, and features in its projector."""
 
 import io
 import os
@@ -13,60 +13,80 @@ import pandas as pd
 import tensorflow as tf
 
 from tfdetect import backend, files
-from tfdetect.data.prepare.clip_cache import Cache
+from tfdetect.detector import ReportContext, ReportExtras
 from tfdetect.models import autoencoder
-from tfdetect.plots.features import sample
+from tfdetect.plots.features import balanced_sample
+from tfdetect.plots.style import to_png
 
-EXAMPLES = 6  # of each class
-FRAMES = 8  # of each clip, side by side
-POINTS = 5000  # of the projector, which a browser still turns smoothly
-SIDE = 48  # pixels of a point's picture: 71 x 71 of them stay below the 8192 that browsers draw
-Picture = Callable[[int], np.ndarray]
+EXAMPLES_PER_CLASS = 6
+FRAMES_PER_CLIP = 8  # shown side by side
+POINTS = 5000  # in the projector, which browsers still turn smoothly
+SIDE = 48  # pixels of a point's image: 71 x 71 of them stay below the 8192 pixels that browsers draw
+ImageLoader = Callable[[int], np.ndarray]
 
 
 class ReconstructionImages(keras.callbacks.Callback):
-    """Of an autoencoder, after each judged epoch: pictures beside what comes back of them, and histograms of the latent."""
+    """Log images beside their reconstructions, and histograms of the latent, after each validation of an autoencoder."""
 
     def __init__(self, logs: Path, clips: np.ndarray):
-        """`clips` (n, 1, size, size, 3) uint8 of validation files."""
+        """`clips` are validation files, (n, 1, size, size, 3) uint8."""
         super().__init__()
-        self.logs, self.clips = logs / "rebuilt", clips
+        self.logs, self.clips = logs / "reconstructions", clips
 
-    def on_train_begin(self, logs=None):
-        self.part, self.writer = autoencoder.reconstruction_model(self.model), tf.summary.create_file_writer(os.fsencode(self.logs))
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self.part = autoencoder.reconstruction_model(self.model)
+        self.writer = tf.summary.create_file_writer(os.fsencode(self.logs))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         if "val_loss" not in (logs or {}):
             return
-        before, after, *latent = (keras.ops.convert_to_numpy(out) for out in self.part(self.clips, training=False))
-        pairs = np.concatenate([autoencoder.to_pixels(self.model, out) for out in (before, after)], axis=2)
+        outputs = (keras.ops.convert_to_numpy(output) for output in self.part(self.clips, training=False))
+        images, reconstructions, *latent = outputs
+        pairs = np.concatenate([autoencoder.to_pixels(self.model, out) for out in (images, reconstructions)], axis=2)
         with self.writer.as_default(step=epoch):
-            tf.summary.image("pictures, and what comes back", np.clip(pairs, 0, 255).astype(np.uint8), max_outputs=len(pairs))
+            tf.summary.image("images and reconstructions", np.clip(pairs, 0, 255).astype(np.uint8), max_outputs=len(pairs))
             for name, values in zip(("mean", "log variance"), latent, strict=False):
-                tf.summary.histogram(f"latent, {name}", values)
+                tf.summary.histogram(f"latent {name}", values)
         self.writer.flush()
 
 
-def write(logs: Path, model: keras.Model, predicted: pd.DataFrame, table: pd.DataFrame, cache: Cache, settings: Mapping[str, Any],
-          metrics: Mapping[str, Any]) -> None:
-    """Events of the test split under `logs/test`. `predicted` has probabilities;
-    `table` is the prepared manifest."""
-    test = predicted[predicted["split"] == "test"]
+def write(logs: Path, context: ReportContext, extras: ReportExtras, settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    """Write events about the test split to `logs/test`; `settings` are those of the run, by section."""
+    test = context.predictions[context.predictions["split"] == "test"]
     writer = tf.summary.create_file_writer(os.fsencode(logs / "test"))
     with writer.as_default(step=0):
-        if backend.tensorflow():
-            _graph(model)
+        if backend.is_tensorflow():
+            _graph(context.model)
         _curve(test)
-        _clips(test, table, cache)
+        _clips(test, context.load_clip)
         _settings(settings)
+        _extras(extras)
         for name in ("auc", "ap", "accuracy", "log_loss"):
             if metrics["test"][name] is not None:
                 tf.summary.scalar(f"test_{name}", metrics["test"][name])
     writer.close()
+    if context.features is not None:
+        frames = context.predictions.reset_index(drop=True)
+        projector(logs, context.features.features, frames,
+                  lambda row: context.load_clip(frames.at[row, "path"])[frames.at[row, "frame"]])  # fmt: skip
+
+
+def _extras(extras: ReportExtras) -> None:
+    """The figures and tables that the report shows besides the standard ones."""
+    for name, figure in extras.figures.items():
+        tf.summary.image(name, tf.io.decode_png(to_png(figure), channels=3)[None])
+    for name, table in extras.tables.items():
+        tf.summary.text(name, _markdown(table))
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    """A table as TensorBoard's text plugin renders it."""
+    rows = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(files.printable(str(cell)) for cell in row)} |" for row in rows)
 
 
 def _graph(model: keras.Model) -> None:
-    """The model's operations. Keras's own callback writes a summary of its layers instead, which TensorBoard cannot draw."""
+    """The model's operations; Keras's own callback writes a summary of its layers, which TensorBoard cannot draw."""
     clip = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
     tf.summary.graph(tf.function(lambda clip: model(clip, training=False)).get_concrete_function(clip).graph)
 
@@ -78,13 +98,12 @@ def _curve(test: pd.DataFrame) -> None:
     tf.summary.experimental.write_raw_pb(curve.SerializeToString(), step=0)
 
 
-def _clips(test: pd.DataFrame, table: pd.DataFrame, cache: Cache) -> None:
-    """A strip of frames for the first files of each class; the name says label and probability."""
-    shas = dict(zip(table["path"], table["sha"], strict=True))
+def _clips(test: pd.DataFrame, load_clip: Callable[[str], np.ndarray]) -> None:
+    """A strip of frames for the first files of each class, described by label and probability."""
     for label, name in enumerate(("real", "fake")):
-        for row in test[(test["label"] == label) & (test["frame"] == 0)].head(EXAMPLES).itertuples():
-            clip = cache.load(shas[row.path])
-            strip = np.concatenate(clip[np.linspace(0, len(clip) - 1, min(FRAMES, len(clip))).astype(int)], axis=1)
+        for row in test[(test["label"] == label) & (test["frame"] == 0)].head(EXAMPLES_PER_CLASS).itertuples():
+            clip = load_clip(row.path)
+            strip = np.concatenate(clip[np.linspace(0, len(clip) - 1, min(FRAMES_PER_CLIP, len(clip))).astype(int)], axis=1)
             text = f"{name}, {row.source}: probability of fake {row.probability:.3f}, score {row.score:.3f}"
             tf.summary.image(files.printable(f"{name}/{Path(row.path).name}"), strip[None], description=files.printable(text))
 
@@ -97,33 +116,33 @@ def _settings(settings: Mapping[str, Any]) -> None:
     api.hparams(plain)
 
 
-def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, picture: Picture | None = None) -> None:
-    """Features for TensorBoard's projector, in `logs/test`: it looks only where there are events, too, which `write` leaves.
+def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, load_image: ImageLoader | None = None) -> None:
+    """Write features for TensorBoard's projector to `logs/test`, where it finds them once `write` has left events there.
 
-    `features` (files, dimensions) are those of the rows of `table`, which has label, split, source and path; `picture` gives
-    a row number's uint8 picture (height, width, 3) RGB. At most POINTS files, of both classes alike. ValueError where the two
-    are of different length, or empty.
+    `features` (rows, dimensions) belong to the rows of `table`, which has label, split, source and path; `load_image` maps a row
+    number to a uint8 image (height, width, 3) RGB. At most POINTS rows are written, of both classes. Raises ValueError if the
+    two differ in length or are empty.
     """
     from tensorboard.plugins import projector as plugin
 
     if np.ndim(features) != 2 or len(features) != len(table) or not len(table):
-        raise ValueError(f"Expected features (files, dimensions) of {len(table)} rows, at least one; got {np.shape(features)}.")
-    folder, rows = logs / "test", sample(table["label"], POINTS)
-    with files.atomic(folder / "features.tsv") as temporary:
+        raise ValueError(f"Expected features (rows, dimensions) of {len(table)} rows, at least one; got {np.shape(features)}.")
+    folder, rows = logs / "test", balanced_sample(table["label"], POINTS)
+    with files.atomic_write(folder / "features.tsv") as temporary:
         np.savetxt(temporary, features[rows], fmt="%.5g", delimiter="\t")
     files.write_bytes(folder / "files.tsv", _metadata(table.iloc[rows]).encode())
     config = plugin.ProjectorConfig()
-    shown = config.embeddings.add(tensor_name="features", tensor_path="features.tsv", metadata_path="files.tsv")
-    if picture:
-        files.write_bytes(folder / "pictures.jpg", _sprite(rows, picture))
-        shown.sprite.image_path = "pictures.jpg"
-        shown.sprite.single_image_dim.extend([SIDE, SIDE])
-    with files.plain(folder) as link:
-        plugin.visualize_embeddings(link, config)  # last: it names the others
+    embedding = config.embeddings.add(tensor_name="features", tensor_path="features.tsv", metadata_path="files.tsv")
+    if load_image:
+        files.write_bytes(folder / "images.jpg", _sprite(rows, load_image))
+        embedding.sprite.image_path = "images.jpg"
+        embedding.sprite.single_image_dim.extend([SIDE, SIDE])
+    with files.tensorflow_path(folder) as link:
+        plugin.visualize_embeddings(link, config)  # last, since it names the other files
 
 
 def _metadata(table: pd.DataFrame) -> str:
-    """A line a file, under a header. What is no plain character, a tab or a line's end in a file's name above all, is a blank."""
+    """A header and a line per row. Characters that are not printable, such as a tab in a file name, become blanks."""
     cells = {"label": table["label"].map({0: "real", 1: "fake"}), "split": table["split"], "source": table["source"],
              "file": [Path(path).name for path in table["path"]]}  # fmt: skip
     lines = [tuple(cells), *zip(*cells.values(), strict=True)]
@@ -131,15 +150,15 @@ def _metadata(table: pd.DataFrame) -> str:
     return "".join("\t".join(line) + "\n" for line in plain)
 
 
-def _sprite(rows: np.ndarray, picture: Picture) -> bytes:
-    """The rows' pictures in one JPEG, in lines of a square, as the projector cuts them."""
+def _sprite(rows: np.ndarray, load_image: ImageLoader) -> bytes:
+    """All images in one JPEG, row by row in a square, as the projector expects them."""
     from PIL import Image
 
     side = int(np.ceil(np.sqrt(len(rows))))
-    whole = Image.new("RGB", (side * SIDE, side * SIDE), "white")
+    sprite = Image.new("RGB", (side * SIDE, side * SIDE), "white")
     for place, row in enumerate(rows):
-        small = Image.fromarray(picture(int(row))).resize((SIDE, SIDE))
-        whole.paste(small, (place % side * SIDE, place // side * SIDE))
-    memory = io.BytesIO()
-    whole.save(memory, format="JPEG", quality=85)
-    return memory.getvalue()
+        small = Image.fromarray(load_image(int(row))).resize((SIDE, SIDE))
+        sprite.paste(small, (place % side * SIDE, place // side * SIDE))
+    buffer = io.BytesIO()
+    sprite.save(buffer, format="JPEG", quality=85)
+    return buffer.getvalue()

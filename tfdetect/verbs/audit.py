@@ -1,4 +1,4 @@
-"""audit: what a data set is made of, what leaks between its splits, and which shortcut tells the label."""
+"""audit: find shortcuts, duplicates, leaks between splits and unreadable files in a data set."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,158 +11,160 @@ from tfdetect import config, files
 from tfdetect.errors import UserError
 from tfdetect.settings import FileSettings
 from tfdetect.workflow import dataset, output_paths
-from tfdetect.workflow.console import console, counted, printable, progress, say_command
+from tfdetect.workflow.console import console, plural, print_command, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LISTED = 5  # of each finding, on the screen
-GROUPED = "grouped.csv"  # in the folder where the command is given
+MAX_PRINTED = 5  # leaks of a kind that are printed; audit.json lists all
+DEFAULT_GROUPS_FILE = "grouped.csv"  # written to the current folder
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Look for what makes a detector seem better than it is: shortcuts, duplicates, leaks, files that cannot be read.
+    """Look for what makes a detector seem better than it is: shortcuts, duplicates, leaks between splits, unreadable files.
 
-    Writes audit.html and audit.json, and properties.jsonl, by which an interrupted audit goes on. Warnings do not change the
+    Writes audit.html, audit.json and properties.jsonl; the last lets an interrupted audit resume. Warnings do not change the
     exit code.
     """
 
     path: tyro.conf.Positional[Path]
-    """Folder of a public data set or with real/ and fake/ in it, or a manifest."""
+    """A manifest, or the folder of a public data set, or a folder with real/ and fake/ in it."""
     out: Path | None = None
-    """Where the two files go; by default audits/NAME, a name of its own for each data set."""
+    """Output folder; by default audits/NAME, where NAME is unique to the data set."""
     data: FileSettings = field(default_factory=FileSettings)
     write_groups: Path | None = None
-    """Write a manifest of the data set to this CSV in which copies and near copies are of one group."""
+    """CSV file (grouped.csv if no name is given) for a manifest in which copies and near-duplicates share a group."""
     overwrite: bool = False
-    """Write it over a file that is there."""
+    """Replace the file of --write_groups if it exists."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, look, write, say."""
-    asked = config.arguments(Audit, bare(argv), "audit.py")
+    """Parse the flags, audit the data set, and write and print the findings."""
+    asked = config.parse_flags(Audit, add_default_path(argv), "audit.py")
     if asked.write_groups and asked.write_groups.exists() and not asked.overwrite:
-        raise UserError(f"{asked.write_groups} is there already: name another file for --write_groups, or add --overwrite.")
-    how = asked.data.layout, asked.data.sources, asked.data.fake
-    out = asked.out or Path("audits") / output_paths.named(asked.path, *how)
-    table, properties = look(asked, out)
-    found = findings(table, properties)
-    files.write_json(out / "audit.json", found)
-    from tfdetect.pages import audit as pages_audit
+        raise UserError(f"{asked.write_groups} already exists: give another file to --write_groups, or add --overwrite.")
+    reading = asked.data.layout, asked.data.sources, asked.data.fake
+    out = asked.out or Path("audits") / output_paths.unique_name(asked.path, *reading)
+    table, properties = collect_properties(asked, out)
+    findings = find_problems(table, properties)
+    files.write_json(out / "audit.json", findings)
+    from tfdetect.pages import audit as page
 
-    with files.atomic(out / "audit.html") as temporary:
-        pages_audit.write(temporary, str(asked.path), found, properties.assign(path=table["path"]))
-    say(found, table, properties)
+    with files.atomic_write(out / "audit.html") as temporary:
+        page.write(temporary, str(asked.path), findings, properties.assign(path=table["path"]))
+    print_findings(findings, table, properties)
     console.print(f"\nPage    {out / 'audit.html'}\nJSON    {out / 'audit.json'}")
     if asked.write_groups:
-        write_groups(asked.write_groups, table, found["duplicates"])
-    elif found["leaks"]:
-        console.print("Next:\n  the same command with --write_groups writes a manifest in which such files are of one group")
+        write_grouped_manifest(asked.write_groups, table, findings["duplicates"])
+    elif findings["leaks"]:
+        console.print("Next:\n  add --write_groups to the same command to write a manifest that puts such files into one group")
     return 0
 
 
-def bare(argv: Sequence[str]) -> list[str]:
-    """`--write_groups` without a path writes GROUPED."""
+def add_default_path(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with DEFAULT_GROUPS_FILE after a `--write_groups` that has no path."""
     out: list[str] = []
     for flag, following in zip(argv, [*argv[1:], "--"], strict=True):
-        out += [flag, GROUPED] if flag == "--write_groups" and following.startswith("--") else [flag]
+        needs_path = flag == "--write_groups" and following.startswith("--")
+        out += [flag, DEFAULT_GROUPS_FILE] if needs_path else [flag]
     return out
 
 
-def write_groups(path: Path, table: "pd.DataFrame", same: Sequence[dict[str, Any]]) -> None:
-    """The manifest with each set of copies in one group, joined with those that were given, and without what contradicts
-    itself; and how to use it."""
+def write_grouped_manifest(path: Path, table: "pd.DataFrame", duplicates: Sequence[dict[str, Any]]) -> None:
+    """Write the manifest with the groups of duplicates joined and without the excluded files; print what changed and how to
+    train on it."""
     from tfdetect.data import manifest
-    from tfdetect.data.audit import duplicates
-    from tfdetect.data.layouts.tree import strictest
+    from tfdetect.data.audit.duplicates import merge_groups
+    from tfdetect.data.layouts.tree import resolve_split_conflicts
 
-    new = table.assign(path=[str(Path(name).absolute()) for name in table["path"]], group=duplicates.united(table, same))
-    new = strictest(new)
-    kept = new[(table["left_out"] == "").to_numpy()].drop(columns="left_out")
+    grouped = table.assign(path=[str(Path(name).absolute()) for name in table["path"]], group=merge_groups(table, duplicates))
+    grouped = resolve_split_conflicts(grouped)
+    usable = grouped[(table["left_out"] == "").to_numpy()].drop(columns="left_out")
     path.parent.mkdir(parents=True, exist_ok=True)
-    manifest.write(kept, path)
-    said = f"{table['group'].nunique()} groups became {new['group'].nunique()}"
-    if moved := int((new["split"].to_numpy() != table["split"].to_numpy()).sum()):
-        said += f"; {moved} files lost their split and follow their group into test or validation"
-    if out := len(new) - len(kept):
-        said += f"; {out} files are left out, as they would be in training"
-    console.print(f"Groups  {printable(str(path))}: {said}\nNext:")
-    say_command("train.py", "cnn", "--data.path", path)
+    manifest.write(usable, path)
+    changes = f"{table['group'].nunique()} groups became {grouped['group'].nunique()}"
+    if moved := int((grouped["split"].to_numpy() != table["split"].to_numpy()).sum()):
+        changes += f"; {plural(moved, 'file')} moved to the test or validation split of the rest of the group"
+    if excluded := len(grouped) - len(usable):
+        changes += f"; {plural(excluded, 'file')} left out, as in training"
+    console.print(f"Groups  {printable(str(path))}: {changes}\nNext:")
+    print_command("train.py", "cnn", "--data.path", path)
 
 
-def look(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """The manifest, and the properties of its files, row for row."""
+def collect_properties(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
+    """Return the manifest, as `settle` does, and the properties of its files, row by row."""
     from tfdetect.data.audit.properties import collect
 
     data = asked.data
     table = dataset.read_manifest(asked.path, data)
-    console.print(f"{counted(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
-    with progress("Looking", len(table)) as step:
+    console.print(f"{plural(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
+    with progress("Reading", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
-    dataset.require_some(table.assign(error=properties["error"]))
-    return settled(table, properties), properties
+    dataset.require_usable(table.assign(error=properties["error"]))
+    return settle(table, properties), properties
 
 
-def settled(table: "pd.DataFrame", properties: "pd.DataFrame") -> "pd.DataFrame":
-    """The manifest as training takes it: the groups of copies joined, and in the column `left_out` why a file is not used."""
+def settle(table: "pd.DataFrame", properties: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the manifest as training uses it: copies share a group, and the column `left_out` says why a file is excluded."""
     from tfdetect.data.audit import copies
 
-    table, reasons = copies.settle(table, known(properties))
+    table, reasons = copies.resolve_copies(table, content_hashes(properties))
     return table.assign(left_out=table["left_out"].where(table["left_out"] != "", reasons) if "left_out" in table else reasons)
 
 
-def known(properties: "pd.DataFrame") -> list[str]:
-    """The hash of each file, where it could be read."""
+def content_hashes(properties: "pd.DataFrame") -> list[str]:
+    """Return the content hash of each file, "" for an unreadable one."""
     return list(properties["sha"].where(properties["error"] == "", ""))
 
 
-def findings(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any]:
-    """What audit.json holds."""
+def find_problems(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str, Any]:
+    """Return the content of audit.json."""
     from tfdetect.data.audit import copies, duplicates
     from tfdetect.data.audit import shortcuts as audit_shortcuts
     from tfdetect.data.layouts import grouping
 
-    said = table.attrs["groups"]
-    good = properties["error"] == ""
-    asked = audit_shortcuts.sample(table[good & (table["left_out"] == "")])
-    shortcuts = audit_shortcuts.find(asked, properties.loc[asked.index])
-    same = duplicates.find(table, properties)
-    torn = {path for entry in same if duplicates.contradiction(entry) for path in entry["paths"]}  # training leaves these out
-    kept = [entry for entry in same if len({*entry["paths"]} - torn) > 1]
-    held = [content for content, reason in zip(known(properties), table["left_out"], strict=True) if not reason]
-    failures = zip(table["path"][~good], properties["error"][~good], strict=True)
+    grouping_note = table.attrs["groups"]
+    readable = properties["error"] == ""
+    sample = audit_shortcuts.sample_groups(table[readable & (table["left_out"] == "")])
+    shortcuts = audit_shortcuts.find_shortcuts(sample, properties.loc[sample.index])
+    sets = duplicates.find_duplicates(table, properties)
+    excluded = {path for entry in sets if duplicates.has_contradicting_labels(entry) for path in entry["paths"]}  # as in training
+    used = [entry for entry in sets if len({*entry["paths"]} - excluded) > 1]
+    hashes = [sha for sha, reason in zip(content_hashes(properties), table["left_out"], strict=True) if not reason]
+    failures = zip(table["path"][~readable], properties["error"][~readable], strict=True)
     return {
-        "counts": {**audit_shortcuts.counts(table, properties), "copies": copies.count(held), "others": table.attrs.get("left_out", {}),
-                   "left_out": int((table["left_out"] != "").sum())},
-        "groups": {"count": int(table["group"].nunique()), "known": not said.startswith(grouping.NONE[:-1]), "said": said},
+        "counts": {**audit_shortcuts.count_values(table, properties), "copies": copies.count_copies(hashes),
+                   "others": table.attrs.get("left_out", {}), "left_out": int((table["left_out"] != "").sum())},
+        "groups": {"count": int(table["group"].nunique()), "known": not grouping_note.startswith(grouping.NO_GROUPS[:-1]),
+                   "said": grouping_note},
         "shortcuts": shortcuts.aucs,
-        "warnings": [asdict(warning) for warning in shortcuts.warned],
-        "duplicates": same,
-        "leaks": duplicates.leaks(table, kept),
+        "warnings": [asdict(warning) for warning in shortcuts.warnings],
+        "duplicates": sets,
+        "leaks": duplicates.find_leaks(table, used),
         "failures": [{"path": path, "reason": reason} for path, reason in failures],
-    }
+    }  # fmt: skip
 
 
-def say(found: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame") -> None:
-    """The findings on the screen, the worst first."""
+def print_findings(findings: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame") -> None:
+    """Print the findings, the worst first."""
     from tfdetect.pages.audit import verdict
 
-    real = [leak for leak in found["leaks"] if leak["splits"]]
-    would = [leak for leak in found["leaks"] if not leak["splits"]]
+    leaks = [leak for leak in findings["leaks"] if leak["splits"]]
+    possible_leaks = [leak for leak in findings["leaks"] if not leak["splits"]]
     table = table.assign(error=properties["error"].where(properties["error"] != "", table["left_out"]))
-    dataset.say_count(table, "read")
-    dataset.say_failures(table)
-    if found["counts"]["copies"]:
-        console.print(dataset.COPIES.format(found["counts"]["copies"], len(table)))
-    console.print(f"\n{verdict(found)}")
-    for warning in found["warnings"]:
-        console.print("  {property} tells the label with AUC {auc:.3f} ({kind}). {advice}".format(**warning))
-    for entries, what in ((real, "leaks"), (would, "sets that would leak")):
-        for leak in entries[:LISTED]:
+    dataset.print_count(table, "read")
+    dataset.print_failures(table)
+    if findings["counts"]["copies"]:
+        console.print(dataset.COPIES.format(findings["counts"]["copies"], len(table)))
+    console.print(f"\n{verdict(findings)}")
+    for warning in findings["warnings"]:
+        console.print("  {property} alone predicts the label with AUC {auc:.3f} ({kind}). {advice}".format(**warning))
+    for entries, kind in ((leaks, "leaks"), (possible_leaks, "possible leaks")):
+        for leak in entries[:MAX_PRINTED]:
             where = " and ".join(leak["splits"]) or "several groups"
             console.print(f"  {leak['kind']} in {where}: {', '.join(map(printable, leak['paths'][:3]))}")
-        if (more := len(entries) - LISTED) > 0:
-            console.print(f"  and {more:,} more {what}, in audit.json")
+        if (more := len(entries) - MAX_PRINTED) > 0:
+            console.print(f"  and {more:,} more {kind}, listed in audit.json")
         for advice in dict.fromkeys(leak["advice"] for leak in entries):
             console.print(f"  {advice}")

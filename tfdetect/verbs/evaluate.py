@@ -1,11 +1,13 @@
-"""evaluate: judge a run again, or on another data set; or several runs and their mean."""
+"""evaluate: evaluate a run again, or on another data set; or several runs and the mean of their probabilities."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
+from tfdetect import config, files, models
 from tfdetect.artifact import Artifact
+from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset, output_paths
@@ -14,65 +16,57 @@ from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse and evaluate."""
-    asked = config.arguments(Evaluate, argv, "evaluate.py")
+    """Parse the flags and evaluate one run, or an ensemble."""
+    asked = config.parse_flags(Evaluate, argv, "evaluate.py")
     if not asked.runs:
-        raise UserError("No run came; name the folder of one, such as saved_models/cnn, or of several.")
+        raise UserError("No run given; name the folder of one, such as saved_models/cnn, or of several.")
     if len(asked.runs) > 1:
         from tfdetect.workflow import ensemble
 
         ensemble.evaluate(asked)
         return 0
     artifact = artifacts.find(asked.runs[0])
-    run = artifacts.load_config(artifact)
-    evaluate(asked, artifact, run)
+    evaluate(asked, artifact, artifacts.load_config(artifact))
     return 0
 
 
 def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
-    """Read, decode, leave out what the run was trained on, score, write."""
+    """Read, decode, leave out what the run was trained on, score, write the report."""
     import_keras()
     console.print(devices_line(run.train.precision))
     from tfdetect.data.input_pipeline import corruptions
-    from tfdetect.data.prepare.decode import usable
-    from tfdetect.evaluation import calibration
+    from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.serving.predictor import Predictor
-    from tfdetect.workflow import results
-    from tfdetect.workflow.scoring import find_shortcuts, score
+    from tfdetect.workflow import results, scoring
 
     chain = corruptions.parse(asked.data.corrupt)
-    target = Artifact(output_paths.evaluation(asked, corrupted=chain.slug if chain else ""))
-    data = dataset.with_path(asked.data.apply_to(run.data), asked.data.path, asked.data.fake)
+    target = Artifact(output_paths.evaluation_folder(asked, corruption=chain.slug if chain else ""))
+    data = dataset.for_other_files(asked.data.apply_to(run.data), asked.data.path, asked.data.fake)
     cache = dataset.cache_for(data, run.detector)
     cache = cache if cache.root == data.path else dataset.with_equalisation(cache, artifact)
-    table, left = dataset.separate_excluded(select_test_files(asked, artifact, data), cache, data.workers)
-    table, warnings = drop_training_overlap(dataset.decode(table, data, cache, left), artifact)
-    dataset.say_count(table)
-    warnings = (*warnings, *dataset.copies_line(table))
-    table, _ = dataset.with_source_classes(table, run.detector)
-    if usable(table).empty:
-        raise UserError("No file is left to judge: all of them were used in training or chose the epoch. Give others.")
-    dataset.say_one_class(usable(table))
+    table, excluded = dataset.separate_excluded(select_test_files(asked, artifact, data), cache, data.workers)
+    table, warnings = drop_training_overlap(dataset.decode(table, data, cache, excluded), artifact)
+    dataset.print_count(table)
+    table, _ = dataset.add_source_classes(table, run.detector)
+    if (good := usable_rows(table)).empty:
+        raise UserError("No file is left to evaluate: all were used in training or to choose the epoch. Give other files.")
+    dataset.print_if_one_class(good)
     if chain:
-        warnings = (*warnings, f"The clips were corrupted before they were judged: {chain}.")
-    target.folder.mkdir(parents=True, exist_ok=True)
+        warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
     predictor = Predictor(artifact, cache.spec, run.detector)
-    predicted = score(predictor, table, cache, chain)
-    shortcuts = find_shortcuts(table, data)
-    rule = run.train.threshold
-    others = {"judged": predictor.judged, "threshold_rule": rule, **held_out(artifact)}
-    warnings = (*calibration.warnings(rule), *warnings, *predictor.warnings, *dataset.data_warnings(table))
-    found = results.write(target, run, table, predicted, predictor.threshold, cache, warnings=warnings, others=others,
-                          shortcuts=shortcuts)  # fmt: skip
-    console.print(results.summary_line("test", found["test"], rule))
-    console.print(results.attribution_line(found["test"]), end="")
-    console.print(results.shortcut_line(shortcuts.aucs))
+    scored = scoring.score(predictor, table, cache, chain)
+    context = ReportContext(partial(models.load, artifact.model), scored, predictor.threshold, good,
+                            scoring.clip_loader(good, cache))  # fmt: skip
+    evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
+                                    (*warnings, *predictor.warnings), {"scored_with": predictor.scored_with, **validation_metrics(artifact)},
+                                    results.report_extras(run.detector, context, predictor))  # fmt: skip
+    results.finish(target, evaluation, {"test": "test"})
     console.print(f"\nReport  {target.report}")
 
 
-def held_out(artifact: Artifact) -> dict[str, Any]:
-    """The summary of the run's validation files, as its training left it; nothing where that is gone."""
+def validation_metrics(artifact: Artifact) -> dict[str, Any]:
+    """Return the summary of the run's validation files, as its training left it; {} if there is none."""
     if not artifact.metrics.exists():
         return {}
-    found = files.read_json(artifact.metrics, (), "delete it, and the report lacks only what is said of the validation files.")
+    found = files.read_json(artifact.metrics, (), "delete it; the report will then lack only the validation files.")
     return {"validation": found["validation"]} if found.get("validation") else {}

@@ -1,4 +1,4 @@
-"""explain: where in each file a detector sees what it says."""
+"""explain: show which regions of a file drive its score."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,105 +10,115 @@ import tyro
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
+from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.workflow.console import console
 from tfdetect.workflow.verdicts import PredictData, apply_overrides, expand_paths, format_verdict, load_predictor
 
 if TYPE_CHECKING:
-    from tfdetect.serving.predictor import Predictor
+    import numpy as np
 
-MOST = 200  # files: a page of more opens slowly
+    from tfdetect.serving.predictor import Predictor, Verdict
+
+MAX_FILES = 200  # larger pages open slowly
 
 
 @dataclass(frozen=True)
 class Explain:
-    """Write a page of heat-maps: where in each file the detector sees what it says. Exit code 1 if any file failed."""
+    """Write a page of heat-maps that show which regions of each file drive its score. Exit code 1 if any file failed."""
 
     run: tyro.conf.Positional[Path]
-    """The run's folder, such as saved_models/cnn."""
+    """Folder of the run, such as saved_models/cnn."""
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """Images, videos, folders of them, and tables that name them in a column path."""
+    """Images, videos, folders of them, and tables (CSV, .xlsx, Parquet) with a column path."""
     data: PredictData = field(default_factory=PredictData)
     out: Path = Path("explained")
     """Folder for explanation.html and explanation.json."""
     method: Literal["auto", "error", "occlusion"] = "auto"
-    """What is hot: `error`, what an autoencoder gives back wrongly; `occlusion`, what takes from the score when covered, for any
-    detector. `auto`: error where there is one."""
+    """What the heat-map shows.
+    error: the reconstruction error of an autoencoder.
+    occlusion: how much the score drops when a region is hidden, for any detector.
+    auto: error for autoencoders, else occlusion."""
     frames: int = 4
-    """Frames shown of a video, evenly over those that the detector sees."""
+    """Frames shown of each video, evenly spaced among those that the detector sees."""
     cells: int = 4
-    """Squares per side for `occlusion`: more are finer, take longer, and miss what is told by large parts."""
+    """Regions per side for occlusion.
+    More give a finer map, take longer, and miss evidence that is spread over large areas."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.frames < 1 or self.cells < 2:
             raise UserError(f"--frames must be at least 1 and --cells at least 2, got {self.frames} and {self.cells}.")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, find the files, and explain one by one as they are decoded; the page is written with what there is."""
-    asked = config.arguments(Explain, argv, "explain.py")
+    """Parse the flags, find the files, and explain each as soon as it is decoded; if interrupted, write the page so far."""
+    asked = config.parse_flags(Explain, argv, "explain.py")
     artifact = artifacts.find(asked.run)
     run = apply_overrides(artifacts.load_config(artifact), asked.data)
-    method = chosen(asked.method, run.detector)
+    method = resolve_method(asked.method, run.detector)
     paths = expand_paths(asked.files)
-    if len(paths) > MOST:
-        raise UserError(f"{len(paths)} files are too many for one page; expected {MOST} at the most. Name fewer.")
+    if len(paths) > MAX_FILES:
+        raise UserError(f"{len(paths)} files are too many for one page; give at most {MAX_FILES}.")
     if asked.cells > run.data.size:
-        raise UserError(f"--cells {asked.cells} is more than the {run.data.size} pixels of a side that the run sees.")
+        raise UserError(f"--cells {asked.cells} is more than the {run.data.size} pixels per side that the run uses; give fewer.")
     predictor = load_predictor(artifact, run)
     from tfdetect.pages import explanation
 
     asked.out.mkdir(parents=True, exist_ok=True)
     sections: list[str] = []
-    found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     try:
-        judge = lambda path, clip: (predictor.verdict(path, clip), clip)  # noqa: E731
-        for verdict, clip in predictor.each(paths, judge, run.data.timeout, run.data.workers):
+        judge = lambda path, clip: (predictor.to_verdict(path, clip), clip)  # noqa: E731
+        for verdict, clip in predictor.map_files(paths, judge, run.data.timeout, run.data.workers):
             print(format_verdict(verdict), flush=True)
-            found.append({**dataclasses.asdict(verdict), "method": method})
+            rows.append({**dataclasses.asdict(verdict), "method": method})
             if verdict.error is None:
-                frames, heat, check = explained(predictor, predictor.clip(clip), method, asked)
-                found[-1] |= check
-                sections.append(explanation.section(files.printable(verdict.path), said(verdict, check), frames, heat, method))
+                frames, heat, check = explain_clip(predictor, predictor.model_frames(clip), method, asked)
+                rows[-1] |= check
+                sections.append(explanation.section(files.printable(verdict.path), caption(verdict, check), frames, heat, method))
     finally:
         explanation.write(asked.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
-        files.write_json(asked.out / "explanation.json", found)
-    failed = len(found) - len(sections)
+        files.write_json(asked.out / "explanation.json", rows)
+    failed = len(rows) - len(sections)
     console.print(f"{len(sections)} explained by {method}, {failed} failed: {asked.out / 'explanation.html'}")
     return 1 if failed else 0
 
 
-def chosen(method: str, detector: Any) -> str:
-    """`auto` as what it stands for. ValueError for an error of a detector that gives nothing back."""
+def resolve_method(method: str, detector: Detector) -> str:
+    """Return the method that `auto` stands for. Raises UserError for `error` on a detector that does not reconstruct."""
     if method == "error" and not detector.reconstructs:
-        raise UserError(f"--method error needs an autoencoder, and {detector.name} gives no picture back: take occlusion.")
+        raise UserError(f"--method error needs an autoencoder, and {detector.name} reconstructs nothing: use --method occlusion.")
     return method if method != "auto" else "error" if detector.reconstructs else "occlusion"
 
 
-def explained(predictor: "Predictor", clip: Any, method: str, asked: Explain) -> tuple[Any, Any, dict[str, float]]:
-    """(frames shown, their heat-maps, the check) of a clip. A detector of single frames has a map for each of them, one of
-    clips the same for all; the check is the mean over maps."""
+def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
+                 asked: Explain) -> "tuple[np.ndarray, np.ndarray, dict[str, float]]":
+    """Return (shown frames, their heat-maps, the mean of `heat.check` over the maps) of a clip (frames, height, width, 3) uint8.
+
+    A frame detector gets a map per shown frame; for a clip detector all frames share one.
+    """
     import numpy as np
 
     from tfdetect.data.media.frames import evenly_spaced
-    from tfdetect.explain import heat
+    from tfdetect.explain import heatmaps
 
-    def judge(clips: Any) -> Any:
-        return predictor.judge(clips)[0]
+    def judge(clips: "np.ndarray") -> "np.ndarray":
+        return predictor.predict_clips(clips)[0]
 
     shown = list(dict.fromkeys(evenly_spaced(len(clip), min(asked.frames, len(clip)))))
-    parts = [clip[[at]] for at in shown] if predictor.single else [clip]
-    make = {"error": lambda part: predictor.errors(part[None])[0].mean(axis=0),
-            "occlusion": lambda part: heat.occlusion(judge, part, asked.cells)}[method]  # fmt: skip
-    maps = [make(part) for part in parts]
-    hot, elsewhere = np.mean([heat.check(judge, *both) for both in zip(parts, maps, strict=True)], axis=0)
-    maps = maps if predictor.single else maps * len(shown)
-    return clip[shown], np.stack(maps), {"hottest_tenth": float(hot), "elsewhere": float(elsewhere)}
+    inputs = [clip[[frame]] for frame in shown] if predictor.is_frame_detector else [clip]
+    make_map = {"error": lambda frames: predictor.reconstruction_errors(frames[None])[0].mean(axis=0),
+                "occlusion": lambda frames: heatmaps.occlusion_map(judge, frames, asked.cells)}[method]  # fmt: skip
+    maps = [make_map(frames) for frames in inputs]
+    hottest, elsewhere = np.mean([heatmaps.deletion_check(judge, *pair) for pair in zip(inputs, maps, strict=True)], axis=0)
+    maps = maps if predictor.is_frame_detector else maps * len(shown)
+    return clip[shown], np.stack(maps), {"hottest_tenth": float(hottest), "elsewhere": float(elsewhere)}
 
 
-def said(verdict: Any, check: dict[str, float]) -> str:
-    """The line under a figure."""
+def caption(verdict: "Verdict", check: dict[str, float]) -> str:
+    """Return the line under a figure: the verdict, and how hiding its hottest tenth, or another area, changes the score."""
     note = f" ({verdict.note})" if verdict.note else ""
+    changes = [f"{'raises' if drop < 0 else 'lowers'} the score by {abs(drop):.3f}" for drop in check.values()]
     return (f"{verdict.label}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, {verdict.frames} "
-            f"frame{'s' * (verdict.frames > 1)}{note}. Covering the hottest tenth takes {check['hottest_tenth']:.3f} from the "
-            f"score, the same shape elsewhere {check['elsewhere']:.3f}.")  # fmt: skip
+            f"frame{'s' * (verdict.frames > 1)}{note}. Hiding the hottest tenth of the map {changes[0]}; hiding the same shape "
+            f"elsewhere {changes[1]}.")  # fmt: skip

@@ -1,4 +1,4 @@
-"""manifest: a table of a folder's files, to be filled in by hand."""
+"""manifest: list the files of a folder in a table whose labels and groups can be filled in by hand."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -10,107 +10,115 @@ import tyro
 
 from tfdetect import config
 from tfdetect.errors import UserError
-from tfdetect.workflow.console import console, counted, say_command
+from tfdetect.workflow.console import console, plural, print_command
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WRITTEN = ("path", "label", "split", "group", "source", "category")
+COLUMNS = ("path", "label", "split", "group", "source", "category")
+REQUIRED_COLUMNS = ("path", "label", "group")  # written even if empty
 
 
 @dataclass(frozen=True)
 class Template:
-    """Write a table of the images and videos of a folder, with what its layout says of them; the rest is for you to fill in.
+    """List the images and videos of a folder in a table, with the labels, splits and groups that its layout gives.
 
-    The column group is what keeps train and test apart: give the files of one person or original the same word. Paths start at
-    the folder that the table is written to.
+    Fill in the rest by hand. Files of one group never end up in both train and test: give all files of one person or original
+    the same group. Paths are relative to the table's folder.
     """
 
     path: tyro.conf.Positional[Path]
-    """Folder of a public data set, or with real/ and fake/ in it, or of any images and videos."""
+    """Folder of a public data set, or with real/ and fake/ in it, or with any images and videos."""
     out: Path = Path("manifest.csv")
-    """The table; .xlsx for a spreadsheet."""
+    """Table to write; .xlsx for a spreadsheet."""
     overwrite: bool = False
-    """Replace a table that is there."""
+    """Replace the table if it exists."""
     layout: str = "auto"
-    """How the folder is laid out, such as faceforensics or class_folders; by default it is recognised."""
+    """Folder layout of the data set, such as faceforensics or class_folders; auto recognises it."""
     fake: tuple[str, ...] = ("fake",)
-    """Names of the class folders that are fake, in any letter case; when you name your own, all others are real."""
+    """Names of the folders with fakes, ignoring case; if set, all other class folders count as real."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, list, write, say what to fill in."""
-    asked = config.arguments(Template, argv, "manifest.py")
+    """Parse the flags, list the files, write the table and print what to fill in."""
+    asked = config.parse_flags(Template, argv, "manifest.py")
     if asked.out.exists() and not asked.overwrite:
-        raise FileExistsError(f"{asked.out} exists, and may be filled in. Replace it: --overwrite. Or give another --out.")
+        raise FileExistsError(f"{asked.out} already exists and may have been filled in: give another --out, or add --overwrite.")
     if not asked.path.is_dir():
-        raise UserError(f"{asked.path} is no folder: expected one with images or videos in it.")
-    table = listed(asked)
+        raise UserError(f"{asked.path} is not a folder: give one with images or videos in it.")
+    table = list_files(asked)
     others = sum(len(names) for _, _, names in os.walk(asked.path)) - len(table)
-    write(table.assign(path=relative(table["path"], asked.path, asked.out)), asked.out)
+    write_table(table.assign(path=relative_paths(table["path"], asked.path, asked.out)), asked.out)
     if others > 0:
-        console.print(f"Left out: {counted(others, 'other file')}, no image or video, or hidden.")
-    say(table, asked.out)
+        console.print(f"Left out: {plural(others, 'other file')}, hidden or neither image nor video.")
+    print_summary(table, asked.out)
     return 0
 
 
-def listed(asked: Template) -> "pd.DataFrame":
-    """A row for each file, with label, split and source as the layout knows them; the group of frames, and of public sets any."""
+def list_files(asked: Template) -> "pd.DataFrame":
+    """Return a row per file with the label, split and source that the layout gives, "" where it gives none.
+
+    The group is filled in for frames of one video, and wherever a public data set defines it. Raises UserError if there is no
+    image or video.
+    """
     import pandas as pd
 
-    from tfdetect.data.layouts import detect
+    from tfdetect.data.layouts import detect, tree
 
-    own = any((asked.path / name).exists() for name in detect.MANIFESTS)  # perhaps the one to be replaced
+    has_manifest = any((asked.path / name).exists() for name in detect.MANIFEST_NAMES)  # perhaps the one to be replaced
     try:
-        known = detect.read(asked.path, asked.fake, "class_folders" if own and asked.layout == "auto" else asked.layout)
+        table = detect.read(asked.path, asked.fake, "class_folders" if has_manifest and asked.layout == "auto" else asked.layout)
     except UserError:
         if asked.layout != "auto":
             raise
-        known = pd.DataFrame(columns=list(WRITTEN), dtype=str)
-    plain = known.attrs.get("layout", "class_folders") == "class_folders"  # which knows no persons, but frames of a video
-    alone = ~known.duplicated(["group", "label"], keep=False) if plain else known["group"] == known["path"]
-    known = known.assign(label=known["label"].map({0: "real", 1: "fake"}), group=known["group"].mask(alone, ""))
-    if plain:
-        files = pd.DataFrame({"path": [str(path) for path in detect.walk(asked.path)]}, dtype=str)
-        known = pd.concat([known, files[~files["path"].isin(set(known["path"]))]])
-    if known.empty:
-        raise UserError(f"{asked.path} holds no image or video.")
-    needed = ("path", "label", "group")
-    known = known[[name for name in WRITTEN if name in needed or (name in known and known[name].fillna("").any())]]
-    return known.fillna("")
+        table = pd.DataFrame(columns=list(COLUMNS), dtype=str)
+    class_folders = table.attrs.get("layout", "class_folders") == "class_folders"  # its groups are frames of a video, not persons
+    single = ~table.duplicated(["group", "label"], keep=False) if class_folders else table["group"] == table["path"]
+    table = table.assign(label=table["label"].map({0: "real", 1: "fake"}), group=table["group"].mask(single, ""))
+    if class_folders:
+        files = pd.DataFrame({"path": [str(path) for path in tree.walk_media(asked.path)]}, dtype=str)
+        table = pd.concat([table, files[~files["path"].isin(set(table["path"]))]])
+    if table.empty:
+        raise UserError(f"{asked.path} holds no images or videos.")
+    columns = [name for name in COLUMNS if name in REQUIRED_COLUMNS or (name in table and table[name].fillna("").any())]
+    return table[columns].fillna("")
 
 
-def relative(paths: Iterable[str], root: Path, out: Path) -> list[str]:
-    """The paths as they are seen from the folder of `out`, also where a link leads to it: `..` does not lead back."""
+def relative_paths(paths: Iterable[str], root: Path, out: Path) -> list[str]:
+    """Return the paths below `root` relative to the folder of `out`.
+
+    If that folder is reached through a symbolic link, `..` does not lead back, so links are resolved.
+    """
     start = os.path.abspath(out.parent)
-    way = os.path.relpath(root, start)
-    if not (os.path.exists(seen := os.path.join(start, way)) and os.path.samefile(seen, root)):
-        way = os.path.relpath(os.path.realpath(root), os.path.realpath(start))
-    return [os.path.normpath(os.path.join(way, os.path.relpath(path, root))) for path in paths]
+    to_root = os.path.relpath(root, start)
+    if not (os.path.exists(target := os.path.join(start, to_root)) and os.path.samefile(target, root)):
+        to_root = os.path.relpath(os.path.realpath(root), os.path.realpath(start))
+    return [os.path.normpath(os.path.join(to_root, os.path.relpath(path, root))) for path in paths]
 
 
-def write(table: "pd.DataFrame", out: Path) -> None:
-    """As CSV, or as a spreadsheet."""
+def write_table(table: "pd.DataFrame", out: Path) -> None:
+    """Write the table as CSV, or as a spreadsheet if `out` ends in .xlsx."""
     from tfdetect import files
     from tfdetect.data import manifest
 
     if out.suffix.lower() != ".xlsx":
         manifest.write(table, out)
         return
-    with files.atomic(out) as temporary:
+    with files.atomic_write(out) as temporary:
         table.to_excel(temporary, sheet_name="manifest", index=False)
 
 
-def say(table: "pd.DataFrame", out: Path) -> None:
-    """What is there, what is to be filled in, and what comes then."""
+def print_summary(table: "pd.DataFrame", out: Path) -> None:
+    """Print how many files have a label and a group, what to fill in, and the next commands."""
     real, fake, unknown = (int((table["label"] == label).sum()) for label in ("real", "fake", ""))
-    console.print(f"{counted(len(table), 'file')} in {out}: {real} real, {fake} fake, {unknown} without a label")
+    console.print(f"{plural(len(table), 'file')} in {out}: {real} real, {fake} fake, {unknown} without a label")
     if unknown:
-        console.print("Fill in label: real or fake (0 or 1).")
-    if known := table.loc[table["group"] != "", "group"].nunique():
-        console.print(f"Filled in: {counted(known, 'group')}, of frames of one video or by the data set.")
+        console.print("Fill in the column label: real or fake (or 0 or 1).")
+    if groups := table.loc[table["group"] != "", "group"].nunique():
+        console.print(f"Already filled in: {plural(groups, 'group')}, from the data set or for frames of one video.")
     if not table["group"].all():
-        console.print("Fill in group: the same word for all files of one person or original. An empty one is a file by itself.")
+        console.print("Fill in the column group: the same name for all files of one person or original. A file without a group "
+                      "is on its own.")  # fmt: skip
     console.print("\nThen:" if unknown else "\nNext:")
-    say_command("audit.py", out)
-    say_command("train.py", "cnn", "--data.path", out)
+    print_command("audit.py", out)
+    print_command("train.py", "cnn", "--data.path", out)

@@ -1,11 +1,10 @@
-"""reproduce: run a recipe, and put its published row next to ours, with what differs between the two.
+"""reproduce: run a recipe, and compare its published figures with those measured here.
 
-A recipe is a run's YAML, as `train --config` reads it, with two mappings more: `published:`, the figures and what is known
-of how they came about, and `dataset:`, what it takes. docs/recipes.md says how to write one.
+A recipe is a run's YAML, as `train --config` reads it, with two more mappings: `published:`, the figures and what is known about
+how they were measured, and `dataset:`, the data that it needs. docs/recipes.md says how to write one.
 """
 
 import difflib
-import typing
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,31 +12,29 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect import backend, config, files
 from tfdetect.artifact import Artifact
-from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.models.pretrained import presets
 from tfdetect.settings import Run
 from tfdetect.verbs import train as training
-from tfdetect.workflow import recipe as workflow_recipe
+from tfdetect.workflow import recipe as recipes
 from tfdetect.workflow.console import console
 from tfdetect.workflow.recipe import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"  # of a checkout
-STAND_IN = ("--stand-in", "--stand_in")
-SIDES = ["what", "published", "ours"]
-GROUPS, EPOCHS = 100, 3  # of a stand-in, at most: it shows that all runs, in minutes on two cores
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"  # present in a checkout only
+STAND_IN_FLAGS = ("--stand-in", "--stand_in")
+STAND_IN_GROUPS, STAND_IN_EPOCHS = 100, 3  # upper limits, so that a stand-in takes minutes on two cores
+DIFFERENCE_COLUMNS = ["what", "published", "ours"]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Find the recipe, train, compare."""
-    words = [word for word in argv if word not in STAND_IN]
+    """Find the recipe, train, and compare."""
+    words = [word for word in argv if word not in STAND_IN_FLAGS]
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2
-    recipe = workflow_recipe.read(find(words[0]))
+    recipe = recipes.read(find_recipe(words[0]))
     run = parse(recipe, words[1:], len(words) < len(argv))
     console.print(f"{recipe.title}\n{recipe.source}")
     for note in recipe.notes:
@@ -47,102 +44,93 @@ def main(argv: Sequence[str]) -> int:
 
 
 def usage() -> str:
-    """What there is, a line each."""
-    width = max(len(path.stem) for path in recipes()) + 2
-    lines = "\n".join(f"  {path.stem:{width}}{workflow_recipe.read(path).title}" for path in recipes())
-    ways = "reproduce.py RECIPE --data.path DIR [--flags of train]  |  reproduce.py RECIPE --stand-in [--flags of train]"
-    return (f"{ways}\n\n{lines}\n\nRECIPE is one of these or a YAML file. --stand-in runs it on the embedded sample, smaller.\n"
-            "`reproduce.py RECIPE --help` lists the flags.")
+    """Return what `reproduce --help` prints without a recipe: all recipes, one per line."""
+    width = max(len(path.stem) for path in list_recipes()) + 2
+    lines = "\n".join(f"  {path.stem:{width}}{recipes.read(path).title}" for path in list_recipes())
+    forms = "reproduce.py RECIPE --data.path DIR [--flags of train]  |  reproduce.py RECIPE --stand-in [--flags of train]"
+    return (f"{forms}\n\n{lines}\n\nRECIPE is one of these or a YAML file. --stand-in runs a smaller version on the embedded "
+            "sample.\n`reproduce.py RECIPE --help` lists the flags.")  # fmt: skip
 
 
-def recipes() -> list[Path]:
-    """All recipes of this checkout. ValueError where there are none."""
-    found = sorted(RECIPES.glob("*.yaml"))
-    if not found:
-        raise UserError("No recipes are installed here: they are in recipes/ of the source; give the path of a YAML.")
-    return found
+def list_recipes() -> list[Path]:
+    """Return all recipes of this checkout. Raises UserError if there are none."""
+    paths = sorted(RECIPES.glob("*.yaml"))
+    if not paths:
+        raise UserError("No recipes are installed: they come with the source, in recipes/. Give the path of a YAML file.")
+    return paths
 
 
-def find(name: str) -> Path:
-    """The recipe of that name, or the YAML file at that path. ValueError with the nearest name for a misspelt one."""
+def find_recipe(name: str) -> Path:
+    """Return the recipe of that name, or the YAML file at that path. Raises UserError with the nearest name if there is none."""
     if Path(name).suffix in (".yaml", ".yml"):
         return Path(name)
-    known = {path.stem: path for path in recipes()}
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Perhaps you meant {near[0]}." if near else ""
-        raise UserError(f"There is no recipe {name!r}.{hint} Recipes: {', '.join(known)}.")
-    return known[name]
+    by_name = {path.stem: path for path in list_recipes()}
+    if name not in by_name:
+        nearest = difflib.get_close_matches(name, by_name, n=1)
+        hint = f" Perhaps you meant {nearest[0]}." if nearest else ""
+        raise UserError(f"There is no recipe {name!r}.{hint} Recipes: {', '.join(by_name)}.")
+    return by_name[name]
 
 
-def parse(recipe: Recipe, given: Sequence[str], stand_in: bool) -> Run:
-    """The recipe's run; the given flags win. ValueError where its data set is not there and no stand-in is asked for."""
+def parse(recipe: Recipe, flags: Sequence[str], stand_in: bool) -> Run:
+    """Return the recipe's run, overridden by the flags. Raises UserError unless it gets either a data set or a stand-in."""
     argv = ["--config", str(recipe.path)]
     if stand_in:
-        argv += smaller(config.parse(argv, "reproduce.py"))
-    run = training.parse([*argv, *given], "reproduce.py")
+        argv += stand_in_overrides(config.parse(argv, "reproduce.py"))
+    run = training.parse([*argv, *flags], "reproduce.py")
     if stand_in and run.data.path:
-        raise UserError("--stand-in and --data.path exclude each other: the embedded sample or your files?")
+        raise UserError("--stand-in and --data.path exclude each other: use either the embedded sample or your files.")
     if not stand_in and not run.data.path:
         raise UserError(f"{recipe.path.stem} needs --data.path: {recipe.dataset['name']}. {recipe.dataset['where']} Expected: "
-                         f"{recipe.dataset['layout']}. --stand-in shows it on the embedded sample.")  # fmt: skip
+                        f"{recipe.dataset['layout']}. To try it on the embedded sample, add --stand-in.")  # fmt: skip
     return run
 
 
-def smaller(run: Run) -> list[str]:
-    """Flags that make a stand-in of a recipe: few drawn files, few epochs, nothing to download."""
-    asked: dict[str, Any] = {"sample": min(GROUPS, run.data.sample), "faces": "none"}  # nobody's face is in the sample
+def stand_in_overrides(run: Run) -> list[str]:
+    """Return flags that shrink a recipe to a stand-in: few generated files, few epochs, no downloads."""
+    data: dict[str, Any] = {"sample": min(STAND_IN_GROUPS, run.data.sample), "faces": "none"}  # the sample shows no faces
     for name, source in (("train_sources", "swap"), ("test_sources", "upsample")):
-        asked |= {name: [source]} if getattr(run.data, name) else {}
-    return config.flags({"data": asked, "train": {"epochs": min(EPOCHS, run.train.epochs)}}) + untrained(run.detector)
-
-
-def untrained(detector: Detector) -> list[str]:
-    """The flag by which a detector with pretrained weights, or a preset, starts from random ones."""
-    if hasattr(detector, "preset"):
-        return ["--detector.preset", presets.TINY]
-    if getattr(detector, "weights", None) in (None, "none"):
-        return []
-    kinds = typing.get_args(typing.get_type_hints(type(detector))["weights"])
-    return ["--detector.weights", "None" if type(None) in kinds else "none"]
+        data |= {name: [source]} if getattr(run.data, name) else {}
+    return config.to_flags({"data": data, "train": {"epochs": min(STAND_IN_EPOCHS, run.train.epochs)},
+                         "detector": run.detector.offline_overrides})  # fmt: skip
 
 
 def reproduce(recipe: Recipe, run: Run) -> None:
-    """Train, judge, and put the comparison beside the result: comparison.json, the report, the screen."""
-    artifact = training.train(run, partial(keep, recipe, run))
-    if backend.worker():
+    """Train and evaluate; write the comparison to comparison.json and the report, and print it."""
+    artifact = training.train(run, partial(save_comparison, recipe, run))
+    if backend.worker_index():
         return
-    if not artifact.comparison.exists():  # `train --config` had made it, and --resume found it finished
-        keep(recipe, run, artifact)
-    say(files.read_json(artifact.comparison, ["title", "rows"], "delete it, and repeat the command."))
+    if not artifact.comparison.exists():  # the run was finished by `train --config`, so `train` had nothing left to do
+        save_comparison(recipe, run, artifact)
+    print_comparison(files.read_json(artifact.comparison, ["title", "rows"], "delete it, and repeat the command."))
 
 
-def keep(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[str, pd.DataFrame]":
-    """comparison.json into the run's folder; its tables, for the report."""
+def save_comparison(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[str, pd.DataFrame]":
+    """Write comparison.json into the run's folder; return its tables for the report."""
     import pandas as pd
 
-    found = workflow_recipe.compare(recipe, run, artifact)
-    files.write_json(artifact.comparison, found)
-    rows = pd.DataFrame(found["rows"]).rename(columns=workflow_recipe.words).rename(columns={"row": ""})
-    differences = pd.DataFrame(found["differences"], columns=SIDES).astype(str)
-    return {"Published and ours": rows, "What differs, or may": differences}
+    comparison = recipes.compare(recipe, run, artifact)
+    files.write_json(artifact.comparison, comparison)
+    rows = pd.DataFrame(comparison["rows"]).rename(columns=recipes.readable).rename(columns={"row": ""})
+    differences = pd.DataFrame(comparison["differences"], columns=DIFFERENCE_COLUMNS).astype(str)
+    return {"Published figures and ours": rows, "Differences between the protocols": differences}
 
 
-def say(found: Mapping[str, Any]) -> None:
-    """The published row next to ours, and what differs."""
+def print_comparison(comparison: Mapping[str, Any]) -> None:
+    """Print the published figures beside ours, and how the two protocols differ."""
     from rich.table import Table
 
-    def table(names: Sequence[str], rows: Sequence[Mapping[str, Any]], **header: str) -> Table:
-        grid = Table(*(header.get(name, workflow_recipe.words(name)) for name in names))
+    def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], **header: str) -> Table:
+        grid = Table(*(header.get(name, recipes.readable(name)) for name in columns))
         for row in rows:
-            grid.add_row(*(workflow_recipe.text(row[name]) for name in names))
+            grid.add_row(*(recipes.format_cell(row[name]) for name in columns))
         return grid
 
-    console.print(f"\n{found['title']}")
-    figures = [name for name in found["rows"][0] if name != "row"]
-    console.print(table(["row", *figures], found["rows"], row=""))
-    for warning in found.get("warnings", ()):
+    console.print(f"\n{comparison['title']}")
+    figures = [name for name in comparison["rows"][0] if name != "row"]
+    console.print(table(["row", *figures], comparison["rows"], row=""))
+    for warning in comparison.get("warnings", ()):
         console.print(warning)
-    console.print(table(SIDES, found["differences"], what="what differs, or may"))
-    if found["same"]:
-        console.print(f"The same in both: {', '.join(found['same'])}.")
+    console.print(table(DIFFERENCE_COLUMNS, comparison["differences"], what="setting"))
+    if comparison["same"]:
+        console.print(f"The same in both: {', '.join(comparison['same'])}.")

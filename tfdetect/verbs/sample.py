@@ -12,8 +12,8 @@ from tfdetect.workflow.console import console, progress
 
 
 @dataclass(frozen=True)
-class Command:
-    """Write real and fake images or videos, drawn by code, with a manifest.csv."""
+class WriteSample:
+    """Generate real and fake images or videos, with a manifest.csv."""
 
     out: Path
     """Folder to write to."""
@@ -21,8 +21,8 @@ class Command:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse and write."""
-    asked = config.arguments(Command, argv, "sample.py")
+    """Parse the flags and write the files."""
+    asked = config.parse_flags(WriteSample, argv, "sample.py")
     spec = asked.sample
     with progress("Drawing", 2 * spec.count) as step:
         write(spec, asked.out, None, step)

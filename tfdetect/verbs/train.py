@@ -1,11 +1,11 @@
-"""train: from files to a judged, exported detector.
+"""train: train, evaluate and export a detector.
 
-What is heavy is imported where it is used, so that `--help` and a mistake in a flag answer at once.
+Heavy modules are imported where they are used, so that `--help` and a mistake in a flag answer at once.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from tfdetect import artifact as artifacts
 from tfdetect import backend, config, files, models
 from tfdetect.artifact import Artifact
-from tfdetect.detector import REGISTRY
+from tfdetect.detector import REGISTRY, ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset
-from tfdetect.workflow.console import console, devices_line, embedding, import_keras, say_command
+from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras, print_command
 
 if TYPE_CHECKING:
     import keras
@@ -28,96 +28,92 @@ if TYPE_CHECKING:
     from tfdetect.data.prepare.clip_cache import Cache
     from tfdetect.evaluation.calibration import Calibration
     from tfdetect.training.fit import Fitted
+    from tfdetect.workflow.results import Tables
 
 SPLITS = ("train", "validation", "test")
-FEW = 5  # files of a class in validation below which chance picks the epoch
-Tables = Callable[[Artifact], "Mapping[str, pd.DataFrame]"]  # of a judged run, for its report
+FEW = 5  # validation files of a class below which the choice of the epoch is left to chance
 
 
 def usage() -> str:
-    """What `train --help` answers without a detector's name."""
-    first = {name: (cls.__doc__ or "").splitlines()[0] for name, cls in sorted(REGISTRY.items())}
-    listed = "\n".join(f"  {name:{max(map(len, first)) + 2}}{line}" for name, line in first.items())
-    ways = "train.py DETECTOR [--flags]  |  train.py --config FILE [--flags]"
-    return f"{ways}\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags."
+    """Return what `train --help` prints without a detector's name."""
+    summaries = {name: (cls.__doc__ or "").splitlines()[0] for name, cls in sorted(REGISTRY.items())}
+    listed = "\n".join(f"  {name:{max(map(len, summaries)) + 2}}{line}" for name, line in summaries.items())
+    forms = "train.py DETECTOR [--flags]  |  train.py --config FILE [--flags]"
+    return f"{forms}\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags."
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse, resolve names of other runs, train. ValueError for a threshold that only recipes may ask for."""
+    """Parse the flags, resolve the names of other runs, and train."""
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
     run = parse(argv, "train.py")
-    refuse_pooled(run.train.threshold)
+    refuse_pooled_threshold(run.train.threshold)
     train(run)
     return 0
 
 
-def refuse_pooled(rule: str) -> None:
-    """ValueError for a threshold read off the test: a published table may be repeated with it, nothing else."""
+def refuse_pooled_threshold(rule: str) -> None:
+    """Raise UserError for a threshold that is read off the test: only a recipe may repeat a published table with it."""
     from tfdetect.evaluation import calibration
 
-    if calibration.pooled(rule):
-        raise UserError(f"--train.threshold {rule} is read off the test's own scores, and then that test judges nothing: only "
-                         "reproduce.py RECIPE takes it, to repeat a published table; give quantile:0.8, which is read off "
-                         "validation's reals.")  # fmt: skip
+    if calibration.is_pooled(rule):
+        raise UserError(f"--train.threshold {rule} is read off the test scores, which then prove nothing: only reproduce.py RECIPE "
+                        "accepts it, to repeat a published table. Give quantile:0.8, which is read off the real validation "
+                        "files.")  # fmt: skip
 
 
 def parse(argv: Sequence[str], prog: str) -> Run:
-    """The run, with names of other runs resolved: models know no artifacts."""
+    """Return the run, with the names of other runs replaced by the paths of their models."""
     run = config.parse(argv, prog)
-    frame_model = getattr(run.detector, "frame_model", None)
-    if frame_model and Path(frame_model).suffix != ".keras":
-        path = str(artifacts.find(Path(frame_model), "model").model)
-        run = replace(run, detector=replace(run.detector, frame_model=path))
-    return run
+    return replace(run, detector=run.detector.resolve_runs(lambda name: str(artifacts.find(Path(name), "model").model)))
 
 
-def train(run: Run, tables: Tables | None = None) -> Artifact:
-    """The whole story: files, clips, training, calibration, export, judgement. `tables` adds to the report."""
+def train(run: Run, tables: "Tables | None" = None) -> Artifact:
+    """Run the whole story: decode, train, calibrate, export, evaluate. `tables` adds tables to the report."""
     import_keras()
     console.print(devices_line(run.train.precision))
     run.detector.require()
-    if backend.worker():
+    if backend.worker_index():
         return assist(run)
-    with artifacts.claim(run) as (artifact, going_on):
-        if going_on and artifact.finished and (why := nothing_left(run, artifact)):
-            console.print(f"{artifact.folder} is finished, {why}: {artifact.report}")
+    with artifacts.reserve_folder(run) as (artifact, resuming):
+        if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
+            console.print(f"{artifact.folder} is finished, {reason}: {artifact.report}")
             return artifact
         run, table, cache = prepare(run)
-        if going_on:
+        if resuming:
             require_same_splits(artifact, table)
-            console.print(f"Going on with {artifact.folder}")
+            console.print(f"Resuming {artifact.folder}")
             reopen(artifact, run)
         else:
-            artifacts.create(artifact, run)
-        remember(artifact, table, cache)
-        fitted = learn(run, artifact, table, cache)
+            artifacts.reset_folder(artifact, run)
+        save_inputs(artifact, table, cache)
+        fitted = fit(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted, tables)
     return artifact
 
 
-def nothing_left(run: Run, artifact: Artifact) -> str:
-    """Why a finished run cannot be trained further by these settings; "" where it can."""
+def why_finished(run: Run, artifact: Artifact) -> str:
+    """Return why a finished run cannot be trained further with these settings; "" if it can."""
     old = artifacts.load_config(artifact).train
-    if not (states := checkpointed(artifact) or regained(run, artifact)):
-        return "and there is nothing to go on from: its head knows no epochs, or its checkpoints/ is gone"
+    if not (states := checkpoint_states(artifact) or rebuilt_states(run, artifact)):
+        return "and cannot be trained further: its head was not trained in epochs, or its checkpoints/ is gone"
     done = max(len(state["history"]) for state in states)
     if run.train.epochs > done and (run.train.epochs, run.train.patience) != (old.epochs, old.patience):
         return ""
-    early = f", and stopped early, after {done} of {old.epochs} epochs" if done < old.epochs else f", all its {done} epochs"
-    return f"{early.removeprefix(', ')}; to train it further, raise --train.epochs, or --train.patience if it stopped early"
+    ended = f"and stopped early, after {done} of {old.epochs} epochs" if done < old.epochs else f"all its {done} epochs"
+    return f"{ended}; to train it further, raise --train.epochs, or --train.patience if it stopped early"
 
 
-def checkpointed(artifact: Artifact) -> "list[Mapping[str, Any]]":
-    """What the run's checkpoints say of its epochs. UserError where that is damaged."""
+def checkpoint_states(artifact: Artifact) -> "list[Mapping[str, Any]]":
+    """Return the states of the run's checkpoints. Raises UserError if one is damaged."""
     from tfdetect.training.callbacks import RESTART_HINT
 
     return [files.read_json(path, ("history", "last"), RESTART_HINT) for path in artifact.checkpoints.glob("*/state.json")]
 
 
-def regained(run: Run, artifact: Artifact) -> "list[Mapping[str, Any]]":
-    """As `checkpointed`, of a finished run whose checkpoints are gone, by its history; nothing for a head's."""
+def rebuilt_states(run: Run, artifact: Artifact) -> "list[Mapping[str, Any]]":
+    """Return the states of a finished run whose checkpoints are gone, rebuilt from its history; none for a head on features."""
     import pandas as pd
 
     from tfdetect.training.callbacks import rebuild_state
@@ -125,204 +121,199 @@ def regained(run: Run, artifact: Artifact) -> "list[Mapping[str, Any]]":
     history = pd.read_csv(artifact.history) if artifact.history.exists() and not run.detector.caches_features else ()
     if len(history):
         rebuild_state(artifact.checkpoints, history, run.train.monitor)
-    return checkpointed(artifact)
+    return checkpoint_states(artifact)
 
 
 def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
-    """UserError where files that the run was trained on are judged now, or the other way round, as new files moved the splits."""
+    """Raise UserError if a file is in another split than when the run was trained, because files were added or removed."""
     from tfdetect.data import manifest
 
     if not artifact.manifest.exists():
         return
     old = manifest.read(artifact.manifest)
-    was = dict(zip(old["path"], old["split"], strict=True))
+    old_split = dict(zip(old["path"], old["split"], strict=True))
     paths = [str(Path(path).absolute()) for path in table["path"]]
-    moved = [path for path, split in zip(paths, table["split"], strict=True) if was.get(path, split) != split]
+    moved = [path for path, split in zip(paths, table["split"], strict=True) if old_split.get(path, split) != split]
     if moved:
-        raise UserError(f"{len(moved)} files are in another split than {artifact.folder} had them, the first {moved[0]}: "
-                        "the data have changed, and it would be judged by what it has learnt. Give another --name.")  # fmt: skip
+        raise UserError(f"{len(moved)} files are in another split than in {artifact.folder}, the first {moved[0]}: the data have "
+                        "changed, and the run would be tested on files it was trained on. Give another --name.")  # fmt: skip
 
 
 def reopen(artifact: Artifact, run: Run) -> None:
-    """From here on the settings are those of the longer run. The report goes, which says that a run is finished."""
-    if artifact.finished:
-        if any(state["history"] and not state["last"] for state in checkpointed(artifact)):
-            console.print("Its optimizer is gone (large ones are not kept): it goes on from the best epoch, with a fresh one.")
+    """Store the new settings, and delete the report, which marks a run as finished."""
+    if artifact.is_finished:
+        if any(state["history"] and not state["last"] for state in checkpoint_states(artifact)):
+            console.print("Its optimizer state was too large to keep: training continues from the best epoch with a fresh optimizer.")
         artifact.report.unlink()
         shutil.rmtree(artifact.logs / "test", ignore_errors=True)
-    config.write(run, artifact.config)
+    config.write_yaml(run, artifact.config)
 
 
 def assist(run: Run) -> Artifact:
-    """The part of a worker that is not the chief: the same data and steps, but nothing of the result is its to write."""
+    """Train as a worker that is not the chief: the same data and steps, but it writes no results."""
     if run.name is None:
-        raise UserError("Several workers need --name: all must mean the same run.")
+        raise UserError("Several workers need --name, so that all train the same run.")
     artifact = Artifact(run.out / run.name)
     run, table, cache = prepare(run)
-    learn(run, artifact, table, cache, watched=False)
+    fit(run, artifact, table, cache, chief=False)
     return artifact
 
 
-def remember(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
-    """What the run saw into the artifact: the prepared manifest with absolute paths, what failed, the face detector."""
+def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
+    """Save what the run saw: the prepared manifest with absolute paths, the failures, the face detector, the equalisation."""
     from tfdetect.data import manifest
-    from tfdetect.data.equalise import plan_of
+    from tfdetect.data.equalise import find_plan
 
-    faces = cache.spec.faces
-    if faces:
+    if faces := cache.spec.faces:
         files.write_bytes(artifact.face_model, faces.model.read_bytes())
         files.write_json(artifact.faces, {**asdict(faces), "model": artifact.face_model.name})
-
-    plans = {plan_of(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
+    plans = {find_plan(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
     if len(plans) == 1 and (plan := plans.pop()):
-        files.write_bytes(artifact.plan, plan.read_bytes())
-
+        files.write_bytes(artifact.equalisation_plan, plan.read_bytes())
     table = table.assign(path=[str(Path(path).absolute()) for path in table["path"]])
     manifest.write(table, artifact.manifest)
     manifest.write(table[table["error"] != ""], artifact.failures)
 
 
 def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
-    """The prepared manifest, all splits decided, and the cache that holds the clips; the run with what it learnt of them."""
+    """Read, split and decode the data; return the run with what it learned from them, the prepared manifest and the cache."""
     from tfdetect.data import manifest
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.evaluation import calibration
 
     cache = dataset.cache_for(run.data, run.detector)
-    table, left = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
-    given = bool((table["split"] != "").any())
+    table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
+    given_splits = bool((table["split"] != "").any())
     table = dataset.restrict_sources(manifest.split(table), run.data)
     manifest.require_classes(table, SPLITS, run.detector.trains_on)
-    table = dataset.with_texts(dataset.decode(table, run.data, cache, left), run.detector)
-    dataset.say_count(table)
+    table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
+    dataset.print_count(table)
     dataset.require_few_failures(table, run.data.max_failed)
-    good = usable(table)
+    good = usable_rows(table)
     manifest.require_classes(good, SPLITS, run.detector.trains_on)
-    calibration.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
-    dataset.say_one_class(good)
+    calibration.check_rule(run.train.threshold, good.loc[good["split"] == "validation", "label"])
+    dataset.print_if_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
-    if run.data.path:  # the embedded sample draws each scene for itself; some look alike
-        table = dataset.say_alike(table, cache, given)
-    table, detector = dataset.with_source_classes(table, run.detector)
+    if run.data.path:  # scenes of the embedded sample look alike by design
+        table = dataset.warn_of_lookalikes(table, cache, given_splits)
+    table, detector = dataset.add_source_classes(table, run.detector)
     return replace(run, detector=detector), table, cache
 
 
 def warnings(run: Run, table: "pd.DataFrame") -> tuple[str, ...]:
-    """Where there are too few files for what is asked of them: a batch, or the choice of an epoch."""
+    """Warn if there are too few files for a batch, or for choosing an epoch."""
     rows, unit = table[table["split"] == "train"], run.detector.input_kind
     count, out = int(rows["frames"].sum()) if unit == "frame" else len(rows), []
     if run.train.batch > count:
-        out.append(f"--train.batch {run.train.batch} is more than the {count} {unit}s to train on: an epoch is one step.")
-    held = table.loc[table["split"] == "validation", "label"]
-    reals, fakes = int((held == 0).sum()), int((held == 1).sum())
+        out.append(f"--train.batch {run.train.batch} is more than the {count} training {unit}s: an epoch is one step.")
+    validation = table.loc[table["split"] == "validation", "label"]
+    reals, fakes = int((validation == 0).sum()), int((validation == 1).sum())
     if min(reals, fakes or reals) < FEW:
-        out.append(f"Validation holds {reals} real and {fakes} fake files: below {FEW} of a class, chance picks the epoch and "
-                   "the threshold. Give more files.")  # fmt: skip
+        out.append(f"Validation has only {reals} real and {fakes} fake files: with fewer than {FEW} of a class, the choice of epoch "
+                   "and threshold is left to chance. Add files.")  # fmt: skip
     return tuple(out)
 
 
 @contextmanager
-def memory(run: Run) -> Iterator[None]:
-    """UserError that says what to lower, where memory runs out."""
+def explain_out_of_memory(run: Run) -> Iterator[None]:
+    """Turn an out-of-memory error into a UserError that says which settings to lower."""
     try:
         yield
     except Exception as error:
         names = {cls.__name__ for cls in type(error).__mro__}
         if not names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"} and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise UserError(f"Memory ran out in training: lower --train.batch, which is {run.train.batch}, or --data.size, which is "
-                        f"{run.data.size}, or take --train.precision mixed_bfloat16.") from error  # fmt: skip
+        raise UserError(f"Out of memory in training: lower --train.batch ({run.train.batch}) or --data.size ({run.data.size}), or "
+                        "use --train.precision mixed_bfloat16.") from error  # fmt: skip
 
 
-def learn(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", watched: bool = True) -> "Fitted":
-    """Fit, and leave the best epoch's model in the artifact. `watched`: with TensorBoard, and a line an epoch."""
+def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chief: bool = True) -> "Fitted":
+    """Train, and save the model of the best epoch; the chief also logs to TensorBoard and prints a line per epoch."""
     keras = import_keras()
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.training.callbacks import ProgressLogger
-    from tfdetect.training.fit import fit
-    from tfdetect.training.fit_head import fit_head
+    from tfdetect.training.train import train
     from tfdetect.workflow import reconstruction_report
 
-    with files.plain(artifact.logs) as logs:
-        board = keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0)  # board.write draws it
-        callbacks = [board, ProgressLogger(console, run.train.epochs)] if watched else []
-        if watched and run.detector.reconstructs:
-            callbacks.append(reconstruction_report.tensorboard_callback(artifact.logs, usable(table), cache))
-        what = (run.detector, usable(table), cache, run.train, artifact.checkpoints, artifact.model, callbacks)
-        with memory(run):
-            return fit_head(*what, embedding) if run.detector.caches_features else fit(*what)
+    table = usable_rows(table)
+    with files.tensorflow_path(artifact.logs) as logs, explain_out_of_memory(run):
+        callbacks = [
+            keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0),  # training.tensorboard writes the graph
+            ProgressLogger(console, run.train.epochs),
+            *reconstruction_report.training_callbacks(run.detector, artifact.logs, table, cache),
+        ] if chief else []  # fmt: skip
+        return train(run.detector, table, cache, run.train, artifact.checkpoints, artifact.model, callbacks, feature_progress)
 
 
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
-           tables: Tables | None = None) -> None:
-    """Calibrate and export, then judge what was exported."""
-    from tfdetect.data.prepare.decode import usable
-    from tfdetect.evaluation import calibration as rules
+           tables: "Tables | None" = None) -> None:
+    """Calibrate, export, and evaluate what was exported."""
+    from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.evaluation import predictions
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
     from tfdetect.training import tensorboard
     from tfdetect.training.callbacks import keep_for_resume
-    from tfdetect.workflow import feature_report, reconstruction_report, results
-    from tfdetect.workflow.scoring import find_shortcuts, score
+    from tfdetect.training.feature_extractor import FeatureExtractor
+    from tfdetect.workflow import results, scoring
 
-    with files.atomic(artifact.history) as temporary:
+    with files.atomic_write(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
-    model = models.load(artifact.model)
-    calibration = calibrate(model, usable(table), cache, run)
-    files.write_json(artifact.calibration, calibration.to_dict())
-    if backend.tensorflow():
-        export(model, calibration.to_dict(), run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
+    model, good = models.load(artifact.model), usable_rows(table)
+    calibration = calibrate(model, good, cache, run).to_dict()
+    files.write_json(artifact.calibration, calibration)
+    if backend.is_tensorflow():
+        export(model, calibration, run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
     predictor = Predictor(artifact, cache.spec, run.detector)
     if run.detector.caches_features:
-        predicted, own = feature_report.judge(predictor, model, run.detector, table, cache, artifact.logs)
+        features = FeatureExtractor(model, run.detector, cache, feature_progress).of(good)
+        scored = scoring.score_features(predictor, features, table)
     else:
-        predicted, own = score(predictor, table[table["split"] != "train"], cache), results.NOTHING
-    if run.detector.reconstructs:
-        own = reconstruction_report.report_extras(model, predicted, predictor.threshold, fitted, usable(table), cache)
-    shortcuts, rule = find_shortcuts(table, run.data), run.train.threshold
-    warnings = (*rules.warnings(rule), *dataset.copies_line(table), *predictor.warnings, *dataset.data_warnings(table))
-    found = results.write(artifact, run, table, predicted, predictor.threshold, cache, fitted.history, fitted.best_epoch,
-                          warnings, {"judged": predictor.judged, "threshold_rule": rule}, shortcuts, tables=tables,
-                          own=own)  # fmt: skip
-    tensorboard.write(artifact.logs, model, predicted, table, cache, config.tree(run), found)
-    keep_for_resume(artifact.checkpoints)
+        features, scored = None, scoring.score(predictor, table[table["split"] != "train"], cache)
+    context = ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
+                            fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
+    extras = results.report_extras(run.detector, context, predictor)
+    evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
+    evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
+                                    predictor.warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
+                                    fitted.best_epoch)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
-    for name in ("validation", "test"):
-        console.print(results.summary_line(name, found[name], rule))
-    console.print(results.attribution_line(found["test"]), end="")
-    console.print(results.shortcut_line(shortcuts.aucs))
+    metrics = results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables)
+    tensorboard.write(artifact.logs, context, extras, config.run_to_dict(run), metrics)
+    keep_for_resume(artifact.checkpoints)
     say_where(artifact, run, table)
 
 
 def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
-    """Probability and threshold from the validation files' scores, by the saved and reloaded model. The threshold that recipes
-    alone may ask for is read off the test's."""
+    """Fit probability and threshold on the validation scores of the saved and reloaded model. Only the threshold rules that are
+    reserved for recipes read the test scores."""
     from tfdetect.data.input_pipeline.dataset import expand_frames
     from tfdetect.evaluation import calibration, predictions
     from tfdetect.training.fit import predict_scores
 
-    def files_of(split: str) -> "tuple[np.ndarray, np.ndarray]":
-        held = table[table["split"] == split].reset_index(drop=True)
-        rows = expand_frames(held, run.detector.input_kind == "frame")
-        files = predictions.file_scores(rows.assign(score=predict_scores(model, held, cache, run.detector, run.train.batch)))
-        return files["score"].to_numpy(), files["label"].to_numpy()
+    def scores_and_labels(split: str) -> "tuple[np.ndarray, np.ndarray]":
+        rows = table[table["split"] == split].reset_index(drop=True)
+        frames = expand_frames(rows, run.detector.input_kind == "frame")
+        scores = predict_scores(model, rows, cache, run.detector, run.train.batch)
+        by_file = predictions.file_scores(frames.assign(score=scores))
+        return by_file["score"].to_numpy(), by_file["label"].to_numpy()
 
     rule = run.train.threshold
-    if calibration.pooled(rule):
-        return calibration.pool(calibration.fit(*files_of("validation")), files_of("test")[0], rule)
-    return calibration.fit(*files_of("validation"), rule)
+    if calibration.is_pooled(rule):
+        return calibration.pool_threshold(calibration.fit(*scores_and_labels("validation")), scores_and_labels("test")[0], rule)
+    return calibration.fit(*scores_and_labels("validation"), rule)
 
 
 def say_where(artifact: Artifact, run: Run, table: "pd.DataFrame") -> None:
-    """Where everything is, and what to do next: a verdict on a test file, if one is still there."""
+    """Print where everything is and what to do next, such as a verdict on a test file that is still there."""
     served = artifact.saved_model
     if not served.exists():
-        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {files.quoted(artifact.folder)} writes it"
+        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {files.shell_quote(artifact.folder)} writes it"
     console.print(f"\nReport      {artifact.report}\nSavedModel  {served}\nEverything  {artifact.folder}\n\nNext:")
-    judged = table.loc[(table["split"] == "test") & (table["error"] == ""), "path"]
-    if example := next((path for path in judged if path.isprintable() and os.path.exists(path)), None):
-        say_command("predict.py", artifact.folder, example)
+    tested = table.loc[(table["split"] == "test") & (table["error"] == ""), "path"]
+    if example := next((path for path in tested if path.isprintable() and os.path.exists(path)), None):
+        print_command("predict.py", artifact.folder, example)
     console.print(f"  python scripts/train.py {run.detector.name} --data.path YOUR_FOLDER   # with real/ and fake/ in it")
-    console.print(f"  tensorboard --logdir {files.quoted(artifact.folder.parent)}")
+    console.print(f"  tensorboard --logdir {files.shell_quote(artifact.folder.parent)}")

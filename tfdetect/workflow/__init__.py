@@ -1,1 +1,1 @@
-"""What verbs share: reading the data set, scoring, writing results, the console."""
+"""What the verbs share: reading data sets, scoring, writing results, ensembles, recipes and the console."""

@@ -1,4 +1,4 @@
-"""What a user sees while work goes on."""
+"""The terminal: printed lines, progress bars, and quiet imports of noisy libraries."""
 
 import os
 import sys
@@ -13,23 +13,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from tfdetect.errors import UserError
-from tfdetect.files import counted, printable, quoted
+from tfdetect.files import plural, printable, shell_quote
 
-__all__ = ["console", "counted", "devices_line", "embedding", "import_keras", "printable", "progress"]
+__all__ = ["console", "devices_line", "feature_progress", "import_keras", "plural", "printable", "progress"]
 
 if TYPE_CHECKING:
     import types
 
-console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # what is printed is text: a file may be [bold]
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # no markup: a file may be called [bold]
 
 
-def say_command(script: str, *words: object) -> None:
-    """A command to go on with, as a shell takes it."""
-    console.print(f"  python scripts/{script} {' '.join(map(quoted, map(str, words)))}")
+def print_command(script: str, *words: object) -> None:
+    """Print the command line of a script, shell_quote for a shell."""
+    console.print(f"  python scripts/{script} {' '.join(map(shell_quote, map(str, words)))}")
 
 
 class Rate(ProgressColumn):
-    """So many a second; nothing within the first, when what was done before is counted."""
+    """Speed in units per second; none in the first second, in which items that were done before are plural."""
 
     def __init__(self, unit: str):
         super().__init__()
@@ -41,22 +41,22 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def embedding(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar with images/s and time left; yields what to call with `advance=`. What was done before counts for no speed."""
+def feature_progress(title: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show a progress bar with images/s and time left; yield a function to call with `advance=`."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate("images"), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(title, total=total)
         yield lambda advance: bar.update(task, advance=advance)
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str = "files") -> Iterator[Callable[..., None]]:
-    """A bar with files/s, failures so far and time left; yields what to call with the result of each file, or, where several
-    come at once, with `advance=`."""
+def progress(title: str, total: int, unit: str = "files") -> Iterator[Callable[..., None]]:
+    """Show a progress bar with speed, failures and time left; yield a function to call with the result of each file, or with
+    `advance=` for several at once."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit),
                TextColumn("{task.fields[failures]} failed"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=total, failures=0)
+        task = bar.add_task(title, total=total, failures=0)
         failures = 0
 
         def step(result: dict[str, Any] | None = None, advance: float = 1) -> None:
@@ -68,54 +68,56 @@ def progress(what: str, total: int, unit: str = "files") -> Iterator[Callable[..
 
 
 def import_keras() -> "types.ModuleType":
-    """Import Keras and TensorFlow, whose start-up chatter no setting silences; if that fails, it is shown. ValueError where the
-    backend that KERAS_BACKEND asks for is not installed."""
+    """Import Keras and TensorFlow without their start-up messages, which no setting silences; show them if the import fails.
+
+    Raises UserError if the backend in KERAS_BACKEND is not installed.
+    """
     return _imported()[0]
 
 
 @cache
 def _imported() -> "tuple[types.ModuleType, str]":
-    """Keras, and what was written to stderr meanwhile."""
-    with _quiet() as chatter:
+    """Return Keras, and what the import wrote to stderr."""
+    with _quiet() as messages:
         try:
             import keras
 
-            import tfdetect.data.media.tf_decode  # noqa: F401  (TensorFlow, which reads the data on every backend)
+            import tfdetect.data.media.tf_decode  # noqa: F401  (imports TensorFlow, which reads the data on every backend)
         except ModuleNotFoundError as error:
             if error.name == (name := os.environ.get("KERAS_BACKEND")):
                 raise UserError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}.") from error
             raise
-        return keras, chatter()
+        return keras, messages()
 
 
 @contextmanager
 def _quiet() -> Iterator[Callable[[], str]]:
-    """Nothing that libraries write to stderr is seen, unless they fail; yields what tells what it was."""
+    """Hide what libraries write to stderr, unless they fail; yield a function that returns it."""
     sys.stderr.flush()
-    shown = os.dup(2)
+    stderr = os.dup(2)
     with tempfile.TemporaryFile() as file:
 
-        def chatter() -> str:
+        def messages() -> str:
             return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
 
         os.dup2(file.fileno(), 2)
         try:
-            yield chatter
+            yield messages
         except UserError:
             raise
         except BaseException:
-            os.write(shown, chatter().encode())
+            os.write(stderr, messages().encode())
             raise
         finally:
-            os.dup2(shown, 2)
-            os.close(shown)
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def devices_line(precision: str) -> str:
-    """What is computed on, for the start of a verb; with a second line where a GPU is there and not used."""
+    """Return a line that names the devices, with a second one if there is a GPU that is not used."""
     _, imported = _imported()
-    with _quiet() as chatter:
+    with _quiet() as messages:
         from tfdetect.training import devices
 
-        devices.gpus()  # looked for here, where what the libraries say of it is heard
-        return devices.describe(precision, imported + chatter())
+        devices.gpus()  # initialises the GPUs here, where the libraries' messages are captured
+        return devices.describe(precision, imported + messages())

@@ -1,4 +1,4 @@
-"""Data settings -> a prepared manifest: read, split, decode into the cache; what fails is counted and listed."""
+"""Data settings -> a prepared manifest: read, split, decode into the cache; failures are counted and listed."""
 
 import os
 import re
@@ -8,120 +8,120 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect.artifact import Artifact
-from tfdetect.config import PREPARED, prepared
+from tfdetect.config import PREPARED_FILE, read_prepared_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.files import quoted
+from tfdetect.files import shell_quote
 from tfdetect.settings import ClipSettings, Data, FileSettings
-from tfdetect.workflow.console import console, counted, printable, progress
+from tfdetect.workflow.console import console, plural, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 
-FAKES = re.compile(r"fake|synth|gener|(^|[\W_])(ai|gan|swap)([\W_]|$)|manip|forge|spoof|edit", re.I)
-COPIES = "{:,} of {:,} files are copies of others; copies are one group, and so in one split."
+FAKE_NAMES = re.compile(r"fake|synth|gener|(^|[\W_])(ai|gan|swap)([\W_]|$)|manip|forge|spoof|edit", re.I)
+COPIES = "{:,} of {:,} files are copies of others; copies form one group, so they stay in one split."
 
 
 def cache_for(data: Data, detector: Detector | type[Detector]) -> "Cache":
-    """The cache of clips as this detector sees them: that of a prepared folder if it holds such clips."""
+    """Return the cache of clips as this detector sees them: that of a prepared folder if it holds such clips."""
     from tfdetect.data.prepare.clip_cache import Cache
 
-    seen = clip_spec(data, data.cache_dir, still=detector.input_kind == "clip")
-    if data.path and (data.path / PREPARED).exists():
-        ready = Cache(data.path, seen, data.cache)
+    spec = clip_spec(data, data.cache_dir, still=detector.input_kind == "clip")
+    if data.path and (data.path / PREPARED_FILE).exists():
+        ready = Cache(data.path, spec, data.cache)
         if ready.folder.exists():
             return ready
-    return Cache(data.cache_dir, seen, data.cache)
+    return Cache(data.cache_dir, spec, data.cache)
 
 
 def with_equalisation(cache: "Cache", artifact: Artifact) -> "Cache":
-    """The same for files that a run judges: where it learnt from equalised ones, others are equalised before it sees them."""
+    """Return the cache for files that a run evaluates: if it was trained on equalised files, others are equalised first."""
     import json
 
     from tfdetect.data.equalise import Plan
 
-    if not artifact.plan.exists():
+    if not artifact.equalisation_plan.exists():
         return cache
-    return replace(cache, spec=replace(cache.spec, plan=Plan(**json.loads(artifact.plan.read_text()))))
+    return replace(cache, spec=replace(cache.spec, plan=Plan(**json.loads(artifact.equalisation_plan.read_text()))))
 
 
 def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "ClipSpec":
-    """How files become clips. A face model that is not there is fetched into `cache_dir`."""
-    from tfdetect.data.media.faces import Faces, model
+    """Return how files become clips. A missing face model is downloaded into `cache_dir`."""
+    from tfdetect.data.media.faces import FaceSettings, model_path
     from tfdetect.data.prepare.clip_cache import ClipSpec
 
-    faces = Faces.of(model(data.face_model, cache_dir)) if data.faces == "yunet" else None
+    faces = FaceSettings.from_model(model_path(data.face_model, cache_dir)) if data.faces == "yunet" else None
     return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits)
 
 
 def read_manifest(path: Path, data: FileSettings) -> "pd.DataFrame":
-    """The manifest of the data set at `path`, its labels the right way round; what should be known of its columns is said."""
+    """Return the manifest of the data set at `path`, and print how it was read. Raises UserError if its labels are swapped."""
     from tfdetect.data import manifest
     from tfdetect.data.layouts import detect
 
     table = detect.read(path, data.fake, data.layout, data.sources, data.group)
-    say_read(table)
+    print_reading(table)
     for note in table.attrs.get("notes", ()):
         console.print(note)
     if table.attrs.get("layout") == "manifest" and data.labels == "check":
-        manifest.require_direction(table, str(path))
+        manifest.require_label_direction(table, str(path))
     return table
 
 
 def separate_excluded(table: "pd.DataFrame", cache: "Cache", workers: int | None) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """The files of a manifest that are to be decoded, the groups of copies joined; and those left out, because copies contradict
-    them or `prepare` did so, as `decode` gives them, with the reason in the columns `error` and `left_out`."""
+    """Return the files of a manifest to decode, copies joined to one group; and the excluded ones, because copies contradict their
+    label or because `prepare` excluded them, in the form of `decode` with the reason in the columns `error` and `left_out`."""
     from tfdetect.data import manifest
     from tfdetect.data.audit import copies
-    from tfdetect.data.prepare.clip_cache import failed
-    from tfdetect.data.prepare.decode import DETAILS, detailed
+    from tfdetect.data.prepare.clip_cache import failure_result
+    from tfdetect.data.prepare.decode import RESULT_FIELDS, add_results
 
-    manifest.require_whole_groups(table)
-    out = table["left_out"] if "left_out" in table else table["path"].map(lambda path: "")
-    keys = copies.keys(table["path"].where(out == "", ""), workers)
-    table, reasons = copies.settle(table, keys)
-    out = out.where(out != "", reasons)
-    if count := copies.count([key for key, reason in zip(keys, out, strict=True) if not reason]):
+    manifest.require_unsplit_groups(table)
+    reasons = table["left_out"] if "left_out" in table else table["path"].map(lambda path: "")
+    keys = copies.find_copies(table["path"].where(reasons == "", ""), workers)
+    table, contradictions = copies.resolve_copies(table, keys)
+    reasons = reasons.where(reasons != "", contradictions)
+    if count := copies.count_copies([key for key, reason in zip(keys, reasons, strict=True) if not reason]):
         console.print(COPIES.format(count, len(table)))
-    left, told = table.assign(left_out=out)[out != ""], dict(zip(table["path"], out, strict=True))
-    # Without a hash: the same content may be in the test.
-    good = table[out == ""].drop(columns="left_out", errors="ignore")
-    rows = detailed(left, lambda path: map(failed("", told[path]).get, DETAILS), cache.spec)
+    excluded, by_path = table.assign(left_out=reasons)[reasons != ""], dict(zip(table["path"], reasons, strict=True))
+    good = table[reasons == ""].drop(columns="left_out", errors="ignore")
+    # Without a hash, since the same content may be in the test.
+    rows = add_results(excluded, lambda path: map(failure_result("", by_path[path]).get, RESULT_FIELDS), cache.spec)
     if good.empty:
-        require_some(rows)
+        require_usable(rows)
     return good, rows
 
 
-def append_excluded(table: "pd.DataFrame", left: "pd.DataFrame") -> "pd.DataFrame":
-    """The decoded rows, and those left out."""
+def append_excluded(table: "pd.DataFrame", excluded: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the decoded rows followed by the excluded ones."""
     import pandas as pd
 
     from tfdetect.data import manifest
 
-    whole = pd.concat([table, left]).fillna(dict.fromkeys(manifest.EXTRA, "")) if len(left) else table
+    whole = pd.concat([table, excluded]).fillna(dict.fromkeys(manifest.OPTIONAL_COLUMNS, "")) if len(excluded) else table
     whole.attrs = table.attrs
     return whole
 
 
-def copies_line(table: "pd.DataFrame") -> tuple[str, ...]:
-    """For the report: how many of the prepared files are copies of others."""
+def copies_warning(table: "pd.DataFrame") -> tuple[str, ...]:
+    """Return, for the report, how many of the prepared files are copies of others."""
     from tfdetect.data.audit import copies
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
 
-    count = copies.count(contents(usable(table)))
+    count = copies.count_copies(content_hashes(usable_rows(table)))
     return (COPIES.format(count, len(table)),) if count else ()
 
 
-def contents(table: "pd.DataFrame") -> list[str]:
-    """What each prepared file holds: the hash of its original if it was equalised, else its own."""
-    own = table["original_sha"] if "original_sha" in table else table["sha"]
-    return list(own.where(own != "", table["sha"]))
+def content_hashes(table: "pd.DataFrame") -> list[str]:
+    """Return the content hash of each prepared file; for an equalised one, that of its original."""
+    hashes = table["original_sha"] if "original_sha" in table else table["sha"]
+    return list(hashes.where(hashes != "", table["sha"]))
 
 
 def load_dataset(data: Data, detector: Detector) -> "pd.DataFrame":
-    """The manifest of the data set, or of the embedded sample, which is made where it is not there yet."""
+    """Return the manifest of the data set, or of the embedded sample, which is generated if it does not exist yet."""
     from tfdetect.data.layouts import detect
 
     if data.path is not None:
@@ -132,179 +132,174 @@ def load_dataset(data: Data, detector: Detector) -> "pd.DataFrame":
     if detector.input_kind == "clip":
         spec = Sample("video", data.sample, size=data.size, frames=max(data.frames, 2))
     folder = data.cache_dir / f"sample-{spec.kind}-{spec.count}x{spec.frames}x{spec.size}"
-    console.print(f"No --data.path: the embedded sample, {spec.count} real and {spec.count} fake {spec.kind}s, in {folder}")
+    console.print(f"No --data.path: using the embedded sample of {spec.count} real and {spec.count} fake {spec.kind}s in {folder}")
     with progress("Drawing", 2 * spec.count) as step:
         write(spec, folder, data.workers, step)
     return detect.read(folder)
 
 
-def say_read(table: "pd.DataFrame") -> None:
-    """How the files were grouped, and what the folder holds besides them."""
+def print_reading(table: "pd.DataFrame") -> None:
+    """Print how the files were grouped, and what else is in the folder."""
     console.print(table.attrs["groups"])
-    left, layout = table.attrs["left_out"], table.attrs["layout"]
-    folders = [name for name in left if name.endswith("/")]
-    why = "a class folder is called real or fake" if layout == "class_folders" else f"the layout {layout} has no label for them"
+    left_out, layout = table.attrs["left_out"], table.attrs["layout"]
+    folders = [name for name in left_out if name.endswith("/")]
+    why = ("a class folder must be called real or fake" if layout == "class_folders"
+           else f"the layout {layout} has no label for them")  # fmt: skip
     for name in folders:
-        where = f"in {printable(name)}: {why}" if name != "./" else "in no folder of a class"
-        console.print(f"Left out: {counted(left[name], 'file')} {where}")
-    if layout == "class_folders" and (strangers := [name[:-1] for name in folders if name != "./"]):
-        say_fakes(strangers)
-    if others := [f"{count} {name}" for name, count in left.items() if name not in folders]:
+        where = f"in {printable(name)}: {why}" if name != "./" else "outside of any class folder"
+        console.print(f"Left out: {plural(left_out[name], 'file')} {where}")
+    if layout == "class_folders" and (unknown := [name[:-1] for name in folders if name != "./"]):
+        suggest_fake_folders(unknown)
+    if others := [f"{count} {name}" for name, count in left_out.items() if name not in folders]:
         console.print(f"Left out: {', '.join(map(printable, others))}")
 
 
-def say_fakes(strangers: Sequence[str]) -> None:
-    """The flag that takes folders in whose names are no class: as fake those that sound so, else all; then the rest is real."""
-    fakes = [name for name in strangers if FAKES.search(name)] or strangers
-    rest = [name for name in strangers if name not in fakes]
-    words = " ".join(quoted(Path(name).name) for name in ["fake", *fakes])
+def suggest_fake_folders(folders: Sequence[str]) -> None:
+    """Print the flag that includes folders whose names are no class: as fake those that sound so, else all of them."""
+    fakes = [name for name in folders if FAKE_NAMES.search(name)] or folders
+    reals = [name for name in folders if name not in fakes]
+    words = " ".join(shell_quote(Path(name).name) for name in ["fake", *fakes])
     which = "them" if len(fakes) > 1 else printable(fakes[0])
-    others = f", {', '.join(map(printable, rest))} too" if rest else ""
-    console.print(f"To take {which} in as fake: --data.fake {words}; all other folders are then real{others}")
+    others = f", including {', '.join(map(printable, reals))}" if reals else ""
+    console.print(f"To include {which} as fake: --data.fake {words}; all other folders are then real{others}")
 
 
-def say_count(table: "pd.DataFrame", used: str = "used") -> None:
-    """A line that accounts for every file of the folder."""
+def print_count(table: "pd.DataFrame", used: str = "used") -> None:
+    """Print a line that accounts for every file of the folder."""
     failed, left_out = int((table["error"] != "").sum()), sum(table.attrs.get("left_out", {}).values())
     counts = f"{len(table) - failed:,} {used}, {failed:,} failed, {left_out:,} left out"
-    console.print(f"{counted(len(table) + left_out, 'file')}: {counts}")
+    console.print(f"{plural(len(table) + left_out, 'file')}: {counts}")
 
 
 def data_warnings(table: "pd.DataFrame") -> tuple[str, ...]:
-    """What a report says of groups that nobody gave, and of pictures that stand in train and test alike."""
-    said = table.attrs.get("groups", "")
-    return (*filter(None, ("" if table.attrs.get("given") else said,)), *table.attrs.get("alike", ()))
+    """Return warnings for the report: how files were grouped if no groups were given, and training files that look like test
+    files."""
+    groups = "" if table.attrs.get("given") else table.attrs.get("groups", "")
+    return (*([groups] if groups else []), *table.attrs.get("alike", ()))
 
 
-def say_alike(table: "pd.DataFrame", cache: "Cache", given: bool) -> "pd.DataFrame":
-    """The decoded table; where pictures of test or validation look like training files of other groups, that is said, and kept
-    for the report. `given`: by a split that came with the data."""
+def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool) -> "pd.DataFrame":
+    """Return the decoded table; print, and keep for the report, if validation or test images look like training images of other
+    groups. `given_splits` says whether the splits came with the data."""
     from tfdetect.data.audit import duplicates
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
 
-    good = usable(table)
-    if found := duplicates.between_splits(good, cache.load):
-        held = sorted({other for _, other in found})
-        names = " or ".join(sorted(set(good.loc[good["path"].isin(held), "split"])))
-        first, second = found[0]
-        way = "keep them on one side of the split" if given else "give them one group"
-        many = f"{len(held)} {names} files look" if len(held) > 1 else f"1 {names} file looks"
-        text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: what is measured "
-                f"there may be memory. To {way}, see --data.group, or audit.py DIR --write_groups, which writes a manifest.")
+    good = usable_rows(table)
+    if pairs := duplicates.find_near_pairs_across_splits(good, cache.load):
+        evaluated = sorted({other for _, other in pairs})
+        splits = " or ".join(sorted(set(good.loc[good["path"].isin(evaluated), "split"])))
+        first, second = pairs[0]
+        fix = "keep them on one side of the split" if given_splits else "put them into one group"
+        many = f"{len(evaluated)} {splits} files look" if len(evaluated) > 1 else f"1 {splits} file looks"
+        text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result there may "
+                f"be memorised. To {fix}, see --data.group, or run audit.py DIR --write_groups, which writes a manifest.")  # fmt: skip
         console.print(text)
         table.attrs["alike"] = (text,)
     return table
 
 
 def restrict_sources(table: "pd.DataFrame", data: Data) -> "pd.DataFrame":
-    """Without the fakes that --data.train_sources and --data.test_sources leave out of their splits; a line counts them."""
+    """Return the table without the fakes that --data.train_sources and --data.test_sources exclude; print how many those are."""
     from tfdetect.data import manifest
 
     kept = manifest.restrict_sources(table, data.train_sources, data.test_sources)
-    gone = table["split"].value_counts() - kept["split"].value_counts().reindex(table["split"].unique(), fill_value=0)
-    if gone.sum():
-        counts = ", ".join(f"{gone.get(name, 0)} of {name}" for name in ("train", "validation", "test"))
+    excluded = table["split"].value_counts() - kept["split"].value_counts().reindex(table["split"].unique(), fill_value=0)
+    if excluded.sum():
+        counts = ", ".join(f"{excluded.get(name, 0)} of {name}" for name in ("train", "validation", "test"))
         console.print(f"Left out as fakes of other sources: {counts}. Every group stays in its split.")
-        kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "other sources in a split": int(gone.sum())}
+        kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "other sources in a split": int(excluded.sum())}
     return kept
 
 
-def say_one_class(table: "pd.DataFrame") -> None:
-    """A line where the test holds one class only, before hours are spent on it."""
+def print_if_one_class(table: "pd.DataFrame") -> None:
+    """Warn if the test has one class only, before hours are spent on it."""
     from tfdetect.pages import report
 
     labels = table.loc[table["split"] == "test", "label"]
-    if text := report.one_class(int((labels == 0).sum()), int((labels == 1).sum())):
+    if text := report.one_class_warning(int((labels == 0).sum()), int((labels == 1).sum())):
         console.print(text)
 
 
-def decode(table: "pd.DataFrame", data: Data, cache: "Cache", left: "pd.DataFrame") -> "pd.DataFrame":
-    """The manifest with what the decoder found, then those that `separate_excluded` left out; says how many files failed, and why. ValueError
-    where none is left."""
-    from tfdetect.data.prepare.decode import prepare, problems
+def decode(table: "pd.DataFrame", data: Data, cache: "Cache", excluded: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the manifest with what the decoder found, followed by the excluded files; print how many files failed, and why.
+
+    Raises UserError if no file is left.
+    """
+    from tfdetect.data.prepare.decode import list_messages, prepare
 
     with progress("Decoding", len(table)) as step:
         table = prepare(table, cache, data.workers, step, data.timeout)
-    table = append_excluded(table, left).reset_index(drop=True)
-    say_failures(table)
-    notes = problems(table, "note")
-    if notes:
-        used = f"{len(notes):,} of {counted(len(table), 'file')} used"
-        console.print(f"{used}, with a note; the first: {printable(notes[0][0])}: {notes[0][1]}")
-    require_some(table, data.path)
+    table = append_excluded(table, excluded).reset_index(drop=True)
+    print_failures(table)
+    if notes := list_messages(table, "note"):
+        used = f"{len(notes):,} of {plural(len(table), 'file')} used with a note"
+        console.print(f"{used}; the first: {printable(notes[0][0])}: {notes[0][1]}")
+    require_usable(table, data.path)
     return table
 
 
-def require_some(table: "pd.DataFrame", origin: Path | None = None) -> None:
-    """UserError where no file can be used; `origin` may be a prepared folder, of which other clips were asked for."""
+def require_usable(table: "pd.DataFrame", origin: Path | None = None) -> None:
+    """Raise UserError if no file can be used; `origin` may be a prepared folder that does not hold the requested clips."""
     if not (table["error"] != "").all():
         return
     first = os.path.abspath(table["path"].iloc[0])
-    there = any(map(os.path.lexists, table["path"]))
-    if not there and origin and (held := prepared(origin)):
-        raise UserError(f"{origin} was prepared with --data.frames {held['frames']} --data.size {held['size']}; other clips need "
-                        f"the originals, and none of the {len(table)} is there, such as {first}.")  # fmt: skip
-    if not there:
-        raise UserError(f"None of the {len(table)} files is there. The first was looked for at {first}; in a table, relative "
-                        "paths start at the folder of the table.")  # fmt: skip
+    exists = any(map(os.path.lexists, table["path"]))
+    if not exists and origin and (settings := read_prepared_settings(origin)):
+        raise UserError(f"{origin} was prepared with --data.frames {settings['frames']} --data.size {settings['size']}; other clips "
+                        f"need the original files, and none of the {len(table)} exists, such as {first}.")  # fmt: skip
+    if not exists:
+        raise UserError(f"None of the {len(table)} files exists. The first was looked for at {first}; relative paths in a table "
+                        "start at the folder of the table.")  # fmt: skip
     raise UserError(f"None of the {len(table)} files could be used. The first: {table['path'].iloc[0]}: {table['error'].iloc[0]}")
 
 
-def say_failures(table: "pd.DataFrame") -> None:
-    """A table of reasons: how many files, and the first of them."""
+def print_failures(table: "pd.DataFrame") -> None:
+    """Print a table of reasons, each with the number of files and the first of them."""
     from rich.table import Table
 
-    from tfdetect.data.prepare.decode import reasons
+    from tfdetect.data.prepare.decode import summarise_failures
 
-    found = reasons(table)
-    if not found:
+    rows = summarise_failures(table)
+    if not rows:
         return
-    grid = Table("files", "reason", title=f"{sum(row[1] for row in found):,} of {counted(len(table), 'file')} could not be used")
-    grid.add_column("the first", overflow="fold")
-    for reason, count, first in found:
+    grid = Table("files", "reason", title=f"{sum(row[1] for row in rows):,} of {plural(len(table), 'file')} could not be used")
+    grid.add_column("first file", overflow="fold")
+    for reason, count, first in rows:
         grid.add_row(f"{count:,}", printable(reason), printable(first))
     console.print(grid)
 
 
-def require_few_failures(table: "pd.DataFrame", most: float) -> None:
-    """ValueError if more than this part of the files failed: what is left is then another data set than the one meant."""
+def require_few_failures(table: "pd.DataFrame", max_share: float) -> None:
+    """Raise UserError if more than this share of the files failed, since the rest is not the data set that was meant."""
     decoded = table[table["left_out"] == ""] if "left_out" in table else table
     failed = int((decoded["error"] != "").sum())
-    if failed > most * len(table):
-        files = counted(len(table), "file")
-        raise UserError(
-            f"{failed:,} of {files} could not be used, more than --data.max_failed {most:g} allows. Mend them, "
-            "leave them out, or raise --data.max_failed."
-        )
+    if failed > max_share * len(table):
+        raise UserError(f"{failed:,} of {plural(len(table), 'file')} could not be used, more than --data.max_failed {max_share:g} "
+                        "allows. Fix or exclude them, or raise --data.max_failed.")  # fmt: skip
 
 
-def with_source_classes(table: "pd.DataFrame", detector: Detector) -> "tuple[pd.DataFrame, Detector]":
-    """With a column `source_class`, the number among the detector's classes of what each fake is, -1 where there is none; and the
-    detector with its classes, all those of the training fakes unless it has some. As they are for one without levels."""
+def add_source_classes(table: "pd.DataFrame", detector: Detector) -> "tuple[pd.DataFrame, Detector]":
+    """Return the table with a column `source_class`, the number of each fake's source among the detector's classes, or -1; and the
+    detector with its classes: those of the training fakes, unless it has some. Both unchanged for one that does no attribution."""
     from tfdetect.data import manifest
 
-    by = getattr(detector, "attribute", "none")
-    if by == "none":
+    if (by := detector.attribute) == "none":
         return table, detector
-    named = manifest.attribution_classes(table, by, detector.families)  # type: ignore[attr-defined]
-    classes = detector.classes or tuple(sorted(set(named[table["split"] == "train"]) - {""}))
+    names = manifest.attribution_classes(table, by, detector.families)
+    classes = detector.classes or tuple(sorted(set(names[table["split"] == "train"]) - {""}))
     if len(classes) < 2:
-        raise UserError(f"--detector.attribute {by} needs training fakes of two kinds at the least, found: "
-                         f"{', '.join(classes) or 'none'}.")  # fmt: skip
+        raise UserError(f"--detector.attribute {by} needs training fakes of at least two kinds, got {', '.join(classes) or 'none'}.")
     numbers = {name: number for number, name in enumerate(classes)}
-    return table.assign(source_class=named.map(numbers).fillna(-1).astype(int)), replace(detector, classes=classes)  # type: ignore[call-arg]
+    return table.assign(source_class=names.map(numbers).fillna(-1).astype(int)), detector.with_classes(classes)
 
 
-def with_texts(table: "pd.DataFrame", detector: Detector) -> "pd.DataFrame":
-    """With a text for each file, for a detector that joins it with the picture; as it is for all others."""
+def add_texts(table: "pd.DataFrame", detector: Detector) -> "pd.DataFrame":
+    """Return the table with a text for each file if the detector uses texts; else unchanged."""
     from tfdetect.data import manifest
 
-    if getattr(detector, "text", "none") == "none":
-        return table
-    return manifest.add_texts(table, detector.template)  # type: ignore[attr-defined]
+    return table if detector.text_template is None else manifest.add_texts(table, detector.text_template)
 
 
-def with_path(data: Data, path: Path | None, fake: tuple[str, ...] | None) -> Data:
-    """The data settings of a run, for other files; without a path for its own, whose clips may be in a prepared folder."""
+def for_other_files(data: Data, path: Path | None, fake: tuple[str, ...] | None) -> Data:
+    """Return a run's data settings for other files; without a path for its own, whose clips may be in a prepared folder."""
     return replace(data, path=path or data.path, fake=fake or data.fake)
-

@@ -1,151 +1,118 @@
-"""A detector on stored features: judged by them, and shown with what it makes of them.
-
-The backbone has seen each file once; its features go through the exported model's `serve_features`, and for a few files the
-exported model from pixels must say the same.
-"""
+"""What the report shows of stored features: where files lie in feature space, and whether features and pixels agree."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from tfdetect.data.input_pipeline.dataset import expand_frames
-from tfdetect.data.prepare.clip_cache import Cache
-from tfdetect.data.prepare.decode import usable
-from tfdetect.detector import Detector
+from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.evaluation import predictions
-from tfdetect.plots import features as plots_features
+from tfdetect.plots import features as plots
 from tfdetect.serving.predictor import Predictor
-from tfdetect.training import tensorboard
-from tfdetect.training.feature_extractor import FeatureExtractor
-from tfdetect.workflow import results
-from tfdetect.workflow.console import embedding
-from tfdetect.workflow.scoring import batches
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CHECKED = 16  # frames whose verdict from pixels is compared
-CLOSE = 0.01  # between verdicts from pixels and from stored features: of a probability, and of the scores' deviation
+CHECKED_FRAMES = 16  # test frames that are scored from pixels as well
+TOLERANCE = 0.01  # between scores from pixels and from features: in probability, and in standard deviations of the score
 TRIPLETS = 5000  # whose distances are drawn
 
 
-def judge(predictor: Predictor, model: Any, detector: Detector, table: pd.DataFrame, cache: Cache,
-          logs: Path) -> tuple[pd.DataFrame, results.ReportExtras]:
-    """The predictions of validation and test, and what the report shows besides; TensorBoard's projector goes to `logs`."""
-    judged = Judged(model, detector, predictor, table, cache)
-    said, check = judged.predictions(), judged.check()
-    tensorboard.projector(logs, judged.embedded.features, judged.rows, judged.picture)
-    told = [] if getattr(detector, "text", "none") == "none" else [telling(judged.rows[judged.rows["split"] == "train"])]
-    own = results.ReportExtras(judged.figures(), judged.tables(), warnings(check, *told), {"features_against_pixels": check})
-    return said[said["split"] != "train"].reset_index(drop=True), own
+def report_extras(detector: Detector, context: ReportContext, predictor: Predictor) -> ReportExtras:
+    """Return figures, tables and warnings about `context.features`; nothing if there are none."""
+    if context.features is None:
+        return ReportExtras()
+    rows = expand_frames(context.files, predictor.is_frame_detector)
+    agreement = compare_with_pixels(context, rows, predictor)
+    train = rows[rows["split"] == "train"]
+    leaking = 0.0 if detector.text_template is None else share_of_telling_texts(train)
+    by_split = probabilities_by_split(context.predictions)
+    test = (rows["split"] == "test").to_numpy()
+    features, labels = context.features.features[test], context.features.labels[test]
+    tables = {"Splits and classes": plots.metrics_by_split(by_split, context.threshold),
+              "Principal components of the features, test files": plots.explained_variance_table(features)}  # fmt: skip
+    figures = {**feature_figures(context.model, features, labels),
+               "Confusion in each split": plots.confusion_matrices(by_split, context.threshold)}  # fmt: skip
+    return ReportExtras(figures, tables, warnings(agreement, leaking), {"features_against_pixels": agreement})
 
 
-def telling(rows: pd.DataFrame) -> float:
-    """The part of the rows whose text stands with one label alone: from such a text the label could be read."""
+def share_of_telling_texts(rows: pd.DataFrame) -> float:
+    """Return the share of rows whose text occurs with one label only, so that it gives the label away."""
     return float((rows.groupby("text")["label"].transform("nunique") == 1).mean())
 
 
-def warnings(check: Mapping[str, Any], told: float = 0.0) -> tuple[str, ...]:
-    """Sentences where features and pixels disagree, and where the texts tell the label."""
-    texts = (f"{told:.0%} of the training pictures have a text that stands with reals alone or with fakes alone: the head may "
-             "have learnt the texts. What is served picks texts by the picture: the test does not profit.",)  # fmt: skip
-    found = texts if told > 0.5 else ()
-    if max(check["score"], check["probability"]) <= CLOSE:
-        return found
-    return (*found, f"Verdicts from pixels and from stored features differ: over {check['frames']} test frames by up to "
-            f"{check['probability']:.3f} in probability, and in score by {check['score']:.3f} of its standard deviation. The "
+def warnings(agreement: Mapping[str, Any], leaking: float = 0.0) -> tuple[str, ...]:
+    """Warn if features and pixels disagree, and if the texts give the label away."""
+    texts = (f"{leaking:.0%} of the training images have a text that occurs with only real or only fake images, so the head may "
+             "have learned the texts. The exported model picks texts by the image, so the test does not profit.",)  # fmt: skip
+    out = texts if leaking > 0.5 else ()
+    if max(agreement["score"], agreement["probability"]) <= TOLERANCE:
+        return out
+    return (*out, f"Scores from pixels and from stored features differ: over {agreement['frames']} test frames by up to "
+            f"{agreement['probability']:.3f} in probability and {agreement['score']:.3f} standard deviations of the score. The "
             "figures are those of the stored features.")  # fmt: skip
 
 
-class Judged:
-    """The features of all splits, and what the exported model says of them."""
-
-    def __init__(self, model: Any, detector: Detector, predictor: Predictor, table: pd.DataFrame, cache: Cache):
-        self.model, self.predictor, self.cache = model, predictor, cache
-        good = usable(table)
-        self.embedded = FeatureExtractor(self.model, detector, cache, embedding).of(good)
-        self.rows = expand_frames(good, predictor.single).assign(row=np.arange(len(self.embedded.labels)))
-        self.said = [np.concatenate(parts) for parts in zip(*self._answers(), strict=True)]
-
-    def _answers(self):
-        for start in range(0, len(self.rows), 1024):
-            yield self.predictor.judge_features(self.embedded.features[start : start + 1024])
-
-    def predictions(self) -> pd.DataFrame:
-        """The predictions table of all splits, training files too."""
-        out = self.rows[["path", "label", "group", "source", "split", "frame"]].copy()
-        return predictions.calibrated(out.assign(score=np.float64(self.said[0])), self.predictor.calibration)
-
-    def check(self) -> dict[str, Any]:
-        """The largest differences between verdicts from pixels and from features, over a few test frames; that of the scores as a
-        part of their standard deviation in the test."""
-        test = self.rows[self.rows["split"] == "test"]
-        rows = test.iloc[:CHECKED]
-        pixels = [np.column_stack(self.predictor.judge(clips)[:2]) for _, clips in batches(rows, self.cache, True)]
-        apart = np.abs(np.concatenate(pixels) - np.column_stack(self.said)[rows["row"]]).max(axis=0)
-        spread = max(float(self.said[0][test["row"]].std()), 1e-9)
-        return {"frames": len(rows), "score": float(apart[0]) / spread, "probability": float(apart[1])}
-
-    def picture(self, number: int) -> np.ndarray:
-        """A row's frame."""
-        row = self.rows.iloc[number]
-        return np.asarray(self.cache.load(row["sha"])[row["frame"]])
-
-    def figures(self) -> "dict[str, Figure]":
-        """Of the test files: where the features lie, and for triplets how far apart."""
-        test = (self.rows["split"] == "test").to_numpy()
-        labels, raw = self.embedded.labels[test], self.embedded.features[test]
-        projected = [layer.name for layer in self.model.layers if layer.name == "embedding"]
-        after = self._projected(raw) if projected else raw
-        what = "embedding" if projected else "features"
-        out = {
-            f"Principal components of the {what}, test files": plots_features.pca(after, labels),
-            f"Variance that the components of the {what} explain": plots_features.variance(after),
-            f"t-SNE of the {what}, test files": plots_features.tsne(after, labels, 0),
-            "Confusion in each split": plots_features.confusions(self.parts(), self.predictor.threshold),
-        }
-        if projected:
-            apart = plots_features.distances(*(triplets(rows, labels) for rows in (raw, after)))
-            out["Distances of anchors to positives and negatives, test files"] = apart
-        return out
-
-    def _projected(self, features: np.ndarray) -> np.ndarray:
-        """What triplets made of them."""
-        import keras
-
-        part = keras.Model(self.model.get_layer("features").output, self.model.get_layer("embedding").output)
-        return part.predict(features, batch_size=1024, verbose=0)
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Each split and class, and the components in numbers."""
-        test = self.embedded.features[(self.rows["split"] == "test").to_numpy()]
-        return {"Splits and classes": plots_features.by_split(self.parts(), self.predictor.threshold),
-                "Principal components of the features, test files": plots_features.variance_table(test)}  # fmt: skip
-
-    def parts(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Label and probability of each file of a split; training files too, from stored features."""
-        said, out = self.predictions(), {}
-        for name in ("train", *predictions.SPLITS):
-            files = predictions.by_file(said[said["split"] == name].assign(split="test"))  # that table knows no train
-            if len(files):
-                out[name] = files["label"].to_numpy(), files["probability"].to_numpy()
-        return out
+def compare_with_pixels(context: ReportContext, rows: pd.DataFrame, predictor: Predictor) -> dict[str, Any]:
+    """Return the largest differences between scores from pixels and from features over a few test frames; that of the score in
+    units of its standard deviation over the test."""
+    test = context.predictions["split"] == "test"
+    stored = context.predictions.loc[test, ["score", "probability"]].to_numpy()
+    frames = rows[test.to_numpy()].iloc[:CHECKED_FRAMES]
+    clips = np.stack([context.load_clip(path)[frame : frame + 1] for path, frame in frames[["path", "frame"]].to_numpy()])
+    pixels = np.column_stack(predictor.predict_clips(clips)[:2])
+    score, probability = np.abs(pixels - stored[: len(pixels)]).max(axis=0)
+    deviation = max(float(stored[:, 0].std()), 1e-9)
+    return {"frames": len(frames), "score": float(score) / deviation, "probability": float(probability)}
 
 
-def triplets(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distances from anchors to a random positive and to a random negative, (k,) each, of directions: the rows' lengths do not
-    count."""
+def feature_figures(model: Any, features: np.ndarray, labels: np.ndarray) -> "dict[str, Figure]":
+    """Return figures of where the test files lie, and for a triplet head of the distances between them."""
+    has_embedding = any(layer.name == "embedding" for layer in model.layers)
+    points = embed(model, features) if has_embedding else features
+    name = "embedding" if has_embedding else "features"
+    out = {
+        f"Principal components of the {name}, test files": plots.pca(points, labels),
+        f"Variance that the components of the {name} explain": plots.explained_variance(points),
+        f"t-SNE of the {name}, test files": plots.tsne(points, labels, 0),
+    }
+    if has_embedding:
+        distances = [triplet_distances(rows, labels) for rows in (features, points)]
+        out["Distances of anchors to positives and negatives, test files"] = plots.distance_histograms(*distances)
+    return out
+
+
+def embed(model: Any, features: np.ndarray) -> np.ndarray:
+    """Features (rows, n) -> embeddings (rows, m), by the triplet head."""
+    import keras
+
+    part = keras.Model(model.get_layer("features").output, model.get_layer("embedding").output)
+    return part.predict(features, batch_size=1024, verbose=0)
+
+
+def probabilities_by_split(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return label and probability of each file, by split; training files included."""
+    out = {}
+    for name in ("train", *predictions.SPLITS):
+        files = predictions.by_file(table[table["split"] == name].assign(split="test"))  # a predictions table has no train split
+        if len(files):
+            out[name] = files["label"].to_numpy(), files["probability"].to_numpy()
+    return out
+
+
+def triplet_distances(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return distances from random anchors to a random positive and to a random negative, (k,) each, between the rows scaled to
+    unit length."""
     rng = np.random.default_rng(0)
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     classes = [np.flatnonzero(labels == label) for label in (0, 1)]
     if min(map(len, classes)) < 2:
         return np.empty(0), np.empty(0)
     anchors = rng.integers(0, len(labels), TRIPLETS)
-    same = np.array([rng.choice(classes[labels[anchor]]) for anchor in anchors])
-    other = np.array([rng.choice(classes[1 - labels[anchor]]) for anchor in anchors])
-    kept = same != anchors
-    apart = [np.linalg.norm(unit[anchors] - unit[to], axis=1)[kept] for to in (same, other)]
-    return apart[0], apart[1]
+    positives = np.array([rng.choice(classes[labels[anchor]]) for anchor in anchors])
+    negatives = np.array([rng.choice(classes[1 - labels[anchor]]) for anchor in anchors])
+    valid = positives != anchors
+    to_positive, to_negative = (np.linalg.norm(unit[anchors] - unit[to], axis=1)[valid] for to in (positives, negatives))
+    return to_positive, to_negative

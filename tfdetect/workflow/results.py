@@ -1,121 +1,156 @@
-"""Score with the exported model, and write down how good it is: predictions, metrics, plots, report."""
+"""The ending that train, evaluate and ensembles share: metrics, figures and the report of scored files, and lines about them."""
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from tfdetect import __version__, config, files
 from tfdetect.artifact import Artifact
-from tfdetect.data.audit import shortcuts as audit_shortcuts
-from tfdetect.data.prepare.clip_cache import Cache
-from tfdetect.data.prepare.decode import problems, usable
-from tfdetect.evaluation import calibration, final, metrics, predictions
+from tfdetect.data.audit import shortcuts as audit
+from tfdetect.data.prepare.decode import list_messages, usable_rows
+from tfdetect.detector import Detector, ReportContext, ReportExtras
+from tfdetect.evaluation import calibration, cross_source, metrics, predictions
 from tfdetect.pages import report
 from tfdetect.plots import standard
-from tfdetect.settings import Run
+from tfdetect.serving.predictor import Predictor
+from tfdetect.settings import Data, Run
+from tfdetect.workflow import dataset, feature_report, reconstruction_report
+from tfdetect.workflow.console import console
+from tfdetect.workflow.scoring import find_shortcuts
 
 PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "av", "decord", "scikit-learn")
+Tables = Callable[[Artifact], Mapping[str, pd.DataFrame]]  # makes tables for the report from predictions.csv and metrics.json
 
 
 @dataclass(frozen=True)
-class ReportExtras:
-    """What a kind of detector adds to its report and metrics."""
+class Evaluation:
+    """Scored files, and what their report says besides the metrics."""
 
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    run: Run
+    table: pd.DataFrame
+    """The prepared manifest of all files, failures included."""
+    data: Data
+    """The data settings that these files were read with."""
+    predictions: pd.DataFrame
+    """Scores and probabilities of the validation and test files, or of the test files alone."""
+    threshold: float
+    threshold_rule: str
+    load_clip: Callable[[str], np.ndarray]
+    """Path of a file -> its uint8 clip (frames, height, width, 3)."""
     warnings: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Added to metrics.json, such as the summaries of splits that were evaluated before."""
+    extras: ReportExtras = field(default_factory=ReportExtras)
+    history: pd.DataFrame | None = None
+    best_epoch: int | None = None
+    title: str = ""
+    """What was evaluated; by default the detector and the first line of its docstring."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Shown in the report; by default those of `run`."""
 
 
-NOTHING = ReportExtras()
+def report_extras(detector: Detector, context: ReportContext, predictor: Predictor) -> ReportExtras:
+    """Return what the detector's capabilities, and then the detector itself, add to the report."""
+    return (feature_report.report_extras(detector, context, predictor)
+            | reconstruction_report.report_extras(detector, context)
+            | detector.report_extras(context))  # fmt: skip
 
 
-def write(folder: Artifact, run: Run, table: pd.DataFrame, predicted: pd.DataFrame, threshold: float, cache: Cache,
-          history: pd.DataFrame | None = None, best_epoch: int | None = None, warnings: tuple[str, ...] = (),
-          others: Mapping[str, Any] | None = None, shortcuts: audit_shortcuts.Shortcuts | None = None,
-          about: Mapping[str, Any] | None = None,
-          tables: Callable[[Artifact], Mapping[str, pd.DataFrame]] | None = None, own: ReportExtras = NOTHING) -> dict[str, Any]:
-    """predictions.csv, metrics.json, plots/ and report.html into `folder`, and of a test across sources two more; the metrics.
+def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], tables: Tables | None = None) -> dict[str, Any]:
+    """Write everything about the evaluation into `target`, and print the results.
 
-    `table` is the prepared manifest of all files; `predicted` the scores of those that are judged. `others` goes into the
-    metrics besides, `threshold_rule` always, and such as the summaries of splits that are not judged here; `shortcuts` is what
-    `find_shortcuts` found, `about` holds parts of the report that are not to be those of `run`; `tables` makes more tables of
-    what is in the folder by then.
+    `lines` maps the splits whose results are printed to the names they are printed under. Return the metrics.
     """
-    with files.atomic(folder.predictions) as temporary:
-        predictions.write(predicted, temporary)
-    parts = {name: predicted[predicted["split"] == name] for name in predictions.SPLITS}
-    judged = {name: metrics.summary(rows, threshold) for name, rows in parts.items() if len(rows)}
-    found = {**(others or {}), **own.facts, **judged}
-    files.write_json(folder.metrics, found)
-    if run.data.test_sources:
-        write_final(folder, run, predicted, threshold, found)
-    figures = draw(folder, predicted, threshold, history, best_epoch, shortcuts)
-    page = report.Report(
-        name=folder.folder.name,
-        metrics={name: found[name] for name in predictions.SPLITS if name in found},
-        detector=f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
-        warnings=(*run.detector.warnings(), *own.warnings, *warnings),
-        figures=figures,
-        most_wrong=list(most_wrong_frames(predicted, threshold, table, cache)),
-        data=usable(table),
-        failures=problems(table, "error"),
-        notes=problems(table, "note"),
-        shortcuts=shortcuts.aucs if shortcuts else {},
-        suspects=[(warning.property, warning.auc) for warning in shortcuts.warned] if shortcuts else [],
-        extra_figures=standard.save_plots(folder.plots, own.figures),
-        extra_tables={**(tables(folder) if tables else {}), **own.tables},
-        command=command(),
-        settings=config.tree(run),
-        versions=versions(),
-    )
-    with files.atomic(folder.report) as temporary:
-        report.write(temporary, replace(page, **(about or {})))
+    shortcuts = find_shortcuts(evaluation.table, evaluation.data)
+    found = write(target, evaluation, shortcuts, tables)
+    for split, name in lines.items():
+        console.print(summary_line(name, found[split], evaluation.threshold_rule))
+    console.print(attribution_line(found["test"]), end="")
+    console.print(shortcut_line(shortcuts.aucs))
     return found
 
 
-def draw(folder: Artifact, predicted: pd.DataFrame, threshold: float, history: pd.DataFrame | None, best_epoch: int | None,
-         shortcuts: audit_shortcuts.Shortcuts | None) -> dict[str, Path]:
-    """The report's figures in plots/, by name: the standard ones, and of training and shortcuts where there are
-    such, whose numbers are kept, too."""
-    figures = standard.standard(predicted, threshold)
-    if history is not None and len(history):
-        figures["history"] = standard.history(history, best_epoch)
-    if shortcuts and shortcuts.aucs:
-        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit_shortcuts.SUSPECT, audit_shortcuts.FATAL)
-        files.write_json(folder.shortcuts, shortcuts.aucs)
-    return standard.save_plots(folder.plots, figures)
+def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, tables: Tables | None = None) -> dict[str, Any]:
+    """Write predictions.csv, metrics.json, plots/ and report.html, and for a test across sources Results.csv and
+    Final_Prediction.txt; return the metrics."""
+    run, extras, threshold = evaluation.run, evaluation.extras, evaluation.threshold
+    target.folder.mkdir(parents=True, exist_ok=True)
+    with files.atomic_write(target.predictions) as temporary:
+        predictions.write(evaluation.predictions, temporary)
+    splits = {name: rows for name, rows in evaluation.predictions.groupby("split") if name in predictions.SPLITS}
+    found = {"threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **extras.metrics,
+             **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
+    files.write_json(target.metrics, found)
+    if run.data.test_sources:
+        write_final(target, evaluation, found)
+    page = report.Report(
+        name=target.folder.name,
+        metrics={name: found[name] for name in predictions.SPLITS if name in found},
+        detector=evaluation.title or f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
+        warnings=all_warnings(evaluation),
+        figures=save_figures(target, evaluation, shortcuts),
+        mistakes=list(most_wrong_frames(evaluation)),
+        data=usable_rows(evaluation.table),
+        failures=list_messages(evaluation.table, "error"),
+        notes=list_messages(evaluation.table, "note"),
+        shortcuts=shortcuts.aucs,
+        suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
+        extra_figures=standard.save_plots(target.plots, extras.figures),
+        extra_tables={**(tables(target) if tables else {}), **extras.tables},
+        command=command(),
+        settings=evaluation.settings or config.run_to_dict(run),
+        versions=versions(),
+    )
+    with files.atomic_write(target.report) as temporary:
+        report.write(temporary, page)
+    return found
 
 
-def write_final(folder: Artifact, run: Run, predicted: pd.DataFrame, threshold: float, found: Mapping[str, Any]) -> None:
-    """Results.csv and Final_Prediction.txt."""
-    with files.atomic(folder.results) as temporary:
-        final.results(predicted, threshold).to_csv(temporary, index=False, errors="surrogateescape")
-    said = final.text(folder.folder.name, run.data.train_sources, predicted, found["test"])
-    said += "".join(f"{warning}\n" for warning in calibration.warnings(found["threshold_rule"]))
-    files.write_bytes(folder.final, said.encode(errors="surrogateescape"))
+def all_warnings(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return the warnings of the detector, its extras, the threshold, this evaluation and the data set."""
+    return (*evaluation.run.detector.warnings(), *evaluation.extras.warnings,
+            *calibration.rule_warnings(evaluation.threshold_rule), *evaluation.warnings,
+            *dataset.copies_warning(evaluation.table), *dataset.data_warnings(evaluation.table))  # fmt: skip
 
 
-def most_wrong_frames(predicted: pd.DataFrame, threshold: float, table: pd.DataFrame,
-             cache: Cache) -> Iterator[tuple[str, int, str, float, np.ndarray]]:
-    """The most wrong test files, each with its middle frame."""
-    shas = dict(zip(table["path"], table["sha"], strict=True))
-    wrong = predictions.most_wrong(predicted[predicted["split"] == "test"], threshold)
-    for row in wrong.itertuples():
-        clip = cache.load(shas[row.path])
+def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts) -> dict[str, Path]:
+    """Write the report's own figures to plots/, and shortcuts.json; return the figures' paths by name."""
+    figures = standard.standard(evaluation.predictions, evaluation.threshold)
+    if evaluation.history is not None and len(evaluation.history):
+        figures["history"] = standard.history(evaluation.history, evaluation.best_epoch)
+    if shortcuts.aucs:
+        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit.WARNING_AUC, audit.SEVERE_AUC)
+        files.write_json(target.shortcuts, shortcuts.aucs)
+    return standard.save_plots(target.plots, figures)
+
+
+def write_final(target: Artifact, evaluation: Evaluation, found: Mapping[str, Any]) -> None:
+    """Write Results.csv and Final_Prediction.txt."""
+    with files.atomic_write(target.results) as temporary:
+        rows = cross_source.verdict_table(evaluation.predictions, evaluation.threshold)
+        rows.to_csv(temporary, index=False, errors="surrogateescape")
+    text = cross_source.summary_text(target.folder.name, evaluation.run.data.train_sources, evaluation.predictions, found["test"])
+    text += "".join(f"{warning}\n" for warning in calibration.rule_warnings(evaluation.threshold_rule))
+    files.write_bytes(target.final_prediction, text.encode(errors="surrogateescape"))
+
+
+def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, float, np.ndarray]]:
+    """Yield (path, label, source, probability, middle frame) of the most wrong test files."""
+    test = evaluation.predictions[evaluation.predictions["split"] == "test"]
+    for row in predictions.worst_mistakes(test, evaluation.threshold).itertuples():
+        clip = evaluation.load_clip(row.path)
         yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
 
 
 def versions() -> dict[str, str]:
-    """Of this suite, Python, and those of PACKAGES that are installed."""
+    """Return the versions of tfdetect, Python and the installed PACKAGES."""
     found = {"tfdetect": __version__, "python": sys.version.split()[0]}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
@@ -124,33 +159,34 @@ def versions() -> dict[str, str]:
 
 
 def command() -> str:
-    """What was typed."""
+    """Return the command line, as a shell takes it."""
     program = Path(sys.argv[0])
     name = f"python scripts/{program.name}" if program.suffix == ".py" else program.name
-    return " ".join(map(files.quoted, [*name.split(), *sys.argv[1:]]))
+    return " ".join(map(files.shell_quote, [*name.split(), *sys.argv[1:]]))
 
 
 def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
-    """A split's result in a line; that of the test says so where the threshold's rule has seen it."""
+    """Return the result of a split on one line; that of the test says if the threshold was chosen on it."""
     low, high = found["auc_interval"] or (None, None)
     interval = "" if low is None else f" (95 % interval {low:.3f} to {high:.3f})"
     auc = "none, one class only" if found["auc"] is None else f"{found['auc']:.3f}"
     accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.3f}"
-    seen = f"; {calibration.SEEN}" if name != "validation" and calibration.pooled(rule) else ""
+    seen = f"; {calibration.TEST_SEEN_NOTE}" if name != "validation" and calibration.is_pooled(rule) else ""
     return f"{name}: AUC {auc}{interval}, accuracy {accuracy}, {found['n_real']:,} real and {found['n_fake']:,} fake files{seen}"
 
 
 def attribution_line(found: Mapping[str, Any]) -> str:
-    """How often the source of a fake is named right, a line of its own; nothing for a detector that names none."""
-    if not (told := found.get("attribution")):
+    """Return the accuracy of naming the source of a fake, on a line; "" for a detector that names none."""
+    if not (attribution := found.get("attribution")):
         return ""
-    share = "none" if told["accuracy"] is None else f"{told['accuracy']:.3f}"
-    return f"source of the {told['n']} fakes: accuracy {share} among {len(told['classes'])}\n"
+    accuracy = "none" if attribution["accuracy"] is None else f"{attribution['accuracy']:.3f}"
+    return f"source of the {attribution['n']} fakes: accuracy {accuracy} among {len(attribution['classes'])}\n"
 
 
 def shortcut_line(aucs: Mapping[str, float]) -> str:
-    """What cheap properties alone would get, beside the detector's result."""
+    """Return what cheap properties of the files alone reach, to be read beside the detector's result."""
     if not aucs:
-        return "shortcuts: not measured, the files or their groups are too few or not at hand"
+        return "shortcuts: not measured, too few files or groups, or files unavailable"
     best = max(aucs, key=lambda name: aucs[name])
-    return f"shortcuts: AUC {aucs['all']:.3f} by cheap properties of the files alone, at most {aucs[best]:.3f} (by {best})"
+    single = "" if best == "all" else f"; the best single one: {best.replace('_', ' ')}, {aucs[best]:.3f}"
+    return f"shortcuts: file size, format and the like alone reach AUC {aucs['all']:.3f}{single}"

@@ -1,110 +1,120 @@
-"""Which files `evaluate` judges: those asked for, without what a run was trained on."""
+"""The settings of `evaluate`, and which files it scores: those asked for, except what a run was trained on."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from tfdetect import corruption_spec
 from tfdetect.artifact import Artifact
-from tfdetect.settings import Data, DecodeSettings
+from tfdetect.settings import Data, DecodeOverrides
 from tfdetect.workflow import dataset
-from tfdetect.workflow.console import console, counted
+from tfdetect.workflow.console import console, plural
 
-HASHES = ("sha", "original_sha")  # by which a file is known again
+if TYPE_CHECKING:
+    import pandas as pd
+
+HASH_COLUMNS = ("sha", "original_sha")  # identify a file's content, and that of the original of an equalised file
 
 
 @dataclass(frozen=True)
-class EvaluateData(DecodeSettings):
-    """Which files, and how much of each at most."""
+class EvaluateData(DecodeOverrides):
+    """Which files are evaluated, and the limits for reading them; by default as in training."""
 
     path: Path | None = None
-    """Folder or manifest, as for train. Without it, the run's own test files; of several runs those they all have."""
+    """Folder or manifest, as for train; by default the run's own test files, or those that several runs have in common."""
     fake: tuple[str, ...] = ()
-    """Names of the class folders that are fake; by default as in training."""
+    """Names of the folders with fakes, ignoring case; by default as in training."""
     layout: str = "auto"
-    """How the folder is laid out; by default it is recognised."""
+    """Folder layout of the data set, such as faceforensics or class_folders; auto recognises it."""
     labels: Literal["check", "as_given"] = "check"
-    """Refuse a table in which the files under real/ are labelled fake and those under fake/ real, or take it as it is."""
+    """Refuse (check) or accept (as_given) a manifest that labels files under real/ as fake and files under fake/ as real."""
     sources: tuple[str, ...] = ()
-    """Judge the fakes of these generators or manipulations only, and all reals."""
+    """Evaluate only fakes of these sources (generators or manipulations), and all reals; by default all sources."""
     group: str = "auto"
-    """What belongs together, as for train; the test's interval goes by it."""
+    """Rule that groups related files, as for train; confidence intervals resample whole groups."""
     corrupt: str = ""
-    """What the clips go through before they are judged, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the steps."""
+    """Corruption of the clips before they are scored, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the operations."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        corruption_spec.check(self.corrupt, "--data.corrupt", labels=False)
+        corruption_spec.check_flag(self.corrupt, "--data.corrupt", labels=False)
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Judge an exported detector; threshold and calibration stay those of its validation files."""
+    """Evaluate an exported detector, with the threshold and calibration from its validation files."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """The run's folder, such as saved_models/cnn. Of several, the mean of their probabilities is judged too."""
+    """Folder of the run, such as saved_models/cnn.
+    For several runs, the mean of their probabilities is evaluated as well."""
     data: EvaluateData = EvaluateData()
     out: Path | None = None
-    """Where the report goes; by default evaluations/NAME in the (first) run's folder, a name of its own for each data set and
-    --data.corrupt."""
+    """Output folder; by default evaluations/NAME in the folder of the (first) run.
+    NAME is unique to the data set and --data.corrupt."""
 
 
-def select_test_files(asked: Evaluate, artifact: Artifact, data: Data):
-    """The files to judge: those of a test split where there is one, else all."""
+def select_test_files(asked: Evaluate, artifact: Artifact, data: Data) -> "pd.DataFrame":
+    """Return the manifest of the files to score: those of the test split if there is one, else all."""
     from tfdetect.data import manifest
     from tfdetect.data.layouts import detect
 
     if asked.data.path is None:
-        table = detect.of_sources(manifest.read(artifact.manifest), asked.data.sources)
+        table = detect.select_sources(manifest.read(artifact.manifest), asked.data.sources)
     else:
-        choice = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels", "group")}
-        table = dataset.read_manifest(asked.data.path, replace(data, **choice))
+        overrides = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels", "group")}
+        table = dataset.read_manifest(asked.data.path, replace(data, **overrides))
     if (table["split"] == "test").any():
         if others := int((table["split"] != "test").sum()):
-            console.print(f"Judged are the files of the test split; {counted(others, 'other')} are left out.")
+            console.print(f"Only the test split is evaluated: {plural(others, 'other file')} left out.")
         table = table[table["split"] == "test"]
         table.attrs["left_out"] = {**table.attrs.get("left_out", {}), **({"other splits": others} if others else {})}
     return table.assign(split="test").reset_index(drop=True)
 
 
-def drop_training_overlap(table, *runs: Artifact):
-    """The table without the files whose bytes, or whose original's bytes, were in training or validation of any run, and without
-    others of their groups, such as fakes of a source that was left out there; and a warning that counts them."""
+def drop_training_overlap(table: "pd.DataFrame", *runs: Artifact) -> "tuple[pd.DataFrame, tuple[str, ...]]":
+    """Return the table without files that training or validation of a run used, and a warning that counts them.
+
+    Files are recognised by their bytes, or by those of their original. Other files of their groups are dropped as well, such as
+    fakes of a source that was not trained on.
+    """
     import pandas as pd
 
-    known, leak = pd.Series(False, table.index), pd.Series(False, table.index)
+    seen, overlapping = pd.Series(False, table.index), pd.Series(False, table.index)
     for run in runs:
-        mine, groups = files_seen_in_training(table, run)
-        known, leak = known | mine, leak | table["group"].isin(groups)
-    if not leak.any():
+        seen_by_run, groups = files_seen_in_training(table, run)
+        seen, overlapping = seen | seen_by_run, overlapping | table["group"].isin(groups)
+    if not overlapping.any():
         return table, ()
     which = "this run" if len(runs) == 1 else "one of these runs"
-    others = f", and {(leak & ~known).sum()} more are of their groups" if (leak & ~known).any() else ""
-    text = f"{known.sum():,} of {counted(len(table), 'file')} took part in training {which}{others}; they are left out here."
+    related = int((overlapping & ~seen).sum())
+    more = f", and {related} more belong to their groups" if related else ""
+    text = f"{seen.sum():,} of {plural(len(table), 'file')} were used to train {which}{more}; they are left out here."
     console.print(text)
-    kept = table[~leak].reset_index(drop=True)
-    kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "of the training": int(leak.sum())}
+    kept = table[~overlapping].reset_index(drop=True)
+    kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "used in training": int(overlapping.sum())}
     return kept, (text,)
 
 
-def files_seen_in_training(table, run: Artifact):
-    """Which files of the table the run was fitted on, (files,) bool, and the groups of the table that thereby took part.
+def files_seen_in_training(table: "pd.DataFrame", run: Artifact) -> "tuple[pd.Series, set[str]]":
+    """Return which files of the table the run was trained or validated on, (files,) bool, and the groups that are thereby used.
 
-    Where the files known again carry the same groups as in training, both tables name groups alike, and all training groups
-    count. Else a group of the same name proves nothing: most sets have a 1.
+    If most of these files have the same group as in training, both tables name groups alike, and all training groups count as
+    used. Otherwise an equal name proves nothing: most data sets have a group "1".
     """
     import pandas as pd
 
     from tfdetect.data import manifest
 
-    rows = manifest.raw(run.manifest)
+    rows = manifest.read_unchecked(run.manifest)
     used = rows[rows["split"] != "test"]
-    groups = {sha: group for name in HASHES if name in used for sha, group in used[[name, "group"]].to_numpy() if sha and group}
-    then = pd.Series(None, table.index, object)  # the group that a file had in training
-    for name in filter(table.columns.__contains__, HASHES):
-        then = then.fillna(table[name].map(groups))
-    known = then.notna()
-    same = table.loc[known, "group"]
-    return known, set(same) | (set(used["group"]) if (same == then[known]).mean() > 0.5 else set())
+    group_of = {sha: group for name in HASH_COLUMNS if name in used
+                for sha, group in used[[name, "group"]].to_numpy() if sha and group}  # fmt: skip
+    training_group = pd.Series(None, table.index, object)
+    for name in filter(table.columns.__contains__, HASH_COLUMNS):
+        training_group = training_group.fillna(table[name].map(group_of))
+    seen = training_group.notna()
+    groups = table.loc[seen, "group"]
+    same_names = (groups == training_group[seen]).mean() > 0.5
+    return seen, set(groups) | (set(used["group"]) if same_names else set())

@@ -1,4 +1,4 @@
-"""What `predict` and `explain` share: the files that are named, the predictor that judges them, a verdict on a line."""
+"""What `predict` and `explain` share: finding the files, loading the predictor, and formatting a verdict."""
 
 import dataclasses
 import sys
@@ -12,30 +12,30 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.errors import UserError
-from tfdetect.settings import DecodeSettings, Run
+from tfdetect.settings import DecodeOverrides, Run
 from tfdetect.workflow.console import devices_line, import_keras, printable
 
 if TYPE_CHECKING:
-    from tfdetect.serving.predictor import Predictor
+    from tfdetect.serving.predictor import Predictor, Verdict
 
-TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
 
 
 @dataclass(frozen=True)
-class PredictData(DecodeSettings):
-    """How much work a file may be, and on how many cores; by default as in training."""
+class PredictData(DecodeOverrides):
+    """Limits for decoding files; by default as in training."""
 
     workers: Annotated[int | None, tyro.conf.arg(aliases=("--workers",))] = None
-    """Processes that decode; by default one for each core."""
+    """Number of decoding processes; by default as in training."""
 
 
-def apply_overrides(run: Run, effort: PredictData) -> Run:
-    """The run, at work on other files."""
-    return dataclasses.replace(run, data=effort.apply_to(run.data))
+def apply_overrides(run: Run, data: PredictData) -> Run:
+    """Return the run with these data settings."""
+    return dataclasses.replace(run, data=data.apply_to(run.data))
 
 
 def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
-    """What judges files as the run saw its own; its warnings are said."""
+    """Return a predictor that decodes files as the run's training did; print the device and its warnings to stderr."""
     import_keras()
     print(devices_line(run.train.precision), file=sys.stderr)
     from tfdetect.serving.predictor import Predictor
@@ -48,44 +48,44 @@ def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
 
 
 def expand_paths(given: Sequence[Path]) -> list[Path]:
-    """The files given, and the images and videos in the folders and tables given. ValueError for none, or an empty one."""
-    from tfdetect.data.layouts.detect import walk
+    """Return the given files, and the images and videos in given folders and tables. Raises UserError if one of them has none."""
+    from tfdetect.data.layouts.tree import walk_media
 
     if not given:
-        raise UserError("No file came; name images, videos, or folders of them.")
+        raise UserError("No files given: name images, videos, or folders of them.")
     out: list[Path] = []
     for path in given:
-        inside = list(walk(path)) if path.is_dir() else paths_in_table(path) if path.suffix.lower() in TABLES else [path]
-        if not inside:
-            raise UserError(f"{path} {'holds' if path.is_dir() else 'names'} no image or video{others(path)}.")
-        out += inside
+        paths = list(walk_media(path)) if path.is_dir() else paths_in_table(path) if path.suffix.lower() in TABLE_SUFFIXES else [path]
+        if not paths:
+            raise UserError(f"{path} {'holds' if path.is_dir() else 'lists'} no images or videos{describe_content(path)}.")
+        out += paths
     return out
 
 
 def paths_in_table(table: Path) -> list[Path]:
-    """The files that a manifest names, of any split and label; those names start at its folder."""
+    """Return the files that a manifest lists, of any split and label; relative paths start at its folder."""
     from tfdetect.data import manifest, tables
 
-    rows = manifest.raw(table)
+    rows = manifest.read_unchecked(table)
     if "path" not in rows:
-        raise UserError(f"{table} has no column path; {tables.held(rows)}.")
-    return list(map(Path, tables.located(table.parent, [path for path in rows["path"] if path])))
+        raise UserError(f"{table} has no column path; {tables.describe_columns(rows)}.")
+    return list(map(Path, tables.resolve_paths(table.parent, [path for path in rows["path"] if path])))
 
 
-def others(folder: Path) -> str:
-    """What a folder without media holds."""
-    from tfdetect.data.layouts.tree import left_out
+def describe_content(folder: Path) -> str:
+    """Return what a folder without images and videos holds, as the end of an error message; "" for a table."""
+    from tfdetect.data.layouts.tree import count_left_out
 
     if not folder.is_dir():
         return ""
-    if (folder / config.PREPARED).exists():
-        return f": prepare made it, and evaluate.py RUN --data.path {folder} judges it"
-    found = ", ".join(f"{number} {name}" for name, number in left_out(folder, (), ()).items())
-    return f", but {found}" if found else ""
+    if (folder / config.PREPARED_FILE).exists():
+        return f": prepare.py made it; use evaluate.py RUN --data.path {folder}"
+    others = ", ".join(f"{count} {name}" for name, count in count_left_out(folder, (), ()).items())
+    return f", but {others}" if others else ""
 
 
-def format_verdict(verdict) -> str:
-    """A line of the table."""
+def format_verdict(verdict: "Verdict") -> str:
+    """Return a verdict as a line of the table."""
     if verdict.error is not None:
         return f"{'failed':8}{'':12}{'':9}{'':8}  {printable(verdict.path)}: {verdict.error}"
     note = f"  ({verdict.note})" if verdict.note else ""

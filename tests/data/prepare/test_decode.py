@@ -1,4 +1,4 @@
-"""Manifest -> cache: every row is cached or failed with its reason; what was seen is not read again."""
+"""Every row of a manifest is cached or fails with a reason, and no file is read twice."""
 
 import os
 import shutil
@@ -13,16 +13,17 @@ from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.limits import Limits
 
 
-class Lasting(Cache):
-    """Counts, in a file, how often a file is decoded."""
+class LoggingCache(Cache):
+    """Log decoded files, also those of worker processes."""
 
-    def add(self, path):
+    def decode_file(self, path):
         with open(self.root / "calls", "a") as log:
             log.write(f"{path}\n")
-        return super().add(path)
+        return super().decode_file(path)
 
     @property
     def calls(self):
+        """Return the files decoded since the last call."""
         log = self.root / "calls"
         found = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
@@ -38,8 +39,8 @@ def copies(tmp_path, images):
     return detect.read(tmp_path / "set")
 
 
-def test_what_was_seen_is_not_read_again(tmp_path, copies):
-    cache = Lasting(tmp_path / "cache", ClipSpec(1, 16))
+def test_unchanged_files_are_not_read_again(tmp_path, copies):
+    cache = LoggingCache(tmp_path / "cache", ClipSpec(1, 16))
     first = decode.prepare(copies, cache, workers=2)
     assert sorted(cache.calls) == sorted(copies["path"])
     seen = []
@@ -51,13 +52,13 @@ def test_what_was_seen_is_not_read_again(tmp_path, copies):
     again = decode.prepare(copies, cache, workers=2)
     assert cache.calls == [path] and again["sha"][0] == again["sha"][1]
 
-    os.unlink(cache.entry(first["sha"][2]))
-    cache.entry(first["sha"][2]).with_suffix(".json").unlink()
+    os.unlink(cache.clip_path(first["sha"][2]))
+    cache.clip_path(first["sha"][2]).with_suffix(".json").unlink()
     decode.prepare(copies, cache, workers=2)
     assert cache.calls == [copies["path"][2]]
 
 
-def test_a_file_that_is_gone_is_known_by_its_clip(tmp_path, copies):
+def test_a_deleted_file_keeps_its_clip(tmp_path, copies):
     cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
     first = decode.prepare(copies, cache, workers=2)
     shutil.rmtree(tmp_path / "set")
@@ -66,15 +67,15 @@ def test_a_file_that_is_gone_is_known_by_its_clip(tmp_path, copies):
     assert set(other["error"]) == {"No such file or directory"}
 
 
-def test_the_index_is_the_same_however_it_came_about(tmp_path, copies):
+def test_the_index_does_not_depend_on_the_order_of_work(tmp_path, copies):
     one, two = Cache(tmp_path / "one", ClipSpec(1, 16)), Cache(tmp_path / "two", ClipSpec(1, 16))
     decode.prepare(copies, one, workers=2)
     decode.prepare(copies.iloc[::-2], two, workers=1)
     decode.prepare(copies, two, workers=2)
-    index = one.folder / decode.INDEX
-    assert index.read_bytes() == (two.folder / decode.INDEX).read_bytes()
+    index = one.folder / decode.INDEX_NAME
+    assert index.read_bytes() == (two.folder / decode.INDEX_NAME).read_bytes()
     assert len(index.read_text().splitlines()) == len(copies)
-    index.write_text("broken\nand\tbroken")  # costs time, no more
+    index.write_text("broken\nand\tbroken")  # only costs time
     assert (decode.prepare(copies, one, workers=2)["error"] != "").sum() == 1
 
 
@@ -82,14 +83,14 @@ SLOW = """
 import time
 from tfdetect.data.prepare.clip_cache import Cache
 class Slow(Cache):
-    def add(self, path):
+    def decode_file(self, path):
         if path.endswith("7.mp4"):
             time.sleep(1.5)
         return {"sha": "x", "frames": 1, "width": 1, "height": 1, "note": "", "error": ""}
 """
 
 
-def test_a_decoder_that_hangs_is_one_failed_file_and_gets_another_try_with_another_limit(tmp_path, monkeypatch):
+def test_a_file_whose_decoder_hangs_fails_and_is_tried_again_with_another_timeout(tmp_path, monkeypatch):
     (tmp_path / "slow.py").write_text(SLOW)
     monkeypatch.syspath_prepend(tmp_path)
     from slow import Slow
@@ -99,26 +100,26 @@ def test_a_decoder_that_hangs_is_one_failed_file_and_gets_another_try_with_anoth
     table = pd.DataFrame({"path": [str(tmp_path / f"{number}.mp4") for number in range(10)]})
     cache = Slow(tmp_path / "cache", ClipSpec(1, 16))
     found = decode.prepare(table, cache, workers=2, seconds=0.5)
-    reason = "it took longer than 0.5 seconds and what its length adds (--data.timeout)"
+    reason = "decoding took longer than 0.5 s plus the allowance for its length (--data.timeout)"
     assert list(found.index[found["error"] != ""]) == [7] and found["error"][7] == reason
     assert decode.prepare(table.iloc[7:8], cache, seconds=0.5)["error"].iloc[0] == reason
     assert decode.prepare(table.iloc[7:8], cache, seconds=5.0)["error"].iloc[0] == ""
 
 
 @pytest.mark.parametrize("kind", ["npy", "tfrecord"])
-def test_a_failure_gets_another_try_with_other_limits(tmp_path, kind):
+def test_a_failed_file_is_tried_again_under_other_limits(tmp_path, kind):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     table = pd.DataFrame({"path": [str(tmp_path / "a.png")]})
     for pixels, reason in ((1199, "1200 pixels (40 x 30) announced"), (1200, ""), (1199, "")):
         cache = Cache(tmp_path / "cache", ClipSpec(1, 16, limits=Limits(pixels=pixels)), kind)
         found = decode.prepare(table, cache, workers=1)["error"][0]
         assert found.startswith(reason) and bool(found) == bool(reason)
-        assert bool(cache.add(table["path"][0])["error"]) == bool(reason)
+        assert bool(cache.decode_file(table["path"][0])["error"]) == bool(reason)
 
 
-def test_reasons_put_like_failures_together():
+def test_similar_failures_are_summarised():
     errors = ["", "truncated: 3 of 9", "truncated: 4 of 9", "empty file", "no video (it says b'ab')", "no video (it says b'x')"]
-    found = decode.reasons(pd.DataFrame({"path": list("abcdef"), "error": errors}))
+    found = decode.summarise_failures(pd.DataFrame({"path": list("abcdef"), "error": errors}))
     assert [(count, first) for _, count, first in found] == [(2, "b"), (2, "e"), (1, "d")]
     assert [reason for reason, *_ in found][::2] == ["truncated: … of …", "empty file"]
-    assert decode.reasons(pd.DataFrame({"path": ["a"], "error": ["3 of 9"]})) == [("3 of 9", 1, "a")]
+    assert decode.summarise_failures(pd.DataFrame({"path": ["a"], "error": ["3 of 9"]})) == [("3 of 9", 1, "a")]

@@ -75,7 +75,7 @@ def test_a_new_process_loads_the_file_without_importing_keras_hub(tiny, images, 
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), predict(model, images), atol=1e-6)
 
 
-@pytest.mark.skipif(not backend.tensorflow(), reason="SavedModels need TensorFlow")
+@pytest.mark.skipif(not backend.is_tensorflow(), reason="SavedModels need TensorFlow")
 def test_features_survive_export(tiny, images, tmp_path):
     import tensorflow as tf
 

@@ -1,1 +1,1 @@
-"""File -> uint8 RGB frames, upright, at native size; limits on hostile input."""
+"""Read image and video files as uint8 RGB frames: upright, at native size, with limits on hostile input."""

@@ -1,8 +1,9 @@
-"""Frames -> one face, followed through them and cut out of the native pixels.
+"""Find the main face of an image or video, track it through the frames and crop it from the native pixels.
 
-YuNet (Wu, Peng and Yu, Machine Intelligence Research 2023) finds faces in each frame as it is decoded, their crops are kept
-at the clip's size, and when all frames are in, crops that overlap are linked: one identity stays one clip. The crop is a
-square within the frame, moved and if need be shrunk to fit: padding would add pixels that no camera and no generator made.
+YuNet (Wu, Peng and Yu, Machine Intelligence Research 2023) detects faces in each frame as it is decoded, and their crops are kept
+at the clip's size. Once all frames are read, overlapping crops are linked into tracks, so that a clip shows one identity. A crop
+is a square within the frame, moved and if necessary shrunk to fit: padding would add pixels that neither a camera nor a generator
+produced.
 """
 
 import hashlib
@@ -22,189 +23,200 @@ from tfdetect.data.media.sniff import MediaError
 from tfdetect.errors import UserError
 from tfdetect.files import write_bytes
 
-# The commit is part of the address, so that it stays the file of this hash, which the repository's LFS pointer states.
+# The commit in the address pins the file with this hash, which the repository's LFS pointer states.
 URL = ("https://media.githubusercontent.com/media/opencv/opencv_zoo/f12e12798e8314f7c074a6656816c048dcc95b7a/"
        "models/face_detection_yunet/face_detection_yunet_2023mar.onnx")  # fmt: skip
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-MAX_BYTES = 10_000_000  # of what the address sends; the model has 232,589
+MAX_BYTES = 10_000_000  # downloaded at most; the model has 232,589
 
-LOOKS = (640, 200)  # longer side in pixels of the picture that is searched; see docs/faces.md for what was measured
-LARGE = 300  # pixels of a face in the first picture, beyond which YuNet's boxes become wrong, so that the second is better
-SMALLEST = 128  # smaller pictures are enlarged to this: a thumbnail's face is too small for YuNet
-WEAK = 0.5  # a face seen this surely continues a track that is sure of itself in another frame
-REACH = 2.0  # crops are linked by the overlap of squares so many times as wide: between frames far apart a head moves on
-OVERLAP = 0.2  # intersection over union of those from which they show the same face
-MOST = 5  # largest faces of a frame whose crops are kept
+SEARCH_SIDES = (640, 200)  # longer side, in pixels, of the first and second search; docs/faces.md has the measurements
+LARGE_FACE = 300  # pixels in the first search; YuNet's boxes of larger faces are inaccurate, so the second search is used
+MIN_SEARCH_SIDE = 128  # smaller images are enlarged to this, because YuNet misses the face in a thumbnail
+WEAK_SCORE = 0.5  # a face with this score continues a track that reaches the full score in another frame
+LINK_SCALE = 2.0  # crops are enlarged by this factor before their overlap is measured, because heads move between frames
+MIN_OVERLAP = 0.2  # intersection over union of the enlarged crops from which they show the same face
+MAX_FACES = 5  # per frame; the largest are kept
 
 
 @dataclass(frozen=True)
-class Faces:
-    """How a face is found and cut out. Picklable: each process makes a detector of its own."""
+class FaceSettings:
+    """How a face is found and cropped. Picklable; each process loads its own detector."""
 
     model: Path
     sha256: str
-    margin: float = 1.3  # side of the crop, in longer sides of the face's box
-    score: float = 0.7  # 0..1, which a face has to reach in one frame at least
+    margin: float = 1.3  # side of the crop as a multiple of the longer side of the face's box
+    score: float = 0.7  # 0..1, which a face must reach in at least one frame
 
     @classmethod
-    def of(cls, path: Path) -> "Faces":
-        """The settings for that model. ValueError where OpenCV finds no YuNet in the file, OSError where it is unreadable."""
-        found = cls(path, _hash(path.read_bytes()))
+    def from_model(cls, path: Path) -> "FaceSettings":
+        """Return the settings for that model. Raises UserError if OpenCV cannot run it as YuNet, OSError if it cannot be read."""
+        settings = cls(path, _sha256(path.read_bytes()))
         try:
-            detect(np.zeros((SMALLEST, SMALLEST, 3), np.uint8), found)
+            detect(np.zeros((MIN_SEARCH_SIDE, MIN_SEARCH_SIDE, 3), np.uint8), settings)
         except cv2.error as error:
             reason = " ".join(str(error.err).split())
-            raise UserError(f"{path} is no YuNet face model that OpenCV {cv2.__version__} can run ({reason}).") from None
-        return found
+            raise UserError(f"{path} is not a YuNet model that OpenCV {cv2.__version__} can run ({reason}). "
+                            "--data.face_model must name YuNet's ONNX file.") from None  # fmt: skip
+        return settings
 
     @property
     def key(self) -> str:
-        """What decides the crops, for the name of a folder."""
+        """Everything that decides the crops, as part of a folder name."""
         return f"yunet-{self.sha256[:8]}-{self.margin:g}-{self.score:g}"
 
 
-def model(path: Path | None, cache_dir: Path) -> Path:
-    """The model's file: `path` as it is, or else the official one, fetched into `cache_dir` on first use.
+def model_path(path: Path | None, cache_dir: Path) -> Path:
+    """Return the path to the model: `path` if given, otherwise the official file, downloaded to `cache_dir` on first use.
 
-    Raises ValueError, which says what to put where, if there is no such file, it cannot be fetched or its hash is wrong.
+    Raises UserError if there is no such file, or if it cannot be downloaded or has the wrong hash.
     """
     if path is not None:
         if not path.is_file():
-            raise UserError(f"There is no face model {path}; --data.face_model must name YuNet's ONNX file.")
+            raise UserError(f"There is no face model {path}. --data.face_model must name YuNet's ONNX file.")
         return path
-    kept = cache_dir / URL.rpartition("/")[2]
-    mend = f"fetch {URL}, save it as {kept}, or name a YuNet file of yours by --data.face_model."
-    content = kept.read_bytes() if kept.exists() else _fetch(mend)
-    if (found := _hash(content)) != SHA256:
-        raise UserError(f"The face model has the SHA-256 {found}, {SHA256} was expected: {mend}")
-    if not kept.exists():
-        write_bytes(kept, content)
-    return kept
+    cached = cache_dir / URL.rpartition("/")[2]
+    hint = f"Download {URL} and save it as {cached}, or name another YuNet file with --data.face_model."
+    content = cached.read_bytes() if cached.exists() else _download(hint)
+    if (sha256 := _sha256(content)) != SHA256:
+        raise UserError(f"The face model has the SHA-256 {sha256}, expected {SHA256}. {hint}")
+    if not cached.exists():
+        write_bytes(cached, content)
+    return cached
 
 
-def _fetch(mend: str) -> bytes:
+def _download(hint: str) -> bytes:
     try:
-        with urllib.request.urlopen(URL, timeout=30) as answer:
-            return bytes(answer.read(MAX_BYTES))
+        with urllib.request.urlopen(URL, timeout=30) as response:
+            return bytes(response.read(MAX_BYTES))
     except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"The face model cannot be fetched ({getattr(error, 'reason', error)}): {mend}") from None
+        raise UserError(f"The face model cannot be downloaded ({getattr(error, 'reason', error)}). {hint}") from None
 
 
-def _hash(content: bytes) -> str:
+def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
 @lru_cache(maxsize=1)
-def _detector(path: Path, sha256: str) -> Any:
-    """One for each process. ValueError, which ends a run, where the file is not the one that the settings were made for."""
+def _load_detector(path: Path, sha256: str) -> Any:
+    """Load the detector once per process. Raises UserError if the file is not the one that the settings were made for."""
     try:
-        found = _hash(path.read_bytes())
+        actual = _sha256(path.read_bytes())
     except OSError as error:
         raise UserError(f"The face model {path} cannot be read: {error.strerror}.") from error
-    if found != sha256:
-        raise UserError(f"The face model {path} has the SHA-256 {found}, {sha256} was expected: put the former file there.")
-    cv2.utils.logging.setLogLevel(0)  # OpenCV 5 warns of a default of its own
+    if actual != sha256:
+        raise UserError(f"The face model {path} has changed: its SHA-256 is {actual}, expected {sha256}. Restore the file.")
+    cv2.utils.logging.setLogLevel(0)  # OpenCV 5 warns about one of its own defaults
     try:
-        return cv2.FaceDetectorYN.create(str(path), "", (SMALLEST, SMALLEST), score_threshold=0.1, nms_threshold=0.3)
+        size = (MIN_SEARCH_SIDE, MIN_SEARCH_SIDE)
+        return cv2.FaceDetectorYN.create(str(path), "", size, score_threshold=0.1, nms_threshold=0.3)
     except cv2.error as error:
-        raise UserError(f"The face model {path} is no ONNX file that OpenCV reads; expected YuNet's.") from error
+        raise UserError(f"The face model {path} is not an ONNX file that OpenCV can read; expected YuNet's.") from error
 
 
-def detect(frame: np.ndarray, settings: Faces) -> np.ndarray:
-    """Faces in a (height, width, 3) uint8 RGB frame: (faces, 5) left, top, width, height in its pixels, and score 0..1."""
-    longer = max(frame.shape[:2])
-    first = _search(frame, LOOKS[0], settings)
+def detect(frame: np.ndarray, settings: FaceSettings) -> np.ndarray:
+    """Detect faces in a (height, width, 3) uint8 RGB frame.
+
+    Returns (faces, 5) float: left, top, width and height in pixels of the frame, and the score 0..1.
+    """
+    longer_side = max(frame.shape[:2])
+    first = _detect_at(frame, SEARCH_SIDES[0], settings)
     face = max(first, key=lambda row: row[4], default=np.zeros(5))
-    large = max(face[2:4]) * min(1, LOOKS[0] / longer) > LARGE
-    if longer <= LOOKS[1] or (face[4] >= settings.score and not large):
+    is_large = max(face[2:4]) * min(1, SEARCH_SIDES[0] / longer_side) > LARGE_FACE
+    if longer_side <= SEARCH_SIDES[1] or (face[4] >= settings.score and not is_large):
         return first
-    second = _search(frame, LOOKS[1], settings)
-    return second if _surest(second) >= settings.score else max(first, second, key=_surest)
+    second = _detect_at(frame, SEARCH_SIDES[1], settings)
+    return second if _best_score(second) >= settings.score else max(first, second, key=_best_score)
 
 
-def _search(frame: np.ndarray, longer: int, settings: Faces) -> np.ndarray:
-    """`detect` in a copy whose longer side has at most `longer` pixels."""
+def _detect_at(frame: np.ndarray, longer_side: int, settings: FaceSettings) -> np.ndarray:
+    """Like `detect`, in a copy whose longer side has at most `longer_side` pixels."""
     height, width = frame.shape[:2]
-    scale = min(max(height, width, SMALLEST), longer) / max(height, width)
-    small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    picture = cv2.resize(frame, small, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    detector = _detector(settings.model, settings.sha256)
-    detector.setInputSize(small)
-    rows = detector.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    found = np.zeros((0, 5)) if rows is None else rows[:, [0, 1, 2, 3, 14]].astype(float)
-    found[:, :4] *= (width / small[0], height / small[1]) * 2
-    return found[np.isfinite(found).all(axis=1) & (found[:, 2:4] > 0).all(axis=1)]
+    scale = min(max(height, width, MIN_SEARCH_SIDE), longer_side) / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    detector = _load_detector(settings.model, settings.sha256)
+    detector.setInputSize(size)
+    rows = detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    boxes = np.zeros((0, 5)) if rows is None else rows[:, [0, 1, 2, 3, 14]].astype(float)
+    boxes[:, :4] *= (width / size[0], height / size[1]) * 2
+    return boxes[np.isfinite(boxes).all(axis=1) & (boxes[:, 2:4] > 0).all(axis=1)]
 
 
-def _surest(found: np.ndarray) -> float:
-    return float(found[:, 4].max(initial=0.0))
+def _best_score(boxes: np.ndarray) -> float:
+    return float(boxes[:, 4].max(initial=0.0))
 
 
-Square = tuple[float, float, float]  # x and y of its centre, and its side, in pixels of the frame
+Square = tuple[float, float, float]  # x and y of the centre, and the side, in pixels of the frame
 
 
 @dataclass(frozen=True)
 class FaceDetection:
     """One face in one frame."""
 
-    square: Square  # the crop as it would be in an endless frame
-    area: float  # of the face's box, native pixels
+    square: Square  # the crop before it is moved and shrunk to fit into the frame
+    area: float  # of the face's box, in native pixels
     score: float  # 0..1
     crop: np.ndarray  # (size, size, 3) uint8 RGB
 
 
-Track = dict[int, FaceDetection]  # position of the frame -> the face in it
+Track = dict[int, FaceDetection]  # frame position -> the face in that frame
 
 
 @dataclass
 class FaceTracker:
-    """Looks at the frames of one file, then makes the clip of its face of them."""
+    """Collects the faces of one file frame by frame, then builds the clip of its main face."""
 
-    settings: Faces
-    size: int  # pixels, of a crop's side
-    sights: dict[int, list[FaceDetection]] = field(default_factory=dict, init=False)  # by position of the frame
-    best: float = field(default=0.0, init=False)  # score of the surest face, or what came nearest to one
+    settings: FaceSettings
+    size: int  # side of a crop in pixels
+    detections: dict[int, list[FaceDetection]] = field(default_factory=dict, init=False)  # by frame position
+    best_score: float = field(default=0.0, init=False)  # over all frames, weak detections included
 
-    def look(self, position: int, frame: np.ndarray) -> None:
-        """Find the faces of a native (height, width, 3) uint8 RGB frame; a second look at a position replaces the first."""
-        found = detect(frame, self.settings)
-        self.best = max(self.best, _surest(found))
-        large = sorted(found[found[:, 4] >= min(WEAK, self.settings.score)], key=lambda row: -row[2] * row[3])[:MOST]
-        self.sights[position] = [self.sight(frame, *map(float, row)) for row in large]
+    def add_frame(self, position: int, frame: np.ndarray) -> None:
+        """Detect the faces of a native (height, width, 3) uint8 RGB frame; a repeated position replaces the earlier result."""
+        boxes = detect(frame, self.settings)
+        self.best_score = max(self.best_score, _best_score(boxes))
+        faces = boxes[boxes[:, 4] >= min(WEAK_SCORE, self.settings.score)]
+        largest = sorted(faces, key=lambda row: -row[2] * row[3])[:MAX_FACES]
+        self.detections[position] = [self._crop_face(frame, *map(float, row)) for row in largest]
 
-    def sight(self, frame: np.ndarray, left: float, top: float, width: float, height: float, score: float) -> FaceDetection:
+    def _crop_face(self, frame: np.ndarray, left: float, top: float, width: float, height: float, score: float) -> FaceDetection:
         square = (left + width / 2, top + height / 2, self.settings.margin * max(width, height))
         crop = np.array(resize(crop_square(frame, square), self.size))  # a copy: a view would keep the whole frame in memory
         return FaceDetection(square, width * height, score, crop)
 
-    def clip(self, found: Media) -> Media:
-        """`found` with the crops of its largest face as frames, the nearest one where it is not seen; the note says how often.
+    def to_clip(self, media: Media) -> Media:
+        """Return `media` with its frames replaced by crops of the face with the largest area, summed over all frames.
 
-        Largest by the sum over all frames. Raises media.MediaError where no face is sure enough.
+        Frames without this face get its nearest crop, and the note gives their number. Raises MediaError if no face reaches the
+        required score.
         """
-        tracks = [track for track in link(self.sights) if max(s.score for s in track.values()) >= self.settings.score]
+        tracks = [track for track in link_tracks(self.detections)
+                  if max(face.score for face in track.values()) >= self.settings.score]  # fmt: skip
         if not tracks:
-            near = int(self.best * 100) / 100  # rounded it might read as enough
-            raise MediaError(f"no face found (largest detection score {near}, {self.settings.score} needed)")
-        track = max(tracks, key=lambda track: sum(sight.area for sight in track.values()))
-        shown = self.positions(found)
-        seen = [n for n, position in enumerate(shown) if position in track]
-        nearest = [min(seen, key=lambda k: abs(k - n)) for n in range(len(shown))]
-        note = f"no face in {len(shown) - len(seen)} of {len(shown)} frames" if len(seen) < len(shown) else ""
-        crops = np.stack([track[shown[n]].crop for n in nearest])
-        return replace(found, frames=crops, note="; ".join(filter(None, (found.note, note))))
+            best = int(self.best_score * 100) / 100  # rounded down, because rounding up might read as sufficient
+            raise MediaError(f"no face found (best detection score {best}, {self.settings.score} required)")
+        track = max(tracks, key=lambda track: sum(face.area for face in track.values()))
+        positions = self._frame_positions(media)
+        with_face = [n for n, position in enumerate(positions) if position in track]
+        nearest = [min(with_face, key=lambda k: abs(k - n)) for n in range(len(positions))]
+        without = len(positions) - len(with_face)
+        note = f"no face in {without} of {len(positions)} frames" if without else ""
+        crops = np.stack([track[positions[n]].crop for n in nearest])
+        return replace(media, frames=crops, note="; ".join(filter(None, (media.note, note))))
 
-    def positions(self, found: Media) -> list[int]:
-        """The position that `look` was told for each frame of the clip: both ascend, but count from other frames in a damaged
-        video. A clip may repeat frames."""
-        indices, looked = sorted(set(found.indices)), sorted(self.sights)
-        if len(indices) != len(looked):
-            raise ValueError(f"{len(looked)} frames were searched for faces, {len(indices)} were read: look at each one once.")
-        return [dict(zip(indices, looked, strict=True))[index] for index in found.indices]
+    def _frame_positions(self, media: Media) -> list[int]:
+        """Return the position passed to `add_frame` for each frame of the clip, whose frames may repeat.
+
+        Positions and `media.indices` both ascend, but in a damaged video they number different sets of frames.
+        """
+        indices, positions = sorted(set(media.indices)), sorted(self.detections)
+        if len(indices) != len(positions):
+            raise ValueError(f"{len(positions)} frames were searched for faces, but {len(indices)} were read; pass each one once")
+        return [dict(zip(indices, positions, strict=True))[index] for index in media.indices]
 
 
 def crop_square(frame: np.ndarray, square: Square) -> np.ndarray:
-    """The square out of a (height, width, 3) frame: shrunk to its shorter side, then moved until all of it is in the frame."""
+    """Crop a square from a (height, width, 3) frame: shrunk to the frame's shorter side, then moved inside the frame."""
     height, width = frame.shape[:2]
     side = max(1, min(round(square[2]), height, width))
     left = min(max(round(square[0] - side / 2), 0), width - side)
@@ -212,25 +224,25 @@ def crop_square(frame: np.ndarray, square: Square) -> np.ndarray:
     return frame[top : top + side, left : left + side]
 
 
-def link(sights: Mapping[int, Sequence[FaceDetection]]) -> list[Track]:
-    """Join the faces of all frames to tracks: in each frame, the pair of track and face that overlaps most comes first.
+def link_tracks(detections: Mapping[int, Sequence[FaceDetection]]) -> list[Track]:
+    """Link the faces of all frames into tracks; in each frame, the pair of track and face with the largest overlap comes first.
 
-    A track waits for its face as long as it takes, at the place where it was seen last.
+    A track without a face in some frames may be continued at the place where the face was last seen.
     """
     tracks: list[Track] = []
-    for position in sorted(sights):
-        faces = dict(enumerate(sights[position]))
-        pairs = sorted(((overlap(list(track.values())[-1].square, face.square), t, f)
+    for position in sorted(detections):
+        faces = dict(enumerate(detections[position]))
+        pairs = sorted(((square_iou(list(track.values())[-1].square, face.square), t, f)
                         for t, track in enumerate(tracks) for f, face in faces.items()), reverse=True)  # fmt: skip
-        for shared, t, f in pairs:
-            if shared >= OVERLAP and f in faces and position not in tracks[t]:
+        for iou, t, f in pairs:
+            if iou >= MIN_OVERLAP and f in faces and position not in tracks[t]:
                 tracks[t][position] = faces.pop(f)
         tracks += [{position: face} for face in faces.values()]
     return tracks
 
 
-def overlap(one: Square, other: Square) -> float:
-    """Intersection over union, 0..1, of two squares, each made REACH times as wide."""
-    wide, wider = REACH * one[2], REACH * other[2]
-    across, down = (max(min((wide + wider) / 2 - abs(one[k] - other[k]), wide, wider), 0.0) for k in (0, 1))
-    return across * down / (wide**2 + wider**2 - across * down)
+def square_iou(first: Square, second: Square) -> float:
+    """Return the intersection over union, 0..1, of two squares, each enlarged by LINK_SCALE."""
+    side, other = LINK_SCALE * first[2], LINK_SCALE * second[2]
+    across, down = (max(min((side + other) / 2 - abs(first[k] - second[k]), side, other), 0.0) for k in (0, 1))
+    return across * down / (side**2 + other**2 - across * down)

@@ -1,8 +1,8 @@
-"""HEIC by libheif, AVIF by libavif: what phones write in place of JPEG, of which only the primary picture is read.
+"""Read HEIC by libheif and AVIF by libavif, the formats that phones write instead of JPEG; only the primary image counts.
 
-Both keep the turn of a picture in properties of its own (`irot`, `imir`), which alone counts: phones write it into EXIF as
-well, and who heeds both turns twice (ISO/IEC 23008-12, annex A.2.4). libheif turns a picture upright itself; Pillow gives what
-libavif read as an EXIF orientation, in place of the file's own.
+Both store the orientation as properties of the image (`irot`, `imir`), and only these count: phones repeat the orientation in
+EXIF, and readers that obey both rotate twice (ISO/IEC 23008-12, annex A.2.4). libheif applies the properties itself; Pillow
+reports libavif's properties as an EXIF orientation that replaces the one in the file.
 """
 
 import io
@@ -13,68 +13,71 @@ from typing import Any
 
 import numpy as np
 
-from tfdetect.data.media.boxes import boxes
+from tfdetect.data.media.boxes import iter_boxes
 from tfdetect.data.media.sniff import MediaError
 
-_AV1 = re.compile(rb"infe.{8,10}av01", re.DOTALL)  # the entry of an item that is coded as AV1
-_NEEDED = (b"ftyp", b"meta", b"mdat", b"moov")  # what is cut off behind them, such as a motion photo's video, nobody misses
-_TROUBLES = (ValueError, SyntaxError, OSError, RuntimeError, EOFError, TypeError, KeyError)  # what the two raise of bad files
+_AV1_ITEM = re.compile(rb"infe.{8,10}av01", re.DOTALL)  # entry of an item that is coded as AV1
+_REQUIRED = (b"ftyp", b"meta", b"mdat", b"moov")  # truncation of later boxes, such as a motion photo's video, does not matter
+_DECODER_ERRORS = (ValueError, SyntaxError, OSError, RuntimeError, EOFError, TypeError, KeyError)  # raised for bad files
 
-Opened = tuple[tuple[int, int, int], Callable[[], np.ndarray]]  # (width, height, frames), how to decode
+OpenedImage = tuple[tuple[int, int, int], Callable[[], np.ndarray]]  # (width, height, frames), function that decodes
 
 
-def opened(data: bytearray) -> Opened:
-    """What the header announces, and a function that gives the pixels, (height, width, 3) uint8 RGB, upright."""
-    content = {name: (start, min(end, len(data))) for name, start, end in _whole(data)}
+def open_heif(data: bytearray) -> OpenedImage:
+    """Read the header and return ((width, height, frames), decode); `decode()` returns upright (height, width, 3) uint8 RGB.
+
+    Raises MediaError if the file is truncated, damaged or unsupported; so does `decode`.
+    """
+    content = {name: (start, min(end, len(data))) for name, start, end in _read_boxes(data)}
     start, end = content.get(b"meta", (0, 0))
-    is_avif = _AV1.search(data, start, end) or (b"meta" not in content and data[8:12] == b"avis")
-    name, opener = ("AVIF", _avif) if is_avif else ("HEIC", _heic)
+    is_avif = _AV1_ITEM.search(data, start, end) or (b"meta" not in content and data[8:12] == b"avis")
+    name, opener = ("AVIF", _open_avif) if is_avif else ("HEIC", _open_heic)
     try:
         (width, height, frames), decode = opener(bytes(data))
-    except _TROUBLES as error:
-        raise MediaError(f"damaged or unsupported {name}: the decoder says {str(error)!r}") from None
-    return (width, height, frames or _samples(data, *content.get(b"moov", (0, 0)))), lambda: _decoded(name, decode)
+    except _DECODER_ERRORS as error:
+        raise MediaError(f"damaged or unsupported {name} (decoder error: {str(error)!r})") from None
+    return (width, height, frames or _count_samples(data, *content.get(b"moov", (0, 0)))), lambda: _decode(name, decode)
 
 
-def _decoded(name: str, decode: Callable[[], np.ndarray]) -> np.ndarray:
+def _decode(name: str, decode: Callable[[], np.ndarray]) -> np.ndarray:
     try:
-        picture = decode()
-    except _TROUBLES as error:
-        raise MediaError(f"damaged or unsupported {name}: the decoder says {str(error)!r}") from None
-    picture = picture[..., None].repeat(3, axis=2) if picture.ndim == 2 else picture
-    return np.ascontiguousarray(picture[..., :3])
+        image = decode()
+    except _DECODER_ERRORS as error:
+        raise MediaError(f"damaged or unsupported {name} (decoder error: {str(error)!r})") from None
+    image = image[..., None].repeat(3, axis=2) if image.ndim == 2 else image
+    return np.ascontiguousarray(image[..., :3])
 
 
-def _avif(data: bytes) -> Opened:
+def _open_avif(data: bytes) -> OpenedImage:
     from PIL import AvifImagePlugin, ImageOps
 
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one file a worker is faster
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one file per worker is faster
     image = AvifImagePlugin.AvifImageFile(io.BytesIO(data))
-    image.info.pop("xmp", None)  # Pillow would heed an orientation there, which no other program does
+    image.info.pop("xmp", None)  # Pillow would apply an orientation found there, which no other program does
     return (*image.size, image.n_frames), lambda: np.asarray(ImageOps.exif_transpose(image))
 
 
-def _heic(data: bytes) -> Opened:
+def _open_heic(data: bytes) -> OpenedImage:
     import pi_heif
 
     pi_heif.options.DECODE_THREADS = 1
     pi_heif.options.THUMBNAILS = pi_heif.options.DEPTH_IMAGES = pi_heif.options.AUX_IMAGES = False
     images: Any = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
     primary = images[images.primary_index]
-    if not primary.info["primary"]:  # else a thumbnail or a tile would stand for the picture
-        raise ValueError("its primary picture cannot be read")
-    return (*primary.size, 0), lambda: np.array(primary)  # a copy: the pixels go with `primary`
+    if not primary.info["primary"]:  # otherwise a thumbnail or tile would be read instead
+        raise ValueError("its primary image cannot be read")
+    return (*primary.size, 0), lambda: np.array(primary)  # a copy, because the pixels are freed with `primary`
 
 
-def _whole(data: bytearray) -> list[tuple[bytes, int, int]]:
-    """The boxes of the file, up to what is none. Raises MediaError where one that is needed goes on beyond the end."""
-    found = list(boxes(data, 0, 2**63))
-    if found and found[-1][0] in _NEEDED and len(data) < found[-1][2] < 2**63:
-        raise MediaError(f"truncated: it ends within its {found[-1][0].decode()} box")
-    return found
+def _read_boxes(data: bytearray) -> list[tuple[bytes, int, int]]:
+    """Return the valid boxes at the start of the file. Raises MediaError if a required one extends beyond its end."""
+    boxes = list(iter_boxes(data, 0, 2**63))
+    if boxes and boxes[-1][0] in _REQUIRED and len(data) < boxes[-1][2] < 2**63:
+        raise MediaError(f"truncated: the file ends within its {boxes[-1][0].decode()} box")
+    return boxes
 
 
-def _samples(data: bytearray, start: int, end: int) -> int:
-    """How many pictures a sequence holds by its first table of sizes; 1 where there is none."""
-    at = data.find(b"stsz", start, end)
-    return max(1, struct.unpack_from(">I", data, at + 12)[0]) if at > 0 and at + 16 <= end else 1
+def _count_samples(data: bytearray, start: int, end: int) -> int:
+    """Return the number of images in a sequence by its first table of sizes; 1 if there is none."""
+    position = data.find(b"stsz", start, end)
+    return max(1, struct.unpack_from(">I", data, position + 12)[0]) if position > 0 and position + 16 <= end else 1

@@ -1,11 +1,11 @@
-"""Video file -> whole, upright frames at native size. `media.py` is the door to it.
+"""Decode a video file to its intact frames, upright, at native size; `read.py` is the public entry point.
 
-decord gives the pixels, PyAV where decord cannot or would be wrong, OpenCV where PyAV has no decoder. But decord and OpenCV
-hide damage: they repeat frames or paint over the broken part. So PyAV first demuxes the file (measured on 9 clips of 1 to 14 s:
-0.03 of the time in which decord reads 16 frames), then decodes it without making pictures of it, every decoder error counting
-(0.7 of that time, for 16 evenly spaced frames make decord decode nearly everything too). In a video longer than CHECK_FRAMES
-only the stretches between key frames that frames are taken from are tried. Nothing finds a flipped bit that still decodes:
-common in HEVC, VP8, VP9 and MJPEG, rare in H.264.
+decord reads the pixels; PyAV where decord fails or would be wrong; OpenCV where PyAV has no decoder. decord and OpenCV hide
+damage: they repeat frames or paint over broken areas. So PyAV first demuxes the file (in 9 clips of 1 to 14 s, this took 0.03
+of the time that decord needs for 16 frames), then decodes it without converting frames to RGB, and counts every decoder error
+(0.7 of that time, since 16 evenly spaced frames make decord decode nearly everything as well). In a video of more than
+CHECK_FRAMES frames, only the segments between key frames that contain chosen frames are decoded. A flipped bit that still
+decodes goes unnoticed: common in HEVC, VP8, VP9 and MJPEG, rare in H.264.
 """
 
 import bisect
@@ -25,297 +25,303 @@ import numpy as np
 from tfdetect.data import deadline
 from tfdetect.data.media import containers
 from tfdetect.data.media.frames import LIMITS, FrameCallback, Media, frame_positions, resize
+from tfdetect.data.media.orientation import Orientation
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.data.media.upright import Turn, turn
 from tfdetect.limits import Limits
 
-# decord would load its libraries for the whole process, and its libpng of 2019 then breaks TensorFlow's PNG decoder.
-_everywhere, ctypes.RTLD_GLOBAL = ctypes.RTLD_GLOBAL, ctypes.RTLD_LOCAL  # type: ignore[misc]
+# decord would load its libraries globally, and its libpng of 2019 would then break TensorFlow's PNG decoder.
+_rtld_global, ctypes.RTLD_GLOBAL = ctypes.RTLD_GLOBAL, ctypes.RTLD_LOCAL  # type: ignore[misc]  # a Final in typeshed
 try:
     import decord
 except (ImportError, OSError):  # it has no wheels for ARM
     decord = None
 finally:
-    ctypes.RTLD_GLOBAL = _everywhere  # type: ignore[misc]
+    ctypes.RTLD_GLOBAL = _rtld_global  # type: ignore[misc]  # as above
 
 CHECK_FRAMES = 1000
-PASSES = 3  # that a frame may be decoded, at most: where its stretch is tried, in the whole, and for its pixels
-DECORD_PIXELS = 4_000_000  # a frame; decord decodes ahead, which took 360 MB for 24 frames of 3840 x 2160
+PASSES = 3  # maximum number of times that a frame is decoded: in its segment, in the whole video, and for its pixels
+DECORD_PIXELS = 4_000_000  # per frame; decord decodes ahead, which took 360 MB for 24 frames of 3840 x 2160
 _DECORD_FORMATS = ("mov", "matroska", "avi")  # decord seeks to wrong frames in MPEG streams
-_ONE_PACKET_A_FRAME = ("h264", "hevc", "vp9", "mjpeg", "av1", "libdav1d")
-_HARMLESS = ("mmco", "co located POCs")  # FFmpeg calls these errors; streams cut and joined without loss have them
-_DELAY = 4  # frames that a decoder may hold back, where timestamps do not tell which are broken
+_ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "mjpeg", "av1", "libdav1d")
+_HARMLESS_ERRORS = ("mmco", "co located POCs")  # logged for intact streams that were cut and joined losslessly
+_DECODER_DELAY = 4  # frames that a decoder may hold back, for videos whose timestamps do not identify broken frames
 
-_Pairs = Iterator[tuple[int, np.ndarray]]  # (position among the whole frames, (height, width, 3) uint8 RGB)
+_PositionedFrames = Iterator[tuple[int, np.ndarray]]  # (position among the intact frames, (height, width, 3) uint8 RGB)
 
 
 @dataclass
-class _Found:
-    """The whole frames in presentation order, and those chosen of them."""
+class _IntactFrames:
+    """The intact frames of a video in presentation order, and the ones chosen to be read."""
 
-    ids: list[int]  # number of the frame's packet if the scan is exact, else of the frame
-    chosen: tuple[int, ...]  # positions in ids
-    shapes: set[tuple[int, int, Turn]]  # (height, width, how it was turned), upright, of the frames that were tried
-    wanted: set[int] | None = None  # the packets that have to be decoded for them, None for all
+    ids: list[int]  # the number of each frame's packet if the scan is exact, otherwise of the frame
+    chosen: tuple[int, ...]  # positions in `ids`
+    shapes: set[tuple[int, int, Orientation]]  # (height, width, orientation) of the decoded frames, upright
+    packets: set[int] | None = None  # the packets that have to be decoded for them; None means all
 
 
-def read_video(path: str | Path, frames: int, fps: float | None, size: int | None, limits: Limits, look: FrameCallback | None) -> Media:
-    """Do what `media.read_video` promises, for a file whose first bytes were found to be a video's."""
+def read_video(path: str | Path, frames: int, fps: float | None, size: int | None, limits: Limits,
+               on_frame: FrameCallback | None) -> Media:  # fmt: skip
+    """Implement `read.read_video` for a file whose first bytes are those of a video."""
     if frames < 1 or (fps is not None and not fps > 0) or (size is not None and size < 1):
-        raise ValueError(f"frames={frames}, fps={fps}, size={size} came: each has to be positive")
-    containers.silence()
-    deadline.allow(size=os.path.getsize(path))
+        raise ValueError(f"frames={frames}, fps={fps} and size={size} must be positive")
+    containers.silence_libraries()
+    deadline.extend(size=os.path.getsize(path))
     try:
-        with containers.named(path) as name:
-            return _read(name, frames, fps, size, limits, look)
+        with containers.decodable_path(path) as name:
+            return _read(name, frames, fps, size, limits, on_frame)
     except (PermissionError, FileNotFoundError):
         raise
     except (av.FFmpegError, cv2.error, OverflowError) as error:
-        # FFmpeg's own MemoryError is among these, for damaged headers ask for a lot; Python's passes through
+        # These include FFmpeg's MemoryError, because damaged headers request huge buffers; Python's passes through.
         reason = getattr(error, "strerror", None) or error
-        raise MediaError(f"damaged video: the decoder says {str(reason)!r}") from None
+        raise MediaError(f"damaged video (decoder error: {str(reason)!r})") from None
 
 
-def _read(name: str, frames: int, fps: float | None, size: int | None, limits: Limits, look: FrameCallback | None) -> Media:
-    """FrameCallback at the container, list the packets, find the whole frames, read those chosen."""
-    cut, key_system = containers.inspect(name, limits)
+def _read(name: str, frames: int, fps: float | None, size: int | None, limits: Limits, on_frame: FrameCallback | None) -> Media:
+    """Inspect the container, list the packets, find the intact frames and read the chosen ones."""
+    truncation, has_key_system = containers.inspect(name, limits)
     try:
-        scan = containers.scan_packets(name, cut, limits)
+        scan = containers.scan_packets(name, truncation, limits)
     except containers.NoDecoder:
-        if cut:
-            raise MediaError(f"truncated: {cut}") from None
-        return _opencv(name, frames, fps, size, look, limits)
-    deadline.allow(pixels=PASSES * len(scan.pts) * scan.area)
-    found = _find(name, scan, frames, fps)
-    broken = bool(scan.bad or scan.cut)
-    if broken and key_system:
-        raise MediaError("encrypted (it carries data for a key system, pssh, and does not decode): decrypt it first")
-    if not found.ids:
-        raise MediaError(f"damaged: no whole frame of {max(scan.declared, len(scan.pts))}")
-    pixels, width, height = _pixels(name, scan, found, size, look, not broken)
-    order = sorted(range(len(scan.pts)), key=lambda n: scan.pts[n] or 0) if broken and scan.exact else found.ids
+        if truncation:
+            raise MediaError(f"truncated: {truncation}") from None
+        return _read_with_opencv(name, frames, fps, size, on_frame, limits)
+    deadline.extend(pixels=PASSES * len(scan.pts) * scan.frame_pixels)
+    intact = _find_intact_frames(name, scan, frames, fps)
+    damaged = bool(scan.broken or scan.truncation)
+    if damaged and has_key_system:
+        raise MediaError("encrypted (it holds data for a key system, pssh, and does not decode): decrypt it first")
+    if not intact.ids:
+        raise MediaError(f"damaged: none of its {max(scan.declared, len(scan.pts))} frames is intact")
+    pixels, width, height = _read_chosen_frames(name, scan, intact, size, on_frame, not damaged)
+    order = sorted(range(len(scan.pts)), key=lambda n: scan.pts[n] or 0) if damaged and scan.exact else intact.ids
     rank = {number: i for i, number in enumerate(order)}
-    indices = tuple(rank[found.ids[i]] for i in found.chosen)
-    odd = max(turned.odd for _, _, turned in found.shapes)
-    leaning = f"its display matrix leans it by {odd} degrees, which is left as it is" if odd else ""
-    note = "; ".join(filter(None, (_damage(scan, len(found.ids)) if broken else "", leaning, _repeats(found.chosen))))
-    return Media(pixels, indices, len(found.ids), width, height, note)
+    indices = tuple(rank[intact.ids[i]] for i in intact.chosen)
+    skew = max(orientation.skew_degrees for _, _, orientation in intact.shapes)
+    skew_note = f"its display matrix rotates it by {skew} degrees, which is ignored" if skew else ""
+    damage_note = _damage_note(scan, len(intact.ids)) if damaged else ""
+    note = "; ".join(filter(None, (damage_note, skew_note, _repeat_note(intact.chosen))))
+    return Media(pixels, indices, len(intact.ids), width, height, note)
 
 
-def _find(name: str, scan: containers.Scan, frames: int, fps: float | None) -> _Found:
-    """Decode to find the whole frames, and choose among them; adds to scan.bad what does not decode."""
-    if _may_sample(scan):
+def _find_intact_frames(name: str, scan: containers.PacketScan, frames: int, fps: float | None) -> _IntactFrames:
+    """Decode the video to find its intact frames and choose among them; adds broken packets to `scan.broken`."""
+    if _can_decode_partially(scan):
         ids = sorted(range(len(scan.pts)), key=lambda n: scan.pts[n] or 0)
-        chosen = frame_positions([scan.second * (scan.pts[n] or 0) for n in ids], frames, fps)
-        wanted = _stretches(scan, {ids[i] for i in chosen})
-        tried = {number: _shape(frame) for number, frame in _decode(name, scan, wanted)}
-        if not scan.bad and wanted <= tried.keys():
-            return _Found(ids, chosen, set(tried.values()), wanted)
-        scan.bad.clear()
+        chosen = frame_positions([scan.time_base * (scan.pts[n] or 0) for n in ids], frames, fps)
+        packets = _segment_packets(scan, {ids[i] for i in chosen})
+        decoded = {number: _upright_shape(frame) for number, frame in _decode(name, scan, packets)}
+        if not scan.broken and packets <= decoded.keys():
+            return _IntactFrames(ids, chosen, set(decoded.values()), packets)
+        scan.broken.clear()
     times, shapes = {}, set()
     for number, frame in _decode(name, scan):
-        times[number] = number / scan.rate if frame.pts is None else frame.pts * scan.second
-        shapes.add(_shape(frame))
-    if -1 in times:  # a frame with a timestamp that no packet has: count frames instead
+        times[number] = number / scan.fps if frame.pts is None else frame.pts * scan.time_base
+        shapes.add(_upright_shape(frame))
+    if -1 in times:  # a frame has a timestamp that no packet has: number the frames instead
         scan.exact = False
-        return _find(name, scan, frames, fps)
-    if times and not scan.bad and _one_each(scan):  # some drop a broken frame silently, a good one only at the start
+        return _find_intact_frames(name, scan, frames, fps)
+    # Some decoders drop broken frames silently; intact ones are dropped only at the start.
+    if times and not scan.broken and _has_one_frame_per_packet(scan):
         first = min(times.values())
-        scan.bad = {n for n, pts in enumerate(scan.pts) if n not in times and (pts or 0) * scan.second > first}
-    ids = _sound(scan, list(times))
-    return _Found(ids, frame_positions([times[n] for n in ids], frames, fps) if ids else (), shapes)
+        scan.broken = {n for n, pts in enumerate(scan.pts) if n not in times and (pts or 0) * scan.time_base > first}
+    ids = _without_broken(scan, list(times))
+    return _IntactFrames(ids, frame_positions([times[n] for n in ids], frames, fps) if ids else (), shapes)
 
 
-def _may_sample(scan: containers.Scan) -> bool:
-    """Whether the video is long and its packets tell its frames well enough to decode only what is taken."""
-    return len(scan.pts) > CHECK_FRAMES and _one_each(scan) and not (scan.bad or scan.cut or _leading(scan))
+def _can_decode_partially(scan: containers.PacketScan) -> bool:
+    """Return whether the video is long and its packets identify its frames well enough to decode only what is needed."""
+    suspect = scan.broken or scan.truncation or _has_leading_frames(scan)
+    return len(scan.pts) > CHECK_FRAMES and _has_one_frame_per_packet(scan) and not suspect
 
 
-def _one_each(scan: containers.Scan) -> bool:
-    """Whether each packet brings one frame, known by its timestamp."""
-    return scan.exact and scan.codec in _ONE_PACKET_A_FRAME and not scan.skips
+def _has_one_frame_per_packet(scan: containers.PacketScan) -> bool:
+    """Return whether each packet holds one frame, identified by its timestamp."""
+    return scan.exact and scan.codec in _ONE_FRAME_PER_PACKET and not scan.discards
 
 
-def _stretches(scan: containers.Scan, ids: set[int]) -> set[int]:
-    """Numbers of all packets from key frame to key frame where one of `ids` lies between."""
-    starts = [n for n, key in enumerate(scan.key) if key or n == 0] + [len(scan.key)]
-    used = {bisect.bisect_right(starts, number) for number in ids}
-    return {n for end in used for n in range(starts[end - 1], starts[end])}
+def _segment_packets(scan: containers.PacketScan, ids: set[int]) -> set[int]:
+    """Return all packets of the segments, from key frame to key frame, that contain one of `ids`."""
+    starts = [n for n, is_key in enumerate(scan.is_key) if is_key or n == 0] + [len(scan.is_key)]
+    ends = {bisect.bisect_right(starts, number) for number in ids}
+    return {n for end in ends for n in range(starts[end - 1], starts[end])}
 
 
-def _leading(scan: containers.Scan) -> bool:
-    """Whether frames are shown before the key frame that they follow in the file: decord then seeks to wrong frames."""
-    start: int | None = None
-    for pts, key in zip(scan.pts, scan.key, strict=True):
-        start = pts if key else start
-        if pts is not None and start is not None and pts < start:
+def _has_leading_frames(scan: containers.PacketScan) -> bool:
+    """Return whether some frames are shown before the key frame that precedes them in the file: decord then seeks wrongly."""
+    key_pts: int | None = None
+    for pts, is_key in zip(scan.pts, scan.is_key, strict=True):
+        key_pts = pts if is_key else key_pts
+        if pts is not None and key_pts is not None and pts < key_pts:
             return True
     return False
 
 
-def _decode(name: str, scan: containers.Scan, wanted: set[int] | None = None) -> Iterator[tuple[int, Any]]:
-    """Yield (id, av.VideoFrame) of what decodes; adds the numbers of packets that do not to scan.bad.
+def _decode(name: str, scan: containers.PacketScan, wanted: set[int] | None = None) -> Iterator[tuple[int, Any]]:
+    """Yield (id, av.VideoFrame) for each frame that decodes; adds packets that do not to `scan.broken`.
 
-    After an error nothing is taken before the next key frame, and the frames that the decoder still held back are given
-    up: an error often shows only some frames after the damage began.
+    An error often shows only some frames after the damage began. So after one, the frames that the decoder still holds back
+    are dropped, and decoding resumes at the next key frame.
     """
-    where = {pts: n for n, pts in enumerate(scan.pts)}
-    count, lost, fed = 0, False, False
-    with av.logging.Capture() as log, containers.opened(name, pixels=scan.pixels) as (container, stream, _):
+    packet_of = {pts: n for n, pts in enumerate(scan.pts)}
+    count, failed, pending = 0, False, False
+    with av.logging.Capture() as log, containers.open_video(name, max_pixels=scan.max_pixels) as (container, stream, _):
         codec = stream.codec_context
-        for n, packet in enumerate(
-            itertools.chain(containers.packets(container, stream, scan), [None])
-        ):  # None: hand out the rest
-            drain = packet is None or (wanted is not None and n not in wanted)
-            lost = lost and (drain or not packet.is_keyframe)
-            if lost or (drain and not fed):
+        packets = itertools.chain(containers.iter_packets(container, stream, scan), [None])  # None flushes the decoder
+        for n, packet in enumerate(packets):
+            flush = packet is None or (wanted is not None and n not in wanted)
+            failed = failed and (flush or not packet.is_keyframe)
+            if failed or (flush and not pending):
                 continue
             log.clear()
-            frames, lost = _feed(codec, packet, drain, n in scan.corrupt)
-            fed = not drain
-            if lost or any(text and not text.startswith(_HARMLESS) for _, module, text in log if module == codec.name):
-                scan.bad.add(n - 1 if drain else n)
+            frames, failed = _decode_packet(codec, packet, flush, n in scan.corrupt)
+            pending = not flush
+            if failed or any(text and not text.startswith(_HARMLESS_ERRORS) for _, module, text in log if module == codec.name):
+                scan.broken.add(n - 1 if flush else n)
             for frame in frames:
-                number = where.get(frame.pts, -1) if scan.exact else count
+                number = packet_of.get(frame.pts, -1) if scan.exact else count
                 count += 1
                 if frame.is_corrupt:
-                    scan.bad.add(number)
+                    scan.broken.add(number)
                 else:
                     yield number, frame
 
 
-def _feed(codec: Any, packet: Any, drain: bool, corrupt: bool) -> tuple[list[Any], bool]:
-    """Return the frames that one packet, or with `drain` the end of a stretch, brings, and whether it was broken."""
+def _decode_packet(codec: Any, packet: Any, flush: bool, corrupt: bool) -> tuple[list[Any], bool]:
+    """Return the frames that a packet yields, or the remaining ones with `flush`, and whether decoding failed."""
     try:
-        if not drain and corrupt:
+        if not flush and corrupt:
             raise av.error.InvalidDataError(0, "corrupt packet")
-        frames, lost = codec.decode(None if drain else packet), False
+        frames, failed = codec.decode(None if flush else packet), False
     except MemoryError:
         raise
     except av.FFmpegError:
-        frames, lost = [], True
-    if drain or lost:
+        frames, failed = [], True
+    if flush or failed:
         codec.flush_buffers()
-    return frames, lost
+    return frames, failed
 
 
-def _sound(scan: containers.Scan, shown: list[int]) -> list[int]:
-    """Of the decoded frames' ids, in presentation order, those that lean on no broken packet."""
-    if not scan.bad:
-        return shown
+def _without_broken(scan: containers.PacketScan, ids: list[int]) -> list[int]:
+    """Return those of the decoded frames' ids, in presentation order, that depend on no broken packet."""
+    if not scan.broken:
+        return ids
     if not scan.exact:
-        return [number for number in shown if number < min(scan.bad) - _DELAY]
-    whole, broken, after = set(), False, None
-    for n, (pts, key) in enumerate(zip(scan.pts, scan.key, strict=True)):
-        if key:  # frames shown before it may lean on what was broken before it
-            after, broken = pts if broken else None, False
-        broken = broken or n in scan.bad
-        if not broken and (after is None or (pts or 0) >= after):
-            whole.add(n)
-    return [number for number in shown if number in whole]
+        return [number for number in ids if number < min(scan.broken) - _DECODER_DELAY]
+    intact, damaged, valid_from = set(), False, None
+    for n, (pts, is_key) in enumerate(zip(scan.pts, scan.is_key, strict=True)):
+        if is_key:  # frames shown before a key frame may depend on damage that precedes it
+            valid_from, damaged = pts if damaged else None, False
+        damaged = damaged or n in scan.broken
+        if not damaged and (valid_from is None or (pts or 0) >= valid_from):
+            intact.add(n)
+    return [number for number in ids if number in intact]
 
 
-def _shape(frame: Any) -> tuple[int, int, Turn]:
-    """(height, width) of an av.VideoFrame held upright, and what that takes."""
-    turned = turn(frame)
-    return (frame.width, frame.height, turned) if turned.swapped else (frame.height, frame.width, turned)
+def _upright_shape(frame: Any) -> tuple[int, int, Orientation]:
+    """Return (height, width) of an av.VideoFrame once upright, and its orientation."""
+    orientation = Orientation.from_frame(frame)
+    height, width = (frame.width, frame.height) if orientation.transposed else (frame.height, frame.width)
+    return height, width, orientation
 
 
-def _pixels(
-    name: str, scan: containers.Scan, found: _Found, size: int | None, look: FrameCallback | None, sound: bool
-) -> tuple[np.ndarray, int, int]:
-    """Decode the chosen frames: see `_gather`."""
-    if sound and decord is not None and _decord_is_right(scan, found):
+def _read_chosen_frames(name: str, scan: containers.PacketScan, intact: _IntactFrames, size: int | None,
+                        on_frame: FrameCallback | None, undamaged: bool) -> tuple[np.ndarray, int, int]:  # fmt: skip
+    """Decode the chosen frames with the fastest decoder that reads them correctly; returns what `_collect` does."""
+    if undamaged and decord is not None and _can_use_decord(scan, intact):
         try:
-            return _gather(found.chosen, size, look, _decord(name, found))
-        except (decord.DECORDError, RuntimeError, IndexError):  # AV1, say: its FFmpeg is of 2019
+            return _collect(intact.chosen, size, on_frame, _read_with_decord(name, intact))
+        except (decord.DECORDError, RuntimeError, IndexError):  # such as AV1: its FFmpeg is of 2019
             pass
-    return _gather(found.chosen, size, look, _pyav(name, scan, found))
+    return _collect(intact.chosen, size, on_frame, _read_with_pyav(name, scan, intact))
 
 
-def _decord_is_right(scan: containers.Scan, found: _Found) -> bool:
-    """Whether decord finds the frames that were chosen, of the same stream, upright, without holding too much of them."""
-    plain = scan.exact and scan.streams == 1 and not scan.skips and scan.format.startswith(_DECORD_FORMATS)
-    if not plain or len(found.shapes) != 1 or _leading(scan):
+def _can_use_decord(scan: containers.PacketScan, intact: _IntactFrames) -> bool:
+    """Return whether decord finds the chosen frames, in the same stream, upright, without buffering too much."""
+    supported = scan.exact and scan.num_streams == 1 and not scan.discards and scan.format.startswith(_DECORD_FORMATS)
+    if not supported or len(intact.shapes) != 1 or _has_leading_frames(scan):
         return False
-    height, width, turned = next(iter(found.shapes))
-    return height * width <= DECORD_PIXELS and not turned.mirror and not turned.odd
+    height, width, orientation = next(iter(intact.shapes))
+    return height * width <= DECORD_PIXELS and not orientation.is_reflection and not orientation.skew_degrees
 
 
-def _gather(chosen: Sequence[int], size: int | None, look: FrameCallback | None, pairs: _Pairs) -> tuple[np.ndarray, int, int]:
-    """Put the frames of `pairs` in the places `chosen` has for them: ((frames, height, width, 3), native width, height).
+def _collect(chosen: Sequence[int], size: int | None, on_frame: FrameCallback | None,
+             decoded: _PositionedFrames) -> tuple[np.ndarray, int, int]:  # fmt: skip
+    """Stack the decoded frames in the order of `chosen`: ((frames, height, width, 3) uint8, native width, native height).
 
-    Each is resized before the next one is decoded, so one frame at most is held at native size besides the result.
+    Each is resized before the next one is decoded, so that memory holds one native frame at most besides the result.
     """
-    out, missing, native = None, set(chosen), (0, 0)
-    for i, frame in pairs:
-        native = frame.shape[:2] if out is None else native
-        if look:
-            look(i, frame)
-        ready = frame if size is None else resize(frame, size)
-        out = np.empty((len(chosen), *ready.shape), np.uint8) if out is None else out
-        if ready.shape != out.shape[1:]:
-            raise MediaError("the frames change their size within the video: give a size to read them at")
-        out[[k for k, position in enumerate(chosen) if position == i]] = ready
-        missing.discard(i)
-    if out is None or missing:
-        raise MediaError("damaged: frames that decoded once did not decode again")
-    return out, native[1], native[0]
+    clip, missing, native = None, set(chosen), (0, 0)
+    for position, frame in decoded:
+        native = frame.shape[:2] if clip is None else native
+        if on_frame:
+            on_frame(position, frame)
+        resized = frame if size is None else resize(frame, size)
+        clip = np.empty((len(chosen), *resized.shape), np.uint8) if clip is None else clip
+        if resized.shape != clip.shape[1:]:
+            raise MediaError("the frame size changes within the video: read it with a fixed size")
+        clip[[k for k, wanted in enumerate(chosen) if wanted == position]] = resized
+        missing.discard(position)
+    if clip is None or missing:
+        raise MediaError("damaged: frames that decoded once failed to decode a second time")
+    return clip, native[1], native[0]
 
 
-def _decord(name: str, found: _Found) -> _Pairs:
-    """Read with decord. Raises RuntimeError where it counts or shapes frames otherwise than PyAV: it is then wrong."""
+def _read_with_decord(name: str, intact: _IntactFrames) -> _PositionedFrames:
+    """Raises RuntimeError if decord disagrees with PyAV about the number or shape of frames: it is then wrong."""
     decord.logging.set_level(decord.logging.QUIET)
-    reader = decord.VideoReader(name, num_threads=1)  # goes with this generator: an idle one grows by hundreds of MB
-    if len(reader) != len(found.ids):
-        raise RuntimeError("decord counts other frames")
-    for i in sorted(set(found.chosen)):
-        frame = reader[i].asnumpy()
-        if frame.shape != (*next(iter(found.shapes))[:2], 3):
-            raise RuntimeError("decord gives another shape")
-        yield i, frame
+    reader = decord.VideoReader(name, num_threads=1)  # freed with this generator: an idle reader grows by hundreds of MB
+    if len(reader) != len(intact.ids):
+        raise RuntimeError("decord finds another number of frames")
+    for position in sorted(set(intact.chosen)):
+        frame = reader[position].asnumpy()
+        if frame.shape != (*next(iter(intact.shapes))[:2], 3):
+            raise RuntimeError("decord returns another shape")
+        yield position, frame
 
 
-def _pyav(name: str, scan: containers.Scan, found: _Found) -> _Pairs:
-    """Read with PyAV, which leaves it to us to turn frames upright."""
-    positions = {found.ids[i]: i for i in found.chosen}
-    for number, frame in _decode(name, scan, found.wanted):
+def _read_with_pyav(name: str, scan: containers.PacketScan, intact: _IntactFrames) -> _PositionedFrames:
+    """PyAV does not rotate frames, so they are turned upright here."""
+    positions = {intact.ids[i]: i for i in intact.chosen}
+    for number, frame in _decode(name, scan, intact.packets):
         if number in positions:
-            yield positions.pop(number), turn(frame).apply(frame.to_ndarray(format="rgb24"))
+            yield positions.pop(number), Orientation.from_frame(frame).apply(frame.to_ndarray(format="rgb24"))
         if not positions:
             return
 
 
-def _opencv(name: str, frames: int, fps: float | None, size: int | None, look: FrameCallback | None = None,
-            limits: Limits = LIMITS) -> Media:  # fmt: skip
-    """The last resort: read to the end to count the frames, then once more to take some."""
-    times = [seconds for seconds, _ in _grab(name, limits)]
+def _read_with_opencv(name: str, frames: int, fps: float | None, size: int | None, on_frame: FrameCallback | None = None,
+                      limits: Limits = LIMITS) -> Media:  # fmt: skip
+    """Last resort: read the video once to count its frames and once more to take the chosen ones."""
+    times = [seconds for seconds, _ in _iter_opencv(name, limits)]
     if not times:
-        raise MediaError("no decoder here can read this video's codec")
+        raise MediaError("no available decoder can read this video's codec: convert it to H.264 first")
     chosen = frame_positions(times, frames, fps)
-    pairs = ((i, capture.retrieve()[1][..., ::-1]) for i, (_, capture) in enumerate(_grab(name, limits)) if i in chosen)
-    pixels, width, height = _gather(chosen, size, look, pairs)
-    note = "; ".join(filter(None, ("read by OpenCV, which hides damage", _repeats(chosen))))
+    grabbed = enumerate(_iter_opencv(name, limits))
+    decoded = ((i, capture.retrieve()[1][..., ::-1]) for i, (_, capture) in grabbed if i in chosen)
+    pixels, width, height = _collect(chosen, size, on_frame, decoded)
+    note = "; ".join(filter(None, ("read by OpenCV, which hides damage", _repeat_note(chosen))))
     return Media(pixels, chosen, len(times), width, height, note)
 
 
-def _grab(name: str, limits: Limits) -> Iterator[tuple[float, Any]]:
-    """Yield (seconds, the capture ready to retrieve) for each frame. Raises MediaError where it has more than `limits`."""
+def _iter_opencv(name: str, limits: Limits) -> Iterator[tuple[float, Any]]:
+    """Yield (seconds, capture ready to retrieve) for each frame. Raises MediaError if the video exceeds `limits`."""
     capture = cv2.VideoCapture(name)
     width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     try:
-        containers.check(width, height, capture.get(cv2.CAP_PROP_FRAME_COUNT), 0, limits)
+        containers.check_limits(width, height, capture.get(cv2.CAP_PROP_FRAME_COUNT), 0, limits)
         while capture.grab():
             yield capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, capture
     finally:
         capture.release()
 
 
-def _damage(scan: containers.Scan, whole: int) -> str:
+def _damage_note(scan: containers.PacketScan, intact: int) -> str:
     total = max(scan.declared, len(scan.pts))
-    return f"damaged: {whole} whole frames" + (f" of {total}" if total > whole else "") + (scan.cut and f", {scan.cut}")
+    count = f"{intact} of {total}" if total > intact else str(intact)
+    return f"damaged: {count} frames intact" + (scan.truncation and f", {scan.truncation}")
 
 
-def _repeats(chosen: Sequence[int]) -> str:
+def _repeat_note(chosen: Sequence[int]) -> str:
     count = len(set(chosen))
-    return f"{count} frame{'s' * (count > 1)}, {len(chosen)} asked: frames repeat" if count < len(chosen) else ""
+    return f"only {count} distinct frame{'s' * (count > 1)} for {len(chosen)} requested" if count < len(chosen) else ""

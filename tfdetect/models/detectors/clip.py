@@ -34,7 +34,7 @@ class Clip(HeadSettings, Detector):
     one for trying out."""
     features: Literal["projected", "pooled", "penultimate"] = "projected"
     """Backbone output: the joint image-text embedding, the class token before it, or that of the second-to-last block."""
-    store: Literal["float32", "float16"] = "float32"
+    feature_dtype: Literal["float32", "float16"] = "float32"
     """Precision of cached features; float16 halves the disk space and keeps three digits."""
     views: int = 1
     """Views of each training frame; all but the first are augmented by --train.augment."""
@@ -70,6 +70,18 @@ class Clip(HeadSettings, Detector):
     @property
     def supports_focal_loss(self) -> bool:
         return self.head in ("linear", "mlp")
+
+    @property
+    def initial_weights(self) -> str:
+        return f"{self.preset}: random" if presets.is_random(self.preset) else self.preset
+
+    @property
+    def offline_overrides(self) -> dict[str, str]:
+        return {"preset": presets.TINY}
+
+    @property
+    def text_template(self) -> str | None:
+        return None if self.text == "none" else self.template
 
     def require(self) -> None:
         presets.require(self.preset, with_text=self.text != "none" or self.head == "prompts")

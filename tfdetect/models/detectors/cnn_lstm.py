@@ -1,7 +1,8 @@
 """`cnn_lstm`: a convolutional network or a trained image detector on each frame, then a temporal network over the frames."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 from tfdetect.detector import Detector, register
 from tfdetect.errors import UserError
@@ -34,6 +35,11 @@ class CnnLstm(Detector):
     def __post_init__(self) -> None:
         if self.freeze and not self.frame_model:
             raise UserError("--detector.freeze needs --detector.frame_model: without it there is no trained model to freeze.")
+
+    def resolve_runs(self, find_model: Callable[[str], str]) -> Self:
+        if not self.frame_model or self.frame_model.endswith(".keras"):
+            return self
+        return replace(self, frame_model=find_model(self.frame_model))
 
     def build(self, clip_shape: tuple[int, int, int, int]) -> Any:
         import keras

@@ -39,7 +39,7 @@ class FeatureOneClass(Detector):
     preset as in clip."""
     features: Literal["projected", "pooled", "penultimate"] = "projected"
     """Output of a preset's backbone, as in clip."""
-    store: Literal["float32", "float16"] = "float32"
+    feature_dtype: Literal["float32", "float16"] = "float32"
     """Precision of cached features; float16 halves the disk space and keeps three digits."""
     grid: int = 8
     """cosines: rows and columns of the raster of regions over which the energies are averaged."""

@@ -19,7 +19,7 @@ class Inception(Transfer):
     repeats trained all layers on 256 x 256 pixels: test accuracy 0.903, loss 0.464.
     """
 
-    least_size = 75
+    min_size = 75
     default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 16, "train.epochs": 12}
     imagenet_weights = WeightsFile(
         "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3/"

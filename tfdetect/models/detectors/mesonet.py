@@ -31,6 +31,14 @@ class MesoNet(Detector):
     mirror: bool = True
     """Flip half of the training images horizontally."""
 
+    @property
+    def initial_weights(self) -> str:
+        return str(self.weights)
+
+    @property
+    def offline_overrides(self) -> dict[str, str]:
+        return {"weights": "none"}
+
     def require(self) -> None:
         resolve_weights(self.weights, None)
 

@@ -19,7 +19,7 @@ class ResNet50(Transfer):
     with 0.87 accuracy; the source with 0.93.
     """
 
-    least_size = 32
+    min_size = 32
     default_overrides = {"data.size": 224, "data.frames": 8, "train.batch": 16, "train.epochs": 12}
     imagenet_weights = WeightsFile(
         "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"

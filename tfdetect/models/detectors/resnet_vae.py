@@ -26,7 +26,7 @@ class ResNetVae(VariationalAutoencoder):
     Command: `python scripts/train.py resnet_vae`. docs/oneclass.md has measured results.
     """
 
-    least_size = 32
+    min_size = 32
     scale = tuple(1 / (255 * s) for s in STD)
     offset = tuple(-m / s for m, s in zip(MEAN, STD, strict=True))
     default_overrides = {"data.size": 224, "data.frames": 8, "train.batch": 32, "train.epochs": 50, "train.eval_every": 10,
@@ -43,6 +43,14 @@ class ResNetVae(VariationalAutoencoder):
         super().__post_init__()
         if self.latent < 1:
             raise UserError(f"--detector.latent must be at least 1, got {self.latent}.")
+
+    @property
+    def initial_weights(self) -> str:
+        return str(self.weights)
+
+    @property
+    def offline_overrides(self) -> dict[str, str]:
+        return {"weights": "none"}
 
     def require(self) -> None:
         load_backbone(self.weights)

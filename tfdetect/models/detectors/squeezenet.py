@@ -24,7 +24,7 @@ class SqueezeNet(Transfer):
     700 StyleGAN faces, split 70/10/20, test AUC 0.927 with seed 0; 0.893 with a frozen backbone, 0.670 from scratch.
     """
 
-    least_size = 32
+    min_size = 32
     default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 32, "train.epochs": 28, "train.schedule": "cosine",
               "train.patience": 28, "train.learning_rate": 2e-3}  # fmt: skip
     imagenet_weights = WeightsFile(

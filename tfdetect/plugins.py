@@ -1,0 +1,92 @@
+"""Detectors, layouts and corruptions from outside the package: installed ones by entry points, single files by `--plugin FILE.py`.
+
+A plugin is a module that registers something when it is imported: a detector with `@detector.register`, a layout or a corruption
+likewise (CONTRIBUTING.md shows each).
+"""
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from tfdetect.errors import UserError
+
+GROUPS = ("tfdetect.detectors", "tfdetect.layouts", "tfdetect.corruptions")
+FLAG = "--plugin"
+PREFIX = "tfdetect_plugin_"  # of the module names of single files
+
+
+def take_flags(argv: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Return the command line without its `--plugin FILE` flags, and the files they name."""
+    rest: list[str] = []
+    files: list[Path] = []
+    words = iter(argv)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag != FLAG:
+            rest.append(word)
+        elif file := value if equals else next(words, ""):
+            files.append(Path(file))
+        else:
+            raise UserError(f"{FLAG} needs the path of a Python file.")
+    return rest, files
+
+
+def load_file(path: Path) -> None:
+    """Import a plugin file, once. Raises UserError if it does not exist or cannot be imported."""
+    path = path.expanduser().resolve()
+    if path in loaded_files():
+        return
+    if not path.is_file():
+        raise UserError(f"There is no plugin {path}; give the path of a Python file with {FLAG}.")
+    name = f"{PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"The plugin {path} is not a Python file: its name must end in .py.")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # before it runs, as dataclasses look it up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"The plugin {path} cannot be imported: {reason(error)}.") from error
+
+
+def load_saved(paths: Sequence[str]) -> None:
+    """Load the plugins that a config.yaml names; one that was moved may have been given with `--plugin` before."""
+    names = {path.name for path in loaded_files()}
+    for path in map(Path, paths):
+        if not path.is_file() and path.name not in names:
+            raise UserError(f"This run needs the plugin {path}, which does not exist; give its new path with {FLAG}.")
+        if path.is_file():
+            load_file(path)
+
+
+def loaded_files() -> list[Path]:
+    """Return the plugin files imported so far, in that order."""
+    return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(PREFIX)]
+
+
+def load_installed(groups: Sequence[str] = GROUPS) -> None:
+    """Import the plugins of installed packages, by entry points. One that fails is named on stderr and left out."""
+    for group in groups:
+        for entry in entry_points(group=group):
+            try:
+                entry.load()
+            except Exception as error:
+                leave_out(f"the plugin {entry.name} ({entry.value})", error)
+
+
+def leave_out(what: str, error: Exception) -> None:
+    """Say on stderr that something could not be imported and is left out."""
+    print(f"tfdetect: {what} cannot be imported and is left out: {reason(error)}.", file=sys.stderr)
+
+
+def reason(error: Exception) -> str:
+    """Return an error with its type and, for a file's own error, its line."""
+    traceback = error.__traceback__
+    while traceback and traceback.tb_next:
+        traceback = traceback.tb_next
+    line = getattr(error, "lineno", None) or (traceback.tb_lineno if traceback else None)
+    return f"{type(error).__name__}: {error}".rstrip(".") + (f" (line {line})" if line else "")
