@@ -10,7 +10,7 @@ LARGE = ("inception", "resnet50", "resnet_vae")  # slow to build and train on tw
 
 def clip_shape(cls: type[Detector]) -> tuple[int, int, int, int]:
     """Return a small (frames, height, width, 3) that the detector accepts."""
-    size = max(32, cls.least_size)
+    size = max(32, cls.min_size)
     return (1 if cls.input_kind == "frame" else 4, size, size, 3)
 
 
