@@ -117,7 +117,7 @@ def ours(model: str, files: str, out: str) -> dict:
     import pandas as pd
 
     from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
-    from tfdetect.data.prepare.decode import prepare, usable
+    from tfdetect.data.prepare.decode import prepare, usable_rows
     from tfdetect.models.detectors.clip import Clip
     from tfdetect.training.feature_extractor import FeatureExtractor, silent
 
@@ -126,7 +126,7 @@ def ours(model: str, files: str, out: str) -> dict:
     features = FeatureExtractor(detector.build((1, SIDE, SIDE, 3)), detector, cache, silent)
     features.batch(np.zeros((BATCH, 1, SIDE, SIDE, 3), np.uint8))
     start, processor = time.monotonic(), spent()
-    prepared = usable(prepare(table, cache))
+    prepared = usable_rows(prepare(table, cache))
     decoded = time.monotonic() - start
     found = features.of(prepared).features
     row = {**told(begin, start, processor), "of_which_prepare": round(decoded, 2)}
@@ -191,7 +191,8 @@ def trained(head: str, model: Any, rows: int, folder: str, **settings: int) -> f
         known = rng.normal(size=(count, WIDTH)) + 1.5 * labels[:, None] / np.sqrt(WIDTH)  # an AUC of 0.86 at best
         FeatureExtractor(model, detector, cache, silent).store.add([f"{name}:0" for name in names], known)
         start = time.monotonic()
-        fit_head(detector, table, cache, replace(default_run(Clip).train, **settings), Path(place, "c"), Path(place, "m.keras"), [])
+        fit_head(detector, table, cache, replace(default_run(Clip).train, **settings), Path(place, "c"), Path(place, "m.keras"),
+                 [])  # fmt: skip
         return time.monotonic() - start
 
 
@@ -225,13 +226,13 @@ def heads(_: str, folder: str, rounds: str) -> dict:
     from tfdetect.models import heads
     from tfdetect.models.detectors.clip import Clip
 
-    def timed(*arguments, svm=heads.svm):
+    def timed(*arguments, svm=heads.fit_svm):
         start = time.monotonic()
         out = svm(*arguments)
         parts.append(time.monotonic() - start)
         return out
 
-    heads.svm, parts, found = timed, [], {}
+    heads.fit_svm, parts, found = timed, [], {}
     for head in HEADS:
         inputs = keras.Input((1, SIDE, SIDE, 3), dtype="uint8")
         features = keras.layers.Rescaling(1.0, name="features")(keras.layers.Flatten()(inputs)[:, :WIDTH])

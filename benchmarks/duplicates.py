@@ -53,11 +53,11 @@ CHANGES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
 
 def main(path: Annotated[Path, tyro.conf.Positional], count: int = 200, workers: int = 2) -> None:
     """Measure on the images in a folder."""
-    paths = [str(file) for file in sorted(tree.walk(path)) if is_media(file) and file.suffix.lower() in IMAGE_EXTENSIONS]
+    paths = [str(file) for file in sorted(tree.walk_media(path)) if is_media(file) and file.suffix.lower() in IMAGE_EXTENSIONS]
     whole = looked_at(paths, workers)
     table, found = whole
     good = np.flatnonzero((found["error"] == "").to_numpy())
-    same = duplicates.pairs(found, good, np.arange(len(table)))
+    same = duplicates.find_near_pairs(found, good, np.arange(len(table)))
     print(f"{len(good)} pictures, {len(good) * (len(good) - 1) // 2} pairs, {len(same)} taken for one picture:")
     for one, other in sorted(same):
         print(f"  {table['path'][one]}  {table['path'][other]}")
@@ -80,7 +80,7 @@ def seen_through(paths: list[str], change: Callable[[np.ndarray], np.ndarray], q
             frame = np.ascontiguousarray(change(read_image(path).frames[0]))
             cv2.imwrite(copy, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
         _, found = looked_at([*paths, *copies], workers)
-    pairs = duplicates.pairs(found, np.arange(len(found)), np.arange(len(found)))
+    pairs = duplicates.find_near_pairs(found, np.arange(len(found)), np.arange(len(found)))
     return float(np.mean([(i, i + len(paths)) in pairs for i in range(len(paths))]))
 
 

@@ -73,7 +73,7 @@ def count(asked: Asked, paths: list[str], settings: "FaceSettings") -> None:
     view = ClipSpec(asked.frames, asked.size, faces=settings)
     counts: dict[str, Counter[str]] = {str(Path(path).parent): Counter() for path in paths}
     shown, crops, start = {paths[n] for n in evenly_spaced(len(paths), min(24, len(paths)))}, {}, time.perf_counter()
-    for (_, path), clip in map_unordered(enumerate(paths), view.attempt, asked.workers, seconds=120):
+    for (_, path), clip in map_unordered(enumerate(paths), view.try_read, asked.workers, seconds=120):
         row = counts[str(Path(path).parent)]
         if isinstance(clip, WorkerFailure):
             row["no face" if clip.reason.startswith("no face") else "unreadable"] += 1

@@ -285,7 +285,7 @@ def main() -> None:
 
 
 def report(table: "pd.DataFrame", asked: Asked, kinds: int, seconds: float) -> None:
-    from tfdetect.data.prepare.decode import reasons
+    from tfdetect.data.prepare.decode import summarise_failures
 
     failures = table["error"]
     lines = {
@@ -293,13 +293,13 @@ def report(table: "pd.DataFrame", asked: Asked, kinds: int, seconds: float) -> N
         "read, with a note of damage or repeats": ((failures == "") & (table["note"] != "")).sum(),
         "failed, with a reason": (failures != "").sum(),
         "  of them: a decoder crashed": failures.str.contains("crashed").sum(),
-        "  of them: out of time": failures.str.contains("it took longer").sum(),
+        "  of them: out of time": failures.str.contains("decoding took longer").sum(),
         "  of them: out of memory": failures.str.contains("memory").sum(),
     }
     print(f"{len(table)} files from {kinds} whole ones, seed {asked.seed}")
     for text, count in lines.items():
         print(f"{count:7d} {text}")
-    for reason, count, example in reasons(table):
+    for reason, count, example in summarise_failures(table):
         print(f"{count:7d} x {reason}   ({Path(example).name})")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
     print(f"{seconds:.0f} seconds; peak memory of the largest worker {peak} MB")

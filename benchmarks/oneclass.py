@@ -84,16 +84,16 @@ def scores(folder: Path, data: str) -> dict[str, dict[str, float]]:
     sys.path.insert(0, str(ROOT))
     from tfdetect import artifact, models
     from tfdetect.data import manifest  # noqa: F401
-    from tfdetect.models.autoencoder import NEEDS_VARIANCE, Score
+    from tfdetect.models.autoencoder import NEEDS_VARIANCE, ScoreName
 
     found = artifact.find(folder)
     run = artifact.load_config(found)
-    own = getattr(run.detector, "scored", None) or "score"
+    own = getattr(run.detector, "effective_score", None) or "score"
     out = {own: judged(found, data)}
     if own != "frequency":
         return out
     trained = models.load(found.model)
-    for name in get_args(Score):
+    for name in get_args(ScoreName):
         slow = name == "likelihood_regret" and run.detector.name == "resnet_vae"  # on two cores
         if name == own or slow or (name in NEEDS_VARIANCE and run.detector.name == "oc_ae"):
             continue

@@ -16,7 +16,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
 
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
-from tfdetect.models.detectors.residual import Residual, norm
+from tfdetect.models.detectors.residual import Residual, batch_norm
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,23 @@ class Pixels(Residual):
 
     highpass: bool = False
 
-    def front(self, x):
+    def front_end(self, images):
         import numpy as np
         from keras import layers
 
-        from tfdetect.models.layers.block_dct import PLANES
+        from tfdetect.models.layers.block_dct import RGB_TO_YCBCR
 
+        x = images
         if self.highpass:
             across = np.zeros((3, 5, 5))
             across[:, 2] = (0, 0, -1, 1, 0), (0, 0.5, -1, 0.5, 0), (0, 1 / 3, -1, 1, -1 / 3)
-            kernel = np.einsum("fyx,pc->yxcpf", [*across, *across.transpose(0, 2, 1)], PLANES).reshape(5, 5, 3, -1)
+            kernel = np.einsum("fyx,pc->yxcpf", [*across, *across.transpose(0, 2, 1)], RGB_TO_YCBCR).reshape(5, 5, 3, -1)
             filters = layers.Conv2D(18, 5, padding="same", use_bias=False, trainable=False)
             filters.build((None, None, None, 3))
             filters.set_weights([127.5 * kernel])
             x = layers.ReLU(max_value=2.0)(filters(x) / 6 + 1) - 1
         for width in (16, 32, self.widths[0]):
-            x = layers.ReLU()(norm()(layers.Conv2D(width, 5, strides=2, padding="same", use_bias=False)(x)))
+            x = layers.ReLU()(batch_norm()(layers.Conv2D(width, 5, strides=2, padding="same", use_bias=False)(x)))
         return x
 
 
@@ -106,7 +107,8 @@ def files(asked: Asked):
 
     data = replace(config.default_run(Residual).data, path=asked.path, cache_dir=asked.cache_dir)
     cache = dataset.cache_for(data, Residual)
-    table = dataset.decode(manifest.split(dataset.load_dataset(data, Residual())), data, cache)
+    rows, excluded = dataset.separate_excluded(dataset.load_dataset(data, Residual()), cache, None)
+    table = dataset.decode(manifest.split(rows), data, cache, excluded)
     train = table[table["split"] == "train"].sort_values("sha")
     table.loc[train.groupby("label").head(90).index, "split"] = "validation"
     return table, cache
@@ -130,10 +132,10 @@ def ridge(trial: Ridge, table, cache) -> float:
     from tfdetect.evaluation.metrics import auc
     from tfdetect.models.layers.block_dct import BlockDCT
 
-    front = BlockDCT(Residual.reach, trial.finest, strength=False)
+    front = BlockDCT(Residual.reach, trial.finest, log_magnitude=False)
 
     def found(sha, moved, step):
-        picture = np.roll(np.load(cache.entry(sha)), moved, axis=2)[:, :, ::step]
+        picture = np.roll(np.load(cache.clip_path(sha)), moved, axis=2)[:, :, ::step]
         return np.ravel(ops.convert_to_numpy(front(picture / np.float32(127.5) - 1)))
 
     train, held = (table[table["split"] == name] for name in ("train", "validation"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detectors import clip_shape, made
+from detectors import clip_shape, make_detector
 
 from tfdetect.detector import REGISTRY
 
@@ -49,7 +49,7 @@ def saved(tmp_path_factory):
     np.save(folder / "clips.npy", clips)
     for name, cls in REGISTRY.items():
         frames, size = clip_shape(cls)[:2]
-        model = made(cls).build(clip_shape(cls))
+        model = make_detector(cls).build(clip_shape(cls))
         model.save(folder / f"{name}.keras")
         expected[name] = model.predict(clips[:, :frames, :size, :size], verbose=0)[:, 0]
     return folder, expected

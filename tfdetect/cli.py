@@ -34,8 +34,8 @@ HELP = f"""usage: tfdetect VERB ...
 
 {chr(10).join(f"  {name:11}{text}" for name, text in VERBS.items())}
 
-`tfdetect VERB --help` lists the options of a verb. Any verb takes --plugin FILE.py, a Python file with
-detectors, layouts or corruptions.
+`tfdetect VERB --help` lists the options of a verb. All verbs accept --plugin FILE.py, a file with detectors, layouts or
+corruptions.
 
 exit codes:
   0    success

@@ -114,7 +114,8 @@ def _data_path(flags: Sequence[str]) -> Path | None:
 def read_yaml(path: Path) -> tuple[str, list[str]]:
     """Read a YAML file as the name of its detector and a list of flags.
 
-    Raises UserError as `load_yaml` does, and for a file of another version.
+    Imports the plugins that the file names. Raises UserError as `load_yaml` does, for a file of another version, and for a
+    plugin that cannot be imported.
     """
     content = load_yaml(path)
     version = content.get("version", VERSION)
@@ -187,5 +188,6 @@ def write_yaml(run: Run, path: Path) -> None:
     comment = "To repeat this run: python scripts/train.py --config THIS_FILE --name NEW_NAME"
     if run.train.threshold.startswith("pooled"):
         comment = "To repeat this run: python scripts/reproduce.py RECIPE; train.py accepts no threshold that uses test scores"
-    loaded = {"plugins": [str(file) for file in plugins.loaded_files()]} if plugins.loaded_files() else {}
-    write_bytes(path, (f"# {comment}\n" + yaml.safe_dump({"version": VERSION, **loaded, **run_to_dict(run)}, sort_keys=False)).encode())
+    plugin_files = {"plugins": [str(file) for file in plugins.loaded_files()]} if plugins.loaded_files() else {}
+    content = yaml.safe_dump({"version": VERSION, **plugin_files, **run_to_dict(run)}, sort_keys=False)
+    write_bytes(path, f"# {comment}\n{content}".encode())

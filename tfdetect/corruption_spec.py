@@ -1,6 +1,7 @@
-"""The text that names corruptions, "flip|jpeg(30,100,p=0.5)|blur(0,3)": read and checked, without what carries them out.
+"""Corruption texts such as "flip|jpeg(30,100,p=0.5)|blur(0,3)": registration, parsing and validation.
 
-So a mistake in a flag is told at once, before anything heavy is loaded. `data/corruptions.py` does what is said here.
+This module imports nothing heavy, so a mistake in a flag is reported before TensorFlow is loaded. The TensorFlow
+functions of the built-in corruptions are in `data/input_pipeline/corruptions.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import ast
 import difflib
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,57 +18,82 @@ from tfdetect.errors import UserError
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What one corruption takes: nothing, or a number or two of which a value is drawn for each clip."""
+class Corruption:
+    """The parameter of a corruption and its range; each clip gets a value drawn from the range that the text gives."""
 
-    quantity: str = ""  # what the number is; "" where there is none
+    parameter: str = ""  # name of the parameter; "" if there is none
     low: float = 0
     high: float = 0
     unit: str = ""
-    chance: float = 1.0  # for a clip to get it, unless p= says another
-    relabels: bool = False  # whether it changes labels: for training only
-
-    @property
-    def whole(self) -> bool:
-        return self.unit == "whole"
+    integer: bool = False  # whether the parameter is a whole number
+    probability: float = 1.0  # probability that a clip is corrupted, unless the text sets p=
+    changes_labels: bool = False  # such corruptions are for training only
 
     def accepts(self, value: Any) -> bool:
-        """Whether it is a number within the range; True and False are none."""
-        number = type(value) is int or (type(value) is float and not self.whole)
-        return number and self.low <= value <= self.high
+        """Return whether `value` is a number within the range. Booleans are not numbers here."""
+        is_number = type(value) is int or (type(value) is float and not self.integer)
+        return is_number and self.low <= value <= self.high
 
 
-KINDS = {
-    "flip": Kind(chance=0.5),
-    "jpeg": Kind("quality", 1, 100, "whole"),
-    "webp": Kind("quality", 1, 100, "whole"),
-    "video": Kind("crf", 0, 51, "whole"),
-    "blur": Kind("sigma", 0, 50, "pixels"),
-    "resize": Kind("part", 0.05, 1, "of the sides"),
-    "crop": Kind("part", 0.1, 1, "of the sides"),
-    "noise": Kind("sigma", 0, 128, "levels"),
-    "brightness": Kind("shift", -255, 255, "levels"),
-    "contrast": Kind("factor", 0, 10),
-    "cutout": Kind("part", 0, 1, "of the sides"),
-    "mixup": Kind("weight", 0, 1, relabels=True),
-    "selfblend": Kind("weight", 0.1, 1, relabels=True),
+CORRUPTIONS = {
+    "flip": Corruption(probability=0.5),
+    "jpeg": Corruption("quality", 1, 100, integer=True),
+    "webp": Corruption("quality", 1, 100, integer=True),
+    "video": Corruption("crf", 0, 51, integer=True),
+    "blur": Corruption("sigma", 0, 50, "pixels"),
+    "resize": Corruption("scale", 0.05, 1, "of the side lengths"),
+    "crop": Corruption("scale", 0.1, 1, "of the side lengths"),
+    "noise": Corruption("sigma", 0, 128, "levels"),
+    "brightness": Corruption("shift", -255, 255, "levels"),
+    "contrast": Corruption("factor", 0, 10),
+    "cutout": Corruption("scale", 0, 1, "of the side lengths"),
+    "mixup": Corruption("weight", 0, 1, changes_labels=True),
+    "selfblend": Corruption("weight", 0.1, 1, changes_labels=True),
 }
-_CHANCE = Kind("p", 0, 1)
+REGISTERED: dict[str, Callable[..., Any]] = {}  # name -> TensorFlow function of a corruption that a plugin registered
+_PROBABILITY = Corruption("p", 0, 1)
+
+
+def register(name: str, corruption: Corruption) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that registers a function as the corruption `name`, to be used in --train.augment and --data.corrupt.
+
+    The function takes clips (batch, frames, height, width, 3) uint8 RGB, values (batch,) float32 in the unit of
+    `corruption`, and a seed (2,) int32 for `tf.random.stateless_*`. It returns clips of the same shape and dtype. It
+    runs in a `tf.data` graph. Import TensorFlow inside the function, so that importing the plugin stays cheap:
+
+        @register("vignette", Corruption("strength", 0, 1))
+        def vignette(clips, values, seed):
+            import tensorflow as tf
+            ...
+
+    Raises UserError if the name is taken or is not a Python identifier, or if the corruption changes labels.
+    """
+    if name in CORRUPTIONS or not name.isidentifier():
+        reason = "already exists" if name in CORRUPTIONS else "is not an identifier"
+        raise UserError(f"Cannot register the corruption {name!r}: the name {reason}. Choose another name.")
+    if corruption.changes_labels:
+        raise UserError(f"Cannot register the corruption {name!r}: only built-in corruptions may change labels.")
+
+    def decorator(function: Callable[..., Any]) -> Callable[..., Any]:
+        CORRUPTIONS[name], REGISTERED[name] = corruption, function
+        return function
+
+    return decorator
 
 
 def signature(name: str) -> str:
-    """How an op is written: jpeg(quality[,to][,p=1]) with a whole quality of 1..100."""
-    kind = KINDS[name]
-    if not kind.quantity:
-        return f"{name}[(p={kind.chance:g})]"
-    whole, unit = ("whole ", "") if kind.whole else ("", f" {kind.unit}")
-    written = f"{name}({kind.quantity}[,to][,p={kind.chance:g}])"
-    return f"{written} with a {whole}{kind.quantity} of {kind.low:g}..{kind.high:g}{unit}".rstrip()
+    """Return how a corruption is written, such as "jpeg(quality[,to][,p=1]) with an integer quality in 1..100"."""
+    kind = CORRUPTIONS[name]
+    if not kind.parameter:
+        return f"{name}[(p={kind.probability:g})]"
+    text = f"{name}({kind.parameter}[,to][,p={kind.probability:g}])"
+    article = "an integer" if kind.integer else "a"
+    return f"{text} with {article} {kind.parameter} in {kind.low:g}..{kind.high:g} {kind.unit}".rstrip()
 
 
 @dataclass(frozen=True)
-class Op:
-    """One step: for a clip with the chance `p`, with a value drawn from `low` .. `high`."""
+class CorruptionStep:
+    """One corruption, applied to each clip with probability `p` and a value drawn uniformly from `low` .. `high`."""
 
     name: str
     low: float
@@ -74,70 +101,71 @@ class Op:
     p: float
 
     def __str__(self) -> str:
-        numbers = [] if not KINDS[self.name].quantity else [self.low] if self.low == self.high else [self.low, self.high]
-        parts = [_number(value) for value in numbers]
-        parts += [f"p={_number(self.p)}"] if self.p != KINDS[self.name].chance else []
-        return f"{self.name}({','.join(parts)})" if parts else self.name
+        kind = CORRUPTIONS[self.name]
+        numbers = [] if not kind.parameter else [self.low] if self.low == self.high else [self.low, self.high]
+        arguments = [_format(value) for value in numbers]
+        arguments += [f"p={_format(self.p)}"] if self.p != kind.probability else []
+        return f"{self.name}({','.join(arguments)})" if arguments else self.name
 
 
 @dataclass(frozen=True)
-class Spec:
-    """Steps, one after the other; none of them leaves the clips as they are."""
+class CorruptionSpec:
+    """A sequence of corruptions. An empty one leaves clips unchanged and is falsy."""
 
-    ops: tuple[Op, ...] = ()
+    steps: tuple[CorruptionStep, ...] = ()
 
     @property
-    def still(self) -> bool:
-        """Whether the labels stay as they are, as an evaluation needs."""
-        return not any(KINDS[op.name].relabels for op in self.ops)
+    def preserves_labels(self) -> bool:
+        """Whether no step changes labels; an evaluation needs that."""
+        return not any(CORRUPTIONS[step.name].changes_labels for step in self.steps)
 
     @property
     def slug(self) -> str:
-        """The text as part of a file's name: flip-jpeg_30_100_p0.5."""
+        """The text in a form for file names: flip-jpeg_30_100_p0.5."""
         return re.sub(r"[(,]", "_", re.sub(r"[)=]", "", str(self))).replace("|", "-")
 
     def __str__(self) -> str:
-        return "|".join(map(str, self.ops))
+        return "|".join(map(str, self.steps))
 
     def __bool__(self) -> bool:
-        return bool(self.ops)
+        return bool(self.steps)
 
 
-def parse(text: str) -> Spec:
-    """A text such as "flip|jpeg(30,100,p=0.5)", or "" for no step. ValueError says what came and what was expected."""
-    return Spec(tuple(_op(part.strip()) for part in text.split("|")) if text.strip() else ())
+def parse(text: str) -> CorruptionSpec:
+    """Parse a text such as "flip|jpeg(30,100,p=0.5)"; an empty text has no steps. Raises UserError if it is invalid."""
+    return CorruptionSpec(tuple(_parse_step(part.strip()) for part in text.split("|")) if text.strip() else ())
 
 
-def check(text: str, flag: str, labels: bool = True) -> None:
-    """Raise ValueError where the text of a flag is wrong, or changes labels where `labels` may not be changed."""
+def check_flag(text: str, flag: str, labels: bool = True) -> None:
+    """Raise UserError if the text of a flag is invalid, or if it changes labels and `labels` is False."""
     try:
-        found = parse(text)
+        spec = parse(text)
     except ValueError as error:
         raise UserError(f"{flag}: {error}") from None
-    if not labels and not found.still:
-        name = next(op.name for op in found.ops if KINDS[op.name].relabels)
-        raise UserError(f"{flag}: {name} changes labels: it is only for training on both classes.")
+    if not labels and not spec.preserves_labels:
+        name = next(step.name for step in spec.steps if CORRUPTIONS[step.name].changes_labels)
+        raise UserError(f"{flag}: {name} changes labels, so it can only be used for training on both classes.")
 
 
-def _op(text: str) -> Op:
-    name, arguments, keywords = _call(text)
-    if name not in KINDS:
-        near = difflib.get_close_matches(name, KINDS, 1, 0.5)
-        hint = f"perhaps you meant {signature(near[0])}" if near else f"there are {', '.join(KINDS)}"
-        raise UserError(f"{text!r} names no corruption; {hint}.")
-    kind, p = KINDS[name], keywords.get("p", KINDS[name].chance)
-    if not (_CHANCE.accepts(p) and set(keywords) <= {"p"}):
-        raise UserError(f"{text!r} came; expected {signature(name)}, and p, its chance for a clip, of 0..1.")
-    if len(arguments) not in ((1, 2) if kind.quantity else (0,)) or not all(map(kind.accepts, arguments)):
-        raise UserError(f"{text!r} came; expected {signature(name)}.")
+def _parse_step(text: str) -> CorruptionStep:
+    name, arguments, keywords = _parse_call(text)
+    if name not in CORRUPTIONS:
+        near = difflib.get_close_matches(name, CORRUPTIONS, 1, 0.5)
+        hint = f"Perhaps you meant {signature(near[0])}" if near else f"Choose from {', '.join(CORRUPTIONS)}"
+        raise UserError(f"{text!r} is not a known corruption. {hint}.")
+    kind, p = CORRUPTIONS[name], keywords.get("p", CORRUPTIONS[name].probability)
+    if not (_PROBABILITY.accepts(p) and set(keywords) <= {"p"}):
+        raise UserError(f"{text!r} is invalid; expected {signature(name)}, where p is a probability in 0..1.")
+    if len(arguments) not in ((1, 2) if kind.parameter else (0,)) or not all(map(kind.accepts, arguments)):
+        raise UserError(f"{text!r} is invalid; expected {signature(name)}.")
     if sorted(arguments) != arguments:
-        raise UserError(f"{text!r} came; expected {signature(name)}, the lower one first.")
+        raise UserError(f"{text!r} is invalid; expected {signature(name)}, with the lower bound first.")
     low, high = (arguments[0], arguments[-1]) if arguments else (0, 0)
-    return Op(name, float(low), float(high), float(p))
+    return CorruptionStep(name, float(low), float(high), float(p))
 
 
-def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """Name, numbers and keywords of jpeg(30,100,p=0.5), by Python's own parser: nothing is run."""
+def _parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """Return name, numbers and keywords of a call such as jpeg(30,100,p=0.5). Python's parser reads it; nothing is executed."""
     try:
         tree = ast.parse(text, mode="eval").body
         if isinstance(tree, ast.Name):
@@ -148,9 +176,9 @@ def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
                 return tree.func.id, [ast.literal_eval(value) for value in tree.args], keywords
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         pass
-    raise UserError(f"{text!r} cannot be read; expected steps such as jpeg(80) or blur(0,3,p=0.5), with | between them.")
+    raise UserError(f"{text!r} cannot be parsed; expected steps such as jpeg(80) or blur(0,3,p=0.5), separated by |.")
 
 
-def _number(value: float) -> str:
-    """The shortest text that gives the number back."""
+def _format(value: float) -> str:
+    """Return the shortest text that reads back as the same number."""
     return str(int(value)) if math.isfinite(value) and value == int(value) else repr(value)

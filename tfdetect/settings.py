@@ -178,7 +178,7 @@ class Train:
         if not re.fullmatch(r"youden|f1|(quantile|fpr|pooled_test_quantile):(0?\.\d+|0|1|1\.0*)", self.threshold):
             raise UserError("--train.threshold must be youden, f1, quantile:SHARE or fpr:SHARE with a share in 0..1, got "
                             f"{self.threshold!r}.")  # fmt: skip
-        corruption_spec.check(self.augment, "--train.augment")
+        corruption_spec.check_flag(self.augment, "--train.augment")
 
 
 @dataclass(frozen=True)
@@ -207,11 +207,10 @@ class Run(Generic[D]):
             raise UserError("--resume and --overwrite cannot be combined: give one of them, to keep or to replace the run.")
         if (self.resume or self.overwrite) and self.name is None:
             raise UserError("--resume and --overwrite need --name, the name of the run to resume or to replace.")
-        views = detector.views
-        if detector.caches_features and bool(augment) != (views > 1):
+        if detector.caches_features and bool(augment) != (detector.views > 1):
             raise UserError(f"{detector.name} trains on stored features of each image and of views - 1 augmented copies: give "
                             "--train.augment and 2 or more --detector.views, or neither; got --train.augment "
-                            f"{augment!r} and --detector.views {views}.")  # fmt: skip
+                            f"{augment!r} and --detector.views {detector.views}.")  # fmt: skip
         if detector.trains_on == "real" and balance not in ("none", "weights"):
             raise UserError(f"{detector.name} trains on reals only, so --train.balance {balance} has no classes to balance; "
                             "use none.")  # fmt: skip
@@ -220,7 +219,7 @@ class Run(Generic[D]):
                             "by gradient descent; use none, weights or resample.")  # fmt: skip
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.
         if detector.trains_on == "real" or detector.caches_features or detector.attribute != "none":
-            corruption_spec.check(augment, "--train.augment", labels=False)
+            corruption_spec.check_flag(augment, "--train.augment", labels=False)
 
 
 def _require_minimum(minimum: int, section: str, settings: Any, *names: str) -> None:

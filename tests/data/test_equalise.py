@@ -46,7 +46,7 @@ def planted(folder, rng, count=30, fakes="png"):
 
 
 def auc(table, values):
-    folds = shortcuts.crossed(table["label"], table["group"])
+    folds = shortcuts.grouped_folds(table["label"], table["group"])
     return shortcuts.held_out_auc(np.asarray(values, float), table["label"].to_numpy(), folds)
 
 
@@ -74,7 +74,7 @@ def test_a_planted_shortcut_is_gone(tmp_path, rng, fakes):
     assert [name for name in TOLD if after[name].nunique(dropna=False) > 1] == []
     assert after["jpeg_quality"][0] == 71 and after["subsampling"][0] == "4:2:0" and (after["width"] == 80).all()
     assert auc(table, before[["bytes"]]) > 0.95
-    least = 0.5 + 2.8 * shortcuts.chance(table["label"], table["group"])
+    least = 0.5 + 2.8 * shortcuts.chance_error(table["label"], table["group"])
     assert auc(alike, after[["bytes"]]) < least
     assert auc(alike, [compressed_before(path) for path in alike["path"]]) < least
 
@@ -85,11 +85,11 @@ def test_both_classes_were_once_compressed_alike(rng, real, fake):
     found = pd.DataFrame({"jpeg_quality": np.where(quality > 100, np.nan, quality), "error": "", "frames": np.nan})
     found["sha"] = [str(number) for number in rng.permutation(400)]
     label = pd.Series([0] * 200 + [1] * 200)
-    first = equalise.matched(found, label).to_numpy()
+    first = equalise.match_qualities(found, label).to_numpy()
     assert ((first == 0) | (first < quality)).all(), "never through a better quality than its own"
     lowest = np.where(first > 0, first, quality)
     assert sorted(lowest[:200]) == sorted(lowest[200:]) == sorted(np.minimum(np.sort(quality[:200]), np.sort(quality[200:])))
-    assert (equalise.matched(found, label * 0) == 0).all(), "one class alone is left as it is"
+    assert (equalise.match_qualities(found, label * 0) == 0).all(), "one class alone is left as it is"
 
 
 def test_an_earlier_compression_is_done_to_the_pixels(tmp_path, rng):
@@ -99,7 +99,7 @@ def test_an_earlier_compression_is_done_to_the_pixels(tmp_path, rng):
     for before in (0, 20):
         job = equalise.Job(str(tmp_path / "a.png"), str(tmp_path / f"{before}.jpg"), before, np.nan, 0)
         assert work(job) == ""
-        crops.append(read_image(job.new).frames[0].astype(int))
+        crops.append(read_image(job.output).frames[0].astype(int))
     whole = read_image(tmp_path / "a.png").frames[0][:80, :80]
     near, far = (np.abs(crop - whole).mean() for crop in crops)
     assert near < 7 < far < 14
@@ -127,7 +127,7 @@ def test_every_file_is_accounted_for_and_work_goes_on(tmp_path, rng, monkeypatch
     assert len(seen) == 48 and sum(bool(result["error"]) for result in seen) == 4
     failed = first[first["error"] != ""]
     assert list(failed.index) == [3, 4, 20, 21] and list(failed["path"]) == list(failed["original"])
-    assert "40 x 40 pixels, smaller than the 80 of the common crop" in failed["error"][3] and failed["error"][4] == "empty file"
+    assert "40 x 40 pixels, smaller than the common crop of 80" in failed["error"][3] and failed["error"][4] == "empty file"
     assert failed["error"][20] == "No such file or directory" and "not a file" in failed["error"][21]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.jpg")}
     asked, results = [], equalise.results
@@ -136,7 +136,7 @@ def test_every_file_is_accounted_for_and_work_goes_on(tmp_path, rng, monkeypatch
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.jpg")} and len(before) == 20
     assert asked[0] == list(table["path"][[4, 20, 21]]) and [job.path for job in asked[1]] == [table["path"][3]]
     Image.fromarray(scene(rng, 128, 128)).save(table["path"][15])
-    (tmp_path / "alike" / equalise.INDEX).write_text("{")
+    (tmp_path / "alike" / equalise.INDEX_NAME).write_text("{")
     again = equalise.equalise(table, tmp_path / "alike", workers=1)
     assert again["path"][15] != first["path"][15] and again["error"][15] == "", "what changed is made anew"
 
@@ -154,7 +154,7 @@ def test_a_given_size_fails_what_is_smaller(tmp_path, rng):
     alike = equalise.equalise(table, tmp_path / "alike", 1, size=90)
     assert list(alike["error"] != "") == [True] * 3 + [False] * 3
     assert read_image(alike["path"][5]).frames.shape == (1, 90, 90, 3)
-    with pytest.raises(ValueError, match="size 8 came"):
+    with pytest.raises(ValueError, match="The crop size is 8, but must be at least 16 pixels"):
         equalise.equalise(table, tmp_path / "alike", 1, size=8)
 
 
@@ -162,7 +162,7 @@ def test_a_given_size_fails_what_is_smaller(tmp_path, rng):
 def test_few_small_files_do_not_drag_all_down(sides, crop):
     found = pd.DataFrame({"error": "", "width": sides * 2, "height": 128.0, "fps": np.nan, "frames": np.nan})
     found["jpeg_quality"] = [30.0] + [75.0] * 38 + [np.nan]
-    assert equalise.planned(found, pd.Series([0] * 20 + [1] * 20)) == equalise.Plan(crop, 75, 0, 0)
+    assert equalise.choose_plan(found, pd.Series([0] * 20 + [1] * 20)) == equalise.Plan(crop, 75, 0, 0)
 
 
 def write_video(path, frames, rate, codec="libx264", times=None):
@@ -220,13 +220,13 @@ def test_no_frame_is_missed_where_they_come_at_uneven_distances(tmp_path, rng):
     write_video(tmp_path / "a.mp4", frames, 25, times=[int(40 * at + rng.integers(0, 16)) for at in range(40)])
     job = equalise.Job(str(tmp_path / "a.mp4"), str(tmp_path / "new.mp4"), 0, 25.0, 1)
     assert equalise.Equaliser(equalise.Plan(64, 0, 25, 30))(job) == ""
-    assert set(np.diff(shown(job.new))) == {1} and len(shown(job.new)) == 30
+    assert set(np.diff(shown(job.output))) == {1} and len(shown(job.output)) == 30
 
 
 @pytest.mark.parametrize(("plan", "reason"), [
-    (equalise.Plan(64, 0, 25, 41), "40 frames to take, fewer than the common 41"),
+    (equalise.Plan(64, 0, 25, 41), "40 usable frames, fewer than the common 41"),
     (equalise.Plan(64, 0, 50, 20), "25 frames a second, fewer than the common 50"),
-    (equalise.Plan(80, 0, 25, 20), "64 x 64 pixels, smaller than the 80 of the common crop"),
+    (equalise.Plan(80, 0, 25, 20), "64 x 64 pixels, smaller than the common crop of 80"),
 ])  # fmt: skip
 def test_a_video_that_is_too_short_slow_or_small_fails(tmp_path, plan, reason):
     write_video(tmp_path / "a.mp4", [np.full((64, 64, 3), 8 + 5 * at, np.uint8) for at in range(40)], 25)
@@ -240,8 +240,8 @@ def test_a_kind_of_file_that_one_class_lacks_fails(tmp_path, rng):
     clips = videos(tmp_path, ((".mp4", 25, 10, 96, "libx264"),), 1)
     alike = equalise.equalise(pd.concat([table, clips], ignore_index=True), tmp_path / "alike", workers=1)
     assert list(alike["error"] != "") == [False] * 6 + [True]
-    assert alike["error"][6].startswith("a video, and no fake file is one")
-    with pytest.raises(ValueError, match="None of the 4 files could be used"):
+    assert alike["error"][6].startswith("a video, but no fake file is one")
+    with pytest.raises(ValueError, match="None of the 4 files can be used"):
         equalise.equalise(pd.concat([table[3:], clips], ignore_index=True), tmp_path / "alike", workers=1)
 
 
@@ -267,7 +267,7 @@ def test_an_original_is_judged_as_its_equalised_copy(tmp_path, rng):
     table = planted(tmp_path / "in", rng, 12)
     made = equalise.equalise(table, tmp_path / "out")
     good = made[made["error"] == ""]
-    plan = equalise.Plan(**json.loads((tmp_path / "out" / equalise.PLAN).read_text()))
+    plan = equalise.Plan(**json.loads((tmp_path / "out" / equalise.PLAN_NAME).read_text()))
     raw, like = ClipSpec(1, 32), ClipSpec(1, 32, plan=plan)
     apart = {"raw": [], "like": []}
     for row in good.itertuples():

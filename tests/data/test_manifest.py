@@ -9,7 +9,7 @@ from tfdetect.data import manifest
 def table(count=60, sources=("a", "b", "c")):
     rows = [{"path": f"{label}/{group}.png", "label": label, "group": f"g{group}",
              "source": sources[group % 3] if label else "camera"} for group in range(count) for label in (0, 1)]  # fmt: skip
-    return manifest.check(pd.DataFrame(rows), "test")
+    return manifest.validate(pd.DataFrame(rows), "test")
 
 
 def test_split_is_by_group_stratified_and_repeatable():
@@ -77,7 +77,7 @@ def test_groups_through_given_splits():
 def test_a_group_in_two_splits_is_refused_with_its_rows():
     rows = pd.DataFrame({"path": ["a.png", "b.png"], "label": [0, 1], "split": ["train", "test"], "group": ["p", "p"]})
     with pytest.raises(ValueError, match=r"'p' is in two splits: row 1 \(a.png\) in train, row 2 \(b.png\) in test"):
-        manifest.split(manifest.check(rows, "m.csv"))
+        manifest.split(manifest.validate(rows, "m.csv"))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -108,7 +108,7 @@ def test_faulty_manifests_are_refused(tmp_path, text, said):
 
 
 @pytest.mark.parametrize("groups, said", [
-    (("p", "", " "), ("The column group is empty in 2 of 3 rows: each of these files is taken for a group of its own.",)),
+    (("p", "", " "), ("The column group is empty in 2 of 3 rows; each of these files becomes a separate group.",)),
     (("p", "p", "q"), ()), (("", "", ""), ())])  # fmt: skip
 def test_a_group_column_that_is_filled_in_part_is_said(tmp_path, groups, said):
     rows = "".join(f"{number}.png,0,{group}\n" for number, group in enumerate(groups))
@@ -119,12 +119,12 @@ def test_a_group_column_that_is_filled_in_part_is_said(tmp_path, groups, said):
 def test_one_class_is_refused_but_for_the_test():
     table = pd.DataFrame({"split": ["train", "test"], "label": [1, 1], "group": ["a", "b"]})
     table.attrs["left_out"] = {"fake_v2/": 60, ".txt": 3}
-    with pytest.raises(ValueError, match=r"All 2 files are fake, none is real: .* Found: fake_v2/ \(60 files\).$"):
+    with pytest.raises(ValueError, match=r"All 2 files are fake, none is real. .* Found: fake_v2/ \(60 files\).$"):
         manifest.require_classes(table, ["train"])
-    with pytest.raises(ValueError, match="All 2 files are real, none is fake: .*--data.fake NAME.*feature_oneclass or oc_ae"):
+    with pytest.raises(ValueError, match="All 2 files are real, none is fake. .*--data.fake NAME.*feature_oneclass or oc_ae"):
         manifest.require_classes(table.assign(label=0), ["train"])
     manifest.require_classes(table, ["test"])
-    with pytest.raises(ValueError, match="test split holds 0 real and 0 fake files of 1 in all, .*; some are needed"):
+    with pytest.raises(ValueError, match="test split has 0 real and 0 fake files of 1 in total, .*; at least one is needed"):
         manifest.require_classes(table[:1], ["test"])
 
 

@@ -1,4 +1,4 @@
-"""The embedded data set: its files, its promises about them, and (slow) the proof that only the content tells."""
+"""The embedded data set: its files, its guarantees, and (slow) the proof that only the content separates the classes."""
 
 import csv
 import io
@@ -36,7 +36,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(SMALL, tmp_path_factory.mktemp("sample") / "out", workers=1).parent
 
 
-# --- the table and the files -----------------------------------------------------------------------------------------
+# --- manifest and files ----------------------------------------------------------------------------------------------
 
 
 def test_manifest_names_each_group_twice(written: Path) -> None:
@@ -52,7 +52,7 @@ def test_manifest_names_each_group_twice(written: Path) -> None:
     assert set(files(written)) == {row["path"] for row in rows} | {"manifest.csv", "sample.json"}
 
 
-def test_category_is_to_be_seen_and_alike_in_twins(tmp_path: Path) -> None:
+def test_category_matches_the_image_and_is_equal_in_twins(tmp_path: Path) -> None:
     folder = write(Sample(kind="image", count=12, size=64), tmp_path / "out", workers=1).parent
     rows = table(folder / "manifest.csv")
     for real, fake in zip(rows[::2], rows[1::2], strict=True):
@@ -61,14 +61,14 @@ def test_category_is_to_be_seen_and_alike_in_twins(tmp_path: Path) -> None:
     assert {row["category"] for row in rows} == set(sample.TINTS)
 
 
-def test_manifest_of_before_categories_is_made_again(written: Path) -> None:
+def test_manifest_without_categories_is_rewritten(written: Path) -> None:
     before = files(written)
     (written / "manifest.csv").write_text("path,label,split,group,source,text\n")
     write(SMALL, written, workers=1)
     assert files(written) == before
 
 
-def test_videos_are_intra_only_and_alike(written: Path) -> None:
+def test_videos_are_intra_only_and_have_equal_parameters(written: Path) -> None:
     for row in table(written / "manifest.csv"):
         with av.open(str(written / row["path"])) as container:
             stream = container.streams.video[0]
@@ -87,12 +87,12 @@ def test_images_are_jpegs_of_one_quality(tmp_path: Path) -> None:
     for row in rows:
         data = (folder / row["path"]).read_bytes()
         assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (64, 64, 3)
-        start = data.index(b"\xff\xdb")  # the quantisation table is the quality
+        start = data.index(b"\xff\xdb")  # the quantisation table determines the quality
         tables.add(data[start : start + 69])
     assert len(tables) == 1
 
 
-# --- the same again, on and on, or not at all ------------------------------------------------------------------------
+# --- repeating, resuming and refusing --------------------------------------------------------------------------------
 
 
 def test_files_do_not_depend_on_workers(written: Path, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_another_seed_gives_other_files(written: Path, tmp_path: Path) -> None:
     assert (other / "real/00000.mp4").read_bytes() != (written / "real/00000.mp4").read_bytes()
 
 
-def test_interrupted_write_goes_on(written: Path, tmp_path: Path) -> None:
+def test_interrupted_write_is_resumed(written: Path, tmp_path: Path) -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
@@ -122,31 +122,31 @@ def test_interrupted_write_goes_on(written: Path, tmp_path: Path) -> None:
 
 
 def test_finished_sample_is_reused(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "ProcessPoolExecutor", None)  # whoever starts a worker now fails
+    monkeypatch.setattr(sample, "ProcessPoolExecutor", None)  # starting a worker now fails
     before = files(written)
     assert write(SMALL, written) == written / "manifest.csv"
     assert files(written) == before
 
 
-def test_lost_file_is_made_again(written: Path) -> None:
+def test_missing_file_is_rewritten(written: Path) -> None:
     before = files(written)
     (written / "fake/00002.mp4").unlink()
     write(SMALL, written, workers=1)
     assert files(written) == before
 
 
-def test_folder_of_something_else_is_refused(written: Path, tmp_path: Path) -> None:
+def test_folder_with_other_content_is_refused(written: Path, tmp_path: Path) -> None:
     before = files(written)
     with pytest.raises(ValueError, match=r'another sample.*"seed": 3.*another --out'):
         write(Sample(count=4, seed=5, size=32, frames=3), written)
     assert files(written) == before
     (tmp_path / "holiday.mp4").write_bytes(b"mine")
-    with pytest.raises(ValueError, match=r"files that are no sample.*another --out"):
+    with pytest.raises(ValueError, match=r"files that are not a sample.*another --out"):
         write(SMALL, tmp_path)
     assert files(tmp_path) == {"holiday.mp4": b"mine"}
 
 
-def test_failed_write_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, data: bytes) -> int:
         with path.open("wb") as file:
             file.write(data[:10])
@@ -162,12 +162,12 @@ def test_failed_write_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "audio"}, "kind 'audio' is unknown"),
-        ({"kind": "image", "sources": ("flicker",)}, r"\['flicker'\] are unknown for images"),
+        ({"kind": "audio"}, "kind is 'audio'; it must be image or video"),
+        ({"kind": "image", "sources": ("flicker",)}, r"unknown sources \['flicker'\] for images"),
         ({"count": 0}, "count must be at least 1"),
         ({"frames": 1}, "frames at least 2"),
         ({"seed": -1}, "seed at least 0"),
-        ({"size": 66}, "size 66 must be a multiple of 4"),
+        ({"size": 66}, "size is 66; it must be a multiple of 4"),
     ],
 )
 def test_settings_are_checked(settings: dict, message: str) -> None:
@@ -182,11 +182,11 @@ def test_import_is_light() -> None:
     assert run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-# --- what is done to the fakes ---------------------------------------------------------------------------------------
+# --- the manipulations ----------------------------------------------------------------------------------------------
 
 
 def twins(source: str, **settings: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Real and fake (frames, size, size, 3) before the encoder, and the disc (size, size) that may differ."""
+    """Return real and fake (frames, size, size, 3) before encoding, and the disc (size, size) in which they may differ."""
     spec = Sample(sources=(source,), count=1, **settings)
     real, fake = (sample.render_clip(spec, 0, name).astype(np.float32) for name in ("camera", source))
     scene = sample.Scene.draw(np.random.default_rng([spec.seed, 0]), spec.size)
@@ -215,7 +215,7 @@ def test_swap_shows_another_scene_with_other_noise_and_the_same_colour() -> None
     inside = [clip[:, disc == 1] for clip in (real, fake)]
     assert np.corrcoef(inside[0].mean(axis=0).ravel(), inside[1].mean(axis=0).ravel())[0, 1] < 0.7
     assert np.allclose(real.mean(axis=(1, 2)), fake.mean(axis=(1, 2)), atol=1)
-    grain = [np.diff(clip, axis=0).std(axis=0).mean() for clip in inside]  # the scene moves little, the grain is new
+    grain = [np.diff(clip, axis=0).std(axis=0).mean() for clip in inside]  # little motion, new grain
     assert grain[1] < 0.8 * grain[0]
     wave = np.broadcast_to(sample.alternating_wave(64), (64, 64))[disc == 1]
     stripes = [(clip.mean(axis=(0, 2)) * wave).mean() for clip in inside]
@@ -223,35 +223,35 @@ def test_swap_shows_another_scene_with_other_noise_and_the_same_colour() -> None
     assert stripes[1] == pytest.approx(sample.STRIPES, abs=3)
 
 
-def test_flicker_changes_from_frame_to_frame_and_no_single_frame() -> None:
+def test_flicker_varies_over_time_but_not_in_a_single_frame() -> None:
     real, fake, disc = twins("flicker")
-    assert np.array_equal(real[0], fake[0])  # the twin holds what the first frame shows
+    assert np.array_equal(real[0], fake[0])  # the real twin keeps the state of the first frame
     steps = [np.abs(np.diff(clip[:, disc == 1].mean(axis=(1, 2)))).mean() for clip in (real, fake)]
     assert steps[1] > 5 * steps[0]
 
 
-def test_exposure_leaves_no_frame_brighter() -> None:
+def test_exposure_equalises_the_mean_brightness() -> None:
     scene = sample.Scene.draw(np.random.default_rng(0), 64)
-    dark, bright = (scene.light(64, 0, gain, np.zeros(2)) for gain in (-1.0, 1.0))
+    dark, bright = (scene.render(64, 0, gain, np.zeros(2)) for gain in (-1.0, 1.0))
     assert np.abs(dark - bright).max() > 20
     assert np.allclose(dark.mean(axis=(0, 1)), bright.mean(axis=(0, 1)), atol=0.1)
 
 
-def test_flicker_draws_each_frame_as_real_twins_are_drawn() -> None:
+def test_single_frames_of_flicker_and_real_twins_have_one_distribution() -> None:
     spec = Sample()
-    held, free = (
-        [sample.draw_motion(np.random.default_rng(seed), spec, held)[0] for seed in range(2000)] for held in (True, False)
+    fixed, varying = (
+        [sample.draw_motion(np.random.default_rng(seed), spec, fixed)[0] for seed in range(2000)] for fixed in (True, False)
     )
-    assert np.ptp(held, axis=1).max() == 0
+    assert np.ptp(fixed, axis=1).max() == 0
     quantiles = np.linspace(0.05, 0.95, 7)
-    assert np.allclose(np.quantile(np.stack(held)[:, 0], quantiles), np.quantile(free, quantiles), atol=0.1)
+    assert np.allclose(np.quantile(np.stack(fixed)[:, 0], quantiles), np.quantile(varying, quantiles), atol=0.1)
 
 
-# --- the proof -------------------------------------------------------------------------------------------------------
+# --- learnability-----------------------------------------------------------------------------------------------------
 
 
 def decoded(folder: Path, spec: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Clips (files, frames, height, width, 3) uint8, bytes, labels and group numbers, in the manifest's order."""
+    """Return clips (files, frames, height, width, 3) uint8, file sizes, labels and groups, in the order of the manifest."""
     rows = table(write(spec, folder))
     raw = [(folder / row["path"]).read_bytes() for row in rows]
     if spec.kind == "video":
@@ -263,7 +263,7 @@ def decoded(folder: Path, spec: Sample) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def shortcut_auc(clips: np.ndarray, size: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
-    """The best AUC, either way round, of classifiers that see file size, bytes per frame, frame count, mean colour."""
+    """Return the best AUC of classifiers that see only file size, bytes per frame, frame count and mean colour."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -283,7 +283,7 @@ def shortcut_auc(clips: np.ndarray, size: np.ndarray, labels: np.ndarray, groups
 
 
 def trunk(x, dropout: float = 0.1):
-    """(any, 64, 64, 3) in 0..255 -> (any, 256)."""
+    """Map frames (batch, 64, 64, 3) in 0..255 to features (batch, 256)."""
     from keras import layers
 
     x = layers.Rescaling(1 / 127.5, offset=-1)(x)
@@ -321,7 +321,7 @@ def image_model():
     return keras.Model(image, layers.Dense(1)(x))
 
 
-def learn(model, inputs: np.ndarray, labels: np.ndarray, epochs: int, batch: int, rate: float) -> None:
+def fit_model(model, inputs: np.ndarray, labels: np.ndarray, epochs: int, batch: int, rate: float) -> None:
     import keras
 
     model.compile(keras.optimizers.Adam(rate), keras.losses.BinaryCrossentropy(from_logits=True))
@@ -339,13 +339,13 @@ def learn(model, inputs: np.ndarray, labels: np.ndarray, epochs: int, batch: int
         ("image", 256, "upsample"),
     ],
 )
-def test_no_shortcut_tells(kind: str, size: int, source: str, tmp_path: Path) -> None:
+def test_no_shortcut_separates_the_classes(kind: str, size: int, source: str, tmp_path: Path) -> None:
     spec = Sample(kind=kind, size=size, count=300, sources=(source,))  # type: ignore[arg-type]
     assert shortcut_auc(*decoded(tmp_path / "out", spec)) < 0.6
 
 
 @pytest.mark.slow
-def test_flicker_takes_time_to_see(tmp_path: Path) -> None:
+def test_flicker_is_visible_only_over_time(tmp_path: Path) -> None:
     import keras
     from sklearn.metrics import roc_auc_score
 
@@ -354,16 +354,16 @@ def test_flicker_takes_time_to_see(tmp_path: Path) -> None:
     test = slice(400, None)
     keras.utils.set_random_seed(0)
     frame = frame_model()
-    learn(frame, clips[train].reshape(-1, 64, 64, 3), np.repeat(labels[train], 16), epochs=3, batch=32, rate=5e-4)
+    fit_model(frame, clips[train].reshape(-1, 64, 64, 3), np.repeat(labels[train], 16), epochs=3, batch=32, rate=5e-4)
     scores = frame.predict(clips[test].reshape(-1, 64, 64, 3), verbose=0).reshape(-1, 16).mean(axis=1)
     assert 0.35 < roc_auc_score(labels[test], scores) < 0.65
     video = video_model()
-    learn(video, clips[train], labels[train], epochs=8, batch=8, rate=5e-4)
+    fit_model(video, clips[train], labels[train], epochs=8, batch=8, rate=5e-4)
     assert roc_auc_score(labels[test], video.predict(clips[test], verbose=0)[:, 0]) >= 0.9
 
 
 @pytest.mark.slow
-def test_the_mix_is_learnt(tmp_path: Path) -> None:
+def test_mixed_manipulations_are_learnt(tmp_path: Path) -> None:
     import keras
     from sklearn.metrics import roc_auc_score
 
@@ -374,7 +374,7 @@ def test_the_mix_is_learnt(tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     video = video_model()
     assert video.count_params() == 552_609
-    learn(video, clips[train], labels[train], epochs=12, batch=8, rate=5e-4)
+    fit_model(video, clips[train], labels[train], epochs=12, batch=8, rate=5e-4)
     scores = video.predict(clips[rest], verbose=0)[:, 0]
     sources = np.repeat(np.resize(spec.sources, spec.count), 2)[rest]
     for source in set(spec.sources):
@@ -390,5 +390,5 @@ def test_images_are_learnt(tmp_path: Path) -> None:
     train, test = slice(0, 420), slice(420, None)
     keras.utils.set_random_seed(0)
     model = image_model()
-    learn(model, clips[train, 0], labels[train], epochs=10, batch=16, rate=1e-3)
+    fit_model(model, clips[train, 0], labels[train], epochs=10, batch=16, rate=1e-3)
     assert roc_auc_score(labels[test], model.predict(clips[test, 0], verbose=0)[:, 0]) >= 0.9

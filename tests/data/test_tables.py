@@ -130,27 +130,27 @@ def test_a_workbook(place, sheet):
 @pytest.mark.parametrize(
     "content, said",
     [
-        ("path:label\na.png:1", "lacks the columns path and label; it has the column path:label, which is perhaps separated by"),
+        ("path:label\na.png:1", "it has the column path:label, so the separator may be something other than"),
         ("path\na.png", "lacks the column label; it has the column path. Expected"),
         ("path,fake\na.png,1", "lacks the column label; it has the columns path, fake. Expected"),
         ("hello\na.png", "it has the column hello. Expected"),
-        ("a.png,0\nb.png,1", "it has the columns a.png, 0, so that the header seems to be missing"),
+        ("a.png,0\nb.png,1", "it has the columns a.png, 0, so the header seems to be missing"),
         ("image,video,label\na,b,1", "lacks the column path; it has the columns image, video, label"),
         ("path,Path,label\na,b,1", "m.csv cannot be read as a table: two columns are named path: path, Path"),
-        ("path,label\na, b.png,1", "row 1 has 3 cells, the header 2"),
+        ("path,label\na, b.png,1", "row 1 has 3 cells, but the header has 2"),
         ('path,label\n"a.png,1\nb.png,0', "cannot be read as a table"),
-        ("path,label\nC:\\pics\\a.png,1", "a path of this machine"),
-        ("path,label\n\\\\server\\pics\\a.png,1", "a path of this machine"),
+        ("path,label\nC:\\pics\\a.png,1", "a path on this machine"),
+        ("path,label\n\\\\server\\pics\\a.png,1", "a path on this machine"),
         ("path,label\na.png,genuine", "row 1: label is 'genuine', expected 0 or real, 1 or fake"),
         ("", "it is empty"),
         ("\n\n , \n", "it is empty"),
-        ("path,label", "holds no row below its header"),
-        ("sep=;\r\npath;label;group\r\n\r\n", "holds no row below its header"),
-        (b"PK\x03\x04 no workbook", "no workbook"),
-        (b"PAR1 no table", "it is damaged, or no Parquet"),
-        (gzip.compress(b"path,label", mtime=0)[:-9], "it is damaged, or no gzip"),
-        (b"\0" * 50, "it is no text"),
-        (b"path,label\n" + b"a.png,0\n" * 50 + b"b\0.png,1\n", "it is no text"),
+        ("path,label", "has no rows below its header"),
+        ("sep=;\r\npath;label;group\r\n\r\n", "has no rows below its header"),
+        (b"PK\x03\x04 no workbook", "it is damaged or not an .xlsx workbook"),
+        (b"PAR1 no table", "it is damaged or not a Parquet file"),
+        (gzip.compress(b"path,label", mtime=0)[:-9], "it is damaged or not a gzip-compressed CSV"),
+        (b"\0" * 50, "it is neither text nor .xlsx nor Parquet"),
+        (b"path,label\n" + b"a.png,0\n" * 50 + b"b\0.png,1\n", "it is neither text nor .xlsx nor Parquet"),
         (b"\xd0\xcf\x11\xe0", "old Excel format; save it as .xlsx"),
     ],
 )
@@ -175,11 +175,11 @@ def workbook(path, **sheets):
 
 @pytest.mark.parametrize("sheets, said", [
     ({"intro": [["a"], [1]], "data": [["path", "label"]]},
-     "it has the column a (the sheet 'intro' was read, not 'data': name the one that is meant manifest, or put it first)"),
+     "it has the column a (the sheet 'intro' was read, not 'data': name the right sheet manifest, or move it to the front)"),
     ({"Manifest": [["path"], ["a"]], "x": []}, "it has the column path (the sheet 'Manifest' was read, not 'x'). Expected"),
-    ({"s": [["a.png", 0]]}, "it has the columns a.png, 0, so that the header seems to be missing (the sheet 's' was read)"),
+    ({"s": [["a.png", 0]]}, "it has the columns a.png, 0, so the header seems to be missing (the sheet 's' was read)"),
     ({"s": []}, "it is empty (the sheet 's' was read)"),
-    ({"s": [["path", "label"]]}, "holds no row below its header (the sheet 's' was read)")])  # fmt: skip
+    ({"s": [["path", "label"]]}, "has no rows below its header (the sheet 's' was read)")])  # fmt: skip
 def test_the_sheet_that_was_read_is_named(tmp_path, sheets, said):
     workbook(tmp_path / "m.xlsx", **sheets)
     with pytest.raises(UserError) as error:
@@ -207,7 +207,7 @@ def test_a_damaged_file_is_one_sentence_wherever_the_damage_is(tmp_path, suffix)
 def test_a_parquet_without_rows_is_refused_and_one_with_paths_as_index_read(tmp_path):
     rows = pd.DataFrame({"path": ["a.png"], "label": [1]})
     rows[:0].to_parquet(tmp_path / "m.parquet")
-    with pytest.raises(UserError, match="holds no row below its header"):
+    with pytest.raises(UserError, match="has no rows below its header"):
         manifest.read(tmp_path / "m.parquet")
     rows.set_index("path").to_parquet(tmp_path / "m.parquet")
     assert list(manifest.read(tmp_path / "m.parquet")["path"]) == [str(tmp_path / "a.png")]
@@ -237,7 +237,7 @@ def test_answers_to_is_fake(tmp_path, answers, labels):
     ("Persons", "group"), ("video_id", "group"), ("identity", "group"), ("generator", "source"), ("Prompt", "text"),
     ("subset", "split"), ("width_cm", ""), ("groop", "group")])  # fmt: skip
 def test_unknown_columns_are_named_with_the_nearest(tmp_path, name, column):
-    assert tables.meant(name) == column
+    assert tables.suggest_column(name) == column
     (tmp_path / "m.csv").write_text(f"path,label,{name}\na.png,0,x\n")
     (unused,) = manifest.read(tmp_path / "m.csv").attrs["notes"]
     assert name in unused and (f"did you mean {column}?" in unused) == bool(column)
@@ -252,7 +252,7 @@ def test_labels_the_other_way_round(real, fake):
     rows = [{"path": f"/d/{folder}/{n}.png", "label": label} for label, folder in ((1, real), (0, fake)) for n in range(10)]
     table = pd.DataFrame(rows)
     with pytest.raises(ValueError, match="10 of 10 files whose path says real are labelled fake.*--data.labels as_given"):
-        manifest.require_direction(table, "m.csv")
-    manifest.require_direction(table.assign(label=1 - table["label"]), "m.csv")
-    manifest.require_direction(table.assign(label=1), "m.csv")  # fakes made of reals: wrong in one direction alone
-    manifest.require_direction(table.assign(label=[0, 1] * 10), "m.csv")
+        manifest.require_label_direction(table, "m.csv")
+    manifest.require_label_direction(table.assign(label=1 - table["label"]), "m.csv")
+    manifest.require_label_direction(table.assign(label=1), "m.csv")  # fakes made of reals: wrong in one direction alone
+    manifest.require_label_direction(table.assign(label=[0, 1] * 10), "m.csv")

@@ -1,4 +1,4 @@
-"""The pool: a crash, a hang or a memory bomb costs one item; an error of the work ends it; the input may be endless."""
+"""The pool: a crash, hang or lack of memory fails one item; an exception of the work ends it; the input may be infinite."""
 
 import itertools
 import os
@@ -33,54 +33,54 @@ def crash(_):
     os._exit(1)
 
 
-def test_every_item_comes_out_once_whatever_became_of_it():
-    found = dict(map_unordered(range(40), double, 2, 1.0))
-    assert sorted(found) == list(range(40))
-    reasons = {number: result.reason for number, result in found.items() if isinstance(result, WorkerFailure)}
+def test_every_item_is_yielded_once_whatever_happens_to_it():
+    results = dict(map_unordered(range(40), double, 2, 1.0))
+    assert sorted(results) == list(range(40))
+    reasons = {number: result.reason for number, result in results.items() if isinstance(result, WorkerFailure)}
     assert reasons == {
-        **dict.fromkeys((3, 13, 23, 33), "its decoder crashed"),
-        **dict.fromkeys((7, 27), "it took longer than 1 seconds and what its length adds (--data.timeout)"),
-        **dict.fromkeys((9, 29), "it needs more memory than there is"),
+        **dict.fromkeys((3, 13, 23, 33), "the decoder crashed"),
+        **dict.fromkeys((7, 27), "decoding took longer than 1 s plus the allowance for its length (--data.timeout)"),
+        **dict.fromkeys((9, 29), "not enough memory to decode it"),
     }
-    assert all(found[number] == 2 * number for number in found if number not in reasons)
+    assert all(results[number] == 2 * number for number in results if number not in reasons)
 
 
-def test_a_pool_whose_every_process_dies_still_ends():
-    assert dict(map_unordered(range(12), crash, 3)) == {number: WorkerFailure("its decoder crashed") for number in range(12)}
+def test_pool_ends_even_if_every_process_crashes():
+    assert dict(map_unordered(range(12), crash, 3)) == {number: WorkerFailure("the decoder crashed") for number in range(12)}
 
 
-def test_an_error_of_the_work_ends_it():
+def test_exception_of_the_work_ends_the_iteration():
     with pytest.raises(OSError, match="the disk is full"):
         list(map_unordered(range(10), fail_at_five, 1))
 
 
-def test_items_are_taken_as_they_are_needed():
-    taken = itertools.count()
-    found = map_unordered(taken, fail_at_five, 1)
-    assert next(found)[0] < 5 and next(taken) < 10
-    found.close()
+def test_items_are_read_only_as_needed():
+    items = itertools.count()
+    results = map_unordered(items, fail_at_five, 1)
+    assert next(results)[0] < 5 and next(items) < 10
+    results.close()
 
 
-def test_without_items_no_process_starts(monkeypatch):
+def test_no_process_starts_without_items(monkeypatch):
     monkeypatch.setattr("tfdetect.data.worker_pool.ProcessPool.schedule", None)
     assert list(map_unordered([], double)) == []
 
 
-def allowed(item):
-    """Sleep longer than the base, with what the item's length adds to it."""
+def sleep_with_extension(item):
+    """Extend the deadline by the item's length in seconds, then sleep."""
     length, pause = item
     deadline.extend(size=length * deadline.BYTES_PER_SECOND)
     time.sleep(pause)
     return length
 
 
-def test_a_long_file_gets_more_time_and_a_hang_still_ends():
-    found = dict(map_unordered([(3, 1.0), (0, 1.0), (1, 100.0)], allowed, 3, 0.5))
-    assert found[3, 1.0] == 3
-    assert "it took longer than 0.5 seconds" in found[0, 1.0].reason and found[1, 100.0] == found[0, 1.0]
+def test_long_file_gets_more_time_and_a_hang_still_ends():
+    results = dict(map_unordered([(3, 1.0), (0, 1.0), (1, 100.0)], sleep_with_extension, 3, 0.5))
+    assert results[3, 1.0] == 3
+    assert "decoding took longer than 0.5 s" in results[0, 1.0].reason and results[1, 100.0] == results[0, 1.0]
 
 
-def test_no_length_adds_more_than_hours(monkeypatch):
+def test_extensions_are_capped(monkeypatch):
     times = []
     monkeypatch.setattr(deadline.signal, "getitimer", lambda which: (times[-1], 0) if times else (60.0, 0))
     monkeypatch.setattr(deadline.signal, "setitimer", lambda which, seconds: times.append(seconds))
@@ -89,7 +89,7 @@ def test_no_length_adds_more_than_hours(monkeypatch):
     assert times == [deadline.MAX_SECONDS, deadline.MAX_SECONDS]
 
 
-def test_processes_keep_to_the_cores_that_are_granted(tmp_path, monkeypatch):
+def test_cores_respect_affinity_and_cgroup_quota(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2, 5, 7}, raising=False)
     monkeypatch.setattr(machine, "OWN", tmp_path / "own")
     monkeypatch.setattr(machine, "CGROUPS", tmp_path)
@@ -101,15 +101,15 @@ def test_processes_keep_to_the_cores_that_are_granted(tmp_path, monkeypatch):
         assert machine.available_cores() == count
 
 
-def test_an_interrupt_while_processes_start_is_the_parents_alone(tmp_path):
+def test_interrupt_while_processes_start_reaches_only_the_parent(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import os, signal, threading, time\n"
-                      "from tfdetect.data.worker_pool import results\n"
+                      "from tfdetect.data.worker_pool import map_unordered\n"
                       "if __name__ == '__main__':\n"
                       "    threading.Timer(0.15, os.killpg, (0, signal.SIGINT)).start()\n"
                       "    try:\n"
-                      "        list(results(range(8), time.sleep, 2))\n"
+                      "        list(map_unordered(range(8), time.sleep, 2))\n"
                       "    except KeyboardInterrupt:\n"
                       "        print('interrupted')\n")  # fmt: skip
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, start_new_session=True, timeout=60)
-    assert done.stdout == "interrupted\n" and "Traceback" not in done.stderr, done.stderr
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, start_new_session=True, timeout=60)
+    assert result.stdout == "interrupted\n" and "Traceback" not in result.stderr, result.stderr

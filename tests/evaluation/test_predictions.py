@@ -12,7 +12,7 @@ def table(rows):
 
 
 def two_frames(probability=None):
-    """The same file name in two groups, as in FaceForensics++: only path, group and source together are a file."""
+    """Return predictions with one file name in two groups, as in FaceForensics++: path, group and source identify a file."""
     out = table([
         ("000.mp4", 1, "a", "swap", "test", 0, 1.0),
         ("000.mp4", 1, "b", "swap", "test", 0, 10.0),
@@ -22,7 +22,7 @@ def two_frames(probability=None):
     return out if probability is None else out.assign(probability=probability)
 
 
-def test_by_file_takes_the_mean_and_keeps_files_of_one_name_apart():
+def test_by_file_averages_frames_and_separates_files_of_the_same_name():
     files = predictions.by_file(two_frames())
     assert files["score"].tolist() == [1.5, 10.0, -4.0]
     assert files["group"].tolist() == ["a", "b", "a"]
@@ -31,33 +31,33 @@ def test_by_file_takes_the_mean_and_keeps_files_of_one_name_apart():
     assert "probability" not in files
 
 
-def test_file_scores_are_means_in_double_precision_and_need_no_more_than_the_files_names():
+def test_file_scores_are_float64_means_and_need_only_the_key_columns():
     scores = np.array([1e8, 1, 1, 2], np.float32)
     files = predictions.file_scores(two_frames().drop(columns=["split", "frame"]).assign(score=scores, source=["", "", "", None]))
     assert files[["group", "label"]].to_numpy().tolist() == [["a", 1], ["b", 1], ["a", 0]]
     assert files["score"].tolist() == [(1e8 + 1) / 2, 1.0, 2.0]
 
 
-def test_probability_of_a_file_is_that_of_its_mean_score():
+def test_probability_of_a_file_is_the_probability_of_its_mean_score():
     fitted = calibration.Calibration(slope=0.7, intercept=-0.4, threshold=0.5)
     frames = two_frames().assign(probability=lambda rows: fitted.probability(rows["score"]))
     files = predictions.by_file(frames)
     np.testing.assert_allclose(files["probability"], fitted.probability(files["score"]), rtol=1e-12)
 
 
-def test_probability_of_a_file_of_one_frame_keeps_its_bits_and_certain_frames_stay_finite():
+def test_single_frame_probability_is_unchanged_and_certain_frames_stay_finite():
     files = predictions.by_file(two_frames([0.0, 0.1, 1.0, 0.3]))
     assert files["probability"].tolist()[1:] == [0.1, 0.3]
     assert files["probability"][0] == pytest.approx(0.5)
 
 
-def test_by_file_twice_changes_nothing_and_carries_other_numbers():
+def test_by_file_is_idempotent_and_keeps_other_numeric_columns():
     once = predictions.by_file(two_frames([0.2, 0.4, 0.6, 0.8]).assign(gan=[0.0, 5.0, 1.0, 7.0], remark="text"))
     assert once["gan"].tolist() == [0.5, 5.0, 7.0]
     pd.testing.assert_frame_equal(predictions.by_file(once)[once.columns], once)
 
 
-def test_write_and_read_give_the_same_table_to_the_bit(tmp_path):
+def test_write_and_read_round_trip_bit_for_bit(tmp_path):
     random = np.random.default_rng(0)
     paths = ["NA", "007", 'a "b", c\r\nd.png', "ü/例.png", *map(str, range(9996))]
     frames = table([(path, i % 2, f"{i:03d}", "" if i % 3 else "null", "validation", 0, 0.0)
@@ -68,7 +68,7 @@ def test_write_and_read_give_the_same_table_to_the_bit(tmp_path):
     pd.testing.assert_frame_equal(predictions.read(tmp_path / "p.csv"), predictions.check(frames), check_exact=True)
 
 
-def test_write_keeps_the_value_of_float32(tmp_path):
+def test_write_preserves_float32_values(tmp_path):
     frames = two_frames().assign(score=np.array([0.1, 0.2, 0.3, 0.4], np.float32))
     predictions.write(frames, tmp_path / "p.csv")
     expected = [float(np.float32(x)) for x in (0.1, 0.2, 0.3, 0.4)]
@@ -91,7 +91,7 @@ def test_write_keeps_the_value_of_float32(tmp_path):
     ({"label": [1, 1, 0, 0]}, "two labels"),
     ({"split": ["test", "test", "validation", "test"]}, "two splits"),
 ])
-def test_check_says_what_is_wrong_and_where(change, message):
+def test_check_names_the_file_and_the_problem(change, message):
     with pytest.raises(ValueError, match=rf"000\.mp4.*{message}"):
         predictions.check(two_frames().assign(**change))
 
@@ -101,24 +101,24 @@ def test_check_names_the_missing_column():
         predictions.check(two_frames().drop(columns="group"))
 
 
-def test_check_drops_an_empty_probability_and_leaves_its_argument_alone():
-    given = two_frames([None] * 4)
-    assert "probability" not in predictions.check(given)
-    assert "probability" in given
+def test_check_drops_an_empty_probability_column_without_changing_its_argument():
+    original = two_frames([None] * 4)
+    assert "probability" not in predictions.check(original)
+    assert "probability" in original
 
 
-def test_most_wrong_are_the_furthest_from_the_threshold_and_only_mistakes():
+def test_worst_mistakes_are_the_wrong_decisions_farthest_from_the_threshold():
     scores = [-3.0, 1.0, 4.0, 2.0, -2.0, -5.0, 6.0]
     labels = [0, 0, 0, 0, 1, 1, 1]
     frames = table([(f"{i}", label, f"{i}", "s", "test", 0, score)
                     for i, (label, score) in enumerate(zip(labels, scores, strict=True))])
     frames["probability"] = calibration.Calibration(1, 0, 0.5).probability(scores)
-    assert predictions.most_wrong(frames, 0.5, count=2)["path"].tolist() == ["2", "3", "5", "4"]
+    assert predictions.worst_mistakes(frames, 0.5, count=2)["path"].tolist() == ["2", "3", "5", "4"]
     with pytest.raises(ValueError, match="calibrate"):
-        predictions.most_wrong(frames.drop(columns="probability"), 0.5)
+        predictions.worst_mistakes(frames.drop(columns="probability"), 0.5)
 
 
-def test_the_package_imports_nothing_heavy():
+def test_package_imports_no_heavy_dependencies():
     import subprocess
 
     code = "import sys, tfdetect.evaluation as e; print(sorted({'numpy', 'pandas', 'sklearn'} & set(sys.modules)))"

@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from detectors import BIG, clip_shape, made
+from detectors import LARGE, clip_shape, make_detector
 
 from tfdetect import backend, config, models
 from tfdetect.detector import REGISTRY
@@ -21,7 +21,7 @@ def cls(request):
 def built(cls):
     """(model, three clips of noise, their scores)."""
     keras.utils.set_random_seed(0)
-    model = made(cls).build(clip_shape(cls))
+    model = make_detector(cls).build(clip_shape(cls))
     clips = np.random.default_rng(0).integers(0, 256, (3, *clip_shape(cls)), np.uint8)
     return model, clips, model.predict(clips, verbose=0)
 
@@ -48,7 +48,7 @@ def test_scores_are_finite_float32_and_survive_saving(built, tmp_path):
 def test_clips_of_one_frame(name):
     """A still image is a clip of one frame."""
     shape = (1, *clip_shape(REGISTRY[name])[1:])
-    model = made(REGISTRY[name]).build(shape)
+    model = make_detector(REGISTRY[name]).build(shape)
     clips = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
     assert np.isfinite(model.predict(clips, verbose=0)).all()
 
@@ -61,7 +61,7 @@ def test_clips_of_a_batch_do_not_touch_each_other(built):
 
 def test_a_step_of_training_moves_the_loss_and_its_weights(cls, built):
     """Without chance in its layers, so that the loss tells what was learnt."""
-    detector, clips = made(cls, dropout=0.0, mirror=False, augment=False, flips="none", model="vae"), built[1]
+    detector, clips = make_detector(cls, dropout=0.0, mirror=False, augment=False, flips="none", model="vae"), built[1]
     keras.utils.set_random_seed(0)
     model = detector.build(clip_shape(cls))
     eager = backend.is_tensorflow()  # whose graphs of big nets take longer to make than five steps do
@@ -75,8 +75,8 @@ def test_a_step_of_training_moves_the_loss_and_its_weights(cls, built):
     assert not still, "weights that no gradient reaches"
 
 
-@pytest.mark.skipif(not backend.is_tensorflow(), reason="SavedModels are TensorFlow's")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in BIG else name for name in REGISTRY])
+@pytest.mark.skipif(not backend.tensorflow(), reason="SavedModels are TensorFlow's")
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in REGISTRY])
 def test_the_exported_model_gives_the_scores_of_the_live_one(name, tmp_path):
     from tfdetect.artifact import Artifact
     from tfdetect.serving.export import export
@@ -84,18 +84,18 @@ def test_the_exported_model_gives_the_scores_of_the_live_one(name, tmp_path):
 
     cls, artifact = REGISTRY[name], Artifact(tmp_path)
     keras.utils.set_random_seed(0)
-    model = made(cls).build(clip_shape(cls))
+    model = make_detector(cls).build(clip_shape(cls))
     clips = np.random.default_rng(0).integers(0, 256, (3, *clip_shape(cls)), np.uint8)
     model.save(artifact.model)
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
-    export(models.load(artifact.model), json.loads(artifact.calibration.read_text()), made(cls), artifact.saved_model)
-    found, _ = Predictor(artifact, None, made(cls)).predict_clips(clips)
+    export(models.load(artifact.model), json.loads(artifact.calibration.read_text()), make_detector(cls), artifact.saved_model)
+    found, _ = Predictor(artifact, None, make_detector(cls)).judge(clips)
     np.testing.assert_allclose(found, model.predict(clips, verbose=0)[:, 0], rtol=2e-5, atol=1e-5)
 
 
 def test_mixed_precision_scores_are_still_float32(cls):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        assert made(cls).build(clip_shape(cls)).output.dtype == "float32"
+        assert make_detector(cls).build(clip_shape(cls)).output.dtype == "float32"
     finally:
         keras.config.set_dtype_policy("float32")

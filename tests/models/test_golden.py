@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from detectors import BIG, clip_shape, made
+from detectors import LARGE, clip_shape, make_detector
 
 from tfdetect import models  # noqa: F401
 from tfdetect.detector import REGISTRY
@@ -38,17 +38,17 @@ SCORES = {
 def test_the_number_of_parameters(name):
     size, count = COUNTS[name]
     shape = (*clip_shape(REGISTRY[name])[:1], size, size, 3)
-    assert made(REGISTRY[name]).build(shape).count_params() == count
+    assert make_detector(REGISTRY[name]).build(shape).count_params() == count
 
 
 def test_every_detector_has_a_count_and_every_small_one_a_score():
-    assert set(COUNTS) == set(REGISTRY) and set(SCORES) == set(REGISTRY) - set(BIG)
+    assert set(COUNTS) == set(REGISTRY) and set(SCORES) == set(REGISTRY) - set(LARGE)
 
 
-@pytest.mark.parametrize("name", sorted(set(REGISTRY) - set(BIG)))
+@pytest.mark.parametrize("name", sorted(set(REGISTRY) - set(LARGE)))
 def test_the_score_of_fixed_weights(name):
     shape = clip_shape(REGISTRY[name])
-    model = made(REGISTRY[name]).build(shape)
+    model = make_detector(REGISTRY[name]).build(shape)
     for number, weight in enumerate(model.weights):
         if "seed" not in weight.path and "int" not in str(weight.dtype):
             values = np.random.default_rng(number).normal(0, 0.05, weight.shape)

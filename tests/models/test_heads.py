@@ -13,7 +13,7 @@ from tfdetect.detector import FeatureFitContext, FeatureTable
 from tfdetect.evaluation import metrics
 from tfdetect.models import heads
 from tfdetect.models.detectors.clip import Clip
-from tfdetect.models.layers.heads import ClosestText, KNNMargin, SupportVectors, TripletLoss
+from tfdetect.models.layers.heads import ClosestText, KNNMargin, SVMDecisionFunction, TripletLoss
 from tfdetect.settings import Train
 from tfdetect.training.callbacks import Checkpoint
 from tfdetect.training.fit_head import gradient_fit
@@ -184,7 +184,7 @@ def test_support_vectors_need_float64(rng):
     """Which they use whatever the policy is."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        layer = SupportVectors(4)
+        layer = SVMDecisionFunction(4)
         found = layer(rng.normal(size=(3, 8)).astype(np.float32))
     finally:
         keras.config.set_dtype_policy("float32")

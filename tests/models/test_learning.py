@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from detectors import BIG, made
+from detectors import LARGE, make_detector
 
 from tfdetect import backend, cli, models  # noqa: F401
 from tfdetect.data.layouts import detect
@@ -35,7 +35,7 @@ SMALL = {
 REPLICAS = """
 import sys
 import keras, numpy as np, tensorflow as tf
-from detectors import BIG, clip_shape, made
+from detectors import BIG, clip_shape, make_detector
 from tfdetect import models
 from tfdetect.detector import REGISTRY
 from tfdetect.models.layers import autoencoder, common
@@ -45,7 +45,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 rng = np.random.default_rng(0)
 for name in sys.argv[1:]:
-    detector = made(REGISTRY[name], dropout=0.0, mirror=False, augment=False, flips="none", model="vae")
+    detector = make_detector(REGISTRY[name], dropout=0.0, mirror=False, augment=False, flips="none", model="vae")
     shape = clip_shape(REGISTRY[name])
     clips = rng.integers(0, 256, (4, *shape), np.uint8)
     labels = np.array([[0], [1], [1], [0]], np.float32)
@@ -80,12 +80,12 @@ def test_small_detectors_tell_held_out_files(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in BIG if REGISTRY[name].trains_on == "both"])
+@pytest.mark.parametrize("name", [name for name in LARGE if REGISTRY[name].trains_on == "both"])
 def test_big_detectors_learn_sixteen_clips_by_heart(name, tmp_path):
     keras.utils.set_random_seed(0)
     table = detect.read(write(Sample("image", count=8, size=96), tmp_path / "set").parent)
     clips = np.stack([read_media(path, 1, size=96).frames for path in table["path"]])
-    detector = made(REGISTRY[name], dropout=0.0, mirror=False)
+    detector = make_detector(REGISTRY[name], dropout=0.0, mirror=False)
     model = detector.build((1, 96, 96, 3))
     model.compile(keras.optimizers.Adam(1e-3), detector.losses(), metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)])
     history = model.fit(clips, table["label"].to_numpy()[:, None], batch_size=16, epochs=30, verbose=0).history
@@ -101,7 +101,7 @@ def test_upsampling_is_told_by_who_has_never_seen_a_fake(tmp_path):
 
 @pytest.mark.skipif(not backend.is_tensorflow(), reason="tf.distribute is TensorFlow's")
 @pytest.mark.parametrize(
-    "names", [sorted({*REGISTRY} - {*BIG}), pytest.param([*BIG], marks=pytest.mark.slow)], ids=["small", "big"]
+    "names", [sorted({*REGISTRY} - {*LARGE}), pytest.param([*LARGE], marks=pytest.mark.slow)], ids=["small", "big"]
 )
 def test_two_replicas_take_the_steps_of_one(names):
     environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", "CUDA_VISIBLE_DEVICES": "-1"}

@@ -5,7 +5,7 @@ import sys
 
 import keras
 import pytest
-from detectors import BIG, clip_shape, made
+from detectors import LARGE, clip_shape, make_detector
 
 from tfdetect.detector import REGISTRY
 
@@ -17,8 +17,8 @@ def saved(request, tmp_path_factory):
     """A model.keras of each registered detector, compiled as training leaves it."""
     folder, paths = tmp_path_factory.mktemp("saved"), []
     for name, cls in sorted(REGISTRY.items()):
-        if name not in BIG:
-            detector = made(cls)
+        if name not in LARGE:
+            detector = make_detector(cls)
             model = detector.build(clip_shape(cls))
             model.compile("adam", detector.losses())
             paths.append(str(folder / f"{name}.keras"))

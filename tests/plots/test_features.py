@@ -3,20 +3,21 @@ import pandas as pd
 import pytest
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
+from tfdetect.files import plural
 from tfdetect.plots import features as plots_features
 from tfdetect.plots import style
 
 
 @pytest.fixture
 def features(rng):
-    """(60, 4) of the variances 9, 4, 1 and 0.01, turned about; labels after the first."""
-    straight = rng.normal(size=(60, 4)) * [3, 2, 1, 0.1]
-    turn, _ = np.linalg.qr(rng.normal(size=(4, 4)))
-    return straight @ turn + 5, (straight[:, 0] > 0).astype(int)
+    """Return features (60, 4) with variances 9, 4, 1 and 0.01, rotated, and labels from the sign of the first."""
+    unrotated = rng.normal(size=(60, 4)) * [3, 2, 1, 0.1]
+    rotation, _ = np.linalg.qr(rng.normal(size=(4, 4)))
+    return unrotated @ rotation + 5, (unrotated[:, 0] > 0).astype(int)
 
 
 @pytest.fixture
-def parts(rng):
+def splits(rng):
     labels = rng.integers(0, 2, 200)
     probabilities = np.clip(0.5 + 0.3 * (labels - 0.5) + 0.2 * rng.normal(size=200), 0, 1)
     return {"train": (labels[:120], probabilities[:120]), "validation": (labels[120:150], probabilities[120:150]),
@@ -24,30 +25,30 @@ def parts(rng):
 
 
 def shares(features):
-    """Of the variance, by NumPy's SVD."""
+    """Return the variance share of each component, computed by NumPy's SVD."""
     values = np.linalg.svd(features - features.mean(0), compute_uv=False) ** 2
     return values / values.sum()
 
 
-def words(figure):
+def text_of(figure):
     texts = [text.get_text() for axes in figure.axes for text in (*axes.texts, axes.xaxis.label, axes.yaxis.label)]
     texts += [axes.get_title(loc="left") for axes in figure.axes]
     return " ".join(texts + [text.get_text() for axes in figure.axes if axes.legend_ for text in axes.legend_.texts])
 
 
-def test_components_are_those_of_the_svd(features):
+def test_principal_components_match_the_svd(features):
     points, labels = features
     first, second = shares(points)[:2]
     figure = plots_features.pca(points, labels)
-    said = words(figure)
-    assert f"first component, {first:.1%}" in said and f"second component, {second:.1%}" in said
+    texts = text_of(figure)
+    assert f"first component, {first:.1%}" in texts and f"second component, {second:.1%}" in texts
     drawn = np.asarray(figure.axes[0].collections[0].get_offsets())
     np.testing.assert_allclose(drawn.var(axis=0, ddof=1), np.sort(np.linalg.eigvalsh(np.cov(points.T)))[:1:-1])
-    assert f"real ({(labels == 0).sum()})" in said and f"fake ({(labels == 1).sum()})" in said
+    assert f"real ({(labels == 0).sum()})" in texts and f"fake ({(labels == 1).sum()})" in texts
 
 
-def test_each_point_has_the_colour_of_its_class(rng):
-    """Two groups far apart: left and right of the middle there is one colour each."""
+def test_points_have_the_colour_of_their_class(rng):
+    """With two distant groups, all points left of zero have one colour and all points right of it the other."""
     labels = np.arange(40) % 2
     cloud = plots_features.pca(rng.normal(size=(40, 3)) + 50 * labels[:, None], labels).axes[0].collections[0]
     left = np.asarray(cloud.get_offsets())[:, 0] < 0
@@ -55,88 +56,88 @@ def test_each_point_has_the_colour_of_its_class(rng):
     assert len(colors[0]) == len(colors[1]) == 1 and (colors[0] != colors[1]).any()
 
 
-def test_variance_is_cumulated_and_ninety_percent_marked(features):
+def test_explained_variance_is_cumulative_and_marks_ninety_percent(features):
     points, _ = features
-    curve, mark = plots_features.variance(points).axes[0].lines
+    curve, mark = plots_features.explained_variance(points).axes[0].lines
     np.testing.assert_allclose(curve.get_ydata(), np.cumsum(shares(points)))
-    enough = int((np.cumsum(shares(points)) < 0.9).sum() + 1)
-    assert mark.get_xdata()[0] == enough
-    row = plots_features.variance_table(points).iloc[0]
-    assert row["share of the first component"] == pytest.approx(shares(points)[0])
-    assert (row["components for 90%"], row["dimensions"], row["files"]) == (enough, 4, 60)
+    needed = int((np.cumsum(shares(points)) < 0.9).sum() + 1)
+    assert mark.get_xdata()[0] == needed
+    row = plots_features.explained_variance_table(points).iloc[0]
+    assert row["variance share of the first component"] == pytest.approx(shares(points)[0])
+    assert (row["components for 90% of the variance"], row["dimensions"], row["files"]) == (needed, 4, 60)
 
 
 def test_more_dimensions_than_files(rng):
     points = rng.normal(size=(10, 200))
-    assert plots_features.variance_table(points)["components for 90%"][0] <= 9
+    assert plots_features.explained_variance_table(points)["components for 90% of the variance"][0] <= 9
     assert plots_features.pca(points, np.arange(10) % 2).axes[0].collections
 
 
-def test_tsne_keeps_neighbours_and_repeats(rng):
+def test_tsne_preserves_neighbours_and_is_deterministic(rng):
     points = np.concatenate([rng.normal(size=(20, 6)), rng.normal(size=(20, 6)) + 30])
     labels = np.repeat([0, 1], 20)
 
-    def drawn(seed):
+    def draw(seed):
         cloud = plots_features.tsne(points, labels, seed).axes[0].collections[0]
         return np.asarray(cloud.get_offsets()), cloud.get_facecolors()
 
-    spots, colors = drawn(1)
-    gap = np.linalg.norm(spots[:, None] - spots[None], axis=2) + 1e9 * np.eye(40)
-    assert (colors == colors[gap.argmin(axis=1)]).all(), "two groups that lie far apart do not mix"
-    np.testing.assert_array_equal(spots, drawn(1)[0])
+    positions, colors = draw(1)
+    distance = np.linalg.norm(positions[:, None] - positions[None], axis=2) + 1e9 * np.eye(40)
+    assert (colors == colors[distance.argmin(axis=1)]).all(), "two distant groups do not mix"
+    np.testing.assert_array_equal(positions, draw(1)[0])
 
 
-@pytest.mark.parametrize(("real", "fake", "most", "kept"), [
+@pytest.mark.parametrize(("real", "fake", "size", "expected"), [
     (900, 100, 200, (100, 100)), (900, 50, 200, (150, 50)), (30, 900, 200, (30, 170)), (0, 900, 200, (0, 200)),
     (50, 40, 200, (50, 40)), (900, 900, 201, (101, 100))])  # fmt: skip
-def test_samples_are_of_both_classes_alike(real, fake, most, kept):
+def test_balanced_sample_has_half_of_each_class_if_possible(real, fake, size, expected):
     labels = np.repeat([0, 1], [real, fake])
-    places = plots_features.sample(labels, most, seed=3)
-    assert tuple(np.bincount(labels[places], minlength=2)) == kept and len(set(places)) == len(places)
-    np.testing.assert_array_equal(places, plots_features.sample(labels, most, seed=3))
+    places = plots_features.balanced_sample(labels, size, seed=3)
+    assert tuple(np.bincount(labels[places], minlength=2)) == expected and len(set(places)) == len(places)
+    np.testing.assert_array_equal(places, plots_features.balanced_sample(labels, size, seed=3))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_too_few_files_are_said(count):
+def test_too_few_files_give_a_message(count):
     points, labels = np.arange(6.0).reshape(3, 2)[:count], np.array([0, 1, 1])[:count]
     for figure in (plots_features.pca(points, labels), plots_features.tsne(points, labels)):
-        assert "it takes 3 files" in words(figure)
+        assert "needs at least 3 files" in text_of(figure)
         figure.draw_without_rendering()
-    assert plots_features.variance_table(points)["dimensions"][0] == 2
-    assert count == 2 or plots_features.variance_table(points)["share of the first component"][0] is None
+    assert plots_features.explained_variance_table(points)["dimensions"][0] == 2
+    assert count == 2 or plots_features.explained_variance_table(points)["variance share of the first component"][0] is None
 
 
-def test_constant_features_one_class_and_one_dimension_do_not_fail(rng):
+def test_constant_features_one_class_and_one_dimension_do_not_raise(rng):
     labels = np.arange(8) % 2
     for figure in (plots_features.pca(np.ones((8, 3)), labels), plots_features.tsne(np.ones((8, 3)), labels),
-                   plots_features.variance(np.ones((8, 3)))):
-        assert "the same features" in words(figure)
-    assert plots_features.variance_table(np.ones((8, 3)))["components for 90%"][0] is None
-    assert "2 features each" in words(plots_features.pca(np.arange(8.0)[:, None], labels))
-    assert "real (0)" in words(plots_features.pca(rng.normal(size=(8, 3)), np.ones(8)))
+                   plots_features.explained_variance(np.ones((8, 3)))):
+        assert "the same features" in text_of(figure)
+    assert plots_features.explained_variance_table(np.ones((8, 3)))["components for 90% of the variance"][0] is None
+    assert "2 features each" in text_of(plots_features.pca(np.arange(8.0)[:, None], labels))
+    assert "real (0)" in text_of(plots_features.pca(rng.normal(size=(8, 3)), np.ones(8)))
     for count in (3, 4, 9):
         plots_features.tsne(rng.normal(size=(count, 3)), np.zeros(count)).draw_without_rendering()
 
 
-def test_histograms_of_distances_have_area_one(rng):
+def test_distance_histograms_have_area_one(rng):
     before, after = (rng.random(50), 1 + rng.random(50)), (rng.random(30), 9 * rng.random(30))
-    figure = plots_features.distances(before, after)
+    figure = plots_features.distance_histograms(before, after)
     for axes in figure.axes:
         bars = axes.containers[0]
         assert sum(bar.get_height() * bar.get_width() for bar in bars) == pytest.approx(1)
     assert "100.0%" in figure.axes[0].legend_.get_title().get_text()
-    shown = words(plots_features.distances(([], []), (np.ones(3), np.ones(3))))
-    assert "no triplets" in shown and "same class: 1 on" in shown
+    texts = text_of(plots_features.distance_histograms(([], []), (np.ones(3), np.ones(3))))
+    assert "no triplets" in texts and "same class: mean 1" in texts
     with pytest.raises(ValueError, match="after training"):
-        plots_features.distances(before, (rng.random(3), rng.random(4)))
+        plots_features.distance_histograms(before, (rng.random(3), rng.random(4)))
     with pytest.raises(ValueError, match="finite"):
-        plots_features.distances(([np.nan], [1]), after)
+        plots_features.distance_histograms(([np.nan], [1]), after)
 
 
-def test_by_split_agrees_with_scikit_learn(parts):
-    table = plots_features.by_split(parts, 0.5)
+def test_metrics_by_split_match_scikit_learn(splits):
+    table = plots_features.metrics_by_split(splits, 0.5)
     assert len(table) == 6
-    for name, (labels, probabilities) in parts.items():
+    for name, (labels, probabilities) in splits.items():
         rows = table[table["split"] == name]
         expected = precision_recall_fscore_support(labels, probabilities >= 0.5, labels=[0, 1])
         np.testing.assert_allclose(rows[["precision", "recall", "F1", "files"]].to_numpy(float).T, expected)
@@ -144,38 +145,39 @@ def test_by_split_agrees_with_scikit_learn(parts):
         assert list(rows["accuracy"]) == [pytest.approx(((probabilities >= 0.5) == labels).mean())] * 2
 
 
-def test_confusions_stand_side_by_side(parts):
-    figure = plots_features.confusions(parts, 0.5)
+def test_confusion_matrices_are_drawn_side_by_side(splits):
+    figure = plots_features.confusion_matrices(splits, 0.5)
     assert [axes.get_title(loc="left").split(":")[0] for axes in figure.axes] == ["train", "validation", "test"]
-    labels, probabilities = parts["test"]
-    said = [text.get_text() for text in figure.axes[2].texts]
-    assert said[1] == f"{((labels == 0) & (probabilities < 0.5)).sum()} files"
-    assert said[3] == f"{((labels == 0) & (probabilities >= 0.5)).sum()} files"
+    labels, probabilities = splits["test"]
+    texts = [text.get_text() for text in figure.axes[2].texts]
+    assert texts[1] == plural(((labels == 0) & (probabilities < 0.5)).sum(), "file")
+    assert texts[3] == plural(((labels == 0) & (probabilities >= 0.5)).sum(), "file")
 
 
-def test_one_class_and_empty_splits_are_shown_as_such(parts):
-    fakes = {**parts, "test": (np.ones(4, int), np.array([0.1, 0.9, 0.9, 0.9])), "validation": ([], [])}
-    table = plots_features.by_split(fakes, 0.5).set_index(["split", "class"])
+def test_one_class_and_empty_splits_give_empty_metrics_and_a_message(splits):
+    fakes = {**splits, "test": (np.ones(4, int), np.array([0.1, 0.9, 0.9, 0.9])), "validation": ([], [])}
+    table = plots_features.metrics_by_split(fakes, 0.5).set_index(["split", "class"])
     assert table.loc[("test", "fake"), "recall"] == 0.75 and pd.isna(table.loc[("test", "fake"), "AUC"])
     assert pd.isna(table.loc[("test", "real"), "precision"]) and pd.isna(table.loc[("validation", "fake"), "accuracy"])
-    assert "holds no files" in words(plots_features.confusions(fakes, 0.5))
+    assert "there are no files" in text_of(plots_features.confusion_matrices(fakes, 0.5))
 
 
 @pytest.mark.parametrize("call", [
     lambda: plots_features.pca(np.ones((4, 2)), [0, 1]),
     lambda: plots_features.pca(np.ones(4), [0, 1, 0, 1]),
-    lambda: plots_features.variance([[1.0, np.nan]]),
+    lambda: plots_features.explained_variance([[1.0, np.nan]]),
     lambda: plots_features.tsne(np.ones((2, 2)), [0, 2]),
-    lambda: plots_features.by_split({"test": ([0, 1], [0.5])}, 0.5),
-    lambda: plots_features.by_split({"test": ([0, 1], [0.5, 1.5])}, 0.5),
-    lambda: plots_features.confusions({"test": ([0, 2], [0.5, 0.5])}, 0.5),
-    lambda: plots_features.confusions({}, 0.5),
+    lambda: plots_features.metrics_by_split({"test": ([0, 1], [0.5])}, 0.5),
+    lambda: plots_features.metrics_by_split({"test": ([0, 1], [0.5, 1.5])}, 0.5),
+    lambda: plots_features.confusion_matrices({"test": ([0, 2], [0.5, 0.5])}, 0.5),
+    lambda: plots_features.confusion_matrices({}, 0.5),
 ])  # fmt: skip
-def test_wrong_input_is_refused(call):
+def test_invalid_input_raises_value_error(call):
     with pytest.raises(ValueError, match="got|Look for NaN"):
         call()
 
 
 def test_every_figure_has_a_caption():
-    for plot in (plots_features.pca, plots_features.variance, plots_features.tsne, plots_features.distances, plots_features.confusions):
+    for plot in (plots_features.pca, plots_features.explained_variance, plots_features.tsne, plots_features.distance_histograms,
+                 plots_features.confusion_matrices):  # fmt: skip
         assert len(style.caption(plot)) > 40 and "van der Maaten" not in style.caption(plot)

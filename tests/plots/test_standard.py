@@ -17,18 +17,18 @@ def frames():
     return table.assign(probability=1 / (1 + np.exp(1 - table["score"])))
 
 
-def words(figure):
+def text_of(figure):
     texts = [text.get_text() for axes in figure.axes for text in (*axes.texts, axes.title)]
     return " ".join(texts + [text.get_text() for axes in figure.axes if axes.legend_ for text in axes.legend_.texts])
 
 
-def test_every_standard_plot_is_drawn_saved_and_explained(frames, tmp_path):
+def test_every_standard_plot_is_drawn_saved_and_has_a_caption(frames, tmp_path):
     figures = standard.standard(frames, 0.5)
     assert tuple(figures) == standard.STANDARD
     assert all(isinstance(figure, Figure) and len(standard.caption(name)) > 40 for name, figure in figures.items())
     paths = standard.save_plots(tmp_path / "plots", {**figures, "my own/../x": Figure()})
     assert all(path.parent == tmp_path / "plots" and path.read_bytes().startswith(b"\x89PNG") for path in paths.values())
-    assert pyplot.get_fignums() == []  # what pyplot makes stays in memory until somebody closes it
+    assert pyplot.get_fignums() == []  # figures made by pyplot stay in memory until closed
 
 
 @pytest.mark.parametrize("change", [
@@ -39,43 +39,43 @@ def test_every_standard_plot_is_drawn_saved_and_explained(frames, tmp_path):
     lambda table: table.iloc[40:42],
     lambda table: table.assign(score=1.0),
 ])
-def test_plots_of_what_is_missing_or_constant_say_so_and_do_not_fail(frames, change):
+def test_plots_of_missing_or_constant_data_do_not_raise(frames, change):
     for figure in standard.standard(change(frames), 0.5).values():
         figure.draw_without_rendering()
 
 
-def test_blank_plots_give_the_reason(frames):
+def test_empty_plots_give_the_reason(frames):
     reals = frames[frames["label"] == 0]
-    assert "Not drawn" in words(standard.roc(reals, 0.5))
-    assert "Not drawn" in words(standard.sources(reals, 0.5))
-    assert "Not drawn" in words(standard.reliability(reals, 0.5))
-    assert "holds no files" in words(standard.scores(reals[reals["split"] == "validation"], 0.5))
-    assert "no calibration" in words(standard.confusion(frames.drop(columns="probability"), 0.5))
+    assert "Not drawn" in text_of(standard.roc(reals, 0.5))
+    assert "Not drawn" in text_of(standard.sources(reals, 0.5))
+    assert "Not drawn" in text_of(standard.reliability(reals, 0.5))
+    assert "there are no test files" in text_of(standard.scores(reals[reals["split"] == "validation"], 0.5))
+    assert "not calibrated" in text_of(standard.confusion(frames.drop(columns="probability"), 0.5))
 
 
-def test_a_test_of_fakes_alone_leaves_the_curves_of_validation(frames):
+def test_a_test_set_of_fakes_only_still_shows_the_validation_curves(frames):
     fakes = frames[(frames["split"] == "validation") | (frames["label"] == 1)]
     for plot in (standard.roc, standard.precision_recall):
         figure = plot(fakes, 0.5)
-        assert "Not drawn" not in words(figure) and "validation: A" in words(figure)
-    assert words(standard.confusion(fakes, 0.5)).count("–") == 2, "no share of no reals"
+        assert "Not drawn" not in text_of(figure) and "validation: A" in text_of(figure)
+    assert text_of(standard.confusion(fakes, 0.5)).count("–") == 2, "shares of an empty row are undefined"
 
 
-def test_confusion_counts_only_the_test(frames):
+def test_confusion_counts_only_test_files(frames):
     test = frames[frames["split"] == "test"]
-    found = ((test["probability"] >= 0.5) & (test["label"] == 1)).sum()
-    assert f"{found} files" in words(standard.confusion(frames, 0.5))
-    assert f"{found / 20:.1%}" in words(standard.confusion(frames, 0.5))
+    true_positives = ((test["probability"] >= 0.5) & (test["label"] == 1)).sum()
+    assert f"{true_positives} files" in text_of(standard.confusion(frames, 0.5))
+    assert f"{true_positives / 20:.1%}" in text_of(standard.confusion(frames, 0.5))
 
 
-def test_history_marks_the_kept_epoch_and_leaves_out_the_learning_rate():
+def test_history_marks_the_kept_epoch_and_omits_the_learning_rate():
     table = pd.DataFrame({"epoch": [1, 2, 3], "learning_rate": 0.1, "auc": [0.5, 0.6, 0.7], "val_auc": [0.5, 0.7, 0.6],
                           "loss": [3, 2, 1], "val_loss": [3, 2, 4]})
     figure = standard.history(table, picked=2)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "auc"]
-    assert "kept: epoch 2" in words(figure)
+    assert "kept: epoch 2" in text_of(figure)
     assert len(standard.history(table[["epoch", "loss"]]).axes) == 1
 
 
-def test_caption_of_a_foreign_figure_is_empty():
+def test_caption_of_an_unknown_figure_is_empty():
     assert standard.caption("np") == standard.caption("latent space") == ""

@@ -133,8 +133,8 @@ def refused():
     """Yield (encoded image, part of the reason) of everything that is refused."""
     image = noise_image()
     moving = {"save_all": True, "append_images": [noise_image(1), noise_image(2)]}
-    yield encode(image, "TIFF"), "no JPEG"
-    yield b"", "no JPEG"
+    yield encode(image, "TIFF"), "not a JPEG"
+    yield b"", "not a JPEG"
     yield b"\xff\xd8\xff", "damaged"
     yield encode(image, "JPEG")[:-300], "damaged"
     yield encode(image, "PNG")[:-300], "damaged"

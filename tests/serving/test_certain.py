@@ -10,7 +10,7 @@ from tfdetect import files, models
 from tfdetect.artifact import Artifact
 from tfdetect.data.media.frames import Media
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
-from tfdetect.evaluation import final, metrics, predictions
+from tfdetect.evaluation import cross_source, metrics, predictions
 from tfdetect.models.detectors.cnn import Cnn
 from tfdetect.serving.export import export
 from tfdetect.serving.predictor import Predictor
@@ -43,7 +43,7 @@ def artifact(tmp_path_factory):
 def test_all_three_give_the_same_probability_and_decision(artifact, tmp_path, scores):
     clip = np.stack([np.full((16, 16, 3), GREY[score], np.uint8) for score in scores])
     predictor, cache = Predictor(artifact, ClipSpec(len(scores), 16), Cnn()), Cache(tmp_path, ClipSpec(len(scores), 16))
-    cache.write("a" * 64, "", Media(clip, tuple(range(len(clip))), len(clip), 16, 16, ""))
+    cache.write_clip("a" * 64, "", Media(clip, tuple(range(len(clip))), len(clip), 16, 16, ""))
     table = pd.DataFrame({"path": ["video.mp4"], "label": 1, "group": "a", "source": "", "split": "test", "sha": "a" * 64,
                           "frames": len(clip), "error": "", "source_class": -1})  # fmt: skip
     scored = scoring.score(predictor, table, cache)
@@ -57,13 +57,13 @@ def test_all_three_give_the_same_probability_and_decision(artifact, tmp_path, sc
     probabilities = [by_file["probability"], verdict.probability, float(served["probability"][0])]
     assert probabilities == pytest.approx([expected] * 3, abs=1e-4)
     fake = mean >= 0.25 / 1.5
-    assert verdict.label == final.results(scored, 0.5)["verdict"][0] == ("fake" if fake else "real")
-    assert bool(served["fake"][0]) == fake and metrics.summary(scored, 0.5)["accuracy"] == fake
+    assert verdict.label == cross_source.verdict_table(scored, 0.5)["verdict"][0] == ("fake" if fake else "real")
+    assert bool(served["fake"][0]) == fake and metrics.summarise(scored, 0.5)["accuracy"] == fake
 
 
 def test_log_odds_survive_writing_and_reading_the_table(tmp_path):
     rows = pd.DataFrame({"path": "v", "label": 1, "group": "g", "source": "", "split": "test", "frame": [0, 1]})
-    table = predictions.calibrated(rows.assign(score=[90.0, -80.0]), predictions.Calibration(1.0, 0.0, 0.5))
+    table = predictions.add_probabilities(rows.assign(score=[90.0, -80.0]), predictions.Calibration(1.0, 0.0, 0.5))
     predictions.write(table, tmp_path / "p.csv")
     assert predictions.by_file(predictions.read(tmp_path / "p.csv"))["log_odds"].tolist() == [5.0]
     assert predictions.by_file(table)["probability"][0] == pytest.approx(1 / (1 + np.exp(-5.0)))

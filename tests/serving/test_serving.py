@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfdetect import files, models
 from tfdetect.artifact import Artifact
 from tfdetect.data.layouts import detect
-from tfdetect.data.media.faces import Faces
+from tfdetect.data.media.faces import FaceSettings
 from tfdetect.data.media.frames import evenly_spaced, resize
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.tf_images import evenly_spaced_indices
@@ -117,7 +117,7 @@ def test_the_default_signature_converts_to_tensorflow_lite(exported, rng):
 
 def test_a_run_on_faces_names_its_input_face_crop(tmp_path, rng):
     artifact, detector = Artifact(tmp_path), DETECTORS["frame"][0]
-    clip_spec = ClipSpec(1, 32, faces=Faces(tmp_path / "none.onnx", "0" * 64))
+    clip_spec = ClipSpec(1, 32, faces=FaceSettings(tmp_path / "none.onnx", "0" * 64))
     model = detector.build((1, 32, 32, 3))
     files.write_json(artifact.calibration, CALIBRATION)
     export(model, CALIBRATION, detector, artifact.saved_model, clip_spec)

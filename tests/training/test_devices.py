@@ -132,7 +132,7 @@ def test_a_task_that_does_not_train_is_refused(monkeypatch, told, said):
     ([], True, None, ["no GPU", "cannot be loaded"])])  # fmt: skip
 def test_devices_are_said_and_a_gpu_that_is_not_used(monkeypatch, gpus, nvidia, hidden, lines):
     monkeypatch.setattr(devices, "gpus", lambda: gpus)
-    monkeypatch.setattr(devices, "nvidia", lambda: nvidia)
+    monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: nvidia)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if hidden is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)

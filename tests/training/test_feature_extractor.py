@@ -9,7 +9,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.data import manifest
 from tfdetect.data.layouts import detect
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
-from tfdetect.data.prepare.decode import prepare, usable
+from tfdetect.data.prepare.decode import prepare, usable_rows
 from tfdetect.limits import Limits
 from tfdetect.models.detectors.clip import Clip
 from tfdetect.models.layers import common
@@ -27,14 +27,14 @@ HEADS = ("linear", "mlp", "logistic", "svm", "nearest", "triplet_svm")
 @pytest.fixture(scope="module")
 def table(images, tmp_path_factory):
     cache = Cache(tmp_path_factory.mktemp("cache"), ClipSpec(1, 32))
-    return usable(prepare(manifest.split(detect.read(images)), cache, 1)), cache
+    return usable_rows(prepare(manifest.split(detect.read(images)), cache, 1)), cache
 
 
 @pytest.fixture
 def counted(monkeypatch):
     """How many frames the backbone has seen."""
-    seen, embed = [], FeatureExtractor._embed
-    monkeypatch.setattr(FeatureExtractor, "_embed", lambda self, rows, augment: seen.append(len(rows)) or embed(self, rows, augment))
+    seen, embed = [], FeatureExtractor._compute
+    monkeypatch.setattr(FeatureExtractor, "_compute", lambda self, rows, augment: seen.append(len(rows)) or embed(self, rows, augment))
     return seen
 
 

@@ -187,8 +187,8 @@ def test_resampling_draws_both_classes_alike_and_the_other_ways_do_not(data):
     rows = pd.concat([table[table["label"] == 0].head(3), table[table["label"] == 1].head(13)]).reset_index(drop=True)
     found = {}
     for way in ("none", "weights", "resample"):
-        batches = list(dataset.training(rows, cache, False, Train(batch=8, balance=way), 0, 2).as_numpy_iterator())
-        assert len(batches) == 2 * dataset.steps(rows, False, 8)
+        batches = list(dataset.training_batches(rows, cache, False, Train(batch=8, balance=way), 0, 2).as_numpy_iterator())
+        assert len(batches) == 2 * dataset.steps_per_epoch(rows, False, 8)
         labels, weights = (np.concatenate([batch[at].ravel() for batch in batches]) for at in (1, 2))
         found[way] = [labels.mean(), (weights * (labels == 0)).sum() / weights.sum()]
     np.testing.assert_allclose(found["resample"], [0.5, 0.5])
@@ -202,7 +202,7 @@ def test_a_mix_of_two_weighs_what_the_nearer_class_does_and_a_blended_real_what_
 
     def drawn(augment):
         settings = Train(batch=16, augment=augment)
-        _, labels, weights = next(dataset.training(rows, cache, False, settings, 0, 1).as_numpy_iterator())
+        _, labels, weights = next(dataset.training_batches(rows, cache, False, settings, 0, 1).as_numpy_iterator())
         return labels.ravel(), weights
 
     for augment in ("mixup(0.2)", "mixup(0.9)", "flip|mixup(0,1)|blur(1,p=0.5)", "mixup(0.4)|mixup(0.4)"):

@@ -22,7 +22,7 @@ RUN = "mine/logs/test"  # as seen from saved_models, where TensorBoard is starte
 
 def table(count):
     rows = pd.DataFrame({"path": [f"/set/{i}.png" for i in range(count)], "label": np.arange(count) % 2})
-    return manifest.check(rows.assign(split="test", source="camera"), "test")
+    return manifest.validate(rows.assign(split="test", source="camera"), "test")
 
 
 @pytest.fixture

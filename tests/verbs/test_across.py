@@ -75,7 +75,7 @@ def test_results_and_final_prediction(crossed):
     assert list(results["probability"]) == list(table.loc[results["file"], "probability"])
     assert list(results["verdict"] == "fake") == list(results["probability"] >= metrics["threshold"])
     lines = crossed.final_prediction.read_text().splitlines()
-    assert lines[:4] == ["Run: crossed", "Trained on the fakes of: Swap", "Tested on the fakes of: upsample",
+    assert lines[:4] == ["Run: crossed", "Trained on fakes from: Swap", "Tested on fakes from: upsample",
                         "Test files: 8, 4 real and 4 fake"]  # fmt: skip
     assert lines[4] == f"Accuracy: {metrics['accuracy']:.3f}" and lines[8].startswith(f"AUC: {metrics['auc']:.3f} (95 % interval")
 
@@ -124,9 +124,9 @@ def test_a_test_with_fakes_only_is_evaluated_with_a_warning(fakes_only):
     assert (metrics["n_real"], metrics["n_fake"], metrics["auc"], metrics["auc_interval"]) == (0, 8, None, None)
     assert metrics["accuracy"] == metrics["per_class"]["fake"]["recall"]
     page = fakes_only.report.read_text()
-    assert "The test holds fake files only, 8 of them: no AUC is defined" in page and "That alone says little" in page
-    assert "AUC: none, the test holds fake files only" in fakes_only.final_prediction.read_text()
-    assert "Trained on the fakes of: all sources" in fakes_only.final_prediction.read_text()
+    assert "The test set holds only fake files (8): AUC is undefined" in page and "That alone says little" in page
+    assert "AUC: none, the test set holds only fake files" in fakes_only.final_prediction.read_text()
+    assert "Trained on fakes from: all sources" in fakes_only.final_prediction.read_text()
     assert {"roc.png", "confusion.png", "sources.png"} <= {path.name for path in fakes_only.plots.iterdir()}
     assert list((fakes_only.logs / "test").glob("events*"))
 

@@ -28,7 +28,7 @@ def run(images, tmp_path_factory):
 def test_the_classes_are_the_sources_of_the_training_fakes(run, images):
     sources = sorted(set(detect.read(images)["source"]) - {"camera"})
     table = predictions.read(run.predictions)
-    assert metrics.attributed(table) == sources
+    assert metrics.attributed_sources(table) == sources
     probabilities = table[[f"is {name}" for name in sources]].to_numpy()
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
     assert (table["source_class"] == table["source"].where(table["label"] == 1, "")).all()
@@ -48,7 +48,7 @@ def test_the_saved_model_names_the_sources(run, rng):
     serve = tf.saved_model.load(str(run.saved_model)).signatures["serving_default"]
     out = serve(clip=tf.constant(rng.integers(0, 256, (2, 3, 40, 50, 3), np.uint8)))
     assert out["source"].shape == (2, 2) and out["score"].shape == (2,)
-    assert [name.decode() for name in out["source_name"].numpy()] == metrics.attributed(predictions.read(run.predictions))
+    assert [name.decode() for name in out["source_name"].numpy()] == metrics.attributed_sources(predictions.read(run.predictions))
 
 
 def test_predict_and_evaluate_print_the_source(run, images, capsys):

@@ -25,7 +25,8 @@ def test_page_and_json_of_a_clean_set(images, tmp_path, capsys):
     assert findings["counts"]["label"] == {"real": 20, "fake": 20}
     assert not [warning for warning in findings["warnings"] if warning["kind"] == "container"] and not findings["failures"]
     assert 0 <= findings["shortcuts"]["all"] <= 1 and {"width", "bytes", "thumbnail"} <= set(findings["shortcuts"])
-    assert "No property of the container tells the label" in page and "No property of the container" in capsys.readouterr().out
+    sentence = "No property of the file format reveals the label"
+    assert sentence in page and sentence in " ".join(capsys.readouterr().out.split())
 
 
 def test_all_problems_at_once_are_reported(images, tmp_path, capsys):
@@ -52,7 +53,7 @@ def test_all_problems_at_once_are_reported(images, tmp_path, capsys):
     assert leaks == [("group", ["test", "train"]), ("exact", ["test", "train"])]
     assert [os.path.basename(failure["path"]) for failure in findings["failures"]] == [os.path.basename(table.loc[6, "path"])]
     output = capsys.readouterr().out
-    assert "learns the container, not the fake" in output and "learns the container, not the fake" in page
+    assert "learns the file format, not the forgery" in output and "learns the file format, not the forgery" in page
     assert by_name["extension"]["advice"] in output and "not an image or video" in output
 
 
@@ -88,12 +89,14 @@ def copied(images, tmp_path):
 def test_copies_without_splits_are_possible_leaks(copied, tmp_path, capsys):
     assert cli.main(["audit", str(copied), "--out", str(tmp_path / "a")]) == 0
     output, findings = capsys.readouterr().out, json.loads((tmp_path / "a/audit.json").read_text())
-    assert "would leak once a split is made" in output and "nothing leaks" not in output and "more possible leaks" not in output
+    assert "would leak when the data are split by group" in output and "nothing leaks" not in output
+    assert "more leaks" not in output and "more possible leaks" not in output
     assert "Groups: none given; each file is its own" in output and "No groups are given" in output
     assert "48 files: 47 read, 0 failed, 1 left out" in output and "Left out: 1 .txt" in output
-    assert findings["groups"] == {"count": 47, "known": False, "said": grouping.NONE} and findings["counts"]["others"] == {".txt": 1}
+    assert findings["groups"] == {"count": 47, "known": False, "said": grouping.NO_GROUPS}
+    assert findings["counts"]["others"] == {".txt": 1}
     page = (tmp_path / "a/audit.html").read_text()
-    assert "none given; each file is its own" in page and "1 others left out (1 .txt)" in page
+    assert "none given; each file is its own" in page and "1 other file left out (1 .txt)" in page
 
 
 def test_write_groups_joins_copies(copied, tmp_path, capsys):
@@ -121,4 +124,4 @@ def test_write_groups_moves_copies_to_one_split(copied, tmp_path):
     manifest.write(table, tmp_path / "split.csv")
     flags = ["--out", str(tmp_path / "a"), "--write_groups", str(tmp_path / "g.csv")]
     assert cli.main(["audit", str(tmp_path / "split.csv"), *flags]) == 0
-    manifest.require_whole_groups(manifest.split(detect.read(tmp_path / "g.csv")))
+    manifest.require_unsplit_groups(manifest.split(detect.read(tmp_path / "g.csv")))

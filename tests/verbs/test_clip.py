@@ -39,8 +39,8 @@ def triplets(manifest):
 
 def train(manifest, head, *flags):
     folder = manifest.parent
-    common = ["--data.path", str(manifest), "--data.size", "32", "--data.cache_dir", str(folder / "cache"), "--out", str(folder),
-              "--train.epochs", "40", "--train.batch", "8", "--train.learning_rate", "1e-2", "--detector.preset", "tiny"]  # fmt: skip
+    common = ["--data.path", str(manifest), "--data.size", "32", "--data.cache_dir", str(folder / "cache"), "--out", str(folder)]
+    common += ["--train.epochs", "40", "--train.batch", "8", "--train.learning_rate", "1e-2", "--detector.preset", "tiny"]
     assert cli.main(["train", "clip", "--detector.head", head, *common, "--name", head, *flags]) == 0
     return Artifact(folder / head)
 
@@ -91,7 +91,7 @@ def test_texts_that_give_the_label_away_are_reported(triplets):
 def test_prompts_need_no_training():
     detector = Clip(preset="tiny", head="prompts", real_prompts=("dark",), fake_prompts=("bright", "very bright"))
     model = detector.build((1, 32, 32, 3))
-    rows = backbones.text(presets.load("tiny"))(["dark", "bright", "very bright"])
+    rows = backbones.text_encoder(presets.load("tiny"))(["dark", "bright", "very bright"])
     dark, bright, very = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     both = (bright + very) / np.linalg.norm(bright + very)
     kernel = keras.ops.convert_to_numpy(model.get_layer("score").kernel)

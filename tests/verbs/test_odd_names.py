@@ -75,7 +75,8 @@ def test_predict_reads_the_files_of_a_table(run, data, capfd):
 
 
 def test_a_table_without_paths_or_files_is_refused(run, tmp_path, capsys):
-    cases = {"name,label\na,0\n": "has no column path; it has the columns name, label", "path,label\n": "lists no images or videos"}
+    cases = {"name,label\na,0\n": "has no column path; it has the columns name, label",
+             "path,label\n": "lists no images or videos"}  # fmt: skip
     for text, message in cases.items():
         (tmp_path / "t.csv").write_text(text)
         assert cli.main(["predict", str(run.folder), str(tmp_path / "t.csv")]) == 2
@@ -136,7 +137,7 @@ def test_an_invalid_config_is_named(copy, capsys, images):
     copy.config.write_text(copy.config.read_text().replace("size: 32", "size: large"))
     assert cli.main(["predict", str(copy.folder), str(images)]) == 2
     err = capsys.readouterr().err
-    assert "large" in err and f"That stands in {copy.config}" in err
+    assert "large" in err and f"{copy.config} is not valid, see above" in err
 
 
 def test_damaged_cache_entries_are_decoded_again(run, root, data):

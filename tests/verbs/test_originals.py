@@ -1,5 +1,4 @@
-"""Equalised files and their originals count as the same files; a prepared folder replaces the originals; copies; and every printed
-command works."""
+"""Equalised files count as their originals, a prepared folder replaces them, copies share a split, and printed commands work."""
 
 import json
 import re
@@ -47,7 +46,7 @@ def evaluate(run, data, capsys):
 def test_evaluate_drops_originals_of_equalised_training_files_and_vice_versa(root, equalised, capsys):
     plain = train(root, root / "set", "plain")
     for run, data in ((equalised, root / "set"), (plain, root / "alike"), (equalised, root / "alike")):
-        table = manifest.raw(run.manifest)
+        table = manifest.read_unchecked(run.manifest)
         tests = int((table["split"] == "test").sum())
         count, output = evaluate(run, data, capsys)
         assert count == tests and f"{40 - tests} of 40 files were used to train" in output
@@ -55,7 +54,7 @@ def test_evaluate_drops_originals_of_equalised_training_files_and_vice_versa(roo
 
 def test_training_groups_are_dropped_if_a_training_file_is_recognised(root, equalised, tmp_path, capsys):
     """In a copy of the set with other bytes, a single unchanged file proves that the groups are those of training."""
-    run = manifest.raw(equalised.manifest)
+    run = manifest.read_unchecked(equalised.manifest)
     shutil.copytree(root / "set", tmp_path / "again")
     known = run.loc[run["split"] == "train", "original"].iloc[0].rpartition("/set/")[2]
     for path in (tmp_path / "again").rglob("*.*"):
@@ -118,7 +117,7 @@ def test_files_that_cannot_be_equalised_are_not_trained_on(images, tmp_path, mon
     cv2.imwrite(str(small), cv2.imread(str(next((images / "real").iterdir())))[:8, :8])
     assert cli.main(["prepare", "set", "--out", "alike", "--equalise", "--data.size", "16"]) == 0
     assert cli.main(["train", "cnn", "--data.path", "alike", *TINY, "--out", "runs"]) == 0
-    table = manifest.raw(tmp_path / "runs" / "cnn" / "manifest.csv").set_index("path")
+    table = manifest.read_unchecked(tmp_path / "runs" / "cnn" / "manifest.csv").set_index("path")
     assert "smaller than the" in table.loc[str(small), "error"] and (table["error"] != "").sum() == 1
 
 
@@ -135,7 +134,7 @@ def test_copies_share_a_split_and_contradictions_are_excluded(images, tmp_path, 
     assert cli.main(["train", "cnn", "--data.path", "set", *TINY, "--out", "runs", "--data.cache_dir", "cache"]) == 0
     output = capsys.readouterr().out
     assert "68 of 126 files are copies of others" in output and "24 of 126 files could not be used" in output
-    table = manifest.raw(tmp_path / "runs" / "cnn" / "manifest.csv")
+    table = manifest.read_unchecked(tmp_path / "runs" / "cnn" / "manifest.csv")
     good = table[table["error"] == ""]
     assert len(table) == 126 and len(good) == 102 and good.groupby("sha")["split"].nunique().max() == 1
     assert good.groupby("sha")["group"].nunique().max() == 1
@@ -146,7 +145,7 @@ def test_copies_share_a_split_and_contradictions_are_excluded(images, tmp_path, 
     assert "126 files: 102 cached, 24 failed" in capsys.readouterr().out
     shutil.rmtree("set")
     assert cli.main(["train", "cnn", "--data.path", "ready", *TINY, "--out", "runs", "--name", "ready"]) == 0
-    again = manifest.raw(tmp_path / "runs" / "ready" / "manifest.csv")
+    again = manifest.read_unchecked(tmp_path / "runs" / "ready" / "manifest.csv")
     assert again["error"].str.contains("the same bytes are labelled").sum() == 24
 
 

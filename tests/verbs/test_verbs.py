@@ -228,7 +228,7 @@ def test_names(tmp_path):
     assert artifacts.select_folder(run("--name", "cnn")) == (first, True)
     with pytest.raises(FileExistsError, match="--resume.*--overwrite"):
         artifacts.select_folder(run("--name", "cnn", "--data.size", "64"))
-    with pytest.raises(ValueError, match="no run .*cn to go on with. Perhaps you meant"):
+    with pytest.raises(ValueError, match="no run .*cn to resume. Perhaps you meant"):
         artifacts.select_folder(run("--name", "cn", "--resume"))
     finish(first)
     assert artifacts.select_folder(run())[0].folder.name == "cnn-2"
@@ -238,12 +238,13 @@ def test_names(tmp_path):
     assert artifacts.select_folder(run("--name", "cnn", "--resume")) == (first, True)
     for more in (["--train.epochs", "40"], ["--train.patience", "9"], ["--train.epochs", "40", "--train.patience", "9"]):
         assert artifacts.select_folder(run("--name", "cnn", "--resume", *more)) == (first, True)
-    for flag, value, output in (("--data.size", "64", "--data.size is 256 there and 64 here"),
-                              ("--train.xla", None, "--train.xla is off there and on here"),
-                              ("--data.fake", "x y", "--data.fake is fake there and x y here")):  # fmt: skip
+    for flag, value, output in (("--data.size", "64", "--data.size was 256 and is now 64"),
+                              ("--train.xla", None, "--train.xla was off and is now on"),
+                              ("--data.fake", "x y", "--data.fake was fake and is now x y")):  # fmt: skip
         with pytest.raises(ValueError, match=output):
-            artifacts.select_folder(run("--name", "cnn", "--resume", "--train.epochs", "40", flag, *(value.split() if value else ())))
-    with pytest.raises(ValueError, match="detector is cnn there and mesonet here"):
+            longer = ("--train.epochs", "40", flag, *(value.split() if value else ()))
+            artifacts.select_folder(run("--name", "cnn", "--resume", *longer))
+    with pytest.raises(ValueError, match="settings: detector was cnn and is now mesonet"):
         artifacts.select_folder(config.parse(["mesonet", "--out", str(tmp_path), "--name", "cnn", "--resume"], "t"))
 
 

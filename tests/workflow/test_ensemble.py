@@ -11,7 +11,7 @@ import pytest
 from tfdetect import cli
 from tfdetect.artifact import Artifact
 from tfdetect.evaluation import predictions
-from tfdetect.evaluation.calibration import youden
+from tfdetect.evaluation.calibration import youden_threshold
 from tfdetect.workflow import ensemble
 
 SETTINGS = ["--data.frames", "4", "--train.epochs", "2", "--train.batch", "8", "--detector.width", "4"]
@@ -112,7 +112,8 @@ def test_threshold_of_the_mean_comes_from_the_common_validation_files(first, sec
     assert not os.path.isabs(validation[0]["path"].iloc[0]) and os.path.isabs(validation[1]["path"].iloc[0])
     mean = (validation[0]["probability"] + validation[1]["probability"].loc[validation[0].index]) / 2
     result = metrics(tmp_path / "both")
-    assert result["test"]["threshold"] == pytest.approx(youden(mean.to_numpy(), validation[0]["label"].to_numpy()), abs=1e-12)
+    expected = youden_threshold(mean.to_numpy(), validation[0]["label"].to_numpy())
+    assert result["test"]["threshold"] == pytest.approx(expected, abs=1e-12)
     assert result["validation"]["n"] == len(validation[0])
 
 

@@ -1,8 +1,8 @@
-"""The remedy for shortcuts: both classes get one crop and one encoding, so that no container tells them apart.
+"""Remove shortcuts: crop and encode both classes alike, so that no file property tells them apart.
 
-Cropped, never resized: resampling is itself a trace. So is an earlier compression, which stays in the pixels: pictures that were
-compressed less, or never, first go through what those of the other class went through (`matched`). docs/equalise.md says
-what was measured, and what cannot be mended.
+Files are cropped, never resized, because resampling leaves a trace. So does an earlier compression: images that were
+compressed less than those of the other class are first compressed at the same quality (`match_qualities`).
+docs/equalise.md has measurements and limitations.
 """
 
 import hashlib
@@ -30,248 +30,262 @@ from tfdetect.errors import UserError
 from tfdetect.files import size_and_mtime, write_bytes, write_json
 from tfdetect.limits import Limits
 
-SPARED = 0.1  # of the files of each class, at most, may be too small, or too short, for the rest; they fail
-GRID = 16  # pixels: crops start on the blocks of the first compression, in both classes alike
-BEST, WORST = 95, 60  # JPEG qualities at most and at least
-LOSSLESS = 101  # the quality of what is no JPEG
-SLOWEST = 0.75  # of the common frame rate: a video with fewer frames a second fails
-MOST = 2**28  # bytes of the frames of one video, decoded
-FACTS = ("sha", "width", "height", "jpeg_quality", "fps", "frames", "error")  # all that is kept of a file's properties
-INDEX = f"facts-v{READER_VERSION}.json"
-PLAN = "plan.json"  # beside it
+MAX_FAILED = 0.1  # share of each class that may be too small or too short for the plan; those files fail
+GRID = 16  # pixels; crops start on the block grid of the first compression, in both classes
+MAX_QUALITY, MIN_QUALITY = 95, 60  # JPEG
+LOSSLESS_QUALITY = 101  # stands for the quality of images that are not JPEG
+MIN_RATE = 0.75  # share of the common frame rate below which a video fails
+MAX_BYTES = 2**28  # decoded frames of one video
+FIELDS = ("sha", "width", "height", "jpeg_quality", "fps", "frames", "error")  # the file properties used here
+INDEX_NAME = f"facts-v{READER_VERSION}.json"
+PLAN_NAME = "plan.json"  # beside the index
 Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done to every file."""
+    """The common crop and encoding of all files."""
 
-    crop: int  # pixels, of a square in the middle
-    quality: int  # of JPEG, 4:2:0
-    fps: float  # at which all videos are played; 0 without videos
-    frames: int  # of a video, from its middle
+    crop: int  # pixels; side of a centred square
+    quality: int  # JPEG, 4:2:0
+    fps: float  # frame rate of all videos; 0 without videos
+    frames: int  # number of frames of a video, from its middle
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is done to one file."""
+    """How one file is equalised."""
 
     path: str
-    new: str  # where it goes
-    before: int  # JPEG quality that an image goes through first; 0: none
-    fps: float  # of a video as it is
-    step: int  # one frame in so many is taken from a video; 0: an image
+    output: str
+    first_quality: int  # JPEG quality at which an image is compressed before the common encoding; 0 for none
+    fps: float  # frame rate of the video
+    step: int  # every step-th frame of a video is kept; 0 for an image
 
-    def says(self, plan: Plan) -> str:
-        """For the manifest."""
+    def describe(self, plan: Plan) -> str:
+        """Return what is done, for the manifest."""
         if not self.step:
-            return f"crop {plan.crop}, " + (f"jpeg {self.before}, " if self.before else "") + f"jpeg {plan.quality}"
+            first = f"jpeg {self.first_quality}, " if self.first_quality else ""
+            return f"crop {plan.crop}, {first}jpeg {plan.quality}"
         every = f", one in {self.step}," if self.step > 1 else ""
         return f"crop {plan.crop}, {plan.frames} frames{every} at {plan.fps:g} a second, h264 qp {sample.QP}"
 
 
 def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, progress: Progress | None = None,
              seconds: float | None = None, limits: Limits | None = None, size: int | None = None) -> pd.DataFrame:  # fmt: skip
-    """Write every file of the manifest anew, alike for both classes, into `folder`; files that are there are kept.
+    """Write an equalised copy of every file of the manifest into `folder`; existing copies are kept.
 
-    `size`: pixels of the crop; by default the largest that all but SPARED of each class allow. Returns the manifest with
-    `path` of the new file, `original`, `original_sha`, `equalised` (what was done) and `error`: a file that cannot be read, is
-    smaller or shorter than the rest, or is a video where the other class has none, keeps its path and has the reason.
-    `progress` is called twice for each file. Raises ValueError where no file can be used, OSError where `folder` cannot be
-    written.
+    `size` is the side of the crop in pixels; by default the largest for which at most MAX_FAILED of each class fail.
+    Returns the manifest with `path` of the copy, `original`, `original_sha`, `equalised` (what was done) and `error`. A
+    file that cannot be read, is smaller or shorter than the plan, or is a video while the other class has none, keeps its
+    path and gets a reason. `progress` is called twice per file. Raises UserError if no file can be used, OSError if
+    `folder` cannot be written.
     """
     if size is not None and size < GRID:
-        raise UserError(f"size {size} came: a crop has at least {GRID} pixels.")
+        raise UserError(f"The crop size is {size}, but must be at least {GRID} pixels.")
     progress, limits = progress or (lambda result: None), limits or Limits()
-    found = facts(table, folder / INDEX, workers, progress, seconds, limits)
-    if (found["error"] != "").all():
-        first = f"{table['path'].iloc[0]}: {found['error'].iloc[0]}"
-        raise UserError(f"None of the {len(table)} files could be used. The first: {first}.")
-    plan = planned(found, table["label"], size)
-    write_json(folder / PLAN, asdict(plan))
-    jobs = {job.path: job for job in listed(table, found, plan, folder)}
-    errors = dict(zip(table["path"], found["error"], strict=True))
-    todo = [job for job in jobs.values() if not os.path.exists(job.new)]
-    for _ in range(len(table) - len(todo)):
-        progress({"error": ""})  # there already, or counted as failed when it was looked at
-    for job, result in map_unordered(todo, Equaliser(plan, limits), workers, seconds):
+    properties = measure_files(table, folder / INDEX_NAME, workers, progress, seconds, limits)
+    if (properties["error"] != "").all():
+        first = f"{table['path'].iloc[0]}: {properties['error'].iloc[0]}"
+        raise UserError(f"None of the {len(table)} files can be used. The first: {first}.")
+    plan = choose_plan(properties, table["label"], size)
+    write_json(folder / PLAN_NAME, asdict(plan))
+    jobs = {job.path: job for job in list_jobs(table, properties, plan, folder)}
+    errors = dict(zip(table["path"], properties["error"], strict=True))
+    pending = [job for job in jobs.values() if not os.path.exists(job.output)]
+    for _ in range(len(table) - len(pending)):
+        progress({"error": ""})  # already done, or counted as failed when it was measured
+    for job, result in map_unordered(pending, Equaliser(plan, limits), workers, seconds):
         errors[job.path] = result.reason if isinstance(result, WorkerFailure) else result
         progress({"error": errors[job.path]})
-    good = {path: job for path, job in jobs.items() if not errors[path]}
-    columns = {"original": list(table["path"]), "original_sha": list(found["sha"].fillna("")),
-               "path": [good[path].new if path in good else path for path in table["path"]],
-               "equalised": [good[path].says(plan) if path in good else "" for path in table["path"]],
+    done = {path: job for path, job in jobs.items() if not errors[path]}
+    columns = {"original": list(table["path"]), "original_sha": list(properties["sha"].fillna("")),
+               "path": [done[path].output if path in done else path for path in table["path"]],
+               "equalised": [done[path].describe(plan) if path in done else "" for path in table["path"]],
                "error": [errors[path] for path in table["path"]]}  # fmt: skip
     return table.assign(**{name: pd.Series(column, table.index, object) for name, column in columns.items()})
 
 
-def plan_of(path: str | Path) -> Path | None:
-    """Where the plan is by which a file of an equalised folder was made; None for any other file."""
-    found = Path(path).parent.parent / PLAN
-    return found if found.exists() else None
+def find_plan(path: str | Path) -> Path | None:
+    """Return the path of the plan by which a file of an equalised folder was made; None for any other file."""
+    plan = Path(path).parent.parent / PLAN_NAME
+    return plan if plan.exists() else None
 
 
 @contextmanager
-def like(path: str | Path, plan: Plan, limits: Limits) -> Iterator[str | Path]:
-    """A copy of a file made by the plan, to be judged by a detector of such files; the file itself if it is one of them.
+def equalised_copy(path: str | Path, plan: Plan, limits: Limits) -> Iterator[str | Path]:
+    """Provide a copy of a file equalised by the plan, for a detector of such files; the file itself if it is equalised.
 
-    What went before the common encoding (`matched`) is left out: it depends on the label. Raises MediaError where the file
-    cannot be made like the others.
+    The first compression (`match_qualities`) is omitted, because it depends on the label. Raises MediaError if the file
+    cannot be equalised.
     """
-    if plan_of(path):
+    if find_plan(path):
         yield path
         return
-    known = Probe(limits)(str(path))
-    if known["error"]:
-        raise MediaError(known["error"])
-    moving = bool(known.get("fps"))
-    if moving and not plan.fps:
-        raise MediaError("a video, and the run learnt from equalised images")
-    fps = float(known["fps"]) if moving else 0.0
-    job = Job(str(path), "", 0, fps, int(step(fps, plan.fps)) if moving else 0)
-    content = Equaliser(plan, limits).video(job) if moving else Equaliser(plan, limits).image(job)
+    properties = Probe(limits)(str(path))
+    if properties["error"]:
+        raise MediaError(properties["error"])
+    is_video = bool(properties.get("fps"))
+    if is_video and not plan.fps:
+        raise MediaError("a video, but the detector was trained on equalised images")
+    fps = float(properties["fps"]) if is_video else 0.0
+    job = Job(str(path), "", 0, fps, int(frame_step(fps, plan.fps)) if is_video else 0)
+    equaliser = Equaliser(plan, limits)
+    content = equaliser.encode_video(job) if is_video else equaliser.encode_image(job)
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / ("file.mp4" if moving else "file.jpg")
-        made.write_bytes(content)
-        yield made
+        copy = Path(folder) / ("file.mp4" if is_video else "file.jpg")
+        copy.write_bytes(content)
+        yield copy
 
 
-def facts(table: pd.DataFrame, index: Path, workers: int | None, progress: Progress, seconds: float | None,
-          limits: Limits) -> pd.DataFrame:  # fmt: skip
-    """FACTS of each file, row for row; NaN where there is none: only videos have fps and frames. `index` keeps those of good
-    files, by size and time of change, so that a resumed run need not read them again."""
-    found = {path: known for path, known in _kept(index).items() if known[0] == size_and_mtime(path)}
-    for _ in range(sum(path in found for path in table["path"])):
+def measure_files(table: pd.DataFrame, index: Path, workers: int | None, progress: Progress, seconds: float | None,
+                  limits: Limits) -> pd.DataFrame:  # fmt: skip
+    """Return the FIELDS of each file, row for row; NaN if a file lacks one (only videos have fps and frames).
+
+    `index` stores those of readable files by size and modification time, so a resumed run need not read them again.
+    """
+    known = {path: values for path, values in _load_index(index).items() if values[0] == size_and_mtime(path)}
+    for _ in range(sum(path in known for path in table["path"])):
         progress({"error": ""})
-    todo = [path for path in table["path"] if path not in found]
+    pending = [path for path in table["path"] if path not in known]
     try:
-        for path, result in map_unordered(todo, Probe(limits), workers, seconds):
-            known = {"error": result.reason} if isinstance(result, WorkerFailure) else result
-            if known.get("frames") and not known.get("fps"):
-                known = {"error": "a video whose frame rate is not known, which equalising needs"}
-            found[path] = [size_and_mtime(path), *(known.get(name) for name in FACTS)]
-            progress({"error": known["error"]})
+        for path, result in map_unordered(pending, Probe(limits), workers, seconds):
+            properties = {"error": result.reason} if isinstance(result, WorkerFailure) else result
+            if properties.get("frames") and not properties.get("fps"):
+                properties = {"error": "a video with an unknown frame rate, which cannot be equalised"}
+            known[path] = [size_and_mtime(path), *(properties.get(name) for name in FIELDS)]
+            progress({"error": properties["error"]})
     finally:
-        if todo:
-            write_json(index, {path: known for path, known in found.items() if not known[-1]})
-    out = pd.DataFrame([found[path][1:] for path in table["path"]], columns=list(FACTS), index=table.index)
+        if pending:
+            write_json(index, {path: values for path, values in known.items() if not values[-1]})
+    rows = [known[path][1:] for path in table["path"]]
+    measured = pd.DataFrame(rows, columns=list(FIELDS), index=table.index)
     for name in ("width", "height", "jpeg_quality", "fps", "frames"):
-        out[name] = pd.to_numeric(out[name]).astype(float)
-    _refuse_lonely(out, table["label"])
-    return out
+        measured[name] = pd.to_numeric(measured[name]).astype(float)
+    _reject_unmatched_kinds(measured, table["label"])
+    return measured
 
 
-def _kept(index: Path) -> dict[str, list[Any]]:
+def _load_index(index: Path) -> dict[str, list[Any]]:
     try:
         return dict(json.loads(index.read_text()))
     except (FileNotFoundError, ValueError):
         return {}
 
 
-def _refuse_lonely(found: pd.DataFrame, label: pd.Series) -> None:
-    """A reason for each image or video where the other class has files, but none of that kind."""
-    good, video = found["error"] == "", found["frames"].notna()
-    for kind, name in ((video, "a video"), (~video, "an image")):
-        for of, other in ((0, 1), (1, 0)):
+def _reject_unmatched_kinds(properties: pd.DataFrame, label: pd.Series) -> None:
+    """Set a reason for each image or video if the other class has files, but none of that kind."""
+    good, is_video = properties["error"] == "", properties["frames"].notna()
+    for kind, name in ((is_video, "a video"), (~is_video, "an image")):
+        for this, other in ((0, 1), (1, 0)):
             if (good & (label == other)).any() and not (good & kind & (label == other)).any():
-                reason = f"{name}, and no {('real', 'fake')[other]} file is one: give both classes the same kind of file"
-                found.loc[good & kind & (label == of), "error"] = reason
+                reason = f"{name}, but no {('real', 'fake')[other]} file is one; give both classes the same kinds of file"
+                properties.loc[good & kind & (label == this), "error"] = reason
 
 
-def planned(found: pd.DataFrame, label: pd.Series, size: int | None = None) -> Plan:
-    """The largest crop and quality, the highest rate and the greatest length that all but SPARED of each class allow."""
-    good = found[found["error"] == ""]
+def choose_plan(properties: pd.DataFrame, label: pd.Series, size: int | None = None) -> Plan:
+    """Return the largest crop, quality, frame rate and length for which at most MAX_FAILED of each class fail."""
+    good = properties[properties["error"] == ""]
     label = label[good.index]
 
     def common(values: pd.Series) -> float:
-        """What all but SPARED of each class reach, the lesser of the two; NaN is no value."""
-        each = [values[label == kind].dropna() for kind in (0, 1)]
-        return float(min((np.quantile(part, SPARED, method="lower") for part in each if len(part)), default=0))
+        """Return the smaller of both classes' MAX_FAILED quantiles, ignoring NaN."""
+        classes = [values[label == kind].dropna() for kind in (0, 1)]
+        return float(min((np.quantile(part, MAX_FAILED, method="lower") for part in classes if len(part)), default=0))
 
     crop = size or max(int(common(good[["width", "height"]].min(axis=1))) // GRID, 1) * GRID
-    quality = int(np.clip(common(good["jpeg_quality"].fillna(LOSSLESS)), WORST, BEST))
+    quality = int(np.clip(common(good["jpeg_quality"].fillna(LOSSLESS_QUALITY)), MIN_QUALITY, MAX_QUALITY))
     fps = common(good["fps"])
-    frames = int(common((good["frames"] - 1) // step(good["fps"], fps) + 1)) if fps else 0
-    return Plan(crop, quality, round(fps, 3), min(frames, max(MOST // (3 * crop * crop), 1)))
+    frames = int(common((good["frames"] - 1) // frame_step(good["fps"], fps) + 1)) if fps else 0
+    return Plan(crop, quality, round(fps, 3), min(frames, max(MAX_BYTES // (3 * crop * crop), 1)))
 
 
-def step(fps: Any, common: float) -> Any:
-    """One frame in how many comes nearest to the common rate. Always the same number: to hit the rate exactly, 30 a second
-    would become 25 by a jump in every fifth place, a plainer trace than a motion that is a fifth faster."""
+def frame_step(fps: Any, common: float) -> Any:
+    """Return the step between kept frames that comes closest to the common rate.
+
+    The step is constant. Reducing 30 frames/s to exactly 25 would need a jump at every fifth frame, which is an easier
+    trace to detect than motion that is a fifth faster.
+    """
     return np.maximum(np.rint(fps / common), 1) if common else 0 * fps
 
 
-def matched(found: pd.DataFrame, label: pd.Series) -> pd.Series:
-    """The JPEG quality that each image has to go through first, so that both classes were once compressed alike; 0 for none.
+def match_qualities(properties: pd.DataFrame, label: pd.Series) -> pd.Series:
+    """Return the JPEG quality at which to compress each image first, so that both classes share a history; 0 for none.
 
-    The files of each class are put in order of quality. To each belongs one of the other class, at the same part of the
-    way; where that one was compressed more, so is this one. Which of the equal ones, their content's hash decides.
+    The images of each class are sorted by quality and paired by rank. An image whose counterpart in the other class has a
+    lower quality is compressed at that quality. The hash of the content breaks ties.
     """
-    out = pd.Series(0, found.index)
-    rows = found[(found["error"] == "") & found["frames"].isna()].assign(label=label)
-    rows["jpeg_quality"] = rows["jpeg_quality"].fillna(LOSSLESS)
+    first_quality = pd.Series(0, properties.index)
+    rows = properties[(properties["error"] == "") & properties["frames"].isna()].assign(label=label)
+    rows["jpeg_quality"] = rows["jpeg_quality"].fillna(LOSSLESS_QUALITY)
     for kind in (0, 1):
-        own = rows[rows["label"] == kind].sort_values(["jpeg_quality", "sha"])["jpeg_quality"]
+        this = rows[rows["label"] == kind].sort_values(["jpeg_quality", "sha"])["jpeg_quality"]
         other = np.sort(rows.loc[rows["label"] != kind, "jpeg_quality"])
-        if len(own) and len(other):
-            there = other[((np.arange(len(own)) + 0.5) / len(own) * len(other)).astype(int)]
-            out[own.index] = np.where(there < own, there, 0).astype(int)
-    return out
+        if len(this) and len(other):
+            counterpart = other[((np.arange(len(this)) + 0.5) / len(this) * len(other)).astype(int)]
+            first_quality[this.index] = np.where(counterpart < this, counterpart, 0).astype(int)
+    return first_quality
 
 
-def listed(table: pd.DataFrame, found: pd.DataFrame, plan: Plan, folder: Path) -> list[Job]:
-    """The files to be made, named by content, path and what is done: copies stay files of their own, what changed is made
-    anew."""
-    steps, mark, jobs = step(found["fps"], plan.fps).fillna(0).astype(int), repr((READER_VERSION, plan)).encode(), []
-    for path, sha, error, before, fps, every in zip(
-        table["path"], found["sha"], found["error"], matched(found, table["label"]), found["fps"], steps, strict=True
-    ):
+def list_jobs(table: pd.DataFrame, properties: pd.DataFrame, plan: Plan, folder: Path) -> list[Job]:
+    """Return a job for each usable file.
+
+    Output names depend on content, path and treatment: copies of a file remain separate files, and changed files are
+    written again.
+    """
+    steps = frame_step(properties["fps"], plan.fps).fillna(0).astype(int)
+    treatment, jobs = repr((READER_VERSION, plan)).encode(), []
+    for path, sha, error, first_quality, fps, step in zip(
+        table["path"], properties["sha"], properties["error"], match_qualities(properties, table["label"]), properties["fps"],
+        steps, strict=True
+    ):  # fmt: skip
         if not error:
-            parts = (sha.encode(), mark, str(before).encode(), os.fsencode(path))
-            name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32] + (".mp4" if every else ".jpg")
-            jobs.append(Job(path, os.path.join(folder, name[:2], name), before, fps, every))
+            parts = (sha.encode(), treatment, str(first_quality).encode(), os.fsencode(path))
+            name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32] + (".mp4" if step else ".jpg")
+            jobs.append(Job(path, os.path.join(folder, name[:2], name), first_quality, fps, step))
     return jobs
 
 
 @dataclass(frozen=True)
 class Equaliser:
-    """Job -> "" or the reason why the file cannot be made like the others; OSError where it cannot be written."""
+    """Carry out jobs in worker processes. A call returns "" or why the file cannot be equalised; OSError if writing fails."""
 
     plan: Plan
     limits: Limits = field(default_factory=Limits)
 
     def __call__(self, job: Job) -> str:
         try:
-            content = self.video(job) if job.step else self.image(job)
+            content = self.encode_video(job) if job.step else self.encode_image(job)
         except MediaError as error:
             return str(error)
         except OSError as error:
             return error.strerror or str(error)
-        write_bytes(Path(job.new), content)
+        write_bytes(Path(job.output), content)
         return ""
 
     def crop(self, frame: np.ndarray) -> np.ndarray:
-        """The middle of a frame, (height, width, 3) uint8, moved to the grid. Raises MediaError where it is too small."""
+        """Return the central crop of a frame (height, width, 3) uint8, aligned to GRID. Raises MediaError if it is too small."""
         height, width = frame.shape[:2]
         if min(height, width) < self.plan.crop:
-            raise MediaError(f"{width} x {height} pixels, smaller than the {self.plan.crop} of the common crop")
+            raise MediaError(f"{width} x {height} pixels, smaller than the common crop of {self.plan.crop}")
         top, left = ((side - self.plan.crop) // 2 // GRID * GRID for side in (height, width))
         return np.ascontiguousarray(frame[top : top + self.plan.crop, left : left + self.plan.crop])
 
-    def image(self, job: Job) -> bytes:
+    def encode_image(self, job: Job) -> bytes:
+        """Return the equalised JPEG."""
         frame = read_image(job.path, limits=self.limits).frames[0]
-        if job.before:
-            once = np.frombuffer(jpeg(frame, job.before), np.uint8)
-            frame = cv2.cvtColor(np.asarray(cv2.imdecode(once, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
-        return jpeg(self.crop(frame), self.plan.quality)
+        if job.first_quality:
+            compressed = np.frombuffer(encode_jpeg(frame, job.first_quality), np.uint8)
+            frame = cv2.cvtColor(np.asarray(cv2.imdecode(compressed, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
+        return encode_jpeg(self.crop(frame), self.plan.quality)
 
-    def video(self, job: Job) -> bytes:
-        """Frame by frame, so that memory stays flat. Raises MediaError where there are too few."""
-        import av  # here, since the images need no FFmpeg
+    def encode_video(self, job: Job) -> bytes:
+        """Return the equalised MP4, encoded frame by frame to bound memory. Raises MediaError if there are too few frames."""
+        import av  # imported here because images need no FFmpeg
 
         plan, memory = self.plan, io.BytesIO()
-        taken: list[int] = []
-        if job.fps < SLOWEST * plan.fps:
+        kept: list[int] = []
+        if job.fps < MIN_RATE * plan.fps:
             raise MediaError(f"{job.fps:g} frames a second, fewer than the common {plan.fps:g}")
         with av.open(memory, "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=Fraction(plan.fps).limit_denominator(1001))
@@ -279,22 +293,22 @@ class Equaliser:
             stream.pix_fmt = "yuv420p"
             stream.options = {"qp": str(sample.QP), "g": "1", "preset": "medium", "threads": "1"}  # see sample.py
 
-            def take(at: int, frame: np.ndarray) -> None:
-                new = not taken or (at > taken[-1] and (at - taken[0]) % job.step == 0)
-                if new and len(taken) < plan.frames:
-                    taken.append(at)
-                    picture = self.crop(frame)[: stream.height, : stream.width]
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            def keep_frame(index: int, frame: np.ndarray) -> None:
+                is_due = not kept or (index > kept[-1] and (index - kept[0]) % job.step == 0)
+                if is_due and len(kept) < plan.frames:
+                    kept.append(index)
+                    pixels = self.crop(frame)[: stream.height, : stream.width]
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
 
-            # Two looks for each frame's time: none is missed where they do not come at even distances.
-            read_video(job.path, 2 * plan.frames * job.step, 2 * job.fps, 16, self.limits, take)
-            if len(taken) < plan.frames:
-                raise MediaError(f"{len(taken)} frames to take, fewer than the common {plan.frames}")
+            # Sampling at twice the frame rate misses no frame of a video with uneven frame intervals.
+            read_video(job.path, 2 * plan.frames * job.step, 2 * job.fps, 16, self.limits, keep_frame)
+            if len(kept) < plan.frames:
+                raise MediaError(f"{len(kept)} usable frames, fewer than the common {plan.frames}")
             container.mux(stream.encode())
         return memory.getvalue()
 
 
-def jpeg(frame: np.ndarray, quality: int) -> bytes:
-    """(height, width, 3) uint8 RGB -> JPEG, 4:2:0."""
+def encode_jpeg(frame: np.ndarray, quality: int) -> bytes:
+    """Encode a frame (height, width, 3) uint8 RGB as JPEG with 4:2:0 chroma subsampling."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
     return cv2.imencode(".jpg", frame[..., ::-1], options)[1].tobytes()

@@ -1,5 +1,6 @@
-"""Judging a detector: plain functions of a predictions table, which know neither files nor models.
+"""Evaluate a detector from its predictions table, without access to files or models.
 
-`predictions` is the table, `calibration` turns scores into probabilities, `metrics` counts, `plots` draws, `report`
-tells it all on one page. Import the module you need; nothing is imported here, so that a command line stays quick.
+`predictions` reads and writes the table, `calibration` turns scores into probabilities, `metrics` computes the metrics,
+`ensemble` averages several detectors and `cross_source` summarises tests across sources. Nothing is imported here, to keep
+the command line responsive.
 """

@@ -1,1 +1,1 @@
-"""Where in a picture a detector sees what it says."""
+"""Show which regions of an image or video drive a detector's score."""

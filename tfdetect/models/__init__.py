@@ -1,4 +1,4 @@
-"""Detectors and what they are made of. Importing this package registers the detectors; none of that imports Keras."""
+"""Detectors and their building blocks. Importing this package registers the detectors but does not import Keras."""
 
 import importlib
 import pkgutil
@@ -24,17 +24,20 @@ plugins.load_installed(["tfdetect.detectors"])
 
 
 def load(path: str | PathLike[str]) -> "keras.Model":
-    """The model in a .keras file, to judge with: not compiled, and no layer tells of a loss."""
+    """Load a .keras file for inference: not compiled, and without the losses that layers add in training.
+
+    Raises UserError for a damaged file, or one from an incompatible version.
+    """
     import keras
 
     register()
     try:
         model = keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        first = str(error).strip().partition("\n")[0][:200]
-        raise UserError(f"{path} cannot be loaded: it is damaged, or of another version of tfdetect or Keras ({first}). Copy it "
-                        "anew, or train the run again.") from error  # fmt: skip
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise UserError(f"{path} cannot be loaded: it is damaged, or from another version of tfdetect or Keras ({reason}). Copy "
+                        "it again, or repeat the training run.") from error  # fmt: skip
     for layer in model.layers:
-        if hasattr(layer, "telling"):
-            layer.telling = False
+        if hasattr(layer, "adds_loss"):
+            layer.adds_loss = False
     return model

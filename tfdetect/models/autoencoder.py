@@ -1,6 +1,6 @@
-"""What the reconstructing one-class detectors share: an encoder and a decoder that learn reals, and scores of what comes back.
+"""Base classes of one-class detectors that reconstruct images: an encoder and a decoder trained on reals, and anomaly scores.
 
-They learn no label: the loss is their own, and a fake is what comes back unlike a real.
+No label is used in training: the model adds its own loss. A fake is detected because it is reconstructed differently from a real.
 """
 
 from abc import abstractmethod
@@ -12,138 +12,143 @@ import numpy as np
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 
-Score = Literal["rmse", "latent", "kl", "elbo", "perceptual", "likelihood_regret", "frequency"]
+ScoreName = Literal["rmse", "latent", "kl", "elbo", "perceptual", "likelihood_regret", "frequency"]
 NEEDS_VARIANCE = ("kl", "elbo", "likelihood_regret")  # scores that need a latent with a variance
 
 
 @dataclass(frozen=True)
 class Autoencoder(Detector):
-    """Subclass it and write `encoder` and `decoder`: an autoencoder that learns what real looks like."""
+    """An autoencoder that learns what real images look like. Subclasses implement `build_encoder` and `build_decoder`."""
 
     trains_on = "real"
     reconstructs = True
     scale: ClassVar[Any] = 1 / 127.5
-    """Of the pixels 0..255, before `offset`: by default to -1..1."""
+    """Multiplier of the pixels in 0..255, before `offset` is added; by default to -1..1. A number, or one per channel."""
     offset: ClassVar[Any] = -1.0
 
-    score: Score | None = None
-    """What is taken for fake: a large rmse of what comes back, by default; latent and others are in docs/oneclass.md."""
+    score: ScoreName | None = None
+    """Anomaly score; by default rmse, the root mean squared reconstruction error. docs/oneclass.md describes all."""
     score_direction: Literal["far", "near"] = "far"
-    """Where fakes are looked for: far from what real looks like, or nearer to it than reals are, as too typical."""
+    """Which side counts as fake: far from the training reals, or near, for fakes more typical than real images are."""
     flips: Literal["none", "horizontal", "both"] = "both"
-    """In training, turn half of the pictures from left to right, and half upside down."""
+    """Random flips in training: none, horizontal, or horizontal and vertical."""
 
     @property
-    def scored(self) -> Score:
-        """The score that it gives."""
+    def effective_score(self) -> ScoreName:
+        """Name of the score that the model outputs."""
         return self.score or "rmse"
 
     @abstractmethod
-    def encoder(self, shape: tuple[int, int, int]) -> Any:
-        """A Keras model from normalised pictures (batch, *shape) to the means of its latent (batch, n), for a variational one
-        their log variances, and then the maps (batch, height, width, channels) by which `perceptual` compares."""
+    def build_encoder(self, image_shape: tuple[int, int, int]) -> Any:
+        """Return a Keras model from normalised images (batch, *image_shape) to a list of outputs.
+
+        The outputs are the latent means (batch, n), for a variational autoencoder also the latent log variances (batch, n), and
+        then the feature maps (batch, height, width, channels) that the score `perceptual` compares.
+        """
 
     @abstractmethod
-    def decoder(self, latent: int, shape: tuple[int, int, int]) -> Any:
-        """A Keras model from latents (batch, latent) to pictures (batch, *shape), normalised."""
+    def build_decoder(self, latent_size: int, image_shape: tuple[int, int, int]) -> Any:
+        """Return a Keras model from latents (batch, latent_size) to normalised images (batch, *image_shape)."""
 
-    def losses(self):
+    def losses(self) -> None:
         return None
 
-    def build(self, clip_shape):
+    def build(self, clip_shape: tuple[int, int, int, int]) -> Any:
         import keras
         from keras import layers
 
         from tfdetect.models.layers.autoencoder import LikelihoodRegret, VAELoss
 
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
-        x = layers.Reshape(clip_shape[1:])(inputs)
+        image = layers.Reshape(clip_shape[1:])(inputs)
         if self.flips != "none":
-            x = layers.RandomFlip("horizontal" if self.flips == "horizontal" else "horizontal_and_vertical")(x)
-        x = layers.Rescaling(self.scale, self.offset, dtype="float32", name="picture")(x)
-        encoder = self.encoder(clip_shape[1:])
-        latent, maps = self.split(encoder(x))
-        decoder = self.decoder(latent[0].shape[-1], clip_shape[1:])
-        z = self.drawn(latent)
-        regret = self.scored == "likelihood_regret"
-        came = LikelihoodRegret(decoder, name="regret")([x, z, latent[0]]) if regret else [decoder(z)]
-        x, again, *latent = VAELoss(**self.loss(), name="reconstruction")([x, came[0], *latent, *came[1:]])
-        score = latent[-1] if regret else self.measure(x, again, latent, maps, encoder, decoder)
+            image = layers.RandomFlip("horizontal" if self.flips == "horizontal" else "horizontal_and_vertical")(image)
+        image = layers.Rescaling(self.scale, self.offset, dtype="float32", name="picture")(image)
+        encoder = self.build_encoder(clip_shape[1:])
+        latent, maps = self.split_encoder_outputs(encoder(image))
+        decoder = self.build_decoder(latent[0].shape[-1], clip_shape[1:])
+        z = self.sample_latent(latent)
+        with_regret = self.effective_score == "likelihood_regret"
+        decoded = LikelihoodRegret(decoder, name="regret")([image, z, latent[0]]) if with_regret else [decoder(z)]
+        image, reconstruction, *latent = VAELoss(**self.loss_arguments(), name="reconstruction")(
+            [image, decoded[0], *latent, *decoded[1:]])  # fmt: skip
+        score = latent[-1] if with_regret else self.compute_score(image, reconstruction, latent, maps, encoder, decoder)
         score = layers.Rescaling(1.0 if self.score_direction == "far" else -1.0, dtype="float32", name="score")(score)
         return keras.Model(inputs, score, name=self.name)
 
-    def split(self, encoded: Any) -> tuple[list[Any], list[Any]]:
-        """The encoder's outputs as latent and maps."""
-        encoded = encoded if isinstance(encoded, list) else [encoded]
-        return encoded[:1], encoded[1:]
+    def split_encoder_outputs(self, outputs: Any) -> tuple[list[Any], list[Any]]:
+        """Split the encoder's outputs into latent parameters and feature maps."""
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        return outputs[:1], outputs[1:]
 
-    def drawn(self, latent: list[Any]) -> Any:
-        """What the decoder gets."""
+    def sample_latent(self, latent: list[Any]) -> Any:
+        """Return the decoder's input (batch, n) for the given latent parameters."""
         return latent[0]
 
-    def loss(self) -> dict[str, Any]:
-        """Arguments of `layers.autoencoder.VAELoss`."""
+    def loss_arguments(self) -> dict[str, Any]:
+        """Return keyword arguments for `layers.autoencoder.VAELoss`."""
         return {}
 
-    def measure(self, x: Any, again: Any, latent: list[Any], maps: list[Any], encoder: Any, decoder: Any) -> Any:
-        """The score but for its sign, (batch, 1)."""
+    def compute_score(self, image: Any, reconstruction: Any, latent: list[Any], maps: list[Any], encoder: Any,
+                      decoder: Any) -> Any:  # fmt: skip
+        """Return the anomaly score (batch, 1), before `score_direction` is applied."""
         from keras import layers
 
         from tfdetect.models.layers import autoencoder
 
-        if self.scored == "latent":
-            return autoencoder.RMSE()([latent[0], self.split(encoder(again))[0][0]])
-        if self.scored == "kl":
+        if self.effective_score == "latent":
+            return autoencoder.RMSE()([latent[0], self.split_encoder_outputs(encoder(reconstruction))[0][0]])
+        if self.effective_score == "kl":
             return autoencoder.KLDivergence()(latent)
-        if self.scored == "elbo":
-            return autoencoder.NegativeELBO()([x, again, *latent])
-        if self.scored == "perceptual":
-            return autoencoder.PerceptualDistance()([*maps, *self.split(encoder(again))[1]])
-        if self.scored == "frequency":
-            # By what comes back of the mean, in training too: it is what the score is of.
-            spectrum = autoencoder.ErrorSpectrum()([x, decoder(latent[0], training=False)])
+        if self.effective_score == "elbo":
+            return autoencoder.NegativeELBO()([image, reconstruction, *latent])
+        if self.effective_score == "perceptual":
+            return autoencoder.PerceptualDistance()([*maps, *self.split_encoder_outputs(encoder(reconstruction))[1]])
+        if self.effective_score == "frequency":
+            # In training, too, the statistics must come from the decoded mean, because that is what inference scores.
+            spectrum = autoencoder.ErrorSpectrum()([image, decoder(latent[0], training=False)])
             spectrum = autoencoder.StopGradient()(spectrum)
-            usual = layers.BatchNormalization(center=False, scale=False, momentum=0.9, dtype="float32", name="usual")
-            return autoencoder.VectorNorm()(usual(spectrum))
-        return autoencoder.RMSE()([x, again])
+            normalise = layers.BatchNormalization(center=False, scale=False, momentum=0.9, dtype="float32", name="spectrum_norm")
+            return autoencoder.VectorNorm()(normalise(spectrum))
+        return autoencoder.RMSE()([image, reconstruction])
 
 
 @dataclass(frozen=True)
 class VariationalAutoencoder(Autoencoder):
-    """Of a latent that is drawn: mean and log variance."""
+    """An autoencoder whose latent is sampled from a normal distribution, given by mean and log variance."""
 
     beta: float = 1.0
-    """What the divergence of the latent from a standard normal distribution counts, beside the squared error."""
+    """Weight of the KL divergence relative to the squared error."""
     warmup: int = 0
-    """Steps over which beta rises from 0; against a latent that tells nothing."""
+    """Training steps over which beta rises from 0; prevents posterior collapse."""
     free_bits: float = 0.0
-    """Nats by which each latent number may diverge for nothing; against the same."""
+    """KL divergence in nats that each latent dimension may have at no cost; prevents posterior collapse."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("beta", "warmup", "free_bits"):
             if getattr(self, name) < 0:
                 raise UserError(f"--detector.{name} must be at least 0, got {getattr(self, name)}.")
 
-    def split(self, encoded):
-        return encoded[:2], encoded[2:]
+    def split_encoder_outputs(self, outputs: Any) -> tuple[list[Any], list[Any]]:
+        return outputs[:2], outputs[2:]
 
-    def drawn(self, latent):
+    def sample_latent(self, latent: list[Any]) -> Any:
         from tfdetect.models.layers.autoencoder import GaussianSampling
 
-        return GaussianSampling(name="drawn")(latent)
+        return GaussianSampling(name="sample")(latent)
 
-    def loss(self):
+    def loss_arguments(self) -> dict[str, Any]:
         return {"beta": self.beta, "warmup": self.warmup, "free_bits": self.free_bits}
 
 
 def reconstruction_model(model: Any) -> Any:
-    """A model with a layer `reconstruction` -> the same up to there: normalised pictures, what comes back, and the latent."""
+    """Return the part of an autoencoder up to its layer `reconstruction`: normalised images, reconstructions and latents."""
     import keras
 
     return keras.Model(model.input, model.get_layer("reconstruction").output)
 
 
 def to_pixels(model: Any, normalised: Any) -> Any:
-    """What the model's layer `picture` undone makes of such pictures: about 0..255."""
+    """Undo the model's layer `picture`: normalised images -> pixels of about 0..255, as reconstructions may exceed the range."""
     layer = model.get_layer("picture")
     return (normalised - np.float32(layer.offset)) / np.float32(layer.scale)

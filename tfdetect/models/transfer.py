@@ -1,124 +1,131 @@
-"""What the transfer detectors share: a backbone with published weights, a head, two phases of training, two levels of verdict."""
+"""Base class of transfer detectors: a backbone with published weights, a new head, two training phases, optional attribution."""
 
 import difflib
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from tfdetect.detector import Detector, Phase
 from tfdetect.errors import UserError
-from tfdetect.models.pretrained.hdf5 import Published, load, resolve
+from tfdetect.models.pretrained.hdf5 import WeightsFile, load_weights, resolve_weights
 
 
 @dataclass(frozen=True)
 class Transfer(Detector):
-    """Subclass it and write `backbone`. First the head is trained on the frozen backbone, then both from some layer on."""
+    """A pretrained backbone with a new head. Subclasses implement `build_backbone`.
 
-    published: ClassVar[Published]
-    """Where its ImageNet weights are."""
+    The first phase trains the head on the frozen backbone, the second also the backbone from `unfreeze_from` on.
+    """
+
+    imagenet_weights: ClassVar[WeightsFile]
+    """The published ImageNet weights of the backbone."""
 
     weights: Literal["imagenet", "none"] | Path = "imagenet"
-    """Where the backbone starts: published weights (fetched once), random ones, or an HDF5 file without top."""
+    """Initial weights of the backbone: published ones (downloaded once), random ones, or an HDF5 file without top."""
     unfreeze_from: str = ""
-    """Second phase: train the backbone from this layer on; its name, the number of last layers, or all. Empty: never."""
+    """First backbone layer to train in the second phase: its name, a number of last layers, or all; empty: no second phase."""
     head_epochs: int = 3
-    """Epochs of the first phase, in which the backbone is frozen; the second one has a tenth of the rate."""
+    """Epochs of the first phase, with a frozen backbone; the second phase has a tenth of the learning rate."""
     dense: int = 0
     """Units of a dense layer before the score; 0 for none."""
     dropout: float = 0.3
-    """Share of features dropped before each dense layer, in training."""
+    """Dropout rate before each dense layer."""
     crop: int = 0
-    """Pixels of the side of the crops that it trains on, a place of their own for each batch; 0 trains on whole pictures."""
+    """Side in pixels of random training crops, at one position per batch; 0 trains on whole images."""
     mirror: bool = True
-    """Flip half of the training pictures."""
+    """Flip half of the training images horizontally."""
     sides: bool = False
-    """Score the mean of a picture's and its mirror image's features: twice the work."""
+    """Average the features of each image and its mirror image (test-time augmentation); doubles the work."""
     attribute: Literal["none", "source", "family"] = "none"
-    """Learn, besides real or fake, which source a fake has, or which family of sources."""
+    """Besides real or fake, predict the source of a fake, or its family of sources."""
     families: tuple[str, ...] = ()
-    """The family of each source, as SOURCE=FAMILY; without it, the manifest's column family says."""
+    """Family of each source, as SOURCE=FAMILY; by default read from the manifest's column family."""
     classes: tuple[str, ...] = ()
-    """What attribute found in the training files; set by the training."""
+    """Sources or families found in the training files; set by training."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.head_epochs < 0:
             raise UserError(f"--detector.head_epochs must be at least 0, got {self.head_epochs}.")
-        if wrong := [pair for pair in self.families if pair.count("=") != 1]:
-            raise UserError(f"--detector.families must be like stylegan=gan, got {wrong[0]!r}.")
+        if malformed := [pair for pair in self.families if pair.count("=") != 1]:
+            raise UserError(f"--detector.families must have the form SOURCE=FAMILY, such as stylegan=gan; got {malformed[0]!r}.")
 
     @property
-    def initial_weights(self):
+    def initial_weights(self) -> str:
         return str(self.weights)
 
     @property
-    def offline_overrides(self):
+    def offline_overrides(self) -> dict[str, str]:
         return {"weights": "none"}
 
-    def with_classes(self, classes):
+    def with_classes(self, classes: tuple[str, ...]) -> Self:
         return replace(self, classes=classes)
 
-    def require(self):
-        resolve(self.weights, self.published)
+    def require(self) -> None:
+        resolve_weights(self.weights, self.imagenet_weights)
 
     @abstractmethod
-    def backbone(self, x: Any) -> Any:
-        """Pictures (batch, height, width, 3), floats 0..255, RGB -> their features; its own normalising included."""
+    def build_backbone(self, images: Any) -> Any:
+        """Return the features of RGB images (batch, height, width, 3), floats in 0..255; includes the normalisation."""
 
-    def pool(self, body: Any) -> Any:
-        """The backbone (a keras.Model) -> features (batch, n)."""
+    def pool(self, backbone: Any) -> Any:
+        """Return the pooled features (batch, n) of a backbone, a keras.Model; the output of a layer `features`."""
         from keras import layers
 
-        return layers.GlobalAveragePooling2D(name="features")(body.output)
+        return layers.GlobalAveragePooling2D(name="features")(backbone.output)
 
-    def build(self, clip_shape):
+    def build(self, clip_shape: tuple[int, int, int, int]) -> Any:
         import keras
         from keras import layers
 
-        from tfdetect.models.layers.common import AlignedCrop, FlipTTA, FlipTTAMean, RandomHorizontalFlip, score
+        from tfdetect.models.layers.common import AlignedCrop, FlipTTA, FlipTTAMean, RandomHorizontalFlip, score_layer
 
-        path = resolve(self.weights, self.published)
+        path = resolve_weights(self.weights, self.imagenet_weights)
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
         x = RandomHorizontalFlip()(inputs) if self.mirror else inputs
         x = layers.Reshape(clip_shape[1:])(x)
         x = AlignedCrop(self.crop)(x) if self.crop else x
         x = layers.Rescaling(1.0, name="pixels")(FlipTTA()(x) if self.sides else x)
-        body = keras.Model(inputs, self.backbone(x))
+        backbone = keras.Model(inputs, self.build_backbone(x))
         if path:
-            load(body, path)
-        self._named(body, self.unfreeze_from)  # a wrong name is said before the training
-        x = self.pool(body)
+            load_weights(backbone, path)
+        self.layer_names_from(backbone, self.unfreeze_from)  # reports an unknown layer before training starts
+        x = self.pool(backbone)
         x = layers.Dropout(self.dropout)(FlipTTAMean()(x) if self.sides else x)
         if self.dense:
             x = layers.Dropout(self.dropout)(layers.Dense(self.dense, activation="relu")(x))
-        # Near zero: what chance puts on thousands of features, a few epochs would not take away.
-        outputs = score(x, keras.initializers.RandomNormal(stddev=1e-3))
+        # Near zero: a few epochs would not undo larger random weights on thousands of features.
+        outputs = score_layer(x, keras.initializers.RandomNormal(stddev=1e-3))
         if self.classes:
-            source = layers.Dense(len(self.classes), dtype="float32", name="source")(x)
-            outputs = layers.Concatenate(dtype="float32", name="levels")([outputs, source])
+            class_logits = layers.Dense(len(self.classes), dtype="float32", name="source")(x)
+            outputs = layers.Concatenate(dtype="float32", name="score_and_classes")([outputs, class_logits])
         return keras.Model(inputs, outputs, name=self.name)
 
-    def phases(self):
-        if self.weights == "none":  # nothing to protect
+    def phases(self) -> tuple[Phase, ...]:
+        if self.weights == "none":  # no pretrained weights to protect
             return (Phase(),)
-        head = Phase(prepare=lambda model: self.free(model, ""))
+        head = Phase(prepare=lambda model: self.set_trainable(model, ""))
         if not self.unfreeze_from:
             return (head,)
-        rest = Phase(learning_rate_factor=0.1 if self.head_epochs else 1.0, prepare=lambda model: self.free(model, self.unfreeze_from))
-        return (replace(head, epochs=self.head_epochs), rest) if self.head_epochs else (rest,)
+        fine_tuning = Phase(learning_rate_factor=0.1 if self.head_epochs else 1.0,
+                            prepare=lambda model: self.set_trainable(model, self.unfreeze_from))  # fmt: skip
+        return (replace(head, epochs=self.head_epochs), fine_tuning) if self.head_epochs else (fine_tuning,)
 
-    def free(self, model, start):
-        """Train of the backbone what comes from layer `start` on, except BatchNormalization, whose statistics stay."""
+    def set_trainable(self, model: Any, start: str) -> None:
+        """Make the backbone trainable from layer `start` on, except BatchNormalization, which keeps its pretrained statistics."""
         import keras
 
-        body = keras.Model(model.inputs, model.get_layer("features").input)
-        free = self._named(body, start)
-        for layer in body.layers:
-            layer.trainable = layer.name in free and not isinstance(layer, keras.layers.BatchNormalization)
+        backbone = keras.Model(model.inputs, model.get_layer("features").input)
+        trainable = self.layer_names_from(backbone, start)
+        for layer in backbone.layers:
+            layer.trainable = layer.name in trainable and not isinstance(layer, keras.layers.BatchNormalization)
 
-    def _named(self, body, start):
-        """Names of the layers from `start` on. ValueError where the backbone has no such layer."""
-        names = [layer.name for layer in body.layers]
+    def layer_names_from(self, backbone: Any, start: str) -> set[str]:
+        """Return the names of the layers that `start` selects, in the form of `unfreeze_from`.
+
+        Raises UserError if the backbone has no such layer.
+        """
+        names = [layer.name for layer in backbone.layers]
         if start.isdecimal():
             return set(names[len(names) - int(start) :])
         if start in ("", "all"):
@@ -126,5 +133,5 @@ class Transfer(Detector):
         if start not in names:
             near = ", ".join(difflib.get_close_matches(start, names, n=3, cutoff=0.3))
             raise UserError(f"--detector.unfreeze_from {start}: {self.name} has no such layer; expected all, a number of last "
-                             f"layers, or a name such as {near or names[-1]}.")  # fmt: skip
+                            f"layers, or a layer name such as {near or names[-1]}.")  # fmt: skip
         return set(names[names.index(start) :])

@@ -1,1 +1,1 @@
-"""Self-contained HTML pages: the report, the audit, the explanation."""
+"""Self-contained HTML pages: report, audit and explanation."""

@@ -1,4 +1,4 @@
-"""The page of an audit: first what to do, then what the data are made of."""
+"""The page of an audit: the conclusion and what to do about it, then the composition of the data set."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -9,148 +9,156 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data.audit import duplicates
-from tfdetect.data.audit.shortcuts import FATAL, SUSPECT
+from tfdetect.data.audit.shortcuts import SEVERE_AUC, WARNING_AUC
 from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.plots import standard
 
-SHOWN = 30  # of each kind of finding
-VALUES = 12  # of each property
-LEARNT = "a detector trained on this learns the container, not the fake"
-COUNTED = {"source": "Source", "split": "Split", "size": "Size in pixels", "extension": "Extension", "container": "Container",
-           "codec": "Codec", "subsampling": "Chroma subsampling or mode", "jpeg_quality": "JPEG quality, estimated",
-           "fps": "Frames a second", "duration": "Duration, seconds"}  # fmt: skip
+MAX_ROWS = 30  # of each kind of finding
+MAX_VALUES = 12  # of each property
+SHORTCUT_LEARNT = "a detector trained on this data set learns the file format, not the forgery"
+PROPERTY_TITLES = {
+    "source": "Source", "split": "Split", "size": "Size in pixels", "extension": "Extension", "container": "Container",
+    "codec": "Codec", "subsampling": "Chroma subsampling or mode", "jpeg_quality": "JPEG quality (estimated)",
+    "fps": "Frames per second", "duration": "Duration in seconds"}  # fmt: skip
 
 
 def write(path: str | PathLike[str], name: str, found: Mapping[str, Any], properties: pd.DataFrame) -> None:
-    """Write the page of these findings, as `audit.json` holds them, to `path`."""
+    """Write the page to `path`. `found` is the content of audit.json, `properties` has one row per file with its path."""
     counts = found["counts"]
     subtitle = "{real} real and {fake} fake files".format(**counts["label"]) + f", {counts['unreadable']} of them unreadable"
-    if left := sum(counts["others"].values()):
-        subtitle += f"; {left} others left out ({', '.join(f'{count} {name}' for name, count in counts['others'].items())})"
+    if ignored := sum(counts["others"].values()):
+        kinds = ", ".join(f"{count} {name}" for name, count in counts["others"].items())
+        subtitle += f"; {plural(ignored, 'other file')} left out ({kinds})"
     small = {} if "small" not in properties else dict(zip(properties["path"], properties["small"], strict=True))
     html.write(path, "audit", name, subtitle, (
-        _verdict(found), _shortcuts(found), _leaks(found["leaks"]), _duplicates(found["duplicates"], small),
-        _counts(counts), _failures(found["failures"])))  # fmt: skip
+        _summary_section(found), _shortcuts_section(found), _leaks_section(found["leaks"]),
+        _duplicates_section(found["duplicates"], small), _counts_section(counts),
+        _failures_section(found["failures"])))  # fmt: skip
 
 
 def verdict(found: Mapping[str, Any]) -> str:
-    """The one sentence to take home."""
+    """Return the conclusion of an audit in one or two sentences. `found` is the content of audit.json."""
     container = [warning for warning in found["warnings"] if warning["kind"] == "container"]
     worst = max((warning["auc"] for warning in container), default=0.0)
     leaks = [leak for leak in found["leaks"] if leak["splits"]]
-    would = len(found["leaks"]) - len(leaks)
-    torn = sum(map(duplicates.contradiction, found["duplicates"]))
-    said = []
-    if worst > FATAL:
-        said.append(f"{LEARNT}: {', '.join(_names(container, FATAL))} tell{'s' * (len(_names(container, FATAL)) == 1)} the label")
+    latent = len(found["leaks"]) - len(leaks)
+    contradictions = sum(map(duplicates.has_contradicting_labels, found["duplicates"]))
+    findings = []
+    if worst > SEVERE_AUC:
+        names = _property_names(container, SEVERE_AUC)
+        findings.append(f"{SHORTCUT_LEARNT}: {', '.join(names)} reveal{'s' * (len(names) == 1)} the label")
     elif container:
-        said.append(f"{', '.join(_names(container, SUSPECT))} may be learnt in place of the fake")
+        findings.append(f"{', '.join(_property_names(container, WARNING_AUC))} may be learnt instead of the forgery")
     if leaks:
         make = "makes" if len(leaks) == 1 else "make"
-        said.append(f"{plural(len(leaks), 'leak')} between splits {make} a test look better than the detector is")
-    if would:
-        sets = f"{plural(would, 'set')} of copies in several groups"
-        said.append(f"{sets} would leak once a split is made by group")
-    if torn:
-        said.append(f"{torn} file{' is' if torn == 1 else 's are'} labelled both real and fake")
-    alone = "" if found["groups"]["known"] else (
-        " No groups are given, though: whether files of one person or recording stand on both sides was not looked at.")
-    if not said:
+        findings.append(f"{plural(len(leaks), 'leak')} between splits {make} test results look better than they are")
+    if latent:
+        sets = f"{plural(latent, 'set')} of copies in different groups"
+        findings.append(f"{sets} would leak when the data are split by group")
+    if contradictions:
+        are = "is" if contradictions == 1 else "are"
+        findings.append(f"{plural(contradictions, 'set')} of identical files {are} labelled both real and fake")
+    ungrouped = "" if found["groups"]["known"] else (
+        " No groups are given, though, so the audit cannot tell whether files of one person or recording are in several splits.")
+    if not findings:
         if not found["shortcuts"]:
-            return f"No shortcut could be measured: that takes real and fake files, each in at least two groups.{alone}"
-        content = " What the pictures show differs, though." if found["warnings"] else ""
-        return f"No property of the container tells the label, and no copy leaks between splits.{content}{alone}"
-    text = "; ".join(said)
-    return f"{text[0].upper()}{text[1:]}.{alone}"
+            return f"Shortcuts could not be measured: that takes real and fake files, each in at least two groups.{ungrouped}"
+        content = " The content of the two classes differs, though." if found["warnings"] else ""
+        return f"No property of the file format reveals the label, and no copies leak between splits.{content}{ungrouped}"
+    text = "; ".join(findings)
+    return f"{text[0].upper()}{text[1:]}.{ungrouped}"
 
 
-def _names(warnings: Sequence[Mapping[str, Any]], above: float) -> list[str]:
-    names = [w["property"].replace("_", " ") for w in warnings if w["auc"] > above]
-    return [name for name in names if not name.startswith("all")] or names
+def _property_names(warnings: Sequence[Mapping[str, Any]], above: float) -> list[str]:
+    """Return the properties with an AUC above a limit, without combinations of several unless there is nothing else."""
+    keys = [warning["property"] for warning in warnings if warning["auc"] > above]
+    return [standard.property_name(key) for key in [key for key in keys if not key.startswith("all")] or keys]
 
 
-def _verdict(found: Mapping[str, Any]) -> str:
-    best = max(found["shortcuts"].items(), key=lambda item: item[1], default=None)
+def _summary_section(found: Mapping[str, Any]) -> str:
+    best, auc = max(found["shortcuts"].items(), key=lambda item: item[1], default=("", None))
     counts = found["counts"]
     leaks = sum(bool(leak["splits"]) for leak in found["leaks"])
-    tiles = [(html.cell(best[1] if best else None), "best shortcut's AUC", best[0].replace("_", " ") if best else "not measured"),
-             (leaks, "leaks between splits", "of groups, copies or near copies"),
-             (len(found["duplicates"]), "sets of duplicates", "exact, or near in another group"),
-             (counts["unreadable"], "unreadable files", f"of {counts['files']}")]  # fmt: skip
-    shown = "".join(f'<div class="tile"><b>{big}</b><span>{what}</span><small>{escape(small)}</small></div>'
-                    for big, what, small in tiles)  # fmt: skip
+    tiles = [
+        (html.format_cell(auc), "best shortcut AUC", standard.property_name(best) or "not measured"),
+        (leaks, "leaks between splits", "groups, copies or near-copies in several splits"),
+        (len(found["duplicates"]), "sets of duplicates", "exact copies, or near-copies in different groups"),
+        (counts["unreadable"], "unreadable files", f"of {counts['files']}")]  # fmt: skip
+    shown = "".join(f'<div class="tile"><b>{big}</b><span>{label}</span><small>{escape(small)}</small></div>'
+                    for big, label, small in tiles)  # fmt: skip
     lead = f'<p class="lead">{escape(verdict(found))}</p><p>{escape(found["groups"]["said"])}</p>'
-    return f'<section class="verdict"><h2>In short</h2>{lead}<div class="tiles">{shown}</div></section>'
+    return f'<section class="verdict"><h2>Summary</h2>{lead}<div class="tiles">{shown}</div></section>'
 
 
-def _shortcuts(found: Mapping[str, Any]) -> str:
-    rows = [(warning["property"].replace("_", " "), warning["auc"], warning["kind"], _severity(warning), warning["advice"])
+def _shortcuts_section(found: Mapping[str, Any]) -> str:
+    rows = [(standard.property_name(warning["property"]), warning["auc"], warning["kind"], _severity(warning), warning["advice"])
             for warning in found["warnings"]]  # fmt: skip
-    table = html.table(["property", "AUC", "kind", "what it means", "what to do"], rows) if rows else (
-        "<p>None tells the label better than chance would among so few files, or better than 0.65.</p>")  # fmt: skip
-    note = ("<p>Container: what comes from how a file was made and stored. Content: what the picture shows; that may be the fake "
-            "itself, or that the two classes show different things.</p>")  # fmt: skip
+    table = html.table(["property", "AUC", "kind", "meaning", "what to do"], rows) if rows else (
+        f"<p>No property has an AUC above {WARNING_AUC} that is also clearly better than chance for this number of files.</p>")
+    note = ("<p>Container: how a file was created and stored. Content: what the image shows; a difference may be the forgery "
+            "itself, or the two classes may simply show different things.</p>")  # fmt: skip
     caption = standard.caption("shortcuts")
-    figure = html.figures("Every property", [(caption, standard.shortcuts(found["shortcuts"], SUSPECT, FATAL))])
+    figure = html.figure_section("All properties", [(caption, standard.shortcuts(found["shortcuts"], WARNING_AUC, SEVERE_AUC))])
     return f"<section><h2>Shortcuts</h2>{note}{table}</section>{figure}"
 
 
 def _severity(warning: Mapping[str, Any]) -> str:
     if warning["kind"] == "content":
-        return "the classes show different things" if warning["auc"] <= FATAL else "the classes hardly show the same things"
-    return LEARNT if warning["auc"] > FATAL else "may be learnt in place of the fake"
+        return "the classes show different things" if warning["auc"] <= SEVERE_AUC else "the classes have little content in common"
+    return SHORTCUT_LEARNT if warning["auc"] > SEVERE_AUC else "may be learnt instead of the forgery"
 
 
-def _leaks(leaks: Sequence[Mapping[str, Any]]) -> str:
+def _leaks_section(leaks: Sequence[Mapping[str, Any]]) -> str:
     if not leaks:
         return ""
-    rows = [(leak["kind"], " and ".join(leak["splits"]) or "no split yet, several groups", _some(leak["paths"]), leak["advice"])
-            for leak in leaks[:SHOWN]]  # fmt: skip
-    return f"<section><h2>Leaks</h2>{_first(leaks)}{html.table(['kind', 'between', 'files', 'what to do'], rows)}</section>"
+    rows = [(leak["kind"], " and ".join(leak["splits"]) or "groups (no split yet)", _join_paths(leak["paths"]), leak["advice"])
+            for leak in leaks[:MAX_ROWS]]  # fmt: skip
+    table = html.table(["kind", "between", "files", "what to do"], rows)
+    return f"<section><h2>Leaks</h2>{_truncation_note(leaks)}{table}</section>"
 
 
-def _duplicates(sets: Sequence[Mapping[str, Any]], small: Mapping[str, Any]) -> str:
+def _duplicates_section(sets: Sequence[Mapping[str, Any]], small: Mapping[str, Any]) -> str:
     if not sets:
         return ""
     shown = "".join(
-        f"<tr><td>{entry['kind']}</td><td>{_pictures(entry['paths'], small)}</td><td>{escape(_some(entry['paths']))}</td>"
+        f"<tr><td>{entry['kind']}</td><td>{_thumbnails(entry['paths'], small)}</td><td>{escape(_join_paths(entry['paths']))}</td>"
         f"<td>{escape(', '.join(entry['across']) or 'nothing')}</td><td>{escape(entry['advice'])}</td></tr>"
-        for entry in sets[:SHOWN])  # fmt: skip
+        for entry in sets[:MAX_ROWS])  # fmt: skip
     head = "".join(f"<th>{name}</th>" for name in ("kind", "", "files", "differ in", "what to do"))
-    return (f"<section><h2>Duplicates</h2>{_first(sets)}<div class='scroll'><table><thead><tr>{head}</tr></thead>"
+    return (f"<section><h2>Duplicates</h2>{_truncation_note(sets)}<div class='scroll'><table><thead><tr>{head}</tr></thead>"
             f"<tbody>{shown}</tbody></table></div></section>")  # fmt: skip
 
 
-def _pictures(paths: Sequence[str], small: Mapping[str, Any]) -> str:
-    """The first two of a set, as the grey pictures by which they were compared."""
-    pictures = [small[path][0] for path in paths[:2] if path in small and small[path] is not None and len(small[path])]
-    return "".join(f'<img alt="" width=64 height=64 src="{html.thumbnail(np.repeat(picture[..., None], 3, axis=2))}"> '
-                   for picture in pictures)  # fmt: skip
+def _thumbnails(paths: Sequence[str], small: Mapping[str, Any]) -> str:
+    """Return the small grey images by which the first two files of a set were compared."""
+    images = [small[path][0] for path in paths[:2] if path in small and small[path] is not None and len(small[path])]
+    return "".join(f'<img alt="" width=64 height=64 src="{html.thumbnail(np.repeat(image[..., None], 3, axis=2))}"> '
+                   for image in images)  # fmt: skip
 
 
-def _counts(counts: Mapping[str, Any]) -> str:
-    parts = []
-    for key, title in COUNTED.items():
-        values = {name or "(none)": found for name, found in counts[key].items()}
+def _counts_section(counts: Mapping[str, Any]) -> str:
+    out = []
+    for key, title in PROPERTY_TITLES.items():
+        values = {name or "(none)": by_label for name, by_label in counts[key].items()}
         if set(values) <= {"none", "(none)"}:
             continue
-        rows = [(name, found["real"], found["fake"]) for name, found in list(values.items())[:VALUES]]
-        more = f"<p class=fine>and {len(values) - VALUES} other values</p>" if len(values) > VALUES else ""
-        parts.append(f"<div><h3>{title}</h3>{html.table(['', 'real', 'fake'], rows)}{more}</div>")
-    return f'<section><h2>What it is made of</h2><div class="figures">{"".join(parts)}</div></section>'
+        rows = [(name, by_label["real"], by_label["fake"]) for name, by_label in list(values.items())[:MAX_VALUES]]
+        more = f"<p class=fine>and {plural(len(values) - MAX_VALUES, 'other value')}</p>" if len(values) > MAX_VALUES else ""
+        out.append(f"<div><h3>{title}</h3>{html.table(['', 'real', 'fake'], rows)}{more}</div>")
+    return f'<section><h2>Composition</h2><div class="figures">{"".join(out)}</div></section>'
 
 
-def _failures(failures: Sequence[Mapping[str, str]]) -> str:
+def _failures_section(failures: Sequence[Mapping[str, str]]) -> str:
     if not failures:
         return ""
-    rows = [(failure["path"], failure["reason"]) for failure in failures[:SHOWN]]
-    return f"<section><h2>Unreadable</h2>{_first(failures)}{html.table(['file', 'reason'], rows)}</section>"
+    rows = [(failure["path"], failure["reason"]) for failure in failures[:MAX_ROWS]]
+    return f"<section><h2>Unreadable files</h2>{_truncation_note(failures)}{html.table(['file', 'reason'], rows)}</section>"
 
 
-def _first(entries: Sequence[Any]) -> str:
-    return f"<p>The first {SHOWN} of {len(entries)}; all are in audit.json.</p>" if len(entries) > SHOWN else ""
+def _truncation_note(entries: Sequence[Any]) -> str:
+    return f"<p>The first {MAX_ROWS} of {len(entries)}; audit.json lists all.</p>" if len(entries) > MAX_ROWS else ""
 
 
-def _some(paths: Sequence[str]) -> str:
+def _join_paths(paths: Sequence[str]) -> str:
     return "; ".join(paths[:3]) + (f"; and {len(paths) - 3} more" if len(paths) > 3 else "")

@@ -1,6 +1,7 @@
-"""What the pages of the suite are made of: escaped text, tables and pictures in one file that opens anywhere.
+"""Building blocks of the HTML pages: escaped text, tables and images in one self-contained file.
 
-All text from outside, file names above all, is escaped, and a page's own policy forbids it to load or run anything.
+All text from outside, file names above all, is escaped, and a Content-Security-Policy forbids the page to load or run
+anything.
 """
 
 from __future__ import annotations
@@ -18,68 +19,72 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfdetect.plots.style import png
+from tfdetect.plots.style import to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURE_SIDE = 160  # pixels
+THUMBNAIL_SIDE = 160  # pixels
 
 
 def write(path: str | PathLike[str], kind: str, name: str, subtitle: str, sections: Iterable[str]) -> None:
-    """A page of that kind ("report", "audit") to `path`, of those sections that are not empty."""
+    """Write a page of the given kind ("report", "audit") to `path`; empty sections are skipped."""
     body = "\n".join(filter(None, sections))
     page = PAGE.substitute(kind=kind, name=escape(name), subtitle=escape(subtitle), style=STYLE, body=body)
-    # A file name that is no valid UTF-8 holds surrogates, which have no encoding: they are shown as \udc...
+    # File names that are not valid UTF-8 contain surrogates, which cannot be encoded; they are written as \udc...
     Path(path).write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def bullets(sentences: Sequence[str]) -> str:
+def bullet_list(sentences: Sequence[str]) -> str:
+    """Return an HTML list of escaped sentences, or "" if there are none."""
     return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in sentences) + "</ul>" if sentences else ""
 
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """Rows of cells -> a table that scrolls sideways on a narrow screen; numbers do not wrap."""
+    """Return an HTML table that scrolls sideways on narrow screens. Cells are formatted by `format_cell`; numbers do not wrap."""
     head = "".join(f"<th>{escape(str(name))}</th>" for name in header)
-    cells = (((" class=n" * (not isinstance(value, str)), cell(value)) for value in row) for row in rows)
+    cells = (((" class=n" * (not isinstance(value, str)), format_cell(value)) for value in row) for row in rows)
     body = "".join(f"<tr>{''.join(f'<td{kind}>{text}</td>' for kind, text in row)}</tr>" for row in cells)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def cell(value: Any) -> str:
-    """A value as escaped text: a dash for what is not defined, three digits behind the point."""
+def format_cell(value: Any) -> str:
+    """Return a value as escaped text: three decimals for floats, a dash for None and NaN, "a to b" for an interval."""
     if isinstance(value, (list, tuple)):
-        return " to ".join(cell(part) for part in value)
+        return " to ".join(format_cell(part) for part in value)
     if value is None or (isinstance(value, (float, np.floating)) and not np.isfinite(value)):
         return "&ndash;"
     return escape(f"{value:.3f}" if isinstance(value, (float, np.floating)) else str(value))
 
 
-def count(value: float) -> str:
-    """A percentage with one digit behind the point, unless that is a nought; 0 and 100 only where they are exact."""
+def format_percent(value: float) -> str:
+    """Return a percentage with at most one decimal; 0 and 100 are shown only for exact values."""
     if 0 < value < 0.05 or 99.95 <= value < 100:
         return "under 0.1" if value < 50 else "over 99.9"
     return f"{value:.1f}".removesuffix(".0")
 
 
-def thumbnail(picture: NDArray[np.uint8]) -> str:
-    """uint8 (height, width, 3) -> a JPEG to look at, as a data URI, at most PICTURE_SIDE pixels either way."""
+def thumbnail(image: NDArray[np.uint8]) -> str:
+    """Return a uint8 RGB image (height, width, 3) as the data URI of a JPEG of at most THUMBNAIL_SIDE pixels per side.
+
+    Raises ValueError for any other shape or dtype.
+    """
     from PIL import Image
 
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"A picture is uint8 (height, width, 3), got {picture.dtype} {picture.shape}.")
-    buffer, image = io.BytesIO(), Image.fromarray(picture)
-    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
-    image.save(buffer, format="JPEG", quality=90)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"Expected a uint8 image (height, width, 3), got {image.dtype} {image.shape}.")
+    buffer, small = io.BytesIO(), Image.fromarray(image)
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.save(buffer, format="JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def figures(title: str, figures: Iterable[tuple[str, Figure | Path]]) -> str:
-    """Figures, or paths of PNG, with their captions, two abreast; one that is much wider than high gets the whole width."""
+def figure_section(title: str, figures: Iterable[tuple[str, Figure | Path]]) -> str:
+    """Return a section of (caption, figure or path of a PNG) in two columns; wide figures span both. The title is HTML."""
     shown = ""
     for caption, figure in figures:
-        data = png(figure)
-        width, height = struct.unpack(">II", data[16:24])  # PNG, 11.2.1: at the start of its first chunk
+        data = to_png(figure)
+        width, height = struct.unpack(">II", data[16:24])  # the IHDR chunk, PNG specification 11.2.1
         source = "data:image/png;base64," + base64.b64encode(data).decode()
         shown += (f'<figure{" class=wide" if width > 1.6 * height else ""}><img alt="{escape(caption)}" src="{source}">'
                   f"<figcaption>{escape(caption)}</figcaption></figure>")  # fmt: skip

@@ -1,8 +1,8 @@
-"""Figures and tables for a one-class detector: an autoencoder that learnt to rebuild reals, and reals only.
+"""Figures and tables for one-class detectors: autoencoders trained to reconstruct real files only.
 
-Labels (files,) are 0 real, 1 fake; scores (files,) are finite, higher is more likely fake, in no unit. Errors are |x - x^|,
-the distance of a picture from its reconstruction, in grey levels of 0..255. `canvas.caption` gives the caption of each plot.
-What cannot be shown, such as one class alone, is a sentence in place of the plot.
+Labels (files,) are 0 real, 1 fake; scores (files,) are finite, higher is more likely fake, without unit. The reconstruction
+error |x - x'| is in grey levels of 0..255. `style.caption` returns the caption of each plot. If there is nothing to draw, such
+as a single class, the figure says why.
 """
 
 from __future__ import annotations
@@ -15,128 +15,132 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tfdetect.evaluation import metrics
-from tfdetect.plots.style import CLASSES, FAINT, FAKE, INK, REAL, blank, finish, grid, sentence
+from tfdetect.plots.style import CLASSES, FAINT, FAKE, INK, REAL, create_axes, finish_axes, image_grid, show_message
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ACTIVE = 0.01  # nats: a latent number with less says nothing of the picture
-CURVES = 8  # of precision and recall in one panel: more hide each other
-COLUMNS = 10  # of a gallery
+ACTIVE_KL = 0.01  # nats; a latent dimension below this carries no information about the image
+MAX_CURVES = 8  # precision-recall curves in one panel; more hide each other
+MAX_COLUMNS = 10  # of a gallery
 Pair = tuple[ArrayLike, ArrayLike]
 Checked = tuple[NDArray[np.int64], NDArray[np.float64]]
-ONE_CLASS = "Not drawn: it takes reals and fakes."
+ONE_CLASS_MESSAGE = "Not drawn: needs real and fake files."
 
 
-def densities(scores: ArrayLike, labels: ArrayLike, name: str = "score") -> Figure:
-    """How the scores of reals and of fakes are spread: each area sums to one, however many files it stands for. The less the
-    two overlap, the better. What lies beyond the left or the right end is counted in the last bar there.
+def score_densities(scores: ArrayLike, labels: ArrayLike, name: str = "score") -> Figure:
+    """The distribution of the scores of real and fake files. Each area is one, whatever the number of files; the less the two
+    overlap, the better. The outermost bars include all values beyond them.
 
-    `scores` and `labels` are (files,), `name` what the scores are called. The bins, the same for both, span the 0.5th to the
-    99.5th percentile of either class: one of hundreds of files, far out, would squeeze all others into one bar.
+    `scores` and `labels` are (files,); `name` is the name of the score. Both classes share their bins, which span the 0.5th to
+    the 99.5th percentile of either class: otherwise a single outlier would squeeze all other files into one bar.
     """
-    label, score = _checked(labels, scores)
-    figure, axes = blank(f"Files by {name}", f"{name}: the higher, the more likely fake", "density")
+    label, score = _check_scores(labels, scores)
+    figure, axes = create_axes(f"Files by {name}", f"{name} (higher: more likely fake)", "density")
     if len(set(label)) < 2:
-        return sentence(figure, axes, ONE_CLASS)
+        return show_message(figure, axes, ONE_CLASS_MESSAGE)
     ends = np.array([np.quantile(score[label == kind], (0.005, 0.995)) for kind in (0, 1)])
-    room = 0.5 if np.ptp(ends) <= 1e-9 * np.abs(ends).max() else 0  # all alike: too narrow for bins
-    low, high = ends.min() - room, ends.max() + room
+    margin = 0.5 if np.ptp(ends) <= 1e-9 * np.abs(ends).max() else 0  # equal scores: the range would be too narrow for bins
+    low, high = ends.min() - margin, ends.max() + margin
     for kind, text, color in CLASSES:
         values = np.clip(score[label == kind], low, high)
-        drawn: dict[str, Any] = {"bins": np.linspace(low, high, 41), "density": True, "color": color}
-        axes.hist(values, alpha=0.3, **drawn)
-        axes.hist(values, histtype="step", linewidth=1.8, label=f"{text} ({len(values)})", **drawn)
-    return finish(figure, axes, legend="best")
+        options: dict[str, Any] = {"bins": np.linspace(low, high, 41), "density": True, "color": color}
+        axes.hist(values, alpha=0.3, **options)
+        axes.hist(values, histtype="step", linewidth=1.8, label=f"{text} ({len(values)})", **options)
+    return finish_axes(figure, axes, legend="best")
 
 
-def precision_recall_by_epoch(judged: Mapping[int, Pair], chosen: int) -> Figure:
-    """Of the files that are flagged, how many are fake (up), as more and more of the fakes are found (right), after several
-    epochs: light is early, dark late, the thick line the epoch that was chosen. AP is the area under a curve; the dotted line
-    is what flagging at random gets.
+def precision_recall_by_epoch(validations: Mapping[int, Pair], chosen: int) -> Figure:
+    """Precision against recall on validation files after several epochs, from light (early) to dark (late); the thick line is
+    the epoch that was kept. AP is the area under a curve; the dotted line is chance.
 
-    `judged` is {epoch: (labels, scores), ...}, both (files,); `chosen` is one of its epochs. Of more than CURVES epochs some
-    are drawn, evenly, and a second panel has the area over all of them.
+    `validations` is {epoch: (labels, scores), ...}, both (files,); `chosen` is one of its epochs. Beyond MAX_CURVES epochs a
+    regular selection is drawn, and a second panel shows the area for every epoch. Raises ValueError if `chosen` is missing.
     """
-    found = {epoch: pair for epoch, pair in _epochs(judged).items() if len(set(pair[0])) == 2}
-    if judged and chosen not in judged:
-        raise ValueError(f"The chosen epoch must be one of those that were judged, {sorted(judged)}; got {chosen}.")
-    many = len(found) > CURVES
-    figure, panels = blank("Precision and recall", "fakes found (recall)", "flagged files that are fake (precision)",
-                           width=11.4 if many else 6.8, columns=1 + many)  # fmt: skip
+    checked = {epoch: pair for epoch, pair in _check_epochs(validations).items() if len(set(pair[0])) == 2}
+    if validations and chosen not in validations:
+        raise ValueError(f"The chosen epoch must be one of the validated epochs, {sorted(validations)}; got {chosen}.")
+    many = len(checked) > MAX_CURVES
+    figure, panels = create_axes("Precision and recall", "recall (fakes found)", "precision (files called fake that are fake)",
+                                 width=11.4 if many else 6.8, columns=1 + many)  # fmt: skip
     axes = np.atleast_1d(panels)[0]
-    if not found:
-        return sentence(figure, axes, ONE_CLASS)
-    area = {epoch: metrics.average_precision(*pair) for epoch, pair in found.items()}
-    _curves(axes, found, area, chosen)
+    if not checked:
+        return show_message(figure, axes, ONE_CLASS_MESSAGE)
+    area = {epoch: metrics.average_precision(*pair) for epoch, pair in checked.items()}
+    _plot_curves(axes, checked, area, chosen)
     if many:
-        _over_epochs(panels[1], area, chosen)
-    return _beside(figure, axes)
+        _plot_average_precision(panels[1], area, chosen)
+    return _legend_outside(figure, axes)
 
 
-def areas(judged: Mapping[int, Pair]) -> pd.DataFrame:
-    """One row a judged epoch, in order: epoch, area under precision and recall (average precision of the fakes), AUC; both 0..1,
-    None (or NaN) where the files are of one class. `judged` is that of `precision_recall_by_epoch`."""
-    rows = [(epoch, metrics.average_precision(*pair), metrics.auc(*pair)) for epoch, pair in _epochs(judged).items()]
-    return pd.DataFrame(rows, columns=["epoch", "area under precision and recall", "AUC"])
+def average_precision_table(validations: Mapping[int, Pair]) -> pd.DataFrame:
+    """Return one row per validated epoch, in order: epoch, average precision of the fake class, AUC (both 0..1).
 
-
-def f1_over_threshold(parts: Mapping[str, Pair], threshold: float) -> Figure:
-    """How good the decisions would be at any other threshold: F1, the harmonic mean of precision and recall, of the fakes
-    (orange) and of the reals (blue). Dashes are validation, which chose the threshold at the vertical line. Where the test
-    has its top elsewhere, the threshold does not carry over.
-
-    `parts` is {"test": (labels, probabilities 0..1), ...}, both (files,); fake is what has probability >= `threshold`, 0..1.
+    Metrics are None (or NaN) if the files are of one class. `validations` is that of `precision_recall_by_epoch`.
     """
-    figure, axes = blank("F1 by threshold", "threshold on the probability", "F1", width=6.8)
-    checked = {name: _checked(*pair) for name, pair in parts.items()}
-    told = np.concatenate([[threshold], *(probability for _, probability in checked.values())])
-    if not (told.min() >= 0 and told.max() <= 1):
-        raise ValueError(f"Expected a threshold and probabilities in 0..1, got {told.min():.3g} to {told.max():.3g}.")
+    rows = [(epoch, metrics.average_precision(*pair), metrics.auc(*pair)) for epoch, pair in _check_epochs(validations).items()]
+    return pd.DataFrame(rows, columns=["epoch", "average precision", "AUC"])
+
+
+def f1_over_threshold(splits: Mapping[str, Pair], threshold: float) -> Figure:
+    """F1, the harmonic mean of precision and recall, at every possible threshold, for fakes (orange) and real files (blue).
+    Dashed lines are validation files, which chose the threshold (dotted vertical line). If the test curves peak elsewhere, the
+    threshold does not carry over to the test set.
+
+    `splits` is {"test": (labels, probabilities 0..1), ...}, both (files,); files with probability >= `threshold` (0..1) are
+    called fake. Raises ValueError if a probability or the threshold is outside 0..1.
+    """
+    figure, axes = create_axes("F1 by threshold", "threshold (probability)", "F1", width=6.8)
+    checked = {name: _check_scores(*pair) for name, pair in splits.items()}
+    values = np.concatenate([[threshold], *(probability for _, probability in checked.values())])
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(f"Expected a threshold and probabilities in 0..1, got {values.min():.3g} to {values.max():.3g}.")
     if all(len(set(label)) < 2 for label, _ in checked.values()):
-        return sentence(figure, axes, ONE_CLASS)
-    at = np.union1d(np.linspace(0, 1, 399), threshold)
+        return show_message(figure, axes, ONE_CLASS_MESSAGE)
+    thresholds = np.union1d(np.linspace(0, 1, 399), threshold)
     for name, (label, probability) in checked.items():
         if len(set(label)) < 2:
-            axes.plot([], [], " ", label=f"{name}: not drawn, one class only")
+            axes.plot([], [], " ", label=f"{name}: not drawn, only one class")
             continue
-        look: dict[str, Any] = {"linestyle": "--", "linewidth": 1.5, "alpha": 0.6} if name == "validation" else {"linewidth": 2}
-        for values, kind, color in zip(_f1(label, probability, at), ("fake", "real"), (FAKE, REAL), strict=True):
-            axes.plot(at, values, color=color, label=f"{name}, {kind}: {values[at == threshold][0]:.3f}", **look)
+        line: dict[str, Any] = {"linestyle": "--", "linewidth": 1.5, "alpha": 0.6} if name == "validation" else {"linewidth": 2}
+        scores = _f1_scores(label, probability, thresholds)
+        for f1, kind, color in zip(scores, ("fake", "real"), (FAKE, REAL), strict=True):
+            axes.plot(thresholds, f1, color=color, label=f"{name}, {kind}: {f1[thresholds == threshold][0]:.3f}", **line)
     axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=":")
-    return _beside(figure, axes, title=f"F1 at threshold {threshold:.3g}")
+    return _legend_outside(figure, axes, title=f"F1 at threshold {threshold:.3g}")
 
 
-def gallery(pictures: ArrayLike, again: ArrayLike, title: str) -> Figure:
-    """Pictures, what the detector rebuilt of them, and what it missed: the difference, the brighter the larger, on one scale for
-    the row, and the spectrum of the difference. There the middle is what changes slowly across the picture, the rim what
-    changes from pixel to pixel; stars and grids are traces that repeat.
+def gallery(images: ArrayLike, reconstructions: ArrayLike, title: str) -> Figure:
+    """Images, their reconstructions, the reconstruction error (brighter is larger, with one scale for the row) and its spectrum.
+    The centre of a spectrum holds low spatial frequencies, the rim high ones; stars and grids are traces of periodic patterns.
 
-    `pictures` (n, height, width, 3) uint8 RGB 0..255, `again` the same as float, clipped for showing only; COLUMNS of them are
-    shown. Difference: mean of |x - x^| over channels. Spectrum: slice of zero channel frequency of `spectrum` of |x - x^|.
+    `images` are uint8 RGB (n, height, width, 3), 0..255; `reconstructions` are floats of the same shape, clipped for display
+    only. At most MAX_COLUMNS are shown. The error is the mean of |x - x'| over channels; the spectrum is the slice of
+    `log_spectrum` of |x - x'| at zero channel frequency. Raises ValueError if shapes or types do not match.
     """
-    shown, rebuilt = np.asarray(pictures)[:COLUMNS], np.asarray(again)[:COLUMNS].astype(np.float64)
+    shown, rebuilt = np.asarray(images)[:MAX_COLUMNS], np.asarray(reconstructions)[:MAX_COLUMNS].astype(np.float64)
     if len(shown) == 0 == len(rebuilt):
-        return sentence(*blank(title, "", ""), "Not drawn: there are no pictures.")
-    came, back = np.shape(pictures), np.shape(again)
-    if came != back or came[3:] != (3,) or shown.dtype != np.uint8 or not np.isfinite(rebuilt).all():
-        raise ValueError(f"Expected uint8 (n, height, width, 3) and finite floats alike, got {shown.dtype} {came} and {back}.")
+        return show_message(*create_axes(title, "", ""), "Not drawn: there are no images.")
+    shape, rebuilt_shape = np.shape(images), np.shape(reconstructions)
+    if shape != rebuilt_shape or shape[3:] != (3,) or shown.dtype != np.uint8 or not np.isfinite(rebuilt).all():
+        raise ValueError(f"Expected uint8 images (n, height, width, 3) and finite reconstructions of the same shape, got "
+                         f"{shown.dtype} {shape} and {rebuilt_shape}.")  # fmt: skip
     errors = np.abs(shown - rebuilt)
-    difference, spectra = errors.mean(axis=-1), np.stack([spectrum(error)[..., 1] for error in errors])
-    white, (dark, bright) = difference.max(), np.quantile(spectra, (0.05, 0.999))  # zero, the mean, outshines all others
-    rows = [("picture", shown, {}), ("rebuilt", np.clip(np.round(rebuilt), 0, 255).astype(np.uint8), {}),
-            (f"difference,\nwhite: {white:.3g}\ngrey levels", difference, {"cmap": "gray", "vmin": 0, "vmax": white}),
-            ("its spectrum", spectra, {"cmap": "magma", "vmin": dark, "vmax": bright})]
-    return grid(rows, title)
+    difference, spectra = errors.mean(axis=-1), np.stack([log_spectrum(error)[..., 1] for error in errors])
+    white, (dark, bright) = difference.max(), np.quantile(spectra, (0.05, 0.999))  # frequency zero outshines all others
+    rows = [("image", shown, {}), ("reconstruction", np.clip(np.round(rebuilt), 0, 255).astype(np.uint8), {}),
+            (f"error,\nwhite: {white:.3g}\ngrey levels", difference, {"cmap": "gray", "vmin": 0, "vmax": white}),
+            ("spectrum\nof the error", spectra, {"cmap": "magma", "vmin": dark, "vmax": bright})]  # fmt: skip
+    return image_grid(rows, title)
 
 
-def spectrum(error: ArrayLike) -> NDArray[np.float64]:
-    """The discrete Fourier transform of an error (height, width, 3) over all three axes, as log(1 + amplitude), of that shape.
+def log_spectrum(error: ArrayLike) -> NDArray[np.float64]:
+    """Return the amplitude spectrum of an error (height, width, 3) over all three axes, as log(1 + amplitude), same shape.
 
-    Amplitude: |sum over y, x, c of error[y, x, c] exp(-2 pi i (u y / height + v x / width + w c / 3))|, in the unit of the error.
-    Frequency zero is in the middle of each axis, at (height // 2, width // 2, 1); [..., 1], the slice of zero frequency along the
-    channels, is what `gallery` shows.
+    Amplitude: |sum over y, x, c of error[y, x, c] exp(-2 pi i (u y / height + v x / width + w c / 3))|, in units of the error.
+    Frequency zero is at (height // 2, width // 2, 1); the slice [..., 1] has zero frequency along the channels. Raises
+    ValueError unless there are three axes.
     """
     values = np.asarray(error, np.float64)
     if values.ndim != 3:
@@ -145,10 +149,11 @@ def spectrum(error: ArrayLike) -> NDArray[np.float64]:
 
 
 def radial_power(errors: ArrayLike) -> NDArray[np.float64]:
-    """Power by frequency of errors (n, height, width, 3) or (n, height, width): (n, bins), bins = min(height, width) // 2.
+    """Return the power spectrum of errors (n, height, width[, 3]) by radial frequency: (n, bins), bins = min(height, width) // 2.
 
-    log10 of the mean of |2-D DFT|^2, at least 1e-9 squared units of the error, of the mean over channels less its mean over the
-    picture. Ring k, from 0, is above k / (2 bins) and up to (k + 1) / (2 bins) cycles per pixel: 0 to 0.5, but zero itself.
+    It is log10 of the mean |2-D DFT|^2, at least 1e-9 squared units of the error, of the channel mean minus its mean over the
+    image. Bin k, from 0, covers frequencies above k / (2 bins) up to (k + 1) / (2 bins) cycles per pixel: 0 to 0.5, without
+    zero itself. Raises ValueError if the shape is wrong or a side is shorter than 2 pixels.
     """
     values = np.asarray(errors)
     if values.ndim not in (3, 4) or min(values.shape[1:3]) < 2:
@@ -156,123 +161,126 @@ def radial_power(errors: ArrayLike) -> NDArray[np.float64]:
     height, width = values.shape[1:3]
     bins = min(height, width) // 2
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
-    ring = np.ceil(frequency * 2 * bins - 1e-9).astype(int) - 1  # k / n times n may come out just above k
+    ring = np.ceil(frequency * 2 * bins - 1e-9).astype(int) - 1  # k / n * n may be slightly above k
     inside = (ring >= 0) & (ring < bins)
     size = np.bincount(ring[inside], minlength=bins)
     out = np.empty((len(values), bins))
-    for place, value in enumerate(values):  # one by one: as many transforms at once take gigabytes
-        flat = np.asarray(value, np.float64) if value.ndim == 2 else value.mean(axis=-1, dtype=np.float64)
-        power = np.abs(np.fft.fft2(flat - flat.mean())) ** 2
-        out[place] = np.bincount(ring[inside], power[inside], minlength=bins) / size
+    for index, value in enumerate(values):  # one at a time: transforming all at once takes gigabytes
+        grey = np.asarray(value, np.float64) if value.ndim == 2 else value.mean(axis=-1, dtype=np.float64)
+        power = np.abs(np.fft.fft2(grey - grey.mean())) ** 2
+        out[index] = np.bincount(ring[inside], power[inside], minlength=bins) / size
     return np.log10(np.maximum(out, 1e-9))
 
 
-def radial(errors: ArrayLike, labels: ArrayLike) -> Figure:
-    """How much of what the detector could not rebuild is coarse (left) and how much is fine (right), in reals and in fakes: the
-    line is the median, the band holds the middle 80 % of the files. Generators often leave too much or too little of the fine.
+def radial_spectrum(errors: ArrayLike, labels: ArrayLike) -> Figure:
+    """Power of the reconstruction error from low (left) to high spatial frequencies (right), for real and fake files: median and
+    central 80 % of the files. Many generators produce too much or too little power at high frequencies.
 
-    `errors` are those of `radial_power`, of test files; `labels` (n,).
+    `errors` are those of `radial_power`, from test files; `labels` (n,).
     """
     powers = radial_power(errors)
-    label, _ = _checked(labels, powers.sum(axis=1))  # a sum is finite where all of it is
-    figure, axes = blank("Errors by spatial frequency", "cycles per pixel", "log10 of power")
+    label, _ = _check_scores(labels, powers.sum(axis=1))  # the sum is finite only if all values are
+    figure, axes = create_axes("Error by spatial frequency", "cycles per pixel", "log10 of power")
     if len(set(label)) < 2:
-        return sentence(figure, axes, ONE_CLASS)
-    middle = (np.arange(powers.shape[1]) + 0.5) / (2 * powers.shape[1])
+        return show_message(figure, axes, ONE_CLASS_MESSAGE)
+    centres = (np.arange(powers.shape[1]) + 0.5) / (2 * powers.shape[1])
     for kind, name, color in CLASSES:
         low, median, high = np.quantile(powers[label == kind], (0.1, 0.5, 0.9), axis=0)
-        axes.fill_between(middle, low, high, color=color, alpha=0.2, linewidth=0)
-        axes.plot(middle, median, color=color, linewidth=2, label=f"{name} ({(label == kind).sum()})")
+        axes.fill_between(centres, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.plot(centres, median, color=color, linewidth=2, label=f"{name} ({(label == kind).sum()})")
     axes.set_xlim(0, 0.5)
-    return finish(figure, axes, legend="best")
+    return finish_axes(figure, axes, legend="best")
 
 
 def latent_kl(kl: ArrayLike) -> tuple[Figure, pd.DataFrame]:
-    """What each number of the latent code tells of a picture, the most telling first. Those under the dashed line are not used:
-    there the code is noise. Where all are, the detector rebuilds the same average of whatever it sees.
+    """Information in each latent dimension, in decreasing order. Dimensions below the dashed line are inactive: they carry only
+    noise. If all are inactive, the detector reconstructs the same average image from every input.
 
-    `kl` (dimensions,): mean KL divergence of each latent number from its prior over the reals of validation, in nats. The
-    figure shows 1e-6 nats for less; the table is one row: latent numbers, how many have more than ACTIVE, the sum in nats.
+    `kl` (dimensions,) is the mean KL divergence of each latent dimension from its prior over real validation files, in nats.
+    The figure clips values at 1e-6 nats. The table has one row: latent dimensions, those above ACTIVE_KL, and the total KL.
     """
-    values = _divergences(kl)
-    active = int((values > ACTIVE).sum())
-    table = pd.DataFrame([{"latent numbers": len(values), f"of them active (KL above {ACTIVE} nats)": active,
-                           "sum of KL in nats": float(values.sum())}])  # fmt: skip
-    figure, axes = blank("Latent numbers in use", "latent numbers, by KL", "KL divergence in nats")
+    values = _check_kl(kl)
+    active = int((values > ACTIVE_KL).sum())
+    table = pd.DataFrame([{"latent dimensions": len(values), f"active (KL above {ACTIVE_KL} nats)": active,
+                           "total KL in nats": float(values.sum())}])  # fmt: skip
+    figure, axes = create_axes("Active latent dimensions", "latent dimension, ordered by KL", "KL divergence in nats")
     if not len(values):
-        return sentence(figure, axes, "Not drawn: there are no latent numbers."), table
+        return show_message(figure, axes, "Not drawn: there are no latent dimensions."), table
     marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(values) <= 64 else {}
     axes.plot(np.arange(1, len(values) + 1), np.maximum(np.sort(values)[::-1], 1e-6), color=INK, linewidth=2, **marker)
-    axes.axhline(ACTIVE, color=FAINT, linewidth=1.2, linestyle="--", label=f"{ACTIVE} nats: {active} above")
+    axes.axhline(ACTIVE_KL, color=FAINT, linewidth=1.2, linestyle="--", label=f"{ACTIVE_KL} nats: {active} above")
     axes.set(yscale="log", ylim=(5e-7, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    return finish(figure, axes, legend="best"), table
+    return finish_axes(figure, axes, legend="best"), table
 
 
-def collapsed(kl: ArrayLike) -> bool:
-    """Whether the code says nothing: no latent number is active, that is has more than ACTIVE nats, or fewer than 1 % are.
-    `kl` is that of `latent_kl`."""
-    values = _divergences(kl)
-    active = int((values > ACTIVE).sum())
+def has_collapsed(kl: ArrayLike) -> bool:
+    """Return whether the posterior has collapsed: no latent dimension, or fewer than 1 %, have more than ACTIVE_KL nats.
+
+    `kl` is that of `latent_kl`.
+    """
+    values = _check_kl(kl)
+    active = int((values > ACTIVE_KL).sum())
     return active == 0 or 100 * active < len(values)
 
 
-def _curves(axes: Axes, found: Mapping[int, Checked], area: Mapping[int, float | None], chosen: int) -> None:
-    """The chosen epoch's curve, that of the first, of the last, and of some between: CURVES at most."""
+def _plot_curves(axes: Axes, checked: Mapping[int, Checked], area: Mapping[int, float | None], chosen: int) -> None:
+    """Draw at most MAX_CURVES curves: the chosen, first and last epoch and a regular selection of the others."""
     from matplotlib import colormaps
     from sklearn.metrics import precision_recall_curve
 
-    even = np.linspace(0, len(found) - 1, CURVES - 1).round()
-    shown = [epoch for place, epoch in enumerate(found) if len(found) <= CURVES or place in even or epoch == chosen]
-    for place, epoch in enumerate(shown):
-        precision, recall, _ = precision_recall_curve(*found[epoch])
-        shade = colormaps["Greens"](0.25 + 0.5 * place / max(1, len(shown) - 1))  # neither class's colour, nor the chosen's
+    regular = np.linspace(0, len(checked) - 1, MAX_CURVES - 1).round()
+    shown = [epoch for index, epoch in enumerate(checked) if len(checked) <= MAX_CURVES or index in regular or epoch == chosen]
+    for index, epoch in enumerate(shown):
+        precision, recall, _ = precision_recall_curve(*checked[epoch])
+        shade = colormaps["Greens"](0.25 + 0.5 * index / max(1, len(shown) - 1))  # not the colour of a class or of the chosen
         thick = epoch == chosen
         axes.plot(recall, precision, drawstyle="steps-post", color=INK if thick else shade, linewidth=2.5 if thick else 1.2,
-                  zorder=3 if thick else 2, label=f"epoch {epoch}: AP {area[epoch]:.3f}" + ", chosen" * thick)  # fmt: skip
-    share = found[shown[-1]][0].mean()
+                  zorder=3 if thick else 2, label=f"epoch {epoch}: AP {area[epoch]:.3f}" + ", kept" * thick)  # fmt: skip
+    share = checked[shown[-1]][0].mean()
     axes.axhline(share, color=FAINT, linewidth=1, linestyle=":", label=f"chance: {share:.3f}")
 
 
-def _over_epochs(axes: Any, area: Mapping[int, float | None], chosen: int) -> None:
-    axes.set_title("Area by epoch", fontsize=12, weight="bold", loc="left", color=INK)
-    axes.set(xlabel="epoch", ylabel="area under precision and recall (AP)")
+def _plot_average_precision(axes: Any, area: Mapping[int, float | None], chosen: int) -> None:
+    axes.set_title("Average precision by epoch", fontsize=12, weight="bold", loc="left", color=INK)
+    axes.set(xlabel="epoch", ylabel="average precision (AP)")
     axes.plot(list(area), list(area.values()), color=FAINT, linewidth=1.5, marker="o", markersize=3)
-    axes.plot(chosen, area.get(chosen, np.nan), "o", color=INK, markersize=8, label=f"chosen: epoch {chosen}")
+    axes.plot(chosen, area.get(chosen, np.nan), "o", color=INK, markersize=8, label=f"kept: epoch {chosen}")
     axes.legend(loc="best", frameon=False, fontsize=9)
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _beside(figure: Figure, axes: Axes, title: str | None = None) -> Figure:
-    """Curves of shares over shares, with the legend on their right: inside it would hide them."""
+def _legend_outside(figure: Figure, axes: Axes, title: str | None = None) -> Figure:
+    """Set both axes to 0..1 and put the legend to the right, where it does not hide curves. Returns the figure."""
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     style: dict[str, Any] = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "alignment": "left"}
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, **style)
     return figure
 
 
-def _f1(label: NDArray[np.int64], probability: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """F1 of fake and F1 of real, (2, thresholds), where fake is what has probability >= threshold; both classes are there."""
-    passed_real, missed = (np.searchsorted(np.sort(probability[label == kind]), at, "left") for kind in (0, 1))
-    found, wrong = (label == 1).sum() - missed, (label == 0).sum() - passed_real + missed
-    return np.stack([2 * found / (2 * found + wrong), 2 * passed_real / (2 * passed_real + wrong)])
+def _f1_scores(label: NDArray[np.int64], probability: NDArray[np.float64],
+               thresholds: NDArray[np.float64]) -> NDArray[np.float64]:  # fmt: skip
+    """Return F1 of fake and F1 of real, (2, thresholds), for files that include both classes."""
+    true_real, missed = (np.searchsorted(np.sort(probability[label == kind]), thresholds, "left") for kind in (0, 1))
+    true_fake, errors = (label == 1).sum() - missed, (label == 0).sum() - true_real + missed
+    return np.stack([2 * true_fake / (2 * true_fake + errors), 2 * true_real / (2 * true_real + errors)])
 
 
-def _epochs(judged: Mapping[int, Pair]) -> dict[int, Checked]:
-    return {epoch: _checked(*judged[epoch]) for epoch in sorted(judged)}
+def _check_epochs(validations: Mapping[int, Pair]) -> dict[int, Checked]:
+    return {epoch: _check_scores(*validations[epoch]) for epoch in sorted(validations)}
 
 
-def _divergences(kl: ArrayLike) -> NDArray[np.float64]:
+def _check_kl(kl: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(kl, np.float64)
     if values.ndim != 1 or not np.isfinite(values).all():
-        raise ValueError(f"Expected a finite KL divergence a latent number (dimensions,), got {values.shape}. Look for NaN.")
+        raise ValueError(f"Expected a finite KL divergence for each latent dimension, got {values.shape}. Look for NaN.")
     return values
 
 
-def _checked(labels: ArrayLike, scores: ArrayLike) -> Checked:
-    """Labels and scores as arrays. ValueError for what they must not be."""
+def _check_scores(labels: ArrayLike, scores: ArrayLike) -> Checked:
+    """Return labels as int64 and scores as float64. Raises ValueError if shapes do not match or values are invalid."""
     label, score = np.asarray(labels), np.asarray(scores, np.float64)
     if label.ndim != 1 or label.shape != score.shape or not np.isin(label, (0, 1)).all() or not np.isfinite(score).all():
-        raise ValueError(f"Expected a label 0 or 1 and a finite number for each file, got {label.shape} and {score.shape} of "
-                         f"them, or other values. Look for NaN.")  # fmt: skip
+        raise ValueError(f"Expected a label 0 or 1 and a finite number for each file; got shapes {label.shape} and "
+                         f"{score.shape}, or invalid values. Look for NaN.")  # fmt: skip
     return label.astype(np.int64), score

@@ -1,7 +1,7 @@
-"""Figures of a predictions table.
+"""Standard figures of a predictions table.
 
-Each plot is a function of (predictions, threshold), and the first paragraph of its docstring is its caption: a new
-plot is one function here and its name in `STANDARD`. What they all look like is in `canvas`.
+Each plot is a function of (predictions, threshold). The first paragraph of its docstring is its caption in the report. To add
+a plot, write a function here and add its name to `STANDARD`. The common style is in `style`.
 """
 
 from __future__ import annotations
@@ -18,176 +18,197 @@ import pandas as pd
 from tfdetect.evaluation import calibration, metrics
 from tfdetect.evaluation.predictions import SPLITS, by_file
 from tfdetect.plots import style as plots_style
-from tfdetect.plots.style import CLASSES, FAINT, FAKE, GRID, INK, LINES, blank, finish, matrix, sentence, short
+from tfdetect.plots.style import (
+    CLASSES,
+    FAINT,
+    FAKE,
+    GRID,
+    INK,
+    SPLIT_STYLES,
+    create_axes,
+    draw_matrix,
+    finish_axes,
+    shorten,
+    show_message,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STANDARD = ("roc", "precision_recall", "scores", "confusion", "reliability", "sources")
+PROPERTY_NAMES = {"all": "all properties", "all_container": "all container properties", "jpeg_quality": "JPEG quality",
+                  "exif": "EXIF metadata", "fps": "frame rate", "bytes": "file size", "aspect": "aspect ratio"}  # fmt: skip
+NEEDS_BOTH_CLASSES = "Not drawn: the test set needs real and fake files."
 
 
 def standard(predictions: pd.DataFrame, threshold: float | None) -> dict[str, Figure]:
-    """Every plot of STANDARD under its name. `predictions` may hold both splits; each file counts once."""
+    """Return all plots of STANDARD by name. `predictions` may hold validation and test; each file counts once."""
     files = by_file(predictions)
-    names = (*STANDARD, "attribution") if metrics.attributed(files) else STANDARD
+    names = (*STANDARD, "attribution") if metrics.attributed_sources(files) else STANDARD
     return {name: globals()[name](files, threshold) for name in names}
 
 
 def caption(name: str) -> str:
-    """What a reader should see in the plot of that name; empty for a figure that is not of this module."""
+    """Return the caption of the plot of that name, or "" if this module has no such plot."""
     return plots_style.caption(globals()[name]) if name in (*STANDARD, "attribution", "history", "shortcuts") else ""
 
 
 def save_plots(folder: str | PathLike[str], figures: Mapping[str, Figure]) -> dict[str, Path]:
-    """Write `<name>.png` for each figure into the folder, which is made if need be; their paths, by name."""
+    """Write each figure to `<name>.png` in the folder, which is created if necessary, and return the paths by name."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     paths = {name: Path(folder) / (re.sub(r"[^\w-]+", "_", name) + ".png") for name in figures}
     for name, path in paths.items():
-        path.write_bytes(plots_style.png(figures[name]))
+        path.write_bytes(plots_style.to_png(figures[name]))
     return paths
 
 
+def property_name(key: str) -> str:
+    """Return the name of a file property, a key of shortcuts.json, for a reader."""
+    return PROPERTY_NAMES.get(key, key.replace("_", " "))
+
+
 def roc(predictions: pd.DataFrame, threshold: float | None) -> Figure:
-    """Every trade-off there is: how many fakes are found (up) against how many reals are falsely flagged (right). The
-    further to the upper left, the better; the dot is the threshold in use."""
+    """The share of fakes found against the share of real files called fake, for every possible threshold. Curves closer to the
+    upper left are better; the dot marks the threshold in use."""
     from sklearn.metrics import roc_curve
 
-    figure, axes = blank("ROC curve", "reals falsely flagged", "fakes found")
-    if not (judged := _judged(predictions)):
-        return sentence(figure, axes, "Not drawn: it takes reals and fakes in one split.")
+    figure, axes = create_axes("ROC curve", "false positive rate (real files called fake)", "true positive rate (fakes found)")
+    if not (splits := _splits_with_both_classes(predictions)):
+        return show_message(figure, axes, "Not drawn: no split holds both real and fake files.")
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.5, label="chance")
-    for split, files in judged:
+    for split, files in splits:
         false_positive, true_positive, _ = roc_curve(files["label"], files["score"])
-        axes.plot(false_positive, true_positive, label=f"{split}: AUC {_auc(files):.3f}", **LINES[split])
+        axes.plot(false_positive, true_positive, label=f"{split}: AUC {_auc(files):.3f}", **SPLIT_STYLES[split])
         if split == "test" and threshold is not None and "probability" in files:
             flagged = files["probability"] >= threshold
             rates = [float(flagged[files["label"] == kind].mean()) for kind in (0, 1)]
             axes.plot(*rates, "o", color=INK, markersize=8, markeredgecolor="white", clip_on=False, zorder=5)
-    return finish(figure, axes, legend="lower right", square=True)
+    return finish_axes(figure, axes, legend="lower right", square=True)
 
 
 def precision_recall(predictions: pd.DataFrame, threshold: float | None) -> Figure:
-    """Of the files that are flagged, how many are fake (up), as more and more of the fakes are found (right). The
-    dotted line is what flagging at random gets: the share of fakes in the test."""
+    """The share of files called fake that are fake (precision) against the share of fakes found (recall), for every possible
+    threshold. Curves closer to the upper right are better; the dotted line is chance, the share of fakes in the test set."""
     from sklearn.metrics import precision_recall_curve
 
-    figure, axes = blank("Precision and recall", "fakes found (recall)", "flagged files that are fake (precision)")
-    if not (judged := _judged(predictions)):
-        return sentence(figure, axes, "Not drawn: it takes reals and fakes in one split.")
-    for split, files in judged:
+    figure, axes = create_axes("Precision and recall", "recall (fakes found)", "precision (files called fake that are fake)")
+    if not (splits := _splits_with_both_classes(predictions)):
+        return show_message(figure, axes, "Not drawn: no split holds both real and fake files.")
+    for split, files in splits:
         precision, recall, _ = precision_recall_curve(files["label"], files["score"])
-        score = metrics.average_precision(files["label"], files["score"])
-        axes.plot(recall, precision, label=f"{split}: AP {score:.3f}", drawstyle="steps-post", **LINES[split])
+        area = metrics.average_precision(files["label"], files["score"])
+        axes.plot(recall, precision, label=f"{split}: AP {area:.3f}", drawstyle="steps-post", **SPLIT_STYLES[split])
         if split == "test":
             axes.axhline(files["label"].mean(), color=FAINT, linewidth=1, linestyle=":")
-    return finish(figure, axes, legend="lower left", square=True)
+    return finish_axes(figure, axes, legend="lower left", square=True)
 
 
 def scores(predictions: pd.DataFrame, threshold: float | None) -> Figure:
-    """How the reals and the fakes of the test are spread. The less the two overlap, the better; what stands right of
-    the line is called fake."""
+    """The distribution of real and fake test files. The less the two overlap, the better; files to the right of the dashed line
+    are called fake."""
     column = "probability" if "probability" in predictions else "score"
-    figure, axes = blank(f"Test files by {column}", f"{column}: the higher, the more likely fake", "share of class")
+    figure, axes = create_axes(f"Test files by {column}", f"{column} (higher: more likely fake)", "share of class")
     files = predictions[predictions["split"] == "test"]
     if files.empty:
-        return sentence(figure, axes, "Not drawn: the test holds no files.")
+        return show_message(figure, axes, "Not drawn: there are no test files.")
     span = (0.0, 1.0) if column == "probability" else (files[column].min(), files[column].max())
     for label, name, color in CLASSES:
         values = files.loc[files["label"] == label, column]
         if len(values):
             weights = np.full(len(values), 1 / len(values))
-            kind = {"bins": 30, "range": span, "weights": weights, "color": color}
-            axes.hist(values, alpha=0.3, **kind)
-            axes.hist(values, histtype="step", linewidth=1.8, label=f"{name} ({len(values)})", **kind)
+            options = {"bins": 30, "range": span, "weights": weights, "color": color}
+            axes.hist(values, alpha=0.3, **options)
+            axes.hist(values, histtype="step", linewidth=1.8, label=f"{name} ({len(values)})", **options)
     if threshold is not None and column == "probability":
         axes.axvline(threshold, color=INK, linewidth=1.2, linestyle="--", label=f"threshold {threshold:.3g}")
-    return finish(figure, axes, legend="best")
+    return finish_axes(figure, axes, legend="best")
 
 
 def confusion(predictions: pd.DataFrame, threshold: float | None) -> Figure:
-    """What the test files are (rows) and what they are called (columns). Each row adds up to 100 %; right decisions
-    lie on the diagonal from the upper left."""
-    figure, axes = blank("Decisions on the test", "", "")
+    """Confusion matrix of the test set: true classes in rows, decisions in columns. Each row adds up to 100 %; correct
+    decisions are on the diagonal from the upper left."""
+    figure, axes = create_axes("Confusion matrix of the test set", "", "")
     files = predictions[predictions["split"] == "test"]
     if threshold is None or "probability" not in files or files.empty:
-        return sentence(figure, axes, "No decisions: there is no calibration.")
-    called = (files["probability"] >= threshold).astype(int)
-    counts = pd.crosstab(files["label"], called).reindex(index=[0, 1], columns=[0, 1], fill_value=0).to_numpy()
-    return matrix(figure, axes, counts, ["real", "fake"], ["called real", "called fake"])
+        return show_message(figure, axes, "Not drawn: the scores are not calibrated, so there are no decisions.")
+    decisions = (files["probability"] >= threshold).astype(int)
+    counts = pd.crosstab(files["label"], decisions).reindex(index=[0, 1], columns=[0, 1], fill_value=0).to_numpy()
+    return draw_matrix(figure, axes, counts, ["real", "fake"], ["called real", "called fake"])
 
 
 def attribution(predictions: pd.DataFrame, threshold: float | None) -> Figure:
-    """Which source the fakes of the test are from (rows) and which they are called (columns), whether or not they were found.
+    """True sources (rows) and predicted sources (columns) of the fakes in the test set, whether or not they were called fake.
     Each row adds up to 100 %."""
-    told = metrics.attribution(predictions[predictions["split"] == "test"])
-    names = [short(name) for name in told["classes"]]
+    result = metrics.attribution_metrics(predictions[predictions["split"] == "test"])
+    names = [shorten(name) for name in result["classes"]]
     side = 3.0 + 0.75 * len(names)
-    figure, axes = blank("Sources of the test's fakes", "", "", width=side + 1, height=side)
-    if not told["n"]:
-        return sentence(figure, axes, "Not drawn: no fake of the test is of a source that the detector knows.")
-    matrix(figure, axes, np.array(told["confusion"]), names, names)
+    figure, axes = create_axes("Sources of the fakes in the test set", "", "", width=side + 1, height=side)
+    if not result["n"]:
+        return show_message(figure, axes, "Not drawn: the test set holds no fakes from the sources that the detector knows.")
+    draw_matrix(figure, axes, np.array(result["confusion"]), names, names)
     axes.tick_params(axis="x", rotation=30)
     return figure
 
 
 def reliability(predictions: pd.DataFrame, threshold: float | None) -> Figure:
-    """Can the probability be taken at its word? Of the test files that were called 80 % likely fake, 80 % should be:
-    the dots should lie on the line. The larger a dot, the more files it stands for."""
-    figure, axes = blank("Reliability", "probability of being fake, as told", "share that is fake")
+    """Are the probabilities right? Of the test files rated 80 % likely to be fake, 80 % should be fake: the dots should lie on
+    the diagonal. Larger dots stand for more files."""
+    figure, axes = create_axes("Reliability", "predicted probability of being fake", "observed share of fakes")
     files = predictions[predictions["split"] == "test"]
     if "probability" not in files or files.empty:
-        return sentence(figure, axes, "No probabilities: there is no calibration.")
-    if files["label"].nunique() < 2:  # of fakes alone, all are fake whatever is told
-        return sentence(figure, axes, "Not drawn: it takes reals and fakes in the test.")
+        return show_message(figure, axes, "Not drawn: the scores are not calibrated, so there are no probabilities.")
+    if files["label"].nunique() < 2:  # the observed share would be constant
+        return show_message(figure, axes, NEEDS_BOTH_CLASSES)
     rows = calibration.reliability(files["label"], files["probability"])
     error = calibration.calibration_error(files["label"], files["probability"])
-    axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.5, label="taken at its word")
+    axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.5, label="perfectly calibrated")
     axes.plot(rows["predicted"], rows["observed"], color=INK, linewidth=1, alpha=0.5)
     size = 20 + 280 * rows["n"] / rows["n"].max()
     axes.scatter(rows["predicted"], rows["observed"], s=size, color=INK, alpha=0.75, edgecolor="white", clip_on=False,
-                 label=f"test: calibration error {error:.3f}", zorder=3)
-    return finish(figure, axes, legend="upper left", square=True)
+                 label=f"test: ECE {error:.3f}", zorder=3)  # fmt: skip
+    return finish_axes(figure, axes, legend="upper left", square=True)
 
 
 def sources(predictions: pd.DataFrame, threshold: float | None) -> Figure:
-    """How well each kind of fake in the test is told from all the reals. Bars start at chance; the thin line is the 95
-    % interval."""
+    """AUC of the fakes from each source against all real files in the test set. Bars start at chance; thin lines are 95 %
+    intervals; the number of fakes is in brackets."""
     files = predictions[predictions["split"] == "test"]
-    found = {name: row for name, row in metrics.by_source(files, threshold).items() if row["auc"] is not None}
-    figure, axes = blank("AUC by source", "AUC against all reals", "", height=1.6 + 0.42 * max(4, len(found)))
-    if not found:
-        return sentence(figure, axes, "Not drawn: it takes reals and fakes in the test.")
-    ranked = sorted(found.items(), key=lambda item: item[1]["auc"])
+    by_source = {name: row for name, row in metrics.metrics_by_source(files, threshold).items() if row["auc"] is not None}
+    figure, axes = create_axes("AUC by source", "AUC against all real files", "", height=1.6 + 0.42 * max(4, len(by_source)))
+    if not by_source:
+        return show_message(figure, axes, NEEDS_BOTH_CLASSES)
+    ranked = sorted(by_source.items(), key=lambda item: item[1]["auc"])
     for place, (_, row) in enumerate(ranked):
         axes.barh(place, row["auc"] - 0.5, left=0.5, height=0.6, color=FAKE, alpha=0.8)
         low, high = row["auc_interval"] or (row["auc"], row["auc"])
         axes.plot([low, high], [place, place], color=INK, linewidth=1.5)
         side = axes.get_yaxis_transform()
         axes.text(1.015, place, f"{row['auc']:.3f}", va="center", fontsize=10, color=INK, transform=side)
-    axes.set_yticks(range(len(ranked)), [f"{short(name)} ({row['n_fake']})" for name, row in ranked])
+    axes.set_yticks(range(len(ranked)), [f"{shorten(name)} ({row['n_fake']})" for name, row in ranked])
     axes.axvline(0.5, color=INK, linewidth=1)
-    lowest = min(min(row["auc"], *(row["auc_interval"] or [1])) for row in found.values())
+    lowest = min(min(row["auc"], *(row["auc_interval"] or [1])) for row in by_source.values())
     axes.set_xlim(min(0.45, lowest - 0.02), 1.0)
     axes.grid(False, axis="y")
     return figure
 
 
 def history(table: pd.DataFrame, picked: int | None = None) -> Figure:
-    """How training went, epoch by epoch; the vertical line is the epoch that was kept, picked on validation. Where the
-    validation curve turns away from the training curve, the detector learns its files by heart.
+    """Training and validation metrics by epoch. The dashed line marks the epoch that was kept, chosen on validation. A validation
+    curve that turns away from the training curve is a sign of overfitting.
 
-    `table` has a row an epoch: `epoch`, and for each quantity a column such as `loss` and perhaps `val_loss`.
+    `table` has one row per epoch: `epoch`, and for each metric a column such as `loss` and optionally `val_loss`. `picked` is
+    the epoch that was kept.
     """
     names = [name for name in table.columns if name != "epoch" and not name.startswith("val_")]
-    judged = [name for name in names if f"val_{name}" in table]  # leaves out the learning rate and the like
-    names = sorted(judged or names, key=lambda name: name != "loss")[:3]
-    figure, panels = blank("", "epoch", "", width=4.2 * max(1, len(names)) + 0.4, columns=max(1, len(names)))
+    validated = [name for name in names if f"val_{name}" in table]  # leaves out the learning rate, for example
+    names = sorted(validated or names, key=lambda name: name != "loss")[:3]
+    figure, panels = create_axes("", "epoch", "", width=4.2 * max(1, len(names)) + 0.4, columns=max(1, len(names)))
     for axes, name in zip(np.atleast_1d(panels), names, strict=False):
         axes.set_title(name, fontsize=12, weight="bold", loc="left", color=INK)
         for split, column in (("training", name), ("validation", f"val_{name}")):
             if column in table:
-                there = table[table[column].notna()]  # not every epoch is judged
-                axes.plot(there["epoch"], there[column], marker="o", markersize=3, label=split, **LINES[split])
+                rows = table[table[column].notna()]  # validation may not run in every epoch
+                axes.plot(rows["epoch"], rows[column], marker="o", markersize=3, label=split, **SPLIT_STYLES[split])
         if picked is not None:
             axes.axvline(picked, color=INK, linewidth=1.2, linestyle="--", label=f"kept: epoch {picked}")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -196,27 +217,27 @@ def history(table: pd.DataFrame, picked: int | None = None) -> Figure:
 
 
 def shortcuts(aucs: Mapping[str, float], suspect: float, fatal: float) -> Figure:
-    """How well each cheap property of the files, by itself, tells fake from real on files held out; 0.5 is chance. From the
-    dashed line on it is suspect; beyond the solid one a detector learns it in place of the fake."""
+    """How well each simple property of a file separates fake from real on its own, measured on held-out files; 0.5 is chance.
+    Above the dashed line it is a possible shortcut; above the solid line a detector will learn it instead of the forgery."""
     ranked = sorted(aucs.items(), key=lambda item: item[1])
-    figure, axes = blank("AUC of shortcuts", "AUC", "", width=10, height=1.2 + 0.26 * max(3, len(ranked)))
+    figure, axes = create_axes("AUC of shortcuts", "AUC", "", width=10, height=1.2 + 0.26 * max(3, len(ranked)))
     if not ranked:
-        return sentence(figure, axes, "Not drawn: it takes reals and fakes in several groups.")
+        return show_message(figure, axes, "Not drawn: measuring shortcuts needs real and fake files, each in several groups.")
     for place, (_, auc) in enumerate(ranked):
         axes.barh(place, auc - 0.5, left=0.5, height=0.7, color=FAKE if auc > suspect else FAINT, alpha=0.85)
         axes.text(1.01, place, f"{auc:.3f}", va="center", fontsize=9, color=INK, transform=axes.get_yaxis_transform())
-    axes.set_yticks(range(len(ranked)), [name.replace("_", " ") for name, _ in ranked])
-    for at, style in ((0.5, "-"), (suspect, "--"), (fatal, "-")):
-        axes.axvline(at, color=INK, linewidth=1, linestyle=style)
+    axes.set_yticks(range(len(ranked)), [property_name(key) for key, _ in ranked])
+    for position, line in ((0.5, "-"), (suspect, "--"), (fatal, "-")):
+        axes.axvline(position, color=INK, linewidth=1, linestyle=line)
     axes.set_xlim(min(0.45, ranked[0][1] - 0.02), 1.0)
     axes.grid(False, axis="y")
     return figure
 
 
-def _judged(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The splits that hold both classes, with their files."""
-    parts = [(split, predictions[predictions["split"] == split]) for split in SPLITS]
-    return [(split, files) for split, files in parts if files["label"].nunique() == 2]
+def _splits_with_both_classes(predictions: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return (split, files) for each split that holds real and fake files."""
+    splits = [(split, predictions[predictions["split"] == split]) for split in SPLITS]
+    return [(split, files) for split, files in splits if files["label"].nunique() == 2]
 
 
 def _auc(files: pd.DataFrame) -> float:

@@ -1,7 +1,7 @@
-"""How the figures of the suite look: colours, blank axes in one style, a matrix, and an honest sentence in place of a plot.
+"""Common style of all figures: colours, axes, confusion matrices, image grids, and a message in place of an empty plot.
 
-Figures are built without pyplot, so nothing is shared between two of them or between two threads. Real is blue and fake
-is orange throughout: Okabe and Ito's colours, which the colour-blind tell apart ("Color universal design", 2008).
+Figures are created without pyplot, so they share no global state and are safe to draw in threads. Real is blue and fake is
+orange throughout, from the colour-blind-safe palette of Okabe and Ito ("Color universal design", 2008).
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tfdetect.files import plural
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 REAL, FAKE, INK, FAINT, GRID = "#0072B2", "#D55E00", "#1f2933", "#8a94a0", "#e4e7eb"
-GREEN, PURPLE = "#009E73", "#CC79A7"  # for what is no class
+GREEN, PURPLE = "#009E73", "#CC79A7"  # for anything that is not a class
 CLASSES = ((0, "real", REAL), (1, "fake", FAKE))
-# The test, which is what counts, is dark; validation, which chose epoch and threshold, faint and dashed.
-LINES: dict[str, dict[str, Any]] = {
+# The test split, which is the result, is dark; validation, which chose epoch and threshold, is faint and dashed.
+SPLIT_STYLES: dict[str, dict[str, Any]] = {
     "test": {"color": INK, "linewidth": 2},
     "training": {"color": GREEN, "linewidth": 2},
     "validation": {"color": FAINT, "linewidth": 1.5, "linestyle": "--"},
 }
 
 
-def blank(title: str, xlabel: str, ylabel: str, width: float = 5.2, height: float = 4.2,
-            columns: int = 1) -> tuple[Figure, Any]:
-    """A figure of width x height inches and its axes (an array of them for several columns), in the common style."""
+def create_axes(title: str, xlabel: str, ylabel: str, width: float = 5.2, height: float = 4.2,
+                columns: int = 1) -> tuple[Figure, Any]:  # fmt: skip
+    """Return a figure of width x height inches and its axes in the common style; an array of axes for several columns."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -49,29 +51,30 @@ def blank(title: str, xlabel: str, ylabel: str, width: float = 5.2, height: floa
     return figure, panels
 
 
-def finish(figure: Figure, axes: Axes, legend: Any, square: bool = False) -> Figure:
+def finish_axes(figure: Figure, axes: Axes, legend: Any, square: bool = False) -> Figure:
+    """Add a legend at the location `legend`; `square` sets both axes to 0..1 with equal scale. Returns the figure."""
     if square:
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.legend(loc=legend, frameon=False, fontsize=9)
     return figure
 
 
-def sentence(figure: Figure, axes: Axes, text: str) -> Figure:
-    """An honest blank: the reason instead of the plot."""
+def show_message(figure: Figure, axes: Axes, text: str) -> Figure:
+    """Show a message instead of a plot, usually the reason why nothing can be drawn. Returns the figure."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=10, color=FAINT, transform=axes.transAxes)
     return figure
 
 
-def matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str]) -> Figure:
-    """Counts, and their shares of each row."""
+def draw_matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Sequence[str], columns: Sequence[str]) -> Figure:
+    """Draw a confusion matrix (rows, columns) with counts and their share of each row. Returns the figure."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     large = max(7, 19 - 2 * len(rows))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=2)  # the darkest blue would swallow the text
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=2)  # the darkest blues would make the text unreadable
     for (row, column), count in np.ndenumerate(counts):
         share = f"{shares[row, column]:.1%}" if counts[row].any() else "–"
         axes.text(column, row - 0.06, share, ha="center", fontsize=large, color=INK, weight="bold")
-        axes.text(column, row + 0.22, f"{count} files", ha="center", fontsize=0.7 * large, color=INK)
+        axes.text(column, row + 0.22, plural(int(count), "file"), ha="center", fontsize=0.7 * large, color=INK)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0, labelsize=11)
@@ -80,38 +83,40 @@ def matrix(figure: Figure, axes: Axes, counts: NDArray[np.int64], rows: Sequence
     return figure
 
 
-def grid(rows: Sequence[tuple[str, NDArray[Any], dict[str, Any]]], title: str = "") -> Figure:
-    """Rows of (name, pictures, options of imshow); a column is a picture."""
+def image_grid(rows: Sequence[tuple[str, NDArray[Any], dict[str, Any]]], title: str = "") -> Figure:
+    """Return a figure with a grid of images. Each row is (name, images, keyword arguments of imshow)."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns, (height, width) = len(rows[0][1]), rows[0][1].shape[1:3]
-    wide, side = 1.5 + 1.05 * columns, 1.05 * min(2.0, max(0.5, height / width))
-    lines = wrap(title, int(9 * wide))
+    figure_width, row_height = 1.5 + 1.05 * columns, 1.05 * min(2.0, max(0.5, height / width))
+    lines = wrap(title, int(9 * figure_width))
     tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    figure = Figure(figsize=(wide, 0.15 + 0.22 * len(lines) + side * len(rows)), layout=tight)
-    for line, (name, pictures, options) in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        for axes, picture in zip(line, pictures, strict=True):
-            axes.imshow(picture, **options)
+    figure = Figure(figsize=(figure_width, 0.15 + 0.22 * len(lines) + row_height * len(rows)), layout=tight)
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    for panel_row, (name, images, options) in zip(panels, rows, strict=True):
+        for axes, image in zip(panel_row, images, strict=True):
+            axes.imshow(image, **options)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-        line[0].set_ylabel(name, fontsize=9, color=INK, rotation=0, ha="right", va="center")
+        panel_row[0].set_ylabel(name, fontsize=9, color=INK, rotation=0, ha="right", va="center")
     figure.suptitle("\n".join(lines), parse_math=False, fontsize=12, weight="bold", color=INK, x=0.01, ha="left")
     return figure
 
 
-def short(name: str) -> str:
-    # A dollar sign would start a formula, and source names come from folders.
+def shorten(name: str) -> str:
+    """Return a source's name, cut to 28 characters and safe for Matplotlib, as a label."""
+    # A dollar sign would start a formula; source names come from folders.
     return (name if len(name) <= 28 else name[:27] + "…").replace("$", r"\$") or "(no name)"
 
 
 def caption(plot: Callable[..., Any]) -> str:
-    """What a reader should see in the figures of that function: the first paragraph of its docstring."""
+    """Return the caption of a plotting function: the first paragraph of its docstring."""
     return " ".join((plot.__doc__ or "").split("\n\n")[0].split())
 
 
-def png(figure: Figure | Path) -> bytes:
-    """A figure in pixels, as curves of a million points would make a drawing of many MB; a path is that of one drawn before."""
+def to_png(figure: Figure | Path) -> bytes:
+    """Return a figure, or the file at a path to one already saved, as PNG: vector curves of a million points would be huge."""
     if isinstance(figure, Path):
         return figure.read_bytes()
     buffer = io.BytesIO()

@@ -153,8 +153,8 @@ class ServingFunctions:
     def predict_images(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Score encoded images, (batch,) string; one that cannot be decoded gets NaN and an `error`, without affecting others."""
         spec = self.spec
-        rows, frames, error = tf_images.decode_images(image, lambda pixels: tf_decode.resize(pixels, self.size), spec.frames, spec.fps,
-                                                 spec.limits)  # fmt: skip
+        rows, frames, error = tf_images.decode_images(image, lambda pixels: tf_decode.resize(pixels, self.size), spec.frames,
+                                                      spec.fps, spec.limits)  # fmt: skip
         outputs = self.predict(frames[:, None], rows=rows, num_files=tf.shape(image)[0])
         failed = error != ""
         numbers = {name: tf.where(failed, np.nan, outputs[name]) for name in ("score", "probability")}

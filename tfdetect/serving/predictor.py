@@ -62,7 +62,7 @@ class Predictor:
         self.spec, self.is_frame_detector, self.classes = spec, detector.input_kind == "frame", detector.classes
         self.calibration = load_calibration(artifact)
         self.threshold = self.calibration.threshold
-        self.scored_with, self.warnings = "saved_model", self.calibration.doubts
+        self.scored_with, self.warnings = "saved_model", self.calibration.warnings
         if artifact.saved_model.exists():
             self.model = load_saved_model(artifact.saved_model)  # a signature does not keep its model alive
             self._outputs: Callable[[np.ndarray], Mapping[str, Any]] = self._saved_model_outputs
@@ -144,7 +144,7 @@ class Predictor:
         """
         pending: dict[int, Any] = {}
         next_index = 0
-        for (index, path), media in map_unordered(enumerate(map(str, paths)), self.spec.attempt, workers, seconds):
+        for (index, path), media in map_unordered(enumerate(map(str, paths)), self.spec.try_read, workers, seconds):
             pending[index] = function(path, media)
             while next_index in pending:
                 yield pending.pop(next_index)
@@ -153,7 +153,7 @@ class Predictor:
     def model_frames(self, media: Media) -> np.ndarray:
         """Return the frames that the detector scores, (frames, height, width, 3) uint8; a still image is repeated for a clip
         detector."""
-        return np.repeat(media.frames, self.spec.repeats(len(media.frames)), axis=0)
+        return np.repeat(media.frames, self.spec.repeat_count(len(media.frames)), axis=0)
 
     def to_verdict(self, path: str, media: Media | WorkerFailure) -> Verdict:
         """Score a decoded file."""
@@ -170,7 +170,7 @@ class Predictor:
         if self.classes and label == "fake":
             mean = np.mean(outputs["source"], axis=0)
             source, source_probability = self.classes[mean.argmax()], float(mean.max())
-        note = self.spec.note(media.note, len(media.frames))
+        note = self.spec.extend_note(media.note, len(media.frames))
         return Verdict(path, probability, label, score, len(frames), note, None, source, source_probability, text)
 
 

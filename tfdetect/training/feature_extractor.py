@@ -15,7 +15,7 @@ import pandas as pd
 
 from tfdetect import backend
 from tfdetect.data.input_pipeline import dataset
-from tfdetect.data.input_pipeline.feature_store import Store, complete
+from tfdetect.data.input_pipeline.feature_store import FeatureStore, add_missing
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import Detector, FeatureTable
 from tfdetect.models.layers import common
@@ -40,7 +40,7 @@ class FeatureExtractor:
         self.cache, self.single, self.progress = cache, detector.input_kind == "frame", progress
         self.batch = keras.Model(self.frozen.inputs, self.frozen.outputs).predict_on_batch
         name = f"v{VERSION}-{cache.folder.name}-{digest(self.frozen)}-{detector.feature_dtype}"
-        self.store = Store(cache.root / "features" / name, detector.feature_dtype)
+        self.store = FeatureStore(cache.root / "features" / name, detector.feature_dtype)
 
     def of(self, table: pd.DataFrame, views: int = 1, augment: str = "") -> FeatureTable:
         """Return the features of all frames of a prepared table's files, `views` of each: the first is the frame itself, the
@@ -50,7 +50,7 @@ class FeatureExtractor:
         names = [f"{sha}:{frame}" + (f":{view}:{augment}".replace(" ", "") if view else "")
                  for sha, frame, view in zip(rows["sha"], rows["frame"], rows["view"], strict=True)]  # fmt: skip
         with self.progress("Computing features", len(names)) as step:
-            complete(self.store, names, lambda places: self._compute(rows.iloc[places], augment), lambda n: step(advance=n))
+            add_missing(self.store, names, lambda places: self._compute(rows.iloc[places], augment), lambda n: step(advance=n))
         texts, sources = ([*rows[name]] if name in rows else [""] * len(rows) for name in ("text", "source"))
         return FeatureTable(self.store.gather(names), rows["label"].to_numpy(), texts, [*rows["path"]], sources)
 
@@ -58,7 +58,7 @@ class FeatureExtractor:
         waiting: deque[Future] = deque()
         concurrent = CONCURRENT_BATCHES if backend.is_tensorflow() else 1  # on jax, models change state when they predict
         with ThreadPoolExecutor(concurrent) as pool:  # a single batch leaves cores idle between its steps
-            for clips in dataset.views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
+            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
                 waiting.append(pool.submit(self.batch, clips.numpy()))
                 if len(waiting) > concurrent:
                     yield np.asarray(waiting.popleft().result(), np.float32)

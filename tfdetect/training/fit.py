@@ -46,13 +46,13 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     strategy = devices.strategy(settings.strategy)
     worker, single = devices.worker(strategy), detector.input_kind == "frame"
     train, validation = select_split(table, "train", detector), select_split(table, "validation")
-    steps = dataset.steps(train, single, settings.batch)
+    steps = dataset.steps_per_epoch(train, single, settings.batch)
     schedule = phase_schedule(detector.phases(), settings.epochs)
     folder = checkpoints / f"worker-{worker}"
     last_phase = schedule[-1][0] if schedule else 0
     checkpoint = Checkpoint(folder, monitored_metric(settings, validation), settings.patience, last_phase, target)
-    frames, clips = dataset.expand_frames(validation, single), dataset.ordered(validation, cache, single, settings.batch)
-    loss_clips = dataset.ordered(select_split(validation, "validation", detector), cache, single, settings.batch)
+    frames, clips = dataset.expand_frames(validation, single), dataset.evaluation_batches(validation, cache, single, settings.batch)
+    loss_clips = dataset.evaluation_batches(select_split(validation, "validation", detector), cache, single, settings.batch)
     with devices.scope(strategy):
         model = build(detector, cache)
     common.synchronise_batch_norms(model, strategy is not None)
@@ -64,7 +64,7 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
             checkpoint.restore(model, first)
         evaluated = [*range(settings.eval_every, last, settings.eval_every), last]
         model.fit(
-            dataset.training(train, cache, single, settings, checkpoint.epoch, last),
+            dataset.training_batches(train, cache, single, settings, checkpoint.epoch, last),
             validation_data=loss_clips if model.loss is None else None,
             validation_freq=evaluated,
             initial_epoch=checkpoint.epoch,
@@ -157,4 +157,4 @@ def predict_scores(model: keras.Model, table: pd.DataFrame, cache: Cache, detect
     if detector.caches_features:
         features = FeatureExtractor(model, detector, cache, silent).of(table).features
         return common.submodel_from(model, "features").predict(features, verbose=0)[:, 0]
-    return model.predict(dataset.ordered(table, cache, detector.input_kind == "frame", batch), verbose=0)[:, 0]
+    return model.predict(dataset.evaluation_batches(table, cache, detector.input_kind == "frame", batch), verbose=0)[:, 0]

@@ -54,7 +54,7 @@ def gradient_fit(detector: Detector, settings: Train, checkpoint: Checkpoint, ca
         metrics = [] if loss else [ExactValidationMetrics(checkpoint.folder, validation, validation_x, evaluated)]
         if not checkpoint.done and checkpoint.epoch < settings.epochs:
             model.fit(
-                dataset.vectors(x, labels, settings, checkpoint.epoch, settings.epochs),
+                dataset.feature_batches(x, labels, settings, checkpoint.epoch, settings.epochs),
                 validation_data=loss_data,
                 validation_batch_size=settings.batch,
                 validation_freq=evaluated,

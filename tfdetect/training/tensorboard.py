@@ -15,8 +15,8 @@ import tensorflow as tf
 from tfdetect import backend, files
 from tfdetect.detector import ReportContext, ReportExtras
 from tfdetect.models import autoencoder
-from tfdetect.plots.features import sample
-from tfdetect.plots.style import png
+from tfdetect.plots.features import balanced_sample
+from tfdetect.plots.style import to_png
 
 EXAMPLES_PER_CLASS = 6
 FRAMES_PER_CLIP = 8  # shown side by side
@@ -74,7 +74,7 @@ def write(logs: Path, context: ReportContext, extras: ReportExtras, settings: Ma
 def _extras(extras: ReportExtras) -> None:
     """The figures and tables that the report shows besides the standard ones."""
     for name, figure in extras.figures.items():
-        tf.summary.image(name, tf.io.decode_png(png(figure), channels=3)[None])
+        tf.summary.image(name, tf.io.decode_png(to_png(figure), channels=3)[None])
     for name, table in extras.tables.items():
         tf.summary.text(name, _markdown(table))
 
@@ -127,7 +127,7 @@ def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, load_image:
 
     if np.ndim(features) != 2 or len(features) != len(table) or not len(table):
         raise ValueError(f"Expected features (rows, dimensions) of {len(table)} rows, at least one; got {np.shape(features)}.")
-    folder, rows = logs / "test", sample(table["label"], POINTS)
+    folder, rows = logs / "test", balanced_sample(table["label"], POINTS)
     with files.atomic_write(folder / "features.tsv") as temporary:
         np.savetxt(temporary, features[rows], fmt="%.5g", delimiter="\t")
     files.write_bytes(folder / "files.tsv", _metadata(table.iloc[rows]).encode())

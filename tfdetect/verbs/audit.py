@@ -75,11 +75,11 @@ def write_grouped_manifest(path: Path, table: "pd.DataFrame", duplicates: Sequen
     """Write the manifest with the groups of duplicates joined and without the excluded files; print what changed and how to
     train on it."""
     from tfdetect.data import manifest
-    from tfdetect.data.audit.duplicates import united
-    from tfdetect.data.layouts.tree import strictest
+    from tfdetect.data.audit.duplicates import merge_groups
+    from tfdetect.data.layouts.tree import resolve_split_conflicts
 
-    grouped = table.assign(path=[str(Path(name).absolute()) for name in table["path"]], group=united(table, duplicates))
-    grouped = strictest(grouped)
+    grouped = table.assign(path=[str(Path(name).absolute()) for name in table["path"]], group=merge_groups(table, duplicates))
+    grouped = resolve_split_conflicts(grouped)
     usable = grouped[(table["left_out"] == "").to_numpy()].drop(columns="left_out")
     path.parent.mkdir(parents=True, exist_ok=True)
     manifest.write(usable, path)
@@ -109,7 +109,7 @@ def settle(table: "pd.DataFrame", properties: "pd.DataFrame") -> "pd.DataFrame":
     """Return the manifest as training uses it: copies share a group, and the column `left_out` says why a file is excluded."""
     from tfdetect.data.audit import copies
 
-    table, reasons = copies.settle(table, content_hashes(properties))
+    table, reasons = copies.resolve_copies(table, content_hashes(properties))
     return table.assign(left_out=table["left_out"].where(table["left_out"] != "", reasons) if "left_out" in table else reasons)
 
 
@@ -126,22 +126,22 @@ def find_problems(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str
 
     grouping_note = table.attrs["groups"]
     readable = properties["error"] == ""
-    sample = audit_shortcuts.sample(table[readable & (table["left_out"] == "")])
-    shortcuts = audit_shortcuts.find(sample, properties.loc[sample.index])
-    sets = duplicates.find(table, properties)
-    excluded = {path for entry in sets if duplicates.contradiction(entry) for path in entry["paths"]}  # as in training
+    sample = audit_shortcuts.sample_groups(table[readable & (table["left_out"] == "")])
+    shortcuts = audit_shortcuts.find_shortcuts(sample, properties.loc[sample.index])
+    sets = duplicates.find_duplicates(table, properties)
+    excluded = {path for entry in sets if duplicates.has_contradicting_labels(entry) for path in entry["paths"]}  # as in training
     used = [entry for entry in sets if len({*entry["paths"]} - excluded) > 1]
     hashes = [sha for sha, reason in zip(content_hashes(properties), table["left_out"], strict=True) if not reason]
     failures = zip(table["path"][~readable], properties["error"][~readable], strict=True)
     return {
-        "counts": {**audit_shortcuts.counts(table, properties), "copies": copies.count(hashes),
+        "counts": {**audit_shortcuts.count_values(table, properties), "copies": copies.count_copies(hashes),
                    "others": table.attrs.get("left_out", {}), "left_out": int((table["left_out"] != "").sum())},
-        "groups": {"count": int(table["group"].nunique()), "known": not grouping_note.startswith(grouping.NONE[:-1]),
+        "groups": {"count": int(table["group"].nunique()), "known": not grouping_note.startswith(grouping.NO_GROUPS[:-1]),
                    "said": grouping_note},
         "shortcuts": shortcuts.aucs,
-        "warnings": [asdict(warning) for warning in shortcuts.warned],
+        "warnings": [asdict(warning) for warning in shortcuts.warnings],
         "duplicates": sets,
-        "leaks": duplicates.leaks(table, used),
+        "leaks": duplicates.find_leaks(table, used),
         "failures": [{"path": path, "reason": reason} for path, reason in failures],
     }  # fmt: skip
 

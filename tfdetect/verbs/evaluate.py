@@ -35,7 +35,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     import_keras()
     console.print(devices_line(run.train.precision))
     from tfdetect.data.input_pipeline import corruptions
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow import results, scoring
 
@@ -48,7 +48,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     table, warnings = drop_training_overlap(dataset.decode(table, data, cache, excluded), artifact)
     dataset.print_count(table)
     table, _ = dataset.add_source_classes(table, run.detector)
-    if (good := usable(table)).empty:
+    if (good := usable_rows(table)).empty:
         raise UserError("No file is left to evaluate: all were used in training or to choose the epoch. Give other files.")
     dataset.print_if_one_class(good)
     if chain:

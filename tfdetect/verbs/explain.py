@@ -100,7 +100,7 @@ def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
     import numpy as np
 
     from tfdetect.data.media.frames import evenly_spaced
-    from tfdetect.explain import heat
+    from tfdetect.explain import heatmaps
 
     def judge(clips: "np.ndarray") -> "np.ndarray":
         return predictor.predict_clips(clips)[0]
@@ -108,9 +108,9 @@ def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
     shown = list(dict.fromkeys(evenly_spaced(len(clip), min(asked.frames, len(clip)))))
     inputs = [clip[[frame]] for frame in shown] if predictor.is_frame_detector else [clip]
     make_map = {"error": lambda frames: predictor.reconstruction_errors(frames[None])[0].mean(axis=0),
-                "occlusion": lambda frames: heat.occlusion(judge, frames, asked.cells)}[method]  # fmt: skip
+                "occlusion": lambda frames: heatmaps.occlusion_map(judge, frames, asked.cells)}[method]  # fmt: skip
     maps = [make_map(frames) for frames in inputs]
-    hottest, elsewhere = np.mean([heat.check(judge, *pair) for pair in zip(inputs, maps, strict=True)], axis=0)
+    hottest, elsewhere = np.mean([heatmaps.deletion_check(judge, *pair) for pair in zip(inputs, maps, strict=True)], axis=0)
     maps = maps if predictor.is_frame_detector else maps * len(shown)
     return clip[shown], np.stack(maps), {"hottest_tenth": float(hottest), "elsewhere": float(elsewhere)}
 

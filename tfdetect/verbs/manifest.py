@@ -63,9 +63,9 @@ def list_files(asked: Template) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from tfdetect.data.layouts import detect
+    from tfdetect.data.layouts import detect, tree
 
-    has_manifest = any((asked.path / name).exists() for name in detect.MANIFESTS)  # perhaps the one to be replaced
+    has_manifest = any((asked.path / name).exists() for name in detect.MANIFEST_NAMES)  # perhaps the one to be replaced
     try:
         table = detect.read(asked.path, asked.fake, "class_folders" if has_manifest and asked.layout == "auto" else asked.layout)
     except UserError:
@@ -76,7 +76,7 @@ def list_files(asked: Template) -> "pd.DataFrame":
     single = ~table.duplicated(["group", "label"], keep=False) if class_folders else table["group"] == table["path"]
     table = table.assign(label=table["label"].map({0: "real", 1: "fake"}), group=table["group"].mask(single, ""))
     if class_folders:
-        files = pd.DataFrame({"path": [str(path) for path in detect.walk(asked.path)]}, dtype=str)
+        files = pd.DataFrame({"path": [str(path) for path in tree.walk_media(asked.path)]}, dtype=str)
         table = pd.concat([table, files[~files["path"].isin(set(table["path"]))]])
     if table.empty:
         raise UserError(f"{asked.path} holds no images or videos.")

@@ -78,20 +78,21 @@ def read_dataset(asked: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
 
 def decode(asked: Prepare, table: "pd.DataFrame", cache: "Cache", beam_options: Sequence[str]) -> "pd.DataFrame":
     """Return the prepared manifest, decoded by local processes or by Beam."""
-    from tfdetect.data.prepare.beam import LOCAL, Beam
-    from tfdetect.data.prepare.decode import locally, prepare
+    from tfdetect.data.prepare.beam import LOCAL_RUNNER, BeamRunner
+    from tfdetect.data.prepare.decode import decode_locally, prepare
 
     data = asked.data
-    beam = Beam(asked.out / "shards", LOCAL if asked.runner == "beam" else asked.runner, beam_options)
+    beam = BeamRunner(asked.out / "shards", LOCAL_RUNNER if asked.runner == "beam" else asked.runner, beam_options)
+    run = decode_locally if asked.runner == "local" else beam.results
     with progress("Decoding", len(table)) as step:
-        return prepare(table, cache, data.workers, step, data.timeout, locally if asked.runner == "local" else beam.results)
+        return prepare(table, cache, data.workers, step, data.timeout, run)
 
 
 def equalise_files(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Return the rows of the equalised files, and the prepared rows of the failed ones; both keep their index."""
     from tfdetect.data.equalise import equalise
-    from tfdetect.data.prepare.clip_cache import failed
-    from tfdetect.data.prepare.decode import DETAILS, detailed
+    from tfdetect.data.prepare.clip_cache import failure_result
+    from tfdetect.data.prepare.decode import RESULT_FIELDS, add_results
 
     data = asked.data
     with progress("Equalising", len(table)) as step:
@@ -100,7 +101,7 @@ def equalise_files(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tu
     good = table["error"] == ""
     reasons = dict(zip(table["path"], table["error"], strict=True))
     excluded = table[~good].rename(columns={"error": "left_out"})  # an original must not be mixed with equalised files
-    rows = detailed(excluded, lambda path: map(failed("", reasons[path]).get, DETAILS), cache.spec)
+    rows = add_results(excluded, lambda path: map(failure_result("", reasons[path]).get, RESULT_FIELDS), cache.spec)
     return table[good].drop(columns="error"), rows
 
 

@@ -57,7 +57,7 @@ def refuse_pooled_threshold(rule: str) -> None:
     """Raise UserError for a threshold that is read off the test: only a recipe may repeat a published table with it."""
     from tfdetect.evaluation import calibration
 
-    if calibration.pooled(rule):
+    if calibration.is_pooled(rule):
         raise UserError(f"--train.threshold {rule} is read off the test scores, which then prove nothing: only reproduce.py RECIPE "
                         "accepts it, to repeat a published table. Give quantile:0.8, which is read off the real validation "
                         "files.")  # fmt: skip
@@ -162,12 +162,12 @@ def assist(run: Run) -> Artifact:
 def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
     """Save what the run saw: the prepared manifest with absolute paths, the failures, the face detector, the equalisation."""
     from tfdetect.data import manifest
-    from tfdetect.data.equalise import plan_of
+    from tfdetect.data.equalise import find_plan
 
     if faces := cache.spec.faces:
         files.write_bytes(artifact.face_model, faces.model.read_bytes())
         files.write_json(artifact.faces, {**asdict(faces), "model": artifact.face_model.name})
-    plans = {plan_of(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
+    plans = {find_plan(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
     if len(plans) == 1 and (plan := plans.pop()):
         files.write_bytes(artifact.equalisation_plan, plan.read_bytes())
     table = table.assign(path=[str(Path(path).absolute()) for path in table["path"]])
@@ -178,7 +178,7 @@ def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> No
 def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     """Read, split and decode the data; return the run with what it learned from them, the prepared manifest and the cache."""
     from tfdetect.data import manifest
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.evaluation import calibration
 
     cache = dataset.cache_for(run.data, run.detector)
@@ -189,9 +189,9 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
     dataset.print_count(table)
     dataset.require_few_failures(table, run.data.max_failed)
-    good = usable(table)
+    good = usable_rows(table)
     manifest.require_classes(good, SPLITS, run.detector.trains_on)
-    calibration.require(run.train.threshold, good.loc[good["split"] == "validation", "label"])
+    calibration.check_rule(run.train.threshold, good.loc[good["split"] == "validation", "label"])
     dataset.print_if_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
@@ -231,12 +231,12 @@ def explain_out_of_memory(run: Run) -> Iterator[None]:
 def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chief: bool = True) -> "Fitted":
     """Train, and save the model of the best epoch; the chief also logs to TensorBoard and prints a line per epoch."""
     keras = import_keras()
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.training.callbacks import ProgressLogger
     from tfdetect.training.train import train
     from tfdetect.workflow import reconstruction_report
 
-    table = usable(table)
+    table = usable_rows(table)
     with files.tensorflow_path(artifact.logs) as logs, explain_out_of_memory(run):
         callbacks = [
             keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0),  # training.tensorboard writes the graph
@@ -249,7 +249,7 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
            tables: "Tables | None" = None) -> None:
     """Calibrate, export, and evaluate what was exported."""
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.evaluation import predictions
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
@@ -260,7 +260,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
 
     with files.atomic_write(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
-    model, good = models.load(artifact.model), usable(table)
+    model, good = models.load(artifact.model), usable_rows(table)
     calibration = calibrate(model, good, cache, run).to_dict()
     files.write_json(artifact.calibration, calibration)
     if backend.is_tensorflow():
@@ -301,8 +301,8 @@ def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: 
         return by_file["score"].to_numpy(), by_file["label"].to_numpy()
 
     rule = run.train.threshold
-    if calibration.pooled(rule):
-        return calibration.pool(calibration.fit(*scores_and_labels("validation")), scores_and_labels("test")[0], rule)
+    if calibration.is_pooled(rule):
+        return calibration.pool_threshold(calibration.fit(*scores_and_labels("validation")), scores_and_labels("test")[0], rule)
     return calibration.fit(*scores_and_labels("validation"), rule)
 
 

@@ -66,7 +66,7 @@ def read_manifest(path: Path, data: FileSettings) -> "pd.DataFrame":
     for note in table.attrs.get("notes", ()):
         console.print(note)
     if table.attrs.get("layout") == "manifest" and data.labels == "check":
-        manifest.require_direction(table, str(path))
+        manifest.require_label_direction(table, str(path))
     return table
 
 
@@ -75,20 +75,20 @@ def separate_excluded(table: "pd.DataFrame", cache: "Cache", workers: int | None
     label or because `prepare` excluded them, in the form of `decode` with the reason in the columns `error` and `left_out`."""
     from tfdetect.data import manifest
     from tfdetect.data.audit import copies
-    from tfdetect.data.prepare.clip_cache import failed
-    from tfdetect.data.prepare.decode import DETAILS, detailed
+    from tfdetect.data.prepare.clip_cache import failure_result
+    from tfdetect.data.prepare.decode import RESULT_FIELDS, add_results
 
-    manifest.require_whole_groups(table)
+    manifest.require_unsplit_groups(table)
     reasons = table["left_out"] if "left_out" in table else table["path"].map(lambda path: "")
-    keys = copies.keys(table["path"].where(reasons == "", ""), workers)
-    table, contradictions = copies.settle(table, keys)
+    keys = copies.find_copies(table["path"].where(reasons == "", ""), workers)
+    table, contradictions = copies.resolve_copies(table, keys)
     reasons = reasons.where(reasons != "", contradictions)
-    if count := copies.count([key for key, reason in zip(keys, reasons, strict=True) if not reason]):
+    if count := copies.count_copies([key for key, reason in zip(keys, reasons, strict=True) if not reason]):
         console.print(COPIES.format(count, len(table)))
     excluded, by_path = table.assign(left_out=reasons)[reasons != ""], dict(zip(table["path"], reasons, strict=True))
     good = table[reasons == ""].drop(columns="left_out", errors="ignore")
     # Without a hash, since the same content may be in the test.
-    rows = detailed(excluded, lambda path: map(failed("", by_path[path]).get, DETAILS), cache.spec)
+    rows = add_results(excluded, lambda path: map(failure_result("", by_path[path]).get, RESULT_FIELDS), cache.spec)
     if good.empty:
         require_usable(rows)
     return good, rows
@@ -100,7 +100,7 @@ def append_excluded(table: "pd.DataFrame", excluded: "pd.DataFrame") -> "pd.Data
 
     from tfdetect.data import manifest
 
-    whole = pd.concat([table, excluded]).fillna(dict.fromkeys(manifest.EXTRA, "")) if len(excluded) else table
+    whole = pd.concat([table, excluded]).fillna(dict.fromkeys(manifest.OPTIONAL_COLUMNS, "")) if len(excluded) else table
     whole.attrs = table.attrs
     return whole
 
@@ -108,9 +108,9 @@ def append_excluded(table: "pd.DataFrame", excluded: "pd.DataFrame") -> "pd.Data
 def copies_warning(table: "pd.DataFrame") -> tuple[str, ...]:
     """Return, for the report, how many of the prepared files are copies of others."""
     from tfdetect.data.audit import copies
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
 
-    count = copies.count(content_hashes(usable(table)))
+    count = copies.count_copies(content_hashes(usable_rows(table)))
     return (COPIES.format(count, len(table)),) if count else ()
 
 
@@ -182,10 +182,10 @@ def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool
     """Return the decoded table; print, and keep for the report, if validation or test images look like training images of other
     groups. `given_splits` says whether the splits came with the data."""
     from tfdetect.data.audit import duplicates
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
 
-    good = usable(table)
-    if pairs := duplicates.between_splits(good, cache.load):
+    good = usable_rows(table)
+    if pairs := duplicates.find_near_pairs_across_splits(good, cache.load):
         evaluated = sorted({other for _, other in pairs})
         splits = " or ".join(sorted(set(good.loc[good["path"].isin(evaluated), "split"])))
         first, second = pairs[0]
@@ -216,7 +216,7 @@ def print_if_one_class(table: "pd.DataFrame") -> None:
     from tfdetect.pages import report
 
     labels = table.loc[table["split"] == "test", "label"]
-    if text := report.one_class(int((labels == 0).sum()), int((labels == 1).sum())):
+    if text := report.one_class_warning(int((labels == 0).sum()), int((labels == 1).sum())):
         console.print(text)
 
 
@@ -225,13 +225,13 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", excluded: "pd.Data
 
     Raises UserError if no file is left.
     """
-    from tfdetect.data.prepare.decode import prepare, problems
+    from tfdetect.data.prepare.decode import list_messages, prepare
 
     with progress("Decoding", len(table)) as step:
         table = prepare(table, cache, data.workers, step, data.timeout)
     table = append_excluded(table, excluded).reset_index(drop=True)
     print_failures(table)
-    if notes := problems(table, "note"):
+    if notes := list_messages(table, "note"):
         used = f"{len(notes):,} of {plural(len(table), 'file')} used with a note"
         console.print(f"{used}; the first: {printable(notes[0][0])}: {notes[0][1]}")
     require_usable(table, data.path)
@@ -257,9 +257,9 @@ def print_failures(table: "pd.DataFrame") -> None:
     """Print a table of reasons, each with the number of files and the first of them."""
     from rich.table import Table
 
-    from tfdetect.data.prepare.decode import reasons
+    from tfdetect.data.prepare.decode import summarise_failures
 
-    rows = reasons(table)
+    rows = summarise_failures(table)
     if not rows:
         return
     grid = Table("files", "reason", title=f"{sum(row[1] for row in rows):,} of {plural(len(table), 'file')} could not be used")

@@ -18,7 +18,7 @@ from tfdetect.workflow.test_files import Evaluate, drop_training_overlap
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tfdetect.data.input_pipeline.corruptions import Chain
+    from tfdetect.data.input_pipeline.corruptions import CorruptionChain
     from tfdetect.data.prepare.clip_cache import Cache
 
 
@@ -37,7 +37,7 @@ def evaluate(asked: Evaluate) -> None:
     members = load_members(asked)
     import_keras()
     from tfdetect.data.input_pipeline import corruptions
-    from tfdetect.data.prepare.decode import usable
+    from tfdetect.data.prepare.decode import usable_rows
 
     chain = corruptions.parse(asked.data.corrupt)
     target = Artifact(output_paths.evaluation_folder(asked, [*members], chain.slug if chain else ""))
@@ -47,7 +47,7 @@ def evaluate(asked: Evaluate) -> None:
     decoded = {name: decode(name, table, member, excluded) for name, member in members.items()}
     table, overlap = drop_training_overlap(merge_tables(decoded), *(member.artifact for member in members.values()))
     dataset.print_count(table)
-    good = usable(table)["path"]
+    good = usable_rows(table)["path"]
     if good.empty:
         raise UserError("No file is left to evaluate: each was used to train one of the runs, or cannot be read by one of them. "
                         "Give other files.")  # fmt: skip
@@ -73,7 +73,7 @@ def load_members(asked: Evaluate) -> dict[str, Member]:
     caches = [cache if cache.root == asked.data.path else dataset.with_equalisation(cache, artifact)
               for cache, artifact in zip(caches, found, strict=True)]  # fmt: skip
     members = map(Member, found, runs, data, caches)
-    return dict(zip(ensemble.names([folder.name for folder in folders]), members, strict=True))
+    return dict(zip(ensemble.unique_names([folder.name for folder in folders]), members, strict=True))
 
 
 def read_test_files(asked: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame, tuple[str, ...]]":
@@ -83,7 +83,7 @@ def read_test_files(asked: Evaluate, members: Mapping[str, Member]) -> "tuple[pd
 
     if asked.data.path is None:
         table, warnings = common_test_files({name: member.artifact for name, member in members.items()})
-        return detect.of_sources(table, asked.data.sources), warnings
+        return detect.select_sources(table, asked.data.sources), warnings
     first = next(iter(members.values()))
     return test_files.select_test_files(asked, first.artifact, first.data), ()
 
@@ -115,11 +115,11 @@ def identify_test_files(runs: Mapping[str, Artifact]) -> "dict[str, pd.DataFrame
     """Return each run's test files, with the hash of their content in the column `content`."""
     from tfdetect.data import manifest
 
-    raw = {name: manifest.raw(run.manifest) for name, run in runs.items()}
+    raw = {name: manifest.read_unchecked(run.manifest) for name, run in runs.items()}
     hashes = {name: dict(zip(rows["path"], rows["sha"], strict=True)) for name, rows in raw.items()}
     # A file that one run could not open has no hash there; another run may have hashed the same path.
     any_hash = {path: sha for by_path in hashes.values() for path, sha in by_path.items() if sha}
-    tests = {name: manifest.check(rows[rows["split"] == "test"], str(runs[name].manifest)) for name, rows in raw.items()}
+    tests = {name: manifest.validate(rows[rows["split"] == "test"], str(runs[name].manifest)) for name, rows in raw.items()}
     return {name: rows.assign(content=[hashes[name][path] or any_hash.get(path, path) for path in rows["path"]])
             for name, rows in tests.items()}  # fmt: skip
 
@@ -149,7 +149,7 @@ def merge_texts(texts: Mapping[str, str]) -> str:
 
 
 def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
-                 chain: "Chain | None") -> "tuple[pd.DataFrame, float]":
+                 chain: "CorruptionChain | None") -> "tuple[pd.DataFrame, float]":
     """Return a run's predictions of these files, corrupted by `chain`, and its threshold; print the predictor's warnings."""
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow.scoring import score
@@ -170,14 +170,15 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     from tfdetect.workflow.scoring import clip_loader
 
     first = next(iter(members.values()))
-    validation = ensemble.mean({name: validation_predictions(member.artifact) for name, member in members.items()}, by=["path"])
+    validation_rows = {name: validation_predictions(member.artifact) for name, member in members.items()}
+    validation = ensemble.average(validation_rows, by=["path"])
     threshold, no_threshold = choose_threshold(validation)
-    mean = ensemble.mean({name: rows for name, (rows, _) in scored.items()})
-    summaries = {name: metrics.summary(rows, own_threshold) for name, (rows, own_threshold) in scored.items()}
-    extra_metrics = {"members": summaries, **({} if no_threshold else {"validation": metrics.summary(validation, threshold)})}
+    mean = ensemble.average({name: rows for name, (rows, _) in scored.items()})
+    summaries = {name: metrics.summarise(rows, own_threshold) for name, (rows, own_threshold) in scored.items()}
+    extra_metrics = {"members": summaries, **({} if no_threshold else {"validation": metrics.summarise(validation, threshold)})}
     rules = {name: member.run.train.threshold for name, member in members.items()}
-    pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.warnings(rule)]
-    comparison = ensemble.compare({**summaries, "mean": metrics.summary(mean, threshold)})
+    pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
+    comparison = ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)})
     for name, summary in summaries.items():
         console.print(results.summary_line(name, summary, rules[name]))
     evaluation = results.Evaluation(
@@ -196,7 +197,7 @@ def validation_predictions(artifact: Artifact) -> "pd.DataFrame":
     from tfdetect.data import manifest
     from tfdetect.evaluation import predictions
 
-    rows = manifest.raw(artifact.manifest)
+    rows = manifest.read_unchecked(artifact.manifest)
     shas = dict(zip(rows["path"], rows["sha"], strict=True))
     files = predictions.read(artifact.predictions)
     files = predictions.by_file(files[files["split"] == "validation"])
@@ -218,7 +219,7 @@ def choose_threshold(validation: "pd.DataFrame") -> tuple[float, tuple[str, ...]
     """Return the threshold of the mean, and a warning if the common validation files cannot give one."""
     from tfdetect.evaluation import ensemble
 
-    threshold = ensemble.threshold(validation)
+    threshold = ensemble.fit_threshold(validation)
     if threshold is not None:
         return threshold, ()
     return 0.5, (f"The runs have {len(validation)} validation files in common, which lack a class: the threshold of the mean is "

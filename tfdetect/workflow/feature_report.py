@@ -31,10 +31,10 @@ def report_extras(detector: Detector, context: ReportContext, predictor: Predict
     by_split = probabilities_by_split(context.predictions)
     test = (rows["split"] == "test").to_numpy()
     features, labels = context.features.features[test], context.features.labels[test]
-    tables = {"Splits and classes": plots.by_split(by_split, context.threshold),
-              "Principal components of the features, test files": plots.variance_table(features)}  # fmt: skip
+    tables = {"Splits and classes": plots.metrics_by_split(by_split, context.threshold),
+              "Principal components of the features, test files": plots.explained_variance_table(features)}  # fmt: skip
     figures = {**feature_figures(context.model, features, labels),
-               "Confusion in each split": plots.confusions(by_split, context.threshold)}  # fmt: skip
+               "Confusion in each split": plots.confusion_matrices(by_split, context.threshold)}  # fmt: skip
     return ReportExtras(figures, tables, warnings(agreement, leaking), {"features_against_pixels": agreement})
 
 
@@ -75,12 +75,12 @@ def feature_figures(model: Any, features: np.ndarray, labels: np.ndarray) -> "di
     name = "embedding" if has_embedding else "features"
     out = {
         f"Principal components of the {name}, test files": plots.pca(points, labels),
-        f"Variance that the components of the {name} explain": plots.variance(points),
+        f"Variance that the components of the {name} explain": plots.explained_variance(points),
         f"t-SNE of the {name}, test files": plots.tsne(points, labels, 0),
     }
     if has_embedding:
         distances = [triplet_distances(rows, labels) for rows in (features, points)]
-        out["Distances of anchors to positives and negatives, test files"] = plots.distances(*distances)
+        out["Distances of anchors to positives and negatives, test files"] = plots.distance_histograms(*distances)
     return out
 
 

@@ -74,7 +74,7 @@ def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
     """Return the content of comparison.json: figures over all files and per source, and the differences of the protocols."""
     stand_in = run.data.path is None
     where = "measured on the stand-in" if stand_in else "measured"
-    where += f"; {calibration.SEEN}" if calibration.pooled(run.train.threshold) else ""
+    where += f"; {calibration.TEST_SEEN_NOTE}" if calibration.is_pooled(run.train.threshold) else ""
     rows = compare_figures(recipe, recipe.figures, measured_figures(recipe, artifact), where)
     for source, figures in recipe.by_source.items():
         rows += compare_figures(recipe, figures, measured_figures(recipe, artifact, source), where, f", {source}")
@@ -88,7 +88,7 @@ def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
         "differences": [row for row in protocol if str(row["published"]) != str(row["ours"])],
         "same": [row["what"] for row in protocol if str(row["published"]) == str(row["ours"])],
         "notes": list(recipe.notes),
-        "warnings": [*calibration.warnings(run.train.threshold), *run.detector.warnings()],
+        "warnings": [*calibration.rule_warnings(run.train.threshold), *run.detector.warnings()],
     }
 
 
@@ -129,7 +129,7 @@ def source_metrics(artifact: Artifact, split: str, source: str, threshold: float
 
     table = predictions.read(artifact.predictions)
     rows = table[(table["split"] == split) & table["source"].isin(source.split(" + "))]
-    return metrics.summary(rows, threshold) if rows["label"].nunique() == 2 else {}
+    return metrics.summarise(rows, threshold) if rows["label"].nunique() == 2 else {}
 
 
 def compare_protocols(recipe: Recipe, run: Run, artifact: Artifact) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ def protocol_of_settings(recipe: Recipe, run: Run) -> dict[str, Any]:
     """Return the items of our protocol that follow from the settings."""
     kind = "videos" if run.detector.input_kind == "clip" else "images"
     splits = dict.fromkeys(figure["split"] for figure in parse_figures(recipe))
-    measured_on = MEASURED_ON_POOLED if calibration.pooled(run.train.threshold) else MEASURED_ON
+    measured_on = MEASURED_ON_POOLED if calibration.is_pooled(run.train.threshold) else MEASURED_ON
     return {
         "data": str(run.data.path or f"the stand-in: the embedded sample of generated {kind}"),
         "size": run.data.size,

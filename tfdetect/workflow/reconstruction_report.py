@@ -38,17 +38,17 @@ def report_extras(detector: Detector, context: ReportContext) -> ReportExtras:
         return ReportExtras()
     part = autoencoder.reconstruction_model(context.model)
     test = context.files[context.files["split"] == "test"].reset_index(drop=True)
-    test = test.iloc[features.sample(test["label"], MAX_FILES)].reset_index(drop=True)
+    test = test.iloc[features.balanced_sample(test["label"], MAX_FILES)].reset_index(drop=True)
     labels, (images, reconstructions, latent) = test["label"].to_numpy(), reconstruct(context, part, test)
     figures = {**score_figures(context),
-               "Spectrum of the error, test files": reconstruction.radial(images - reconstructions, labels),
+               "Spectrum of the error, test files": reconstruction.radial_spectrum(images - reconstructions, labels),
                "t-SNE of the latent, test files": features.tsne(latent[0], labels)}  # fmt: skip
     for label, name in enumerate(("real", "fake")):
         rows = np.flatnonzero(labels == label)[:SHOWN_PER_CLASS]
         title = f"{name.capitalize()} test files and their reconstructions"
         figures |= {title: reconstruction.gallery(images[rows], reconstructions[rows], title)} if len(rows) else {}
     epochs = context.validation_scores
-    tables = {"Validation by epoch": reconstruction.areas(epochs)} if epochs else {}
+    tables = {"Validation by epoch": reconstruction.average_precision_table(epochs)} if epochs else {}
     reals = context.files[(context.files["split"] == "validation") & (context.files["label"] == 0)].head(MAX_FILES)
     if len(latent) < 2 or reals.empty:
         return ReportExtras(figures, tables)
@@ -77,7 +77,7 @@ def score_figures(context: ReportContext) -> dict[str, Any]:
     splits = context.predictions.groupby("split")
     files = {name: predictions.by_file(rows) for name, rows in splits if name in predictions.SPLITS}
     pairs = {name: (rows["label"], rows["probability"]) for name, rows in files.items()}
-    out = {"Scores, test files": reconstruction.densities(files["test"]["score"], files["test"]["label"]),
+    out = {"Scores, test files": reconstruction.score_densities(files["test"]["score"], files["test"]["label"]),
            "F1 by threshold": reconstruction.f1_over_threshold(pairs, context.threshold)}  # fmt: skip
     if context.validation_scores and context.best_epoch is not None:
         by_epoch = reconstruction.precision_recall_by_epoch(context.validation_scores, context.best_epoch)
@@ -92,9 +92,9 @@ def latent_kl(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
 
 def collapse_warning(kl: np.ndarray) -> tuple[str, ...]:
     """Warn of posterior collapse."""
-    if not reconstruction.collapsed(kl):
+    if not reconstruction.has_collapsed(kl):
         return ()
-    active = int((kl > reconstruction.ACTIVE).sum())
-    return (f"POSTERIOR COLLAPSE: {active} of {len(kl)} latent dimensions are active (KL above {reconstruction.ACTIVE} nats on real "
-            "images), so all reconstructions look nearly alike. Try --detector.warmup, --detector.free_bits or a smaller "
+    active = int((kl > reconstruction.ACTIVE_KL).sum())
+    return (f"POSTERIOR COLLAPSE: {active} of {len(kl)} latent dimensions are active (KL above {reconstruction.ACTIVE_KL} nats "
+            "on real images), so all reconstructions look nearly alike. Try --detector.warmup, --detector.free_bits or a smaller "
             "--detector.beta.",)  # fmt: skip

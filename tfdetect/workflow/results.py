@@ -14,9 +14,9 @@ import pandas as pd
 from tfdetect import __version__, config, files
 from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit
-from tfdetect.data.prepare.decode import problems, usable
+from tfdetect.data.prepare.decode import list_messages, usable_rows
 from tfdetect.detector import Detector, ReportContext, ReportExtras
-from tfdetect.evaluation import calibration, final, metrics, predictions
+from tfdetect.evaluation import calibration, cross_source, metrics, predictions
 from tfdetect.pages import report
 from tfdetect.plots import standard
 from tfdetect.serving.predictor import Predictor
@@ -86,7 +86,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         predictions.write(evaluation.predictions, temporary)
     splits = {name: rows for name, rows in evaluation.predictions.groupby("split") if name in predictions.SPLITS}
     found = {"threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **extras.metrics,
-             **{name: metrics.summary(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
+             **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
     files.write_json(target.metrics, found)
     if run.data.test_sources:
         write_final(target, evaluation, found)
@@ -96,12 +96,12 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         detector=evaluation.title or f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
         warnings=all_warnings(evaluation),
         figures=save_figures(target, evaluation, shortcuts),
-        most_wrong=list(most_wrong_frames(evaluation)),
-        data=usable(evaluation.table),
-        failures=problems(evaluation.table, "error"),
-        notes=problems(evaluation.table, "note"),
+        mistakes=list(most_wrong_frames(evaluation)),
+        data=usable_rows(evaluation.table),
+        failures=list_messages(evaluation.table, "error"),
+        notes=list_messages(evaluation.table, "note"),
         shortcuts=shortcuts.aucs,
-        suspects=[(warning.property, warning.auc) for warning in shortcuts.warned],
+        suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
         extra_figures=standard.save_plots(target.plots, extras.figures),
         extra_tables={**(tables(target) if tables else {}), **extras.tables},
         command=command(),
@@ -115,8 +115,9 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
 
 def all_warnings(evaluation: Evaluation) -> tuple[str, ...]:
     """Return the warnings of the detector, its extras, the threshold, this evaluation and the data set."""
-    return (*evaluation.run.detector.warnings(), *evaluation.extras.warnings, *calibration.warnings(evaluation.threshold_rule),
-            *evaluation.warnings, *dataset.copies_warning(evaluation.table), *dataset.data_warnings(evaluation.table))  # fmt: skip
+    return (*evaluation.run.detector.warnings(), *evaluation.extras.warnings,
+            *calibration.rule_warnings(evaluation.threshold_rule), *evaluation.warnings,
+            *dataset.copies_warning(evaluation.table), *dataset.data_warnings(evaluation.table))  # fmt: skip
 
 
 def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts) -> dict[str, Path]:
@@ -125,7 +126,7 @@ def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shor
     if evaluation.history is not None and len(evaluation.history):
         figures["history"] = standard.history(evaluation.history, evaluation.best_epoch)
     if shortcuts.aucs:
-        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit.SUSPECT, audit.FATAL)
+        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit.WARNING_AUC, audit.SEVERE_AUC)
         files.write_json(target.shortcuts, shortcuts.aucs)
     return standard.save_plots(target.plots, figures)
 
@@ -133,17 +134,17 @@ def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shor
 def write_final(target: Artifact, evaluation: Evaluation, found: Mapping[str, Any]) -> None:
     """Write Results.csv and Final_Prediction.txt."""
     with files.atomic_write(target.results) as temporary:
-        rows = final.results(evaluation.predictions, evaluation.threshold)
+        rows = cross_source.verdict_table(evaluation.predictions, evaluation.threshold)
         rows.to_csv(temporary, index=False, errors="surrogateescape")
-    text = final.text(target.folder.name, evaluation.run.data.train_sources, evaluation.predictions, found["test"])
-    text += "".join(f"{warning}\n" for warning in calibration.warnings(evaluation.threshold_rule))
+    text = cross_source.summary_text(target.folder.name, evaluation.run.data.train_sources, evaluation.predictions, found["test"])
+    text += "".join(f"{warning}\n" for warning in calibration.rule_warnings(evaluation.threshold_rule))
     files.write_bytes(target.final_prediction, text.encode(errors="surrogateescape"))
 
 
 def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, float, np.ndarray]]:
     """Yield (path, label, source, probability, middle frame) of the most wrong test files."""
     test = evaluation.predictions[evaluation.predictions["split"] == "test"]
-    for row in predictions.most_wrong(test, evaluation.threshold).itertuples():
+    for row in predictions.worst_mistakes(test, evaluation.threshold).itertuples():
         clip = evaluation.load_clip(row.path)
         yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
 
@@ -170,7 +171,7 @@ def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
     interval = "" if low is None else f" (95 % interval {low:.3f} to {high:.3f})"
     auc = "none, one class only" if found["auc"] is None else f"{found['auc']:.3f}"
     accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.3f}"
-    seen = f"; {calibration.SEEN}" if name != "validation" and calibration.pooled(rule) else ""
+    seen = f"; {calibration.TEST_SEEN_NOTE}" if name != "validation" and calibration.is_pooled(rule) else ""
     return f"{name}: AUC {auc}{interval}, accuracy {accuracy}, {found['n_real']:,} real and {found['n_fake']:,} fake files{seen}"
 
 

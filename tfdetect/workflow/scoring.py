@@ -8,10 +8,10 @@ import pandas as pd
 
 from tfdetect.data.audit import shortcuts
 from tfdetect.data.audit.properties import collect
-from tfdetect.data.input_pipeline.corruptions import Chain
+from tfdetect.data.input_pipeline.corruptions import CorruptionChain
 from tfdetect.data.input_pipeline.dataset import expand_frames
 from tfdetect.data.prepare.clip_cache import Cache
-from tfdetect.data.prepare.decode import usable
+from tfdetect.data.prepare.decode import usable_rows
 from tfdetect.detector import FeatureTable
 from tfdetect.evaluation import metrics, predictions
 from tfdetect.serving.predictor import Predictor
@@ -23,13 +23,13 @@ PIXELS_PER_CALL = 2**26  # of the frames that are scored in one call; bounds the
 COLUMNS = ["path", "label", "group", "source", "split", "frame"]
 
 
-def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain | None = None) -> pd.DataFrame:
+def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: CorruptionChain | None = None) -> pd.DataFrame:
     """Return the predictions table of the usable rows: one row per file, or per frame for a frame detector.
 
     `chain` corrupts the clips before they are scored.
     """
-    rows = expand_frames(usable(table), predictor.is_frame_detector)
-    names = [f"{metrics.ATTRIBUTED}{name}" for name in predictor.classes]
+    rows = expand_frames(usable_rows(table), predictor.is_frame_detector)
+    names = [f"{metrics.SOURCE_PREFIX}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 1 + len(names)), np.nan)
     with progress("Scoring", len(rows), "frames" if predictor.is_frame_detector else "files") as step:
         for start, clips in batches(rows, cache, predictor.is_frame_detector):
@@ -39,7 +39,7 @@ def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain 
             step(advance=len(clips))
     out = rows[COLUMNS].copy()
     out[["score", *names]] = scores
-    out = predictions.calibrated(out, predictor.calibration)
+    out = predictions.add_probabilities(out, predictor.calibration)
     if names:
         out[predictions.SOURCE_CLASS] = [predictor.classes[number] if number >= 0 else "" for number in rows["source_class"]]
     return out
@@ -47,9 +47,9 @@ def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Chain 
 
 def score_features(predictor: Predictor, features: FeatureTable, table: pd.DataFrame) -> pd.DataFrame:
     """Return the predictions table of the usable rows from their stored features, which have one row per frame."""
-    rows = expand_frames(usable(table), predictor.is_frame_detector)
+    rows = expand_frames(usable_rows(table), predictor.is_frame_detector)
     scores = [predictor.predict_features(features.features[start : start + 1024])[0] for start in range(0, len(rows), 1024)]
-    return predictions.calibrated(rows[COLUMNS].assign(score=np.float64(np.concatenate(scores))), predictor.calibration)
+    return predictions.add_probabilities(rows[COLUMNS].assign(score=np.float64(np.concatenate(scores))), predictor.calibration)
 
 
 def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[int, np.ndarray]]:
@@ -76,7 +76,7 @@ def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:
     They are learned from the training files, or across folds of the test files if there are none. A sample of the files is
     looked at; the result is empty if most of them are unavailable or unreadable.
     """
-    parts = {name: shortcuts.sample(rows, SHORTCUT_FILES) for name, rows in usable(table).groupby("split")}
+    parts = {name: shortcuts.sample_groups(rows, SHORTCUT_FILES) for name, rows in usable_rows(table).groupby("split")}
     sampled = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)
     files = sampled[list(map(os.path.exists, sampled["path"]))].reset_index(drop=True)
     if len(files) < len(sampled) / 2:
@@ -89,4 +89,4 @@ def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:
     files, properties = files[readable].reset_index(drop=True), properties[readable].reset_index(drop=True)
     train, test = (np.flatnonzero(files["split"] == name) for name in ("train", "test"))
     both_classes = all(files["label"].iloc[rows].nunique() == 2 for rows in (train, test))
-    return shortcuts.find(files, properties, [(train, test)] if both_classes else None)
+    return shortcuts.find_shortcuts(files, properties, [(train, test)] if both_classes else None)

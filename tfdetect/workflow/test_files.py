@@ -39,7 +39,7 @@ class EvaluateData(DecodeOverrides):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        corruption_spec.check(self.corrupt, "--data.corrupt", labels=False)
+        corruption_spec.check_flag(self.corrupt, "--data.corrupt", labels=False)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def select_test_files(asked: Evaluate, artifact: Artifact, data: Data) -> "pd.Da
     from tfdetect.data.layouts import detect
 
     if asked.data.path is None:
-        table = detect.of_sources(manifest.read(artifact.manifest), asked.data.sources)
+        table = detect.select_sources(manifest.read(artifact.manifest), asked.data.sources)
     else:
         overrides = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels", "group")}
         table = dataset.read_manifest(asked.data.path, replace(data, **overrides))
@@ -107,7 +107,7 @@ def files_seen_in_training(table: "pd.DataFrame", run: Artifact) -> "tuple[pd.Se
 
     from tfdetect.data import manifest
 
-    rows = manifest.raw(run.manifest)
+    rows = manifest.read_unchecked(run.manifest)
     used = rows[rows["split"] != "test"]
     group_of = {sha: group for name in HASH_COLUMNS if name in used
                 for sha, group in used[[name, "group"]].to_numpy() if sha and group}  # fmt: skip

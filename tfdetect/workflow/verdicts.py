@@ -49,13 +49,14 @@ def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
 
 def expand_paths(given: Sequence[Path]) -> list[Path]:
     """Return the given files, and the images and videos in given folders and tables. Raises UserError if one of them has none."""
-    from tfdetect.data.layouts.detect import walk
+    from tfdetect.data.layouts.tree import walk_media
 
     if not given:
         raise UserError("No files given: name images, videos, or folders of them.")
     out: list[Path] = []
     for path in given:
-        paths = list(walk(path)) if path.is_dir() else paths_in_table(path) if path.suffix.lower() in TABLE_SUFFIXES else [path]
+        is_table = path.suffix.lower() in TABLE_SUFFIXES
+        paths = list(walk_media(path)) if path.is_dir() else paths_in_table(path) if is_table else [path]
         if not paths:
             raise UserError(f"{path} {'holds' if path.is_dir() else 'lists'} no images or videos{describe_content(path)}.")
         out += paths
@@ -66,21 +67,21 @@ def paths_in_table(table: Path) -> list[Path]:
     """Return the files that a manifest lists, of any split and label; relative paths start at its folder."""
     from tfdetect.data import manifest, tables
 
-    rows = manifest.raw(table)
+    rows = manifest.read_unchecked(table)
     if "path" not in rows:
-        raise UserError(f"{table} has no column path; {tables.held(rows)}.")
-    return list(map(Path, tables.located(table.parent, [path for path in rows["path"] if path])))
+        raise UserError(f"{table} has no column path; {tables.describe_columns(rows)}.")
+    return list(map(Path, tables.resolve_paths(table.parent, [path for path in rows["path"] if path])))
 
 
 def describe_content(folder: Path) -> str:
     """Return what a folder without images and videos holds, as the end of an error message; "" for a table."""
-    from tfdetect.data.layouts.tree import left_out
+    from tfdetect.data.layouts.tree import count_left_out
 
     if not folder.is_dir():
         return ""
     if (folder / config.PREPARED_FILE).exists():
         return f": prepare.py made it; use evaluate.py RUN --data.path {folder}"
-    others = ", ".join(f"{count} {name}" for name, count in left_out(folder, (), ()).items())
+    others = ", ".join(f"{count} {name}" for name, count in count_left_out(folder, (), ()).items())
     return f", but {others}" if others else ""
 
 

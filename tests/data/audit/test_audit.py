@@ -37,7 +37,7 @@ def plant(folder, rng, count=30, fake=None, **common):
 def aucs(table):
     found = properties.collect(table, workers=2)
     assert (found["error"] == "").all()
-    return shortcuts.shortcuts(found, table["label"], shortcuts.crossed(table["label"], table["group"]))
+    return shortcuts.property_aucs(found, table["label"], shortcuts.grouped_folds(table["label"], table["group"]))
 
 
 EXIF = Image.Exif()
@@ -54,7 +54,7 @@ EXIF[271] = "Canon"
 def test_planted_shortcuts_are_found_and_no_others(tmp_path, rng, fake, names):
     table = plant(tmp_path, rng, fake=fake)
     found = aucs(table)
-    warned = shortcuts.warned(found, table["label"], table["group"])
+    warned = shortcuts.find_warnings(found, table["label"], table["group"])
     assert all(found[name] > 0.99 for name in names | {"all_container", "all"})
     assert {warning.property for warning in warned} >= names
     follow = {"bytes", "bytes_per_pixel", "all", "all_container"}  # these follow from the others
@@ -67,8 +67,8 @@ def test_what_pictures_show_is_no_matter_of_the_container(tmp_path, rng):
     for path in small[small["label"] == 1]["path"]:
         Image.fromarray(picture(rng) // 4).save(path, quality=90)
     found = properties.collect(small, workers=2).assign(bytes=1.0, bytes_per_pixel=1.0)
-    found = shortcuts.shortcuts(found, small["label"], shortcuts.crossed(small["label"], small["group"]))
-    warned = shortcuts.warned(found, small["label"], small["group"])
+    found = shortcuts.property_aucs(found, small["label"], shortcuts.grouped_folds(small["label"], small["group"]))
+    warned = shortcuts.find_warnings(found, small["label"], small["group"])
     assert {warning.property for warning in warned} == {"mean_colour", "thumbnail", "border", "all"}
     assert {warning.kind for warning in warned} == {"content"}
 
@@ -77,12 +77,12 @@ def test_what_pictures_show_is_no_matter_of_the_container(tmp_path, rng):
 def test_noise_makes_no_warning(count):
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        names = {name: rng.normal(size=2 * count) for name in shortcuts.CONTAINER if name not in properties.WORDS}
-        words = {name: rng.choice(["a", "b"], 2 * count) for name in properties.WORDS}
+        names = {name: rng.normal(size=2 * count) for name in shortcuts.CONTAINER if name not in properties.CATEGORICAL}
+        words = {name: rng.choice(["a", "b"], 2 * count) for name in properties.CATEGORICAL}
         content = {name: list(rng.normal(size=(2 * count, 4))) for name in shortcuts.CONTENT}
         label, group = np.arange(2 * count) % 2, [f"g{i}" for i in range(2 * count)]
-        found = shortcuts.shortcuts(pd.DataFrame({**names, **words, **content}), label, shortcuts.crossed(label, group))
-        assert not shortcuts.warned(found, label, group)
+        found = shortcuts.property_aucs(pd.DataFrame({**names, **words, **content}), label, shortcuts.grouped_folds(label, group))
+        assert not shortcuts.find_warnings(found, label, group)
 
 
 def test_groups_are_what_counts_not_files():
@@ -91,10 +91,10 @@ def test_groups_are_what_counts_not_files():
     group = np.repeat(np.arange(16), 20)
     label = group % 2
     values = rng.normal(size=16)[group][:, None] + rng.normal(scale=0.01, size=(320, 1))
-    apart = shortcuts.held_out_auc(values, label, shortcuts.crossed(label, group))
-    mixed = shortcuts.held_out_auc(values, label, shortcuts.crossed(label, np.arange(320)))
+    apart = shortcuts.held_out_auc(values, label, shortcuts.grouped_folds(label, group))
+    mixed = shortcuts.held_out_auc(values, label, shortcuts.grouped_folds(label, np.arange(320)))
     assert mixed > 0.9 and apart < 0.7
-    assert shortcuts.chance(label, group) == pytest.approx(np.sqrt(17 / (12 * 8 * 8)))
+    assert shortcuts.chance_error(label, group) == pytest.approx(np.sqrt(17 / (12 * 8 * 8)))
 
 
 def test_only_files_that_are_told_count_for_a_warning():
@@ -105,22 +105,22 @@ def test_only_files_that_are_told_count_for_a_warning():
     found = pd.DataFrame({name: values if name == "width" else 1.0 for name in shortcuts.CONTAINER})
     found = found.assign(**{name: list(np.zeros((220, 2))) for name in shortcuts.CONTENT})
     table = pd.DataFrame({"label": label, "group": [f"g{i}" for i in range(220)]})
-    many = shortcuts.find(table, found, [(np.arange(110), np.arange(110, 220))])
-    few = shortcuts.find(table, found, [(np.arange(110), np.arange(110, 122))])
-    assert many.warned[0].property == "width" and 0.65 < many.aucs["width"] < 0.9 and not few.warned
+    many = shortcuts.find_shortcuts(table, found, [(np.arange(110), np.arange(110, 220))])
+    few = shortcuts.find_shortcuts(table, found, [(np.arange(110), np.arange(110, 122))])
+    assert many.warnings[0].property == "width" and 0.65 < many.aucs["width"] < 0.9 and not few.warnings
 
 
 def test_too_few_groups_measure_nothing():
-    assert shortcuts.crossed([0, 0, 1, 1], ["a", "a", "b", "b"]) == []
-    assert shortcuts.shortcuts(pd.DataFrame({name: [1.0, 2.0] for name in shortcuts.CONTAINER}
+    assert shortcuts.grouped_folds([0, 0, 1, 1], ["a", "a", "b", "b"]) == []
+    assert shortcuts.property_aucs(pd.DataFrame({name: [1.0, 2.0] for name in shortcuts.CONTAINER}
                                         | {name: [np.zeros(2)] * 2 for name in shortcuts.CONTENT}), [0, 1], []) == {}  # fmt: skip
 
 
 def test_a_sample_keeps_groups_whole():
     table = pd.DataFrame({"group": [f"g{i // 10}" for i in range(1000)]})
-    drawn = shortcuts.sample(table, 100)
+    drawn = shortcuts.sample_groups(table, 100)
     assert 0 < len(drawn) <= 100 and (drawn.groupby("group").size() == 10).all()
-    assert drawn.equals(shortcuts.sample(table, 100))
+    assert drawn.equals(shortcuts.sample_groups(table, 100))
 
 
 @pytest.mark.parametrize("quality", [1, 10, 49, 50, 75, 90, 95, 100])
@@ -140,7 +140,7 @@ def test_properties_of_videos_and_of_what_cannot_be_read(videos, tmp_path):
     assert (one["container"], one["codec"], one["frames"], one["width"]) == ("mov", "h264", 8, 32)
     assert one["fps"] > 0 and one["duration"] == pytest.approx(8 / one["fps"], rel=0.2)
     assert one["bit_rate"] == pytest.approx(8 * one["bytes"] / one["duration"])
-    assert np.isnan(one["jpeg_quality"]) and len(one["hashes"]) == properties.LOOKED_AT
+    assert np.isnan(one["jpeg_quality"]) and len(one["hashes"]) == properties.HASHED_FRAMES
     assert found["error"].str.len().tolist()[0] == 0 and all(found["error"][1:].str.len() > 5)
 
 
@@ -168,7 +168,7 @@ def same(tmp_path, rng, splits=("", "", "", ""), groups="abcd", label=(0, 0, 0, 
     names = ["first.png", "copy.png", "near.jpg", "other.png"]
     paths = [str(tmp_path / name) for name in names]
     table = pd.DataFrame({"path": paths, "label": label, "split": splits, "group": list(groups)})
-    return table, duplicates.find(table, properties.collect(table, workers=1))
+    return table, duplicates.find_duplicates(table, properties.collect(table, workers=1))
 
 
 def names_of(entry):
@@ -180,12 +180,12 @@ def test_copies_and_near_copies_are_found(tmp_path, rng):
     assert [(entry["kind"], names_of(entry), entry["across"]) for entry in found] == [
         ("exact", ["first.png", "copy.png"], ["label", "group"]), ("near", ["first.png", "near.jpg"], ["group"])]
     assert found[0]["advice"] == duplicates.ADVICE["label"]
-    assert [leak["splits"] for leak in duplicates.leaks(table, found)] == [[], []]
+    assert [leak["splits"] for leak in duplicates.find_leaks(table, found)] == [[], []]
 
 
 def test_copies_across_splits_are_leaks(tmp_path, rng):
     table, found = same(tmp_path, rng, splits=("train", "test", "test", "test"))
-    leaks = duplicates.leaks(table, found)
+    leaks = duplicates.find_leaks(table, found)
     assert [(leak["kind"], leak["splits"]) for leak in leaks] == [("exact", ["test", "train"]), ("near", ["test", "train"])]
     assert all(leak["advice"] == duplicates.ADVICE["leak"] for leak in leaks)
 
@@ -193,7 +193,7 @@ def test_copies_across_splits_are_leaks(tmp_path, rng):
 def test_a_group_across_splits_is_a_leak_and_near_copies_within_it_are_none(tmp_path, rng):
     table, found = same(tmp_path, rng, splits=("train", "train", "test", "test"), groups="aaab")
     assert [(entry["kind"], entry["across"]) for entry in found] == [("exact", [])]
-    (leak,) = duplicates.leaks(table, found)
+    (leak,) = duplicates.find_leaks(table, found)
     assert (leak["kind"], leak["group"], leak["splits"], len(leak["paths"])) == ("group", "a", ["test", "train"], 3)
 
 
@@ -210,7 +210,7 @@ def test_a_video_encoded_anew_is_a_near_copy(videos, tmp_path):
     others = [str(other) for other in sorted(videos.rglob("*.mp4")) if other != path][:6]
     table = pd.DataFrame({"path": [str(path), str(tmp_path / "again.mp4"), *others]})
     table = table.assign(label=0, split="", group=table["path"])
-    found = duplicates.find(table, properties.collect(table, workers=2))
+    found = duplicates.find_duplicates(table, properties.collect(table, workers=2))
     assert [entry["kind"] for entry in found if str(tmp_path / "again.mp4") in entry["paths"]] == ["near"]
     assert str(path) in found[0]["paths"]
 
@@ -219,13 +219,13 @@ def test_flat_pictures_are_not_all_the_same(tmp_path):
     for i in range(4):
         Image.new("RGB", (64, 64), (i * 60, i * 60, i * 60)).save(tmp_path / f"{i}.png")
     table = pd.DataFrame({"path": [str(tmp_path / f"{i}.png") for i in range(4)], "label": 0, "split": "", "group": list("abcd")})
-    assert duplicates.find(table, properties.collect(table, workers=1)) == []
+    assert duplicates.find_duplicates(table, properties.collect(table, workers=1)) == []
 
 
 def test_counts_are_by_class(tmp_path, rng):
     table = plant(tmp_path, rng, count=3, fake={"suffix": ".png"}).assign(source="s")
     (tmp_path / "real" / "real0.jpg").write_bytes(b"")
-    counts = shortcuts.counts(table, properties.collect(table, workers=1))
+    counts = shortcuts.count_values(table, properties.collect(table, workers=1))
     assert counts["files"] == 6 and counts["unreadable"] == 1 and counts["label"] == {"real": 3, "fake": 3}
     assert counts["container"] == {"PNG": {"real": 0, "fake": 3}, "JPEG": {"real": 2, "fake": 0}}
     assert counts["jpeg_quality"] == {"none": {"real": 0, "fake": 3}, "90": {"real": 2, "fake": 0}}
@@ -258,7 +258,7 @@ def test_a_property_that_one_file_has_is_no_shortcut_and_stops_nothing(rng):
     label = np.tile([0, 1], 30)
     quality = np.full(60, np.nan)
     quality[0] = 90.0
-    folds = shortcuts.crossed(label, [f"g{n}" for n in range(60)])
+    folds = shortcuts.grouped_folds(label, [f"g{n}" for n in range(60)])
     assert any(not np.isfinite(quality[learnt]).any() for learnt, _ in folds), "the file is told in one fold"
     assert shortcuts.held_out_auc(quality[:, None], label, folds) == pytest.approx(0.5, abs=0.1)
     both = np.column_stack([quality, rng.random(60)])

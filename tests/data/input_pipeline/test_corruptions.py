@@ -52,8 +52,8 @@ def away(ours, theirs):
 
 
 def test_the_samples_are_all_there_is():
-    assert [str(parse(text)).split("(")[0] for text in SAMPLES] == list(corruption_spec.KINDS)
-    assert set(corruptions.STEPS) | {"mixup"} == set(corruption_spec.KINDS)
+    assert [str(parse(text)).split("(")[0] for text in SAMPLES] == list(corruption_spec.CORRUPTIONS)
+    assert set(corruptions.FUNCTIONS) | {"mixup"} == set(corruption_spec.CORRUPTIONS)
 
 
 @pytest.mark.parametrize("text", [*SAMPLES, "flip|blur(0,3,p=0.5)|jpeg(30,100,p=0.5)|mixup(0,0.4)|crop(0.5,1,p=0.3)"])
@@ -177,7 +177,7 @@ def test_cutout_covers_its_part_anywhere():
     covered = run("cutout(0.8)", white, np.zeros((400, 1), np.float32))[0] != 255
     assert (covered.sum(axis=(2, 3, 4)) == 16 * 24 * 3).all()
     assert covered.any(axis=0).all(), "the corners as well"
-    assert (run("cutout(1)", white[:1], LABELS[:1])[0] == corruptions.COVER).all()
+    assert (run("cutout(1)", white[:1], LABELS[:1])[0] == corruptions.CUTOUT_LEVEL).all()
 
 
 @pytest.mark.parametrize("frames, height, width", [(1, 16, 16), (16, 31, 46)])
@@ -228,7 +228,7 @@ def test_a_range_is_drawn_evenly_to_both_ends():
     drawn = run("brightness(10,20)", black, np.zeros((2000, 1), np.float32))[0][:, 0, 0, 0, 0]
     assert drawn.min() == 10 and drawn.max() == 20 and drawn.mean() == pytest.approx(15, abs=0.3)
     op = corruption_spec.parse("jpeg(30,32)").ops[0]
-    whole = corruptions._values(op, tf.linspace(0.0, 1.0, 3000)).numpy()
+    whole = corruptions._scale_draws(op, tf.linspace(0.0, 1.0, 3000)).numpy()
     assert [round((whole == value).mean(), 2) for value in (30, 31, 32)] == [0.33, 0.33, 0.33]
 
 
@@ -285,7 +285,7 @@ def test_a_wrong_text_is_refused_with_a_helpful_sentence(text, said):
 def test_what_changes_labels_is_for_training_on_both_classes():
     assert parse("jpeg(80)|cutout(0.5)").still and not parse("jpeg(80)|mixup(0.2)").still
     with pytest.raises(ValueError, match=r"--data\.corrupt: selfblend changes labels"):
-        corruption_spec.check("jpeg(80)|selfblend(1)", "--data.corrupt", labels=False)
+        corruption_spec.check_flag("jpeg(80)|selfblend(1)", "--data.corrupt", labels=False)
 
     class OneClass(Cnn):
         trains_on = "real"
@@ -309,7 +309,7 @@ def test_a_mistake_is_told_before_tensorflow_is_loaded():
 
 def test_the_documentation_names_every_step():
     text = (ROOT / "docs" / "augment.md").read_text()
-    for name, kind in corruption_spec.KINDS.items():
+    for name, kind in corruption_spec.CORRUPTIONS.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}"))
         assert not kind.quantity or (f"`{name}({kind.quantity})`" in row and f"| {kind.low:g}..{kind.high:g} |" in row)
 
@@ -329,10 +329,10 @@ def test_a_run_that_goes_on_sees_the_same_draws(prepared, size):
     table = table.head(size).reset_index(drop=True)
 
     def batches(first, epochs, augment=AUGMENT, seed=7):
-        data = dataset.training(table, cache, False, Train(batch=8, seed=seed, augment=augment), first, epochs)
+        data = dataset.training_batches(table, cache, False, Train(batch=8, seed=seed, augment=augment), first, epochs)
         return [(clips.tobytes(), labels.tobytes()) for clips, labels, _ in data.as_numpy_iterator()]
 
-    whole, steps = batches(0, 3), dataset.steps(table, False, 8)
+    whole, steps = batches(0, 3), dataset.steps_per_epoch(table, False, 8)
     assert len(whole) == 3 * steps and len(set(whole)) == len(whole)
     assert batches(0, 1) + batches(1, 2) + batches(2, 3) == whole
     assert not set(batches(0, 3, seed=8)) & set(whole)

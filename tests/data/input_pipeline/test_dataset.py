@@ -30,7 +30,7 @@ def prepared(request, videos, tmp_path_factory):
 def test_ordered_is_every_unit_once(prepared):
     table, cache = prepared
     for single, count in ((False, 40), (True, 160)):
-        batches = input_pipeline_dataset.ordered(table, cache, single, 7).as_numpy_iterator()
+        batches = input_pipeline_dataset.evaluation_batches(table, cache, single, 7).as_numpy_iterator()
         clips, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
         rows = input_pipeline_dataset.expand_frames(table, single)
         assert clips.shape == (count, 1 if single else 4, 16, 16, 3) and clips.dtype == np.uint8
@@ -46,20 +46,20 @@ def keys(dataset, steps):
 
 def test_shuffled_over_the_whole_set_each_epoch_and_repeatable(prepared):
     table, cache = prepared
-    assert input_pipeline_dataset.steps(table, False, 8) == 5
-    first, second = (keys(input_pipeline_dataset.training(table, cache, False, Train(batch=8, seed=3), epoch, 9), 5) for epoch in (0, 1))
-    both = keys(input_pipeline_dataset.training(table, cache, False, Train(batch=8, seed=3), 0, 9), 10)
+    assert input_pipeline_dataset.steps_per_epoch(table, False, 8) == 5
+    first, second = (keys(input_pipeline_dataset.training_batches(table, cache, False, Train(batch=8, seed=3), epoch, 9), 5) for epoch in (0, 1))
+    both = keys(input_pipeline_dataset.training_batches(table, cache, False, Train(batch=8, seed=3), 0, 9), 10)
     assert both == first + second, "what a run that goes on sees is what it would have seen"
     assert sorted(first) == sorted(second) and first != second
-    assert keys(input_pipeline_dataset.training(table, cache, False, Train(batch=8, seed=4), 0, 9), 5) != first
-    whole = keys(input_pipeline_dataset.ordered(table, cache, False, 40), 1)
+    assert keys(input_pipeline_dataset.training_batches(table, cache, False, Train(batch=8, seed=4), 0, 9), 5) != first
+    whole = keys(input_pipeline_dataset.evaluation_batches(table, cache, False, 40), 1)
     places = [whole.index(key) for key in first[:8]]
     assert max(places) - min(places) > 16, "a first batch of neighbours is no shuffle of the whole"
 
 
 def test_fewer_files_than_a_batch_still_train(prepared):
     table, cache = prepared
-    batches = list(input_pipeline_dataset.training(table.head(3).reset_index(drop=True), cache, False, Train(batch=8), 0, 2))
+    batches = list(input_pipeline_dataset.training_batches(table.head(3).reset_index(drop=True), cache, False, Train(batch=8), 0, 2))
     assert [len(labels) for _, labels, _ in batches] == [3, 3]
 
 
@@ -72,7 +72,7 @@ from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 cache = Cache(Path(sys.argv[1]), ClipSpec(8, 128))
 for number in range(256):
-    entry = cache.entry(f"{number:064d}")
+    entry = cache.clip_path(f"{number:064d}")
     entry.parent.mkdir(parents=True, exist_ok=True)
     if not entry.exists():
         np.save(entry, np.full((8, 128, 128, 3), number, np.uint8))

@@ -4,33 +4,33 @@ import numpy as np
 import pytest
 
 from tfdetect.data.input_pipeline import feature_store
-from tfdetect.data.input_pipeline.feature_store import Store, complete
+from tfdetect.data.input_pipeline.feature_store import FeatureStore, add_missing
 
 
 def test_rows_come_back_by_name_in_any_order_from_several_parts(tmp_path, rng):
     rows = rng.normal(size=(5, 3)).astype(np.float32)
-    store = Store(tmp_path)
+    store = FeatureStore(tmp_path)
     store.add(["a:0", "b:0"], rows[:2])
     store.add(["c:0", "d:0", "e:0"], rows[2:])
-    for found in (store, Store(tmp_path)):
+    for found in (store, FeatureStore(tmp_path)):
         np.testing.assert_array_equal(found.gather(["e:0", "a:0", "c:0", "a:0"]), rows[[4, 0, 2, 0]])
-    assert Store(tmp_path).gather([]).shape[0] == 0
+    assert FeatureStore(tmp_path).gather([]).shape[0] == 0
     with pytest.raises(KeyError):
         store.gather(["z:0"])
 
 
 def test_two_processes_may_add_at_once(tmp_path):
-    first, second = Store(tmp_path), Store(tmp_path)
+    first, second = FeatureStore(tmp_path), FeatureStore(tmp_path)
     first.add(["a"], np.ones((1, 2)))
     second.add(["b"], np.zeros((1, 2)))
-    np.testing.assert_array_equal(Store(tmp_path).gather(["a", "b"]), [[1, 1], [0, 0]])
+    np.testing.assert_array_equal(FeatureStore(tmp_path).gather(["a", "b"]), [[1, 1], [0, 0]])
 
 
 def test_float16_halves_the_room_and_keeps_three_digits(tmp_path, rng):
     rows = rng.normal(size=(100, 64)).astype(np.float32)
     sizes = []
     for dtype in ("float32", "float16"):
-        store = Store(tmp_path / dtype, dtype)
+        store = FeatureStore(tmp_path / dtype, dtype)
         store.add([str(number) for number in range(100)], rows)
         sizes.append(next((tmp_path / dtype).glob("*.npy")).stat().st_size)
         np.testing.assert_allclose(store.gather(["7", "3"]), rows[[7, 3]], rtol=1e-3)
@@ -39,10 +39,10 @@ def test_float16_halves_the_room_and_keeps_three_digits(tmp_path, rng):
 
 
 def test_half_a_part_is_none(tmp_path):
-    Store(tmp_path).add(["a"], np.ones((1, 2)))
+    FeatureStore(tmp_path).add(["a"], np.ones((1, 2)))
     (tmp_path / "000001-ffff.npy").write_bytes(b"half")  # killed before its names were written
     (tmp_path / ".part-xyz-000002-ffff.txt").write_text("c")
-    assert list(Store(tmp_path).places) == ["a"]
+    assert list(FeatureStore(tmp_path).rows) == ["a"]
 
 
 def test_only_what_lacks_is_computed_and_an_interrupt_loses_nothing(tmp_path):
@@ -57,31 +57,31 @@ def test_only_what_lacks_is_computed_and_an_interrupt_loses_nothing(tmp_path):
 
     names, steps = [f"{number}:0" for number in range(5)], []
     with pytest.raises(KeyboardInterrupt):
-        complete(Store(tmp_path), names, embed, steps.append)
+        add_missing(FeatureStore(tmp_path), names, embed, steps.append)
     assert asked == [0, 1, 2] and sum(steps) == 3
     asked.clear()
     asked.extend([None] * 4)  # no more interrupts
-    store = Store(tmp_path)
-    complete(store, names, embed, steps.append)
+    store = FeatureStore(tmp_path)
+    add_missing(store, names, embed, steps.append)
     assert asked[4:] == [3, 4]
     np.testing.assert_array_equal(store.gather(names)[:, 0], range(5))
-    complete(store, names, lambda places: pytest.fail("nothing lacks"), steps.append)
+    add_missing(store, names, lambda places: pytest.fail("nothing lacks"), steps.append)
 
 
 def test_the_same_file_twice_is_computed_once(tmp_path):
-    store, seen = Store(tmp_path), []
+    store, seen = FeatureStore(tmp_path), []
 
     def embed(places):
         seen.extend(places)
         yield np.arange(len(places), dtype=np.float32)[:, None]
 
-    complete(store, ["a", "b", "a"], embed, lambda count: None)
+    add_missing(store, ["a", "b", "a"], embed, lambda count: None)
     assert len(seen) == 2 and store.gather(["a", "b", "a"]).shape == (3, 1)
 
 
 def test_much_work_is_written_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_store, "ROWS", 2)
+    monkeypatch.setattr(feature_store, "MAX_PART_ROWS", 2)
     names = [str(number) for number in range(5)]
-    complete(Store(tmp_path), names, lambda places: (np.full((1, 1), place) for place in places), lambda count: None)
+    add_missing(FeatureStore(tmp_path), names, lambda places: (np.full((1, 1), place) for place in places), lambda count: None)
     assert len(list(tmp_path.glob("*.npy"))) == 3
-    np.testing.assert_array_equal(Store(tmp_path).gather(names)[:, 0], range(5))
+    np.testing.assert_array_equal(FeatureStore(tmp_path).gather(names)[:, 0], range(5))

@@ -8,7 +8,7 @@ from planted import plant, rows
 
 from tfdetect.data import manifest
 from tfdetect.data.layouts import detect, grouping, tree
-from tfdetect.data.layouts.tree import listing
+from tfdetect.data.layouts.tree import list_media
 
 SHAPES = ("{video}/{k:04d}.png", "{video}/{k}.png", "{video}/frame{k}.png", "{video}/IMG_{k:04d}.PNG", "{video}/f{k:04d}.png",
           "{video}/out-{k:05d}.png", "{video}/frames/{k:04d}.png", "{video}.mp4/{k:04d}.png", "{video}/{k:04d}_0.png",
@@ -110,7 +110,7 @@ def test_numbered_pictures_of_a_class_folder_are_each_their_own(tmp_path, rng):
         for k in range(30):
             save(tmp_path / label / f"{label[0]}{k:05d}.png", blocks(rng))
     table = detect.read(tmp_path)
-    assert table["group"].is_unique and table.attrs["groups"] == grouping.NONE
+    assert table["group"].is_unique and table.attrs["groups"] == grouping.NO_GROUPS
 
 
 def test_frames_of_many_videos_in_one_row_are_pointed_out(tmp_path, rng):
@@ -147,7 +147,7 @@ def test_a_few_pictures_are_read_of_however_many(tmp_path, rng, monkeypatch):
     read = grouping.read_image
     monkeypatch.setattr(grouping, "read_image", lambda *args, **named: calls.append(args) or read(*args, **named))
     detect.read(tmp_path)
-    assert 0 < len(calls) <= 4 * 2 * (grouping.PLACES + grouping.SINGLY)
+    assert 0 < len(calls) <= 4 * 2 * (grouping.MAX_COMPARISONS + grouping.MAX_CHECKED)
 
 
 def test_unreadable_pictures_tell_nothing_and_stop_nothing(tmp_path):
@@ -243,4 +243,4 @@ def test_every_file_is_taken_or_left_out_by_name(tmp_path, rng):
 def test_listing_reads_no_file_that_its_name_tells(tmp_path, rng, monkeypatch):
     save(tmp_path / "a.png", blocks(rng))
     monkeypatch.setattr(tree, "kind", lambda path: pytest.fail(path))
-    assert [names for *_, names in listing(tmp_path)] == [["a.png"]]
+    assert [names for *_, names in list_media(tmp_path)] == [["a.png"]]

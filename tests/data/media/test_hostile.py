@@ -1,4 +1,4 @@
-"""Files made by somebody who means harm, and files under odd names: a reason each, no other file touched, no hang."""
+"""Malicious files and files with odd names: each is refused with a reason or read, no other file is opened, nothing hangs."""
 
 import ctypes
 import os
@@ -24,19 +24,19 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def clip():
-    """An MP4 of 8 frames of noise, 32 x 32."""
+    """An MP4 with 8 noisy frames of 32 x 32 pixels."""
     return encode_mp4(np.repeat(np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8), 8, 0))
 
 
 @contextmanager
 def untouched(folder):
-    """Fail if a file of `folder` is opened meanwhile, by whatever library."""
+    """Fail if any library opens a file of `folder` within the context."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "inotify_init1"):
-        pytest.skip("who opens a file is only known on Linux")
+        pytest.skip("opening of files can only be observed on Linux")
     watch = libc.inotify_init1(os.O_NONBLOCK)
-    opened = 0x20
-    assert libc.inotify_add_watch(watch, os.fsencode(folder), opened) >= 0
+    in_open = 0x20
+    assert libc.inotify_add_watch(watch, os.fsencode(folder), in_open) >= 0
     try:
         yield
         with pytest.raises(BlockingIOError):
@@ -47,19 +47,19 @@ def untouched(folder):
 
 @pytest.fixture
 def secret(tmp_path, clip):
-    """A good video that nobody asked for, in a folder of its own."""
+    """An intact video in a separate folder, which must not be opened."""
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "secret.mp4").write_bytes(clip)
     return tmp_path / "others" / "secret.mp4"
 
 
-def test_what_watches_over_the_secret_sees_it_opened(secret):
+def test_untouched_notices_an_opened_file(secret):
     with pytest.raises(pytest.fail.Exception), untouched(secret.parent):
         read_media(secret)
 
 
-def only(reader: str, monkeypatch) -> None:
-    """Let but this decoder give the pixels."""
+def use_only(reader: str, monkeypatch) -> None:
+    """Let only this decoder read the pixels."""
 
     def no_decoder(*_):
         raise video.containers.NoDecoder
@@ -82,19 +82,19 @@ PLAYLISTS = {
 
 @pytest.mark.parametrize("kind", sorted(PLAYLISTS))
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
-def test_playlists_under_a_video_s_name_are_refused(tmp_path, secret, kind, suffix):
+def test_playlist_named_as_a_video_is_refused(tmp_path, secret, kind, suffix):
     path = tmp_path / f"list{suffix}"
     with untouched(secret.parent):
         path.write_text(PLAYLISTS[kind].format(secret=secret))
-        with pytest.raises(MediaError, match="not an image or video that is read here"):
+        with pytest.raises(MediaError, match="not an image or video in a supported format"):
             read_media(path)
-        path.write_bytes(b"GIF89a" + path.read_bytes())  # with the first bytes of something that is read
+        path.write_bytes(b"GIF89a" + path.read_bytes())  # with the first bytes of a supported format
         with pytest.raises(MediaError):
             read_media(path)
 
 
 @pytest.mark.parametrize("kind", sorted(PLAYLISTS))
-def test_nothing_calls_the_network(tmp_path, kind):
+def test_network_is_never_accessed(tmp_path, kind):
     path = tmp_path / "list.mp4"
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
@@ -110,15 +110,15 @@ def test_nothing_calls_the_network(tmp_path, kind):
 
 
 def alias(path: Path) -> bytes:
-    """The record by which a QuickTime movie names another file (FFmpeg's mov.c reads it so)."""
+    """Return the record with which a QuickTime movie refers to another file, as FFmpeg's mov.c reads it."""
     name = os.fsencode(path)
     return bytes(150) + struct.pack(">hH", 2, len(name)) + name + bytes(len(name) % 2) + struct.pack(">hH", -1, 0)
 
 
 @pytest.mark.parametrize("kind", ["url ", "alis"])
 @pytest.mark.parametrize("reader", ["decord", "PyAV", "OpenCV"])
-def test_a_movie_s_reference_to_another_file_is_not_followed(tmp_path, clip, monkeypatch, secret, kind, reader):
-    """A movie whose data reference names another file, and which holds no pictures itself."""
+def test_data_reference_to_another_file_is_not_followed(tmp_path, clip, monkeypatch, secret, kind, reader):
+    """A movie whose data reference names another file and which holds no frames itself."""
     text = os.fsencode(secret) + b"\0" if kind == "url " else alias(secret)
     data = bytearray(clip)
     at = data.find(b"url ") - 4
@@ -130,16 +130,16 @@ def test_a_movie_s_reference_to_another_file_is_not_followed(tmp_path, clip, mon
     size = struct.unpack_from(">I", data, start)[0]
     data[start + 8 : start + size] = bytes(size - 8)
     (tmp_path / "thief.mov").write_bytes(data)
-    only(reader, monkeypatch)
+    use_only(reader, monkeypatch)
     with untouched(secret.parent):
         with pytest.raises(MediaError):
             read_media(tmp_path / "thief.mov")
-        if reader == "decord" and video.decord:  # which the reader would not let see it
+        if reader == "decord" and video.decord:  # called directly, since the reader would not pass it the file
             with pytest.raises((video.decord.DECORDError, RuntimeError)):
                 video.decord.VideoReader(str(tmp_path / "thief.mov"))[0]
 
 
-def test_a_movie_that_is_only_a_reference_is_refused(tmp_path, secret):
+def test_movie_that_only_refers_to_another_is_refused(tmp_path, secret):
     data = b"url " + struct.pack(">I", len(str(secret)) + 1) + os.fsencode(secret) + b"\0"
     for name, head in ((b"rdrf", bytes(4)), (b"rmda", b""), (b"rmra", b""), (b"moov", b"")):
         data = struct.pack(">I4s", 8 + len(head + data), name) + head + data
@@ -155,25 +155,25 @@ NAMES = [b"with space.mp4", b"line\nbreak.mp4", "emoji \U0001f642.mp4".encode(),
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("reader", ["decord", "PyAV", "OpenCV"])
 def test_every_decoder_reads_a_file_under_any_name(tmp_path, clip, monkeypatch, name, reader):
-    only(reader, monkeypatch)
+    use_only(reader, monkeypatch)
     monkeypatch.chdir(tmp_path)
     path = os.fsdecode(name)
     Path(path).write_bytes(clip)
-    for one in (path, os.path.abspath(path)):
-        assert read_media(one, 4).frames.shape == (4, 32, 32, 3)
-    assert Cache(tmp_path / "cache", ClipSpec(4, 16)).add(path)["frames"] == 4
+    for variant in (path, os.path.abspath(path)):
+        assert read_media(variant, 4).frames.shape == (4, 32, 32, 3)
+    assert Cache(tmp_path / "cache", ClipSpec(4, 16)).decode_file(path)["frames"] == 4
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_images_under_any_name(tmp_path, name):
+def test_images_are_read_under_any_name(tmp_path, name):
     path = os.path.join(tmp_path, os.fsdecode(name.replace(b".mp4", b".png")))
     with open(path, "wb") as file:
         Image.new("RGB", (5, 4)).save(file, "png")
     assert read_media(path).frames.shape == (1, 4, 5, 3)
 
 
-def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # a socket's name is a short one
+def test_pipes_folders_sockets_and_devices_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
     os.mkfifo("pipe.mp4")
     os.mkdir("folder.mp4")
     socket.socket(socket.AF_UNIX).bind("socket.mp4")
@@ -183,21 +183,21 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, monkeypatch):
     (tmp_path / "loop.mp4").symlink_to("loop.mp4")
     (tmp_path / "gone.mp4").symlink_to("nowhere")
     for name, reason in (("loop.mp4", "Too many levels of symbolic links"), ("gone.mp4", "No such file or directory")):
-        assert Cache(tmp_path / "cache", ClipSpec(1, 16)).add(str(tmp_path / name))["error"] == reason
+        assert Cache(tmp_path / "cache", ClipSpec(1, 16)).decode_file(str(tmp_path / name))["error"] == reason
 
 
-def test_what_nobody_foresaw_costs_one_file(tmp_path, clip, monkeypatch):
+def test_unexpected_error_fails_only_its_file(tmp_path, clip, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(clip)
     monkeypatch.setattr(video.containers, "scan_packets", lambda *_: {}["missing"])
-    with pytest.raises(MediaError, match=r"the reader stumbled over it \(KeyError: 'missing'\)"):
+    with pytest.raises(MediaError, match=r"unexpected error while reading it \(KeyError: 'missing'\)"):
         read_media(tmp_path / "a.mp4")
 
 
 def test_fuzz():
-    """A short run of the benchmark, which exits with 1 if a file is unaccounted for."""
+    """Run the benchmark briefly; it exits with 1 if a file is unaccounted for."""
     argv = [sys.executable, "benchmarks/fuzz.py", "--count", "120", "--seed", "7", "--workers", "2"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    counts = [int(line.split()[0]) for line in done.stdout.splitlines()[1:4]]
-    assert sum(counts) == 120 and min(counts) > 5, done.stdout
-    assert "0   of them: a decoder crashed" in done.stdout
+    result = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    counts = [int(line.split()[0]) for line in result.stdout.splitlines()[1:4]]
+    assert sum(counts) == 120 and min(counts) > 5, result.stdout
+    assert "0   of them: a decoder crashed" in result.stdout

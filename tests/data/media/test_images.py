@@ -1,4 +1,4 @@
-"""Images: the pixels of each format, upright, 8 bit, without alpha; what is not whole is refused."""
+"""Images of each format: upright 8-bit pixels without alpha; truncated and damaged files are refused."""
 
 import struct
 import zlib
@@ -12,39 +12,39 @@ from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError
 
 
-def picture() -> np.ndarray:
+def make_image() -> np.ndarray:
     return cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 14, 3), np.uint8), (70, 45))
 
 
 @pytest.mark.parametrize("extension", ["jpg", "png", "webp", "bmp", "tiff"])
-def test_images_of_each_format_and_any_name(tmp_path, extension):
+def test_each_format_is_read_under_any_name(tmp_path, extension):
     path = tmp_path / f"bild-ü-日本.{extension}"
-    Image.fromarray(picture()).save(path, **({"lossless": True} if extension == "webp" else {}))
+    Image.fromarray(make_image()).save(path, **({"lossless": True} if extension == "webp" else {}))
     renamed = path.rename(path.with_suffix(".mp4"))  # the first bytes decide
-    found = read_media(renamed, frames=9)
-    expected = picture() if extension != "jpg" else np.asarray(Image.open(renamed))
-    np.testing.assert_array_equal(found.frames, expected[None])
-    assert (found.indices, found.total, found.width, found.height, found.note) == ((0,), 1, 70, 45, "")
+    media = read_media(renamed, frames=9)
+    expected = make_image() if extension != "jpg" else np.asarray(Image.open(renamed))
+    np.testing.assert_array_equal(media.frames, expected[None])
+    assert (media.indices, media.total, media.width, media.height, media.note) == ((0,), 1, 70, 45, "")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("extension", ["jpg", "png", "webp", "tiff"])
 def test_exif_orientation(tmp_path, orientation, extension):
-    image = Image.fromarray(picture())
+    image = Image.fromarray(make_image())
     exif = image.getexif()
     exif[274] = orientation
     image.save(tmp_path / f"i.{extension}", exif=exif)
     expected = ImageOps.exif_transpose(Image.open(tmp_path / f"i.{extension}"))
-    found = read_media(tmp_path / f"i.{extension}")
-    assert (found.width, found.height) == expected.size
-    assert np.abs(found.frames[0].astype(int) - np.asarray(expected)).max() <= 2
+    media = read_media(tmp_path / f"i.{extension}")
+    assert (media.width, media.height) == expected.size
+    assert np.abs(media.frames[0].astype(int) - np.asarray(expected)).max() <= 2
 
 
 @pytest.mark.parametrize("extension", ["png", "tiff", "webp"])
 def test_alpha_is_dropped_not_blended(tmp_path, extension):
-    alpha = np.dstack([picture(), np.full((45, 70), 7, np.uint8)])
+    alpha = np.dstack([make_image(), np.full((45, 70), 7, np.uint8)])
     Image.fromarray(alpha).save(tmp_path / f"i.{extension}", **({"lossless": True} if extension == "webp" else {}))
-    np.testing.assert_array_equal(read_media(tmp_path / f"i.{extension}").frames[0], picture())
+    np.testing.assert_array_equal(read_media(tmp_path / f"i.{extension}").frames[0], make_image())
 
 
 @pytest.mark.parametrize("extension", ["png", "tiff"])
@@ -59,16 +59,16 @@ def test_sixteen_bits_keep_the_high_byte(tmp_path, extension, shape):
 
 def test_float_tiff(tmp_path):
     for scale in (1, 255):
-        cv2.imwrite(str(tmp_path / "f.tiff"), (picture() / np.float32(255) * scale).astype(np.float32)[..., ::-1])
-        np.testing.assert_array_equal(read_media(tmp_path / "f.tiff").frames[0], picture())
+        cv2.imwrite(str(tmp_path / "f.tiff"), (make_image() / np.float32(255) * scale).astype(np.float32)[..., ::-1])
+        np.testing.assert_array_equal(read_media(tmp_path / "f.tiff").frames[0], make_image())
 
 
-def test_jpeg_pixels_are_those_of_opencv_also_in_cmyk(tmp_path):
-    Image.fromarray(picture()).save(tmp_path / "i.jpg", quality=60)
+def test_jpeg_and_cmyk_pixels_match_opencv(tmp_path):
+    Image.fromarray(make_image()).save(tmp_path / "i.jpg", quality=60)
     expected = cv2.imdecode(np.fromfile(tmp_path / "i.jpg", np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     np.testing.assert_array_equal(read_media(tmp_path / "i.jpg").frames[0], expected)
-    Image.fromarray(picture()).convert("CMYK").save(tmp_path / "c.jpg", quality=100)
-    assert np.abs(read_media(tmp_path / "c.jpg").frames[0].astype(int) - picture()).max() < 8
+    Image.fromarray(make_image()).convert("CMYK").save(tmp_path / "c.jpg", quality=100)
+    assert np.abs(read_media(tmp_path / "c.jpg").frames[0].astype(int) - make_image()).max() < 8
 
 
 @pytest.mark.parametrize("extension", ["jpg", "png", "webp", "bmp", "tiff"])
@@ -84,7 +84,7 @@ def test_truncated_image_is_refused(tmp_path, extension, share):
         read_media(tmp_path / "short")
 
 
-def test_a_download_filled_up_with_zeros_and_a_flipped_bit_are_refused(tmp_path):
+def test_zero_padded_download_and_flipped_bit_are_refused(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8))
     noise.save(tmp_path / "i.jpg")
     data = (tmp_path / "i.jpg").read_bytes()
@@ -99,7 +99,7 @@ def test_a_download_filled_up_with_zeros_and_a_flipped_bit_are_refused(tmp_path)
         read_media(tmp_path / "i.png")
 
 
-def test_a_bomb_is_refused_by_its_header(tmp_path):
+def test_too_many_pixels_are_refused_by_the_header(tmp_path):
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 

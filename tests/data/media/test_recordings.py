@@ -1,4 +1,4 @@
-"""Videos as phones, cameras and `cat` leave them: turned and mirrored, two recordings in one file."""
+"""Videos as phones, cameras and `cat` write them: rotated, mirrored, truncated, two recordings in one file."""
 
 import struct
 
@@ -9,26 +9,26 @@ from stamped import stamps, write
 from tfdetect.data.media import video
 from tfdetect.data.media.read import read_media
 
-ONE = 65536
+ONE = 65536  # 1.0 as a 16.16 fixed-point number
 MATRICES = [(a, 0, 0, d) for a in (ONE, -ONE) for d in (ONE, -ONE)] + [(0, b, c, 0) for b in (ONE, -ONE) for c in (ONE, -ONE)]
 
 
 def with_matrix(path, a, b, c, d):
-    """Write a display matrix into the track header of an MP4: x' = a x + c y, y' = b x + d y."""
+    """Write a display matrix to the track header of an MP4: x' = a x + c y, y' = b x + d y."""
     data = bytearray(path.read_bytes())
     struct.pack_into(">9i", data, data.find(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
 
 
-def shown(picture, a, b, c, d):
-    """The picture as the matrix shows it, pixel by pixel."""
-    height, width = picture.shape[:2]
+def transformed(frame, a, b, c, d):
+    """Apply a display matrix to a frame, pixel by pixel."""
+    height, width = frame.shape[:2]
     y, x = (side.ravel() for side in np.mgrid[:height, :width])
     across, down = (np.sign(a) * x + np.sign(c) * y, np.sign(b) * x + np.sign(d) * y)
     across, down = across - across.min(), down - down.min()
-    out = np.empty((down.max() + 1, across.max() + 1, 3), picture.dtype)
-    out[down, across] = picture[y, x]
+    out = np.empty((down.max() + 1, across.max() + 1, 3), frame.dtype)
+    out[down, across] = frame[y, x]
     return out
 
 
@@ -40,17 +40,17 @@ def test_all_eight_display_matrices(tmp_path, monkeypatch, matrix):
     monkeypatch.setattr(video, "decord", None)
     second = read_media(path, 2)
     for frame, stored in zip(first.frames, plain, strict=True):
-        np.testing.assert_array_equal(frame, shown(stored, *matrix))
+        np.testing.assert_array_equal(frame, transformed(stored, *matrix))
     np.testing.assert_array_equal(first.frames, second.frames)
     assert (first.width, first.height) == (second.width, second.height) == first.frames.shape[2:0:-1] and not first.note
 
 
-def test_a_matrix_that_leans_is_said(tmp_path):
+def test_skewed_display_matrix_is_ignored_with_a_note(tmp_path):
     path = write(tmp_path / "v.mp4", count=5)
     plain, half = read_media(path, 2), round(ONE * 0.5**0.5)
-    found = read_media(with_matrix(path, half, half, -half, half), 2)
-    np.testing.assert_array_equal(found.frames, plain.frames)
-    assert found.note == "its display matrix leans it by 45 degrees, which is left as it is"
+    media = read_media(with_matrix(path, half, half, -half, half), 2)
+    np.testing.assert_array_equal(media.frames, plain.frames)
+    assert media.note == "its display matrix rotates it by 45 degrees, which is ignored"
 
 
 RECORDINGS = {
@@ -64,42 +64,42 @@ RECORDINGS = {
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_joined_recordings_are_whole(tmp_path, name):
+def test_joined_recordings_are_read_completely(tmp_path, name):
     path = write(tmp_path / name, **RECORDINGS[name])
     path.write_bytes(2 * path.read_bytes())
-    found = read_media(path, 80)
-    assert (found.total, found.note) == (80, "") and stamps(found) == 2 * tuple(range(40))
+    media = read_media(path, 80)
+    assert (media.total, media.note) == (80, "") and stamps(media) == 2 * tuple(range(40))
     assert stamps(read_media(path, 9, fps=5)) == (20, 25, 30, 35, *stamps(read_media(path, 9, fps=5))[4:])
 
 
-def test_a_recording_that_was_cut_before_another_was_appended(tmp_path):
+def test_truncated_recording_with_another_appended(tmp_path):
     path = write(tmp_path / "a.ts", g="12")
     data, notes = path.read_bytes(), []
-    whole = {frame.tobytes() for frame in read_media(path, 40).frames}
+    intact = {frame.tobytes() for frame in read_media(path, 40).frames}
     for packets in range(64, 72):
         path.write_bytes(data[: packets * 188] + data)
-        found = read_media(path, 80)
-        assert all(frame.tobytes() in whole for frame in found.frames)
-        notes.append(found.note)
-    assert any(note.startswith("damaged") for note in notes), "one of them ends within a frame"
+        media = read_media(path, 80)
+        assert all(frame.tobytes() in intact for frame in media.frames)
+        notes.append(media.note)
+    assert any(note.startswith("damaged") for note in notes), "at least one of them ends within a frame"
 
 
 @pytest.mark.parametrize("name", ["h264.ts", "mpeg2.ts"])
 def test_lost_packets_of_a_transport_stream_are_damage(tmp_path, name):
     path = write(tmp_path / name, **RECORDINGS[name])
-    whole = {frame.tobytes() for frame in read_media(path, 40).frames}
+    intact = {frame.tobytes() for frame in read_media(path, 40).frames}
     data = path.read_bytes()
     at = len(data) // 188 // 2 * 188
     path.write_bytes(data[:at] + data[at + 2 * 188 :])
-    found = read_media(path, 40)
-    assert found.note.startswith("damaged") and 10 < found.total < 40
-    assert all(frame.tobytes() in whole for frame in found.frames)
+    media = read_media(path, 40)
+    assert media.note.startswith("damaged") and 10 < media.total < 40
+    assert all(frame.tobytes() in intact for frame in media.frames)
     path.write_bytes(2 * path.read_bytes())
     twice = read_media(path, 80)
-    assert twice.note.startswith("damaged") and twice.total == 2 * found.total
+    assert twice.note.startswith("damaged") and twice.total == 2 * media.total
 
 
-CUT = {
+TRUNCATABLE = {
     "a.flv": {"codec": "flv"},
     "a.wmv": {"codec": "wmv2"},
     "a.ogv": {"codec": "libvpx", "muxer": {"page_duration": "1"}},
@@ -107,20 +107,20 @@ CUT = {
 }
 
 
-@pytest.mark.parametrize("name", CUT)
-def test_what_is_cut_short_gives_its_whole_frames_and_says_so(tmp_path, name):
-    path = write(tmp_path / name, **CUT[name])
-    whole = {frame.tobytes() for frame in read_media(path, 40).frames}
+@pytest.mark.parametrize("name", TRUNCATABLE)
+def test_truncated_video_yields_its_intact_frames_with_a_note(tmp_path, name):
+    path = write(tmp_path / name, **TRUNCATABLE[name])
+    intact = {frame.tobytes() for frame in read_media(path, 40).frames}
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * 0.6)])
-    found = read_media(path, 40)
-    assert found.note.startswith("damaged") and found.total < 40
-    assert all(frame.tobytes() in whole for frame in found.frames)
+    media = read_media(path, 40)
+    assert media.note.startswith("damaged") and media.total < 40
+    assert all(frame.tobytes() in intact for frame in media.frames)
 
 
-def test_a_long_or_large_video_asks_for_more_time(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("tfdetect.data.deadline.extend", lambda size=0, pixels=0: asked.append((size, pixels)))
+def test_long_or_large_video_extends_the_deadline(tmp_path, monkeypatch):
+    extensions = []
+    monkeypatch.setattr("tfdetect.data.deadline.extend", lambda size=0, pixels=0: extensions.append((size, pixels)))
     path = write(tmp_path / "v.mp4", count=50)
     read_media(path, 4)
-    assert asked == [(path.stat().st_size, 0), (0, video.PASSES * 50 * 128 * 64)]
+    assert extensions == [(path.stat().st_size, 0), (0, video.PASSES * 50 * 128 * 64)]

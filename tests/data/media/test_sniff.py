@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: under any name, and with a reason of its own where it is nothing that is read."""
+"""Files are recognised by their first bytes under any name; unsupported formats are refused with a specific reason."""
 
 import struct
 
@@ -28,46 +28,46 @@ CONTAINERS = {  # extension -> muxer, codec, options
 }
 
 
-def video(path, muxer, codec, options, count=8):
-    """Frames that grow brighter."""
+def write_video(path, muxer, codec, options, count=8):
+    """Write a video of frames that grow brighter."""
     with av.open(str(path), "w", format=muxer, options=options) as container:
         stream = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = (720, 576, "yuv420p") if codec == "dvvideo" else (64, 48, "yuv420p")
         for i in range(count):
-            picture = np.full((stream.height, stream.width, 3), 20 + 25 * i % 200, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            frame = np.full((stream.height, stream.width, 3), 20 + 25 * i % 200, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return path
 
 
 @pytest.mark.parametrize("extension", CONTAINERS)
-def test_videos_of_each_container_under_any_name(tmp_path, extension):
+def test_each_container_is_read_under_any_name(tmp_path, extension):
     assert is_media(f"A.{extension.upper()}")
-    path = video(tmp_path / f"a.{extension}", *CONTAINERS[extension])
+    path = write_video(tmp_path / f"a.{extension}", *CONTAINERS[extension])
     path = path.rename(tmp_path / "a.jpg")
     assert media_kind(path) == "video"
-    found = read_media(path, frames=8, size=4)
-    assert found.total == 8 and found.note == ""
-    assert np.abs(found.frames.mean(axis=(1, 2, 3)) - (20 + 25 * np.arange(8))).max() < 6
-    known = measure(str(path), Limits())
-    assert "unknown" not in (known["container"], known["codec"], known["subsampling"])
-    assert (known["fps"], known["frames"]) == (25, 8)
+    media = read_media(path, frames=8, size=4)
+    assert media.total == 8 and media.note == ""
+    assert np.abs(media.frames.mean(axis=(1, 2, 3)) - (20 + 25 * np.arange(8))).max() < 6
+    properties = measure(str(path), Limits())
+    assert "unknown" not in (properties["container"], properties["codec"], properties["subsampling"])
+    assert (properties["fps"], properties["frames"]) == (25, 8)
 
 
 @pytest.mark.parametrize("step", [188, 192])
-def test_a_recording_that_begins_within_a_packet(tmp_path, step):
-    path = video(tmp_path / "a.ts", "mpegts", "mpeg2video", {"mpegts_m2ts_mode": str(int(step == 192))}, count=40)
+def test_recording_that_begins_within_a_packet(tmp_path, step):
+    path = write_video(tmp_path / "a.ts", "mpegts", "mpeg2video", {"mpegts_m2ts_mode": str(int(step == 192))}, count=40)
     data = path.read_bytes()
     path.write_bytes(data[50:])
     assert media_kind(path) == "video"
 
 
 def test_jpeg_2000(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     for name, options in (("a.jp2", {}), ("a.j2k", {"no_jp2": True})):
-        Image.fromarray(picture).save(tmp_path / name, "JPEG2000", **options)
+        Image.fromarray(image).save(tmp_path / name, "JPEG2000", **options)
         path = (tmp_path / name).rename(tmp_path / "a.png")
-        np.testing.assert_array_equal(read_media(path).frames[0], picture)
+        np.testing.assert_array_equal(read_media(path).frames[0], image)
         data = bytearray(path.read_bytes())
         path.write_bytes(data[: len(data) // 2])
         with pytest.raises(MediaError, match="damaged"):
@@ -79,8 +79,8 @@ def test_jpeg_2000(tmp_path):
             read_media(path)
 
 
-def raw(*tags):
-    """The head of a TIFF, with tags that are short numbers."""
+def tiff_header(*tags):
+    """Return the header of a TIFF with these tags as 16-bit numbers."""
     entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
     return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(64)
 
@@ -95,9 +95,9 @@ SIZE = ((256, 8), (257, 8))
         (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "camera raw"),
         (b"FUJIFILMCCD-RAW 0201" + bytes(64), "camera raw"),
         (b"IIRO\x08\0\0\0" + bytes(64), "camera raw"),
-        (raw(*SIZE, (50706, 1)), "camera raw"),  # DNG
-        (raw((254, 1), *SIZE, (330, 9)), "camera raw"),  # NEF and ARW: a thumbnail, and the picture elsewhere
-        (raw(*SIZE, (262, 32803)), "camera raw"),
+        (tiff_header(*SIZE, (50706, 1)), "camera raw"),  # DNG
+        (tiff_header((254, 1), *SIZE, (330, 9)), "camera raw"),  # NEF and ARW: a thumbnail first, the image elsewhere
+        (tiff_header(*SIZE, (262, 32803)), "camera raw"),
         (b"8BPS\0\1", "Photoshop"),
         (b"%PDF-1.7", "PDF"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
@@ -106,13 +106,13 @@ SIZE = ((256, 8), (257, 8))
         (b"PK\3\4", "archive"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"\0\5\x16\7\0\2\0\0Mac OS X", "macOS"),
-        (b"ID3\4", "sound"),
+        (b"ID3\4", "audio"),
         (b"The BMP and GGG of a text", r"first bytes b'The BMP"),
         (b"BMP files and what is free in them", "first bytes"),
         (b"GGG" * 100, "first bytes"),
     ],
 )
-def test_what_else_lies_in_folders_has_one_reason(tmp_path, content, reason):
+def test_unsupported_file_is_refused_with_its_reason(tmp_path, content, reason):
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(MediaError, match=reason):
         read_media(tmp_path / "a.jpg")

@@ -53,10 +53,10 @@ def lines(folder, name):
 @pytest.mark.parametrize("kind", ["npy", "tfrecord"])
 def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path, kind, monkeypatch):
     if kind == "npy":
-        monkeypatch.setattr(beam, "BATCH", (6, 6))  # so that the copy and its original are decoded apart
+        monkeypatch.setattr(beam, "BATCH_SIZES", (6, 6))  # so that the copy and its original are decoded apart
     here, there = (Cache(tmp_path / name, ClipSpec(4, 16), kind) for name in ("here", "there"))
     local = prepare_decode.prepare(mixed, here, workers=1, seconds=60)
-    found = prepare_decode.prepare(mixed, there, workers=1, seconds=60, runner=beam.Beam(tmp_path / "shards", shards=3).results)
+    found = prepare_decode.prepare(mixed, there, workers=1, seconds=60, runner=beam.BeamRunner(tmp_path / "shards", shards=3).results)
     pd.testing.assert_frame_equal(found, local)
     assert (found["error"] != "").sum() == 5 and entries(there) == entries(here)
 
@@ -70,7 +70,7 @@ def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path
 
 @needed
 def test_what_broke_off_goes_on(mixed, tmp_path, monkeypatch):
-    cache, runner = Cache(tmp_path / "cache", ClipSpec(1, 16)), beam.Beam(tmp_path / "shards")
+    cache, runner = Cache(tmp_path / "cache", ClipSpec(1, 16)), beam.BeamRunner(tmp_path / "shards")
 
     def decode(runner):
         return prepare_decode.prepare(mixed, cache, workers=1, seconds=60, runner=runner.results)
@@ -87,7 +87,7 @@ def test_what_broke_off_goes_on(mixed, tmp_path, monkeypatch):
         patch.setattr(beam, "write_bytes", full)
         decode(runner)
     assert len(list(cache.folder.rglob("*.npy"))) == 5 and len(list(cache.folder.rglob("*.json"))) == 4
-    found = decode(beam.Beam(tmp_path / "shards", "NoSuchRunner"))  # none is needed: only the unpacking is left
+    found = decode(beam.BeamRunner(tmp_path / "shards", "NoSuchRunner"))  # none is needed: only the unpacking is left
     local = prepare_decode.prepare(mixed, here := Cache(tmp_path / "here", ClipSpec(1, 16)), workers=1, seconds=60)
     pd.testing.assert_frame_equal(found, local)
     assert entries(cache) == entries(here)
@@ -104,7 +104,7 @@ PLANTED = """
 import os, time
 from tfdetect.data.prepare.clip_cache import Cache
 class Planted(Cache):
-    def add(self, path):
+    def decode_file(self, path):
         if path.endswith("2.mp4"):
             os.abort()
         if path.endswith("3.mp4"):
@@ -121,10 +121,10 @@ def test_a_decoder_that_crashes_or_hangs_is_one_failed_file_and_a_fault_is_one_s
     monkeypatch.syspath_prepend(tmp_path)
     from planted_cache import Planted
 
-    cache, runner = Planted(tmp_path / "cache", ClipSpec(1, 16)), beam.Beam(tmp_path / "shards")
+    cache, runner = Planted(tmp_path / "cache", ClipSpec(1, 16)), beam.BeamRunner(tmp_path / "shards")
     table = pd.DataFrame({"path": [f"{number}.mp4" for number in range(6)]})
     found = prepare_decode.prepare(table, cache, workers=1, seconds=6, runner=runner.results)
-    expected = {2: "its decoder crashed", 3: "it took longer than 6 seconds and what its length adds (--data.timeout)"}
+    expected = {2: "the decoder crashed", 3: "decoding took longer than 6 s plus the allowance for its length (--data.timeout)"}
     assert list(found["error"]) == [expected.get(number, "planted") for number in range(6)]
     with pytest.raises(ValueError, match="^FnApiRunner failed: .*a fault of the program"):
         prepare_decode.prepare(pd.DataFrame({"path": ["9.mp4"]}), cache, workers=1, seconds=6, runner=runner.results)
@@ -142,7 +142,7 @@ def test_the_command_line_runs_it(images, tmp_path, capsys):
 @pytest.mark.parametrize(("flags", "said"), [
     (["NoSuchRunner"], "NoSuchRunner"),
     (["beam", "--direct_num_wrokers", "2"], "an option --direct_num_wrokers. Perhaps you meant --direct_num_workers."),
-    (["FlinkRunner", "--data.siez", "64"], "an option --data.siez. `prepare.py --help` shows its own flags."),
+    (["FlinkRunner", "--data.siez", "64"], "an option --data.siez. `prepare.py --help` lists its flags."),
     (["beam", "--direct_num_workers", "two"], "argument --direct_num_workers: invalid int value: 'two'."),
 ])  # fmt: skip
 def test_a_wrong_option_is_one_sentence_and_nothing_is_done(images, tmp_path, capsys, flags, said):
@@ -167,4 +167,4 @@ def test_a_failure_that_other_limits_left_behind_gives_way(tmp_path):
         line = json.dumps(["a.png", False, True, found | {"error": reason}])
         (tmp_path / "shards" / "failures-0.jsonl").write_text(line + "\n")
         beam.unpack(tmp_path / "shards", cache)
-        assert cache.remembered(cache.entry(found["sha"]).with_suffix(".json"))["error"] == reason
+        assert cache.load_result(cache.clip_path(found["sha"]).with_suffix(".json"))["error"] == reason

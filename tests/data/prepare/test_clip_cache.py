@@ -50,8 +50,8 @@ def test_tfrecord_keeps_an_images_own_bytes_and_others_lossless(tmp_path, rng):
     cache = Cache(tmp_path / "cache", ClipSpec(1, 16), "tfrecord")
     for name in ("a.jpg", "a.png", "a.webp", "a.tif"):
         cv2.imwrite(str(tmp_path / name), picture)
-        sha = cache.add(str(tmp_path / name))["sha"]
-        stored, original = cache.entry(sha).read_bytes(), (tmp_path / name).read_bytes()
+        sha = cache.decode_file(str(tmp_path / name))["sha"]
+        stored, original = cache.clip_path(sha).read_bytes(), (tmp_path / name).read_bytes()
         assert (original in stored) == (name != "a.tif"), name
         assert np.abs(cache.load(sha).astype(int) - read_media(tmp_path / name, size=16).frames).max() <= 1
 
@@ -62,13 +62,13 @@ def test_content_is_the_key_and_failures_are_remembered(tmp_path, images):
     shutil.copy(table["path"][0], copy)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xffnothing")
     cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
-    first, second = cache.add(table["path"][0]), cache.add(str(copy))
+    first, second = cache.decode_file(table["path"][0]), cache.decode_file(str(copy))
     assert first == second and len(list(cache.folder.rglob("*.npy"))) == 1
-    broken = cache.add(str(tmp_path / "broken.jpg"))
+    broken = cache.decode_file(str(tmp_path / "broken.jpg"))
     assert broken["error"] and broken["frames"] == 0
-    about = cache.entry(broken["sha"]).with_suffix(".json")
-    assert json.loads(about.read_text())["error"] == broken["error"] and not cache.entry(broken["sha"]).exists()
-    missing = cache.add(str(tmp_path / "none.jpg"))
+    about = cache.clip_path(broken["sha"]).with_suffix(".json")
+    assert json.loads(about.read_text())["error"] == broken["error"] and not cache.clip_path(broken["sha"]).exists()
+    missing = cache.decode_file(str(tmp_path / "none.jpg"))
     assert missing["error"] == "No such file or directory" and missing["sha"] == ""
 
 
@@ -86,8 +86,8 @@ def test_a_still_fills_a_clip_and_says_so(tmp_path, images, kind):
     found = decode.prepare(detect.read(images).head(2), cache, workers=1)
     clip = cache.load(found["sha"][0])
     assert clip.shape == (5, 16, 16, 3) and (clip == clip[0]).all()
-    assert set(found["frames"]) == {5} and found["note"].str.contains("still image: its one frame stands 5 times").all()
-    (clips, _), *_ = dataset.ordered(found, cache, False, 2).as_numpy_iterator()
+    assert set(found["frames"]) == {5} and found["note"].str.contains("still image: its one frame is repeated 5 times").all()
+    (clips, _), *_ = dataset.evaluation_batches(found, cache, False, 2).as_numpy_iterator()
     np.testing.assert_array_equal(clips[0], clip)
 
 
@@ -135,7 +135,7 @@ CRASHING = """
 import os
 from tfdetect.data.prepare.clip_cache import Cache
 class Crashing(Cache):
-    def add(self, path):
+    def decode_file(self, path):
         if path.endswith("2.mp4"):
             os.abort()
         return {"sha": "x", "frames": 1, "width": 1, "height": 1, "note": "", "error": ""}
@@ -151,7 +151,7 @@ def test_a_crashing_decoder_is_one_failed_file(tmp_path, monkeypatch):
     seen = []
     found = decode.prepare(table, Crashing(tmp_path, ClipSpec(1, 16)), workers=2, progress=seen.append)
     assert list(found.index[found["error"] != ""]) == [2, 12, 22] and len(seen) == 25
-    assert set(found["error"]) == {"", "its decoder crashed"}
+    assert set(found["error"]) == {"", "the decoder crashed"}
 
 
 def test_failures_of_the_disk_stop_the_work(tmp_path, images):

@@ -16,10 +16,10 @@ from tfdetect.limits import Limits
 class Lasting(Cache):
     """Counts, in a file, how often a file is decoded."""
 
-    def add(self, path):
+    def decode_file(self, path):
         with open(self.root / "calls", "a") as log:
             log.write(f"{path}\n")
-        return super().add(path)
+        return super().decode_file(path)
 
     @property
     def calls(self):
@@ -51,8 +51,8 @@ def test_what_was_seen_is_not_read_again(tmp_path, copies):
     again = decode.prepare(copies, cache, workers=2)
     assert cache.calls == [path] and again["sha"][0] == again["sha"][1]
 
-    os.unlink(cache.entry(first["sha"][2]))
-    cache.entry(first["sha"][2]).with_suffix(".json").unlink()
+    os.unlink(cache.clip_path(first["sha"][2]))
+    cache.clip_path(first["sha"][2]).with_suffix(".json").unlink()
     decode.prepare(copies, cache, workers=2)
     assert cache.calls == [copies["path"][2]]
 
@@ -71,8 +71,8 @@ def test_the_index_is_the_same_however_it_came_about(tmp_path, copies):
     decode.prepare(copies, one, workers=2)
     decode.prepare(copies.iloc[::-2], two, workers=1)
     decode.prepare(copies, two, workers=2)
-    index = one.folder / decode.INDEX
-    assert index.read_bytes() == (two.folder / decode.INDEX).read_bytes()
+    index = one.folder / decode.INDEX_NAME
+    assert index.read_bytes() == (two.folder / decode.INDEX_NAME).read_bytes()
     assert len(index.read_text().splitlines()) == len(copies)
     index.write_text("broken\nand\tbroken")  # costs time, no more
     assert (decode.prepare(copies, one, workers=2)["error"] != "").sum() == 1
@@ -82,7 +82,7 @@ SLOW = """
 import time
 from tfdetect.data.prepare.clip_cache import Cache
 class Slow(Cache):
-    def add(self, path):
+    def decode_file(self, path):
         if path.endswith("7.mp4"):
             time.sleep(1.5)
         return {"sha": "x", "frames": 1, "width": 1, "height": 1, "note": "", "error": ""}
@@ -99,7 +99,7 @@ def test_a_decoder_that_hangs_is_one_failed_file_and_gets_another_try_with_anoth
     table = pd.DataFrame({"path": [str(tmp_path / f"{number}.mp4") for number in range(10)]})
     cache = Slow(tmp_path / "cache", ClipSpec(1, 16))
     found = decode.prepare(table, cache, workers=2, seconds=0.5)
-    reason = "it took longer than 0.5 seconds and what its length adds (--data.timeout)"
+    reason = "decoding took longer than 0.5 s plus the allowance for its length (--data.timeout)"
     assert list(found.index[found["error"] != ""]) == [7] and found["error"][7] == reason
     assert decode.prepare(table.iloc[7:8], cache, seconds=0.5)["error"].iloc[0] == reason
     assert decode.prepare(table.iloc[7:8], cache, seconds=5.0)["error"].iloc[0] == ""
@@ -113,12 +113,12 @@ def test_a_failure_gets_another_try_with_other_limits(tmp_path, kind):
         cache = Cache(tmp_path / "cache", ClipSpec(1, 16, limits=Limits(pixels=pixels)), kind)
         found = decode.prepare(table, cache, workers=1)["error"][0]
         assert found.startswith(reason) and bool(found) == bool(reason)
-        assert bool(cache.add(table["path"][0])["error"]) == bool(reason)
+        assert bool(cache.decode_file(table["path"][0])["error"]) == bool(reason)
 
 
 def test_reasons_put_like_failures_together():
     errors = ["", "truncated: 3 of 9", "truncated: 4 of 9", "empty file", "no video (it says b'ab')", "no video (it says b'x')"]
-    found = decode.reasons(pd.DataFrame({"path": list("abcdef"), "error": errors}))
+    found = decode.summarise_failures(pd.DataFrame({"path": list("abcdef"), "error": errors}))
     assert [(count, first) for _, count, first in found] == [(2, "b"), (2, "e"), (1, "d")]
     assert [reason for reason, *_ in found][::2] == ["truncated: … of …", "empty file"]
-    assert decode.reasons(pd.DataFrame({"path": ["a"], "error": ["3 of 9"]})) == [("3 of 9", 1, "a")]
+    assert decode.summarise_failures(pd.DataFrame({"path": ["a"], "error": ["3 of 9"]})) == [("3 of 9", 1, "a")]

@@ -13,7 +13,7 @@ import pytest
 
 from tfdetect import backend, models
 from tfdetect.models.pretrained import backbones
-from tfdetect.models.pretrained.backbone import Backbone, Pixels
+from tfdetect.models.pretrained.backbone import Backbone, Preprocessing
 
 ROOT = Path(__file__).parents[3]
 WIDTH = {"projected": 16, "pooled": 32, "penultimate": 32}
@@ -35,35 +35,35 @@ def values(model, pictures):
 
 def test_tiny_is_the_same_every_time_on_every_backend(tiny, pictures):
     """Numbers from TensorFlow."""
-    model = backbones.vision(tiny, 48, "projected")
+    model = backbones.vision_model(tiny, 48, "projected")
     assert model.name == "backbone" and model.input_shape == (None, 48, 48, 3)
     np.testing.assert_allclose(values(model, pictures)[0, :4], [-0.6596, 0.18275, 0.37403, -0.05499], atol=1e-4)
     again = backbones.load("tiny")
-    assert (values(backbones.vision(again, 48, "projected"), pictures) == values(model, pictures)).all()
+    assert (values(backbones.vision_model(again, 48, "projected"), pictures) == values(model, pictures)).all()
     assert backbones.random("tiny") and not backbones.random("clip_vit_base_patch32")
 
 
 @pytest.mark.parametrize("features", WIDTH)
 def test_features_survive_keras_files(features, tiny, pictures, tmp_path):
-    model = backbones.vision(tiny, 48, features)
+    model = backbones.vision_model(tiny, 48, features)
     before = values(model, pictures)
     assert before.shape == (3, WIDTH[features]) and len(np.unique(before)) == before.size
     model.save(tmp_path / "m.keras")
     again = models.load(tmp_path / "m.keras")
     np.testing.assert_allclose(values(again, pictures), before, atol=1e-6)
-    assert [block.name for block in backbones.blocks(again)] == [block.name for block in backbones.blocks(model)]
-    assert len(backbones.blocks(model)) == (1 if features == "penultimate" else 2), "nothing is carried along unused"
+    assert [block.name for block in backbones.transformer_blocks(again)] == [block.name for block in backbones.transformer_blocks(model)]
+    assert len(backbones.transformer_blocks(model)) == (1 if features == "penultimate" else 2), "nothing is carried along unused"
     assert not any("text" in weight.path for weight in model.weights)
 
 
 def test_pooled_times_projection_is_projected(tiny, pictures):
-    pooled, projected = (values(backbones.vision(tiny, 48, features), pictures) for features in ("pooled", "projected"))
+    pooled, projected = (values(backbones.vision_model(tiny, 48, features), pictures) for features in ("pooled", "projected"))
     kernel = keras.ops.convert_to_numpy(tiny.net.vision_projection.kernel)
     np.testing.assert_allclose(pooled @ kernel, projected, atol=1e-5)
 
 
 def test_a_fresh_process_loads_the_file_without_being_told_of_keras_hub(tiny, pictures, tmp_path):
-    model = backbones.vision(tiny, 48, "projected")
+    model = backbones.vision_model(tiny, 48, "projected")
     model.save(tmp_path / "m.keras")
     np.save(tmp_path / "x.npy", pictures)
     code = "import numpy as np; from tfdetect import models; np.save('y', models.load('m.keras').predict(np.load('x.npy')))"
@@ -78,7 +78,7 @@ def test_a_fresh_process_loads_the_file_without_being_told_of_keras_hub(tiny, pi
 def test_features_survive_export(tiny, pictures, tmp_path):
     import tensorflow as tf
 
-    model = backbones.vision(tiny, 48, "projected")
+    model = backbones.vision_model(tiny, 48, "projected")
     model.export(tmp_path / "1", verbose=False)
     served = tf.saved_model.load(tmp_path / "1")
     np.testing.assert_allclose(served.serve(pictures).numpy(), values(model, pictures), atol=1e-5)
@@ -86,10 +86,10 @@ def test_features_survive_export(tiny, pictures, tmp_path):
 
 def test_mixed_precision_keeps_the_pixels_whole(pictures):
     """Eight bits of mantissa in resizing and normalising would be coarser than a grey level."""
-    expected = values(backbones.vision(backbones.load("tiny"), 48, "projected"), pictures)
+    expected = values(backbones.vision_model(backbones.load("tiny"), 48, "projected"), pictures)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = backbones.vision(backbones.load("tiny"), 48, "projected")
+        model = backbones.vision_model(backbones.load("tiny"), 48, "projected")
         assert model.get_layer("resize").compute_dtype == model.get_layer("normalise").compute_dtype == "float32"
         np.testing.assert_allclose(values(model, pictures).astype(np.float32), expected, atol=0.03)
     finally:
@@ -102,9 +102,9 @@ def with_head(model):
 
 
 def test_a_step_trains_adapters_and_head_alone_and_the_file_has_them(pictures, tmp_path):
-    model = backbones.vision(backbones.load("tiny"), 48, "projected")
+    model = backbones.vision_model(backbones.load("tiny"), 48, "projected")
     before = values(model, pictures)
-    backbones.lora(model, 2)
+    backbones.add_lora(model, 2)
     np.testing.assert_allclose(values(model, pictures), before, atol=1e-6, err_msg="adapters start at nothing")
     full = with_head(model)
     full.compile(keras.optimizers.Adam(1e-2), "mse")
@@ -122,18 +122,18 @@ def test_a_step_trains_adapters_and_head_alone_and_the_file_has_them(pictures, t
 
 
 def test_the_last_blocks_can_be_trained(pictures):
-    model = backbones.vision(backbones.load("tiny"), 48, "projected")
+    model = backbones.vision_model(backbones.load("tiny"), 48, "projected")
     for layer in model.layers:
-        layer.trainable = layer in backbones.blocks(model)[-1:]
+        layer.trainable = layer in backbones.transformer_blocks(model)[-1:]
     assert {weight.path.split("/")[0] for weight in model.trainable_weights} == {"vision_encoder_block_1"}
 
 
 @pytest.mark.parametrize("features", WIDTH)
 def test_haste_changes_no_feature_and_no_file(pictures, features, tmp_path):
-    model = backbones.vision(backbones.load("tiny"), 48, features)
+    model = backbones.vision_model(backbones.load("tiny"), 48, features)
     slow, config = values(model, pictures), model.to_json()
     backbones.use_batched_matmul(model)
-    changed = [dense for block in backbones.blocks(model) for dense in (block.attention.key_dense, block.attention.output_dense)]
+    changed = [dense for block in backbones.transformer_blocks(model) for dense in (block.attention.key_dense, block.attention.output_dense)]
     assert changed and all("call" in vars(dense) for dense in changed)
     fast = keras.Model(model.inputs, model.outputs)  # with no function traced before
     np.testing.assert_allclose(values(fast, pictures), slow, atol=1e-5)
@@ -144,14 +144,14 @@ def test_haste_changes_no_feature_and_no_file(pictures, features, tmp_path):
 
 def test_adapters_that_cannot_be_are_refused(tiny):
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        backbones.lora(backbones.vision(tiny, 32, "pooled"), 0)
+        backbones.add_lora(backbones.vision_model(tiny, 32, "pooled"), 0)
     inputs = keras.Input((4,))
     with pytest.raises(ValueError, match="this backbone has none"):
-        backbones.lora(keras.Model(inputs, keras.layers.Dense(2)(inputs)), 2)
+        backbones.add_lora(keras.Model(inputs, keras.layers.Dense(2)(inputs)), 2)
 
 
 def test_words_are_embedded_one_by_one_and_cut_to_what_fits(tiny):
-    embed = backbones.text(tiny)
+    embed = backbones.text_encoder(tiny)
     found = embed(["a face", "A  FACE", "a phase", "a " * 100, "a " * 101])
     assert found.shape == (5, 16) and found.dtype == np.float32
     np.testing.assert_allclose(found[0], found[1], atol=1e-6, err_msg="case and spaces say nothing")
@@ -162,9 +162,9 @@ def test_words_are_embedded_one_by_one_and_cut_to_what_fits(tiny):
 
 def test_words_as_keras_hub_itself_embeds_them(tiny):
     prompts = ["a photograph of the face", "rendered"]
-    ids = backbones.tokens(tiny.tokenizer(), prompts, 77)
+    ids = backbones.tokenize(tiny.tokenizer(), prompts, 77)
     expected = keras.ops.convert_to_numpy(tiny.net.get_text_embeddings(ids))
-    np.testing.assert_allclose(backbones.text(tiny)(prompts), expected, atol=1e-5)
+    np.testing.assert_allclose(backbones.text_encoder(tiny)(prompts), expected, atol=1e-5)
 
 
 @pytest.fixture
@@ -183,15 +183,15 @@ def saved(tiny, tmp_path):
 def test_a_folder_of_keras_hub_opens(saved, tiny, pictures):
     net = backbones.load(str(saved))
     assert net.pixels == tiny.pixels
-    one, other = (values(backbones.vision(at, 48, "projected"), pictures) for at in (net, tiny))
+    one, other = (values(backbones.vision_model(at, 48, "projected"), pictures) for at in (net, tiny))
     np.testing.assert_allclose(one, other, atol=1e-6)
-    np.testing.assert_allclose(backbones.text(net)(["a face"]), backbones.text(tiny)(["a face"]), atol=1e-6)
+    np.testing.assert_allclose(backbones.text_encoder(net)(["a face"]), backbones.text_encoder(tiny)(["a face"]), atol=1e-6)
 
 
 def test_a_folder_without_a_part_is_refused(saved):
     (saved / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match="no text side"):
-        backbones.text(backbones.load(str(saved)))
+        backbones.text_encoder(backbones.load(str(saved)))
     (saved / "image_converter.json").unlink()
     with pytest.raises(ValueError, match="has no image_converter.json; give --detector.preset"):
         backbones.require(str(saved))
@@ -257,9 +257,9 @@ def test_what_was_fetched_once_opens_by_name_without_a_network(saved, tiny, pict
         marker.touch()
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
     net = backbones.load("clip_vit_base_patch32")
-    one, other = (values(backbones.vision(at, 48, "projected"), pictures) for at in (net, tiny))
+    one, other = (values(backbones.vision_model(at, 48, "projected"), pictures) for at in (net, tiny))
     np.testing.assert_allclose(one, other, atol=1e-6)
-    np.testing.assert_allclose(backbones.text(net)(["a face"]), backbones.text(tiny)(["a face"]), atol=1e-6)
+    np.testing.assert_allclose(backbones.text_encoder(net)(["a face"]), backbones.text_encoder(tiny)(["a face"]), atol=1e-6)
 
 
 def others():
@@ -278,22 +278,22 @@ def others():
 
 def test_backbones_of_other_kinds_have_what_they_have(pictures, tmp_path):
     for net, has, count in others():
-        opened = Backbone("other", net, Pixels.of((0.5,) * 3, (0.5,) * 3, 32))
+        opened = Backbone("other", net, Preprocessing.of((0.5,) * 3, (0.5,) * 3, 32))
         for features in has:
-            model = backbones.vision(opened, 48, features)
+            model = backbones.vision_model(opened, 48, features)
             model.save(tmp_path / "m.keras")
             again = models.load(tmp_path / "m.keras")
             np.testing.assert_allclose(values(again, pictures), values(model, pictures), atol=1e-5)
-            assert len(backbones.blocks(again)) == count - (features == "penultimate")
+            assert len(backbones.transformer_blocks(again)) == count - (features == "penultimate")
         for features in set(WIDTH) - has:
             with pytest.raises(ValueError, match=f"has no features '{features}', expected"):
-                backbones.vision(opened, 48, features)
+                backbones.vision_model(opened, 48, features)
         with pytest.raises(ValueError, match="no text side"):
-            backbones.text(opened)
+            backbones.text_encoder(opened)
 
 
 def test_siglip_projects_as_keras_hub_itself(pictures):
     net = next(others())[0]
-    model = backbones.vision(Backbone("other", net, Pixels(32, 32, (1 / 255,) * 3, (0.0,) * 3)), 32, "projected")
+    model = backbones.vision_model(Backbone("other", net, Preprocessing(32, 32, (1 / 255,) * 3, (0.0,) * 3)), 32, "projected")
     expected = keras.ops.convert_to_numpy(net.get_vision_embeddings(pictures[:, :32, :32] / 255))
     np.testing.assert_allclose(values(model, pictures[:, :32, :32]), expected, atol=1e-5)

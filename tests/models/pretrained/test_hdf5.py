@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tfdetect.models.pretrained import hdf5
-from tfdetect.models.pretrained.hdf5 import Published
+from tfdetect.models.pretrained.hdf5 import WeightsFile
 
 
 def net(names=("a", "b")):
@@ -35,8 +35,8 @@ def filled(model):
 def test_by_name_where_all_names_are_known_else_in_order(tmp_path):
     known, unknown = net(("b", "a")), net(("x", "y"))
     with pytest.raises(ValueError, match="expected"):
-        hdf5.load(known, write(tmp_path / "w.h5"))  # by name, the shapes are the other way round
-    hdf5.load(unknown, tmp_path / "w.h5")
+        hdf5.load_weights(known, write(tmp_path / "w.h5"))  # by name, the shapes are the other way round
+    hdf5.load_weights(unknown, tmp_path / "w.h5")
     assert filled(unknown) == [0, 1, 2, 3]
 
 
@@ -78,21 +78,21 @@ def test_what_does_not_fit_or_points_elsewhere_is_refused_and_changes_nothing(tm
     model = net(("x", "y"))
     before = filled(model)
     with pytest.raises(ValueError, match=why):
-        hdf5.load(model, write(tmp_path / "w.h5", change=change))
+        hdf5.load_weights(model, write(tmp_path / "w.h5", change=change))
     assert filled(model) == before
 
 
 def test_a_file_that_is_no_hdf5_is_refused(tmp_path):
     (tmp_path / "w.h5").write_bytes(b"not at all")
     with pytest.raises(ValueError, match="does not hold weights for this detector"):
-        hdf5.load(net(), tmp_path / "w.h5")
+        hdf5.load_weights(net(), tmp_path / "w.h5")
 
 
 def test_weights_that_cannot_be_fetched_say_what_to_put_where(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    published = Published("http://127.0.0.1:9/weights_notop.h5", "00")
+    published = WeightsFile("http://127.0.0.1:9/weights_notop.h5", "00")
     with pytest.raises(ValueError) as error:
-        hdf5.resolve("imagenet", published)
+        hdf5.resolve_weights("imagenet", published)
     text = str(error.value)
     assert "Fetch http://127.0.0.1:9/weights_notop.h5" in text and "models" in text and "--detector.weights FILE" in text
-    assert hdf5.resolve("none", published) is None
+    assert hdf5.resolve_weights("none", published) is None

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tfdetect.models.pretrained import backbones, hf_clip, tiny_clip
-from tfdetect.models.pretrained.backbone import hugging_face_pixels
+from tfdetect.models.pretrained.backbone import read_hugging_face_preprocessing
 
 SIZE, PATCH, LENGTH, PROJECTION = 24, 8, 12, 6
 # Nothing is alike, so that nothing can be mixed up.
@@ -126,11 +126,11 @@ def test_pictures_and_words_as_a_forward_pass_in_numpy(act, end, tmp_path, rng):
     path = folder(tmp_path / "clip", act, end)
     net, reference = backbones.load(f"hf-clip:{path}"), Reference(load_file(path / "model.safetensors"), act)
     pictures = rng.uniform(0, 255, (3, SIZE, SIZE, 3)).astype(np.float32)
-    found = backbones.vision(net, SIZE, "projected").predict(pictures, verbose=0)
+    found = backbones.vision_model(net, SIZE, "projected").predict(pictures, verbose=0)
     np.testing.assert_allclose(found, reference.picture(pictures), atol=1e-5, rtol=1e-5)
-    ids = backbones.tokens(net.tokenizer(), PROMPTS, LENGTH)
+    ids = backbones.tokenize(net.tokenizer(), PROMPTS, LENGTH)
     assert ids[3, :5].tolist() == [522, 513, 529, 520, 66]  # the</w> zz</w> fa c
-    np.testing.assert_allclose(backbones.text(net)(PROMPTS), reference.words(ids, end), atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(backbones.text_encoder(net)(PROMPTS), reference.words(ids, end), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [np.float16, "bfloat16"])
@@ -141,7 +141,7 @@ def test_weights_of_half_the_bits_are_read(kind, tmp_path, rng):
     half = np.dtype(getattr(ml_dtypes, kind) if isinstance(kind, str) else kind)
     weights = {name: value.astype(half) for name, value in load_file(path / "model.safetensors").items()}
     save_file(weights, path / "model.safetensors")
-    model = backbones.vision(backbones.load(f"hf-clip:{path}"), SIZE, "projected")
+    model = backbones.vision_model(backbones.load(f"hf-clip:{path}"), SIZE, "projected")
     pictures = rng.uniform(0, 255, (2, SIZE, SIZE, 3)).astype(np.float32)
     expected = Reference(weights, "quick_gelu").picture(pictures)
     np.testing.assert_allclose(model.predict(pictures, verbose=0), expected, atol=1e-5, rtol=1e-5)
@@ -157,7 +157,7 @@ def test_a_preprocessor_that_resizes_to_more_than_it_keeps(tmp_path):
     path = folder(tmp_path / "clip")
     config = json.loads((path / "preprocessor_config.json").read_text())
     (path / "preprocessor_config.json").write_text(json.dumps({**config, "size": 32, "resample": 2}))
-    pixels = hugging_face_pixels(path)
+    pixels = read_hugging_face_preprocessing(path)
     assert (pixels.size, pixels.whole, pixels.interpolation) == (SIZE, 32, "bilinear")
 
 
@@ -205,10 +205,10 @@ def test_a_vocabulary_that_does_not_fit_is_refused_where_words_are_asked_for(tmp
     path = folder(tmp_path / "clip")
     (path / "merges.txt").write_text("q qq\n")
     with pytest.raises(ValueError, match="vocab.json and merges.txt"):
-        backbones.text(backbones.load(f"hf-clip:{path}"))
-    backbones.text(backbones.load(f"hf-clip:{folder(path, end=7)}"))
+        backbones.text_encoder(backbones.load(f"hf-clip:{path}"))
+    backbones.text_encoder(backbones.load(f"hf-clip:{folder(path, end=7)}"))
     with pytest.raises(ValueError, match="ends its texts with token 7"):
-        backbones.text(backbones.load(f"hf-clip:{path}"))(["face"])
+        backbones.text_encoder(backbones.load(f"hf-clip:{path}"))(["face"])
 
 
 def test_the_vocabulary_is_needed_for_texts_alone(tmp_path):
@@ -216,7 +216,7 @@ def test_the_vocabulary_is_needed_for_texts_alone(tmp_path):
     (path / "merges.txt").unlink()
     found = backbones.load(f"hf-clip:{path}")
     with pytest.raises(ValueError, match="no text side with CLIP's tokenizer"):
-        backbones.text(found)
+        backbones.text_encoder(found)
     with pytest.raises(ValueError, match="has no merges.txt; fetch .*vocab.json, merges.txt into it"):
         backbones.require(f"hf-clip:{path}", words=True)
 
@@ -252,16 +252,16 @@ def test_pictures_and_words_as_transformers_itself(act, theirs, tmp_path, rng):
     tokenizer = theirs.CLIPTokenizer.from_pretrained(path)
     prompts = [*PROMPTS, "it's  12 o'clock!\nÀ é 你好 :)", "<|endoftext|> there"]
     ids = tokenizer(prompts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
-    assert (ids["input_ids"].numpy() == backbones.tokens(net.tokenizer(), prompts, LENGTH)).all()
+    assert (ids["input_ids"].numpy() == backbones.tokenize(net.tokenizer(), prompts, LENGTH)).all()
     with torch.no_grad():
         seen = model.vision_model(**prepared, output_hidden_states=True)
         expected = {"projected": model.visual_projection(seen.pooler_output), "pooled": seen.pooler_output,
                     "penultimate": seen.hidden_states[-2][:, 0]}  # fmt: skip
         words = model.text_projection(model.text_model(**ids).pooler_output).numpy()
     for features, values in expected.items():
-        found = backbones.vision(net, SIZE, features).predict(pictures.astype(np.float32), verbose=0)
+        found = backbones.vision_model(net, SIZE, features).predict(pictures.astype(np.float32), verbose=0)
         np.testing.assert_allclose(found, values.numpy(), atol=1e-5, rtol=1e-5)
-    np.testing.assert_allclose(backbones.text(net)(prompts), words, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(backbones.text_encoder(net)(prompts), words, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters", "DINOv3ViT"])
@@ -280,5 +280,5 @@ def test_dino_as_transformers_itself(kind, theirs, tmp_path, rng):
         seen = model(pixels, output_hidden_states=True)
     net = backbones.load(str(tmp_path))
     for features, values in (("pooled", seen.last_hidden_state), ("penultimate", seen.hidden_states[-2])):
-        found = backbones.vision(net, 28, features).predict(pictures, verbose=0)
+        found = backbones.vision_model(net, 28, features).predict(pictures, verbose=0)
         np.testing.assert_allclose(found, values[:, 0].numpy(), atol=1e-4, rtol=1e-4)

@@ -1,1 +1,1 @@
-"""What a data set is made of: properties of its files, shortcuts, duplicates."""
+"""Audit a data set: file properties, shortcuts and duplicates."""

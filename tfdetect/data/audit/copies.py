@@ -1,6 +1,6 @@
-"""Equal bytes under several names: one group, hence one split; never two labels.
+"""Find exact copies, that is files with equal bytes, and keep them in one group, one split and one class.
 
-What has no label of its own, or would be trained on and tested with, is left out with its reason.
+Copies with contradicting labels, and copies that would be both trained on and tested with, are excluded with a reason.
 """
 
 import os
@@ -14,109 +14,113 @@ import pandas as pd
 
 from tfdetect.data.media.read import digest
 
-LOOKED_AT = 4096  # bytes in the middle of files of one size; what differs there need not be hashed
-STRICTEST = ("test", "validation", "train")
-NAMES = ("real", "fake")
+COMPARED_BYTES = 4096  # in the middle of files of equal size; files that differ there are not hashed
+SPLIT_PRIORITY = ("test", "validation", "train")
+CLASS_NAMES = ("real", "fake")
 
 
-def keys(paths: Iterable[str], workers: int | None = None) -> list[str]:
-    """For each path the SHA-256 of its bytes if another has the same, else "". Few files are read, fewer still whole; what cannot
-    be read has no copies."""
+def find_copies(paths: Iterable[str], workers: int | None = None) -> list[str]:
+    """Return for each path the SHA-256 of its bytes if another path has the same bytes, else "".
+
+    Few files are read, and even fewer completely. Files that cannot be read have no copies.
+    """
     paths = list(paths)
     sizes = {path: _size(path) for path in paths}
-    todo = _shared(paths, map(sizes.get, paths))
+    candidates = _with_equal_values(paths, map(sizes.get, paths))
     with ThreadPoolExecutor(workers) as pool:
-        todo = _shared(todo, pool.map(_try(_middle), todo, map(sizes.get, todo)))
-        same = set(_shared(todo, hashes := list(pool.map(_try(digest), todo))))
-    found = dict(zip(todo, hashes, strict=True))
-    return [found[path] if path in same else "" for path in paths]
+        candidates = _with_equal_values(candidates, pool.map(_none_on_error(_middle), candidates, map(sizes.get, candidates)))
+        hashes = list(pool.map(_none_on_error(digest), candidates))
+    copies = set(_with_equal_values(candidates, hashes))
+    hash_of = dict(zip(candidates, hashes, strict=True))
+    return [hash_of[path] if path in copies else "" for path in paths]
 
 
-def _shared(paths: Sequence[str], values: Iterable[Any]) -> list[str]:
-    """The paths whose value another has, too; None is no value."""
-    places = defaultdict(list)
+def _with_equal_values(paths: Sequence[str], values: Iterable[Any]) -> list[str]:
+    """Return the paths whose value another path has too; None counts as no value."""
+    by_value = defaultdict(list)
     for path, value in zip(paths, values, strict=True):
-        places[value].append(path)
-    return [path for value, held in places.items() if value is not None and len(held) > 1 for path in held]
+        by_value[value].append(path)
+    return [path for value, same in by_value.items() if value is not None and len(same) > 1 for path in same]
 
 
 def _size(path: str) -> int | None:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) and found.st_size else None
+    return status.st_size if stat.S_ISREG(status.st_mode) and status.st_size else None
 
 
 def _middle(path: str, size: int) -> tuple[int, bytes]:
     file = os.open(path, os.O_RDONLY)
     try:
-        return size, os.pread(file, LOOKED_AT, max(size - LOOKED_AT, 0) // 2)
+        return size, os.pread(file, COMPARED_BYTES, max(size - COMPARED_BYTES, 0) // 2)
     finally:
         os.close(file)
 
 
-def _try(work: Callable[..., Any]) -> Callable[..., Any]:
-    def tried(*arguments: Any) -> Any:
+def _none_on_error(function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapper(*arguments: Any) -> Any:
         try:
-            return work(*arguments)
-        except OSError:  # its reader will say why
+            return function(*arguments)
+        except OSError:  # decoding the file will report the reason
             return None
 
-    return tried
+    return wrapper
 
 
-def settle(table: pd.DataFrame, contents: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
-    """The manifest with the groups of copies joined, and for each row the reason why it is left out, or "".
+def resolve_copies(table: pd.DataFrame, contents: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
+    """Return the manifest with the groups of copies merged, and for each row the reason why it is excluded, or "".
 
-    `contents` says row for row what a file holds, "" for nothing known. Files with equal contents and both labels are all left
-    out. Of copies in several splits only those of the strictest, test before validation before train, are kept: a test stays
-    what it was given as. A row without a split counts as in that of its group.
+    `contents` identifies the content of each row; "" means unknown. Copies with both labels are all excluded. Of copies
+    in several splits only those in the first of SPLIT_PRIORITY are kept, so that a given test set stays intact. A row
+    without a split counts as being in the split of its group.
     """
-    sets = defaultdict(list)
-    for at, content in enumerate(contents):
+    rows_of = defaultdict(list)
+    for row, content in enumerate(contents):
         if content:
-            sets[content].append(at)
+            rows_of[content].append(row)
     paths, labels, groups = (table[name].tolist() for name in ("path", "label", "group"))
     known = dict(table.loc[table["split"] != "", ["group", "split"]].to_numpy())
     splits = [known.get(group, "") for group in groups]
-    reasons, leader = [""] * len(table), _Leaders()
-    for same in sets.values():
-        if len({labels[at] for at in same}) > 1:
-            for at in same:
-                other = next(there for there in same if labels[there] != labels[at])
-                here, elsewhere = NAMES[labels[at]], NAMES[labels[other]]
-                reasons[at] = f"labelled {here}, and the same bytes are labelled {elsewhere}: '{paths[other]}'"
+    reasons, merged = [""] * len(table), _MergedGroups()
+    for rows in rows_of.values():
+        if len({labels[row] for row in rows}) > 1:
+            for row in rows:
+                other = next(candidate for candidate in rows if labels[candidate] != labels[row])
+                this_class, other_class = CLASS_NAMES[labels[row]], CLASS_NAMES[labels[other]]
+                reasons[row] = f"labelled {this_class}, but the same bytes are labelled {other_class}: '{paths[other]}'"
             continue
-        best = next((name for name in STRICTEST if any(splits[at] == name for at in same)), "")
-        first = next(at for at in same if splits[at] == best)
-        for at in same:
-            if splits[at] not in ("", best):
-                reasons[at] = f"in {splits[at]}, and the same bytes are in {best}: '{paths[first]}'"
+        kept_split = next((name for name in SPLIT_PRIORITY if any(splits[row] == name for row in rows)), "")
+        first = next(row for row in rows if splits[row] == kept_split)
+        for row in rows:
+            if splits[row] not in ("", kept_split):
+                reasons[row] = f"in {splits[row]}, but the same bytes are in {kept_split}: '{paths[first]}'"
             else:
-                leader.join(groups[first], groups[at])
-    joined = table.assign(group=pd.Series([leader.of(group) for group in groups], table.index, table["group"].dtype))
-    return joined, pd.Series(reasons, table.index, object)
+                merged.merge(groups[first], groups[row])
+    names = [merged.find(group) for group in groups]
+    resolved = table.assign(group=pd.Series(names, table.index, table["group"].dtype))
+    return resolved, pd.Series(reasons, table.index, object)
 
 
-class _Leaders:
-    """Of groups that hang together, the first by name."""
+class _MergedGroups:
+    """A union-find structure; merged groups are named after the first by name."""
 
     def __init__(self) -> None:
-        self.above: dict[str, str] = {}
+        self.parent: dict[str, str] = {}
 
-    def of(self, group: str) -> str:
-        while group in self.above:
-            group = self.above[group]
+    def find(self, group: str) -> str:
+        while group in self.parent:
+            group = self.parent[group]
         return group
 
-    def join(self, one: str, other: str) -> None:
-        low, high = sorted((self.of(one), self.of(other)))
+    def merge(self, one: str, other: str) -> None:
+        low, high = sorted((self.find(one), self.find(other)))
         if low != high:
-            self.above[high] = low
+            self.parent[high] = low
 
 
-def count(contents: Sequence[str]) -> int:
-    """How many files are copies of others."""
-    held = [content for content in contents if content]
-    return len(held) - len(set(held))
+def count_copies(contents: Sequence[str]) -> int:
+    """Return how many files are copies of another file, not counting the first of each content."""
+    known = [content for content in contents if content]
+    return len(known) - len(set(known))

@@ -1,7 +1,7 @@
-"""The same picture twice: exact copies by their bytes, near ones by what they show; and what of it leaks between splits.
+"""Find duplicate files: exact copies by their bytes, near copies by their pixels; and leaks between splits.
 
-Near duplicates are found by perceptual hashes and confirmed on small grey pictures. `python benchmarks/duplicates.py
-DIR` measures on your own pictures which changes are seen through, and how many pairs of different pictures are taken for one.
+Near duplicates are found by perceptual hashes and confirmed on small grey images. `python benchmarks/duplicates.py DIR`
+measures on your images which modifications are recognised, and how many pairs of different images are confused.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,113 +10,118 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfdetect.data.audit.properties import look
-from tfdetect.data.layouts.tree import connected
+from tfdetect.data.audit.properties import hash_clip
+from tfdetect.data.layouts.tree import connected_names
 
-BITS = 8  # of 64 that may differ
-ALIKE = 0.95  # correlation of the small grey pictures
-BANDS = (10, 9, 9, 9, 9, 9, 9)  # bits of each; pairs that differ in at most 6 bits agree in one band, most others of 8 too
-MOST = 10_000  # files of each side of a split that are compared after decoding
-CROWD = 2000  # files of one band are compared with at most so many that follow: a band may be the same in all of a flat set
+MAX_HASH_DISTANCE = 8  # differing bits of 64
+MIN_CORRELATION = 0.95  # of the small grey images
+BAND_BITS = (10, 9, 9, 9, 9, 9, 9)  # hashes that differ in at most 6 bits agree in one band, and most that differ in 7 or 8
+MAX_FILES_PER_SIDE = 10_000  # of training, and of the other splits, compared after decoding
+MAX_NEIGHBOURS = 2000  # per hash and band; all hashes of a flat set may share one band
 
 ADVICE = {
-    "leak": "One picture stands on both sides of a split: what the test then measures is memory. Keep it on one side.",
-    "group": "A person or original stands on both sides of a split. Mend the split column, or empty it: it is made by group.",
-    "label": "The same bytes are called real and fake. One of the two is wrong; training leaves both out.",
-    "join": "One picture in several groups may end up on both sides of a split. Give them one group, or delete all but one.",
-    "copies": "Copies count twice, and are one group, so that no split parts them; delete all but one.",
+    "leak": "One image is on both sides of a split, so the test measures memorisation. Keep it on one side.",
+    "group": "A person or original video is on both sides of a split. Fix the split column, or empty it to split by group.",
+    "label": "The same bytes are labelled real and fake. One label is wrong; training excludes both files.",
+    "join": "One image is in several groups and may end up on both sides of a split. Merge the groups, or delete all but one.",
+    "copies": "Copies count twice, though they share a group and no split can separate them. Delete all but one.",
 }  # fmt: skip
 
 
-def find(table: pd.DataFrame, properties: pd.DataFrame) -> list[dict[str, Any]]:
-    """Sets of files that show the same, the exact first: {"kind", "paths", "labels", "splits", "groups", "across", "advice"}.
+def find_duplicates(table: pd.DataFrame, properties: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return sets of files that show the same, exact copies first.
 
-    `kind` is "exact" (equal bytes) or "near"; `across` names what differs within the set, of label, split and group. Near
-    duplicates within one group are left out: there they are expected. Unreadable files take no part.
+    Each set is {"kind", "paths", "labels", "splits", "groups", "across", "advice"}: `kind` is "exact" (equal bytes) or
+    "near", and `across` names which of label, split and group differ within the set. Near duplicates within one group
+    are omitted, because they are expected there. Unreadable files are ignored.
     """
     good = np.flatnonzero((properties["error"] == "").to_numpy())
     groups = pd.factorize(table["group"])[0]
-    exact = pd.Series(good).groupby(properties["sha"].to_numpy()[good], sort=False)
-    sets = [("exact", list(rows)) for _, rows in exact if len(rows) > 1]
-    first = {at: rows[0] for _, rows in sets for at in rows}
-    sole = np.array([at for at in good if first.get(at, at) == at], int)
-    sets += [("near", rows) for rows in joined(pairs(properties, sole, groups))]
-    return [described(kind, table.iloc[rows]) for kind, rows in sets]
+    by_content = pd.Series(good).groupby(properties["sha"].to_numpy()[good], sort=False)
+    sets = [("exact", list(rows)) for _, rows in by_content if len(rows) > 1]
+    first = {row: rows[0] for _, rows in sets for row in rows}
+    distinct = np.array([row for row in good if first.get(row, row) == row], int)
+    sets += [("near", rows) for rows in connected_rows(find_near_pairs(properties, distinct, groups))]
+    return [describe_set(kind, table.iloc[rows]) for kind, rows in sets]
 
 
-def pairs(properties: pd.DataFrame, rows: Sequence[int] | np.ndarray, groups: np.ndarray) -> set[tuple[int, int]]:
-    """Pairs of `rows`, of different groups, of which at least half of the frames of the one with fewer show the same."""
+def find_near_pairs(properties: pd.DataFrame, rows: Sequence[int] | np.ndarray, groups: np.ndarray) -> set[tuple[int, int]]:
+    """Return pairs of `rows` from different groups that match in at least half of the frames of the one with fewer frames."""
     hashes = [properties["hashes"].iat[row] for row in rows]
     if not sum(map(len, hashes)):
         return set()
-    owner = np.repeat(np.asarray(rows, int), [len(found) for found in hashes])
-    small = np.concatenate([properties["small"].iat[row].reshape(-1, 256) for row, found in zip(rows, hashes, strict=True)
-                            if len(found)]).astype(np.float32)  # fmt: skip
+    owner = np.repeat(np.asarray(rows, int), [len(frame_hashes) for frame_hashes in hashes])
+    small = np.concatenate([properties["small"].iat[row].reshape(-1, 256) for row, frame_hashes in zip(rows, hashes, strict=True)
+                            if len(frame_hashes)]).astype(np.float32)  # fmt: skip
     small -= small.mean(axis=1, keepdims=True)
     small /= np.linalg.norm(small, axis=1, keepdims=True) + 1e-6
-    alike: dict[tuple[int, int], set[tuple[int, int]]] = {}
-    for one, other in candidates(np.concatenate(hashes), groups[owner]):
-        for a, b in zip(one.tolist(), other.tolist(), strict=True):
-            if small[a] @ small[b] >= ALIKE:
+    matches: dict[tuple[int, int], set[tuple[int, int]]] = {}
+    for ones, others in candidate_pairs(np.concatenate(hashes), groups[owner]):
+        for a, b in zip(ones.tolist(), others.tolist(), strict=True):
+            if small[a] @ small[b] >= MIN_CORRELATION:
                 low, high = sorted(((int(owner[a]), a), (int(owner[b]), b)))
-                alike.setdefault((low[0], high[0]), set()).add((low[1], high[1]))
+                matches.setdefault((low[0], high[0]), set()).add((low[1], high[1]))
     count = dict(zip(np.asarray(rows).tolist(), map(len, hashes), strict=True))
-    return {(one, other) for (one, other), found in alike.items()
-            if 2 * min(len({a for a, _ in found}), len({b for _, b in found})) >= min(count[one], count[other])}  # fmt: skip
+    return {(one, other) for (one, other), frames in matches.items()
+            if 2 * min(len({a for a, _ in frames}), len({b for _, b in frames})) >= min(count[one], count[other])}  # fmt: skip
 
 
-def between_splits(table: pd.DataFrame, load: Callable[[str], np.ndarray]) -> list[tuple[str, str]]:
-    """(training file, file of test or validation) that show the same and are of different groups, by the clips that `load` has
-    for `sha`; of so large sets that it would take long, among some of the files."""
-    parts = [table[table["split"] == "train"], table[table["split"] != "train"]]
-    table = pd.concat([part.sample(min(len(part), MOST), random_state=0) for part in parts]).sort_index().reset_index(drop=True)
-    looks = [look(load(sha)) for sha in table["sha"]]
-    found = pairs(pd.DataFrame(looks, columns=["hashes", "small"]), np.arange(len(table)), pd.factorize(table["group"])[0])
-    trained = (table["split"] == "train").to_numpy()
+def find_near_pairs_across_splits(table: pd.DataFrame, load: Callable[[str], np.ndarray]) -> list[tuple[str, str]]:
+    """Return (training file, validation or test file) that show the same and are in different groups.
+
+    `load` returns the clip of a `sha`. Of large sets, a random sample of files is compared.
+    """
+    sides = [table[table["split"] == "train"], table[table["split"] != "train"]]
+    samples = [side.sample(min(len(side), MAX_FILES_PER_SIDE), random_state=0) for side in sides]
+    table = pd.concat(samples).sort_index().reset_index(drop=True)
+    hashed = pd.DataFrame([hash_clip(load(sha)) for sha in table["sha"]], columns=["hashes", "small"])
+    pairs = find_near_pairs(hashed, np.arange(len(table)), pd.factorize(table["group"])[0])
+    in_train = (table["split"] == "train").to_numpy()
     paths = table["path"].to_list()
-    return [(paths[a], paths[b]) if trained[a] else (paths[b], paths[a]) for a, b in sorted(found) if trained[a] != trained[b]]
+    return [(paths[a], paths[b]) if in_train[a] else (paths[b], paths[a]) for a, b in sorted(pairs) if in_train[a] != in_train[b]]
 
 
-def candidates(hashes: np.ndarray, groups: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Positions (one, other) of hashes that differ in at most BITS bits and in their group; some of them more than once.
+def candidate_pairs(hashes: np.ndarray, groups: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield indices (ones, others) of hashes within MAX_HASH_DISTANCE and of different groups; pairs may repeat.
 
-    Only hashes that agree in one of the BANDS are compared: 100,000 take seconds, where all pairs would take hours.
+    Only hashes that agree in one of the bands are compared: 100,000 take seconds, while all pairs would take hours.
     """
     shift = 0
-    for wide in BANDS:
-        band = (hashes >> np.uint64(shift)) & np.uint64((1 << wide) - 1)
-        shift += wide
+    for bits in BAND_BITS:
+        band = (hashes >> np.uint64(shift)) & np.uint64((1 << bits) - 1)
+        shift += bits
         order = np.lexsort((hashes, band))
         band, sorted_hashes, sorted_groups = band[order], hashes[order], groups[order]
-        here = np.arange(len(order))
-        for apart in range(1, CROWD):
-            here = here[here + apart < len(order)]
-            here = here[band[here] == band[here + apart]]
-            if not len(here):
+        ones = np.arange(len(order))
+        for distance in range(1, MAX_NEIGHBOURS):
+            ones = ones[ones + distance < len(order)]
+            ones = ones[band[ones] == band[ones + distance]]
+            if not len(ones):
                 break
-            there = here + apart
-            near = np.bitwise_count(sorted_hashes[here] ^ sorted_hashes[there]) <= BITS
-            near &= sorted_groups[here] != sorted_groups[there]
-            yield order[here[near]], order[there[near]]
+            others = ones + distance
+            near = np.bitwise_count(sorted_hashes[ones] ^ sorted_hashes[others]) <= MAX_HASH_DISTANCE
+            near &= sorted_groups[ones] != sorted_groups[others]
+            yield order[ones[near]], order[others[near]]
 
 
-def joined(found: set[tuple[int, int]]) -> list[list[int]]:
-    """Pairs -> sets of all that hang together, sorted."""
-    if not found:
+def connected_rows(pairs: set[tuple[int, int]]) -> list[list[int]]:
+    """Return the connected components of pairs of rows, each sorted."""
+    if not pairs:
         return []
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    rows, numbers = np.unique(np.array(sorted(found)), return_inverse=True)
-    numbers = numbers.reshape(-1, 2)
-    graph = coo_array((np.ones(len(numbers)), (numbers[:, 0], numbers[:, 1])), shape=(len(rows), len(rows)))
-    which = connected_components(graph, directed=False)[1]
-    return [rows[which == part].tolist() for part in range(which.max() + 1)]
+    rows, nodes = np.unique(np.array(sorted(pairs)), return_inverse=True)
+    nodes = nodes.reshape(-1, 2)
+    graph = coo_array((np.ones(len(nodes)), (nodes[:, 0], nodes[:, 1])), shape=(len(rows), len(rows)))
+    component = connected_components(graph, directed=False)[1]
+    return [rows[component == number].tolist() for number in range(component.max() + 1)]
 
 
-def described(kind: str, rows: pd.DataFrame) -> dict[str, Any]:
+def describe_set(kind: str, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return a set of duplicates as `find_duplicates` returns it."""
     across = [name for name in ("label", "split", "group") if rows[name].nunique() > 1]
-    if leaking(rows):
+    if is_leak(rows):
         advice = "leak"
     elif kind == "exact" and "label" in across:
         advice = "label"
@@ -128,32 +133,35 @@ def described(kind: str, rows: pd.DataFrame) -> dict[str, Any]:
             "groups": rows["group"].tolist(), "across": across, "advice": ADVICE[advice]}  # fmt: skip
 
 
-def contradiction(entry: dict[str, Any]) -> bool:
-    """Whether a set of `find` has equal bytes and both labels."""
-    return entry["kind"] == "exact" and "label" in entry["across"]
+def has_contradicting_labels(duplicates: dict[str, Any]) -> bool:
+    """Return whether a set of duplicates has equal bytes and both labels."""
+    return duplicates["kind"] == "exact" and "label" in duplicates["across"]
 
 
-def leaking(rows: pd.DataFrame) -> bool:
-    """Whether these files stand in several of the splits that are given."""
+def is_leak(rows: pd.DataFrame) -> bool:
+    """Return whether these files are in more than one given split."""
     return rows.loc[rows["split"] != "", "split"].nunique() > 1
 
 
-def united(table: pd.DataFrame, found: Sequence[dict[str, Any]]) -> list[str]:
-    """The group of each file, those of files that are copies, exact or near, made one, be it through others."""
-    leader = connected([*([group] for group in table["group"]), *(sorted(set(entry["groups"])) for entry in found)])
-    return [leader[group] for group in table["group"]]
+def merge_groups(table: pd.DataFrame, duplicates: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the group of each file after merging the groups of exact and near copies, transitively."""
+    merged = connected_names([*([group] for group in table["group"]), *(sorted(set(entry["groups"])) for entry in duplicates)])
+    return [merged[group] for group in table["group"]]
 
 
-def leaks(table: pd.DataFrame, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What stands on both sides of a given split: {"kind": "group", "exact" or "near", "group" or "paths", "splits", "advice"};
-    and, with no split given, what would once one is made: sets in several groups, with "splits": []."""
+def find_leaks(table: pd.DataFrame, duplicates: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what is on both sides of a given split: {"kind", "group" or "paths", "splits", "advice"}.
+
+    `kind` is "group", "exact" or "near". Duplicates in several groups but without a given split are included with
+    "splits": [], because a future split may separate them.
+    """
     given = table.loc[table["split"] != ""]
     splits = given.groupby("group", sort=True)["split"].agg(lambda column: sorted(set(column)))
-    out: list[dict[str, Any]] = [
+    leaks: list[dict[str, Any]] = [
         {"kind": "group", "group": group, "splits": names, "paths": given.loc[given["group"] == group, "path"].tolist(),
          "advice": ADVICE["group"]} for group, names in splits.items() if len(names) > 1]  # fmt: skip
-    for entry in found:
-        splits_here = sorted(set(entry["splits"]) - {""})
-        if len(splits_here) > 1 or (not splits_here and "group" in entry["across"]):
-            out.append({"kind": entry["kind"], "paths": entry["paths"], "splits": splits_here, "advice": entry["advice"]})
-    return out
+    for entry in duplicates:
+        given_splits = sorted(set(entry["splits"]) - {""})
+        if len(given_splits) > 1 or (not given_splits and "group" in entry["across"]):
+            leaks.append({"kind": entry["kind"], "paths": entry["paths"], "splits": given_splits, "advice": entry["advice"]})
+    return leaks

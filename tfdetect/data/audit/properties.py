@@ -1,6 +1,7 @@
-"""What is cheap to know of a file without looking at what it shows: container, codec, size, bytes, a few pixels, hashes.
+"""Measure file properties that are cheap and say nothing about the content: container, codec, size, a few pixels, hashes.
 
-If such a property tells real from fake, a detector will learn it in place of the fake; `audit.py` asks how well each does.
+If such a property separates real from fake, a detector learns it instead of the forgery; `shortcuts.py` measures how
+well each one does.
 """
 
 import os
@@ -23,14 +24,14 @@ from tfdetect.limits import Limits
 
 CONTAINER = ("extension", "container", "codec", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_quality",
              "subsampling", "fps", "frames", "duration", "bit_rate", "exif")  # fmt: skip
-WORDS = ("extension", "container", "codec", "subsampling")  # of these, what is not a number
-CONTENT = ("mean_colour", "thumbnail", "border")  # each an array
-LOOKED_AT = 5  # frames of a video whose perceptual hashes are taken
-SMALL = 16  # pixels, side of the grey picture that near duplicates are compared by
-FLAT = 2.0  # grey levels: what varies less looks like any other flat picture, and has no hash
+CATEGORICAL = ("extension", "container", "codec", "subsampling")  # the CONTAINER properties that are not numbers
+CONTENT = ("mean_colour", "thumbnail", "border")  # arrays
+HASHED_FRAMES = 5  # frames of a video that get a perceptual hash
+THUMBNAIL_SIZE = 16  # pixels; side of the grey image that confirms near duplicates
+MIN_CONTRAST = 2.0  # grey levels; flatter images all look the same and get no hash
 _SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
-_CAMERA_KEYS = {"com.apple.quicktime.make", "make", "location"}  # the same in a video
-_CAMERA = (271, 272, 36867)  # tags that only a camera writes into a TIFF: make, model, time
+_CAMERA_KEYS = {"com.apple.quicktime.make", "make", "location"}  # video metadata that only a camera writes
+_CAMERA_TAGS = (271, 272, 36867)  # TIFF tags that only a camera writes: make, model, time
 # Luminance table of ITU-T T.81, Annex K.1, which the Independent JPEG Group's library scales by its "quality".
 _LUMINANCE = np.array([
     16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80,
@@ -40,7 +41,7 @@ _LUMINANCE = np.array([
 
 @dataclass(frozen=True)
 class Probe:
-    """`measure` for `pool.results`: what is known of one file, or why it cannot be read under "error"."""
+    """Measure one file, as a task for `worker_pool.map_unordered`; a file that cannot be read has its reason under "error"."""
 
     limits: Limits = field(default_factory=Limits)
 
@@ -51,77 +52,80 @@ class Probe:
             return {"error": str(error)}
         except OSError as error:
             return {"error": error.strerror or str(error)}
-        except (ValueError, *DECODER_ERRORS) as error:  # in a header, for the file itself was read
+        except (ValueError, *DECODER_ERRORS) as error:  # from a header, because the pixels were read
             return {"error": f"its properties cannot be read ({type(error).__name__}: {error})"}
 
 
 def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[[dict[str, Any]], None] | None = None,
             seconds: float | None = None, limits: Limits | None = None, index: Path | None = None) -> pd.DataFrame:  # fmt: skip
-    """The properties of each file of the manifest, row for row, each in at most `seconds`; `index` keeps them, for the next time.
+    """Return the properties of each file of the manifest, row for row, each measured within `seconds`.
 
-    Columns: CONTAINER and CONTENT, sha (SHA-256 of the bytes), hashes (perceptual, a uint64 for each frame looked at),
-    small (grey pictures, (frames, SMALL, SMALL) uint8), error. What a file does not have is NaN or None.
+    `index` is the path of a cache for them. Columns: CONTAINER and CONTENT, sha (SHA-256 of the bytes), hashes (perceptual
+    hashes, one uint64 per hashed frame), small (grey images, (frames, THUMBNAIL_SIZE, THUMBNAIL_SIZE) uint8), error. A
+    property that a file lacks is NaN or None.
     """
-    found: dict[str, dict[str, Any]] = {}
+    measured: dict[str, dict[str, Any]] = {}
     limits, progress = limits or Limits(), progress or (lambda result: None)
-    kept = PropertyCache(index, limits) if index else None
+    cache = PropertyCache(index, limits) if index else None
 
-    def lacking() -> Iterator[str]:
+    def missing_paths() -> Iterator[str]:
         for path in table["path"]:
-            if kept and (known := kept.find(path)):
-                found[path] = known
+            if cache and (known := cache.find(path)):
+                measured[path] = known
                 progress(known)
             else:
                 yield path
 
-    for path, result in map_unordered(lacking(), Probe(limits), workers, seconds):
-        found[path] = {"error": result.reason} if isinstance(result, WorkerFailure) else result
-        if kept:
-            kept.add(path, found[path])
-        progress(found[path])
+    for path, result in map_unordered(missing_paths(), Probe(limits), workers, seconds):
+        measured[path] = {"error": result.reason} if isinstance(result, WorkerFailure) else result
+        if cache:
+            cache.add(path, measured[path])
+        progress(measured[path])
     columns = [*CONTAINER, *CONTENT, "sha", "hashes", "small", "error"]
-    rows = [[found[path].get(name) for name in columns] for path in table["path"]]
-    out = pd.DataFrame(rows, columns=columns, index=table.index)
+    rows = [[measured[path].get(name) for name in columns] for path in table["path"]]
+    properties = pd.DataFrame(rows, columns=columns, index=table.index)
     for name in CONTAINER:
-        if name not in WORDS:
-            out[name] = pd.to_numeric(out[name]).astype(float)
-    return out
+        if name not in CATEGORICAL:
+            properties[name] = pd.to_numeric(properties[name]).astype(float)
+    return properties
 
 
 def measure(path: str, limits: Limits) -> dict[str, Any]:
-    """All properties of one file. Raises MediaError and OSError."""
+    """Return all properties of one file. Raises MediaError or OSError."""
     sha, length = digest(path), os.path.getsize(path)
-    seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    look = lambda at, frame: seen.update({at: (reduced(frame), border(frame))})  # noqa: E731
-    found = read_media(path, LOOKED_AT, size=SMALL, limits=limits, on_frame=look)
+    sampled: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    look = lambda at, frame: sampled.update({at: (shrink(frame), measure_border(frame))})  # noqa: E731
+    media = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, on_frame=look)
     is_image = media_kind(path) == "image"
-    facts = _image(path) if is_image else _video(path, length, found.total)
-    frames = [seen[at] for at in sorted(seen)]
-    kept = [frame for frame, _ in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= FLAT]
-    pixels = found.width * found.height * (1 if is_image else found.total)
+    header = _image_header(path) if is_image else _video_header(path, length, media.total)
+    frames = [sampled[at] for at in sorted(sampled)]
+    hashed = [frame for frame, _ in frames if _has_contrast(frame)]
+    pixels = media.width * media.height * (1 if is_image else media.total)
     return {
-        "extension": os.path.splitext(path)[1].lower(), "width": found.width, "height": found.height,
-        "aspect": found.width / found.height, "bytes": length, "bytes_per_pixel": length / pixels, **facts,
-        **_content(*frames[len(frames) // 2]), "sha": sha, "hashes": np.array([phash(frame) for frame in kept], np.uint64),
-        "small": np.array([_grey(frame, SMALL) for frame in kept]),
+        "extension": os.path.splitext(path)[1].lower(), "width": media.width, "height": media.height,
+        "aspect": media.width / media.height, "bytes": length, "bytes_per_pixel": length / pixels, **header,
+        **_content_properties(*frames[len(frames) // 2]), "sha": sha,
+        "hashes": np.array([perceptual_hash(frame) for frame in hashed], np.uint64),
+        "small": np.array([_grey(frame, THUMBNAIL_SIZE) for frame in hashed]),
     }  # fmt: skip
 
 
-def _image(path: str) -> dict[str, Any]:
-    """What the header says; a header that Pillow cannot read says nothing."""
+def _image_header(path: str) -> dict[str, Any]:
+    """Return the properties in the header of an image; "unknown" if Pillow cannot read it."""
     try:
-        with _opened(path) as image:
-            facts = {"container": image.format, "codec": image.format, "exif": float(_exif(image)), "subsampling": image.mode}
+        with _open_image(path) as image:
+            header = {"container": image.format, "codec": image.format, "exif": float(_has_exif(image)),
+                      "subsampling": image.mode}  # fmt: skip
             if isinstance(image, JpegImagePlugin.JpegImageFile):
-                facts["jpeg_quality"] = jpeg_quality(image.quantization)
-                facts["subsampling"] = _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image), image.mode)
-            return facts
-    except (OSError, SyntaxError, Image.DecompressionBombError):  # Pillow's own limit is one that --data.limits.pixels may pass
+                header["jpeg_quality"] = jpeg_quality(image.quantization)
+                header["subsampling"] = _SUBSAMPLING.get(JpegImagePlugin.get_sampling(image), image.mode)
+            return header
+    except (OSError, SyntaxError, Image.DecompressionBombError):  # Pillow's limit may be below --data.limits.pixels
         return {"container": "unknown", "codec": "unknown", "exif": 0.0, "subsampling": "unknown"}
 
 
-def _opened(path: str) -> Image.Image:
-    """By Pillow, and what it does not know by libheif's plug-in for it."""
+def _open_image(path: str) -> Image.Image:
+    """Open an image with Pillow, or with libheif's plug-in for formats that Pillow does not know."""
     try:
         return Image.open(path)
     except UnidentifiedImageError:
@@ -130,12 +134,12 @@ def _opened(path: str) -> Image.Image:
         return pi_heif.HeifImageFile(path)
 
 
-def _exif(image: Image.Image) -> bool:
-    return bool(image.info.get("exif")) or any(tag in getattr(image, "tag_v2", ()) for tag in _CAMERA)
+def _has_exif(image: Image.Image) -> bool:
+    return bool(image.info.get("exif")) or any(tag in getattr(image, "tag_v2", ()) for tag in _CAMERA_TAGS)
 
 
-def _video(path: str, length: int, frames: int) -> dict[str, Any]:
-    """What the container says; of one that PyAV cannot open, only what follows from the frames."""
+def _video_header(path: str, length: int, frames: int) -> dict[str, Any]:
+    """Return the properties in the container of a video; mostly "unknown" if PyAV cannot open it."""
     try:
         with containers.decodable_path(path) as name, containers.open_video(name) as (container, stream, _):
             codec = stream.codec_context
@@ -149,17 +153,23 @@ def _video(path: str, length: int, frames: int) -> dict[str, Any]:
         return {"container": "unknown", "codec": "unknown", "subsampling": "unknown", "frames": frames, "exif": 0.0}
 
 
-def look(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes and small grey pictures of the first, middle and last frame of a clip, (frames, height, width, 3) uint8, as those
-    of `measure`: without flat ones."""
+def hash_clip(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return hashes and small grey images, as in `measure`, of the first, middle and last frame of a clip.
+
+    `clip` is (frames, height, width, 3) uint8. Frames without contrast are skipped.
+    """
     frames = [np.array(clip[at]) for at in sorted({0, len(clip) // 2, len(clip) - 1})]
-    kept = [frame for frame in frames if cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= FLAT]
-    return np.array([phash(frame) for frame in kept], np.uint64), np.array([_grey(frame, SMALL) for frame in kept])
+    hashed = [frame for frame in frames if _has_contrast(frame)]
+    small = np.array([_grey(frame, THUMBNAIL_SIZE) for frame in hashed])
+    return np.array([perceptual_hash(frame) for frame in hashed], np.uint64), small
 
 
 def jpeg_quality(tables: dict[int, Any]) -> float:
-    """The IJG quality, 1..100, whose luminance table is nearest to the file's: exact where libjpeg wrote the file, an
-    estimate where another encoder did. `tables` as Pillow gives them, 64 numbers each."""
+    """Return the IJG quality 1..100 whose luminance table is closest to that of the file.
+
+    It is exact for files that libjpeg wrote, and an estimate for other encoders. `tables` are Pillow's quantisation
+    tables, 64 numbers each.
+    """
     table = np.asarray(tables[min(tables)], float)
     quality = np.arange(1, 101)[:, None]
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
@@ -167,30 +177,36 @@ def jpeg_quality(tables: dict[int, Any]) -> float:
     return float(1 + np.abs(scaled - table).sum(axis=1).argmin())
 
 
-def reduced(frame: np.ndarray) -> np.ndarray:
-    """A frame, (height, width, 3) uint8, with at most 256 pixels a side: all that thumbnails and hashes need."""
+def shrink(frame: np.ndarray) -> np.ndarray:
+    """Shrink a frame (height, width, 3) uint8 to at most 256 pixels per side, which suffices for thumbnails and hashes."""
     height, width = frame.shape[:2]
     return cv2.resize(frame, (min(width, 256), min(height, 256)), interpolation=cv2.INTER_AREA)
 
 
-def border(frame: np.ndarray) -> np.ndarray:
-    """Mean and deviation, 0..255, of the outer two lines or columns at the top, bottom, left and right: (8,)."""
+def measure_border(frame: np.ndarray) -> np.ndarray:
+    """Return mean and standard deviation, 0..255, of the outer two lines at the top, bottom, left and right, (8,)."""
     edges = (frame[:2], frame[-2:], frame[:, :2], frame[:, -2:])
     return np.array([value for edge in edges for value in (edge.mean(), edge.std())])
 
 
-def _content(frame: np.ndarray, edges: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean colour (3), an 8 x 8 thumbnail (192) and the border (8), all within 0..255."""
+def _content_properties(frame: np.ndarray, border: np.ndarray) -> dict[str, np.ndarray]:
+    """Return mean colour (3,), an 8 x 8 thumbnail (192,) and the border (8,), all in 0..255."""
     thumbnail = cv2.resize(frame, (8, 8), interpolation=cv2.INTER_AREA).astype(float).ravel()
-    return {"mean_colour": frame.mean(axis=(0, 1)), "thumbnail": thumbnail, "border": edges}
+    return {"mean_colour": frame.mean(axis=(0, 1)), "thumbnail": thumbnail, "border": border}
+
+
+def _has_contrast(frame: np.ndarray) -> bool:
+    return bool(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= MIN_CONTRAST)
 
 
 def _grey(frame: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (side, side), interpolation=cv2.INTER_AREA)
 
 
-def phash(frame: np.ndarray) -> int:
-    """64 bits that survive resizing and re-encoding: signs of the low frequencies of a 32 x 32 grey picture about their
-    median (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010)."""
+def perceptual_hash(frame: np.ndarray) -> int:
+    """Return 64 bits that survive resizing and re-encoding: the signs of low DCT frequencies about their median.
+
+    From a 32 x 32 grey image (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010).
+    """
     low = cv2.dct(_grey(frame, 32).astype(np.float32))[:8, 1:9].ravel()
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")

@@ -1,1 +1,1 @@
-"""Cache -> batched tf.data.Dataset; corruptions; stored features."""
+"""Batched `tf.data.Dataset`s from the clip cache, corruptions, and stored features."""

@@ -1,9 +1,11 @@
-"""Cache -> batched tf.data.Dataset of (clip uint8, label float32). Only what a batch needs is in memory.
+"""Read batched `tf.data.Dataset`s of (clips uint8, labels float32) from the cache; only what a batch needs is in memory.
 
-Normalising is a layer of the model, so it runs on the device. Augmenting, which needs codecs, runs here.
+Normalisation is a layer of the model, so it runs on the device. Augmentation needs codecs, so it runs here.
 """
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,157 +18,162 @@ from tfdetect.settings import Train
 
 
 def expand_frames(table: pd.DataFrame, single: bool) -> pd.DataFrame:
-    """What a model is fed, a row each: a clip of a file, or with `single` each of its frames, in the column `frame`."""
+    """Return one row for each model input: the clip of a file, or with `single` each of its frames, numbered in `frame`."""
     counts = table["frames"].to_numpy() if single else np.ones(len(table), int)
     rows = table.loc[table.index.repeat(counts)].reset_index(drop=True)
     rows["frame"] = np.concatenate([np.arange(count) for count in counts]) if len(counts) else []
     return rows
 
 
-def training(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, first: int, last: int) -> tf.data.Dataset:
-    """Batches of (clips, labels, weights) for the epochs `first` .. `last` - 1, each in an order of its own, augmented.
+def training_batches(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, first: int, last: int) -> tf.data.Dataset:
+    """Return shuffled, augmented batches of (clips, labels, weights) for the epochs `first` .. `last` - 1.
 
-    Order and draws depend on the seed and the numbers of epoch and batch alone: a run that goes on sees what it would have seen.
-    An incomplete last batch is left out (another one each epoch), so that shapes are static.
+    Order and draws depend only on the seed and the numbers of epoch and batch, so a resumed run sees the same batches.
+    The incomplete last batch of an epoch is dropped (different files each epoch), so that shapes are static.
     """
     rows = expand_frames(table, single)
-    weights, chain = weights_of(rows, settings), corruptions.parse(settings.augment)
-    loaded = _load(_orders(rows, settings, first, last), rows, cache, single, weights)
+    weights, chain = sample_weights(rows, settings), corruptions.parse(settings.augment)
+    batches = _load(_epoch_orders(rows, settings, first, last), rows, cache, single, weights)
     if not chain:
-        return loaded
-    of_class = [max(weights[rows["label"] == label], default=1.0) for label in (0, 1)]
-    return _corrupted(loaded, chain, settings.seed, first * steps(table, single, settings.batch), of_class)
+        return batches
+    class_weight = [max(weights[rows["label"] == label], default=1.0) for label in (0, 1)]
+    return _corrupt(batches, chain, settings.seed, first * steps_per_epoch(table, single, settings.batch), class_weight)
 
 
-def vectors(features: np.ndarray, rows: pd.DataFrame, settings: Train, first: int, last: int) -> tf.data.Dataset:
-    """As `training`, of features (rows, n) in place of clips; `rows` has their labels."""
-    columns = [tf.constant(values) for values in (features, rows[["label"]].to_numpy(np.float32), weights_of(rows, settings))]
-    batches = _orders(rows, settings, first, last).map(lambda indices: tuple(tf.gather(values, indices) for values in columns))
+def feature_batches(features: np.ndarray, rows: pd.DataFrame, settings: Train, first: int, last: int) -> tf.data.Dataset:
+    """Like `training_batches`, but with features (rows, n) instead of clips; `rows` has their labels."""
+    columns = [tf.constant(values) for values in (features, rows[["label"]].to_numpy(np.float32), sample_weights(rows, settings))]
+    orders = _epoch_orders(rows, settings, first, last)
+    batches = orders.map(lambda indices: tuple(tf.gather(values, indices) for values in columns))
     options = tf.data.Options()
-    options.autotune.enabled = False  # there is nothing to tune, and its records took 10 s to clear away after 15 epochs
+    options.autotune.enabled = False  # nothing to tune, and freeing its records took 10 s after 15 epochs
     return batches.prefetch(2).with_options(options)
 
 
-def _orders(rows, settings, first, last):
-    """Batches of row numbers for the epochs `first` .. `last` - 1."""
+def _epoch_orders(rows: pd.DataFrame, settings: Train, first: int, last: int) -> tf.data.Dataset:
+    """Return batches of row indices for the epochs `first` .. `last` - 1."""
     size, seed, batch = len(rows), settings.seed, settings.batch
-    rare, often = _by_class(rows) if settings.balance == "resample" else (None, None)
+    minority, majority = _rows_by_class(rows) if settings.balance == "resample" else (None, None)
 
-    def order(epoch):
+    def shuffle(epoch: tf.Tensor) -> tf.data.Dataset:
         key = tf.stack([seed, tf.cast(epoch, tf.int32)])
-        taken = tf.range(size) if rare is None else _resampled(rare, often, key)
-        shuffled = tf.random.experimental.stateless_shuffle(taken, seed=key)
+        indices = tf.range(size) if minority is None or majority is None else _resample(minority, majority, key)
+        shuffled = tf.random.experimental.stateless_shuffle(indices, seed=key)
         return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch, drop_remainder=size >= batch)
 
-    return tf.data.Dataset.range(first, last).flat_map(order)
+    return tf.data.Dataset.range(first, last).flat_map(shuffle)
 
 
-def weights_of(rows: pd.DataFrame, settings: Train) -> np.ndarray:
-    """What each row counts, (rows,) float32."""
+def sample_weights(rows: pd.DataFrame, settings: Train) -> np.ndarray:
+    """Return the weight of each row in the loss, (rows,) float32."""
     return class_weights(rows) if settings.balance == "weights" else np.ones(len(rows), np.float32)
 
 
 def class_weights(rows: pd.DataFrame) -> np.ndarray:
-    """A weight for each row with which both classes count alike, 1 on average."""
+    """Return weights (rows,) float32 that balance the classes and average to 1."""
     counts = rows["label"].map(rows["label"].value_counts())
     return (len(rows) / (rows["label"].nunique() * counts)).to_numpy(np.float32)
 
 
-def _by_class(rows):
-    """Rows of the rarer and of the other class; none where there is one class only."""
-    parts = sorted((np.flatnonzero(rows["label"] == label) for label in (0, 1)), key=len)
-    return parts if len(parts[0]) else (None, None)
+def _rows_by_class(rows: pd.DataFrame) -> tuple[Any, Any]:
+    """Return the row indices of the minority and of the majority class; (None, None) if there is only one class."""
+    minority, majority = sorted((np.flatnonzero(rows["label"] == label) for label in (0, 1)), key=len)
+    return (minority, majority) if len(minority) else (None, None)
 
 
-def _resampled(rare, often, key):
-    """As many rows as there are, half of them of each class: the rarer class again and again, of the other a sample."""
-    half = (len(rare) + len(often)) // 2
-    again = tf.tile(tf.constant(rare), [-(-half // len(rare))])[:half]
-    some = tf.random.experimental.stateless_shuffle(tf.constant(often), seed=key)[: len(rare) + len(often) - half]
-    return tf.concat([again, some], 0)
+def _resample(minority: np.ndarray, majority: np.ndarray, key: tf.Tensor) -> tf.Tensor:
+    """Return as many indices as there are rows, half of each class: the minority repeated, the majority sampled."""
+    half = (len(minority) + len(majority)) // 2
+    repeated = tf.tile(tf.constant(minority), [-(-half // len(minority))])[:half]
+    shuffled = tf.random.experimental.stateless_shuffle(tf.constant(majority), seed=key)
+    return tf.concat([repeated, shuffled[: len(minority) + len(majority) - half]], 0)
 
 
-def _corrupted(loaded, chain, seed, first, of_class):
-    """The batches through `chain`, each with a seed of its own: the run's and the batch's number in the whole run. A clip weighs
-    what the class of its file does, of `of_class`, and a mix of two what the class does that it is nearer to."""
+def _corrupt(batches: tf.data.Dataset, chain: corruptions.CorruptionChain, seed: int, first: int,
+             class_weight: Sequence[float]) -> tf.data.Dataset:  # fmt: skip
+    """Apply `chain` to each batch, seeded by the run's seed and the number of the batch in the whole run.
 
-    def corrupt(number, batch):
+    A clip has the weight of the class of its file, and a mix of two clips that of the class it is closer to.
+    """
+
+    def corrupt(number: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         clips, labels, _ = batch
-        files = tf.repeat(labels[:, :1], 2, axis=1)  # the label, and the class of the file, which selfblend leaves
-        clips, changed = chain(clips, files, tf.stack([seed, tf.cast(number, tf.int32)]))
-        weights = tf.where(changed[:, 1] > 0.5, of_class[1], of_class[0])
+        labels_and_classes = tf.repeat(labels[:, :1], 2, axis=1)  # selfblend changes the label, not the class of the file
+        clips, changed = chain(clips, labels_and_classes, tf.stack([seed, tf.cast(number, tf.int32)]))
+        weights = tf.where(changed[:, 1] > 0.5, class_weight[1], class_weight[0])
         return clips, tf.concat([changed[:, :1], labels[:, 1:]], axis=1), tf.cast(weights, tf.float32)
 
-    numbered = loaded.enumerate(first)
+    numbered = batches.enumerate(first)
     return numbered.map(corrupt, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
-def steps(table: pd.DataFrame, single: bool, batch: int) -> int:
-    """Batches in an epoch of `training`."""
+def steps_per_epoch(table: pd.DataFrame, single: bool, batch: int) -> int:
+    """Return the number of batches in an epoch of `training_batches`."""
     return max(1, len(expand_frames(table, single)) // batch)
 
 
-def ordered(table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> tf.data.Dataset:
-    """Batches of (clips, labels): all units once, in the order of `expand_frames`."""
+def evaluation_batches(table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> tf.data.Dataset:
+    """Return batches of (clips, labels): each model input once, in the order of `expand_frames`."""
     rows = expand_frames(table, single)
     return _load(tf.data.Dataset.range(len(rows)).batch(batch), rows, cache, single)
 
 
-def views(rows: pd.DataFrame, cache: Cache, single: bool, batch: int, augment: str) -> tf.data.Dataset:
-    """Batches of clips for rows of `expand_frames` that have a `view`: 0 is the clip itself, others are it through `augment`.
+def augmented_views(rows: pd.DataFrame, cache: Cache, single: bool, batch: int, augment: str) -> tf.data.Dataset:
+    """Return batches of clips for rows of `expand_frames` with a column `view`.
 
-    A view's draws depend on the file, the frame and the view alone.
+    View 0 is the clip itself; other views are the clip after `augment`, with draws that depend only on file, frame and view.
     """
     clips = _load(tf.data.Dataset.range(len(rows)).batch(batch), rows, cache, single).map(lambda clips, labels: clips)
     chain = corruptions.parse(augment)
     if not chain or not rows["view"].any():
         return clips
     numbers = [(int(sha[:7], 16), 1009 * frame + view) for sha, frame, view in rows[["sha", "frame", "view"]].to_numpy()]
-    seeds, plain = tf.constant(numbers, tf.int32), tf.constant(rows["view"].to_numpy() == 0)
+    seeds, is_original = tf.constant(numbers, tf.int32), tf.constant(rows["view"].to_numpy() == 0)
 
-    def one(item):
-        clip, seed, plain = item
-        return tf.cond(plain, lambda: clip, lambda: chain(clip[None], tf.zeros((1, 1)), seed)[0][0])
+    def augment_clip(item: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        clip, seed, original = item
+        return tf.cond(original, lambda: clip, lambda: chain(clip[None], tf.zeros((1, 1)), seed)[0][0])
 
-    def change(clips, numbers):
-        items = (clips, tf.gather(seeds, numbers), tf.gather(plain, numbers))
-        return tf.map_fn(one, items, fn_output_signature=tf.TensorSpec(clips.shape[1:], tf.uint8))
+    def augment_batch(clips: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+        items = (clips, tf.gather(seeds, indices), tf.gather(is_original, indices))
+        return tf.map_fn(augment_clip, items, fn_output_signature=tf.TensorSpec(clips.shape[1:], tf.uint8))
 
-    where = tf.data.Dataset.range(len(rows)).batch(batch)
-    return tf.data.Dataset.zip(clips, where).map(change, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    indices = tf.data.Dataset.range(len(rows)).batch(batch)
+    return tf.data.Dataset.zip(clips, indices).map(augment_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _load(batches, rows, cache, single, weights=None):
-    """Dataset of index vectors -> of (clips (batch, frames, size, size, 3) uint8, labels (batch, 1) float32).
+def _load(batches: tf.data.Dataset, rows: pd.DataFrame, cache: Cache, single: bool,
+          weights: np.ndarray | None = None) -> tf.data.Dataset:  # fmt: skip
+    """Map batches of row indices to (clips (batch, frames, size, size, 3) uint8, labels (batch, 1) float32).
 
-    Where the rows have a `kind`, the number of their source, the labels are (batch, 2); with `weights` (rows,) theirs follow.
+    If the rows have a column `source_class`, the labels are (batch, 2). With `weights` (rows,) their weights come third.
     """
-    entries = tf.constant([os.fsencode(cache.entry(sha)) for sha in rows["sha"]])
+    entries = tf.constant([os.fsencode(cache.clip_path(sha)) for sha in rows["sha"]])
     columns = ["label", "source_class"] if "source_class" in rows else ["label"]
     frames, labels = tf.constant(rows["frame"].to_numpy(np.int32)), tf.constant(rows[columns].to_numpy(np.float32))
     length, size, read = 1 if single else cache.spec.frames, cache.spec.size, read_npy if cache.kind == "npy" else read_record
 
-    def clip(index):
-        found = read(entries[index], size)
-        # One frame of many, or all; a still image's one frame stands for all.
-        found = found[frames[index]][None] if single else tf.repeat(found, length // tf.shape(found)[0], axis=0)
-        return tf.ensure_shape(found, (length, size, size, 3))
+    def load_clip(index: tf.Tensor) -> tf.Tensor:
+        clip = read(entries[index], size)
+        # A single frame, or all frames; the one frame of a still image is repeated to fill a clip.
+        clip = clip[frames[index]][None] if single else tf.repeat(clip, length // tf.shape(clip)[0], axis=0)
+        return tf.ensure_shape(clip, (length, size, size, 3))
 
-    def load(indices):
-        clips = tf.map_fn(clip, indices, fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))
-        out = (clips, tf.gather(labels, indices))
-        return out if weights is None else (*out, tf.gather(tf.constant(weights), indices))
+    def load_batch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        clips = tf.map_fn(load_clip, indices, fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))
+        batch = (clips, tf.gather(labels, indices))
+        return batch if weights is None else (*batch, tf.gather(tf.constant(weights), indices))
 
-    options = tf.data.Options()  # several workers each take their part of the batches: there are no files to deal out
+    options = tf.data.Options()  # several workers share the batches; there are no input files to shard
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     batches = batches.with_options(options)
-    return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    return batches.map(load_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
-def read_npy(path, size):
-    """The array of an entry without leaving the graph, (frames, size, size, 3) uint8.
+def read_npy(path: tf.Tensor, size: int) -> tf.Tensor:
+    """Read the .npy file of a clip inside the graph, (frames, size, size, 3) uint8.
 
-    The header of an .npy ends at a multiple of 64 bytes; its length stands at byte 8 (NumPy format 1.0).
+    The header of a .npy file ends at a multiple of 64 bytes; byte 8 holds its length (NumPy format 1.0).
     """
     data = tf.io.read_file(path)
     header = 10 + tf.cast(tf.io.decode_raw(tf.strings.substr(data, 8, 2), tf.uint16)[0], tf.int32)

@@ -1,8 +1,9 @@
-"""A frozen backbone's features on disk: computed once for each frame and view, ever.
+"""Features of a frozen backbone on disk, computed once for each frame and view.
 
-`<folder>/<number>-<random>.npy` holds (rows, n) numbers, memory-mapped when they are read; the `.txt` of the same name says
-which row is which and is written last, so what has one is whole: work that was cut off goes on with what is lacking. The
-folder's name stands for all that decides the numbers besides the file and the view: the weights and what is before them.
+`<folder>/<number>-<random>.npy` holds (rows, n) numbers and is memory-mapped for reading. The `.txt` file of the same
+name lists the names of the rows. It is written last, so a part that has one is complete and an interrupted computation
+resumes with the missing rows. The name of the folder identifies everything else that determines the numbers: the
+weights and the preprocessing.
 """
 
 import contextlib
@@ -15,75 +16,75 @@ import numpy as np
 
 from tfdetect.files import atomic_write, write_arrays
 
-SECONDS = 30.0  # of work that may be lost
-ROWS = 8192  # of a part at most
+SAVE_EVERY = 30.0  # seconds of work that an interruption may lose
+MAX_PART_ROWS = 8192  # a part is saved once it has this many rows
 
 
-class Store:
-    """Rows of numbers by name, in files that are added and never changed: several processes may add at once."""
+class FeatureStore:
+    """Named rows of numbers in files that are added but never changed, so several processes may add rows at once."""
 
     def __init__(self, folder: Path, dtype: str = "float32"):
-        """`dtype`: float32, or float16 in half the room and with three digits."""
+        """`dtype` is float32, or float16 for half the disk space at three significant digits."""
         self.folder, self.dtype = folder, np.dtype(dtype)
         self.parts: list[Path] = []
-        self.places: dict[str, tuple[int, int]] = {}  # name -> number of its part, row
+        self.rows: dict[str, tuple[int, int]] = {}  # name -> (index of its part, row in the part)
         for names in sorted(folder.glob("[0-9]*.txt")):
-            with contextlib.suppress(FileNotFoundError, ValueError):  # a part that is damaged is made anew
+            with contextlib.suppress(FileNotFoundError, ValueError):  # a damaged part is computed again
                 rows = np.load(names.with_suffix(".npy"), mmap_mode="r")
                 if len(listed := names.read_text().split()) == len(rows):
-                    self._take(names.with_suffix(".npy"), listed)
+                    self._index_part(names.with_suffix(".npy"), listed)
 
     def __contains__(self, name: str) -> bool:
-        return name in self.places
+        return name in self.rows
 
     def add(self, names: Sequence[str], rows: np.ndarray) -> None:
-        """Rows (names, n) of any float type; names hold no white space. OSError where they cannot be written."""
+        """Write rows (names, n) of any float dtype; names must not contain white space. Raises OSError if writing fails."""
         path = self.folder / f"{len(self.parts):06d}-{secrets.token_hex(4)}.npy"
         write_arrays(path, np.asarray(rows, self.dtype))
         with atomic_write(path.with_suffix(".txt")) as temporary:
             temporary.write_text("\n".join(names))
-        self._take(path, names)
+        self._index_part(path, names)
 
     def gather(self, names: Sequence[str]) -> np.ndarray:
-        """The rows of these names, (names, n) float32. KeyError for one that is not there."""
-        found = np.array([self.places[name] for name in names], np.int64).reshape(-1, 2)
-        parts = {number: np.load(self.parts[number], mmap_mode="r") for number in np.unique(found[:, 0])}
+        """Return the rows of these names, (names, n) float32. Raises KeyError for an unknown name."""
+        positions = np.array([self.rows[name] for name in names], np.int64).reshape(-1, 2)
+        parts = {number: np.load(self.parts[number], mmap_mode="r") for number in np.unique(positions[:, 0])}
         width = next(iter(parts.values())).shape[1] if parts else 0
-        out = np.empty((len(names), width), np.float32)
+        gathered = np.empty((len(names), width), np.float32)
         for number, rows in parts.items():
-            here = found[:, 0] == number
-            out[here] = rows[found[here, 1]]
-        return out
+            in_part = positions[:, 0] == number
+            gathered[in_part] = rows[positions[in_part, 1]]
+        return gathered
 
-    def _take(self, path: Path, names: Sequence[str]) -> None:
-        self.places |= {name: (len(self.parts), row) for row, name in enumerate(names)}
+    def _index_part(self, path: Path, names: Sequence[str]) -> None:
+        self.rows |= {name: (len(self.parts), row) for row, name in enumerate(names)}
         self.parts.append(path)
 
 
-def complete(store: Store, names: Sequence[str], embed: Callable[[Sequence[int]], Iterable[np.ndarray]],
-             step: Callable[[int], None]) -> None:
-    """Add what the store lacks of `names`.
+def add_missing(store: FeatureStore, names: Sequence[str], embed: Callable[[Sequence[int]], Iterable[np.ndarray]],
+                step: Callable[[int], None]) -> None:  # fmt: skip
+    """Compute and add the rows of `names` that the store lacks.
 
-    `embed` is given positions among the names and yields their rows (batch, n), batch by batch and in that order. `step` is
-    told how many more are done; those first that the store has.
+    `embed` gets indices into `names` and yields their rows (batch, n), batch by batch in that order. `step` is called with
+    the number of rows completed since its last call; the first call counts the rows that the store already has.
     """
-    lacking = [place for name, place in {name: place for place, name in enumerate(names)}.items() if name not in store]
-    step(len(names) - len(lacking))
-    rows: list[np.ndarray] = []
-    done, since = 0, time.monotonic()
+    missing = [index for name, index in {name: index for index, name in enumerate(names)}.items() if name not in store]
+    step(len(names) - len(missing))
+    batches: list[np.ndarray] = []
+    saved, last_save = 0, time.monotonic()
 
     def save() -> None:
-        nonlocal done, since, rows
-        count = sum(map(len, rows))
+        nonlocal saved, last_save, batches
+        count = sum(map(len, batches))
         if count:
-            store.add([names[place] for place in lacking[done : done + count]], np.concatenate(rows))
-        done, since, rows = done + count, time.monotonic(), []
+            store.add([names[index] for index in missing[saved : saved + count]], np.concatenate(batches))
+        saved, last_save, batches = saved + count, time.monotonic(), []
 
     try:
-        for batch in embed(lacking) if lacking else ():
-            rows.append(batch)
+        for batch in embed(missing) if missing else ():
+            batches.append(batch)
             step(len(batch))
-            if time.monotonic() > since + SECONDS or sum(map(len, rows)) >= ROWS:
+            if time.monotonic() > last_save + SAVE_EVERY or sum(map(len, batches)) >= MAX_PART_ROWS:
                 save()
     finally:  # an interrupt loses nothing
         save()

@@ -1,1 +1,1 @@
-"""The directory trees that data sets ship in -> manifest."""
+"""Read the directory trees that data sets ship in into manifests."""

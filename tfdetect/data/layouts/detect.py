@@ -10,13 +10,13 @@ import pandas as pd
 
 from tfdetect import config
 from tfdetect.data import manifest
-from tfdetect.data.layouts import asked_groups, grouping, public_faces, public_images  # noqa: F401  (these register their layouts)
-from tfdetect.data.layouts.tree import LAYOUTS, Row, Tree, frame, left_out, levels, listing, walk
+from tfdetect.data.layouts import group_rules, grouping, public_faces, public_images  # noqa: F401  (these register their layouts)
+from tfdetect.data.layouts.tree import LAYOUTS, Row, Tree, count_left_out, list_media, nested_trees, to_table
 from tfdetect.errors import UserError
 
-__all__ = ["NAMES", "read", "walk"]
+__all__ = ["NAMES", "read"]
 
-MANIFESTS = ("manifest.csv", "manifest.parquet", "manifest.xlsx", "manifest.tsv")
+MANIFEST_NAMES = ("manifest.csv", "manifest.parquet", "manifest.xlsx", "manifest.tsv")
 BY_NAME = ("forensynths", "community_forensics")  # whose folders of classes may as well hold one's own videos
 NAMES = ("auto", "manifest", "class_folders", "deepfakebench", *LAYOUTS)
 
@@ -27,8 +27,8 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
 
     `layout` is one of NAMES; `NAME:FOLDER`, such as `faceforensics:c23`, keeps only what lies in folders of that name.
     `sources` keeps the fakes of these sources, and all reals. `fake` names the class folders that are fake; whoever gives
-    other names than "fake" means class folders. `group` is auto or what `asked_groups.asked` knows. The table's `attrs` hold the
-    layout's name, what is `left_out` (see `tree.left_out`), and in `groups` a sentence on how files were grouped. Raises
+    other names than "fake" means class folders. `group` is auto or what `group_rules.group_by_rule` knows. The table's `attrs` hold the
+    layout's name, what is `left_out` (see `tree.count_left_out`), and in `groups` a sentence on how files were grouped. Raises
     ValueError that says what was found and what was expected, FileNotFoundError or PermissionError where nothing can be read.
     """
     path = Path(path)
@@ -40,32 +40,32 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder or a manifest.")
     whole = _table(path, fake, name)
-    table = of_sources(_inside(whole, path, inside), sources)
+    table = select_sources(_inside(whole, path, inside), sources)
     unlabelled = whole.attrs.pop("unlabelled", None)
     if unlabelled is not None:
         without = {"without a label": len(unlabelled)} if unlabelled else {}
-        whole.attrs["left_out"] = left_out(path, whole["path"], unlabelled) if path.is_dir() else without
+        whole.attrs["left_out"] = count_left_out(path, whole["path"], unlabelled) if path.is_dir() else without
     others, files = len(whole) - len(table), whole.attrs.pop("files", {})
     table.attrs = {**whole.attrs, "left_out": {**whole.attrs["left_out"], **({"other sources": others} if others else {})}}
     if group == "auto" and files:
-        groups, table.attrs["groups"] = grouping.automatic([files[name] for name in table["path"]])
+        groups, table.attrs["groups"] = grouping.find_groups([files[name] for name in table["path"]])
         table["group"] = [name.strip() for name in groups]  # as a table's are, which a run keeps them in
     elif group == "auto" and table.attrs["layout"] in BY_NAME:
-        table["group"], table.attrs["groups"] = grouping.by_look(table, str(path))
-    return grouped(table, path, group)
+        table["group"], table.attrs["groups"] = grouping.regroup_frames(table, str(path))
+    return set_groups(table, path, group)
 
 
-def grouped(table: pd.DataFrame, path: Path, rule: str) -> pd.DataFrame:
+def set_groups(table: pd.DataFrame, path: Path, rule: str) -> pd.DataFrame:
     """With the groups that `--data.group` asks for, and a sentence on them in `attrs`."""
     if "groups" in table.attrs and rule in ("auto", table.attrs.get("group")):
         return table
     if rule != "auto":
         _refuse_regrouping(table, path, rule)
-        table["group"], table.attrs["groups"] = asked_groups.asked(table, str(path if path.is_dir() else path.parent), rule)
+        table["group"], table.attrs["groups"] = group_rules.group_by_rule(table, str(path if path.is_dir() else path.parent), rule)
         table.attrs["given"] = True
     else:
         by = "given" if table.attrs["layout"] == "manifest" else f"by the layout {table.attrs['layout']}"
-        table.attrs["groups"] = asked_groups.told(table, by)
+        table.attrs["groups"] = group_rules.describe_given_groups(table, by)
         table.attrs["given"] = bool((table["group"] != table["path"]).any())
     return table
 
@@ -80,61 +80,61 @@ def _refuse_regrouping(table: pd.DataFrame, path: Path, rule: str) -> None:
 def _table(path: Path, fake: Sequence[str], name: str) -> pd.DataFrame:
     if name in ("auto", "deepfakebench") and path.suffix.lower() == ".json" and path.is_file():
         return _checked(public_faces.deepfakebench(path), path, "deepfakebench")
-    own = next((file for file in (path, *(path / file for file in MANIFESTS)) if file.is_file()), None)
+    own = next((file for file in (path, *(path / file for file in MANIFEST_NAMES)) if file.is_file()), None)
     if name in ("auto", "manifest") and own:
         table = manifest.read(own)
         table.attrs |= {"layout": "manifest", "left_out": {}, **config.read_prepared_groups(path)}
         return table
     if name in ("manifest", "deepfakebench") or path.is_file():
-        wanted = {"manifest": " or ".join(MANIFESTS), "deepfakebench": "the path of a .json file"}.get(name, "a folder")
+        wanted = {"manifest": " or ".join(MANIFEST_NAMES), "deepfakebench": "the path of a .json file"}.get(name, "a folder")
         raise UserError(f"{path}: the layout {name} needs {wanted}.")
     named = {word.lower() for word in fake} != {"fake"}
     if name == "class_folders" or (name == "auto" and named):
-        return class_folders(path, fake)
+        return read_class_folders(path, fake)
     return _public(path, name) if name != "auto" else _recognised(path, fake)
 
 def _recognised(path: Path, fake: Sequence[str]) -> pd.DataFrame:
     """The first layout that knows the folder, or the only folder in it; else class folders."""
-    for tree in levels(path):
+    for tree in nested_trees(path):
         for known in LAYOUTS.values():
             if known.recognise(tree):
                 return _checked(known.rows(tree.root), path, known.name)
-    return class_folders(path, fake)
+    return read_class_folders(path, fake)
 
 
 def _public(path: Path, name: str) -> pd.DataFrame:
     """The layout that the user named, at the level at which it knows itself, else just here."""
     known = LAYOUTS[name]
-    root = next((tree.root for tree in levels(path) if known.recognise(tree)), path)
+    root = next((tree.root for tree in nested_trees(path) if known.recognise(tree)), path)
     return _checked(known.rows(root), path, name)
 
 
 def _checked(rows: Iterable[Row] | pd.DataFrame, path: Path, name: str) -> pd.DataFrame:
-    table = rows if isinstance(rows, pd.DataFrame) else frame(rows)
+    table = rows if isinstance(rows, pd.DataFrame) else to_table(rows)
     unlabelled = table["label"].isna()
     if unlabelled.all():
         needs = LAYOUTS[name].needs if name in LAYOUTS else "videos with frames"
         raise UserError(f"{path}: the layout {name} found no file with a label; expected {needs}. {_held(path)}")
     without = list(table["path"][unlabelled])
-    table = manifest.check(table[~unlabelled] if without else table, str(path))
+    table = manifest.validate(table[~unlabelled] if without else table, str(path))
     table.attrs = {"layout": name, "unlabelled": without}
     return table
 
 
-def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
+def read_class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
     """`real/` and `fake/` at any depth and in any letter case, with or without a folder of a split above them.
 
     Source is the path above and below the class folder, or where there is none its own name. `attrs` hold for each path the
     `grouping.File` that its group is found by, the paths of what lies in no class folder, and how many files each of these has.
     """
     wanted = {name.lower() for name in fake}
-    outer = len(list(levels(root))) - 1  # folders that all files lie in
+    outer = len(list(nested_trees(root))) - 1  # folders that all files lie in
     only_named = wanted == {"fake"}  # then a class folder is called real or fake, and others are not guessed at
     rows: list[Row] = []
     files: dict[str, grouping.File] = {}
     strangers: list[str] = []
     classes: Counter[str] = Counter()
-    for parts, folder, names in listing(root):
+    for parts, folder, names in list_media(root):
         lower = [part.lower() for part in parts]
         at = next((i for i, part in enumerate(lower) if part in wanted or part == "real"), None)
         if at is None and not only_named and parts:
@@ -156,14 +156,14 @@ def class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
             "folders, name the fake ones by --data.fake NAME (all others are then real), give a manifest.csv with path,label, "
             "or name the public set by --data.layout; docs/data.md lists them."
         )
-    table = manifest.check(frame(rows), str(root))
+    table = manifest.validate(to_table(rows), str(root))
     table.attrs = {"layout": "class_folders", "unlabelled": strangers, "files": files, "classes": classes}
     return table
 
 
 def _held(root: Path) -> str:
     """A few entries of the tree, with the number of images and videos below each."""
-    counts = Counter({"/".join(parts) or ".": len(names) for parts, _, names in listing(root)} if root.is_dir() else {})
+    counts = Counter({"/".join(parts) or ".": len(names) for parts, _, names in list_media(root)} if root.is_dir() else {})
     below = {name: sum(n for place, n in counts.items() if f"{place}/".startswith(f"{name}/")) for name in Tree(root).folders()}
     shown = [f"{name}/ ({count} images or videos)" for name, count in list(below.items())[:8]]
     more = [f"{len(below) - 8} more folders"] if len(below) > 8 else []
@@ -183,7 +183,7 @@ def _inside(table: pd.DataFrame, root: Path, folder: str) -> pd.DataFrame:
     return table[kept].reset_index(drop=True)
 
 
-def of_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
+def select_sources(table: pd.DataFrame, sources: Sequence[str]) -> pd.DataFrame:
     """The fakes of these sources, and all reals."""
     if not sources:
         return table

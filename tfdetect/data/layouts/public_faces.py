@@ -14,7 +14,17 @@ from typing import Any
 
 import pandas as pd
 
-from tfdetect.data.layouts.tree import Row, Tree, clips, frame, grouped, layout, listing, people, strictest
+from tfdetect.data.layouts.tree import (
+    Row,
+    Tree,
+    find_people,
+    group_by_person,
+    layout,
+    list_clips,
+    list_media,
+    resolve_split_conflicts,
+    to_table,
+)
 from tfdetect.data.manifest import LABELS, SPLIT_NAMES
 from tfdetect.data.media.sniff import IMAGE_EXTENSIONS
 from tfdetect.errors import UserError
@@ -36,7 +46,7 @@ def faceforensics(root: Path) -> Iterator[Row]:
 
     The official lists hold pairs of ids: both orders are fakes, each id is a real. https://arxiv.org/abs/1901.08971
     """
-    return grouped(_sequences(root))
+    return group_by_person(_sequences(root))
 
 
 def _dfd(tree: Tree) -> bool:
@@ -46,14 +56,14 @@ def _dfd(tree: Tree) -> bool:
 @layout("original_sequences/actors, manipulated_sequences/DeepFakeDetection", _dfd)
 def dfd(root: Path) -> Iterator[Row]:
     """DeepFakeDetection alone. Its 28 actors swap with many others, so few groups remain."""
-    return grouped(found for found in _sequences(root) if found[0].source in ("actors", "DeepFakeDetection"))
+    return group_by_person(found for found in _sequences(root) if found[0].source in ("actors", "DeepFakeDetection"))
 
 
 def _sequences(root: Path) -> Found:
     splits = _pairs(root)
     for label, kind in enumerate(("original_sequences", "manipulated_sequences")):
-        for parts, video, path in clips(root / kind) if (root / kind).is_dir() else ():
-            who = people(video, path)
+        for parts, video, path in list_clips(root / kind) if (root / kind).is_dir() else ():
+            who = find_people(video, path)
             yield Row(path, label, parts[0] if parts else kind, splits.get(who[0], "")), who
 
 
@@ -75,7 +85,7 @@ def celeb_df(root: Path) -> pd.DataFrame:
     The list puts videos of one person into train and test. Here the person's other videos lose their split, and go to
     test with the person where the data are split. https://arxiv.org/abs/1909.12962
     """
-    return strictest(frame(grouped(_celebrities(root, _testing(root / "List_of_testing_videos.txt")))))
+    return resolve_split_conflicts(to_table(group_by_person(_celebrities(root, _testing(root / "List_of_testing_videos.txt")))))
 
 
 def _celebrities(root: Path, testing: set[str]) -> Found:
@@ -83,10 +93,10 @@ def _celebrities(root: Path, testing: set[str]) -> Found:
         if name.lower() not in CELEB:
             continue
         fake = name.lower() == "celeb-synthesis"
-        for parts, video, path in clips(root / name):
+        for parts, video, path in list_clips(root / name):
             key = "/".join((name, *parts, video))
             split = ("test" if key.lower() in testing else "train") if testing else ""
-            yield Row(path, int(fake), parts[-1] if fake and parts else name, split), people(video, key)
+            yield Row(path, int(fake), parts[-1] if fake and parts else name, split), find_people(video, key)
 
 
 def _testing(path: Path) -> set[str]:
@@ -112,7 +122,7 @@ def dfdc(root: Path) -> Iterator[Row]:
     A fake is of its original's group. Videos that no table names are left out. https://arxiv.org/abs/2006.07397
     """
     named: dict[str, set[str]] = {}
-    for _, folder, names in listing(root):
+    for _, folder, names in list_media(root):
         table = _table(Path(folder))
         if table:
             place = os.path.join(folder, "videos") if os.path.isdir(os.path.join(folder, "videos")) else folder
@@ -153,9 +163,9 @@ def dfdc_preview(root: Path) -> pd.DataFrame:
     rows = [(Row(os.path.join(root, name), LABELS.get(str(entry.get("label")).lower()), name.split("/")[0],
                  SPLIT_NAMES.get(str(entry.get("set", "")).lower(), "")), _subjects(name, entry))
             for name, entry in entries.items()]  # fmt: skip
-    others = (Row(os.path.join(folder, name), None, "") for parts, folder, names in listing(root) for name in names
+    others = (Row(os.path.join(folder, name), None, "") for parts, folder, names in list_media(root) for name in names
               if "/".join((*parts, name)) not in entries)  # fmt: skip
-    return strictest(frame([*grouped(rows), *others]))
+    return resolve_split_conflicts(to_table([*group_by_person(rows), *others]))
 
 
 def _subjects(name: str, entry: dict[str, Any]) -> list[str]:
@@ -177,13 +187,13 @@ def df40(root: Path) -> Iterator[Row]:
     own folders hold the reals. https://arxiv.org/abs/2406.13495"""
 
     def found() -> Found:
-        for parts, video, path in clips(root):
+        for parts, video, path in list_clips(root):
             at = next((at for at, part in enumerate(parts) if at and part.lower() in ("ff", "cdf", "real", "fake")), 0)
             label = int(parts[at].lower() != "real") if at else None
             inside = parts[at + 1 :] if path.lower().endswith(IMAGE_EXTENSIONS) else ()  # frames in the folder of their video
-            yield Row(path, label, parts[0] if parts else ""), people(video, "/".join((*parts[:1], *(inside or (video,)))))
+            yield Row(path, label, parts[0] if parts else ""), find_people(video, "/".join((*parts[:1], *(inside or (video,)))))
 
-    return grouped(found())
+    return group_by_person(found())
 
 
 def deepfakebench(path: Path) -> pd.DataFrame:
@@ -195,12 +205,12 @@ def deepfakebench(path: Path) -> pd.DataFrame:
 
     def found() -> Found:
         for data, label, split, video, frames in videos:
-            fake, who = int(not label.lower().endswith("real")), people(video, f"{data}/{video.removesuffix('_fake')}")
+            fake, who = int(not label.lower().endswith("real")), find_people(video, f"{data}/{video.removesuffix('_fake')}")
             yield from ((Row(os.path.join(base, name), fake, label, split), who) for name in frames)
             if not frames:
                 yield Row(f"{video} (without frames)", None, label), who
 
-    return strictest(frame(grouped(found())))
+    return resolve_split_conflicts(to_table(group_by_person(found())))
 
 
 def _videos(content: Any, path: Path) -> Iterator[tuple[str, str, str, str, list[str]]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tfdetect.data.layouts.tree import Row, Tree, frame, layout, levels, listing
+from tfdetect.data.layouts.tree import Row, Tree, layout, list_media, nested_trees, to_table
 from tfdetect.data.manifest import SPLIT_NAMES
 from tfdetect.data.media.sniff import IMAGE_EXTENSIONS
 from tfdetect.errors import UserError
@@ -36,7 +36,7 @@ def artifact(root: Path) -> pd.DataFrame:
     """ArtiFact, by its tables alone: target 0 is real, every other number fake. https://arxiv.org/abs/2302.11970"""
     folders = [root] if (root / "metadata.csv").is_file() else [root / name for name in Tree(root).folders()]
     tables = [_metadata(folder / "metadata.csv") for folder in folders if (folder / "metadata.csv").is_file()]
-    return pd.concat([frame(()), *tables], ignore_index=True)
+    return pd.concat([to_table(()), *tables], ignore_index=True)
 
 
 def _metadata(path: Path) -> pd.DataFrame:
@@ -75,7 +75,7 @@ def universalfakedetect(root: Path) -> Iterator[Row]:
 
 
 def _forensynths(tree: Tree) -> bool:
-    if any(_universal(inner) for inner in levels(tree.root)):  # its shape, a level further down
+    if any(_universal(inner) for inner in nested_trees(tree.root)):  # its shape, a level further down
         return False
     return any({"0_real", "1_fake"} & {*tree.folders(*parts)} for parts in tree.below(3))
 
@@ -90,7 +90,7 @@ def forensynths(root: Path) -> Iterator[Row]:
 def _zero_one(root: Path) -> Iterator[Row]:
     """Label by the folder 0_real or 1_fake. Files that differ in nothing but it are one group: one may be made of the other."""
     tree = Tree(root)
-    for parts, folder, names in listing(root):
+    for parts, folder, names in list_media(root):
         at = next((at for at, part in enumerate(parts) if part in ("0_real", "1_fake")), None)
         if at is None:
             yield from (Row(os.path.join(folder, name), None, "") for name in names)
@@ -125,7 +125,7 @@ def _genimage(tree: Tree) -> bool:
 @layout("GENERATOR/train/ai, GENERATOR/val/nature", _genimage)
 def genimage(root: Path) -> Iterator[Row]:
     """GenImage, one generator or all, with or without the level that downloads add. https://arxiv.org/abs/2306.08571"""
-    for parts, folder, names in listing(root):
+    for parts, folder, names in list_media(root):
         pairs = [at for at, pair in enumerate(pairwise(parts)) if pair[0] in ("train", "val") and pair[1] in ("ai", "nature")]
         if not pairs:
             yield from (Row(os.path.join(folder, name), None, "") for name in names)
@@ -145,7 +145,7 @@ def _diffusion_sets(tree: Tree) -> bool:
 @layout("images/train/lsun_bedroom/real", _diffusion_sets)
 def diffusionforensics(root: Path) -> Iterator[Row]:
     """DiffusionForensics of DIRE: the images; their reconstructions are no data. https://arxiv.org/abs/2303.09295"""
-    for parts, folder, names in listing(root / "images" if (root / "images").is_dir() else root):
+    for parts, folder, names in list_media(root / "images" if (root / "images").is_dir() else root):
         known = len(parts) > 2 and parts[0] in SPLIT_NAMES
         for name in names:
             path = os.path.join(folder, name)
@@ -164,7 +164,7 @@ def _each(tree: Tree, splits: set[str], classes: set[str]) -> bool:
 
 def _split_class(root: Path, real: str, fake: str) -> Iterator[Row]:
     """split/class/file, in any letter case; the sources are known."""
-    for parts, folder, names in listing(root):
+    for parts, folder, names in list_media(root):
         split, kind = (*(part.lower() for part in parts), "", "")[:2]
         label = {"real": 0, "fake": 1}.get(kind) if split in SPLIT_NAMES else None
         yield from (Row(os.path.join(folder, name), label, fake if label else real, SPLIT_NAMES.get(split, "")) for name in names)
@@ -187,7 +187,7 @@ def _faces_140k(tree: Tree) -> bool:
 
 @layout("real_vs_fake/real-vs-fake/{train,valid,test}/{real,fake}", _faces_140k)
 def faces_140k(root: Path) -> Iterator[Row]:
-    """140k Real and Fake Faces: Flickr faces (FFHQ) and StyleGAN. Its tables say 1 for real; the folders decide here."""
+    """140k Real and Fake FaceSettings: Flickr faces (FFHQ) and StyleGAN. Its tables say 1 for real; the folders decide here."""
     return _split_class(root, "FFHQ", "StyleGAN")
 
 
@@ -208,7 +208,7 @@ def _genvideo(tree: Tree) -> bool:
 @layout("Real, Fake/Sora, Fake/ModelScope", _genvideo)
 def genvideo(root: Path) -> Iterator[Row]:
     """GenVideo's validation: Fake/<generator>. Frames of one folder are one video. https://arxiv.org/abs/2405.19707"""
-    for parts, folder, names in listing(root):
+    for parts, folder, names in list_media(root):
         kind = parts[0].lower() if parts else ""
         label = {"real": 0, "fake": 1}.get(kind)
         source, top = (parts[1], 2) if label and len(parts) > 1 else (parts[0] if parts else "", 1)
@@ -228,7 +228,7 @@ def _communities(tree: Tree) -> bool:
 def community_forensics(root: Path) -> Iterator[Row]:
     """Community Forensics. As in class folders, files of one name are one group: they may be twins.
     https://arxiv.org/abs/2411.04125"""
-    for parts, folder, names in listing(root):
+    for parts, folder, names in list_media(root):
         label = {"real": 0, "fake": 1}.get(parts[1].lower()) if len(parts) > 1 else None
         for name in names:
             twin = "/".join((*parts[:1], *parts[2:], os.path.splitext(name)[0]))

@@ -13,7 +13,7 @@ import pandas as pd
 from tfdetect.data.media.sniff import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, MediaError, media_kind
 
 MEDIA = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
-WIDE = 12  # folders of a level that are looked into to recognise a layout
+MAX_ENTRIES = 12  # folders of a level that are looked into to recognise a layout
 STRUCTURE = ("videos", "frames", "images")  # levels without meaning of their own; of several the first is read
 
 
@@ -78,7 +78,7 @@ class Tree:
         if not self.has(*parts):
             return []
         with os.scandir(os.path.join(self.root, *parts)) as entries:
-            return [entry.name for entry, _ in zip(entries, range(WIDE), strict=False) if entry.is_file()]
+            return [entry.name for entry, _ in zip(entries, range(MAX_ENTRIES), strict=False) if entry.is_file()]
 
     def head(self, *parts: str) -> str:
         """How a text file begins; nothing where there is none."""
@@ -92,11 +92,11 @@ class Tree:
         """The folder itself and the first few below it, down to `depth` levels, as parts."""
         yield parts
         if depth:
-            for name in self.folders(*parts)[:WIDE]:
+            for name in self.folders(*parts)[:MAX_ENTRIES]:
                 yield from self.below(depth - 1, *parts, name)
 
 
-def levels(root: Path) -> Iterator[Tree]:
+def nested_trees(root: Path) -> Iterator[Tree]:
     """The folder, and while it holds but one folder, that one: archives like to add a level or two. Lists of splits may lie
     beside it."""
     for _ in range(4):
@@ -113,18 +113,18 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def listing(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+def list_media(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
     """(parts below root, folder, names of the media in it) of each folder, in a fixed order.
 
     A medium is what is named like one, be it a broken link or a pipe: its reader will say what is wrong with it; and what
     begins like one, whatever its name. Hidden entries are no data. A folder that may not be read is an error (OSError).
     """
-    for parts, folder, names in everything(root):
+    for parts, folder, names in list_files(root):
         if not any(map(_hidden, parts)):
-            yield parts, folder, [name for name in names if not _hidden(name) and readable(folder, name)]
+            yield parts, folder, [name for name in names if not _hidden(name) and is_listed(folder, name)]
 
 
-def everything(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+def list_files(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
     """(parts below root, folder, names of all files in it) of each folder, hidden ones too, in a fixed order. An empty folder
     that is named like a medium counts as a file: its reader says what is wrong with it."""
 
@@ -138,7 +138,7 @@ def everything(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], 
         yield place.relative_to(root).parts, "" if folder == "." else str(place), sorted([*files, *empty])
 
 
-def readable(folder: str, name: str) -> bool:
+def is_listed(folder: str, name: str) -> bool:
     """Whether a file is listed: by its name, or where that says nothing by its first bytes."""
     if name.lower().endswith(MEDIA):
         return True
@@ -148,12 +148,12 @@ def readable(folder: str, name: str) -> bool:
         return False
 
 
-def left_out(root: Path, taken: Iterable[str], unlabelled: Iterable[str]) -> dict[str, int]:
+def count_left_out(root: Path, taken: Iterable[str], unlabelled: Iterable[str]) -> dict[str, int]:
     """What of the files below `root` is not among those taken: "FOLDER/" (or "./") -> images and videos right there or further
     down, ".txt" -> other files of that extension, "hidden" -> hidden ones; all together are as many as there are files."""
     used, found = {os.path.normpath(path) for path in taken}, Counter[str]()
     strange = {os.path.normpath(path) for path in unlabelled}
-    for parts, folder, names in everything(root):
+    for parts, folder, names in list_files(root):
         for name in names:
             path = os.path.normpath(os.path.join(folder, name))
             extension = os.path.splitext(name)[1].lower()
@@ -168,9 +168,9 @@ def left_out(root: Path, taken: Iterable[str], unlabelled: Iterable[str]) -> dic
     return dict(found)
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """Images and videos below `root`, as `listing` finds them."""
-    for _, folder, names in listing(root):
+def walk_media(root: Path) -> Iterator[Path]:
+    """Images and videos below `root`, as `list_media` finds them."""
+    for _, folder, names in list_media(root):
         yield from (Path(folder, name) for name in names)
 
 
@@ -182,15 +182,15 @@ def _loops(folder: str) -> bool:
     return any(os.path.join(os.path.realpath(above), "").startswith(real) for above in Path(folder).parents)
 
 
-def clips(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+def list_clips(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """(parts, video, path) of each file: a video by its stem; an image is a frame, its folder the video. `parts` are the
     folders between root and video that mean something. Masks are no data."""
-    for parts, folder, names in listing(root):
+    for parts, folder, names in list_media(root):
         if "masks" in parts or _shadowed(os.fspath(root), parts):
             continue
         inner = tuple(part for part in parts if part not in STRUCTURE)
         for name in names:
-            if inner and name.lower().endswith(IMAGE_EXTENSIONS) and (inner[-1].isdigit() or people(inner[-1], "")):
+            if inner and name.lower().endswith(IMAGE_EXTENSIONS) and (inner[-1].isdigit() or find_people(inner[-1], "")):
                 yield inner[:-1], inner[-1], os.path.join(folder, name)
             else:
                 yield inner, os.path.splitext(name)[0], os.path.join(folder, name)
@@ -205,7 +205,7 @@ def _shadowed(root: str, parts: tuple[str, ...]) -> bool:
     return False
 
 
-def people(video: str, otherwise: str) -> list[str]:
+def find_people(video: str, otherwise: str) -> list[str]:
     """Who is in a video by its name, in the manner of Celeb-DF (`id0_id1_0000`), DFD (`01_02__walk__X`) and
     FaceForensics++ (`000_003`); else [otherwise], or nobody where that is empty."""
     if found := re.findall(r"(?<![A-Za-z])id\d+", video):
@@ -217,18 +217,18 @@ def people(video: str, otherwise: str) -> list[str]:
     return [otherwise] if otherwise else []
 
 
-def grouped(found: Iterable[tuple[Row, list[str]]]) -> Iterator[Row]:
+def group_by_person(found: Iterable[tuple[Row, list[str]]]) -> Iterator[Row]:
     """Files that share a person, be it through others, are one group, named after the first of these persons.
 
     `found` are rows with the persons in them, at least one.
     """
     rows = list(found)
-    first = connected(persons for _, persons in rows)
+    first = connected_names(persons for _, persons in rows)
     for row, persons in rows:
         yield row._replace(group=first[persons[0]])
 
 
-def connected(sets: Iterable[Sequence[str]]) -> dict[str, str]:
+def connected_names(sets: Iterable[Sequence[str]]) -> dict[str, str]:
     """Name -> the first, in their order, of all names that hang together with it by sets that share one."""
     leader: dict[str, str] = {}
 
@@ -245,13 +245,13 @@ def connected(sets: Iterable[Sequence[str]]) -> dict[str, str]:
     return {name: first(name) for name in leader}
 
 
-def frame(rows: Iterable[Row]) -> pd.DataFrame:
+def to_table(rows: Iterable[Row]) -> pd.DataFrame:
     """The rows as a table, with a category where any has one."""
     table = pd.DataFrame(list(rows), columns=list(Row._fields))
     return table if table["category"].any() else table.drop(columns="category")
 
 
-def strictest(table: pd.DataFrame) -> pd.DataFrame:
+def resolve_split_conflicts(table: pd.DataFrame) -> pd.DataFrame:
     """What an official list puts into several splits, for a model not to be tested on what it learnt from.
 
     A file that is in several stays in test, else in validation. A group that is in several keeps the strictest of them;

@@ -49,7 +49,7 @@ class FaceSettings:
 
     @classmethod
     def from_model(cls, path: Path) -> "FaceSettings":
-        """Return the settings for a model file. Raises UserError if OpenCV cannot run it as YuNet, OSError if it is unreadable."""
+        """Return the settings for that model. Raises UserError if OpenCV cannot run it as YuNet, OSError if it cannot be read."""
         settings = cls(path, _sha256(path.read_bytes()))
         try:
             detect(np.zeros((MIN_SEARCH_SIDE, MIN_SEARCH_SIDE, 3), np.uint8), settings)
@@ -104,7 +104,7 @@ def _load_detector(path: Path, sha256: str) -> Any:
     except OSError as error:
         raise UserError(f"The face model {path} cannot be read: {error.strerror}.") from error
     if actual != sha256:
-        raise UserError(f"The face model {path} has changed: its SHA-256 is {actual}, expected {sha256}. Restore the original file.")
+        raise UserError(f"The face model {path} has changed: its SHA-256 is {actual}, expected {sha256}. Restore the file.")
     cv2.utils.logging.setLogLevel(0)  # OpenCV 5 warns about one of its own defaults
     try:
         size = (MIN_SEARCH_SIDE, MIN_SEARCH_SIDE)

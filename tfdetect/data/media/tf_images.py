@@ -138,16 +138,16 @@ def exif_orientation(data: tf.Tensor) -> tf.Tensor:
         lambda: _tiff_orientation(raw, find_bytes(raw[:MAX_EXIF_START], b"Exif\0\0")[:1], 6),  # the reader uses the first segment
         lambda: _tiff_orientation(raw, find_bytes(raw, b"eXIf"), 4),
         lambda: 1,
-        lambda: tf.cond(raw[20] & 8 > 0, lambda: _tiff_orientation(raw, find_bytes(raw, b"EXIF"), 8, allow_prefix=True), lambda: 1),
+        lambda: tf.cond(raw[20] & 8 > 0, lambda: _tiff_orientation(raw, find_bytes(raw, b"EXIF"), 8, prefixed=True), lambda: 1),
         lambda: 1,
         lambda: 1,
     ])  # fmt: skip
 
 
-def _tiff_orientation(raw: tf.Tensor, matches: tf.Tensor, offset: int, allow_prefix: bool = False) -> tf.Tensor:
+def _tiff_orientation(raw: tf.Tensor, matches: tf.Tensor, offset: int, prefixed: bool = False) -> tf.Tensor:
     """Read the orientation from the TIFF directory `offset` bytes after the last of `matches`; 1 if there is none.
 
-    With `allow_prefix`, the six bytes that introduce EXIF in a JPEG may precede it, as in WebP; libpng ignores EXIF with them.
+    With `prefixed`, the six bytes that introduce EXIF in a JPEG may come first, as in WebP; libpng ignores EXIF with them.
     """
 
     def number(position: tf.Tensor, count: int, big_endian: tf.Tensor | bool) -> tf.Tensor:
@@ -158,7 +158,7 @@ def _tiff_orientation(raw: tf.Tensor, matches: tf.Tensor, offset: int, allow_pre
 
     def read_directory() -> tf.Tensor:
         start = matches[-1] + offset
-        if allow_prefix:
+        if prefixed:
             start += tf.where(number(start, 4, True) == int.from_bytes(b"Exif", "big"), 6, 0)
         order = number(start, 2, True)
         big_endian = order == int.from_bytes(b"MM", "big")

@@ -1,1 +1,1 @@
-"""Manifest -> decoded clips in the cache, by local processes or Apache Beam."""
+"""Decode the files of a manifest into the clip cache, with local processes or Apache Beam."""

@@ -1,7 +1,7 @@
-"""Decode on Apache Beam: the same function for each file as on one machine, on as many machines as a runner has.
+"""Decode with Apache Beam: the same function for each file as on one machine, on as many machines as the runner offers.
 
-A file that cannot be used goes to an output of its own; clips go to TFRecord shards, and from there into the cache's ordinary
-entries. What Beam ran over is known afterwards as if this machine had done it: `prepare.py` goes on where it was.
+Failed files go to a separate output. Clips go to TFRecord shards, and from there into ordinary cache entries. Files that
+Beam processed count as if this machine had done it, so `prepare.py` can resume.
 """
 
 import contextlib
@@ -20,31 +20,31 @@ from typing import Any
 from tfdetect.data import worker_pool
 from tfdetect.data.media.read import digest
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.data.prepare.clip_cache import Cache, failed
+from tfdetect.data.prepare.clip_cache import Cache, failure_result
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.errors import UserError
 from tfdetect.files import size_and_mtime, tensorflow_path, write_bytes
 
-LOCAL = "FnApiRunner"  # Beam's DirectRunner fetches a program from the network on first use
-BATCH = (64, 512)  # files that a worker's processes are started for, at least and at most
-PLAN = "files.jsonl"
+LOCAL_RUNNER = "FnApiRunner"  # Beam's DirectRunner downloads a program on first use
+BATCH_SIZES = (64, 512)  # minimum and maximum number of files per start of a worker's processes
+PLAN_NAME = "files.jsonl"
 
 
 @dataclass(frozen=True)
-class Beam:
-    """How and where to run. `results` stands where `prepare.py` takes the results of this machine's processes."""
+class BeamRunner:
+    """How and where to run the pipeline. Its `results` replaces `decode_locally` in `decode.prepare`."""
 
-    folder: Path  # for the shards; each run makes a folder of its own in it
-    runner: str = LOCAL
-    options: Sequence[str] = ()  # Beam's own flags
-    shards: int | None = None  # by default as many as the runner likes, without a shuffle of all clips
+    folder: Path  # for the shards; each run creates a numbered subfolder
+    runner: str = LOCAL_RUNNER
+    options: Sequence[str] = ()  # Beam's command-line flags
+    shards: int | None = None  # None lets the runner decide, which avoids shuffling all clips
 
     def results(self, paths: Iterable[str], cache: Cache, workers: int | None = None,
                 seconds: float | None = None) -> Iterator[tuple[str, dict[str, Any] | WorkerFailure]]:  # fmt: skip
-        """Decode the files, each in at most `seconds`; put the clips into the cache; yield (path, what became of it).
+        """Decode the files, each within `seconds`, put the clips into the cache, and yield (path, result).
 
-        `workers` are processes for each of Beam's workers: by default all cores where Beam's one worker is this process,
-        one elsewhere. Raises ValueError without apache-beam, for wrong options and where the runner fails.
+        `workers` is the number of processes per Beam worker; by default all cores if Beam's only worker is this process,
+        else one. Raises UserError if apache-beam is missing, an option is wrong or the runner fails.
         """
         files = [(path, *size_and_mtime(path)) for path in paths]
         if not files:
@@ -52,115 +52,117 @@ class Beam:
         sizes = Counter(size for _, size, _ in files)
         settings = [cache.folder.name, repr(cache.spec.limits), seconds]
         plan = "".join(json.dumps(line) + "\n" for line in [settings, *([*file, sizes[file[1]] > 1] for file in files)])
-        folder = self.finished(plan) or self.run(plan, _Decode(cache, workers, seconds))
+        folder = self.find_finished(plan) or self.run(plan, _DecodeBatch(cache, workers, seconds))
         unpack(folder, cache)
-        for path, lost, _, found in _lines(folder, "rows", "failures"):
-            yield path, WorkerFailure(found["error"]) if lost else found
+        for path, crashed, _, result in _read_lines(folder, "rows", "failures"):
+            yield path, WorkerFailure(result["error"]) if crashed else result
 
-    def finished(self, plan: str) -> Path | None:
-        """A run over the same files that went well, while its unpacking did not: the disk was full, perhaps."""
+    def find_finished(self, plan: str) -> Path | None:
+        """Return the folder of a finished run over the same files whose unpacking was interrupted, for example by a full disk."""
         for folder in sorted(self.folder.absolute().glob("[0-9]" * 4)):
-            written = folder / PLAN
-            if written.is_file() and written.read_text() == plan and any(_lines(folder, "rows")):
-                return folder  # one without clips has nothing to unpack, and its files are worth another try
+            written = folder / PLAN_NAME
+            if written.is_file() and written.read_text() == plan and any(_read_lines(folder, "rows")):
+                return folder  # without clips there is nothing to unpack, and the files deserve another try
         return None
 
-    def run(self, plan: str, decode: "_Decode") -> Path:
-        """Run the pipeline. Returns its folder, which has its number only when it is whole."""
-        options = self.parsed()
+    def run(self, plan: str, decode: "_DecodeBatch") -> Path:
+        """Run the pipeline and return its folder, which gets its final name once it is complete."""
+        options = self.parse_options()
         folder = next(path for number in range(10_000) if not (path := self.folder.absolute() / f"{number:04d}").exists())
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)  # what a killed run left
-        part.mkdir(parents=True)
+        partial = folder.with_suffix(".part")
+        shutil.rmtree(partial, ignore_errors=True)  # left over from a killed run
+        partial.mkdir(parents=True)
         try:
-            (part / PLAN).write_text(plan)
-            with tensorflow_path(part) as link:
-                _pipeline(self, options, decode, Path(link))
-            return part.rename(folder)
+            (partial / PLAN_NAME).write_text(plan)
+            with tensorflow_path(partial) as link:
+                _run_pipeline(self, options, decode, Path(link))
+            return partial.rename(folder)
         except (UserError, OSError):
             raise
-        except Exception as error:  # runners raise what they like, with the worker's traceback in the message
+        except Exception as error:  # runners raise any type, with the worker's traceback in the message
             reason = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-            if reason[-1].startswith("KeyboardInterrupt"):  # Ctrl-C within a step of this process
+            if reason[-1].startswith("KeyboardInterrupt"):  # Ctrl-C within a step that runs in this process
                 raise KeyboardInterrupt from error
             raise UserError(f"{self.runner} failed: {reason[-1].strip()}") from error
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
 
-    def parsed(self) -> Any:
-        """Beam's PipelineOptions. Flags that nobody knows, Beam drops with a warning at most: here they are refused.
+    def parse_options(self) -> Any:
+        """Return Beam's PipelineOptions. Raises UserError for unknown flags, which Beam itself would ignore with a warning.
 
-        Other runners than the local one may know more flags than Beam's Python does, but none with a dot, as ours have.
+        Other runners may know more flags than Beam's Python package, but none with a dot, as tfdetect's flags have.
         """
         try:
             from apache_beam.options.pipeline_options import PipelineOptions
         except ImportError as error:
             raise UserError("apache-beam is not installed: pip install 'tfdetect[beam]'.") from error
-        said = io.StringIO()
+        stderr = io.StringIO()
         try:
-            with contextlib.redirect_stderr(said):
+            with contextlib.redirect_stderr(stderr):
                 options = PipelineOptions(list(self.options))
                 given = options.get_all_options(retain_unknown_options=True)
-        except SystemExit as stop:  # argparse ends the process
-            raise UserError(f"a wrong option for Beam: {said.getvalue().strip().rpartition('error: ')[2]}.") from stop
+        except SystemExit as stop:  # argparse exits on errors
+            reason = stderr.getvalue().strip().rpartition("error: ")[2]
+            raise UserError(f"invalid option for Beam: {reason}.") from stop
         known = PipelineOptions([]).get_all_options()
         for name in given.keys() - known.keys():
-            if self.runner == LOCAL or "." in name:
+            if self.runner == LOCAL_RUNNER or "." in name:
                 near = difflib.get_close_matches(name, known, n=1)
-                hint = f" Perhaps you meant --{near[0]}." if near else " `prepare.py --help` shows its own flags."
+                hint = f" Perhaps you meant --{near[0]}." if near else " `prepare.py --help` lists its flags."
                 raise UserError(f"neither prepare nor Beam has an option --{name}.{hint}")
         return options
 
 
-def _pipeline(asked: Beam, options: Any, decode: "_Decode", folder: Path) -> None:
-    """folder/PLAN -> shards of clips, each content once; rows; failures."""
+def _run_pipeline(settings: BeamRunner, options: Any, decode: "_DecodeBatch", folder: Path) -> None:
+    """Read folder/PLAN_NAME; write shards of clips (each content once), rows and failures."""
     import apache_beam as beam
     from apache_beam.io.tfrecordio import WriteToTFRecord
     from apache_beam.options.pipeline_options import DirectOptions
 
-    if asked.runner == LOCAL and options.view_as(DirectOptions).direct_running_mode == "in_memory":
+    if settings.runner == LOCAL_RUNNER and options.view_as(DirectOptions).direct_running_mode == "in_memory":
         decode = replace(decode, all_cores=True)
-    elif asked.runner == LOCAL:  # the workers that Beam starts here run from a checkout, too, installed or not
+    elif settings.runner == LOCAL_RUNNER:  # Beam's local workers must find this package even if it is not installed
         places = [str(Path(__file__).parents[3]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(places))
 
-    class Decode(beam.DoFn):  # type: ignore[misc]
+    class Decode(beam.DoFn):  # type: ignore[misc]  # apache_beam is optional and untyped
         def process(self, batch: list[list[str]]) -> Iterator[Any]:
             for name, value in decode(batch):
                 yield beam.pvalue.TaggedOutput(name, value)
 
-    with beam.Pipeline(asked.runner, options) as pipeline:
-        found = (
+    with beam.Pipeline(settings.runner, options) as pipeline:
+        outputs = (
             pipeline
-            | "files" >> beam.io.ReadFromText(str(folder / PLAN), skip_header_lines=1)  # of any number; a job's size is limited
+            | "files" >> beam.io.ReadFromText(str(folder / PLAN_NAME), skip_header_lines=1)  # a file, since job size is limited
             | "spread" >> beam.Reshuffle()
-            | "content" >> beam.Map(lambda line: (_content(line), line))
+            | "content" >> beam.Map(lambda line: (_content_key(line), line))
             | "together" >> beam.GroupByKey()
             | "lines" >> beam.Map(lambda group: list(group[1]))
-            | "batch" >> beam.BatchElements(*BATCH)
+            | "batch" >> beam.BatchElements(*BATCH_SIZES)
             | "decode" >> beam.ParDo(Decode()).with_outputs("clips", "rows", "failures")
         )
-        shards = WriteToTFRecord(str(folder / "clips"), file_name_suffix=".tfrecord", num_shards=asked.shards or 0)
-        _ = found.clips | "clips" >> shards
+        shards = WriteToTFRecord(str(folder / "clips"), file_name_suffix=".tfrecord", num_shards=settings.shards or 0)
+        _ = outputs.clips | "clips" >> shards
         for name in ("rows", "failures"):
-            _ = found[name] | name >> beam.io.WriteToText(str(folder / name), file_name_suffix=".jsonl")
+            _ = outputs[name] | name >> beam.io.WriteToText(str(folder / name), file_name_suffix=".jsonl")
 
 
-def _content(line: str) -> str:
-    """What files of one content share, and no others. Only one of a size that others have, too, need be read for it."""
-    path, _, _, common = json.loads(line)
+def _content_key(line: str) -> str:
+    """Return a key that only files with equal bytes share. Files are hashed only if another file has the same size."""
+    path, _, _, has_twin_size = json.loads(line)
     try:
-        return digest(path) if common else line
+        return digest(path) if has_twin_size else line
     except (OSError, MediaError):
         return line
 
 
 @dataclass(frozen=True)
-class _Decode:
-    """Lines of the plan, those of one content together -> ("clips", record), one for each content, and for each file a line
-    of JSON, ("rows" or "failures", [path, whether it was lost, whether the cache remembers it, the cache's result]).
+class _DecodeBatch:
+    """Decode lines of the plan, grouped by content, into tagged outputs.
 
-    Decoding happens in processes of its own: a file that brings one down does not bring down Beam's worker.
+    Yields ("clips", record) once for each content, and for each file ("rows" or "failures", line of JSON), where the line
+    is [path, whether the decoder crashed, whether the cache has saved the result, result]. Decoding runs in separate
+    processes, so a file that crashes its decoder does not crash Beam's worker.
     """
 
     cache: Cache
@@ -174,33 +176,36 @@ class _Decode:
         seen = set()
         with tempfile.TemporaryDirectory() as temporary:
             cache = replace(self.cache, root=Path(temporary))
-            for path, result in worker_pool.map_unordered(paths, cache.add, workers, self.seconds):
-                lost = isinstance(result, WorkerFailure)
-                found = failed("", result.reason) if isinstance(result, WorkerFailure) else result
-                sha, entry = found["sha"], cache.entry(found["sha"])
-                about = entry.with_suffix(".json")
-                if not found["error"] and sha not in seen:
+            for path, outcome in worker_pool.map_unordered(paths, cache.decode_file, workers, self.seconds):
+                crashed = isinstance(outcome, WorkerFailure)
+                result = failure_result("", outcome.reason) if isinstance(outcome, WorkerFailure) else outcome
+                sha, clip_path = result["sha"], cache.clip_path(result["sha"])
+                result_path = clip_path.with_suffix(".json")
+                if not result["error"] and sha not in seen:
                     seen.add(sha)
-                    yield "clips", _record(sha, about.read_bytes(), entry.read_bytes())
-                    entry.unlink()  # a worker's disk holds one clip at a time, not a batch of them
-                kept = bool(sha) and about.exists()
-                yield "failures" if found["error"] else "rows", json.dumps([path, lost, kept, found])
+                    yield "clips", _serialise(sha, result_path.read_bytes(), clip_path.read_bytes())
+                    clip_path.unlink()  # a worker's disk holds one clip at a time, not a whole batch
+                saved = bool(sha) and result_path.exists()
+                yield "failures" if result["error"] else "rows", json.dumps([path, crashed, saved, result])
 
 
-def _record(sha: str, about: bytes, entry: bytes) -> bytes:
-    """A tf.train.Example of a clip: `sha` of the file, and what the cache holds of it, `about` (.json) and `entry` (.npy or
-    .tfrecord), as bytes."""
+def _serialise(sha: str, about: bytes, entry: bytes) -> bytes:
+    """Return a serialised tf.train.Example of a clip.
+
+    Its features are `sha`, the hash of the file, and the two files that the cache has of it, as bytes: `about` (.json) and
+    `entry` (.npy or .tfrecord).
+    """
     import tensorflow as tf
 
-    parts = {"sha": sha.encode(), "about": about, "entry": entry}
-    features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in parts.items()}
+    values = {"sha": sha.encode(), "about": about, "entry": entry}
+    features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
     return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
 
 
 def unpack(folder: Path, cache: Cache) -> None:
-    """A run's clips and failures -> entries of the cache, byte for byte as this machine would have made them.
+    """Turn the clips and failures of a run into cache entries, byte for byte as this machine would have written them.
 
-    Entries that exist are left alone, so one that was interrupted goes on. Raises OSError where the cache cannot be written.
+    Existing entries are kept, so an interrupted call can be repeated. Raises OSError if the cache cannot be written.
     """
     import tensorflow as tf
 
@@ -208,17 +213,17 @@ def unpack(folder: Path, cache: Cache) -> None:
     for record in tf.data.TFRecordDataset(shards) if shards else ():
         features = tf.train.Example.FromString(record.numpy()).features.feature
         sha, about, entry = (features[name].bytes_list.value[0] for name in ("sha", "about", "entry"))
-        target = cache.entry(sha.decode())
-        if not (target.exists() and target.with_suffix(".json").exists()):
-            write_bytes(target, entry)
-            write_bytes(target.with_suffix(".json"), about)  # last, for what has one is whole
-    for _, _, kept, found in _lines(folder, "failures"):
-        target = cache.entry(found["sha"]).with_suffix(".json")
-        if kept and cache.remembered(target) is None:
-            cache.remember(target, found)
+        clip_path = cache.clip_path(sha.decode())
+        if not (clip_path.exists() and clip_path.with_suffix(".json").exists()):
+            write_bytes(clip_path, entry)
+            write_bytes(clip_path.with_suffix(".json"), about)  # last, because it marks the entry as complete
+    for _, _, saved, result in _read_lines(folder, "failures"):
+        result_path = cache.clip_path(result["sha"]).with_suffix(".json")
+        if saved and cache.load_result(result_path) is None:
+            cache.save_result(result_path, result)
 
 
-def _lines(folder: Path, *names: str) -> Iterator[Any]:
+def _read_lines(folder: Path, *names: str) -> Iterator[Any]:
     for path in sorted(path for name in names for path in folder.glob(f"{name}-*.jsonl")):
         with path.open() as file:
             yield from map(json.loads, file)

@@ -1,4 +1,4 @@
-"""Manifest -> cache, on all cores. Every row ends as cached or as failed, with its reason; nothing is dropped."""
+"""Decode the files of a manifest into the cache, on all cores. Every row ends up cached, or failed with a reason."""
 
 import contextlib
 import json
@@ -11,87 +11,87 @@ from typing import Any
 
 import pandas as pd
 
-from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, failed
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, failure_result
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.files import atomic_write, size_and_mtime
 from tfdetect.limits import Limits
 
 Progress = Callable[[dict[str, Any]], None]
 Runner = Callable[[Iterable[str], Cache, int | None, float | None], Iterator[tuple[str, Any]]]
-DETAILS = ("sha", "frames", "width", "height", "note", "error")
-INDEX = "files.index"
+RESULT_FIELDS = ("sha", "frames", "width", "height", "note", "error")
+INDEX_NAME = "files.index"
 SAVE_EVERY = 30.0  # seconds
 
 
-class Index:
-    """What became of a path, by its size and time of change: a resumed run need not read again what it has seen.
+class ResultIndex:
+    """Results by path, file size and modification time, so that a resumed run need not read files again.
 
-    A failure is known for the seconds and limits that it was tried with; with others it is worth another try.
-    A lost or damaged index is made anew. A file that is gone is known by what became of it: a prepared folder can be used
-    where its originals are not at hand. Kept as text, `path TAB details` in JSON, which takes a quarter of the objects' memory.
+    A failure is valid for the timeout and limits under which it occurred; under others the file is tried again. A lost
+    or damaged index is rebuilt. A file that no longer exists keeps its result, so a prepared folder works without its
+    original files. Results are kept as text, `path TAB fields` in JSON, which takes a quarter of the memory of objects.
     """
 
     def __init__(self, path: Path, seconds: float | None = None, limits: Limits | None = None):
-        self.path, self.tried = path, [seconds or 0.0, *astuple(limits or Limits())]
-        self.known: dict[str, str] = {}
-        self.passing: dict[str, str] = {}  # of this run alone: what could not be opened is tried again next time
-        self.saved = time.monotonic()
+        self.path, self.settings = path, [seconds or 0.0, *astuple(limits or Limits())]
+        self.lines: dict[str, str] = {}
+        self.unsaved: dict[str, str] = {}  # files that could not be opened; the next run tries them again
+        self.last_save = time.monotonic()
         with contextlib.suppress(FileNotFoundError, ValueError), open(path) as file:
-            self.known = dict(line.rstrip("\n").split("\t", 1) for line in file if "\t" in line)  # type: ignore[misc]
+            pairs = (line.rstrip("\n").partition("\t") for line in file if "\t" in line)
+            self.lines = {key: values for key, _, values in pairs}
 
     def find(self, path: str, cache: Cache) -> dict[str, Any] | None:
-        """The result for a file that has not changed since, if its entry is still there."""
+        """Return the result of a file if the file is unchanged and its clip is still cached, else None."""
         try:
-            then, tried, *details = json.loads(self.known[_key(path)])
-            found = dict(zip(DETAILS, details, strict=True))
+            saved_state, settings, *values = json.loads(self.lines[_key(path)])
+            result = dict(zip(RESULT_FIELDS, values, strict=True))
         except (KeyError, ValueError):
             return None
-        now = size_and_mtime(path)
-        if now != [0, 0] and (now != then or (found["error"] and tried != self.tried)):
+        current_state = size_and_mtime(path)
+        if current_state != [0, 0] and (current_state != saved_state or (result["error"] and settings != self.settings)):
             return None
-        return found if found["error"] or cache.whole(found["sha"], found["frames"]) else None
+        return result if result["error"] or cache.is_complete(result["sha"], result["frames"]) else None
 
-    def add(self, path: str, found: Mapping[str, Any], lost: bool) -> None:
-        """`lost`: crashed or out of time."""
-        lasting = self.known if lost or found["sha"] else self.passing
-        tried = self.tried if found["error"] else None
-        lasting[_key(path)] = json.dumps([size_and_mtime(path), tried, *(found[name] for name in DETAILS)])
-        if time.monotonic() > self.saved + SAVE_EVERY:
+    def add(self, path: str, result: Mapping[str, Any], crashed: bool) -> None:
+        """Add a result; `crashed` means that the decoder crashed or timed out."""
+        target = self.lines if crashed or result["sha"] else self.unsaved
+        settings = self.settings if result["error"] else None
+        target[_key(path)] = json.dumps([size_and_mtime(path), settings, *(result[name] for name in RESULT_FIELDS)])
+        if time.monotonic() > self.last_save + SAVE_EVERY:
             self.save()
 
-    def details(self, path: str) -> list[Any]:
-        """The values of DETAILS for a path that this run has seen."""
+    def values(self, path: str) -> list[Any]:
+        """Return the values of RESULT_FIELDS for a path that this run has processed."""
         key = _key(path)
-        return list(json.loads(self.passing.get(key) or self.known[key])[2:])
+        return list(json.loads(self.unsaved.get(key) or self.lines[key])[2:])
 
     def save(self) -> None:
-        """Sorted, so that equal work leaves equal bytes."""
+        """Write the index, sorted, so that equal results give equal bytes."""
         with atomic_write(self.path) as temporary, open(temporary, "w") as file:
-            file.writelines(f"{key}\t{self.known[key]}\n" for key in sorted(self.known))
-        self.saved = time.monotonic()
+            file.writelines(f"{key}\t{self.lines[key]}\n" for key in sorted(self.lines))
+        self.last_save = time.monotonic()
 
 
 def _key(path: str) -> str:
     return json.dumps(os.path.abspath(path))
 
 
-def locally(paths: Iterable[str], cache: Cache, workers: int | None, seconds: float | None) -> Iterator[tuple[str, Any]]:
-    """(path, result of `Cache.add` or Lost) of each file, by processes of this machine."""
-    return map_unordered(paths, cache.add, workers, seconds)
+def decode_locally(paths: Iterable[str], cache: Cache, workers: int | None, seconds: float | None) -> Iterator[tuple[str, Any]]:
+    """Yield (path, result of `Cache.decode_file` or WorkerFailure) of each file, decoded by local processes."""
+    return map_unordered(paths, cache.decode_file, workers, seconds)
 
 
 def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progress: Progress | None = None,
-            seconds: float | None = None, runner: Runner = locally) -> pd.DataFrame:
-    """Decode every file of the manifest that the cache lacks, each in at most `seconds`, by this machine or `beam.Beam`.
+            seconds: float | None = None, runner: Runner = decode_locally) -> pd.DataFrame:  # fmt: skip
+    """Decode every file of the manifest that the cache lacks, each within `seconds`, locally or with `beam.BeamRunner`.
 
     Returns the manifest with the columns sha, frames, width, height, note and error. `progress` is called with the result
-    of each file. A file whose decoder crashes or hangs is a failure like any other. Raises OSError where the cache cannot
-    be written.
+    of each file. A file whose decoder crashes or hangs fails like any other. Raises OSError if the cache cannot be written.
     """
-    index = Index(cache.folder / INDEX, seconds, cache.spec.limits)
-    progress = progress or (lambda found: None)
+    index = ResultIndex(cache.folder / INDEX_NAME, seconds, cache.spec.limits)
+    progress = progress or (lambda result: None)
 
-    def lacking() -> Iterator[str]:
+    def missing_paths() -> Iterator[str]:
         for path in table["path"]:
             known = index.find(path, cache)
             if known is None:
@@ -100,48 +100,53 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
                 progress(known)
 
     try:
-        for path, result in runner(lacking(), cache, workers, seconds):
-            lost = isinstance(result, WorkerFailure)
-            found = failed("", result.reason) if isinstance(result, WorkerFailure) else result
-            index.add(path, found, lost)
-            progress(dict(found))
+        for path, outcome in runner(missing_paths(), cache, workers, seconds):
+            crashed = isinstance(outcome, WorkerFailure)
+            result = failure_result("", outcome.reason) if isinstance(outcome, WorkerFailure) else outcome
+            index.add(path, result, crashed)
+            progress(dict(result))
     finally:
         index.save()
-    return detailed(table, index.details, cache.spec)
+    return add_results(table, index.values, cache.spec)
 
 
-def detailed(table: pd.DataFrame, details: Callable[[str], Iterable[Any]], view: ClipSpec) -> pd.DataFrame:
-    """The manifest with what became of each path, the values of DETAILS, as a detector with this view sees it."""
-    columns: dict[str, list[Any]] = {name: [] for name in DETAILS}
+def add_results(table: pd.DataFrame, values: Callable[[str], Iterable[Any]], spec: ClipSpec) -> pd.DataFrame:
+    """Return the manifest with the columns RESULT_FIELDS, whose values for a path `values` returns.
+
+    Frames and notes are those that a detector with this `spec` gets.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in RESULT_FIELDS}
     for path in table["path"]:
-        for name, value in zip(DETAILS, details(path), strict=True):
+        for name, value in zip(RESULT_FIELDS, values(path), strict=True):
             columns[name].append(value)
-    columns["note"] = [view.note(note, frames) for note, frames in zip(columns["note"], columns["frames"], strict=True)]
-    columns["frames"] = [frames * view.repeats(frames) for frames in columns["frames"]]
-    numbers = dict.fromkeys(("frames", "width", "height"), "int64")  # also where there is no row
-    out = pd.concat([table, pd.DataFrame(columns, index=table.index).astype(numbers)], axis=1)
-    out.attrs = table.attrs  # which pandas keeps only where both have the same
-    return out
+    columns["note"] = [spec.extend_note(note, frames) for note, frames in zip(columns["note"], columns["frames"], strict=True)]
+    columns["frames"] = [frames * spec.repeat_count(frames) for frames in columns["frames"]]
+    dtypes = dict.fromkeys(("frames", "width", "height"), "int64")  # also if there are no rows
+    joined = pd.concat([table, pd.DataFrame(columns, index=table.index).astype(dtypes)], axis=1)
+    joined.attrs = table.attrs  # pandas keeps attrs only if both tables have the same
+    return joined
 
 
-def usable(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a prepared manifest that hold a picture."""
+def usable_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a prepared manifest whose files were decoded."""
     return table[table["error"] == ""].reset_index(drop=True)
 
 
-def problems(table: pd.DataFrame, column: str) -> list[tuple[str, str]]:
-    """(path, reason) of the rows whose `column`, "error" or "note", says something."""
+def list_messages(table: pd.DataFrame, column: str) -> list[tuple[str, str]]:
+    """Return (path, text) of the rows whose `column`, "error" or "note", is not empty."""
     rows = table[table[column] != ""]
     return list(zip(rows["path"], rows[column], strict=True))
 
 
-def reasons(table: pd.DataFrame) -> list[tuple[str, int, str]]:
-    """(reason, how many files, the first of them) of the failures, the most common first; numbers in reasons do not part them,
-    and are left out where they differ."""
+def summarise_failures(table: pd.DataFrame) -> list[tuple[str, int, str]]:
+    """Return (reason, number of files, first path) of the failures, the most frequent first.
+
+    Reasons that differ only in numbers or quoted text are merged; "…" replaces what differs.
+    """
     failures = table[table["error"] != ""]
-    kinds = failures["error"].str.replace(r"\d+(\.\d+)?|'.*'|\".*\"|b'.*'", "…", regex=True)
-    found = []
-    for kind, rows in failures.groupby(kinds, sort=False):
-        reason = str(kind) if rows["error"].nunique() > 1 else str(rows["error"].iloc[0])
-        found.append((reason, len(rows), str(rows["path"].iloc[0])))
-    return sorted(found, key=lambda row: -row[1])
+    patterns = failures["error"].str.replace(r"\d+(\.\d+)?|'.*'|\".*\"|b'.*'", "…", regex=True)
+    summary = []
+    for pattern, rows in failures.groupby(patterns, sort=False):
+        reason = str(pattern) if rows["error"].nunique() > 1 else str(rows["error"].iloc[0])
+        summary.append((reason, len(rows), str(rows["path"].iloc[0])))
+    return sorted(summary, key=lambda row: -row[1])

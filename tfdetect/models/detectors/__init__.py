@@ -1,1 +1,1 @@
-"""One file a detector."""
+"""One module per detector."""

@@ -1,6 +1,7 @@
-"""`cnn`: a small convolutional net on single frames, trained from scratch."""
+"""`cnn`: a small convolutional network on single frames, trained from scratch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from tfdetect.detector import Detector, register
 
@@ -10,23 +11,23 @@ from tfdetect.detector import Detector, register
 class Cnn(Detector):
     """Four convolutions and two dense layers on single frames; small enough for a laptop.
 
-    Command: `python scripts/train.py cnn`. Measured results are in the README.
+    Command: `python scripts/train.py cnn`. The README has measured results.
     """
 
     default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 16, "train.epochs": 20}
 
     width: int = 16
-    """Channels of the first convolution; the later ones have 2, 4 and 8 times as many."""
+    """Channels of the first convolution; the following ones have 2, 4 and 8 times as many."""
     dropout: float = 0.3
-    """Share of features dropped before each of the two dense layers, in training."""
+    """Dropout rate before each of the two dense layers."""
     mirror: bool = True
-    """Flip half of the training pictures."""
+    """Flip half of the training images horizontally."""
 
-    def build(self, clip_shape):
+    def build(self, clip_shape: tuple[int, int, int, int]) -> Any:
         import keras
         from keras import layers
 
-        from tfdetect.models.layers.common import RandomHorizontalFlip, clip_input, score
+        from tfdetect.models.layers.common import RandomHorizontalFlip, clip_input, score_layer
 
         inputs, x = clip_input(clip_shape)
         if self.mirror:
@@ -38,4 +39,4 @@ class Cnn(Detector):
         x = layers.Dropout(self.dropout)(layers.Flatten()(x))
         x = layers.Dense(64, activation="relu", name="features")(x)
         x = layers.Dropout(self.dropout)(x)
-        return keras.Model(inputs, score(x), name="cnn")
+        return keras.Model(inputs, score_layer(x), name="cnn")

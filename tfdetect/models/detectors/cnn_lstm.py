@@ -1,7 +1,8 @@
-"""`cnn_lstm`: a convolutional net, or any image detector, on each frame, then a recurrent net over time."""
+"""`cnn_lstm`: a convolutional network or a trained image detector on each frame, then a temporal network over the frames."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, Self
 
 from tfdetect.detector import Detector, register
 from tfdetect.errors import UserError
@@ -10,10 +11,10 @@ from tfdetect.errors import UserError
 @register("cnn_lstm")
 @dataclass(frozen=True)
 class CnnLstm(Detector):
-    """Three convolutions and a dense layer on each frame, an LSTM over the frames: sees what changes in time.
+    """Three convolutions and a dense layer on each frame, then an LSTM over the frames, which sees changes over time.
 
     At 64 x 64 pixels it has 552,609 parameters. Commands: `python scripts/train.py cnn_lstm`, and with a trained image
-    detector `--detector.frame_model saved_models/cnn --data.size 256`. Measured results are in the README. Published:
+    detector `--detector.frame_model saved_models/cnn --data.size 256`. The README has measured results. Published models:
     recipes/glem_cnn_lstm.yaml and its PyTorch replica recipes/glem_torch.yaml.
     """
 
@@ -21,92 +22,96 @@ class CnnLstm(Detector):
     default_overrides = {"data.size": 64, "data.frames": 16, "train.batch": 8, "train.learning_rate": 5e-4, "train.epochs": 12}
 
     frame_model: str | None = None
-    """Start from a trained image detector, such as saved_models/cnn, in place of the convolutions here."""
+    """Trained image detector, such as saved_models/cnn, to start from in place of the convolutions."""
     freeze: bool = False
-    """Keep that image detector as it is and train only what follows."""
+    """Keep the frame model frozen and train only the layers after it."""
     temporal: Literal["lstm", "gru", "bidirectional", "convolution", "attention"] = "lstm"
-    """What reads the frames' features in time: a recurrent net, one in both directions, convolutions, or attention pooling."""
+    """Temporal network: LSTM, GRU, bidirectional LSTM, convolutions over time, or attention pooling."""
     differences: bool = False
-    """Look, besides each frame, at what changed since the one before, by a small net of its own."""
+    """Add a second frame network on the differences between consecutive frames."""
     dropout: float = 0.1
-    """Share of features dropped after each convolution, in training."""
+    """Dropout rate after each convolution."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.freeze and not self.frame_model:
-            raise UserError("--detector.freeze needs --detector.frame_model: there is nothing trained to keep.")
+            raise UserError("--detector.freeze needs --detector.frame_model: without it there is no trained model to freeze.")
 
-    def resolve_runs(self, find_model):
+    def resolve_runs(self, find_model: Callable[[str], str]) -> Self:
         if not self.frame_model or self.frame_model.endswith(".keras"):
             return self
         return replace(self, frame_model=find_model(self.frame_model))
 
-    def build(self, clip_shape):
+    def build(self, clip_shape: tuple[int, int, int, int]) -> Any:
         import keras
         from keras import layers
 
-        from tfdetect.models.layers.common import FrameDifferences, PerFrame, clip_input, score
+        from tfdetect.models.layers.common import FrameDifferences, PerFrame, clip_input, score_layer
 
         inputs, pixels = clip_input(clip_shape)
         if self.frame_model:
-            x = PerFrame(self.trained(clip_shape), name="frames")(inputs)
+            x = PerFrame(self.load_frame_model(self.frame_model, clip_shape), name="frames")(inputs)
         else:
-            x = PerFrame(self.frame_net(clip_shape[1:], "frame_net"), name="frames")(pixels)
+            x = PerFrame(self.build_frame_network(clip_shape[1:], "frame_network"), name="frames")(pixels)
         if self.differences:
-            moved = PerFrame(self.frame_net(clip_shape[1:], "difference_net"), name="changes")(FrameDifferences()(pixels))
-            x = layers.Concatenate()([x, moved])
-        x = layers.Dense(64, activation="relu", name="features")(over_time(x, self.temporal))
-        return keras.Model(inputs, score(x), name="cnn_lstm")
+            difference_network = self.build_frame_network(clip_shape[1:], "difference_network")
+            differences = PerFrame(difference_network, name="differences")(FrameDifferences()(pixels))
+            x = layers.Concatenate()([x, differences])
+        x = layers.Dense(64, activation="relu", name="features")(temporal_features(x, self.temporal))
+        return keras.Model(inputs, score_layer(x), name="cnn_lstm")
 
-    def frame_net(self, frame_shape, name):
-        """Frames (batch, height, width, 3) in -1..1 -> (batch, 256)."""
+    def build_frame_network(self, frame_shape: tuple[int, int, int], name: str) -> Any:
+        """Return a Keras model from frames (batch, height, width, 3) in -1..1 to features (batch, 256)."""
         import keras
         from keras import layers
 
-        net = keras.Sequential([keras.Input(frame_shape)], name=name)
-        for filters, kernel in ((16, 3), (32, 3), (64, 5)):
-            net.add(layers.Conv2D(filters, kernel, activation="relu"))
-            net.add(layers.MaxPooling2D())
-            net.add(layers.Dropout(self.dropout))
-        net.add(layers.Flatten())
-        net.add(layers.Dense(256, activation="relu"))
-        return net
+        network = keras.Sequential([keras.Input(frame_shape)], name=name)
+        for filters, kernel_size in ((16, 3), (32, 3), (64, 5)):
+            network.add(layers.Conv2D(filters, kernel_size, activation="relu"))
+            network.add(layers.MaxPooling2D())
+            network.add(layers.Dropout(self.dropout))
+        network.add(layers.Flatten())
+        network.add(layers.Dense(256, activation="relu"))
+        return network
 
-    def trained(self, clip_shape):
-        """The image detector of `frame_model` (a .keras file) up to its features: (batch, height, width, 3) uint8."""
+    def load_frame_model(self, path: str, clip_shape: tuple[int, int, int, int]) -> Any:
+        """Load an image detector (.keras file) up to its features: frames (batch, height, width, 3) uint8 -> (batch, n).
+
+        Raises UserError if it is no image detector, or was trained at another image size.
+        """
         import keras
 
         from tfdetect import models
         from tfdetect.models.layers.common import batch_norm_layers
 
-        whole = models.load(self.frame_model)
-        size = whole.input_shape[2:4]
-        if whole.input_shape[1] != 1 or size != tuple(clip_shape[1:3]):
+        model = models.load(path)
+        size = model.input_shape[2:4]
+        if model.input_shape[1] != 1 or size != tuple(clip_shape[1:3]):
             raise UserError(
-                f"{self.frame_model} takes {whole.input_shape[1]} frame(s) of {size[0]} x {size[1]} pixels, this run "
+                f"{path} takes {model.input_shape[1]} frame(s) of {size[0]} x {size[1]} pixels, this run "
                 f"has {clip_shape[1]} x {clip_shape[2]}: give an image detector and --data.size {size[0]}."
             )
-        features = keras.Model(whole.inputs, whole.get_layer("features").output)
+        features = keras.Model(model.inputs, model.get_layer("features").output)
         features.trainable = not self.freeze
-        for layer in batch_norm_layers(features):  # a few clips have no statistics to speak of
+        for layer in batch_norm_layers(features):  # a batch of few clips gives poor statistics
             layer.trainable = False
         frame = keras.Input(clip_shape[1:], dtype="uint8")
         return keras.Model(frame, features(keras.ops.expand_dims(frame, 1)), name="frame_model")
 
 
-def over_time(x, how):
-    """(batch, frames, features) -> (batch, n)."""
+def temporal_features(x: Any, kind: str) -> Any:
+    """Summarise frame features over time, (batch, frames, features) -> (batch, n), with the given kind of temporal network."""
     from keras import layers
 
-    if how == "lstm":
+    if kind == "lstm":
         return layers.LSTM(64)(x)
-    if how == "gru":
+    if kind == "gru":
         return layers.GRU(64)(x)
-    if how == "bidirectional":
+    if kind == "bidirectional":
         return layers.Bidirectional(layers.LSTM(64))(x)
-    if how == "convolution":
+    if kind == "convolution":
         for dilation in (1, 2):
             x = layers.Conv1D(64, 3, padding="same", dilation_rate=dilation, activation="relu")(x)
         return layers.GlobalAveragePooling1D()(x)
     x = layers.Dense(64, activation="relu")(x)
-    weight = layers.Softmax(axis=1)(layers.Dense(1)(layers.Dense(64, activation="tanh")(x)))
-    return layers.Flatten()(layers.Dot(axes=1)([weight, x]))
+    attention = layers.Softmax(axis=1)(layers.Dense(1)(layers.Dense(64, activation="tanh")(x)))
+    return layers.Flatten()(layers.Dot(axes=1)([attention, x]))

@@ -1,9 +1,9 @@
-"""`feature_oneclass`: what real looks like in stored features, by distances, by neighbours, by a mixture, or a small VAE."""
+"""`feature_oneclass`: one-class models of cached features: distances, nearest neighbours, a Gaussian mixture, or a small VAE."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,95 +12,99 @@ from tfdetect.errors import UserError
 from tfdetect.models.heads import mean_and_std
 from tfdetect.models.pretrained import backbones, presets
 
+if TYPE_CHECKING:
+    from tfdetect.models.detectors.squeezenet import SqueezeNet
+
 COSINES, SQUEEZENET = "cosines", "squeezenet:"
 
 
 @register("feature_oneclass")
 @dataclass(frozen=True)
 class FeatureOneClass(Detector):
-    """One class on features computed once: hand-made, SqueezeNet's, CLIP's, DINO's; fitted to reals in seconds.
+    """A one-class model on features computed once: hand-made, SqueezeNet's, CLIP's or DINO's; fitted to reals in seconds.
 
-    Distance from the subspace of the principal components (Jackson and Mudholkar 1979), Mahalanobis distance in it, distance to
-    the k nearest reals, negative log likelihood under a mixture of Gaussians (scikit-learn's), or the negative evidence lower
-    bound of a small variational autoencoder (arXiv 1312.6114). A generator may be caught as too typical, too: `--detector.score_direction
-    near` (after Nalisnick et al. 2019, arXiv 1906.02994). Command: `python scripts/train.py feature_oneclass`. With seed 0 test
-    AUC 0.950 on the embedded images (0.974 of `upsample`), and with `--detector.score_direction near` 0.666 on faces (docs/oneclass.md).
+    Distance from the subspace of the principal components (Jackson and Mudholkar 1979), Mahalanobis distance within it, distance
+    to the k nearest reals, negative log likelihood under a mixture of Gaussians (scikit-learn's), or the negative evidence lower
+    bound of a small variational autoencoder (arXiv 1312.6114). `--detector.score_direction near` catches generators whose images
+    are too typical (after Nalisnick et al. 2019, arXiv 1906.02994). Command: `python scripts/train.py feature_oneclass`. With
+    seed 0 the test AUC is 0.950 on the embedded images (0.974 on `upsample`), and with `--detector.score_direction near` 0.666
+    on faces (docs/oneclass.md).
     """
 
     trains_on = "real"
     default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 64, "train.epochs": 60, "train.patience": 10}
 
     backbone: str = COSINES
-    """cosines: strengths of the cosines of 8 x 8 blocks, no weights; squeezenet:FILE of ImageNet weights; or as clip's preset."""
+    """Features: cosines, the DCT energies of 8 x 8 blocks, which need no weights; squeezenet:FILE with ImageNet weights; or a
+    preset as in clip."""
     features: Literal["projected", "pooled", "penultimate"] = "projected"
-    """What of a preset's backbone; as clip has it."""
+    """Output of a preset's backbone, as in clip."""
     feature_dtype: Literal["float32", "float16"] = "float32"
-    """How features are kept; float16 takes half the room and has three digits."""
+    """Precision of cached features; float16 halves the disk space and keeps three digits."""
     grid: int = 8
-    """cosines: parts of a side in which the strengths are averaged."""
+    """cosines: rows and columns of the raster of regions over which the energies are averaged."""
     model: Literal["subspace", "mahalanobis", "nearest", "mixture", "vae"] = "subspace"
-    """What the reals are described by; subspace looks at what the components leave over, all others at the components."""
+    """Model of the reals; subspace scores what the principal components leave over, all others the components themselves."""
     score_direction: Literal["far", "near"] = "far"
-    """Where fakes are looked for: far from what real looks like, or nearer to it than reals are, as too typical."""
+    """Which side counts as fake: far from the training reals, or near, for fakes more typical than real images are."""
     components: int = 64
-    """Principal components of the standardised features that are kept, at most."""
+    """Maximum number of principal components of the standardised features."""
     k: int = 5
-    """nearest: so many neighbours."""
+    """nearest: number of neighbours."""
     mixture: int = 4
-    """mixture: Gaussians, each with a variance for each component."""
+    """mixture: number of Gaussians, with diagonal covariances."""
     latent: int = 16
-    """vae: numbers of the latent; its hidden layers have 8 times as many."""
+    """vae: latent dimensions; its hidden layers have 8 times as many units."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("grid", "components", "k", "mixture", "latent"):
             if getattr(self, name) < 1:
                 raise UserError(f"--detector.{name} must be at least 1, got {getattr(self, name)}.")
 
     @property
-    def caches_features(self):
+    def caches_features(self) -> bool:
         return True
 
-    def require(self):
+    def require(self) -> None:
         if self.backbone.startswith(SQUEEZENET):
-            self.squeezenet.require()
+            self.squeezenet_detector().require()
         elif self.backbone != COSINES:
             presets.require(self.backbone)
 
-    def losses(self):
+    def losses(self) -> None:
         return None
 
-    def warnings(self):
-        if not presets.random(self.backbone):
+    def warnings(self) -> tuple[str, ...]:
+        if not presets.is_random(self.backbone):
             return ()
-        return ("THE BACKBONE IS RANDOM, IT HAS LEARNT NOTHING FROM ANY PICTURE: these figures say nothing about detection.",)
+        return ("THE BACKBONE IS RANDOM, NOT TRAINED: these figures say nothing about detection.",)
 
-    @property
-    def squeezenet(self) -> Any:
-        """The detector whose frozen backbone is meant."""
+    def squeezenet_detector(self) -> "SqueezeNet":
+        """Return the detector whose frozen backbone `squeezenet:FILE` stands for."""
         from tfdetect.models.detectors.squeezenet import SqueezeNet
 
         return SqueezeNet(weights=Path(self.backbone.removeprefix(SQUEEZENET)), crop=0, mirror=False, sides=False)
 
-    def build(self, clip_shape):
+    def build(self, clip_shape: tuple[int, int, int, int]) -> Any:
         import keras
         from keras import layers
 
-        inputs, found = self.frozen(clip_shape)
-        features = layers.Identity(dtype="float32", name="features")(found)
+        inputs, outputs = self.build_backbone(clip_shape)
+        features = layers.Identity(dtype="float32", name="features")(outputs)
         width = features.shape[-1]
-        space = PrincipalSubspace(np.zeros(width), np.ones(width), np.eye(min(width, self.components), width), np.ones(1))
-        return keras.Model(inputs, self.described(features, space, {}), name=self.name)
+        subspace = PrincipalSubspace(np.zeros(width), np.ones(width), np.eye(min(width, self.components), width), np.ones(1))
+        return keras.Model(inputs, self.build_score(features, subspace, {}), name=self.name)
 
-    def frozen(self, clip_shape: tuple[int, int, int, int]) -> tuple[Any, Any]:
-        """(input, what is stored of it): uint8 clips of one frame -> (batch, n)."""
+    def build_backbone(self, clip_shape: tuple[int, int, int, int]) -> tuple[Any, Any]:
+        """Return the input, uint8 clips of one frame, and the output (batch, n) of a frozen backbone."""
         import keras
         from keras import layers
 
         if self.backbone.startswith(SQUEEZENET):
-            whole = self.squeezenet.build(clip_shape)
-            for layer in whole.layers:
+            model = self.squeezenet_detector().build(clip_shape)
+            for layer in model.layers:
                 layer.trainable = False
-            return whole.input, whole.get_layer("features").input
+            return model.input, model.get_layer("features").input
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
         if self.backbone == COSINES:
             from tfdetect.models.layers.block_dct import BlockDCTEnergies
@@ -108,57 +112,63 @@ class FeatureOneClass(Detector):
             x = layers.Rescaling(1 / 127.5, -1, dtype="float32")(layers.Reshape(clip_shape[1:])(inputs))
             return inputs, BlockDCTEnergies(self.grid)(x)
         pixels = layers.Rescaling(1.0, name="pixels")(layers.Reshape(clip_shape[1:])(inputs))
-        vision = backbones.vision(presets.load(self.backbone), clip_shape[1], self.features)
+        vision = backbones.vision_model(presets.load(self.backbone), clip_shape[1], self.features)
         vision.trainable = False
         backbones.use_batched_matmul(vision)
         return inputs, vision(pixels)
 
-    def described(self, features: Any, space: "PrincipalSubspace", found: Mapping[str, np.ndarray]) -> Any:
-        """Features (batch, n) -> score (batch, 1). `found`: the weights of the model of their components."""
+    def build_score(self, features: Any, subspace: "PrincipalSubspace", fitted: Mapping[str, np.ndarray]) -> Any:
+        """Return the score (batch, 1) of features (batch, n).
+
+        `fitted` holds the values that `FITTERS` returned; where it is empty, placeholders of the right kind are used.
+        """
         from keras import layers
 
         from tfdetect.models.layers.autoencoder import VectorNorm
         from tfdetect.models.layers.one_class_scores import GaussianMixtureNLL, KNNDistance, SubspaceResidual
 
-        whiten = layers.Dense(len(space.axes), dtype="float32", trainable=False, name="components")
-        x = whiten(features)
-        whiten.set_weights([space.whitening.T, -space.whitening @ space.mean])
+        whiten = layers.Dense(len(subspace.axes), dtype="float32", trainable=False, name="components")
+        components = whiten(features)
+        whiten.set_weights([subspace.whitening.T, -subspace.whitening @ subspace.mean])
+        zeros = np.zeros((1, len(subspace.axes)))
         if self.model == "subspace":
-            out = SubspaceResidual(space.mean, space.scale, space.axes)(features)
+            score = SubspaceResidual(subspace.mean, subspace.scale, subspace.axes)(features)
         elif self.model == "nearest":
-            out = KNNDistance(found.get("bank", np.zeros((1, len(space.axes)))), self.k)(x)
+            score = KNNDistance(fitted.get("bank", zeros), self.k)(components)
         elif self.model == "mixture":
-            nothing = np.zeros((1, len(space.axes)))
-            out = GaussianMixtureNLL(**(found or {"weights": np.ones(1), "means": nothing, "variances": nothing + 1}))(x)
+            mixture = fitted or {"weights": np.ones(1), "means": zeros, "variances": zeros + 1}
+            score = GaussianMixtureNLL(mixture["weights"], mixture["means"], mixture["variances"])(components)
         elif self.model == "vae":
-            out = self.autoencoder(x)
+            score = self.vae_score(components)
         else:
-            out = VectorNorm()(x)
-        return layers.Rescaling(1.0 if self.score_direction == "far" else -1.0, dtype="float32", name="score")(out)
+            score = VectorNorm()(components)
+        return layers.Rescaling(1.0 if self.score_direction == "far" else -1.0, dtype="float32", name="score")(score)
 
-    def autoencoder(self, x: Any) -> Any:
-        """Components -> the negative evidence lower bound of each."""
+    def vae_score(self, components: Any) -> Any:
+        """Return the negative evidence lower bound (batch, 1) of a variational autoencoder of the components."""
         from keras import layers
 
         from tfdetect.models.layers.autoencoder import GaussianSampling, NegativeELBO, VAELoss
 
-        hidden = layers.Dense(8 * self.latent, activation="relu", dtype="float32")(x)
+        hidden = layers.Dense(8 * self.latent, activation="relu", dtype="float32")(components)
         latent = [layers.Dense(self.latent, dtype="float32", name=name)(hidden) for name in ("mean", "log_variance")]
-        again = layers.Dense(8 * self.latent, activation="relu", dtype="float32")(GaussianSampling()(latent))
-        again = layers.Dense(x.shape[-1], dtype="float32")(again)
-        return NegativeELBO()(VAELoss(name="reconstruction")([x, again, *latent]))
+        decoded = layers.Dense(8 * self.latent, activation="relu", dtype="float32")(GaussianSampling()(latent))
+        decoded = layers.Dense(components.shape[-1], dtype="float32")(decoded)
+        return NegativeELBO()(VAELoss(name="reconstruction")([components, decoded, *latent]))
 
-    def fit_head(self, model, context):
+    def fit_head(self, model: Any, context: FeatureFitContext) -> Any:
         import keras
 
         x = context.train.features
-        space = PrincipalSubspace.of(x, self.components, context.seed)
+        subspace = PrincipalSubspace.fit(x, self.components, context.seed)
         features = model.get_layer("features").output
-        out = self.described(features, space, FITTERS.get(self.model, nothing)(self, (x - space.mean) @ space.whitening.T, context))
+        fitter = FITTERS.get(self.model)
+        fitted = fitter(self, (x - subspace.mean) @ subspace.whitening.T, context) if fitter else {}
+        score = self.build_score(features, subspace, fitted)
         if self.model == "vae":
             validation = context.validation
-            context.fit_by_gradient(keras.Model(features, out), x, context.train.labels, validation.features, validation.labels)
-        return keras.Model(model.inputs, out, name=model.name)
+            context.fit_by_gradient(keras.Model(features, score), x, context.train.labels, validation.features, validation.labels)
+        return keras.Model(model.inputs, score, name=model.name)
 
 
 @dataclass(frozen=True)
@@ -166,42 +176,37 @@ class PrincipalSubspace:
     """The principal components of standardised features."""
 
     mean: np.ndarray  # (n,)
-    scale: np.ndarray  # (n,)
+    scale: np.ndarray  # (n,), standard deviations
     axes: np.ndarray  # (components, n), orthonormal
-    deviation: np.ndarray  # (components,) of the features along each
+    std: np.ndarray  # (components,), standard deviation along each axis
 
     @property
     def whitening(self) -> np.ndarray:
-        """(components, n): (x - mean) @ whitening.T are the components, each of variance 1."""
-        return self.axes / self.deviation[:, None] / self.scale
+        """(components, n): (x - mean) @ whitening.T gives the components, each with variance 1."""
+        return self.axes / self.std[:, None] / self.scale
 
     @classmethod
-    def of(cls, x: np.ndarray, most: int, seed: int) -> "PrincipalSubspace":
-        """Of features (rows, n): `most` components, but fewer than there are rows."""
+    def fit(cls, x: np.ndarray, max_components: int, seed: int) -> "PrincipalSubspace":
+        """Fit to features (rows, n); there are always fewer components than rows."""
         from sklearn.decomposition import PCA
 
         mean, scale = mean_and_std(x)
-        found = PCA(min(most, len(x) - 1, x.shape[1]), random_state=seed).fit((x - mean) / scale)
-        return cls(mean, scale, found.components_, np.sqrt(np.maximum(found.explained_variance_, 1e-9)))
+        pca = PCA(min(max_components, len(x) - 1, x.shape[1]), random_state=seed).fit((x - mean) / scale)
+        return cls(mean, scale, pca.components_, np.sqrt(np.maximum(pca.explained_variance_, 1e-9)))
 
 
-def nothing(detector: FeatureOneClass, z: np.ndarray, context: FeatureFitContext) -> dict[str, np.ndarray]:
-    """The components are enough."""
-    return {}
+def fit_bank(detector: FeatureOneClass, components: np.ndarray, context: FeatureFitContext) -> dict[str, np.ndarray]:
+    """Keep the whitened components (rows, components) of all training reals."""
+    return {"bank": components}
 
 
-def bank(detector: FeatureOneClass, z: np.ndarray, context: FeatureFitContext) -> dict[str, np.ndarray]:
-    """The reals themselves."""
-    return {"bank": z}
-
-
-def gaussians(detector: FeatureOneClass, z: np.ndarray, context: FeatureFitContext) -> dict[str, np.ndarray]:
-    """sklearn.mixture.GaussianMixture with diagonal covariances."""
+def fit_mixture(detector: FeatureOneClass, components: np.ndarray, context: FeatureFitContext) -> dict[str, np.ndarray]:
+    """Fit sklearn.mixture.GaussianMixture with diagonal covariances to whitened components (rows, components)."""
     from sklearn.mixture import GaussianMixture
 
-    parts = min(detector.mixture, len(z))
-    found = GaussianMixture(parts, covariance_type="diag", reg_covar=1e-2, random_state=context.seed).fit(z)
-    return {"weights": found.weights_, "means": found.means_, "variances": found.covariances_}
+    count = min(detector.mixture, len(components))
+    mixture = GaussianMixture(count, covariance_type="diag", reg_covar=1e-2, random_state=context.seed).fit(components)
+    return {"weights": mixture.weights_, "means": mixture.means_, "variances": mixture.covariances_}
 
 
-FITTERS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"nearest": bank, "mixture": gaussians}
+FITTERS: dict[str, Callable[..., dict[str, np.ndarray]]] = {"nearest": fit_bank, "mixture": fit_mixture}

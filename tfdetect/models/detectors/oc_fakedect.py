@@ -1,125 +1,131 @@
-"""`oc_ae` and `oc_fakedect`: a small autoencoder of reals, plain and variational."""
+"""`oc_ae` and `oc_fakedect`: a small autoencoder of real images, plain and variational."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tfdetect.detector import register
 from tfdetect.errors import UserError
-from tfdetect.models.autoencoder import NEEDS_VARIANCE, Autoencoder, VariationalAutoencoder
+from tfdetect.models.autoencoder import NEEDS_VARIANCE, Autoencoder, ScoreName, VariationalAutoencoder
 
 STAGES = ((16, 1), (32, 2), (64, 1), (16, 2))  # channels and stride of each convolution
-LATENT = 1024
-RECIPE = {"data.size": 100, "data.frames": 8, "train.batch": 128, "train.epochs": 40, "train.eval_every": 5, "train.patience": 40,
-          "train.monitor": "val_ap"}  # fmt: skip
+LATENT_SIZE = 1024
+DEFAULT_OVERRIDES = {"data.size": 100, "data.frames": 8, "train.batch": 128, "train.epochs": 40, "train.eval_every": 5,
+                     "train.patience": 40, "train.monitor": "val_ap"}  # fmt: skip
 
 
-def norm() -> Any:
-    """Batch normalisation that follows the few steps of a small data set, and ReLU."""
+def norm_and_relu() -> Any:
+    """Return batch normalisation and ReLU; the momentum suits the few steps that a small data set gives."""
     import keras
 
     return keras.Sequential([keras.layers.BatchNormalization(momentum=0.9), keras.layers.ReLU()])
 
 
-def check(shape: tuple[int, int, int]) -> None:
-    """ValueError for pictures that the decoder could not give back."""
-    if shape[0] % 4 or shape[1] % 4:
-        raise UserError(f"--data.size must be a multiple of 4 for this detector, which halves it twice; got {shape[0]}.")
+def check_image_shape(image_shape: tuple[int, int, int]) -> None:
+    """Raise UserError for an image size that the decoder could not restore."""
+    if image_shape[0] % 4 or image_shape[1] % 4:
+        raise UserError(f"--data.size must be a multiple of 4 for this detector, which halves it twice; got {image_shape[0]}.")
 
 
-def encode(shape: tuple[int, int, int], heads: int) -> Any:
-    """Four convolutions and a dense layer, then `heads` dense layers of LATENT, one after the other's side; and the maps."""
+def small_encoder(image_shape: tuple[int, int, int], num_latent_outputs: int) -> Any:
+    """Return a model of four convolutions and a dense layer.
+
+    Its outputs are `num_latent_outputs` dense layers of LATENT_SIZE side by side, then the maps of the convolutions.
+    """
     import keras
     from keras import layers
 
-    check(shape)
-    inputs = keras.Input(shape)
+    check_image_shape(image_shape)
+    inputs = keras.Input(image_shape)
     x, maps = inputs, []
     for width, stride in STAGES:
-        x = norm()(layers.Conv2D(width, 3, stride, padding="same", use_bias=False)(x))
+        x = norm_and_relu()(layers.Conv2D(width, 3, stride, padding="same", use_bias=False)(x))
         maps.append(x)
-    x = norm()(layers.Dense(LATENT, use_bias=False)(layers.Flatten()(x)))
-    return keras.Model(inputs, [*(layers.Dense(LATENT, dtype="float32")(x) for _ in range(heads)), *maps], name="encoder")
+    x = norm_and_relu()(layers.Dense(LATENT_SIZE, use_bias=False)(layers.Flatten()(x)))
+    latent = [layers.Dense(LATENT_SIZE, dtype="float32")(x) for _ in range(num_latent_outputs)]
+    return keras.Model(inputs, [*latent, *maps], name="encoder")
 
 
-def decode(latent: int, shape: tuple[int, int, int]) -> Any:
-    """The mirror of `encode`; the last layer has no activation."""
+def small_decoder(latent_size: int, image_shape: tuple[int, int, int]) -> Any:
+    """Return a model that mirrors `small_encoder`; the last layer has no activation."""
     import keras
     from keras import layers
 
-    small = (shape[0] // 4, shape[1] // 4, STAGES[-1][0])
-    inputs = keras.Input((latent,))
-    x = norm()(layers.Dense(LATENT, use_bias=False)(inputs))
-    x = norm()(layers.Dense(small[0] * small[1] * small[2], use_bias=False)(x))
-    x = layers.Reshape(small)(x)
+    map_shape = (image_shape[0] // 4, image_shape[1] // 4, STAGES[-1][0])
+    inputs = keras.Input((latent_size,))
+    x = norm_and_relu()(layers.Dense(LATENT_SIZE, use_bias=False)(inputs))
+    x = norm_and_relu()(layers.Dense(map_shape[0] * map_shape[1] * map_shape[2], use_bias=False)(x))
+    x = layers.Reshape(map_shape)(x)
     for (_, stride), (width, _) in zip(STAGES[:0:-1], STAGES[-2::-1], strict=True):
-        x = norm()(layers.Conv2DTranspose(width, 3, stride, padding="same", use_bias=False)(x))
+        x = norm_and_relu()(layers.Conv2DTranspose(width, 3, stride, padding="same", use_bias=False)(x))
     return keras.Model(inputs, layers.Conv2DTranspose(3, 3, padding="same", dtype="float32")(x), name="decoder")
 
 
 @register("oc_ae")
 @dataclass(frozen=True)
 class OneClassAutoencoder(Autoencoder):
-    """A plain autoencoder of real pictures: what it gives back badly is called fake. The published baseline.
+    """A plain autoencoder of real images: a large reconstruction error means fake. The published baseline of OC-FakeDect.
 
     Khalid and Woo, "OC-FakeDect: Classifying deepfakes using one-class variational autoencoder", CVPR workshops 2020, compare
-    with it; its layers are taken to be those of `oc_fakedect`, of whose latent it has the means alone. Published on
-    FaceForensics++ Deepfakes: precision, recall and accuracy 0.492, threshold 0.017. Command: `python scripts/train.py oc_ae`.
-    What is measured here is in docs/oneclass.md.
+    with it; its layers are assumed to be those of `oc_fakedect`, without the latent variance. Published on FaceForensics++
+    Deepfakes: precision, recall and accuracy 0.492, threshold 0.017. Command: `python scripts/train.py oc_ae`. docs/oneclass.md
+    has measured results.
     """
 
-    default_overrides = RECIPE
+    default_overrides = DEFAULT_OVERRIDES
 
-    def __post_init__(self):
-        if self.scored in NEEDS_VARIANCE:
-            raise UserError(f"--detector.score {self.score} needs a latent with a variance, and oc_ae has none: take rmse, "
+    def __post_init__(self) -> None:
+        if self.effective_score in NEEDS_VARIANCE:
+            raise UserError(f"--detector.score {self.score} needs a latent with a variance, which oc_ae lacks: use rmse, "
                              "latent, perceptual or frequency, or the detector oc_fakedect.")  # fmt: skip
 
-    def encoder(self, shape):
-        return encode(shape, 1)
+    def build_encoder(self, image_shape: tuple[int, int, int]) -> Any:
+        return small_encoder(image_shape, 1)
 
-    def decoder(self, latent, shape):
-        return decode(latent, shape)
+    def build_decoder(self, latent_size: int, image_shape: tuple[int, int, int]) -> Any:
+        return small_decoder(latent_size, image_shape)
 
 
 @register("oc_fakedect")
 @dataclass(frozen=True)
 class OcFakeDect(VariationalAutoencoder):
-    """OC-FakeDect: a variational autoencoder of real pictures; variant 2 compares the latents of before and after.
+    """OC-FakeDect, a variational autoencoder of real images; variant 2 compares the latents of image and reconstruction.
 
     Khalid and Woo, "OC-FakeDect: Classifying deepfakes using one-class variational autoencoder", CVPR workshops 2020. Published
-    for variant 1 on FaceForensics++ Deepfakes: precision 0.860, recall 0.864, accuracy 0.862; others who repeated it got AUCs of
-    0.50 to 0.62. How variant 2's second encoder learns is not known here: it learns to say of what came back what the first says
-    of the picture, by the squared difference of their means, and the rest learns nothing from it. Command: `python
-    scripts/train.py oc_fakedect`. What is measured here is in docs/oneclass.md.
+    for variant 1 on FaceForensics++ Deepfakes: precision 0.860, recall 0.864, accuracy 0.862; independent replications reached
+    AUCs of 0.50 to 0.62. It is unknown how the second encoder of variant 2 was trained. Here it learns to predict, from the
+    reconstruction, the latent mean of the image, by squared error; no gradient reaches the other layers. Command:
+    `python scripts/train.py oc_fakedect`. docs/oneclass.md has measured results.
     """
 
-    default_overrides = RECIPE
+    default_overrides = DEFAULT_OVERRIDES
 
     variant: Literal[1, 2] = 1
-    """1 scores what came back, 2 has a second encoder on it and scores the difference of the two latents."""
+    """1 scores the reconstruction; 2 encodes it with a second encoder and scores the distance between the two latents."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        if self.variant == 2 and self.scored != "latent":
-            raise UserError(f"Variant 2 scores latents: leave out --detector.score {self.score}, or take variant 1.")
+        if self.variant == 2 and self.effective_score != "latent":
+            raise UserError(f"--detector.variant 2 scores latents: leave out --detector.score {self.score}, or use variant 1.")
 
     @property
-    def scored(self):
+    def effective_score(self) -> ScoreName:
         return self.score or ("latent" if self.variant == 2 else "rmse")
 
-    def encoder(self, shape):
-        return encode(shape, 2)
+    def build_encoder(self, image_shape: tuple[int, int, int]) -> Any:
+        return small_encoder(image_shape, 2)
 
-    def decoder(self, latent, shape):
-        return decode(latent, shape)
+    def build_decoder(self, latent_size: int, image_shape: tuple[int, int, int]) -> Any:
+        return small_decoder(latent_size, image_shape)
 
-    def measure(self, x, again, latent, maps, encoder, decoder):
+    def compute_score(self, image: Any, reconstruction: Any, latent: list[Any], maps: list[Any], encoder: Any,
+                      decoder: Any) -> Any:  # fmt: skip
         if self.variant == 1:
-            return super().measure(x, again, latent, maps, encoder, decoder)
+            return super().compute_score(image, reconstruction, latent, maps, encoder, decoder)
         import keras
 
-        from tfdetect.models.layers.autoencoder import RMSE, Agreement, StopGradient
+        from tfdetect.models.layers.autoencoder import RMSE, LatentMatchingLoss, StopGradient
 
-        second = encode(x.shape[1:], 1)
-        second = keras.Model(second.inputs, second.outputs[0], name="second_encoder")
-        return RMSE()(Agreement(name="agreement")([latent[0], second(StopGradient()(again))]))
+        model = small_encoder(image.shape[1:], 1)
+        second_encoder = keras.Model(model.inputs, model.outputs[0], name="second_encoder")
+        prediction = second_encoder(StopGradient()(reconstruction))
+        return RMSE()(LatentMatchingLoss(name="latent_matching")([latent[0], prediction]))

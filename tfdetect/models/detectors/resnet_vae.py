@@ -1,4 +1,4 @@
-"""`resnet_vae`: variational autoencoders of reals on a ResNet-18, with a simple decoder or one that mirrors it."""
+"""`resnet_vae`: variational autoencoders of real images with a ResNet-18 encoder, and a simple or a mirrored decoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from tfdetect.errors import UserError
 from tfdetect.models.autoencoder import VariationalAutoencoder
 
 PRESET = "resnet_18_imagenet"
-WIDTHS = (64, 128, 256, 512)  # channels of the four stages, of two basic blocks each
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours in 0..1
+WIDTHS = (64, 128, 256, 512)  # channels of the four stages of two basic blocks each
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in 0..1
 
 
 @register("resnet_vae")
 @dataclass(frozen=True)
 class ResNetVae(VariationalAutoencoder):
-    """ResNet-18 variational autoencoders of real pictures: asymmetric (ImageNet weights, a simple decoder) or symmetric.
+    """ResNet-18 variational autoencoders of real images: asymmetric (ImageNet weights, a simple decoder) or symmetric.
 
     He et al., "Deep residual learning for image recognition", 2016 (arXiv 1512.03385); Kingma and Welling 2014 (arXiv
     1312.6114). They repeat ResNetOCVAE1 and ResNetOCVAE2, published on FaceForensics++ Deepfakes with precision, recall and
-    accuracy 0.519, 0.828, 0.528 and 0.604, 0.964, 0.664 of reals, at a threshold that had seen the test set; the second 0.910,
-    0.888, 0.900 at one from 250 + 250 validation images. The size of their latents is not known here. Command: `python
-    scripts/train.py resnet_vae`. What is measured here is in docs/oneclass.md.
+    accuracy 0.519, 0.828, 0.528 and 0.604, 0.964, 0.664 for the class real, at a threshold read off the test set; and for the
+    second 0.910, 0.888, 0.900 at a threshold read off 250 + 250 validation images. Their latent sizes are unknown.
+    Command: `python scripts/train.py resnet_vae`. docs/oneclass.md has measured results.
     """
 
     min_size = 32
@@ -33,146 +33,151 @@ class ResNetVae(VariationalAutoencoder):
               "train.patience": 50, "train.monitor": "val_ap"}  # fmt: skip
 
     variant: Literal["asymmetric", "symmetric"] = "symmetric"
-    """The decoder: five transposed convolutions, or the encoder's mirror, block by block."""
+    """Decoder: five transposed convolutions (asymmetric), or the mirrored encoder (symmetric)."""
     weights: Literal["imagenet", "none"] | Path = "none"
-    """Where the encoder starts: keras-hub's resnet_18_imagenet (fetched once), random weights, or the folder of such a preset."""
+    """Initial encoder weights: keras-hub's resnet_18_imagenet (downloaded once), random ones, or the folder of such a preset."""
     latent: int = 256
-    """Numbers of the latent."""
+    """Latent dimensions."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.latent < 1:
             raise UserError(f"--detector.latent must be at least 1, got {self.latent}.")
 
     @property
-    def initial_weights(self):
+    def initial_weights(self) -> str:
         return str(self.weights)
 
     @property
-    def offline_overrides(self):
+    def offline_overrides(self) -> dict[str, str]:
         return {"weights": "none"}
 
-    def require(self):
-        published(self.weights)
+    def require(self) -> None:
+        load_backbone(self.weights)
 
-    def encoder(self, shape):
+    def build_encoder(self, image_shape: tuple[int, int, int]) -> Any:
         import keras
         from keras import layers
 
-        if shape[0] % 32 or shape[1] % 32:
-            raise UserError(f"--data.size must be a multiple of 32 for resnet_vae, which halves it five times; got {shape[0]}.")
-        inputs = keras.Input(shape)
+        if image_shape[0] % 32 or image_shape[1] % 32:
+            raise UserError("--data.size must be a multiple of 32 for resnet_vae, which halves it five times; got "
+                            f"{image_shape[0]}.")  # fmt: skip
+        inputs = keras.Input(image_shape)
         maps = resnet18(inputs)
-        body = keras.Model(inputs, maps[-1])
-        fill(body, published(self.weights))
+        copy_weights(keras.Model(inputs, maps[-1]), load_backbone(self.weights))
         x = layers.GlobalAveragePooling2D()(maps[-1])
         latent = [layers.Dense(self.latent, dtype="float32", name=name)(x) for name in ("mean", "log_variance")]
         return keras.Model(inputs, [*latent, *maps], name="encoder")
 
-    def decoder(self, latent, shape):
+    def build_decoder(self, latent_size: int, image_shape: tuple[int, int, int]) -> Any:
         import keras
         from keras import layers
 
-        small = (shape[0] // 32, shape[1] // 32, WIDTHS[-1])
-        inputs = keras.Input((latent,))
-        x = layers.Reshape(small)(layers.Dense(small[0] * small[1] * small[2])(inputs))
-        x = simple(x) if self.variant == "asymmetric" else mirrored(x)
+        map_shape = (image_shape[0] // 32, image_shape[1] // 32, WIDTHS[-1])
+        inputs = keras.Input((latent_size,))
+        x = layers.Reshape(map_shape)(layers.Dense(map_shape[0] * map_shape[1] * map_shape[2])(inputs))
+        x = simple_decoder(x) if self.variant == "asymmetric" else mirrored_decoder(x)
         return keras.Model(inputs, layers.Activation("linear", dtype="float32")(x), name="decoder")
 
 
-def published(weights: str | Path) -> Any:
-    """keras-hub's backbone with the weights that the flag means; None for `none`. ValueError where they are not at hand."""
+def load_backbone(weights: str | Path) -> Any:
+    """Return keras-hub's backbone with the weights that `--detector.weights` names; None for `none`.
+
+    Raises UserError if they are neither on disk nor downloadable.
+    """
     if weights == "none":
         return None
     import keras_hub
 
     try:
         return keras_hub.models.ResNetBackbone.from_preset(PRESET if weights == "imagenet" else str(weights))
-    except Exception as error:  # keras-hub and kagglehub raise whatever their parts do
+    except Exception as error:  # keras-hub and kagglehub raise many kinds of exceptions
         reason = " ".join(str(error).split(" with url")[0].split())[:200].rstrip(".")
-        raise UserError(f"--detector.weights {weights}: no ResNet-18 of keras-hub could be opened ({reason}). Fetch "
-                         f"https://www.kaggle.com/models/keras/resnetv1/keras/{PRESET} elsewhere and give its folder as "
+        raise UserError(f"--detector.weights {weights}: could not open a keras-hub preset of ResNet-18 ({reason}). Download "
+                         f"https://www.kaggle.com/models/keras/resnetv1/keras/{PRESET} on another machine and give its folder as "
                          "--detector.weights FOLDER; --detector.weights none starts from random weights.") from error  # fmt: skip
 
 
-def fill(body: Any, backbone: Any) -> None:
-    """The weights of keras-hub's ResNet-18 into ours, by the layers' names, which are the same. ValueError for another net."""
+def copy_weights(model: Any, backbone: Any) -> None:
+    """Copy the weights of keras-hub's ResNet-18, whose layers have the same names; do nothing if `backbone` is None.
+
+    Raises UserError for another architecture.
+    """
     if backbone is None:
         return
-    ours, theirs = ({layer.name: layer for layer in net.layers if layer.weights} for net in (body, backbone))
-    if shapes(ours) != shapes(theirs):
-        raise UserError(f"--detector.weights: {backbone.name} of {len(theirs)} layers with weights is no ResNet-18, which has "
-                         f"{len(ours)}.")  # fmt: skip
-    for name, layer in ours.items():
-        layer.set_weights(theirs[name].get_weights())
+    targets, sources = ({layer.name: layer for layer in network.layers if layer.weights} for network in (model, backbone))
+    if _weight_shapes(targets) != _weight_shapes(sources):
+        raise UserError(f"--detector.weights: {backbone.name} with {len(sources)} layers of weights is not a ResNet-18, which "
+                        f"has {len(targets)}; give the folder of a preset such as {PRESET}.")  # fmt: skip
+    for name, layer in targets.items():
+        layer.set_weights(sources[name].get_weights())
 
 
-def shapes(layers: dict[str, Any]) -> dict[str, list[tuple[int, ...]]]:
-    """Of each layer's weights."""
+def _weight_shapes(layers: dict[str, Any]) -> dict[str, list[tuple[int, ...]]]:
     return {name: [tuple(weight.shape) for weight in layer.weights] for name, layer in layers.items()}
 
 
-def norm(x: Any, name: str | None = None) -> Any:
-    """Batch normalisation as ResNet has it."""
+def batch_norm(x: Any, name: str | None = None) -> Any:
+    """Apply batch normalisation with the constants of ResNet."""
     from keras import layers
 
     return layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=name)(x)
 
 
 def resnet18(x: Any) -> list[Any]:
-    """Pictures -> the maps after each stage, at 1/4, 1/8, 1/16 and 1/32 of their size; layers are named as in keras-hub."""
+    """Return the maps after each stage, at 1/4, 1/8, 1/16 and 1/32 of the image size. Layers are named as in keras-hub."""
     from keras import layers
 
     x = layers.Conv2D(64, 7, 2, use_bias=False, name="conv1_conv")(layers.ZeroPadding2D(3)(x))
-    x = layers.ReLU()(norm(x, "conv1_bn"))
+    x = layers.ReLU()(batch_norm(x, "conv1_bn"))
     x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x))
     maps: list[Any] = []
     for stage, width in enumerate(WIDTHS):
         for number in range(2):
-            x = block(x, width, 2 if stage and not number else 1, f"stack{stage}_block{number}")
+            x = basic_block(x, width, 2 if stage and not number else 1, f"stack{stage}_block{number}")
         maps.append(x)
     return maps
 
 
-def block(x: Any, width: int, stride: int, name: str) -> Any:
-    """x plus two convolutions of it; where its size changes, x goes through one of 1 x 1."""
+def basic_block(x: Any, width: int, stride: int, name: str) -> Any:
+    """Add two 3 x 3 convolutions to x; with a stride of 2, x is projected by a 1 x 1 convolution."""
     from keras import layers
 
     y = layers.ZeroPadding2D(1)(x) if stride > 1 else x
     y = layers.Conv2D(width, 3, stride, padding="valid" if stride > 1 else "same", use_bias=False, name=f"{name}_1_conv")(y)
-    y = layers.ReLU()(norm(y, f"{name}_1_bn"))
-    y = norm(layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"{name}_2_conv")(y), f"{name}_2_bn")
+    y = layers.ReLU()(batch_norm(y, f"{name}_1_bn"))
+    y = batch_norm(layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"{name}_2_conv")(y), f"{name}_2_bn")
     if stride > 1:
-        x = norm(layers.Conv2D(width, 1, stride, use_bias=False, name=f"{name}_0_conv")(x), f"{name}_0_bn")
+        x = batch_norm(layers.Conv2D(width, 1, stride, use_bias=False, name=f"{name}_0_conv")(x), f"{name}_0_bn")
     return layers.ReLU()(layers.Add()([x, y]))
 
 
-def simple(x: Any, widths: Sequence[int] = (256, 128, 64, 32)) -> Any:
-    """Five transposed convolutions that double the size, the last one to pictures."""
+def simple_decoder(x: Any, widths: Sequence[int] = (256, 128, 64, 32)) -> Any:
+    """Apply five transposed convolutions, each of which doubles the resolution; the last returns images."""
     from keras import layers
 
     for width in widths:
-        x = layers.ReLU()(norm(layers.Conv2DTranspose(width, 4, 2, padding="same", use_bias=False)(x)))
+        x = layers.ReLU()(batch_norm(layers.Conv2DTranspose(width, 4, 2, padding="same", use_bias=False)(x)))
     return layers.Conv2DTranspose(3, 4, 2, padding="same")(x)
 
 
-def mirrored(x: Any) -> Any:
-    """The stages of `resnet18` from last to first, each block turned round, then what undoes its first convolution."""
+def mirrored_decoder(x: Any) -> Any:
+    """Apply the stages of `resnet18` in reverse, with transposed blocks, up-sampling, and a transposed first convolution."""
     from keras import layers
 
     for stage in reversed(range(len(WIDTHS))):
-        x = turned(x, WIDTHS[stage], 1)
-        x = turned(x, WIDTHS[max(stage - 1, 0)], 2 if stage else 1)
-    x = layers.UpSampling2D(2)(x)  # the pooling's mirror
+        x = transposed_block(x, WIDTHS[stage], 1)
+        x = transposed_block(x, WIDTHS[max(stage - 1, 0)], 2 if stage else 1)
+    x = layers.UpSampling2D(2)(x)  # mirrors the max pooling
     return layers.Conv2DTranspose(3, 7, 2, padding="same")(x)
 
 
-def turned(x: Any, width: int, stride: int) -> Any:
-    """A basic block whose second convolution doubles the size, for a stride of 2."""
+def transposed_block(x: Any, width: int, stride: int) -> Any:
+    """Apply a basic block whose second convolution is transposed; a stride of 2 doubles the resolution."""
     from keras import layers
 
-    y = layers.ReLU()(norm(layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False)(x)))
-    y = norm(layers.Conv2DTranspose(width, 3, stride, padding="same", use_bias=False)(y))
+    y = layers.ReLU()(batch_norm(layers.Conv2D(x.shape[-1], 3, padding="same", use_bias=False)(x)))
+    y = batch_norm(layers.Conv2DTranspose(width, 3, stride, padding="same", use_bias=False)(y))
     if stride > 1:
-        x = norm(layers.Conv2DTranspose(width, 1, stride, use_bias=False)(x))
+        x = batch_norm(layers.Conv2DTranspose(width, 1, stride, use_bias=False)(x))
     return layers.ReLU()(layers.Add()([x, y]))

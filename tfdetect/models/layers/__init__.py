@@ -1,1 +1,1 @@
-"""Custom Keras layers and losses. Importing a module of this package registers its layers."""
+"""Custom Keras layers, losses and metrics. Importing a module of this package registers them with Keras."""

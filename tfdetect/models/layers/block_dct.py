@@ -1,134 +1,151 @@
-"""What `residual` is made of: cosines of 8 x 8 blocks, where a pixel keeps its place in the grid that JPEG works in."""
+"""Layers on the discrete cosine transform (DCT) of 8 x 8 blocks, the form in which JPEG stores an image."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfdetect.models.layers.common import BLOCK, PACKAGE
+from tfdetect.models.layers.common import BLOCK_SIZE, PACKAGE, Shape, Tensor
 
-PLANES = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # Y, Cb, Cr
+RGB_TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+MAX_FREQUENCY = 2 * (BLOCK_SIZE - 1)  # the largest sum of the vertical and the horizontal frequency
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BlockDCT(keras.layers.Layer):
-    """What JPEG stores: RGB pictures (batch, height, width, 3) in -1..1 -> (batch, height/8, width/8, channels).
+    """Block DCT coefficients of RGB images (batch, height, width, 3) in -1..1 -> (batch, height/8, width/8, channels).
 
-    Of Y, Cb and Cr 64 each, in grey levels of 0..255, less the block's mean and what is finer than `finest` (the sum of
-    the two frequencies, at most 14). Of each comes tanh(c / reach): signs, and small values apart. With `strength`, as many
-    of log(1 + |c|) / 3 follow.
+    Each block yields the coefficients of Y, Cb and Cr in grey levels, without the block mean (DC) and without frequencies above
+    `max_frequency`, the sum of the vertical and the horizontal frequency (14 keeps all 63 per plane). A coefficient c becomes
+    tanh(c / saturation), which keeps its sign and resolves small values. With `log_magnitude`, log(1 + |c|) / 3 of every
+    coefficient is appended.
     """
 
-    def __init__(self, reach=20.0, finest=14, strength=True, **options):
-        super().__init__(**{"dtype": "float32", **options})  # eight bits of mantissa would be coarser than the traces
-        self.reach, self.finest, self.strength = reach, finest, strength
+    def __init__(self, saturation: float = 20.0, max_frequency: int = MAX_FREQUENCY, log_magnitude: bool = True,
+                 **options: Any) -> None:  # fmt: skip
+        super().__init__(**{"dtype": "float32", **options})  # the eight bits of a bfloat16 mantissa are coarser than the traces
+        self.saturation, self.max_frequency, self.log_magnitude = saturation, max_frequency, log_magnitude
 
-    def build(self, input_shape):
-        self.kernel = dct_kernel(self.finest)
+    def build(self, input_shape: Shape) -> None:
+        self.kernel = dct_kernel(self.max_frequency)
         self.built = True
 
-    def call(self, inputs):
-        found = ops.conv(inputs, ops.convert_to_tensor(self.kernel), strides=BLOCK, padding="valid")
-        signs = ops.tanh(found / self.reach)
-        return ops.concatenate([signs, ops.log1p(ops.abs(found)) / 3], axis=-1) if self.strength else signs
+    def call(self, inputs: Tensor) -> Tensor:
+        coefficients = ops.conv(inputs, ops.convert_to_tensor(self.kernel), strides=BLOCK_SIZE, padding="valid")
+        saturated = ops.tanh(coefficients / self.saturation)
+        return ops.concatenate([saturated, ops.log1p(ops.abs(coefficients)) / 3], axis=-1) if self.log_magnitude else saturated
 
-    def compute_output_shape(self, input_shape):
-        sides = [side and side // BLOCK for side in input_shape[1:3]]
-        return (input_shape[0], *sides, (2 if self.strength else 1) * dct_kernel(self.finest).shape[-1])
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        sides = [side and side // BLOCK_SIZE for side in input_shape[1:3]]
+        return (input_shape[0], *sides, (2 if self.log_magnitude else 1) * dct_kernel(self.max_frequency).shape[-1])
 
-    def get_config(self):
-        return {**super().get_config(), "reach": self.reach, "finest": self.finest, "strength": self.strength}
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "saturation": self.saturation, "max_frequency": self.max_frequency,
+                "log_magnitude": self.log_magnitude}  # fmt: skip
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BlockDCTEnergies(keras.layers.Layer):
-    """How strong each cosine is in each part of a picture: RGB (batch, height, width, 3) in -1..1 -> (batch, parts x cosines).
+    """Mean log magnitudes of block DCT coefficients per image region.
 
-    The mean of log(1 + |c|) over the blocks of 8 x 8 pixels of each of `grid` x `grid` parts; fewer parts where there are fewer
-    blocks.
+    RGB images (batch, height, width, 3) in -1..1 -> (batch, regions x coefficients): the mean of log(1 + |c|) over the 8 x 8
+    blocks of each region of a `grid` x `grid` raster, or of fewer regions where the image has fewer blocks.
     """
 
-    def __init__(self, grid=8, **options):
+    def __init__(self, grid: int = 8, **options: Any) -> None:
         super().__init__(**{"dtype": "float32", **options})
         self.grid = grid
 
-    def build(self, input_shape):
-        self.kernel = dct_kernel(14)
-        self.pool = tuple(max(1, side // BLOCK // self.grid) for side in input_shape[1:3])
+    def build(self, input_shape: tuple[int, ...]) -> None:
+        self.kernel = dct_kernel(MAX_FREQUENCY)
+        self.pool_size = self._pool_size(input_shape)
         self.built = True
 
-    def call(self, inputs):
-        found = ops.conv(inputs, ops.convert_to_tensor(self.kernel), strides=BLOCK, padding="valid")
-        mean = ops.average_pool(ops.log1p(ops.abs(found)), tuple(self.pool), tuple(self.pool), padding="valid")
+    def _pool_size(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Blocks per region, vertically and horizontally."""
+        return tuple(max(1, side // BLOCK_SIZE // self.grid) for side in input_shape[1:3])
+
+    def call(self, inputs: Tensor) -> Tensor:
+        coefficients = ops.conv(inputs, ops.convert_to_tensor(self.kernel), strides=BLOCK_SIZE, padding="valid")
+        pool_size = tuple(self.pool_size)
+        mean = ops.average_pool(ops.log1p(ops.abs(coefficients)), pool_size, pool_size, padding="valid")
         return ops.reshape(mean, (-1, int(np.prod(mean.shape[1:]))))
 
-    def compute_output_shape(self, input_shape):
-        pool = [max(1, side // BLOCK // self.grid) for side in input_shape[1:3]]
-        parts = [side // BLOCK // size for side, size in zip(input_shape[1:3], pool, strict=True)]
-        return (input_shape[0], parts[0] * parts[1] * dct_kernel(14).shape[-1])
+    def compute_output_shape(self, input_shape: tuple[int, ...]) -> Shape:
+        pool_size = self._pool_size(input_shape)
+        rows, columns = (side // BLOCK_SIZE // size for side, size in zip(input_shape[1:3], pool_size, strict=True))
+        return (input_shape[0], rows * columns * dct_kernel(MAX_FREQUENCY).shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "grid": self.grid}
 
 
-def dct_kernel(finest):
-    """The orthonormal cosines of a block but its mean, for each plane, times 127.5: float32 (8, 8, 3, planes x waves)."""
-    steps = np.arange(BLOCK)
-    wave = np.cos(np.pi * (2 * steps + 1) * steps[:, None] / (2 * BLOCK)) * np.sqrt(2 / BLOCK)
-    wave[0] /= np.sqrt(2)
-    every = 127.5 * np.einsum("uy,vx,pc->yxcpuv", wave, wave, PLANES)
-    kept = (steps[:, None] + steps > 0) & (steps[:, None] + steps <= finest)
-    return every[..., kept].reshape(BLOCK, BLOCK, 3, -1).astype(np.float32)
+def dct_kernel(max_frequency: int) -> np.ndarray:
+    """Return the orthonormal DCT basis of an 8 x 8 block in Y, Cb and Cr, without DC and frequencies above `max_frequency`.
+
+    float32 (8, 8, 3, 3 x frequencies), a convolution kernel on RGB in -1..1; times 127.5, so that coefficients are grey levels.
+    """
+    index = np.arange(BLOCK_SIZE)
+    basis = np.cos(np.pi * (2 * index + 1) * index[:, None] / (2 * BLOCK_SIZE)) * np.sqrt(2 / BLOCK_SIZE)
+    basis[0] /= np.sqrt(2)
+    kernel = 127.5 * np.einsum("uy,vx,pc->yxcpuv", basis, basis, RGB_TO_YCBCR)
+    frequency = index[:, None] + index
+    selected = (frequency > 0) & (frequency <= max_frequency)
+    return kernel[..., selected].reshape(BLOCK_SIZE, BLOCK_SIZE, 3, -1).astype(np.float32)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class BranchDropout(keras.layers.Layer):
-    """Features (batch, a) and (batch, b) -> (batch, a + b). In training, one of the two is zero for each picture.
+    """Concatenate two feature branches (batch, a) and (batch, b) -> (batch, a + b); in training, zero one of them per image.
 
-    So each learns to tell by itself, and the one that learns by heart first does not keep the other from learning.
+    An image keeps its first branch with probability `first_rate`, else its second. This stops the branch that overfits first
+    from starving the other.
     """
 
-    def __init__(self, share=0.5, seed=None, **options):
+    def __init__(self, first_rate: float = 0.5, seed: int | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.share, self.seed = share, seed  # of the pictures that the first learns from
+        self.first_rate, self.seed = first_rate, seed
         self.generator = keras.random.SeedGenerator(seed)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Sequence[Tensor], training: bool = False) -> Tensor:
         first, second = inputs
         if training:
-            chosen = keras.random.uniform((ops.shape(first)[0], 1), seed=self.generator) < self.share
-            first, second = ops.where(chosen, first, 0), ops.where(chosen, 0, second)
+            keep_first = keras.random.uniform((ops.shape(first)[0], 1), seed=self.generator) < self.first_rate
+            first, second = ops.where(keep_first, first, 0), ops.where(keep_first, 0, second)
         return ops.concatenate([first, second], axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[tuple[int, ...]]) -> Shape:
         return (input_shape[0][0], input_shape[0][1] + input_shape[1][1])
 
-    def get_config(self):
-        return {**super().get_config(), "share": self.share, "seed": self.seed}
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "first_rate": self.first_rate, "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class RunningMeanSubtraction(keras.layers.Layer):
-    """(batch, features) less their mean over the training pictures, which follows the batches as BatchNormalization's does.
+    """Subtract the moving average of the training features, (batch, features) -> same shape.
 
-    The spread stays: features of little spread have little to say here, and must not be blown up.
+    BatchNormalization would also divide by the standard deviation, which would amplify features that hardly vary.
     """
 
-    def __init__(self, momentum=0.98, **options):
+    def __init__(self, momentum: float = 0.98, **options: Any) -> None:
         super().__init__(**options)
         self.momentum = momentum
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.mean = self.add_weight(shape=(input_shape[-1],), initializer="zeros", trainable=False, name="mean",
                                     aggregation="mean", dtype="float32")  # fmt: skip
         self.built = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         mean = ops.convert_to_tensor(self.mean)
         if training:
-            here = ops.mean(ops.cast(inputs, "float32"), axis=0)
-            mean = self.momentum * mean + (1 - self.momentum) * here
+            batch_mean = ops.mean(ops.cast(inputs, "float32"), axis=0)
+            mean = self.momentum * mean + (1 - self.momentum) * batch_mean
             self.mean.assign(mean)
         return inputs - ops.cast(mean, inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum": self.momentum}

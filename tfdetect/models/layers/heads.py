@@ -1,156 +1,170 @@
-"""Layers of heads on features: support vectors, a memory bank, the closest of some texts. Their numbers come from elsewhere
-than gradients, so they are given sizes and are filled by `assign`."""
+"""Layers of heads on features: a support vector machine, nearest neighbours, the closest text, and the triplet loss.
+
+The weights of the layers are not trained by gradient descent: a layer is created with their sizes and filled with `set_weights`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
-from tfdetect.models.layers.common import PACKAGE
+from tfdetect.models.layers.common import PACKAGE, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SupportVectors(keras.layers.Layer):
-    """The decision function of a binary scikit-learn SVC: (batch, n) -> (batch, 1) float32, higher is more likely class 1.
+class SVMDecisionFunction(keras.layers.Layer):
+    """Decision function of a binary scikit-learn SVC: (batch, n) -> (batch, 1) float32, higher is more likely class 1.
 
-    Features are standardised first. All is computed in float64 (as far as the backend has it: jax has not by itself), since
-    in float32 an RBF kernel's scores are off in the fourth digit.
+    The features are standardised first. Everything is computed in float64 (jax falls back to float32 by default), because in
+    float32 the scores of an RBF kernel are wrong in the fourth digit. `kernel` is rbf or linear.
     """
 
-    def __init__(self, count=1, kernel="rbf", gamma=1.0, **options):
+    def __init__(self, num_vectors: int = 1, kernel: str = "rbf", gamma: float = 1.0, **options: Any) -> None:
         super().__init__(**{**options, "dtype": "float64"})
-        self.count, self.kernel, self.gamma = count, kernel, gamma
+        self.num_vectors, self.kernel, self.gamma = num_vectors, kernel, gamma
 
-    def build(self, input_shape):
-        width = input_shape[-1]
+    def build(self, input_shape: Shape) -> None:
+        width, count = input_shape[-1], self.num_vectors
         self.mean = self.add_weight(shape=(width,), initializer="zeros", trainable=False, name="mean")
         self.scale = self.add_weight(shape=(width,), initializer="ones", trainable=False, name="scale")
-        self.vectors = self.add_weight(shape=(self.count, width), initializer="random_normal", trainable=False, name="vectors")
-        self.duals = self.add_weight(shape=(self.count, 1), initializer="ones", trainable=False, name="duals")
-        self.bias = self.add_weight(shape=(1,), initializer="zeros", trainable=False, name="bias")
+        self.vectors = self.add_weight(shape=(count, width), initializer="random_normal", trainable=False, name="vectors")
+        self.dual_coef = self.add_weight(shape=(count, 1), initializer="ones", trainable=False, name="dual_coef")
+        self.intercept = self.add_weight(shape=(1,), initializer="zeros", trainable=False, name="intercept")
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = (ops.cast(inputs, self.compute_dtype) - self.mean) / self.scale
-        products = x @ ops.transpose(self.vectors)  # ops.matmul and ops.maximum go down to float32 on torch
+        kernel = x @ ops.transpose(self.vectors)  # on torch, ops.matmul and ops.maximum would cast to float32
         if self.kernel == "rbf":
-            lengths = ops.sum(x * x, axis=1, keepdims=True) + ops.sum(self.vectors * self.vectors, axis=1)
-            products = ops.exp(-self.gamma * ops.relu(lengths - 2 * products))
-        return ops.cast(products @ ops.convert_to_tensor(self.duals) + self.bias, "float32")
+            squares = ops.sum(x * x, axis=1, keepdims=True) + ops.sum(self.vectors * self.vectors, axis=1)
+            kernel = ops.exp(-self.gamma * ops.relu(squares - 2 * kernel))
+        return ops.cast(kernel @ ops.convert_to_tensor(self.dual_coef) + self.intercept, "float32")
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor((inputs.shape[0], 1), "float32")
 
-    def get_config(self):
-        return {**super().get_config(), "count": self.count, "kernel": self.kernel, "gamma": self.gamma}
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_vectors": self.num_vectors, "kernel": self.kernel, "gamma": self.gamma}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class KNNMargin(keras.layers.Layer):
-    """Unit vectors (batch, n) -> (batch, 1) float32: mean cosine to the `k` nearest fakes less that to the `k` nearest reals."""
+    """Mean cosine to the `k` nearest fakes minus mean cosine to the `k` nearest reals: unit vectors (batch, n) -> (batch, 1)."""
 
-    def __init__(self, reals=1, fakes=1, k=1, **options):
+    def __init__(self, num_reals: int = 1, num_fakes: int = 1, k: int = 1, **options: Any) -> None:
         super().__init__(**{**options, "dtype": "float32"})
-        self.reals, self.fakes, self.k = reals, fakes, k
+        self.num_reals, self.num_fakes, self.k = num_reals, num_fakes, k
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.banks = [
             self.add_weight(shape=(count, input_shape[-1]), initializer="random_normal", trainable=False, name=name)
-            for name, count in (("reals", self.reals), ("fakes", self.fakes))
+            for name, count in (("reals", self.num_reals), ("fakes", self.num_fakes))
         ]
         self.built = True
 
-    def call(self, inputs):
-        real, fake = (self._closeness(inputs, bank) for bank in self.banks)
+    def call(self, inputs: Tensor) -> Tensor:
+        real, fake = (self._mean_cosine(inputs, bank) for bank in self.banks)
         return fake - real
 
-    def _closeness(self, inputs, bank):
-        found, _ = ops.top_k(ops.matmul(inputs, ops.transpose(bank)), min(self.k, bank.shape[0]))
-        return ops.mean(found, axis=1, keepdims=True)
+    def _mean_cosine(self, inputs: Tensor, bank: Any) -> Tensor:
+        nearest, _ = ops.top_k(ops.matmul(inputs, ops.transpose(bank)), min(self.k, bank.shape[0]))
+        return ops.mean(nearest, axis=1, keepdims=True)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], 1)
 
-    def get_config(self):
-        return {**super().get_config(), "reals": self.reals, "fakes": self.fakes, "k": self.k}
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_reals": self.num_reals, "num_fakes": self.num_fakes, "k": self.k}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class ClosestText(keras.layers.Layer):
-    """Image embeddings (batch, n) -> the embedding (batch, n) of the closest of `texts`, by cosine, and its number (batch,)."""
+    """Return the embedding of the text closest to each image embedding by cosine, and its index in `texts`.
 
-    def __init__(self, texts=("",), **options):
+    (batch, n) -> ((batch, n) float32, (batch,) int32). The weight holds the embeddings of `texts`, (len(texts), n).
+    """
+
+    def __init__(self, texts: Sequence[str] = ("",), **options: Any) -> None:
         super().__init__(**{**options, "dtype": "float32"})
         self.texts = [*texts]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         shape = (len(self.texts), input_shape[-1])
-        self.bank = self.add_weight(shape=shape, initializer="random_normal", trainable=False, name="bank")
+        self.embeddings = self.add_weight(shape=shape, initializer="random_normal", trainable=False, name="embeddings")
         self.built = True
 
-    def call(self, inputs):
-        directions = ops.normalize(ops.convert_to_tensor(self.bank))
-        number = ops.argmax(ops.matmul(inputs, ops.transpose(directions)), axis=-1)
-        return ops.take(ops.convert_to_tensor(self.bank), number, axis=0), ops.cast(number, "int32")
+    def call(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        embeddings = ops.convert_to_tensor(self.embeddings)
+        index = ops.argmax(ops.matmul(inputs, ops.transpose(ops.normalize(embeddings))), axis=-1)
+        return ops.take(embeddings, index, axis=0), ops.cast(index, "int32")
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         return keras.KerasTensor(inputs.shape, "float32"), keras.KerasTensor((inputs.shape[0],), "int32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "texts": self.texts}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class TripletLoss(keras.losses.Loss):
-    """The triplet loss over a batch of unit vectors: max(0, d(anchor, positive) - d(anchor, negative) + margin), d the distance.
+    """Triplet loss over a batch of unit vectors: max(0, d(anchor, positive) - d(anchor, negative) + margin), d Euclidean.
 
-    y_true (batch, 1) labels 0..1, y_pred (batch, n). Each row is an anchor. Its positive and negative by `mining` (Schroff et al.
-    2015, arXiv 1503.03832; Hermans et al. 2017, arXiv 1703.07737): `random`, the mean over all of its class and of the other,
-    which is what random triplets come to; `semihard`, for each positive the nearest negative that is farther than it, or else
-    the farthest; `hard`, the farthest positive and the nearest negative.
+    y_true (batch, 1): labels in 0..1. y_pred (batch, n): unit vectors. Every row is an anchor; `mining` chooses its triplets
+    (Schroff et al. 2015, arXiv 1503.03832; Hermans et al. 2017, arXiv 1703.07737):
+
+    - random: the mean over all positives and negatives, the expected value for random triplets
+    - semihard: for each positive, the nearest negative that is farther away than it, or else the farthest negative
+    - hard: the farthest positive and the nearest negative
     """
 
-    def __init__(self, margin=0.2, mining="semihard", name="triplet", **options):
+    def __init__(self, margin: float = 0.2, mining: str = "semihard", name: str = "triplet", **options: Any) -> None:
         super().__init__(name=name, **options)
         self.margin, self.mining = margin, mining
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         labels = ops.reshape(y_true, (-1,)) > 0.5
-        apart = distances(y_pred, y_pred)
-        same = ops.equal(labels[:, None], labels[None, :])
-        itself = ops.cast(ops.eye(ops.shape(apart)[0]), "bool")
-        other, same = ops.logical_not(same), ops.logical_and(same, ops.logical_not(itself))
-        usable = ops.cast(ops.logical_and(ops.any(same, axis=1), ops.any(other, axis=1)), apart.dtype)
-        losses = {"random": self._all, "hard": self._hard}.get(self.mining, self._semihard)(apart, same, other)
-        return ops.where(usable > 0, losses, 0.0)
+        distance = pairwise_distances(y_pred, y_pred)
+        same_class = ops.equal(labels[:, None], labels[None, :])
+        diagonal = ops.cast(ops.eye(ops.shape(distance)[0]), "bool")
+        negative, positive = ops.logical_not(same_class), ops.logical_and(same_class, ops.logical_not(diagonal))
+        has_triplet = ops.cast(ops.logical_and(ops.any(positive, axis=1), ops.any(negative, axis=1)), distance.dtype)
+        loss_function = {"random": self._random, "hard": self._hard}.get(self.mining, self._semihard)
+        return ops.where(has_triplet > 0, loss_function(distance, positive, negative), 0.0)
 
-    def _all(self, apart, same, other):
-        """The mean over all triplets of each anchor."""
-        loss = ops.maximum(apart[:, :, None] - apart[:, None, :] + self.margin, 0)
-        triplets = ops.cast(ops.logical_and(same[:, :, None], other[:, None, :]), apart.dtype)
+    def _random(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """Return the mean over all triplets of each anchor, (batch,)."""
+        loss = ops.maximum(distance[:, :, None] - distance[:, None, :] + self.margin, 0)
+        triplets = ops.cast(ops.logical_and(positive[:, :, None], negative[:, None, :]), distance.dtype)
         return ops.sum(loss * triplets, axis=(1, 2)) / ops.maximum(ops.sum(triplets, axis=(1, 2)), 1)
 
-    def _hard(self, apart, same, other):
-        """Each anchor's one hardest triplet."""
-        nearest = ops.min(ops.where(other, apart, 9.0), axis=1)
-        return ops.maximum(ops.max(ops.where(same, apart, 0.0), axis=1) - nearest + self.margin, 0)
+    def _hard(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """Return the loss of the hardest triplet of each anchor, (batch,)."""
+        nearest_negative = ops.min(ops.where(negative, distance, 9.0), axis=1)  # unit vectors are at most 2 apart
+        return ops.maximum(ops.max(ops.where(positive, distance, 0.0), axis=1) - nearest_negative + self.margin, 0)
 
-    def _semihard(self, apart, same, other):
-        """The mean over each anchor's positives, without looking at all triplets: sorted from the nearest on, where so many
-        negatives are before a positive, the one it needs is the next of the sorted negatives."""
-        count = ops.shape(apart)[0]
-        near, order = ops.top_k(-apart, count)
-        kinds = ops.take_along_axis(ops.cast(same, apart.dtype) - ops.cast(other, apart.dtype), order, axis=1)
-        negatives, _ = ops.top_k(ops.where(other, -apart, -9.0), count)
-        before = ops.cumsum(ops.cast(kinds < 0, "int32"), axis=1)
-        needed = ops.minimum(before, ops.maximum(before[:, -1:] - 1, 0))  # none is farther: the farthest
-        positives = ops.cast(kinds > 0, apart.dtype)
-        loss = ops.maximum(ops.take_along_axis(negatives, needed, axis=1) - near + self.margin, 0) * positives
-        return ops.sum(loss, axis=1) / ops.maximum(ops.sum(positives, axis=1), 1)
+    def _semihard(self, distance: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """Return the mean over the positives of each anchor, (batch,), without enumerating all triplets.
 
-    def get_config(self):
+        All rows and the negatives alone are sorted by distance to the anchor. A positive with m negatives before it needs the
+        negative at index m of the sorted negatives, the first one that is farther away.
+        """
+        count = ops.shape(distance)[0]
+        negated_distance, order = ops.top_k(-distance, count)
+        kind = ops.take_along_axis(ops.cast(positive, distance.dtype) - ops.cast(negative, distance.dtype), order, axis=1)
+        sorted_negatives, _ = ops.top_k(ops.where(negative, -distance, -9.0), count)  # negated distances
+        negatives_before = ops.cumsum(ops.cast(kind < 0, "int32"), axis=1)
+        # Where no negative is farther away, the farthest one.
+        index = ops.minimum(negatives_before, ops.maximum(negatives_before[:, -1:] - 1, 0))
+        is_positive = ops.cast(kind > 0, distance.dtype)
+        loss = ops.maximum(ops.take_along_axis(sorted_negatives, index, axis=1) - negated_distance + self.margin, 0) * is_positive
+        return ops.sum(loss, axis=1) / ops.maximum(ops.sum(is_positive, axis=1), 1)
+
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "margin": self.margin, "mining": self.mining}
 
 
-def distances(left, right):
-    """Euclidean distances of all pairs, (a, n) and (b, n) -> (a, b); never quite 0, where its gradient has no value."""
+def pairwise_distances(left: Tensor, right: Tensor) -> Tensor:
+    """Return the Euclidean distances of all pairs, (a, n) and (b, n) -> (a, b); at least 1e-6, as 0 has no gradient."""
     squares = ops.sum(left * left, axis=1)[:, None] + ops.sum(right * right, axis=1)[None, :]
     return ops.sqrt(ops.maximum(squares - 2 * ops.matmul(left, ops.transpose(right)), 1e-12))

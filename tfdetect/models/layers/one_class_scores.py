@@ -1,88 +1,115 @@
-"""Layers that say how unlike the reals of a training a vector is, with what was fitted to these as their weights."""
+"""Layers that return novelty scores of feature vectors against the training reals, with fitted values as frozen weights."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from tfdetect.models.layers.autoencoder import PerImageScore
-from tfdetect.models.layers.common import PACKAGE
+from tfdetect.models.layers.common import PACKAGE, Shape, Tensor
+
+
+class FittedScore(PerImageScore):
+    """Base class of scores whose weights are fitted elsewhere, not trained by gradient descent.
+
+    `initial_values` maps the names of weights to their values; a value of None leaves ones, to be replaced when a saved model is
+    loaded.
+    """
+
+    def __init__(self, initial_values: Mapping[str, Any], **options: Any) -> None:
+        super().__init__(**options)
+        self.initial_values = initial_values
+
+    def add_frozen_weights(self, shapes: Mapping[str, Shape]) -> None:
+        """Create a non-trainable weight for each name, in this order."""
+        self.frozen_weights = []
+        for name, shape in shapes.items():
+            weight = self.add_weight(shape=shape, initializer="ones", trainable=False, name=name, dtype="float32")
+            if self.initial_values[name] is not None:
+                weight.assign(self.initial_values[name])
+            self.frozen_weights.append(weight)
+        self.built = True
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class KNNDistance(PerImageScore):
-    """(batch, n) -> the mean Euclidean distance to the k nearest rows of a bank (rows, n)."""
+class KNNDistance(FittedScore):
+    """Mean Euclidean distance to the `k` nearest rows of `bank` (num_rows, n): (batch, n) -> (batch, 1)."""
 
-    def __init__(self, bank=None, k=1, rows=None, **options):
-        super().__init__(**options)
-        self.k, self.rows, self.bank = k, len(bank) if rows is None else rows, bank
+    def __init__(self, bank: np.ndarray | None = None, k: int = 1, num_rows: int | None = None, **options: Any) -> None:
+        super().__init__({"bank": bank}, **options)
+        self.k, self.num_rows = k, _first_size(bank, num_rows)
 
-    def build(self, input_shape):
-        self.kept = frozen(self, "bank", (self.rows, input_shape[-1]), self.bank)
-        self.built = True
+    def build(self, input_shape: Shape) -> None:
+        self.add_frozen_weights({"bank": (self.num_rows, input_shape[-1])})
 
-    def call(self, inputs):
-        bank = ops.convert_to_tensor(self.kept)
-        apart = ops.sum(ops.square(inputs), axis=1, keepdims=True) + ops.sum(ops.square(bank), axis=1)
-        apart = apart - 2 * ops.matmul(inputs, ops.transpose(bank))
-        nearest = -ops.top_k(-apart, min(self.k, self.rows))[0]
+    def call(self, inputs: Tensor) -> Tensor:
+        bank = ops.convert_to_tensor(self.frozen_weights[0])
+        distance = ops.sum(ops.square(inputs), axis=1, keepdims=True) + ops.sum(ops.square(bank), axis=1)
+        distance = distance - 2 * ops.matmul(inputs, ops.transpose(bank))
+        nearest = -ops.top_k(-distance, min(self.k, self.num_rows))[0]
         return ops.mean(ops.sqrt(ops.maximum(nearest, 0.0) + 1e-12), axis=1, keepdims=True)
 
-    def get_config(self):
-        return {**super().get_config(), "k": self.k, "rows": self.rows}
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "k": self.k, "num_rows": self.num_rows}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SubspaceResidual(PerImageScore):
-    """(batch, n) -> the root mean square of what, standardised, a subspace leaves over; its axes (components, n) are
-    orthonormal."""
+class SubspaceResidual(FittedScore):
+    """Root mean square of the part of the standardised vector outside a subspace: (batch, n) -> (batch, 1).
 
-    def __init__(self, mean=None, scale=None, axes=None, components=None, **options):
-        super().__init__(**options)
-        self.components = len(axes) if components is None else components
-        self.given = {"mean": mean, "scale": scale, "axes": axes}
+    `mean` and `scale` (n,) standardise the vector; the rows of `axes` (num_components, n) are an orthonormal basis.
+    """
 
-    def build(self, input_shape):
+    def __init__(self, mean: np.ndarray | None = None, scale: np.ndarray | None = None, axes: np.ndarray | None = None,
+                 num_components: int | None = None, **options: Any) -> None:  # fmt: skip
+        super().__init__({"mean": mean, "scale": scale, "axes": axes}, **options)
+        self.num_components = _first_size(axes, num_components)
+
+    def build(self, input_shape: Shape) -> None:
         width = input_shape[-1]
-        shapes = {"mean": (width,), "scale": (width,), "axes": (self.components, width)}
-        self.kept = [frozen(self, name, shape, self.given[name]) for name, shape in shapes.items()]
-        self.built = True
+        self.add_frozen_weights({"mean": (width,), "scale": (width,), "axes": (self.num_components, width)})
 
-    def call(self, inputs):
-        mean, scale, axes = map(ops.convert_to_tensor, self.kept)
+    def call(self, inputs: Tensor) -> Tensor:
+        mean, scale, axes = map(ops.convert_to_tensor, self.frozen_weights)
         z = (inputs - mean) / scale
-        left = z - ops.matmul(ops.matmul(z, ops.transpose(axes)), axes)
-        return ops.sqrt(ops.mean(ops.square(left), axis=1, keepdims=True) + 1e-12)
+        residual = z - ops.matmul(ops.matmul(z, ops.transpose(axes)), axes)
+        return ops.sqrt(ops.mean(ops.square(residual), axis=1, keepdims=True) + 1e-12)
 
-    def get_config(self):
-        return {**super().get_config(), "components": self.components}
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_components": self.num_components}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class GaussianMixtureNLL(PerImageScore):
-    """(batch, n) -> the negative log density, in nats, under a mixture of Gaussians with a variance for each number."""
+class GaussianMixtureNLL(FittedScore):
+    """Negative log density, in nats, under a mixture of Gaussians with diagonal covariances: (batch, n) -> (batch, 1).
 
-    def __init__(self, weights=None, means=None, variances=None, parts=None, **options):
-        super().__init__(**options)
-        self.parts = len(weights) if parts is None else parts
-        self.given = {"shares": weights, "means": means, "variances": variances}
+    `weights` (num_components,) sum to 1; `means` and `variances` are (num_components, n).
+    """
 
-    def build(self, input_shape):
-        shapes = {"shares": (self.parts,), "means": (self.parts, input_shape[-1]), "variances": (self.parts, input_shape[-1])}
-        self.kept = [frozen(self, name, shape, self.given[name]) for name, shape in shapes.items()]
-        self.built = True
+    def __init__(self, weights: np.ndarray | None = None, means: np.ndarray | None = None, variances: np.ndarray | None = None,
+                 num_components: int | None = None, **options: Any) -> None:  # fmt: skip
+        super().__init__({"mixture_weights": weights, "means": means, "variances": variances}, **options)
+        self.num_components = _first_size(weights, num_components)
 
-    def call(self, inputs):
-        shares, means, variances = map(ops.convert_to_tensor, self.kept)
-        apart = ops.square(inputs[:, None] - means) / variances + ops.log(2 * np.pi * variances)
-        return -ops.logsumexp(ops.log(shares) - 0.5 * ops.sum(apart, axis=-1), axis=1, keepdims=True)
+    def build(self, input_shape: Shape) -> None:
+        shape = (self.num_components, input_shape[-1])
+        self.add_frozen_weights({"mixture_weights": shape[:1], "means": shape, "variances": shape})
 
-    def get_config(self):
-        return {**super().get_config(), "parts": self.parts}
+    def call(self, inputs: Tensor) -> Tensor:
+        weights, means, variances = map(ops.convert_to_tensor, self.frozen_weights)
+        distance = ops.square(inputs[:, None] - means) / variances + ops.log(2 * np.pi * variances)
+        return -ops.logsumexp(ops.log(weights) - 0.5 * ops.sum(distance, axis=-1), axis=1, keepdims=True)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_components": self.num_components}
 
 
-def frozen(layer, name, shape, value):
-    """A weight that is not trained; of that value, or if none is given, as it will be loaded."""
-    made = layer.add_weight(shape=shape, initializer="ones", trainable=False, name=name, dtype="float32")
-    if value is not None:
-        made.assign(value)
-    return made
+def _first_size(values: np.ndarray | None, size: int | None) -> int:
+    """Return `size`, which a saved config holds, or else the number of rows of `values`. Raises ValueError without either."""
+    if size is not None:
+        return size
+    if values is None:
+        raise ValueError("Give the fitted values, or the number of their rows.")
+    return len(values)

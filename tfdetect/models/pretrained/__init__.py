@@ -1,1 +1,1 @@
-"""Weights and backbones from elsewhere."""
+"""Pretrained weights and backbones."""

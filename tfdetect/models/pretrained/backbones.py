@@ -1,11 +1,11 @@
-"""Foundation models by their presets, cut to what a detector needs of them.
+"""Vision models and text encoders of pretrained backbones.
 
-    net = backbones.load("hf-clip:/models/clip-vit-large-patch14")
-    model = backbones.vision(net, 256, "projected")     # pictures (batch, 256, 256, 3) -> features (batch, 768)
-    words = backbones.text(net)(["a photograph"])       # (1, 768)
+    backbone = backbones.load("hf-clip:/models/clip-vit-large-patch14")
+    model = backbones.vision_model(backbone, 256, "projected")       # images (batch, 256, 256, 3) -> features (batch, 768)
+    embeddings = backbones.text_encoder(backbone)(["a photograph"])  # (1, 768)
 
-A preset is `tiny`, keras-hub's name for one, a folder as keras-hub saves it or as Hugging Face's DINOv2, DINOv3 or ViT come, or
-`hf-clip:FOLDER`, OpenAI's CLIP as Hugging Face's comes, which keras-hub cannot read (keras-hub issue 2985).
+A preset is `tiny`, the name of a keras-hub preset, a folder saved by keras-hub or with Hugging Face's DINOv2, DINOv3 or ViT, or
+`hf-clip:FOLDER` with OpenAI's CLIP from Hugging Face, which keras-hub cannot read (keras-hub issue 2985).
 """
 
 import math
@@ -18,137 +18,150 @@ import numpy as np
 
 from tfdetect.errors import UserError
 from tfdetect.models.pretrained.backbone import Backbone
-from tfdetect.models.pretrained.presets import load, random, require
+from tfdetect.models.pretrained.presets import is_random, load, require
 
-__all__ = ["Backbone", "Features", "blocks", "use_batched_matmul", "load", "lora", "random", "require", "text", "vision"]
+__all__ = ["Backbone", "Features", "add_lora", "is_random", "load", "require", "text_encoder", "transformer_blocks",
+           "use_batched_matmul", "vision_model"]  # fmt: skip
 
 Features = Literal["projected", "pooled", "penultimate"]
-# The transformer blocks of keras-hub, and where in them the attention is.
+# The transformer blocks of keras-hub, and the attribute path to their attention layer.
 ATTENTION = {"CLIPEncoderLayer": "attention", "SigLIPEncoderLayer": "self_attn", "DINOV2Layer": "attention.attention",
              "DINOV3Layer": "attention", "ViTEncoderBlock": "mha"}  # fmt: skip
-CONTRACTED = {"abc,cde->abde": 1, "abcd,cde->abe": 2}  # how many axes of the inputs these sum over
+CONTRACTED_AXES = {"abc,cde->abde": 1, "abcd,cde->abe": 2}  # number of axes that these EinsumDense equations sum over
 
 
-def vision(backbone: Backbone, clip_size: int, features: Features) -> Any:
-    """A keras.Model, pictures (batch, clip_size, clip_size, 3), floats 0..255, RGB -> features (batch, n); normalising included.
+def vision_model(backbone: Backbone, image_size: int, features: Features) -> Any:
+    """Return a keras.Model from RGB images (batch, image_size, image_size, 3), floats in 0..255, to features (batch, n).
 
-    `projected` is what the picture's side of CLIP or SigLIP hands to the comparison with words; `pooled` the class token after
-    the last norm, or the mean of all places where there is none; `penultimate` the same of the last block but one, without norm.
-    Models of one Backbone share its layers: to train two apart, load it twice.
+    The model includes resizing and normalisation. `projected` is the joint embedding of CLIP, or the pooled output of SigLIP's
+    attention head; `pooled` is the class token after the last norm, or the mean of all positions where there is no class token;
+    `penultimate` is the same after the second-to-last block, without norm. Raises UserError if the backbone lacks the features.
+
+    Models of one Backbone share its layers: to train two of them independently, load it twice.
     """
     import keras
 
-    from tfdetect.models.layers.resample import Resample
+    from tfdetect.models.layers.resample import PillowResize
 
-    pixels = backbone.pixels
-    pictures = keras.Input((clip_size, clip_size, 3), dtype="float32", name="pictures")
-    x = pictures
-    if not clip_size == pixels.whole == pixels.size:
-        x = Resample(pixels.size, pixels.whole, pixels.interpolation, name="resize")(x)
-    x = keras.layers.Rescaling(list(pixels.scale), list(pixels.offset), dtype="float32", name="normalise")(x)
-    return keras.Model(pictures, _features(backbone, x, features), name="backbone")
+    preprocessing = backbone.preprocessing
+    images = keras.Input((image_size, image_size, 3), dtype="float32", name="images")
+    x = images
+    if not image_size == preprocessing.resize_to == preprocessing.size:
+        x = PillowResize(preprocessing.size, preprocessing.resize_to, preprocessing.interpolation, name="resize")(x)
+    scale, offset = list(preprocessing.scale), list(preprocessing.offset)
+    x = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(x)
+    return keras.Model(images, _compute_features(backbone, x, features), name="backbone")
 
 
-def _features(backbone: Backbone, x: Any, features: Features) -> Any:
-    net = backbone.net
-    parts = _parts(net, x)
-    there = [name for name, has in (("projected", parts and parts.project), ("pooled", True), ("penultimate", parts)) if has]
-    if features not in there:
-        raise UserError(f"{type(net).__name__} ({backbone.preset}) has no features {features!r}, expected {' or '.join(there)}.")
-    if parts is None:
-        x = net(x)
-        return x[:, 0] if getattr(net, "use_class_token", False) else _mean(x)
-    for layer in parts.start:
+def _compute_features(backbone: Backbone, x: Any, features: Features) -> Any:
+    network = backbone.network
+    transformer = _transformer_parts(network, x)
+    available = {"projected": transformer and transformer.project, "pooled": True, "penultimate": transformer}
+    if not available[features]:
+        expected = " or ".join(name for name, value in available.items() if value)
+        raise UserError(f"{type(network).__name__} ({backbone.preset}) has no features {features!r}, expected {expected}.")
+    if transformer is None:
+        x = network(x)
+        return x[:, 0] if getattr(network, "use_class_token", False) else _mean_over_positions(x)
+    for layer in transformer.embedding:
         x = layer(x)
-    for block in parts.blocks[: -1 if features == "penultimate" else None]:
-        x = block(x, **parts.beside)
+    for block in transformer.blocks[: -1 if features == "penultimate" else None]:
+        x = block(x, **transformer.block_arguments)
     if features != "penultimate":
-        x = parts.norm(x)
-    if features == "projected":
-        return parts.project(x)
-    return x[:, 0] if parts.class_token else _mean(x)
+        x = transformer.norm(x)
+    if features == "projected" and transformer.project:
+        return transformer.project(x)
+    return x[:, 0] if transformer.has_class_token else _mean_over_positions(x)
 
 
-def _mean(x: Any) -> Any:
-    """Of all places: maps (batch, height, width, n), tokens (batch, places, n) or pooled already (batch, n) -> (batch, n)."""
+def _mean_over_positions(x: Any) -> Any:
+    """Average maps (batch, height, width, n) or tokens (batch, positions, n) -> (batch, n); features (batch, n) are unchanged."""
     from keras import layers
 
-    pools = {4: layers.GlobalAveragePooling2D, 3: layers.GlobalAveragePooling1D}
-    return pools[len(x.shape)]()(x) if len(x.shape) in pools else x
+    pooling = {4: layers.GlobalAveragePooling2D, 3: layers.GlobalAveragePooling1D}
+    return pooling[len(x.shape)]()(x) if len(x.shape) in pooling else x
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """A vision transformer taken apart."""
+class _TransformerParts:
+    """The layers of a vision transformer, in the order in which they are applied."""
 
-    start: list[Any]
+    embedding: list[Any]
     blocks: list[Any]
     norm: Any
-    class_token: bool = True
+    has_class_token: bool = True
     project: Callable[[Any], Any] | None = None
-    beside: dict[str, Any] = field(default_factory=dict)
-    """What every block is given besides the tokens."""
+    """From the normalised tokens to the features `projected`; None where there are none."""
+    block_arguments: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of every block."""
 
 
-def _parts(net: Any, pictures: Any) -> _Parts | None:
-    """None where it is used whole: what is no vision transformer, and ViT, whose first layer alone would not load again."""
-    kind, side = type(net).__name__, getattr(net, "vision_encoder", None)
+def _transformer_parts(network: Any, images: Any) -> _TransformerParts | None:
+    """Return the layers of a vision transformer, or None for a network that must be used as a whole.
+
+    The latter are networks without transformer blocks, and keras-hub's ViT, whose first layer cannot be reloaded on its own.
+    """
+    kind, vision = type(network).__name__, getattr(network, "vision_encoder", network)
     if kind == "CLIPBackbone":
-        start = [side.embedding, side.pre_layer_norm]
-        return _Parts(start, side.encoder_layers, side.layer_norm, True, lambda x: net.vision_projection(x[:, 0]))
+        embedding = [vision.embedding, vision.pre_layer_norm]
+        return _TransformerParts(embedding, vision.encoder_layers, vision.layer_norm, True,
+                                 lambda x: network.vision_projection(x[:, 0]))  # fmt: skip
     if kind == "SigLIPBackbone":
-        return _Parts([side.embedding], side.encoder_layers, side.post_layer_norm, False, side.head)
+        return _TransformerParts([vision.embedding], vision.encoder_layers, vision.post_layer_norm, False, vision.head)
     if kind == "DINOV2Backbone":
-        return _Parts([net.embeddings], net.encoder.layers, net.layernorm)
+        return _TransformerParts([network.embeddings], network.encoder.layers, network.layernorm)
     if kind == "DINOV3Backbone":
-        beside = {"position_embeddings": net.rope_embedding(pictures), "num_prefix_tokens": 1 + net.num_register_tokens}
-        return _Parts([net.embeddings], net.encoder.layers, net.layernorm, beside=beside)
+        arguments = {"position_embeddings": network.rope_embedding(images), "num_prefix_tokens": 1 + network.num_register_tokens}
+        return _TransformerParts([network.embeddings], network.encoder.layers, network.layernorm, block_arguments=arguments)
     return None
 
 
-def blocks(model: Any) -> list[Any]:
-    """The transformer blocks of a `vision` model, first to last; none for a backbone of another kind."""
-    whole = [layer.get_layer("vit_encoder").encoder_layers for layer in model.layers if type(layer).__name__ == "ViTBackbone"]
-    return whole[0] if whole else [layer for layer in model.layers if type(layer).__name__ in ATTENTION]
+def transformer_blocks(model: Any) -> list[Any]:
+    """Return the transformer blocks of a vision model, first to last; empty for other backbones."""
+    vits = [layer.get_layer("vit_encoder").encoder_layers for layer in model.layers if type(layer).__name__ == "ViTBackbone"]
+    return vits[0] if vits else [layer for layer in model.layers if type(layer).__name__ in ATTENTION]
 
 
-def lora(model: Any, rank: int) -> None:
-    """Freeze a `vision` model but for adapters of that rank beside the query and value projections (Hu et al. 2021).
+def add_lora(model: Any, rank: int) -> None:
+    """Freeze a vision model and add trainable low-rank adapters to its query and value projections.
 
-    What is saved has them added to the projections: a `.keras` file loads as a plain model with the same outputs.
+    Hu et al., "LoRA: Low-rank adaptation of large language models", 2021 (arXiv 2106.09685). Saving merges the adapters into the
+    projections: the `.keras` file loads as a plain model with the same outputs. Raises UserError for a backbone without attention
+    or a rank below 1.
     """
-    if not blocks(model):
-        raise UserError("Low-rank adapters go beside attention, and this backbone has none; expected a vision transformer.")
+    blocks = transformer_blocks(model)
+    if not blocks:
+        raise UserError("Low-rank adapters need attention layers, and this backbone has none; expected a vision transformer.")
     if rank < 1:
         raise UserError(f"The rank of the adapters must be at least 1, got {rank}.")
     for weight in model.weights:
         weight.trainable = False
-    for block in blocks(model):
+    for block in blocks:
         _attention(block).query_dense.enable_lora(rank)
         _attention(block).value_dense.enable_lora(rank)
 
 
 def use_batched_matmul(model: Any) -> None:
-    """Let the attention of a frozen `vision` model multiply the tokens of all pictures at once, to the same result.
+    """Compute the attention projections of a frozen vision model as one matrix product over all images; same results.
 
-    On TensorFlow Keras multiplies picture by picture, at two thirds of the speed. What is saved is as it was.
+    On TensorFlow, Keras multiplies image by image, which takes half as long again. Saved files are not affected.
     """
-    for block in blocks(model):
+    for block in transformer_blocks(model):
         for name in ("query_dense", "key_dense", "value_dense", "output_dense"):
             dense = getattr(_attention(block), name, None)
-            if getattr(dense, "equation", None) in CONTRACTED:
-                dense.call = partial(_at_once, dense)
+            if dense is not None and getattr(dense, "equation", None) in CONTRACTED_AXES:
+                dense.call = partial(_batched_einsum_dense, dense)
 
 
-def _at_once(dense: Any, inputs: Any, training: bool | None = None) -> Any:
-    """What an EinsumDense makes of (batch, places, ...)."""
+def _batched_einsum_dense(dense: Any, inputs: Any, training: bool | None = None) -> Any:
+    """Compute the output of an EinsumDense layer on inputs (batch, positions, ...)."""
     from keras import ops
 
-    axes = CONTRACTED[dense.equation]
+    axes = CONTRACTED_AXES[dense.equation]
     kernel = ops.convert_to_tensor(dense.kernel)
-    flat = ops.reshape(kernel, (math.prod(kernel.shape[:axes]), -1))
-    found = ops.matmul(ops.reshape(inputs, (-1, flat.shape[0])), flat)
-    return ops.reshape(found, (-1, inputs.shape[1], *kernel.shape[axes:])) + dense.bias
+    matrix = ops.reshape(kernel, (math.prod(kernel.shape[:axes]), -1))
+    outputs = ops.matmul(ops.reshape(inputs, (-1, matrix.shape[0])), matrix)
+    return ops.reshape(outputs, (-1, inputs.shape[1], *kernel.shape[axes:])) + dense.bias
 
 
 def _attention(block: Any) -> Any:
@@ -157,33 +170,37 @@ def _attention(block: Any) -> Any:
     return block
 
 
-def text(backbone: Backbone) -> Callable[[Sequence[str]], np.ndarray]:
-    """A function from prompts to embeddings (n, d) float32, comparable with `projected` features, not normalised.
+def text_encoder(backbone: Backbone) -> Callable[[Sequence[str]], np.ndarray]:
+    """Return a function from texts to embeddings (texts, n) float32, not normalised, comparable with `projected` features.
 
-    ValueError where the backbone has no text side, or the preset no tokenizer.
+    Raises UserError if the backbone has no text encoder or the preset no tokenizer.
     """
-    if backbone.tokenizer is None:
-        raise UserError(f"{backbone.preset} has no text side with CLIP's tokenizer; prompts need a preset of CLIP.")
+    if backbone.load_tokenizer is None:
+        raise UserError(f"{backbone.preset} has no text encoder with CLIP's tokenizer; texts need a preset of CLIP.")
     import keras
 
-    net, tokenizer = backbone.net, backbone.tokenizer()
+    network, tokenizer = backbone.network, backbone.load_tokenizer()
 
-    def embed(prompts: Sequence[str]) -> np.ndarray:
-        ids = tokens(tokenizer, prompts, net.text_encoder.max_sequence_length)
-        found = ids == (ids.max(1, keepdims=True) if backbone.end is None else backbone.end)
-        if not found.any(1).all():
-            raise UserError(f"{backbone.preset} ends its texts with token {backbone.end}, but its tokenizer never writes that.")
-        hidden = keras.ops.convert_to_numpy(net.text_encoder({"token_ids": ids}))
-        pooled = hidden[np.arange(len(ids)), found.argmax(1)]
-        return keras.ops.convert_to_numpy(net.text_projection(pooled)).astype(np.float32)
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        ids = tokenize(tokenizer, texts, network.text_encoder.max_sequence_length)
+        is_end = ids == (ids.max(1, keepdims=True) if backbone.end_token_id is None else backbone.end_token_id)
+        if not is_end.any(1).all():
+            raise UserError(f"{backbone.preset} expects texts to end with token {backbone.end_token_id}, but its tokenizer never "
+                            "writes that token; give the tokenizer that belongs to the model.")  # fmt: skip
+        hidden = keras.ops.convert_to_numpy(network.text_encoder({"token_ids": ids}))
+        pooled = hidden[np.arange(len(ids)), is_end.argmax(1)]
+        return keras.ops.convert_to_numpy(network.text_projection(pooled)).astype(np.float32)
 
-    return embed
+    return encode
 
 
-def tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> np.ndarray:
-    """int32 (n, length): start, the prompt cut to what fits, end, and ends to the last place; a token sees none after it."""
-    rows = np.full((len(prompts), length), tokenizer.end_token_id, np.int32)
-    rows[:, 0] = tokenizer.start_token_id
-    for row, found in zip(rows, tokenizer(list(prompts)), strict=True):
-        row[1 : 1 + len(found[: length - 2])] = found[: length - 2]
-    return rows
+def tokenize(tokenizer: Any, texts: Sequence[str], length: int) -> np.ndarray:
+    """Return token ids, int32 (texts, length): start token, truncated text, end token, padded with end tokens.
+
+    The attention is causal, so the padding does not affect the embedding.
+    """
+    ids = np.full((len(texts), length), tokenizer.end_token_id, np.int32)
+    ids[:, 0] = tokenizer.start_token_id
+    for row, tokens in zip(ids, tokenizer(list(texts)), strict=True):
+        row[1 : 1 + len(tokens[: length - 2])] = tokens[: length - 2]
+    return ids

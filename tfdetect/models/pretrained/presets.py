@@ -1,4 +1,4 @@
-"""Presets: where the weights of a foundation model come from, looked for or fetched, and opened with keras-hub."""
+"""Presets: find or download the weights of a pretrained backbone, and load it with keras-hub."""
 
 import difflib
 from pathlib import Path
@@ -8,113 +8,123 @@ import numpy as np
 
 from tfdetect.errors import UserError
 from tfdetect.models.pretrained import hf_clip, tiny_clip
-from tfdetect.models.pretrained.backbone import HELP, Backbone, Pixels, hugging_face_pixels, read_json
+from tfdetect.models.pretrained.backbone import PRESET_HELP, Backbone, Preprocessing, read_hugging_face_preprocessing, read_json
 
 TINY, HF_CLIP = "tiny", "hf-clip:"
-NEEDED = ("config.json", "image_converter.json", "model.weights.h5")
-WORDS = ("tokenizer.json", "assets/tokenizer/vocabulary.json", "assets/tokenizer/merges.txt")
+REQUIRED_FILES = ("config.json", "image_converter.json", "model.weights.h5")
+TOKENIZER_FILES = ("tokenizer.json", "assets/tokenizer/vocabulary.json", "assets/tokenizer/merges.txt")
 
 
-def random(preset: str) -> bool:
-    """Whether the weights are drawn by chance, so that no result of it means anything."""
+def is_random(preset: str) -> bool:
+    """Whether the preset has random weights, so that its results are meaningless."""
     return preset == TINY
 
 
-def require(preset: str, words: bool = False) -> None:
-    """Look for what the preset needs, or fetch it; `words`: what texts need, too. ValueError that says what to put where."""
+def require(preset: str, with_text: bool = False) -> None:
+    """Find the files of a preset or download them; `with_text` includes those that texts need.
+
+    Raises UserError that says which files to put where.
+    """
     if preset == TINY:
         return
     if preset.startswith(HF_CLIP):
-        hf_clip.require(Path(preset.removeprefix(HF_CLIP)).expanduser(), words)
+        hf_clip.require(_hf_clip_folder(preset), with_text)
     elif Path(preset).is_dir():
         _require_folder(Path(preset))
     else:
-        _fetch(preset)
+        _download(preset)
 
 
 def load(preset: str) -> Backbone:
-    """Open a preset. ValueError where it is not at hand or cannot be read."""
+    """Load a preset. Raises UserError if its files are missing or unreadable."""
     require(preset)
     if preset.startswith(HF_CLIP):
-        return hf_clip.load(preset, Path(preset.removeprefix(HF_CLIP)).expanduser())  # no shell does it after the colon
+        return hf_clip.load(preset, _hf_clip_folder(preset))
     if preset == TINY:
-        return Backbone(preset, tiny_clip.backbone(), Pixels.of(tiny_clip.MEAN, tiny_clip.STD, tiny_clip.SIZE), tiny_clip.tokenizer)
+        preprocessing = Preprocessing.from_mean_and_std(tiny_clip.MEAN, tiny_clip.STD, tiny_clip.SIZE)
+        return Backbone(preset, tiny_clip.build_backbone(), preprocessing, tiny_clip.build_tokenizer)
     try:
-        return _open(preset)
-    except Exception as error:  # keras-hub raises whatever its parts do on a config, weights or vocabulary that do not fit
+        return _load_keras_hub(preset)
+    except Exception as error:  # a config, weights or vocabulary that do not match raise many kinds of exceptions
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{preset} could not be opened as a preset of keras-hub: {reason.rstrip('.')}; {HELP}.") from error
+        raise UserError(f"{preset} could not be opened as a preset of keras-hub: {reason.rstrip('.')}; {PRESET_HELP}.") from error
+
+
+def _hf_clip_folder(preset: str) -> Path:
+    return Path(preset.removeprefix(HF_CLIP)).expanduser()  # the shell does not expand ~ after a colon
 
 
 def _require_folder(folder: Path) -> None:
     config = read_json(folder / "config.json")
     if config.get("model_type") == "clip":
-        raise UserError(f"{folder} is Hugging Face's CLIP, which keras-hub cannot read; say --detector.preset {HF_CLIP}{folder}")
-    needed = ("model.safetensors", "preprocessor_config.json") if "model_type" in config else NEEDED
-    if missing := [name for name in needed if not (folder / name).is_file()]:
-        raise UserError(f"{folder} has no {' and no '.join(missing)}; {HELP}.")
+        raise UserError(f"{folder} holds Hugging Face's CLIP, which keras-hub cannot read; use --detector.preset "
+                        f"{HF_CLIP}{folder}.")  # fmt: skip
+    required = ("model.safetensors", "preprocessor_config.json") if "model_type" in config else REQUIRED_FILES
+    if missing := [name for name in required if not (folder / name).is_file()]:
+        raise UserError(f"{folder} has no {' and no '.join(missing)}; {PRESET_HELP}.")
 
 
-def _fetch(preset: str) -> None:
-    """Into kagglehub's folder of downloads, from which keras-hub reads."""
+def _download(preset: str) -> None:
+    """Download into kagglehub's cache, from which keras-hub loads."""
     import kagglehub
     import keras_hub
 
-    known = keras_hub.models.Backbone.presets
-    if preset not in known:
-        near = difflib.get_close_matches(preset, known, n=1, cutoff=0.5)
+    presets = keras_hub.models.Backbone.presets
+    if preset not in presets:
+        near = difflib.get_close_matches(preset, presets, n=1, cutoff=0.5)
         hint = f"perhaps you meant {near[0]}, or " if near else ""
-        raise UserError(f"{preset} is neither a folder nor a preset of keras-hub; {hint}{HELP}.")
-    handle = known[preset]["kaggle_handle"].removeprefix("kaggle://")
+        raise UserError(f"{preset} is neither a folder nor a preset of keras-hub; {hint}{PRESET_HELP}.")
+    handle = presets[preset]["kaggle_handle"].removeprefix("kaggle://")
     try:
-        for name in (*NEEDED, *(WORDS if preset in keras_hub.models.CLIPBackbone.presets else ())):
+        for name in (*REQUIRED_FILES, *(TOKENIZER_FILES if preset in keras_hub.models.CLIPBackbone.presets else ())):
             kagglehub.model_download(handle, name)
-    except Exception as error:  # as many kinds as there are ways for a download to fail
+    except Exception as error:  # downloads fail with many kinds of exceptions
         reason = type(error).__name__ + " " + " ".join(str(error).split(" with url")[0].split())[:200]
-        raise UserError(f"{preset} is not on this machine and could not be fetched ({reason}); fetch "
-                         f"https://www.kaggle.com/models/{handle} elsewhere and give its folder as --detector.preset FOLDER, or "
-                         f"{HELP}.") from error  # fmt: skip
+        raise UserError(f"{preset} is not on this machine and could not be downloaded ({reason}); download "
+                        f"https://www.kaggle.com/models/{handle} on another machine and give its folder as "
+                        f"--detector.preset FOLDER, or {PRESET_HELP}.") from error  # fmt: skip
 
 
-def _open(preset: str) -> Backbone:
+def _load_keras_hub(preset: str) -> Backbone:
     import keras_hub
 
     config = read_json(Path(preset) / "config.json") if Path(preset).is_dir() else {}
     if "model_type" in config:
-        return _open_hugging_face(preset, config)
-    net = keras_hub.models.Backbone.from_preset(preset)
-    converter = keras_hub.layers.ImageConverter.from_preset(preset)
-    if not isinstance(net, keras_hub.models.CLIPBackbone):
-        return Backbone(preset, net, _pixels(net, converter))
-    there = not config or (Path(preset) / WORDS[0]).is_file()
-    words = (lambda: keras_hub.models.CLIPTokenizer.from_preset(preset)) if there else None
-    return Backbone(preset, net, _pixels(net, converter), words)
+        return _load_hugging_face(preset, config)
+    network = keras_hub.models.Backbone.from_preset(preset)
+    preprocessing = _read_preprocessing(network, keras_hub.layers.ImageConverter.from_preset(preset))
+    if not isinstance(network, keras_hub.models.CLIPBackbone):
+        return Backbone(preset, network, preprocessing)
+    has_tokenizer = not config or (Path(preset) / TOKENIZER_FILES[0]).is_file()
+    load_tokenizer = (lambda: keras_hub.models.CLIPTokenizer.from_preset(preset)) if has_tokenizer else None
+    return Backbone(preset, network, preprocessing, load_tokenizer)
 
 
-def _pixels(net: Any, converter: Any) -> Pixels:
-    side = _shape(net)[0] or (converter.image_size or [None])[0]
+def _read_preprocessing(network: Any, converter: Any) -> Preprocessing:
+    side = _image_shape(network)[0] or (converter.image_size or [None])[0]
     if side is None:
-        raise UserError("Its image_converter.json says no image_size.")
+        raise UserError("Its image_converter.json has no image_size.")
     scale = np.broadcast_to(1.0 if converter.scale is None else converter.scale, 3)
     offset = np.broadcast_to(0.0 if converter.offset is None else converter.offset, 3)
-    return Pixels(side, side, tuple(map(float, scale)), tuple(map(float, offset)), converter.interpolation)
+    return Preprocessing(side, side, tuple(map(float, scale)), tuple(map(float, offset)), converter.interpolation)
 
 
-def _shape(net: Any) -> tuple[int | None, ...]:
-    """(height, width, 3) of the pictures that it takes. ValueError where it takes none."""
-    shape = getattr(getattr(net, "vision_encoder", net), "image_shape", None)
+def _image_shape(network: Any) -> tuple[int | None, ...]:
+    """Return the (height, width, 3) of a network's input. Raises UserError for a network without image input."""
+    shape = getattr(getattr(network, "vision_encoder", network), "image_shape", None)
     if shape is None:
-        raise UserError(f"{type(net).__name__} takes no pictures, expected a backbone for images.")
+        raise UserError(f"{type(network).__name__} takes no images, expected an image backbone.")
     return tuple(shape)
 
 
-def _open_hugging_face(folder: str, config: dict[str, Any]) -> Backbone:
+def _load_hugging_face(folder: str, config: dict[str, Any]) -> Backbone:
     import keras_hub
 
-    pixels = hugging_face_pixels(Path(folder))
-    # DINO's places of patches follow the size of the pictures; Hugging Face's code feeds what its preprocessor makes.
-    resized = {"image_shape": (pixels.size, pixels.size, 3)} if config["model_type"].startswith("dino") else {}
-    net = keras_hub.models.Backbone.from_preset(folder, **resized)
-    if _shape(net)[0] != pixels.size:
-        raise UserError(f"Its preprocessor_config.json makes {pixels.size} pixels, its config.json expects {_shape(net)[0]}.")
-    return Backbone(folder, net, pixels)
+    preprocessing = read_hugging_face_preprocessing(Path(folder))
+    # DINO interpolates its position embeddings to the image size, which in Hugging Face's code is that of the preprocessor.
+    arguments = {"image_shape": (preprocessing.size, preprocessing.size, 3)} if config["model_type"].startswith("dino") else {}
+    network = keras_hub.models.Backbone.from_preset(folder, **arguments)
+    if _image_shape(network)[0] != preprocessing.size:
+        raise UserError(f"Its preprocessor_config.json returns images of {preprocessing.size} pixels, its config.json expects "
+                        f"{_image_shape(network)[0]}.")  # fmt: skip
+    return Backbone(folder, network, preprocessing)

@@ -5,14 +5,14 @@ import re
 
 import pandas as pd
 
-from tfdetect.data.layouts.grouping import CLASS, NONE, NUMBER, meant, name_of, stem
+from tfdetect.data.layouts.grouping import CLASS_FOLDER, NO_GROUPS, NUMBER, stem, strip_structure, video_name
 from tfdetect.errors import UserError
 from tfdetect.files import plural
 
 RULES = ("auto", "folder", "stem", "file")
 
 
-def asked(table: pd.DataFrame, root: str, rule: str) -> tuple[list[str], str]:
+def group_by_rule(table: pd.DataFrame, root: str, rule: str) -> tuple[list[str], str]:
     """The groups that `--data.group RULE` makes, and a sentence. UserError where a pattern fits no file."""
     below = [os.path.relpath(path, root) if path.startswith(root) else path for path in table["path"]]
     if rule == "file":
@@ -37,18 +37,18 @@ def asked(table: pd.DataFrame, root: str, rule: str) -> tuple[list[str], str]:
 def _asked(path: str, rule: str) -> str:
     """The leaf folder, or the name without its number, but for the folders that tell the class."""
     folder, name = os.path.split(path)
-    place = tuple(part for part in folder.split(os.sep) if not CLASS.search(part))
+    place = tuple(part for part in folder.split(os.sep) if not CLASS_FOLDER.search(part))
     if rule == "folder":
-        return "/".join(meant(place)) or "."
+        return "/".join(strip_structure(place)) or "."
     match = NUMBER.match(own := stem(name))
-    return (match and name_of(match[1])) or own
+    return (match and video_name(match[1])) or own
 
 
-def told(table: pd.DataFrame, how: str) -> str:
+def describe_given_groups(table: pd.DataFrame, how: str) -> str:
     """What is to be said of groups that a table or a public set gave."""
     count = table["group"].nunique()
     if (table["group"] == table["path"]).all():
-        return NONE
+        return NO_GROUPS
     return f"{plural(len(table), 'file')} in {plural(count, 'group')}, {how}."
 
 
