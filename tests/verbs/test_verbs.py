@@ -117,7 +117,7 @@ def test_explain_writes_a_page_with_a_map_of_each_frame_shown(name, request, ima
     files = [str(next((images / "fake").iterdir())), str(next((videos / "fake").iterdir())), str(tmp_path / "none.jpg")]
     assert cli.main(["explain", str(artifact.folder), *files, "--out", str(out), "--cells", "4", "--frames", "2"]) == 1
     printed = capsys.readouterr().out
-    assert "No such file or directory" in printed and "2 explained by occlusion, 1 failed" in printed
+    assert "No such file or directory" in printed and "2 files explained by occlusion, 1 failed" in printed
     page, rows = (out / "explanation.html").read_text(), json.loads((out / "explanation.json").read_text())
     assert page.count("<figure") == 2 and "Orange speaks for fake" in page
     assert [row["path"] for row in rows] == files and rows[2]["error"] and "hottest_tenth" not in rows[2]

@@ -12,7 +12,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.workflow.console import console
+from tfdetect.workflow.console import console, plural
 from tfdetect.workflow.verdicts import PredictData, apply_overrides, expand_paths, format_verdict, load_predictor
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         explanation.write(asked.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
         files.write_json(asked.out / "explanation.json", rows)
     failed = len(rows) - len(sections)
-    console.print(f"{len(sections)} explained by {method}, {failed} failed: {asked.out / 'explanation.html'}")
+    console.print(f"{plural(len(sections), 'file')} explained by {method}, {failed} failed: {asked.out / 'explanation.html'}")
     return 1 if failed else 0
 
 
