@@ -142,10 +142,10 @@ def test_an_invalid_config_is_named(copy, capsys, images):
 
 def test_damaged_cache_entries_are_decoded_again(run, root, data):
     entries = sorted((root / "cache[").rglob("*.npy"))
-    whole = entries[0].read_bytes()
+    complete = entries[0].read_bytes()
     cut(entries[0])
     entries[1].with_suffix(".json").write_text("{")
     next((root / "cache[").rglob("files.index")).write_bytes(b"\xff\xfe")
     argv = ["train", "cnn", "--data.path", str(data), "--data.size", "32", "--train.epochs", "0", "--name", "again",
             "--out", str(root / "runs"), "--data.cache_dir", str(root / "cache[")]  # fmt: skip
-    assert cli.main(argv) == 0 and entries[0].read_bytes() == whole
+    assert cli.main(argv) == 0 and entries[0].read_bytes() == complete

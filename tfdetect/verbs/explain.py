@@ -68,8 +68,8 @@ def main(argv: Sequence[str]) -> int:
     sections: list[str] = []
     rows: list[dict[str, Any]] = []
     try:
-        judge = lambda path, clip: (predictor.to_verdict(path, clip), clip)  # noqa: E731
-        for verdict, clip in predictor.map_files(paths, judge, run.data.timeout, run.data.workers):
+        to_verdict = lambda path, clip: (predictor.to_verdict(path, clip), clip)  # noqa: E731
+        for verdict, clip in predictor.map_files(paths, to_verdict, run.data.timeout, run.data.workers):
             print(format_verdict(verdict), flush=True)
             rows.append({**dataclasses.asdict(verdict), "method": method})
             if verdict.error is None:
@@ -102,15 +102,15 @@ def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
     from tfdetect.data.media.frames import evenly_spaced
     from tfdetect.explain import heatmaps
 
-    def judge(clips: "np.ndarray") -> "np.ndarray":
+    def score(clips: "np.ndarray") -> "np.ndarray":
         return predictor.predict_clips(clips)[0]
 
     shown = list(dict.fromkeys(evenly_spaced(len(clip), min(asked.frames, len(clip)))))
     inputs = [clip[[frame]] for frame in shown] if predictor.is_frame_detector else [clip]
     make_map = {"error": lambda frames: predictor.reconstruction_errors(frames[None])[0].mean(axis=0),
-                "occlusion": lambda frames: heatmaps.occlusion_map(judge, frames, asked.cells)}[method]  # fmt: skip
+                "occlusion": lambda frames: heatmaps.occlusion_map(score, frames, asked.cells)}[method]  # fmt: skip
     maps = [make_map(frames) for frames in inputs]
-    hottest, elsewhere = np.mean([heatmaps.deletion_check(judge, *pair) for pair in zip(inputs, maps, strict=True)], axis=0)
+    hottest, elsewhere = np.mean([heatmaps.deletion_check(score, *pair) for pair in zip(inputs, maps, strict=True)], axis=0)
     maps = maps if predictor.is_frame_detector else maps * len(shown)
     return clip[shown], np.stack(maps), {"hottest_tenth": float(hottest), "elsewhere": float(elsewhere)}
 
