@@ -48,7 +48,7 @@ def measured(name: str, asked: argparse.Namespace) -> list[dict]:
                        env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
     from tfdetect import artifact, models  # noqa: F401
     from tfdetect.serving.predictor import Predictor
-    from tfdetect.verbs.explain import Explain, explained
+    from tfdetect.verbs.explain import Explain, explain_clip
     from tfdetect.workflow.dataset import cache_for
 
     found = artifact.find(asked.runs / name)
@@ -61,7 +61,7 @@ def measured(name: str, asked: argparse.Namespace) -> list[dict]:
     for options in RUNS[name]:
         settings = Explain(asked.runs / name, (), frames=1, **options)
         for source, part in fakes.groupby("source"):
-            seen = {kind: [judged(predictor, path, group, run.data.size, explained, settings)
+            seen = {kind: [judged(predictor, path, group, run.data.size, explain_clip, settings)
                            for path, group in zip(paths, part["group"], strict=True)]
                     for kind, paths in (("fake", part["path"]), ("twin", reals[part["group"]]))}  # fmt: skip
             auc = {kind: round(float(np.mean([one for one, _ in pairs])), 3) for kind, pairs in seen.items()}
@@ -71,12 +71,12 @@ def measured(name: str, asked: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def judged(predictor, path: str, group: str, size: int, explained, settings) -> tuple[float, bool]:
+def judged(predictor, path: str, group: str, size: int, explain_clip, settings) -> tuple[float, bool]:
     """(pixel AUC of the region of that scene, whether the hottest tenth takes more than elsewhere) of a file."""
     from tfdetect.data.sample import Scene
     from tfdetect.evaluation import metrics
 
-    _, heat, check = explained(predictor, predictor.model_frames(predictor.spec.read(path)), settings.method, settings)
+    _, heat, check = explain_clip(predictor, predictor.model_frames(predictor.spec.read(path)), settings.method, settings)
     scene = Scene.draw(np.random.default_rng([0, int(group.removeprefix("scene-"))]), size)
     region = scene.mask(size, np.zeros(2), 1.0)[..., 0] > 0.5
     return metrics.auc(region.ravel().astype(int), heat[0].ravel()), check["hottest_tenth"] > check["elsewhere"]

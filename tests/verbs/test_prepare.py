@@ -88,7 +88,7 @@ def test_a_prepared_folder_can_be_trained_on_and_brings_its_settings(videos, tmp
     run = config.parse(["cnn", "--data.path", str(out)], "train.py")
     assert (run.data.size, run.data.frames) == (32, 4)
     assert config.parse(["cnn", f"--data.path={out}", "--data.size", "16"], "train.py").data.size == 16
-    monkeypatch.setattr(Cache, "add", None)  # nothing is decoded again
+    monkeypatch.setattr(Cache, "decode_file", None)  # nothing is decoded again
     runs, cache = tmp_path / "runs", tmp_path / "cache"
     flags = ["--train.epochs", "1", "--detector.width", "4", "--out", str(runs), "--data.cache_dir", str(cache)]
     assert cli.main(["train", "cnn", "--data.path", str(out), *flags]) == 0

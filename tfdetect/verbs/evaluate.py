@@ -58,7 +58,7 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     context = ReportContext(partial(models.load, artifact.model), scored, predictor.threshold, good,
                             scoring.clip_loader(good, cache))  # fmt: skip
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
-                                    (*warnings, *predictor.warnings), {"judged": predictor.scored_with, **validation_metrics(artifact)},
+                                    (*warnings, *predictor.warnings), {"scored_with": predictor.scored_with, **validation_metrics(artifact)},
                                     results.report_extras(run.detector, context, predictor))  # fmt: skip
     results.finish(target, evaluation, {"test": "test"})
     console.print(f"\nReport  {target.report}")

@@ -39,7 +39,7 @@ def usage() -> str:
     summaries = {name: (cls.__doc__ or "").splitlines()[0] for name, cls in sorted(REGISTRY.items())}
     listed = "\n".join(f"  {name:{max(map(len, summaries)) + 2}}{line}" for name, line in summaries.items())
     forms = "train.py DETECTOR [--flags]  |  train.py --config FILE [--flags]"
-    return f"{forms}\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags."
+    return f"{forms}\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags. --plugin FILE.py adds detectors of your own."
 
 
 def main(argv: Sequence[str]) -> int:
@@ -276,7 +276,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     extras = results.report_extras(run.detector, context, predictor)
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
-                                    predictor.warnings, {"judged": predictor.scored_with}, extras, fitted.history,
+                                    predictor.warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
                                     fitted.best_epoch)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
