@@ -17,7 +17,7 @@ from tfdetect.detector import REGISTRY
 from tfdetect.evaluation import predictions
 from tfdetect.evaluation.calibration import Calibration, fit
 from tfdetect.verbs import reproduce
-from tfdetect.workflow import recipe as workflow_recipe
+from tfdetect.workflow import recipe as recipes
 
 ALL = sorted(reproduce.RECIPES.glob("*.yaml"))
 KNOWN = [path for path in ALL if config.read_yaml(path)[0] in REGISTRY]
@@ -48,7 +48,7 @@ def test_an_unknown_recipe_gets_a_suggestion(capsys, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_every_recipe_states_figures_protocol_and_data(path):
-    recipe = workflow_recipe.read(path)
+    recipe = recipes.read(path)
     assert recipe.names and {"data", "measured_on"} <= set(recipe.protocol)
     figures = [recipe.figures, *recipe.by_source.values()]
     assert all(value is None or (isinstance(value, float) and 0 <= value <= 1) for row in figures for value in row.values())
@@ -58,11 +58,11 @@ def test_every_recipe_states_figures_protocol_and_data(path):
 @pytest.mark.parametrize("path", KNOWN, ids=lambda path: path.stem)
 def test_every_recipe_is_a_run(path):
     run = config.parse(["--config", str(path)], "t")
-    there = workflow_recipe.read(path).protocol
+    there = recipes.read(path).protocol
     assert there.get("frames", run.data.frames) == run.data.frames
     for name, here in (("epochs", run.train.epochs), ("size", run.data.size), ("batch", run.train.batch)):
         assert not isinstance(there.get(name), int) or there[name] == here
-    small = reproduce.parse(workflow_recipe.read(path), [], stand_in=True)
+    small = reproduce.parse(recipes.read(path), [], stand_in=True)
     assert (small.data.sample, small.data.faces) == (100, "none") and small.train.epochs <= 3
     assert small.data.size == run.data.size and getattr(small.detector, "weights", None) in (None, "none")
     assert getattr(small.detector, "preset", "tiny") == "tiny"

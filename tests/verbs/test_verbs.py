@@ -259,16 +259,16 @@ def test_a_finished_run_is_trained_further(cnn_lstm, videos, folder, flags, caps
     before = first.report.read_text()
     longer, output = train("longer", "--resume", "--train.epochs", "4")
     assert "Epoch 3/4" in output and "Epoch 2/4" not in output
-    uninterrupted, _ = train("at-once", "--train.epochs", "4")
-    assert longer.history.read_text() == uninterrupted.history.read_text(), "the optimizer state was kept"
-    assert json.loads(longer.metrics.read_text()) == json.loads(uninterrupted.metrics.read_text())
-    assert json.loads(longer.calibration.read_text()) == json.loads(uninterrupted.calibration.read_text())
+    reference, _ = train("at-once", "--train.epochs", "4")
+    assert longer.history.read_text() == reference.history.read_text(), "the optimizer state was kept"
+    assert json.loads(longer.metrics.read_text()) == json.loads(reference.metrics.read_text())
+    assert json.loads(longer.calibration.read_text()) == json.loads(reference.calibration.read_text())
     assert config.parse(["--config", str(longer.config)], "t").train.epochs == 4 and longer.report.read_text() != before
     assert "finished" in train("longer", "--resume", "--train.epochs", "3")[1], "fewer epochs than are done"
     shutil.rmtree(longer.checkpoints)
     again, output = train("longer", "--resume", "--train.epochs", "5")
     assert "with a fresh optimizer" in output and "Epoch 5/5" in output and "Epoch 4/5" not in output
-    assert again.history.read_text().startswith(uninterrupted.history.read_text())
+    assert again.history.read_text().startswith(reference.history.read_text())
 
 
 def test_a_run_whose_files_changed_splits_is_not_resumed(cnn_lstm, videos, folder, flags, capsys):
@@ -305,10 +305,10 @@ def test_a_killed_training_resumes_to_the_same_result(cnn_lstm, videos, folder, 
     second = subprocess.run(command, capture_output=True, text=True)
     assert second.returncode == 0 and "Resuming" in second.stdout, second.stdout + second.stderr
     assert "Epoch 1/6" not in second.stdout
-    assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, "--train.epochs", "6", "--name", "uninterrupted"]) == 0
-    killed, uninterrupted = Artifact(tmp_path / "runs" / "cnn_lstm"), Artifact(folder / "runs" / "uninterrupted")
-    assert killed.history.read_text() == uninterrupted.history.read_text()
-    assert json.loads(killed.metrics.read_text()) == json.loads(uninterrupted.metrics.read_text())
+    assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, "--train.epochs", "6", "--name", "reference"]) == 0
+    killed, reference = Artifact(tmp_path / "runs" / "cnn_lstm"), Artifact(folder / "runs" / "reference")
+    assert killed.history.read_text() == reference.history.read_text()
+    assert json.loads(killed.metrics.read_text()) == json.loads(reference.metrics.read_text())
 
 
 def test_too_few_files_for_a_batch_or_for_choosing_an_epoch_give_a_warning():
