@@ -18,6 +18,8 @@ from tfdetect import artifact as artifacts
 from tfdetect import cli, config
 from tfdetect.artifact import Artifact
 from tfdetect.evaluation import predictions
+from tfdetect.serving.predictor import Verdict
+from tfdetect.verbs import explain
 from tfdetect.verbs import train as training
 from tfdetect.workflow import results
 
@@ -124,6 +126,13 @@ def test_explain_writes_a_page_with_a_map_of_each_frame_shown(name, request, ima
     assert cli.main(["predict", str(artifact.folder), files[1], "--json"]) == 0
     assert rows[1]["score"] == pytest.approx(json.loads(capsys.readouterr().out)["score"], abs=1e-6)
     assert all(np.isfinite([row["hottest_tenth"], row["elsewhere"]]).all() for row in rows[:2])
+
+
+def test_the_caption_of_a_figure_says_how_hiding_changes_the_score():
+    verdict = Verdict("a.jpg", 0.75, "fake", 1.25, frames=2, note="damaged")
+    text = explain.caption(verdict, {"hottest_tenth": 0.083, "elsewhere": -0.375})
+    assert text.startswith("fake, probability 0.750, score 1.250, 2 frames (damaged). Hiding the hottest tenth ")
+    assert "lowers the score by 0.083" in text and text.endswith("elsewhere raises the score by 0.375.")
 
 
 def test_impossible_explanations_are_refused(cnn, images, tmp_path, capsys):
