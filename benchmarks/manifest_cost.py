@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-ONCE = "--once"
+WORKER = "--worker"
 NUM_SOURCES = 33
 NUM_REAL_SOURCES = 8
 
@@ -58,9 +58,9 @@ def measure(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == [ONCE]:
+    if sys.argv[1:2] == [WORKER]:
         measure(Path(sys.argv[2]))
     else:
         for count in [int(word) for word in sys.argv[1:]] or [1_000, 100_000, 2_500_000]:
             with tempfile.TemporaryDirectory() as folder:
-                subprocess.run([sys.executable, __file__, ONCE, str(write_tables(Path(folder), count))], check=True)
+                subprocess.run([sys.executable, __file__, WORKER, str(write_tables(Path(folder), count))], check=True)

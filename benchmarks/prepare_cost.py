@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
-ONCE = "--once"
+WORKER = "--worker"
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -72,11 +72,11 @@ def measure(folder: Path, count: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == [ONCE]:
+    if sys.argv[1:2] == [WORKER]:
         measure(Path(sys.argv[2]), int(sys.argv[3]))
     else:
         rows = [int(word) for word in sys.argv[1:]] or [1_000, 10_000, 100_000]
         with tempfile.TemporaryDirectory() as folder:
             write_images(Path(folder), max(rows))
             for count in rows:
-                subprocess.run([sys.executable, __file__, ONCE, folder, str(count)], check=True)
+                subprocess.run([sys.executable, __file__, WORKER, folder, str(count)], check=True)

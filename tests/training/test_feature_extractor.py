@@ -41,8 +41,8 @@ def frame_counts(monkeypatch):
 
 
 def train(detector, table, cache, folder, **settings):
-    settings = Train(epochs=2, batch=8, **settings)
-    return FIT[detector.caches_features](detector, table, cache, settings, folder / "c", folder / "m.keras", [])
+    train_settings = Train(epochs=2, batch=8, **settings)
+    return FIT[detector.caches_features](detector, table, cache, train_settings, folder / "c", folder / "m.keras", [])
 
 
 def test_further_heads_do_not_run_the_backbone(table, frame_counts, tmp_path):
