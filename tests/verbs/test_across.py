@@ -133,11 +133,11 @@ def test_a_test_of_fakes_alone_is_judged_with_a_warning(fakes_only):
 
 def test_one_class_is_evaluated_too(fakes_only, crossed, twice, capsys):
     assert cli.main(["evaluate", str(fakes_only.folder)]) == 0
-    assert "fake files only" in capsys.readouterr().out
+    assert "only fake files" in capsys.readouterr().out
     other = shutil.copytree(fakes_only.folder, fakes_only.folder.parent / "other")
     assert cli.main(["evaluate", str(fakes_only.folder), str(other)]) == 0
     assert "mean: AUC none" in capsys.readouterr().out
     alone = twice / "alone"
     shutil.copytree(twice / "swap" / "real", alone / "real")
     assert cli.main(["evaluate", str(crossed.folder), "--data.path", str(alone)]) == 0
-    assert "real files only" in capsys.readouterr().out
+    assert "only real files" in capsys.readouterr().out
