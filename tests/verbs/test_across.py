@@ -93,7 +93,7 @@ def test_left_out_files_are_not_decoded_and_are_counted(twice, train, capsys):
 
 def test_judged_again_on_the_whole_set_other_fakes_of_known_groups_are_left_out(crossed, twice, capsys):
     assert cli.main(["evaluate", str(crossed.folder), "--data.path", str(twice)]) == 0
-    assert "32 of 60 files took part in training this run, and 16 more are of their groups" in capsys.readouterr().out
+    assert "32 of 60 files were used to train this run, and 16 more belong to their groups" in capsys.readouterr().out
     judged = predictions.read(next((crossed.folder / "evaluations").glob(f"{twice.name}-*")) / "predictions.csv")
     table = pd.read_csv(crossed.manifest)
     assert not set(judged["group"]) & set(table.query("split != 'test'")["group"]) and len(judged) == 12

@@ -60,9 +60,9 @@ def run(manifest):
 
 def test_scores_errors_and_epochs_are_in_the_report(run):
     page = run.report.read_text()
-    for title in ("Scores, test files", "Real test files, and what comes back", "Fake test files, and what comes back",
-                  "Spectrum of the error, test files", "t-SNE of the latent, test files", "F1 over the threshold",
-                  "Precision and recall at each judged epoch, validation files",
+    for title in ("Scores, test files", "Real test files and their reconstructions", "Fake test files and their reconstructions",
+                  "Spectrum of the error, test files", "t-SNE of the latent, test files", "F1 by threshold",
+                  "Precision and recall by epoch, validation files",
                   "KL of the latent, real validation files"):  # fmt: skip
         assert title in page, title
     assert "precision (real)" in page and "precision (fake)" in page
