@@ -182,7 +182,7 @@ def test_without_fakes_in_validation_loss_picks_the_epoch_and_a_quantile_the_thr
 def test_without_fakes_in_validation_f1_is_refused_before_any_training(reals, monkeypatch, capsys):
     monkeypatch.setattr(fit, "fit", None)
     train(reals, "oc_ae", "--train.threshold", "f1", code=2)
-    assert "best F1 flags every file" in capsys.readouterr().err
+    assert "validation holds only real files" in capsys.readouterr().err
     calibration.check_rule("f1", [0, 1])
 
 
