@@ -59,8 +59,9 @@ def test_a_run_finds_its_plugin_again(trained, place, images, tmp_path):
 
 def test_pasted_into_the_package_it_is_a_sub_command(tmp_path):
     shutil.copytree(ROOT / "tfdetect", tmp_path / "tfdetect")
-    (tmp_path / "tfdetect" / "models" / "detectors" / "tiny.py").write_text(DETECTOR)
-    (tmp_path / "tfdetect" / "models" / "detectors" / "broken.py").write_text(DETECTOR.replace("import dataclass", "import datacls"))
+    detectors = tmp_path / "tfdetect" / "models" / "detectors"
+    (detectors / "tiny.py").write_text(DETECTOR)
+    (detectors / "broken.py").write_text(DETECTOR.replace("import dataclass", "import datacls"))
     done = run("train", "--help", cwd=tmp_path, path=tmp_path)
     assert done.returncode == 0 and "tiny " in done.stdout and "One convolution on single frames." in done.stdout
     assert "detectors/broken.py cannot be imported and is left out: ImportError: cannot import name 'datacls'" in done.stderr
