@@ -182,13 +182,13 @@ def test_without_fakes_in_validation_loss_picks_the_epoch_and_a_quantile_the_thr
 def test_without_fakes_in_validation_f1_is_refused_before_any_training(reals, monkeypatch, capsys):
     monkeypatch.setattr(fit, "fit", None)
     train(reals, "oc_ae", "--train.threshold", "f1", code=2)
-    assert "best F1 flags every file" in capsys.readouterr().err
+    assert "needs real and fake validation files, but validation holds only real files" in capsys.readouterr().err
     calibration.check_rule("f1", [0, 1])
 
 
 @pytest.mark.parametrize("wrong, message", [
     (("oc_ae", "--detector.score", "kl"), "needs a latent with a variance"),
-    (("oc_fakedect", "--detector.variant", "2", "--detector.score", "rmse"), "Variant 2 scores latents"),
+    (("oc_fakedect", "--detector.variant", "2", "--detector.score", "rmse"), "--detector.variant 2 scores latents"),
     (("oc_ae", "--train.balance", "focal"), "has no classes to balance"),
     (("oc_ae", "--data.size", "34"), "multiple of 4"),
     (("resnet_vae", "--detector.weights", "/nowhere"), "could not open a keras-hub preset of ResNet-18"),
