@@ -91,12 +91,12 @@ def test_copies_without_splits_are_possible_leaks(copied, tmp_path, capsys):
     output, findings = capsys.readouterr().out, json.loads((tmp_path / "a/audit.json").read_text())
     assert "would leak when the data are split by group" in output and "nothing leaks" not in output
     assert "more leaks" not in output and "more possible leaks" in output
-    assert "Groups: none given; each file is its own" in output and "No groups are given" in output
+    assert "Groups: none given; each file is a group" in output and "No groups are given" in output
     assert "48 files: 47 read, 0 failed, 1 left out" in output and "Left out: 1 .txt" in output
     assert findings["groups"] == {"count": 47, "known": False, "said": grouping.NO_GROUPS}
     assert findings["counts"]["others"] == {".txt": 1}
     page = (tmp_path / "a/audit.html").read_text()
-    assert "none given; each file is its own" in page and "1 other file left out (1 .txt)" in page
+    assert "none given; each file is a group" in page and "1 other file left out (1 .txt)" in page
 
 
 def test_write_groups_joins_copies(copied, tmp_path, capsys):

@@ -49,7 +49,7 @@ def test_images_of_one_group_are_no_leak(tmp_path, rng, capsys):
                 save(tmp_path / "set" / label / f"{label[0]}{video}" / f"{k:04d}.png", seen)
     train(tmp_path / "set", tmp_path, "--train.epochs", "0")
     output = capsys.readouterr().out
-    assert "84 pictures in 28 groups: frames of 28 folders." in output and "look like training files" not in output
+    assert "84 images in 28 groups: frames of 28 folders." in output and "look like training files" not in output
 
 
 def test_reals_only_get_advice_about_one_class_detectors(tmp_path, rng, capsys):

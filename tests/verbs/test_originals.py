@@ -159,7 +159,7 @@ def test_audit_reports_copies_and_contradictions(images, tmp_path, monkeypatch, 
     shutil.copy(fakes[0], reals[0].with_name("wrong.jpg"))
     assert cli.main(["audit", "set", "--out", "a"]) == 0
     output, matches = capsys.readouterr().out, json.loads((tmp_path / "a" / "audit.json").read_text())
-    assert "3 of 44 files are copies of others" in output and "1 file is labelled both real and fake" in output
+    assert "3 of 44 files are copies of others" in output and "1 set of identical files is labelled both real and fake" in output
     assert "2 of 44 files could not be used" in output and matches["leaks"] == [], "copies get one group in training"
     assert (matches["counts"]["copies"], matches["counts"]["left_out"]) == (3, 2)
     assert "labelled both real and fake" in (tmp_path / "a" / "audit.html").read_text()

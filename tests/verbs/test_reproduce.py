@@ -1,4 +1,4 @@
-"""Recipes: listed, comparison, parsed, run, and compared with the published figures."""
+"""Recipes: listed, found, parsed, run, and compared with the published figures."""
 
 import json
 import re
@@ -124,7 +124,7 @@ def test_a_stand_in_reads_texts_and_warns_of_its_random_backbone(capsys, monkeyp
     test = json.loads(Path("saved_models/clip/metrics.json").read_text())["test"]
     assert comparison["rows"][1]["test_precision"] == test["per_class"]["fake"]["precision"]
     weights = next((row["published"], row["ours"]) for row in comparison["differences"] if row["what"] == "weights")
-    assert weights == ("clip_vit_base_patch32", "tiny: drawn by chance, untrained") and "batch" in comparison["same"]
+    assert weights == ("clip_vit_base_patch32", "tiny: random") and "batch" in comparison["same"]
     assert "a photo of a " in Path("saved_models/clip/manifest.csv").read_text()
 
 
@@ -221,7 +221,7 @@ def test_figures_of_reals_and_the_threshold_as_a_score_are_compared(one_class):
     calibration = json.loads(artifact.calibration.read_text())
     message = next(row["ours"] for row in comparison["differences"] if row["what"] == "threshold")
     cut = (logit(calibration["threshold"]) - calibration["intercept"]) / calibration["slope"]
-    assert message.startswith("80 % quantile of all test scores") and "which the threshold has thereby seen" in message
+    assert message.startswith("80 % quantile of all test scores") and "so it has seen the test set" in message
     assert message.endswith(f": probability {calibration['threshold']:.4g}, score {cut:.4g}")
 
 
