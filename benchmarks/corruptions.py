@@ -1,16 +1,20 @@
-"""How fast the corruptions are, beside one another: python benchmarks/corruptions.py [--size 128] [--batch 16]
+"""Measure the throughput of each corruption on one core.
 
-Soft pictures with some grain, in tf.data, as in a training. What is measured is processor time, so that what else the machine
-does matters little; each step takes turns with jpeg(30,100), and the ratio is the median over the rounds.
+    python benchmarks/corruptions.py [--size 128] [--batch 16]
+
+Apply each step to smooth images with grain inside tf.data, as training does. Measured is processor time, which other work on the
+machine affects little. Each step alternates with jpeg(30,100). Print a Markdown table: images per second and core, and the
+time relative to jpeg(30,100), both as the median over the rounds.
 """
 
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
 import numpy as np
 import tensorflow as tf
@@ -25,32 +29,39 @@ JPEG = "jpeg(30,100)"
 
 
 def main(size: int = 128, batch: int = 16, seconds: float = 0.7, rounds: int = 5) -> None:
-    """Print images that one core makes in a second, for each step, and its time as a multiple of that of jpeg(30,100)."""
+    """Measure the throughput of each corruption on one core.
+
+    Args:
+        size: Side of the images in pixels.
+        batch: Images per batch.
+        seconds: Processor time of each measurement.
+        rounds: Measurements of each step.
+    """
     rng = np.random.default_rng(0)
-    small = rng.integers(0, 256, (batch, size // 8, size // 8, 3)).astype(np.float32)
-    soft = tf.image.resize(small, (size, size), "bicubic") + rng.normal(0, 4, (batch, size, size, 3))
-    clips = tf.cast(tf.clip_by_value(soft, 0, 255), tf.uint8)[:, None]
+    coarse = rng.integers(0, 256, (batch, size // 8, size // 8, 3)).astype(np.float32)
+    images = tf.image.resize(coarse, (size, size), "bicubic") + rng.normal(0, 4, (batch, size, size, 3))
+    clips = tf.cast(tf.clip_by_value(images, 0, 255), tf.uint8)[:, None]
     labels = tf.constant(np.arange(batch) % 2, tf.float32)[:, None]
-    reference = stream(JPEG, clips, labels)
-    print(f"{batch} pictures of {size} x {size} pixels a batch\n\n| step | images/s and core | time / {JPEG} |\n|---|---|---|")
+    reference = corrupted_batches(JPEG, clips, labels)
+    print(f"Batches of {batch} images, {size} x {size} pixels\n\n| step | images/s and core | time / {JPEG} |\n|---|---|---|")
     for text in STEPS:
-        tested = stream(text, clips, labels)
-        pairs = [(rate(tested, seconds), rate(reference, seconds)) for _ in range(rounds)]
-        speed = np.median([batch * ours for ours, _ in pairs])
-        print(f"| `{text.replace('|', chr(92) + '|')}` | {speed:,.0f} | {np.median([jpeg / ours for ours, jpeg in pairs]):.2f} |")
+        batches = corrupted_batches(text, clips, labels)
+        pairs = [(batches_per_second(batches, seconds), batches_per_second(reference, seconds)) for _ in range(rounds)]
+        rate = np.median([batch * step for step, _ in pairs])
+        print(f"| `{text.replace('|', chr(92) + '|')}` | {rate:,.0f} | {np.median([jpeg / step for step, jpeg in pairs]):.2f} |")
 
 
-def stream(text, clips, labels):
-    """An endless iterator over corrupted batches."""
+def corrupted_batches(text: str, clips: tf.Tensor, labels: tf.Tensor) -> Iterator:
+    """Return an endless iterator over corrupted copies of a batch: clips (batch, 1, size, size, 3) uint8, labels (batch, 1)."""
     chain = parse(text)
     numbers = tf.data.Dataset.range(10**9)
     data = numbers.map(lambda n: chain(clips, labels, tf.stack([0, tf.cast(n, tf.int32)])), num_parallel_calls=tf.data.AUTOTUNE)
     return iter(data.prefetch(1))
 
 
-def rate(batches, seconds):
-    """Batches in a second of processor time, all threads together."""
-    for _ in range(4):  # what was made ahead
+def batches_per_second(batches: Iterator, seconds: float) -> float:
+    """Return the number of batches per second of processor time, summed over all threads."""
+    for _ in range(4):  # skip batches that were prefetched
         next(batches)
     start, count = time.process_time(), 0
     while time.process_time() - start < seconds:

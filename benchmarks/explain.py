@@ -1,11 +1,14 @@
-"""Whether heat-maps find what was forged: pixel AUC of each method on the embedded sample, whose forged regions are known.
+"""Measure whether heat-maps mark the forged region, which is known for the embedded sample.
 
     python benchmarks/explain.py benchmarks/explain.json
 
-Of each test fake of `swap` and `upsample`, the heat of the pixels in the forged region against that of all others: 0.5 is
-chance. The region lies near the middle, so a map that is always hot there would do well: the same figure on the fake's real
-twin, where nothing was forged, says how well. `true` is the share of fakes whose hottest tenth takes more from the score than
-the same shape does elsewhere. Runs that are there are used again.
+`fake` is the pixel AUC, averaged over test fakes of the sources `swap` and `upsample`: the probability that a pixel in the forged
+region is hotter than one outside; chance is 0.5. Because the region lies near the centre, a map that is always hot there would
+do well, so `twin` is the same metric on the real twin of each fake, in which nothing was forged. `true` is the share of fakes
+whose score drops more when the hottest tenth is hidden than when the same shape is hidden elsewhere.
+
+The JSON file gets a row per detector, method and source; detectors that it has already are skipped. Detectors without a run in
+--runs are trained first. The table of all rows is printed as Markdown.
 """
 
 import argparse
@@ -14,67 +17,76 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+if TYPE_CHECKING:
+    from tfdetect.serving.predictor import Predictor
+    from tfdetect.verbs.explain import Explain
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-METHODS = [{"method": "occlusion", "cells": cells} for cells in (8, 4, 3)]
+METHODS: list[dict[str, Any]] = [{"method": "occlusion", "cells": cells} for cells in (8, 4, 3)]
 RUNS = {"cnn": METHODS, "cnn_lstm": METHODS, "feature_oneclass": METHODS, "oc_fakedect": [{"method": "error"}, *METHODS]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--runs", type=Path, default=ROOT / "saved_models" / "explain")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--files", type=int, default=20, help="of each source")
-    parser.add_argument("--only", nargs="+", default=list(RUNS))
-    asked = parser.parse_args()
-    found = json.loads(asked.out.read_text()) if asked.out.exists() else []
-    for name in asked.only:
-        if any(row["detector"] == name for row in found):
+    parser.add_argument("out", type=Path, help="JSON file to read and extend")
+    parser.add_argument("--runs", type=Path, default=ROOT / "saved_models" / "explain", help="folder of the runs")
+    parser.add_argument("--split", default="test", help="split to measure on")
+    parser.add_argument("--files", type=int, default=20, help="fakes per source")
+    parser.add_argument("--only", nargs="+", default=list(RUNS), help="detectors to measure")
+    arguments = parser.parse_args()
+    rows = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
+    for name in arguments.only:
+        if any(row["detector"] == name for row in rows):
             continue
-        found += measured(name, asked)
-        asked.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found))
+        rows += measure(name, arguments)
+        arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
+    print(markdown_table(rows))
 
 
-def measured(name: str, asked: argparse.Namespace) -> list[dict]:
-    """A row for each method and source."""
-    if not (asked.runs / name / "metrics.json").exists():
-        subprocess.run([sys.executable, ROOT / "scripts" / "train.py", name, "--out", asked.runs], check=True,
+def measure(name: str, arguments: argparse.Namespace) -> list[dict]:
+    """Return a row per method and source for one detector, which is trained if it has no run."""
+    if not (arguments.runs / name / "metrics.json").exists():
+        subprocess.run([sys.executable, ROOT / "scripts" / "train.py", name, "--out", arguments.runs], check=True,
                        env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
     from tfdetect import artifact, models  # noqa: F401
     from tfdetect.serving.predictor import Predictor
-    from tfdetect.verbs.explain import Explain, explain_clip
+    from tfdetect.verbs.explain import Explain
     from tfdetect.workflow.dataset import cache_for
 
-    found = artifact.find(asked.runs / name)
-    run = artifact.load_config(found)
-    predictor = Predictor(found, cache_for(run.data, run.detector).spec, run.detector)
-    table = pd.read_csv(found.manifest, keep_default_na=False).query("split == @asked.split and error == ''")
-    fakes = table[table["source"].isin(["swap", "upsample"])].groupby("source").head(asked.files)
+    folder = artifact.find(arguments.runs / name)
+    run = artifact.load_config(folder)
+    predictor = Predictor(folder, cache_for(run.data, run.detector).spec, run.detector)
+    table = pd.read_csv(folder.manifest, keep_default_na=False).query("split == @arguments.split and error == ''")
+    fakes = table[table["source"].isin(["swap", "upsample"])].groupby("source").head(arguments.files)
     reals = table[table["label"] == 0].set_index("group")["path"]
     rows = []
     for options in RUNS[name]:
-        settings = Explain(asked.runs / name, (), frames=1, **options)
-        for source, part in fakes.groupby("source"):
-            seen = {kind: [judged(predictor, path, group, run.data.size, explain_clip, settings)
-                           for path, group in zip(paths, part["group"], strict=True)]
-                    for kind, paths in (("fake", part["path"]), ("twin", reals[part["group"]]))}  # fmt: skip
-            auc = {kind: round(float(np.mean([one for one, _ in pairs])), 3) for kind, pairs in seen.items()}
-            true = round(float(np.mean([larger for _, larger in seen["fake"]])), 3)
-            rows.append({"detector": name, **options, "source": source, "files": len(part), **auc, "true": true})
+        settings = Explain(arguments.runs / name, (), frames=1, **options)
+        for source, files in fakes.groupby("source"):
+            results = {kind: [evaluate_map(predictor, path, group, run.data.size, settings)
+                              for path, group in zip(paths, files["group"], strict=True)]
+                       for kind, paths in (("fake", files["path"]), ("twin", reals[files["group"]]))}  # fmt: skip
+            aucs = {kind: round(float(np.mean([auc for auc, _ in pairs])), 3) for kind, pairs in results.items()}
+            true = round(float(np.mean([passed for _, passed in results["fake"]])), 3)
+            rows.append({"detector": name, **options, "source": source, "files": len(files), **aucs, "true": true})
             print(rows[-1], flush=True)
     return rows
 
 
-def judged(predictor, path: str, group: str, size: int, explain_clip, settings) -> tuple[float, bool]:
-    """(pixel AUC of the region of that scene, whether the hottest tenth takes more than elsewhere) of a file."""
+def evaluate_map(predictor: "Predictor", path: str, group: str, size: int, settings: "Explain") -> tuple[float, bool]:
+    """Return the pixel AUC of a file's heat-map for the region of its scene, and whether the map passes the check.
+
+    It passes if hiding the hottest tenth lowers the score more than hiding the same shape elsewhere.
+    """
     from tfdetect.data.sample import Scene
     from tfdetect.evaluation import metrics
+    from tfdetect.verbs.explain import explain_clip
 
     _, heat, check = explain_clip(predictor, predictor.model_frames(predictor.spec.read(path)), settings.method, settings)
     scene = Scene.draw(np.random.default_rng([0, int(group.removeprefix("scene-"))]), size)
@@ -82,13 +94,13 @@ def judged(predictor, path: str, group: str, size: int, explain_clip, settings) 
     return metrics.auc(region.ravel().astype(int), heat[0].ravel()), check["hottest_tenth"] > check["elsewhere"]
 
 
-def table(found: list[dict]) -> str:
-    """Markdown."""
+def markdown_table(rows: list[dict]) -> str:
+    """Return the results as a Markdown table."""
     lines = ["| detector | method | source | pixel AUC, fakes | real twins | true |", "|---|---|---|---|---|---|"]
-    for row in found:
-        how = row["method"] + (f", --cells {row['cells']}" if "cells" in row else "")
+    for row in rows:
+        method = row["method"] + (f", --cells {row['cells']}" if "cells" in row else "")
         numbers = f"{row['fake']:.3f} | {row['twin']:.3f} | {row['true']:.0%}"
-        lines.append(f"| {row['detector']} | {how} | {row['source']} | {numbers} |")
+        lines.append(f"| {row['detector']} | {method} | {row['source']} | {numbers} |")
     return "\n".join(lines)
 
 

@@ -1,8 +1,10 @@
-"""Thousands of damaged files through `prepare`: python benchmarks/fuzz.py [--count 2000] [--seed 0] [--workers 2] [--from DIR]
+"""Run `prepare` on thousands of damaged files and check that every one is accounted for.
 
-Tiny pictures of every image format and tiny videos of several codecs and containers are made, then mutated by a seed: the
-same seed makes the same files. Each must come out as read or as failed with a reason, whatever its decoder does; counts,
-reasons, time and peak memory are printed, and the exit code is 1 if any file is unaccounted for.
+    python benchmarks/fuzz.py [--count 2000] [--seed 0] [--workers 2] [--from DIR]
+
+Encode small images in every format and small videos in several codecs and containers, and mutate them; with the same library
+versions, the same seed gives the same files. Each file must be read or fail with a reason, whatever its decoder does. Print
+counts, reasons, time and peak memory. The exit code is 1 if a file is unaccounted for.
 """
 
 import io
@@ -24,7 +26,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs from a checkout, installed or not
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,14 +34,14 @@ if TYPE_CHECKING:
     from tfdetect.data.prepare.clip_cache import Cache
 
 WIDTH, HEIGHT, FRAMES = 64, 48, 12
-CHUNK = 500  # files on disk at once
-LARGEST = 4_000_000  # bytes of a file taken from a folder: a mutation of a larger one says no more
+CHUNK = 500  # maximum number of files on disk
+MAX_BYTES = 4_000_000  # of a file of --from; larger ones only take longer
 
-TURNED = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\1\x03\0\1\0\0\0\6\0\0\0\0\0\0\0"  # EXIF that says: turn by 90 degrees
-# name -> mode and what else Pillow is to do
-PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
+ROTATED = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\1\x03\0\1\0\0\0\6\0\0\0\0\0\0\0"  # EXIF orientation: 90 degrees
+# file name -> mode and further arguments of Pillow's `save`
+IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain.jpg": ("RGB", {"quality": 90}),
-    "progressive.jpg": ("RGB", {"progressive": True, "exif": TURNED}),
+    "progressive.jpg": ("RGB", {"progressive": True, "exif": ROTATED}),
     "cmyk.jpg": ("CMYK", {}),
     "plain.png": ("RGB", {}),
     "palette.png": ("P", {}),
@@ -59,13 +61,13 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "jpeg.tiff": ("RGB", {"compression": "jpeg"}),
     "pages.tiff": ("RGB", {"save_all": True}),
     "moving.gif": ("P", {"save_all": True}),
-    "plain.avif": ("RGB", {"exif": TURNED}),
+    "plain.avif": ("RGB", {"exif": ROTATED}),
     "alpha.avif": ("RGBA", {}),
     "moving.avif": ("RGB", {"save_all": True}),
     "boxes.jp2": ("RGB", {}),
     "stream.j2k": ("RGB", {"no_jp2": True}),
 }
-# name -> codec, pixel format, options of the muxer
+# file name -> codec, pixel format, options of the muxer
 VIDEOS: dict[str, tuple[str, str, dict[str, str]]] = {
     "h264.mp4": ("libx264", "yuv420p", {}),
     "faststart.mov": ("libx264", "yuv422p", {"movflags": "faststart"}),
@@ -94,217 +96,224 @@ VIDEOS: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 
 
-def frames() -> list[np.ndarray]:
-    """A moving pattern, each (height, width, 3) uint8."""
+def draw_frames() -> list[np.ndarray]:
+    """Return the frames of a moving pattern, each (height, width, 3) uint8 RGB."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     waves = [128 + 90 * np.sin((columns + 3 * i) / 5 + rows / (4 + np.arange(3)[:, None, None])) for i in range(FRAMES)]
     return [wave.transpose(1, 2, 0).astype(np.uint8) for wave in waves]
 
 
-def seeds() -> dict[str, bytes]:
-    """Name -> bytes of a whole file, of each kind that the codecs of this machine can make."""
+def intact_files() -> dict[str, bytes]:
+    """Return file name -> content of an intact file of each format for which this machine has an encoder."""
     import av
 
-    drawn = frames()
-    made = {name: picture(name, drawn, mode, options) for name, (mode, options) in PICTURES.items()}
-    known = {name: what for name, what in VIDEOS.items() if what[0] in av.codecs_available}
-    with open(os.devnull, "w") as nowhere, open(os.dup(2), "w") as screen:
-        os.dup2(nowhere.fileno(), 2)  # some encoders talk
+    frames = draw_frames()
+    images = {name: encode_image(name, frames, mode, options) for name, (mode, options) in IMAGES.items()}
+    available = {name: arguments for name, arguments in VIDEOS.items() if arguments[0] in av.codecs_available}
+    with open(os.devnull, "w") as devnull, open(os.dup(2), "w") as stderr:
+        os.dup2(devnull.fileno(), 2)  # some encoders print to it
         try:
-            return made | {name: video(name, drawn, *what) for name, what in known.items()}
+            return images | {name: encode_video(name, frames, *arguments) for name, arguments in available.items()}
         finally:
-            os.dup2(screen.fileno(), 2)
+            os.dup2(stderr.fileno(), 2)
 
 
-def picture(name: str, drawn: Sequence[np.ndarray], mode: str, options: dict[str, Any]) -> bytes:
+def encode_image(name: str, frames: Sequence[np.ndarray], mode: str, options: dict[str, Any]) -> bytes:
+    """Return an image file of the first frame, or of all frames if the options say `save_all`."""
     target = io.BytesIO()
     if mode == "I;16":
-        image = Image.fromarray(drawn[0][..., 0].astype(np.uint16) * 257)
+        image = Image.fromarray(frames[0][..., 0].astype(np.uint16) * 257)
     else:
-        image = Image.fromarray(drawn[0]).convert(mode)
-    more = {"append_images": [Image.fromarray(frame).convert(mode) for frame in drawn[1:]]} if "save_all" in options else {}
-    image.save(target, {"jpg": "jpeg", "jp2": "jpeg2000", "j2k": "jpeg2000"}.get(ending := name[name.rfind(".") + 1 :], ending),
-               **options, **more)  # fmt: skip
+        image = Image.fromarray(frames[0]).convert(mode)
+    others = {"append_images": [Image.fromarray(frame).convert(mode) for frame in frames[1:]]} if "save_all" in options else {}
+    extension = name.rpartition(".")[2]
+    image.save(target, {"jpg": "jpeg", "jp2": "jpeg2000", "j2k": "jpeg2000"}.get(extension, extension), **options, **others)
     return target.getvalue()
 
 
-def video(name: str, drawn: Sequence[np.ndarray], codec: str, pixels: str, muxer: dict[str, str]) -> bytes:
+def encode_video(name: str, frames: Sequence[np.ndarray], codec: str, pixel_format: str, muxer: dict[str, str]) -> bytes:
+    """Return a video file of the frames."""
     import av
 
-    with tempfile.TemporaryDirectory() as folder:  # some muxers read again what they wrote
+    with tempfile.TemporaryDirectory() as folder:  # because some muxers read back what they wrote
         with av.open(f"{folder}/{name}", "w", options={"fflags": "+bitexact"} | muxer) as container:
             stream: Any = container.add_stream(codec, rate=25)
-            stream.width, stream.height, stream.pix_fmt, stream.codec_context.gop_size = WIDTH, HEIGHT, pixels, 5
-            for frame in drawn:
+            stream.width, stream.height, stream.pix_fmt, stream.codec_context.gop_size = WIDTH, HEIGHT, pixel_format, 5
+            for frame in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
         return Path(folder, name).read_bytes()
 
 
 def flip(data: bytearray, rng: np.random.Generator, _: bytes) -> None:
-    for at in rng.integers(0, len(data), rng.integers(1, 17)):
-        data[at] ^= 1 << int(rng.integers(8))
+    """Flip up to 16 bits."""
+    for position in rng.integers(0, len(data), rng.integers(1, 17)):
+        data[position] ^= 1 << int(rng.integers(8))
 
 
 def overwrite(data: bytearray, rng: np.random.Generator, _: bytes) -> None:
-    start, end = span(data, rng)
+    """Overwrite a range with zeros, ones or noise."""
+    start, end = random_range(data, rng)
     fill = (bytes(end - start), b"\xff" * (end - start), rng.bytes(end - start))
     data[start:end] = fill[rng.integers(3)]
 
 
-def cut(data: bytearray, rng: np.random.Generator, _: bytes) -> None:
+def truncate(data: bytearray, rng: np.random.Generator, _: bytes) -> None:
+    """Cut off the end."""
     del data[int(len(data) * rng.random()) :]
 
 
 def remove(data: bytearray, rng: np.random.Generator, _: bytes) -> None:
-    start, end = span(data, rng)
+    """Remove a range."""
+    start, end = random_range(data, rng)
     del data[start:end]
 
 
 def repeat(data: bytearray, rng: np.random.Generator, _: bytes) -> None:
-    start, end = span(data, rng)
+    """Insert up to three copies of a range behind it."""
+    start, end = random_range(data, rng)
     data[end:end] = data[start:end] * int(rng.integers(1, 4))
 
 
 def splice(data: bytearray, rng: np.random.Generator, other: bytes) -> None:
-    """The head of this file, the rest of another, or some of another in its midst."""
-    start, end = span(data, rng)
-    first, last = span(other, rng)
+    """Replace a range, or everything from its start, by a range of another file."""
+    start, end = random_range(data, rng)
+    first, last = random_range(other, rng)
     data[start : len(data) if rng.integers(2) else end] = other[first:last]
 
 
-def announce(data: bytearray, rng: np.random.Generator, __: bytes) -> None:
-    """An extreme number where a size, a count or a time may stand: near the name of a box or chunk, or in the first bytes."""
+def falsify(data: bytearray, rng: np.random.Generator, __: bytes) -> None:
+    """Write extreme numbers where a size, count or time is likely: near the name of a box or chunk, or in the first bytes."""
     names = [match.start() for match in re.finditer(rb"[A-Za-z]{4}", data)]
     for _ in range(int(rng.integers(1, 4))):
-        at = int(rng.choice(names)) + int(rng.integers(-4, 40)) if names and rng.integers(3) else int(rng.integers(0, 200))
-        wide = int(rng.choice((1, 2, 4, 8)))
-        top = 256**wide
-        number = int(rng.choice(np.array((0, 1, top // 2 - 1, top // 2, top - 1, top // 256), dtype=object)))
-        at = max(0, min(at, len(data) - wide))
-        data[at : at + wide] = number.to_bytes(wide, "big" if rng.integers(2) else "little")
+        start = int(rng.choice(names)) + int(rng.integers(-4, 40)) if names and rng.integers(3) else int(rng.integers(0, 200))
+        width = int(rng.choice((1, 2, 4, 8)))
+        limit = 256**width
+        number = int(rng.choice(np.array((0, 1, limit // 2 - 1, limit // 2, limit - 1, limit // 256), dtype=object)))
+        start = max(0, min(start, len(data) - width))
+        data[start : start + width] = number.to_bytes(width, "big" if rng.integers(2) else "little")
 
 
 MUTATIONS: tuple[Callable[[bytearray, np.random.Generator, bytes], None], ...]
-MUTATIONS = (flip, overwrite, cut, remove, repeat, splice, announce, announce)
+MUTATIONS = (flip, overwrite, truncate, remove, repeat, splice, falsify, falsify)  # the last one twice as often
 
 
-def span(data: bytes | bytearray, rng: np.random.Generator) -> tuple[int, int]:
-    """A range of the file, mostly a short one."""
-    start = int(len(data) * rng.random() ** 2)  # heads hold more than what follows
+def random_range(data: bytes | bytearray, rng: np.random.Generator) -> tuple[int, int]:
+    """Return the start and end of a range of the data, mostly a short one near the start."""
+    start = int(len(data) * rng.random() ** 2)  # headers are parsed most
     return start, min(len(data), start + 1 + int(len(data) * rng.random() ** 4))
 
 
-def checksums(data: bytearray) -> None:
-    """Right the checksums of a PNG, so that what was mutated comes to the decoder."""
-    at = 8
-    while at + 12 <= len(data):
-        end = at + 8 + struct.unpack_from(">I", data, at)[0]
+def fix_png_checksums(data: bytearray) -> None:
+    """Correct the checksums of a PNG file, so that its mutated chunks reach the decoder."""
+    start = 8
+    while start + 12 <= len(data):
+        end = start + 8 + struct.unpack_from(">I", data, start)[0]
         if end + 4 > len(data):
             return
-        struct.pack_into(">I", data, end, zlib.crc32(data[at + 4 : end]))
-        at = end + 4
+        struct.pack_into(">I", data, end, zlib.crc32(data[start + 4 : end]))
+        start = end + 4
 
 
-def mutated(whole: dict[str, bytes], number: int, seed: int) -> tuple[str, bytes]:
-    """File `number` of a seed: (name, bytes)."""
+def mutate(originals: dict[str, bytes], number: int, seed: int) -> tuple[str, bytes]:
+    """Return the name and content of mutated file `number` of a seed. The name lists the mutations."""
     rng = np.random.default_rng((seed, number))
-    names = sorted(whole)
+    names = sorted(originals)
     name = names[number % len(names)]
-    data, done = bytearray(whole[name]), []
+    data, applied = bytearray(originals[name]), []
     for _ in range(int(rng.choice((1, 1, 2, 3)))):
-        change = MUTATIONS[rng.integers(len(MUTATIONS))]
-        change(data, rng, whole[names[rng.integers(len(names))]])
-        done.append(change.__name__)
+        mutation = MUTATIONS[rng.integers(len(MUTATIONS))]
+        mutation(data, rng, originals[names[rng.integers(len(names))]])
+        applied.append(mutation.__name__)
         data = data or bytearray(1)
     if data.startswith(b"\x89PNG") and rng.integers(4):
-        checksums(data)
+        fix_png_checksums(data)
     suffix = (Path(name) if rng.integers(4) else Path(names[rng.integers(len(names))])).suffix
-    return f"{number:06d}-{Path(name).stem}-{'-'.join(done)}{suffix}", bytes(data)
+    return f"{number:06d}-{Path(name).stem}-{'-'.join(applied)}{suffix}", bytes(data)
 
 
-def write(whole: dict[str, bytes], numbers: Sequence[int], seed: int, folder: Path) -> list[str]:
-    """Make these files of a seed; their paths."""
+def write(originals: dict[str, bytes], numbers: Sequence[int], seed: int, folder: Path) -> list[str]:
+    """Write these mutated files of a seed and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, data in (mutated(whole, number, seed) for number in numbers):
+    for name, data in (mutate(originals, number, seed) for number in numbers):
         (folder / name).write_bytes(data)
         paths.append(str(folder / name))
     return paths
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Mutate files, prepare them, and count what became of them."""
+class Options:
+    """Run `prepare` on thousands of damaged files and check that every one is accounted for."""
 
     count: int = 2000
-    """How many mutated files."""
+    """Number of mutated files."""
     seed: int = 0
-    """Decides them."""
+    """Seed of the mutations."""
     workers: int | None = None
-    """Processes that decode; by default one for each core."""
+    """Number of processes that decode; by default one per core."""
     timeout: float = 20.0
-    """Seconds for each file."""
+    """Seconds per file."""
     folder: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Mutate the images and videos of this folder too."""
+    """Folder of further images and videos to mutate."""
     keep: Path | None = None
-    """A folder to keep the mutated files in."""
+    """Folder in which the mutated files are kept."""
 
 
 def run(paths: Sequence[str], cache: "Cache", workers: int | None, timeout: float) -> "pd.DataFrame":
-    """`prepare` the files. SystemExit if one of them, or the clip of one, is unaccounted for."""
+    """Prepare the files and return their rows. Raises SystemExit if a file, or the clip of one, is unaccounted for."""
     import pandas as pd
 
     from tfdetect.data.prepare.decode import prepare
 
-    found = prepare(pd.DataFrame({"path": paths}), cache, workers, seconds=timeout)
-    frames = [0 if error else len(cache.load(sha)) for sha, error in zip(found["sha"], found["error"], strict=True)]
-    torn = (found["error"] == "") == (found["frames"] == 0)
-    if list(found["path"]) != list(paths) or frames != list(found["frames"]) or torn.any():
+    rows = prepare(pd.DataFrame({"path": paths}), cache, workers, seconds=timeout)
+    frames = [0 if error else len(cache.load(sha)) for sha, error in zip(rows["sha"], rows["error"], strict=True)]
+    contradictory = (rows["error"] == "") == (rows["frames"] == 0)
+    if list(rows["path"]) != list(paths) or frames != list(rows["frames"]) or contradictory.any():
         raise SystemExit("files are unaccounted for")
-    return found
+    return rows
 
 
 def main() -> None:
-    """Make, prepare and count them by the chunk, so that the disk holds few."""
     import pandas as pd
 
     from tfdetect.data.media.sniff import is_media
     from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 
-    asked = tyro.cli(Asked)
-    whole, start, tables = seeds(), time.monotonic(), []
-    for path in sorted(asked.folder.rglob("*")) if asked.folder else ():
-        if path.is_file() and is_media(path) and path.stat().st_size <= LARGEST:
-            whole[f"{path.parent.name}-{path.name}"] = path.read_bytes()
-    for first in range(0, asked.count, CHUNK):
-        with tempfile.TemporaryDirectory() as temporary, nullcontext(asked.keep or Path(temporary)) as folder:
-            paths = write(whole, range(first, min(first + CHUNK, asked.count)), asked.seed, folder)
-            tables.append(run(paths, Cache(Path(temporary) / "cache", ClipSpec(8, 32)), asked.workers, asked.timeout))
-    report(pd.concat(tables), asked, len(whole), time.monotonic() - start)
+    options = tyro.cli(Options)
+    originals, start, tables = intact_files(), time.monotonic(), []
+    for path in sorted(options.folder.rglob("*")) if options.folder else ():
+        if path.is_file() and is_media(path) and path.stat().st_size <= MAX_BYTES:
+            originals[f"{path.parent.name}-{path.name}"] = path.read_bytes()
+    for first in range(0, options.count, CHUNK):
+        with tempfile.TemporaryDirectory() as temporary, nullcontext(options.keep or Path(temporary)) as folder:
+            paths = write(originals, range(first, min(first + CHUNK, options.count)), options.seed, folder)
+            tables.append(run(paths, Cache(Path(temporary) / "cache", ClipSpec(8, 32)), options.workers, options.timeout))
+    print_report(pd.concat(tables), options, len(originals), time.monotonic() - start)
 
 
-def report(table: "pd.DataFrame", asked: Asked, kinds: int, seconds: float) -> None:
+def print_report(table: "pd.DataFrame", options: Options, num_originals: int, seconds: float) -> None:
+    """Print what became of the files. Raises SystemExit if rows are missing."""
     from tfdetect.data.prepare.decode import summarise_failures
 
     failures = table["error"]
     lines = {
         "read": ((failures == "") & (table["note"] == "")).sum(),
-        "read, with a note of damage or repeats": ((failures == "") & (table["note"] != "")).sum(),
+        "read, with a note on damage or repeated frames": ((failures == "") & (table["note"] != "")).sum(),
         "failed, with a reason": (failures != "").sum(),
         "  of them: a decoder crashed": failures.str.contains("crashed").sum(),
         "  of them: out of time": failures.str.contains("decoding took longer").sum(),
         "  of them: out of memory": failures.str.contains("memory").sum(),
     }
-    print(f"{len(table)} files from {kinds} whole ones, seed {asked.seed}")
+    print(f"{len(table)} mutations of {num_originals} intact files, seed {options.seed}")
     for text, count in lines.items():
         print(f"{count:7d} {text}")
     for reason, count, example in summarise_failures(table):
         print(f"{count:7d} x {reason}   ({Path(example).name})")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
-    print(f"{seconds:.0f} seconds; peak memory of the largest worker {peak} MB")
-    if len(table) != asked.count:
-        raise SystemExit(f"{asked.count - len(table)} files are unaccounted for")
+    print(f"{seconds:.0f} s; peak memory of the largest worker {peak} MB")
+    if len(table) != options.count:
+        raise SystemExit(f"{options.count - len(table)} files are unaccounted for")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""Which score of which one-class detector tells fakes: trains each on reals alone, and lists test AUCs.
+"""Compare the anomaly scores of the one-class detectors by test AUC.
 
     python benchmarks/oneclass.py benchmarks/oneclass.json --faces DIR --squeezenet FILE
 
-DIR holds real/ and fake/ of faces, 256 x 256. Each autoencoder is trained once for each data set and seed, by train.py; its other
-scores are then those of a model of the same weights, from `model.keras` (the report of a run judges the exported model, to the
-same digits). `upsample` is that source of the embedded sample against all its reals. Fakes are looked for far from the reals;
-looking for them nearer than reals are (--detector.score_direction near) turns an AUC round, to 1 less it. What is there already is kept.
+The data sets are `upsample`, the fakes of that source of the embedded sample against all its reals, and `faces`: DIR with real/
+and fake/ of 256 x 256 pixels, skipped without --faces. train.py trains each detector on reals alone, once per data set and seed,
+in --runs. An autoencoder's other scores are then computed by a model with the same weights, loaded from `model.keras`; the
+exported model, which the report of a run judges, gives the same AUCs to the digits shown. Fakes are expected far from the reals;
+with --detector.score_direction near, each AUC would be 1 minus the one listed.
+
+The JSON file gets a row per data set, detector and seed with the command, the minutes, and the validation and test AUC of each
+score; rows that it has already are not run again. The table of all rows is printed as Markdown.
 """
 
 import argparse
@@ -16,11 +20,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tfdetect.artifact import Artifact
+    from tfdetect.settings import Run
 
 ROOT = Path(__file__).resolve().parents[1]
-# name: what train.py is asked for. `frequency` has all parts that the other scores need.
-TRAINED = {
+# name -> arguments of train.py. A model with the score `frequency` has all the weights that the other scores need.
+AUTOENCODERS = {
     "oc_ae": ["oc_ae", "--detector.score", "frequency"],
     "oc_fakedect, variant 1": ["oc_fakedect", "--detector.score", "frequency"],
     "oc_fakedect, variant 2": ["oc_fakedect", "--detector.variant", "2"],
@@ -28,126 +38,127 @@ TRAINED = {
     "resnet_vae, asymmetric": ["resnet_vae", "--detector.score", "frequency", "--train.epochs", "6", "--train.eval_every", "3",
                                "--detector.variant", "asymmetric"],
 }  # fmt: skip
-MODELS = ("subspace", "mahalanobis", "nearest", "mixture", "vae")
+DENSITY_MODELS = ("subspace", "mahalanobis", "nearest", "mixture", "vae")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--faces", type=Path)
-    parser.add_argument("--squeezenet", type=Path)
-    parser.add_argument("--runs", type=Path, default=ROOT / "saved_models" / "oneclass")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", help="data sets or names that begin like this")
-    asked = parser.parse_args()
-    found = json.loads(asked.out.read_text()) if asked.out.exists() else []
-    for seed in asked.seeds:
-        for data, flags in {"upsample": [], "faces": ["--data.path", str(asked.faces)]}.items():
-            for name, words in rows(asked).items():
-                known = any((row["data"], row["detector"], row["seed"]) == (data, name, seed) for row in found)
-                if known or (data == "faces" and not asked.faces) or not wanted(asked.only, data, name):
+    parser.add_argument("out", type=Path, help="JSON file to read and extend")
+    parser.add_argument("--faces", type=Path, help="folder of face images with real/ and fake/")
+    parser.add_argument("--squeezenet", type=Path, help="pretrained weights of SqueezeNet")
+    parser.add_argument("--runs", type=Path, default=ROOT / "saved_models" / "oneclass", help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the trainings")
+    parser.add_argument("--only", nargs="+", help="data sets or detectors to run, by the start of their names")
+    options = parser.parse_args()
+    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    for seed in options.seeds:
+        for data, flags in {"upsample": [], "faces": ["--data.path", str(options.faces)]}.items():
+            for name, words in detectors(options.squeezenet).items():
+                is_done = any((row["data"], row["detector"], row["seed"]) == (data, name, seed) for row in rows)
+                if is_done or (data == "faces" and not options.faces) or not is_selected(options.only, data, name):
                     continue
-                found.append({"data": data, "detector": name, "seed": seed, **run(data, name, words, flags, asked, seed)})
-                asked.out.write_text(json.dumps(found, indent=1) + "\n")
-    print(table(found))
+                rows.append({"data": data, "detector": name, "seed": seed, **train(data, name, words + flags, options, seed)})
+                options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    print(markdown_table(rows))
 
 
-def wanted(only: list[str] | None, *names: str) -> bool:
-    """Whether each of --only is met by one of the names."""
-    return all(any(name.startswith(start) for name in names) for start in only or ())
+def is_selected(prefixes: list[str] | None, *names: str) -> bool:
+    """Return whether each prefix is the start of one of the names."""
+    return all(any(name.startswith(prefix) for name in names) for prefix in prefixes or ())
 
 
-def rows(asked: argparse.Namespace) -> dict[str, list[str]]:
-    """All detectors by name."""
-    out = dict(TRAINED)
-    backbones = {"cosines": "cosines"} | ({"squeezenet": f"squeezenet:{asked.squeezenet}"} if asked.squeezenet else {})
+def detectors(squeezenet: Path | None) -> dict[str, list[str]]:
+    """Return the arguments of train.py for each detector by name."""
+    out = dict(AUTOENCODERS)
+    backbones = {"cosines": "cosines"} | ({"squeezenet": f"squeezenet:{squeezenet}"} if squeezenet else {})
     for backbone, value in backbones.items():
-        for model in MODELS:
+        for model in DENSITY_MODELS:
             out[f"{model} on {backbone}"] = ["feature_oneclass", "--detector.backbone", value, "--detector.model", model]
     return out
 
 
-def run(data: str, name: str, words: list[str], flags: list[str], asked: argparse.Namespace, seed: int) -> dict:
-    """One training in a process of its own, and the test and validation AUCs of all its scores."""
-    folder = asked.runs / "-".join([data, *name.replace(",", "").split(), str(seed)])
-    command = [*words, *flags, "--train.seed", str(seed)]
-    start, begun = time.monotonic(), folder.exists()
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "train.py"), *command, "--out", str(asked.runs), "--name", folder.name,
-                    *["--resume"] * begun], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
-    minutes = None if begun else round((time.monotonic() - start) / 60, 1)  # part of it is not the whole
-    shown = shlex.join(["FACES" if word == str(asked.faces) else word.replace(str(asked.squeezenet), "FILE") for word in command])
-    return {"command": f"python scripts/train.py {shown}", "minutes": minutes, "auc": scores(folder, data)}
+def train(data: str, name: str, words: list[str], options: argparse.Namespace, seed: int) -> dict:
+    """Train a detector in a new process. Return its command, minutes, and the validation and test AUCs of all its scores."""
+    folder = options.runs / "-".join([data, *name.replace(",", "").split(), str(seed)])
+    command = [*words, "--train.seed", str(seed)]
+    start, is_resumed = time.monotonic(), folder.exists()
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "train.py"), *command, "--out", str(options.runs),
+                    "--name", folder.name, *["--resume"] * is_resumed], check=True,
+                   env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    minutes = None if is_resumed else round((time.monotonic() - start) / 60, 1)
+    faces, squeezenet = str(options.faces), str(options.squeezenet)
+    shown = shlex.join("FACES" if word == faces else word.replace(squeezenet, "FILE") for word in command)
+    return {"command": f"python scripts/train.py {shown}", "minutes": minutes, "auc": aucs_by_score(folder, data)}
 
 
-def scores(folder: Path, data: str) -> dict[str, dict[str, float]]:
-    """{score: {validation, test}} of a run, of all that its weights can give."""
+def aucs_by_score(folder: Path, data: str) -> dict[str, dict[str, float]]:
+    """Return {score: {split: AUC}} for the score of a run and the others that its weights can compute."""
     sys.path.insert(0, str(ROOT))
     from tfdetect import artifact, models
-    from tfdetect.data import manifest  # noqa: F401
     from tfdetect.models.autoencoder import NEEDS_VARIANCE, ScoreName
 
-    found = artifact.find(folder)
-    run = artifact.load_config(found)
-    own = getattr(run.detector, "effective_score", None) or "score"
-    out = {own: judged(found, data)}
-    if own != "frequency":
+    files = artifact.find(folder)
+    run = artifact.load_config(files)
+    run_score = getattr(run.detector, "effective_score", None) or "score"
+    out = {run_score: exported_aucs(files, data)}
+    if run_score != "frequency":
         return out
-    trained = models.load(found.model)
+    trained = models.load(files.model)
     for name in get_args(ScoreName):
-        slow = name == "likelihood_regret" and run.detector.name == "resnet_vae"  # on two cores
-        if name == own or slow or (name in NEEDS_VARIANCE and run.detector.name == "oc_ae"):
+        too_slow = name == "likelihood_regret" and run.detector.name == "resnet_vae"  # on two cores
+        if name == run_score or too_slow or (name in NEEDS_VARIANCE and run.detector.name == "oc_ae"):
             continue
-        out[name] = rescored(found, run, trained, name, data)
+        out[name] = rescored_aucs(files, run, trained, name, data)
     return out
 
 
-def judged(found, data: str) -> dict[str, float]:
-    """AUCs by the run's predictions, which the exported model made."""
+def exported_aucs(files: "Artifact", data: str) -> dict[str, float]:
+    """Return the AUC per split of the predictions of the exported model."""
     from tfdetect.evaluation import predictions
 
-    return aucs(predictions.by_file(predictions.read(found.predictions)), data)
+    return aucs_by_split(predictions.by_file(predictions.read(files.predictions)), data)
 
 
-def aucs(files, data: str) -> dict[str, float]:
-    """Of each split; `upsample`: the fakes of that source against all reals."""
+def aucs_by_split(table: "pd.DataFrame", data: str) -> dict[str, float]:
+    """Return the AUC of each split but training; for `upsample`, of the fakes of that source against all reals."""
     from tfdetect.evaluation import metrics
 
-    kept = files[(files["label"] == 0) | (files["source"] == data)] if data == "upsample" else files
-    parts = {split: part for split, part in kept.groupby("split") if split != "train"}
-    return {split: round(metrics.auc(part["label"], part["score"]), 3) for split, part in parts.items()}
+    table = table[(table["label"] == 0) | (table["source"] == data)] if data == "upsample" else table
+    splits = table[table["split"] != "train"].groupby("split")
+    return {str(split): round(metrics.auc(rows["label"], rows["score"]), 3) for split, rows in splits}
 
 
-def rescored(found, run, trained, score: str, data: str) -> dict[str, float]:
-    """AUCs of another score by the same encoder and decoder."""
+def rescored_aucs(files: "Artifact", run: "Run", trained: Any, score: str, data: str) -> dict[str, float]:
+    """Return the AUC per split of another score, computed with the trained encoder and decoder."""
     from dataclasses import replace
 
     import pandas as pd
 
     from tfdetect.data.input_pipeline.dataset import expand_frames
-    from tfdetect.training.fit import predict_scores as scored
+    from tfdetect.training.fit import predict_scores
     from tfdetect.workflow.dataset import cache_for
 
-    detector = replace(run.detector, score=score, weights="none") if hasattr(run.detector, "weights") else replace(
-        run.detector, score=score)  # fmt: skip
+    options = {"weights": "none"} if hasattr(run.detector, "weights") else {}
+    detector: Any = replace(run.detector, score=score, **options)
     model = detector.build(trained.input_shape[1:])
     model.get_layer("encoder").set_weights(trained.get_layer("encoder").get_weights())
     decoder = model.get_layer("regret").layer if score == "likelihood_regret" else model.get_layer("decoder")
     decoder.set_weights(trained.get_layer("decoder").get_weights())
-    rows = pd.read_csv(found.manifest, keep_default_na=False)
+    rows = pd.read_csv(files.manifest, keep_default_na=False)
     rows = rows[(rows["error"] == "") & (rows["split"] != "train")].reset_index(drop=True)
     out = expand_frames(rows, True)
-    out["score"] = scored(model, rows, cache_for(run.data, detector), detector, 32)
+    out["score"] = predict_scores(model, rows, cache_for(run.data, detector), detector, 32)
     by_file = out.groupby(["path", "label", "source", "split"], as_index=False)["score"].mean()
-    return aucs(by_file, data)
+    return aucs_by_split(by_file, data)
 
 
-def table(found: list[dict]) -> str:
-    """Markdown: a line for each detector and score, test AUCs by data set; the seeds stand in one cell."""
+def markdown_table(results: list[dict]) -> str:
+    """Return a Markdown table with a line per detector and score and a column per data set; all seeds share a cell."""
     lines = ["| detector | score | upsample: test (validation) | faces: test (validation) |", "|---|---|---|---|"]
-    for name, score in dict.fromkeys((row["detector"], score) for row in found for score in row["auc"]):
+    for name, score in dict.fromkeys((row["detector"], score) for row in results for score in row["auc"]):
         cells = []
         for data in ("upsample", "faces"):
-            rows = [row["auc"] for row in found if (row["data"], row["detector"]) == (data, name)]
+            rows = [row["auc"] for row in results if (row["data"], row["detector"]) == (data, name)]
             values = [row[score] for row in rows if score in row]
             cells.append("; ".join(f"{value['test']:.3f} ({value['validation']:.3f})" for value in values) or "–")
         lines.append(f"| {name} | {score} | {' | '.join(cells)} |")

@@ -1,4 +1,4 @@
-"""What tests share: tiny data sets, drawn by the suite's own sample."""
+"""Fixtures shared by all tests: small data sets of the embedded sample, and a random generator."""
 
 import os
 
@@ -13,16 +13,17 @@ from tfdetect.data.sample import Sample, write
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory):
-    """20 + 20 videos of 8 frames, 32 x 32."""
+    """Folder of 20 real and 20 fake videos of 8 frames, 32 x 32 pixels."""
     return write(Sample("video", count=20, size=32, frames=8), tmp_path_factory.mktemp("videos") / "set").parent
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
-    """20 + 20 JPEG images, 32 x 32."""
+    """Folder of 20 real and 20 fake JPEG images, 32 x 32 pixels."""
     return write(Sample("image", count=20, size=32), tmp_path_factory.mktemp("images") / "set").parent
 
 
 @pytest.fixture
 def rng():
+    """NumPy random generator with seed 0."""
     return np.random.default_rng(0)

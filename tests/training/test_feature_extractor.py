@@ -1,4 +1,4 @@
-"""Features are computed once: for every later head, after an interruption, and for each view."""
+"""Features are computed once and reused: by other heads, after an interruption, and per augmented view."""
 
 import keras
 import numpy as np
@@ -20,43 +20,46 @@ from tfdetect.training import fit
 from tfdetect.training.feature_extractor import FeatureExtractor, digest, silent
 from tfdetect.training.fit_head import fit_head
 
-TRAINED = {True: fit_head, False: fit.fit}
+FIT = {True: fit_head, False: fit.fit}  # caches_features -> training function
 HEADS = ("linear", "mlp", "logistic", "svm", "nearest", "triplet_svm")
 
 
 @pytest.fixture(scope="module")
 def table(images, tmp_path_factory):
+    """(Table of decoded images, their cache)."""
     cache = Cache(tmp_path_factory.mktemp("cache"), ClipSpec(1, 32))
     return usable_rows(prepare(manifest.split(detect.read(images)), cache, 1)), cache
 
 
 @pytest.fixture
-def counted(monkeypatch):
-    """How many frames the backbone has seen."""
-    seen, embed = [], FeatureExtractor._compute
-    monkeypatch.setattr(FeatureExtractor, "_compute", lambda self, rows, augment: seen.append(len(rows)) or embed(self, rows, augment))
-    return seen
+def frame_counts(monkeypatch):
+    """List of the number of frames in each call of the backbone."""
+    counts, compute = [], FeatureExtractor._compute
+    monkeypatch.setattr(FeatureExtractor, "_compute",
+                        lambda self, rows, augment: counts.append(len(rows)) or compute(self, rows, augment))  # fmt: skip
+    return counts
 
 
-def taught(detector, table, cache, folder, **settings):
-    settings = Train(epochs=2, batch=8, **settings)
-    return TRAINED[detector.caches_features](detector, table, cache, settings, folder / "c", folder / "m.keras", [])
+def train(detector, table, cache, folder, **settings):
+    train_settings = Train(epochs=2, batch=8, **settings)
+    return FIT[detector.caches_features](detector, table, cache, train_settings, folder / "c", folder / "m.keras", [])
 
 
-def test_a_second_head_runs_the_backbone_zero_times(table, counted, tmp_path):
+def test_further_heads_do_not_run_the_backbone(table, frame_counts, tmp_path):
     rows, cache = table
-    taught(Clip(preset="tiny"), rows, cache, tmp_path / "1")
-    assert sum(counted) == len(rows[rows["split"] != "test"])
-    counted.clear()
+    train(Clip(preset="tiny"), rows, cache, tmp_path / "1")
+    assert sum(frame_counts) == len(rows[rows["split"] != "test"])
+    frame_counts.clear()
     for number, head in enumerate(HEADS):
-        taught(Clip(preset="tiny", head=head), rows, cache, tmp_path / f"2{number}")
-    fit.predict_scores(models.load(tmp_path / "20" / "m.keras"), rows[rows["split"] == "validation"], cache, Clip(preset="tiny"), 8)
-    assert sum(counted) == 0
-    taught(Clip(preset="tiny", features="pooled"), rows, cache, tmp_path / "3")
-    assert sum(counted) == len(rows[rows["split"] != "test"]), "other features are computed anew"
+        train(Clip(preset="tiny", head=head), rows, cache, tmp_path / f"2{number}")
+    validation = rows[rows["split"] == "validation"]
+    fit.predict_scores(models.load(tmp_path / "20" / "m.keras"), validation, cache, Clip(preset="tiny"), 8)
+    assert sum(frame_counts) == 0
+    train(Clip(preset="tiny", features="pooled"), rows, cache, tmp_path / "3")
+    assert sum(frame_counts) == len(rows[rows["split"] != "test"]), "other features are computed"
 
 
-def test_views_are_augmented_all_but_the_first(table, counted, tmp_path):
+def test_all_views_but_the_first_are_augmented(table, frame_counts, tmp_path):
     rows, cache = table
     model = Clip(preset="tiny").build((1, 32, 32, 3))
     plain = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows)
@@ -64,23 +67,23 @@ def test_views_are_augmented_all_but_the_first(table, counted, tmp_path):
     assert views.features.shape == (3 * len(rows), plain.features.shape[1])
     np.testing.assert_array_equal(views.features[::3], plain.features)
     np.testing.assert_array_equal(views.labels, np.repeat(plain.labels, 3))
-    assert len(np.unique(views.features[:, 0])) == len(views.features), "each view has draws of its own"
-    again = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows.iloc[::-1], 3, "noise(20,30)")
-    np.testing.assert_array_equal(again.features[::3][::-1], plain.features)
+    assert len(np.unique(views.features[:, 0])) == len(views.features), "each view is augmented differently"
+    reversed_views = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows.iloc[::-1], 3, "noise(20,30)")
+    np.testing.assert_array_equal(reversed_views.features[::3][::-1], plain.features)
 
 
-def test_features_are_the_live_models(table):
+def test_features_equal_those_of_the_model(table):
     rows, cache = table
     model = Clip(preset="tiny").build((1, 32, 32, 3))
-    found = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows)
+    result = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows)
     clips = np.stack([cache.load(sha) for sha in rows["sha"]])
-    np.testing.assert_allclose(found.features, common.submodel_until(model, "features").predict(clips, verbose=0), atol=1e-5)
-    scores = common.submodel_from(model, "features").predict(found.features, verbose=0)
+    np.testing.assert_allclose(result.features, common.submodel_until(model, "features").predict(clips, verbose=0), atol=1e-5)
+    scores = common.submodel_from(model, "features").predict(result.features, verbose=0)
     np.testing.assert_allclose(scores, model.predict(clips, verbose=0), atol=1e-5)
-    assert list(found.paths) == list(rows["path"]) and list(found.sources) == list(rows["source"])
+    assert list(result.paths) == list(rows["path"]) and list(result.sources) == list(rows["source"])
 
 
-def test_the_key_follows_layers_and_weights_and_not_names():
+def test_digest_depends_on_layers_and_weights_but_not_on_names():
     def model(units, name, activation="relu"):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((4,))
@@ -93,42 +96,42 @@ def test_the_key_follows_layers_and_weights_and_not_names():
     assert digest(other) != digest(model(3, "a"))
 
 
-def test_the_key_follows_the_wiring_and_the_type_and_not_counters():
-    def model(first="a", turned=False, dtype="float32", nested=False, training=None):
+def test_digest_depends_on_connections_dtype_and_nesting_but_not_on_counters():
+    def model(first="a", parallel=False, dtype="float32", nested=False, training=None):
         keras.utils.set_random_seed(0)
         inputs = keras.Input((4,))
         left = keras.layers.Dense(4, dtype=dtype, name=first)(inputs)
-        right = keras.layers.Dense(4, dtype=dtype, name=f"{first}-other")(inputs if turned else left)
+        right = keras.layers.Dense(4, dtype=dtype, name=f"{first}-other")(inputs if parallel else left)
         inner = keras.Model(inputs, keras.layers.Subtract()([left, right]))
-        again = keras.Input((4,))
-        return keras.Model(again, inner(again, training=training)) if nested else inner
+        outer_inputs = keras.Input((4,))
+        return keras.Model(outer_inputs, inner(outer_inputs, training=training)) if nested else inner
 
     for nested in (False, True):
-        plain, renamed, turned = model(nested=nested), model("z", nested=nested), model(turned=True, nested=nested)
-        assert all((a == b).all() for a, b in zip(plain.get_weights(), turned.get_weights(), strict=True))
-        assert digest(plain) == digest(renamed) != digest(turned)
+        sequential, renamed, parallel = model(nested=nested), model("z", nested=nested), model(parallel=True, nested=nested)
+        assert all((a == b).all() for a, b in zip(sequential.get_weights(), parallel.get_weights(), strict=True))
+        assert digest(sequential) == digest(renamed) != digest(parallel)
     assert len({digest(model()), digest(model(nested=True)), digest(model(dtype="mixed_float16"))}) == 3
     assert digest(model(nested=True)) != digest(model(nested=True, training=False))
 
 
-def test_features_are_made_anew_when_the_reader_or_its_view_changes(table, monkeypatch):
+def test_features_are_recomputed_if_the_reader_or_clip_spec_changes(table, monkeypatch):
     _, cache = table
     model = Clip(preset="tiny").build((1, 32, 32, 3))
     folders = [FeatureExtractor(model, Clip(preset="tiny"), cache, silent).store.folder]
-    again = FeatureExtractor(Clip(preset="tiny").build((1, 32, 32, 3)), Clip(preset="tiny"), cache, silent).store.folder
-    assert again == folders[0], "another model of the same weights"
+    same = FeatureExtractor(Clip(preset="tiny").build((1, 32, 32, 3)), Clip(preset="tiny"), cache, silent).store.folder
+    assert same == folders[0], "another model with the same weights"
     for other in (Cache(cache.root, ClipSpec(1, 32, fps=5.0)), Cache(cache.root, ClipSpec(1, 32), "tfrecord")):
         folders.append(FeatureExtractor(model, Clip(preset="tiny"), other, silent).store.folder)
     monkeypatch.setattr("tfdetect.data.prepare.clip_cache.READER_VERSION", 10_000)
     folders.append(FeatureExtractor(model, Clip(preset="tiny"), cache, silent).store.folder)
     assert len(set(folders)) == 4
     wider = Cache(cache.root, ClipSpec(1, 32, limits=Limits(pixels=cache.spec.limits.pixels * 2)))
-    assert FeatureExtractor(model, Clip(preset="tiny"), wider, silent).store.folder == folders[-1], "limits decide no pixel"
+    assert FeatureExtractor(model, Clip(preset="tiny"), wider, silent).store.folder == folders[-1], "limits change no pixel"
 
 
-def test_a_run_that_goes_on_gets_the_head_of_one_that_was_not_stopped(table, tmp_path):
+def test_resumed_run_equals_an_uninterrupted_one(table, tmp_path):
     rows, cache = table
-    whole = fit_head(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "a", tmp_path / "a.keras", [])
+    uninterrupted = fit_head(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "a", tmp_path / "a.keras", [])
 
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -137,20 +140,20 @@ def test_a_run_that_goes_on_gets_the_head_of_one_that_was_not_stopped(table, tmp
 
     with pytest.raises(KeyboardInterrupt):
         fit_head(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [Stop()])
-    rest = fit_head(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [])
-    np.testing.assert_allclose(rest.history, whole.history, rtol=1e-5)
-    assert len(rest.history) == 4
+    resumed = fit_head(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "b", tmp_path / "b.keras", [])
+    np.testing.assert_allclose(resumed.history, uninterrupted.history, rtol=1e-5)
+    assert len(resumed.history) == 4
 
 
 def test_several_devices_are_refused(table, tmp_path):
     rows, cache = table
     with pytest.raises(ValueError, match="one device.*expected auto or single"):
-        taught(Clip(preset="tiny"), rows, cache, tmp_path, strategy="mirrored")
+        train(Clip(preset="tiny"), rows, cache, tmp_path, strategy="mirrored")
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_every_head_is_served_from_pixels_as_from_features(table, tmp_path, head):
-    """The exported model against the live one."""
+def test_export_of_every_head_agrees_on_pixels_and_features(table, tmp_path, head):
+    """Compare the exported model with the one in memory."""
     rows, cache = table
     detector, artifact = Clip(preset="tiny", head=head), Artifact(tmp_path)
     fit_head(detector, rows, cache, Train(epochs=2, batch=8), tmp_path / "c", artifact.model, [])
@@ -158,20 +161,21 @@ def test_every_head_is_served_from_pixels_as_from_features(table, tmp_path, head
     export(models.load(artifact.model), {"slope": 1, "intercept": 0, "threshold": 0.5}, detector, artifact.saved_model)
     predictor = Predictor(artifact, cache.spec, detector)
     clips = np.stack([cache.load(sha) for sha in rows["sha"]])
-    live = models.load(artifact.model).predict(clips, verbose=0)[:, 0]
-    assert live.std() > 0
-    np.testing.assert_allclose(predictor.predict_clips(clips)[0], live, atol=1e-4, rtol=1e-4)
+    expected = models.load(artifact.model).predict(clips, verbose=0)[:, 0]
+    assert expected.std() > 0
+    np.testing.assert_allclose(predictor.predict_clips(clips)[0], expected, atol=1e-4, rtol=1e-4)
     features = FeatureExtractor(models.load(artifact.model), detector, cache, silent).of(rows).features
-    np.testing.assert_allclose(predictor.predict_features(features)[0], live, atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(predictor.predict_features(features)[0], expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{"lora": 2}, {"unfreeze": 1}])
-def test_adapters_and_last_blocks_are_trained_through_the_backbone(table, counted, tmp_path, options):
+def test_lora_and_unfrozen_blocks_train_the_backbone(table, frame_counts, tmp_path, options):
     rows, cache = table
     detector = Clip(preset="tiny", **options)
     start = detector.build((1, 32, 32, 3))
-    before = common.submodel_until(start, "features").predict(clips := np.stack([cache.load(sha) for sha in rows["sha"][:2]]), verbose=0)
-    fitted = taught(detector, rows, cache, tmp_path)
+    clips = np.stack([cache.load(sha) for sha in rows["sha"][:2]])
+    before = common.submodel_until(start, "features").predict(clips, verbose=0)
+    fitted = train(detector, rows, cache, tmp_path)
     after = common.submodel_until(models.load(tmp_path / "m.keras"), "features").predict(clips, verbose=0)
-    assert not counted and len(fitted.history) == 2
-    assert np.abs(after - before).max() > 1e-5, "the backbone has not moved"
+    assert not frame_counts and len(fitted.history) == 2
+    assert np.abs(after - before).max() > 1e-5, "the backbone has not changed"

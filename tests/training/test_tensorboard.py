@@ -1,4 +1,4 @@
-"""What TensorBoard itself finds of what was written for it."""
+"""TensorBoard's projector reads the files that are written for it."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from werkzeug.test import Client
 from tfdetect.data import manifest
 from tfdetect.training import tensorboard
 
-RUN = "mine/logs/test"  # as seen from saved_models, where TensorBoard is started
+RUN = "run/logs/test"  # relative to saved_models, where TensorBoard is started
 
 
 def table(count):
@@ -27,44 +27,45 @@ def table(count):
 
 @pytest.fixture
 def logs(tmp_path):
-    """Of a run, with events, as `board.write` leaves them."""
-    folder = tmp_path / "mine" / "logs"
+    """Log folder of a run that contains events."""
+    folder = tmp_path / "run" / "logs"
     with tf.summary.create_file_writer(str(folder / "test")).as_default(step=0):
         tf.summary.scalar("test_auc", 0.5)
     return folder
 
 
-def ask(logs, route, **query):
-    """The projector's answer to a browser that asks it at /route."""
+def get(logs, route, **query):
+    """Return the projector's response to a GET request of /route."""
     root = str(logs.parents[1])
     runs = EventMultiplexer()
     runs.AddRunsFromDirectory(root)
     runs.Reload()
     plugin = ProjectorPlugin(TBContext(logdir=root, data_provider=MultiplexerDataProvider(runs, root)))
-    answer = Client(plugin.get_plugin_apps()[f"/{route}"]).get(query_string=query)
-    assert answer.status_code == 200, answer.text
-    return answer
+    response = Client(plugin.get_plugin_apps()[f"/{route}"]).get(query_string=query)
+    assert response.status_code == 200, response.text
+    return response
 
 
-def test_the_projector_lists_features_names_and_pictures(logs, rng):
+def test_projector_serves_features_metadata_and_images(logs, rng):
     features = rng.normal(size=(7, 5)).astype(np.float32)
     tensorboard.projector(logs, features, table(7), lambda row: np.full((20, 30, 3), 30 * row, np.uint8))
-    assert json.loads(ask(logs, "runs").text) == [RUN]
-    shown = json.loads(ask(logs, "info", run=RUN).text)["embeddings"]
-    assert [(one["tensorName"], one["tensorShape"]) for one in shown] == [("features", [7, 5])]
-    read = np.frombuffer(ask(logs, "tensor", run=RUN, name="features").data, np.float32).reshape(7, 5)
-    np.testing.assert_allclose(read, features, rtol=1e-4)
-    lines = ask(logs, "metadata", run=RUN, name="features").text.splitlines()
+    assert json.loads(get(logs, "runs").text) == [RUN]
+    embeddings = json.loads(get(logs, "info", run=RUN).text)["embeddings"]
+    assert [(item["tensorName"], item["tensorShape"]) for item in embeddings] == [("features", [7, 5])]
+    values = np.frombuffer(get(logs, "tensor", run=RUN, name="features").data, np.float32).reshape(7, 5)
+    np.testing.assert_allclose(values, features, rtol=1e-4)
+    lines = get(logs, "metadata", run=RUN, name="features").text.splitlines()
     assert lines[:3] == ["label\tsplit\tsource\tfile", "real\ttest\tcamera\t0.png", "fake\ttest\tcamera\t1.png"]
-    answer = ask(logs, "sprite_image", run=RUN, name="features")
-    assert answer.content_type == "image/jpeg" and shown[0]["sprite"]["singleImageDim"] == [tensorboard.SIDE, tensorboard.SIDE]
-    pixels = np.asarray(Image.open(io.BytesIO(answer.data)))
+    response = get(logs, "sprite_image", run=RUN, name="features")
+    assert response.content_type == "image/jpeg"
+    assert embeddings[0]["sprite"]["singleImageDim"] == [tensorboard.SIDE, tensorboard.SIDE]
+    pixels = np.asarray(Image.open(io.BytesIO(response.data)))
     assert pixels.shape == (3 * tensorboard.SIDE, 3 * tensorboard.SIDE, 3)
-    middles = pixels[tensorboard.SIDE // 2 :: tensorboard.SIDE, tensorboard.SIDE // 2 :: tensorboard.SIDE, 0].ravel()
-    np.testing.assert_allclose(middles, [0, 30, 60, 90, 120, 150, 180, 255, 255], atol=2)
+    centres = pixels[tensorboard.SIDE // 2 :: tensorboard.SIDE, tensorboard.SIDE // 2 :: tensorboard.SIDE, 0].ravel()
+    np.testing.assert_allclose(centres, [0, 30, 60, 90, 120, 150, 180, 255, 255], atol=2)
 
 
-def test_hostile_names_stay_in_their_line(logs):
+def test_control_characters_in_names_do_not_break_lines(logs):
     rows = table(3).assign(path=["/set/a\tb\nc\rd\u2028e.png", "/set/\udcff.png", "/set/ü #.png"], source="a\tb")
     tensorboard.projector(logs, np.eye(3), rows)
     lines = (logs / "test" / "files.tsv").read_text(encoding="utf-8").split("\n")
@@ -72,7 +73,7 @@ def test_hostile_names_stay_in_their_line(logs):
     assert [line.split("\t")[3] for line in lines[1:4]] == ["a b c d e.png", " .png", "ü #.png"]
 
 
-def test_of_many_files_both_classes_are_kept(logs, monkeypatch):
+def test_subset_of_many_files_holds_both_classes(logs, monkeypatch):
     monkeypatch.setattr(tensorboard, "POINTS", 10)
     rows = table(40).assign(label=[1] * 36 + [0] * 4)
     tensorboard.projector(logs, np.arange(80.0).reshape(40, 2), rows)
@@ -83,6 +84,6 @@ def test_of_many_files_both_classes_are_kept(logs, monkeypatch):
 
 
 @pytest.mark.parametrize("features", [np.ones((3, 2)), np.ones(4), np.ones((0, 2))])
-def test_features_that_are_not_the_tables_are_refused(logs, features):
+def test_features_that_do_not_match_the_table_are_refused(logs, features):
     with pytest.raises(ValueError, match="Expected features"):
         tensorboard.projector(logs, features, table(4 if len(features) else 0))
