@@ -90,7 +90,7 @@ def test_the_exported_model_gives_the_same_scores(name, tmp_path):
     model.save(artifact.model)
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
     export(models.load(artifact.model), json.loads(artifact.calibration.read_text()), make_detector(cls), artifact.saved_model)
-    scores, _ = Predictor(artifact, None, make_detector(cls)).judge(clips)
+    scores, _ = Predictor(artifact, None, make_detector(cls)).predict_clips(clips)
     np.testing.assert_allclose(scores, model.predict(clips, verbose=0)[:, 0], rtol=2e-5, atol=1e-5)
 
 

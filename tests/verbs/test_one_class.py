@@ -138,7 +138,7 @@ def test_no_fake_is_ever_trained_on(manifest, monkeypatch, name, flags):
     """Neither by gradients nor by a fit without them; nor is a fake in the validation loss."""
     labels = {"train": [], "loss": []}
     training_batches, feature_batches = dataset.training_batches, dataset.feature_batches
-    learn, fit_by_gradient = FeatureOneClass.learn, keras.Model.fit
+    fit_head_of, fit_by_gradient = FeatureOneClass.fit_head, keras.Model.fit
 
     def record(data, which):
         labels[which] += [label for batch in data for label in batch[1][:, 0].numpy()]
@@ -151,13 +151,13 @@ def test_no_fake_is_ever_trained_on(manifest, monkeypatch, name, flags):
 
     monkeypatch.setattr(dataset, "training_batches", lambda *args: record(training_batches(*args), "train"))
     monkeypatch.setattr(dataset, "feature_batches", lambda *args: record(feature_batches(*args), "train"))
-    monkeypatch.setattr(FeatureOneClass, "learn", lambda self, model, lesson: (
-        labels["train"].extend(lesson.train.labels), learn(self, model, lesson))[-1])
+    monkeypatch.setattr(FeatureOneClass, "fit_head", lambda self, model, context: (
+        labels["train"].extend(context.train.labels), fit_head_of(self, model, context))[-1])
     monkeypatch.setattr(keras.Model, "fit", recording_fit)
     train(manifest, name, "--train.epochs", "1", *flags)
     assert len(labels["train"]) >= 16 and not any(labels["train"]), "16: an epoch of the 21 real training files in batches of 8"
     assert not any(labels["loss"]) and (labels["loss"] or (name == "feature_oneclass" and not flags)), "the bank has no gradients"
-    assert fit_head.pipeline is dataset, "the patched functions are those that train"
+    assert fit_head.dataset is dataset, "the patched functions are those that train"
 
 
 @pytest.fixture(scope="module")
