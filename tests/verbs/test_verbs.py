@@ -110,7 +110,7 @@ def test_predict_counts_failures_and_reads_folders(cnn, images, tmp_path, capsys
     assert cli.main(["predict", str(cnn.folder), str(images / "real")]) == 0
     (tmp_path / "empty").mkdir()
     assert cli.main(["predict", str(cnn.folder), str(tmp_path / "empty")]) == 2
-    assert "holds no image or video" in capsys.readouterr().err
+    assert "holds no images or videos" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["cnn", "cnn_lstm"])
