@@ -1,4 +1,4 @@
-"""Videos whose frames tell their own number."""
+"""Write and read videos in which each frame shows its index."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 128, 64
 
 
 def stamped(index: int) -> np.ndarray:
-    """A moving picture whose upper left corner holds the index as 8 black or white blocks, and is red on the right."""
+    """Return frame `index` of a moving pattern: 8 black or white blocks at the top left encode the index, the right is red."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     frame = np.repeat((100 + 60 * np.sin((columns + 3 * index) / 9 + rows / 7))[..., None], 3, 2).astype(np.uint8)
     frame[40:, 96:] = (250, 20, 20)
@@ -22,11 +22,12 @@ def stamped(index: int) -> np.ndarray:
 
 
 def index_of(frame: np.ndarray) -> int:
+    """Read the index from a decoded frame."""
     return sum(1 << bit for bit in range(8) if frame[4:12, bit * 12 + 4 : bit * 12 + 8].mean() > 127)
 
 
 def write(path, codec="libx264", count=40, times=None, rotation=0, muxer=None, pix="yuv420p", **options) -> Path:
-    """Write a stamped video; `times` are milliseconds, for a variable frame rate."""
+    """Write a video of stamped frames; `times` are timestamps in milliseconds, for a variable frame rate."""
     with av.open(str(path), "w", options=muxer or {}) as container:
         stream = container.add_stream(codec, rate=25, options={k.replace("_", "-"): v for k, v in options.items()})
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, pix, 600_000
@@ -43,5 +44,6 @@ def write(path, codec="libx264", count=40, times=None, rotation=0, muxer=None, p
     return path
 
 
-def stamps(found: Media) -> tuple[int, ...]:
-    return tuple(index_of(frame) for frame in found.frames)
+def stamps(media: Media) -> tuple[int, ...]:
+    """Read the indices of all frames."""
+    return tuple(index_of(frame) for frame in media.frames)

@@ -60,7 +60,7 @@ def test_an_unknown_detector_is_refused_with_a_suggestion():
     [
         (["cnn", "--data.size", "0"], "--data.size must be at least 1"),
         (["cnn", "--train.learning_rate", "-1"], "--train.learning_rate must be above 0"),
-        (["cnn", "--train.augment", "flip|jpg(80)"], "--train.augment: 'jpg(80)' is not a known corruption. Perhaps you meant jpeg("),
+        (["cnn", "--train.augment", "flip|jpg(80)"], "'jpg(80)' is not a known corruption. Perhaps you meant jpeg"),
         (["cnn", "--name", "a/b"], "plain folder name"),
         (["cnn", "--resume"], "need --name"),
         (["cnn", "--name", "a", "--resume", "--overwrite"], "--resume and --overwrite cannot be combined"),

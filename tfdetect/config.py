@@ -10,7 +10,7 @@ from typing import Any
 from tfdetect import plugins
 from tfdetect.detector import Detector, find
 from tfdetect.errors import UserError
-from tfdetect.settings import PREPARED_KEYS, Data, Run, Train
+from tfdetect.settings import PREPARED_KEYS, Data, Run, RunOf, Train
 
 RECIPE_KEYS = ("published", "dataset")  # keys of a recipe that describe the experiment and are not settings
 PATH_FLAGS = ("--out", "--data.path", "--data.cache_dir", "--data.face_model", "--config")  # flags that take a path
@@ -38,7 +38,7 @@ def parse(argv: Sequence[str], prog: str) -> Run:
     detector = find(argv[0])
     flags = [*yaml_flags, *argv[1:]]  # the last of two equal flags wins
     defaults = default_run(detector, read_prepared_settings(_data_path(flags)))
-    return parse_flags(Run[detector], flags, f"{prog} {argv[0]}", defaults)  # type: ignore[valid-type]  # a class at run time
+    return parse_flags(RunOf[detector], flags, f"{prog} {argv[0]}", defaults)  # type: ignore[valid-type]  # a class at run time
 
 
 def parse_flags(spec: Any, argv: Sequence[str], prog: str, default: Any = None, unknown: bool = False) -> Any:

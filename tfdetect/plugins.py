@@ -1,4 +1,4 @@
-"""Detectors, layouts and corruptions from outside the package: installed ones by entry points, single files by `--plugin FILE.py`.
+"""Detectors, layouts and corruptions from outside the package: from installed packages or single files (`--plugin FILE.py`).
 
 A plugin is a module that registers something when it is imported: a detector with `@detector.register`, a layout or a corruption
 likewise (CONTRIBUTING.md shows each).

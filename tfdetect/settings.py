@@ -182,7 +182,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Run(Generic[D]):
+class RunOf(Generic[D]):
     """Train, evaluate and export a detector."""
 
     detector: D
@@ -220,6 +220,9 @@ class Run(Generic[D]):
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.
         if detector.trains_on == "real" or detector.caches_features or detector.attribute != "none":
             corruption_spec.check_flag(augment, "--train.augment", labels=False)
+
+
+Run = RunOf[Detector]  # a run of any detector
 
 
 def _require_minimum(minimum: int, section: str, settings: Any, *names: str) -> None:

@@ -1,4 +1,4 @@
-"""Planted shortcuts are gone after `equalise`, the pictures are crops of what they were, and nothing is lost."""
+"""`equalise` removes planted shortcuts, crops without resizing, and accounts for every file."""
 
 import json
 import os
@@ -18,8 +18,8 @@ from tfdetect.data.media.read import read_image, read_video
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.limits import Limits
 
-TOLD = ("extension", "container", "codec", "width", "height", "aspect", "jpeg_quality", "subsampling", "exif", "fps", "frames",
-        "duration")  # fmt: skip
+CONTAINER = ("extension", "container", "codec", "width", "height", "aspect", "jpeg_quality", "subsampling", "exif", "fps",
+             "frames", "duration")  # fmt: skip
 COLUMNS = ["path", "label", "split", "group", "source"]
 
 
@@ -31,7 +31,7 @@ def scene(rng, width, height):
 
 
 def planted(folder, rng, count=30, fakes="png"):
-    """JPEG reals of 96 x 80, many qualities and with EXIF, and fakes of 128 x 128 of the same kind of scene."""
+    """Write JPEG reals of 96 x 80 pixels with many qualities and EXIF, and fakes of 128 x 128 pixels of similar scenes."""
     exif = Image.Exif()
     exif[271] = "Canon"
     rows = []
@@ -50,8 +50,8 @@ def auc(table, values):
     return shortcuts.held_out_auc(np.asarray(values, float), table["label"].to_numpy(), folds)
 
 
-def compressed_before(path):
-    """How often each quantised value of the lowest DCT coefficients occurs: an earlier table leaves gaps and peaks."""
+def double_compression_features(path):
+    """Return histograms of the quantised low DCT coefficients, in which an earlier table leaves gaps and peaks."""
     with Image.open(path) as image:
         steps = np.array(image.quantization[0]).reshape(8, 8)
     grey = cv2.cvtColor(read_image(path).frames[0], cv2.COLOR_RGB2GRAY).astype(np.float32) - 128
@@ -63,59 +63,59 @@ def compressed_before(path):
 
 
 @pytest.mark.parametrize("fakes", ["png", "jpg"])
-def test_a_planted_shortcut_is_gone(tmp_path, rng, fakes):
+def test_planted_shortcuts_are_removed(tmp_path, rng, fakes):
     table = planted(tmp_path / "set", rng, 40, fakes)
     alike = equalise.equalise(table, tmp_path / "alike", workers=1)
     assert (alike["error"] == "").all() and alike["path"].is_unique and list(alike["original"]) == list(table["path"])
     assert alike["equalised"].str.fullmatch(r"crop 80, (jpeg \d\d, )?jpeg 71").all() and alike["equalised"].nunique() > 15
     before, after = (properties.collect(rows, workers=1) for rows in (table, alike))
-    told = {name for name in TOLD if before[name].nunique(dropna=False) > 1}
-    assert {"width", "height", "aspect", "jpeg_quality", "subsampling", "exif"} <= told
-    assert [name for name in TOLD if after[name].nunique(dropna=False) > 1] == []
+    separating = {name for name in CONTAINER if before[name].nunique(dropna=False) > 1}
+    assert {"width", "height", "aspect", "jpeg_quality", "subsampling", "exif"} <= separating
+    assert [name for name in CONTAINER if after[name].nunique(dropna=False) > 1] == []
     assert after["jpeg_quality"][0] == 71 and after["subsampling"][0] == "4:2:0" and (after["width"] == 80).all()
     assert auc(table, before[["bytes"]]) > 0.95
-    least = 0.5 + 2.8 * shortcuts.chance_error(table["label"], table["group"])
-    assert auc(alike, after[["bytes"]]) < least
-    assert auc(alike, [compressed_before(path) for path in alike["path"]]) < least
+    threshold = 0.5 + 2.8 * shortcuts.chance_error(table["label"], table["group"])
+    assert auc(alike, after[["bytes"]]) < threshold
+    assert auc(alike, [double_compression_features(path) for path in alike["path"]]) < threshold
 
 
 @pytest.mark.parametrize(("real", "fake"), [((70, 95), (60, 80)), ((50, 100), (101, 102)), ((90, 91), (60, 100))])
-def test_both_classes_were_once_compressed_alike(rng, real, fake):
+def test_both_classes_have_the_same_lowest_qualities(rng, real, fake):
     quality = np.concatenate([rng.integers(*real, 200), rng.integers(*fake, 200)]).astype(float)
     found = pd.DataFrame({"jpeg_quality": np.where(quality > 100, np.nan, quality), "error": "", "frames": np.nan})
     found["sha"] = [str(number) for number in rng.permutation(400)]
     label = pd.Series([0] * 200 + [1] * 200)
     first = equalise.match_qualities(found, label).to_numpy()
-    assert ((first == 0) | (first < quality)).all(), "never through a better quality than its own"
+    assert ((first == 0) | (first < quality)).all(), "never at a higher quality than the original"
     lowest = np.where(first > 0, first, quality)
     assert sorted(lowest[:200]) == sorted(lowest[200:]) == sorted(np.minimum(np.sort(quality[:200]), np.sort(quality[200:])))
-    assert (equalise.match_qualities(found, label * 0) == 0).all(), "one class alone is left as it is"
+    assert (equalise.match_qualities(found, label * 0) == 0).all(), "a single class is not changed"
 
 
-def test_an_earlier_compression_is_done_to_the_pixels(tmp_path, rng):
+def test_the_first_compression_changes_the_pixels(tmp_path, rng):
     Image.fromarray(scene(rng, 96, 96)).save(tmp_path / "a.png")
     work = equalise.Equaliser(equalise.Plan(80, 90, 0, 0))
     crops = []
-    for before in (0, 20):
-        job = equalise.Job(str(tmp_path / "a.png"), str(tmp_path / f"{before}.jpg"), before, np.nan, 0)
+    for quality in (0, 20):
+        job = equalise.Job(str(tmp_path / "a.png"), str(tmp_path / f"{quality}.jpg"), quality, np.nan, 0)
         assert work(job) == ""
         crops.append(read_image(job.output).frames[0].astype(int))
-    whole = read_image(tmp_path / "a.png").frames[0][:80, :80]
-    near, far = (np.abs(crop - whole).mean() for crop in crops)
+    original = read_image(tmp_path / "a.png").frames[0][:80, :80]
+    near, far = (np.abs(crop - original).mean() for crop in crops)
     assert near < 7 < far < 14
 
 
-def test_a_file_is_a_crop_from_the_middle_on_the_grid(tmp_path, rng):
+def test_a_copy_is_a_central_crop_on_the_grid(tmp_path, rng):
     table = planted(tmp_path / "set", rng, 3)
     alike = equalise.equalise(table, tmp_path / "alike", workers=1)
-    whole = read_image(table["path"][5]).frames[0].astype(int)
+    original = read_image(table["path"][5]).frames[0].astype(int)
     crop = read_image(alike["path"][5]).frames[0].astype(int)
     assert crop.shape == (80, 80, 3)
-    apart = {at: np.abs(crop - whole[at : at + 80, at : at + 80]).mean() for at in range(48)}
-    assert min(apart, key=apart.__getitem__) == 16 and apart[16] < 8, "not resized, not moved"
+    differences = {at: np.abs(crop - original[at : at + 80, at : at + 80]).mean() for at in range(48)}
+    assert min(differences, key=differences.__getitem__) == 16 and differences[16] < 8, "neither resized nor shifted"
 
 
-def test_every_file_is_accounted_for_and_work_goes_on(tmp_path, rng, monkeypatch):
+def test_every_file_is_accounted_for_and_work_resumes(tmp_path, rng, monkeypatch):
     table = planted(tmp_path / "set", rng, 12)
     cv2.imwrite(table["path"][3], np.zeros((40, 40, 3), np.uint8))
     open(table["path"][4], "wb").close()
@@ -138,10 +138,10 @@ def test_every_file_is_accounted_for_and_work_goes_on(tmp_path, rng, monkeypatch
     Image.fromarray(scene(rng, 128, 128)).save(table["path"][15])
     (tmp_path / "alike" / equalise.INDEX_NAME).write_text("{")
     again = equalise.equalise(table, tmp_path / "alike", workers=1)
-    assert again["path"][15] != first["path"][15] and again["error"][15] == "", "what changed is made anew"
+    assert again["path"][15] != first["path"][15] and again["error"][15] == "", "changed files are written again"
 
 
-def test_what_vanishes_is_a_failure_and_what_cannot_be_written_is_an_error(tmp_path, rng):
+def test_a_missing_file_is_a_failure_and_a_failed_write_is_an_error(tmp_path, rng):
     Image.fromarray(scene(rng, 96, 96)).save(tmp_path / "a.png")
     work = equalise.Equaliser(equalise.Plan(80, 90, 0, 0))
     assert work(equalise.Job(str(tmp_path / "gone.png"), str(tmp_path / "x.jpg"), 0, np.nan, 0)) == "No such file or directory"
@@ -149,7 +149,7 @@ def test_what_vanishes_is_a_failure_and_what_cannot_be_written_is_an_error(tmp_p
         work(equalise.Job(str(tmp_path / "a.png"), str(tmp_path / "a.png" / "x.jpg"), 0, np.nan, 0))
 
 
-def test_a_given_size_fails_what_is_smaller(tmp_path, rng):
+def test_smaller_files_than_a_given_size_fail(tmp_path, rng):
     table = planted(tmp_path / "set", rng, 3)
     alike = equalise.equalise(table, tmp_path / "alike", 1, size=90)
     assert list(alike["error"] != "") == [True] * 3 + [False] * 3
@@ -159,21 +159,21 @@ def test_a_given_size_fails_what_is_smaller(tmp_path, rng):
 
 
 @pytest.mark.parametrize(("sides", "crop"), [([100] * 19 + [20], 96), ([100] * 10 + [50] * 10, 48), ([9] * 20, 16)])
-def test_few_small_files_do_not_drag_all_down(sides, crop):
+def test_a_few_small_files_do_not_reduce_the_crop(sides, crop):
     found = pd.DataFrame({"error": "", "width": sides * 2, "height": 128.0, "fps": np.nan, "frames": np.nan})
     found["jpeg_quality"] = [30.0] + [75.0] * 38 + [np.nan]
     assert equalise.choose_plan(found, pd.Series([0] * 20 + [1] * 20)) == equalise.Plan(crop, 75, 0, 0)
 
 
 def write_video(path, frames, rate, codec="libx264", times=None):
-    """`times`: milliseconds at which the frames are shown."""
+    """Write a video; `times` are the presentation times of the frames in milliseconds."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt, stream.gop_size = *frames[0].shape[:2], "yuv420p", 5
         if times:
             stream.codec_context.time_base = Fraction(1, 1000)
-        for number, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             if times:
                 frame.pts, frame.time_base = times[number], Fraction(1, 1000)
             container.mux(stream.encode(frame))
@@ -181,7 +181,7 @@ def write_video(path, frames, rate, codec="libx264", times=None):
 
 
 def videos(folder, kinds, count=4):
-    """Scenes that brighten by five grey levels a frame; `kinds`: (name, rate, frames, width, codec) of real and of fake."""
+    """Write videos that brighten by 5 grey levels per frame; `kinds` are (name, rate, frames, width, codec) of both classes."""
     rows = []
     for label, (name, rate, frames, width, codec) in enumerate(kinds):
         for i in range(count):
@@ -191,8 +191,8 @@ def videos(folder, kinds, count=4):
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def shown(path):
-    """Which frames of `videos` a video shows."""
+def frame_numbers(path):
+    """Return which frames of `videos` a video shows."""
     total = read_video(path).total
     return [round((frame.mean() - 8) / 5) for frame in read_video(path, total).frames]
 
@@ -203,24 +203,24 @@ def test_videos_get_one_codec_size_rate_and_length(tmp_path):
     assert set(alike["error"]) == {""}, alike["error"].tolist()
     assert set(alike["equalised"]) == {f"crop 64, 25 frames at 25 a second, h264 qp {sample.QP}"}
     found = properties.collect(alike, workers=1)
-    assert [name for name in TOLD if found[name].nunique(dropna=False) > 1] == []
+    assert [name for name in CONTAINER if found[name].nunique(dropna=False) > 1] == []
     assert found["fps"][0] == 25 and found["frames"][0] == 25 and found["width"][0] == 64
-    assert shown(alike["path"][7]) == list(range(5, 30)), "from the middle, no frame left out"
+    assert frame_numbers(alike["path"][7]) == list(range(5, 30)), "from the middle, without gaps"
 
 
-def test_of_a_faster_video_every_so_manieth_frame_is_taken(tmp_path):
+def test_frames_of_a_faster_video_are_kept_at_a_constant_step(tmp_path):
     table = videos(tmp_path, ((".mp4", 24, 48, 64, "libx264"), ("f.mp4", 8, 14, 64, "libx264")))
     alike = equalise.equalise(table, tmp_path / "alike", workers=1)
     assert alike["equalised"][0] == f"crop 64, 14 frames, one in 3, at 8 a second, h264 qp {sample.QP}"
-    assert set(np.diff(shown(alike["path"][0]))) == {3} and shown(alike["path"][7]) == list(range(14))
+    assert set(np.diff(frame_numbers(alike["path"][0]))) == {3} and frame_numbers(alike["path"][7]) == list(range(14))
 
 
-def test_no_frame_is_missed_where_they_come_at_uneven_distances(tmp_path, rng):
+def test_no_frame_is_missed_at_a_variable_frame_rate(tmp_path, rng):
     frames = [np.full((64, 64, 3), 8 + 5 * at, np.uint8) for at in range(40)]
     write_video(tmp_path / "a.mp4", frames, 25, times=[int(40 * at + rng.integers(0, 16)) for at in range(40)])
     job = equalise.Job(str(tmp_path / "a.mp4"), str(tmp_path / "new.mp4"), 0, 25.0, 1)
     assert equalise.Equaliser(equalise.Plan(64, 0, 25, 30))(job) == ""
-    assert set(np.diff(shown(job.output))) == {1} and len(shown(job.output)) == 30
+    assert set(np.diff(frame_numbers(job.output))) == {1} and len(frame_numbers(job.output)) == 30
 
 
 @pytest.mark.parametrize(("plan", "reason"), [
@@ -235,7 +235,7 @@ def test_a_video_that_is_too_short_slow_or_small_fails(tmp_path, plan, reason):
     assert not (tmp_path / "b.mp4").exists()
 
 
-def test_a_kind_of_file_that_one_class_lacks_fails(tmp_path, rng):
+def test_a_video_fails_if_the_other_class_has_only_images(tmp_path, rng):
     table = planted(tmp_path / "set", rng, 3)
     clips = videos(tmp_path, ((".mp4", 25, 10, 96, "libx264"),), 1)
     alike = equalise.equalise(pd.concat([table, clips], ignore_index=True), tmp_path / "alike", workers=1)
@@ -254,9 +254,9 @@ def test_prepare_equalise_from_the_command_line(tmp_path, rng, capsys):
         == 0
     )
     assert "files: 23 cached, 1 failed" in capsys.readouterr().out
-    made = pd.read_csv(out / "manifest.csv", keep_default_na=False)
-    good = made[made["error"] == ""]
-    assert good["equalised"].str.startswith("crop 80, jpeg ").all() and set(made["original"]) == set(table["path"])
+    manifest = pd.read_csv(out / "manifest.csv", keep_default_na=False)
+    good = manifest[manifest["error"] == ""]
+    assert good["equalised"].str.startswith("crop 80, jpeg ").all() and set(manifest["original"]) == set(table["path"])
     assert (good["width"] == 80).all() and (good["height"] == 80).all()
     assert cli.main(["audit", str(out), "--out", str(tmp_path / "a"), "--data.workers", "1"]) == 0
 
@@ -265,17 +265,17 @@ def test_an_original_is_judged_as_its_equalised_copy(tmp_path, rng):
     from tfdetect.data.prepare.clip_cache import ClipSpec
 
     table = planted(tmp_path / "in", rng, 12)
-    made = equalise.equalise(table, tmp_path / "out")
-    good = made[made["error"] == ""]
+    copies = equalise.equalise(table, tmp_path / "out")
+    good = copies[copies["error"] == ""]
     plan = equalise.Plan(**json.loads((tmp_path / "out" / equalise.PLAN_NAME).read_text()))
-    raw, like = ClipSpec(1, 32), ClipSpec(1, 32, plan=plan)
-    apart = {"raw": [], "like": []}
+    raw, equalised = ClipSpec(1, 32), ClipSpec(1, 32, plan=plan)
+    raw_differences, equalised_differences = [], []
     for row in good.itertuples():
         copy = raw.read(row.path).frames.astype(int)
-        assert np.array_equal(like.read(row.path).frames, copy), "what is equalised already is left alone"
-        apart["raw"].append(np.abs(raw.read(row.original).frames - copy).mean())
-        apart["like"].append(np.abs(like.read(row.original).frames - copy).mean())
-    assert np.mean(apart["like"]) < 0.2 * np.mean(apart["raw"]) and raw.key != like.key
+        assert np.array_equal(equalised.read(row.path).frames, copy), "copies are not equalised again"
+        raw_differences.append(np.abs(raw.read(row.original).frames - copy).mean())
+        equalised_differences.append(np.abs(equalised.read(row.original).frames - copy).mean())
+    assert np.mean(equalised_differences) < 0.2 * np.mean(raw_differences) and raw.key != equalised.key
     Image.fromarray(scene(rng, 20, 20)).save(tmp_path / "small.png")
     with pytest.raises(MediaError, match="smaller than"):
-        like.read(tmp_path / "small.png")
+        equalised.read(tmp_path / "small.png")

@@ -1,4 +1,4 @@
-"""Rows, labels, splits by group."""
+"""Rows, labels and splits by group."""
 
 import pandas as pd
 import pytest
@@ -30,11 +30,11 @@ def test_given_splits_are_kept():
     given.loc[given["path"] == "0/1.png", "split"] = "validation"
     split = manifest.split(given)
     assert set(split[split["group"] == "g0"]["split"]) == {"test"}
-    assert set(split[split["group"] == "g1"]["split"]) == {"validation"}, "its twin goes along"
+    assert set(split[split["group"] == "g1"]["split"]) == {"validation"}, "its counterpart follows"
     assert set(split["split"]) == {"train", "validation", "test"}
 
 
-def test_validation_comes_out_of_train_when_only_a_test_is_given():
+def test_validation_is_taken_from_train_if_only_a_test_set_is_given():
     given = table()
     given["split"] = ["test" if group in ("g0", "g1", "g2") else "train" for group in given["group"]]
     split = manifest.split(given)
@@ -42,7 +42,7 @@ def test_validation_comes_out_of_train_when_only_a_test_is_given():
     assert (split["split"] == "validation").sum() == pytest.approx(114 / 8, abs=2)
 
 
-def test_test_comes_out_of_train_when_only_train_and_val_are_given():
+def test_test_is_taken_from_train_if_only_train_and_validation_are_given():
     given = table()
     given["split"] = ["validation" if group in ("g0", "g1", "g2") else "train" for group in given["group"]]
     split = manifest.split(given)
@@ -52,13 +52,13 @@ def test_test_comes_out_of_train_when_only_train_and_val_are_given():
 
 
 @pytest.mark.parametrize(
-    "name, made", [("train", {"train", "validation", "test"}), ("test", {"test"}), ("validation", {"validation"})]
+    "name, splits", [("train", {"train", "validation", "test"}), ("test", {"test"}), ("validation", {"validation"})]
 )
-def test_a_set_that_is_one_split(name, made):
-    assert set(manifest.split(table().assign(split=name))["split"]) == made, "only train gives away"
+def test_a_data_set_with_one_split(name, splits):
+    assert set(manifest.split(table().assign(split=name))["split"]) == splits, "files are only taken from train"
 
 
-def test_a_given_test_is_not_added_to():
+def test_a_given_test_set_is_not_extended():
     given = table()
     given["split"] = ["test" if group in ("g0", "g1") else "train" if group in ("g2", "g3") else "" for group in given["group"]]
     split = manifest.split(given)
@@ -66,7 +66,7 @@ def test_a_given_test_is_not_added_to():
     assert (split["split"] == "validation").sum() == pytest.approx(116 / 8, abs=2)
 
 
-def test_groups_through_given_splits():
+def test_groups_follow_given_splits():
     given = table()
     given.loc[given["path"].isin(["0/4.png", "1/5.png"]), "split"] = ["train", "test"]
     split = manifest.split(given)
@@ -91,7 +91,7 @@ def test_read_csv_and_parquet(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [
         ("path\na.png", "lacks the column.*label"),
         ("path,label\na.png,2", "row 1: label is '2'"),
@@ -101,22 +101,22 @@ def test_read_csv_and_parquet(tmp_path, suffix):
         ("", "cannot be read"),
     ],
 )
-def test_faulty_manifests_are_refused(tmp_path, text, said):
+def test_invalid_manifests_are_refused(tmp_path, text, message):
     (tmp_path / "m.csv").write_text(text)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         manifest.read(tmp_path / "m.csv")
 
 
-@pytest.mark.parametrize("groups, said", [
+@pytest.mark.parametrize("groups, notes", [
     (("p", "", " "), ("The column group is empty in 2 of 3 rows; each of these files becomes a separate group.",)),
     (("p", "p", "q"), ()), (("", "", ""), ())])  # fmt: skip
-def test_a_group_column_that_is_filled_in_part_is_said(tmp_path, groups, said):
+def test_a_partly_filled_group_column_is_noted(tmp_path, groups, notes):
     rows = "".join(f"{number}.png,0,{group}\n" for number, group in enumerate(groups))
     (tmp_path / "m.csv").write_text("path,label,group\n" + rows)
-    assert manifest.read(tmp_path / "m.csv").attrs["notes"] == said
+    assert manifest.read(tmp_path / "m.csv").attrs["notes"] == notes
 
 
-def test_one_class_is_refused_but_for_the_test():
+def test_a_single_class_is_refused_except_in_the_test_split():
     table = pd.DataFrame({"split": ["train", "test"], "label": [1, 1], "group": ["a", "b"]})
     table.attrs["left_out"] = {"fake_v2/": 60, ".txt": 3}
     with pytest.raises(ValueError, match=r"All 2 files are fake, none is real. .* Found: fake_v2/ \(60 files\).$"):
@@ -128,28 +128,28 @@ def test_one_class_is_refused_but_for_the_test():
         manifest.require_classes(table[:1], ["test"])
 
 
-def test_too_few_groups_are_told_by_their_rule():
+def test_the_error_for_too_few_groups_names_the_rule():
     table = pd.DataFrame({"split": ["train"] * 4, "label": [0, 0, 1, 1], "group": ["a", "a", "b", "c"]})
-    table.attrs["groups"] = "4 pictures in 3 groups: frames of 3 folders."
-    said = "1 group of reals and 2 of fakes; both .* 4 pictures in 3 groups: frames of 3 folders. .*--data.group folder"
-    with pytest.raises(ValueError, match=said):
+    table.attrs["groups"] = "4 images in 3 groups: frames of 3 folders."
+    message = "1 group of reals and 2 of fakes; both .* 4 images in 3 groups: frames of 3 folders. .*--data.group folder"
+    with pytest.raises(ValueError, match=message):
         manifest.require_classes(table, ["validation"])
 
 
-def test_across_keeps_the_asked_sources_of_each_side_and_all_reals():
+def test_restrict_sources_keeps_the_named_fakes_and_all_reals():
     split = manifest.split(table())
     kept = manifest.restrict_sources(split, ["A", "b"], ["b,c"])
     for name, wanted in (("train", {"a", "b"}), ("validation", {"a", "b"}), ("test", {"b", "c"})):
         assert set(kept[(kept["split"] == name) & (kept["label"] == 1)]["source"]) == wanted
     assert kept.query("label == 0")["path"].tolist() == split.query("label == 0")["path"].tolist()
     both = kept.merge(split, on="path")
-    assert (both["split_x"] == both["split_y"]).all(), "nothing moves"
+    assert (both["split_x"] == both["split_y"]).all(), "no file changes its split"
     assert manifest.restrict_sources(split, (), ()).equals(split)
     only = manifest.restrict_sources(split, (), ["c"])
     assert only.query("split != 'test'").equals(split.query("split != 'test'").set_axis(only.query("split != 'test'").index))
 
 
 @pytest.mark.parametrize("sides", [(["aa"], []), ([], ["aa"])])
-def test_across_refuses_unknown_sources(sides):
+def test_restrict_sources_refuses_unknown_sources(sides):
     with pytest.raises(ValueError, match="No fakes have the source 'aa'; perhaps you meant a. There are a, b, c."):
         manifest.restrict_sources(manifest.split(table()), *sides)

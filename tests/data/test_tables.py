@@ -1,4 +1,4 @@
-"""Tables as people make them: read where there is one meaning, refused with what was found elsewhere."""
+"""Tables written by people: read if they have one meaning, else refused with what was found."""
 
 import gzip
 import os
@@ -28,7 +28,7 @@ def text(mark=",", head=("path", "label"), end="\n", names=NAMES):
 
 
 def check(place, content, suffix=".csv"):
-    """That the table of this content finds all of NAMES."""
+    """Check that a table with this content is read, and that its paths are those of NAMES."""
     path = place / f"m{suffix}"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     table = manifest.read(path)
@@ -47,17 +47,17 @@ WINDOWS = 'path,label\n"p\\a b.png",0\np\\Müller.png,1\n"p\\Zoë, 2.png",0\np\\
 
 
 @pytest.mark.parametrize("content", [
-    text(", "), text(";").replace(";", " ; "),  # blanks around
+    text(", "), text(";").replace(";", " ; "),  # surrounding blanks
     text(head=("Path", "LABEL ")), text(head=("File Name", "Label")), text(head=("image_path", "label")),
     text(head=("FILE", "Class")), COMMA.replace(",0", ",REAL").replace(",1", ",Fake "),
     COMMA.replace(",0", ",0.0").replace(",1", ",1.0"),
     text(end=",\n"), text(end=",,\n").replace("path,label,,", "path,label"), "\n\n" + text(end="\n\n"),
     "# made by hand\r" + text(end="\r"), "sep=;\r" + text(";", end="\r"),
     "# made by hand, in May\n" + COMMA, "sep=;\n" + text(";"), WINDOWS,
-    COMMA.replace(".png", ".PNG").replace("p/", "P/"),  # letter case is of no account where the table was made
-    "".join(f"{number or ''},{line}\n" for number, line in enumerate(COMMA.splitlines())),  # rows numbered
+    COMMA.replace(".png", ".PNG").replace("p/", "P/"),  # from a case-insensitive file system
+    "".join(f"{number or ''},{line}\n" for number, line in enumerate(COMMA.splitlines())),  # with row numbers
 ])  # fmt: skip
-def test_the_habits_of_people_and_programs(place, content):
+def test_variants_of_people_and_programs(place, content):
     check(place, content)
 
 
@@ -66,7 +66,7 @@ def test_encodings(place, encoding):
     check(place, text(";").encode(encoding))
 
 
-def test_utf_16_with_its_mark_the_other_way(place):
+def test_big_endian_utf_16_with_a_byte_order_mark(place):
     check(place, b"\xfe\xff" + text().encode("utf-16-be"))
 
 
@@ -85,7 +85,7 @@ def test_accents_are_spelt_as_on_disk(tmp_path, form):
     assert list(manifest.read(tmp_path / "m.csv")["path"]) == [str(tmp_path / name) for name in names]
 
 
-def test_a_name_that_is_no_text_stays_its_bytes(tmp_path):
+def test_a_name_that_is_not_text_keeps_its_bytes(tmp_path):
     names = [b"no\xfftext.png", "Müller.png".encode(), b"M\xfcller.png"]
     for name in names:
         (tmp_path / os.fsdecode(name)).touch()
@@ -94,14 +94,14 @@ def test_a_name_that_is_no_text_stays_its_bytes(tmp_path):
     assert [os.path.basename(os.fsencode(path)) for path in found] == names and all(map(os.path.exists, found))
 
 
-def test_other_columns_of_windows(place):
+def test_other_columns_are_decoded_as_windows_text(place):
     content = text(head=("path", "label", "group")).replace(",0", ",0,ab").replace(",1", ",1,été")
     table = check(place, content.encode("cp1252"))
     assert set(table["group"]) == {"ab", "été"}
 
 
-def test_names_that_are_there_stay_what_they_are(tmp_path):
-    """Backslashes, blanks and letter case are a file's own where there is such a file."""
+def test_existing_names_are_not_changed(tmp_path):
+    """Backslashes, blanks and letter case are kept if such a file exists."""
     names = ["a\\b.png", " c.png", "D.png", "d.png"]
     for name in names:
         (tmp_path / name).touch()
@@ -128,7 +128,7 @@ def test_a_workbook(place, sheet):
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    "content, message",
     [
         ("path:label\na.png:1", "it has the column path:label, so the separator may be something other than"),
         ("path\na.png", "lacks the column label; it has the column path. Expected"),
@@ -154,11 +154,11 @@ def test_a_workbook(place, sheet):
         (b"\xd0\xcf\x11\xe0", "old Excel format; save it as .xlsx"),
     ],
 )
-def test_what_has_no_one_meaning_is_refused(tmp_path, content, said):
+def test_ambiguous_or_damaged_tables_are_refused(tmp_path, content, message):
     (tmp_path / "m.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError) as error:
         manifest.read(tmp_path / "m.csv")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def workbook(path, **sheets):
@@ -173,38 +173,38 @@ def workbook(path, **sheets):
     book.save(path)
 
 
-@pytest.mark.parametrize("sheets, said", [
+@pytest.mark.parametrize("sheets, message", [
     ({"intro": [["a"], [1]], "data": [["path", "label"]]},
      "it has the column a (the sheet 'intro' was read, not 'data': name the right sheet manifest, or move it to the front)"),
     ({"Manifest": [["path"], ["a"]], "x": []}, "it has the column path (the sheet 'Manifest' was read, not 'x'). Expected"),
     ({"s": [["a.png", 0]]}, "it has the columns a.png, 0, so the header seems to be missing (the sheet 's' was read)"),
     ({"s": []}, "it is empty (the sheet 's' was read)"),
     ({"s": [["path", "label"]]}, "has no rows below its header (the sheet 's' was read)")])  # fmt: skip
-def test_the_sheet_that_was_read_is_named(tmp_path, sheets, said):
+def test_the_error_names_the_sheet_that_was_read(tmp_path, sheets, message):
     workbook(tmp_path / "m.xlsx", **sheets)
     with pytest.raises(UserError) as error:
         manifest.read(tmp_path / "m.xlsx")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("suffix", ["xlsx", "parquet", "csv.gz"])
-def test_a_damaged_file_is_one_sentence_wherever_the_damage_is(tmp_path, suffix):
-    """And a whole one is read."""
+def test_the_error_for_a_damaged_file_is_one_line(tmp_path, suffix):
+    """Wherever the damage is. The undamaged file is read."""
     path = tmp_path / f"m.{suffix}"
     rows = pd.DataFrame({"path": [f"{number}.png" for number in range(20)], "label": 0})
     {"xlsx": rows.to_excel, "parquet": rows.to_parquet, "csv.gz": rows.to_csv}[suffix](path, index=False)
-    whole = path.read_bytes()
+    content = path.read_bytes()
     assert len(manifest.read(path)) == 20
-    for at in range(0, len(whole), len(whole) // 40):
-        for content in (whole[:at], whole[:at] + b"\x55\xff" * 20 + whole[at + 40 :]):
-            path.write_bytes(content)
+    for at in range(0, len(content), len(content) // 40):
+        for damaged in (content[:at], content[:at] + b"\x55\xff" * 20 + content[at + 40 :]):
+            path.write_bytes(damaged)
             try:
-                manifest.read(path)  # not all damage is seen
+                manifest.read(path)  # some damage goes unnoticed
             except UserError as error:
                 assert str(path) in str(error) and "\n" not in str(error)
 
 
-def test_a_parquet_without_rows_is_refused_and_one_with_paths_as_index_read(tmp_path):
+def test_parquet_without_rows_is_refused_and_with_paths_as_index_is_read(tmp_path):
     rows = pd.DataFrame({"path": ["a.png"], "label": [1]})
     rows[:0].to_parquet(tmp_path / "m.parquet")
     with pytest.raises(UserError, match="has no rows below its header"):
@@ -214,21 +214,21 @@ def test_a_parquet_without_rows_is_refused_and_one_with_paths_as_index_read(tmp_
 
 
 @pytest.mark.parametrize("suffix", ["xlsx", "parquet", "csv"])
-@pytest.mark.parametrize("name, taken", [("is_fake", True), ("Is Fake", True), ("label", False), ("class", False)])
-def test_true_is_a_label_only_where_the_header_asks(tmp_path, suffix, name, taken):
+@pytest.mark.parametrize("name, accepted", [("is_fake", True), ("Is Fake", True), ("label", False), ("class", False)])
+def test_true_is_a_label_only_below_is_fake(tmp_path, suffix, name, accepted):
     path = tmp_path / f"m.{suffix}"
     rows = pd.DataFrame({"path": ["a.png", "b.png"], name: [True, False]})
     {"xlsx": rows.to_excel, "parquet": rows.to_parquet, "csv": rows.to_csv}[suffix](path, index=False)
-    if taken:
+    if accepted:
         assert list(manifest.read(path)["label"]) == [1, 0]
     else:
         with pytest.raises(UserError, match="row 1: label is 'True', expected 0 or real, 1 or fake"):
             manifest.read(path)
 
 
-@pytest.mark.parametrize("answers, labels", [("TRUE, false", [1, 0]), ("no,Yes", [0, 1]), ("0,1", [0, 1]), ("fake,real", [1, 0])])
-def test_answers_to_is_fake(tmp_path, answers, labels):
-    first, second = answers.split(",")
+@pytest.mark.parametrize("cells, labels", [("TRUE, false", [1, 0]), ("no,Yes", [0, 1]), ("0,1", [0, 1]), ("fake,real", [1, 0])])
+def test_values_below_is_fake(tmp_path, cells, labels):
+    first, second = cells.split(",")
     (tmp_path / "m.csv").write_text(f"path,isFake\na.png,{first}\nb.png,{second}\n")
     assert list(manifest.read(tmp_path / "m.csv")["label"]) == labels
 
@@ -236,7 +236,7 @@ def test_answers_to_is_fake(tmp_path, answers, labels):
 @pytest.mark.parametrize("name, column", [
     ("Persons", "group"), ("video_id", "group"), ("identity", "group"), ("generator", "source"), ("Prompt", "text"),
     ("subset", "split"), ("width_cm", ""), ("groop", "group")])  # fmt: skip
-def test_unknown_columns_are_named_with_the_nearest(tmp_path, name, column):
+def test_unknown_columns_are_reported_with_a_suggestion(tmp_path, name, column):
     assert tables.suggest_column(name) == column
     (tmp_path / "m.csv").write_text(f"path,label,{name}\na.png,0,x\n")
     (unused,) = manifest.read(tmp_path / "m.csv").attrs["notes"]
@@ -248,11 +248,11 @@ def test_unknown_columns_are_named_with_the_nearest(tmp_path, name, column):
 @pytest.mark.parametrize("real, fake", [
     ("real", "fake"), ("train/0_Real", "train/1_Fake"), ("x/original_sequences", "manipulated_sequences/y"),
     ("real_vs_fake/real", "real_vs_fake/fake")])  # fmt: skip
-def test_labels_the_other_way_round(real, fake):
+def test_swapped_labels_are_refused(real, fake):
     rows = [{"path": f"/d/{folder}/{n}.png", "label": label} for label, folder in ((1, real), (0, fake)) for n in range(10)]
     table = pd.DataFrame(rows)
     with pytest.raises(ValueError, match="10 of 10 files whose path says real are labelled fake.*--data.labels as_given"):
         manifest.require_label_direction(table, "m.csv")
     manifest.require_label_direction(table.assign(label=1 - table["label"]), "m.csv")
-    manifest.require_label_direction(table.assign(label=1), "m.csv")  # fakes made of reals: wrong in one direction alone
+    manifest.require_label_direction(table.assign(label=1), "m.csv")  # contradicts the path of one class only
     manifest.require_label_direction(table.assign(label=[0, 1] * 10), "m.csv")

@@ -92,7 +92,8 @@ def test_copies_that_would_leak_are_no_leaks_and_nothing_is_called_clean(copied,
     assert "would leak when the data are split by group" in said and "nothing leaks" not in said and "more leaks" not in said
     assert "Groups: none given; each file is its own" in said and "No groups are given" in said
     assert "48 files: 47 read, 0 failed, 1 left out" in said and "Left out: 1 .txt" in said
-    assert found["groups"] == {"count": 47, "known": False, "said": grouping.NO_GROUPS} and found["counts"]["others"] == {".txt": 1}
+    assert found["groups"] == {"count": 47, "known": False, "said": grouping.NO_GROUPS}
+    assert found["counts"]["others"] == {".txt": 1}
     page = (tmp_path / "a/audit.html").read_text()
     assert "none given; each file is its own" in page and "1 other file left out (1 .txt)" in page
 

@@ -186,7 +186,7 @@ def test_export_anew_gives_the_same_scores(cnn, images, capsys):
     shutil.rmtree(cnn.saved_model)
     assert scores()["score"] == pytest.approx(before["score"], abs=1e-5), "by the reloaded model.keras"
     assert cli.main(["predict", str(cnn.folder), path]) == 0
-    assert "reloaded model.keras on tensorflow; export.py" in capsys.readouterr().err
+    assert "Scored with model.keras on tensorflow, since there is no SavedModel; run export" in capsys.readouterr().err
     assert cli.main(["export", str(cnn.folder)]) == 0
     assert scores() == before
 

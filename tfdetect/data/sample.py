@@ -117,15 +117,15 @@ def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
 class Scene:
     """The scene of one group: background, camera motion, a textured round region and camera properties; lengths in pixels."""
 
-    background: np.ndarray
-    region: np.ndarray
-    start: np.ndarray
-    pan: np.ndarray
-    centre: np.ndarray
-    radius: float
-    blur: float
-    grain: float
-    colour: np.ndarray
+    background: np.ndarray  # (2 * size, 2 * size, 3) float32
+    region: np.ndarray  # texture of the region, (size, size, 3) float32
+    start: np.ndarray  # (x, y) of the first frame in the background
+    pan: np.ndarray  # (x, y) motion per frame
+    centre: np.ndarray  # (x, y) of the region
+    radius: float  # of the region
+    blur: float  # standard deviation of the lens blur
+    grain: float  # standard deviation of the noise at mid-grey
+    colour: np.ndarray  # (3,) mean colour of each frame
 
     @classmethod
     def draw(cls, rng: np.random.Generator, size: int) -> "Scene":

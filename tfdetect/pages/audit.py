@@ -104,9 +104,10 @@ def _shortcuts_section(found: Mapping[str, Any]) -> str:
 
 
 def _severity(warning: Mapping[str, Any]) -> str:
+    severe = warning["auc"] > SEVERE_AUC
     if warning["kind"] == "content":
-        return "the classes show different things" if warning["auc"] <= SEVERE_AUC else "the classes have little content in common"
-    return SHORTCUT_LEARNT if warning["auc"] > SEVERE_AUC else "may be learnt instead of the forgery"
+        return "the classes have little content in common" if severe else "the classes show different things"
+    return SHORTCUT_LEARNT if severe else "may be learnt instead of the forgery"
 
 
 def _leaks_section(leaks: Sequence[Mapping[str, Any]]) -> str:

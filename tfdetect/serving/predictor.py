@@ -32,7 +32,7 @@ class Verdict:
     label: str | None = None  # "fake" if the probability reaches the run's threshold, otherwise "real"
     score: float | None = None  # raw output of the detector; higher is more likely fake
     frames: int = 0  # number of frames that were scored
-    note: str = ""  # such as "damaged: 28 whole frames of 50"
+    note: str = ""  # such as "damaged: 28 of 50 frames intact"
     error: str | None = None
     source: str | None = None  # the most likely source of a fake, for detectors that attribute fakes to sources
     source_probability: float | None = None  # 0..1, given that the file is fake; not calibrated

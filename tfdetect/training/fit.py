@@ -39,8 +39,8 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
         callbacks: list[keras.callbacks.Callback]) -> Fitted:
     """Train on the rows of split `train`, pick the epoch on `validation`, save that model to `target` (.keras).
 
-    `table` is a prepared manifest. Training resumes from what is in `checkpoints`. A one-class detector sees no fakes in training,
-    and in validation only for the ranking metrics. Raises UserError if the loss is not finite.
+    `table` is a prepared manifest. Training resumes from what is in `checkpoints`. A one-class detector sees no fakes in
+    training, and in validation only for the ranking metrics. Raises UserError if the loss is not finite.
     """
     devices.setup(settings.precision, settings.seed)
     strategy = devices.strategy(settings.strategy)
@@ -51,7 +51,8 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     folder = checkpoints / f"worker-{worker}"
     last_phase = schedule[-1][0] if schedule else 0
     checkpoint = Checkpoint(folder, monitored_metric(settings, validation), settings.patience, last_phase, target)
-    frames, clips = dataset.expand_frames(validation, single), dataset.evaluation_batches(validation, cache, single, settings.batch)
+    frames = dataset.expand_frames(validation, single)
+    clips = dataset.evaluation_batches(validation, cache, single, settings.batch)
     loss_clips = dataset.evaluation_batches(select_split(validation, "validation", detector), cache, single, settings.batch)
     with devices.scope(strategy):
         model = build(detector, cache)

@@ -20,8 +20,8 @@ def fit_head(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Tr
              callbacks: list[keras.callbacks.Callback], progress: Progress = silent) -> fit.Fitted:
     """Train as `fit.fit` does. Raises UserError if several devices are asked for."""
     if settings.strategy not in ("auto", "single"):
-        raise UserError(f"{detector.name} is fitted on stored features on one device: --train.strategy {settings.strategy} has no "
-                        "effect; give auto or single.")  # fmt: skip
+        raise UserError(f"{detector.name} is fitted on one device, on stored features: give --train.strategy auto or single, not "
+                        f"{settings.strategy}.")  # fmt: skip
     devices.setup(settings.precision, settings.seed)
     train, validation = fit.select_split(table, "train", detector), fit.select_split(table, "validation")
     model = fit.build(detector, cache)

@@ -50,7 +50,8 @@ class ReconstructionImages(keras.callbacks.Callback):
         self.writer.flush()
 
 
-def write(logs: Path, context: ReportContext, extras: ReportExtras, settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+def write(logs: Path, context: ReportContext, extras: ReportExtras, settings: Mapping[str, Any],
+          metrics: Mapping[str, Any]) -> None:
     """Write events about the test split to `logs/test`; `settings` are those of the run, by section."""
     test = context.predictions[context.predictions["split"] == "test"]
     writer = tf.summary.create_file_writer(os.fsencode(logs / "test"))

@@ -15,7 +15,7 @@ from tfdetect.training.fit_head import fit_head
 
 def train(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path, target: Path,
           callbacks: list[keras.callbacks.Callback], progress: Progress) -> Fitted:
-    """Train on the rows of split `train` of a prepared manifest, as `fit.fit` does; `progress` shows how features are computed."""
+    """Train as `fit.fit` does; `progress` shows how features are computed."""
     if detector.caches_features:
         return fit_head(detector, table, cache, settings, checkpoints, target, callbacks, progress)
     return fit(detector, table, cache, settings, checkpoints, target, callbacks)

@@ -57,8 +57,9 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     scored = scoring.score(predictor, table, cache, chain)
     context = ReportContext(partial(models.load, artifact.model), scored, predictor.threshold, good,
                             scoring.clip_loader(good, cache))  # fmt: skip
+    metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
-                                    (*warnings, *predictor.warnings), {"scored_with": predictor.scored_with, **validation_metrics(artifact)},
+                                    (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor))  # fmt: skip
     results.finish(target, evaluation, {"test": "test"})
     console.print(f"\nReport  {target.report}")

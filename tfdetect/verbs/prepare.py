@@ -84,7 +84,8 @@ def decode(asked: Prepare, table: "pd.DataFrame", cache: "Cache", beam_options: 
     data = asked.data
     beam = BeamRunner(asked.out / "shards", LOCAL_RUNNER if asked.runner == "beam" else asked.runner, beam_options)
     with progress("Decoding", len(table)) as step:
-        return prepare(table, cache, data.workers, step, data.timeout, decode_locally if asked.runner == "local" else beam.results)
+        runner = decode_locally if asked.runner == "local" else beam.results
+        return prepare(table, cache, data.workers, step, data.timeout, runner)
 
 
 def equalise_files(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[pd.DataFrame, pd.DataFrame]":

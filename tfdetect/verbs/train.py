@@ -39,7 +39,7 @@ def usage() -> str:
     summaries = {name: (cls.__doc__ or "").splitlines()[0] for name, cls in sorted(REGISTRY.items())}
     listed = "\n".join(f"  {name:{max(map(len, summaries)) + 2}}{line}" for name, line in summaries.items())
     forms = "train.py DETECTOR [--flags]  |  train.py --config FILE [--flags]"
-    return f"{forms}\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags."
+    return f"{forms}\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags. --plugin FILE.py adds detectors of your own."
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,9 +58,9 @@ def refuse_pooled_threshold(rule: str) -> None:
     from tfdetect.evaluation import calibration
 
     if calibration.is_pooled(rule):
-        raise UserError(f"--train.threshold {rule} is read off the test scores, which then prove nothing: only reproduce.py RECIPE "
-                        "accepts it, to repeat a published table. Give quantile:0.8, which is read off the real validation "
-                        "files.")  # fmt: skip
+        raise UserError(f"--train.threshold {rule} is read off the test scores, which then prove nothing: only reproduce.py "
+                        "RECIPE accepts it, to repeat a published table. Give quantile:0.8, which is read off the real "
+                        "validation files.")  # fmt: skip
 
 
 def parse(argv: Sequence[str], prog: str) -> Run:
@@ -143,7 +143,7 @@ def reopen(artifact: Artifact, run: Run) -> None:
     """Store the new settings, and delete the report, which marks a run as finished."""
     if artifact.is_finished:
         if any(state["history"] and not state["last"] for state in checkpoint_states(artifact)):
-            console.print("Its optimizer state was too large to keep: training continues from the best epoch with a fresh optimizer.")
+            console.print("Its optimizer state was too large to keep: it continues from the best epoch with a fresh optimizer.")
         artifact.report.unlink()
         shutil.rmtree(artifact.logs / "test", ignore_errors=True)
     config.write_yaml(run, artifact.config)
@@ -210,8 +210,8 @@ def warnings(run: Run, table: "pd.DataFrame") -> tuple[str, ...]:
     validation = table.loc[table["split"] == "validation", "label"]
     reals, fakes = int((validation == 0).sum()), int((validation == 1).sum())
     if min(reals, fakes or reals) < FEW:
-        out.append(f"Validation has only {reals} real and {fakes} fake files: with fewer than {FEW} of a class, the choice of epoch "
-                   "and threshold is left to chance. Add files.")  # fmt: skip
+        out.append(f"Validation has only {reals} real and {fakes} fake files: with fewer than {FEW} of a class, the choice of "
+                   "epoch and threshold is left to chance. Add files.")  # fmt: skip
     return tuple(out)
 
 
@@ -224,8 +224,8 @@ def explain_out_of_memory(run: Run) -> Iterator[None]:
         names = {cls.__name__ for cls in type(error).__mro__}
         if not names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"} and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise UserError(f"Out of memory in training: lower --train.batch ({run.train.batch}) or --data.size ({run.data.size}), or "
-                        "use --train.precision mixed_bfloat16.") from error  # fmt: skip
+        raise UserError(f"Out of memory in training: lower --train.batch ({run.train.batch}) or --data.size ({run.data.size}), "
+                        "or use --train.precision mixed_bfloat16.") from error  # fmt: skip
 
 
 def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chief: bool = True) -> "Fitted":

@@ -71,8 +71,9 @@ def read_manifest(path: Path, data: FileSettings) -> "pd.DataFrame":
 
 
 def separate_excluded(table: "pd.DataFrame", cache: "Cache", workers: int | None) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Return the files of a manifest to decode, copies joined to one group; and the excluded ones, because copies contradict their
-    label or because `prepare` excluded them, in the form of `decode` with the reason in the columns `error` and `left_out`."""
+    """Return the files of a manifest to decode, copies joined to one group; and the excluded ones, because copies contradict
+    their label or because `prepare` excluded them, as `decode` returns them, with the reason in the columns `error`
+    and `left_out`."""
     from tfdetect.data import manifest
     from tfdetect.data.audit import copies
     from tfdetect.data.prepare.clip_cache import failure_result
@@ -132,7 +133,8 @@ def load_dataset(data: Data, detector: Detector) -> "pd.DataFrame":
     if detector.input_kind == "clip":
         spec = Sample("video", data.sample, size=data.size, frames=max(data.frames, 2))
     folder = data.cache_dir / f"sample-{spec.kind}-{spec.count}x{spec.frames}x{spec.size}"
-    console.print(f"No --data.path: using the embedded sample of {spec.count} real and {spec.count} fake {spec.kind}s in {folder}")
+    console.print(f"No --data.path: using the embedded sample of {spec.count} real and {spec.count} fake {spec.kind}s in "
+                  f"{folder}")
     with progress("Drawing", 2 * spec.count) as step:
         write(spec, folder, data.workers, step)
     return detect.read(folder)
@@ -191,8 +193,9 @@ def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool
         first, second = pairs[0]
         fix = "keep them on one side of the split" if given_splits else "put them into one group"
         many = f"{len(evaluated)} {splits} files look" if len(evaluated) > 1 else f"1 {splits} file looks"
-        text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result there may "
-                f"be memorised. To {fix}, see --data.group, or run audit.py DIR --write_groups, which writes a manifest.")  # fmt: skip
+        text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result there "
+                f"may be memorised. To {fix}, see --data.group, or run audit.py DIR --write_groups, which writes a "
+                "manifest.")  # fmt: skip
         console.print(text)
         table.attrs["alike"] = (text,)
     return table
@@ -245,8 +248,8 @@ def require_usable(table: "pd.DataFrame", origin: Path | None = None) -> None:
     first = os.path.abspath(table["path"].iloc[0])
     exists = any(map(os.path.lexists, table["path"]))
     if not exists and origin and (settings := read_prepared_settings(origin)):
-        raise UserError(f"{origin} was prepared with --data.frames {settings['frames']} --data.size {settings['size']}; other clips "
-                        f"need the original files, and none of the {len(table)} exists, such as {first}.")  # fmt: skip
+        raise UserError(f"{origin} was prepared with --data.frames {settings['frames']} --data.size {settings['size']}; other "
+                        f"clips need the original files, and none of the {len(table)} exists, such as {first}.")  # fmt: skip
     if not exists:
         raise UserError(f"None of the {len(table)} files exists. The first was looked for at {first}; relative paths in a table "
                         "start at the folder of the table.")  # fmt: skip
@@ -274,13 +277,13 @@ def require_few_failures(table: "pd.DataFrame", max_share: float) -> None:
     decoded = table[table["left_out"] == ""] if "left_out" in table else table
     failed = int((decoded["error"] != "").sum())
     if failed > max_share * len(table):
-        raise UserError(f"{failed:,} of {plural(len(table), 'file')} could not be used, more than --data.max_failed {max_share:g} "
-                        "allows. Fix or exclude them, or raise --data.max_failed.")  # fmt: skip
+        raise UserError(f"{failed:,} of {plural(len(table), 'file')} could not be used, more than --data.max_failed "
+                        f"{max_share:g} allows. Fix or exclude them, or raise --data.max_failed.")  # fmt: skip
 
 
 def add_source_classes(table: "pd.DataFrame", detector: Detector) -> "tuple[pd.DataFrame, Detector]":
-    """Return the table with a column `source_class`, the number of each fake's source among the detector's classes, or -1; and the
-    detector with its classes: those of the training fakes, unless it has some. Both unchanged for one that does no attribution."""
+    """Return the table with a column `source_class`, the number of each fake's source among the detector's classes, or -1; and
+    the detector with its classes: those of the training fakes, unless it has some. Both unchanged without attribution."""
     from tfdetect.data import manifest
 
     if (by := detector.attribute) == "none":
@@ -288,7 +291,8 @@ def add_source_classes(table: "pd.DataFrame", detector: Detector) -> "tuple[pd.D
     names = manifest.attribution_classes(table, by, detector.families)
     classes = detector.classes or tuple(sorted(set(names[table["split"] == "train"]) - {""}))
     if len(classes) < 2:
-        raise UserError(f"--detector.attribute {by} needs training fakes of at least two kinds, got {', '.join(classes) or 'none'}.")
+        raise UserError(f"--detector.attribute {by} needs training fakes of at least two kinds, got "
+                        f"{', '.join(classes) or 'none'}.")
     numbers = {name: number for number, name in enumerate(classes)}
     return table.assign(source_class=names.map(numbers).fillna(-1).astype(int)), detector.with_classes(classes)
 

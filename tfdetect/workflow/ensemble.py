@@ -170,7 +170,8 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     from tfdetect.workflow.scoring import clip_loader
 
     first = next(iter(members.values()))
-    validation = ensemble.average({name: validation_predictions(member.artifact) for name, member in members.items()}, by=["path"])
+    held_out = {name: validation_predictions(member.artifact) for name, member in members.items()}
+    validation = ensemble.average(held_out, by=["path"])
     threshold, no_threshold = choose_threshold(validation)
     mean = ensemble.average({name: rows for name, (rows, _) in scored.items()})
     summaries = {name: metrics.summarise(rows, own_threshold) for name, (rows, own_threshold) in scored.items()}

@@ -55,7 +55,10 @@ def expand_paths(given: Sequence[Path]) -> list[Path]:
         raise UserError("No files given: name images, videos, or folders of them.")
     out: list[Path] = []
     for path in given:
-        paths = list(walk_media(path)) if path.is_dir() else paths_in_table(path) if path.suffix.lower() in TABLE_SUFFIXES else [path]
+        if path.is_dir():
+            paths = list(walk_media(path))
+        else:
+            paths = paths_in_table(path) if path.suffix.lower() in TABLE_SUFFIXES else [path]
         if not paths:
             raise UserError(f"{path} {'holds' if path.is_dir() else 'lists'} no images or videos{describe_content(path)}.")
         out += paths

@@ -1,4 +1,4 @@
-"""The audit finds planted shortcuts, copies and leaks, and does not find any in noise."""
+"""The audit finds planted shortcuts, copies and leaks, but none in noise."""
 
 import os
 
@@ -11,25 +11,25 @@ from PIL import Image
 from tfdetect.data.audit import duplicates, properties, shortcuts
 
 
-def picture(rng, width=48, height=40):
-    """Smooth noise: it compresses, has a hash of its own, and looks like no other."""
+def image(rng, width=48, height=40):
+    """Return smooth noise, which compresses well and has a distinct hash."""
     small = rng.integers(0, 256, (6, 8, 3), np.uint8)
     noise = rng.integers(-12, 13, (height, width, 3))
     return np.clip(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC) + noise, 0, 255).astype(np.uint8)
 
 
 def plant(folder, rng, count=30, fake=None, **common):
-    """`count` real and fake JPEGs of quality 90; `fake` says what the fakes have of their own."""
+    """Write `count` JPEGs of quality 90 per class; `fake` overrides settings of the fakes."""
     rows = []
     for label, kind in enumerate(("real", "fake")):
-        own = {"suffix": ".jpg", "width": 48, "quality": 90} | common | (fake or {} if label else {})
+        settings = {"suffix": ".jpg", "width": 48, "quality": 90} | common | (fake or {} if label else {})
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            pixels = picture(rng, own["width"]) + np.uint8(own.get("dark", 0))
-            path = folder / kind / f"{kind}{i}{own['suffix']}"
-            options = {"quality": own["quality"]} if own["suffix"] == ".jpg" else {}
-            options |= {"subsampling": own.get("subsampling", 2)} if options else {}
-            Image.fromarray(pixels).save(path, **options, **({"exif": own["exif"]} if "exif" in own else {}))
+            pixels = image(rng, settings["width"]) + np.uint8(settings.get("dark", 0))
+            path = folder / kind / f"{kind}{i}{settings['suffix']}"
+            options = {"quality": settings["quality"]} if settings["suffix"] == ".jpg" else {}
+            options |= {"subsampling": settings.get("subsampling", 2)} if options else {}
+            Image.fromarray(pixels).save(path, **options, **({"exif": settings["exif"]} if "exif" in settings else {}))
             rows.append((str(path), label, "", f"{kind}{i}"))
     return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
 
@@ -51,54 +51,55 @@ EXIF[271] = "Canon"
     ({"subsampling": 0}, {"subsampling"}),
     ({"exif": EXIF}, {"exif"}),
 ])  # fmt: skip
-def test_planted_shortcuts_are_found_and_no_others(tmp_path, rng, fake, names):
+def test_only_planted_shortcuts_are_found(tmp_path, rng, fake, names):
     table = plant(tmp_path, rng, fake=fake)
     found = aucs(table)
-    warned = shortcuts.find_warnings(found, table["label"], table["group"])
+    warnings = shortcuts.find_warnings(found, table["label"], table["group"])
     assert all(found[name] > 0.99 for name in names | {"all_container", "all"})
-    assert {warning.property for warning in warned} >= names
-    follow = {"bytes", "bytes_per_pixel", "all", "all_container"}  # these follow from the others
-    assert {warning.property for warning in warned} <= names | follow
-    assert all(warning.kind == "container" and warning.advice for warning in warned)
+    assert {warning.property for warning in warnings} >= names
+    implied = {"bytes", "bytes_per_pixel", "all", "all_container"}  # by the others
+    assert {warning.property for warning in warnings} <= names | implied
+    assert all(warning.kind == "container" and warning.advice for warning in warnings)
 
 
-def test_what_pictures_show_is_no_matter_of_the_container(tmp_path, rng):
+def test_content_is_not_reported_as_container(tmp_path, rng):
     small = plant(tmp_path, rng)
     for path in small[small["label"] == 1]["path"]:
-        Image.fromarray(picture(rng) // 4).save(path, quality=90)
+        Image.fromarray(image(rng) // 4).save(path, quality=90)
     found = properties.collect(small, workers=2).assign(bytes=1.0, bytes_per_pixel=1.0)
     found = shortcuts.property_aucs(found, small["label"], shortcuts.grouped_folds(small["label"], small["group"]))
-    warned = shortcuts.find_warnings(found, small["label"], small["group"])
-    assert {warning.property for warning in warned} == {"mean_colour", "thumbnail", "border", "all"}
-    assert {warning.kind for warning in warned} == {"content"}
+    warnings = shortcuts.find_warnings(found, small["label"], small["group"])
+    assert {warning.property for warning in warnings} == {"mean_colour", "thumbnail", "border", "all"}
+    assert {warning.kind for warning in warnings} == {"content"}
 
 
 @pytest.mark.parametrize("count", [10, 40])
-def test_noise_makes_no_warning(count):
+def test_noise_causes_no_warning(count):
     for seed in range(5):
         rng = np.random.default_rng(seed)
         names = {name: rng.normal(size=2 * count) for name in shortcuts.CONTAINER if name not in properties.CATEGORICAL}
-        words = {name: rng.choice(["a", "b"], 2 * count) for name in properties.CATEGORICAL}
+        categories = {name: rng.choice(["a", "b"], 2 * count) for name in properties.CATEGORICAL}
         content = {name: list(rng.normal(size=(2 * count, 4))) for name in shortcuts.CONTENT}
         label, group = np.arange(2 * count) % 2, [f"g{i}" for i in range(2 * count)]
-        found = shortcuts.property_aucs(pd.DataFrame({**names, **words, **content}), label, shortcuts.grouped_folds(label, group))
+        properties_of_noise = pd.DataFrame({**names, **categories, **content})
+        found = shortcuts.property_aucs(properties_of_noise, label, shortcuts.grouped_folds(label, group))
         assert not shortcuts.find_warnings(found, label, group)
 
 
-def test_groups_are_what_counts_not_files():
-    """A property of the person tells the label of a person's other files; held out by group it tells nothing."""
+def test_groups_are_held_out_together():
+    """A property of the person predicts the labels of that person's other files, but not those of other people."""
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(16), 20)
     label = group % 2
     values = rng.normal(size=16)[group][:, None] + rng.normal(scale=0.01, size=(320, 1))
-    apart = shortcuts.held_out_auc(values, label, shortcuts.grouped_folds(label, group))
-    mixed = shortcuts.held_out_auc(values, label, shortcuts.grouped_folds(label, np.arange(320)))
-    assert mixed > 0.9 and apart < 0.7
+    by_group = shortcuts.held_out_auc(values, label, shortcuts.grouped_folds(label, group))
+    by_file = shortcuts.held_out_auc(values, label, shortcuts.grouped_folds(label, np.arange(320)))
+    assert by_file > 0.9 and by_group < 0.7
     assert shortcuts.chance_error(label, group) == pytest.approx(np.sqrt(17 / (12 * 8 * 8)))
 
 
-def test_only_files_that_are_told_count_for_a_warning():
-    """A property learnt from many files and told on few has little to show for itself."""
+def test_only_tested_files_count_for_a_warning():
+    """A property that is fitted on many files but tested on few is not significant."""
     rng = np.random.default_rng(0)
     label = np.arange(220) % 2
     values = label + rng.normal(scale=1.2, size=220)
@@ -110,27 +111,27 @@ def test_only_files_that_are_told_count_for_a_warning():
     assert many.warnings[0].property == "width" and 0.65 < many.aucs["width"] < 0.9 and not few.warnings
 
 
-def test_too_few_groups_measure_nothing():
+def test_with_too_few_groups_nothing_is_measured():
     assert shortcuts.grouped_folds([0, 0, 1, 1], ["a", "a", "b", "b"]) == []
     assert shortcuts.property_aucs(pd.DataFrame({name: [1.0, 2.0] for name in shortcuts.CONTAINER}
                                         | {name: [np.zeros(2)] * 2 for name in shortcuts.CONTENT}), [0, 1], []) == {}  # fmt: skip
 
 
-def test_a_sample_keeps_groups_whole():
+def test_a_sample_has_whole_groups():
     table = pd.DataFrame({"group": [f"g{i // 10}" for i in range(1000)]})
-    drawn = shortcuts.sample_groups(table, 100)
-    assert 0 < len(drawn) <= 100 and (drawn.groupby("group").size() == 10).all()
-    assert drawn.equals(shortcuts.sample_groups(table, 100))
+    sample = shortcuts.sample_groups(table, 100)
+    assert 0 < len(sample) <= 100 and (sample.groupby("group").size() == 10).all()
+    assert sample.equals(shortcuts.sample_groups(table, 100))
 
 
 @pytest.mark.parametrize("quality", [1, 10, 49, 50, 75, 90, 95, 100])
 def test_jpeg_quality_is_read_from_the_tables(tmp_path, rng, quality):
-    Image.fromarray(picture(rng)).save(tmp_path / "a.jpg", quality=quality)
-    with Image.open(tmp_path / "a.jpg") as image:
-        assert properties.jpeg_quality(image.quantization) == quality
+    Image.fromarray(image(rng)).save(tmp_path / "a.jpg", quality=quality)
+    with Image.open(tmp_path / "a.jpg") as file:
+        assert properties.jpeg_quality(file.quantization) == quality
 
 
-def test_properties_of_videos_and_of_what_cannot_be_read(videos, tmp_path):
+def test_properties_of_videos_and_of_unreadable_files(videos, tmp_path):
     path = next((videos / "real").rglob("*.mp4"), None) or next(videos.rglob("*.mp4"))
     (tmp_path / "broken.mp4").write_bytes(path.read_bytes()[:300])
     os.symlink("nowhere", tmp_path / "gone.jpg")
@@ -144,8 +145,8 @@ def test_properties_of_videos_and_of_what_cannot_be_read(videos, tmp_path):
     assert found["error"].str.len().tolist()[0] == 0 and all(found["error"][1:].str.len() > 5)
 
 
-def test_what_pillow_does_not_know_is_unknown_and_what_nobody_foresaw_is_a_failure(tmp_path, rng, monkeypatch):
-    Image.fromarray(picture(rng)).save(tmp_path / "a.png")
+def test_headers_that_pillow_rejects_are_unknown_and_other_errors_are_failures(tmp_path, rng, monkeypatch):
+    Image.fromarray(image(rng)).save(tmp_path / "a.png")
 
     def raising(error):
         def refuse(*_):
@@ -158,46 +159,46 @@ def test_what_pillow_does_not_know_is_unknown_and_what_nobody_foresaw_is_a_failu
     assert raising(KeyError("odd"))["error"] == "its properties cannot be read (KeyError: 'odd')"
 
 
-def same(tmp_path, rng, splits=("", "", "", ""), groups="abcd", label=(0, 0, 0, 0)):
-    """One picture, a copy of it, a smaller and worse one, and another picture."""
-    first = picture(rng, 200, 160)
+def plant_copies(tmp_path, rng, splits=("", "", "", ""), groups="abcd", label=(0, 0, 0, 0)):
+    """Return the manifest and duplicates of an image, a copy, a smaller copy of lower quality, and a different image."""
+    first = image(rng, 200, 160)
     Image.fromarray(first).save(tmp_path / "first.png")
     (tmp_path / "copy.png").write_bytes((tmp_path / "first.png").read_bytes())
     Image.fromarray(cv2.resize(first, (100, 80), interpolation=cv2.INTER_AREA)).save(tmp_path / "near.jpg", quality=40)
-    Image.fromarray(picture(rng, 200, 160)).save(tmp_path / "other.png")
+    Image.fromarray(image(rng, 200, 160)).save(tmp_path / "other.png")
     names = ["first.png", "copy.png", "near.jpg", "other.png"]
     paths = [str(tmp_path / name) for name in names]
     table = pd.DataFrame({"path": paths, "label": label, "split": splits, "group": list(groups)})
     return table, duplicates.find_duplicates(table, properties.collect(table, workers=1))
 
 
-def names_of(entry):
+def file_names(entry):
     return [os.path.basename(path) for path in entry["paths"]]
 
 
 def test_copies_and_near_copies_are_found(tmp_path, rng):
-    table, found = same(tmp_path, rng, label=(0, 1, 0, 0))
-    assert [(entry["kind"], names_of(entry), entry["across"]) for entry in found] == [
+    table, found = plant_copies(tmp_path, rng, label=(0, 1, 0, 0))
+    assert [(entry["kind"], file_names(entry), entry["across"]) for entry in found] == [
         ("exact", ["first.png", "copy.png"], ["label", "group"]), ("near", ["first.png", "near.jpg"], ["group"])]
     assert found[0]["advice"] == duplicates.ADVICE["label"]
     assert [leak["splits"] for leak in duplicates.find_leaks(table, found)] == [[], []]
 
 
 def test_copies_across_splits_are_leaks(tmp_path, rng):
-    table, found = same(tmp_path, rng, splits=("train", "test", "test", "test"))
+    table, found = plant_copies(tmp_path, rng, splits=("train", "test", "test", "test"))
     leaks = duplicates.find_leaks(table, found)
     assert [(leak["kind"], leak["splits"]) for leak in leaks] == [("exact", ["test", "train"]), ("near", ["test", "train"])]
     assert all(leak["advice"] == duplicates.ADVICE["leak"] for leak in leaks)
 
 
-def test_a_group_across_splits_is_a_leak_and_near_copies_within_it_are_none(tmp_path, rng):
-    table, found = same(tmp_path, rng, splits=("train", "train", "test", "test"), groups="aaab")
+def test_a_group_across_splits_is_a_leak_but_near_copies_within_it_are_not(tmp_path, rng):
+    table, found = plant_copies(tmp_path, rng, splits=("train", "train", "test", "test"), groups="aaab")
     assert [(entry["kind"], entry["across"]) for entry in found] == [("exact", [])]
     (leak,) = duplicates.find_leaks(table, found)
     assert (leak["kind"], leak["group"], leak["splits"], len(leak["paths"])) == ("group", "a", ["test", "train"], 3)
 
 
-def test_a_video_encoded_anew_is_a_near_copy(videos, tmp_path):
+def test_a_re_encoded_video_is_a_near_copy(videos, tmp_path):
     import av
 
     path = next(videos.rglob("*.mp4"))
@@ -215,7 +216,7 @@ def test_a_video_encoded_anew_is_a_near_copy(videos, tmp_path):
     assert str(path) in found[0]["paths"]
 
 
-def test_flat_pictures_are_not_all_the_same(tmp_path):
+def test_flat_images_are_not_duplicates(tmp_path):
     for i in range(4):
         Image.new("RGB", (64, 64), (i * 60, i * 60, i * 60)).save(tmp_path / f"{i}.png")
     table = pd.DataFrame({"path": [str(tmp_path / f"{i}.png") for i in range(4)], "label": 0, "split": "", "group": list("abcd")})
@@ -231,35 +232,35 @@ def test_counts_are_by_class(tmp_path, rng):
     assert counts["jpeg_quality"] == {"none": {"real": 0, "fake": 3}, "90": {"real": 2, "fake": 0}}
 
 
-def test_an_interrupted_look_goes_on_and_what_changed_is_looked_at_again(tmp_path, rng, monkeypatch):
-    """By size and time of change, limits and version; half a line that a killed process left does no harm."""
+def test_an_interrupted_audit_resumes_and_changed_files_are_read_again(tmp_path, rng, monkeypatch):
+    """Size, modification time, limits and version identify a file; an incomplete line of a killed process is ignored."""
     table, index = plant(tmp_path / "[x]", rng, count=3), tmp_path / "a" / "properties.jsonl"
     (tmp_path / "[x]" / "real" / "real0.jpg").write_bytes(b"nothing")
-    whole = properties.collect(table, 1)
+    complete = properties.collect(table, 1)
     properties.collect(table.head(4), 1, index=index)
     index.write_bytes(index.read_bytes() + b'\n["torn')
     os.utime(table["path"][1], (1, 1))
-    looked, told = [], []
+    measured, reported = [], []
     real = properties.results
-    monkeypatch.setattr(properties, "results", lambda paths, *how: real((looked.append(path) or path for path in paths), *how))
-    again = properties.collect(table, 1, told.append, index=index)
-    assert looked == list(table["path"][[0, 1, 4, 5]]) and len(told) == 6
-    for name in whole:
-        for one, other in zip(whole[name], again[name], strict=True):
+    monkeypatch.setattr(properties, "results", lambda paths, *how: real((measured.append(path) or path for path in paths), *how))
+    again = properties.collect(table, 1, reported.append, index=index)
+    assert measured == list(table["path"][[0, 1, 4, 5]]) and len(reported) == 6
+    for name in complete:
+        for one, other in zip(complete[name], again[name], strict=True):
             np.testing.assert_array_equal(one, other)
-    looked.clear()
+    measured.clear()
     properties.collect(table, 1, index=index)
-    assert looked == [table["path"][0]], "what could not be read is tried again"
+    assert measured == [table["path"][0]], "unreadable files are tried again"
     properties.collect(table, 1, limits=properties.Limits(pixels=10**7), index=index)
-    assert len(looked) == 1 + 6, "other limits"
+    assert len(measured) == 1 + 6, "other limits"
 
 
-def test_a_property_that_one_file_has_is_no_shortcut_and_stops_nothing(rng):
+def test_a_property_of_a_single_file_is_not_a_shortcut(rng):
     label = np.tile([0, 1], 30)
     quality = np.full(60, np.nan)
     quality[0] = 90.0
     folds = shortcuts.grouped_folds(label, [f"g{n}" for n in range(60)])
-    assert any(not np.isfinite(quality[learnt]).any() for learnt, _ in folds), "the file is told in one fold"
+    assert any(not np.isfinite(quality[train]).any() for train, _ in folds), "one fold tests on that file"
     assert shortcuts.held_out_auc(quality[:, None], label, folds) == pytest.approx(0.5, abs=0.1)
     both = np.column_stack([quality, rng.random(60)])
     assert 0.2 < shortcuts.held_out_auc(both, label, folds) < 0.8

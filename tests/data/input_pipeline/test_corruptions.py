@@ -1,7 +1,9 @@
-"""Each corruption, eagerly and in tf.data: what it does to the pixels, what it leaves alone, and that it can be repeated."""
+"""Each corruption, eagerly and in tf.data: its effect on pixels and labels, and its reproducibility."""
 
 import dataclasses
+import importlib.util
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,12 +30,12 @@ from tfdetect.training import fit
 ROOT = Path(__file__).parents[3]
 SAMPLES = ["flip", "jpeg(20,95)", "webp(20,95)", "video(18,40)", "blur(0.5,4)", "resize(0.2,0.9)", "crop(0.3,0.9)", "noise(3,30)",
            "brightness(-40,40)", "contrast(0.5,1.5)", "cutout(0.1,0.6)", "mixup(0.1,0.5)", "selfblend(0.2,1)"]  # fmt: skip
-DIFFERENT = ("noise", "video")  # from frame to frame
+FRAME_DEPENDENT = ("noise", "video")  # frames of one clip differ
 
 
 @pytest.fixture(scope="module")
 def clips():
-    """(6, 3, 50, 61, 3) uint8: soft shapes, softly coloured, and grey grain; the sides are neither even nor equal."""
+    """Return clips (6, 3, 50, 61, 3) uint8 with smooth coloured shapes and grey grain; the sides are neither even nor equal."""
     rng = np.random.default_rng(0)
     grey, colour = (ndimage.gaussian_filter(rng.normal(size=(6, 3, 50, 61, n)), (0, 1, 4, 4, 0)) for n in (1, 3))
     return np.clip(128 + 600 * grey + 300 * colour + rng.normal(0, 4, grey.shape), 0, 255).round().astype(np.uint8)
@@ -42,24 +44,24 @@ def clips():
 LABELS = np.float32([[0], [1], [0], [1], [0], [0]])
 
 
-def run(text, clips, labels=LABELS, seed=(3, 4)):
+def corrupt(text, clips, labels=LABELS, seed=(3, 4)):
     return tuple(part.numpy() for part in parse(text)(clips, labels, tf.constant(seed)))
 
 
-def away(ours, theirs):
-    """The greatest distance in levels."""
+def max_difference(ours, theirs):
+    """Return the largest difference in levels."""
     return np.abs(ours.astype(int) - theirs).max()
 
 
-def test_the_samples_are_all_there_is():
+def test_the_samples_cover_all_corruptions():
     assert [str(parse(text)).split("(")[0] for text in SAMPLES] == list(corruption_spec.CORRUPTIONS)
     assert set(corruptions.FUNCTIONS) | {"mixup"} == set(corruption_spec.CORRUPTIONS)
 
 
 @pytest.mark.parametrize("text", [*SAMPLES, "flip|blur(0,3,p=0.5)|jpeg(30,100,p=0.5)|mixup(0,0.4)|crop(0.5,1,p=0.3)"])
-def test_eagerly_and_in_tf_data_the_same(clips, text):
+def test_results_are_the_same_eagerly_and_in_tf_data(clips, text):
     chain = parse(text)
-    pixels, labels = run(text, clips)
+    pixels, labels = corrupt(text, clips)
     data = tf.data.Dataset.from_tensors((clips, LABELS)).map(lambda *batch: chain(*batch, tf.constant([3, 4])))
     there, others = next(iter(data))
     assert data.element_spec[0].shape == clips.shape and pixels.dtype == np.uint8 and labels.dtype == np.float32
@@ -69,171 +71,171 @@ def test_eagerly_and_in_tf_data_the_same(clips, text):
 
 
 @pytest.mark.parametrize("text", SAMPLES)
-def test_same_seed_same_result_and_another_seed_another(clips, text):
-    first, again, other = (run(text, clips, seed=seed)[0] for seed in ((3, 4), (3, 4), (3, 5)))
+def test_the_seed_determines_the_result(clips, text):
+    first, again, other = (corrupt(text, clips, seed=seed)[0] for seed in ((3, 4), (3, 4), (3, 5)))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
     assert not np.array_equal(first, clips)
 
 
 @pytest.mark.parametrize("text", SAMPLES)
-def test_each_clip_has_its_own_draw_and_its_frames_share_it(clips, text):
+def test_each_clip_has_a_draw_that_its_frames_share(clips, text):
     one = np.repeat(clips[:1, :1], 3, axis=1)
     batch = np.repeat(one, 16, axis=0)
     if text.startswith("mixup"):
         batch[1::2] = 255 - batch[1::2]
-    after, _ = run(text, batch, np.zeros((16, 1), np.float32))
+    after, _ = corrupt(text, batch, np.zeros((16, 1), np.float32))
     kinds = {clip.tobytes() for clip in after}
     assert len(kinds) == 2 if text == "flip" else len(kinds) > 8
-    if not text.startswith(DIFFERENT):
+    if not text.startswith(FRAME_DEPENDENT):
         assert (after == after[:, :1]).all()
 
 
 @pytest.mark.parametrize("text", ["blur(0)", "resize(1)", "crop(1)", "noise(0)", "brightness(0)", "contrast(1)", "cutout(0)",
                                   "mixup(0)", "", *(text.split("(")[0] for text in SAMPLES)])  # fmt: skip
 def test_neutral_settings_change_nothing(clips, text):
-    """A name alone stands for its sample with p=0."""
+    """A bare name stands for its sample with p=0."""
     named = [sample for sample in SAMPLES if text and sample.split("(")[0] == text]
     text = f"{named[0].rstrip(')')}{',' if '(' in named[0] else '('}p=0)" if named else text
-    pixels, labels = run(text, clips)
+    pixels, labels = corrupt(text, clips)
     assert np.array_equal(pixels, clips) and np.array_equal(labels, LABELS)
 
 
-@pytest.mark.parametrize("text, most, mean", [("jpeg(100)", 20, 2), ("webp(100)", 20, 2.5), ("video(0)", 20, 2.5)])
-def test_the_best_quality_is_nearly_neutral(clips, text, most, mean):
-    """What is left is the colour at half the resolution."""
-    pixels, _ = run(text, clips)
-    assert away(pixels, clips) <= most and np.abs(pixels.astype(int) - clips).mean() <= mean
+@pytest.mark.parametrize("text, maximum, mean", [("jpeg(100)", 20, 2), ("webp(100)", 20, 2.5), ("video(0)", 20, 2.5)])
+def test_the_best_quality_is_nearly_neutral(clips, text, maximum, mean):
+    """The remaining difference is the chroma at half the resolution."""
+    pixels, _ = corrupt(text, clips)
+    assert max_difference(pixels, clips) <= maximum and np.abs(pixels.astype(int) - clips).mean() <= mean
 
 
 @pytest.mark.parametrize("text", ["jpeg(30)", "webp(30)", "video(35)", "blur(3)", "resize(0.3)", "noise(10)", "contrast(0.5)"])
-def test_pictures_keep_their_brightness(clips, text):
-    """A step that took 0..255 for 0..1 would make them white, black or grey."""
-    pixels, _ = run(text, clips)
+def test_images_keep_their_brightness(clips, text):
+    """A step that mistakes 0..255 for 0..1 would turn them white, black or grey."""
+    pixels, _ = corrupt(text, clips)
     assert np.abs(pixels.mean(axis=(1, 2, 3)) - clips.mean(axis=(1, 2, 3))).max() < 3
     soft = pixels.std(axis=(2, 3)).mean() / clips.std(axis=(2, 3)).mean()
-    assert 0.4 < soft < 1.2, "neither greyed out nor torn apart"
+    assert 0.4 < soft < 1.2, "neither flattened nor exaggerated"
 
 
-def test_jpeg_is_that_of_opencv(clips):
+def test_jpeg_matches_opencv(clips):
     for quality in (5, 37, 80, 100):
         data = [cv2.imencode(".jpg", clip[1, ..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1] for clip in clips]
         expected = np.stack([cv2.imdecode(one, cv2.IMREAD_COLOR)[..., ::-1] for one in data])
-        assert away(run(f"jpeg({quality})", clips)[0][:, 1], expected) == 0
+        assert max_difference(corrupt(f"jpeg({quality})", clips)[0][:, 1], expected) == 0
 
 
-def test_webp_is_that_of_pillow(clips):
+def test_webp_matches_pillow(clips):
     for quality in (5, 60):
         memory = io.BytesIO()
         Image.fromarray(clips[2, 0]).save(memory, "webp", quality=quality)
-        assert away(run(f"webp({quality})", clips)[0][2, 0], np.asarray(Image.open(memory).convert("RGB"))) == 0
+        assert max_difference(corrupt(f"webp({quality})", clips)[0][2, 0], np.asarray(Image.open(memory).convert("RGB"))) == 0
 
 
 @pytest.mark.parametrize("sigma", [0.4, 1.1, 3])
 def test_blur_is_a_gaussian(clips, sigma):
     expected = ndimage.gaussian_filter(clips.astype(float), (0, 0, sigma, sigma, 0), mode="mirror")
-    assert away(run(f"blur({sigma})", clips)[0], expected.round()) <= 1
+    assert max_difference(corrupt(f"blur({sigma})", clips)[0], expected.round()) <= 1
 
 
-@pytest.mark.parametrize("part, small", [(0.5, (30, 25)), (0.1, (6, 5))])
-def test_resize_is_that_of_opencv(clips, part, small):
+@pytest.mark.parametrize("scale, small", [(0.5, (30, 25)), (0.1, (6, 5))])
+def test_resize_matches_opencv(clips, scale, small):
     down = [cv2.resize(clip[0], small, interpolation=cv2.INTER_AREA).astype(np.float32) for clip in clips]
-    expected = np.stack([cv2.resize(one, (61, 50)) for one in down])  # in whole numbers, OpenCV rounds on the way
-    assert away(run(f"resize({part})", clips)[0][:, 0], expected) <= 1.5, "a half may be rounded either way, twice"
+    expected = np.stack([cv2.resize(one, (61, 50)) for one in down])  # on integers, OpenCV rounds intermediate results
+    assert max_difference(corrupt(f"resize({scale})", clips)[0][:, 0], expected) <= 1.5, "a half may be rounded either way, twice"
 
 
-def test_brightness_and_contrast_are_those_of_tf_image(clips):
+def test_brightness_and_contrast_match_tf_image(clips):
     brighter = tf.image.adjust_brightness(tf.cast(clips, tf.float32), 17.0)
-    assert away(run("brightness(17)", clips)[0], np.clip(brighter, 0, 255)) == 0
+    assert max_difference(corrupt("brightness(17)", clips)[0], np.clip(brighter, 0, 255)) == 0
     still = clips[:, :1]
     stronger = np.clip(tf.image.adjust_contrast(tf.cast(still, tf.float32), 1.4), 0, 255).round()
-    assert away(run("contrast(1.4)", still)[0], stronger) <= 1
+    assert max_difference(corrupt("contrast(1.4)", still)[0], stronger) <= 1
 
 
-def test_crop_shows_a_part_and_no_border():
+def test_crop_shows_a_window_without_a_border():
     plain = np.full((64, 1, 40, 40, 3), 200, np.uint8)
-    assert (run("crop(0.1,1)", plain, np.zeros((64, 1), np.float32))[0] == 200).all()
+    assert (corrupt("crop(0.1,1)", plain, np.zeros((64, 1), np.float32))[0] == 200).all()
     ramp = np.broadcast_to(np.arange(0, 240, 3, np.uint8)[:, None, None], (32, 1, 80, 80, 3))
-    after = run("crop(0.5)", ramp, np.zeros((32, 1), np.float32))[0].astype(int)
+    after = corrupt("crop(0.5)", ramp, np.zeros((32, 1), np.float32))[0].astype(int)
     rises = after[:, 0, -1, 0, 0] - after[:, 0, 0, 0, 0]
     assert np.abs(rises - 237 / 2).max() <= 1 and np.ptp(after[:, 0, 0, 0, 0]) > 60
 
 
 @pytest.mark.parametrize("draw", [0.0, 1 - 2**-24])
-def test_crop_at_the_very_border_has_no_black_line(monkeypatch, draw):
+def test_a_crop_at_the_border_has_no_black_line(monkeypatch, draw):
     monkeypatch.setattr(corruptions, "uniform", lambda seed, shape: tf.fill(shape, draw))
     plain, values = tf.fill((500, 1, 37, 53, 3), tf.constant(200, tf.uint8)), tf.linspace(0.1, 1.0, 500)
     assert (corruptions.crop(plain, values, None).numpy() == 200).all()
 
 
-def test_noise_has_its_strength_and_is_new_in_each_frame():
+def test_noise_has_its_strength_and_differs_between_frames():
     grey = np.full((2, 2, 64, 64, 3), 128, np.uint8)
-    after = run("noise(12)", grey, LABELS[:2])[0] - 128.0
+    after = corrupt("noise(12)", grey, LABELS[:2])[0] - 128.0
     assert after.std(axis=(2, 3)) == pytest.approx(12, rel=0.05) and np.abs(after.mean(axis=(2, 3))).max() < 0.8
     assert abs(np.corrcoef(after[0, 0].ravel(), after[0, 1].ravel())[0, 1]) < 0.05
 
 
-def test_cutout_covers_its_part_anywhere():
+def test_cutout_covers_a_window_anywhere():
     white = np.full((400, 2, 20, 30, 3), 255, np.uint8)
-    covered = run("cutout(0.8)", white, np.zeros((400, 1), np.float32))[0] != 255
+    covered = corrupt("cutout(0.8)", white, np.zeros((400, 1), np.float32))[0] != 255
     assert (covered.sum(axis=(2, 3, 4)) == 16 * 24 * 3).all()
-    assert covered.any(axis=0).all(), "the corners as well"
-    assert (run("cutout(1)", white[:1], LABELS[:1])[0] == corruptions.CUTOUT_LEVEL).all()
+    assert covered.any(axis=0).all(), "including the corners"
+    assert (corrupt("cutout(1)", white[:1], LABELS[:1])[0] == corruptions.CUTOUT_LEVEL).all()
 
 
 @pytest.mark.parametrize("frames, height, width", [(1, 16, 16), (16, 31, 46)])
 def test_video_keeps_frames_order_and_shape(frames, height, width):
     times = np.arange(frames, dtype=np.float32)[:, None, None, None]
     moving = np.broadcast_to(20 + 12 * times, (2, frames, height, width, 3)).astype(np.uint8)
-    after, _ = run("video(18)", moving, LABELS[:2])
-    assert after.shape == moving.shape and away(after, moving) <= 6
+    after, _ = corrupt("video(18)", moving, LABELS[:2])
+    assert after.shape == moving.shape and max_difference(after, moving) <= 6
 
 
-def test_video_repeats_itself(clips):
-    """x264 does not, with its macroblock tree."""
+def test_video_is_deterministic(clips):
+    """With its macroblock tree, x264 is not."""
     wide = np.pad(clips[0], ((0, 0), (0, 14), (0, 3), (0, 0)), "reflect")
     assert len({corruptions._video(wide, 18).tobytes() for _ in range(30)}) == 1
 
 
-def test_video_of_a_worse_rate_is_further_away(clips):
-    errors = [np.abs(run(f"video({crf})", clips)[0].astype(int) - clips).mean() for crf in (10, 25, 40, 51)]
+def test_a_worse_rate_factor_changes_a_video_more(clips):
+    errors = [np.abs(corrupt(f"video({crf})", clips)[0].astype(int) - clips).mean() for crf in (10, 25, 40, 51)]
     assert errors == sorted(errors) and errors[-1] > 2 * errors[0]
 
 
-def test_mixup_mixes_labels_as_it_mixes_pictures():
+def test_mixup_mixes_labels_like_images():
     labels = (np.arange(16) % 2).astype(np.float32)[:, None]
     plain = np.broadcast_to(200 * labels[:, :, None, None, None], (16, 2, 8, 8, 3)).astype(np.uint8)
-    pixels, soft = run("mixup(0.1,0.5)", plain, labels)
+    pixels, soft = corrupt("mixup(0.1,0.5)", plain, labels)
     assert np.abs(pixels - 200 * soft[:, :, None, None, None]).max() <= 0.51
     assert ((soft > 0) & (soft < 1)).sum() > 4 and soft[labels == 0].max() <= 0.5
 
 
 def test_selfblend_makes_fakes_of_reals_only(clips):
-    pixels, labels = run("selfblend(1)", clips)
+    pixels, labels = corrupt("selfblend(1)", clips)
     assert (labels == 1).all() and np.array_equal(pixels[LABELS[:, 0] == 1], clips[LABELS[:, 0] == 1])
     for before, after in zip(clips[LABELS[:, 0] == 0], pixels[LABELS[:, 0] == 0], strict=True):
-        assert 0.1 < np.abs(after.astype(int) - before).mean() < 20, "another picture, but of the same"
-    many, labels = run("selfblend(0.5,1,p=0.5)", np.repeat(clips[:1], 64, axis=0), np.zeros((64, 1), np.float32))
+        assert 0.1 < np.abs(after.astype(int) - before).mean() < 20, "another image of the same content"
+    many, labels = corrupt("selfblend(0.5,1,p=0.5)", np.repeat(clips[:1], 64, axis=0), np.zeros((64, 1), np.float32))
     changed = (many != clips[0]).any(axis=(1, 2, 3, 4))
     assert 16 < changed.sum() < 48 and np.array_equal(changed, labels[:, 0] == 1)
 
 
-def test_a_chance_is_a_chance(clips):
+def test_the_probability_is_respected(clips):
     many = np.repeat(clips[:1], 400, axis=0)
-    changed = (run("brightness(30,p=0.25)", many, np.zeros((400, 1), np.float32))[0] != many).any(axis=(1, 2, 3, 4))
+    changed = (corrupt("brightness(30,p=0.25)", many, np.zeros((400, 1), np.float32))[0] != many).any(axis=(1, 2, 3, 4))
     assert 70 < changed.sum() < 130
 
 
-def test_a_range_is_drawn_evenly_to_both_ends():
+def test_draws_are_uniform_and_include_both_bounds():
     black = np.zeros((2000, 1, 1, 1, 3), np.uint8)
-    drawn = run("brightness(10,20)", black, np.zeros((2000, 1), np.float32))[0][:, 0, 0, 0, 0]
+    drawn = corrupt("brightness(10,20)", black, np.zeros((2000, 1), np.float32))[0][:, 0, 0, 0, 0]
     assert drawn.min() == 10 and drawn.max() == 20 and drawn.mean() == pytest.approx(15, abs=0.3)
-    op = corruption_spec.parse("jpeg(30,32)").ops[0]
-    whole = corruptions._scale_draws(op, tf.linspace(0.0, 1.0, 3000)).numpy()
-    assert [round((whole == value).mean(), 2) for value in (30, 31, 32)] == [0.33, 0.33, 0.33]
+    step = corruption_spec.parse("jpeg(30,32)").steps[0]
+    integers = corruptions._scale_draws(step, tf.linspace(0.0, 1.0, 3000)).numpy()
+    assert [round((integers == value).mean(), 2) for value in (30, 31, 32)] == [0.33, 0.33, 0.33]
 
 
-def test_steps_of_one_kind_draw_each_for_itself(clips):
-    twice = run("flip|flip", np.repeat(clips[:1], 64, axis=0), np.zeros((64, 1), np.float32))[0]
+def test_equal_steps_have_separate_draws(clips):
+    twice = corrupt("flip|flip", np.repeat(clips[:1], 64, axis=0), np.zeros((64, 1), np.float32))[0]
     assert 16 < (twice != clips[0]).any(axis=(1, 2, 3, 4)).sum() < 48
 
 
@@ -246,44 +248,44 @@ def test_the_text_has_a_normal_form(text, normal):
     chain = parse(text)
     assert str(chain) == normal and parse(normal) == chain and bool(chain) == bool(normal)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        chain.ops = ()
+        chain.steps = ()
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, message",
     [
-        ("jpg(80)", "'jpg(80)' names no corruption; perhaps you meant jpeg(quality[,to][,p=1]) with a whole quality of 1..100."),
-        ("flip|blurr(2)", "'blurr(2)' names no corruption; perhaps you meant blur("),
-        ("sepia", "names no corruption; there are flip, jpeg,"),
-        ("jpeg", "'jpeg' came; expected jpeg(quality[,to][,p=1])"),
-        ("jpeg(0)", "of 1..100"),
-        ("jpeg(80.5)", "whole quality"),
+        ("jpg(80)", "'jpg(80)' is not a known corruption. Perhaps you meant jpeg(quality[,to][,p=1]) with an integer"),
+        ("flip|blurr(2)", "'blurr(2)' is not a known corruption. Perhaps you meant blur("),
+        ("sepia", "is not a known corruption. Choose from flip, jpeg,"),
+        ("jpeg", "'jpeg' is invalid; expected jpeg(quality[,to][,p=1])"),
+        ("jpeg(0)", "in 1..100"),
+        ("jpeg(80.5)", "integer quality"),
         ("jpeg(1,2,3)", "expected jpeg("),
         ("jpeg(True)", "expected jpeg("),
         ("jpeg('80')", "expected jpeg("),
-        ("blur(1e999)", "sigma of 0..50 pixels"),
-        ("blur(3,0)", "the lower one first"),
-        ("blur(2,q=1)", "and p, its chance for a clip, of 0..1"),
-        ("blur(2,p=1.5)", "and p, its chance for a clip, of 0..1"),
-        ("blur(2,p=1,p=0)", "cannot be read"),
+        ("blur(1e999)", "sigma in 0..50 pixels"),
+        ("blur(3,0)", "with the lower bound first"),
+        ("blur(2,q=1)", "where p is a probability in 0..1"),
+        ("blur(2,p=1.5)", "where p is a probability in 0..1"),
+        ("blur(2,p=1,p=0)", "cannot be parsed"),
         ("flip(1)", "expected flip[(p=0.5)]"),
-        ("flip|", "'' cannot be read; expected steps such as jpeg(80)"),
-        ("jpeg(80", "cannot be read"),
-        ("jpeg(*[80])", "cannot be read"),
-        ("jpeg(__import__('os').getpid())", "cannot be read"),
-        ("(" * 9999, "cannot be read"),
-        ("jpeg(" + "-" * 99999 + "1)", "cannot be read"),
-        ("jpeg(80)\0", "cannot be read"),
+        ("flip|", "'' cannot be parsed; expected steps such as jpeg(80)"),
+        ("jpeg(80", "cannot be parsed"),
+        ("jpeg(*[80])", "cannot be parsed"),
+        ("jpeg(__import__('os').getpid())", "cannot be parsed"),
+        ("(" * 9999, "cannot be parsed"),
+        ("jpeg(" + "-" * 99999 + "1)", "cannot be parsed"),
+        ("jpeg(80)\0", "cannot be parsed"),
     ],
 )
-def test_a_wrong_text_is_refused_with_a_helpful_sentence(text, said):
+def test_an_invalid_text_has_a_helpful_error(text, message):
     with pytest.raises(ValueError) as error:
         parse(text)
-    assert said in str(error.value) and str(error.value).endswith(".") and "\n" not in str(error.value)
+    assert message in str(error.value) and str(error.value).endswith(".") and "\n" not in str(error.value)
 
 
-def test_what_changes_labels_is_for_training_on_both_classes():
-    assert parse("jpeg(80)|cutout(0.5)").still and not parse("jpeg(80)|mixup(0.2)").still
+def test_corruptions_that_change_labels_need_training_on_both_classes():
+    assert parse("jpeg(80)|cutout(0.5)").preserves_labels and not parse("jpeg(80)|mixup(0.2)").preserves_labels
     with pytest.raises(ValueError, match=r"--data\.corrupt: selfblend changes labels"):
         corruption_spec.check_flag("jpeg(80)|selfblend(1)", "--data.corrupt", labels=False)
 
@@ -296,22 +298,77 @@ def test_what_changes_labels_is_for_training_on_both_classes():
     assert detector.Detector.trains_on == "both"
 
 
-def test_names_of_files_have_no_brackets():
+def test_file_names_have_no_brackets():
     assert parse("flip|jpeg(30,100,p=0.5)|brightness(-9)").slug == "flip-jpeg_30_100_p0.5-brightness_-9"
 
 
-def test_a_mistake_is_told_before_tensorflow_is_loaded():
+def test_a_mistake_is_reported_before_tensorflow_is_loaded():
     code = "import sys; from tfdetect.settings import Train\ntry: Train(augment='jpg(80)')\n"
     code += "except ValueError as e: print(e, 'tensorflow' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.startswith("--train.augment: 'jpg(80)' names") and done.stdout.endswith("False False\n"), done.stderr
+    assert done.stdout.startswith("--train.augment: 'jpg(80)' is not") and done.stdout.endswith("False False\n"), done.stderr
 
 
-def test_the_documentation_names_every_step():
+def test_the_documentation_lists_every_corruption():
     text = (ROOT / "docs" / "augment.md").read_text()
     for name, kind in corruption_spec.CORRUPTIONS.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{name}"))
-        assert not kind.quantity or (f"`{name}({kind.quantity})`" in row and f"| {kind.low:g}..{kind.high:g} |" in row)
+        assert not kind.parameter or (f"`{name}({kind.parameter})`" in row and f"| {kind.low:g}..{kind.high:g} |" in row)
+
+
+PLUGIN = """
+from tfdetect.corruption_spec import Corruption, register
+
+@register("vignette", Corruption("strength", 0, 1, probability=0.5))
+def vignette(clips, values, seed):
+    import tensorflow as tf
+
+    factor = 1 - values[:, None, None, None, None] * tf.linspace(-1.0, 1.0, tf.shape(clips)[3])[:, None] ** 2
+    return tf.saturate_cast(tf.round(tf.cast(clips, tf.float32) * factor), tf.uint8)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """Import a module that registers the corruption `vignette`, for the duration of the test."""
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    spec = importlib.util.spec_from_file_location("plugin", tmp_path / "plugin.py")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    yield tmp_path / "plugin.py"
+    del corruption_spec.CORRUPTIONS["vignette"], corruption_spec.REGISTERED["vignette"]
+
+
+def test_a_plugin_adds_a_corruption(clips, plugin):
+    assert str(parse("flip|vignette(0.5,0.90,p=1)")) == "flip|vignette(0.5,0.9,p=1)"
+    assert str(parse("vignette(1,p=0.5)")) == "vignette(1)"
+    with pytest.raises(ValueError, match=r"expected vignette\(strength\[,to\]\[,p=0.5\]\) with a strength in 0..1"):
+        parse("vignette(2)")
+    pixels, labels = corrupt("vignette(1,p=1)", clips)
+    assert (pixels[..., 0, :] == 0).all() and np.array_equal(pixels[..., 30, :], clips[..., 30, :])
+    assert np.array_equal(labels, LABELS)
+    data = tf.data.Dataset.from_tensors((clips, LABELS)).map(lambda *batch: parse("vignette(1,p=1)")(*batch, tf.constant([3, 4])))
+    assert np.array_equal(next(iter(data))[0], pixels)
+    many = np.repeat(clips[:1], 64, axis=0)
+    changed = (corrupt("vignette(1)", many, np.zeros((64, 1), np.float32))[0] != many).any(axis=(1, 2, 3, 4))
+    assert 16 < changed.sum() < 48, "p is 0.5 by default"
+    Train(augment="vignette(0,1)")
+
+
+def test_importing_a_plugin_does_not_load_tensorflow(plugin):
+    code = "import plugin, sys; from tfdetect.settings import Train; Train(augment='vignette(1)')\n"
+    code += "print('tensorflow' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{plugin.parent}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.parametrize("name, corruption, message", [
+    ("jpeg", corruption_spec.Corruption(), "'jpeg': the name already exists"),
+    ("my-jpeg", corruption_spec.Corruption(), "'my-jpeg': the name is not an identifier"),
+    ("mix", corruption_spec.Corruption(changes_labels=True), "only built-in corruptions may change labels")])  # fmt: skip
+def test_invalid_registrations_are_errors(name, corruption, message):
+    with pytest.raises(ValueError, match=message):
+        corruption_spec.register(name, corruption)
 
 
 AUGMENT = "flip|jpeg(30,100,p=0.5)|noise(0,9)|mixup(0,0.5,p=0.5)"
@@ -324,7 +381,7 @@ def prepared(videos, tmp_path_factory):
 
 
 @pytest.mark.parametrize("size", [40, 3, 1])
-def test_a_run_that_goes_on_sees_the_same_draws(prepared, size):
+def test_a_resumed_run_sees_the_same_draws(prepared, size):
     table, cache = prepared
     table = table.head(size).reset_index(drop=True)
 
@@ -336,10 +393,10 @@ def test_a_run_that_goes_on_sees_the_same_draws(prepared, size):
     assert len(whole) == 3 * steps and len(set(whole)) == len(whole)
     assert batches(0, 1) + batches(1, 2) + batches(2, 3) == whole
     assert not set(batches(0, 3, seed=8)) & set(whole)
-    assert batches(0, 1, "") == batches(0, 1, "blur(0)"), "the order is the same with and without"
+    assert batches(0, 1, "") == batches(0, 1, "blur(0)"), "augmentation does not change the order"
 
 
-def test_a_killed_run_with_augmentation_goes_on_to_the_same_result(prepared, tmp_path):
+def test_a_killed_run_with_augmentation_resumes_to_the_same_result(prepared, tmp_path):
     settings = Train(epochs=2, batch=8, augment=AUGMENT)
 
     class Kill(keras.callbacks.Callback):

@@ -1,4 +1,4 @@
-"""Cache -> batches: all files each epoch, in an order fixed by seed and epoch; memory flat; the graph's twins."""
+"""Batches: all files in each epoch, in a reproducible order, with bounded memory; and decoding in the graph."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfdetect.data.input_pipeline import dataset as input_pipeline_dataset
+from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.layouts import detect
 from tfdetect.data.media import frames as media_frames
 from tfdetect.data.media import tf_decode, tf_images
@@ -27,39 +27,40 @@ def prepared(request, videos, tmp_path_factory):
     return decode.prepare(detect.read(videos), cache, workers=2), cache
 
 
-def test_ordered_is_every_unit_once(prepared):
+def test_evaluation_batches_have_every_input_once(prepared):
     table, cache = prepared
     for single, count in ((False, 40), (True, 160)):
-        batches = input_pipeline_dataset.evaluation_batches(table, cache, single, 7).as_numpy_iterator()
+        batches = dataset.evaluation_batches(table, cache, single, 7).as_numpy_iterator()
         clips, labels = (np.concatenate(part) for part in zip(*batches, strict=True))
-        rows = input_pipeline_dataset.expand_frames(table, single)
+        rows = dataset.expand_frames(table, single)
         assert clips.shape == (count, 1 if single else 4, 16, 16, 3) and clips.dtype == np.uint8
         assert (labels[:, 0] == rows["label"]).all()
         expected = cache.load(rows["sha"].iloc[-1])
         assert (clips[-1] == (expected[-1:] if single else expected)).all()
 
 
-def keys(dataset, steps):
-    batches = [clips.reshape(len(clips), -1)[:, :50] for clips, *_ in dataset.take(steps).as_numpy_iterator()]
+def keys(data, steps):
+    """Return the first pixels of each clip in the first `steps` batches."""
+    batches = [clips.reshape(len(clips), -1)[:, :50] for clips, *_ in data.take(steps).as_numpy_iterator()]
     return [bytes(row) for batch in batches for row in batch]
 
 
-def test_shuffled_over_the_whole_set_each_epoch_and_repeatable(prepared):
+def test_each_epoch_shuffles_all_files_reproducibly(prepared):
     table, cache = prepared
-    assert input_pipeline_dataset.steps_per_epoch(table, False, 8) == 5
-    first, second = (keys(input_pipeline_dataset.training_batches(table, cache, False, Train(batch=8, seed=3), epoch, 9), 5) for epoch in (0, 1))
-    both = keys(input_pipeline_dataset.training_batches(table, cache, False, Train(batch=8, seed=3), 0, 9), 10)
-    assert both == first + second, "what a run that goes on sees is what it would have seen"
+    assert dataset.steps_per_epoch(table, False, 8) == 5
+    first, second = (keys(dataset.training_batches(table, cache, False, Train(batch=8, seed=3), epoch, 9), 5) for epoch in (0, 1))
+    both = keys(dataset.training_batches(table, cache, False, Train(batch=8, seed=3), 0, 9), 10)
+    assert both == first + second, "a resumed run sees the same batches"
     assert sorted(first) == sorted(second) and first != second
-    assert keys(input_pipeline_dataset.training_batches(table, cache, False, Train(batch=8, seed=4), 0, 9), 5) != first
-    whole = keys(input_pipeline_dataset.evaluation_batches(table, cache, False, 40), 1)
-    places = [whole.index(key) for key in first[:8]]
-    assert max(places) - min(places) > 16, "a first batch of neighbours is no shuffle of the whole"
+    assert keys(dataset.training_batches(table, cache, False, Train(batch=8, seed=4), 0, 9), 5) != first
+    ordered = keys(dataset.evaluation_batches(table, cache, False, 40), 1)
+    positions = [ordered.index(key) for key in first[:8]]
+    assert max(positions) - min(positions) > 16, "a first batch of neighbours is not a full shuffle"
 
 
 def test_fewer_files_than_a_batch_still_train(prepared):
     table, cache = prepared
-    batches = list(input_pipeline_dataset.training_batches(table.head(3).reset_index(drop=True), cache, False, Train(batch=8), 0, 2))
+    batches = list(dataset.training_batches(table.head(3).reset_index(drop=True), cache, False, Train(batch=8), 0, 2))
     assert [len(labels) for _, labels, _ in batches] == [3, 3]
 
 
@@ -79,10 +80,10 @@ for number in range(256):
 def peak(count):
     table = pd.DataFrame({"sha": [f"{n:064d}" for n in range(count)], "label": 0, "frames": 8})
     data = dataset.training(table, cache, False, Train(batch=8), 0, 256 // count)
-    most = 0
+    peak_bytes = 0
     for clips, *_ in data:
-        most = max(most, 4096 * int(open("/proc/self/statm").read().split()[1]))
-    return most
+        peak_bytes = max(peak_bytes, 4096 * int(open("/proc/self/statm").read().split()[1]))
+    return peak_bytes
 peak(32)
 small, large = peak(32), peak(256)
 print(small / 2**20, large / 2**20)
@@ -91,33 +92,33 @@ sys.exit(large - small > 32 * 2**20)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the process's size from /proc")
-def test_memory_stays_flat_while_the_data_grow_eightfold(tmp_path):
-    """256 clips are 100 MB, 32 are 12: what the process holds differs by less than a third of the 88 MB between."""
+def test_memory_does_not_grow_with_the_data(tmp_path):
+    """256 clips have 100 MB and 32 have 12 MB, but peak memory differs by less than a third of the 88 MB between them."""
     done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("turned", range(1, 9))
-def test_graph_decodes_jpeg_as_the_reader_does(tmp_path, rng, turned):
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_graph_decodes_jpeg_like_the_reader(tmp_path, rng, orientation):
     from PIL import Image
 
-    picture = cv2.GaussianBlur(rng.integers(0, 256, (40, 56, 3), np.uint8), (0, 0), 2)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (40, 56, 3), np.uint8), (0, 0), 2)
     exif = Image.Exif()
-    exif[0x0112] = turned
-    Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif, quality=90)
+    exif[0x0112] = orientation
+    Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif, quality=90)
     decoded = tf_decode.decode_image(tf.constant((tmp_path / "a.jpg").read_bytes())).numpy()[0]
     assert np.array_equal(decoded, read_media(tmp_path / "a.jpg").frames[0])
 
 
-def test_graph_finds_orientation_in_both_byte_orders_and_only_in_exif():
+def test_the_graph_reads_the_orientation_in_both_byte_orders_and_only_from_exif():
     little = b"\xff\xd8\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
     big = b"\xff\xd8\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0"
-    for data, turned in ((little, 6), (big, 3), (little.replace(b"Exif", b"Exam"), 1), (b"\xff\xd8\xff", 1)):
-        assert int(tf_images.exif_orientation(tf.constant(data))) == turned
+    for data, orientation in ((little, 6), (big, 3), (little.replace(b"Exif", b"Exam"), 1), (b"\xff\xd8\xff", 1)):
+        assert int(tf_images.exif_orientation(tf.constant(data))) == orientation
 
 
-def test_the_reader_leaves_tensorflows_png_decoder_alone():
-    """decord's libraries, loaded before TensorFlow's, once took their place."""
+def test_the_reader_does_not_break_tensorflows_png_decoder():
+    """decord's libraries, if loaded before those of TensorFlow, once replaced them."""
     code = "import cv2, numpy as np, tfdetect.data.media.video, tensorflow as tf\n"
     code += "print(tf.io.decode_image(cv2.imencode('.png', np.zeros((20, 30, 3), np.uint8))[1].tobytes()).shape)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -125,7 +126,7 @@ def test_the_reader_leaves_tensorflows_png_decoder_alone():
 
 
 @pytest.mark.parametrize("shape", [(60, 40), (10, 40), (24, 24), (9, 11)])
-def test_graph_resizes_as_the_reader_does(rng, shape):
+def test_the_graph_resizes_like_the_reader(rng, shape):
     frames = rng.integers(0, 256, (2, *shape, 3), np.uint8)
     expected = np.stack([media_frames.resize(frame, 24) for frame in frames])
     resized = tf.function(tf_decode.resize)(tf.constant(frames), 24).numpy()
@@ -133,20 +134,20 @@ def test_graph_resizes_as_the_reader_does(rng, shape):
 
 
 @pytest.mark.parametrize("shape", [(256, 255), (192, 192), (200, 300)])
-def test_no_pixel_of_the_graphs_resize_is_more_than_a_level_off(rng, shape):
-    """Of 256 x 255, more pixels are one level off than the next test allows."""
+def test_the_graph_resize_differs_by_at_most_one_level(rng, shape):
+    """At 256 x 255, more pixels differ by one level than the next test allows."""
     noise = rng.integers(0, 256, (*shape, 3), np.uint8)
     for frame in (noise, cv2.GaussianBlur(noise, (0, 0), 1)):
-        apart = tf_decode.resize(tf.constant(frame[None]), 128)[0].numpy().astype(int) - media_frames.resize(frame, 128)
-        assert np.abs(apart).max() <= 1
+        difference = tf_decode.resize(tf.constant(frame[None]), 128)[0].numpy().astype(int) - media_frames.resize(frame, 128)
+        assert np.abs(difference).max() <= 1
 
 
-def test_hardly_any_pixel_of_the_graphs_resize_is_another(rng):
-    other, resize = [], tf.function(tf_decode.resize)
+def test_the_graph_resize_differs_in_hardly_any_pixel(rng):
+    different, resize = [], tf.function(tf_decode.resize)
     for shape in ((600, 801), (1024, 512), (127, 1400), (100, 3000), (1, 1), (5, 128), (256, 256)):
         noise = cv2.GaussianBlur(rng.integers(0, 256, (*shape, 3), np.uint8), (0, 0), 1)
         for frame in (noise, cv2.resize(noise[:1, :1], shape[::-1]), rng.integers(0, 256, (*shape, 3), np.uint8)):
-            apart = resize(tf.constant(frame[None]), 128)[0].numpy().astype(int) - media_frames.resize(frame, 128)
-            assert np.abs(apart).max() <= 1
-            other.append(apart.astype(bool))
-    assert np.mean(other) <= 4e-5
+            difference = resize(tf.constant(frame[None]), 128)[0].numpy().astype(int) - media_frames.resize(frame, 128)
+            assert np.abs(difference).max() <= 1
+            different.append(difference.astype(bool))
+    assert np.mean(different) <= 4e-5

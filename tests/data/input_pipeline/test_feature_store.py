@@ -1,4 +1,4 @@
-"""The store of features: whole or not at all, added to, and gone on with."""
+"""The feature store: complete parts only, extended and resumed."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from tfdetect.data.input_pipeline import feature_store
 from tfdetect.data.input_pipeline.feature_store import FeatureStore, add_missing
 
 
-def test_rows_come_back_by_name_in_any_order_from_several_parts(tmp_path, rng):
+def test_rows_are_gathered_by_name_from_several_parts(tmp_path, rng):
     rows = rng.normal(size=(5, 3)).astype(np.float32)
     store = FeatureStore(tmp_path)
     store.add(["a:0", "b:0"], rows[:2])
@@ -19,14 +19,14 @@ def test_rows_come_back_by_name_in_any_order_from_several_parts(tmp_path, rng):
         store.gather(["z:0"])
 
 
-def test_two_processes_may_add_at_once(tmp_path):
+def test_two_processes_may_add_rows_at_once(tmp_path):
     first, second = FeatureStore(tmp_path), FeatureStore(tmp_path)
     first.add(["a"], np.ones((1, 2)))
     second.add(["b"], np.zeros((1, 2)))
     np.testing.assert_array_equal(FeatureStore(tmp_path).gather(["a", "b"]), [[1, 1], [0, 0]])
 
 
-def test_float16_halves_the_room_and_keeps_three_digits(tmp_path, rng):
+def test_float16_halves_the_size_and_keeps_three_digits(tmp_path, rng):
     rows = rng.normal(size=(100, 64)).astype(np.float32)
     sizes = []
     for dtype in ("float32", "float16"):
@@ -38,50 +38,50 @@ def test_float16_halves_the_room_and_keeps_three_digits(tmp_path, rng):
     assert sizes[1] < 0.52 * sizes[0]
 
 
-def test_half_a_part_is_none(tmp_path):
+def test_incomplete_parts_are_ignored(tmp_path):
     FeatureStore(tmp_path).add(["a"], np.ones((1, 2)))
     (tmp_path / "000001-ffff.npy").write_bytes(b"half")  # killed before its names were written
     (tmp_path / ".part-xyz-000002-ffff.txt").write_text("c")
     assert list(FeatureStore(tmp_path).rows) == ["a"]
 
 
-def test_only_what_lacks_is_computed_and_an_interrupt_loses_nothing(tmp_path):
-    asked = []
+def test_only_missing_rows_are_computed_and_an_interrupt_loses_nothing(tmp_path):
+    computed = []
 
-    def embed(places):
-        for place in places:
-            if len(asked) == 3:
+    def embed(indices):
+        for index in indices:
+            if len(computed) == 3:
                 raise KeyboardInterrupt
-            asked.append(place)
-            yield np.full((1, 2), place, np.float32)
+            computed.append(index)
+            yield np.full((1, 2), index, np.float32)
 
     names, steps = [f"{number}:0" for number in range(5)], []
     with pytest.raises(KeyboardInterrupt):
         add_missing(FeatureStore(tmp_path), names, embed, steps.append)
-    assert asked == [0, 1, 2] and sum(steps) == 3
-    asked.clear()
-    asked.extend([None] * 4)  # no more interrupts
+    assert computed == [0, 1, 2] and sum(steps) == 3
+    computed.clear()
+    computed.extend([None] * 4)  # no more interrupts
     store = FeatureStore(tmp_path)
     add_missing(store, names, embed, steps.append)
-    assert asked[4:] == [3, 4]
+    assert computed[4:] == [3, 4]
     np.testing.assert_array_equal(store.gather(names)[:, 0], range(5))
-    add_missing(store, names, lambda places: pytest.fail("nothing lacks"), steps.append)
+    add_missing(store, names, lambda indices: pytest.fail("nothing is missing"), steps.append)
 
 
 def test_the_same_file_twice_is_computed_once(tmp_path):
     store, seen = FeatureStore(tmp_path), []
 
-    def embed(places):
-        seen.extend(places)
-        yield np.arange(len(places), dtype=np.float32)[:, None]
+    def embed(indices):
+        seen.extend(indices)
+        yield np.arange(len(indices), dtype=np.float32)[:, None]
 
     add_missing(store, ["a", "b", "a"], embed, lambda count: None)
     assert len(seen) == 2 and store.gather(["a", "b", "a"]).shape == (3, 1)
 
 
-def test_much_work_is_written_in_parts(tmp_path, monkeypatch):
+def test_many_rows_are_saved_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_store, "MAX_PART_ROWS", 2)
     names = [str(number) for number in range(5)]
-    add_missing(FeatureStore(tmp_path), names, lambda places: (np.full((1, 1), place) for place in places), lambda count: None)
+    add_missing(FeatureStore(tmp_path), names, lambda indices: (np.full((1, 1), index) for index in indices), lambda count: None)
     assert len(list(tmp_path.glob("*.npy"))) == 3
     np.testing.assert_array_equal(FeatureStore(tmp_path).gather(names)[:, 0], range(5))

@@ -1,4 +1,4 @@
-"""Which files are one group: frames of a video by folder or name, never the pictures of a category; twins; and what is asked."""
+"""Groups of class folders: frames of a video, but not images of a category; counterparts; and the rules of --data.group."""
 
 import cv2
 import numpy as np
@@ -18,52 +18,52 @@ SHAPES = ("{video}/{k:04d}.png", "{video}/{k}.png", "{video}/frame{k}.png", "{vi
 
 
 def blocks(rng, side=6):
-    """A picture unlike any other, (48, 48, 3) uint8."""
+    """Return a random smooth image (48, 48, 3) uint8."""
     return cv2.resize(rng.integers(0, 256, (side, side, 3), np.uint8), (48, 48), interpolation=cv2.INTER_CUBIC)
 
 
-def save(path, picture):
+def save(path, image):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(path.suffix.lower(), picture)[1].tobytes())
+    path.write_bytes(cv2.imencode(path.suffix.lower(), image)[1].tobytes())
 
 
 def video(rng, frames):
-    """Frames that drift: each is like its neighbours, the last hardly like the first."""
+    """Yield frames that drift: neighbours are similar, the last hardly resembles the first."""
     start, end = blocks(rng).astype(float), blocks(rng).astype(float)
     for k in range(frames):
         frame = start + (end - start) * k / frames + rng.normal(0, 6, start.shape)
         yield np.clip(frame, 0, 255).astype(np.uint8)
 
 
-def filmed(root, shape, rng, videos=6, frames=8, twins=False):
+def save_videos(root, shape, rng, videos=6, frames=8, counterparts=False):
     for label in ("real", "fake"):
         for number in range(videos):
             for k, frame in enumerate(video(rng, frames)):
-                name = f"vid{number:02d}" if twins else f"{label[0]}vid{number:02d}"
+                name = f"vid{number:02d}" if counterparts else f"{label[0]}vid{number:02d}"
                 save(root / label / shape.format(video=name, k=k + 1, t=k / 2), frame)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_frames_of_one_video_are_one_group(tmp_path, rng, shape):
-    filmed(tmp_path, shape, rng)
+    save_videos(tmp_path, shape, rng)
     table = detect.read(tmp_path)
     assert sorted(table.groupby("group").size()) == [8] * 12
-    assert table.attrs["groups"].startswith("96 pictures in 12 groups: frames of 12 ")
-    parts = manifest.split(table).groupby("group")["split"].nunique()
-    assert (parts == 1).all()
+    assert table.attrs["groups"].startswith("96 images in 12 groups: frames of 12 ")
+    split_counts = manifest.split(table).groupby("group")["split"].nunique()
+    assert (split_counts == 1).all()
 
 
 @pytest.mark.parametrize("shape", ["{video}/{k:04d}.png", "{video}_{k:04d}.png"])
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_frames_in_a_given_split_are_groups_that_stay_in_it(tmp_path, rng, shape, split):
-    filmed(tmp_path / split, shape, rng, videos=3)
+def test_frames_in_a_given_split_stay_in_it(tmp_path, rng, shape, split):
+    save_videos(tmp_path / split, shape, rng, videos=3)
     table = detect.read(tmp_path)
     assert sorted(table.groupby("group").size()) == [8] * 6 and set(table["split"]) == {split}
 
 
-def test_a_video_and_its_fake_are_one_group_be_it_frames_or_file(tmp_path, rng):
-    filmed(tmp_path, "{video}/{k:04d}.png", rng, twins=True)
-    filmed(tmp_path / "fake" / "method", "{video}/{k:04d}.png", rng, twins=True)
+def test_a_video_and_its_fake_are_one_group_as_frames_or_as_files(tmp_path, rng):
+    save_videos(tmp_path, "{video}/{k:04d}.png", rng, counterparts=True)
+    save_videos(tmp_path / "fake" / "method", "{video}/{k:04d}.png", rng, counterparts=True)
     (tmp_path / "fake/method/fake").rename(tmp_path / "fake/other")
     plant(tmp_path, "real/vid00.mp4")
     found = rows(tmp_path)
@@ -72,17 +72,17 @@ def test_a_video_and_its_fake_are_one_group_be_it_frames_or_file(tmp_path, rng):
 
 
 @pytest.mark.parametrize("shape", ["{category}/{k:04d}.png", "{category}_{k}.png", "x/{category}/{k}.png"])
-def test_pictures_of_a_category_are_no_video(tmp_path, rng, shape):
+def test_images_of_a_category_are_not_a_video(tmp_path, rng, shape):
     for label in ("real", "fake"):
         for category in ("dog", "cat", "horse", "bird"):
             for k in range(8):
                 save(tmp_path / label / shape.format(category=category, k=k), blocks(rng))
     table = detect.read(tmp_path)
-    assert set(table.groupby("group").size()) == {2}, "each with its twin of the other class"
+    assert set(table.groupby("group").size()) == {2}, "each with its counterpart in the other class"
     assert "frames" not in table.attrs["groups"]
 
 
-def test_a_category_that_looks_alike_throughout_is_no_video(tmp_path, rng):
+def test_a_category_whose_images_all_look_alike_is_not_a_video(tmp_path, rng):
     for label in ("real", "fake"):
         for category in ("dog", "cat", "horse", "bird"):
             base = blocks(rng) * 0.6
@@ -94,7 +94,7 @@ def test_a_category_that_looks_alike_throughout_is_no_video(tmp_path, rng):
 
 
 def test_videos_beside_categories(tmp_path, rng):
-    filmed(tmp_path, "{video}/{k:04d}.png", rng, videos=4)
+    save_videos(tmp_path, "{video}/{k:04d}.png", rng, videos=4)
     for label in ("real", "fake"):
         for category in ("dog", "cat", "horse", "bird"):
             for k in range(8):
@@ -105,7 +105,7 @@ def test_videos_beside_categories(tmp_path, rng):
     assert table[~of_videos]["group"].nunique() >= 32
 
 
-def test_numbered_pictures_of_a_class_folder_are_each_their_own(tmp_path, rng):
+def test_numbered_images_in_a_class_folder_are_separate_groups(tmp_path, rng):
     for label in ("real", "fake"):
         for k in range(30):
             save(tmp_path / label / f"{label[0]}{k:05d}.png", blocks(rng))
@@ -113,23 +113,23 @@ def test_numbered_pictures_of_a_class_folder_are_each_their_own(tmp_path, rng):
     assert table["group"].is_unique and table.attrs["groups"] == grouping.NO_GROUPS
 
 
-def test_frames_of_many_videos_in_one_row_are_pointed_out(tmp_path, rng):
+def test_consecutive_frames_of_several_videos_cause_a_warning(tmp_path, rng):
     for label in ("real", "fake"):
         for k, frame in enumerate(frame for _ in range(6) for frame in video(rng, 8)):
             save(tmp_path / label / f"{k:05d}.png", frame)
-    said = detect.read(tmp_path).attrs["groups"]
-    assert "real look alike: if they are frames of videos, give each video a folder, or groups" in said
+    sentence = detect.read(tmp_path).attrs["groups"]
+    assert "real are similar: if they are frames of videos, give each video a folder, or add groups" in sentence
 
 
-def test_the_frames_of_ones_own_videos_in_a_public_sets_tree(tmp_path, rng):
+def test_frames_of_other_videos_in_the_tree_of_a_public_set(tmp_path, rng):
     for generator in ("sd", "gan"):
-        filmed(tmp_path / generator, "{video}/{k:04d}.png", rng, videos=3)
+        save_videos(tmp_path / generator, "{video}/{k:04d}.png", rng, videos=3)
     table = detect.read(tmp_path)
     assert table.attrs["layout"] == "community_forensics" and sorted(table.groupby("group").size()) == [8] * 12
 
 
 @pytest.mark.parametrize("names", [("image",), ("image_0", "image_1", "image_2")])
-def test_few_names_in_many_folders_are_their_folders(tmp_path, rng, names):
+def test_folders_are_groups_if_many_hold_the_same_few_names(tmp_path, rng, names):
     for number in range(40):
         for name in names:
             save(tmp_path / ("real", "fake")[number % 2] / f"prompt_{number}" / f"{name}.png", blocks(rng))
@@ -139,18 +139,18 @@ def test_few_names_in_many_folders_are_their_folders(tmp_path, rng, names):
     assert found[f"fake/sd/prompt_6/{names[0]}.png"].group == found[f"real/prompt_6/{names[0]}.png"].group
 
 
-def test_a_few_pictures_are_read_of_however_many(tmp_path, rng, monkeypatch):
-    picture, calls = blocks(rng), []
+def test_only_a_few_of_many_images_are_read(tmp_path, rng, monkeypatch):
+    image, calls = blocks(rng), []
     for number in range(300):
         for k in range(4):
-            save(tmp_path / ("real", "fake")[number % 2] / f"v{number}" / f"{k}.png", picture if k else blocks(rng))
+            save(tmp_path / ("real", "fake")[number % 2] / f"v{number}" / f"{k}.png", image if k else blocks(rng))
     read = grouping.read_image
     monkeypatch.setattr(grouping, "read_image", lambda *args, **named: calls.append(args) or read(*args, **named))
     detect.read(tmp_path)
     assert 0 < len(calls) <= 4 * 2 * (grouping.MAX_COMPARISONS + grouping.MAX_CHECKED)
 
 
-def test_unreadable_pictures_tell_nothing_and_stop_nothing(tmp_path):
+def test_unreadable_images_are_ignored(tmp_path):
     plant(tmp_path, *(f"{label}/v{number}/{k}.png" for label in ("real", "fake") for number in range(3) for k in range(5)))
     assert len(detect.read(tmp_path)) == 30
 
@@ -180,52 +180,52 @@ def test_numbers_that_only_look_like_ids(tmp_path):
     assert detect.read(tmp_path)["group"].is_unique
 
 
-# --- asked -----------------------------------------------------------------------------------------------------------
+# --- --data.group ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def caches_features(tmp_path):
+def clip_folder(tmp_path):
     plant(tmp_path, *(f"{label}/p{person}/clip_{n}.mp4" for label in ("real", "fake") for person in (1, 2) for n in (1, 2)))
     return tmp_path
 
 
-ASKED = [("folder", {"p1", "p2"}), ("stem", {"clip"}), (r"p(\d)", {"1", "2"}), (r"p\d", {"p1", "p2"})]
+RULES = [("folder", {"p1", "p2"}), ("stem", {"clip"}), (r"p(\d)", {"1", "2"}), (r"p\d", {"p1", "p2"})]
 
 
-@pytest.mark.parametrize("rule, groups", ASKED)
-def test_groups_as_asked(stored, rule, groups):
-    table = detect.read(stored, group=rule)
+@pytest.mark.parametrize("rule, groups", RULES)
+def test_groups_by_rule(clip_folder, rule, groups):
+    table = detect.read(clip_folder, group=rule)
     assert set(table["group"]) == groups and f"--data.group {rule}" in table.attrs["groups"]
-    table.drop(columns="group").to_csv(stored / "manifest.csv", index=False)
-    assert set(detect.read(stored, group=rule)["group"]) == groups, "of a manifest without groups as well"
+    table.drop(columns="group").to_csv(clip_folder / "manifest.csv", index=False)
+    assert set(detect.read(clip_folder, group=rule)["group"]) == groups, "also of a manifest without groups"
 
 
-def test_each_file_as_asked(stored):
-    assert detect.read(stored)["group"].nunique() < 8
-    assert detect.read(stored, group="file")["group"].is_unique
+def test_each_file_is_a_group_by_rule(clip_folder):
+    assert detect.read(clip_folder)["group"].nunique() < 8
+    assert detect.read(clip_folder, group="file")["group"].is_unique
 
 
-def test_what_a_pattern_does_not_fit_is_counted_or_refused(stored):
-    table = detect.read(stored, group=r"real/(p\d)")
+def test_files_that_do_not_match_a_pattern_are_counted(clip_folder):
+    table = detect.read(clip_folder, group=r"real/(p\d)")
     assert table["group"].nunique() == 2 + 4
-    assert "4 files that it does not fit stand alone" in table.attrs["groups"]
-    with pytest.raises(ValueError, match="'person' fits no file; it is sought in paths such as 'fake/p1/clip_1.mp4'"):
-        detect.read(stored, group="person")
-    with pytest.raises(ValueError, match="none of auto, folder, stem, file, and no regular expression"):
-        detect.read(stored, group="(")
+    assert "4 files without a match, each a separate group" in table.attrs["groups"]
+    with pytest.raises(ValueError, match="'person' matches no file; paths look like 'fake/p1/clip_1.mp4'"):
+        detect.read(clip_folder, group="person")
+    with pytest.raises(ValueError, match="neither one of auto, folder, stem, file nor a regular expression"):
+        detect.read(clip_folder, group="(")
 
 
-def test_given_groups_are_not_made_anew(stored):
-    pd.DataFrame({"path": ["real/p1/clip_1.mp4"], "label": [0], "group": ["x"]}).to_csv(stored / "manifest.csv", index=False)
-    assert detect.read(stored).attrs["groups"] == "1 file in 1 group, given."
-    with pytest.raises(ValueError, match="has groups of its own, and --data.group folder came"):
-        detect.read(stored, group="folder")
+def test_given_groups_are_not_replaced(clip_folder):
+    pd.DataFrame({"path": ["real/p1/clip_1.mp4"], "label": [0], "group": ["x"]}).to_csv(clip_folder / "manifest.csv", index=False)
+    assert detect.read(clip_folder).attrs["groups"] == "1 file in 1 group, given."
+    with pytest.raises(ValueError, match="defines groups, which conflicts with --data.group folder"):
+        detect.read(clip_folder, group="folder")
 
 
 # --- which files -----------------------------------------------------------------------------------------------------
 
 
-def test_every_file_is_taken_or_left_out_by_name(tmp_path, rng):
+def test_every_file_is_used_or_counted_as_left_out(tmp_path, rng):
     for label in ("real", "fake", "fake_v2"):
         for k in range(3):
             save(tmp_path / label / f"{label}{k}.png", blocks(rng))
@@ -240,7 +240,7 @@ def test_every_file_is_taken_or_left_out_by_name(tmp_path, rng):
     assert len(kept) == 10 and kept["label"].sum() == 6 and "fake_v2/" not in kept.attrs["left_out"]
 
 
-def test_listing_reads_no_file_that_its_name_tells(tmp_path, rng, monkeypatch):
+def test_files_with_a_media_extension_are_listed_without_reading_them(tmp_path, rng, monkeypatch):
     save(tmp_path / "a.png", blocks(rng))
-    monkeypatch.setattr(tree, "kind", lambda path: pytest.fail(path))
+    monkeypatch.setattr(tree, "media_kind", lambda path: pytest.fail(path))
     assert [names for *_, names in list_media(tmp_path)] == [["a.png"]]

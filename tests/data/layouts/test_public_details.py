@@ -1,15 +1,15 @@
-"""Public sets in detail: who is a group with whom, trees that are cut short or moved, lists that are wrong."""
+"""Details of public data sets: groups, incomplete or moved trees, and invalid lists."""
 
 import json
 
 import pytest
-from planted import plant, rows, said
+from planted import label_split_source, plant, rows
 
 from tfdetect.data.layouts import detect
 
 
-def together(found, *names):
-    """These files are in one group, and no other file is in it."""
+def form_a_group(found, *names):
+    """Return whether these files form a group without any other file."""
     group = {found[name].group for name in names}
     return len(group) == 1 and {name for name, row in found.items() if row.group in group} == set(names)
 
@@ -21,11 +21,11 @@ PARTS = {"a.mp4": {"label": "FAKE", "split": "train", "original": "b.mp4"}, "b.m
 HEAD = "filename,image_path,target,category\n"
 
 
-def test_faceforensics_pairs_join_their_ids(tmp_path):
+def test_faceforensics_pairs_join_the_groups_of_their_ids(tmp_path):
     plant(tmp_path, FF + "000.mp4", FF + "003.MP4", FF + "071.mp4", DF + "000_003.mp4", F2F + "000_003.mp4", DF + "071_054.mp4")
     found = rows(tmp_path)
-    assert together(found, FF + "000.mp4", FF + "003.MP4", DF + "000_003.mp4", F2F + "000_003.mp4")
-    assert together(found, FF + "071.mp4", DF + "071_054.mp4")
+    assert form_a_group(found, FF + "000.mp4", FF + "003.MP4", DF + "000_003.mp4", F2F + "000_003.mp4")
+    assert form_a_group(found, FF + "071.mp4", DF + "071_054.mp4")
 
 
 @pytest.mark.parametrize("folder", ["set/dataset/splits", "set", "splits", "."])
@@ -42,11 +42,11 @@ def test_faceforensics_frames_one_compression_and_no_splits(tmp_path):
           "original_sequences/youtube/c40/videos/000.mp4", "original_sequences/youtube/c40/images/000/0000.png")  # fmt: skip
     found = rows(tmp_path)
     assert {row.split for row in found.values()} == {""}
-    assert "original_sequences/youtube/c40/images/000/0000.png" not in found, "the frames of a video that is there itself"
-    assert together(found, frames + "005_009/0000.png")
+    assert "original_sequences/youtube/c40/images/000/0000.png" not in found, "frames of a video that is present as a file"
+    assert form_a_group(found, frames + "005_009/0000.png")
     assert found[frames + "000_003/0000.png"].group == found[FF + "000.mp4"].group
     assert all("/c40/" in name for name in rows(tmp_path, layout="faceforensics:c40"))
-    with pytest.raises(ValueError, match="folders named 'raw', and no file"):
+    with pytest.raises(ValueError, match="no file is in a folder named 'raw'"):
         detect.read(tmp_path, layout="faceforensics:raw")
 
 
@@ -57,14 +57,14 @@ def test_dfd_beside_faceforensics_and_alone(tmp_path):
     assert both.attrs["layout"] == "faceforensics" and len(both) == 5
     found = rows(tmp_path, layout="dfd")
     assert {row.source for row in found.values()} == {"actors", "DeepFakeDetection"} and len(found) == 3
-    assert together(found, ACTORS + "01__walk.mp4", DFD + "01_02__walk__ABCDEFGH.mp4")
+    assert form_a_group(found, ACTORS + "01__walk.mp4", DFD + "01_02__walk__ABCDEFGH.mp4")
 
 
 def test_celeb_df_with_a_level_of_videos_and_without_its_list(tmp_path):
     plant(tmp_path, "Celeb-real/videos/id0_0000.MP4", "Celeb-synthesis/videos/id0_id1_0000.mp4", "YouTube-real/videos/00170.mp4")
     found = rows(tmp_path)
     assert {row.split for row in found.values()} == {""}
-    assert together(found, "Celeb-real/videos/id0_0000.MP4", "Celeb-synthesis/videos/id0_id1_0000.mp4")
+    assert form_a_group(found, "Celeb-real/videos/id0_0000.MP4", "Celeb-synthesis/videos/id0_id1_0000.mp4")
     for listed in ("YouTube-real/00170.mp4", "YouTube-real/videos/00170.mp4", "YouTube-real\\00170.mp4"):
         plant(tmp_path, ("List_of_testing_videos.txt", f"1 {listed}\n"))
         assert rows(tmp_path)["YouTube-real/videos/00170.mp4"].split == "test"
@@ -87,9 +87,9 @@ def test_celeb_df_person_in_the_test_list_never_trains(tmp_path):
     assert (found["Celeb-real/id0_0000.mp4"].split, found["Celeb-real/id0_0001.mp4"].split) == ("test", "")
 
 
-def test_dfdc_groups_a_fake_with_its_original_and_counts_strangers(tmp_path):
-    plant(tmp_path, ("dfdc_train_part_0/metadata.json", json.dumps(PARTS)), "dfdc_train_part_1/stranger.mp4")
-    assert together(rows(tmp_path), "dfdc_train_part_0/a.mp4", "dfdc_train_part_0/b.mp4")
+def test_dfdc_groups_a_fake_with_its_original_and_counts_unlisted_files(tmp_path):
+    plant(tmp_path, ("dfdc_train_part_0/metadata.json", json.dumps(PARTS)), "dfdc_train_part_1/unlisted.mp4")
+    assert form_a_group(rows(tmp_path), "dfdc_train_part_0/a.mp4", "dfdc_train_part_0/b.mp4")
     assert detect.read(tmp_path).attrs["left_out"] == {"dfdc_train_part_1/": 1, ".json": 1}
     assert len(detect.read(tmp_path / "dfdc_train_part_0")) == 2, "one part alone"
 
@@ -97,7 +97,8 @@ def test_dfdc_groups_a_fake_with_its_original_and_counts_strangers(tmp_path):
 @pytest.mark.parametrize("place", ["", "videos/"])
 def test_dfdc_test_by_its_labels(tmp_path, place):
     plant(tmp_path, ("test/labels.csv", "\ufefffilename,label\nx.mp4,1\ny.mp4,0\n"), f"test/{place}x.mp4", f"test/{place}y.mp4")
-    assert said(rows(tmp_path)) == {f"test/{place}x.mp4": (1, "test", "DFDC"), f"test/{place}y.mp4": (0, "test", "DFDC")}
+    expected = {f"test/{place}x.mp4": (1, "test", "DFDC"), f"test/{place}y.mp4": (0, "test", "DFDC")}
+    assert label_split_source(rows(tmp_path)) == expected
 
 
 def test_dfdc_train_and_test_in_one_tree(tmp_path):
@@ -110,8 +111,8 @@ def test_dfdc_train_and_test_in_one_tree(tmp_path):
 def test_dfdc_preview_persons_are_the_groups(tmp_path):
     people = {"a": {"target_id": 1, "swapped_id": 2}, "b": {"target_id": 3, "swapped_id": 4}, "c": {"target_id": 1}}
     entries = {f"method_{name}/{name}.mp4": {"label": "fake", "set": "train", **who} for name, who in people.items()}
-    plant(tmp_path, ("dataset.json", json.dumps(entries)), "method_a/stranger.mp4")
-    assert together(rows(tmp_path), "method_a/a.mp4", "method_c/c.mp4")
+    plant(tmp_path, ("dataset.json", json.dumps(entries)), "method_a/unlisted.mp4")
+    assert form_a_group(rows(tmp_path), "method_a/a.mp4", "method_c/c.mp4")
     assert detect.read(tmp_path).attrs["left_out"] == {"method_a/": 1, ".json": 1}
 
 
@@ -121,40 +122,40 @@ def test_dfdc_preview_without_persons(tmp_path):
     plant(tmp_path, ("dataset.json", json.dumps({name: {"label": "fake", "set": split} for name, split in splits.items()})))
     found = rows(tmp_path)
     assert {name: row.split for name, row in found.items()} == splits
-    assert together(found, "original_videos/7/c.mp4", "original_videos/7/d.mp4") and together(found, "method_A/a.mp4")
+    assert form_a_group(found, "original_videos/7/c.mp4", "original_videos/7/d.mp4") and form_a_group(found, "method_A/a.mp4")
 
 
 def test_df40_joins_one_pair_over_methods(tmp_path):
     plant(tmp_path, "blendface/ff/000_003/001.png", "simswap/ff/000_003/001.png", "simswap/cdf/id0_id1_0000/001.png")
-    assert together(rows(tmp_path), "blendface/ff/000_003/001.png", "simswap/ff/000_003/001.png")
+    assert form_a_group(rows(tmp_path), "blendface/ff/000_003/001.png", "simswap/ff/000_003/001.png")
 
 
 def test_genvideo_frames_of_a_folder_are_one_video(tmp_path):
     plant(tmp_path, "Real/v1.mp4", "Fake/Crafter/v1/0.jpg", "Fake/Crafter/v1/1.jpg", "Fake/Crafter/v2/0.jpg")
-    assert together(rows(tmp_path), "Fake/Crafter/v1/0.jpg", "Fake/Crafter/v1/1.jpg")
+    assert form_a_group(rows(tmp_path), "Fake/Crafter/v1/0.jpg", "Fake/Crafter/v1/1.jpg")
 
 
 @pytest.mark.parametrize("at, split", [("test", "test"), ("test/biggan", "test"), ("train/progan", "train")])
-def test_forensynths_from_a_level_below(tmp_path, at, split):
+def test_forensynths_from_a_lower_level(tmp_path, at, split):
     plant(tmp_path, *(f"{place}/{kind}/1.png" for place in ("train/progan/car", "test/progan/car", "test/biggan")
                       for kind in ("0_real", "1_fake")))  # fmt: skip
     table = detect.read(tmp_path / at)
     assert set(table["split"]) == {split} and set(table["source"]) <= {"progan", "biggan"}
 
 
-def test_forensynths_shape_with_splits_alone(tmp_path):
+def test_forensynths_with_only_splits(tmp_path):
     plant(tmp_path / "mine", *(f"{split}/{kind}/1.png" for split in ("train", "test") for kind in ("0_real", "1_fake")))
     table = detect.read(tmp_path / "mine")
     assert sorted(table["split"]) == ["test", "test", "train", "train"] and set(table["source"]) == {"mine"}
 
 
-def test_forensynths_class_called_train_is_no_split(tmp_path):
+def test_a_forensynths_class_named_train_is_not_a_split(tmp_path):
     plant(tmp_path / "progan", "car/0_real/1.png", "car/1_fake/1.png", "train/0_real/1.png", "train/1_fake/1.png")
     table = detect.read(tmp_path / "progan")
     assert set(table["split"]) == {""} and set(table["source"]) == {"progan"}
 
 
-def test_forensynths_classes_are_categories_alike_in_both_labels(tmp_path):
+def test_forensynths_classes_are_categories_of_both_labels(tmp_path):
     places = ("train/progan/car", "train/progan/train", "val/progan/cat", "test/cyclegan/horse", "test/biggan")
     plant(tmp_path, *(f"{place}/{kind}/1.png" for place in places for kind in ("0_real", "1_fake")))
     found = {name: row.category for name, row in rows(tmp_path).items()}
@@ -162,11 +163,11 @@ def test_forensynths_classes_are_categories_alike_in_both_labels(tmp_path):
     assert found == {f"{place}/{kind}/1.png": word for place, word in seen.items() for kind in ("0_real", "1_fake")}
     assert set(detect.read(tmp_path / "test" / "cyclegan")["category"]) == {"horse"}
     plant(tmp_path, "mine/train/0_real/1.png", "mine/test/1_fake/1.png")
-    assert "category" not in detect.read(tmp_path / "mine"), "a split is no class"
+    assert "category" not in detect.read(tmp_path / "mine"), "a split is not a class"
 
 
 def test_forensynths_with_diffusion_sets_in_its_test(tmp_path):
-    """What the recipes on ProGAN ask for."""
+    """As the recipes for ProGAN need it."""
     pairs = [f"{place}/{kind}/1.png" for place in ("train/progan/car", "val/progan/car", "test/cyclegan/horse")
              for kind in ("0_real", "1_fake")]  # fmt: skip
     plant(tmp_path, *pairs, "test/dalle/1_fake/1.png", "test/glide_100_27/1_fake/1.png", "test/laion/0_real/1.png")
@@ -185,7 +186,7 @@ def test_forensynths_generators_without_splits(tmp_path, at):
     assert set(table["split"]) == {""} and set(table["source"]) == {*names} and set(table["category"]) == {"horse"}
 
 
-def test_somebodys_own_folders_are_not_taken_for_cifake(tmp_path):
+def test_other_split_and_class_folders_are_not_mistaken_for_cifake(tmp_path):
     plant(tmp_path, "train/REAL/img1.png", "train/FAKE/0 (2).jpg", "test/REAL/img1.png", "test/FAKE/x.png")
     table = detect.read(tmp_path)
     assert table.attrs["layout"] == "class_folders" and set(table["source"]) == {"REAL", "FAKE"}
@@ -197,11 +198,11 @@ def test_genimage_one_generator_alone(tmp_path):
     assert set(detect.read(tmp_path / "glide")["source"]) == {"glide"}
 
 
-def test_artifact_keeps_asked_sources_and_all_reals(tmp_path):
+def test_artifact_keeps_selected_sources_and_all_reals(tmp_path):
     plant(tmp_path, *((f"{name}/metadata.csv", f"{HEAD}r.jpg,r.jpg,0,x\nf.jpg,f.jpg,{target},x\n")
                       for target, name in enumerate(("big_gan", "cycle_gan", "pro_gan"), 1)))  # fmt: skip
-    for asked in (("cycle_gan", "pro_gan"), ("cycle_gan,pro_gan",), ("CYCLE_GAN", "pro_gan"), ("cycle_gan, pro_gan",)):
-        assert set(rows(tmp_path, sources=asked)) == {
+    for sources in (("cycle_gan", "pro_gan"), ("cycle_gan,pro_gan",), ("CYCLE_GAN", "pro_gan"), ("cycle_gan, pro_gan",)):
+        assert set(rows(tmp_path, sources=sources)) == {
             "big_gan/r.jpg",
             "cycle_gan/r.jpg",
             "cycle_gan/f.jpg",
@@ -225,7 +226,7 @@ def test_artifact_refuses_a_wrong_target(tmp_path):
         detect.read(tmp_path)
 
 
-def test_faces_140k_from_a_level_below(tmp_path):
+def test_faces_140k_from_a_lower_level(tmp_path):
     splits = ("train", "valid", "test")
     plant(tmp_path, *(f"real_vs_fake/real-vs-fake/{at}/{kind}/1.jpg" for at in splits for kind in ("real", "fake")))
     for folder in ("real_vs_fake", "real_vs_fake/real-vs-fake"):
@@ -252,7 +253,7 @@ def test_deepfakebench_with_and_without_compression(tmp_path):
     table = detect.read(tmp_path / "json/sets.json")
     assert table.attrs["layout"] == "deepfakebench" and table.attrs["left_out"] == {"without a label": 1}
     found = {row.path.removeprefix(f"{tmp_path}/"): row for row in table.itertuples()}
-    assert said(found) == {
+    assert label_split_source(found) == {
         "FF/c23/000/1.png": (0, "train", "FF-real"), "FF/c23/003/1.png": (0, "train", "FF-real"),
         "FF/DF/000_003/1.png": (1, "train", "FF-DF"), "FF/DF/000_003/2.png": (1, "train", "FF-DF"),
         "d/abc/1.png": (0, "test", "DFDC_Real"), "d/abd/1.png": (1, "validation", "DFDC_Fake"),
@@ -269,15 +270,15 @@ def test_deepfakebench_file_in_two_splits_counts_as_test(tmp_path):
     }
     plant(tmp_path, ("c.json", json.dumps({"CDF": labels})))
     table = detect.read(tmp_path / "c.json")
-    assert dict(zip(table["label"], table["split"], strict=True)) == {1: "test", 0: ""}, "and its person does not train"
+    assert dict(zip(table["label"], table["split"], strict=True)) == {1: "test", 0: ""}, "the same person is not in train"
 
 
-@pytest.mark.parametrize("text, named", [
-    ("{", "cannot be read as JSON"), ("[1, 2]", "other JSON than expected"), ("{}", "found no file with a label"),
-    ('{"a": {"b": 1}}', "is no manifest: expected the JSON of DeepfakeBench"),
-    ('{"a": {"b": {"holdout": {"v": {"frames": []}}}}}', "is no manifest"),
-    ('{"a": {"b": {"train": {"v": {"frames": [1]}}}}}', "is no manifest")])  # fmt: skip
-def test_deepfakebench_refuses_other_json(tmp_path, text, named):
+@pytest.mark.parametrize("text, message", [
+    ("{", "cannot be read as JSON"), ("[1, 2]", "has unexpected JSON content"), ("{}", "found no file with a label"),
+    ('{"a": {"b": 1}}', "is not a JSON file of DeepfakeBench"),
+    ('{"a": {"b": {"holdout": {"v": {"frames": []}}}}}', "is not a JSON file"),
+    ('{"a": {"b": {"train": {"v": {"frames": [1]}}}}}', "is not a JSON file")])  # fmt: skip
+def test_deepfakebench_refuses_other_json(tmp_path, text, message):
     plant(tmp_path, ("x.json", text))
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ValueError, match=message):
         detect.read(tmp_path / "x.json")

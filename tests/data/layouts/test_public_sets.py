@@ -1,14 +1,14 @@
-"""Each public set as a miniature tree: recognised, labelled with 1 = fake, split and grouped as its makers did."""
+"""Each public data set as a miniature tree: recognised, with 1 = fake, and with the official splits."""
 
 import json
 
 import pytest
-from planted import plant, rows, said
+from planted import label_split_source, plant, rows
 
 from tfdetect.data.layouts import detect
-from tfdetect.data.layouts.tree import LAYOUTS
+from tfdetect.data.layouts.tree import LAYOUTS, nested_trees
 
-# set -> its files: path | label split source; without these, a file that lies beside the data
+# data set -> its files: path | label split source; a path alone is a file that is not data
 TREES = {
     "faceforensics": """
         original_sequences/youtube/c23/videos/000.mp4 | 0 train youtube
@@ -139,7 +139,7 @@ PREVIEW = {
     "method_B/3/b.mp4": {"label": "fake", "set": "test", "target_id": 3, "swapped_id": 4},
     "original_videos/1/c.mp4": {"label": "real", "set": "train", "target_id": 1, "swapped_id": None},
 }
-TESTING = "1 Celeb-real/id0_0000.mp4\n1 YouTube-real/00170.mp4\n0 Celeb-synthesis/id0_id1_0000.mp4\n"  # 1 is real
+TESTING = "1 Celeb-real/id0_0000.mp4\n1 YouTube-real/00170.mp4\n0 Celeb-synthesis/id0_id1_0000.mp4\n"  # here 1 is real
 HEAD = "filename,image_path,target,category\n"
 LISTS = {
     "faceforensics": {"splits/train.json": '[["000", "003"]]', "splits/val.json": '[["071", "054"]]', "splits/test.json": "[]"},
@@ -155,27 +155,27 @@ LISTS = {
         "cycle_gan/metadata.csv": HEAD + "a.jpg,a.jpg,0,x\nb.jpg,b.jpg,2,x\n",
         "pro_gan/metadata.csv": HEAD + "p.jpg,p.jpg,6,x\n",
     },
-    "faces_140k": {"train.csv": "id,label,label_str,path\n1,1,real,train/real/1.jpg\n"},  # here too 1 is real
+    "faces_140k": {"train.csv": "id,label,label_str,path\n1,1,real,train/real/1.jpg\n"},  # here 1 is real, too
 }
 
 
-def parsed(text, lists):
-    """(files, {file: (label, split, source)}) of a tree above."""
+def parse_tree(text, lists):
+    """Return (files, {file: (label, split, source)}) of a tree above."""
     lines = [line.strip().split(" | ") for line in text.strip().splitlines()]
-    found = {name: said.split() for name, *rest in lines for said in rest}
-    wanted = {name: (int(label), split.strip("-"), source) for name, (label, split, source) in found.items()}
-    return [*(name for name, *_ in lines), *lists.items()], wanted
+    columns = {name: text.split() for name, *rest in lines for text in rest}
+    expected = {name: (int(label), split.strip("-"), source) for name, (label, split, source) in columns.items()}
+    return [*(name for name, *_ in lines), *lists.items()], expected
 
 
-SETS = {name: parsed(text, LISTS.get(name, {})) for name, text in TREES.items()}
+SETS = {name: parse_tree(text, LISTS.get(name, {})) for name, text in TREES.items()}
 
 
 @pytest.fixture(params=SETS)
 def planted(request, tmp_path):
-    """(name, root, rows that are expected) of each set."""
-    files, wanted = SETS[request.param]
+    """Return (name, root, expected rows) of each data set."""
+    files, expected = SETS[request.param]
     plant(tmp_path, *files)
-    return request.param, tmp_path, wanted
+    return request.param, tmp_path, expected
 
 
 def test_every_layout_has_its_tree():
@@ -183,35 +183,35 @@ def test_every_layout_has_its_tree():
 
 
 def test_a_set_is_recognised_with_labels_splits_and_sources(planted):
-    name, root, wanted = planted
+    name, root, expected = planted
     table = detect.read(root)
     assert table.attrs["layout"] == name and ("category" in table) == (name == "forensynths")
-    assert said(rows(root)) == wanted
-    assert said(rows(root, layout=name)) == wanted, "named, it is the same"
+    assert label_split_source(rows(root)) == expected
+    assert label_split_source(rows(root, layout=name)) == expected, "the same if the layout is requested"
 
 
 def test_no_other_layout_claims_a_set(planted):
     name, root, _ = planted
-    claims = {found.name for found in LAYOUTS.values() if any(found.recognise(tree) for tree in detect.levels(root))}
+    claims = {layout.name for layout in LAYOUTS.values() if any(layout.recognise(tree) for tree in nested_trees(root))}
     assert claims == {name}
 
 
-def test_one_folder_around_a_set_is_tolerated(planted, tmp_path_factory):
-    name, root, wanted = planted
+def test_a_set_may_be_inside_another_folder(planted, tmp_path_factory):
+    name, root, expected = planted
     above = tmp_path_factory.mktemp("above")
     plant(above, "readme.txt", "archive.zip", "__MACOSX/._x.jpg")
     root.rename(above / "set")
     table = detect.read(above)
-    assert table.attrs["layout"] == name and len(table) == len(wanted)
-    assert set(table["path"]) == {str(above / "set" / path) for path in wanted}
+    assert table.attrs["layout"] == name and len(table) == len(expected)
+    assert set(table["path"]) == {str(above / "set" / path) for path in expected}
 
 
 @pytest.mark.parametrize(
     "name", [name for name in SETS if name not in ("dfdc", "dfdc_preview", "artifact")]
-)  # have tables of names
+)  # the others have tables of file names
 def test_any_letter_case_of_the_extension(tmp_path, name):
-    files, wanted = SETS[name]
+    files, expected = SETS[name]
     plant(tmp_path, *files)
-    for path in wanted:
+    for path in expected:
         (tmp_path / path).rename((tmp_path / path).with_suffix((tmp_path / path).suffix.swapcase()))
-    assert len(rows(tmp_path)) == len(wanted)
+    assert len(rows(tmp_path)) == len(expected)

@@ -1,4 +1,4 @@
-"""Beam's result is the local one, row for row and byte for byte."""
+"""Beam gives the same result as local processes, row for row and byte for byte."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ needed = pytest.mark.skipif(find_spec("apache_beam") is None,
 
 @pytest.fixture
 def mixed(tmp_path, images, videos):
-    """10 images, 6 videos, two of one content, one with a name that is no text, and five bad files."""
+    """Return 10 images, 6 videos, two files with equal content, one with a name that is not UTF-8, and five invalid files."""
     folder = tmp_path / "set"
     folder.mkdir()
     for source, count in ((images, 10), (videos, 6)):
@@ -53,10 +53,11 @@ def lines(folder, name):
 @pytest.mark.parametrize("kind", ["npy", "tfrecord"])
 def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path, kind, monkeypatch):
     if kind == "npy":
-        monkeypatch.setattr(beam, "BATCH_SIZES", (6, 6))  # so that the copy and its original are decoded apart
+        monkeypatch.setattr(beam, "BATCH_SIZES", (6, 6))  # so that a copy is decoded in another batch
     here, there = (Cache(tmp_path / name, ClipSpec(4, 16), kind) for name in ("here", "there"))
     local = prepare_decode.prepare(mixed, here, workers=1, seconds=60)
-    found = prepare_decode.prepare(mixed, there, workers=1, seconds=60, runner=beam.BeamRunner(tmp_path / "shards", shards=3).results)
+    runner = beam.BeamRunner(tmp_path / "shards", shards=3).results
+    found = prepare_decode.prepare(mixed, there, workers=1, seconds=60, runner=runner)
     pd.testing.assert_frame_equal(found, local)
     assert (found["error"] != "").sum() == 5 and entries(there) == entries(here)
 
@@ -69,7 +70,7 @@ def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path
 
 
 @needed
-def test_what_broke_off_goes_on(mixed, tmp_path, monkeypatch):
+def test_an_interrupted_run_resumes(mixed, tmp_path, monkeypatch):
     cache, runner = Cache(tmp_path / "cache", ClipSpec(1, 16)), beam.BeamRunner(tmp_path / "shards")
 
     def decode(runner):
@@ -87,16 +88,16 @@ def test_what_broke_off_goes_on(mixed, tmp_path, monkeypatch):
         patch.setattr(beam, "write_bytes", full)
         decode(runner)
     assert len(list(cache.folder.rglob("*.npy"))) == 5 and len(list(cache.folder.rglob("*.json"))) == 4
-    found = decode(beam.BeamRunner(tmp_path / "shards", "NoSuchRunner"))  # none is needed: only the unpacking is left
+    found = decode(beam.BeamRunner(tmp_path / "shards", "NoSuchRunner"))  # no runner is needed to unpack
     local = prepare_decode.prepare(mixed, here := Cache(tmp_path / "here", ClipSpec(1, 16)), workers=1, seconds=60)
     pd.testing.assert_frame_equal(found, local)
     assert entries(cache) == entries(here)
 
     pd.testing.assert_frame_equal(decode(runner), local)
     last = tmp_path / "shards" / "0001"
-    assert not lines(last, "rows") and len(lines(last, "failures")) == 2, "only what could not be opened is tried again"
-    (tmp_path / "shards" / "0002.part").mkdir()  # a run was killed
-    decode(runner)  # what 0001 found is no reason to believe that the files can still not be opened
+    assert not lines(last, "rows") and len(lines(last, "failures")) == 2, "only files that could not be opened are tried again"
+    (tmp_path / "shards" / "0002.part").mkdir()  # left by a killed run
+    decode(runner)  # the files may be readable now, whatever 0001 found
     assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == ["0000", "0001", "0002"]
 
 
@@ -116,7 +117,7 @@ class Planted(Cache):
 
 
 @needed
-def test_a_decoder_that_crashes_or_hangs_is_one_failed_file_and_a_fault_is_one_sentence(tmp_path, monkeypatch):
+def test_a_decoder_that_crashes_or_hangs_fails_one_file_and_a_bug_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "planted_cache.py").write_text(PLANTED)  # a module, so that worker processes can import it
     monkeypatch.syspath_prepend(tmp_path)
     from planted_cache import Planted
@@ -128,29 +129,29 @@ def test_a_decoder_that_crashes_or_hangs_is_one_failed_file_and_a_fault_is_one_s
     assert list(found["error"]) == [expected.get(number, "planted") for number in range(6)]
     with pytest.raises(ValueError, match="^FnApiRunner failed: .*a fault of the program"):
         prepare_decode.prepare(pd.DataFrame({"path": ["9.mp4"]}), cache, workers=1, seconds=6, runner=runner.results)
-    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["0000"], "a run that failed leaves nothing"
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["0000"], "a failed run leaves nothing"
 
 
 @needed
-def test_the_command_line_runs_it(images, tmp_path, capsys):
+def test_the_command_line_runs_beam(images, tmp_path, capsys):
     argv = ["prepare", str(images), "--out", str(tmp_path / "x"), "--data.size", "16", "--runner", "beam"]
     assert cli.main([*argv, "--direct_num_workers", "1"]) == 0
     assert "files: 40 cached, 0 failed" in capsys.readouterr().out
 
 
 @needed
-@pytest.mark.parametrize(("flags", "said"), [
+@pytest.mark.parametrize(("flags", "message"), [
     (["NoSuchRunner"], "NoSuchRunner"),
     (["beam", "--direct_num_wrokers", "2"], "an option --direct_num_wrokers. Perhaps you meant --direct_num_workers."),
     (["FlinkRunner", "--data.siez", "64"], "an option --data.siez. `prepare.py --help` lists its flags."),
     (["beam", "--direct_num_workers", "two"], "argument --direct_num_workers: invalid int value: 'two'."),
 ])  # fmt: skip
-def test_a_wrong_option_is_one_sentence_and_nothing_is_done(images, tmp_path, capsys, flags, said):
+def test_an_invalid_option_is_one_sentence_and_nothing_runs(images, tmp_path, capsys, flags, message):
     assert cli.main(["prepare", str(images), "--out", str(tmp_path / "x"), "--runner", *flags]) == 2
-    assert said in capsys.readouterr().err.splitlines()[-1] and not list(tmp_path.glob("x/shards/*"))
+    assert message in capsys.readouterr().err.splitlines()[-1] and not list(tmp_path.glob("x/shards/*"))
 
 
-def test_without_beam_there_is_one_sentence(images, tmp_path):
+def test_without_beam_the_error_is_one_sentence(images, tmp_path):
     script = "import sys; sys.modules['apache_beam'] = None; from tfdetect import cli; sys.exit(cli.main(sys.argv[1:]))"
     argv = ["prepare", str(images), "--out", str(tmp_path / "x"), "--runner", "beam"]
     done = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True)
@@ -159,7 +160,7 @@ def test_without_beam_there_is_one_sentence(images, tmp_path):
     )
 
 
-def test_a_failure_that_other_limits_left_behind_gives_way(tmp_path):
+def test_a_failure_under_other_limits_is_replaced(tmp_path):
     found = {"sha": "ab" * 32, "frames": 0, "width": 0, "height": 0, "note": "", "error": "1600 pixels, at most 9"}
     (tmp_path / "shards").mkdir()
     for reason, pixels in (("1600 pixels, at most 9", 9), ("1600 pixels, at most 10", 10)):

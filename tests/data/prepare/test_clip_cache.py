@@ -1,4 +1,4 @@
-"""Decode once, keyed by content; killed at any moment, it goes on and ends with the same bytes."""
+"""Clips are decoded once per content; a killed run resumes and ends with the same bytes."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def contents(folder):
 
 @pytest.mark.parametrize("kind", ["npy", "tfrecord"])
 @pytest.mark.parametrize("what", ["images", "videos"])
-def test_entries_hold_what_the_reader_gives(tmp_path, request, kind, what):
+def test_entries_match_the_reader(tmp_path, request, kind, what):
     folder = request.getfixturevalue(what)
     cache = Cache(tmp_path, ClipSpec(4, 24), kind)
     table = decode.prepare(detect.read(folder).head(6), cache, workers=2)
@@ -39,24 +39,24 @@ def test_entries_hold_what_the_reader_gives(tmp_path, request, kind, what):
         expected = read_media(row.path, 4, size=24).frames
         found = cache.load(row.sha)
         assert found.dtype == np.uint8 and len(found) == row.frames
-        # An image in a TFRecord is resized in the graph, which may round one level otherwise.
+        # An image in a TFRecord is resized in the graph, which may differ by one level.
         assert np.abs(found.astype(int) - expected).max() <= (1 if (kind, what) == ("tfrecord", "images") else 0)
     if kind == "npy":
         assert isinstance(cache.load(row.sha), np.memmap)
 
 
-def test_tfrecord_keeps_an_images_own_bytes_and_others_lossless(tmp_path, rng):
-    picture = rng.integers(0, 256, (40, 30, 3), np.uint8)
+def test_tfrecord_keeps_the_bytes_of_images_or_stores_them_lossless(tmp_path, rng):
+    image = rng.integers(0, 256, (40, 30, 3), np.uint8)
     cache = Cache(tmp_path / "cache", ClipSpec(1, 16), "tfrecord")
     for name in ("a.jpg", "a.png", "a.webp", "a.tif"):
-        cv2.imwrite(str(tmp_path / name), picture)
+        cv2.imwrite(str(tmp_path / name), image)
         sha = cache.decode_file(str(tmp_path / name))["sha"]
         stored, original = cache.clip_path(sha).read_bytes(), (tmp_path / name).read_bytes()
         assert (original in stored) == (name != "a.tif"), name
         assert np.abs(cache.load(sha).astype(int) - read_media(tmp_path / name, size=16).frames).max() <= 1
 
 
-def test_content_is_the_key_and_failures_are_remembered(tmp_path, images):
+def test_content_is_the_key_and_failures_are_saved(tmp_path, images):
     table = detect.read(images).head(3)
     copy = tmp_path / "copy.jpg"
     shutil.copy(table["path"][0], copy)
@@ -66,22 +66,22 @@ def test_content_is_the_key_and_failures_are_remembered(tmp_path, images):
     assert first == second and len(list(cache.folder.rglob("*.npy"))) == 1
     broken = cache.decode_file(str(tmp_path / "broken.jpg"))
     assert broken["error"] and broken["frames"] == 0
-    about = cache.clip_path(broken["sha"]).with_suffix(".json")
-    assert json.loads(about.read_text())["error"] == broken["error"] and not cache.clip_path(broken["sha"]).exists()
+    result_path = cache.clip_path(broken["sha"]).with_suffix(".json")
+    assert json.loads(result_path.read_text())["error"] == broken["error"] and not cache.clip_path(broken["sha"]).exists()
     missing = cache.decode_file(str(tmp_path / "none.jpg"))
     assert missing["error"] == "No such file or directory" and missing["sha"] == ""
 
 
-def test_other_settings_are_other_entries(tmp_path):
+def test_other_settings_have_other_folders(tmp_path):
     faces = FaceSettings(tmp_path / "yunet.onnx", "0123456789abcdef")
-    views = [ClipSpec(4, 16), ClipSpec(4, 32), ClipSpec(8, 16), ClipSpec(4, 16, fps=2.0), ClipSpec(4, 16, faces=faces)]
-    folders = {Cache(tmp_path, view, kind).folder for view in views for kind in ("npy", "tfrecord")}
+    specs = [ClipSpec(4, 16), ClipSpec(4, 32), ClipSpec(8, 16), ClipSpec(4, 16, fps=2.0), ClipSpec(4, 16, faces=faces)]
+    folders = {Cache(tmp_path, spec, kind).folder for spec in specs for kind in ("npy", "tfrecord")}
     assert len(folders) == 10
     assert Cache(tmp_path, ClipSpec(4, 16, still=True)).folder in folders, "image and video detectors share their clips"
 
 
 @pytest.mark.parametrize("kind", ["npy", "tfrecord"])
-def test_a_still_fills_a_clip_and_says_so(tmp_path, images, kind):
+def test_a_still_image_is_repeated_to_fill_a_clip(tmp_path, images, kind):
     cache = Cache(tmp_path, ClipSpec(5, 16, still=True), kind)
     found = decode.prepare(detect.read(images).head(2), cache, workers=1)
     clip = cache.load(found["sha"][0])
@@ -104,7 +104,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("kind", ["npy", "tfrecord"])
-def test_killed_and_started_again_it_ends_the_same(tmp_path, videos, kind):
+def test_a_killed_run_resumes_to_the_same_result(tmp_path, videos, kind):
     (tmp_path / "run.py").write_text(RUN)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -115,17 +115,17 @@ def test_killed_and_started_again_it_ends_the_same(tmp_path, videos, kind):
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     assert start(undisturbed).wait() == 0
     done, deadline = 0, time.monotonic() + 60
-    for share in (1, 8, 20):  # killed three times, each time further on
+    for count in (1, 8, 20):  # killed three times, each time after more files
         process = start(disturbed)
-        while len(list(disturbed.rglob("*.json"))) < max(share, done + 1) and time.monotonic() < deadline:
-            assert process.poll() is None, "it ended before it could be killed"
+        while len(list(disturbed.rglob("*.json"))) < max(count, done + 1) and time.monotonic() < deadline:
+            assert process.poll() is None, "it finished before it could be killed"
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         before, done = done, len(list(disturbed.rglob("*.json")))
         assert before < done < 40
     assert start(disturbed).wait() == 0
-    for part in disturbed.rglob(".part-*"):  # what the kill left half-written has no entry's name
+    for part in disturbed.rglob(".part-*"):  # half-written files do not have the name of an entry
         part.unlink()
     assert contents(disturbed) == contents(undisturbed)
     assert len(list(disturbed.rglob("*.json"))) == 40
@@ -142,7 +142,7 @@ class Crashing(Cache):
 """
 
 
-def test_a_crashing_decoder_is_one_failed_file(tmp_path, monkeypatch):
+def test_a_crashing_decoder_fails_only_that_file(tmp_path, monkeypatch):
     (tmp_path / "crashing.py").write_text(CRASHING)  # a module, so that worker processes can import it
     monkeypatch.syspath_prepend(tmp_path)
     from crashing import Crashing
@@ -154,7 +154,7 @@ def test_a_crashing_decoder_is_one_failed_file(tmp_path, monkeypatch):
     assert set(found["error"]) == {"", "the decoder crashed"}
 
 
-def test_failures_of_the_disk_stop_the_work(tmp_path, images):
+def test_a_failed_write_stops_the_run(tmp_path, images):
     cache = Cache(tmp_path / "file", ClipSpec(1, 16))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError):

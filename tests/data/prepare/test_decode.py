@@ -1,4 +1,4 @@
-"""Manifest -> cache: every row is cached or failed with its reason; what was seen is not read again."""
+"""Every row of a manifest is cached or fails with a reason, and no file is read twice."""
 
 import os
 import shutil
@@ -13,8 +13,8 @@ from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.limits import Limits
 
 
-class Lasting(Cache):
-    """Counts, in a file, how often a file is decoded."""
+class LoggingCache(Cache):
+    """Log decoded files, also those of worker processes."""
 
     def decode_file(self, path):
         with open(self.root / "calls", "a") as log:
@@ -23,6 +23,7 @@ class Lasting(Cache):
 
     @property
     def calls(self):
+        """Return the files decoded since the last call."""
         log = self.root / "calls"
         found = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
@@ -38,8 +39,8 @@ def copies(tmp_path, images):
     return detect.read(tmp_path / "set")
 
 
-def test_what_was_seen_is_not_read_again(tmp_path, copies):
-    cache = Lasting(tmp_path / "cache", ClipSpec(1, 16))
+def test_unchanged_files_are_not_read_again(tmp_path, copies):
+    cache = LoggingCache(tmp_path / "cache", ClipSpec(1, 16))
     first = decode.prepare(copies, cache, workers=2)
     assert sorted(cache.calls) == sorted(copies["path"])
     seen = []
@@ -57,7 +58,7 @@ def test_what_was_seen_is_not_read_again(tmp_path, copies):
     assert cache.calls == [copies["path"][2]]
 
 
-def test_a_file_that_is_gone_is_known_by_its_clip(tmp_path, copies):
+def test_a_deleted_file_keeps_its_clip(tmp_path, copies):
     cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
     first = decode.prepare(copies, cache, workers=2)
     shutil.rmtree(tmp_path / "set")
@@ -66,7 +67,7 @@ def test_a_file_that_is_gone_is_known_by_its_clip(tmp_path, copies):
     assert set(other["error"]) == {"No such file or directory"}
 
 
-def test_the_index_is_the_same_however_it_came_about(tmp_path, copies):
+def test_the_index_does_not_depend_on_the_order_of_work(tmp_path, copies):
     one, two = Cache(tmp_path / "one", ClipSpec(1, 16)), Cache(tmp_path / "two", ClipSpec(1, 16))
     decode.prepare(copies, one, workers=2)
     decode.prepare(copies.iloc[::-2], two, workers=1)
@@ -74,7 +75,7 @@ def test_the_index_is_the_same_however_it_came_about(tmp_path, copies):
     index = one.folder / decode.INDEX_NAME
     assert index.read_bytes() == (two.folder / decode.INDEX_NAME).read_bytes()
     assert len(index.read_text().splitlines()) == len(copies)
-    index.write_text("broken\nand\tbroken")  # costs time, no more
+    index.write_text("broken\nand\tbroken")  # only costs time
     assert (decode.prepare(copies, one, workers=2)["error"] != "").sum() == 1
 
 
@@ -89,7 +90,7 @@ class Slow(Cache):
 """
 
 
-def test_a_decoder_that_hangs_is_one_failed_file_and_gets_another_try_with_another_limit(tmp_path, monkeypatch):
+def test_a_file_whose_decoder_hangs_fails_and_is_tried_again_with_another_timeout(tmp_path, monkeypatch):
     (tmp_path / "slow.py").write_text(SLOW)
     monkeypatch.syspath_prepend(tmp_path)
     from slow import Slow
@@ -106,7 +107,7 @@ def test_a_decoder_that_hangs_is_one_failed_file_and_gets_another_try_with_anoth
 
 
 @pytest.mark.parametrize("kind", ["npy", "tfrecord"])
-def test_a_failure_gets_another_try_with_other_limits(tmp_path, kind):
+def test_a_failed_file_is_tried_again_under_other_limits(tmp_path, kind):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     table = pd.DataFrame({"path": [str(tmp_path / "a.png")]})
     for pixels, reason in ((1199, "1200 pixels (40 x 30) announced"), (1200, ""), (1199, "")):
@@ -116,7 +117,7 @@ def test_a_failure_gets_another_try_with_other_limits(tmp_path, kind):
         assert bool(cache.decode_file(table["path"][0])["error"]) == bool(reason)
 
 
-def test_reasons_put_like_failures_together():
+def test_similar_failures_are_summarised():
     errors = ["", "truncated: 3 of 9", "truncated: 4 of 9", "empty file", "no video (it says b'ab')", "no video (it says b'x')"]
     found = decode.summarise_failures(pd.DataFrame({"path": list("abcdef"), "error": errors}))
     assert [(count, first) for _, count, first in found] == [(2, "b"), (2, "e"), (1, "d")]

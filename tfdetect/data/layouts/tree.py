@@ -1,4 +1,15 @@
-"""A data set's folder: what lies in it, how a layout recognises it, and who is in its files."""
+"""The folder of a data set: list its files, register and recognise layouts, and find the people in its videos.
+
+A plugin adds a layout with the decorator `layout`:
+
+    from tfdetect.data.layouts.tree import Row, layout, list_media
+
+    @layout("a folder named mysteries", lambda tree: tree.has("mysteries"))
+    def mysteries(root):
+        for parts, folder, names in list_media(root):
+            for name in names:
+                yield Row(f"{folder}/{name}", int("fake" in parts), source="mysteries")
+"""
 
 import os
 import re
@@ -6,19 +17,20 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pandas as pd
 
 from tfdetect.data.media.sniff import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, MediaError, media_kind
+from tfdetect.errors import UserError
 
 MEDIA = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
-MAX_ENTRIES = 12  # folders of a level that are looked into to recognise a layout
-STRUCTURE = ("videos", "frames", "images")  # levels without meaning of their own; of several the first is read
+MAX_ENTRIES = 12  # folders per level, and files per folder, that are examined to recognise a layout
+STRUCTURE = ("videos", "frames", "images")  # folder names without meaning; if several exist side by side, the first is read
 
 
 class Row(NamedTuple):
-    """A file of a data set. Without a label it is left out, and counted. An empty group is the file by itself."""
+    """A file of a data set. Without a label it is left out and plural. An empty group makes the file a group by itself."""
 
     path: str
     label: int | None
@@ -26,62 +38,73 @@ class Row(NamedTuple):
     split: str = ""
     group: str = ""
     category: str = ""
-    """What is to be seen, where the set has reals and fakes of each."""
+    """What the file shows, for data sets with reals and fakes of each category."""
+
+
+Reader = Callable[[Path], "Iterable[Row] | pd.DataFrame"]
+R = TypeVar("R", bound=Reader)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A tree that a data set ships in."""
+    """A directory tree that a data set ships in."""
 
     name: str
-    needs: str  # what it is known by, in a few words
-    recognise: "Callable[[Tree], bool]"  # looks at few entries
-    rows: Callable[[Path], "Iterable[Row] | pd.DataFrame"]
+    expected: str  # what identifies the layout, for error messages
+    recognise: "Callable[[Tree], bool]"  # examines few entries
+    rows: Reader
 
 
-LAYOUTS: dict[str, Layout] = {}  # in the order in which they are tried
+LAYOUTS: dict[str, Layout] = {}  # in order of registration; detect.RECOGNITION_ORDER decides which built-in layout comes first
 
 
-def layout(needs: str, recognise: "Callable[[Tree], bool]") -> Callable[..., Any]:
-    """Register a function from a root to its rows as the layout of its name."""
+def layout(expected: str, recognise: "Callable[[Tree], bool]") -> Callable[[R], R]:
+    """Return a decorator that registers a function from a root to its rows as the layout with the function's name.
 
-    def add(rows: Callable[[Path], "Iterable[Row] | pd.DataFrame"]) -> Any:
-        LAYOUTS[rows.__name__] = Layout(rows.__name__, needs, recognise, rows)
+    Label 1 means fake, whatever the convention of the data set. Raises UserError if the name is taken.
+    """
+
+    def decorator(rows: R) -> R:
+        name = getattr(rows, "__name__", "")
+        if name in LAYOUTS or name in ("auto", "manifest", "class_folders", "deepfakebench"):
+            raise UserError(f"Cannot register the layout {name!r}: the name already exists. Rename the function.")
+        LAYOUTS[name] = Layout(name, expected, recognise, rows)
         return rows
 
-    return add
+    return decorator
 
 
 class Tree:
-    """A folder to be recognised; each level is read once."""
+    """A folder whose layout is to be recognised; each level is read once."""
 
     def __init__(self, root: Path):
         self.root, self.name = root, os.path.basename(os.path.abspath(root))
         self._folders: dict[tuple[str, ...], list[str]] = {}
 
     def folders(self, *parts: str) -> list[str]:
-        """The visible folders in root/parts, sorted; none where that is no folder."""
+        """Return the names of the visible folders in root/parts, sorted; [] if that is not a folder."""
         if parts not in self._folders:
             try:
                 with os.scandir(os.path.join(self.root, *parts)) as entries:
-                    found = sorted(entry.name for entry in entries if not _hidden(entry.name) and entry.is_dir())
+                    names = sorted(entry.name for entry in entries if not _is_hidden(entry.name) and entry.is_dir())
             except (FileNotFoundError, NotADirectoryError):
-                found = []
-            self._folders[parts] = found
+                names = []
+            self._folders[parts] = names
         return self._folders[parts]
 
     def has(self, *parts: str) -> bool:
+        """Return whether root/parts exists."""
         return os.path.exists(os.path.join(self.root, *parts))
 
     def files(self, *parts: str) -> list[str]:
-        """A few file names in root/parts."""
+        """Return the names of a few files in root/parts."""
         if not self.has(*parts):
             return []
         with os.scandir(os.path.join(self.root, *parts)) as entries:
             return [entry.name for entry, _ in zip(entries, range(MAX_ENTRIES), strict=False) if entry.is_file()]
 
     def head(self, *parts: str) -> str:
-        """How a text file begins; nothing where there is none."""
+        """Return the first 4096 characters of a text file; "" if it does not exist."""
         path = os.path.join(self.root, *parts)
         if not os.path.isfile(path):
             return ""
@@ -89,7 +112,7 @@ class Tree:
             return file.read(4096)
 
     def below(self, depth: int, *parts: str) -> Iterator[tuple[str, ...]]:
-        """The folder itself and the first few below it, down to `depth` levels, as parts."""
+        """Yield the folder itself and a few folders up to `depth` levels below it, as parts."""
         yield parts
         if depth:
             for name in self.folders(*parts)[:MAX_ENTRIES]:
@@ -97,49 +120,54 @@ class Tree:
 
 
 def nested_trees(root: Path) -> Iterator[Tree]:
-    """The folder, and while it holds but one folder, that one: archives like to add a level or two. Lists of splits may lie
-    beside it."""
+    """Yield the folder, then up to three levels of only subfolders: archives often add a level.
+
+    A folder named `splits` beside the subfolder does not count.
+    """
     for _ in range(4):
         tree = Tree(root)
         yield tree
-        inner = [name for name in tree.folders() if name != "splits"]
-        if len(inner) != 1:
+        subfolders = [name for name in tree.folders() if name != "splits"]
+        if len(subfolders) != 1:
             return
-        root = root / inner[0]
+        root = root / subfolders[0]
 
 
-def _hidden(name: str) -> bool:
-    """Hidden entries are no data, nor is what macOS adds to archives."""
+def _is_hidden(name: str) -> bool:
+    """Return whether an entry is hidden, or a folder that macOS adds to archives."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def list_media(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
-    """(parts below root, folder, names of the media in it) of each folder, in a fixed order.
+    """Yield (parts below root, folder, names of media files) of each folder, in a fixed order.
 
-    A medium is what is named like one, be it a broken link or a pipe: its reader will say what is wrong with it; and what
-    begins like one, whatever its name. Hidden entries are no data. A folder that may not be read is an error (OSError).
+    Media files are those with such an extension, even if they are broken links or pipes (decoding them reports the
+    reason), and those whose first bytes identify them. Hidden entries are skipped. Raises OSError for a folder that
+    cannot be read.
     """
     for parts, folder, names in list_files(root):
-        if not any(map(_hidden, parts)):
-            yield parts, folder, [name for name in names if not _hidden(name) and is_listed(folder, name)]
+        if not any(map(_is_hidden, parts)):
+            yield parts, folder, [name for name in names if not _is_hidden(name) and is_listed(folder, name)]
 
 
 def list_files(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
-    """(parts below root, folder, names of all files in it) of each folder, hidden ones too, in a fixed order. An empty folder
-    that is named like a medium counts as a file: its reader says what is wrong with it."""
+    """Yield (parts below root, folder, names of all files) of each folder, including hidden ones, in a fixed order.
 
-    def refuse(error: OSError) -> None:
+    An empty folder with a media extension is listed as a file; decoding it reports the reason.
+    """
+
+    def raise_error(error: OSError) -> None:
         raise error
 
-    for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        folders[:] = sorted(name for name in folders if not _loops(os.path.join(folder, name)))
-        place = Path(folder)
+    for folder, folders, files in os.walk(root, onerror=raise_error, followlinks=True):
+        folders[:] = sorted(name for name in folders if not _is_loop(os.path.join(folder, name)))
+        path = Path(folder)
         empty = [name for name in folders if name.lower().endswith(MEDIA) and not os.listdir(os.path.join(folder, name))]
-        yield place.relative_to(root).parts, "" if folder == "." else str(place), sorted([*files, *empty])
+        yield path.relative_to(root).parts, "" if folder == "." else str(path), sorted([*files, *empty])
 
 
 def is_listed(folder: str, name: str) -> bool:
-    """Whether a file is listed: by its name, or where that says nothing by its first bytes."""
+    """Return whether `list_media` lists a file: by its extension, or else by its first bytes."""
     if name.lower().endswith(MEDIA):
         return True
     try:
@@ -148,45 +176,50 @@ def is_listed(folder: str, name: str) -> bool:
         return False
 
 
-def count_left_out(root: Path, taken: Iterable[str], unlabelled: Iterable[str]) -> dict[str, int]:
-    """What of the files below `root` is not among those taken: "FOLDER/" (or "./") -> images and videos right there or further
-    down, ".txt" -> other files of that extension, "hidden" -> hidden ones; all together are as many as there are files."""
-    used, found = {os.path.normpath(path) for path in taken}, Counter[str]()
-    strange = {os.path.normpath(path) for path in unlabelled}
+def count_left_out(root: Path, used: Iterable[str], unlabelled: Iterable[str]) -> dict[str, int]:
+    """Count the files below `root` that are not used.
+
+    Keys are "FOLDER/" (or "./") for images and videos in or below that folder, ".txt" for other files with that extension,
+    and "hidden". Used and plural files add up to all files.
+    """
+    used_paths, counts = {os.path.normpath(path) for path in used}, Counter[str]()
+    unlabelled_paths = {os.path.normpath(path) for path in unlabelled}
     for parts, folder, names in list_files(root):
         for name in names:
             path = os.path.normpath(os.path.join(folder, name))
             extension = os.path.splitext(name)[1].lower()
-            if path in used:
+            if path in used_paths:
                 continue
-            if _hidden(name) or any(map(_hidden, parts)):
-                found["hidden"] += 1
-            elif path in strange or extension in MEDIA:
-                found[f"{parts[0] if parts else '.'}/"] += 1
+            if _is_hidden(name) or any(map(_is_hidden, parts)):
+                counts["hidden"] += 1
+            elif path in unlabelled_paths or extension in MEDIA:
+                counts[f"{parts[0] if parts else '.'}/"] += 1
             else:
-                found[extension or name] += 1
-    return dict(found)
+                counts[extension or name] += 1
+    return dict(counts)
 
 
 def walk_media(root: Path) -> Iterator[Path]:
-    """Images and videos below `root`, as `list_media` finds them."""
+    """Yield the images and videos below `root`, in the order of `list_media`."""
     for _, folder, names in list_media(root):
         yield from (Path(folder, name) for name in names)
 
 
-def _loops(folder: str) -> bool:
-    """A link to a folder that it lies in would be followed for ever."""
+def _is_loop(folder: str) -> bool:
+    """Return whether the folder is a link to one of its parents; following it would never end."""
     if not os.path.islink(folder):
         return False
-    real = os.path.join(os.path.realpath(folder), "")
-    return any(os.path.join(os.path.realpath(above), "").startswith(real) for above in Path(folder).parents)
+    target = os.path.join(os.path.realpath(folder), "")
+    return any(os.path.join(os.path.realpath(parent), "").startswith(target) for parent in Path(folder).parents)
 
 
 def list_clips(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    """(parts, video, path) of each file: a video by its stem; an image is a frame, its folder the video. `parts` are the
-    folders between root and video that mean something. Masks are no data."""
+    """Yield (parts, video, path) of each file; the video of an image is the folder with its frames.
+
+    `parts` are the meaningful folders between root and video. Masks are skipped.
+    """
     for parts, folder, names in list_media(root):
-        if "masks" in parts or _shadowed(os.fspath(root), parts):
+        if "masks" in parts or _has_preferred_sibling(os.fspath(root), parts):
             continue
         inner = tuple(part for part in parts if part not in STRUCTURE)
         for name in names:
@@ -196,66 +229,68 @@ def list_clips(root: str | os.PathLike[str]) -> Iterator[tuple[tuple[str, ...], 
                 yield inner, os.path.splitext(name)[0], os.path.join(folder, name)
 
 
-def _shadowed(root: str, parts: tuple[str, ...]) -> bool:
-    """Frames beside the videos that they were taken from would count the videos twice."""
+def _has_preferred_sibling(root: str, parts: tuple[str, ...]) -> bool:
+    """Return whether the videos are beside their extracted frames; reading both would count the videos twice."""
     for at, part in enumerate(parts):
         if part in STRUCTURE:
-            earlier = STRUCTURE[: STRUCTURE.index(part)]
-            return any(os.path.isdir(os.path.join(root, *parts[:at], name)) for name in earlier)
+            preferred = STRUCTURE[: STRUCTURE.index(part)]
+            return any(os.path.isdir(os.path.join(root, *parts[:at], name)) for name in preferred)
     return False
 
 
-def find_people(video: str, otherwise: str) -> list[str]:
-    """Who is in a video by its name, in the manner of Celeb-DF (`id0_id1_0000`), DFD (`01_02__walk__X`) and
-    FaceForensics++ (`000_003`); else [otherwise], or nobody where that is empty."""
-    if found := re.findall(r"(?<![A-Za-z])id\d+", video):
-        return [f"celeb/{person}" for person in found]
+def find_people(video: str, default: str) -> list[str]:
+    """Return the people in a video by its name; [default] if the name says nothing, [] if the default is empty.
+
+    Names are those of Celeb-DF (`id0_id1_0000`), DFD (`01_02__walk__X`) and FaceForensics++ (`000_003`).
+    """
+    if ids := re.findall(r"(?<![A-Za-z])id\d+", video):
+        return [f"celeb/{person}" for person in ids]
     if match := re.match(r"(\d\d)(?:_(\d\d))?__", video):
         return [f"actors/{person}" for person in match.groups() if person]
     if match := re.fullmatch(r"(\d{3})(?:_(\d{3}))?", video):
         return [f"youtube/{person}" for person in match.groups() if person]
-    return [otherwise] if otherwise else []
+    return [default] if default else []
 
 
-def group_by_person(found: Iterable[tuple[Row, list[str]]]) -> Iterator[Row]:
-    """Files that share a person, be it through others, are one group, named after the first of these persons.
+def group_by_person(rows_with_people: Iterable[tuple[Row, list[str]]]) -> Iterator[Row]:
+    """Yield the rows with groups: files that share a person, directly or through others, form one group.
 
-    `found` are rows with the persons in them, at least one.
+    Each row comes with the people in it, at least one. A group has the name of its first person.
     """
-    rows = list(found)
-    first = connected_names(persons for _, persons in rows)
-    for row, persons in rows:
-        yield row._replace(group=first[persons[0]])
+    pairs = list(rows_with_people)
+    group_of = connected_names(people for _, people in pairs)
+    for row, people in pairs:
+        yield row._replace(group=group_of[people[0]])
 
 
 def connected_names(sets: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Name -> the first, in their order, of all names that hang together with it by sets that share one."""
-    leader: dict[str, str] = {}
+    """Return name -> the alphabetically first name of its connected component; sets that share a name are connected."""
+    parent: dict[str, str] = {}
 
-    def first(name: str) -> str:
-        while (above := leader.setdefault(name, name)) != name:
-            leader[name] = leader[above]
+    def find(name: str) -> str:
+        while (above := parent.setdefault(name, name)) != name:
+            parent[name] = parent[above]
             name = above
         return name
 
     for names in sets:
         for name in names:
-            low, high = sorted((first(names[0]), first(name)))
-            leader[high] = low
-    return {name: first(name) for name in leader}
+            low, high = sorted((find(names[0]), find(name)))
+            parent[high] = low
+    return {name: find(name) for name in parent}
 
 
 def to_table(rows: Iterable[Row]) -> pd.DataFrame:
-    """The rows as a table, with a category where any has one."""
+    """Return the rows as a table, with the column `category` only if any row has one."""
     table = pd.DataFrame(list(rows), columns=list(Row._fields))
     return table if table["category"].any() else table.drop(columns="category")
 
 
 def resolve_split_conflicts(table: pd.DataFrame) -> pd.DataFrame:
-    """What an official list puts into several splits, for a model not to be tested on what it learnt from.
+    """Resolve files and groups that an official list puts into several splits, so that no model is tested on training data.
 
-    A file that is in several stays in test, else in validation. A group that is in several keeps the strictest of them;
-    its other files lose theirs, and go along with the group when the data are split.
+    A file in several splits stays in test, else in validation. A group in several splits keeps the first of test,
+    validation and train; its other files lose their split and follow the group when the data are split.
     """
     rank = table["split"].map({"test": 0, "validation": 1, "train": 2, "": 3})
     table = table.assign(rank=rank).sort_values("rank", kind="stable").drop_duplicates("path").sort_index()

@@ -301,7 +301,7 @@ def scan_packets(name: str, truncation: str, limits: Limits = LIMITS) -> PacketS
     if any(module.startswith("matroska") for _, module, _ in log):
         scan.truncation = scan.truncation or "its Matroska elements are broken"
     if not scan.pts:
-        raise MediaError(("truncated: " if scan.truncation else "") + f"header only, no frames ({scan.declared} declared)")
+        raise MediaError(("truncated: " if scan.truncation else "") + f"it has a header but no frames ({scan.declared} declared)")
     if scan.truncation and not scan.format.startswith(("mov", "avi")):  # these two store the size of each packet
         scan.broken.add(len(scan.pts) - 1)
     scan.exact = None not in scan.pts and len(set(scan.pts)) == len(scan.pts)

@@ -56,7 +56,7 @@ class ClipSpec:
         return faces.to_clip(read_media(path, self.frames, self.fps, self.size, limits=self.limits, on_frame=faces.add_frame))
 
     def try_read(self, item: tuple[int, str]) -> Media | WorkerFailure:
-        """Read the path in (number, path), as a task for `worker_pool.map_unordered`; return a failure with its reason on error."""
+        """Read the path in (number, path), as a task for `worker_pool.map_unordered`; return a failure on error."""
         try:
             return self.read(item[1])
         except MediaError as error:
