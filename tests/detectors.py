@@ -1,17 +1,20 @@
 """Any registered detector, small and without a download."""
 
 import dataclasses
+from typing import Any
 
-BIG = ("inception", "resnet50", "resnet_vae")  # which take their time on two cores
+from tfdetect.detector import Detector
+
+LARGE = ("inception", "resnet50", "resnet_vae")  # slow to build and train on two cores
 
 
-def clip_shape(cls):
-    """(frames, height, width, 3) that it works on."""
-    size = max(32, cls.least_size)
+def clip_shape(cls: type[Detector]) -> tuple[int, int, int, int]:
+    """Return a small (frames, height, width, 3) that the detector accepts."""
+    size = max(32, cls.min_size)
     return (1 if cls.input_kind == "frame" else 4, size, size, 3)
 
 
-def make_detector(cls, **options):
-    """An instance that needs nothing from the net; of the options, those that it has are set."""
+def make_detector(cls: type[Detector], **options: Any) -> Detector:
+    """Return an instance that needs no download, with those of the options that the detector has."""
     names = {item.name for item in dataclasses.fields(cls)}
     return cls(**{name: value for name, value in {"weights": "none", "preset": "tiny", **options}.items() if name in names})

@@ -85,7 +85,7 @@ def test_unusable_data_are_refused_in_one_sentence(capsys, tmp_path, images):
         return tmp_path / name
 
     cases = {
-        folder("empty", 0, 0): "holds no image or video in a folder called real or fake. It holds fake/",
+        folder("empty", 0, 0): "has no image or video in a folder named real or fake. It contains fake/",
         folder("one_class", 20, 0): "All 20 files are real, none is fake",
         folder("two_images", 1, 1): "both classes are needed",
     }

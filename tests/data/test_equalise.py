@@ -130,8 +130,8 @@ def test_every_file_is_accounted_for_and_work_resumes(tmp_path, rng, monkeypatch
     assert "40 x 40 pixels, smaller than the common crop of 80" in failed["error"][3] and failed["error"][4] == "empty file"
     assert failed["error"][20] == "No such file or directory" and "not a file" in failed["error"][21]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.jpg")}
-    asked, results = [], equalise.results
-    monkeypatch.setattr(equalise, "results", lambda items, *rest: asked.append(items) or results(items, *rest))
+    asked, results = [], equalise.map_unordered
+    monkeypatch.setattr(equalise, "map_unordered", lambda items, *rest: asked.append(items) or results(items, *rest))
     pd.testing.assert_frame_equal(equalise.equalise(table, tmp_path / "alike", workers=1), first)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.jpg")} and len(before) == 20
     assert asked[0] == list(table["path"][[4, 20, 21]]) and [job.path for job in asked[1]] == [table["path"][3]]

@@ -1,4 +1,4 @@
-"""Parameter counts, and scores of fixed weights: a change of either changes every model that was saved."""
+"""Parameter counts and the scores of fixed weights. A change of either breaks every saved model."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from detectors import LARGE, clip_shape, make_detector
 from tfdetect import models  # noqa: F401
 from tfdetect.detector import REGISTRY
 
-COUNTS = {  # at this size of picture, with the score
-    "clip": (64, 24_482),  # tiny
+COUNTS = {  # image size, and number of parameters at that size
+    "clip": (64, 24_482),  # preset tiny
     "cnn": (256, 2_194_721),
     "cnn_lstm": (64, 552_609),
     "mesonet": (256, 28_073),
@@ -41,12 +41,12 @@ def test_the_number_of_parameters(name):
     assert make_detector(REGISTRY[name]).build(shape).count_params() == count
 
 
-def test_every_detector_has_a_count_and_every_small_one_a_score():
+def test_every_detector_has_a_count_and_every_small_detector_a_score():
     assert set(COUNTS) == set(REGISTRY) and set(SCORES) == set(REGISTRY) - set(LARGE)
 
 
 @pytest.mark.parametrize("name", sorted(set(REGISTRY) - set(LARGE)))
-def test_the_score_of_fixed_weights(name):
+def test_the_score_with_fixed_weights(name):
     shape = clip_shape(REGISTRY[name])
     model = make_detector(REGISTRY[name]).build(shape)
     for number, weight in enumerate(model.weights):

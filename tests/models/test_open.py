@@ -1,4 +1,4 @@
-"""model.keras opens with Keras alone, after `import tfdetect`."""
+"""model.keras can be loaded with Keras alone, after `import tfdetect`."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ OPEN = "import sys; {}; [keras.models.load_model(path) for path in sys.argv[1:]]
 
 @pytest.fixture(scope="module")
 def saved(request, tmp_path_factory):
-    """A model.keras of each registered detector, compiled as training leaves it."""
+    """Paths of a model.keras of each registered detector, compiled as training saves it."""
     folder, paths = tmp_path_factory.mktemp("saved"), []
     for name, cls in sorted(REGISTRY.items()):
         if name not in LARGE:
@@ -28,11 +28,11 @@ def saved(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("imports", ["import tfdetect, keras", "import keras, tfdetect"])
-def test_every_detector_opens_in_a_new_process_whatever_comes_first(saved, imports):
+def test_every_detector_loads_in_a_new_process_in_either_import_order(saved, imports):
     done = subprocess.run([sys.executable, "-c", OPEN.format(imports), *saved], capture_output=True, text=True)
     assert done.stdout.split()[-1:] == [str(len(saved))], done.stderr[-2000:]
 
 
-def test_the_package_itself_imports_neither_keras_nor_numpy():
+def test_importing_the_package_imports_neither_keras_nor_numpy():
     code = "import sys, tfdetect; print(sorted({'keras', 'tensorflow', 'numpy', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

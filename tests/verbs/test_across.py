@@ -1,4 +1,4 @@
-"""Trained on one manipulation, tested on another; and tests that hold fakes alone."""
+"""Training on one manipulation and testing on another; and tests with fakes only."""
 
 import json
 import shutil
@@ -15,9 +15,9 @@ FLAGS = ["--data.size", "32", "--train.epochs", "1", "--train.batch", "8", "--de
 
 
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory):
-    """20 scenes: the real, and the very same swapped and upsampled. The manifest's folder."""
-    folder = tmp_path_factory.mktemp("twice")
+def two_manipulations(tmp_path_factory):
+    """Folder of a manifest of 20 scenes: each real, swapped and upsampled."""
+    folder = tmp_path_factory.mktemp("two_manipulations")
     parts = []
     for source in ("swap", "upsample"):
         rows = pd.read_csv(write(Sample("image", count=20, size=32, sources=(source,)), folder / source), dtype=str)
@@ -40,89 +40,89 @@ def train(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def crossed(twice, train):
-    return train(twice, "crossed", "--data.train_sources", "Swap", "--data.test_sources", "upsample")
+def crossed(two_manipulations, train):
+    return train(two_manipulations, "crossed", "--data.train_sources", "Swap", "--data.test_sources", "upsample")
 
 
 @pytest.fixture(scope="module")
-def fakes_only(twice, train):
-    """A run whose data set tests on fakes alone."""
-    table = pd.read_csv(twice / "manifest.csv", dtype=str, keep_default_na=False)
+def fakes_only(two_manipulations, train):
+    """A run whose test has fakes only."""
+    table = pd.read_csv(two_manipulations / "manifest.csv", dtype=str, keep_default_na=False)
     number = table["group"].str.removeprefix("scene-").astype(int)
     table["split"] = pd.cut(number, [-1, 12, 15, 19], labels=["train", "val", "test"]).astype(str)
     table = table[(table["split"] != "test") | (table["label"] == "1")]
-    table.to_csv(twice / "fakes_only.csv", index=False)
-    return train(twice / "fakes_only.csv", "fakes_only", "--data.test_sources", "swap,upsample")
+    table.to_csv(two_manipulations / "fakes_only.csv", index=False)
+    return train(two_manipulations / "fakes_only.csv", "fakes_only", "--data.test_sources", "swap,upsample")
 
 
-def test_each_side_has_its_sources_and_no_group_crosses(crossed):
+def test_each_split_has_its_sources_and_groups_stay_together(crossed):
     table = pd.read_csv(crossed.manifest, dtype={"label": int})
     fakes = table[table["label"] == 1]
     for split, source, count in (("train", "swap", 14), ("validation", "swap", 2), ("test", "upsample", 4)):
         rows = fakes[fakes["split"] == split]
         assert set(rows["source"]) == {source} and len(rows) == count
-        assert (table[table["split"] == split]["label"] == 0).sum() == count, "reals stay where they are"
+        assert (table[table["split"] == split]["label"] == 0).sum() == count, "reals are not restricted"
     assert table.groupby("group")["split"].nunique().max() == 1
-    judged = predictions.read(crossed.predictions).query("split == 'test' and label == 1")
-    assert set(judged["source"]) == {"upsample"} and len(judged) == 4
+    scored = predictions.read(crossed.predictions).query("split == 'test' and label == 1")
+    assert set(scored["source"]) == {"upsample"} and len(scored) == 4
 
 
-def test_results_and_final_figures(crossed):
-    found = json.loads(crossed.metrics.read_text())["test"]
+def test_results_and_final_prediction(crossed):
+    metrics = json.loads(crossed.metrics.read_text())["test"]
     table = predictions.read(crossed.predictions).query("split == 'test'").set_index("path")
     results = pd.read_csv(crossed.results)
     assert list(results.columns) == ["file", "probability", "verdict"] and set(results["file"]) == set(table.index)
     assert list(results["probability"]) == list(table.loc[results["file"], "probability"])
-    assert list(results["verdict"] == "fake") == list(results["probability"] >= found["threshold"])
-    said = crossed.final_prediction.read_text().splitlines()
-    assert said[:4] == ["Run: crossed", "Trained on fakes from: Swap", "Tested on fakes from: upsample",
+    assert list(results["verdict"] == "fake") == list(results["probability"] >= metrics["threshold"])
+    lines = crossed.final_prediction.read_text().splitlines()
+    assert lines[:4] == ["Run: crossed", "Trained on fakes from: Swap", "Tested on fakes from: upsample",
                         "Test files: 8, 4 real and 4 fake"]  # fmt: skip
-    assert said[4] == f"Accuracy: {found['accuracy']:.3f}" and said[8].startswith(f"AUC: {found['auc']:.3f} (95 % interval")
+    assert lines[4] == f"Accuracy: {metrics['accuracy']:.3f}" and lines[8].startswith(f"AUC: {metrics['auc']:.3f} (95 % interval")
 
 
-def test_left_out_files_are_not_decoded_and_are_counted(twice, train, capsys):
-    """A test fake that cannot be read does no harm where it is not asked for."""
-    table = pd.read_csv(twice / "manifest.csv", dtype=str, keep_default_na=False)
+def test_excluded_files_are_counted_but_not_decoded(two_manipulations, train, capsys):
+    """An unreadable fake of an excluded source is no failure."""
+    table = pd.read_csv(two_manipulations / "manifest.csv", dtype=str, keep_default_na=False)
     table.loc[(table["source"] == "upsample"), "path"] = "nothing/" + table["path"]
-    table.to_csv(twice / "broken.csv", index=False)
+    table.to_csv(two_manipulations / "broken.csv", index=False)
     sides = ["--data.train_sources", "swap", "--data.test_sources", "swap"]
-    run = train(twice / "broken.csv", "broken", *sides, "--data.max_failed", "0")
+    run = train(two_manipulations / "broken.csv", "broken", *sides, "--data.max_failed", "0")
     assert "Left out as fakes of other sources: 14 of train, 2 of validation, 4 of test." in capsys.readouterr().out
     assert len(pd.read_csv(run.failures)) == 0
 
 
-def test_judged_again_on_the_whole_set_other_fakes_of_known_groups_are_left_out(crossed, twice, capsys):
-    assert cli.main(["evaluate", str(crossed.folder), "--data.path", str(twice)]) == 0
-    assert "32 of 60 files took part in training this run, and 16 more are of their groups" in capsys.readouterr().out
-    judged = predictions.read(next((crossed.folder / "evaluations").glob(f"{twice.name}-*")) / "predictions.csv")
+def test_evaluating_the_whole_set_drops_other_fakes_of_the_training_groups(crossed, two_manipulations, capsys):
+    assert cli.main(["evaluate", str(crossed.folder), "--data.path", str(two_manipulations)]) == 0
+    assert "32 of 60 files were used to train this run, and 16 more belong to their groups" in capsys.readouterr().out
+    scored = predictions.read(next((crossed.folder / "evaluations").glob(f"{two_manipulations.name}-*")) / "predictions.csv")
     table = pd.read_csv(crossed.manifest)
-    assert not set(judged["group"]) & set(table.query("split != 'test'")["group"]) and len(judged) == 12
+    assert not set(scored["group"]) & set(table.query("split != 'test'")["group"]) and len(scored) == 12
 
 
-def test_its_own_test_judged_again_is_the_same(crossed):
+def test_evaluating_its_own_test_again_gives_the_same_result(crossed):
     assert cli.main(["evaluate", str(crossed.folder)]) == 0
     again = Artifact(crossed.folder / "evaluations" / "own_test")
     assert len(pd.read_csv(again.results)) == 8
     assert json.loads(again.metrics.read_text())["test"]["auc"] == json.loads(crossed.metrics.read_text())["test"]["auc"]
 
 
-def test_the_same_sources_are_the_same_run(crossed):
+def test_the_same_sources_resume_the_run(crossed):
     argv = ["--config", str(crossed.config), "--name", "crossed", "--out", str(crossed.folder.parent), "--resume"]
     run = config.parse(argv, "t")
     assert run.data.train_sources == ("Swap",) and artifact.select_folder(run) == (crossed, True)
 
 
-def test_unknown_sources_are_refused(twice, tmp_path, capsys):
-    argv = ["train", "cnn", "--data.path", str(twice), "--data.test_sources", "swop", "--out", str(tmp_path), *FLAGS]
+def test_unknown_sources_are_refused(two_manipulations, tmp_path, capsys):
+    argv = ["train", "cnn", "--data.path", str(two_manipulations), "--data.test_sources", "swop", "--out", str(tmp_path), *FLAGS]
     assert cli.main([*argv, "--data.cache_dir", str(tmp_path / "cache")]) == 2
     assert "'swop'; perhaps you meant swap. There are swap, upsample." in capsys.readouterr().err
     assert not list(tmp_path.iterdir()), "nothing was decoded"
 
 
-def test_a_test_of_fakes_alone_is_judged_with_a_warning(fakes_only):
-    found = json.loads(fakes_only.metrics.read_text())["test"]
-    assert (found["n_real"], found["n_fake"], found["auc"], found["auc_interval"]) == (0, 8, None, None)
-    assert found["accuracy"] == found["per_class"]["fake"]["recall"]
+def test_a_test_with_fakes_only_is_evaluated_with_a_warning(fakes_only):
+    metrics = json.loads(fakes_only.metrics.read_text())["test"]
+    assert (metrics["n_real"], metrics["n_fake"], metrics["auc"], metrics["auc_interval"]) == (0, 8, None, None)
+    assert metrics["accuracy"] == metrics["per_class"]["fake"]["recall"]
     page = fakes_only.report.read_text()
     assert "The test set holds only fake files (8): AUC is undefined" in page and "That alone says little" in page
     assert "AUC: none, the test set holds only fake files" in fakes_only.final_prediction.read_text()
@@ -131,13 +131,13 @@ def test_a_test_of_fakes_alone_is_judged_with_a_warning(fakes_only):
     assert list((fakes_only.logs / "test").glob("events*"))
 
 
-def test_one_class_is_evaluated_too(fakes_only, crossed, twice, capsys):
+def test_evaluate_accepts_one_class(fakes_only, crossed, two_manipulations, capsys):
     assert cli.main(["evaluate", str(fakes_only.folder)]) == 0
-    assert "fake files only" in capsys.readouterr().out
+    assert "only fake files" in capsys.readouterr().out
     other = shutil.copytree(fakes_only.folder, fakes_only.folder.parent / "other")
     assert cli.main(["evaluate", str(fakes_only.folder), str(other)]) == 0
     assert "mean: AUC none" in capsys.readouterr().out
-    alone = twice / "alone"
-    shutil.copytree(twice / "swap" / "real", alone / "real")
+    alone = two_manipulations / "alone"
+    shutil.copytree(two_manipulations / "swap" / "real", alone / "real")
     assert cli.main(["evaluate", str(crossed.folder), "--data.path", str(alone)]) == 0
-    assert "real files only" in capsys.readouterr().out
+    assert "only real files" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Two levels in one run: real or fake, and for a fake its source; from the flags to report, SavedModel and verdict."""
+"""Attribution: a run that also names the source of a fake, from the flags to the report, SavedModel and verdict."""
 
 import dataclasses
 import json
@@ -18,29 +18,29 @@ from tfdetect.evaluation import metrics, predictions
 
 @pytest.fixture(scope="module")
 def run(images, tmp_path_factory):
-    place = tmp_path_factory.mktemp("attribution")
-    flags = ["--data.path", str(images), "--data.size", "32", "--data.cache_dir", str(place / "cache"), "--out", str(place)]
+    folder = tmp_path_factory.mktemp("attribution")
+    flags = ["--data.path", str(images), "--data.size", "32", "--data.cache_dir", str(folder / "cache"), "--out", str(folder)]
     flags += ["--train.epochs", "1", "--train.batch", "8", "--detector.weights", "none", "--detector.attribute", "source"]
     assert cli.main(["train", "squeezenet", *flags]) == 0
-    return Artifact(place / "squeezenet")
+    return Artifact(folder / "squeezenet")
 
 
 def test_the_classes_are_the_sources_of_the_training_fakes(run, images):
     sources = sorted(set(detect.read(images)["source"]) - {"camera"})
     table = predictions.read(run.predictions)
     assert metrics.attributed_sources(table) == sources
-    chances = table[[f"is {name}" for name in sources]].to_numpy()
-    np.testing.assert_allclose(chances.sum(1), 1, atol=1e-5)
+    probabilities = table[[f"is {name}" for name in sources]].to_numpy()
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
     assert (table["source_class"] == table["source"].where(table["label"] == 1, "")).all()
 
 
-def test_metrics_and_plot_have_both_levels(run):
-    told = json.loads(run.metrics.read_text())["test"]["attribution"]
+def test_metrics_and_plots_cover_detection_and_attribution(run):
+    attribution = json.loads(run.metrics.read_text())["test"]["attribution"]
     test = predictions.read(run.predictions).query("split == 'test' and label == 1")
-    assert told["n"] == len(test) == np.sum(told["confusion"])
-    columns = [f"is {name}" for name in told["classes"]]
+    assert attribution["n"] == len(test) == np.sum(attribution["confusion"])
+    columns = [f"is {name}" for name in attribution["classes"]]
     called = test[columns].idxmax(axis=1).str.removeprefix("is ")
-    assert told["accuracy"] == pytest.approx((called == test["source"]).mean())
+    assert attribution["accuracy"] == pytest.approx((called == test["source"]).mean())
     assert {"confusion.png", "attribution.png"} <= {path.name for path in run.plots.iterdir()}
 
 
@@ -51,7 +51,7 @@ def test_the_saved_model_names_the_sources(run, rng):
     assert [name.decode() for name in out["source_name"].numpy()] == metrics.attributed_sources(predictions.read(run.predictions))
 
 
-def test_predict_and_evaluate_tell_the_source(run, images, capsys):
+def test_predict_and_evaluate_print_the_source(run, images, capsys):
     calibration = json.loads(run.calibration.read_text())
     run.calibration.write_text(json.dumps({**calibration, "threshold": 0.0}))  # all are called fake
     try:
@@ -63,15 +63,15 @@ def test_predict_and_evaluate_tell_the_source(run, images, capsys):
     assert "source of the 4 fakes: accuracy" in capsys.readouterr().out
 
 
-def test_interrupted_it_is_known_again(run, images):
-    """The classes, which config.yaml has and the flags have not, do not make it another run."""
+def test_an_interrupted_run_is_recognised(run, images):
+    """The classes in config.yaml, which the flags lack, do not make it another run."""
     parsed = config.parse(["--config", str(run.config), "--name", "squeezenet", "--out", str(run.folder.parent), "--resume"], "t")
     bare = dataclasses.replace(parsed, detector=dataclasses.replace(parsed.detector, classes=()))
     assert artifacts.select_folder(bare) == (run, True)
 
 
-@pytest.mark.parametrize(("families", "message"), [((), "needs a column family"), (("swap=face", "x=y"), "two kinds at the")])
-def test_families_that_cannot_be_told_are_said(images, tmp_path, families, message, capsys):
+@pytest.mark.parametrize(("families", "message"), [((), "needs a column family"), (("swap=face", "x=y"), "at least two kinds")])
+def test_families_that_cannot_be_attributed_are_refused(images, tmp_path, families, message, capsys):
     flags = ["--detector.attribute", "family", "--detector.weights", "none", "--data.cache_dir", str(tmp_path / "c")]
     flags += ["--detector.families", *families] if families else []
     flags += ["--data.path", str(images), "--data.size", "32", "--out", str(tmp_path)]
@@ -79,7 +79,7 @@ def test_families_that_cannot_be_told_are_said(images, tmp_path, families, messa
     assert message in capsys.readouterr().err
 
 
-def test_families_come_from_pairs_or_from_the_manifest(tmp_path):
+def test_families_come_from_the_flag_or_from_the_manifest(tmp_path):
     columns = {"source": ["camera", "sd", "stylegan"], "family": ["", "d", "g"]}
     rows = pd.DataFrame({"path": list("abc"), "label": [0, 1, 1], **columns})
     rows.to_csv(tmp_path / "m.csv", index=False)
@@ -89,7 +89,7 @@ def test_families_come_from_pairs_or_from_the_manifest(tmp_path):
     assert list(manifest.attribution_classes(table, "source")) == ["", "sd", "stylegan"]
 
 
-def test_recipes_that_change_labels_are_refused_with_sources(capsys):
+def test_augmentation_that_changes_labels_is_refused_with_attribution(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", "resnet50", "--detector.attribute", "source", "--train.augment", "mixup(0.3)"])
     assert "mixup" in capsys.readouterr().err

@@ -19,33 +19,33 @@ from tfdetect.workflow import feature_report
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    """48 PNG, fakes far brighter: random features tell them. Each shows a cat or a dog, the reals and the fakes alike."""
-    place, rng = tmp_path_factory.mktemp("bright"), np.random.default_rng(0)
+    """48 PNG images; fakes are so much brighter that random features separate them. Both classes show cats and dogs."""
+    folder, rng = tmp_path_factory.mktemp("bright"), np.random.default_rng(0)
     rows = []
     for number in range(48):
-        label, path = number % 2, place / f"{number}.png"
+        label, path = number % 2, folder / f"{number}.png"
         keras.utils.save_img(path, rng.integers(0, 60, (32, 32, 3)) + 150 * label, scale=False)
         shown = {"source": ["camera", "gan"][label], "category": ["cat", "dog"][number // 2 % 2]}
         rows.append({"path": path.name, "label": label, **shown})
-    pd.DataFrame(rows).to_csv(place / "m.csv", index=False)
-    return place / "m.csv"
+    pd.DataFrame(rows).to_csv(folder / "m.csv", index=False)
+    return folder / "m.csv"
 
 
 @pytest.fixture(scope="module")
 def triplets(manifest):
-    """A run of triplets with text."""
+    """A run with a triplet head and texts."""
     return train(manifest, "triplet_svm", "--detector.text", "product", "--detector.template", "the {category}")
 
 
 def train(manifest, head, *flags):
-    place = manifest.parent
-    common = ["--data.path", str(manifest), "--data.size", "32", "--data.cache_dir", str(place / "cache"), "--out", str(place),
-              "--train.epochs", "40", "--train.batch", "8", "--train.learning_rate", "1e-2", "--detector.preset", "tiny"]  # fmt: skip
+    folder = manifest.parent
+    common = ["--data.path", str(manifest), "--data.size", "32", "--data.cache_dir", str(folder / "cache"), "--out", str(folder)]
+    common += ["--train.epochs", "40", "--train.batch", "8", "--train.learning_rate", "1e-2", "--detector.preset", "tiny"]
     assert cli.main(["train", "clip", "--detector.head", head, *common, "--name", head, *flags]) == 0
-    return Artifact(place / head)
+    return Artifact(folder / head)
 
 
-def test_views_are_trained_on_and_the_saved_model_judges(manifest):
+def test_views_are_trained_on_and_the_saved_model_gives_the_scores(manifest):
     artifact = train(manifest, "linear", "--detector.views", "3", "--train.augment", "flip|noise(0,10)")
     metrics = json.loads(artifact.metrics.read_text())
     assert metrics["test"]["auc"] == 1.0 and metrics["features_against_pixels"]["score"] < 1e-4
@@ -79,12 +79,12 @@ def test_the_closest_text_is_in_the_saved_model_and_in_predict(triplets, manifes
     assert out["score"].numpy()[0] == pytest.approx(verdict["score"], rel=1e-4, abs=1e-4)
 
 
-def test_texts_that_tell_the_label_are_said(triplets):
-    assert "stands with reals alone" not in triplets.report.read_text()
+def test_texts_that_give_the_label_away_are_reported(triplets):
+    assert "occurs with only real or only fake images" not in triplets.report.read_text()
     rows = pd.DataFrame({"text": ["a", "a", "b", "c"], "label": [0, 1, 1, 0]})
-    assert feature_report.telling(rows) == 0.5
+    assert feature_report.share_of_telling_texts(rows) == 0.5
     calm = {"score": 0.0, "probability": 0.0, "frames": 16}
-    assert not feature_report.warnings(calm, 0.5) and "75% of the training pictures" in feature_report.warnings(calm, 0.75)[0]
+    assert not feature_report.warnings(calm, 0.5) and "75% of the training images" in feature_report.warnings(calm, 0.75)[0]
     assert "differ" in feature_report.warnings({**calm, "score": 0.02})[0]
 
 
@@ -99,13 +99,13 @@ def test_prompts_need_no_training():
     assert detector.fit_head(model, None) is model
 
 
-def test_pictures_without_words_are_refused(images, tmp_path, capsys):
+def test_images_without_text_are_refused(images, tmp_path, capsys):
     flags = ["--detector.preset", "tiny", "--data.size", "32", "--data.cache_dir", str(tmp_path / "c"), "--out", str(tmp_path)]
     table = pd.read_csv(images / "manifest.csv").drop(columns="category")
     table.assign(path=[images / path for path in table["path"]]).to_csv(tmp_path / "m.csv", index=False)
     assert cli.main(["train", "clip", "--detector.text", "sum", "--data.path", str(tmp_path / "m.csv"), *flags]) == 2
-    said = capsys.readouterr().err
-    assert "neither text nor category" in said and "Traceback" not in said
+    output = capsys.readouterr().err
+    assert "neither text nor category" in output and "Traceback" not in output
 
 
 @pytest.mark.parametrize("flags", [["--detector.views", "3"], ["--train.augment", "flip"]])

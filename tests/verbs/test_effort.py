@@ -1,4 +1,4 @@
-"""A flag that a message names is one that the verb takes: limits, time and processes of predict, explain and evaluate."""
+"""Decoding limits of predict, explain and evaluate: each flag that a message names is accepted."""
 
 import numpy as np
 import pytest
@@ -13,45 +13,45 @@ from tfdetect.settings import Data, DecodeOverrides
 
 @pytest.fixture(scope="module")
 def run(images, tmp_path_factory):
-    place = tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("folder")
     argv = ["cnn", "--data.path", str(images), "--data.size", "16", "--data.frames", "1", "--train.epochs", "0",
-            "--data.cache_dir", str(place / "cache"), "--out", str(place / "runs"), "--detector.width", "4"]  # fmt: skip
+            "--data.cache_dir", str(folder / "cache"), "--out", str(folder / "runs"), "--detector.width", "4"]  # fmt: skip
     assert cli.main(["train", *argv]) == 0
-    return Artifact(place / "runs" / "cnn")
+    return Artifact(folder / "runs" / "cnn")
 
 
 @pytest.fixture
 def others(tmp_path):
-    """4 + 4 pictures of 40 x 40 pixels."""
+    """4 + 4 images of 40 x 40 pixels."""
     rng = np.random.default_rng(0)
     for label in ("real", "fake"):
         (tmp_path / "set" / label).mkdir(parents=True)
         for number in range(4):
-            picture = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8))
-            picture.save(tmp_path / "set" / label / f"{label}{number}.png")
+            image = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8))
+            image.save(tmp_path / "set" / label / f"{label}{number}.png")
     return tmp_path / "set"
 
 
 FEW, MANY = ["--data.limits.pixels", "1599"], ["--data.limits.pixels", "1600"]
-SAID = "1600 pixels (40 x 40) announced, at most 1599 are read (--data.limits.pixels)"
+MESSAGE = "1600 pixels (40 x 40) announced, at most 1599 are read (--data.limits.pixels)"
 
 
-def test_predict_and_explain_take_the_flag_that_their_message_names(run, others, tmp_path, capsys):
+def test_predict_and_explain_accept_the_flag_that_their_message_names(run, others, tmp_path, capsys):
     file = str(others / "real" / "real0.png")
     for verb, more in (("predict", ["--workers", "1"]), ("explain", ["--out", str(tmp_path / "out"), "--cells", "2"])):
         argv = [verb, str(run.folder), file, "--data.timeout", "50", *more]
-        assert cli.main([*argv, *FEW]) == 1 and SAID in capsys.readouterr().out
-        assert cli.main([*argv, *MANY]) == 0 and SAID not in capsys.readouterr().out
+        assert cli.main([*argv, *FEW]) == 1 and MESSAGE in capsys.readouterr().out
+        assert cli.main([*argv, *MANY]) == 0 and MESSAGE not in capsys.readouterr().out
 
 
-def test_evaluate_takes_it_and_tries_again_with_another(run, others, capsys):
+def test_evaluate_accepts_it_and_retries_failed_files(run, others, capsys):
     argv = ["evaluate", str(run.folder), "--data.path", str(others), "--data.workers", "1"]
     assert cli.main([*argv, *FEW]) == 2
-    assert SAID in capsys.readouterr().err
+    assert MESSAGE in capsys.readouterr().err
     assert cli.main([*argv, *MANY]) == 0
 
 
-def test_what_is_not_given_is_as_in_training():
+def test_defaults_are_those_of_training():
     trained = Data(workers=3, timeout=7, limits=Limits(pixels=5, frames=6))
     assert DecodeOverrides().apply_to(trained) == trained
     asked = DecodeOverrides(timeout=9, limits=LimitOverrides(frames=8)).apply_to(trained)

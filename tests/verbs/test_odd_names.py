@@ -1,5 +1,4 @@
-"""Files and folders are called anything: no UTF-8, brackets, line breaks, what TensorFlow or Rich would read as a pattern or as
-markup. And what a run left behind may be damaged."""
+"""File names that are not UTF-8, or that TensorFlow or Rich could read as patterns or markup; and damaged files of a run."""
 
 import json
 import os
@@ -25,40 +24,40 @@ def odd(name):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("place") / odd(b"proj [v2]*?{a}\xff%d")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("root") / odd(b"proj [v2]*?{a}\xff%d")
 
 
 @pytest.fixture(scope="module")
-def data(place, images):
+def data(root, images):
     for kind in ("real", "fake"):
         for number, path in enumerate(sorted((images / kind).iterdir())):
-            target = place / odd(b"data \xfe[x]") / kind / odd(NAMES[number % len(NAMES)] % number)
+            target = root / odd(b"data \xfe[x]") / kind / odd(NAMES[number % len(NAMES)] % number)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-    return place / odd(b"data \xfe[x]")
+    return root / odd(b"data \xfe[x]")
 
 
 @pytest.fixture(scope="module")
-def run(place, data):
+def run(root, data):
     argv = ["train", "cnn", "--data.path", str(data), "--data.size", "32", "--train.epochs", "1", "--name", odd(b"r[1]*\xfd"),
-            "--out", str(place / "runs"), "--data.cache_dir", str(place / "cache[")]  # fmt: skip
+            "--out", str(root / "runs"), "--data.cache_dir", str(root / "cache[")]  # fmt: skip
     assert cli.main(argv) == 0
-    return Artifact(place / "runs" / odd(b"r[1]*\xfd"))
+    return Artifact(root / "runs" / odd(b"r[1]*\xfd"))
 
 
 def files(data):
     return {str(path) for path in data.rglob("*.jpg")}
 
 
-def test_a_run_among_odd_names_is_whole(run, data):
+def test_a_run_with_odd_names_is_complete(run, data):
     assert {*manifest.read(run.manifest)["path"]} == files(data)
-    judged = predictions.read(run.predictions)
-    assert len(judged) == 12 and set(judged["path"]) <= files(data)
+    scored = predictions.read(run.predictions)
+    assert len(scored) == 12 and set(scored["path"]) <= files(data)
     assert "\\udc" in run.report.read_text() and list((run.logs / "test").glob("events*"))
 
 
-def test_it_judges_its_files_again_and_says_each_on_one_line(run, data, capfd):
+def test_evaluate_gives_the_same_scores_and_predict_prints_one_line_per_file(run, data, capfd):
     assert cli.main(["evaluate", str(run.folder)]) == 0
     again = predictions.read(run.folder / "evaluations" / "own_test" / "predictions.csv")
     pd.testing.assert_frame_equal(again, predictions.read(run.predictions).query("split == 'test'").reset_index(drop=True))
@@ -69,38 +68,39 @@ def test_it_judges_its_files_again_and_says_each_on_one_line(run, data, capfd):
     assert all(name in "".join(lines) for name in ("[bold]", ":smile:", "clips[/x]", r"n\nl", r"\x1b[31m", "e😀", r"caf\udce9"))
 
 
-def test_a_table_of_files_is_judged_as_the_files_are(run, data, capfd):
+def test_predict_reads_the_files_of_a_table(run, data, capfd):
     assert cli.main(["predict", str(run.folder), str(run.manifest), "--json"]) == 0
-    found = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert {row["path"] for row in found} == files(data) and not any(row["error"] for row in found)
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert {row["path"] for row in rows} == files(data) and not any(row["error"] for row in rows)
 
 
-def test_a_table_without_paths_or_files_is_one_sentence(run, tmp_path, capsys):
-    cases = {"name,label\na,0\n": "has no column path; it has the columns name, label", "path,label\n": "names no image or video"}
-    for text, said in cases.items():
+def test_a_table_without_paths_or_files_is_refused(run, tmp_path, capsys):
+    cases = {"name,label\na,0\n": "has no column path; it has the columns name, label",
+             "path,label\n": "lists no images or videos"}  # fmt: skip
+    for text, message in cases.items():
         (tmp_path / "t.csv").write_text(text)
         assert cli.main(["predict", str(run.folder), str(tmp_path / "t.csv")]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
-def test_one_verdict_is_no_verdicts(run, data, capsys):
+def test_the_summary_of_one_file_is_singular(run, data, capsys):
     assert cli.main(["predict", str(run.folder), sorted(files(data))[0]]) == 0
     assert "\n1 file: 1 judged, 0 failed" in capsys.readouterr().out
 
 
-def test_explain_and_audit_name_them_as_they_are(run, data, place, capfd):
-    assert cli.main(["explain", str(run.folder), str(data / "real" / "clips["), "--out", str(place / "ex[")]) == 0
-    assert "clips[/x]" in (place / "ex[" / "explanation.html").read_text()
-    assert cli.main(["audit", str(data), "--out", str(place / "audit[")]) == 0
-    assert "[bold]" not in capfd.readouterr().err and (place / "audit[" / "audit.json").exists()
+def test_explain_and_audit_show_odd_names(run, data, root, capfd):
+    assert cli.main(["explain", str(run.folder), str(data / "real" / "clips["), "--out", str(root / "ex[")]) == 0
+    assert "clips[/x]" in (root / "ex[" / "explanation.html").read_text()
+    assert cli.main(["audit", str(data), "--out", str(root / "audit[")]) == 0
+    assert "[bold]" not in capfd.readouterr().err and (root / "audit[" / "audit.json").exists()
 
 
 @pytest.mark.parametrize("cache", ["npy", "tfrecord"])
-def test_a_prepared_folder_of_an_odd_name_is_trained_on(data, place, cache, capfd):
-    out = place / odd(b"pre\xfd[*") / cache
+def test_a_prepared_folder_with_an_odd_name_can_be_trained_on(data, root, cache, capfd):
+    out = root / odd(b"pre\xfd[*") / cache
     assert cli.main(["prepare", str(data), "--out", str(out), "--data.size", "32", "--data.cache", cache]) == 0
     assert f"train.py cnn --data.path {shell_quote(out)}" in capfd.readouterr().out
-    argv = ["--data.path", str(out), "--train.epochs", "0", "--out", str(place / "runs"), "--name", cache]
+    argv = ["--data.path", str(out), "--train.epochs", "0", "--out", str(root / "runs"), "--name", cache]
     assert cli.main(["train", "cnn", *argv]) == 0
 
 
@@ -114,7 +114,7 @@ def cut(path):
 
 
 @pytest.mark.parametrize(
-    "part, verb, said",
+    "part, verb, message",
     [
         ("calibration", "predict", "calibration.json is damaged"),
         ("calibration", "export", "calibration.json is damaged"),
@@ -125,27 +125,27 @@ def cut(path):
         ("manifest", "evaluate", "manifest.csv"),
     ],
 )
-def test_what_is_damaged_is_named_with_what_to_do(copy, part, verb, said, capsys, images):
+def test_damaged_files_are_named_with_a_fix(copy, part, verb, message, capsys, images):
     path = getattr(copy, part)
     cut(path / "saved_model.pb") if path.is_dir() else cut(path) if path.suffix == ".keras" else path.write_text("[")
     assert cli.main([verb, str(copy.folder), *([str(images)] if verb == "predict" else [])]) == 2
     err = capsys.readouterr().err
-    assert said in err.strip().splitlines()[-1] and "Traceback" not in err, err
+    assert message in err.strip().splitlines()[-1] and "Traceback" not in err, err
 
 
-def test_a_config_that_was_changed_by_hand_is_named(copy, capsys, images):
+def test_an_invalid_config_is_named(copy, capsys, images):
     copy.config.write_text(copy.config.read_text().replace("size: 32", "size: large"))
     assert cli.main(["predict", str(copy.folder), str(images)]) == 2
     err = capsys.readouterr().err
     assert "large" in err and f"{copy.config} is not valid, see above" in err
 
 
-def test_what_the_cache_lost_is_decoded_again(run, place, data):
-    entries = sorted((place / "cache[").rglob("*.npy"))
-    whole = entries[0].read_bytes()
+def test_damaged_cache_entries_are_decoded_again(run, root, data):
+    entries = sorted((root / "cache[").rglob("*.npy"))
+    complete = entries[0].read_bytes()
     cut(entries[0])
     entries[1].with_suffix(".json").write_text("{")
-    next((place / "cache[").rglob("files.index")).write_bytes(b"\xff\xfe")
+    next((root / "cache[").rglob("files.index")).write_bytes(b"\xff\xfe")
     argv = ["train", "cnn", "--data.path", str(data), "--data.size", "32", "--train.epochs", "0", "--name", "again",
-            "--out", str(place / "runs"), "--data.cache_dir", str(place / "cache[")]  # fmt: skip
-    assert cli.main(argv) == 0 and entries[0].read_bytes() == whole
+            "--out", str(root / "runs"), "--data.cache_dir", str(root / "cache[")]  # fmt: skip
+    assert cli.main(argv) == 0 and entries[0].read_bytes() == complete

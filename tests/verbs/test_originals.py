@@ -1,5 +1,4 @@
-"""Equalised files and their originals are the same files: known again by `evaluate`, and not needed any more once prepared.
-And what the suite prints as the next command works."""
+"""Equalised files count as their originals, a prepared folder replaces them, copies share a split, and printed commands work."""
 
 import json
 import re
@@ -17,8 +16,8 @@ TINY = ["--data.size", "16", "--train.epochs", "1", "--train.batch", "8", "--det
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, images):
-    """Class folders of 20 + 20 pictures, of which one is too small to be made like the others, and `alike`, equalised."""
+def root(tmp_path_factory, images):
+    """Folder with the class folders `set` of 20 + 20 images, and `alike`, the same equalised."""
     root = tmp_path_factory.mktemp("originals")
     shutil.copytree(images, root / "set")
     (root / "set" / "manifest.csv").unlink()
@@ -26,55 +25,55 @@ def place(tmp_path_factory, images):
     return root
 
 
-def train(place, data, name):
-    flags = [*TINY, "--data.cache_dir", str(place / "cache"), "--out", str(place / "runs"), "--name", name]
+def train(root, data, name):
+    flags = [*TINY, "--data.cache_dir", str(root / "cache"), "--out", str(root / "runs"), "--name", name]
     assert cli.main(["train", "cnn", "--data.path", str(data), *flags]) == 0
-    return Artifact(place / "runs" / name)
+    return Artifact(root / "runs" / name)
 
 
 @pytest.fixture(scope="module")
-def equalised(place):
-    return train(place, place / "alike", "equalised")
+def equalised(root):
+    return train(root, root / "alike", "equalised")
 
 
-def judged(run, data, capsys):
-    """How many files evaluate judges, and what it says."""
+def evaluate(run, data, capsys):
+    """Return how many files `evaluate` scores, and its output."""
     capsys.readouterr()
     assert cli.main(["evaluate", str(run.folder), "--data.path", str(data), "--out", str(run.folder / "other")]) == 0
     return json.loads((run.folder / "other" / "metrics.json").read_text())["test"]["n"], capsys.readouterr().out
 
 
-def test_originals_of_equalised_training_files_are_left_out_and_the_other_way_round(place, equalised, capsys):
-    plain = train(place, place / "set", "plain")
-    for run, data in ((equalised, place / "set"), (plain, place / "alike"), (equalised, place / "alike")):
+def test_evaluate_drops_originals_of_equalised_training_files_and_vice_versa(root, equalised, capsys):
+    plain = train(root, root / "set", "plain")
+    for run, data in ((equalised, root / "set"), (plain, root / "alike"), (equalised, root / "alike")):
         table = manifest.read_unchecked(run.manifest)
         tests = int((table["split"] == "test").sum())
-        count, said = judged(run, data, capsys)
-        assert count == tests and f"{40 - tests} of 40 files took part in training" in said
+        count, output = evaluate(run, data, capsys)
+        assert count == tests and f"{40 - tests} of 40 files were used to train" in output
 
 
-def test_groups_named_alike_count_where_a_file_is_known_again(place, equalised, tmp_path, capsys):
-    """The same set, of which most files are encoded anew: one that is known shows that its groups are training's."""
+def test_training_groups_are_dropped_if_a_training_file_is_recognised(root, equalised, tmp_path, capsys):
+    """In a copy of the set with other bytes, a single unchanged file proves that the groups are those of training."""
     run = manifest.read_unchecked(equalised.manifest)
-    shutil.copytree(place / "set", tmp_path / "again")
+    shutil.copytree(root / "set", tmp_path / "again")
     known = run.loc[run["split"] == "train", "original"].iloc[0].rpartition("/set/")[2]
     for path in (tmp_path / "again").rglob("*.*"):
         if not path.match(known):
-            path.write_bytes(path.read_bytes() + b"\0")  # other bytes, the same picture
-    count, said = judged(equalised, tmp_path / "again", capsys)
-    assert count == (run["split"] == "test").sum() and "1 of 40 files took part in training" in said
+            path.write_bytes(path.read_bytes() + b"\0")  # other bytes, the same image
+    count, output = evaluate(equalised, tmp_path / "again", capsys)
+    assert count == (run["split"] == "test").sum() and "1 of 40 files were used to train" in output
     (tmp_path / "again" / known).write_bytes((tmp_path / "again" / known).read_bytes() + b"\0")
-    assert judged(equalised, tmp_path / "again", capsys)[0] == 40, "a name alone proves nothing"
+    assert evaluate(equalised, tmp_path / "again", capsys)[0] == 40, "equal group names alone prove nothing"
 
 
-def commands(said):
-    """What `said` prints to go on with: argument lists for cli.main."""
-    found = re.findall(r"^  python scripts/(\w+)\.py (.*)$", said, re.M)
-    return [[verb, *shlex.split(rest, comments=True)] for verb, rest in found]
+def commands(output):
+    """Return the commands in the output as argument lists for cli.main."""
+    matches = re.findall(r"^  python scripts/(\w+)\.py (.*)$", output, re.M)
+    return [[verb, *shlex.split(rest, comments=True)] for verb, rest in matches]
 
 
-def test_every_command_that_is_printed_works(images, tmp_path, monkeypatch, capsys):
-    """Also where folders are called what shells and terminals take for more than a name."""
+def test_every_printed_command_works(images, tmp_path, monkeypatch, capsys):
+    """Even with folder names that a shell or Rich would interpret."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(images, "my [bold] set's")
     (tmp_path / "my [bold] set's" / "manifest.csv").unlink()
@@ -91,15 +90,15 @@ def test_every_command_that_is_printed_works(images, tmp_path, monkeypatch, caps
     assert {verb for verb, *_ in done} == {"prepare", "manifest", "audit", "train", "predict"}
 
 
-def test_without_the_originals_a_prepared_folder_is_enough(images, tmp_path, monkeypatch, capsys):
+def test_a_prepared_folder_is_enough_without_the_originals(images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(images, "set")
     (tmp_path / "set" / "manifest.csv").unlink()
     assert cli.main(["prepare", "set", "--out", "ready", "--data.size", "16"]) == 0
     shutil.rmtree("set")
     assert cli.main(["train", "cnn", "--data.path", "ready", *TINY, "--out", "runs"]) == 0
-    said = capsys.readouterr().out
-    assert "shortcuts: not measured" in said and "predict.py" not in said, "no file is there to predict"
+    output = capsys.readouterr().out
+    assert "shortcuts: not measured" in output and "predict.py" not in output, "no original is left to predict"
     first = json.loads((tmp_path / "runs" / "cnn" / "metrics.json").read_text())["test"]
     assert cli.main(["evaluate", "runs/cnn"]) == 0
     again = json.loads((tmp_path / "runs" / "cnn" / "evaluations" / "own_test" / "metrics.json").read_text())["test"]
@@ -108,7 +107,7 @@ def test_without_the_originals_a_prepared_folder_is_enough(images, tmp_path, mon
     assert cli.main(["evaluate", "runs/cnn", "runs/other"]) == 0
 
 
-def test_what_could_not_be_equalised_is_not_trained_on_as_it_is(images, tmp_path, monkeypatch, capsys):
+def test_files_that_cannot_be_equalised_are_not_trained_on(images, tmp_path, monkeypatch, capsys):
     import cv2
 
     monkeypatch.chdir(tmp_path)
@@ -122,8 +121,8 @@ def test_what_could_not_be_equalised_is_not_trained_on_as_it_is(images, tmp_path
     assert "smaller than the" in table.loc[str(small), "error"] and (table["error"] != "").sum() == 1
 
 
-def test_copies_and_contradictions_before_the_split(images, tmp_path, monkeypatch, capsys):
-    """Each picture three times: no content in two splits; and equal bytes of both classes are left out, however many."""
+def test_copies_share_a_split_and_contradictions_are_excluded(images, tmp_path, monkeypatch, capsys):
+    """With each image three times, no content is in two splits; content with both labels is excluded, with all its copies."""
     monkeypatch.chdir(tmp_path)
     for kind in ("real", "fake"):
         (tmp_path / "set" / kind).mkdir(parents=True)
@@ -133,8 +132,8 @@ def test_copies_and_contradictions_before_the_split(images, tmp_path, monkeypatc
     for n, path in enumerate(sorted((images / "fake").iterdir())[:6]):
         shutil.copy(path, tmp_path / "set" / "real" / f"wrong{n}.jpg")
     assert cli.main(["train", "cnn", "--data.path", "set", *TINY, "--out", "runs", "--data.cache_dir", "cache"]) == 0
-    said = capsys.readouterr().out
-    assert "68 of 126 files are copies of others" in said and "24 of 126 files could not be used" in said
+    output = capsys.readouterr().out
+    assert "68 of 126 files are copies of others" in output and "24 of 126 files could not be used" in output
     table = manifest.read_unchecked(tmp_path / "runs" / "cnn" / "manifest.csv")
     good = table[table["error"] == ""]
     assert len(table) == 126 and len(good) == 102 and good.groupby("sha")["split"].nunique().max() == 1
@@ -150,7 +149,7 @@ def test_copies_and_contradictions_before_the_split(images, tmp_path, monkeypatc
     assert again["error"].str.contains("the same bytes are labelled").sum() == 24
 
 
-def test_audit_tells_copies_and_contradictions(images, tmp_path, monkeypatch, capsys):
+def test_audit_reports_copies_and_contradictions(images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(images, "set")
     (tmp_path / "set" / "manifest.csv").unlink()
@@ -159,24 +158,24 @@ def test_audit_tells_copies_and_contradictions(images, tmp_path, monkeypatch, ca
         shutil.copy(reals[n], reals[n].with_name(f"copy{n}.jpg"))
     shutil.copy(fakes[0], reals[0].with_name("wrong.jpg"))
     assert cli.main(["audit", "set", "--out", "a"]) == 0
-    said, found = capsys.readouterr().out, json.loads((tmp_path / "a" / "audit.json").read_text())
-    assert "3 of 44 files are copies of others" in said and "1 file is labelled both real and fake" in said
-    assert "2 of 44 files could not be used" in said and found["leaks"] == [], "they would not leak"
-    assert (found["counts"]["copies"], found["counts"]["left_out"]) == (3, 2)
+    output, matches = capsys.readouterr().out, json.loads((tmp_path / "a" / "audit.json").read_text())
+    assert "3 of 44 files are copies of others" in output and "1 set of identical files is labelled both real and fake" in output
+    assert "2 of 44 files could not be used" in output and matches["leaks"] == [], "copies get one group in training"
+    assert (matches["counts"]["copies"], matches["counts"]["left_out"]) == (3, 2)
     assert "labelled both real and fake" in (tmp_path / "a" / "audit.html").read_text()
 
 
-def test_a_table_whose_files_are_elsewhere(tmp_path, capsys):
+def test_a_table_of_missing_files_is_refused(tmp_path, capsys):
     (tmp_path / "m.csv").write_text("path,label\na.png,0\nb.png,1\n")
     for verb in (["audit", str(tmp_path / "m.csv")], ["prepare", str(tmp_path / "m.csv"), "--out", str(tmp_path / "x")]):
         assert cli.main(verb) == 2
-        assert f"None of the 2 files is there. The first was looked for at {tmp_path}/a.png" in capsys.readouterr().err
+        assert f"None of the 2 files exists. The first was looked for at {tmp_path}/a.png" in capsys.readouterr().err
 
 
-def test_labels_the_other_way_round_need_a_flag(images, tmp_path, capsys):
+def test_swapped_labels_need_a_flag(images, tmp_path, capsys):
     table = manifest.read(images / "manifest.csv").assign(label=lambda rows: 1 - rows["label"])
     manifest.write(table, tmp_path / "m.csv")
     out = ["--out", str(tmp_path / "x"), "--data.size", "16"]
     assert cli.main(["prepare", str(tmp_path / "m.csv"), *out]) == 2
-    assert "the other way round" in capsys.readouterr().err and not (tmp_path / "x").exists()
+    assert "the labels seem to be swapped" in capsys.readouterr().err and not (tmp_path / "x").exists()
     assert cli.main(["prepare", str(tmp_path / "m.csv"), *out, "--data.labels", "as_given"]) == 0

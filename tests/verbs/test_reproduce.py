@@ -1,4 +1,4 @@
-"""Recipes: listed, found, parsed, and run beside what was published."""
+"""Recipes: listed, found, parsed, run, and compared with the published figures."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tfdetect.detector import REGISTRY
 from tfdetect.evaluation import predictions
 from tfdetect.evaluation.calibration import Calibration, fit
 from tfdetect.verbs import reproduce
-from tfdetect.workflow import recipe as workflow_recipe
+from tfdetect.workflow import recipe as recipes
 
 ALL = sorted(reproduce.RECIPES.glob("*.yaml"))
 KNOWN = [path for path in ALL if config.read_yaml(path)[0] in REGISTRY]
@@ -31,14 +31,14 @@ def call(capsys, *argv):
     return code, out, " ".join(err.split())
 
 
-def test_listed_with_a_line_each(capsys, monkeypatch, tmp_path):
+def test_help_lists_each_recipe_on_a_line(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(capsys, "--help")
     assert code == 0 and all(re.search(rf"^  {path.stem} +\w", out, re.M) for path in ALL) and len(ALL) >= 7
     assert call(capsys) == (2, out, "")
 
 
-def test_unknown_name_has_the_nearest(capsys, monkeypatch, tmp_path):
+def test_an_unknown_recipe_gets_a_suggestion(capsys, monkeypatch, tmp_path):
     code, _, err = call(capsys, "glem_cnn_lstn")
     assert code == 2 and "Perhaps you meant glem_cnn_lstm" in err
     monkeypatch.setattr(reproduce, "RECIPES", tmp_path)
@@ -47,8 +47,8 @@ def test_unknown_name_has_the_nearest(capsys, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-def test_every_recipe_says_what_it_compares_and_takes(path):
-    recipe = workflow_recipe.read(path)
+def test_every_recipe_states_figures_protocol_and_data(path):
+    recipe = recipes.read(path)
     assert recipe.names and {"data", "measured_on"} <= set(recipe.protocol)
     figures = [recipe.figures, *recipe.by_source.values()]
     assert all(value is None or (isinstance(value, float) and 0 <= value <= 1) for row in figures for value in row.values())
@@ -58,18 +58,18 @@ def test_every_recipe_says_what_it_compares_and_takes(path):
 @pytest.mark.parametrize("path", KNOWN, ids=lambda path: path.stem)
 def test_every_recipe_is_a_run(path):
     run = config.parse(["--config", str(path)], "t")
-    there = workflow_recipe.read(path).protocol
+    there = recipes.read(path).protocol
     assert there.get("frames", run.data.frames) == run.data.frames
     for name, here in (("epochs", run.train.epochs), ("size", run.data.size), ("batch", run.train.batch)):
         assert not isinstance(there.get(name), int) or there[name] == here
-    small = reproduce.parse(workflow_recipe.read(path), [], stand_in=True)
+    small = reproduce.parse(recipes.read(path), [], stand_in=True)
     assert (small.data.sample, small.data.faces) == (100, "none") and small.train.epochs <= 3
     assert small.data.size == run.data.size and getattr(small.detector, "weights", None) in (None, "none")
     assert getattr(small.detector, "preset", "tiny") == "tiny"
     assert {*small.data.train_sources, *small.data.test_sources} <= {"swap", "upsample"}
 
 
-def test_missing_data_is_named_with_its_place_and_layout(capsys):
+def test_missing_data_are_named_with_source_and_layout(capsys):
     code, _, err = call(capsys, "glem_cnn")
     assert code == 2 and "--data.path" in err and "face images" in err and "not published" in err and "real/ and fake/" in err
     code, _, err = call(capsys, "glem_cnn", "--stand-in", "--data.path", "x")
@@ -77,69 +77,70 @@ def test_missing_data_is_named_with_its_place_and_layout(capsys):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
-        ({"published": None}, "is no recipe"),
-        ({"dataset": {"name": "x"}}, "it lacks 'where'"),
-        ({"published": {"title": "t", "source": "s", "protocol": {}, "test_acuracy": 0.5}}, "test_acuracy is unknown"),
-        ({"published": {"title": "t", "source": "s", "protocol": {"epoch": 5}}}, "epoch is unknown"),
+        ({"published": None}, "is not a recipe"),
+        ({"dataset": {"name": "x"}}, "'where' is missing"),
+        ({"published": {"title": "t", "source": "s", "protocol": {}, "test_acuracy": 0.5}}, "unknown test_acuracy"),
+        ({"published": {"title": "t", "source": "s", "protocol": {"epoch": 5}}}, "unknown epoch"),
         ({"trian": {"epochs": 5}}, "--trian.epochs"),
     ],
 )
-def test_a_wrong_recipe_is_refused(capsys, tmp_path, change, said):
+def test_a_wrong_recipe_is_refused(capsys, tmp_path, change, message):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({**yaml.safe_load((reproduce.RECIPES / "glem_cnn.yaml").read_text()), **change}))
     try:
         code, _, err = call(capsys, path, "--data.path", tmp_path)
-    except SystemExit as stop:  # tyro's, for a key that is no setting
+    except SystemExit as stop:  # raised by tyro for an unknown setting
         code, err = stop.code, capsys.readouterr().err
-    assert code == 2 and said in re.sub(r"[│\s]+", " ", err)
+    assert code == 2 and message in re.sub(r"[│\s]+", " ", err)
 
 
-def test_a_stand_in_prints_both_rows_and_keeps_them(capsys, monkeypatch, tmp_path):
+def test_a_stand_in_prints_and_saves_both_rows(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(capsys, "--stand-in", "glem_cnn_lstm", *TINY, "--name", "mine")
     assert code == 0 and "published: not measured here" in out and "0.987" in out and "ours: measured on the stand-in" in out
-    assert re.search(r"│ size +│ 64 +│ 32 ", out), "what, there, here"
+    assert re.search(r"│ size +│ 64 +│ 32 ", out), "setting, published, ours"
     artifact = Artifact(Path("saved_models") / "mine")
-    found = json.loads(artifact.comparison.read_text())
+    comparison = json.loads(artifact.comparison.read_text())
     test = json.loads(artifact.metrics.read_text())["test"]
-    published, ours = found["rows"]
+    published, ours = comparison["rows"]
     assert (published["test_accuracy"], published["test_loss"]) == (0.987, 0.088)
     assert (ours["test_accuracy"], ours["test_loss"]) == (test["accuracy"], test["log_loss"])
-    differences = {row["what"]: (row["published"], row["ours"]) for row in found["differences"]}
-    assert found["stand_in"] and "embedded sample" in differences["data"][1]
+    differences = {row["what"]: (row["published"], row["ours"]) for row in comparison["differences"]}
+    assert comparison["stand_in"] and "embedded sample" in differences["data"][1]
     assert differences["size"] == (64, 32) and differences["frames"] == (20, 4) and differences["seed"] == ("not stated", 0)
     assert "42 train, 6 validation, 12 test" in differences["files"][1] and "1 of at most 1" in differences["epochs"][1]
     page = artifact.report.read_text()
-    assert "Published and ours" in page and "published: not measured here" in page and "What differs, or may" in page
+    assert "Published figures and ours" in page and "Differences between the protocols" in page
+    assert "published: not measured here" in page
 
 
-def test_a_stand_in_reads_texts_and_says_that_its_backbone_is_random(capsys, monkeypatch, tmp_path):
+def test_a_stand_in_reads_texts_and_warns_of_its_random_backbone(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(capsys, "--stand-in", "clip_triplet_svm_cyclegan_product", *TINY)
     assert code == 0 and "0.9541" in out and "ours: measured on the stand-in" in out and "THE BACKBONE IS RANDOM" in out
-    found = json.loads(Path("saved_models/clip/comparison.json").read_text())
+    comparison = json.loads(Path("saved_models/clip/comparison.json").read_text())
     test = json.loads(Path("saved_models/clip/metrics.json").read_text())["test"]
-    assert found["rows"][1]["test_precision"] == test["per_class"]["fake"]["precision"]
-    weights = next((row["published"], row["ours"]) for row in found["differences"] if row["what"] == "weights")
-    assert weights == ("clip_vit_base_patch32", "tiny: drawn by chance, untrained") and "batch" in found["same"]
+    assert comparison["rows"][1]["test_precision"] == test["per_class"]["fake"]["precision"]
+    weights = next((row["published"], row["ours"]) for row in comparison["differences"] if row["what"] == "weights")
+    assert weights == ("clip_vit_base_patch32", "tiny: random") and "batch" in comparison["same"]
     assert "a photo of a " in Path("saved_models/clip/manifest.csv").read_text()
 
 
 def test_a_stand_in_across_manipulations_compares_the_recall_of_fakes(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, *_ = call(capsys, "--stand-in", "clip_logistic_cross_manipulation", *TINY)
-    found = json.loads(Path("saved_models/clip/comparison.json").read_text())
+    comparison = json.loads(Path("saved_models/clip/comparison.json").read_text())
     test = json.loads(Path("saved_models/clip/metrics.json").read_text())["test"]
-    published, ours = (row["test_frame_recall"] for row in found["rows"])
+    published, ours = (row["test_frame_recall"] for row in comparison["rows"])
     assert code == 0 and published == 0.776 and ours == test["per_class"]["fake"]["recall"]
     assert test["by_source"]["upsample"]["n_fake"] == test["n_fake"] > 0
-    assert next(row["ours"] for row in found["differences"] if row["what"] == "epochs") == "none"
+    assert next(row["ours"] for row in comparison["differences"] if row["what"] == "epochs") == "none"
 
 
-def test_own_files_by_source_parameters_and_validation(capsys, monkeypatch, tmp_path, images):
-    """A recipe of one's own, by its path, on files; what is the same is no difference."""
+def test_a_recipe_by_path_with_sources_parameters_and_validation(capsys, monkeypatch, tmp_path, images):
+    """Equal items of the protocols are not listed as differences."""
     monkeypatch.chdir(tmp_path)
     tree = yaml.safe_load((reproduce.RECIPES / "glem_cnn.yaml").read_text())
     tree["published"] |= {"validation_frame_auc": 0.9, "by_source": {"swap": {"test_accuracy": 0.5}, "gan": {"test_ap": 0.6},
@@ -150,39 +151,39 @@ def test_own_files_by_source_parameters_and_validation(capsys, monkeypatch, tmp_
     flags = ["--data.path", "set", "--data.size", "32", "--train.epochs", "1", "--detector.width", "4"]
     code, out, _ = call(capsys, "own.yaml", *flags)
     assert code == 0 and "ours: measured " in out and "The same in both: size, seed." in out
-    found = json.loads(Path("saved_models/cnn/comparison.json").read_text())
+    comparison = json.loads(Path("saved_models/cnn/comparison.json").read_text())
     metrics = json.loads(Path("saved_models/cnn/metrics.json").read_text())
-    rows = {row["row"]: row for row in found["rows"]}
-    assert not found["stand_in"] and len(rows) == 7
+    rows = {row["row"]: row for row in comparison["rows"]}
+    assert not comparison["stand_in"] and len(rows) == 7
     assert rows["ours, camera + swap: measured"]["test_ap"] > 0 and "published, camera + swap: not measured here" not in rows
     assert rows["ours: measured"]["validation_frame_auc"] == metrics["validation"]["by_frame"]["auc"]
     assert rows["published, gan: not measured here"]["test_ap"] == 0.6 and rows["ours, gan: measured"]["test_ap"] is None
     assert rows["ours, swap: measured"]["test_accuracy"] is None, "all reals are of another source"
-    parameters = next(row["ours"] for row in found["differences"] if row["what"] == "parameters")
+    parameters = next(row["ours"] for row in comparison["differences"] if row["what"] == "parameters")
     assert 10_000 < parameters < 100_000
 
 
-def test_train_takes_a_recipe_as_its_config():
+def test_train_accepts_a_recipe_as_config():
     run = config.parse(["--config", str(reproduce.RECIPES / "glem_cnn.yaml"), "--data.size", "32"], "t")
     assert (run.detector.name, run.data.size, run.train.epochs) == ("cnn", 32, 10)
 
 
 @pytest.fixture(scope="module")
 def one_class(tmp_path_factory):
-    """The folder of a stand-in of a recipe whose threshold is read off all test scores, and what it printed."""
-    place = tmp_path_factory.mktemp("pooled")
+    """A finished stand-in of a recipe whose threshold is read off all test scores, and its output."""
+    folder = tmp_path_factory.mktemp("pooled")
     tree = yaml.safe_load((reproduce.RECIPES / "glem_cnn.yaml").read_text())
     tree["train"] |= {"threshold": "pooled_test_quantile:0.8"}
     tree["published"] |= {"test_accuracy": 0.528, "test_real_precision": 0.519, "test_real_recall": 0.828, "test_real_f1": None}
     tree["published"]["protocol"]["threshold"] = "score 0.383"
-    (place / "one_class.yaml").write_text(yaml.safe_dump(tree))
+    (folder / "one_class.yaml").write_text(yaml.safe_dump(tree))
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
-        patch.chdir(place)
+        patch.chdir(folder)
         assert cli.main(["reproduce", "one_class.yaml", "--stand-in", *TINY, "--train.epochs", "0", "--detector.width", "4"]) == 0
-    return Artifact(place / "saved_models" / "cnn"), out.getvalue()
+    return Artifact(folder / "saved_models" / "cnn"), out.getvalue()
 
 
-def test_a_threshold_off_the_test_is_marked_wherever_it_decides(one_class):
+def test_a_threshold_read_off_the_test_is_marked_everywhere(one_class):
     artifact, out = one_class
     page, metrics = artifact.report.read_text(), json.loads(artifact.metrics.read_text())
     assert page.index("THE THRESHOLD HAS SEEN THE TEST SET") < page.index("<h2>Summary")
@@ -190,41 +191,41 @@ def test_a_threshold_off_the_test_is_marked_wherever_it_decides(one_class):
     assert "scripts/reproduce.py RECIPE" in artifact.config.read_text().splitlines()[0]
     assert re.search("^test: AUC .* fake files; threshold has seen the test set$", out, re.M)
     assert re.search("^validation: .* fake files$", out, re.M)
-    found = json.loads(artifact.comparison.read_text())
-    assert found["rows"][1]["row"] == "ours: measured on the stand-in; threshold has seen the test set"
-    sides = {row["what"]: row["ours"] for row in found["differences"]}
+    comparison = json.loads(artifact.comparison.read_text())
+    assert comparison["rows"][1]["row"] == "ours: measured on the stand-in; threshold has seen the test set"
+    sides = {row["what"]: row["ours"] for row in comparison["differences"]}
     assert "test files, which chose the threshold" in sides["measured on"]
 
 
-def test_it_calls_a_fifth_of_the_test_files_fake(one_class):
-    """12 files: the quantile lies between the ninth and the tenth. Slope and intercept stay those of validation."""
+def test_a_fifth_of_the_test_files_is_called_fake(one_class):
+    """Of 12 files, the quantile lies between the ninth and the tenth. Slope and intercept are fitted on validation."""
     artifact, _ = one_class
     test = json.loads(artifact.metrics.read_text())["test"]
     assert (test["confusion"]["tp"] + test["confusion"]["fp"], test["n"]) == (3, 12)
     rows = predictions.read(artifact.predictions)
-    held = rows[rows["split"] == "validation"]
+    validation = rows[rows["split"] == "validation"]
     kept = Calibration.from_dict(json.loads(artifact.calibration.read_text()))
-    fitted = fit(held["score"], held["label"])
+    fitted = fit(validation["score"], validation["label"])
     assert (kept.slope, kept.intercept) == pytest.approx((fitted.slope, fitted.intercept), rel=1e-3)
     called = rows[rows["split"] == "test"].eval("score >= @kept.score_threshold")
-    assert called.sum() == 3, "the threshold in units of the score says the same"
+    assert called.sum() == 3, "the threshold in units of the score decides alike"
 
 
-def test_it_compares_figures_of_reals_and_says_the_threshold_as_a_score(one_class):
+def test_figures_of_reals_and_the_threshold_as_a_score_are_compared(one_class):
     artifact, _ = one_class
     test = json.loads(artifact.metrics.read_text())["test"]
-    found = json.loads(artifact.comparison.read_text())
-    ours = found["rows"][1]
+    comparison = json.loads(artifact.comparison.read_text())
+    ours = comparison["rows"][1]
     for name, value in test["per_class"]["real"].items():
         assert ours[f"test_real_{name}"] == value > 0
     calibration = json.loads(artifact.calibration.read_text())
-    said = next(row["ours"] for row in found["differences"] if row["what"] == "threshold")
+    message = next(row["ours"] for row in comparison["differences"] if row["what"] == "threshold")
     cut = (logit(calibration["threshold"]) - calibration["intercept"]) / calibration["slope"]
-    assert said.startswith("80 % quantile of all test scores") and "which the threshold has thereby seen" in said
-    assert said.endswith(f": probability {calibration['threshold']:.4g}, score {cut:.4g}")
+    assert message.startswith("80 % quantile of all test scores") and "so it has seen the test set" in message
+    assert message.endswith(f": probability {calibration['threshold']:.4g}, score {cut:.4g}")
 
 
-def test_such_a_run_is_judged_again_and_predicts_and_stays_marked(one_class, capsys, monkeypatch):
+def test_such_a_run_stays_marked_when_evaluated_and_can_predict(one_class, capsys, monkeypatch):
     artifact, _ = one_class
     monkeypatch.chdir(artifact.folder.parents[1])
     assert cli.main(["evaluate", str(artifact.folder)]) == 0
@@ -235,12 +236,12 @@ def test_such_a_run_is_judged_again_and_predicts_and_stays_marked(one_class, cap
     assert cli.main(["predict", str(artifact.folder), predictions.read(artifact.predictions)["path"].iloc[0]]) == 0
 
 
-def test_train_refuses_a_threshold_off_the_test(one_class, capsys, monkeypatch):
+def test_train_refuses_a_threshold_read_off_the_test(one_class, capsys, monkeypatch):
     artifact, _ = one_class
     monkeypatch.chdir(artifact.folder.parents[1])
     flags = ["cnn", "--train.threshold", "pooled_test_quantile:0.8"]
     for argv in (flags, ["--config", "one_class.yaml"], ["--config", str(artifact.config), "--name", "again"]):
         assert cli.main(["train", *argv]) == 2
         err = capsys.readouterr().err
-        assert err.count("\n") == 1 and "read off the test's own scores" in err and "give quantile:0.8" in err
+        assert err.count("\n") == 1 and "read off the test scores" in err and "Give quantile:0.8" in err
     assert [path.name for path in artifact.folder.parent.iterdir()] == ["cnn"]

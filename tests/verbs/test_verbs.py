@@ -1,4 +1,4 @@
-"""The whole story, small: train, judge, evaluate, predict, explain, export, repeat."""
+"""End-to-end tests on small data: train, evaluate, predict, explain, export, resume."""
 
 import json
 import os
@@ -18,6 +18,8 @@ from tfdetect import artifact as artifacts
 from tfdetect import cli, config
 from tfdetect.artifact import Artifact
 from tfdetect.evaluation import predictions
+from tfdetect.serving.predictor import Verdict
+from tfdetect.verbs import explain
 from tfdetect.verbs import train as training
 from tfdetect.workflow import results
 
@@ -26,33 +28,33 @@ SETTINGS = ["--data.frames", "4", "--data.size", "32", "--train.epochs", "2", "-
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("place")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("folder")
 
 
 @pytest.fixture(scope="module")
-def flags(place):
-    return [*SETTINGS, "--data.cache_dir", str(place / "cache"), "--out", str(place / "runs")]
+def flags(folder):
+    return [*SETTINGS, "--data.cache_dir", str(folder / "cache"), "--out", str(folder / "runs")]
 
 
 @pytest.fixture(scope="module")
-def cnn(videos, place, flags):
+def cnn(videos, folder, flags):
     """An image detector, trained on videos."""
     assert cli.main(["train", "cnn", "--data.path", str(videos), "--detector.width", "4", *flags]) == 0
-    return Artifact(place / "runs" / "cnn")
+    return Artifact(folder / "runs" / "cnn")
 
 
 @pytest.fixture(scope="module")
-def cnn_lstm(videos, place, flags):
+def cnn_lstm(videos, folder, flags):
     assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags]) == 0
-    return Artifact(place / "runs" / "cnn_lstm")
+    return Artifact(folder / "runs" / "cnn_lstm")
 
 
 @pytest.mark.parametrize("name", ["cnn", "cnn_lstm"])
-def test_a_run_leaves_everything(name, request):
+def test_a_run_writes_all_its_files(name, request):
     artifact = request.getfixturevalue(name)
-    found = {path.name for path in artifact.folder.iterdir()}
-    assert found == {"1", "config.yaml", "model.keras", "calibration.json", "metrics.json", "predictions.csv", "history.csv",
+    names = {path.name for path in artifact.folder.iterdir()}
+    assert names == {"1", "config.yaml", "model.keras", "calibration.json", "metrics.json", "predictions.csv", "history.csv",
                      "report.html", "plots", "logs", "manifest.csv", "failures.csv", "SERVING.md",
                      "shortcuts.json", "checkpoints"}  # fmt: skip
     metrics = json.loads(artifact.metrics.read_text())
@@ -63,18 +65,17 @@ def test_a_run_leaves_everything(name, request):
     assert metrics["test"]["n"] == (manifest["split"] == "test").sum() == 8
     assert metrics["test"]["by_frame"]["n"] == 8 * (4 if name == "cnn" else 1)
     table = predictions.read(artifact.predictions)
-    assert set(table["path"]) == set(manifest[manifest["split"] != "train"]["path"]), "training files are not judged"
+    assert set(table["path"]) == set(manifest[manifest["split"] != "train"]["path"]), "training files are not scored"
     page = artifact.report.read_text()
     shortcut = json.loads(artifact.shortcuts.read_text())["all"]
     assert f"<b>{shortcut:.3f}</b><span>shortcut AUC" in page and (artifact.plots / "shortcuts.png").exists()
-    assert escape(results.command()) in page, "what was typed"
+    assert escape(results.command()) in page, "the command line"
     assert len(list(artifact.logs.rglob("events*"))) >= 3
 
 
-def test_no_epoch_judges_the_weights_as_they_are(images, flags, place):
-    """As published weights want it."""
+def test_zero_epochs_evaluate_the_initial_weights(images, flags, folder):
     assert cli.main(["train", "mesonet", "--data.path", str(images), *flags, "--train.epochs", "0"]) == 0
-    artifact = Artifact(place / "runs" / "mesonet")
+    artifact = Artifact(folder / "runs" / "mesonet")
     assert artifact.is_finished and len(pd.read_csv(artifact.history)) == 0 and artifact.report.exists()
 
 
@@ -93,8 +94,8 @@ def test_calibration_comes_from_validation_alone(cnn):
     from tfdetect.evaluation import calibration
 
     files = predictions.by_file(predictions.read(cnn.predictions))
-    held = files[files["split"] == "validation"]
-    fitted = calibration.fit(held["score"].to_numpy(), held["label"].to_numpy())
+    validation = files[files["split"] == "validation"]
+    fitted = calibration.fit(validation["score"].to_numpy(), validation["label"].to_numpy())
     stored = json.loads(cnn.calibration.read_text())
     assert stored["slope"] == pytest.approx(fitted.slope, rel=1e-2)
     assert stored["threshold"] == pytest.approx(fitted.threshold, abs=1e-2)
@@ -118,23 +119,30 @@ def test_explain_writes_a_page_with_a_map_of_each_frame_shown(name, request, ima
     files = [str(next((images / "fake").iterdir())), str(next((videos / "fake").iterdir())), str(tmp_path / "none.jpg")]
     assert cli.main(["explain", str(artifact.folder), *files, "--out", str(out), "--cells", "4", "--frames", "2"]) == 1
     printed = capsys.readouterr().out
-    assert "No such file or directory" in printed and "2 explained by occlusion, 1 failed" in printed
-    page, found = (out / "explanation.html").read_text(), json.loads((out / "explanation.json").read_text())
+    assert "No such file or directory" in printed and "2 files explained by occlusion, 1 failed" in printed
+    page, rows = (out / "explanation.html").read_text(), json.loads((out / "explanation.json").read_text())
     assert page.count("<figure") == 2 and "Orange speaks for fake" in page
-    assert [one["path"] for one in found] == files and found[2]["error"] and "hottest_tenth" not in found[2]
+    assert [row["path"] for row in rows] == files and rows[2]["error"] and "hottest_tenth" not in rows[2]
     assert cli.main(["predict", str(artifact.folder), files[1], "--json"]) == 0
-    assert found[1]["score"] == pytest.approx(json.loads(capsys.readouterr().out)["score"], abs=1e-6)
-    assert all(np.isfinite([one["hottest_tenth"], one["elsewhere"]]).all() for one in found[:2])
+    assert rows[1]["score"] == pytest.approx(json.loads(capsys.readouterr().out)["score"], abs=1e-6)
+    assert all(np.isfinite([row["hottest_tenth"], row["elsewhere"]]).all() for row in rows[:2])
 
 
-def test_what_explain_cannot_do_is_said(cnn, images, tmp_path, capsys):
+def test_the_caption_of_a_figure_says_how_hiding_changes_the_score():
+    verdict = Verdict("a.jpg", 0.75, "fake", 1.25, frames=2, note="damaged")
+    text = explain.caption(verdict, {"hottest_tenth": 0.083, "elsewhere": -0.375})
+    assert text.startswith("fake, probability 0.750, score 1.250, 2 frames (damaged). Hiding the hottest tenth ")
+    assert "lowers the score by 0.083" in text and text.endswith("elsewhere raises the score by 0.375.")
+
+
+def test_impossible_explanations_are_refused(cnn, images, tmp_path, capsys):
     call = ["explain", str(cnn.folder), "--out", str(tmp_path / "out")]
     assert cli.main([*call, str(images), "--method", "error"]) == 2
-    assert "cnn gives no picture back: take occlusion" in capsys.readouterr().err
+    assert "cnn reconstructs nothing: use --method occlusion" in capsys.readouterr().err
     assert cli.main([*call, *[str(images / "fake")] * 11]) == 2
-    assert "220 files are too many for one page; expected 200 at the most" in capsys.readouterr().err
+    assert "220 files are too many for one page; give at most 200" in capsys.readouterr().err
     assert cli.main([*call, str(images), "--cells", "33"]) == 2
-    assert "--cells 33 is more than the 32 pixels of a side that the run sees" in capsys.readouterr().err
+    assert "--cells 33 is more than the 32 pixels per side that the run uses" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -148,11 +156,11 @@ def test_evaluate_own_test_other_data_and_no_leak(cnn, images, videos, capsys):
     assert json.loads(other.metrics.read_text())["test"]["n"] == 40 and other.report.exists()
     capsys.readouterr()
     assert cli.main(["evaluate", str(cnn.folder), "--data.path", str(videos), "--out", str(cnn.folder / "leak")]) == 0
-    assert "32 of 40 files took part in training" in capsys.readouterr().out
+    assert "32 of 40 files were used to train" in capsys.readouterr().out
     assert json.loads((cnn.folder / "leak" / "metrics.json").read_text())["test"]["n"] == 8
 
 
-def test_the_own_test_of_some_sources_is_a_report_of_its_own(cnn):
+def test_evaluating_some_sources_writes_another_report(cnn):
     assert cli.main(["evaluate", str(cnn.folder), "--data.sources", "swap"]) == 0
     (folder,) = (cnn.folder / "evaluations").glob("own_test-*-swap")
     assert set(json.loads((folder / "metrics.json").read_text())["test"]["by_source"]) == {"camera", "swap"}
@@ -168,13 +176,13 @@ def test_evaluate_corrupted_clips(cnn, capsys):
     worse = scores("jpeg(5)")
     assert not np.allclose(worse, plain, atol=1e-3) and worse.equals(scores("jpeg(5)"))
     folder = Artifact(cnn.folder / "evaluations" / "own_test-jpeg_5")
-    assert "corrupted before they were judged: jpeg(5)." in folder.report.read_text()
+    assert "corrupted before they were scored: jpeg(5)." in folder.report.read_text()
     with pytest.raises(SystemExit):
         cli.main(["evaluate", str(cnn.folder), "--data.corrupt", "jpeg(80)|mixup(0.2)"])
     assert "mixup changes labels" in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
-def test_export_anew_gives_the_same_scores(cnn, images, capsys):
+def test_export_writes_a_model_with_the_same_scores(cnn, images, capsys):
     path = str(next((images / "fake").iterdir()))
 
     def scores():
@@ -184,17 +192,17 @@ def test_export_anew_gives_the_same_scores(cnn, images, capsys):
 
     before = scores()
     shutil.rmtree(cnn.saved_model)
-    assert scores()["score"] == pytest.approx(before["score"], abs=1e-5), "by the reloaded model.keras"
+    assert scores()["score"] == pytest.approx(before["score"], abs=1e-5), "without a SavedModel, by model.keras"
     assert cli.main(["predict", str(cnn.folder), path]) == 0
     assert "Scored with model.keras on tensorflow, since there is no SavedModel; run export" in capsys.readouterr().err
     assert cli.main(["export", str(cnn.folder)]) == 0
     assert scores() == before
 
 
-def test_config_repeats_the_run(cnn, place, capsys):
-    argv = ["train", "--config", str(cnn.config), "--out", str(place / "runs"), "--name", "again"]
+def test_config_repeats_the_run(cnn, folder, capsys):
+    argv = ["train", "--config", str(cnn.config), "--out", str(folder / "runs"), "--name", "again"]
     assert cli.main(argv) == 0
-    again = Artifact(place / "runs" / "again")
+    again = Artifact(folder / "runs" / "again")
     assert again.history.read_text() == cnn.history.read_text()
     assert json.loads(again.metrics.read_text()) == json.loads(cnn.metrics.read_text())
     assert cli.main(argv) == 2
@@ -202,10 +210,10 @@ def test_config_repeats_the_run(cnn, place, capsys):
     assert "--resume" in err and "--overwrite" in err
 
 
-def test_cnn_lstm_from_a_trained_cnn(cnn, videos, flags, place):
+def test_cnn_lstm_from_a_trained_cnn(cnn, videos, flags, folder):
     frozen = ["--detector.frame_model", str(cnn.folder), "--detector.freeze", "--name", "frozen", "--train.epochs", "1"]
     assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, *frozen]) == 0
-    assert Artifact(place / "runs" / "frozen").report.exists()
+    assert Artifact(folder / "runs" / "frozen").report.exists()
 
 
 def test_names(tmp_path):
@@ -215,17 +223,17 @@ def test_names(tmp_path):
     def finish(artifact):
         artifact.report.write_text("")
 
-    first, going_on = artifacts.select_folder(run())
-    assert (first.folder.name, going_on) == ("cnn", False)
+    first, resuming = artifacts.select_folder(run())
+    assert (first.folder.name, resuming) == ("cnn", False)
     artifacts.reset_folder(first, run())
     first.manifest.write_text("")
-    assert artifacts.select_folder(run()) == (first, True), "the same command goes on with what was interrupted"
+    assert artifacts.select_folder(run()) == (first, True), "the same command resumes an interrupted run"
     with artifacts.lock(first):
-        assert artifacts.select_folder(run())[0].folder.name == "cnn-2", "but not with what another process is at"
+        assert artifacts.select_folder(run())[0].folder.name == "cnn-2", "but not one that another process is training"
         with pytest.raises(BlockingIOError, match="another process"), artifacts.lock(first):
             pass
     assert artifacts.select_folder(run("--data.size", "64"))[0].folder.name == "cnn-2", "nor with other settings"
-    assert artifacts.select_folder(run("--data.workers", "1")) == (first, True), "which leave the result as it is"
+    assert artifacts.select_folder(run("--data.workers", "1")) == (first, True), "which do not change the result"
     assert artifacts.select_folder(run("--name", "cnn")) == (first, True)
     with pytest.raises(FileExistsError, match="--resume.*--overwrite"):
         artifacts.select_folder(run("--name", "cnn", "--data.size", "64"))
@@ -239,58 +247,58 @@ def test_names(tmp_path):
     assert artifacts.select_folder(run("--name", "cnn", "--resume")) == (first, True)
     for more in (["--train.epochs", "40"], ["--train.patience", "9"], ["--train.epochs", "40", "--train.patience", "9"]):
         assert artifacts.select_folder(run("--name", "cnn", "--resume", *more)) == (first, True)
-    for flag, value, said in (("--data.size", "64", "--data.size was 256 and is now 64"),
+    for flag, value, output in (("--data.size", "64", "--data.size was 256 and is now 64"),
                               ("--train.xla", None, "--train.xla was off and is now on"),
                               ("--data.fake", "x y", "--data.fake was fake and is now x y")):  # fmt: skip
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=output):
             longer = ("--train.epochs", "40", flag, *(value.split() if value else ()))
             artifacts.select_folder(run("--name", "cnn", "--resume", *longer))
     with pytest.raises(ValueError, match="settings: detector was cnn and is now mesonet"):
         artifacts.select_folder(config.parse(["mesonet", "--out", str(tmp_path), "--name", "cnn", "--resume"], "t"))
 
 
-def test_a_finished_run_is_trained_further(cnn_lstm, videos, place, flags, capsys):
+def test_a_finished_run_is_trained_further(cnn_lstm, videos, folder, flags, capsys):
     def train(name, *more):
         capsys.readouterr()
         assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, "--name", name, *more]) == 0
-        return Artifact(place / "runs" / name), capsys.readouterr().out
+        return Artifact(folder / "runs" / name), capsys.readouterr().out
 
     first, _ = train("longer")
     assert "to train it further, raise --train.epochs" in train("longer", "--resume")[1]
     before = first.report.read_text()
-    longer, said = train("longer", "--resume", "--train.epochs", "4")
-    assert "Epoch 3/4" in said and "Epoch 2/4" not in said
-    whole, _ = train("at-once", "--train.epochs", "4")
-    assert longer.history.read_text() == whole.history.read_text(), "its optimizer was kept"
-    assert json.loads(longer.metrics.read_text()) == json.loads(whole.metrics.read_text())
-    assert json.loads(longer.calibration.read_text()) == json.loads(whole.calibration.read_text())
+    longer, output = train("longer", "--resume", "--train.epochs", "4")
+    assert "Epoch 3/4" in output and "Epoch 2/4" not in output
+    reference, _ = train("at-once", "--train.epochs", "4")
+    assert longer.history.read_text() == reference.history.read_text(), "the optimizer state was kept"
+    assert json.loads(longer.metrics.read_text()) == json.loads(reference.metrics.read_text())
+    assert json.loads(longer.calibration.read_text()) == json.loads(reference.calibration.read_text())
     assert config.parse(["--config", str(longer.config)], "t").train.epochs == 4 and longer.report.read_text() != before
-    assert "finished" in train("longer", "--resume", "--train.epochs", "3")[1], "fewer than are done"
+    assert "finished" in train("longer", "--resume", "--train.epochs", "3")[1], "fewer epochs than are done"
     shutil.rmtree(longer.checkpoints)
-    again, said = train("longer", "--resume", "--train.epochs", "5")
-    assert "with a fresh one" in said and "Epoch 5/5" in said and "Epoch 4/5" not in said
-    assert again.history.read_text().startswith(whole.history.read_text())
+    again, output = train("longer", "--resume", "--train.epochs", "5")
+    assert "with a fresh optimizer" in output and "Epoch 5/5" in output and "Epoch 4/5" not in output
+    assert again.history.read_text().startswith(reference.history.read_text())
 
 
-def test_a_run_does_not_go_on_when_its_files_have_changed_splits(cnn_lstm, videos, place, flags, capsys):
+def test_a_run_whose_files_changed_splits_is_not_resumed(cnn_lstm, videos, folder, flags, capsys):
     table = pd.read_csv(cnn_lstm.manifest)
     table["split"] = table["split"].map({"train": "test", "test": "train", "validation": "validation"})
-    table[["path", "label", "split", "group", "source"]].to_csv(place / "moved.csv", index=False)
-    argv = ["train", "cnn_lstm", "--data.path", str(place / "moved.csv"), *flags, "--name", "moved"]
+    table[["path", "label", "split", "group", "source"]].to_csv(folder / "moved.csv", index=False)
+    argv = ["train", "cnn_lstm", "--data.path", str(folder / "moved.csv"), *flags, "--name", "moved"]
     assert cli.main(argv) == 0
-    table.assign(split="train").to_csv(Artifact(place / "runs" / "moved").manifest, index=False)
+    table.assign(split="train").to_csv(Artifact(folder / "runs" / "moved").manifest, index=False)
     assert cli.main([*argv, "--resume", "--train.epochs", "3"]) != 0
     assert "in another split" in capsys.readouterr().err
 
 
-def test_a_head_without_epochs_says_that_it_cannot_be_trained_further(images, place, flags, capsys):
+def test_a_head_trained_without_epochs_cannot_be_trained_further(images, folder, flags, capsys):
     argv = ["train", "clip", "--data.path", str(images), "--detector.preset", "tiny", "--detector.head", "logistic", *flags]
     assert cli.main([*argv, "--name", "head"]) == 0
     assert cli.main([*argv, "--name", "head", "--resume", "--train.epochs", "5"]) == 0
-    assert "knows no epochs" in capsys.readouterr().out
+    assert "was not trained in epochs" in capsys.readouterr().out
 
 
-def test_killed_in_training_the_same_command_goes_on_to_the_same_result(cnn_lstm, videos, place, flags, tmp_path):
+def test_a_killed_training_resumes_to_the_same_result(cnn_lstm, videos, folder, flags, tmp_path):
     out = ["--out", str(tmp_path / "runs"), "--train.epochs", "6"]
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "cnn_lstm", "--data.path", str(videos), *flags, *out]
     state = tmp_path / "runs" / "cnn_lstm" / "checkpoints" / "worker-0" / "state.json"
@@ -304,41 +312,41 @@ def test_killed_in_training_the_same_command_goes_on_to_the_same_result(cnn_lstm
     done = json.loads(state.read_text())["history"]
     assert 1 <= len(done) < 6
     second = subprocess.run(command, capture_output=True, text=True)
-    assert second.returncode == 0 and "Going on with" in second.stdout, second.stdout + second.stderr
+    assert second.returncode == 0 and "Resuming" in second.stdout, second.stdout + second.stderr
     assert "Epoch 1/6" not in second.stdout
-    assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, "--train.epochs", "6", "--name", "whole"]) == 0
-    killed, whole = Artifact(tmp_path / "runs" / "cnn_lstm"), Artifact(place / "runs" / "whole")
-    assert killed.history.read_text() == whole.history.read_text()
-    assert json.loads(killed.metrics.read_text()) == json.loads(whole.metrics.read_text())
+    assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, "--train.epochs", "6", "--name", "reference"]) == 0
+    killed, reference = Artifact(tmp_path / "runs" / "cnn_lstm"), Artifact(folder / "runs" / "reference")
+    assert killed.history.read_text() == reference.history.read_text()
+    assert json.loads(killed.metrics.read_text()) == json.loads(reference.metrics.read_text())
 
 
-def test_too_few_files_for_a_batch_or_for_the_choice_of_an_epoch_are_said():
-    def said(reals, fakes, batch, name="cnn"):
+def test_too_few_files_for_a_batch_or_for_choosing_an_epoch_give_a_warning():
+    def output(reals, fakes, batch, name="cnn"):
         rows = [("train", 0, 3)] * 4 + [("train", 1, 3)] * 4 + [("validation", 0, 3)] * reals + [("validation", 1, 3)] * fakes
         table = pd.DataFrame(rows, columns=["split", "label", "frames"])
         return training.warnings(config.parse([name, "--train.batch", str(batch)], "t"), table)
 
-    assert said(5, 5, 24) == ()
-    assert "--train.batch 25 is more than the 24 frames" in said(5, 5, 25)[0]
-    assert said(5, 5, 8, "cnn_lstm") == () and "the 8 clips" in said(5, 5, 9, "cnn_lstm")[0]
-    assert "Validation holds 1 real and 7 fake files" in said(1, 7, 8)[0]
-    assert said(5, 0, 8, "oc_ae") == (), "a one-class detector may do without fakes there"
+    assert output(5, 5, 24) == ()
+    assert "--train.batch 25 is more than the 24 training frames" in output(5, 5, 25)[0]
+    assert output(5, 5, 8, "cnn_lstm") == () and "the 8 training clips" in output(5, 5, 9, "cnn_lstm")[0]
+    assert "Validation has only 1 real and 7 fake files" in output(1, 7, 8)[0]
+    assert output(5, 0, 8, "oc_ae") == (), "a one-class detector needs no fakes there"
 
 
 class ResourceExhaustedError(Exception):
-    """As TensorFlow's."""
+    """Has the name of TensorFlow's."""
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ResourceExhaustedError("OOM"), RuntimeError("RESOURCE_EXHAUSTED: x")])
-def test_out_of_memory_says_what_to_lower(error):
+def test_out_of_memory_names_the_settings_to_lower(error):
     run = config.parse(["cnn", "--train.batch", "64"], "t")
-    with pytest.raises(ValueError, match="lower --train.batch, which is 64"), training.memory(run):
+    with pytest.raises(ValueError, match="lower --train.batch \\(64\\)"), training.explain_out_of_memory(run):
         raise error
-    with pytest.raises(RuntimeError, match="another"), training.memory(run):
+    with pytest.raises(RuntimeError, match="another"), training.explain_out_of_memory(run):
         raise RuntimeError("another")
 
 
-def test_devices_are_said_and_never_among_the_json(cnn, videos, capfd):
+def test_devices_are_printed_to_stderr(cnn, videos, capfd):
     file = str(next(videos.glob("real/*")))
     assert cli.main(["predict", str(cnn.folder), file, "--json"]) == 0
     out, err = capfd.readouterr()

@@ -1,4 +1,4 @@
-"""Several runs judged together: on the same files, each as it is alone, and their mean by a threshold of validation."""
+"""Ensembles: all runs score the same files, each as by itself, and the mean has a threshold from validation."""
 
 import json
 import os
@@ -18,43 +18,43 @@ SETTINGS = ["--data.frames", "4", "--train.epochs", "2", "--train.batch", "8", "
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("place")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("folder")
 
 
-def train(place, path, name, detector="cnn", *flags):
-    where = ["--data.path", str(path), "--data.cache_dir", str(place / "cache"), "--out", str(place / "runs"), "--name", name]
+def train(folder, path, name, detector="cnn", *flags):
+    where = ["--data.path", str(path), "--data.cache_dir", str(folder / "cache"), "--out", str(folder / "runs"), "--name", name]
     own = SETTINGS if detector == "cnn" else SETTINGS[:-2]
     assert cli.main(["train", detector, *where, *own, "--data.size", "32", *flags]) == 0
-    return Artifact(place / "runs" / name)
+    return Artifact(folder / "runs" / name)
 
 
 @pytest.fixture(scope="module")
-def first(videos, place):
+def first(videos, folder):
     """An image detector, trained on videos whose paths are relative."""
     before = os.getcwd()
     os.chdir(videos.parent)
     try:
-        return train(place, videos.name, "first")
+        return train(folder, videos.name, "first")
     finally:
         os.chdir(before)
 
 
 @pytest.fixture(scope="module")
-def second(videos, place):
-    """Another seed, another view."""
-    return train(place, videos, "second", "cnn", "--train.seed", "1", "--data.size", "24", "--data.frames", "3")
+def second(videos, folder):
+    """Another seed, and other clips of the same videos."""
+    return train(folder, videos, "second", "cnn", "--train.seed", "1", "--data.size", "24", "--data.frames", "3")
 
 
 @pytest.fixture(scope="module")
-def clips(videos, place):
-    return train(place, videos, "clips", "cnn_lstm")
+def clips(videos, folder):
+    return train(folder, videos, "clips", "cnn_lstm")
 
 
 @pytest.fixture(scope="module")
-def stills(images, place):
-    """A run that has no file in common with the others."""
-    return train(place, images, "stills")
+def stills(images, folder):
+    """A run that shares no file with the others."""
+    return train(folder, images, "stills")
 
 
 def evaluate(*argv):
@@ -67,35 +67,35 @@ def metrics(folder):
 
 @pytest.fixture(scope="module")
 def alone(first, second, clips):
-    """Where each run is judged by itself."""
+    """Folders of the evaluations of each run by itself."""
     assert [evaluate(run.folder) for run in (first, second, clips)] == [0, 0, 0]
     return {run.folder.name: run.folder / "evaluations" / "own_test" for run in (first, second, clips)}
 
 
 @pytest.mark.parametrize("names", [("first", "second"), ("first", "clips"), ("clips", "second", "first")])
-def test_each_run_is_judged_as_alone_and_the_mean_beside(names, alone, request, capsys):
+def test_each_run_scores_as_by_itself_and_the_mean_is_added(names, alone, request, capsys):
     runs = [request.getfixturevalue(name) for name in names]
     assert evaluate(*(run.folder for run in runs)) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     out = runs[0].folder / "evaluations" / "+".join(names)
-    found, table = metrics(out), predictions.read(out / "predictions.csv")
-    assert "8 test files are common to all runs (8 of" in said and "\nmean: AUC" in said
-    assert set(found) == {"members", "test", "validation", "threshold_rule"} and set(found["members"]) == set(names)
+    result, table = metrics(out), predictions.read(out / "predictions.csv")
+    assert "8 test files are common to all runs (8 of" in output and "\nmean: AUC" in output
+    assert set(result) == {"members", "test", "validation", "threshold_rule"} and set(result["members"]) == set(names)
     for name in names:
-        assert found["members"][name] == metrics(alone[name])["test"]
+        assert result["members"][name] == metrics(alone[name])["test"]
         files = predictions.by_file(predictions.read(alone[name] / "predictions.csv")).set_index("path")
         assert table[name].tolist() == files.loc[table["path"], "probability"].tolist()
-        assert f"\n{name}: AUC" in said
+        assert f"\n{name}: AUC" in output
     np.testing.assert_allclose(table["probability"], table[[*names]].mean(axis=1))
-    assert found["test"]["n"] == len(table) == 8 and (out / "plots" / "roc.png").exists()
+    assert result["test"]["n"] == len(table) == 8 and (out / "plots" / "roc.png").exists()
     page = (out / "report.html").read_text()
     assert "Runs of this ensemble" in page and "<td>mean</td>" in page and 'role="alert"' not in page
 
 
-def test_a_run_whose_threshold_has_seen_its_test_is_marked_and_the_mean_is_not(first, second, tmp_path, capsys):
+def test_only_the_run_whose_threshold_has_seen_its_test_is_marked(first, second, tmp_path, capsys):
     shutil.copytree(second.folder, tmp_path / "pooled")
-    said = second.config.read_text().replace("threshold: youden", "threshold: pooled_test_quantile:0.8")
-    (tmp_path / "pooled" / "config.yaml").write_text(said)
+    output = second.config.read_text().replace("threshold: youden", "threshold: pooled_test_quantile:0.8")
+    (tmp_path / "pooled" / "config.yaml").write_text(output)
     assert evaluate(first.folder, tmp_path / "pooled", "--out", tmp_path / "both") == 0
     marked = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "has seen the test set" in line]
     assert marked == ["pooled"] and metrics(tmp_path / "both")["threshold_rule"] == "youden"
@@ -104,59 +104,60 @@ def test_a_run_whose_threshold_has_seen_its_test_is_marked_and_the_mean_is_not(f
 
 def test_threshold_of_the_mean_comes_from_the_common_validation_files(first, second, tmp_path):
     assert evaluate(first.folder, second.folder, "--out", tmp_path / "both") == 0
-    held = []
+    validation = []
     for run in (first, second):
         files = predictions.by_file(predictions.read(run.predictions))
         files["name"] = files["path"].map(lambda path: "/".join(path.split("/")[-2:]))
-        held.append(files[files["split"] == "validation"].set_index("name"))
-    assert not os.path.isabs(held[0]["path"].iloc[0]) and os.path.isabs(held[1]["path"].iloc[0])
-    mean = (held[0]["probability"] + held[1]["probability"].loc[held[0].index]) / 2
-    found = metrics(tmp_path / "both")
-    assert found["test"]["threshold"] == pytest.approx(youden_threshold(mean.to_numpy(), held[0]["label"].to_numpy()), abs=1e-12)
-    assert found["validation"]["n"] == len(held[0])
+        validation.append(files[files["split"] == "validation"].set_index("name"))
+    assert not os.path.isabs(validation[0]["path"].iloc[0]) and os.path.isabs(validation[1]["path"].iloc[0])
+    mean = (validation[0]["probability"] + validation[1]["probability"].loc[validation[0].index]) / 2
+    result = metrics(tmp_path / "both")
+    expected = youden_threshold(mean.to_numpy(), validation[0]["label"].to_numpy())
+    assert result["test"]["threshold"] == pytest.approx(expected, abs=1e-12)
+    assert result["validation"]["n"] == len(validation[0])
 
 
-def test_other_files_without_those_that_any_run_was_trained_on(first, stills, images, videos, tmp_path, capsys):
+def test_other_files_exclude_those_that_any_run_was_trained_on(first, stills, images, videos, tmp_path, capsys):
     assert evaluate(first.folder, stills.folder, "--data.path", images, "--out", tmp_path / "out") == 0
-    assert "32 of 40 files took part in training one of these runs" in capsys.readouterr().out
-    found, page = metrics(tmp_path / "out"), (tmp_path / "out" / "report.html").read_text()
-    assert found["test"]["n"] == 8 and found["test"]["threshold"] == 0.5 and "validation" not in found
+    assert "32 of 40 files were used to train one of these runs" in capsys.readouterr().out
+    result, page = metrics(tmp_path / "out"), (tmp_path / "out" / "report.html").read_text()
+    assert result["test"]["n"] == 8 and result["test"]["threshold"] == 0.5 and "validation" not in result
     assert "0 validation files in common" in page and "32 of 40 files" in page
 
 
-def test_what_one_run_cannot_read_is_a_failure_of_all(first, second, images, tmp_path, monkeypatch, capsys):
+def test_a_file_that_one_run_cannot_read_is_a_failure(first, second, images, tmp_path, monkeypatch, capsys):
     for kind in ("real", "fake"):
         shutil.copytree(images / kind, tmp_path / "set" / kind)
     (tmp_path / "set" / "real" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     gone = str(sorted((tmp_path / "set" / "fake").iterdir())[0])
-    whole = ensemble.decode
+    original = ensemble.decode
 
-    def decode(name, table, member, left):
-        out = whole(name, table, member, left)
+    def decode(name, table, member, excluded):
+        out = original(name, table, member, excluded)
         out.loc[(out["path"] == gone) & (name == "second"), ["error", "sha"]] = ["no face", ""]
         return out
 
     monkeypatch.setattr(ensemble, "decode", decode)
     assert evaluate(first.folder, second.folder, "--data.path", tmp_path / "set", "--out", tmp_path / "out") == 0
-    found, page = metrics(tmp_path / "out"), (tmp_path / "out" / "report.html").read_text()
-    assert {part["n"] for part in (found["test"], *found["members"].values())} == {39}
+    result, page = metrics(tmp_path / "out"), (tmp_path / "out" / "report.html").read_text()
+    assert {part["n"] for part in (result["test"], *result["members"].values())} == {39}
     assert gone not in set(predictions.read(tmp_path / "out" / "predictions.csv")["path"])
     assert "second: no face" in page and "2 files could not be read or scored" in page
 
 
-def moved(run, folder, change):
-    """A copy of the run whose manifest says something else."""
+def with_manifest(run, folder, change):
+    """Return a copy of the run with a changed manifest."""
     shutil.copytree(run.folder, folder)
     table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
     change(table).to_csv(folder / "manifest.csv", index=False)
     return folder
 
 
-def test_only_common_test_files_are_judged_and_a_name_may_come_twice(first, tmp_path, capsys):
+def test_only_common_test_files_are_scored_and_names_may_repeat(first, tmp_path, capsys):
     def fewer(table):
         return table.drop(index=table[(table["split"] == "test") & (table["label"] == "0")].index[:1])
 
-    other = moved(first, tmp_path / "first", fewer)
+    other = with_manifest(first, tmp_path / "first", fewer)
     assert evaluate(first.folder, other) == 0
     text = "7 test files are common to all runs (8 of first and 7 of first_2)."
     assert text in capsys.readouterr().out
@@ -166,7 +167,7 @@ def test_only_common_test_files_are_judged_and_a_name_may_come_twice(first, tmp_
     assert table["first"].tolist() == table["first_2"].tolist() == table["probability"].tolist()
 
 
-def test_mistakes_are_one_sentence(first, second, stills, images, tmp_path, capsys):
+def test_mistakes_are_reported_in_one_line(first, second, stills, images, tmp_path, capsys):
     def turned(table):
         return table.assign(label=(table["label"] == "0").astype(int))
 
@@ -178,17 +179,17 @@ def test_mistakes_are_one_sentence(first, second, stills, images, tmp_path, caps
         (first.folder, second.folder, first.folder / ".." / "first"): "was given twice",
         (first.folder, tmp_path / "empty"): "No run folder",
         (first.folder, stills.folder): "no test file in common",
-        (first.folder, moved(first, tmp_path / "later", later)): "no test file in common",
-        (first.folder, moved(first, tmp_path / "turned", turned)): "do not agree on which test files are fake: 8 ",
-        (): "No run came",
+        (first.folder, with_manifest(first, tmp_path / "later", later)): "no test file in common",
+        (first.folder, with_manifest(first, tmp_path / "turned", turned)): "disagree on the labels of 8 test files",
+        (): "No run given",
     }
-    for argv, said in cases.items():
+    for argv, output in cases.items():
         assert evaluate(*argv) == 2
         err = capsys.readouterr().err
-        assert said in err and len(err.strip().splitlines()) == 1, err
+        assert output in err and len(err.strip().splitlines()) == 1, err
 
 
-def test_class_folders_that_the_runs_read_differently(first, tmp_path, images, capsys):
+def test_runs_with_different_class_folders_need_a_flag(first, tmp_path, images, capsys):
     other = shutil.copytree(first.folder, tmp_path / "other")
     text = (other / "config.yaml").read_text()
     assert "fake:\n  - fake\n" in text or "fake: [fake]" in text
@@ -197,16 +198,16 @@ def test_class_folders_that_the_runs_read_differently(first, tmp_path, images, c
     assert "name the fake class folders" in capsys.readouterr().err
 
 
-def test_relative_paths_start_where_the_run_was_trained():
+def test_relative_paths_of_predictions_are_matched_with_the_manifest():
     known = ["/home/me/set/real/1.mp4", "/home/me/set/real/set/real/1.mp4", "/home/me/set/fake/22.mp4"]
-    assert ensemble.absolute(["set/real/1.mp4", "set/fake/22.mp4"], known) == [known[0], known[2]]
-    assert ensemble.absolute(known[:1], known) == known[:1]
+    assert ensemble.absolute_paths(["set/real/1.mp4", "set/fake/22.mp4"], known) == [known[0], known[2]]
+    assert ensemble.absolute_paths(known[:1], known) == known[:1]
 
 
-def test_corruption_holds_for_every_run(first, second):
-    """brightness(255) makes all clips white: no run can tell them apart."""
+def test_every_run_scores_corrupted_clips(first, second):
+    """brightness(255) makes all clips white, so all scores of a run are equal."""
     assert cli.main(["evaluate", str(first.folder), str(second.folder), "--data.corrupt", "brightness(255)"]) == 0
     folder = first.folder / "evaluations" / "first+second-brightness_255"
     table = predictions.read(folder / "predictions.csv")
     assert table["first"].nunique() == table["second"].nunique() == 1
-    assert "corrupted before they were judged" in (folder / "report.html").read_text()
+    assert "corrupted before they were scored" in (folder / "report.html").read_text()

@@ -1,1 +1,1 @@
-"""One file for each thing a user can do: the whole story from top to bottom, made of the other packages' parts."""
+"""The commands: one file each, which tells its whole story from top to bottom with the parts of the other packages."""

@@ -41,22 +41,22 @@ class Audit:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, audit the data set, and write and print the findings."""
-    asked = config.parse_flags(Audit, add_default_path(argv), "audit.py")
-    if asked.write_groups and asked.write_groups.exists() and not asked.overwrite:
-        raise UserError(f"{asked.write_groups} already exists: give another file to --write_groups, or add --overwrite.")
-    reading = asked.data.layout, asked.data.sources, asked.data.fake
-    out = asked.out or Path("audits") / output_paths.unique_name(asked.path, *reading)
-    table, properties = collect_properties(asked, out)
+    args = config.parse_flags(Audit, add_default_path(argv), "audit.py")
+    if args.write_groups and args.write_groups.exists() and not args.overwrite:
+        raise UserError(f"{args.write_groups} already exists: give another file to --write_groups, or add --overwrite.")
+    reading = args.data.layout, args.data.sources, args.data.fake
+    out = args.out or Path("audits") / output_paths.unique_name(args.path, *reading)
+    table, properties = collect_properties(args, out)
     findings = find_problems(table, properties)
     files.write_json(out / "audit.json", findings)
     from tfdetect.pages import audit as page
 
     with files.atomic_write(out / "audit.html") as temporary:
-        page.write(temporary, str(asked.path), findings, properties.assign(path=table["path"]))
+        page.write(temporary, str(args.path), findings, properties.assign(path=table["path"]))
     print_findings(findings, table, properties)
     console.print(f"\nPage    {out / 'audit.html'}\nJSON    {out / 'audit.json'}")
-    if asked.write_groups:
-        write_grouped_manifest(asked.write_groups, table, findings["duplicates"])
+    if args.write_groups:
+        write_grouped_manifest(args.write_groups, table, findings["duplicates"])
     elif findings["leaks"]:
         console.print("Next:\n  add --write_groups to the same command to write a manifest that puts such files into one group")
     return 0
@@ -92,12 +92,12 @@ def write_grouped_manifest(path: Path, table: "pd.DataFrame", duplicates: Sequen
     print_command("train.py", "cnn", "--data.path", path)
 
 
-def collect_properties(asked: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def collect_properties(args: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Return the manifest, as `settle` does, and the properties of its files, row by row."""
     from tfdetect.data.audit.properties import collect
 
-    data = asked.data
-    table = dataset.read_manifest(asked.path, data)
+    data = args.data
+    table = dataset.read_manifest(args.path, data)
     console.print(f"{plural(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Reading", len(table)) as step:
         properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")

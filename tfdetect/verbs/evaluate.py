@@ -17,20 +17,20 @@ from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and evaluate one run, or an ensemble."""
-    asked = config.parse_flags(Evaluate, argv, "evaluate.py")
-    if not asked.runs:
+    args = config.parse_flags(Evaluate, argv, "evaluate.py")
+    if not args.runs:
         raise UserError("No run given; name the folder of one, such as saved_models/cnn, or of several.")
-    if len(asked.runs) > 1:
+    if len(args.runs) > 1:
         from tfdetect.workflow import ensemble
 
-        ensemble.evaluate(asked)
+        ensemble.evaluate(args)
         return 0
-    artifact = artifacts.find(asked.runs[0])
-    evaluate(asked, artifact, artifacts.load_config(artifact))
+    artifact = artifacts.find(args.runs[0])
+    evaluate(args, artifact, artifacts.load_config(artifact))
     return 0
 
 
-def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
+def evaluate(args: Evaluate, artifact: Artifact, run: Run) -> None:
     """Read, decode, leave out what the run was trained on, score, write the report."""
     import_keras()
     console.print(devices_line(run.train.precision))
@@ -39,12 +39,12 @@ def evaluate(asked: Evaluate, artifact: Artifact, run: Run) -> None:
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow import results, scoring
 
-    chain = corruptions.parse(asked.data.corrupt)
-    target = Artifact(output_paths.evaluation_folder(asked, corruption=chain.slug if chain else ""))
-    data = dataset.for_other_files(asked.data.apply_to(run.data), asked.data.path, asked.data.fake)
+    chain = corruptions.parse(args.data.corrupt)
+    target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
+    data = dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake)
     cache = dataset.cache_for(data, run.detector)
     cache = cache if cache.root == data.path else dataset.with_equalisation(cache, artifact)
-    table, excluded = dataset.separate_excluded(select_test_files(asked, artifact, data), cache, data.workers)
+    table, excluded = dataset.separate_excluded(select_test_files(args, artifact, data), cache, data.workers)
     table, warnings = drop_training_overlap(dataset.decode(table, data, cache, excluded), artifact)
     dataset.print_count(table)
     table, _ = dataset.add_source_classes(table, run.detector)

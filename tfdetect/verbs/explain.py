@@ -12,7 +12,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.workflow.console import console
+from tfdetect.workflow.console import console, plural
 from tfdetect.workflow.verdicts import PredictData, apply_overrides, expand_paths, format_verdict, load_predictor
 
 if TYPE_CHECKING:
@@ -52,35 +52,35 @@ class Explain:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, find the files, and explain each as soon as it is decoded; if interrupted, write the page so far."""
-    asked = config.parse_flags(Explain, argv, "explain.py")
-    artifact = artifacts.find(asked.run)
-    run = apply_overrides(artifacts.load_config(artifact), asked.data)
-    method = resolve_method(asked.method, run.detector)
-    paths = expand_paths(asked.files)
+    args = config.parse_flags(Explain, argv, "explain.py")
+    artifact = artifacts.find(args.run)
+    run = apply_overrides(artifacts.load_config(artifact), args.data)
+    method = resolve_method(args.method, run.detector)
+    paths = expand_paths(args.files)
     if len(paths) > MAX_FILES:
         raise UserError(f"{len(paths)} files are too many for one page; give at most {MAX_FILES}.")
-    if asked.cells > run.data.size:
-        raise UserError(f"--cells {asked.cells} is more than the {run.data.size} pixels per side that the run uses; give fewer.")
+    if args.cells > run.data.size:
+        raise UserError(f"--cells {args.cells} is more than the {run.data.size} pixels per side that the run uses; give fewer.")
     predictor = load_predictor(artifact, run)
     from tfdetect.pages import explanation
 
-    asked.out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     sections: list[str] = []
     rows: list[dict[str, Any]] = []
     try:
-        judge = lambda path, clip: (predictor.to_verdict(path, clip), clip)  # noqa: E731
-        for verdict, clip in predictor.map_files(paths, judge, run.data.timeout, run.data.workers):
+        to_verdict = lambda path, clip: (predictor.to_verdict(path, clip), clip)  # noqa: E731
+        for verdict, clip in predictor.map_files(paths, to_verdict, run.data.timeout, run.data.workers):
             print(format_verdict(verdict), flush=True)
             rows.append({**dataclasses.asdict(verdict), "method": method})
             if verdict.error is None:
-                frames, heat, check = explain_clip(predictor, predictor.model_frames(clip), method, asked)
+                frames, heat, check = explain_clip(predictor, predictor.model_frames(clip), method, args)
                 rows[-1] |= check
                 sections.append(explanation.section(files.printable(verdict.path), caption(verdict, check), frames, heat, method))
     finally:
-        explanation.write(asked.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
-        files.write_json(asked.out / "explanation.json", rows)
+        explanation.write(args.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
+        files.write_json(args.out / "explanation.json", rows)
     failed = len(rows) - len(sections)
-    console.print(f"{len(sections)} explained by {method}, {failed} failed: {asked.out / 'explanation.html'}")
+    console.print(f"{plural(len(sections), 'file')} explained by {method}, {failed} failed: {args.out / 'explanation.html'}")
     return 1 if failed else 0
 
 
@@ -92,8 +92,8 @@ def resolve_method(method: str, detector: Detector) -> str:
 
 
 def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
-                 asked: Explain) -> "tuple[np.ndarray, np.ndarray, dict[str, float]]":
-    """Return (shown frames, their heat-maps, the mean of `heat.check` over the maps) of a clip (frames, height, width, 3) uint8.
+                 args: Explain) -> "tuple[np.ndarray, np.ndarray, dict[str, float]]":
+    """Return (shown frames, their heat-maps, the mean of `heatmaps.deletion_check`) of a clip (frames, height, width, 3) uint8.
 
     A frame detector gets a map per shown frame; for a clip detector all frames share one.
     """
@@ -102,15 +102,15 @@ def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
     from tfdetect.data.media.frames import evenly_spaced
     from tfdetect.explain import heatmaps
 
-    def judge(clips: "np.ndarray") -> "np.ndarray":
+    def score(clips: "np.ndarray") -> "np.ndarray":
         return predictor.predict_clips(clips)[0]
 
-    shown = list(dict.fromkeys(evenly_spaced(len(clip), min(asked.frames, len(clip)))))
+    shown = list(dict.fromkeys(evenly_spaced(len(clip), min(args.frames, len(clip)))))
     inputs = [clip[[frame]] for frame in shown] if predictor.is_frame_detector else [clip]
     make_map = {"error": lambda frames: predictor.reconstruction_errors(frames[None])[0].mean(axis=0),
-                "occlusion": lambda frames: heatmaps.occlusion_map(judge, frames, asked.cells)}[method]  # fmt: skip
+                "occlusion": lambda frames: heatmaps.occlusion_map(score, frames, args.cells)}[method]  # fmt: skip
     maps = [make_map(frames) for frames in inputs]
-    hottest, elsewhere = np.mean([heatmaps.deletion_check(judge, *pair) for pair in zip(inputs, maps, strict=True)], axis=0)
+    hottest, elsewhere = np.mean([heatmaps.deletion_check(score, *pair) for pair in zip(inputs, maps, strict=True)], axis=0)
     maps = maps if predictor.is_frame_detector else maps * len(shown)
     return clip[shown], np.stack(maps), {"hottest_tenth": float(hottest), "elsewhere": float(elsewhere)}
 
@@ -118,7 +118,8 @@ def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
 def caption(verdict: "Verdict", check: dict[str, float]) -> str:
     """Return the line under a figure: the verdict, and how hiding its hottest tenth, or another area, changes the score."""
     note = f" ({verdict.note})" if verdict.note else ""
-    changes = [f"{'raises' if drop < 0 else 'lowers'} the score by {abs(drop):.3f}" for drop in check.values()]
+    drops = check["hottest_tenth"], check["elsewhere"]
+    changes = [f"{'raises' if drop < 0 else 'lowers'} the score by {abs(drop):.3f}" for drop in drops]
     return (f"{verdict.label}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, {verdict.frames} "
             f"frame{'s' * (verdict.frames > 1)}{note}. Hiding the hottest tenth of the map {changes[0]}; hiding the same shape "
             f"elsewhere {changes[1]}.")  # fmt: skip

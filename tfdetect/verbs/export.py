@@ -22,8 +22,8 @@ class Export:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and export."""
-    asked = config.parse_flags(Export, argv, "export.py")
-    artifact = artifacts.find(asked.run, "model")
+    args = config.parse_flags(Export, argv, "export.py")
+    artifact = artifacts.find(args.run, "model")
     run = artifacts.load_config(artifact)
     calibration = artifacts.load_calibration(artifact).to_dict()
     import_keras()

@@ -41,21 +41,21 @@ class Template:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, list the files, write the table and print what to fill in."""
-    asked = config.parse_flags(Template, argv, "manifest.py")
-    if asked.out.exists() and not asked.overwrite:
-        raise FileExistsError(f"{asked.out} already exists and may have been filled in: give another --out, or add --overwrite.")
-    if not asked.path.is_dir():
-        raise UserError(f"{asked.path} is not a folder: give one with images or videos in it.")
-    table = list_files(asked)
-    others = sum(len(names) for _, _, names in os.walk(asked.path)) - len(table)
-    write_table(table.assign(path=relative_paths(table["path"], asked.path, asked.out)), asked.out)
+    args = config.parse_flags(Template, argv, "manifest.py")
+    if args.out.exists() and not args.overwrite:
+        raise FileExistsError(f"{args.out} already exists and may have been filled in: give another --out, or add --overwrite.")
+    if not args.path.is_dir():
+        raise UserError(f"{args.path} is not a folder: give one with images or videos in it.")
+    table = list_files(args)
+    others = sum(len(names) for _, _, names in os.walk(args.path)) - len(table)
+    write_table(table.assign(path=relative_paths(table["path"], args.path, args.out)), args.out)
     if others > 0:
         console.print(f"Left out: {plural(others, 'other file')}, hidden or neither image nor video.")
-    print_summary(table, asked.out)
+    print_summary(table, args.out)
     return 0
 
 
-def list_files(asked: Template) -> "pd.DataFrame":
+def list_files(args: Template) -> "pd.DataFrame":
     """Return a row per file with the label, split and source that the layout gives, "" where it gives none.
 
     The group is filled in for frames of one video, and wherever a public data set defines it. Raises UserError if there is no
@@ -65,21 +65,21 @@ def list_files(asked: Template) -> "pd.DataFrame":
 
     from tfdetect.data.layouts import detect, tree
 
-    has_manifest = any((asked.path / name).exists() for name in detect.MANIFEST_NAMES)  # perhaps the one to be replaced
+    has_manifest = any((args.path / name).exists() for name in detect.MANIFEST_NAMES)  # perhaps the one to be replaced
     try:
-        table = detect.read(asked.path, asked.fake, "class_folders" if has_manifest and asked.layout == "auto" else asked.layout)
+        table = detect.read(args.path, args.fake, "class_folders" if has_manifest and args.layout == "auto" else args.layout)
     except UserError:
-        if asked.layout != "auto":
+        if args.layout != "auto":
             raise
         table = pd.DataFrame(columns=list(COLUMNS), dtype=str)
     class_folders = table.attrs.get("layout", "class_folders") == "class_folders"  # its groups are frames of a video, not persons
     single = ~table.duplicated(["group", "label"], keep=False) if class_folders else table["group"] == table["path"]
     table = table.assign(label=table["label"].map({0: "real", 1: "fake"}), group=table["group"].mask(single, ""))
     if class_folders:
-        files = pd.DataFrame({"path": [str(path) for path in tree.walk_media(asked.path)]}, dtype=str)
+        files = pd.DataFrame({"path": [str(path) for path in tree.walk_media(args.path)]}, dtype=str)
         table = pd.concat([table, files[~files["path"].isin(set(table["path"]))]])
     if table.empty:
-        raise UserError(f"{asked.path} holds no images or videos.")
+        raise UserError(f"{args.path} holds no images or videos.")
     columns = [name for name in COLUMNS if name in REQUIRED_COLUMNS or (name in table and table[name].fillna("").any())]
     return table[columns].fillna("")
 

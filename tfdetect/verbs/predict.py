@@ -30,19 +30,19 @@ class Predict:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, find the files, and print each verdict as soon as its file is decoded."""
-    asked = config.parse_flags(Predict, argv, "predict.py")
-    artifact = artifacts.find(asked.run)
-    run = apply_overrides(artifacts.load_config(artifact), asked.data)
-    paths = expand_paths(asked.files)
+    args = config.parse_flags(Predict, argv, "predict.py")
+    artifact = artifacts.find(args.run)
+    run = apply_overrides(artifacts.load_config(artifact), args.data)
+    paths = expand_paths(args.files)
     predictor = load_predictor(artifact, run)
     failed = 0
-    if not asked.json:
+    if not args.json:
         print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
     for verdict in predictor.predict_files(paths, run.data.timeout, run.data.workers):
         failed += verdict.error is not None
-        print(json.dumps(dataclasses.asdict(verdict)) if asked.json else format_verdict(verdict), flush=True)
-    if not asked.json:
-        print(f"{summarise(asked.files, paths, failed)}. Called fake from a probability of {predictor.threshold:.3f}.")
+        print(json.dumps(dataclasses.asdict(verdict)) if args.json else format_verdict(verdict), flush=True)
+    if not args.json:
+        print(f"{summarise(args.files, paths, failed)}. Called fake from a probability of {predictor.threshold:.3f}.")
     return 1 if failed else 0
 
 

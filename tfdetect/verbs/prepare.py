@@ -44,60 +44,60 @@ class Prepare:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, read, optionally equalise, decode and write the data set."""
-    asked, beam_options = config.parse_flags(Prepare, argv, "prepare.py", unknown=True)
-    output_paths.require_prepared(asked.out, asked.path)
-    if beam_options and asked.runner == "local":
+    args, beam_options = config.parse_flags(Prepare, argv, "prepare.py", unknown=True)
+    output_paths.require_prepared(args.out, args.path)
+    if beam_options and args.runner == "local":
         config.parse_flags(Prepare, argv, "prepare.py")  # exits with a message about the unknown flags
     import pandas as pd  # imported late to keep --help fast
 
-    table, excluded, cache = read_dataset(asked)
-    if asked.equalise:
-        table, failures = equalise_files(asked, table, cache)
+    table, excluded, cache = read_dataset(args)
+    if args.equalise:
+        table, failures = equalise_files(args, table, cache)
         excluded = pd.concat([excluded, failures])
-    write(asked, dataset.append_excluded(decode(asked, table, cache, beam_options), excluded).sort_index())
+    write(args, dataset.append_excluded(decode(args, table, cache, beam_options), excluded).sort_index())
     return 0
 
 
-def read_dataset(asked: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
+def read_dataset(args: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
     """Return the files to decode, those excluded because copies contradict their label, and the cache inside the output folder.
 
     Paths are absolute, since the folder may be used from anywhere. Raises UserError if it was prepared with other settings.
     """
     from tfdetect.data.prepare.clip_cache import Cache
 
-    data = asked.data
-    table = dataset.read_manifest(asked.path, data)
+    data = args.data
+    table = dataset.read_manifest(args.path, data)
     table["path"] = [str(Path(path).absolute()) for path in table["path"]]
     settings = {name: getattr(data, name) for name in PREPARED_KEYS}
-    old_settings = config.read_prepared_settings(asked.out)
+    old_settings = config.read_prepared_settings(args.out)
     if old_settings and old_settings != settings:
-        raise UserError(f"{asked.out} was prepared with other settings: {old_settings}. Give another --out, or delete it.")
-    cache = Cache(asked.out, dataset.clip_spec(data, asked.out), data.cache)
+        raise UserError(f"{args.out} was prepared with other settings: {old_settings}. Give another --out, or delete it.")
+    cache = Cache(args.out, dataset.clip_spec(data, args.out), data.cache)
     return *dataset.separate_excluded(table, cache, data.workers), cache
 
 
-def decode(asked: Prepare, table: "pd.DataFrame", cache: "Cache", beam_options: Sequence[str]) -> "pd.DataFrame":
-    """Return the prepared manifest, decoded by local processes or by BeamRunner."""
+def decode(args: Prepare, table: "pd.DataFrame", cache: "Cache", beam_options: Sequence[str]) -> "pd.DataFrame":
+    """Return the prepared manifest, decoded by local processes or by Beam."""
     from tfdetect.data.prepare.beam import LOCAL_RUNNER, BeamRunner
     from tfdetect.data.prepare.decode import decode_locally, prepare
 
-    data = asked.data
-    beam = BeamRunner(asked.out / "shards", LOCAL_RUNNER if asked.runner == "beam" else asked.runner, beam_options)
+    data = args.data
+    beam = BeamRunner(args.out / "shards", LOCAL_RUNNER if args.runner == "beam" else args.runner, beam_options)
+    runner = decode_locally if args.runner == "local" else beam.results
     with progress("Decoding", len(table)) as step:
-        runner = decode_locally if asked.runner == "local" else beam.results
         return prepare(table, cache, data.workers, step, data.timeout, runner)
 
 
-def equalise_files(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[pd.DataFrame, pd.DataFrame]":
+def equalise_files(args: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Return the rows of the equalised files, and the prepared rows of the failed ones; both keep their index."""
     from tfdetect.data.equalise import equalise
     from tfdetect.data.prepare.clip_cache import failure_result
     from tfdetect.data.prepare.decode import RESULT_FIELDS, add_results
 
-    data = asked.data
+    data = args.data
     with progress("Equalising", len(table)) as step:
         half = partial(step, advance=0.5)  # each file is inspected, then encoded
-        table = equalise(table, asked.out.absolute() / "equalised", data.workers, half, data.timeout, data.limits)
+        table = equalise(table, args.out.absolute() / "equalised", data.workers, half, data.timeout, data.limits)
     good = table["error"] == ""
     reasons = dict(zip(table["path"], table["error"], strict=True))
     excluded = table[~good].rename(columns={"error": "left_out"})  # an original must not be mixed with equalised files
@@ -105,19 +105,19 @@ def equalise_files(asked: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tu
     return table[good].drop(columns="error"), rows
 
 
-def write(asked: Prepare, table: "pd.DataFrame") -> None:
+def write(args: Prepare, table: "pd.DataFrame") -> None:
     """Write manifest.csv, failures.csv and prepared.json; print the counts and the next command."""
     from tfdetect.data import manifest
 
     failures = table[table["error"] != ""]
-    manifest.write(table, asked.out / "manifest.csv")
-    manifest.write(failures, asked.out / "failures.csv")
-    settings = config.settings_to_dict(asked.data)
+    manifest.write(table, args.out / "manifest.csv")
+    manifest.write(failures, args.out / "failures.csv")
+    settings = config.settings_to_dict(args.data)
     counts = {"rows": len(table), "cached": len(table) - len(failures), "failed": len(failures)}
     summary = {"data": {name: settings[name] for name in PREPARED_KEYS}, "groups": table.attrs["groups"], "counts": counts}
-    files.write_json(asked.out / config.PREPARED_FILE, summary)
+    files.write_json(args.out / config.PREPARED_FILE, summary)
     dataset.print_count(table, "cached")
     dataset.print_failures(table)
     dataset.require_usable(table)
-    console.print(f"\nPrepared  {asked.out}\nNext:")
-    print_command("train.py", "cnn", "--data.path", asked.out)
+    console.print(f"\nPrepared  {args.out}\nNext:")
+    print_command("train.py", "cnn", "--data.path", args.out)

@@ -22,9 +22,9 @@ class WriteSample:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and write the files."""
-    asked = config.parse_flags(WriteSample, argv, "sample.py")
-    spec = asked.sample
+    args = config.parse_flags(WriteSample, argv, "sample.py")
+    spec = args.sample
     with progress("Drawing", 2 * spec.count) as step:
-        write(spec, asked.out, None, step)
-    console.print(f"{spec.count} real and {spec.count} fake {spec.kind}s with manifest.csv in {asked.out}")
+        write(spec, args.out, None, step)
+    console.print(f"{spec.count} real and {spec.count} fake {spec.kind}s with manifest.csv in {args.out}")
     return 0

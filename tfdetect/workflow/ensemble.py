@@ -32,16 +32,16 @@ class Member:
     cache: "Cache"
 
 
-def evaluate(asked: Evaluate) -> None:
+def evaluate(args: Evaluate) -> None:
     """Read the files, decode them for each run, drop those that any run was trained on, score, average, write the report."""
-    members = load_members(asked)
+    members = load_members(args)
     import_keras()
     from tfdetect.data.input_pipeline import corruptions
     from tfdetect.data.prepare.decode import usable_rows
 
-    chain = corruptions.parse(asked.data.corrupt)
-    target = Artifact(output_paths.evaluation_folder(asked, [*members], chain.slug if chain else ""))
-    table, warnings = read_test_files(asked, members)
+    chain = corruptions.parse(args.data.corrupt)
+    target = Artifact(output_paths.evaluation_folder(args, [*members], chain.slug if chain else ""))
+    table, warnings = read_test_files(args, members)
     first = next(iter(members.values()))
     table, excluded = dataset.separate_excluded(table, first.cache, first.data.workers)
     decoded = {name: decode(name, table, member, excluded) for name, member in members.items()}
@@ -56,36 +56,36 @@ def evaluate(asked: Evaluate) -> None:
     write_report(target, members, table, scored, (*warnings, *overlap, *corrupted))
 
 
-def load_members(asked: Evaluate) -> dict[str, Member]:
+def load_members(args: Evaluate) -> dict[str, Member]:
     """Return the runs by unique names. Raises UserError if a run is given twice, or if they read class folders differently."""
     from tfdetect.evaluation import ensemble
 
-    folders = [path.resolve() for path in asked.runs]
-    repeated = [str(path) for number, path in enumerate(asked.runs) if folders[number] in folders[:number]]
+    folders = [path.resolve() for path in args.runs]
+    repeated = [str(path) for number, path in enumerate(args.runs) if folders[number] in folders[:number]]
     if repeated:
         raise UserError(f"{repeated[0]} was given twice; an ensemble takes different runs.")
-    found = [artifacts.find(path) for path in asked.runs]
+    found = [artifacts.find(path) for path in args.runs]
     runs = [artifacts.load_config(artifact) for artifact in found]
-    if asked.data.path and not asked.data.fake and len({run.data.fake for run in runs}) > 1:
+    if args.data.path and not args.data.fake and len({run.data.fake for run in runs}) > 1:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
-    data = [dataset.for_other_files(asked.data.apply_to(run.data), asked.data.path, asked.data.fake) for run in runs]
+    data = [dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake) for run in runs]
     caches = [dataset.cache_for(settings, run.detector) for settings, run in zip(data, runs, strict=True)]
-    caches = [cache if cache.root == asked.data.path else dataset.with_equalisation(cache, artifact)
+    caches = [cache if cache.root == args.data.path else dataset.with_equalisation(cache, artifact)
               for cache, artifact in zip(caches, found, strict=True)]  # fmt: skip
     members = map(Member, found, runs, data, caches)
     return dict(zip(ensemble.unique_names([folder.name for folder in folders]), members, strict=True))
 
 
-def read_test_files(asked: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame, tuple[str, ...]]":
+def read_test_files(args: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame, tuple[str, ...]]":
     """Return the manifest of the files to score, those asked for or the common test files, and warnings about their choice."""
     from tfdetect.data.layouts import detect
     from tfdetect.workflow import test_files
 
-    if asked.data.path is None:
+    if args.data.path is None:
         table, warnings = common_test_files({name: member.artifact for name, member in members.items()})
-        return detect.select_sources(table, asked.data.sources), warnings
+        return detect.select_sources(table, args.data.sources), warnings
     first = next(iter(members.values()))
-    return test_files.select_test_files(asked, first.artifact, first.data), ()
+    return test_files.select_test_files(args, first.artifact, first.data), ()
 
 
 def common_test_files(runs: Mapping[str, Artifact]) -> "tuple[pd.DataFrame, tuple[str, ...]]":
@@ -170,8 +170,8 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     from tfdetect.workflow.scoring import clip_loader
 
     first = next(iter(members.values()))
-    held_out = {name: validation_predictions(member.artifact) for name, member in members.items()}
-    validation = ensemble.average(held_out, by=["path"])
+    validation_rows = {name: validation_predictions(member.artifact) for name, member in members.items()}
+    validation = ensemble.average(validation_rows, by=["path"])
     threshold, no_threshold = choose_threshold(validation)
     mean = ensemble.average({name: rows for name, (rows, _) in scored.items()})
     summaries = {name: metrics.summarise(rows, own_threshold) for name, (rows, own_threshold) in scored.items()}

@@ -35,23 +35,23 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII).strip("._-")[:MAX_NAME_LENGTH]
 
 
-def evaluation_folder(asked: "Evaluate", names: Sequence[str] = (), corruption: str = "") -> Path:
+def evaluation_folder(args: "Evaluate", names: Sequence[str] = (), corruption: str = "") -> Path:
     """Return the folder for the results of an evaluation.
 
     Return --out if it is given, else a folder in `evaluations/` of the first run, named after the `names` of several runs, the
     data, its sources and the corruption. Raises UserError if --out holds anything but an earlier evaluation.
     """
-    if asked.out:
-        _require_evaluation(asked.out)
-        return Path(asked.out)
-    data, runs = asked.data, [run.resolve() for run in asked.runs]
+    if args.out:
+        _require_evaluation(args.out)
+        return Path(args.out)
+    data, runs = args.data, [run.resolve() for run in args.runs]
     reading = [list(data.sources), *([data.layout, list(data.fake)] if data.path else [])]
     scattered = [list(map(str, runs))] if len({run.parent for run in runs}) > 1 else []  # equal names may mean different runs
     data_name = "" if names else "own_test"
     if data.path or data.sources or scattered:
         data_name = unique_name(data.path or Path("own_test"), *reading, *scattered)
     parts = ("+".join(names), data_name, *map(slug, data.sources), corruption)
-    return Path(asked.runs[0]) / "evaluations" / "-".join(filter(None, parts))
+    return Path(args.runs[0]) / "evaluations" / "-".join(filter(None, parts))
 
 
 def require_prepared(folder: Path, data: Path) -> None:

@@ -55,16 +55,16 @@ class Evaluate:
     NAME is unique to the data set and --data.corrupt."""
 
 
-def select_test_files(asked: Evaluate, artifact: Artifact, data: Data) -> "pd.DataFrame":
+def select_test_files(args: Evaluate, artifact: Artifact, data: Data) -> "pd.DataFrame":
     """Return the manifest of the files to score: those of the test split if there is one, else all."""
     from tfdetect.data import manifest
     from tfdetect.data.layouts import detect
 
-    if asked.data.path is None:
-        table = detect.select_sources(manifest.read(artifact.manifest), asked.data.sources)
+    if args.data.path is None:
+        table = detect.select_sources(manifest.read(artifact.manifest), args.data.sources)
     else:
-        overrides = {name: getattr(asked.data, name) for name in ("layout", "sources", "labels", "group")}
-        table = dataset.read_manifest(asked.data.path, replace(data, **overrides))
+        overrides = {name: getattr(args.data, name) for name in ("layout", "sources", "labels", "group")}
+        table = dataset.read_manifest(args.data.path, replace(data, **overrides))
     if (table["split"] == "test").any():
         if others := int((table["split"] != "test").sum()):
             console.print(f"Only the test split is evaluated: {plural(others, 'other file')} left out.")

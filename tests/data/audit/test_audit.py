@@ -241,8 +241,8 @@ def test_an_interrupted_audit_resumes_and_changed_files_are_read_again(tmp_path,
     index.write_bytes(index.read_bytes() + b'\n["torn')
     os.utime(table["path"][1], (1, 1))
     measured, reported = [], []
-    real = properties.results
-    monkeypatch.setattr(properties, "results", lambda paths, *how: real((measured.append(path) or path for path in paths), *how))
+    real = properties.map_unordered
+    monkeypatch.setattr(properties, "map_unordered", lambda paths, *how: real((measured.append(path) or path for path in paths), *how))
     again = properties.collect(table, 1, reported.append, index=index)
     assert measured == list(table["path"][[0, 1, 4, 5]]) and len(reported) == 6
     for name in complete:

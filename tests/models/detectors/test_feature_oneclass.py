@@ -1,4 +1,4 @@
-"""What reals are described by, against scikit-learn and NumPy; also when it is saved and loaded."""
+"""Models of the reals, compared with scikit-learn and NumPy after saving and loading."""
 
 import keras
 import numpy as np
@@ -12,25 +12,25 @@ from tfdetect.detector import FeatureFitContext, FeatureTable
 from tfdetect.models.detectors.feature_oneclass import FeatureOneClass
 from tfdetect.models.layers.block_dct import BlockDCTEnergies, dct_kernel
 
-WIDTH, KEPT = 12, 5
+WIDTH, COMPONENTS = 12, 5
 
 
 @pytest.fixture
 def data(rng):
-    """(reals to learn, others, most of them far off); features of very unlike scales that depend on each other."""
+    """(training reals, other features, most of them far off); correlated features with very different scales."""
     mix = rng.normal(size=(WIDTH, WIDTH)) * np.geomspace(0.01, 100, WIDTH)
     return [(rng.normal(size=(count, WIDTH)) * scale @ mix).astype(np.float32) for count, scale in ((200, 1.0), (40, 3.0))]
 
 
-def fit_by_gradient(model, x, y, held_x, held_y, loss=None):
+def fit_by_gradient(model, x, y, validation_x, validation_y, loss=None):
     model.compile(keras.optimizers.Adam(1e-2), loss)
     model.fit(x, np.zeros((len(x), 1)), epochs=30, batch_size=50, verbose=0)
 
 
-def learnt(data, tmp_path, **options):
-    """(scores of the others, by the saved and loaded model; their whitened components, by scikit-learn)."""
+def fit_and_score(data, tmp_path, **options):
+    """Return the scores of the other features by the saved and loaded model, and scikit-learn's whitened components of both."""
     keras.utils.set_random_seed(0)
-    detector = FeatureOneClass(components=KEPT, **options)
+    detector = FeatureOneClass(components=COMPONENTS, **options)
     inputs = keras.Input((WIDTH,), name="clip")
     start = keras.Model(inputs, keras.layers.Identity(name="features")(inputs))
     parts = [FeatureTable(x, np.zeros(len(x), int)) for x in (data[0], data[0][:20])]
@@ -38,56 +38,55 @@ def learnt(data, tmp_path, **options):
     model.save(tmp_path / "m.keras")
     scores = models.load(tmp_path / "m.keras").predict(data[1], verbose=0)[:, 0]
     mean, scale = data[0].mean(0, dtype=np.float64), data[0].std(0, dtype=np.float64)
-    found = PCA(KEPT, whiten=True, random_state=0).fit((data[0] - mean) / scale)
-    return scores, found.transform((data[0] - mean) / scale), found.transform((data[1] - mean) / scale)
+    pca = PCA(COMPONENTS, whiten=True, random_state=0).fit((data[0] - mean) / scale)
+    return scores, pca.transform((data[0] - mean) / scale), pca.transform((data[1] - mean) / scale)
 
 
-def test_mahalanobis_is_the_length_of_the_whitened_components(data, tmp_path):
-    scores, _, z = learnt(data, tmp_path, model="mahalanobis")
+def test_mahalanobis_is_the_norm_of_the_whitened_components(data, tmp_path):
+    scores, _, z = fit_and_score(data, tmp_path, model="mahalanobis")
     np.testing.assert_allclose(scores, np.sqrt((z**2).mean(1)), rtol=1e-4)
 
 
-def test_a_subspace_scores_what_its_components_leave_over(data, tmp_path):
-    scores, _, _ = learnt(data, tmp_path, model="subspace")
+def test_subspace_scores_the_residual_of_the_components(data, tmp_path):
+    scores, _, _ = fit_and_score(data, tmp_path, model="subspace")
     mean, scale = data[0].mean(0, dtype=np.float64), data[0].std(0, dtype=np.float64)
-    found = PCA(KEPT, random_state=0).fit((data[0] - mean) / scale)
+    pca = PCA(COMPONENTS, random_state=0).fit((data[0] - mean) / scale)
     z = (data[1] - mean) / scale
-    np.testing.assert_allclose(scores, np.sqrt(((z - found.inverse_transform(found.transform(z))) ** 2).mean(1)), rtol=1e-3)
+    np.testing.assert_allclose(scores, np.sqrt(((z - pca.inverse_transform(pca.transform(z))) ** 2).mean(1)), rtol=1e-3)
 
 
-def test_near_turns_the_score_round(data, tmp_path):
-    far, near = (learnt(data, tmp_path, model="mahalanobis", score_direction=tail)[0] for tail in ("far", "near"))
+def test_near_negates_the_score(data, tmp_path):
+    far, near = (fit_and_score(data, tmp_path, model="mahalanobis", score_direction=side)[0] for side in ("far", "near"))
     np.testing.assert_array_equal(near, -far)
 
 
 def test_nearest_is_the_mean_distance_to_the_nearest_reals(data, tmp_path):
-    scores, train, z = learnt(data, tmp_path, model="nearest", k=3)
+    scores, train, z = fit_and_score(data, tmp_path, model="nearest", k=3)
     distances, _ = NearestNeighbors(n_neighbors=3).fit(train).kneighbors(z)
     np.testing.assert_allclose(scores, distances.mean(1), rtol=1e-3)
 
 
-def test_a_mixture_scores_as_scikit_learn(data, tmp_path):
-    scores, train, z = learnt(data, tmp_path, model="mixture", mixture=2)
-    found = GaussianMixture(2, covariance_type="diag", reg_covar=1e-2, random_state=0).fit(train)
-    np.testing.assert_allclose(scores, -found.score_samples(z), rtol=1e-3)
+def test_a_mixture_scores_like_scikit_learn(data, tmp_path):
+    scores, train, z = fit_and_score(data, tmp_path, model="mixture", mixture=2)
+    mixture = GaussianMixture(2, covariance_type="diag", reg_covar=1e-2, random_state=0).fit(train)
+    np.testing.assert_allclose(scores, -mixture.score_samples(z), rtol=1e-3)
 
 
-def test_an_autoencoder_of_features_finds_what_is_far_off(data, tmp_path):
-    scores, _, z = learnt(data, tmp_path, model="vae", latent=2)
+def test_the_vae_scores_distant_features_higher(data, tmp_path):
+    scores, _, z = fit_and_score(data, tmp_path, model="vae", latent=2)
     order = np.argsort(np.linalg.norm(z, axis=1))
     assert np.isfinite(scores).all() and scores[order[-10:]].mean() > 2 * scores[order[:10]].mean()
 
 
-def test_strengths_are_means_over_the_parts_of_a_picture(rng):
+def test_energies_are_means_over_regions(rng):
     x = rng.uniform(-1, 1, (2, 32, 48, 3)).astype(np.float32)
-    found = keras.ops.convert_to_numpy(BlockDCTEnergies(2)(x))
+    energies = keras.ops.convert_to_numpy(BlockDCTEnergies(2)(x))
     blocks = x.reshape(2, 4, 8, 6, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(2, 4, 6, -1) @ dct_kernel(14).reshape(192, -1)
     expected = np.log1p(np.abs(blocks)).reshape(2, 2, 2, 2, 3, -1).mean((2, 4))
-    np.testing.assert_allclose(found, expected.reshape(2, -1), rtol=1e-3, atol=1e-4)
-    assert BlockDCTEnergies(2).compute_output_shape((None, 32, 48, 3)) == (None, found.shape[1])
+    np.testing.assert_allclose(energies, expected.reshape(2, -1), rtol=1e-3, atol=1e-4)
 
 
-def test_fewer_reals_than_components_are_enough(rng, tmp_path):
+def test_there_may_be_fewer_reals_than_components(rng, tmp_path):
     data = [rng.normal(size=(4, WIDTH)).astype(np.float32), rng.normal(size=(3, WIDTH)).astype(np.float32)]
     detector = FeatureOneClass(components=50, k=9, model="nearest")
     inputs = keras.Input((WIDTH,))
@@ -97,6 +96,6 @@ def test_fewer_reals_than_components_are_enough(rng, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["grid", "components", "k", "mixture", "latent"])
-def test_nothing_of_none_is_refused(name):
+def test_counts_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"--detector.{name} must be at least 1, got 0"):
         FeatureOneClass(**{name: 0})

@@ -1,4 +1,4 @@
-"""MesoNet: its published parameter counts, and a forward pass that NumPy repeats."""
+"""MesoNet: the published parameter counts, and a forward pass compared with NumPy."""
 
 import h5py
 import numpy as np
@@ -9,13 +9,13 @@ from tfdetect.models.detectors.mesonet import MesoNet
 
 
 @pytest.mark.parametrize(("variant", "count"), [("meso4", 27977), ("mesoinception4", 28615)])
-def test_the_parameters_are_the_papers(variant, count):
+def test_the_parameter_count_is_the_papers(variant, count):
     model = MesoNet(variant=variant).build((1, 256, 256, 3))
     assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == count
 
 
-def published(path, variant, seed=0):
-    """An HDF5 file as Keras 2 wrote it, of weights that are fixed."""
+def write_weights(path, variant, seed=0):
+    """Write an HDF5 file as Keras 2 did, and return its arrays by name."""
     rng = np.random.default_rng(seed)
     model = MesoNet(variant=variant).build((1, 256, 256, 3))
     arrays = {}
@@ -34,7 +34,7 @@ def published(path, variant, seed=0):
 
 
 class Reference:
-    """The forward pass in NumPy and SciPy, from the paper's text."""
+    """The forward pass of the paper in NumPy and SciPy."""
 
     def __init__(self, arrays):
         self.arrays = arrays
@@ -61,9 +61,9 @@ class Reference:
             branches.append(self.convolution(narrow, f"conv2d_{first + 2 * dilation}", dilation))
         return self.normalised(np.concatenate(branches, -1), number, 2)
 
-    def real(self, picture, variant):
-        """The published output before its sigmoid: higher is more likely real."""
-        x = picture / 255
+    def real_logit(self, image, variant):
+        """Return the published output before the sigmoid: higher is more likely real."""
+        x = image / 255
         if variant == "meso4":
             for number, pool in ((5, 2), (6, 2), (7, 2), (8, 4)):
                 x = self.normalised(self.convolution(x, f"conv2d_{number}"), number, pool)
@@ -77,29 +77,29 @@ class Reference:
 
 
 @pytest.mark.parametrize("variant", ["meso4", "mesoinception4"])
-def test_a_published_file_gives_the_papers_forward_pass_with_the_sign_turned(variant, tmp_path, rng):
-    arrays = published(tmp_path / "w.h5", variant)
-    picture = rng.integers(0, 256, (256, 256, 3), np.uint8)
+def test_published_weights_give_the_negated_output_of_the_paper(variant, tmp_path, rng):
+    arrays = write_weights(tmp_path / "w.h5", variant)
+    image = rng.integers(0, 256, (256, 256, 3), np.uint8)
     model = MesoNet(variant=variant, weights=tmp_path / "w.h5").build((1, 256, 256, 3))
-    score = model.predict(picture[None, None], verbose=0)[0, 0]
-    assert score == pytest.approx(-Reference(arrays).real(picture.astype(float), variant)[0], rel=1e-4)
+    score = model.predict(image[None, None], verbose=0)[0, 0]
+    assert score == pytest.approx(-Reference(arrays).real_logit(image.astype(float), variant)[0], rel=1e-4)
 
 
-def test_the_score_of_fixed_weights_is_what_it_was(tmp_path):
-    published(tmp_path / "w.h5", "meso4")
-    picture = (np.indices((256, 256)).sum(0)[..., None] * [1, 2, 3] % 256).astype(np.uint8)
+def test_the_score_with_fixed_weights(tmp_path):
+    write_weights(tmp_path / "w.h5", "meso4")
+    image = (np.indices((256, 256)).sum(0)[..., None] * [1, 2, 3] % 256).astype(np.uint8)
     model = MesoNet(weights=tmp_path / "w.h5").build((1, 256, 256, 3))
-    assert model.predict(picture[None, None], verbose=0)[0, 0] == pytest.approx(-10.597380, rel=1e-4)
+    assert model.predict(image[None, None], verbose=0)[0, 0] == pytest.approx(-10.597380, rel=1e-4)
 
 
-def test_weights_of_another_variant_or_size_are_refused_with_the_shapes(tmp_path):
-    published(tmp_path / "w.h5", "meso4")
+def test_weights_of_another_variant_or_size_are_refused(tmp_path):
+    write_weights(tmp_path / "w.h5", "meso4")
     with pytest.raises(ValueError, match="22 layers with weights|expected 22"):
         MesoNet(variant="mesoinception4", weights=tmp_path / "w.h5").build((1, 256, 256, 3))
     with pytest.raises(ValueError, match=r"\(1024, 16\), expected \(256, 16\)"):
         MesoNet(weights=tmp_path / "w.h5").build((1, 128, 128, 3))
 
 
-def test_a_missing_file_is_said_before_any_work(tmp_path):
-    with pytest.raises(ValueError, match="is no file"):
+def test_a_missing_file_is_reported_by_require(tmp_path):
+    with pytest.raises(ValueError, match="is not a file"):
         MesoNet(weights=tmp_path / "none.h5").require()

@@ -1,4 +1,4 @@
-"""Presets of foundation models: found or refused, cut to their picture's side, frozen but for adapters, saved and exported."""
+"""Presets: finding and refusing them, vision models, text encoders, adapters, saving and export."""
 
 import os
 import shutil
@@ -25,103 +25,104 @@ def tiny():
 
 
 @pytest.fixture
-def pictures(rng):
+def images(rng):
     return rng.integers(0, 256, (3, 48, 48, 3)).astype(np.float32)
 
 
-def values(model, pictures):
-    return model.predict(pictures, verbose=0)
+def predict(model, images):
+    return model.predict(images, verbose=0)
 
 
-def test_tiny_is_the_same_every_time_on_every_backend(tiny, pictures):
-    """Numbers from TensorFlow."""
+def test_tiny_is_reproducible_on_every_backend(tiny, images):
+    """The expected values were computed with TensorFlow."""
     model = backbones.vision_model(tiny, 48, "projected")
     assert model.name == "backbone" and model.input_shape == (None, 48, 48, 3)
-    np.testing.assert_allclose(values(model, pictures)[0, :4], [-0.6596, 0.18275, 0.37403, -0.05499], atol=1e-4)
-    again = backbones.load("tiny")
-    assert (values(backbones.vision_model(again, 48, "projected"), pictures) == values(model, pictures)).all()
-    assert backbones.random("tiny") and not backbones.random("clip_vit_base_patch32")
+    np.testing.assert_allclose(predict(model, images)[0, :4], [-0.6596, 0.18275, 0.37403, -0.05499], atol=1e-4)
+    reloaded = backbones.load("tiny")
+    assert (predict(backbones.vision_model(reloaded, 48, "projected"), images) == predict(model, images)).all()
+    assert backbones.is_random("tiny") and not backbones.is_random("clip_vit_base_patch32")
 
 
 @pytest.mark.parametrize("features", WIDTH)
-def test_features_survive_keras_files(features, tiny, pictures, tmp_path):
+def test_features_survive_saving(features, tiny, images, tmp_path):
     model = backbones.vision_model(tiny, 48, features)
-    before = values(model, pictures)
+    before = predict(model, images)
     assert before.shape == (3, WIDTH[features]) and len(np.unique(before)) == before.size
     model.save(tmp_path / "m.keras")
-    again = models.load(tmp_path / "m.keras")
-    np.testing.assert_allclose(values(again, pictures), before, atol=1e-6)
-    assert [block.name for block in backbones.transformer_blocks(again)] == [block.name for block in backbones.transformer_blocks(model)]
-    assert len(backbones.transformer_blocks(model)) == (1 if features == "penultimate" else 2), "nothing is carried along unused"
+    loaded = models.load(tmp_path / "m.keras")
+    np.testing.assert_allclose(predict(loaded, images), before, atol=1e-6)
+    names, loaded_names = ([block.name for block in backbones.transformer_blocks(part)] for part in (model, loaded))
+    assert loaded_names == names
+    assert len(backbones.transformer_blocks(model)) == (1 if features == "penultimate" else 2), "unused blocks are left out"
     assert not any("text" in weight.path for weight in model.weights)
 
 
-def test_pooled_times_projection_is_projected(tiny, pictures):
-    pooled, projected = (values(backbones.vision_model(tiny, 48, features), pictures) for features in ("pooled", "projected"))
-    kernel = keras.ops.convert_to_numpy(tiny.net.vision_projection.kernel)
+def test_pooled_times_projection_is_projected(tiny, images):
+    pooled, projected = (predict(backbones.vision_model(tiny, 48, features), images) for features in ("pooled", "projected"))
+    kernel = keras.ops.convert_to_numpy(tiny.network.vision_projection.kernel)
     np.testing.assert_allclose(pooled @ kernel, projected, atol=1e-5)
 
 
-def test_a_fresh_process_loads_the_file_without_being_told_of_keras_hub(tiny, pictures, tmp_path):
+def test_a_new_process_loads_the_file_without_importing_keras_hub(tiny, images, tmp_path):
     model = backbones.vision_model(tiny, 48, "projected")
     model.save(tmp_path / "m.keras")
-    np.save(tmp_path / "x.npy", pictures)
+    np.save(tmp_path / "x.npy", images)
     code = "import numpy as np; from tfdetect import models; np.save('y', models.load('m.keras').predict(np.load('x.npy')))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), values(model, pictures), atol=1e-6)
+    process = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr[-2000:]
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), predict(model, images), atol=1e-6)
 
 
-@pytest.mark.skipif(not backend.is_tensorflow(), reason="SavedModels are TensorFlow's")
-def test_features_survive_export(tiny, pictures, tmp_path):
+@pytest.mark.skipif(not backend.is_tensorflow(), reason="SavedModels need TensorFlow")
+def test_features_survive_export(tiny, images, tmp_path):
     import tensorflow as tf
 
     model = backbones.vision_model(tiny, 48, "projected")
     model.export(tmp_path / "1", verbose=False)
     served = tf.saved_model.load(tmp_path / "1")
-    np.testing.assert_allclose(served.serve(pictures).numpy(), values(model, pictures), atol=1e-5)
+    np.testing.assert_allclose(served.serve(images).numpy(), predict(model, images), atol=1e-5)
 
 
-def test_mixed_precision_keeps_the_pixels_whole(pictures):
-    """Eight bits of mantissa in resizing and normalising would be coarser than a grey level."""
-    expected = values(backbones.vision_model(backbones.load("tiny"), 48, "projected"), pictures)
+def test_mixed_precision_resizes_and_normalises_in_float32(images):
+    """The eight bits of a bfloat16 mantissa would be coarser than a grey level."""
+    expected = predict(backbones.vision_model(backbones.load("tiny"), 48, "projected"), images)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = backbones.vision_model(backbones.load("tiny"), 48, "projected")
         assert model.get_layer("resize").compute_dtype == model.get_layer("normalise").compute_dtype == "float32"
-        np.testing.assert_allclose(values(model, pictures).astype(np.float32), expected, atol=0.03)
+        np.testing.assert_allclose(predict(model, images).astype(np.float32), expected, atol=0.03)
     finally:
         keras.config.set_dtype_policy("float32")
 
 
-def with_head(model):
+def add_head(model):
     inputs = keras.Input(model.input_shape[1:])
     return keras.Model(inputs, keras.layers.Dense(1, name="score")(model(inputs)))
 
 
-def test_a_step_trains_adapters_and_head_alone_and_the_file_has_them(pictures, tmp_path):
+def test_training_changes_only_adapters_and_head_and_saving_merges_the_adapters(images, tmp_path):
     model = backbones.vision_model(backbones.load("tiny"), 48, "projected")
-    before = values(model, pictures)
+    before = predict(model, images)
     backbones.add_lora(model, 2)
-    np.testing.assert_allclose(values(model, pictures), before, atol=1e-6, err_msg="adapters start at nothing")
-    full = with_head(model)
+    np.testing.assert_allclose(predict(model, images), before, atol=1e-6, err_msg="adapters are initially zero")
+    full = add_head(model)
     full.compile(keras.optimizers.Adam(1e-2), "mse")
-    old = {weight.path: np.array(keras.ops.convert_to_numpy(weight)) for weight in full.weights}
+    before = {weight.path: np.array(keras.ops.convert_to_numpy(weight)) for weight in full.weights}
     for _ in range(2):
-        full.train_on_batch(pictures, np.array([[0.0], [1.0], [0.0]]))
-    moved = {weight.path for weight in full.weights if (keras.ops.convert_to_numpy(weight) != old[weight.path]).any()}
+        full.train_on_batch(images, np.array([[0.0], [1.0], [0.0]]))
+    changed = {weight.path for weight in full.weights if (keras.ops.convert_to_numpy(weight) != before[weight.path]).any()}
     adapters = {f"vision_encoder_block_{block}/attention/{part}/lora_kernel_{side}"
                 for block in (0, 1) for part in ("query", "value") for side in "ab"}  # fmt: skip
-    assert moved == adapters | {"score/kernel", "score/bias"} == {weight.path for weight in full.trainable_weights}
+    assert changed == adapters | {"score/kernel", "score/bias"} == {weight.path for weight in full.trainable_weights}
     full.save(tmp_path / "m.keras")
-    again = models.load(tmp_path / "m.keras")
-    np.testing.assert_allclose(values(again, pictures), values(full, pictures), atol=1e-6)
-    assert again.count_params() < full.count_params(), "a plain model: its projections have taken the adapters in"
+    loaded = models.load(tmp_path / "m.keras")
+    np.testing.assert_allclose(predict(loaded, images), predict(full, images), atol=1e-6)
+    assert loaded.count_params() < full.count_params(), "the adapters are merged into the projections"
 
 
-def test_the_last_blocks_can_be_trained(pictures):
+def test_the_last_blocks_can_be_trained(images):
     model = backbones.vision_model(backbones.load("tiny"), 48, "projected")
     for layer in model.layers:
         layer.trainable = layer in backbones.transformer_blocks(model)[-1:]
@@ -129,20 +130,21 @@ def test_the_last_blocks_can_be_trained(pictures):
 
 
 @pytest.mark.parametrize("features", WIDTH)
-def test_haste_changes_no_feature_and_no_file(pictures, features, tmp_path):
+def test_batched_matmul_changes_neither_features_nor_files(images, features, tmp_path):
     model = backbones.vision_model(backbones.load("tiny"), 48, features)
-    slow, config = values(model, pictures), model.to_json()
+    slow, config = predict(model, images), model.to_json()
     backbones.use_batched_matmul(model)
-    changed = [dense for block in backbones.transformer_blocks(model) for dense in (block.attention.key_dense, block.attention.output_dense)]
-    assert changed and all("call" in vars(dense) for dense in changed)
-    fast = keras.Model(model.inputs, model.outputs)  # with no function traced before
-    np.testing.assert_allclose(values(fast, pictures), slow, atol=1e-5)
+    attentions = [block.attention for block in backbones.transformer_blocks(model)]
+    patched = [dense for attention in attentions for dense in (attention.key_dense, attention.output_dense)]
+    assert patched and all("call" in vars(dense) for dense in patched)
+    fast = keras.Model(model.inputs, model.outputs)  # a new model has no compiled predict function
+    np.testing.assert_allclose(predict(fast, images), slow, atol=1e-5)
     assert model.to_json() == config
     model.save(tmp_path / "m.keras")
-    np.testing.assert_allclose(values(models.load(tmp_path / "m.keras"), pictures), slow, atol=1e-5)
+    np.testing.assert_allclose(predict(models.load(tmp_path / "m.keras"), images), slow, atol=1e-5)
 
 
-def test_adapters_that_cannot_be_are_refused(tiny):
+def test_impossible_adapters_are_refused(tiny):
     with pytest.raises(ValueError, match="at least 1, got 0"):
         backbones.add_lora(backbones.vision_model(tiny, 32, "pooled"), 0)
     inputs = keras.Input((4,))
@@ -150,71 +152,71 @@ def test_adapters_that_cannot_be_are_refused(tiny):
         backbones.add_lora(keras.Model(inputs, keras.layers.Dense(2)(inputs)), 2)
 
 
-def test_words_are_embedded_one_by_one_and_cut_to_what_fits(tiny):
-    embed = backbones.text_encoder(tiny)
-    found = embed(["a face", "A  FACE", "a phase", "a " * 100, "a " * 101])
-    assert found.shape == (5, 16) and found.dtype == np.float32
-    np.testing.assert_allclose(found[0], found[1], atol=1e-6, err_msg="case and spaces say nothing")
-    np.testing.assert_allclose(found[3], found[4], atol=1e-6)
-    assert abs(found[0] - found[2]).max() > 1e-2
-    np.testing.assert_allclose(found[2:3], embed(["a phase"]), atol=1e-6)
+def test_texts_are_embedded_independently_and_truncated(tiny):
+    encode = backbones.text_encoder(tiny)
+    rows = encode(["a face", "A  FACE", "a phase", "a " * 100, "a " * 101])
+    assert rows.shape == (5, 16) and rows.dtype == np.float32
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-6, err_msg="case and repeated spaces are ignored")
+    np.testing.assert_allclose(rows[3], rows[4], atol=1e-6)
+    assert abs(rows[0] - rows[2]).max() > 1e-2
+    np.testing.assert_allclose(rows[2:3], encode(["a phase"]), atol=1e-6)
 
 
-def test_words_as_keras_hub_itself_embeds_them(tiny):
+def test_text_embeddings_equal_keras_hubs(tiny):
     prompts = ["a photograph of the face", "rendered"]
-    ids = backbones.tokenize(tiny.tokenizer(), prompts, 77)
-    expected = keras.ops.convert_to_numpy(tiny.net.get_text_embeddings(ids))
+    ids = backbones.tokenize(tiny.load_tokenizer(), prompts, 77)
+    expected = keras.ops.convert_to_numpy(tiny.network.get_text_embeddings(ids))
     np.testing.assert_allclose(backbones.text_encoder(tiny)(prompts), expected, atol=1e-5)
 
 
 @pytest.fixture
 def saved(tiny, tmp_path):
-    """tiny in a folder as keras-hub saves presets."""
+    """A folder with `tiny` as keras-hub saves presets."""
     import keras_hub
 
-    pixels = tiny.pixels
-    tiny.net.save_to_preset(tmp_path / "clip")
-    keras_hub.layers.CLIPImageConverter((32, 32), list(pixels.scale), list(pixels.offset),
+    preprocessing = tiny.preprocessing
+    tiny.network.save_to_preset(tmp_path / "clip")
+    keras_hub.layers.CLIPImageConverter((32, 32), list(preprocessing.scale), list(preprocessing.offset),
                                         interpolation="bicubic").save_to_preset(tmp_path / "clip")  # fmt: skip
-    tiny.tokenizer().save_to_preset(tmp_path / "clip")
+    tiny.load_tokenizer().save_to_preset(tmp_path / "clip")
     return tmp_path / "clip"
 
 
-def test_a_folder_of_keras_hub_opens(saved, tiny, pictures):
-    net = backbones.load(str(saved))
-    assert net.pixels == tiny.pixels
-    one, other = (values(backbones.vision_model(at, 48, "projected"), pictures) for at in (net, tiny))
-    np.testing.assert_allclose(one, other, atol=1e-6)
-    np.testing.assert_allclose(backbones.text_encoder(net)(["a face"]), backbones.text_encoder(tiny)(["a face"]), atol=1e-6)
+def test_a_folder_saved_by_keras_hub_loads(saved, tiny, images):
+    loaded = backbones.load(str(saved))
+    assert loaded.preprocessing == tiny.preprocessing
+    features, expected = (predict(backbones.vision_model(backbone, 48, "projected"), images) for backbone in (loaded, tiny))
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+    np.testing.assert_allclose(backbones.text_encoder(loaded)(["a face"]), backbones.text_encoder(tiny)(["a face"]), atol=1e-6)
 
 
-def test_a_folder_without_a_part_is_refused(saved):
+def test_an_incomplete_folder_is_refused(saved):
     (saved / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match="no text side"):
+    with pytest.raises(ValueError, match="no text encoder"):
         backbones.text_encoder(backbones.load(str(saved)))
     (saved / "image_converter.json").unlink()
     with pytest.raises(ValueError, match="has no image_converter.json; give --detector.preset"):
         backbones.require(str(saved))
 
 
-@pytest.mark.parametrize(("name", "text", "why"), [
+@pytest.mark.parametrize(("name", "text", "message"), [
     ("config.json", "no json", "could not be read as JSON"), ("config.json", "[]", "holds list, expected a JSON object"),
     ("model.weights.h5", "no hdf5", "could not be opened as a preset of keras-hub"),
-    ("config.json", '{"model_type": "clip"}', "say --detector.preset hf-clip:"),
+    ("config.json", '{"model_type": "clip"}', "use --detector.preset hf-clip:"),
     ("config.json", '{"model_type": "dinov2"}', "has no model.safetensors and no preprocessor_config.json"),
 ])  # fmt: skip
-def test_a_spoilt_folder_is_refused_in_a_sentence(name, text, why, saved):
+def test_a_damaged_folder_is_refused(name, text, message, saved):
     (saved / name).write_text(text)
-    with pytest.raises(ValueError, match=why):
+    with pytest.raises(ValueError, match=message):
         backbones.load(str(saved))
 
 
-def test_a_misspelt_preset_is_answered_with_the_nearest():
+def test_a_misspelt_preset_is_refused_with_the_nearest_name():
     with pytest.raises(ValueError, match=r"perhaps you meant clip_vit_base_patch32, or give --detector.preset a folder"):
         backbones.require("clip_vit_base_pach32")
 
 
-def test_without_a_network_a_sentence_says_what_to_put_where(monkeypatch):
+def test_without_a_network_the_error_says_what_to_put_where(monkeypatch):
     import kagglehub
 
     def refuse(handle, path):
@@ -225,75 +227,75 @@ def test_without_a_network_a_sentence_says_what_to_put_where(monkeypatch):
     with pytest.raises(ValueError) as error:
         backbones.require("clip_vit_base_patch32")
     text = str(error.value)
-    assert "could not be fetched (ConnectionError Failed to resolve 'api.kaggle.com')" in text
-    assert "fetch https://www.kaggle.com/models/keras/clip/keras/clip_vit_base_patch32/" in text
+    assert "could not be downloaded (ConnectionError Failed to resolve 'api.kaggle.com')" in text
+    assert "download https://www.kaggle.com/models/keras/clip/keras/clip_vit_base_patch32/" in text
     assert "--detector.preset FOLDER" in text and "hf-clip:FOLDER" in text and "\n" not in text
     assert time.monotonic() - start < 30
 
 
-def test_what_is_fetched_is_all_that_is_needed(monkeypatch):
+def test_all_required_files_are_downloaded(monkeypatch):
     import kagglehub
 
-    asked = []
-    monkeypatch.setattr(kagglehub, "model_download", lambda handle, path: asked.append((handle, path)))
+    downloads = []
+    monkeypatch.setattr(kagglehub, "model_download", lambda handle, path: downloads.append((handle, path)))
     backbones.require("clip_vit_base_patch32")
     backbones.require("dinov2_base")
-    assert [path for handle, path in asked if "clip" in handle] == [
+    assert [path for handle, path in downloads if "clip" in handle] == [
         "config.json", "image_converter.json", "model.weights.h5", "tokenizer.json", "assets/tokenizer/vocabulary.json",
         "assets/tokenizer/merges.txt"]  # fmt: skip
-    assert len([path for handle, path in asked if "dinov2" in handle]) == 3
+    assert len([path for handle, path in downloads if "dinov2" in handle]) == 3
 
 
-def test_what_was_fetched_once_opens_by_name_without_a_network(saved, tiny, pictures, tmp_path, monkeypatch):
-    """In kagglehub's folder of downloads lies a small CLIP under the name of a large one."""
+def test_a_downloaded_preset_loads_without_a_network(saved, tiny, images, tmp_path, monkeypatch):
+    """kagglehub's cache holds a small CLIP under the name of a large one."""
     import keras_hub
 
     handle = keras_hub.models.CLIPBackbone.presets["clip_vit_base_patch32"]["kaggle_handle"].removeprefix("kaggle://")
-    place = tmp_path / "cache" / "models" / handle
-    shutil.copytree(saved, place)
+    folder = tmp_path / "cache" / "models" / handle
+    shutil.copytree(saved, folder)
     for file in filter(Path.is_file, saved.rglob("*")):
-        marker = place.parent / ".complete" / place.name / f"{file.relative_to(saved)}.complete"
+        marker = folder.parent / ".complete" / folder.name / f"{file.relative_to(saved)}.complete"
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
-    net = backbones.load("clip_vit_base_patch32")
-    one, other = (values(backbones.vision_model(at, 48, "projected"), pictures) for at in (net, tiny))
-    np.testing.assert_allclose(one, other, atol=1e-6)
-    np.testing.assert_allclose(backbones.text_encoder(net)(["a face"]), backbones.text_encoder(tiny)(["a face"]), atol=1e-6)
+    loaded = backbones.load("clip_vit_base_patch32")
+    features, expected = (predict(backbones.vision_model(backbone, 48, "projected"), images) for backbone in (loaded, tiny))
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+    np.testing.assert_allclose(backbones.text_encoder(loaded)(["a face"]), backbones.text_encoder(tiny)(["a face"]), atol=1e-6)
 
 
-def others():
-    """Backbones of other kinds: (what it is, features that it has, blocks)."""
+def other_backbones():
+    """Yield (backbone, features that it has, number of transformer blocks) for other kinds of backbones."""
     from keras_hub import models as hub
 
     sizes = {"patch_size": 8, "hidden_dim": 16, "num_layers": 2, "num_heads": 2}
-    words = {"vocabulary_size": 32, "embedding_dim": 16, "hidden_dim": 16, "num_layers": 1, "num_heads": 2}
-    picture = hub.SigLIPVisionEncoder(**sizes, intermediate_dim=32, image_shape=(32, 32, 3))
-    yield hub.SigLIPBackbone(picture, hub.SigLIPTextEncoder(**words, intermediate_dim=32)), set(WIDTH), 2
+    text = {"vocabulary_size": 32, "embedding_dim": 16, "hidden_dim": 16, "num_layers": 1, "num_heads": 2}
+    vision = hub.SigLIPVisionEncoder(**sizes, intermediate_dim=32, image_shape=(32, 32, 3))
+    yield hub.SigLIPBackbone(vision, hub.SigLIPTextEncoder(**text, intermediate_dim=32)), set(WIDTH), 2
     shapes = {"image_shape": (32, 32, 3), "position_embedding_shape": (32, 32)}
     yield hub.DINOV2Backbone(**sizes, intermediate_dim=32, **shapes), {"pooled", "penultimate"}, 2
     yield hub.ViTBackbone(**sizes, mlp_dim=32, image_shape=(32, 32, 3)), {"pooled"}, 2
     yield hub.ResNetBackbone([64], [7], [64, 64], [1, 1], [1, 2], "basic_block", image_shape=(32, 32, 3)), {"pooled"}, 0
 
 
-def test_backbones_of_other_kinds_have_what_they_have(pictures, tmp_path):
-    for net, has, count in others():
-        opened = Backbone("other", net, Preprocessing.of((0.5,) * 3, (0.5,) * 3, 32))
-        for features in has:
-            model = backbones.vision_model(opened, 48, features)
+def test_other_kinds_of_backbones(images, tmp_path):
+    for network, available, count in other_backbones():
+        backbone = Backbone("other", network, Preprocessing.from_mean_and_std((0.5,) * 3, (0.5,) * 3, 32))
+        for features in available:
+            model = backbones.vision_model(backbone, 48, features)
             model.save(tmp_path / "m.keras")
-            again = models.load(tmp_path / "m.keras")
-            np.testing.assert_allclose(values(again, pictures), values(model, pictures), atol=1e-5)
-            assert len(backbones.transformer_blocks(again)) == count - (features == "penultimate")
-        for features in set(WIDTH) - has:
+            loaded = models.load(tmp_path / "m.keras")
+            np.testing.assert_allclose(predict(loaded, images), predict(model, images), atol=1e-5)
+            assert len(backbones.transformer_blocks(loaded)) == count - (features == "penultimate")
+        for features in set(WIDTH) - available:
             with pytest.raises(ValueError, match=f"has no features '{features}', expected"):
-                backbones.vision_model(opened, 48, features)
-        with pytest.raises(ValueError, match="no text side"):
-            backbones.text_encoder(opened)
+                backbones.vision_model(backbone, 48, features)
+        with pytest.raises(ValueError, match="no text encoder"):
+            backbones.text_encoder(backbone)
 
 
-def test_siglip_projects_as_keras_hub_itself(pictures):
-    net = next(others())[0]
-    model = backbones.vision_model(Backbone("other", net, Preprocessing(32, 32, (1 / 255,) * 3, (0.0,) * 3)), 32, "projected")
-    expected = keras.ops.convert_to_numpy(net.get_vision_embeddings(pictures[:, :32, :32] / 255))
-    np.testing.assert_allclose(values(model, pictures[:, :32, :32]), expected, atol=1e-5)
+def test_siglip_projections_equal_keras_hubs(images):
+    network = next(other_backbones())[0]
+    model = backbones.vision_model(Backbone("other", network, Preprocessing(32, 32, (1 / 255,) * 3, (0.0,) * 3)), 32, "projected")
+    expected = keras.ops.convert_to_numpy(network.get_vision_embeddings(images[:, :32, :32] / 255))
+    np.testing.assert_allclose(predict(model, images[:, :32, :32]), expected, atol=1e-5)

@@ -249,7 +249,7 @@ class LikelihoodRegret(keras.layers.Wrapper):
     """
 
     def __init__(self, layer: Any, steps: int = 8, learning_rate: float = 0.05, **options: Any) -> None:
-        super().__init__(layer, **options)
+        super().__init__(layer, **{**options, "dtype": "float32"})
         self.steps, self.learning_rate = steps, learning_rate
 
     def call(self, inputs: Sequence[Tensor], training: bool = False) -> tuple[Tensor, Tensor]:

@@ -136,7 +136,7 @@ class RunningMeanSubtraction(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         self.mean = self.add_weight(shape=(input_shape[-1],), initializer="zeros", trainable=False, name="mean",
-                                    aggregation="mean", dtype="float32")  # fmt: skip
+                                    aggregation="mean", dtype="float32", autocast=False)  # fmt: skip
         self.built = True
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
@@ -146,6 +146,9 @@ class RunningMeanSubtraction(keras.layers.Layer):
             mean = self.momentum * mean + (1 - self.momentum) * batch_mean
             self.mean.assign(mean)
         return inputs - ops.cast(mean, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum": self.momentum}

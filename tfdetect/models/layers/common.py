@@ -141,6 +141,9 @@ class LogVariancePooling(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], input_shape[-1])
 
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
+
 
 def clip_input(clip_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return the model input, uint8 clips (batch, frames, height, width, 3) in 0..255, and the same clips as floats in -1..1."""

@@ -41,8 +41,11 @@ class SVMDecisionFunction(keras.layers.Layer):
             kernel = ops.exp(-self.gamma * ops.relu(squares - 2 * kernel))
         return ops.cast(kernel @ ops.convert_to_tensor(self.dual_coef) + self.intercept, "float32")
 
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (input_shape[0], 1)
+
     def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
-        return keras.KerasTensor((inputs.shape[0], 1), "float32")
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), "float32")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_vectors": self.num_vectors, "kernel": self.kernel, "gamma": self.gamma}
@@ -98,6 +101,9 @@ class ClosestText(keras.layers.Layer):
         embeddings = ops.convert_to_tensor(self.embeddings)
         index = ops.argmax(ops.matmul(inputs, ops.transpose(ops.normalize(embeddings))), axis=-1)
         return ops.take(embeddings, index, axis=0), ops.cast(index, "int32")
+
+    def compute_output_shape(self, input_shape: Shape) -> tuple[Shape, Shape]:
+        return input_shape, input_shape[:1]
 
     def compute_output_spec(self, inputs: Tensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         return keras.KerasTensor(inputs.shape, "float32"), keras.KerasTensor((inputs.shape[0],), "int32")

@@ -32,7 +32,7 @@ def require(folder: Path, with_text: bool = False) -> None:
     missing = [name for name in required if not (folder / name).is_file()]
     if missing:
         raise UserError(f"hf-clip:{folder} has no {' and no '.join(missing)}; download {', '.join(required)} into it, "
-                        "such as from https://huggingface.co/openai/clip-vit-large-patch14; .bin files are not read.")  # fmt: skip
+                        "for example from huggingface.co/openai/clip-vit-large-patch14; .bin files are not read.")  # fmt: skip
     model_type = read_json(folder / "config.json").get("model_type")
     if model_type != "clip":
         raise UserError(f"hf-clip:{folder} holds a model of the type {model_type!r}, expected clip; try it without hf-clip:")
