@@ -138,8 +138,8 @@ def rescored_aucs(files: "Artifact", run: "Run", trained: Any, score: str, data:
     from tfdetect.training.fit import predict_scores
     from tfdetect.workflow.dataset import cache_for
 
-    options = {"weights": "none"} if hasattr(run.detector, "weights") else {}
-    detector: Any = replace(run.detector, score=score, **options)
+    detector: Any = run.detector
+    detector = replace(detector, score=score, **({"weights": "none"} if hasattr(detector, "weights") else {}))
     model = detector.build(trained.input_shape[1:])
     model.get_layer("encoder").set_weights(trained.get_layer("encoder").get_weights())
     decoder = model.get_layer("regret").layer if score == "likelihood_regret" else model.get_layer("decoder")
