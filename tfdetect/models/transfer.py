@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal, Self
 from tfdetect.detector import Detector, Phase
 from tfdetect.errors import UserError
 from tfdetect.models.pretrained.hdf5 import WeightsFile, load_weights, resolve_weights
+from tfdetect.models.pretrained.optional_weights import OptionalWeights
 
 
 @dataclass(frozen=True)
-class Transfer(Detector):
+class Transfer(OptionalWeights, Detector):
     """A pretrained backbone with a new head. Subclasses implement `build_backbone`.
 
     The first phase trains the head on the frozen backbone, the second also the backbone from `unfreeze_from` on.
@@ -49,14 +50,6 @@ class Transfer(Detector):
             raise UserError(f"--detector.head_epochs must be at least 0, got {self.head_epochs}.")
         if malformed := [pair for pair in self.families if pair.count("=") != 1]:
             raise UserError(f"--detector.families must have the form SOURCE=FAMILY, such as stylegan=gan; got {malformed[0]!r}.")
-
-    @property
-    def initial_weights(self) -> str:
-        return str(self.weights)
-
-    @property
-    def offline_overrides(self) -> dict[str, str]:
-        return {"weights": "none"}
 
     def with_classes(self, classes: tuple[str, ...]) -> Self:
         return replace(self, classes=classes)

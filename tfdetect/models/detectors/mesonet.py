@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from tfdetect.detector import Detector, register
 from tfdetect.models.pretrained.hdf5 import load_weights, resolve_weights
+from tfdetect.models.pretrained.optional_weights import OptionalWeights
 
 
 @register("mesonet")
 @dataclass(frozen=True)
-class MesoNet(Detector):
+class MesoNet(OptionalWeights, Detector):
     """Meso-4 and MesoInception-4 on single face crops, from scratch or from the published weights.
 
     Afchar et al., "MesoNet: a Compact Facial Video Forgery Detection Network", 2018 (arXiv 1809.00888), which counts 27,977
@@ -30,14 +31,6 @@ class MesoNet(Detector):
     """Dropout rate before each of the two dense layers."""
     mirror: bool = True
     """Flip half of the training images horizontally."""
-
-    @property
-    def initial_weights(self) -> str:
-        return str(self.weights)
-
-    @property
-    def offline_overrides(self) -> dict[str, str]:
-        return {"weights": "none"}
 
     def require(self) -> None:
         resolve_weights(self.weights, None)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from tfdetect.detector import register
 from tfdetect.errors import UserError
 from tfdetect.models.autoencoder import VariationalAutoencoder
+from tfdetect.models.pretrained.optional_weights import OptionalWeights
 
 PRESET = "resnet_18_imagenet"
 WIDTHS = (64, 128, 256, 512)  # channels of the four stages of two basic blocks each
@@ -16,7 +17,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB i
 
 @register("resnet_vae")
 @dataclass(frozen=True)
-class ResNetVae(VariationalAutoencoder):
+class ResNetVae(OptionalWeights, VariationalAutoencoder):
     """ResNet-18 variational autoencoders of real images: asymmetric (ImageNet weights, a simple decoder) or symmetric.
 
     He et al., "Deep residual learning for image recognition", 2016 (arXiv 1512.03385); Kingma and Welling 2014 (arXiv
@@ -43,14 +44,6 @@ class ResNetVae(VariationalAutoencoder):
         super().__post_init__()
         if self.latent < 1:
             raise UserError(f"--detector.latent must be at least 1, got {self.latent}.")
-
-    @property
-    def initial_weights(self) -> str:
-        return str(self.weights)
-
-    @property
-    def offline_overrides(self) -> dict[str, str]:
-        return {"weights": "none"}
 
     def require(self) -> None:
         load_backbone(self.weights)
