@@ -1,4 +1,4 @@
-"""Plugins from files and installed packages, with the example code of CONTRIBUTING.md."""
+"""Plugins from files and installed packages, with the example code of the documentation."""
 
 import os
 import re
@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-DETECTOR, LAYOUT = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+DOCUMENTATION = "".join((ROOT / name).read_text() for name in ("CONTRIBUTING.md", "docs/augment.md"))
+DETECTOR, LAYOUT, CORRUPTION = re.findall(r"```python\n(.*?)```", DOCUMENTATION, re.DOTALL)
 SMALL = ("--train.epochs", "1", "--data.size", "32", "--data.frames", "1", "--data.workers", "1")
 
 
@@ -24,17 +25,20 @@ def run(*argv, cwd, path=ROOT):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Folder with the plugins of CONTRIBUTING.md: the detector tiny.py and the layout scanned.py."""
+    """Folder with the documented plugins: the detector tiny.py, the layout scanned.py and the corruption vignette.py."""
     folder = tmp_path_factory.mktemp("plugins")
     (folder / "tiny.py").write_text(DETECTOR)
     (folder / "scanned.py").write_text(LAYOUT)
+    (folder / "vignette.py").write_text(CORRUPTION)
     return folder
 
 
 @pytest.fixture(scope="module")
 def trained(folder, images):
-    """Folder of a run of the detector `tiny`."""
-    result = run("train", "tiny", "--plugin", "tiny.py", "--data.path", images, *SMALL, "--detector.filters", "4", cwd=folder)
+    """Folder of a run of the detector `tiny`, trained on corrupted images."""
+    plugins = ("--plugin", "tiny.py", "--plugin=vignette.py")
+    options = ("--data.path", images, *SMALL, "--detector.filters", "4", "--train.augment", "vignette(0.2)")
+    result = run("train", "tiny", *plugins, *options, cwd=folder)
     assert result.returncode == 0, result.stdout + result.stderr
     return folder / "saved_models" / "tiny"
 
@@ -45,7 +49,7 @@ def test_plugin_detector_trains_and_its_figure_is_in_report_and_tensorboard(trai
 
 
 def test_run_loads_its_plugin_again(trained, folder, images, tmp_path):
-    assert yaml.safe_load((trained / "config.yaml").read_text())["plugins"] == [str(folder / "tiny.py")]
+    assert yaml.safe_load((trained / "config.yaml").read_text())["plugins"] == [str(folder / "tiny.py"), str(folder / "vignette.py")]
     file = next((images / "real").iterdir())
     result = run("predict", trained, file, cwd=tmp_path)
     assert result.returncode == 0 and "1 judged" in result.stdout, result.stdout + result.stderr
