@@ -49,7 +49,8 @@ def test_plugin_detector_trains_and_its_figure_is_in_report_and_tensorboard(trai
 
 
 def test_run_loads_its_plugin_again(trained, folder, images, tmp_path):
-    assert yaml.safe_load((trained / "config.yaml").read_text())["plugins"] == [str(folder / "tiny.py"), str(folder / "vignette.py")]
+    plugins = [str(folder / "tiny.py"), str(folder / "vignette.py")]
+    assert yaml.safe_load((trained / "config.yaml").read_text())["plugins"] == plugins
     file = next((images / "real").iterdir())
     result = run("predict", trained, file, cwd=tmp_path)
     assert result.returncode == 0 and "1 judged" in result.stdout, result.stdout + result.stderr
