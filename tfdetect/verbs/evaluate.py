@@ -61,6 +61,8 @@ def evaluate(args: Evaluate, artifact: Artifact, run: Run) -> None:
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor))  # fmt: skip
+    for warning in predictor.warnings:
+        console.print(warning)
     results.finish(target, evaluation, {"test": "test"})
     console.print(f"\nReport  {target.report}")
 

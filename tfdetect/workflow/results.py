@@ -188,5 +188,5 @@ def shortcut_line(aucs: Mapping[str, float]) -> str:
     if not aucs:
         return "shortcuts: not measured, too few files or groups, or files unavailable"
     best = max(aucs, key=lambda name: aucs[name])
-    single = "" if best == "all" else f"; the best single one: {best.replace('_', ' ')}, {aucs[best]:.3f}"
+    single = "" if best == "all" else f"; the best single one: {standard.property_name(best)}, {aucs[best]:.3f}"
     return f"shortcuts: file size, format and the like alone reach AUC {aucs['all']:.3f}{single}"

@@ -89,7 +89,7 @@ def set_groups(table: pd.DataFrame, path: Path, rule: str) -> pd.DataFrame:
         table["group"], table.attrs["groups"] = group_rules.group_by_rule(table, root, rule)
         table.attrs["given"] = True
     else:
-        how = "given" if table.attrs["layout"] == "manifest" else f"by the layout {table.attrs['layout']}"
+        how = "given by the manifest" if table.attrs["layout"] == "manifest" else f"by the layout {table.attrs['layout']}"
         table.attrs["groups"] = group_rules.describe_given_groups(table, how)
         table.attrs["given"] = bool((table["group"] != table["path"]).any())
     return table
