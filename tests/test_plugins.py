@@ -1,5 +1,6 @@
 """Plugins from files and installed packages, with the example code of the documentation."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from tfdetect import plugins
+from tfdetect.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTATION = "".join((ROOT / name).read_text() for name in ("CONTRIBUTING.md", "docs/augment.md"))
@@ -106,3 +110,60 @@ def test_invalid_plugin_is_reported_without_traceback(tmp_path, arguments, messa
     (tmp_path / "note.txt").write_text("text")
     result = run("train", "cnn", *arguments, cwd=tmp_path)
     assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr
+
+
+BUILT_IN = DETECTOR.replace('@register("tiny")', '@register("cnn")')
+REQUIRED = DETECTOR.replace("filters: int = 8", "filters: int")
+UNKNOWN_SETTING = DETECTOR.replace('"train.batch": 32', '"train.size": 32')
+
+
+@pytest.mark.parametrize("code, message", [
+    (BUILT_IN, "cannot be imported: UserError: Two detectors are named 'cnn': tfdetect.models.detectors.cnn and"),
+    (REQUIRED, "The detector tiny needs defaults for its field filters"),
+    (UNKNOWN_SETTING, "default_overrides of the detector tiny sets 'train.size', which is not a setting of a run"),
+    ("raise SystemExit('bye')", "cannot be imported: SystemExit: bye (line 1)"),
+    ("def broken(:", "cannot be imported: SyntaxError"),
+], ids=["built-in name", "no default", "unknown setting", "exit", "syntax"])  # fmt: skip
+def test_faulty_plugin_detector_gives_one_sentence(tmp_path, code, message):
+    (tmp_path / "faulty.py").write_text(code)
+    result = run("train", "tiny", "--plugin", "faulty.py", cwd=tmp_path)
+    assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
+
+
+FAULTY_EXTRAS = DETECTOR.replace("figure = Figure()", "raise RuntimeError('no figure')")
+ODD_EXTRAS = DETECTOR.replace(
+    'return ReportExtras(figures={"Weights of the score": figure})',
+    """import numpy as np
+        import pandas as pd
+
+        return ReportExtras({"roc": figure, "a b": Figure(), "a/b": Figure()}, {"<b>": pd.DataFrame({"x": []})}, ("Odd <i>",),
+                            {"threshold_rule": "mine", "size": np.float32(2), "rows": np.arange(2), "none": np.nan})""")
+
+
+def test_training_survives_a_faulty_report_and_odd_extras_stay_apart(tmp_path, images):
+    options = ("--plugin", "mine.py", "--data.path", images, *SMALL, "--name", "run")
+    (tmp_path / "mine.py").write_text(FAULTY_EXTRAS)
+    result = run("train", "tiny", *options, cwd=tmp_path)
+    assert result.returncode == 2 and f"an error in the plugin {tmp_path}/mine.py (RuntimeError: no figure)" in result.stderr
+    (tmp_path / "mine.py").write_text(ODD_EXTRAS)
+    result = run("train", "tiny", *options, cwd=tmp_path)
+    assert result.returncode == 0 and "Epoch" not in result.stdout, result.stdout + result.stderr
+    folder = tmp_path / "saved_models" / "run"
+    assert {"roc.png", "roc_2.png", "a_b.png", "a_b_2.png"} <= {path.name for path in (folder / "plots").iterdir()}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["threshold_rule"], metrics["size"], metrics["rows"], metrics["none"]) == ("youden", 2.0, [0, 1], None)
+    assert "&lt;b&gt;" in (page := (folder / "report.html").read_text()) and "Odd &lt;i&gt;" in page
+
+
+def test_wrong_outputs_of_a_model_are_one_sentence(tmp_path, images):
+    (tmp_path / "wide.py").write_text(DETECTOR.replace("score_layer(x)", "keras.layers.Dense(2)(x)"))
+    result = run("train", "tiny", "--plugin", "wide.py", "--data.path", images, *SMALL, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "tiny: build must return a keras.Model with outputs (batch, 1), got outputs (None, 2)." in result.stderr
+
+
+def test_plugin_that_became_part_of_the_suite_is_not_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfdetect.plugins.loaded_files", list)
+    plugins.load_saved(["/gone/mine.py"], registered=True)
+    with pytest.raises(UserError, match="needs the plugin /gone/mine.py"):
+        plugins.load_saved(["/gone/mine.py"], registered=False)

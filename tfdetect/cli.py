@@ -11,6 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from tfdetect import __version__, plugins
 from tfdetect.errors import UserError
@@ -75,9 +76,7 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         argv, plugin_files = plugins.take_flags(argv)
-        plugins.load_installed(["tfdetect.layouts", "tfdetect.corruptions"])
-        for file in plugin_files:
-            plugins.load_file(file)
+        load_plugins(plugin_files)
         return int(importlib.import_module(f"tfdetect.verbs.{verb}").main(list(argv)) or 0)
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,9 +92,24 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
             print(f"tfdetect {verb}: {printable(format_error(error))}", file=sys.stderr)
             return 2
         text = printable(f"{type(error).__name__}: {format_error(error)}".rstrip(": ."))
+        if plugin := plugins.find_source(error):
+            print(f"tfdetect {verb}: an error in the plugin {printable(str(plugin))} ({text}). The traceback is in "
+                  f"{write_crash_log(verb, argv)}.", file=sys.stderr)  # fmt: skip
+            return 2
         print(f"tfdetect {verb}: a bug in tfdetect or in a library that it uses ({text}). The traceback is in "
               f"{write_crash_log(verb, argv)}; please report the bug with that file.", file=sys.stderr)  # fmt: skip
         return EXIT_BUG
+
+
+def load_plugins(files: Sequence[Path]) -> None:
+    """Load installed plugins and these files, after the suite's own detectors and layouts, whose names they cannot take."""
+    groups = ["tfdetect.layouts", "tfdetect.corruptions"]
+    if files or plugins.are_installed(groups):
+        for name in ("tfdetect.models", "tfdetect.data.layouts.detect"):
+            importlib.import_module(name)
+        plugins.load_installed(groups)
+    for file in files:
+        plugins.load_file(file)
 
 
 def write_crash_log(verb: str, argv: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdetect import plugins
-from tfdetect.detector import Detector, find
+from tfdetect.detector import REGISTRY, Detector, find
 from tfdetect.errors import UserError
 from tfdetect.settings import PREPARED_KEYS, Data, Run, RunOf, Train
 
@@ -68,7 +68,10 @@ def _refuse_empty_paths(argv: Sequence[str]) -> None:
 def default_run(detector: type[Detector], data: Mapping[str, Any] | None = None) -> Run:
     """Return the run of a bare `train.py NAME`: the common defaults, overridden by those of the detector and by `data`."""
     sections: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
+    known = {f"{section}.{item.name}" for section, cls in (("data", Data), ("train", Train)) for item in dataclasses.fields(cls)}
     for key, value in detector.default_overrides.items():
+        if key not in known:
+            raise UserError(f"default_overrides of the detector {detector.name} sets {key!r}, which is not a setting of a run.")
         section, name = key.split(".")
         sections[section][name] = value
     return Run(detector=detector(), data=Data(**{**sections["data"], **(data or {})}), train=Train(**sections["train"]))
@@ -125,7 +128,7 @@ def read_yaml(path: Path) -> tuple[str, list[str]]:
                         f"({renamed}) and set its version to {VERSION}.")  # fmt: skip
     if version != VERSION:
         raise UserError(f"{path} has config version {version!r}, but this tfdetect reads version {VERSION}: update tfdetect.")
-    plugins.load_saved(content.get("plugins") or ())
+    plugins.load_saved(content.get("plugins") or (), content["detector"]["name"] in REGISTRY)
     options = {key: value for key, value in content["detector"].items() if key != "name"}
     settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins")}
     return str(content["detector"]["name"]), to_flags({**settings, "detector": options})

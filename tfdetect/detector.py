@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
@@ -108,6 +108,10 @@ class ReportExtras:
     warnings: tuple[str, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """Added to metrics.json."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.warnings, str):
+            raise TypeError("ReportExtras.warnings is a tuple of texts, not a single text.")
 
     def __or__(self, other: ReportExtras) -> ReportExtras:
         return ReportExtras({**self.figures, **other.figures}, {**self.tables, **other.tables},
@@ -249,10 +253,12 @@ D = TypeVar("D", bound=type[Detector])
 def register(name: str) -> Callable[[D], D]:
     """Class decorator: makes the detector available by this name on the command line and in a YAML.
 
-    Raises UserError if another detector has that name.
+    Raises UserError if another detector has that name, or if a field has no default.
     """
 
     def add(cls: D) -> D:
+        if missing := [item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING]:
+            raise UserError(f"The detector {name} needs defaults for its field{'s' * (len(missing) > 1)} {', '.join(missing)}.")
         if REGISTRY.setdefault(name, cls) is not cls:
             raise UserError(f"Two detectors are named {name!r}: {REGISTRY[name].__module__} and {cls.__module__}.")
         cls.name = name

@@ -48,24 +48,38 @@ def load_file(path: Path) -> None:
     sys.modules[name] = module = importlib.util.module_from_spec(spec)  # before it runs, as dataclasses look it up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"The plugin {path} cannot be imported: {reason(error)}.") from error
 
 
-def load_saved(paths: Sequence[str]) -> None:
-    """Load the plugins that a config.yaml names; one that was moved may have been given with `--plugin` before."""
+def load_saved(paths: Sequence[str], registered: bool) -> None:
+    """Load the plugins that a config.yaml names.
+
+    A plugin that was moved may have been given with `--plugin` before. If the run's detector is `registered` already, a plugin
+    that cannot be loaded is skipped: it may have become part of the suite.
+    """
     names = {path.name for path in loaded_files()}
     for path in map(Path, paths):
-        if not path.is_file() and path.name not in names:
+        if path.name in names or (registered and not path.is_file()):
+            continue
+        if not path.is_file():
             raise UserError(f"This run needs the plugin {path}, which does not exist; give its new path with {FLAG}.")
-        if path.is_file():
+        try:
             load_file(path)
+        except UserError:
+            if not registered:
+                raise
 
 
 def loaded_files() -> list[Path]:
     """Return the plugin files imported so far, in that order."""
     return [Path(str(module.__file__)) for name, module in sys.modules.items() if name.startswith(PREFIX)]
+
+
+def are_installed(groups: Sequence[str] = GROUPS) -> bool:
+    """Return whether any installed package has plugins in these groups of entry points."""
+    return any(entry_points(group=group) for group in groups)
 
 
 def load_installed(groups: Sequence[str] = GROUPS) -> None:
@@ -78,12 +92,22 @@ def load_installed(groups: Sequence[str] = GROUPS) -> None:
                 leave_out(f"the plugin {entry.name} ({entry.value})", error)
 
 
+def find_source(error: BaseException) -> Path | None:
+    """Return the plugin file in whose code an error was raised, if any."""
+    files, traceback, found = loaded_files(), error.__traceback__, None
+    while traceback:
+        if (path := Path(traceback.tb_frame.f_code.co_filename)) in files:
+            found = path
+        traceback = traceback.tb_next
+    return found
+
+
 def leave_out(what: str, error: Exception) -> None:
     """Say on stderr that something could not be imported and is left out."""
     print(f"tfdetect: {what} cannot be imported and is left out: {reason(error)}.", file=sys.stderr)
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return an error with its type and, for a file's own error, its line."""
     traceback = error.__traceback__
     while traceback and traceback.tb_next:

@@ -6,8 +6,9 @@ a plot, write a function here and add its name to `STANDARD`. The common style i
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,12 +54,19 @@ def caption(name: str) -> str:
     return plots_style.caption(globals()[name]) if name in (*STANDARD, "attribution", "history", "shortcuts") else ""
 
 
-def save_plots(folder: str | PathLike[str], figures: Mapping[str, Figure]) -> dict[str, Path]:
-    """Write each figure to `<name>.png` in the folder, which is created if necessary, and return the paths by name."""
+def save_plots(folder: str | PathLike[str], figures: Mapping[str, Figure], taken: Collection[Path] = ()) -> dict[str, Path]:
+    """Write each figure to `<name>.png` in the folder, which is created if necessary, and return the paths by name.
+
+    Names that differ only in special characters, and names of files in `taken`, get a number.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    paths = {name: Path(folder) / (re.sub(r"[^\w-]+", "_", name) + ".png") for name in figures}
-    for name, path in paths.items():
-        path.write_bytes(plots_style.to_png(figures[name]))
+    paths: dict[str, Path] = {}
+    for name, figure in figures.items():
+        stem = re.sub(r"[^\w-]+", "_", name)[:100]
+        endings = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+        candidates = (Path(folder) / f"{stem}{ending}.png" for ending in endings)
+        paths[name] = next(path for path in candidates if path not in taken and path not in paths.values())
+        paths[name].write_bytes(plots_style.to_png(figure))
     return paths
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import Detector, Phase
+from tfdetect.errors import UserError
 from tfdetect.files import atomic_write
 from tfdetect.models.layers import common
 from tfdetect.settings import Train
@@ -121,9 +122,14 @@ def phase_schedule(phases: tuple[Phase, ...], epochs: int) -> list[tuple[int, in
 
 
 def build(detector: Detector, cache: Cache) -> keras.Model:
-    """Return an untrained model for the clips in the cache."""
-    spec = cache.spec
-    return detector.build((1 if detector.input_kind == "frame" else spec.frames, spec.size, spec.size, 3))
+    """Return an untrained model for the clips in the cache. Raises UserError if its outputs are not those of a detector."""
+    spec, outputs = cache.spec, 1 + len(detector.classes)
+    model = detector.build((1 if detector.input_kind == "frame" else spec.frames, spec.size, spec.size, 3))
+    shape = model.output_shape if isinstance(model, keras.Model) else None
+    if shape != (None, outputs):
+        found = f"outputs {shape}" if shape else type(model).__name__
+        raise UserError(f"{detector.name}: build must return a keras.Model with outputs (batch, {outputs}), got {found}.")
+    return model
 
 
 def compile_phase(model: keras.Model, detector: Detector, phase: Phase, settings: Train, epochs: int, steps: int,

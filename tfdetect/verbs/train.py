@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
-from tfdetect import backend, config, files, models
+from tfdetect import backend, config, files, models, plugins
 from tfdetect.artifact import Artifact
 from tfdetect.detector import REGISTRY, ReportContext
 from tfdetect.errors import UserError
@@ -315,5 +315,6 @@ def say_where(artifact: Artifact, run: Run, table: "pd.DataFrame") -> None:
     tested = table.loc[(table["split"] == "test") & (table["error"] == ""), "path"]
     if example := next((path for path in tested if path.isprintable() and os.path.exists(path)), None):
         print_command("predict.py", artifact.folder, example)
-    console.print(f"  python scripts/train.py {run.detector.name} --data.path YOUR_FOLDER   # with real/ and fake/ in it")
+    name = run.detector.name + "".join(f" --plugin {files.shell_quote(file)}" for file in plugins.loaded_files())
+    console.print(f"  python scripts/train.py {name} --data.path YOUR_FOLDER   # with real/ and fake/ in it")
     console.print(f"  tensorboard --logdir {files.shell_quote(artifact.folder.parent)}")

@@ -85,25 +85,26 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     with files.atomic_write(target.predictions) as temporary:
         predictions.write(evaluation.predictions, temporary)
     splits = {name: rows for name, rows in evaluation.predictions.groupby("split") if name in predictions.SPLITS}
-    found = {"threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **extras.metrics,
+    found = {**json_values(extras.metrics), "threshold_rule": evaluation.threshold_rule, **evaluation.metrics,
              **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
     files.write_json(target.metrics, found)
     if run.data.test_sources:
         write_final(target, evaluation, found)
+    figures = save_figures(target, evaluation, shortcuts)
     page = report.Report(
         name=target.folder.name,
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
         detector=evaluation.title or f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
         warnings=all_warnings(evaluation),
-        figures=save_figures(target, evaluation, shortcuts),
+        figures=figures,
         mistakes=list(most_wrong_frames(evaluation)),
         data=usable_rows(evaluation.table),
         failures=list_messages(evaluation.table, "error"),
         notes=list_messages(evaluation.table, "note"),
         shortcuts=shortcuts.aucs,
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
-        extra_figures=standard.save_plots(target.plots, extras.figures),
-        extra_tables={**(tables(target) if tables else {}), **extras.tables},
+        extra_figures=standard.save_plots(target.plots, extras.figures, figures.values()),
+        extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
         command=command(),
         settings=evaluation.settings or config.run_to_dict(run),
         versions=versions(),
@@ -111,6 +112,16 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     with files.atomic_write(target.report) as temporary:
         report.write(temporary, page)
     return found
+
+
+def json_values(value: Any) -> Any:
+    """Return metrics as JSON has them: NumPy values as plain numbers and lists, NaN and infinities as None."""
+    if isinstance(value, Mapping):
+        return {str(key): json_values(item) for key, item in value.items()}
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, list | tuple):
+        return [json_values(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def all_warnings(evaluation: Evaluation) -> tuple[str, ...]:
