@@ -123,4 +123,4 @@ def why_unused(title: str, stderr: str) -> str:
     default = "its driver or CUDA libraries were not found"
     reason = next((text for mark, text in CUDA_ERRORS.items() if mark in stderr), default)
     fix = {"TensorFlow": "pip install 'tensorflow[and-cuda]'", "JAX": "pip install 'jax[cuda12]'"}
-    return f"An NVIDIA GPU is present but {title} does not use it: {reason}. Try {fix.get(title, 'a build of it for CUDA')}."
+    return f"An NVIDIA GPU is present, but {title} does not use it: {reason}. Try {fix.get(title, 'a build of it for CUDA')}."

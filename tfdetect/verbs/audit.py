@@ -34,7 +34,7 @@ class Audit:
     """Output folder; by default audits/NAME, where NAME is unique to the data set."""
     data: FileSettings = field(default_factory=FileSettings)
     write_groups: Path | None = None
-    """CSV file (grouped.csv if no name is given) for a manifest in which copies and near-duplicates share a group."""
+    """CSV file (grouped.csv if no name is given) for a manifest in which copies and near copies share a group."""
     overwrite: bool = False
     """Replace the file of --write_groups if it exists."""
 

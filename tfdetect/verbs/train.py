@@ -54,13 +54,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def refuse_pooled_threshold(rule: str) -> None:
-    """Raise UserError for a threshold that is read off the test: only a recipe may repeat a published table with it."""
+    """Raise UserError for a threshold that is computed from test scores: only recipes of published tables may use one."""
     from tfdetect.evaluation import calibration
 
     if calibration.is_pooled(rule):
-        raise UserError(f"--train.threshold {rule} is read off the test scores, which then prove nothing: only reproduce.py "
-                        "RECIPE accepts it, to repeat a published table. Give quantile:0.8, which is read off the real "
-                        "validation files.")  # fmt: skip
+        raise UserError(f"--train.threshold {rule} uses the test scores, which then prove nothing: only reproduce.py RECIPE "
+                        "accepts it, to repeat a published table. Give quantile:0.8, which uses the real validation "
+                        "files.")  # fmt: skip
 
 
 def parse(argv: Sequence[str], prog: str) -> Run:
@@ -78,7 +78,7 @@ def train(run: Run, tables: "Tables | None" = None) -> Artifact:
         return assist(run)
     with artifacts.reserve_folder(run) as (artifact, resuming):
         if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
-            console.print(f"{artifact.folder} is finished, {reason}: {artifact.report}")
+            console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
             return artifact
         run, table, cache = prepare(run)
         if resuming:
@@ -97,11 +97,11 @@ def why_finished(run: Run, artifact: Artifact) -> str:
     """Return why a finished run cannot be trained further with these settings; "" if it can."""
     old = artifacts.load_config(artifact).train
     if not (states := checkpoint_states(artifact) or rebuilt_states(run, artifact)):
-        return "and cannot be trained further: its head was not trained in epochs, or its checkpoints/ is gone"
+        return "it cannot be trained further, because its head was not trained in epochs, or its checkpoints/ is gone"
     done = max(len(state["history"]) for state in states)
     if run.train.epochs > done and (run.train.epochs, run.train.patience) != (old.epochs, old.patience):
         return ""
-    ended = f"and stopped early, after {done} of {old.epochs} epochs" if done < old.epochs else f"all its {done} epochs"
+    ended = f"it stopped early, after {done} of {old.epochs} epochs" if done < old.epochs else f"all {done} epochs are done"
     return f"{ended}; to train it further, raise --train.epochs, or --train.patience if it stopped early"
 
 
@@ -143,7 +143,7 @@ def reopen(artifact: Artifact, run: Run) -> None:
     """Store the new settings, and delete the report, which marks a run as finished."""
     if artifact.is_finished:
         if any(state["history"] and not state["last"] for state in checkpoint_states(artifact)):
-            console.print("Its optimizer state was too large to keep: it continues from the best epoch with a fresh optimizer.")
+            console.print("The optimizer state was too large to keep: training continues from the best epoch with a new one.")
         artifact.report.unlink()
         shutil.rmtree(artifact.logs / "test", ignore_errors=True)
     config.write_yaml(run, artifact.config)
@@ -176,7 +176,7 @@ def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> No
 
 
 def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
-    """Read, split and decode the data; return the run with what it learned from them, the prepared manifest and the cache."""
+    """Read, split and decode the data; return the run with what the data determine, the prepared manifest and the cache."""
     from tfdetect.data import manifest
     from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.evaluation import calibration

@@ -35,7 +35,7 @@ class EvaluateData(DecodeOverrides):
     group: str = "auto"
     """Rule that groups related files, as for train; confidence intervals resample whole groups."""
     corrupt: str = ""
-    """Corruption of the clips before they are scored, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the operations."""
+    """Corruption of the clips before they are scored, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the steps."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
