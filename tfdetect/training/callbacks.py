@@ -103,7 +103,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 def keep_for_resume(folder: Path) -> None:
     """Keep in `folder` what a finished run needs to be trained further: the history, and the weights unless they take more than
-    MAX_KEPT_BYTES, in which case the model's own must do. Patience starts afresh."""
+    MAX_KEPT_BYTES, in which case training continues from the saved model. Patience is reset."""
     for path in folder.glob("*/state.json"):
         state = read_json(path, ("history", "last", "best"), RESTART_HINT)
         weights = [path.parent / name for name in {state["last"], state["best"]} - {""}]
@@ -115,7 +115,7 @@ def keep_for_resume(folder: Path) -> None:
 
 
 def rebuild_state(folder: Path, history: pd.DataFrame, monitor: str) -> None:
-    """Rebuild the state of a finished run whose checkpoints are gone from its history; its .keras file is the best epoch."""
+    """Rebuild, from its history, the state of a finished run without checkpoints; its .keras file is the best epoch."""
     rows = [{name: value for name, value in row.items() if value == value} for row in history.to_dict("records")]
     sign = -1 if monitor.endswith("loss") else 1
     values = [(sign * row.get(monitor, -sign * np.inf), -row.get("val_loss", 0.0)) for row in rows]

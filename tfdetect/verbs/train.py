@@ -1,6 +1,6 @@
 """train: train, evaluate and export a detector.
 
-Heavy modules are imported where they are used, so that `--help` and a mistake in a flag answer at once.
+Heavy modules are imported where they are used, so that `--help` and error messages about flags appear quickly.
 """
 
 import os
@@ -70,12 +70,12 @@ def parse(argv: Sequence[str], prog: str) -> Run:
 
 
 def train(run: Run, tables: "Tables | None" = None) -> Artifact:
-    """Run the whole story: decode, train, calibrate, export, evaluate. `tables` adds tables to the report."""
+    """Run all steps: decode, train, calibrate, export, evaluate. `tables` adds tables to the report."""
     import_keras()
     console.print(devices_line(run.train.precision))
     run.detector.require()
     if backend.worker_index():
-        return assist(run)
+        return train_as_worker(run)
     with artifacts.reserve_folder(run) as (artifact, resuming):
         if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
             console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
@@ -149,7 +149,7 @@ def reopen(artifact: Artifact, run: Run) -> None:
     config.write_yaml(run, artifact.config)
 
 
-def assist(run: Run) -> Artifact:
+def train_as_worker(run: Run) -> Artifact:
     """Train as a worker that is not the chief: the same data and steps, but it writes no results."""
     if run.name is None:
         raise UserError("Several workers need --name, so that all train the same run.")
@@ -283,7 +283,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     metrics = results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables)
     tensorboard.write(artifact.logs, context, extras, config.run_to_dict(run), metrics)
     keep_for_resume(artifact.checkpoints)
-    say_where(artifact, run, table)
+    print_next_steps(artifact, run, table)
 
 
 def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
@@ -306,8 +306,8 @@ def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: 
     return calibration.fit(*scores_and_labels("validation"), rule)
 
 
-def say_where(artifact: Artifact, run: Run, table: "pd.DataFrame") -> None:
-    """Print where everything is and what to do next, such as a verdict on a test file that is still there."""
+def print_next_steps(artifact: Artifact, run: Run, table: "pd.DataFrame") -> None:
+    """Print where the results are and what to do next, such as the command that predicts an existing test file."""
     served = artifact.saved_model
     if not served.exists():
         served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {files.shell_quote(artifact.folder)} writes it"

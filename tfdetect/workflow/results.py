@@ -1,4 +1,4 @@
-"""The ending that train, evaluate and ensembles share: metrics, figures and the report of scored files, and lines about them."""
+"""The last steps of train, evaluate and ensembles: metrics, figures and the report of scored files, and lines about them."""
 
 import contextlib
 import sys

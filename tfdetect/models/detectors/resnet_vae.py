@@ -162,7 +162,7 @@ def simple_decoder(x: Any, widths: Sequence[int] = (256, 128, 64, 32)) -> Any:
 
 
 def mirrored_decoder(x: Any) -> Any:
-    """Apply the stages of `resnet18` in reverse, with transposed blocks, up-sampling, and a transposed first convolution."""
+    """Apply the stages of `resnet18` in reverse, with transposed blocks, upsampling, and a transposed first convolution."""
     from keras import layers
 
     for stage in reversed(range(len(WIDTHS))):

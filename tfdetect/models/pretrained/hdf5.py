@@ -107,7 +107,7 @@ def _read_array(group: Any, name: str, weight: Any) -> Any:
 
 
 def _get_local(group: Any, name: str) -> Any:
-    """Return the object of that name if it is in this very file, not behind a link."""
+    """Return the object of that name if it is in this file itself, not behind a link."""
     import h5py
 
     item = group
