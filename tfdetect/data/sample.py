@@ -67,7 +67,7 @@ class Sample:
     frames: int = 16
     """Frames per video."""
     sources: tuple[str, ...] = ()
-    """Manipulations, used in turn; by default swap and upsample and, for every other video, flicker."""
+    """Manipulations, used in turn; by default swap and upsample, with flicker in every other video."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("image", "video"):

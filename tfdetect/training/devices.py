@@ -114,7 +114,7 @@ def gpus() -> list[str]:
 
 
 def has_nvidia_gpu() -> bool:
-    """Return whether this machine has an NVIDIA GPU, judging by its driver."""
+    """Return whether this machine has an NVIDIA GPU, as its driver shows."""
     return Path("/proc/driver/nvidia").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 

@@ -24,8 +24,8 @@ DEFAULT_GROUPS_FILE = "grouped.csv"  # written to the current folder
 class Audit:
     """Look for what makes a detector seem better than it is: shortcuts, duplicates, leaks between splits, unreadable files.
 
-    Writes audit.html, audit.json and properties.jsonl; the last lets an interrupted audit resume. Warnings do not change the
-    exit code.
+    Writes audit.html, audit.json and properties.jsonl, from which an interrupted audit resumes.
+    Warnings do not change the exit code.
     """
 
     path: tyro.conf.Positional[Path]

@@ -157,7 +157,7 @@ def print_reading(table: "pd.DataFrame") -> None:
 
 
 def suggest_fake_folders(folders: Sequence[str]) -> None:
-    """Print the flag that includes folders whose names are no class: as fake those that sound so, else all of them."""
+    """Print the flag that includes folders whose names are not classes: those that sound fake, else all of them."""
     fakes = [name for name in folders if FAKE_NAMES.search(name)] or folders
     reals = [name for name in folders if name not in fakes]
     words = " ".join(shell_quote(Path(name).name) for name in ["fake", *fakes])
@@ -305,5 +305,5 @@ def add_texts(table: "pd.DataFrame", detector: Detector) -> "pd.DataFrame":
 
 
 def for_other_files(data: Data, path: Path | None, fake: tuple[str, ...] | None) -> Data:
-    """Return a run's data settings for other files; without a path for its own, whose clips may be in a prepared folder."""
+    """Return a run's data settings for other files, or without a path for its own, whose clips may be in a prepared folder."""
     return replace(data, path=path or data.path, fake=fake or data.fake)
