@@ -193,8 +193,8 @@ def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool
         first, second = pairs[0]
         fix = "keep them on one side of the split" if given_splits else "put them into one group"
         many = f"{len(evaluated)} {splits} files look" if len(evaluated) > 1 else f"1 {splits} file looks"
-        text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result there "
-                f"may be memorised. To {fix}, see --data.group, or run audit.py DIR --write_groups, which writes a "
+        text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result on "
+                f"them may be memorised. To {fix}, see --data.group, or run audit.py DIR --write_groups, which writes such a "
                 "manifest.")  # fmt: skip
         console.print(text)
         table.attrs["alike"] = (text,)
