@@ -127,8 +127,8 @@ class ExactValidationMetrics(keras.callbacks.Callback):
     """Validate after the epochs numbered in `epochs`: score the files once, and log `val_loss`, the mean over the model's inputs,
     and `val_auc` and `val_ap`, exact and over files.
 
-    (`keras.metrics.AUC` counts frames, in 200 bins of the sigmoid, so it cannot rank what a confident detector calls 0.999 and
-    more.) For a model whose layers add their own loss, Keras computes `val_loss`. Labels and scores of the files are stored in
+    (`keras.metrics.AUC` counts frames and has only 200 thresholds, so it cannot rank what a confident detector scores above
+    0.999.) For a model whose layers add their own loss, Keras computes `val_loss`. Labels and scores of the files are stored in
     `folder/validation-NNNN.npz`. Each of several workers scores its share and gets the scores of all, so that they agree on the
     epoch.
     """

@@ -21,7 +21,7 @@ class WeightsFile:
     hash: str  # MD5 or SHA-256
 
     def download(self) -> Path:
-        """Return the file in Keras's download folder, downloaded if needed.
+        """Return the file in Keras' download folder, downloaded if needed.
 
         Raises UserError that says which file to put where.
         """
