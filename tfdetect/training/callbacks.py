@@ -52,7 +52,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     @property
     def done(self) -> bool:
-        """Whether patience has run out: an equal value, of which the one with the lowest loss is kept, is no improvement."""
+        """Whether patience has run out. An equal value is no improvement, even if it is kept for its lower loss."""
         values = [self._value(entry) for entry in self.state["history"][self.since :] if self.monitor in entry]
         return bool(values) and len(values) - 1 - values.index(max(values)) >= self.patience
 

@@ -58,7 +58,7 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy | None:
 
 
 class MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
-    """MultiWorkerMirroredStrategy with which Keras 3 can fit (keras issue 20585).
+    """A MultiWorkerMirroredStrategy that works with Keras 3's `fit` (keras issue 20585).
 
     Keras reduces a whole structure at once, and scalars along axis 0; the stock `reduce` takes neither.
     """

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def summarise(given: Sequence[Path], paths: Sequence[Path], failed: int) -> str:
-    """Return "12 files: 10 scored, 1 failed, 1 left out (1 .txt)" or the like, which counts every file in the given folders."""
+    """Return a line such as "12 files: 10 scored, 1 failed, 1 left out (1 .txt)" that counts every file in the given folders."""
     from tfdetect.data.layouts.tree import count_left_out
 
     other_files: Counter[str] = Counter()

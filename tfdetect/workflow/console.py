@@ -29,7 +29,7 @@ def print_command(script: str, *words: object) -> None:
 
 
 class Rate(ProgressColumn):
-    """Speed in units per second; none in the first second, which also counts items that were done before."""
+    """Speed in units per second; none in the first second, because it includes items that were done before."""
 
     def __init__(self, unit: str):
         super().__init__()
