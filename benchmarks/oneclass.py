@@ -5,7 +5,7 @@
 The data sets are `upsample`, the fakes of that source of the embedded sample against all its reals, and `faces`: DIR with real/
 and fake/ of 256 x 256 pixels, skipped without --faces. train.py trains each detector on reals alone, once per data set and seed,
 in --runs. An autoencoder's other scores are then computed by a model with the same weights, loaded from `model.keras`; the
-exported model, which the report of a run judges, gives the same AUCs to the digits shown. Fakes are expected far from the reals;
+exported model, which a run evaluates, gives the same AUCs to the digits shown. Fakes are expected far from the reals;
 with --detector.score_direction near, each AUC would be 1 minus the one listed.
 
 The JSON file gets a row per data set, detector and seed with the command, the minutes, and the validation and test AUC of each

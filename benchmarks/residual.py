@@ -3,7 +3,7 @@
     python benchmarks/residual.py DIR [TRIAL ...] [--json FILE]
 
 The held-out files are the validation split and 90 files of each class of the training split, chosen by their hashes; the variants
-learn from the rest of the training split. The test split is not used. Print a Markdown table with the AUC and the minutes of
+are trained on the rest of the training split. The test split is not used. Print a Markdown table with the AUC and the minutes of
 processor time of each trial; --json appends the same rows to a file.
 """
 

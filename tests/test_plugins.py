@@ -57,7 +57,7 @@ def test_run_loads_its_plugin_again(trained, folder, images, tmp_path):
     assert yaml.safe_load((trained / "config.yaml").read_text())["plugins"] == plugins
     file = next((images / "real").iterdir())
     result = run("predict", trained, file, cwd=tmp_path)
-    assert result.returncode == 0 and "1 judged" in result.stdout, result.stdout + result.stderr
+    assert result.returncode == 0 and "1 scored" in result.stdout, result.stdout + result.stderr
     moved = tmp_path / "elsewhere" / "tiny.py"
     moved.parent.mkdir()
     text = (trained / "config.yaml").read_text()

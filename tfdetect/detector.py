@@ -1,8 +1,8 @@
 """The contract of a detector: a frozen dataclass in one file of `models/detectors/`, whose fields are its hyper-parameters.
 
-The fields are at once command-line flags, keys of the YAML and, through their docstrings, help texts. Everything that the rest of
-the suite may ask of a detector is declared here, with a type and a default. This module imports neither Keras nor TensorFlow, so
-that `--help` answers at once.
+Each field is a command-line flag and a key of the YAML, and its docstring is the help text. Everything that the rest of the suite
+may ask of a detector is declared here, with a type and a default. This module imports neither Keras nor TensorFlow, so `--help`
+is fast.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class FeatureFitContext:
 
     train: FeatureTable
     validation: FeatureTable
-    """Both classes, also for one-class detectors: they pick the epoch and train nothing."""
+    """Files of both classes, even for one-class detectors: they choose the epoch, and nothing is trained on them."""
     fit_by_gradient: GradientFit
     seed: int = 0
 
@@ -130,11 +130,11 @@ class Detector(ABC):
     input_kind: ClassVar[Literal["frame", "clip"]] = "frame"
     """A frame detector scores single frames, and a video by the mean of its frames; a clip detector scores whole clips."""
     trains_on: ClassVar[Literal["both", "real"]] = "both"
-    """One-class detectors are trained on real files alone."""
+    """The files that train it: both classes, or real files only (one-class detectors)."""
     default_overrides: ClassVar[Mapping[str, Any]] = {}
-    """The detector's own defaults for the run, such as {"data.size": 256}: a bare `train.py NAME` must be right."""
+    """The detector's own defaults for the run, such as {"data.size": 256}: `train.py NAME` without flags must work well."""
     min_size: ClassVar[int] = 16
-    """Width and height in pixels of the smallest frames that it works on."""
+    """Minimum width and height of a frame in pixels."""
     reconstructs: ClassVar[bool] = False
     """Whether it is an autoencoder: its model has a layer `picture`, the normalised input, and a layer `reconstruction` with the
     outputs [normalised input, reconstruction, latent mean, and for a variational one the latent log variance]."""
@@ -149,7 +149,7 @@ class Detector(ABC):
 
     @property
     def feature_dtype(self) -> Literal["float32", "float16"]:
-        """How features are stored on disk."""
+        """Data type of the features on disk."""
         return "float32"
 
     @property
@@ -159,7 +159,7 @@ class Detector(ABC):
 
     @property
     def supports_focal_loss(self) -> bool:
-        """Whether a loss of the score trains it by gradient descent, which `--train.balance focal` can weight."""
+        """Whether it is trained by gradient descent on a loss of the score, which `--train.balance focal` can weight."""
         return self.trains_on == "both"
 
     def phases(self) -> tuple[Phase, ...]:
@@ -167,31 +167,31 @@ class Detector(ABC):
         return (Phase(),)
 
     def losses(self) -> Any:
-        """Return what `keras.Model.compile` takes as loss: by default binary cross-entropy on the score as a logit. None for a
+        """Return what `keras.Model.compile` takes as loss: by default binary cross-entropy on the score as a logit; None for a
         model whose layers add their own losses."""
         import keras
 
         return keras.losses.BinaryCrossentropy(from_logits=True)
 
     def fit_head(self, model: keras.Model, context: FeatureFitContext) -> keras.Model:
-        """Return the trained model, with the inputs of `model`, which `build` made; for detectors that cache features."""
+        """Return the trained model with the same inputs as `model`, which `build` made; for detectors that cache features."""
         raise NotImplementedError(f"{self.name} caches features and has no `fit_head`.")
 
     # Pretrained weights
 
     @property
     def initial_weights(self) -> str | None:
-        """What a detector with pretrained weights starts from, for reports; "none" for random weights. None if it has no such
+        """Name of the initial weights, for reports; "none" for random weights, and None if the detector has no such
         setting."""
         return None
 
     @property
     def offline_overrides(self) -> Mapping[str, Any]:
-        """Field values with which it runs without pretrained weights, such as {"weights": "none"}, to try a recipe."""
+        """Field values that let it run without pretrained weights, such as {"weights": "none"}, to try out a recipe."""
         return {}
 
     def require(self) -> None:  # noqa: B027 (most need nothing)
-        """Find or fetch what `build` needs besides the data, such as pretrained weights, before any work is done.
+        """Find or download what `build` needs besides the data, such as pretrained weights, before any work is done.
 
         Raises UserError if it is not available.
         """
@@ -205,7 +205,7 @@ class Detector(ABC):
 
     @property
     def attribute(self) -> Literal["none", "source", "family"]:
-        """Whether it also tells which source a fake has, or which family of sources."""
+        """Whether it also predicts the source of a fake, or its family of sources."""
         return "none"
 
     @property
@@ -215,17 +215,17 @@ class Detector(ABC):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the sources or families it tells fakes apart by, besides the score; see `build`."""
+        """Names of the sources or families that it predicts besides the score; see `build`."""
         return ()
 
     def with_classes(self, classes: tuple[str, ...]) -> Self:
-        """Return the detector for these sources or families, which the training files showed."""
+        """Return the detector for these sources or families, which were found in the training files."""
         raise NotImplementedError(f"{self.name} has `attribute` and no `with_classes`.")
 
     @property
     def text_template(self) -> str | None:
-        """If it combines each image with a text: the text of a file without one, from its column `category`, such as "a photo of
-        a {category}". None if it uses no texts."""
+        """Text for a file without one, filled in from its column `category`, such as "a photo of a {category}"; None if the
+        detector uses no texts."""
         return None
 
     # The model and its report

@@ -1,7 +1,7 @@
 """Detectors, layouts and corruptions from outside the package: from installed packages or single files (`--plugin FILE.py`).
 
-A plugin is a module that registers something when it is imported: a detector with `@detector.register`, a layout or a corruption
-likewise (CONTRIBUTING.md shows each).
+A plugin is a module that registers something when it is imported: a detector with `@detector.register`, a layout with
+`@tree.layout`, or a corruption with `@corruption_spec.register` (see CONTRIBUTING.md and docs/augment.md).
 """
 
 import hashlib

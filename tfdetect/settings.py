@@ -66,7 +66,7 @@ class ClipSettings(FileSettings):
     face_model: Path | None = None
     """YuNet ONNX file; by default downloaded on first use."""
     cache: Literal["npy", "tfrecord"] = "npy"
-    """Storage format of decoded clips: memory-mappable arrays, or TFRecord, which keeps images in encoded form."""
+    """Storage format of decoded clips: memory-mapped arrays (npy), or TFRecord, which keeps images in encoded form."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,10 +105,11 @@ class Data(ClipSettings):
     """Which files are read, and how a file becomes a clip."""
 
     path: Path | None = None
-    """Data set; by default the embedded sample is generated and used. One of:
-    a public data set, or a folder with real/ and fake/, also inside train/, val/ and test/;
+    """Data set; by default the embedded sample is generated and used. It is one of these:
+    a public data set;
+    a folder with real/ and fake/, also inside train/, val/ and test/;
     a folder made by prepare;
-    a manifest, CSV or Parquet, with the columns path,label[,split,group,source,text]."""
+    a manifest (CSV, .xlsx or Parquet) with the columns path,label[,split,group,source,text]."""
     cache_dir: Path = Path("cache")
     """Folder for decoded clips and the embedded sample; safe to delete as long as the original files exist.
     Do not put folders made by prepare in it."""
@@ -162,7 +163,7 @@ class Train:
     seed: int = 0
     """Random seed of initial weights, file order, dropout and augmentation; it does not change the splits."""
     strategy: Literal["auto", "single", "mirrored", "multiworker", "tpu"] = "auto"
-    """tf.distribute strategy; auto uses all GPUs of this machine, multiworker reads TF_CONFIG."""
+    """tf.distribute strategy; auto uses all GPUs of this machine, and multiworker reads TF_CONFIG."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Keras dtype policy; mixed precision is faster on recent GPUs."""
     xla: bool = False
@@ -189,7 +190,7 @@ class RunOf(Generic[D]):
     data: Data = field(default_factory=Data)
     train: Train = field(default_factory=Train)
     name: str | None = None
-    """Name of the run folder inside --out; by default the detector's name, with a number if it is taken."""
+    """Name of the run folder inside --out; by default the detector's name, followed by a number if it is taken."""
     out: Path = Path("saved_models")
     """Folder for runs."""
     resume: bool = False

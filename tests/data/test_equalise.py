@@ -261,7 +261,7 @@ def test_prepare_equalise_from_the_command_line(tmp_path, rng, capsys):
     assert cli.main(["audit", str(out), "--out", str(tmp_path / "a"), "--data.workers", "1"]) == 0
 
 
-def test_an_original_is_judged_as_its_equalised_copy(tmp_path, rng):
+def test_an_original_is_scored_as_its_equalised_copy(tmp_path, rng):
     from tfdetect.data.prepare.clip_cache import ClipSpec
 
     table = planted(tmp_path / "in", rng, 12)

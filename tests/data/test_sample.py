@@ -363,7 +363,7 @@ def test_flicker_is_visible_only_over_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mixed_manipulations_are_learnt(tmp_path: Path) -> None:
+def test_mixed_manipulations_are_learned(tmp_path: Path) -> None:
     import keras
     from sklearn.metrics import roc_auc_score
 
@@ -382,7 +382,7 @@ def test_mixed_manipulations_are_learnt(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_images_are_learnt(tmp_path: Path) -> None:
+def test_images_are_learned(tmp_path: Path) -> None:
     import keras
     from sklearn.metrics import roc_auc_score
 

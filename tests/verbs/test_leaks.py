@@ -1,4 +1,4 @@
-"""Leaks in training: groups, look-alikes across splits, and noise that no detector may learn to separate."""
+"""Leaks in training: groups, near copies across splits, and noise that no detector may learn to separate."""
 
 import json
 

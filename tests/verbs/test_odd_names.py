@@ -64,7 +64,7 @@ def test_evaluate_gives_the_same_scores_and_predict_prints_one_line_per_file(run
     capfd.readouterr()
     assert cli.main(["predict", str(run.folder), str(data)]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert len(lines) == 1 + 40 + 1 and "40 files: 40 judged, 0 failed" in lines[-1]
+    assert len(lines) == 1 + 40 + 1 and "40 files: 40 scored, 0 failed" in lines[-1]
     assert all(name in "".join(lines) for name in ("[bold]", ":smile:", "clips[/x]", r"n\nl", r"\x1b[31m", "e😀", r"caf\udce9"))
 
 
@@ -85,7 +85,7 @@ def test_a_table_without_paths_or_files_is_refused(run, tmp_path, capsys):
 
 def test_the_summary_of_one_file_is_singular(run, data, capsys):
     assert cli.main(["predict", str(run.folder), sorted(files(data))[0]]) == 0
-    assert "\n1 file: 1 judged, 0 failed" in capsys.readouterr().out
+    assert "\n1 file: 1 scored, 0 failed" in capsys.readouterr().out
 
 
 def test_explain_and_audit_show_odd_names(run, data, root, capfd):

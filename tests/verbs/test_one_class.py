@@ -117,7 +117,7 @@ def test_explain_shows_the_reconstruction_error(run, manifest, tmp_path, capsys)
     errors = bare.reconstruction_errors(clip[None])[0]
     np.testing.assert_allclose(errors, error, atol=0.05, err_msg="without a SavedModel, as on other backends")
     assert cli.main(["explain", str(run.folder), str(tmp_path / "half.png"), "--out", str(out)]) == 0
-    assert "1 file explained by error" in capsys.readouterr().out
+    assert "1 file explained with method error" in capsys.readouterr().out
     assert "The reconstruction error of each region" in (out / "explanation.html").read_text()
 
 

@@ -243,5 +243,5 @@ def test_train_refuses_a_threshold_read_off_the_test(one_class, capsys, monkeypa
     for argv in (flags, ["--config", "one_class.yaml"], ["--config", str(artifact.config), "--name", "again"]):
         assert cli.main(["train", *argv]) == 2
         err = capsys.readouterr().err
-        assert err.count("\n") == 1 and "read off the test scores" in err and "Give quantile:0.8" in err
+        assert err.count("\n") == 1 and "uses the test scores" in err and "Give quantile:0.8" in err
     assert [path.name for path in artifact.folder.parent.iterdir()] == ["cnn"]

@@ -106,7 +106,7 @@ def test_predict_counts_failures_and_reads_folders(cnn, images, tmp_path, capsys
     (tmp_path / "notes.txt").write_text("nothing")
     assert cli.main(["predict", str(cnn.folder), str(images / "real"), str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "22 files: 20 judged, 1 failed, 1 left out (1 .txt)" in out and "bad.jpg: not an image or video" in out
+    assert "22 files: 20 scored, 1 failed, 1 left out (1 .txt)" in out and "bad.jpg: not an image or video" in out
     assert cli.main(["predict", str(cnn.folder), str(images / "real")]) == 0
     (tmp_path / "empty").mkdir()
     assert cli.main(["predict", str(cnn.folder), str(tmp_path / "empty")]) == 2
@@ -119,9 +119,9 @@ def test_explain_writes_a_page_with_a_map_of_each_frame_shown(name, request, ima
     files = [str(next((images / "fake").iterdir())), str(next((videos / "fake").iterdir())), str(tmp_path / "none.jpg")]
     assert cli.main(["explain", str(artifact.folder), *files, "--out", str(out), "--cells", "4", "--frames", "2"]) == 1
     printed = capsys.readouterr().out
-    assert "No such file or directory" in printed and "2 files explained by occlusion, 1 failed" in printed
+    assert "No such file or directory" in printed and "2 files explained with method occlusion, 1 failed" in printed
     page, rows = (out / "explanation.html").read_text(), json.loads((out / "explanation.json").read_text())
-    assert page.count("<figure") == 2 and "Orange speaks for fake" in page
+    assert page.count("<figure") == 2 and "Orange regions are evidence for fake" in page
     assert [row["path"] for row in rows] == files and rows[2]["error"] and "hottest_tenth" not in rows[2]
     assert cli.main(["predict", str(artifact.folder), files[1], "--json"]) == 0
     assert rows[1]["score"] == pytest.approx(json.loads(capsys.readouterr().out)["score"], abs=1e-6)
@@ -276,7 +276,7 @@ def test_a_finished_run_is_trained_further(cnn_lstm, videos, folder, flags, caps
     assert "finished" in train("longer", "--resume", "--train.epochs", "3")[1], "fewer epochs than are done"
     shutil.rmtree(longer.checkpoints)
     again, output = train("longer", "--resume", "--train.epochs", "5")
-    assert "with a fresh optimizer" in output and "Epoch 5/5" in output and "Epoch 4/5" not in output
+    assert "continues from the best epoch with a new one" in output and "Epoch 5/5" in output and "Epoch 4/5" not in output
     assert again.history.read_text().startswith(reference.history.read_text())
 
 

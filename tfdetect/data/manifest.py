@@ -259,7 +259,7 @@ def fake_sources(table: pd.DataFrame, wanted: Sequence[str]) -> set[str]:
     if unknown := [name for name in parts if name.lower() not in known]:
         near = get_close_matches(unknown[0].lower(), known, 1)
         hint = f"; perhaps you meant {known[near[0]]}" if near else ""
-        raise UserError(f"No fakes have the source {unknown[0]!r}{hint}. There are {', '.join(names)}.")
+        raise UserError(f"No fakes have the source {unknown[0]!r}{hint}. The sources of fakes are {', '.join(names)}.")
     return {known[name.lower()] for name in parts}
 
 

@@ -44,11 +44,11 @@ VERSION = 1  # of the drawing code; a folder begun by another version is not com
 GRAIN = (3.0, 5.0)  # standard deviation of camera noise at mid-grey, in grey levels; with a wider range, sizes revealed upsample
 QP, JPEG_QUALITY = 20, 92  # here the grain that a fake loses costs as many bytes as the pattern that it gains
 SWAP_GRAIN = 0.5  # grain of the patch relative to the scene's; with less, swapped JPEGs were smaller than real ones
-STRIPES = 15.0  # grey levels; with 20 the stripes are learnt so early that flicker is learnt late
+STRIPES = 15.0  # grey levels; with 20 the stripes are learned so early that flicker is learned late
 GRID = 22.0  # grey levels where rows and columns of the grid cross; with 16, upsampled videos were smaller than real ones
 PERIOD = 4  # pixels of stripes and grid: the pattern + - - + is a single DCT coefficient, so it is strong yet cheap to encode
 # Standard deviations of flicker: of the region's log gain, and of its position in 64ths of the width. With 0.8 and 2 it was
-# learnt from some initial weights only.
+# learned from some initial weights only.
 GAIN, POSITION = 1.0, 3.0
 
 
@@ -67,7 +67,7 @@ class Sample:
     frames: int = 16
     """Frames per video."""
     sources: tuple[str, ...] = ()
-    """Manipulations, used in turn; by default swap and upsample and, for every other video, flicker."""
+    """Manipulations, used in turn; by default swap and upsample, with flicker in every other video."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("image", "video"):

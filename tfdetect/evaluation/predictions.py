@@ -108,7 +108,7 @@ def write(table: pd.DataFrame, path: str | PathLike[str]) -> None:
 def file_scores(table: pd.DataFrame) -> pd.DataFrame:
     """Return path, group, source, label and mean score (float64) of each file, in order of first appearance.
 
-    Everything that ranks or judges files, from the choice of the epoch to the verdict, uses this score.
+    Everything that ranks or classifies files, from the choice of the epoch to the verdict, uses this score.
     """
     scores = table.astype({"score": np.float64})
     return scores.groupby([*FILE_KEYS, "label"], sort=False, dropna=False)["score"].mean().reset_index()

@@ -16,7 +16,7 @@ from tfdetect.plots import standard
 
 MAX_ROWS = 30  # of each kind of finding
 MAX_VALUES = 12  # of each property
-SHORTCUT_LEARNT = "a detector trained on this data set learns the file format, not the forgery"
+SHORTCUT_LEARNED = "a detector trained on this data set learns the file format, not the forgery"
 PROPERTY_TITLES = {
     "source": "Source", "split": "Split", "size": "Size in pixels", "extension": "Extension", "container": "Container",
     "codec": "Codec", "subsampling": "Chroma subsampling or mode", "jpeg_quality": "JPEG quality (estimated)",
@@ -47,9 +47,9 @@ def verdict(found: Mapping[str, Any]) -> str:
     findings = []
     if worst > SEVERE_AUC:
         names = _property_names(container, SEVERE_AUC)
-        findings.append(f"{SHORTCUT_LEARNT}: {', '.join(names)} reveal{'s' * (len(names) == 1)} the label")
+        findings.append(f"{SHORTCUT_LEARNED}: {', '.join(names)} reveal{'s' * (len(names) == 1)} the label")
     elif container:
-        findings.append(f"{', '.join(_property_names(container, WARNING_AUC))} may be learnt instead of the forgery")
+        findings.append(f"{', '.join(_property_names(container, WARNING_AUC))} may be learned instead of the forgery")
     if leaks:
         make = "makes" if len(leaks) == 1 else "make"
         findings.append(f"{plural(len(leaks), 'leak')} between splits {make} test results look better than they are")
@@ -82,8 +82,8 @@ def _summary_section(found: Mapping[str, Any]) -> str:
     leaks = sum(bool(leak["splits"]) for leak in found["leaks"])
     tiles = [
         (html.format_cell(auc), "best shortcut AUC", standard.property_name(best) or "not measured"),
-        (leaks, "leaks between splits", "groups, copies or near-copies in several splits"),
-        (len(found["duplicates"]), "sets of duplicates", "exact copies, or near-copies in different groups"),
+        (leaks, "leaks between splits", "groups, copies or near copies in several splits"),
+        (len(found["duplicates"]), "sets of duplicates", "exact copies, or near copies in different groups"),
         (counts["unreadable"], "unreadable files", f"of {counts['files']}")]  # fmt: skip
     shown = "".join(f'<div class="tile"><b>{big}</b><span>{label}</span><small>{escape(small)}</small></div>'
                     for big, label, small in tiles)  # fmt: skip
@@ -107,7 +107,7 @@ def _severity(warning: Mapping[str, Any]) -> str:
     severe = warning["auc"] > SEVERE_AUC
     if warning["kind"] == "content":
         return "the classes have little content in common" if severe else "the classes show different things"
-    return SHORTCUT_LEARNT if severe else "may be learnt instead of the forgery"
+    return SHORTCUT_LEARNED if severe else "may be learned instead of the forgery"
 
 
 def _leaks_section(leaks: Sequence[Mapping[str, Any]]) -> str:

@@ -15,9 +15,10 @@ from tfdetect.plots import style
 METHOD_NOTES = {
     "error": "The reconstruction error of each region in grey levels: the brighter, the larger. Edges are always hard to "
              "reconstruct; what counts is bright regions where the image is smooth.",
-    "occlusion": "How much the score drops when a region is hidden. Orange speaks for fake, blue for real. The colour scale "
-                 "differs from file to file, so a strong colour does not mean a strong verdict. If everything is blue, hiding a "
-                 "region makes the image unusual in itself, as for one-class detectors; then the palest regions count.",
+    "occlusion": "How much the score drops when a region is hidden. Orange regions are evidence for fake, blue ones for "
+                 "real. The colour scale differs from file to file, so a strong colour does not mean a strong verdict. If "
+                 "everything is blue, hiding a region makes the image unusual in itself, as for one-class detectors; then the "
+                 "palest regions count.",
 }  # fmt: skip
 CHECK_NOTE = (
     "The numbers below each figure check its map: how much the score drops when the hottest tenth of the image is hidden behind "

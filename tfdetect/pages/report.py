@@ -24,7 +24,7 @@ from tfdetect.plots import standard
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MAX_ROWS = 50  # failures and notes listed; all are plural
+MAX_ROWS = 50  # failures and notes listed; all are counted
 MAX_MISTAKES = 8  # images of each kind of mistake
 
 
@@ -72,7 +72,7 @@ def verdict(test: Mapping[str, Any]) -> str:
         return (f"It calls {share} % of the {test['n']} {kind} test files {kind}. That alone says little: calling "
                 f"every file {kind} would reach 100 %.")
     if auc is None:
-        return "No verdict is possible: judging a detector takes both real and fake test files."
+        return "No verdict is possible: evaluating a detector takes both real and fake test files."
     ranking = f"Given a real file and a fake, it scores the fake higher in {html.format_percent(100 * auc)} of 100 cases"
     if interval is None:
         return f"{ranking}, but the test set has too few independent groups for a confidence interval."
@@ -108,7 +108,7 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
     if test["auc"] == 1 and interval:
         out.append("All test files are ranked correctly, so the interval has no width: the test may be too easy or too small.")
     if test["confusion"] is None and test["n"]:
-        out.append("The scores are not calibrated, so there are no probabilities and no decisions; only the ranking is judged.")
+        out.append("The scores are not calibrated, so there are no probabilities and no decisions; only their ranking counts.")
     if not validation or not validation["n"]:
         out.append("There are no validation files, so the epoch and the threshold were not chosen on independent data.")
     elif not (validation["n_real"] and validation["n_fake"]):
@@ -124,7 +124,7 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
     for name, auc in suspects[:1]:
         subject = "Simple file properties alone separate" if name.startswith("all") else (
             f"The {standard.property_name(name)} of a file alone separates")
-        out.append(f"{subject} fake from real with AUC {auc:.3f}. The detector may have learnt this shortcut instead of the "
+        out.append(f"{subject} fake from real with AUC {auc:.3f}. The detector may have learned this shortcut instead of the "
                    "forgery; the audit of the data says how to fix it.")  # fmt: skip
     if failures:
         out.append(f"{plural(failures, 'file')} could not be read or scored: excluded from all metrics and listed below.")

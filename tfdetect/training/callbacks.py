@@ -52,7 +52,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     @property
     def done(self) -> bool:
-        """Whether patience has run out: an equal value, of which the one with the lowest loss is kept, is no improvement."""
+        """Whether patience has run out. An equal value is no improvement, even if it is kept for its lower loss."""
         values = [self._value(entry) for entry in self.state["history"][self.since :] if self.monitor in entry]
         return bool(values) and len(values) - 1 - values.index(max(values)) >= self.patience
 
@@ -103,7 +103,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 def keep_for_resume(folder: Path) -> None:
     """Keep in `folder` what a finished run needs to be trained further: the history, and the weights unless they take more than
-    MAX_KEPT_BYTES, in which case the model's own must do. Patience starts afresh."""
+    MAX_KEPT_BYTES, in which case training continues from the saved model. Patience is reset."""
     for path in folder.glob("*/state.json"):
         state = read_json(path, ("history", "last", "best"), RESTART_HINT)
         weights = [path.parent / name for name in {state["last"], state["best"]} - {""}]
@@ -115,7 +115,7 @@ def keep_for_resume(folder: Path) -> None:
 
 
 def rebuild_state(folder: Path, history: pd.DataFrame, monitor: str) -> None:
-    """Rebuild the state of a finished run whose checkpoints are gone from its history; its .keras file is the best epoch."""
+    """Rebuild, from its history, the state of a finished run without checkpoints; its .keras file is the best epoch."""
     rows = [{name: value for name, value in row.items() if value == value} for row in history.to_dict("records")]
     sign = -1 if monitor.endswith("loss") else 1
     values = [(sign * row.get(monitor, -sign * np.inf), -row.get("val_loss", 0.0)) for row in rows]
@@ -127,8 +127,8 @@ class ExactValidationMetrics(keras.callbacks.Callback):
     """Validate after the epochs numbered in `epochs`: score the files once, and log `val_loss`, the mean over the model's inputs,
     and `val_auc` and `val_ap`, exact and over files.
 
-    (`keras.metrics.AUC` counts frames, in 200 bins of the sigmoid, so it cannot rank what a confident detector calls 0.999 and
-    more.) For a model whose layers add their own loss, Keras computes `val_loss`. Labels and scores of the files are stored in
+    (`keras.metrics.AUC` counts frames and has only 200 thresholds, so it cannot rank what a confident detector scores above
+    0.999.) For a model whose layers add their own loss, Keras computes `val_loss`. Labels and scores of the files are stored in
     `folder/validation-NNNN.npz`. Each of several workers scores its share and gets the scores of all, so that they agree on the
     epoch.
     """

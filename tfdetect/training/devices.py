@@ -58,7 +58,7 @@ def strategy(name: str = "auto") -> tf.distribute.Strategy | None:
 
 
 class MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
-    """MultiWorkerMirroredStrategy with which Keras 3 can fit (keras issue 20585).
+    """A MultiWorkerMirroredStrategy that works with Keras 3's `fit` (keras issue 20585).
 
     Keras reduces a whole structure at once, and scalars along axis 0; the stock `reduce` takes neither.
     """
@@ -114,7 +114,7 @@ def gpus() -> list[str]:
 
 
 def has_nvidia_gpu() -> bool:
-    """Return whether this machine has an NVIDIA GPU, judging by its driver."""
+    """Return whether this machine has an NVIDIA GPU, as its driver shows."""
     return Path("/proc/driver/nvidia").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
@@ -123,4 +123,4 @@ def why_unused(title: str, stderr: str) -> str:
     default = "its driver or CUDA libraries were not found"
     reason = next((text for mark, text in CUDA_ERRORS.items() if mark in stderr), default)
     fix = {"TensorFlow": "pip install 'tensorflow[and-cuda]'", "JAX": "pip install 'jax[cuda12]'"}
-    return f"An NVIDIA GPU is present but {title} does not use it: {reason}. Try {fix.get(title, 'a build of it for CUDA')}."
+    return f"An NVIDIA GPU is present, but {title} does not use it: {reason}. Try {fix.get(title, 'a build of it for CUDA')}."

@@ -74,7 +74,7 @@ def digest(model: keras.Model) -> str:
 
 
 def _without_names(tree: Any, places: Mapping[str, int] = MappingProxyType({})) -> Any:
-    """A model's configuration without names, which are numbered afresh in each process: layers are referred to by their place in
+    """A model's configuration without names, which differ between processes: layers are referred to by their place in
     the model, from `places`."""
     if isinstance(tree, list):
         return [_without_names(value, places) for value in tree]

@@ -1,4 +1,4 @@
-"""Build, compile and fit a model end to end, pick the epoch on validation, save."""
+"""Build, compile and fit a model end to end, choose the epoch on validation, save."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Fitted:
     history: pd.DataFrame
     """One row per epoch: COLUMNS, and the metrics of the detector's own layers."""
     best_epoch: int
-    """Picked on validation; 0 if there was no epoch."""
+    """Chosen on validation; 0 if there was no epoch."""
     chief: bool
     """Whether this process is the one that writes the results."""
     validation_scores: Mapping[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Fitted:
 
 def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path, target: Path,
         callbacks: list[keras.callbacks.Callback]) -> Fitted:
-    """Train on the rows of split `train`, pick the epoch on `validation`, save that model to `target` (.keras).
+    """Train on the rows of split `train`, choose the epoch on `validation`, save that model to `target` (.keras).
 
     `table` is a prepared manifest. Training resumes from what is in `checkpoints`. A one-class detector sees no fakes in
     training, and in validation only for the ranking metrics. Raises UserError if the loss is not finite.
@@ -99,7 +99,7 @@ def select_split(table: pd.DataFrame, split: str, learner: Detector | None = Non
 
 
 def monitored_metric(settings: Train, validation: pd.DataFrame) -> str:
-    """Return the metric that picks the epoch; with a single class in validation that can only be the loss."""
+    """Return the metric that chooses the epoch; with a single class in validation, only the loss is possible."""
     return settings.monitor if validation["label"].nunique() == 2 else "val_loss"
 
 
@@ -134,8 +134,8 @@ def build(detector: Detector, cache: Cache) -> keras.Model:
 
 def compile_phase(model: keras.Model, detector: Detector, phase: Phase, settings: Train, epochs: int, steps: int,
                   loss: keras.losses.Loss | None = None) -> None:
-    """Compile the model for a phase of `epochs` epochs of `steps` steps; `loss` replaces the detector's own, of outputs that are
-    no scores."""
+    """Compile the model for a phase of `epochs` epochs of `steps` steps; `loss` replaces the detector's own for outputs that are
+    not scores."""
     if phase.prepare:
         phase.prepare(model)
     own = detector.losses()

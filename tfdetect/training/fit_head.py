@@ -1,4 +1,4 @@
-"""Fit a head on stored features, for detectors whose first part is frozen: each file passes through it once, ever."""
+"""Fit a head on stored features, for detectors whose first part is frozen: each file passes through it only once."""
 
 from pathlib import Path
 

@@ -87,7 +87,7 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def _graph(model: keras.Model) -> None:
-    """The model's operations; Keras's own callback writes a summary of its layers, which TensorBoard cannot draw."""
+    """The model's operations; Keras' own callback writes a summary of its layers, which TensorBoard cannot draw."""
     clip = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
     tf.summary.graph(tf.function(lambda clip: model(clip, training=False)).get_concrete_function(clip).graph)
 

@@ -1,1 +1,1 @@
-"""The commands: one file each, which tells its whole story from top to bottom with the parts of the other packages."""
+"""The commands, one file each, to be read from top to bottom; the work is done by the other packages."""

@@ -24,8 +24,8 @@ DEFAULT_GROUPS_FILE = "grouped.csv"  # written to the current folder
 class Audit:
     """Look for what makes a detector seem better than it is: shortcuts, duplicates, leaks between splits, unreadable files.
 
-    Writes audit.html, audit.json and properties.jsonl; the last lets an interrupted audit resume. Warnings do not change the
-    exit code.
+    Writes audit.html, audit.json and properties.jsonl, from which an interrupted audit resumes.
+    Warnings do not change the exit code.
     """
 
     path: tyro.conf.Positional[Path]
@@ -34,7 +34,7 @@ class Audit:
     """Output folder; by default audits/NAME, where NAME is unique to the data set."""
     data: FileSettings = field(default_factory=FileSettings)
     write_groups: Path | None = None
-    """CSV file (grouped.csv if no name is given) for a manifest in which copies and near-duplicates share a group."""
+    """CSV file (grouped.csv if no name is given) for a manifest in which copies and near copies share a group."""
     overwrite: bool = False
     """Replace the file of --write_groups if it exists."""
 

@@ -71,5 +71,5 @@ def validation_metrics(artifact: Artifact) -> dict[str, Any]:
     """Return the summary of the run's validation files, as its training left it; {} if there is none."""
     if not artifact.metrics.exists():
         return {}
-    found = files.read_json(artifact.metrics, (), "delete it; the report will then lack only the validation files.")
+    found = files.read_json(artifact.metrics, (), "delete it; only the validation metrics will then be missing from the report.")
     return {"validation": found["validation"]} if found.get("validation") else {}

@@ -80,7 +80,8 @@ def main(argv: Sequence[str]) -> int:
         explanation.write(args.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
         files.write_json(args.out / "explanation.json", rows)
     failed = len(rows) - len(sections)
-    console.print(f"{plural(len(sections), 'file')} explained by {method}, {failed} failed: {args.out / 'explanation.html'}")
+    explained = f"{plural(len(sections), 'file')} explained with method {method}"
+    console.print(f"{explained}, {failed} failed: {args.out / 'explanation.html'}")
     return 1 if failed else 0
 
 

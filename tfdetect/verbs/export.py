@@ -1,4 +1,4 @@
-"""export: write a run's SavedModel again."""
+"""export: re-export the SavedModel of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

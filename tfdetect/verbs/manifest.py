@@ -118,7 +118,7 @@ def print_summary(table: "pd.DataFrame", out: Path) -> None:
         console.print(f"Already filled in: {plural(groups, 'group')}, from the data set or for frames of one video.")
     if not table["group"].all():
         console.print("Fill in the column group: the same name for all files of one person or original. A file without a group "
-                      "is on its own.")  # fmt: skip
+                      "forms a group of its own.")  # fmt: skip
     console.print("\nThen:" if unknown else "\nNext:")
     print_command("audit.py", out)
     print_command("train.py", "cnn", "--data.path", out)

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def summarise(given: Sequence[Path], paths: Sequence[Path], failed: int) -> str:
-    """Return "12 files: 10 judged, 1 failed, 1 left out (1 .txt)" or the like, which counts every file in the given folders."""
+    """Return a line such as "12 files: 10 scored, 1 failed, 1 left out (1 .txt)" that counts every file in the given folders."""
     from tfdetect.data.layouts.tree import count_left_out
 
     other_files: Counter[str] = Counter()
@@ -55,4 +55,4 @@ def summarise(given: Sequence[Path], paths: Sequence[Path], failed: int) -> str:
         other_files.update(count_left_out(folder, map(str, paths), ()))
     listed = ", ".join(printable(f"{count} {name}") for name, count in other_files.items())
     others = f"{other_files.total()} left out{f' ({listed})' if listed else ''}"
-    return f"{plural(len(paths) + other_files.total(), 'file')}: {len(paths) - failed:,} judged, {failed} failed, {others}"
+    return f"{plural(len(paths) + other_files.total(), 'file')}: {len(paths) - failed:,} scored, {failed} failed, {others}"

@@ -1,6 +1,6 @@
 """train: train, evaluate and export a detector.
 
-Heavy modules are imported where they are used, so that `--help` and a mistake in a flag answer at once.
+Heavy modules are imported where they are used, so that `--help` and error messages about flags appear quickly.
 """
 
 import os
@@ -54,13 +54,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def refuse_pooled_threshold(rule: str) -> None:
-    """Raise UserError for a threshold that is read off the test: only a recipe may repeat a published table with it."""
+    """Raise UserError for a threshold that is computed from test scores: only recipes of published tables may use one."""
     from tfdetect.evaluation import calibration
 
     if calibration.is_pooled(rule):
-        raise UserError(f"--train.threshold {rule} is read off the test scores, which then prove nothing: only reproduce.py "
-                        "RECIPE accepts it, to repeat a published table. Give quantile:0.8, which is read off the real "
-                        "validation files.")  # fmt: skip
+        raise UserError(f"--train.threshold {rule} uses the test scores, which then prove nothing: only reproduce.py RECIPE "
+                        "accepts it, to repeat a published table. Give quantile:0.8, which uses the real validation "
+                        "files.")  # fmt: skip
 
 
 def parse(argv: Sequence[str], prog: str) -> Run:
@@ -70,15 +70,15 @@ def parse(argv: Sequence[str], prog: str) -> Run:
 
 
 def train(run: Run, tables: "Tables | None" = None) -> Artifact:
-    """Run the whole story: decode, train, calibrate, export, evaluate. `tables` adds tables to the report."""
+    """Run all steps: decode, train, calibrate, export, evaluate. `tables` adds tables to the report."""
     import_keras()
     console.print(devices_line(run.train.precision))
     run.detector.require()
     if backend.worker_index():
-        return assist(run)
+        return train_as_worker(run)
     with artifacts.reserve_folder(run) as (artifact, resuming):
         if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
-            console.print(f"{artifact.folder} is finished, {reason}: {artifact.report}")
+            console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
             return artifact
         run, table, cache = prepare(run)
         if resuming:
@@ -97,11 +97,11 @@ def why_finished(run: Run, artifact: Artifact) -> str:
     """Return why a finished run cannot be trained further with these settings; "" if it can."""
     old = artifacts.load_config(artifact).train
     if not (states := checkpoint_states(artifact) or rebuilt_states(run, artifact)):
-        return "and cannot be trained further: its head was not trained in epochs, or its checkpoints/ is gone"
+        return "it cannot be trained further, because its head was not trained in epochs, or its checkpoints/ is gone"
     done = max(len(state["history"]) for state in states)
     if run.train.epochs > done and (run.train.epochs, run.train.patience) != (old.epochs, old.patience):
         return ""
-    ended = f"and stopped early, after {done} of {old.epochs} epochs" if done < old.epochs else f"all its {done} epochs"
+    ended = f"it stopped early, after {done} of {old.epochs} epochs" if done < old.epochs else f"all {done} epochs are done"
     return f"{ended}; to train it further, raise --train.epochs, or --train.patience if it stopped early"
 
 
@@ -143,13 +143,13 @@ def reopen(artifact: Artifact, run: Run) -> None:
     """Store the new settings, and delete the report, which marks a run as finished."""
     if artifact.is_finished:
         if any(state["history"] and not state["last"] for state in checkpoint_states(artifact)):
-            console.print("Its optimizer state was too large to keep: it continues from the best epoch with a fresh optimizer.")
+            console.print("The optimizer state was too large to keep: training continues from the best epoch with a new one.")
         artifact.report.unlink()
         shutil.rmtree(artifact.logs / "test", ignore_errors=True)
     config.write_yaml(run, artifact.config)
 
 
-def assist(run: Run) -> Artifact:
+def train_as_worker(run: Run) -> Artifact:
     """Train as a worker that is not the chief: the same data and steps, but it writes no results."""
     if run.name is None:
         raise UserError("Several workers need --name, so that all train the same run.")
@@ -176,7 +176,7 @@ def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> No
 
 
 def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
-    """Read, split and decode the data; return the run with what it learned from them, the prepared manifest and the cache."""
+    """Read, split and decode the data; return the run with what the data determine, the prepared manifest and the cache."""
     from tfdetect.data import manifest
     from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.evaluation import calibration
@@ -283,7 +283,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     metrics = results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables)
     tensorboard.write(artifact.logs, context, extras, config.run_to_dict(run), metrics)
     keep_for_resume(artifact.checkpoints)
-    say_where(artifact, run, table)
+    print_next_steps(artifact, run, table)
 
 
 def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
@@ -306,8 +306,8 @@ def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: 
     return calibration.fit(*scores_and_labels("validation"), rule)
 
 
-def say_where(artifact: Artifact, run: Run, table: "pd.DataFrame") -> None:
-    """Print where everything is and what to do next, such as a verdict on a test file that is still there."""
+def print_next_steps(artifact: Artifact, run: Run, table: "pd.DataFrame") -> None:
+    """Print where the results are and what to do next, such as the command that predicts an existing test file."""
     served = artifact.saved_model
     if not served.exists():
         served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {files.shell_quote(artifact.folder)} writes it"

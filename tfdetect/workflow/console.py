@@ -24,12 +24,12 @@ console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  #
 
 
 def print_command(script: str, *words: object) -> None:
-    """Print the command line of a script, shell_quote for a shell."""
+    """Print the command line of a script, quoted for a shell."""
     console.print(f"  python scripts/{script} {' '.join(map(shell_quote, map(str, words)))}")
 
 
 class Rate(ProgressColumn):
-    """Speed in units per second; none in the first second, in which items that were done before are plural."""
+    """Speed in units per second; none in the first second, because it includes items that were done before."""
 
     def __init__(self, unit: str):
         super().__init__()

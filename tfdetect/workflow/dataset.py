@@ -157,7 +157,7 @@ def print_reading(table: "pd.DataFrame") -> None:
 
 
 def suggest_fake_folders(folders: Sequence[str]) -> None:
-    """Print the flag that includes folders whose names are no class: as fake those that sound so, else all of them."""
+    """Print the flag that includes folders whose names are not classes: those that sound fake, else all of them."""
     fakes = [name for name in folders if FAKE_NAMES.search(name)] or folders
     reals = [name for name in folders if name not in fakes]
     words = " ".join(shell_quote(Path(name).name) for name in ["fake", *fakes])
@@ -193,8 +193,8 @@ def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool
         first, second = pairs[0]
         fix = "keep them on one side of the split" if given_splits else "put them into one group"
         many = f"{len(evaluated)} {splits} files look" if len(evaluated) > 1 else f"1 {splits} file looks"
-        text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result there "
-                f"may be memorised. To {fix}, see --data.group, or run audit.py DIR --write_groups, which writes a "
+        text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result on "
+                f"them may be memorised. To {fix}, see --data.group, or run audit.py DIR --write_groups, which writes such a "
                 "manifest.")  # fmt: skip
         console.print(text)
         table.attrs["alike"] = (text,)
@@ -305,5 +305,5 @@ def add_texts(table: "pd.DataFrame", detector: Detector) -> "pd.DataFrame":
 
 
 def for_other_files(data: Data, path: Path | None, fake: tuple[str, ...] | None) -> Data:
-    """Return a run's data settings for other files; without a path for its own, whose clips may be in a prepared folder."""
+    """Return a run's data settings for other files, or without a path for its own, whose clips may be in a prepared folder."""
     return replace(data, path=path or data.path, fake=fake or data.fake)

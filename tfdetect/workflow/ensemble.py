@@ -222,5 +222,5 @@ def choose_threshold(validation: "pd.DataFrame") -> tuple[float, tuple[str, ...]
     threshold = ensemble.fit_threshold(validation)
     if threshold is not None:
         return threshold, ()
-    return 0.5, (f"The runs have {len(validation)} validation files in common, which lack a class: the threshold of the mean is "
-                 "therefore 0.5, not one fitted to data.",)  # fmt: skip
+    return 0.5, (f"The runs have {len(validation)} validation files in common, and these lack a class. The threshold of the mean "
+                 "is therefore 0.5 and not fitted to data.",)  # fmt: skip

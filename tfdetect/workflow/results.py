@@ -1,4 +1,4 @@
-"""The ending that train, evaluate and ensembles share: metrics, figures and the report of scored files, and lines about them."""
+"""The last steps of train, evaluate and ensembles: metrics, figures and the report of scored files, and lines about them."""
 
 import contextlib
 import sys
@@ -191,7 +191,7 @@ def attribution_line(found: Mapping[str, Any]) -> str:
     if not (attribution := found.get("attribution")):
         return ""
     accuracy = "none" if attribution["accuracy"] is None else f"{attribution['accuracy']:.3f}"
-    return f"source of the {attribution['n']} fakes: accuracy {accuracy} among {len(attribution['classes'])}\n"
+    return f"source of the {attribution['n']} fakes: accuracy {accuracy} among {len(attribution['classes'])} classes\n"
 
 
 def shortcut_line(aucs: Mapping[str, float]) -> str:

@@ -73,8 +73,8 @@ def clip_loader(table: pd.DataFrame, cache: Cache) -> Callable[[str], np.ndarray
 def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:
     """Measure how well cheap properties of the files predict the labels of the test split.
 
-    They are learned from the training files, or across folds of the test files if there are none. A sample of the files is
-    looked at; the result is empty if most of them are unavailable or unreadable.
+    The classifiers are fitted on the training files, or across folds of the test files if there are none. Only a sample of the
+    files is read; the result is empty if most of them are unavailable or unreadable.
     """
     parts = {name: shortcuts.sample_groups(rows, SHORTCUT_FILES) for name, rows in usable_rows(table).groupby("split")}
     sampled = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)

@@ -35,7 +35,7 @@ class EvaluateData(DecodeOverrides):
     group: str = "auto"
     """Rule that groups related files, as for train; confidence intervals resample whole groups."""
     corrupt: str = ""
-    """Corruption of the clips before they are scored, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the operations."""
+    """Corruption of the clips before they are scored, such as "jpeg(80)" or "blur(2)"; docs/augment.md lists the steps."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,10 +98,10 @@ def drop_training_overlap(table: "pd.DataFrame", *runs: Artifact) -> "tuple[pd.D
 
 
 def files_seen_in_training(table: "pd.DataFrame", run: Artifact) -> "tuple[pd.Series, set[str]]":
-    """Return which files of the table the run was trained or validated on, (files,) bool, and the groups that are thereby used.
+    """Return which files of the table the run was trained or validated on, (files,) bool, and the groups that it used.
 
-    If most of these files have the same group as in training, both tables name groups alike, and all training groups count as
-    used. Otherwise an equal name proves nothing: most data sets have a group "1".
+    If most of these files have the same group as in training, both tables name groups in the same way, and all training groups
+    count as used. Otherwise an equal name proves nothing: most data sets have a group "1".
     """
     import pandas as pd
 

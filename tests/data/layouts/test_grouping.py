@@ -90,7 +90,7 @@ def test_a_category_whose_images_all_look_alike_is_not_a_video(tmp_path, rng):
                 save(tmp_path / label / category / f"{k}.png", (base + 0.4 * blocks(rng)).astype(np.uint8))
     table = detect.read(tmp_path)
     assert set(table.groupby("group").size()) == {2}
-    assert "--data.group folder, if they are frames" in table.attrs["groups"]
+    assert "--data.group folder if they are frames" in table.attrs["groups"]
 
 
 def test_videos_beside_categories(tmp_path, rng):

@@ -79,7 +79,7 @@ def test_sources_select_only_among_fakes(tmp_path):
     plant(tmp_path, "real/a.jpg", "fake/sd, v1/b.jpg", "fake/gan/c.jpg")
     kept = detect.read(tmp_path, sources=("SD, v1",))
     assert sorted(kept["source"]) == ["real", "sd, v1"] and kept.attrs["layout"] == "class_folders", "a name may contain a comma"
-    with pytest.raises(ValueError, match="No fakes have the source 'real'. There are gan, sd, v1"):
+    with pytest.raises(ValueError, match="No fakes have the source 'real'. The sources of fakes are gan, sd, v1"):
         detect.read(tmp_path, sources=("real",))
 
 

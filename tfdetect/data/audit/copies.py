@@ -36,7 +36,7 @@ def find_copies(paths: Iterable[str], workers: int | None = None) -> list[str]:
 
 
 def _with_equal_values(paths: Sequence[str], values: Iterable[Any]) -> list[str]:
-    """Return the paths whose value another path has too; None counts as no value."""
+    """Return the paths whose value another path has too; None is not a value."""
     by_value = defaultdict(list)
     for path, value in zip(paths, values, strict=True):
         by_value[value].append(path)

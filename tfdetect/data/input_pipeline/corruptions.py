@@ -3,7 +3,7 @@
     chain = parse("flip|jpeg(30,100,p=0.5)|blur(0,3,p=0.5)")
     clips, labels = chain(clips, labels, seed)
 
-Published recipes: "blur(0,3,p=0.5)|jpeg(30,100,p=0.5)" (Wang et al. 2020, CNNDetection; their other model uses p=0.1
+Published augmentations: "blur(0,3,p=0.5)|jpeg(30,100,p=0.5)" (Wang et al. 2020, CNNDetection; their other model uses p=0.1
 for both) and "jpeg(80)|blur(1.1,p=0.5)" (CLIP features on ProGAN: JPEG 80 on all images, Gaussian blur 5x5 on half of
 them; OpenCV takes a sigma of 1.1 for 5 pixels). docs/augment.md has the rest.
 

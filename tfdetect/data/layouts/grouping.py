@@ -227,8 +227,8 @@ def find_frame_sequences(files: Sequence[File],
         selected = [one for one in selected if not one.in_class_folder]
         if selected and not similarity.changes_over_time(selected):  # may be a category that looks the same throughout
             enough, name = len({one.unit for one in selected}) >= MIN_GROUPS, selected[0].unit[-1]
-            flag = "--data.group file, if they are not frames" if enough else f"--data.group {kind[1]}, if they are frames"
-            warnings.append(f"images in {name} and similar places all look alike, neighbours no more than others: {flag}")
+            flag = "--data.group file if they are not frames" if enough else f"--data.group {kind[1]} if they are frames"
+            warnings.append(f"images in {name} and similar folders all look alike, whether neighbours or not: add {flag}")
             selected = selected if enough else []
         frames += selected
     return frames, warnings

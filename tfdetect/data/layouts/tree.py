@@ -30,7 +30,7 @@ STRUCTURE = ("videos", "frames", "images")  # folder names without meaning; if s
 
 
 class Row(NamedTuple):
-    """A file of a data set. Without a label it is left out and plural. An empty group makes the file a group by itself."""
+    """A file of a data set. Without a label it is left out and counted. An empty group makes the file a group by itself."""
 
     path: str
     label: int | None
@@ -180,7 +180,7 @@ def count_left_out(root: Path, used: Iterable[str], unlabelled: Iterable[str]) -
     """Count the files below `root` that are not used.
 
     Keys are "FOLDER/" (or "./") for images and videos in or below that folder, ".txt" for other files with that extension,
-    and "hidden". Used and plural files add up to all files.
+    and "hidden". Used and counted files add up to all files.
     """
     used_paths, counts = {os.path.normpath(path) for path in used}, Counter[str]()
     unlabelled_paths = {os.path.normpath(path) for path in unlabelled}

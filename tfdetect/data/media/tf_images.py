@@ -63,7 +63,7 @@ def image_kind(data: tf.Tensor) -> tf.Tensor:
 
 
 def rejection_reason(data: tf.Tensor, kind: tf.Tensor, fps: float | None, limits: Limits) -> tf.Tensor:
-    """Return why an image is not decoded, judged by its header alone; "" if it is."""
+    """Return why an image is not decoded, from its header alone; "" if it is."""
     raw = tf.io.decode_raw(data, tf.uint8)
     width, height = tf.unstack(tf.switch_case(kind, [
         lambda: tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)[1::-1],

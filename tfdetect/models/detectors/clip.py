@@ -30,8 +30,10 @@ class Clip(HeadSettings, Detector):
               "train.epochs": 100, "train.patience": 10}  # fmt: skip
 
     preset: str = "clip_vit_base_patch32"
-    """Backbone: name or folder of a keras-hub preset, hf-clip:FOLDER for OpenAI's CLIP in Hugging Face format, or tiny, a random
-    one for trying out."""
+    """Backbone, one of these:
+    NAME or FOLDER: a preset of keras-hub.
+    hf-clip:FOLDER: OpenAI's CLIP in Hugging Face format.
+    tiny: a small random CLIP for trying out."""
     features: Literal["projected", "pooled", "penultimate"] = "projected"
     """Backbone output: the joint image-text embedding, the class token before it, or that of the second-to-last block."""
     feature_dtype: Literal["float32", "float16"] = "float32"

@@ -87,7 +87,7 @@ class CnnLstm(Detector):
         size = model.input_shape[2:4]
         if model.input_shape[1] != 1 or size != tuple(clip_shape[1:3]):
             raise UserError(
-                f"{path} takes {model.input_shape[1]} frame(s) of {size[0]} x {size[1]} pixels, this run "
+                f"{path} takes {model.input_shape[1]} frame(s) of {size[0]} x {size[1]} pixels, but this run "
                 f"has {clip_shape[1]} x {clip_shape[2]}: give an image detector and --data.size {size[0]}."
             )
         features = keras.Model(model.inputs, model.get_layer("features").output)

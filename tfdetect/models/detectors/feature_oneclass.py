@@ -21,30 +21,34 @@ COSINES, SQUEEZENET = "cosines", "squeezenet:"
 @register("feature_oneclass")
 @dataclass(frozen=True)
 class FeatureOneClass(Detector):
-    """A one-class model on features computed once: hand-made, SqueezeNet's, CLIP's or DINO's; fitted to reals in seconds.
+    """A one-class model on features computed once: hand-crafted, SqueezeNet's, CLIP's or DINO's; fitted to reals in seconds.
 
-    Distance from the subspace of the principal components (Jackson and Mudholkar 1979), Mahalanobis distance within it, distance
-    to the k nearest reals, negative log likelihood under a mixture of Gaussians (scikit-learn's), or the negative evidence lower
-    bound of a small variational autoencoder (arXiv 1312.6114). `--detector.score_direction near` catches generators whose images
-    are too typical (after Nalisnick et al. 2019, arXiv 1906.02994). Command: `python scripts/train.py feature_oneclass`. With
-    seed 0 the test AUC is 0.950 on the embedded images (0.974 on `upsample`), and with `--detector.score_direction near` 0.666
-    on faces (docs/oneclass.md).
+    The score is the distance from the subspace of the principal components (Jackson and Mudholkar 1979), the Mahalanobis
+    distance within it, the distance to the k nearest reals, the negative log likelihood under a mixture of Gaussians
+    (scikit-learn's), or the negative evidence lower bound of a small variational autoencoder (arXiv 1312.6114).
+    `--detector.score_direction near` catches generators whose images are too typical (after Nalisnick et al. 2019, arXiv
+    1906.02994). Command: `python scripts/train.py feature_oneclass`. With seed 0 the test AUC is 0.950 on the embedded images
+    (0.974 on `upsample`), and with `--detector.score_direction near` 0.666 on faces (docs/oneclass.md).
     """
 
     trains_on = "real"
     default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 64, "train.epochs": 60, "train.patience": 10}
 
     backbone: str = COSINES
-    """Features: cosines, the DCT energies of 8 x 8 blocks, which need no weights; squeezenet:FILE with ImageNet weights; or a
-    preset as in clip."""
+    """Features, one of these:
+    cosines: the DCT energies of 8 x 8 blocks, which need no weights.
+    squeezenet:FILE: SqueezeNet with ImageNet weights.
+    PRESET: a preset as in clip."""
     features: Literal["projected", "pooled", "penultimate"] = "projected"
     """Output of a preset's backbone, as in clip."""
     feature_dtype: Literal["float32", "float16"] = "float32"
     """Precision of cached features; float16 halves the disk space and keeps three digits."""
     grid: int = 8
-    """cosines: rows and columns of the raster of regions over which the energies are averaged."""
+    """cosines: rows and columns of the grid of regions over which the energies are averaged."""
     model: Literal["subspace", "mahalanobis", "nearest", "mixture", "vae"] = "subspace"
-    """Model of the reals; subspace scores what the principal components leave over, all others the components themselves."""
+    """Model of the reals.
+    subspace: scores what the principal components leave out.
+    mahalanobis, nearest, mixture, vae: score the components themselves."""
     score_direction: Literal["far", "near"] = "far"
     """Which side counts as fake: far from the training reals, or near, for fakes more typical than real images are."""
     components: int = 64

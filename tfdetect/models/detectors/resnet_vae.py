@@ -21,10 +21,10 @@ class ResNetVae(OptionalWeights, VariationalAutoencoder):
     """ResNet-18 variational autoencoders of real images: asymmetric (ImageNet weights, a simple decoder) or symmetric.
 
     He et al., "Deep residual learning for image recognition", 2016 (arXiv 1512.03385); Kingma and Welling 2014 (arXiv
-    1312.6114). They repeat ResNetOCVAE1 and ResNetOCVAE2, published on FaceForensics++ Deepfakes with precision, recall and
-    accuracy 0.519, 0.828, 0.528 and 0.604, 0.964, 0.664 for the class real, at a threshold read off the test set; and for the
-    second 0.910, 0.888, 0.900 at a threshold read off 250 + 250 validation images. Their latent sizes are unknown.
-    Command: `python scripts/train.py resnet_vae`. docs/oneclass.md has measured results.
+    1312.6114). They repeat ResNetOCVAE1 (asymmetric) and ResNetOCVAE2 (symmetric), whose latent sizes are unknown. Published
+    precision, recall and accuracy on FaceForensics++ Deepfakes, for the class real: 0.519, 0.828 and 0.528 (ResNetOCVAE1), 0.604,
+    0.964 and 0.664 (ResNetOCVAE2) with a threshold from the test set; 0.910, 0.888 and 0.900 (ResNetOCVAE2) with a threshold
+    from 250 + 250 validation images. Command: `python scripts/train.py resnet_vae`. docs/oneclass.md has measured results.
     """
 
     min_size = 32
@@ -155,7 +155,7 @@ def simple_decoder(x: Any, widths: Sequence[int] = (256, 128, 64, 32)) -> Any:
 
 
 def mirrored_decoder(x: Any) -> Any:
-    """Apply the stages of `resnet18` in reverse, with transposed blocks, up-sampling, and a transposed first convolution."""
+    """Apply the stages of `resnet18` in reverse, with transposed blocks, upsampling, and a transposed first convolution."""
     from keras import layers
 
     for stage in reversed(range(len(WIDTHS))):

@@ -182,7 +182,7 @@ class PerceptualDistance(PerImageScore):
     """Distance between the feature maps (batch, height, width, channels) of two images, mostly in 0..1.
 
     Root mean squared difference of the feature directions in channel space, after Zhang et al. 2018 (LPIPS, arXiv 1801.03924)
-    but without learnt weights. The inputs are all maps of the first image, then all maps of the second. Every level of the
+    but without learned weights. The inputs are all maps of the first image, then all maps of the second. Every level of the
     network has the same weight.
     """
 

@@ -21,7 +21,7 @@ class WeightsFile:
     hash: str  # MD5 or SHA-256
 
     def download(self) -> Path:
-        """Return the file in Keras's download folder, downloaded if needed.
+        """Return the file in Keras' download folder, downloaded if needed.
 
         Raises UserError that says which file to put where.
         """
@@ -107,7 +107,7 @@ def _read_array(group: Any, name: str, weight: Any) -> Any:
 
 
 def _get_local(group: Any, name: str) -> Any:
-    """Return the object of that name if it is in this very file, not behind a link."""
+    """Return the object of that name if it is in this file itself, not behind a link."""
     import h5py
 
     item = group

@@ -49,7 +49,7 @@ def load(preset: str, folder: Path) -> Backbone:
     load_weights(network, folder / "model.safetensors")
     preprocessing = read_hugging_face_preprocessing(folder)
     if preprocessing.size != vision["image_size"]:
-        raise UserError(f"{folder}/preprocessor_config.json returns images of {preprocessing.size} pixels, the model takes "
+        raise UserError(f"{folder}/preprocessor_config.json yields images of {preprocessing.size} pixels, but the model takes "
                         f"{vision['image_size']}.")  # fmt: skip
     end_token_id = None if text["eos_token_id"] == LEGACY_EOS_TOKEN_ID else text["eos_token_id"]
     has_tokenizer = all((folder / name).is_file() for name in TOKENIZER_FILES)
@@ -107,7 +107,7 @@ def load_weights(network: Any, path: Path) -> None:
                 raise UserError(f"it has no {missing[0]} ({len(missing)} are missing)")
             other_names = stored - {name for _, name in pairs}
             if unused := sorted(name for name in other_names if name.startswith(PREFIXES) and not name.endswith("position_ids")):
-                raise UserError(f"config.json has no place for its {unused[0]} (nor for {len(unused) - 1} others)")
+                raise UserError(f"config.json does not describe its {unused[0]} ({len(unused)} such arrays)")
             for weight, name in pairs:
                 weight.assign(convert_array(weight, file.get_tensor(name), name))
     except (SafetensorError, OSError, ValueError) as error:

@@ -125,6 +125,6 @@ def _load_hugging_face(folder: str, config: dict[str, Any]) -> Backbone:
     arguments = {"image_shape": (preprocessing.size, preprocessing.size, 3)} if config["model_type"].startswith("dino") else {}
     network = keras_hub.models.Backbone.from_preset(folder, **arguments)
     if _image_shape(network)[0] != preprocessing.size:
-        raise UserError(f"Its preprocessor_config.json returns images of {preprocessing.size} pixels, its config.json expects "
+        raise UserError(f"Its preprocessor_config.json yields images of {preprocessing.size} pixels, but its config.json expects "
                         f"{_image_shape(network)[0]}.")  # fmt: skip
     return Backbone(folder, network, preprocessing)
