@@ -60,7 +60,7 @@ def test_there_is_one_script_per_verb():
         (["evaluate", "nowhere"], "No run folder 'nowhere': it has no config.yaml"),
         (["predict", "nowhere", "a.jpg"], "No run folder 'nowhere': it has no config.yaml"),
         (["export", "nowhere"], "No run folder 'nowhere': it has no config.yaml"),
-        (["sample", "--out", "x", "--size", "7"], "size 7"),
+        (["sample", "--out", "x", "--size", "7"], "size is 7"),
         (["train", "cnn_lstm", "--detector.frame_model", "nowhere"], "No run folder 'nowhere'"),
     ],
 )

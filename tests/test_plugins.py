@@ -121,9 +121,11 @@ UNKNOWN_SETTING = DETECTOR.replace('"train.batch": 32', '"train.size": 32')
     (BUILT_IN, "cannot be imported: UserError: Two detectors are named 'cnn': tfdetect.models.detectors.cnn and"),
     (REQUIRED, "The detector tiny needs defaults for its field filters"),
     (UNKNOWN_SETTING, "default_overrides of the detector tiny sets 'train.size', which is not a setting of a run"),
+    (DETECTOR.replace('@register("tiny")', '@register("Tiny net")'), "A detector's name consists of a-z, 0-9 and _"),
+    (DETECTOR.replace("def build", "def built"), "The detector tiny lacks build"),
     ("raise SystemExit('bye')", "cannot be imported: SystemExit: bye (line 1)"),
     ("def broken(:", "cannot be imported: SyntaxError"),
-], ids=["built-in name", "no default", "unknown setting", "exit", "syntax"])  # fmt: skip
+], ids=["built-in name", "no default", "unknown setting", "odd name", "no build", "exit", "syntax"])  # fmt: skip
 def test_faulty_plugin_detector_gives_one_sentence(tmp_path, code, message):
     (tmp_path / "faulty.py").write_text(code)
     result = run("train", "tiny", "--plugin", "faulty.py", cwd=tmp_path)
@@ -155,15 +157,28 @@ def test_training_survives_a_faulty_report_and_odd_extras_stay_apart(tmp_path, i
     assert "&lt;b&gt;" in (page := (folder / "report.html").read_text()) and "Odd &lt;i&gt;" in page
 
 
-def test_wrong_outputs_of_a_model_are_one_sentence(tmp_path, images):
-    (tmp_path / "wide.py").write_text(DETECTOR.replace("score_layer(x)", "keras.layers.Dense(2)(x)"))
-    result = run("train", "tiny", "--plugin", "wide.py", "--data.path", images, *SMALL, cwd=tmp_path)
-    assert result.returncode == 2
-    assert "tiny: build must return a keras.Model with outputs (batch, 1), got outputs (None, 2)." in result.stderr
+INNER_LAYER = """
+        class Halve(keras.layers.Layer):
+            def call(self, x):
+                return x / 2
+
+        x = Halve()(x)
+        return keras.Model"""
+
+
+@pytest.mark.parametrize("code, message", [
+    (DETECTOR.replace("score_layer(x)", "keras.layers.Dense(2)(x)"),
+     "tiny: build must return a keras.Model with outputs (batch, 1), got outputs (None, 2)."),
+    (DETECTOR.replace("\n        return keras.Model", INNER_LAYER), "cannot be saved and loaded again"),
+], ids=["two outputs", "layer inside build"])  # fmt: skip
+def test_unusable_model_is_refused_before_training(tmp_path, images, code, message):
+    (tmp_path / "mine.py").write_text(code)
+    result = run("train", "tiny", "--plugin", "mine.py", "--data.path", images, *SMALL, cwd=tmp_path)
+    assert result.returncode == 2 and message in result.stderr and "Epoch" not in result.stdout, result.stdout + result.stderr
 
 
 def test_plugin_that_became_part_of_the_suite_is_not_needed(tmp_path, monkeypatch):
     monkeypatch.setattr("tfdetect.plugins.loaded_files", list)
-    plugins.load_saved(["/gone/mine.py"], registered=True)
+    plugins.load_saved([Path("/gone/mine.py")], registered=True)
     with pytest.raises(UserError, match="needs the plugin /gone/mine.py"):
-        plugins.load_saved(["/gone/mine.py"], registered=False)
+        plugins.load_saved([Path("/gone/mine.py")], registered=False)

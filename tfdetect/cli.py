@@ -49,6 +49,9 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the installed command and return its exit code; `HELP` lists the codes."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0].partition("=")[0] == plugins.FLAG:  # before the verb
+        size = 1 if "=" in argv[0] else 2
+        argv = [*argv[size : size + 1], *argv[:size], *argv[size + 1 :]]
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
@@ -96,7 +99,8 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
             print(f"tfdetect {verb}: an error in the plugin {printable(str(plugin))} ({text}). The traceback is in "
                   f"{write_crash_log(verb, argv)}.", file=sys.stderr)  # fmt: skip
             return 2
-        print(f"tfdetect {verb}: a bug in tfdetect or in a library that it uses ({text}). The traceback is in "
+        suspects = " or the plugin ".join(["in a library that it uses", *map(str, plugins.loaded_files())])
+        print(f"tfdetect {verb}: a bug in tfdetect or {suspects} ({text}). The traceback is in "
               f"{write_crash_log(verb, argv)}; please report the bug with that file.", file=sys.stderr)  # fmt: skip
         return EXIT_BUG
 

@@ -128,7 +128,10 @@ def read_yaml(path: Path) -> tuple[str, list[str]]:
                         f"({renamed}) and set its version to {VERSION}.")  # fmt: skip
     if version != VERSION:
         raise UserError(f"{path} has config version {version!r}, but this tfdetect reads version {VERSION}: update tfdetect.")
-    plugins.load_saved(content.get("plugins") or (), content["detector"]["name"] in REGISTRY)
+    saved = content.get("plugins") or []
+    if not isinstance(saved, list) or not all(isinstance(file, str) for file in saved):
+        raise UserError(f"{path}: plugins must be a list of paths of Python files, got {saved!r}.")
+    plugins.load_saved([path.parent / Path(file).expanduser() for file in saved], content["detector"]["name"] in REGISTRY)
     options = {key: value for key, value in content["detector"].items() if key != "name"}
     settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins")}
     return str(content["detector"]["name"]), to_flags({**settings, "detector": options})

@@ -8,6 +8,7 @@ is fast.
 from __future__ import annotations
 
 import difflib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -253,10 +254,15 @@ D = TypeVar("D", bound=type[Detector])
 def register(name: str) -> Callable[[D], D]:
     """Class decorator: makes the detector available by this name on the command line and in a YAML.
 
-    Raises UserError if another detector has that name, or if a field has no default.
+    Raises UserError if another detector has that name, if it is not a plain lower-case word, if a field has no default, or if
+    `build` is missing.
     """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UserError(f"A detector's name consists of a-z, 0-9 and _ and starts with a letter; got {name!r}.")
 
     def add(cls: D) -> D:
+        if cls.__abstractmethods__:
+            raise UserError(f"The detector {name} lacks {', '.join(sorted(cls.__abstractmethods__))}.")
         if missing := [item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING]:
             raise UserError(f"The detector {name} needs defaults for its field{'s' * (len(missing) > 1)} {', '.join(missing)}.")
         if REGISTRY.setdefault(name, cls) is not cls:
@@ -273,4 +279,5 @@ def find(name: str) -> type[Detector]:
         return REGISTRY[name]
     close = difflib.get_close_matches(name, REGISTRY, n=1)
     hint = f" Perhaps you meant {close[0]}." if close else ""
-    raise UserError(f"There is no detector {name!r}.{hint} Detectors: {', '.join(sorted(REGISTRY))}.")
+    known = ", ".join(sorted(REGISTRY))
+    raise UserError(f"There is no detector {name!r}.{hint} Detectors: {known}. Your own need --plugin FILE.")

@@ -53,14 +53,14 @@ def load_file(path: Path) -> None:
         raise UserError(f"The plugin {path} cannot be imported: {reason(error)}.") from error
 
 
-def load_saved(paths: Sequence[str], registered: bool) -> None:
+def load_saved(paths: Sequence[Path], registered: bool) -> None:
     """Load the plugins that a config.yaml names.
 
     A plugin that was moved may have been given with `--plugin` before. If the run's detector is `registered` already, a plugin
     that cannot be loaded is skipped: it may have become part of the suite.
     """
     names = {path.name for path in loaded_files()}
-    for path in map(Path, paths):
+    for path in paths:
         if path.name in names or (registered and not path.is_file()):
             continue
         if not path.is_file():
@@ -88,7 +88,7 @@ def load_installed(groups: Sequence[str] = GROUPS) -> None:
         for entry in entry_points(group=group):
             try:
                 entry.load()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 leave_out(f"the plugin {entry.name} ({entry.value})", error)
 
 
@@ -102,15 +102,18 @@ def find_source(error: BaseException) -> Path | None:
     return found
 
 
-def leave_out(what: str, error: Exception) -> None:
+def leave_out(what: str, error: BaseException) -> None:
     """Say on stderr that something could not be imported and is left out."""
     print(f"tfdetect: {what} cannot be imported and is left out: {reason(error)}.", file=sys.stderr)
 
 
 def reason(error: BaseException) -> str:
     """Return an error with its type and, for a file's own error, its line."""
-    traceback = error.__traceback__
-    while traceback and traceback.tb_next:
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} (line {error.lineno})"
+    lines, traceback = [], error.__traceback__
+    while traceback:
+        if traceback.tb_frame.f_code.co_name == "<module>":
+            lines.append(traceback.tb_lineno)
         traceback = traceback.tb_next
-    line = getattr(error, "lineno", None) or (traceback.tb_lineno if traceback else None)
-    return f"{type(error).__name__}: {error}".rstrip(".") + (f" (line {line})" if line else "")
+    return f"{type(error).__name__}: {error}".rstrip(".") + (f" (line {lines[-1]})" if lines else "")

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import tempfile
 import zipfile
 import zlib
 from os import PathLike
@@ -18,9 +19,22 @@ if TYPE_CHECKING:
 for _module in pkgutil.iter_modules(detectors.__path__):
     try:
         importlib.import_module(f"{detectors.__name__}.{_module.name}")
-    except Exception as _error:  # the other detectors still work
+    except (Exception, SystemExit) as _error:  # the other detectors still work
         plugins.leave_out(f"{detectors.__path__[0]}/{_module.name}.py", _error)
 plugins.load_installed(["tfdetect.detectors"])
+
+
+def require_reloadable(model: "keras.Model") -> None:
+    """Save and reload a model of a detector from outside of the suite, before it is trained. Raises UserError if that fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/model.keras"
+        try:
+            model.save(path)
+            load(path)
+        except Exception as error:  # whatever a layer of somebody else's raises
+            reason = " ".join(str(error.__cause__ or error).split())[:300]
+            raise UserError(f"The model {model.name} cannot be saved and loaded again ({reason}). Define custom layers at module "
+                            "level, with @keras.saving.register_keras_serializable(), and use no Lambda layer.") from error
 
 
 def load(path: str | PathLike[str]) -> "keras.Model":

@@ -62,7 +62,7 @@ def save_plots(folder: str | PathLike[str], figures: Mapping[str, Figure], taken
     Path(folder).mkdir(parents=True, exist_ok=True)
     paths: dict[str, Path] = {}
     for name, figure in figures.items():
-        stem = re.sub(r"[^\w-]+", "_", name)[:100]
+        stem = re.sub(r"[^\w-]+", "_", name)[:100] or "figure"
         endings = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
         candidates = (Path(folder) / f"{stem}{ending}.png" for ending in endings)
         paths[name] = next(path for path in candidates if path not in taken and path not in paths.values())

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from tfdetect import models
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import Detector, Phase
@@ -57,6 +58,7 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     loss_clips = dataset.evaluation_batches(select_split(validation, "validation", detector), cache, single, settings.batch)
     with devices.scope(strategy):
         model = build(detector, cache)
+    require_reloadable(detector, model)
     common.synchronise_batch_norms(model, strategy is not None)
     for first, last, phase in schedule:
         if checkpoint.done or checkpoint.epoch >= last:
@@ -130,6 +132,12 @@ def build(detector: Detector, cache: Cache) -> keras.Model:
         found = f"outputs {shape}" if shape else type(model).__name__
         raise UserError(f"{detector.name}: build must return a keras.Model with outputs (batch, {outputs}), got {found}.")
     return model
+
+
+def require_reloadable(detector: Detector, model: keras.Model) -> None:
+    """Raise UserError if the model of a detector from outside of the suite cannot be saved and loaded again."""
+    if not type(detector).__module__.startswith("tfdetect."):
+        models.require_reloadable(model)
 
 
 def compile_phase(model: keras.Model, detector: Detector, phase: Phase, settings: Train, epochs: int, steps: int,

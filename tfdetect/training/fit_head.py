@@ -25,6 +25,7 @@ def fit_head(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Tr
     devices.setup(settings.precision, settings.seed)
     train, validation = fit.select_split(table, "train", detector), fit.select_split(table, "validation")
     model = fit.build(detector, cache)
+    fit.require_reloadable(detector, model)
     extractor = FeatureExtractor(model, detector, cache, progress)
     train_features = extractor.of(train, detector.views, settings.augment)
     checkpoint = Checkpoint(checkpoints / HEAD_FOLDER, fit.monitored_metric(settings, validation), settings.patience)

@@ -83,7 +83,8 @@ def _extras(extras: ReportExtras) -> None:
 def _markdown(table: pd.DataFrame) -> str:
     """A table as TensorBoard's text plugin renders it."""
     rows = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
-    return "\n".join(f"| {' | '.join(files.printable(str(cell)) for cell in row)} |" for row in rows)
+    cells = [[files.printable(str(cell)).replace("|", "/") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 def _graph(model: keras.Model) -> None:

@@ -280,9 +280,12 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
                                     fitted.best_epoch)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
-    metrics = results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables)
-    tensorboard.write(artifact.logs, context, extras, config.run_to_dict(run), metrics)
-    keep_for_resume(artifact.checkpoints)
+
+    def before_report(metrics: Mapping[str, Any]) -> None:
+        tensorboard.write(artifact.logs, context, extras, config.run_to_dict(run), metrics)
+        keep_for_resume(artifact.checkpoints)
+
+    results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)
     print_next_steps(artifact, run, table)
 
 

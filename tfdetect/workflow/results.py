@@ -16,6 +16,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit
 from tfdetect.data.prepare.decode import list_messages, usable_rows
 from tfdetect.detector import Detector, ReportContext, ReportExtras
+from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration, cross_source, metrics, predictions
 from tfdetect.pages import report
 from tfdetect.plots import standard
@@ -58,26 +59,30 @@ class Evaluation:
 
 def report_extras(detector: Detector, context: ReportContext, predictor: Predictor) -> ReportExtras:
     """Return what the detector's capabilities, and then the detector itself, add to the report."""
-    return (feature_report.report_extras(detector, context, predictor)
-            | reconstruction_report.report_extras(detector, context)
-            | detector.report_extras(context))  # fmt: skip
+    own = detector.report_extras(context)
+    if not isinstance(own, ReportExtras):
+        raise UserError(f"{detector.name}: report_extras must return ReportExtras, got {type(own).__name__}.")
+    shared = feature_report.report_extras(detector, context, predictor) | reconstruction_report.report_extras(detector, context)
+    return shared | own
 
 
-def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], tables: Tables | None = None) -> dict[str, Any]:
+def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], tables: Tables | None = None,
+           before_report: Callable[[Mapping[str, Any]], None] | None = None) -> None:
     """Write everything about the evaluation into `target`, and print the results.
 
-    `lines` maps the splits whose results are printed to the names they are printed under. Return the metrics.
+    `lines` maps the splits whose results are printed to the names they are printed under. `before_report` is called with the
+    metrics when all but the report has been written.
     """
     shortcuts = find_shortcuts(evaluation.table, evaluation.data)
-    found = write(target, evaluation, shortcuts, tables)
+    found = write(target, evaluation, shortcuts, tables, before_report)
     for split, name in lines.items():
         console.print(summary_line(name, found[split], evaluation.threshold_rule))
     console.print(attribution_line(found["test"]), end="")
     console.print(shortcut_line(shortcuts.aucs))
-    return found
 
 
-def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, tables: Tables | None = None) -> dict[str, Any]:
+def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, tables: Tables | None = None,
+          before_report: Callable[[Mapping[str, Any]], None] | None = None) -> dict[str, Any]:
     """Write predictions.csv, metrics.json, plots/ and report.html, and for a test across sources Results.csv and
     Final_Prediction.txt; return the metrics."""
     run, extras, threshold = evaluation.run, evaluation.extras, evaluation.threshold
@@ -85,7 +90,8 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     with files.atomic_write(target.predictions) as temporary:
         predictions.write(evaluation.predictions, temporary)
     splits = {name: rows for name, rows in evaluation.predictions.groupby("split") if name in predictions.SPLITS}
-    found = {**json_values(extras.metrics), "threshold_rule": evaluation.threshold_rule, **evaluation.metrics,
+    added = {name: value for name, value in json_values(extras.metrics).items() if name not in predictions.SPLITS}
+    found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics,
              **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
     files.write_json(target.metrics, found)
     if run.data.test_sources:
@@ -109,7 +115,9 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         settings=evaluation.settings or config.run_to_dict(run),
         versions=versions(),
     )
-    with files.atomic_write(target.report) as temporary:
+    if before_report:
+        before_report(found)
+    with files.atomic_write(target.report) as temporary:  # last: a run with a report counts as finished
         report.write(temporary, page)
     return found
 
