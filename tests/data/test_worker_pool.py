@@ -91,8 +91,8 @@ def test_extensions_are_capped(monkeypatch):
 
 def test_cores_respect_affinity_and_cgroup_quota(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2, 5, 7}, raising=False)
-    monkeypatch.setattr(machine, "OWN", tmp_path / "own")
-    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "CGROUP_FILE", tmp_path / "own")
+    monkeypatch.setattr(machine, "CGROUP_ROOT", tmp_path)
     assert machine.available_cores() == 4
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "own").write_text("0::/a/b\n")

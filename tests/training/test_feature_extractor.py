@@ -147,7 +147,7 @@ def test_resumed_run_equals_an_uninterrupted_one(table, tmp_path):
 
 def test_several_devices_are_refused(table, tmp_path):
     rows, cache = table
-    with pytest.raises(ValueError, match="one device.*expected auto or single"):
+    with pytest.raises(ValueError, match="one device.*give --train.strategy auto or single"):
         train(Clip(preset="tiny"), rows, cache, tmp_path, strategy="mirrored")
 
 

@@ -85,4 +85,4 @@ def test_animation_is_read_as_its_first_frame_with_a_note(tmp_path, name, count)
     (tmp_path / "a").write_bytes(data.replace(b"MM\0*", b"MMMM") if name == "webp" else data)
     assert read_media(tmp_path / "a").frames.shape[-1] == 3, "broken EXIF is ignored"
     still = ClipSpec(8, 16, still=True)
-    assert still.extend_note(media.note, 1) == "; ".join(filter(None, (note, "a still image: its one frame stands 8 times")))
+    assert still.extend_note(media.note, 1) == "; ".join(filter(None, (note, "a still image: its one frame is repeated 8 times")))
