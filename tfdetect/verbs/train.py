@@ -135,8 +135,9 @@ def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
     paths = [str(Path(path).absolute()) for path in table["path"]]
     moved = [path for path, split in zip(paths, table["split"], strict=True) if old_split.get(path, split) != split]
     if moved:
-        raise UserError(f"{len(moved)} files are in another split than in {artifact.folder}, the first {moved[0]}: the data have "
-                        "changed, and the run would be tested on files it was trained on. Give another --name.")  # fmt: skip
+        raise UserError(f"Some files are in another split than when {artifact.folder} was trained ({len(moved)}, the first "
+                        f"{moved[0]}): the data have changed, and the run would be tested on files it was trained on. Give "
+                        "another --name.")  # fmt: skip
 
 
 def reopen(artifact: Artifact, run: Run) -> None:
