@@ -217,7 +217,7 @@ def test_files_that_do_not_match_a_pattern_are_counted(clip_folder):
 
 def test_given_groups_are_not_replaced(clip_folder):
     pd.DataFrame({"path": ["real/p1/clip_1.mp4"], "label": [0], "group": ["x"]}).to_csv(clip_folder / "manifest.csv", index=False)
-    assert detect.read(clip_folder).attrs["groups"] == "1 file in 1 group, given."
+    assert detect.read(clip_folder).attrs["groups"] == "1 file in 1 group, given by the manifest."
     with pytest.raises(ValueError, match="defines groups, which conflicts with --data.group folder"):
         detect.read(clip_folder, group="folder")
 
