@@ -123,9 +123,12 @@ UNKNOWN_SETTING = DETECTOR.replace('"train.batch": 32', '"train.size": 32')
     (UNKNOWN_SETTING, "default_overrides of the detector tiny sets 'train.size', which is not a setting of a run"),
     (DETECTOR.replace('@register("tiny")', '@register("Tiny net")'), "A detector's name consists of a-z, 0-9 and _"),
     (DETECTOR.replace("def build", "def built"), "The detector tiny lacks build"),
+    (DETECTOR.replace("filters: int = 8", "caches_features: bool = True"), "caches_features and therefore needs fit_head"),
+    (DETECTOR.replace("filters: int = 8", 'attribute: str = "source"'), "declares attribute and therefore needs with_classes"),
     ("raise SystemExit('bye')", "cannot be imported: SystemExit: bye (line 1)"),
     ("def broken(:", "cannot be imported: SyntaxError"),
-], ids=["built-in name", "no default", "unknown setting", "odd name", "no build", "exit", "syntax"])  # fmt: skip
+], ids=["built-in name", "no default", "unknown setting", "odd name", "no build", "no fit_head", "no with_classes", "exit",
+        "syntax"])  # fmt: skip
 def test_faulty_plugin_detector_gives_one_sentence(tmp_path, code, message):
     (tmp_path / "faulty.py").write_text(code)
     result = run("train", "tiny", "--plugin", "faulty.py", cwd=tmp_path)

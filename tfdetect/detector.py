@@ -255,7 +255,7 @@ def register(name: str) -> Callable[[D], D]:
     """Class decorator: makes the detector available by this name on the command line and in a YAML.
 
     Raises UserError if another detector has that name, if it is not a plain lower-case word, if a field has no default, or if
-    `build` is missing.
+    `build` or another method that its declarations require is missing.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"A detector's name consists of a-z, 0-9 and _ and starts with a letter; got {name!r}.")
@@ -263,6 +263,10 @@ def register(name: str) -> Callable[[D], D]:
     def add(cls: D) -> D:
         if cls.__abstractmethods__:
             raise UserError(f"The detector {name} lacks {', '.join(sorted(cls.__abstractmethods__))}.")
+        if cls.caches_features is not Detector.caches_features and cls.fit_head is Detector.fit_head:
+            raise UserError(f"The detector {name} declares caches_features and therefore needs fit_head.")
+        if cls.attribute is not Detector.attribute and cls.with_classes is Detector.with_classes:
+            raise UserError(f"The detector {name} declares attribute and therefore needs with_classes.")
         if missing := [item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING]:
             raise UserError(f"The detector {name} needs defaults for its field{'s' * (len(missing) > 1)} {', '.join(missing)}.")
         if REGISTRY.setdefault(name, cls) is not cls:
@@ -280,4 +284,5 @@ def find(name: str) -> type[Detector]:
     close = difflib.get_close_matches(name, REGISTRY, n=1)
     hint = f" Perhaps you meant {close[0]}." if close else ""
     known = ", ".join(sorted(REGISTRY))
-    raise UserError(f"There is no detector {name!r}.{hint} Detectors: {known}. Your own need --plugin FILE.")
+    raise UserError(f"There is no detector {name!r}.{hint} Detectors: {known}. A detector of your own needs "
+                    "--plugin FILE.")

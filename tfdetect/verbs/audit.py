@@ -149,6 +149,7 @@ def find_problems(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str
 def print_findings(findings: dict[str, Any], table: "pd.DataFrame", properties: "pd.DataFrame") -> None:
     """Print the findings, the worst first."""
     from tfdetect.pages.audit import verdict
+    from tfdetect.plots.standard import property_name
 
     leaks = [leak for leak in findings["leaks"] if leak["splits"]]
     possible_leaks = [leak for leak in findings["leaks"] if not leak["splits"]]
@@ -159,7 +160,8 @@ def print_findings(findings: dict[str, Any], table: "pd.DataFrame", properties: 
         console.print(dataset.COPIES.format(findings["counts"]["copies"], len(table)))
     console.print(f"\n{verdict(findings)}")
     for warning in findings["warnings"]:
-        console.print("  {property} alone predicts the label with AUC {auc:.3f} ({kind}). {advice}".format(**warning))
+        name = property_name(warning["property"])
+        console.print(f"  {name}: the label can be predicted with AUC {warning['auc']:.3f} ({warning['kind']}). {warning['advice']}")
     for entries, kind in ((leaks, "leaks"), (possible_leaks, "possible leaks")):
         for leak in entries[:MAX_PRINTED]:
             where = " and ".join(leak["splits"]) or "several groups"
