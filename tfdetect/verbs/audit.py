@@ -161,7 +161,8 @@ def print_findings(findings: dict[str, Any], table: "pd.DataFrame", properties: 
     console.print(f"\n{verdict(findings)}")
     for warning in findings["warnings"]:
         name = property_name(warning["property"])
-        console.print(f"  {name}: the label can be predicted with AUC {warning['auc']:.3f} ({warning['kind']}). {warning['advice']}")
+        console.print(f"  {name}: the label can be predicted with AUC {warning['auc']:.3f} ({warning['kind']}). "
+                      f"{warning['advice']}")
     for entries, kind in ((leaks, "leaks"), (possible_leaks, "possible leaks")):
         for leak in entries[:MAX_PRINTED]:
             where = " and ".join(leak["splits"]) or "several groups"
