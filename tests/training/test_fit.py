@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import decode_here
 
 from tfdetect import models
 from tfdetect.data import manifest
@@ -45,7 +46,7 @@ SETTINGS = Train(epochs=4, batch=8, patience=4)
 def data(videos, tmp_path_factory):
     """(Table of decoded videos, their cache)."""
     cache = Cache(tmp_path_factory.mktemp("cache"), ClipSpec(4, 32, still=True))
-    return decode.prepare(manifest.split(detect.read(videos)), cache, workers=1), cache
+    return decode.prepare(manifest.split(detect.read(videos)), cache, runner=decode_here), cache
 
 
 class StopAfter(keras.callbacks.Callback):

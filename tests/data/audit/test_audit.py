@@ -6,9 +6,15 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import map_here
 from PIL import Image
 
 from tfdetect.data.audit import duplicates, properties, shortcuts
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    monkeypatch.setattr(properties, "map_unordered", map_here)
 
 
 def image(rng, width=48, height=40):
