@@ -6,13 +6,14 @@ Keras chooses its backend on import, so each backend runs in a separate process.
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from detectors import clip_shape, make_detector
+from detectors import LARGE, clip_shape, make_detector
 
 from tfdetect.detector import REGISTRY
 
@@ -21,33 +22,56 @@ INSTALLED = [pytest.param(name, marks=pytest.mark.skipif(not importlib.util.find
           for name in ("torch", "jax")]  # fmt: skip
 SETTINGS = ["--data.frames", "2", "--data.size", "32", "--train.epochs", "1", "--train.batch", "8"]
 SCORES = """
-import json, sys
+import json, pathlib, sys
 import numpy as np
 from tfdetect import models
-from tfdetect.detector import REGISTRY
 clips = np.load(sys.argv[1])
 out = {}
-for name in sorted(REGISTRY):
-    model = models.load(f"{sys.argv[2]}/{name}.keras")
+for path in pathlib.Path(sys.argv[2]).glob("*.keras"):
+    model = models.load(path)
     frames, size = model.input_shape[1:3]
-    out[name] = model.predict(clips[:, :frames, :size, :size], verbose=0)[:, 0].tolist()
+    out[path.stem] = model.predict(clips[:, :frames, :size, :size], verbose=0)[:, 0].tolist()
 print("RESULT " + json.dumps(out))
 """
 
 
-def tfdetect(backend, *arguments):
-    command = [sys.executable, "-m", "tfdetect.cli", *map(str, arguments)]
+RUN = """
+import json, sys
+from tfdetect import cli
+for arguments in json.loads(sys.argv[1]):
+    code = cli.main(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        print(f"\\nEND {code}", file=stream, flush=True)
+"""
+
+
+def run(backend, script, *arguments):
+    """Run Python code in a process on this backend and return its outputs."""
     environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout, process.stderr
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A folder with clips of noise and every detector, with random weights, as .keras; and their scores on TensorFlow."""
+def tfdetect(backend, *commands):
+    """Run commands in a single process on this backend and return (exit code, stdout, stderr) of each."""
+    out, err = run(backend, RUN, json.dumps([[str(part) for part in command] for command in commands]))
+    parts = [re.split(r"\nEND (\d+)\n", stream) for stream in (out, err)]
+    return [(int(parts[0][2 * i + 1]), parts[0][2 * i], parts[1][2 * i]) for i in range(len(commands))]
+
+
+SMALL = [name for name in REGISTRY if name not in LARGE]
+
+
+@pytest.fixture(scope="module", params=[SMALL, pytest.param(LARGE, marks=pytest.mark.slow)], ids=["small", "large"])
+def saved(request, tmp_path_factory):
+    """A folder with clips of noise and detectors, with random weights, as .keras; and their scores on TensorFlow."""
     folder, expected = tmp_path_factory.mktemp("saved"), {}
     clips = np.random.default_rng(0).integers(0, 256, (2, 4, 96, 96, 3), np.uint8)
     np.save(folder / "clips.npy", clips)
-    for name, cls in REGISTRY.items():
+    for name in request.param:
+        cls = REGISTRY[name]
         frames, size = clip_shape(cls)[:2]
         model = make_detector(cls).build(clip_shape(cls))
         model.save(folder / f"{name}.keras")
@@ -55,18 +79,11 @@ def saved(tmp_path_factory):
     return folder, expected
 
 
-def scores(backend, folder):
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SCORES, str(folder / "clips.npy"), str(folder)]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert process.returncode == 0, process.stderr[-3000:]
-    return json.loads(process.stdout.split("RESULT ")[1])
-
-
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_the_same_file_gives_the_same_scores(backend, saved):
     folder, expected = saved
-    actual = scores(backend, folder)
+    actual = json.loads(run(backend, SCORES, folder / "clips.npy", folder)[0].split("RESULT ")[1])
+    assert set(actual) == set(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(actual[name], values, atol=1e-4, rtol=1e-5, err_msg=name)
 
@@ -75,33 +92,27 @@ def test_the_same_file_gives_the_same_scores(backend, saved):
 def test_a_run_without_tensorflow_can_be_exported_later(backend, videos, tmp_path):
     name = {"torch": "cnn_lstm", "jax": "cnn"}[backend]
     folder = tmp_path / "runs" / name
-    flags = ["--data.cache_dir", tmp_path / "cache", "--out", tmp_path / "runs"]
-    process = tfdetect(backend, "train", name, "--data.path", videos, *SETTINGS, *flags)
-    assert process.returncode == 0, process.stderr
-    assert "KERAS_BACKEND=tensorflow python scripts/export.py" in process.stdout and not (folder / "1").exists()
+    flags = ["--data.path", videos, *SETTINGS, "--data.cache_dir", tmp_path / "cache", "--out", tmp_path / "runs"]
+    mirrored, trained, refused, predicted = tfdetect(
+        backend, ["train", name, *flags, "--train.strategy", "mirrored"], ["train", name, *flags], ["export", folder],
+        ["predict", folder, videos, "--json"])  # fmt: skip
+    assert mirrored[0] == 2 and f"--train.strategy mirrored needs TensorFlow, but Keras runs on {backend}" in mirrored[2]
+    assert trained[0] == 0 and "KERAS_BACKEND=tensorflow python scripts/export.py" in trained[1]
     assert json.loads((folder / "metrics.json").read_text())["scored_with"] == f"model.keras on {backend}"
-    refused = tfdetect(backend, "export", folder)
-    assert refused.returncode == 2 and f"A SavedModel needs TensorFlow, but Keras runs on {backend}" in refused.stderr
-    before = [row["probability"] for row in verdicts(tfdetect(backend, "predict", folder, videos, "--json"))]
-    assert tfdetect("tensorflow", "export", folder).returncode == 0
-    after = [row["probability"] for row in verdicts(tfdetect("tensorflow", "predict", folder, videos, "--json"))]
-    np.testing.assert_allclose(after, before, atol=1e-4)
+    assert refused[0] == 2 and f"A SavedModel needs TensorFlow, but Keras runs on {backend}" in refused[2]
+    assert not (folder / "1").exists()
+    exported, again = tfdetect("tensorflow", ["export", folder], ["predict", folder, videos, "--json"])
+    assert exported[0] == 0
+    np.testing.assert_allclose(probabilities(again), probabilities(predicted), atol=1e-4)
 
 
-def verdicts(process):
-    assert process.returncode == 0, process.stderr
-    return [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
-
-
-@pytest.mark.parametrize("backend", INSTALLED)
-def test_distribution_is_refused(backend, videos, tmp_path):
-    flags = ["--train.strategy", "mirrored", "--data.cache_dir", tmp_path / "cache", "--out", tmp_path / "runs"]
-    process = tfdetect(backend, "train", "cnn", "--data.path", videos, *SETTINGS, *flags)
-    assert process.returncode == 2
-    assert f"--train.strategy mirrored needs TensorFlow, but Keras runs on {backend}" in process.stderr
+def probabilities(command):
+    code, out, err = command
+    assert code == 0, err
+    return [json.loads(line)["probability"] for line in out.splitlines() if line.startswith("{")]
 
 
 @pytest.mark.skipif(bool(importlib.util.find_spec("torch")), reason="torch is installed")
 def test_a_backend_that_is_not_installed_is_refused(tmp_path):
-    process = tfdetect("torch", "train", "cnn", "--out", tmp_path)
-    assert process.returncode == 2 and "KERAS_BACKEND=torch needs torch, which is not installed" in process.stderr
+    (code, _, err), = tfdetect("torch", ["train", "cnn", "--out", tmp_path])
+    assert code == 2 and "KERAS_BACKEND=torch needs torch, which is not installed" in err

@@ -12,7 +12,12 @@ from tfdetect import backend, config, models
 from tfdetect.detector import REGISTRY
 
 
-@pytest.fixture(scope="module", params=sorted(REGISTRY))
+def slow_on_jax(name):
+    """jax compiles each step of a large network for many seconds; on torch and TensorFlow the same code is tested every time."""
+    return pytest.param(name, marks=pytest.mark.slow) if name in LARGE and keras.backend.backend() == "jax" else name
+
+
+@pytest.fixture(scope="module", params=map(slow_on_jax, sorted(REGISTRY)))
 def cls(request):
     return REGISTRY[request.param]
 
@@ -60,7 +65,7 @@ def test_scores_do_not_depend_on_the_other_clips_of_a_batch(built):
 
 
 def train(cls, clips, steps):
-    """Return the losses of training steps and the paths of the weights that they left unchanged; random layers are switched off."""
+    """Return the losses of training steps without random layers, and the paths of the weights that they left unchanged."""
     detector = make_detector(cls, dropout=0.0, mirror=False, augment=False, flips="none", model="vae")
     keras.utils.set_random_seed(0)
     model = detector.build(clip_shape(cls))

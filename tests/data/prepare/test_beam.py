@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import pandas as pd
 import pytest
+from in_process import decode_here, map_here
 
 from tfdetect import cli
 from tfdetect.data.layouts import detect
@@ -55,7 +56,8 @@ def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path
     if kind == "npy":
         monkeypatch.setattr(beam, "BATCH_SIZES", (6, 6))  # so that a copy is decoded in another batch
     here, there = (Cache(tmp_path / name, ClipSpec(4, 16), kind) for name in ("here", "there"))
-    local = prepare_decode.prepare(mixed, here, workers=1, seconds=60)
+    monkeypatch.setattr(beam.worker_pool, "map_unordered", map_here)
+    local = prepare_decode.prepare(mixed, here, seconds=60, runner=decode_here)
     runner = beam.BeamRunner(tmp_path / "shards", shards=3).results
     found = prepare_decode.prepare(mixed, there, workers=1, seconds=60, runner=runner)
     pd.testing.assert_frame_equal(found, local)
@@ -71,6 +73,7 @@ def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path
 
 @needed
 def test_an_interrupted_run_resumes(mixed, tmp_path, monkeypatch):
+    monkeypatch.setattr(beam.worker_pool, "map_unordered", map_here)
     cache, runner = Cache(tmp_path / "cache", ClipSpec(1, 16)), beam.BeamRunner(tmp_path / "shards")
 
     def decode(runner):
@@ -89,7 +92,8 @@ def test_an_interrupted_run_resumes(mixed, tmp_path, monkeypatch):
         decode(runner)
     assert len(list(cache.folder.rglob("*.npy"))) == 5 and len(list(cache.folder.rglob("*.json"))) == 4
     found = decode(beam.BeamRunner(tmp_path / "shards", "NoSuchRunner"))  # no runner is needed to unpack
-    local = prepare_decode.prepare(mixed, here := Cache(tmp_path / "here", ClipSpec(1, 16)), workers=1, seconds=60)
+    here = Cache(tmp_path / "here", ClipSpec(1, 16))
+    local = prepare_decode.prepare(mixed, here, seconds=60, runner=decode_here)
     pd.testing.assert_frame_equal(found, local)
     assert entries(cache) == entries(here)
 
