@@ -27,8 +27,9 @@ VERBS = {
     "explain": "show which regions drive a prediction",
     "predict": "predict whether files are real or fake",
     "export": "re-export the SavedModel",
+    "doctor": "check the installation and this machine, for a bug report",
 }
-AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over", "export": "starts over",
+AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over", "export": "starts over", "doctor": "starts over",
                    "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 HELP = f"""usage: tfdetect VERB ...
@@ -79,7 +80,8 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         argv, plugin_files = plugins.take_flags(argv)
-        load_plugins(plugin_files)
+        if verb != "doctor" or plugin_files:  # it tries installed plugins in another process, since one may crash
+            load_plugins(plugin_files)
         return int(importlib.import_module(f"tfdetect.verbs.{verb}").main(list(argv)) or 0)
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,126 @@
+"""The machine: cores, memory, limits, worker processes, and the disks of the folders that tfdetect writes to."""
+
+import errno
+import os
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tfdetect import machine
+from tfdetect.workflow.doctor.finding import Finding
+from tfdetect.workflow.doctor.isolated import MEMORY_ADVICE, PROCESS_ADVICE
+
+LITTLE_MEMORY = 2 * 10**9  # bytes; the tiny training alone takes more than one, which the page shows
+LITTLE_SPACE = 10**9  # bytes
+FEW_FILES = 256  # open files; 1024 is the usual limit
+BLOCK, BLOCKS = 2**20, 64  # bytes, and how many are written to measure a disk
+DISK_SECONDS = 2.0  # longest time for writing them
+LIMITS = {"open files": (resource.RLIMIT_NOFILE, 1), "processes": (resource.RLIMIT_NPROC, 1),
+          "address space": (resource.RLIMIT_AS, 10**9), "file size": (resource.RLIMIT_FSIZE, 10**9)}  # fmt: skip
+
+
+def check_resources() -> Iterator[Finding]:
+    """Yield the cores and the memory that this process may use, and the limits of the shell."""
+    cores = machine.available_cores()
+    yield Finding("machine", "cores", detail=f"{cores} of {os.cpu_count()} CPU cores may be used")
+    total, limit, free = machine.total_memory(), machine.memory_limit(), machine.free_memory()
+    limited = f", of which this process may use {gigabytes(limit)}" if limit < total else ""
+    detail = f"{gigabytes(total)} in the machine{limited}; {gigabytes(free)} free"
+    if free < LITTLE_MEMORY:
+        yield Finding("machine", "memory", "warning", f"{detail}; training needs {gigabytes(LITTLE_MEMORY)} or more",
+                      MEMORY_ADVICE)  # fmt: skip
+    else:
+        yield Finding("machine", "memory", detail=detail)
+    values = {name: resource.getrlimit(number)[0] for name, (number, _) in LIMITS.items()}
+    set_limits = {name: value for name, value in values.items() if value != resource.RLIM_INFINITY}
+    detail = ", ".join(f"{name} {gigabytes(value) if LIMITS[name][1] > 1 else value}" for name, value in set_limits.items())
+    few = set_limits.get("open files", FEW_FILES) < FEW_FILES
+    yield Finding("machine", "limits", "warning" if few else "ok", detail or "none", "Raise it: ulimit -n 1024" if few else "")
+
+
+def gigabytes(number: float) -> str:
+    """Return a number of bytes as text, such as "15.6 GB"."""
+    return f"{number / 1e9:.1f} GB"
+
+
+def check_processes(_: str) -> Iterator[Finding]:
+    """Check that files can be decoded in worker processes."""
+    try:
+        from tfdetect.data.worker_pool import WorkerFailure, map_unordered
+
+        outcomes = [outcome for _, outcome in map_unordered(range(2), process_id, 2, 60.0)]
+    except (OSError, RuntimeError) as error:
+        yield Finding("processes", "workers", "problem", f"No worker processes can be started: {error}", process_advice(error))
+        return
+    failures = [outcome.reason for outcome in outcomes if isinstance(outcome, WorkerFailure)]
+    if failures or os.getpid() in outcomes:
+        yield Finding("processes", "workers", "problem", f"Worker processes end at once: {(failures or ['?'])[0]}",
+                      process_advice(None))  # fmt: skip
+        return
+    yield Finding("processes", "workers", detail="they start and answer")
+
+
+def process_id(_: int) -> int:
+    """Return the number of this process."""
+    return os.getpid()
+
+
+def process_advice(error: BaseException | None) -> str:
+    """Return how to let worker processes start."""
+    shared = Path("/dev/shm")
+    has_shared = not Path("/dev").is_dir() or os.uname().sysname != "Linux" or os.access(shared, os.W_OK | os.X_OK)
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return "Free space in /dev/shm; in Docker: --shm-size 1g"
+    return PROCESS_ADVICE if has_shared else "Mount a writable /dev/shm; in Docker: --tmpfs /dev/shm or --shm-size 1g"
+
+
+def check_disks(folders: Mapping[str, Path]) -> Iterator[Finding]:
+    """Check that the folders, by name, can be written to; measure each disk once."""
+    measured: dict[int, str] = {}
+    for name, folder in {**folders, "temporary folder": Path(os.environ.get("TMPDIR") or "/tmp")}.items():
+        start = time.monotonic()
+        place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        try:
+            device, usage = os.stat(place).st_dev, shutil.disk_usage(place)
+            speed = f"same disk as the {measured[device]}" if device in measured else measure(place)
+            if device in measured:
+                tempfile.TemporaryFile(dir=place).close()
+            measured.setdefault(device, name)
+        except OSError as error:
+            advice = "" if name == "temporary folder" else f", or give another one with {FLAGS.get(name, 'a flag')}"
+            fix = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Make it writable"
+            yield Finding("disk", name, "problem", f"Nothing can be written: {error.strerror}", f"{fix}{advice or ': TMPDIR'}.",
+                          round(time.monotonic() - start, 2))  # fmt: skip
+            continue
+        space = f"{gigabytes(usage.free)} of {gigabytes(usage.total)} free"
+        little = usage.free < LITTLE_SPACE
+        yield Finding("disk", name, "warning" if little else "ok", f"{space}; {speed}", "Free some space." if little else "",
+                      round(time.monotonic() - start, 2))  # fmt: skip
+
+
+FLAGS = {"cache folder": "--data.cache_dir", "output folder": "--out"}
+
+
+def measure(folder: Path) -> str:
+    """Write a file without a name, and read it back from the disk; return both speeds."""
+    block = os.urandom(BLOCK)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        start, count = time.monotonic(), 0
+        while count < BLOCKS and time.monotonic() < start + DISK_SECONDS:
+            file.write(block)
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+        written = count * BLOCK / (time.monotonic() - start)
+        if not hasattr(os, "posix_fadvise"):  # the file would be read from memory
+            return f"writes {written / 1e6:.0f} MB/s"
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        file.seek(0)
+        start = time.monotonic()
+        while file.read(BLOCK):
+            pass
+        read = count * BLOCK / (time.monotonic() - start)
+    return f"writes {written / 1e6:.0f} MB/s, reads {read / 1e6:.0f} MB/s"
