@@ -61,9 +61,7 @@ def doctor(require: tuple[Part, ...] = (), cache_dir: str | Path = "cache", out:
 
 def check_all(settings: Doctor, on_start: Callable[[str], None] = lambda name: None) -> list[Finding]:
     """Carry out all checks and return their findings in the order of the page; `on_start` is called with the name of each."""
-    from tfdetect.workflow.doctor.installation import MODULES
-
-    return list(conclude(list(_check(settings, on_start)), settings.require, MODULES))
+    return list(conclude(list(_check(settings, on_start)), settings.require))
 
 
 def _check(settings: Doctor, on_start: Callable[[str], None]) -> Iterator[Finding]:

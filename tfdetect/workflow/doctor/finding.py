@@ -1,7 +1,8 @@
 """What one check found."""
 
+import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,10 +10,13 @@ from typing import Literal
 from tfdetect.errors import UserError
 
 Result = Literal["ok", "warning", "problem", "absent", "not tried"]
-BROKEN = ("packages", "problem")
 PACKAGE = Path(__file__).resolve().parents[2]
+MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml",
+           "keras-hub": "keras_hub", "keras-cv": "keras_cv", "pi-heif": "pi_heif"}  # fmt: skip  # what packages are imported as
 REPORT = "Report this page as a bug of tfdetect."
-REINSTALL = "Repair the packages listed here, for example with pip install --force-reinstall NAME."
+MEMORY = "not enough memory"
+MEMORY_ADVICE = "Free memory, or raise the memory limit of the container or shell (ulimit -v)."
+MEMORY_ERRORS = ("bad_alloc", "Cannot allocate memory", "MemoryError", "failed to map segment", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -32,46 +36,65 @@ class Finding:
     seconds: float = 0.0
     """How long the check took."""
     cause: str = ""
-    """Module that raised an ImportError."""
+    """Module that could not be imported, or in which a process crashed."""
 
 
 def from_error(part: str, check: str, error: Exception) -> Finding:
     """Return the problem that an error of any kind amounts to."""
-    text = " ".join(str(error).split())
+    cause, text = import_cause(error), " ".join(str(error).split())
+    if is_out_of_memory(error):
+        return Finding(part, check, "problem", MEMORY, MEMORY_ADVICE)
     if isinstance(error, UserError):  # says how to fix it
-        return Finding(part, check, "problem", without_home(text))
-    advice = REINSTALL if isinstance(error, ImportError) else REPORT
+        return Finding(part, check, "problem", without_folders(text), cause=cause)
+    advice = f"pip install --force-reinstall {package_of(cause)}" if cause else REPORT
     if isinstance(error, OSError) and error.strerror:
         text, advice = f"{error.strerror}: {error.filename}" if error.filename else error.strerror, ""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(PACKAGE))]
     where = f" ({Path(frames[-1].filename).relative_to(PACKAGE)}, line {frames[-1].lineno})" if frames else ""
-    detail = without_home(f"{type(error).__name__}: {text}{where}")
-    return Finding(part, check, "problem", detail, advice, cause=import_cause(error))
+    return Finding(part, check, "problem", without_folders(f"{type(error).__name__}: {text}{where}"), advice, cause=cause)
 
 
-def import_cause(error: Exception) -> str:
-    """Return the top-level module that an ImportError is about: the one that is missing, or else the one that raised it."""
-    if not isinstance(error, ImportError):
-        return ""
-    names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    names = [name for name in names if not name.startswith(("importlib", "_frozen_importlib"))]
-    missing = error.name if isinstance(error, ModuleNotFoundError) else None
-    return (missing or names[-1]).partition(".")[0]
+def is_out_of_memory(error: BaseException | str) -> bool:
+    """Return whether memory was lacking, by an error of any type or what a process printed."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY_ERRORS)
 
 
-def without_home(text: str) -> str:
-    """Return the text without the name of the user's home folder, since the page is made to be published."""
-    home = str(Path.home())
-    return text.replace(home, "~") if len(home) > 1 else text
+def import_cause(error: BaseException | None) -> str:
+    """Return the top-level module that a failed import was about: the one that is missing, or else the one that failed; ""
+    for other errors. The first error of a chain counts."""
+    cause = ""
+    while error:
+        if isinstance(error, ImportError):
+            names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+            names = [name for name in names if not name.startswith(("importlib", "_frozen_importlib"))]
+            missing = error.name if isinstance(error, ModuleNotFoundError) else None
+            cause = (missing or names[-1]).partition(".")[0]
+        error = error.__cause__ or error.__context__
+    return cause
 
 
-def conclude(findings: Sequence[Finding], required: Sequence[str], modules: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield the findings; what fails only because of a package that is a problem itself was in fact not tried, and optional
-    parts that are missing or doubtful but `required` are problems. `modules` maps packages to what they are imported as."""
-    broken = {modules.get(item.check, item.check): item.check for item in findings if (item.part, item.result) == BROKEN}
+def package_of(module: str) -> str:
+    """Return the name of the package that contains a module."""
+    return next((package for package, name in MODULES.items() if name == module), module)
+
+
+def without_folders(text: str) -> str:
+    """Return the text without the names of the home folder and the environment, since the page is made to be published."""
+    for folder, short in ((sys.prefix, "ENV"), (str(Path.home()), "~")):
+        text = text.replace(folder, short) if len(folder) > 1 else text
+    return text
+
+
+def conclude(findings: Sequence[Finding], required: Sequence[str]) -> Iterator[Finding]:
+    """Yield the findings, of which those with the same cause are one problem, and optional parts that are missing or doubtful
+    but `required` are problems."""
+    first: dict[str, Finding] = {}
     for finding in findings:
-        if broken.get(finding.cause, finding.check) != finding.check:
-            yield replace(finding, result="not tried", detail=f"needs {broken[finding.cause]}", advice="")
+        if finding.cause and (finding.cause not in first or MODULES.get(finding.check, finding.check) == finding.cause):
+            first[finding.cause] = finding
+    for finding in findings:
+        if finding.cause and first[finding.cause] is not finding:
+            yield replace(finding, result="not tried", detail=f"see the problem with {first[finding.cause].check}", advice="")
         elif finding.check in required and finding.result in ("absent", "warning"):
             yield replace(finding, result="problem")
         else:

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect import __version__, plugins
-from tfdetect.workflow.doctor.finding import PACKAGE, Finding, import_cause, without_home
+from tfdetect.workflow.doctor.finding import MODULES, PACKAGE, Finding, import_cause, is_out_of_memory, without_folders
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml",
-           "keras-hub": "keras_hub", "keras-cv": "keras_cv", "pi-heif": "pi_heif"}  # fmt: skip
 OPTIONAL = {"beam": ("apache-beam", "pip install 'tfdetect[beam]'"), "torch": ("torch", "pip install torch"),
             "jax": ("jax", "pip install jax"), "transformers": ("transformers", "pip install transformers")}  # fmt: skip
 CUDA = "tensorflow[and-cuda]"
@@ -67,7 +65,9 @@ def check_import(name: str) -> Iterator[Finding]:
     try:
         importlib.import_module(module)
     except Exception as error:
-        reason = f"{version} cannot be imported: {without_home(f'{type(error).__name__}: {error}')}"
+        if is_out_of_memory(error):
+            raise
+        reason = f"{version} cannot be imported: {without_folders(f'{type(error).__name__}: {error}')}"
         yield Finding("packages", name, "problem", reason, import_advice(str(error), wanted), cause=import_cause(error))
         return
     if version and not requirement.specifier.contains(version, prereleases=True):
@@ -133,7 +133,7 @@ def check_optional_import(check: str) -> Iterator[Finding]:
     try:
         importlib.import_module(name.replace("-", "_"))
     except Exception as error:
-        detail = f"{version_of(name)} cannot be imported: {without_home(plugins.reason(error))}"
+        detail = f"{version_of(name)} cannot be imported: {without_folders(plugins.reason(error))}"
         yield Finding("optional", check, "problem", detail, import_advice(str(error), name))
         return
     yield Finding("optional", check, detail=version_of(name))
@@ -154,7 +154,7 @@ def check_plugin(key: str) -> Iterator[Finding]:
     try:
         entry.load()
     except (Exception, SystemExit) as error:
-        detail = f"of {package} cannot be imported and is left out: {without_home(plugins.reason(error))}"
+        detail = f"of {package} cannot be imported and is left out: {without_folders(plugins.reason(error))}"
         yield Finding("plugins", key, "problem", detail, f"Update {package.split()[0]}, or uninstall it.")
         return
     yield Finding("plugins", key, detail=package)

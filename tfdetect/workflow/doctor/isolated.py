@@ -1,13 +1,16 @@
 """Run checks in a process of their own, because what they look for may crash it or make it hang.
 
-The child prints a JSON object per line: the task that it begins, or a finding. If it dies, the task in progress is a problem,
-and a new child continues with the next one.
+The child prints a line of JSON for each task that it begins, null, and for each finding. If it dies, the task in progress is
+a problem, and a new child continues with the next one.
 """
 
 import contextlib
+import errno
+import faulthandler
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import IO, Any
 
-from tfdetect.workflow.doctor.finding import PACKAGE, REPORT, Finding, from_error
+from tfdetect.workflow.doctor import finding as findings
+from tfdetect.workflow.doctor.finding import MEMORY, PACKAGE, REPORT, Finding
 
 Task = tuple[str, str]  # a key of FUNCTIONS, and what it is about, such as ("images", "HEIC")
 FUNCTIONS = {  # each is called with the second item of a task and yields findings; imported in the child
@@ -30,34 +34,34 @@ FUNCTIONS = {  # each is called with the second item of a task and yields findin
     "devices": "training.check_devices",
     "training": "training.check_training",
 }
+LOG_BYTES = 20_000  # read at the end of what a child printed
 SECONDS = 120  # per task; the longest one takes about ten on two cores
-MEMORY_ERRORS = ("bad_alloc", "Cannot allocate memory", "MemoryError", "failed to map segment", "out of memory")
 THREAD_ERRORS = ("pthread_create", "can't start new thread", "Resource temporarily unavailable", "thread constructor failed")
-MEMORY_ADVICE = "Free memory, or raise the memory limit of the container or shell (ulimit -v)."
+UNINSTALL = "Uninstall the package that brings this plugin, or ask its authors."
 PROCESS_ADVICE = "Raise the limit on processes and threads: ulimit -u, or --pids-limit of the container."
 
 
 def run(tasks: Sequence[Task], on_start: Callable[[str], None] = lambda name: None) -> Iterator[Finding]:
-    """Carry out the tasks and yield their findings as they come; `on_start` is called with the name of each task."""
+    """Carry out the tasks and yield their findings as they come; `on_start` is called with the name of each task.
+
+    Once memory is lacking, the remaining ones are not tried.
+    """
     remaining = list(tasks)
     while remaining:
-        begun = len(remaining)
-        failure = ("", "")
+        current: Task | None = None
         for message in converse(remaining):
-            if isinstance(message, tuple):
-                failure = message
-            elif "task" in message:
-                on_start(" ".join(message["task"]).strip())
+            if not isinstance(message, Finding):
                 current = remaining.pop(0)
-            else:
-                yield Finding(**message)
-        if len(remaining) == begun:  # not even the interpreter starts
-            reason = f"No other Python process can be started: {failure[0]}"
-            yield Finding("processes", "Python", "problem", reason, failure[1])
-            yield from (Finding(*name_of(task), "not tried", "no process can be started") for task in remaining)
-            return
-        if failure[0]:
-            yield Finding(*name_of(current), "problem", *failure)
+                on_start(" ".join(current).strip())
+                continue
+            part, check = name_of(current) if current else ("processes", "Python")
+            if not message.part:  # it died
+                advice = UNINSTALL if part == "plugins" and message.advice == REPORT else message.advice
+                message = replace(message, part=part, check=check, advice=advice)
+            yield message
+            if current is None or message.detail == MEMORY:
+                yield from (Finding(*name_of(task), "not tried", f"see the problem with {check}") for task in remaining)
+                return
 
 
 def name_of(task: Task) -> tuple[str, str]:
@@ -65,21 +69,23 @@ def name_of(task: Task) -> tuple[str, str]:
     return task[0], task[1] or task[0]
 
 
-def converse(tasks: Sequence[Task]) -> Iterator[Any]:
-    """Start a child for these tasks and yield its messages; then, if it died, what happened and how to fix it."""
+def converse(tasks: Sequence[Task]) -> Iterator[Finding | None]:
+    """Start a child for these tasks; yield None when it begins one, and its findings. If it dies, or does not even start, the
+    last one has no part."""
     with open_log() as log:
         try:
             child = start(tasks, log)
         except OSError as error:
-            yield (error.strerror or str(error)).lower(), PROCESS_ADVICE
+            reason = f"no other Python process can be started: {(error.strerror or str(error)).lower()}"
+            yield Finding("", "", "problem", reason, PROCESS_ADVICE if error.errno == errno.EAGAIN else "")
             return
         complete = False
         try:
             for line in child.stdout or ():
                 message = json.loads(line)
-                complete = "end" in message
+                complete = message == "end"
                 if not complete:
-                    yield message
+                    yield Finding(**message) if message else None
             code = child.wait()
         finally:  # also after Ctrl-C, which the child does not receive
             stop(child)
@@ -114,26 +120,37 @@ def stop(child: "subprocess.Popen[str]") -> None:
 
 
 def read_log(log: IO[bytes]) -> str:
-    """Return the last 4,000 bytes of the log."""
-    log.seek(max(0, os.fstat(log.fileno()).st_size - 4000))
+    """Return the last part of the log."""
+    log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_BYTES))
     return log.read().decode(errors="replace")
 
 
-def explain_death(code: int, log: str) -> tuple[str, str]:
-    """Return what ended a process with this exit code, and how to fix it; `log` is what it printed."""
-    last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
-    said = f"; its last words: {last[:200]}" if last else ""
+def explain_death(code: int, log: str) -> Finding:
+    """Return what ended a process with this exit code, and how to fix it, without part and check; `log` is what it printed,
+    with the traceback by faulthandler."""
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    if code == -signal.SIGALRM:
-        return f"it hung and was stopped after {SECONDS} s", "Look for a slow disk or network, or a hanging driver."
-    if code == -signal.SIGILL:
-        return ("it crashed on an instruction that this processor lacks",
-                "Use a machine with AVX, or a build of the package for this processor.")  # fmt: skip
     if any(text in log for text in THREAD_ERRORS):
-        return f"no threads can be started ({name})", PROCESS_ADVICE
-    if code == -signal.SIGKILL or any(text in log for text in MEMORY_ERRORS):
-        return f"it was killed or crashed, probably for lack of memory ({name})", MEMORY_ADVICE
-    return f"it crashed ({name}){said}", REPORT
+        return Finding("", "", "problem", f"no threads can be started ({name})", PROCESS_ADVICE)
+    if code == -signal.SIGKILL or findings.is_out_of_memory(log):
+        return Finding("", "", "problem", MEMORY, findings.MEMORY_ADVICE)
+    cause = crashed_module(log)
+    where, package = (f" in {cause}", findings.package_of(cause)) if cause else ("", "")
+    reinstall = f"pip install --force-reinstall {package}" if cause else REPORT
+    if code == -signal.SIGALRM:
+        return Finding("", "", "problem", f"it was stopped because it hung{where} for {SECONDS} s",
+                       "Look for a slow disk or network, or a hanging driver.")  # fmt: skip
+    if code == -signal.SIGILL:
+        reinstall = f"Use a machine with AVX, or another build of {package or 'the package'}."
+    return Finding("", "", "problem", f"it crashed{where} ({name})", reinstall, cause=cause)
+
+
+def crashed_module(log: str) -> str:
+    """Return the top-level module whose code ran last according to faulthandler's traceback, "" for none or tfdetect's own."""
+    for path in re.findall(r'^  File "([^<"][^"]*)", line \d+ in', log, re.MULTILINE):
+        after = re.split(r"(?:site|dist)-packages/", path)
+        module = after[-1].partition("/")[0].removesuffix(".py") if len(after) > 1 else os.path.basename(path).removesuffix(".py")
+        return "" if path.startswith(str(PACKAGE)) else module
+    return ""
 
 
 def main() -> None:
@@ -141,16 +158,19 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print to both
     _load_libraries_locally()
+    log = os.dup(2)  # a copy, because some tasks redirect stderr
+    faulthandler.enable(log, all_threads=False)  # a crash writes a traceback to the log, and so does a hang
+    faulthandler.register(signal.SIGALRM, log, all_threads=False, chain=True)
 
     def send(message: Any) -> None:
         print(json.dumps(message), file=replies, flush=True)
 
     for task in json.loads(sys.argv[1]):
         signal.alarm(SECONDS)  # the kernel ends the process, whichever library it hangs in
-        send({"task": task})
+        send(None)  # a task begins
         for finding in carry_out(tuple(task)):
             send(asdict(finding))
-    send({"end": True})
+    send("end")
     replies.close()
     os._exit(0)  # some libraries crash when they are unloaded, and their threads may never end
 
@@ -164,7 +184,7 @@ def carry_out(task: Task) -> Iterator[Finding]:
             yield replace(finding, seconds=round(time.monotonic() - start, 2))
             start = time.monotonic()
     except Exception as error:
-        yield replace(from_error(*name_of(task), error), seconds=round(time.monotonic() - start, 2))
+        yield replace(findings.from_error(*name_of(task), error), seconds=round(time.monotonic() - start, 2))
 
 
 def _load_libraries_locally() -> None:

@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tfdetect import machine
-from tfdetect.workflow.doctor.finding import Finding
-from tfdetect.workflow.doctor.isolated import MEMORY_ADVICE, PROCESS_ADVICE
+from tfdetect.workflow.doctor.finding import MEMORY_ADVICE, Finding
+from tfdetect.workflow.doctor.isolated import PROCESS_ADVICE
 
-LITTLE_MEMORY = 2 * 10**9  # bytes; the tiny training alone takes more than one, which the page shows
+LITTLE_MEMORY = 2 * 10**9  # bytes; the page shows how much the tiny training took, which was 1.3 * 10**9
 LITTLE_SPACE = 10**9  # bytes
 FEW_FILES = 256  # open files; 1024 is the usual limit
 BLOCK, BLOCKS = 2**20, 64  # bytes, and how many are written to measure a disk
 DISK_SECONDS = 2.0  # longest time for writing them
+SETTINGS = {"cache folder": "--data.cache_dir", "output folder": "--out", "temporary folder": "the variable TMPDIR"}
+FIXES = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some space", errno.EFBIG: "Raise the limit of ulimit -f"}
 LIMITS = {"open files": (resource.RLIMIT_NOFILE, 1), "processes": (resource.RLIMIT_NPROC, 1),
           "address space": (resource.RLIMIT_AS, 10**9), "file size": (resource.RLIMIT_FSIZE, 10**9)}  # fmt: skip
 
@@ -53,11 +55,11 @@ def check_processes(_: str) -> Iterator[Finding]:
 
         outcomes = [outcome for _, outcome in map_unordered(range(2), process_id, 2, 60.0)]
     except (OSError, RuntimeError) as error:
-        yield Finding("processes", "workers", "problem", f"No worker processes can be started: {error}", process_advice(error))
+        yield Finding("processes", "workers", "problem", f"none can be started: {error}", process_advice(error))
         return
     failures = [outcome.reason for outcome in outcomes if isinstance(outcome, WorkerFailure)]
     if failures or os.getpid() in outcomes:
-        yield Finding("processes", "workers", "problem", f"Worker processes end at once: {(failures or ['?'])[0]}",
+        yield Finding("processes", "workers", "problem", f"they end at once: {(failures or ['?'])[0]}",
                       process_advice(None))  # fmt: skip
         return
     yield Finding("processes", "workers", detail="they start and answer")
@@ -90,18 +92,14 @@ def check_disks(folders: Mapping[str, Path]) -> Iterator[Finding]:
                 tempfile.TemporaryFile(dir=place).close()
             measured.setdefault(device, name)
         except OSError as error:
-            advice = "" if name == "temporary folder" else f", or give another one with {FLAGS.get(name, 'a flag')}"
-            fix = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Make it writable"
-            yield Finding("disk", name, "problem", f"Nothing can be written: {error.strerror}", f"{fix}{advice or ': TMPDIR'}.",
-                          round(time.monotonic() - start, 2))  # fmt: skip
+            fix = FIXES.get(error.errno or 0, "Make it writable")
+            yield Finding("disk", name, "problem", f"nothing can be written: {(error.strerror or str(error)).lower()}",
+                          f"{fix}, or give another one with {SETTINGS[name]}.", round(time.monotonic() - start, 2))  # fmt: skip
             continue
         space = f"{gigabytes(usage.free)} of {gigabytes(usage.total)} free"
         little = usage.free < LITTLE_SPACE
         yield Finding("disk", name, "warning" if little else "ok", f"{space}; {speed}", "Free some space." if little else "",
                       round(time.monotonic() - start, 2))  # fmt: skip
-
-
-FLAGS = {"cache folder": "--data.cache_dir", "output folder": "--out"}
 
 
 def measure(folder: Path) -> str:

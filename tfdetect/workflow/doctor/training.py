@@ -103,7 +103,7 @@ def score(folder: Path, clip: Any, expected: float) -> Finding:
     if not abs(found - expected) <= MAX_DIFFERENCE:
         return Finding("training", "score", "problem", f"the SavedModel scores {found:.3f}, the Keras model {expected:.3f}",
                        "Report this page as a bug of tfdetect.")  # fmt: skip
-    return Finding("training", "score", detail=f"one picture with the SavedModel; peak memory of all checks {peak_memory() / 1e9:.1f} GB")
+    return Finding("training", "score", detail=f"with the SavedModel; peak memory of all checks {peak_memory() / 1e9:.1f} GB")
 
 
 def peak_memory() -> int:
