@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tfdetect.errors import UserError
+from tfdetect import config
 from tfdetect.workflow.doctor.finding import Finding, conclude, from_error
 from tfdetect.workflow.doctor.isolated import Task
 
@@ -29,33 +29,27 @@ class Folders:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Check the installation and this machine: versions, GPU, formats and codecs, disks, memory, a tiny training.
-
-    Prints one page for a bug report. Exit code 1 if something does not work that tfdetect promises, or that --require names.
-    """
+    """What has to work, and the folders that are written to."""
 
     require: tuple[Part, ...] = ()
     """Optional parts that have to work; without it, a missing GPU is no problem."""
     data: Folders = field(default_factory=Folders)
     out: Path = Path("saved_models")
     """Folder for runs, as in train."""
-    json: bool = False
-    """Print JSON instead: result (ok or problem), seconds, and a list of checks."""
 
 
-def doctor(require: tuple[Part, ...] = (), cache_dir: str | Path = "cache", out: str | Path = "saved_models") -> "pd.DataFrame":
-    """Check the installation and this machine, which takes half a minute; nothing is left behind.
+def doctor(require: str | Sequence[str] = (), **settings: Any) -> "pd.DataFrame":
+    """Check the installation and this machine, which takes about 15 seconds and leaves nothing behind.
 
-    Returns a row per check with the columns part, check, result, detail, advice and seconds; shown as a whole, it is the page
-    that `tfdetect doctor` prints. `result` is ok, warning, problem, absent (an optional part) or not tried. Parts in `require`
-    become problems if they do not work. Raises UserError for an unknown part.
+    Returns a row per check with the columns part, check, result, detail, advice, seconds and cause; shown as a whole, it is the
+    page that `tfdetect doctor` prints. `result` is ok, warning, problem, absent (an optional part) or not tried. Parts in
+    `require`, such as "gpu", become problems if they do not work. The keywords are flags of the command: `cache_dir` and
+    `out`. Raises UserError for a setting that is not valid.
     """
     from tfdetect.workflow.doctor.table import Findings
 
-    known = Part.__args__  # type: ignore[attr-defined]  # mypy does not see that of a Literal
-    if unknown := [part for part in require if part not in known]:
-        raise UserError(f"require has {', '.join(unknown)}; expected any of {', '.join(known)}.")
-    findings = check_all(Doctor(tuple(require), Folders(Path(cache_dir)), Path(out)))
+    keywords = {"require": [require] if isinstance(require, str) else list(require), **settings}
+    findings = check_all(config.parse_keywords(Doctor(), keywords, "doctor"))
     return Findings([dataclasses.asdict(finding) for finding in findings])
 
 

@@ -5,17 +5,29 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tfdetect import config
 from tfdetect.api.doctor import Doctor, check_all
 
 
+@dataclass(frozen=True)
+class PrintPage(Doctor):
+    """Check the installation and this machine: versions, GPU, formats and codecs, disks, memory, a tiny training.
+
+    Prints one page for a bug report. Exit code 1 if something does not work that tfdetect promises, or that --require names.
+    """
+
+    json: bool = False
+    """Print JSON instead: result (ok or problem), seconds, and a list of checks."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, carry out the checks and print the page. Returns 1 if there is a problem."""
     try:
-        args = config.parse_flags(Doctor, argv, "doctor.py")
+        args = config.parse_flags(PrintPage, argv, "doctor.py")
     except ImportError:  # tyro is what is broken, as the page will say
-        args = Doctor()
+        args = PrintPage()
     start = time.monotonic()
     findings = check_all(args, show_progress)
     show_progress("")

@@ -1,9 +1,12 @@
 """The machine: cores, memory, limits, worker processes, and the disks of the folders that tfdetect writes to."""
 
+import contextlib
 import errno
+import io
 import os
 import resource
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -50,19 +53,18 @@ def gigabytes(number: float) -> str:
 
 def check_processes(_: str) -> Iterator[Finding]:
     """Check that files can be decoded in worker processes."""
-    try:
-        from tfdetect.data.worker_pool import WorkerFailure, map_unordered
+    from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 
+    with contextlib.redirect_stderr(io.StringIO()) as said:
         outcomes = [outcome for _, outcome in map_unordered(range(2), process_id, 2, 60.0)]
-    except (OSError, RuntimeError) as error:
-        yield Finding("processes", "workers", "problem", f"none can be started: {error}", process_advice(error))
-        return
     failures = [outcome.reason for outcome in outcomes if isinstance(outcome, WorkerFailure)]
-    if failures or os.getpid() in outcomes:
-        yield Finding("processes", "workers", "problem", f"they end at once: {(failures or ['?'])[0]}",
-                      process_advice(None))  # fmt: skip
-        return
-    yield Finding("processes", "workers", detail="they start and answer")
+    if os.getpid() in outcomes:  # the pool says why it makes do without
+        reason = said.getvalue().strip() or "files are decoded in the main process"
+        yield Finding("processes", "workers", "problem", reason, process_advice(reason))
+    elif failures:
+        yield Finding("processes", "workers", "problem", f"they end at once: {failures[0]}", process_advice(failures[0]))
+    else:
+        yield Finding("processes", "workers", detail="they start and answer")
 
 
 def process_id(_: int) -> int:
@@ -70,13 +72,13 @@ def process_id(_: int) -> int:
     return os.getpid()
 
 
-def process_advice(error: BaseException | None) -> str:
+def process_advice(reason: str) -> str:
     """Return how to let worker processes start."""
-    shared = Path("/dev/shm")
-    has_shared = not Path("/dev").is_dir() or os.uname().sysname != "Linux" or os.access(shared, os.W_OK | os.X_OK)
-    if getattr(error, "errno", None) == errno.ENOSPC:
+    if os.strerror(errno.ENOSPC) in reason:
         return "Free space in /dev/shm; in Docker: --shm-size 1g"
-    return PROCESS_ADVICE if has_shared else "Mount a writable /dev/shm; in Docker: --tmpfs /dev/shm or --shm-size 1g"
+    if sys.platform == "linux" and not os.access("/dev/shm", os.W_OK | os.X_OK, effective_ids=True):
+        return "Mount a writable /dev/shm; in Docker: --tmpfs /dev/shm or --shm-size 1g"
+    return PROCESS_ADVICE
 
 
 def check_disks(folders: Mapping[str, Path]) -> Iterator[Finding]:
