@@ -14,9 +14,12 @@ PACKAGE = Path(__file__).resolve().parents[2]
 MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml",
            "keras-hub": "keras_hub", "keras-cv": "keras_cv", "pi-heif": "pi_heif"}  # fmt: skip  # what packages are imported as
 REPORT = "Report this page as a bug of tfdetect."
-MEMORY = "not enough memory"
 MEMORY_ADVICE = "Free memory, or raise the memory limit of the container or shell (ulimit -v)."
-MEMORY_ERRORS = ("bad_alloc", "Cannot allocate memory", "MemoryError", "failed to map segment", "out of memory")
+PROCESS_ADVICE = "Raise the limit on processes and threads: ulimit -u, or --pids-limit of the container."
+SHORTAGES = {"not enough memory": MEMORY_ADVICE, "no threads can be started": PROCESS_ADVICE}
+SHORTAGE_MARKS = {"pthread_create": 1, "can't start new thread": 1, "Resource temporarily unavailable": 1,
+                  "thread constructor failed": 1, "bad_alloc": 0, "Cannot allocate memory": 0, "MemoryError": 0,
+                  "failed to map segment": 0, "out of memory": 0}  # fmt: skip  # in what libraries print: which of SHORTAGES
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Finding:
 def from_error(part: str, check: str, error: Exception) -> Finding:
     """Return the problem that an error of any kind amounts to."""
     cause, text = import_cause(error), " ".join(str(error).split())
-    if is_out_of_memory(error):
-        return Finding(part, check, "problem", MEMORY, MEMORY_ADVICE)
+    if short := shortage(f"{type(error).__name__}: {text}"):
+        return Finding(part, check, "problem", short, SHORTAGES[short])
     if isinstance(error, UserError):  # says how to fix it
         return Finding(part, check, "problem", without_folders(text), cause=cause)
     advice = f"pip install --force-reinstall {package_of(cause)}" if cause else REPORT
@@ -54,9 +57,9 @@ def from_error(part: str, check: str, error: Exception) -> Finding:
     return Finding(part, check, "problem", without_folders(f"{type(error).__name__}: {text}{where}"), advice, cause=cause)
 
 
-def is_out_of_memory(error: BaseException | str) -> bool:
-    """Return whether memory was lacking, by an error of any type or what a process printed."""
-    return isinstance(error, MemoryError) or any(text in str(error) for text in MEMORY_ERRORS)
+def shortage(text: str) -> str:
+    """Return which of SHORTAGES an error, or what a process printed, is about, or ""."""
+    return next((list(SHORTAGES)[number] for mark, number in SHORTAGE_MARKS.items() if mark in text), "")
 
 
 def import_cause(error: BaseException | None) -> str:
@@ -66,9 +69,9 @@ def import_cause(error: BaseException | None) -> str:
     while error:
         if isinstance(error, ImportError):
             names = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-            names = [name for name in names if not name.startswith(("importlib", "_frozen_importlib"))]
-            missing = error.name if isinstance(error, ModuleNotFoundError) else None
-            cause = (missing or names[-1]).partition(".")[0]
+            raised_in = [name for name in names if not name.startswith(("importlib", "_frozen_importlib"))][-1:]
+            missing = [error.name] if isinstance(error, ModuleNotFoundError) and error.name else []
+            cause = "".join(missing or raised_in).partition(".")[0]
         error = error.__cause__ or error.__context__
     return cause
 

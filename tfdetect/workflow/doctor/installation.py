@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect import __version__, plugins
-from tfdetect.workflow.doctor.finding import MODULES, PACKAGE, Finding, import_cause, is_out_of_memory, without_folders
+from tfdetect.workflow.doctor.finding import MODULES, PACKAGE, Finding, import_cause, shortage, without_folders
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -65,7 +65,7 @@ def check_import(name: str) -> Iterator[Finding]:
     try:
         importlib.import_module(module)
     except Exception as error:
-        if is_out_of_memory(error):
+        if shortage(f"{type(error).__name__}: {error}"):
             raise
         reason = f"{version} cannot be imported: {without_folders(f'{type(error).__name__}: {error}')}"
         yield Finding("packages", name, "problem", reason, import_advice(str(error), wanted), cause=import_cause(error))

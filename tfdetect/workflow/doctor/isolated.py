@@ -16,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import IO, Any
 
 from tfdetect.workflow.doctor import finding as findings
-from tfdetect.workflow.doctor.finding import MEMORY, PACKAGE, REPORT, Finding
+from tfdetect.workflow.doctor.finding import PACKAGE, PROCESS_ADVICE, REPORT, SHORTAGES, Finding
 
 Task = tuple[str, str]  # a key of FUNCTIONS, and what it is about, such as ("images", "HEIC")
 FUNCTIONS = {  # each is called with the second item of a task and yields findings; imported in the child
@@ -36,15 +36,13 @@ FUNCTIONS = {  # each is called with the second item of a task and yields findin
 }
 LOG_BYTES = 20_000  # read at the end of what a child printed
 SECONDS = 120  # per task; the longest one takes about ten on two cores
-THREAD_ERRORS = ("pthread_create", "can't start new thread", "Resource temporarily unavailable", "thread constructor failed")
 UNINSTALL = "Uninstall the package that brings this plugin, or ask its authors."
-PROCESS_ADVICE = "Raise the limit on processes and threads: ulimit -u, or --pids-limit of the container."
 
 
 def run(tasks: Sequence[Task], on_start: Callable[[str], None] = lambda name: None) -> Iterator[Finding]:
     """Carry out the tasks and yield their findings as they come; `on_start` is called with the name of each task.
 
-    Once memory is lacking, the remaining ones are not tried.
+    Once memory or threads are lacking, the remaining ones are not tried.
     """
     remaining = list(tasks)
     while remaining:
@@ -59,7 +57,7 @@ def run(tasks: Sequence[Task], on_start: Callable[[str], None] = lambda name: No
                 advice = UNINSTALL if part == "plugins" and message.advice == REPORT else message.advice
                 message = replace(message, part=part, check=check, advice=advice)
             yield message
-            if current is None or message.detail == MEMORY:
+            if current is None or message.detail in SHORTAGES:
                 yield from (Finding(*name_of(task), "not tried", f"see the problem with {check}") for task in remaining)
                 return
 
@@ -72,9 +70,9 @@ def name_of(task: Task) -> tuple[str, str]:
 def converse(tasks: Sequence[Task]) -> Iterator[Finding | None]:
     """Start a child for these tasks; yield None when it begins one, and its findings. If it dies, or does not even start, the
     last one has no part."""
-    with open_log() as log:
+    with workplace() as (variables, log):
         try:
-            child = start(tasks, log)
+            child = start(tasks, log, variables)
         except OSError as error:
             reason = f"no other Python process can be started: {(error.strerror or str(error)).lower()}"
             yield Finding("", "", "problem", reason, PROCESS_ADVICE if error.errno == errno.EAGAIN else "")
@@ -93,18 +91,27 @@ def converse(tasks: Sequence[Task]) -> Iterator[Finding | None]:
             yield explain_death(code, read_log(log))
 
 
-def open_log() -> IO[bytes]:
-    """Open a file for what the libraries print; one that keeps nothing if there is no folder for temporary files."""
+@contextlib.contextmanager
+def workplace() -> Iterator[tuple[Mapping[str, str], IO[bytes]]]:
+    """Yield environment variables that give a child a folder for temporary files, deleted whatever becomes of it, and a log.
+
+    If there is no place for either, as the page will say, no variables and a log that keeps nothing.
+    """
     try:
-        return tempfile.TemporaryFile()
+        folder = tempfile.TemporaryDirectory(prefix="tfdetect-", ignore_cleanup_errors=True)
     except OSError:
-        return open(os.devnull, "r+b")
+        with open(os.devnull, "r+b") as log:
+            yield {}, log
+        return
+    with folder as name, open(f"{name}/log", "w+b") as log:
+        yield {"TMPDIR": name}, log
 
 
-def start(tasks: Sequence[Task], log: IO[bytes]) -> subprocess.Popen[str]:
-    """Start a child, in a process group of its own so that its worker processes end with it."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH")))),
-                   "TF_CPP_MIN_LOG_LEVEL": "0"}  # fmt: skip  # TensorFlow then says why it does not use a GPU
+def start(tasks: Sequence[Task], log: IO[bytes], variables: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start a child with these environment variables, in a process group of its own so that its worker processes end with it."""
+    path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, **variables, "PYTHONPATH": path}
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "0"  # TensorFlow then says why it does not use a GPU
     environment.setdefault("KERAS_BACKEND", "tensorflow")
     code = "from tfdetect.workflow.doctor import isolated; isolated.main()"
     command = [sys.executable, "-P", "-c", code, json.dumps(tasks)]  # -P: not the modules of the current folder
@@ -129,10 +136,8 @@ def explain_death(code: int, log: str) -> Finding:
     """Return what ended a process with this exit code, and how to fix it, without part and check; `log` is what it printed,
     with the traceback by faulthandler."""
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    if any(text in log for text in THREAD_ERRORS):
-        return Finding("", "", "problem", f"no threads can be started ({name})", PROCESS_ADVICE)
-    if code == -signal.SIGKILL or findings.is_out_of_memory(log):
-        return Finding("", "", "problem", MEMORY, findings.MEMORY_ADVICE)
+    if short := findings.shortage(log) or ("not enough memory" if code == -signal.SIGKILL else ""):
+        return Finding("", "", "problem", short, SHORTAGES[short])
     cause = crashed_module(log)
     where, package = (f" in {cause}", findings.package_of(cause)) if cause else ("", "")
     reinstall = f"pip install --force-reinstall {package}" if cause else REPORT

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tfdetect import machine
-from tfdetect.workflow.doctor.finding import MEMORY_ADVICE, Finding
-from tfdetect.workflow.doctor.isolated import PROCESS_ADVICE
+from tfdetect.workflow.doctor.finding import MEMORY_ADVICE, PROCESS_ADVICE, Finding
 
 LITTLE_MEMORY = 2 * 10**9  # bytes; the page shows how much the tiny training took, which was 1.3 * 10**9
 LITTLE_SPACE = 10**9  # bytes
