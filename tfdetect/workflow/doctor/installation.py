@@ -154,7 +154,7 @@ def check_plugin(key: str) -> Iterator[Finding]:
     try:
         entry.load()
     except (Exception, SystemExit) as error:
-        detail = f"of {package} cannot be imported and is left out: {without_folders(plugins.reason(error))}"
+        detail = f"of {package}, is left out because of {without_folders(plugins.reason(error))}"
         yield Finding("plugins", key, "problem", detail, f"Update {package.split()[0]}, or uninstall it.")
         return
     yield Finding("plugins", key, detail=package)

@@ -44,7 +44,7 @@ def run(tasks: Sequence[Task], on_start: Callable[[str], None] = lambda name: No
 
     Once memory or threads are lacking, the remaining ones are not tried.
     """
-    remaining = list(tasks)
+    remaining, crashes = list(tasks), set()
     while remaining:
         current: Task | None = None
         for message in converse(remaining):
@@ -57,6 +57,11 @@ def run(tasks: Sequence[Task], on_start: Callable[[str], None] = lambda name: No
                 advice = UNINSTALL if part == "plugins" and message.advice == REPORT else message.advice
                 message = replace(message, part=part, check=check, advice=advice)
             yield message
+            if (part, message.cause) in crashes and part in ("images", "videos"):  # each crash costs the start of a new child
+                skipped = [task for task in remaining if task[0] == part]
+                yield from (replace(message, check=name, seconds=0.0) for _, name in skipped)
+                remaining = [task for task in remaining if task not in skipped]
+            crashes |= {(part, message.cause)} if message.cause else set()
             if current is None or message.detail in SHORTAGES:
                 yield from (Finding(*name_of(task), "not tried", f"see the problem with {check}") for task in remaining)
                 return
