@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfdetect import plugins
+from tfdetect import installation, plugins
 from tfdetect.detector import REGISTRY, Detector, find
 from tfdetect.errors import UserError
 from tfdetect.settings import PREPARED_KEYS, Data, Run, RunOf, Train
@@ -66,7 +66,7 @@ def _refuse_empty_paths(argv: Sequence[str]) -> None:
 
 
 def default_run(detector: type[Detector], data: Mapping[str, Any] | None = None) -> Run:
-    """Return the run of a bare `train.py NAME`: the common defaults, overridden by those of the detector and by `data`."""
+    """Return the run of a bare `tfdetect train NAME`: the common defaults, overridden by those of the detector and by `data`."""
     sections: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
     known = {f"{section}.{item.name}" for section, cls in (("data", Data), ("train", Train)) for item in dataclasses.fields(cls)}
     for key, value in detector.default_overrides.items():
@@ -191,9 +191,9 @@ def write_yaml(run: Run, path: Path) -> None:
 
     from tfdetect.files import write_bytes
 
-    comment = "To repeat this run: python scripts/train.py --config THIS_FILE --name NEW_NAME"
+    repeat = installation.command("train", "--config", "THIS_FILE", "--name", "NEW_NAME")
     if run.train.threshold.startswith("pooled"):
-        comment = "To repeat this run: python scripts/reproduce.py RECIPE; train.py accepts no threshold that uses test scores"
+        repeat = f"{installation.command('reproduce', 'RECIPE')}; train accepts no threshold that uses test scores"
     plugin_files = {"plugins": [str(file) for file in plugins.loaded_files()]} if plugins.loaded_files() else {}
     content = yaml.safe_dump({"version": VERSION, **plugin_files, **run_to_dict(run)}, sort_keys=False)
-    write_bytes(path, f"# {comment}\n{content}".encode())
+    write_bytes(path, f"# To repeat this run: {repeat}\n{content}".encode())

@@ -188,7 +188,7 @@ def test_a_threshold_read_off_the_test_is_marked_everywhere(one_class):
     page, metrics = artifact.report.read_text(), json.loads(artifact.metrics.read_text())
     assert page.index("THE THRESHOLD HAS SEEN THE TEST SET") < page.index("<h2>Summary")
     assert metrics["threshold_rule"] == "pooled_test_quantile:0.8"
-    assert "scripts/reproduce.py RECIPE" in artifact.config.read_text().splitlines()[0]
+    assert "tfdetect reproduce RECIPE" in artifact.config.read_text().splitlines()[0]
     assert re.search("^test: AUC .* fake files; threshold has seen the test set$", out, re.M)
     assert re.search("^validation: .* fake files$", out, re.M)
     comparison = json.loads(artifact.comparison.read_text())

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfdetect import installation
 from tfdetect.artifact import Artifact
 from tfdetect.config import PREPARED_FILE, read_prepared_settings
 from tfdetect.detector import Detector
@@ -194,8 +195,8 @@ def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool
         fix = "keep them on one side of the split" if given_splits else "put them into one group"
         many = f"{len(evaluated)} {splits} files look" if len(evaluated) > 1 else f"1 {splits} file looks"
         text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result on "
-                f"them may be memorised. To {fix}, see --data.group, or run audit.py DIR --write_groups, which writes such a "
-                "manifest.")  # fmt: skip
+                f"them may be memorised. To {fix}, see --data.group, or run {installation.command('audit', 'DIR', '--write_groups')}, "
+                "which writes such a manifest.")  # fmt: skip
         console.print(text)
         table.attrs["alike"] = (text,)
     return table
