@@ -29,6 +29,21 @@ def test_a_command_is_what_the_user_ran(monkeypatch, program, expected):
     assert installation.command("predict", "a b") == expected
 
 
+@pytest.mark.parametrize(
+    "program, expected",
+    [
+        ("scripts/audit.py", "python scripts/audit.py 'a b'"),
+        ("/usr/bin/tfdetect", "tfdetect 'a b'"),
+        (ROOT / "tfdetect" / "cli.py", "tfdetect 'a b'"),
+        ("/usr/lib/ipykernel_launcher.py", ""),
+    ],
+)
+def test_the_command_line_is_that_of_the_process(monkeypatch, program, expected):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [str(program), "a b"])
+    assert installation.command_line() == expected
+
+
 def test_folders_are_found_in_a_checkout_and_in_a_package(monkeypatch, tmp_path):
     assert installation.folder("recipes") == ROOT.resolve() / "recipes"
     monkeypatch.setattr(installation, "PACKAGE", tmp_path / "tfdetect")

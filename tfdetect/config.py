@@ -24,7 +24,7 @@ RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_
 PREPARED_FILE = "prepared.json"  # data settings of the clips in a folder made by `prepare`
 
 
-def parse(argv: Sequence[str], prog: str) -> Run:
+def parse(argv: Sequence[str], verb: str) -> Run:
     """Parse `NAME [--flags]` or `--config FILE [--flags]`; flags override the YAML.
 
     Raises UserError for an unknown detector or a YAML that is not valid, and OSError if it cannot be read. For a wrong
@@ -42,10 +42,10 @@ def parse(argv: Sequence[str], prog: str) -> Run:
     detector = find(argv[0])
     flags = [*yaml_flags, *argv[1:]]  # the last of two equal flags wins
     defaults = default_run(detector, read_prepared_settings(_data_path(flags)))
-    return parse_flags(RunOf[detector], flags, f"{prog} {argv[0]}", defaults)  # type: ignore[valid-type]  # a class at run time
+    return parse_flags(RunOf[detector], flags, f"{verb} {argv[0]}", defaults)  # type: ignore[valid-type]  # a class at run time
 
 
-def parse_flags(spec: Any, argv: Sequence[str], prog: str, default: Any = None, unknown: bool = False) -> Any:
+def parse_flags(spec: Any, argv: Sequence[str], verb: str, default: Any = None, unknown: bool = False) -> Any:
     """Parse flags into the dataclass `spec`. For a wrong flag, prints an error message and exits with code 2.
 
     With `unknown`, returns a tuple of the settings and the list of flags that `spec` does not have. Raises UserError for
@@ -56,7 +56,7 @@ def parse_flags(spec: Any, argv: Sequence[str], prog: str, default: Any = None, 
     _refuse_empty_paths(argv)
     options: dict[str, Any] = {} if default is None else {"default": default}
     options |= {"return_unknown_args": True} if unknown else {}
-    return tyro.cli(spec, prog=prog, args=list(argv), use_underscores=True, **options)
+    return tyro.cli(spec, prog=installation.command(*verb.split()), args=list(argv), use_underscores=True, **options)
 
 
 def _refuse_empty_paths(argv: Sequence[str]) -> None:
@@ -69,14 +69,14 @@ def _refuse_empty_paths(argv: Sequence[str]) -> None:
         raise UserError("Got an empty argument; expected a path. Use '.' for the current folder.")
 
 
-def parse_keywords(default: Any, keywords: Mapping[str, Any], prog: str) -> Any:
+def parse_keywords(default: Any, keywords: Mapping[str, Any], verb: str) -> Any:
     """Return the settings `default`, a dataclass, with those replaced that the keywords of a Python call name.
 
     Raises UserError as `keywords_to_flags` does, and for a value that the parser of the flags refuses.
     """
     flags = keywords_to_flags(default, keywords)
     with parser_errors():
-        return parse_flags(type(default), flags, prog, default)
+        return parse_flags(type(default), flags, verb, default)
 
 
 def data_path(data: str | Path | None) -> dict[str, Any]:

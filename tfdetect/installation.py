@@ -22,10 +22,25 @@ def page(name: str) -> str:
 def command(verb: str, *words: object) -> str:
     """Return the command that runs a verb with these words, quoted for a shell.
 
-    It is the verb's script if this process is one of the checkout's scripts, so that it works without an installation, and
-    `tfdetect VERB` otherwise.
+    It is the verb's script if this process is a script of the checkout, which works without an installation, and `tfdetect VERB`
+    otherwise.
     """
-    script = Path(sys.argv[0])
-    is_script = script.suffix == ".py" and script.resolve().parent == PACKAGE.parent / "scripts"
-    program = ["python", script.with_name(f"{verb}.py")] if is_script else ["tfdetect", verb]
-    return " ".join(shell_quote(str(word)) for word in (*program, *words))
+    program = ["python", Path(sys.argv[0]).with_name(f"{verb}.py")] if _is_script() else ["tfdetect", verb]
+    return _join(*program, *words)
+
+
+def command_line() -> str:
+    """Return the command line of this process, quoted for a shell; "" for a process that calls tfdetect from Python."""
+    if _is_script():
+        return _join("python", *sys.argv)
+    return _join("tfdetect", *sys.argv[1:]) if Path(sys.argv[0]).name in ("tfdetect", "cli.py") else ""
+
+
+def _is_script() -> bool:
+    """Return whether this process runs a file in scripts/ of the checkout that holds this package."""
+    program = Path(sys.argv[0])
+    return program.suffix == ".py" and program.resolve().parent == PACKAGE.parent / "scripts"
+
+
+def _join(*words: object) -> str:
+    return " ".join(map(shell_quote, map(str, words)))

@@ -194,9 +194,9 @@ def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool
         first, second = pairs[0]
         fix = "keep them on one side of the split" if given_splits else "put them into one group"
         many = f"{len(evaluated)} {splits} files look" if len(evaluated) > 1 else f"1 {splits} file looks"
+        audit = installation.command("audit", "DIR", "--write_groups")
         text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result on "
-                f"them may be memorised. To {fix}, see --data.group, or run {installation.command('audit', 'DIR', '--write_groups')}, "
-                "which writes such a manifest.")  # fmt: skip
+                f"them may be memorised. To {fix}, see --data.group, or run {audit}, which writes such a manifest.")  # fmt: skip
         console.print(text)
         table.attrs["alike"] = (text,)
     return table

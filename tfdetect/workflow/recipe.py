@@ -60,8 +60,9 @@ def read(path: Path) -> Recipe:
         recipe = Recipe(path, published["title"], published["source"], figures, dict(published.get("by_source", {})),
                         dict(published["protocol"]), dataset, tuple(published.get("notes", ())))  # fmt: skip
     except (KeyError, TypeError) as error:
+        guide = installation.page("recipes.md")
         raise UserError(f"{path} is not a recipe: {error} is missing. A recipe needs published: (title, source, figures, "
-                        f"protocol) and dataset: (name, where, layout); see {installation.page('recipes.md')}.") from error  # fmt: skip
+                        f"protocol) and dataset: (name, where, layout); see {guide}.") from error  # fmt: skip
     unknown = [name for name in recipe.names if not FIGURE.fullmatch(name)]
     unknown += sorted({*recipe.protocol} - {*ALWAYS, *OPTIONAL})
     if unknown:

@@ -109,7 +109,8 @@ class BeamRunner:
         for name in given.keys() - known.keys():
             if self.runner == LOCAL_RUNNER or "." in name:
                 near = difflib.get_close_matches(name, known, n=1)
-                hint = f" Perhaps you meant --{near[0]}." if near else f" `{installation.command('prepare', '--help')}` lists its flags."
+                help_command = installation.command("prepare", "--help")
+                hint = f" Perhaps you meant --{near[0]}." if near else f" `{help_command}` lists its flags."
                 raise UserError(f"neither prepare nor Beam has an option --{name}.{hint}")
         return options
 
