@@ -48,7 +48,7 @@ class Caches:
 
     def __post_init__(self) -> None:
         if self.older_than and not AGE.fullmatch(self.older_than):
-            raise UserError(f"--older_than must be a number of hours, days or weeks, such as 12h, 30d or 2w; got {self.older_than!r}.")
+            raise UserError(f"--older_than must be a time such as 12h, 30d or 2w (hours, days, weeks), got {self.older_than!r}.")
 
     @property
     def min_age(self) -> float:

@@ -66,21 +66,24 @@ def list_runs(settings: Runs) -> "pd.DataFrame":
 
     if not settings.folder.is_dir():
         raise UserError(f"There is no folder {settings.folder}; expected one with runs, such as saved_models.")
-    table = pd.DataFrame([describe(folder, settings.folder) for folder in artifacts.find_runs(settings.folder)], columns=list(EMPTY))
+    rows = [describe(folder, settings.folder) for folder in artifacts.find_runs(settings.folder)]
+    table = pd.DataFrame([row for row in rows if is_selected(row, settings)], columns=list(EMPTY))
     table = table.astype({"auc": float, "auc_low": float, "auc_high": float, "size": int, "date": "datetime64[s]"})
-    keep = pd.Series(True, table.index)
-    if settings.name:
-        keep &= table["name"].map(lambda name: any(fnmatchcase(name, pattern) for pattern in settings.name)).astype(bool)
-    if settings.detector:
-        keep &= table["detector"].isin(settings.detector)
-    if settings.state:
-        keep &= table["state"].isin(settings.state)
-    if settings.min_auc is not None:
-        keep &= table["auc"] >= settings.min_auc
-    keep &= table["data"].str.contains(settings.data, case=False, regex=False)
-    table = table[keep].sort_values("name", key=lambda names: names.map(natural_key), ignore_index=True)
-    return table if settings.sort == "name" else table.sort_values(settings.sort, ascending=False, kind="stable",
-                                                                   ignore_index=True)  # fmt: skip
+    table = table.sort_values("name", key=lambda names: names.map(natural_key), ignore_index=True)
+    if settings.sort == "name":
+        return table
+    return table.sort_values(settings.sort, ascending=False, kind="stable", ignore_index=True)
+
+
+def is_selected(row: Mapping[str, Any], settings: Runs) -> bool:
+    """Return whether the filters let a row pass."""
+    return (
+        (not settings.name or any(fnmatchcase(row["name"], pattern) for pattern in settings.name))
+        and (not settings.detector or row["detector"] in settings.detector)
+        and settings.data.lower() in row["data"].lower()
+        and (settings.min_auc is None or row["auc"] >= settings.min_auc)
+        and (not settings.state or row["state"] in settings.state)
+    )
 
 
 def natural_key(name: str) -> tuple[tuple[str, int], ...]:

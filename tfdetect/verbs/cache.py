@@ -72,8 +72,8 @@ def print_kept(args: Caches) -> None:
     """Say from which folders nothing is deleted."""
     for root in args.folders:
         if config.read_prepared_settings(root):
-            console.print(printable(f"{root} was made by prepare, and may hold the only copy of equalised files: nothing in it is "
-                                    "selected. Delete the whole folder if you do not need it."))  # fmt: skip
+            console.print(printable(f"{root} was made by prepare, and may hold the only copy of equalised files: nothing in it "
+                                    "is selected. Delete the whole folder if you do not need it."))  # fmt: skip
 
 
 def prune(places: Sequence[api.Place], table: "pd.DataFrame", yes: bool) -> None:

@@ -10,6 +10,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
+from tfdetect.workflow.console import counter
 
 
 @dataclass
@@ -62,15 +63,17 @@ def find_needs(runs: Sequence[Path], training_only: bool) -> Needs:
     """
     found = [Artifact(folder) for root in runs if root.is_dir() for folder in artifacts.find_runs(root)]
     if not found and not training_only:
-        raise UserError(f"There is no run in {', '.join(map(str, runs))}, so nothing would count as needed: give the folders of your "
-                        "runs with --runs, or choose by age alone, such as --older_than 30d.")  # fmt: skip
+        raise UserError(f"There is no run in {', '.join(map(str, runs))}, so nothing would count as needed: give the "
+                        "folders of your runs with --runs, or choose by age alone, such as --older_than 30d.")  # fmt: skip
     needs = Needs()
-    for artifact in found:
-        if training_only and not artifacts.is_locked(artifact):
-            continue
-        try:
-            needs.add(artifact)
-        except (OSError, UserError) as error:
-            raise UserError(f"It is not known what the run {artifact.folder} needs: {error} Move or delete it, or choose by age "
-                            "alone, such as --older_than 30d.") from error  # fmt: skip
+    with counter("Reading what the runs need", "run") as step:
+        for artifact in found:
+            step(1)
+            if training_only and not artifacts.is_locked(artifact):
+                continue
+            try:
+                needs.add(artifact)
+            except (OSError, UserError) as error:
+                raise UserError(f"It is not known what the run {artifact.folder} needs: {error} Move or delete it, or choose by "
+                                "age alone, such as --older_than 30d.") from error  # fmt: skip
     return needs
