@@ -1,1 +1,1 @@
-"""What one does with tfdetect, a file for each: the functions behind the commands and `import tfdetect`."""
+"""The Python interface: one file for each thing that one does, with its whole story. The verbs are thin over it."""
