@@ -155,7 +155,7 @@ def test_filters_limit_what_a_pattern_deletes(root, capsys):
     assert not (root / "stopped").exists() and not (root / "old").exists() and len(api.runs(root)) == 7
 
 
-@pytest.mark.parametrize("name, message", [("cnn-3", "Perhaps you meant cnn"), ("no_run", "No run listed"), ("../x", "No run listed")])
+@pytest.mark.parametrize("name, message", [("cnn-3", "Perhaps you meant cnn"), ("no_run", "No run"), ("../x", "No run")])
 def test_an_unknown_name_deletes_nothing(root, capsys, name, message):
     code, _, err = call(capsys, root, "--delete", "cnn", name, "--yes")
     assert code == 2 and message in err and (root / "cnn").exists()

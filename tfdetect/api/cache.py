@@ -83,15 +83,16 @@ class Place:
     path = property(lambda self: self.root / self.name)
 
 
-def cache(*folders: str | Path, **options: Any) -> "pd.DataFrame":
-    """Return a row per part of caches, the largest first, with the columns folder, name, kind, files, size, used, prunable_files
-    and prunable_size; nothing is deleted.
+def cache(*folders: str | Path, **settings: Any) -> "pd.DataFrame":
+    """Return a row per part of the caches in these folders, by default of `cache`, the largest first, with the columns folder,
+    name, kind, files, size, used, prunable_files and prunable_size. Nothing is deleted.
 
-    `options` are the other fields of `Caches`. Sizes are in bytes on disk; `used` is when a file of the part was last written
-    or, where the file system keeps that time, read. The last two columns count what `older_than` and `unused` select. Raises
-    UserError if a folder does not exist.
+    The keywords are flags of the command `cache`, such as `older_than="30d"` and `unused=True`; the last two columns count what
+    these select. Sizes are in bytes on disk; `used` is when a file of the part was last written or, where the file system keeps
+    that time, read. Raises UserError for a setting that is not valid, and if a folder does not exist.
     """
-    return to_table(review(Caches(tuple(map(Path, folders)) or (Path("cache"),), **options)))
+    defaults = Caches(tuple(map(Path, folders)) or (Path("cache"),))
+    return to_table(review(config.parse_keywords(defaults, settings, "cache")))
 
 
 def to_table(places: Sequence[Place]) -> "pd.DataFrame":

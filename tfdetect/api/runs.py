@@ -49,15 +49,16 @@ class Runs:
     unreadable: config.yaml is damaged, or from a newer version."""
 
 
-def runs(folder: str | Path = "saved_models", **options: Any) -> "pd.DataFrame":
+def runs(folder: str | Path = "saved_models", **settings: Any) -> "pd.DataFrame":
     """Return a row per run in a folder, with the columns name, detector, data, auc, auc_low, auc_high, date, size, state, note
     and path.
 
-    `options` are the other fields of `Runs`. AUC is that of the test files, in 0..1, with its 95 % interval; NaN if there is
-    none. The date is when a run was finished, or else last changed; the size is in bytes on disk; the note says what is wrong
-    with the run. Raises UserError if there is no such folder.
+    The keywords are flags of the command `runs`, such as `sort="auc"` and `min_auc=0.9`. AUC is that of the test files, in 0..1,
+    with its 95 % interval; NaN if there is none. The date is when a run was finished, or else last changed; the size is in bytes
+    on disk; the note says what is wrong with the run. Raises UserError for a setting that is not valid, and if there is no such
+    folder.
     """
-    return list_runs(Runs(Path(folder), **options))
+    return list_runs(config.parse_keywords(Runs(Path(folder)), settings, "runs"))
 
 
 def list_runs(settings: Runs) -> "pd.DataFrame":
