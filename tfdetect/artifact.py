@@ -77,14 +77,19 @@ def find(folder: Path, required: str = "calibration") -> Artifact:
 
 
 def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
-    """Yield `folder` if it is a run, else the runs in it, at most `depth` levels down; links are followed to runs only."""
-    if Artifact(folder).config.exists():
+    """Yield `folder` if it is a run, else the runs in it, at most `depth` levels down; links are followed to runs only.
+
+    A folder that cannot be read is yielded too, since it may be a run.
+    """
+    try:
+        is_run = Artifact(folder).config.exists()
+        inside = [] if is_run or not depth else sorted(path for path in folder.iterdir() if path.is_dir())
+    except PermissionError:
+        is_run, inside = True, []
+    if is_run:
         yield folder
-    elif depth:
-        with suppress(PermissionError):
-            for path in sorted(folder.iterdir()):
-                if path.is_dir():
-                    yield from find_runs(path, 0 if path.is_symlink() else depth - 1)
+    for path in inside:
+        yield from find_runs(path, 0 if path.is_symlink() else depth - 1)
 
 
 def _suggest_runs(folder: Path) -> str:

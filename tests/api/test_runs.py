@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -119,8 +120,21 @@ def test_text_json_and_csv(root, capsys):
     assert {row["name"]: row["auc"] for row in rows}["cnn-10"] is None and len(rows) == 9
     assert len(call(capsys, root, "--csv")[1].splitlines()) == 10
     assert "No run of that kind" in call(capsys, root, "--min_auc", "2")[1]
+    assert call(capsys, root, "--json", "--delete", "cnn")[0] == 2 and (root / "cnn").exists()
     code, _, err = call(capsys, root / "nowhere")
     assert code == 2 and "There is no folder" in err
+
+
+def test_a_folder_that_cannot_be_read_hides_no_other(root, monkeypatch):
+    def deny(path):
+        if path.name == "study":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", deny)
+    table = api.runs(root).set_index("name")
+    assert len(table) == 9 and table.loc["study", "state"] == "unreadable"
 
 
 def test_a_run_itself_can_be_given(root):
@@ -138,7 +152,7 @@ class Terminal(io.StringIO):
 def test_deletion_shows_what_goes_and_asks(root, capsys, monkeypatch, typed, deleted):
     monkeypatch.setattr(sys, "stdin", Terminal(typed))
     code, out, _ = call(capsys, root, "--delete", "cnn*", "study/clip")
-    assert code == 0 and "Delete 4 runs" in out and all(name in out for name in ("cnn-2", "cnn-10", "study/clip"))
+    assert code == 0 and "Delete 4 runs" in out and "[y/N]" in out and all(name in out for name in ("cnn-2", "cnn-10", "study/clip"))
     assert all((root / name).exists() != deleted for name in ("cnn", "cnn-2", "cnn-10", "study/clip"))
     assert (root / "stopped").exists() and (root / "study").exists(), "what was not named stays"
 

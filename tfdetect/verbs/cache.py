@@ -8,7 +8,7 @@ from tfdetect import config
 from tfdetect.api import cache as api
 from tfdetect.errors import UserError
 from tfdetect.files import format_bytes
-from tfdetect.workflow.console import confirm, console, plural, print_columns, printable, progress
+from tfdetect.workflow.console import confirm, console, plural, print_columns, print_records, printable, progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,19 +35,19 @@ def main(argv: Sequence[str]) -> int:
     selecting = bool(args.older_than or args.unused)
     if args.prune and not selecting:
         raise UserError("--prune needs to know what to delete: add --older_than 30d, --unused or both.")
+    if args.prune and (args.json or args.csv):
+        raise UserError("--json and --csv only list: omit them to delete.")
     places = api.review(args)
     table = api.to_table(places)
-    if args.json:
-        print(table.to_json(orient="records", lines=True, date_format="iso"), end="")
-    elif args.csv:
-        print(table.to_csv(index=False), end="")
-    else:
-        print_table(table, selecting)
+    if args.json or args.csv:
+        print_records(table, args.csv)
+        return 0
+    print_table(table, selecting)
     if selecting:
         print_kept(args)
     if args.prune:
         prune(places, table, args.yes)
-    elif table["prunable_files"].any() and not (args.json or args.csv):
+    elif table["prunable_files"].any():
         console.print("To delete what is selected, add --prune to the same command.")
     return 0
 

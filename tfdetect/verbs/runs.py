@@ -11,7 +11,7 @@ from tfdetect.api import runs as api
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.files import format_bytes
-from tfdetect.workflow.console import confirm, console, plural, print_columns, printable
+from tfdetect.workflow.console import confirm, console, plural, print_columns, print_records, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,24 +34,22 @@ class Runs(api.Runs):
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, and list or delete the runs."""
     args = config.parse_flags(Runs, argv, "runs.py")
+    if args.delete and (args.json or args.csv):
+        raise UserError("--json and --csv only list runs: omit them to delete some.")
     table = api.list_runs(args)
     if args.delete:
         return delete(api.select(table, args.delete), args.yes)
-    if args.json:
-        print(table.to_json(orient="records", lines=True, date_format="iso"), end="")
-    elif args.csv:
-        print(table.to_csv(index=False), end="")
+    if args.json or args.csv:
+        print_records(table, args.csv)
+    elif table.empty:
+        console.print(printable(f"No run of that kind in {args.folder}; python scripts/train.py cnn makes one in saved_models."))
     else:
         print_table(table)
-        if table.empty:
-            console.print(f"No run of that kind in {args.folder}; python scripts/train.py cnn makes one in saved_models.")
     return 0
 
 
 def print_table(table: "pd.DataFrame") -> None:
     """Print a line per run, what is wrong with some, and the total."""
-    if table.empty:
-        return
     header = ("name", "detector", "test AUC (95 % interval)", "date", "size", "state", "data")
     rows = [(row.name, row.detector, format_auc(row.auc, row.auc_low, row.auc_high), f"{row.date:%Y-%m-%d %H:%M}",
              format_bytes(row.size), row.state, row.data) for row in table.itertuples(index=False)]  # fmt: skip
@@ -72,11 +70,11 @@ def format_auc(auc: float, low: float, high: float) -> str:
 def delete(table: "pd.DataFrame", yes: bool) -> int:
     """Delete runs after asking; return 1 if some of them were kept, because they are being trained or hold more than a run."""
     reasons = table["path"].map(api.why_kept)
-    print_table(chosen := table[reasons == ""])
     for reason in reasons[reasons != ""]:
         console.print(printable(f"Kept: {reason}"))
-    if chosen.empty:
+    if (chosen := table[reasons == ""]).empty:
         raise UserError("None of these runs can be deleted, see above.")
+    print_table(chosen)
     what = f"{plural(len(chosen), 'run')}, {format_bytes(chosen['size'].sum())}"
     if not yes and not confirm(f"Delete {what}? There is no way back.", "--yes"):
         console.print("Nothing was deleted.")

@@ -21,6 +21,8 @@ __all__ = ["console", "devices_line", "feature_progress", "import_keras", "plura
 if TYPE_CHECKING:
     import types
 
+    import pandas as pd
+
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # no markup: a file may be called [bold]
 
 
@@ -130,7 +132,7 @@ def confirm(question: str, flag: str) -> bool:
         raise UserError(f"The input is not a terminal, so nobody can confirm: add {flag} to delete without asking. Nothing was "
                         "deleted.")
     with suppress(EOFError):
-        return console.input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        return console.input(f"{question} [y/N] ", markup=False).strip().lower() in ("y", "yes")
     return False
 
 
@@ -142,6 +144,12 @@ def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: S
         cells = [" " * (width - cell_len(cell)) + cell if name in right else cell + " " * (width - cell_len(cell))
                  for name, cell, width in zip(header, line, widths, strict=True)]  # fmt: skip
         console.print("  ".join(cells).rstrip())
+
+
+def print_records(table: "pd.DataFrame", as_csv: bool) -> None:
+    """Print a table for programs: as CSV, or as one JSON object per line."""
+    text = table.to_csv(index=False) if as_csv else table.to_json(orient="records", lines=True, date_format="iso")
+    print(text.replace("\\/", "/"), end="")  # JSON allows both
 
 
 @contextmanager
