@@ -159,6 +159,13 @@ def test_a_run_trained_on_files_in_the_cache_needs_them(root):
 def test_a_training_that_is_going_on_keeps_its_clips_whatever_their_age(root):
     with artifacts.lock(Artifact(root.parent / "saved_models" / "cnn")):
         assert selected(older_than="15d") == clip_files(1) | clip_files(0, settings=NEW) | parts(1)
+        Artifact(root.parent / "saved_models" / "cnn").report.write_text("")
+        assert selected(older_than="15d") == clip_files(0, settings=NEW), "it may be replaced by a run with other settings"
+
+
+def test_files_that_are_being_written_are_kept(root):
+    put(root / CLIPS / "00" / ".part-y-b.npy", 0.5)
+    assert selected(older_than="1h") >= PARTIAL and not any("part-y" in name for name in selected(older_than="1h"))
 
 
 def test_doubt_selects_nothing(root):

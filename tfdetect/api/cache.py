@@ -112,7 +112,7 @@ def review(settings: Caches) -> list[Place]:
         raise UserError(f"There is no cache {missing[0]}; expected a folder of --data.cache_dir, or one that prepare made.")
     selecting = bool(settings.unused or settings.older_than)
     needs = find_needs(settings.runs, training_only=not settings.unused) if selecting else Needs()
-    latest = time.time() - settings.min_age
+    latest, in_use = time.time() - settings.min_age, time.time() - IN_USE
     places = [place for root in settings.folders for place in list_places(root)]
     with counter("Reading the cache", "file") as step:
         for place in places:
@@ -122,7 +122,8 @@ def review(settings: Caches) -> list[Place]:
                 place.size += entry.size
                 place.used = max(place.used, entry.used)
                 step(len(entry.paths))
-                if selecting and entry.name and entry.used <= latest and not is_needed(entry):
+                old = entry.used <= latest and not (entry.name.startswith(PARTIAL) and entry.used > in_use)  # being written
+                if selecting and entry.name and old and not is_needed(entry):
                     place.prunable.append(entry)
     return sorted(places, key=lambda place: -place.size)
 

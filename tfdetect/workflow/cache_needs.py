@@ -23,11 +23,13 @@ class Needs:
     """Folders of the files."""
     samples: bool = False
     """Whether any embedded sample may be needed."""
+    everything: bool = False
+    """Whether all clips may be needed."""
 
     def hashes_for(self, key: str) -> set[str] | None:
         """Return the hashes of the files that are needed as clips with these settings, such as npy-8x256-2fps; None for all."""
         needed = [hashes for settings, hashes in self.hashes.items() if key == settings or key.startswith(f"{settings}-")]
-        return None if None in needed else set().union(*filter(None, needed))
+        return None if self.everything or None in needed else set().union(*filter(None, needed))
 
     def has_folder(self, path: Path) -> bool:
         """Return whether files in this folder are needed."""
@@ -35,10 +37,13 @@ class Needs:
         return any(folder == place or folder.startswith(f"{place}{os.sep}") for folder in self.folders for place in places)
 
     def add(self, artifact: Artifact) -> None:
-        """Add what a run needs. Raises UserError if its settings or manifest cannot be read."""
+        """Add what a run needs: anything if a training is about to replace it, or to train it further, with settings that are not
+        in its folder yet. Raises UserError if its settings or manifest cannot be read."""
         from tfdetect.data import manifest
         from tfdetect.data.prepare.clip_cache import ClipSpec
 
+        if artifact.is_finished and artifacts.is_locked(artifact):
+            self.everything = self.samples = True
         content = config.load_yaml(artifact.config)
         try:
             data: dict[str, Any] = dict(content["data"])

@@ -1,5 +1,6 @@
 """The terminal: printed lines, progress bars, and quiet imports of noisy libraries."""
 
+import importlib.util
 import os
 import sys
 import tempfile
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # no markup: a file may be called [bold]
+# No markup: a file may be called [bold]. In notebooks, rich shows progress bars with ipywidgets only, and warns of nothing else.
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False,
+                  force_jupyter=None if importlib.util.find_spec("ipywidgets") else False)  # fmt: skip
 
 
 def print_command(script: str, *words: object) -> None:
