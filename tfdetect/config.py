@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import io
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def parser_errors() -> Iterator[None]:
     except SystemExit as error:
         text = " ".join(re.sub(r"[^\w\s!-~]|-{3,}", " ", printed.getvalue()).split())  # without the box around it
         raise UserError(text or "The settings are not valid.") from error
+    print(printed.getvalue(), end="", file=sys.stderr)  # such as a plugin that was left out
 
 
 def default_run(detector: type[Detector], data: Mapping[str, Any] | None = None) -> Run:
