@@ -44,9 +44,9 @@ class Findings:
     """What an audit found: a page, and tables. A notebook shows the head of the page."""
 
     folder: Path
-    found: Mapping[str, Any]
+    found: Mapping[str, Any] = field(repr=False)
     """The content of audit.json."""
-    files: "pd.DataFrame"
+    files: "pd.DataFrame" = field(repr=False)
     """A row per file: the columns of the manifest, and its properties, such as format, size and JPEG quality."""
 
     @property
@@ -125,7 +125,7 @@ def write_grouped_manifest(path: Path, table: "pd.DataFrame", duplicates: Sequen
     if excluded := len(grouped) - len(usable):
         changes += f"; {plural(excluded, 'file')} left out, as in training"
     console.print(f"Groups  {printable(str(path))}: {changes}\nNext:")
-    print_command("train.py", "cnn", "--data.path", path)
+    print_command("train", "cnn", "--data.path", path)
 
 
 def collect_properties(args: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
