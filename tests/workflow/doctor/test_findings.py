@@ -48,7 +48,7 @@ def test_an_import_error_names_its_cause(monkeypatch, tmp_path):
                              monkeypatch=monkeypatch, folder=tmp_path)  # fmt: skip
     assert findings.import_cause(missing) == findings.import_cause(wrapped) == "no_such_module"
     assert findings.import_cause(own) == "tests_broken" and findings.import_cause(KeyError("x")) == ""
-    assert from_error("images", "PNG", missing).advice == "pip install --force-reinstall no_such_module"
+    assert from_error("images", "PNG", missing).advice == "pip install --force-reinstall no-such-module"
 
 
 @pytest.mark.parametrize("error, detail, advice", [

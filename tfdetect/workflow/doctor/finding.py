@@ -11,8 +11,7 @@ from tfdetect.errors import UserError
 
 Result = Literal["ok", "warning", "problem", "absent", "not tried"]
 PACKAGE = Path(__file__).resolve().parents[2]
-MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml",
-           "keras-hub": "keras_hub", "keras-cv": "keras_cv", "pi-heif": "pi_heif"}  # fmt: skip  # what packages are imported as
+MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "scikit-learn": "sklearn", "pyyaml": "yaml"}
 REPORT = "Report this page as a bug of tfdetect."
 MEMORY_ADVICE = "Free memory, or raise the memory limit of the container or shell (ulimit -v)."
 PROCESS_ADVICE = "Raise the limit on processes and threads: ulimit -u, or --pids-limit of the container."
@@ -76,9 +75,14 @@ def import_cause(error: BaseException | None) -> str:
     return cause
 
 
+def module_of(package: str) -> str:
+    """Return the name under which a package is imported."""
+    return MODULES.get(package, package.replace("-", "_"))
+
+
 def package_of(module: str) -> str:
     """Return the name of the package that contains a module."""
-    return next((package for package, name in MODULES.items() if name == module), module)
+    return next((package for package, name in MODULES.items() if name == module), module.replace("_", "-"))
 
 
 def without_folders(text: str) -> str:
@@ -93,7 +97,7 @@ def conclude(findings: Sequence[Finding], required: Sequence[str]) -> Iterator[F
     but `required` are problems."""
     first: dict[str, Finding] = {}
     for finding in findings:
-        if finding.cause and (finding.cause not in first or MODULES.get(finding.check, finding.check) == finding.cause):
+        if finding.cause and (finding.cause not in first or module_of(finding.check) == finding.cause):
             first[finding.cause] = finding
     for finding in findings:
         if finding.cause and first[finding.cause] is not finding:

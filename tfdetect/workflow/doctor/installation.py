@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect import __version__, plugins
-from tfdetect.workflow.doctor.finding import MODULES, PACKAGE, Finding, import_cause, shortage, without_folders
+from tfdetect.workflow.doctor.finding import PACKAGE, Finding, import_cause, module_of, shortage, without_folders
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -57,7 +57,7 @@ def check_import(name: str) -> Iterator[Finding]:
     """Check that a required package has an allowed version and can be imported."""
     requirement = requirements()[name]
     wanted = f"{name}{requirement.specifier}"
-    module = MODULES.get(name, name)
+    module = module_of(name)
     version = version_of(name)
     if not version and not util.find_spec(module):
         yield Finding("packages", name, "problem", "is not installed", f"pip install '{wanted}'")
@@ -131,7 +131,7 @@ def check_optional_import(check: str) -> Iterator[Finding]:
     """Check that an optional part that is asked for can be imported."""
     name = OPTIONAL[check][0]
     try:
-        importlib.import_module(name.replace("-", "_"))
+        importlib.import_module(module_of(name))
     except Exception as error:
         detail = f"{version_of(name)} cannot be imported: {without_folders(plugins.reason(error))}"
         yield Finding("optional", check, "problem", detail, import_advice(str(error), name))

@@ -22,8 +22,12 @@ BLOCK, BLOCKS = 2**20, 64  # bytes, and how many are written to measure a disk
 DISK_SECONDS = 2.0  # longest time for writing them
 SETTINGS = {"cache folder": "--data.cache_dir", "output folder": "--out", "temporary folder": "the variable TMPDIR"}
 FIXES = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some space", errno.EFBIG: "Raise the limit of ulimit -f"}
-LIMITS = {"open files": (resource.RLIMIT_NOFILE, 1), "processes": (resource.RLIMIT_NPROC, 1),
-          "address space": (resource.RLIMIT_AS, 10**9), "file size": (resource.RLIMIT_FSIZE, 10**9)}  # fmt: skip
+LIMITS = {  # and whether they count bytes
+    "open files": (resource.RLIMIT_NOFILE, False),
+    "processes": (resource.RLIMIT_NPROC, False),
+    "address space": (resource.RLIMIT_AS, True),
+    "file size": (resource.RLIMIT_FSIZE, True),
+}
 
 
 def check_resources() -> Iterator[Finding]:
@@ -40,7 +44,7 @@ def check_resources() -> Iterator[Finding]:
         yield Finding("machine", "memory", detail=detail)
     values = {name: resource.getrlimit(number)[0] for name, (number, _) in LIMITS.items()}
     set_limits = {name: value for name, value in values.items() if value != resource.RLIM_INFINITY}
-    detail = ", ".join(f"{name} {gigabytes(value) if LIMITS[name][1] > 1 else value}" for name, value in set_limits.items())
+    detail = ", ".join(f"{name} {gigabytes(value) if LIMITS[name][1] else value}" for name, value in set_limits.items())
     few = set_limits.get("open files", FEW_FILES) < FEW_FILES
     yield Finding("machine", "limits", "warning" if few else "ok", detail or "none", "Raise it: ulimit -n 1024" if few else "")
 
@@ -85,7 +89,7 @@ def check_disks(folders: Mapping[str, Path]) -> Iterator[Finding]:
     measured: dict[int, str] = {}
     for name, folder in {**folders, "temporary folder": Path(os.environ.get("TMPDIR") or "/tmp")}.items():
         start = time.monotonic()
-        place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        place = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
         try:
             device, usage = os.stat(place).st_dev, shutil.disk_usage(place)
             speed = f"same disk as the {measured[device]}" if device in measured else measure(place)
