@@ -16,8 +16,8 @@ from tfdetect.errors import UserError
 
 CUDA_ERRORS = {"Cannot dlopen some GPU libraries": "some CUDA libraries are missing or cannot be loaded",
                "libcudart": "the CUDA runtime cannot be loaded", "libcudnn": "cuDNN cannot be loaded",
-               "failed call to cuInit": "its driver does not answer (cuInit fails)",
-               "Could not find cuda drivers": "its driver was not found"}  # fmt: skip
+               "Could not find cuda drivers": "its driver was not found",  # before cuInit, which then fails as well
+               "failed call to cuInit": "its driver does not answer (cuInit fails)"}  # fmt: skip
 
 
 def setup(precision: str, seed: int) -> None:
