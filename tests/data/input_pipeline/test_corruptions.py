@@ -100,7 +100,7 @@ def test_each_clip_has_a_draw_that_its_frames_share(clips, text):
 def test_neutral_settings_change_nothing(clips, text):
     """A bare name stands for its sample with p=0."""
     named = [sample for sample in SAMPLES if text and sample.split("(")[0] == text]
-    text = f"{named[0].rstrip(')')}{',' if '(' in named[0] else '('}p=0)" if named else text
+    text = str(dataclasses.replace(parse(named[0]).steps[0], p=0)) if named else text
     pixels, labels = corrupt(text, clips)
     assert np.array_equal(pixels, clips) and np.array_equal(labels, LABELS)
 
@@ -384,7 +384,7 @@ def test_invalid_registrations_are_errors(name, corruption, message):
         corruption_spec.register(name, corruption)
 
 
-AUGMENT = "flip|jpeg(30,100,p=0.5)|noise(0,9)|hue(-9,9,p=0.5)|grid_mask(0.3,p=0.5)|mixup(0,0.5,p=0.5)|fourier_mix(0,0.5,p=0.5)"
+AUGMENT = "flip|jpeg(30,100,p=0.5)|noise(0,9)|mixup(0,0.5,p=0.5)"
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ def clips():
     """Return clips (4, 2, 30, 37, 3) uint8 that span about 20 to 230 levels, of smooth colours with grain."""
     rng = np.random.default_rng(0)
     smooth = ndimage.gaussian_filter(rng.normal(size=(4, 2, 30, 37, 3)), (0, 1, 3, 3, 0))
-    return np.clip(120 + 700 * smooth + rng.normal(0, 5, smooth.shape), 20, 230).round().astype(np.uint8)
+    return np.clip(120 + 200 * smooth + rng.normal(0, 9, smooth.shape), 20, 230).round().astype(np.uint8)
 
 
 def corrupt(text, clips, seed=(3, 4)):
@@ -34,8 +34,8 @@ def corrupt(text, clips, seed=(3, 4)):
 
 
 def stack(clip):
-    """Return an image in which the frames of a clip lie below each other."""
-    return Image.fromarray(clip.reshape(-1, *clip.shape[2:]))
+    """Return an image (frames * height, width, 3) in which the frames of a clip lie below each other."""
+    return clip.reshape(-1, *clip.shape[2:])
 
 
 def max_difference(ours, theirs):
@@ -55,7 +55,7 @@ def max_difference(ours, theirs):
 def test_levels_match_pillow(clips, text, reference, tolerance):
     after = corrupt(text, clips)
     for clip, one in zip(clips, after, strict=True):
-        assert max_difference(stack(one), np.asarray(reference(stack(clip)))) <= tolerance
+        assert max_difference(stack(one), np.asarray(reference(Image.fromarray(stack(clip))))) <= tolerance
 
 
 def test_autocontrast_stretches_a_clip_as_a_whole_and_leaves_a_plain_channel(clips):
@@ -92,19 +92,20 @@ def test_white_stays_white_when_equalised(clips):
     half = clips.copy()
     half[:, :, :20] = 255
     assert (corrupt("equalize", half)[:, :, :20] == 255).all()
-    reference = np.stack([cv2.equalizeHist(np.ascontiguousarray(np.asarray(stack(clips[0]))[..., c])) for c in range(3)], -1)
-    assert max_difference(stack(corrupt("equalize", clips)[0]), reference) <= 6, "OpenCV counts half a bin less"
+    sorted_levels = np.sort(corrupt("equalize", clips).reshape(4, -1, 3), axis=1)
+    assert max_difference(sorted_levels, np.linspace(0, 255, sorted_levels.shape[1])[:, None]) < 25, "a flat histogram"
 
 
 @pytest.mark.parametrize("ratio", [0.3, 0.6, 1])
 def test_a_grid_of_squares_is_covered(ratio):
-    white = np.full((24, 2, 40, 56, 3), 255, np.uint8)
-    after = corrupt(f"grid_mask({ratio})", white)
+    white, labels = np.full((24, 2, 40, 56, 3), 255, np.uint8), np.zeros((24, 1), np.float32)
+    after = tf.function(parse(f"grid_mask({ratio})").__call__)(white, labels, tf.constant([3, 4]))[0].numpy()
     covered = after[..., 0] == corruptions.CUTOUT_LEVEL
-    assert set(np.unique(after)) <= {255, corruptions.CUTOUT_LEVEL} and covered.any(axis=(0, 1)).all()
-    assert ratio**2 <= covered.mean() + 0.02 and covered.mean() <= ratio**2 + 0.12, "the squares' rotated edges are rounded up"
+    assert set(np.unique(after)) <= {255, corruptions.CUTOUT_LEVEL} and covered.any(axis=(0, 1)).mean() > 0.9
+    assert ratio**2 - 0.02 < covered.mean() < ratio**2 + 0.12, "the squares' rotated edges are rounded up"
     if ratio < 1:
         assert np.mean([ndimage.label(mask)[1] for mask in covered[:, 0]]) > 3, "separate squares"
+        assert len({mask.tobytes() for mask in covered[:, 0]}) == 24
 
 
 def test_blobs_of_another_clip_are_contiguous():
@@ -116,14 +117,15 @@ def test_blobs_of_another_clip_are_contiguous():
     assert 0 < edges < 0.15, "half of all neighbours would differ in noise"
 
 
-def test_two_passes_with_four_parallel_calls_have_the_same_draws(clips):
+def test_two_passes_with_four_parallel_calls_have_the_same_draws(clips, monkeypatch):
+    monkeypatch.setattr(tf.random, "get_global_generator", None)  # TensorFlow refuses it in a deterministic training
     chain, labels = parse(STEPS), np.float32([[0], [1], [0], [1]])
-    numbers = tf.data.Dataset.range(12)
+    numbers = tf.data.Dataset.range(8)
     data = numbers.map(lambda n: chain(clips, labels, tf.stack([7, tf.cast(n, tf.int32)])), num_parallel_calls=4)
     first, second = ([(pixels.tobytes(), mixed.tobytes()) for pixels, mixed in data.as_numpy_iterator()] for _ in range(2))
-    assert first == second and len(set(first)) == 12
-    eager = [part.numpy().tobytes() for part in chain(clips, labels, tf.constant([7, 11]))]
-    assert eager == list(first[11])
+    assert first == second and len(set(first)) == 8
+    eager = [part.numpy().tobytes() for part in chain(clips, labels, tf.constant([7, 5]))]
+    assert eager == list(first[5])
 
 
 def test_the_precision_of_the_training_changes_nothing(clips):
@@ -143,12 +145,13 @@ def test_other_steps_do_not_import_keras_cv(clips, monkeypatch):
 
 
 def test_layers_that_are_not_used_are_wrong():
-    """The reasons that docs/augment.md gives; if a release mends them, use the layers."""
+    """The reasons that docs/augment.md gives."""
     import keras_cv
 
-    pixels = np.repeat(np.float32([0, 255]), 16)[:, None, None, None] * np.ones((32, 20, 20, 3), np.float32)
-    mixed = keras_cv.layers.CutMix(seed=1)({"images": pixels, "labels": np.repeat(np.float32([[0], [1]]), 16, 0)})
+    plain = tf.repeat([[0.0], [1.0]], 32, axis=0)
+    batch = {"images": 255 * plain[:, None, None] * tf.ones((64, 9, 9, 3)), "labels": plain}
+    mixed = next(iter(tf.data.Dataset.from_tensors(batch).map(keras_cv.layers.CutMix(seed=1))))
     assert np.abs(np.mean(mixed["images"], (1, 2, 3)) / 255 - mixed["labels"][:, 0]).max() > 0.1, "labels follow the area"
     half = np.random.default_rng(0).integers(0, 250, (1, 40, 20, 3)).astype(np.float32)
     half[:, :20] = 255
-    assert np.max(keras_cv.layers.Equalization(value_range=(0, 255))(half)[0, :20]) < 160, "white stays white"
+    assert np.max(keras_cv.layers.Equalization(value_range=(0, 255), seed=1)(half)[0, :20]) < 160, "white stays white"

@@ -300,7 +300,8 @@ def _equalize(clip: np.ndarray, value: float) -> np.ndarray:
 
 
 def _rounded(function: CorruptionFunction) -> CorruptionFunction:
-    return lambda clips, values, seed: to_uint8(function(clips, values, seed))
+    """Return a step of keras-cv's with rounded results, without AutoGraph, which takes seconds and which it does not need."""
+    return tf.autograph.experimental.do_not_convert(lambda clips, values, seed: to_uint8(function(clips, values, seed)))
 
 
 blur, webp, video, equalize = numpy_step(_blur), numpy_step(_webp), numpy_step(_video), numpy_step(_equalize)

@@ -93,29 +93,30 @@ def sharpness(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor
     return tf.reshape(layer.augment_images(frames, transformations=weights), shape)
 
 
+@tf.autograph.experimental.do_not_convert
 def grid_masks(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Return masks (batch, 1, height, width, 1) bool of a rotated grid of squares; values are side / spacing."""
     from keras_cv import core
 
-    canvas = tf.zeros([tf.shape(clips)[2], tf.shape(clips)[3], 1])
+    layer, canvas = build_layer("GridMask", fill_value=1), tf.zeros([tf.shape(clips)[2], tf.shape(clips)[3], 1])
 
     def draw_mask(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        layer = build_layer("GridMask", fill_value=1, ratio_factor=core.ConstantFactorSampler(item[0]))
+        layer.ratio_factor = core.ConstantFactorSampler(item[0])
         layer._random_generator = layer.random_rotate._random_generator = Draws(item[1])
         return layer.augment_image(canvas, transformation=layer.get_random_transformation(image=canvas)) > 0
 
     return _draw_each(draw_mask, values, seed)
 
 
+@tf.autograph.experimental.do_not_convert
 def fourier_masks(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Return masks (batch, 1, height, width, 1) bool of random blobs; values are the covered share of the area.
 
     The masks come from two private methods of the layer, because all others also draw from TensorFlow's global state.
     """
-    size = tf.shape(clips)[2:4]
+    layer, size = build_layer("FourierMix"), tf.shape(clips)[2:4]
 
     def draw_mask(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        layer = build_layer("FourierMix")
         layer._random_generator = Draws(item[1])
         levels = layer._sample_mask_from_transform(layer.decay_power, size)
         return layer._binarise_mask(levels, item[0], size)[..., None] > 0
