@@ -98,14 +98,14 @@ def grid_masks(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tenso
     """Return masks (batch, 1, height, width, 1) bool of a rotated grid of squares; values are side / spacing."""
     from keras_cv import core
 
-    layer, canvas = build_layer("GridMask", fill_value=1), tf.zeros([tf.shape(clips)[2], tf.shape(clips)[3], 1])
+    layer = build_layer("GridMask", fill_value=1)
 
-    def draw_mask(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        layer.ratio_factor = core.ConstantFactorSampler(item[0])
-        layer._random_generator = layer.random_rotate._random_generator = Draws(item[1])
-        return layer.augment_image(canvas, transformation=layer.get_random_transformation(image=canvas)) > 0
+    def draw_mask(canvas: tf.Tensor, value: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        layer.ratio_factor = core.ConstantFactorSampler(value)
+        layer._random_generator = layer.random_rotate._random_generator = Draws(seed)
+        return layer.augment_image(canvas, transformation=layer.get_random_transformation(image=canvas))
 
-    return _draw_each(draw_mask, values, seed)
+    return _draw_masks(draw_mask, clips, values, seed)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -114,20 +114,24 @@ def fourier_masks(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Te
 
     The masks come from two private methods of the layer, because all others also draw from TensorFlow's global state.
     """
-    layer, size = build_layer("FourierMix"), tf.shape(clips)[2:4]
+    layer = build_layer("FourierMix")
 
-    def draw_mask(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        layer._random_generator = Draws(item[1])
-        levels = layer._sample_mask_from_transform(layer.decay_power, size)
-        return layer._binarise_mask(levels, item[0], size)[..., None] > 0
+    def draw_mask(canvas: tf.Tensor, value: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        layer._random_generator = Draws(seed)
+        size = tf.shape(canvas)[:2]
+        return layer._binarise_mask(layer._sample_mask_from_transform(layer.decay_power, size), value, size)[..., None]
 
-    return _draw_each(draw_mask, values, seed)
+    return _draw_masks(draw_mask, clips, values, seed)
 
 
-def _draw_each(draw_mask: Callable[..., tf.Tensor], values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Return the mask of each value, drawn with a seed of its own."""
-    seeds = tf.random.split(seed, tf.shape(values)[0])
-    return tf.map_fn(draw_mask, (values, seeds), fn_output_signature=tf.bool)[:, None]
+def _draw_masks(draw_mask: Callable[..., tf.Tensor], clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Draw the mask of each clip on an empty canvas, with a seed of its own; an empty one takes no time."""
+    canvas, seeds = tf.zeros([tf.shape(clips)[2], tf.shape(clips)[3], 1]), tf.random.split(seed, tf.shape(values)[0])
+
+    def draw_one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        return tf.cond(item[0] > 0, lambda: draw_mask(canvas, *item), lambda: canvas)
+
+    return tf.map_fn(draw_one, (values, seeds), fn_output_signature=tf.float32)[:, None] > 0
 
 
 FUNCTIONS = {"posterize": posterize, "solarize": solarize, "autocontrast": autocontrast, "saturation": saturation, "hue": hue,
