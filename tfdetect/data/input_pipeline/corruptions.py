@@ -40,8 +40,7 @@ class CorruptionChain(CorruptionSpec):
 
         The first label is that of the file, 0 real and 1 fake. Mixup, cutmix and fourier_mix mix further labels with it;
         selfblend leaves them unchanged. No other corruption changes labels. `seed` (2,) int32 determines all draws, on
-        every machine.
-        Each clip has its own draws, shared by its frames; only noise differs between frames.
+        every machine. Each clip has its own draws, shared by its frames; only noise differs between frames.
         """
         with tf.device("CPU:0"):  # tf.data runs there; another device would round differently
             clips, labels, seed = tf.convert_to_tensor(clips), tf.convert_to_tensor(labels, tf.float32), tf.cast(seed, tf.int32)
