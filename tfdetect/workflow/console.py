@@ -1,6 +1,7 @@
 """The terminal: printed lines, progress bars, and quiet imports of noisy libraries."""
 
 import importlib.util
+import logging
 import os
 import sys
 import tempfile
@@ -25,9 +26,16 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-# No markup: a file may be called [bold]. In notebooks, rich shows progress bars with ipywidgets only, and warns of nothing else.
-console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False,
-                  force_jupyter=None if importlib.util.find_spec("ipywidgets") else False)  # fmt: skip
+def make_console() -> Console:
+    """Return the console. In a notebook without ipywidgets a progress bar is printed once, when it is full."""
+    settings: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}  # [bold] is a file name
+    found = Console(**settings)
+    if found.is_jupyter and not importlib.util.find_spec("ipywidgets"):
+        return Console(**settings, force_jupyter=False, force_terminal=False)
+    return found
+
+
+console = make_console()
 
 
 def print_command(verb: str, *words: object) -> None:
@@ -94,6 +102,7 @@ def _imported() -> "tuple[types.ModuleType, str]":
             if error.name == (name := os.environ.get("KERAS_BACKEND")):
                 raise UserError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}.") from error
             raise
+        logging.getLogger("tensorflow").setLevel(logging.WARNING)  # in notebooks it also prints what is informational
         return keras, messages()
 
 
