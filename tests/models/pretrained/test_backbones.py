@@ -212,7 +212,7 @@ def test_a_damaged_folder_is_refused(name, text, message, saved):
 
 
 def test_a_misspelt_preset_is_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match=r"perhaps you meant clip_vit_base_patch32, or give --detector.preset a folder"):
+    with pytest.raises(ValueError, match=r"keras-hub; give --detector.preset .*\. Perhaps you meant clip_vit_base_patch32\.$"):
         backbones.require("clip_vit_base_pach32")
 
 
