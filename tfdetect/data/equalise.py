@@ -23,8 +23,9 @@ import pandas as pd
 
 from tfdetect.data import sample
 from tfdetect.data.audit.properties import Probe
+from tfdetect.data.media.encode import encode_jpeg, h264_writer
 from tfdetect.data.media.read import READER_VERSION, read_image, read_video
-from tfdetect.data.media.sniff import MediaError
+from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.errors import UserError
 from tfdetect.files import size_and_mtime, write_bytes, write_json
@@ -256,10 +257,8 @@ class Equaliser:
     def __call__(self, job: Job) -> str:
         try:
             content = self.encode_video(job) if job.step else self.encode_image(job)
-        except MediaError as error:
-            return str(error)
-        except OSError as error:
-            return error.strerror or str(error)
+        except (MediaError, OSError) as error:
+            return failure_reason(error)
         write_bytes(Path(job.output), content)
         return ""
 
@@ -281,34 +280,21 @@ class Equaliser:
 
     def encode_video(self, job: Job) -> bytes:
         """Return the equalised MP4, encoded frame by frame to bound memory. Raises MediaError if there are too few frames."""
-        import av  # imported here because images need no FFmpeg
-
         plan, memory = self.plan, io.BytesIO()
+        side, rate = plan.crop // 2 * 2, Fraction(plan.fps).limit_denominator(1001)  # 4:2:0 needs even sides
         kept: list[int] = []
         if job.fps < MIN_RATE * plan.fps:
             raise MediaError(f"{job.fps:g} frames a second, fewer than the common {plan.fps:g}")
-        with av.open(memory, "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=Fraction(plan.fps).limit_denominator(1001))
-            stream.height = stream.width = plan.crop // 2 * 2  # 4:2:0 needs even sides
-            stream.pix_fmt = "yuv420p"
-            stream.options = {"qp": str(sample.QP), "g": "1", "preset": "medium", "threads": "1"}  # see sample.py
+        with h264_writer(memory, rate, side, side, sample.X264) as write:
 
             def keep_frame(index: int, frame: np.ndarray) -> None:
                 is_due = not kept or (index > kept[-1] and (index - kept[0]) % job.step == 0)
                 if is_due and len(kept) < plan.frames:
                     kept.append(index)
-                    pixels = self.crop(frame)[: stream.height, : stream.width]
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+                    write(self.crop(frame)[:side, :side])
 
             # Sampling at twice the frame rate misses no frame of a video with uneven frame intervals.
             read_video(job.path, 2 * plan.frames * job.step, 2 * job.fps, 16, self.limits, keep_frame)
             if len(kept) < plan.frames:
                 raise MediaError(f"{len(kept)} usable frames, fewer than the common {plan.frames}")
-            container.mux(stream.encode())
         return memory.getvalue()
-
-
-def encode_jpeg(frame: np.ndarray, quality: int) -> bytes:
-    """Encode a frame (height, width, 3) uint8 RGB as JPEG with 4:2:0 chroma subsampling."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
-    return cv2.imencode(".jpg", frame[..., ::-1], options)[1].tobytes()

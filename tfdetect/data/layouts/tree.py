@@ -14,13 +14,14 @@ A plugin adds a layout with the decorator `layout`:
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pandas as pd
 
+from tfdetect.data.components import first_of_component
 from tfdetect.data.media.sniff import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, MediaError, media_kind
 from tfdetect.errors import UserError
 
@@ -258,26 +259,9 @@ def group_by_person(rows_with_people: Iterable[tuple[Row, list[str]]]) -> Iterat
     Each row comes with the people in it, at least one. A group has the name of its first person.
     """
     pairs = list(rows_with_people)
-    group_of = connected_names(people for _, people in pairs)
+    group_of = first_of_component(people for _, people in pairs)
     for row, people in pairs:
         yield row._replace(group=group_of[people[0]])
-
-
-def connected_names(sets: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Return name -> the alphabetically first name of its connected component; sets that share a name are connected."""
-    parent: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while (above := parent.setdefault(name, name)) != name:
-            parent[name] = parent[above]
-            name = above
-        return name
-
-    for names in sets:
-        for name in names:
-            low, high = sorted((find(names[0]), find(name)))
-            parent[high] = low
-    return {name: find(name) for name in parent}
 
 
 def to_table(rows: Iterable[Row]) -> pd.DataFrame:
