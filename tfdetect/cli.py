@@ -10,10 +10,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 from tfdetect import __version__, plugins
 from tfdetect.errors import UserError, suggestion
+from tfdetect.workflow import startup
 
 VERBS = {
     "sample": "generate the embedded sample data set",
@@ -67,17 +67,12 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     Prints one sentence for an error, and writes the traceback of a bug to a log file. With TFDETECT_DEBUG=1, errors are
     raised instead.
     """
-    if sys.platform == "win32":
-        print("tfdetect runs on Linux and macOS; on Windows, run it inside WSL 2.", file=sys.stderr)
-        return 2
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported anywhere
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     for stream in (sys.stdout, sys.stderr):  # a file name need not be valid in the terminal's encoding
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         argv, plugin_files = plugins.take_flags(argv)
-        load_plugins(plugin_files)
+        startup.start(plugin_files)
         return int(importlib.import_module(f"tfdetect.verbs.{verb}").main(list(argv)) or 0)
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -101,17 +96,6 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
         print(f"tfdetect {verb}: a bug in tfdetect or {suspects} ({text}). The traceback is in "
               f"{write_crash_log(verb, argv)}; please report the bug with that file.", file=sys.stderr)  # fmt: skip
         return EXIT_BUG
-
-
-def load_plugins(files: Sequence[Path]) -> None:
-    """Load installed plugins and these files, after the suite's own detectors and layouts, whose names they cannot take."""
-    groups = ["tfdetect.layouts", "tfdetect.corruptions"]
-    if files or plugins.are_installed(groups):
-        for name in ("tfdetect.models", "tfdetect.data.layouts.detect"):
-            importlib.import_module(name)
-        plugins.load_installed(groups)
-    for file in files:
-        plugins.load_file(file)
 
 
 def write_crash_log(verb: str, argv: Sequence[str]) -> str:

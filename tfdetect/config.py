@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import io
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tfdetect import plugins
 from tfdetect.detector import REGISTRY, Detector, find
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import PREPARED_KEYS, Data, Run, RunOf, Train
 
 RECIPE_KEYS = ("published", "dataset")  # keys of a recipe that describe the experiment and are not settings
@@ -63,6 +67,65 @@ def _refuse_empty_paths(argv: Sequence[str]) -> None:
             raise UserError(f"{flag or before} is empty; expected a path. Use '.' for the current folder.")
     if any(not word and not before.startswith("--") for before, word in zip(["", *argv], argv, strict=False)):
         raise UserError("Got an empty argument; expected a path. Use '.' for the current folder.")
+
+
+def parse_keywords(default: Any, keywords: Mapping[str, Any], prog: str) -> Any:
+    """Return the settings `default`, a dataclass, with those replaced that the keywords of a Python call name.
+
+    Raises UserError as `keywords_to_flags` does, and for a value that the parser of the flags refuses.
+    """
+    flags = keywords_to_flags(default, keywords)
+    with parser_errors():
+        return parse_flags(type(default), flags, prog, default)
+
+
+def data_path(data: str | Path | None) -> dict[str, Any]:
+    """Return the keyword that names a data set; none for None, which keeps the default."""
+    return {} if data is None else {"data.path": data}
+
+
+def keywords_to_flags(settings: Any, keywords: Mapping[str, Any]) -> list[str]:
+    """Convert the keywords of a Python call to flags of these settings, a dataclass: {"size": 64} -> ["--data.size", "64"].
+
+    A keyword is the name of a flag, such as data.size, or its last part; the flag with the fewest parts wins. Raises UserError
+    for a name that no flag or several have.
+    """
+    names = _flag_names(settings)
+    flags: list[str] = []
+    for keyword, value in keywords.items():
+        matches = [name for name in names if f".{name}".endswith(f".{keyword}")]
+        shortest = min((name.count(".") for name in matches), default=0)
+        matches = [name for name in matches if name.count(".") == shortest]
+        if len(matches) > 1:
+            raise UserError(f"{keyword} may mean {' or '.join(matches)}: give one of these names.")
+        if not matches:
+            hint = suggestion(keyword, [*names, *(name.rpartition(".")[2] for name in names)])
+            raise UserError(f"There is no setting {keyword!r}.{hint} Settings: {', '.join(names)}.")
+        section, dot, name = matches[0].rpartition(".")
+        flags += to_flags({name: list(value) if isinstance(value, tuple) else value}, f"{section}{dot}")
+    return flags
+
+
+def _flag_names(settings: Any, prefix: str = "") -> list[str]:
+    """Return the names of all flags of a dataclass: data.size, data.limits.pixels, name, ..."""
+    names = []
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        names += _flag_names(value, f"{prefix}{item.name}.") if dataclasses.is_dataclass(value) else [f"{prefix}{item.name}"]
+    return names
+
+
+@contextlib.contextmanager
+def parser_errors() -> Iterator[None]:
+    """Raise what the parser prints before it ends the program as UserError."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+            yield
+    except SystemExit as error:
+        text = " ".join(re.sub(r"[^\w\s!-~]|-{3,}", " ", printed.getvalue()).split())  # without the box around it
+        raise UserError(text or "The settings are not valid.") from error
+    print(printed.getvalue(), end="", file=sys.stderr)  # such as a plugin that was left out
 
 
 def default_run(detector: type[Detector], data: Mapping[str, Any] | None = None) -> Run:

@@ -5,6 +5,7 @@ A plugin is a module that registers something when it is imported: a detector wi
 """
 
 import hashlib
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,17 @@ def take_flags(argv: Sequence[str]) -> tuple[list[str], list[Path]]:
         else:
             raise UserError(f"{FLAG} needs the path of a Python file.")
     return rest, files
+
+
+def load(files: Sequence[Path]) -> None:
+    """Load installed plugins and these files, after the suite's own detectors and layouts, whose names they cannot take."""
+    groups = ["tfdetect.layouts", "tfdetect.corruptions"]
+    if files or are_installed(groups):
+        for name in ("tfdetect.models", "tfdetect.data.layouts.detect"):
+            importlib.import_module(name)
+        load_installed(groups)
+    for file in files:
+        load_file(file)
 
 
 def load_file(path: Path) -> None:

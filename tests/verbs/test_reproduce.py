@@ -12,11 +12,11 @@ import yaml
 from scipy.special import logit
 
 from tfdetect import cli, config
+from tfdetect.api import reproduce
 from tfdetect.artifact import Artifact
 from tfdetect.detector import REGISTRY
 from tfdetect.evaluation import predictions
 from tfdetect.evaluation.calibration import Calibration, fit
-from tfdetect.verbs import reproduce
 from tfdetect.workflow import recipe as recipes
 
 ALL = sorted(reproduce.RECIPES.glob("*.yaml"))

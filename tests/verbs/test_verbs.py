@@ -16,11 +16,11 @@ import pytest
 
 from tfdetect import artifact as artifacts
 from tfdetect import cli, config
+from tfdetect.api import explain
+from tfdetect.api import train as training
 from tfdetect.artifact import Artifact
 from tfdetect.evaluation import predictions
 from tfdetect.serving.predictor import Verdict
-from tfdetect.verbs import explain
-from tfdetect.verbs import train as training
 from tfdetect.workflow import results
 
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,8 @@ strengths are balanced so that the size of a file does not reveal its label.
 import csv
 import json
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,9 +27,9 @@ import cv2
 import numpy as np
 
 from tfdetect.data.media import encode
+from tfdetect.data.worker_pool import map_unordered
 from tfdetect.errors import UserError
 from tfdetect.files import atomic_write
-from tfdetect.machine import available_cores
 
 VIDEO_SOURCES = ("flicker", "swap", "flicker", "upsample")  # flicker needs twice as many examples
 IMAGE_SOURCES = ("swap", "upsample")  # flicker needs several frames
@@ -301,16 +300,10 @@ def write(
     missing = [row for row in rows if not (folder / row["path"]).exists()]
     for _ in range(len(rows) - len(missing)):
         progress()
-    if missing:
-        workers = min(workers or available_cores(), len(missing))
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            jobs = [pool.submit(write_file, spec, folder, row) for row in missing]
-            try:
-                for job in jobs:
-                    job.result()
-                    progress()
-            finally:
-                pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not render the rest first
+    for row, failure in map_unordered(missing, partial(write_file, spec, folder), workers):
+        if failure:
+            raise UserError(f"{folder / row['path']} could not be written: {failure.reason}; repeat the command.")
+        progress()
     manifest = folder / "manifest.csv"
     if missing or not manifest.exists() or not manifest.read_text().startswith(",".join(COLUMNS)):
         tints = [dominant_tint(spec, group) for group in range(spec.count)]

@@ -34,6 +34,12 @@ def write(path: str | PathLike[str], kind: str, name: str, subtitle: str, sectio
     Path(path).write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
+def head(page: str) -> str:
+    """Return a page without its sections from the first one of figures on."""
+    before, figures, _ = page.partition('<div class="figures">')
+    return before.rpartition("<section>")[0] + "</body></html>" if figures else page
+
+
 def bullet_list(sentences: Sequence[str]) -> str:
     """Return an HTML list of escaped sentences, or "" if there are none."""
     return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in sentences) + "</ul>" if sentences else ""

@@ -1,7 +1,8 @@
 """Predict files with the exported SavedModel and the settings of its run."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
+from tfdetect.limits import Limits
 from tfdetect.models import autoencoder
 from tfdetect.models.layers import common
 
@@ -129,6 +131,12 @@ class Predictor:
         if self.classes:
             output = np.concatenate([output[:, :1], softmax(output[:, 1:], axis=1)], axis=1)
         return _by_name(output.reshape(len(clips), -1, output.shape[1]).mean(axis=1))
+
+    def with_limits(self, limits: Limits) -> "Predictor":
+        """Return the same predictor, which reads files within these limits."""
+        other = copy.copy(self)
+        other.spec = replace(self.spec, limits=limits)
+        return other
 
     def predict_files(self, paths: Iterable[str | Path], seconds: float | None = None,
                       workers: int | None = None) -> Iterator[Verdict]:  # fmt: skip

@@ -32,8 +32,9 @@ class Member:
     cache: "Cache"
 
 
-def evaluate(args: Evaluate) -> None:
-    """Read the files, decode them for each run, drop those that any run was trained on, score, average, write the report."""
+def evaluate(args: Evaluate) -> Artifact:
+    """Read the files, decode them for each run, drop those that any run was trained on, score, average, write the report;
+    return its folder."""
     members = load_members(args)
     import_keras()
     from tfdetect.data.input_pipeline import corruptions
@@ -54,6 +55,7 @@ def evaluate(args: Evaluate) -> None:
     scored = {name: score_member(member, decoded[name], good, chain) for name, member in members.items()}
     corrupted = (f"The clips were corrupted before they were scored: {chain}.",) if chain else ()
     write_report(target, members, table, scored, (*warnings, *overlap, *corrupted))
+    return target
 
 
 def load_members(args: Evaluate) -> dict[str, Member]:
@@ -189,7 +191,6 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
         settings={name: config.run_to_dict(member.run) for name, member in members.items()},
     )  # fmt: skip
     results.finish(target, evaluation, {"test": "mean"})
-    console.print(f"\nReport  {target.report}")
 
 
 def validation_predictions(artifact: Artifact) -> "pd.DataFrame":

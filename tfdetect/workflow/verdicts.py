@@ -1,6 +1,5 @@
 """What `predict` and `explain` share: finding the files, loading the predictor, and formatting a verdict."""
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +26,6 @@ class PredictData(DecodeOverrides):
 
     workers: Annotated[int | None, tyro.conf.arg(aliases=("--workers",))] = None
     """Number of decoding processes; by default as in training."""
-
-
-def apply_overrides(run: Run, data: PredictData) -> Run:
-    """Return the run with these data settings."""
-    return dataclasses.replace(run, data=data.apply_to(run.data))
 
 
 def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
