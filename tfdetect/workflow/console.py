@@ -1,5 +1,6 @@
 """The terminal: printed lines, progress bars, and quiet imports of noisy libraries."""
 
+import importlib.util
 import os
 import sys
 import tempfile
@@ -20,7 +21,9 @@ __all__ = ["console", "devices_line", "feature_progress", "import_keras", "plura
 if TYPE_CHECKING:
     import types
 
-console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # no markup: a file may be called [bold]
+# No markup: a file may be called [bold]. In notebooks, rich shows progress bars with ipywidgets only, and warns of nothing else.
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False,
+                  force_jupyter=None if importlib.util.find_spec("ipywidgets") else False)  # fmt: skip
 
 
 def print_command(script: str, *words: object) -> None:
