@@ -200,7 +200,7 @@ def test_an_incomplete_folder_is_refused(saved):
 
 
 @pytest.mark.parametrize(("name", "text", "message"), [
-    ("config.json", "no json", "could not be read as JSON"), ("config.json", "[]", "holds list, expected a JSON object"),
+    ("config.json", "no json", "it is not valid JSON"), ("config.json", "[]", "it lacks a JSON object"),
     ("model.weights.h5", "no hdf5", "could not be opened as a preset of keras-hub"),
     ("config.json", '{"model_type": "clip"}', "use --detector.preset hf-clip:"),
     ("config.json", '{"model_type": "dinov2"}', "has no model.safetensors and no preprocessor_config.json"),

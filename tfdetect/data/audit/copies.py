@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from tfdetect.data.components import first_of_component
+from tfdetect.data.layouts.tree import SPLIT_PRIORITY
 from tfdetect.data.media.read import digest
 
 COMPARED_BYTES = 4096  # in the middle of files of equal size; files that differ there are not hashed
-SPLIT_PRIORITY = ("test", "validation", "train")
 CLASS_NAMES = ("real", "fake")
 
 

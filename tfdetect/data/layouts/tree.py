@@ -27,6 +27,7 @@ from tfdetect.errors import UserError
 
 MEDIA = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
 MAX_ENTRIES = 12  # folders per level, and files per folder, that are examined to recognise a layout
+SPLIT_PRIORITY = ("test", "validation", "train")  # which split keeps a file that several have: a given test stays intact
 STRUCTURE = ("videos", "frames", "images")  # folder names without meaning; if several exist side by side, the first is read
 
 
@@ -276,7 +277,7 @@ def resolve_split_conflicts(table: pd.DataFrame) -> pd.DataFrame:
     A file in several splits stays in test, else in validation. A group in several splits keeps the first of test,
     validation and train; its other files lose their split and follow the group when the data are split.
     """
-    rank = table["split"].map({"test": 0, "validation": 1, "train": 2, "": 3})
+    rank = table["split"].map({name: rank for rank, name in enumerate((*SPLIT_PRIORITY, ""))})
     table = table.assign(rank=rank).sort_values("rank", kind="stable").drop_duplicates("path").sort_index()
     best = table.groupby("group")["rank"].transform("min")
     table.loc[table["rank"] > best, "split"] = ""
