@@ -26,8 +26,11 @@ VERBS = {
     "explain": "show which regions drive a prediction",
     "predict": "predict whether files are real or fake",
     "export": "re-export the SavedModel",
+    "runs": "list runs with their results, and delete runs",
+    "cache": "show what takes space in the cache, and delete what is not needed",
 }
 AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over", "export": "starts over",
+                   "runs": "starts over", "cache": "starts over",
                    "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 HELP = f"""usage: tfdetect VERB ...

@@ -4,11 +4,12 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -20,6 +21,8 @@ __all__ = ["console", "devices_line", "feature_progress", "import_keras", "plura
 
 if TYPE_CHECKING:
     import types
+
+    import pandas as pd
 
 # No markup: a file may be called [bold]. In notebooks, rich shows progress bars with ipywidgets only, and warns of nothing else.
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False,
@@ -118,3 +121,43 @@ def devices_line(precision: str) -> str:
 
         devices.gpus()  # initialises the GPUs here, where the libraries' messages are captured
         return devices.describe(precision, imported + messages())
+
+
+def confirm(question: str, flag: str) -> bool:
+    """Ask a question that is answered with y for yes. Raises UserError without a terminal, naming the flag that answers it."""
+    if not sys.stdin or not sys.stdin.isatty():
+        raise UserError(f"The input is not a terminal, so nobody can confirm: add {flag} to delete without asking. Nothing was "
+                        "deleted.")
+    with suppress(EOFError):
+        return console.input(f"{question} [y/N] ", markup=False).strip().lower() in ("y", "yes")
+    return False
+
+
+def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print a table as plain text, a line per row, for the eye and for grep; the columns named in `right` are right-aligned."""
+    lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [" " * (width - cell_len(cell)) + cell if name in right else cell + " " * (width - cell_len(cell))
+                 for name, cell, width in zip(header, line, widths, strict=True)]  # fmt: skip
+        console.print("  ".join(cells).rstrip())
+
+
+def print_records(table: "pd.DataFrame", as_csv: bool) -> None:
+    """Print a table for programs: as CSV, or as one JSON object per line."""
+    text = table.to_csv(index=False) if as_csv else table.to_json(orient="records", lines=True, date_format="iso")
+    print(text.replace("\\/", "/"), end="")  # JSON allows both
+
+
+@contextmanager
+def counter(title: str, noun: str) -> Iterator[Callable[[int], None]]:
+    """Show a running count while a number of things is not known in advance; yield a function to call with how many more."""
+    with console.status(f"{title} ...") as status:
+        done = 0
+
+        def step(number: int = 1) -> None:
+            nonlocal done
+            done += number
+            status.update(f"{title}: {plural(done, noun)}")
+
+        yield step
