@@ -78,7 +78,7 @@ def test_a_run_without_tensorflow_can_be_exported_later(backend, videos, tmp_pat
     flags = ["--data.cache_dir", tmp_path / "cache", "--out", tmp_path / "runs"]
     process = tfdetect(backend, "train", name, "--data.path", videos, *SETTINGS, *flags)
     assert process.returncode == 0, process.stderr
-    assert "KERAS_BACKEND=tensorflow python scripts/export.py" in process.stdout and not (folder / "1").exists()
+    assert "KERAS_BACKEND=tensorflow tfdetect export" in process.stdout and not (folder / "1").exists()
     assert json.loads((folder / "metrics.json").read_text())["scored_with"] == f"model.keras on {backend}"
     refused = tfdetect(backend, "export", folder)
     assert refused.returncode == 2 and f"A SavedModel needs TensorFlow, but Keras runs on {backend}" in refused.stderr

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect import config, files
+from tfdetect import config, files, installation
 from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import Run
 
@@ -71,7 +71,7 @@ def find(folder: Path, required: str = "calibration") -> Artifact:
     path: Path = getattr(artifact, required)
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no {path.name}: its training did not finish, or the file was moved. "
-                                "Train the run with python scripts/train.py.")  # fmt: skip
+                                f"Train the run with {installation.command('train')}.")  # fmt: skip
     return artifact
 
 
@@ -99,7 +99,7 @@ def _suggest_runs(folder: Path) -> str:
             if names:
                 hint = suggestion(folder.name, names, str(place / "_").removesuffix("_"))
                 return f"{hint} Runs in {place}: {', '.join(names[:MAX_LISTED])}{', ...' * (len(names) > MAX_LISTED)}."
-    return " Expected a folder such as saved_models/cnn, which python scripts/train.py creates."
+    return f" Expected a folder such as saved_models/cnn, which {installation.command('train')} creates."
 
 
 def load_config(artifact: Artifact) -> Run:

@@ -132,7 +132,7 @@ class Detector(ABC):
     trains_on: ClassVar[Literal["both", "real"]] = "both"
     """The files that train it: both classes, or real files only (one-class detectors)."""
     default_overrides: ClassVar[Mapping[str, Any]] = {}
-    """The detector's own defaults for the run, such as {"data.size": 256}: `train.py NAME` without flags must work well."""
+    """The detector's own defaults for the run, such as {"data.size": 256}: `tfdetect train NAME` without flags must work well."""
     min_size: ClassVar[int] = 16
     """Minimum width and height of a frame in pixels."""
     reconstructs: ClassVar[bool] = False

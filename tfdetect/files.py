@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from tfdetect.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BLOCK = 4096  # bytes; the unit in which common file systems allocate disk space
 
@@ -86,11 +87,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_arrays(path: Path, *arrays: np.ndarray) -> None:
+def write_arrays(path: Path, *arrays: "np.ndarray") -> None:
     """Write one array as .npy, several as .npz.
 
     Serialises in memory first: on a full disk, NumPy's own writers raise an error that does not say so, or crash.
     """
+    import numpy as np
+
     buffer = io.BytesIO()
     if path.suffix == ".npy":
         np.save(buffer, arrays[0], allow_pickle=False)

@@ -103,7 +103,7 @@ def test_write_groups_joins_copies(copied, tmp_path, capsys):
     argv = ["audit", str(copied), "--out", str(tmp_path / "a"), "--write_groups", str(tmp_path / "grouped.csv")]
     assert cli.main(argv) == 0
     output = capsys.readouterr().out
-    assert f"train.py cnn --data.path {tmp_path / 'grouped.csv'}" in output
+    assert f"tfdetect train cnn --data.path {tmp_path / 'grouped.csv'}" in output
     table = detect.read(tmp_path / "grouped.csv")
     group = dict(zip(table["path"].map(os.path.basename), table["group"], strict=True))
     assert len(table) == 47 and all(group[f"again_{name}"] == group[name] for name in group if f"again_{name}" in group)

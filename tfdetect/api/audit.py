@@ -125,7 +125,7 @@ def write_grouped_manifest(path: Path, table: "pd.DataFrame", duplicates: Sequen
     if excluded := len(grouped) - len(usable):
         changes += f"; {plural(excluded, 'file')} left out, as in training"
     console.print(f"Groups  {printable(str(path))}: {changes}\nNext:")
-    print_command("train.py", "cnn", "--data.path", path)
+    print_command("train", "cnn", "--data.path", path)
 
 
 def collect_properties(args: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":

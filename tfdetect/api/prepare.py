@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Decode a data set once into a folder that can then be trained on: train.py DETECTOR --data.path FOLDER.
+    """Decode a data set once into a folder that can then be trained on: `tfdetect train DETECTOR --data.path FOLDER`.
 
     If interrupted, the same command resumes. Files that cannot be used are listed in failures.csv.
     """

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect import backend, config, files
+from tfdetect import backend, config, files, installation
 from tfdetect.api import train as training
 from tfdetect.api.load import TrainedDetector
 from tfdetect.artifact import Artifact
@@ -23,7 +23,7 @@ from tfdetect.workflow.startup import start
 if TYPE_CHECKING:
     import pandas as pd
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"  # present in a checkout only
+RECIPES = installation.folder("recipes")
 STAND_IN_GROUPS, STAND_IN_EPOCHS = 100, 3  # upper limits, so that a stand-in takes minutes on two cores
 DIFFERENCE_COLUMNS = ["what", "published", "ours"]
 
@@ -56,11 +56,8 @@ def reproduce(recipe: str | Path, data: str | Path | None = None, stand_in: bool
 
 
 def list_recipes() -> list[Path]:
-    """Return all recipes of this checkout. Raises UserError if there are none."""
-    paths = sorted(RECIPES.glob("*.yaml"))
-    if not paths:
-        raise UserError("No recipes are installed: they come with the source, in recipes/. Give the path of a YAML file.")
-    return paths
+    """Return the paths of all recipes."""
+    return sorted(RECIPES.glob("*.yaml"))
 
 
 def find_recipe(name: str) -> Path:
@@ -77,8 +74,8 @@ def parse(recipe: Recipe, flags: Sequence[str], stand_in: bool) -> Run:
     """Return the recipe's run, overridden by the flags. Raises UserError unless it gets either a data set or a stand-in."""
     argv = ["--config", str(recipe.path)]
     if stand_in:
-        argv += stand_in_overrides(config.parse(argv, "reproduce.py"))
-    run = training.resolve_runs(config.parse([*argv, *flags], "reproduce.py"))
+        argv += stand_in_overrides(config.parse(argv, "reproduce"))
+    run = training.resolve_runs(config.parse([*argv, *flags], "reproduce"))
     if stand_in and run.data.path:
         raise UserError("--stand-in and --data.path exclude each other: use either the embedded sample or your files.")
     if not stand_in and not run.data.path:

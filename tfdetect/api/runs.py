@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, files
+from tfdetect import config, files, installation
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError, suggestion
 
@@ -137,7 +137,8 @@ def read_result(artifact: Artifact) -> dict[str, Any]:
         numbers = {"auc": test.get("auc"), "auc_low": low, "auc_high": high}
         return {name: math.nan if value is None else float(value) for name, value in numbers.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {"note": "metrics.json is missing or damaged; scripts/evaluate.py evaluates the run again"}
+        evaluate = installation.command("evaluate", artifact.folder)
+        return {"note": f"metrics.json is missing or damaged; {evaluate} evaluates the run again"}
 
 
 def select(table: "pd.DataFrame", names: Sequence[str]) -> "pd.DataFrame":

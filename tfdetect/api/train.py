@@ -61,7 +61,7 @@ def resolve(run: Run) -> Run:
     from tfdetect.evaluation import calibration
 
     if calibration.is_pooled(rule := run.train.threshold):
-        raise UserError(f"--train.threshold {rule} uses the test scores, which then prove nothing: only reproduce.py RECIPE "
+        raise UserError(f"--train.threshold {rule} uses the test scores, which then prove nothing: only `reproduce RECIPE` "
                         "accepts it, to repeat a published table. Give quantile:0.8, which uses the real validation "
                         "files.")  # fmt: skip
     return resolve_runs(run)
@@ -121,7 +121,8 @@ def rebuilt_states(run: Run, artifact: Artifact) -> "list[Mapping[str, Any]]":
 
     from tfdetect.training.callbacks import rebuild_state
 
-    history = pd.read_csv(artifact.history) if artifact.history.exists() and not run.detector.caches_features else ()
+    has_epochs = artifact.history.exists() and not run.detector.caches_features
+    history = pd.read_csv(artifact.history, float_precision="round_trip") if has_epochs else ()
     if len(history):
         rebuild_state(artifact.checkpoints, history, run.train.monitor)
     return checkpoint_states(artifact)

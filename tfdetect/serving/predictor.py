@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tfdetect import files, models
+from tfdetect import files, installation, models
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data.media import tf_decode
 from tfdetect.data.media.frames import Media
@@ -49,8 +49,8 @@ def load_saved_model(folder: Path) -> Any:
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
-        raise UserError(f"{folder} is not a complete SavedModel; re-export it with python scripts/export.py "
-                        f"{files.shell_quote(folder.parent)}.") from error  # fmt: skip
+        raise UserError(f"{folder} is not a complete SavedModel; re-export it with "
+                        f"{installation.command('export', folder.parent)}.") from error  # fmt: skip
 
 
 class Predictor:

@@ -31,7 +31,7 @@ class Caches(api.Caches):
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, look, and list or delete."""
-    args = config.parse_flags(Caches, argv, "cache.py")
+    args = config.parse_flags(Caches, argv, "cache")
     selecting = bool(args.older_than or args.unused)
     if args.prune and not selecting:
         raise UserError("--prune needs to know what to delete: add --older_than 30d, --unused or both.")

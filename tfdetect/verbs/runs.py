@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect import artifact as artifacts
-from tfdetect import config
+from tfdetect import config, installation
 from tfdetect.api import runs as api
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
@@ -33,7 +33,7 @@ class Runs(api.Runs):
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, and list or delete the runs."""
-    args = config.parse_flags(Runs, argv, "runs.py")
+    args = config.parse_flags(Runs, argv, "runs")
     if args.delete and (args.json or args.csv):
         raise UserError("--json and --csv only list runs: omit them to delete some.")
     table = api.list_runs(args)
@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
     if args.json or args.csv:
         print_records(table, args.csv)
     elif table.empty:
-        console.print(printable(f"No run of that kind in {args.folder}; python scripts/train.py cnn makes one in saved_models."))
+        train = installation.command("train", "cnn")
+        console.print(printable(f"No run of that kind in {args.folder}; {train} makes one in saved_models."))
     else:
         print_table(table)
     return 0

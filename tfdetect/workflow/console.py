@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from tfdetect.errors import UserError
-from tfdetect.files import plural, printable, shell_quote
+from tfdetect.files import plural, printable
+from tfdetect.installation import command
 
 __all__ = ["console", "devices_line", "feature_progress", "import_keras", "plural", "printable", "progress"]
 
@@ -29,9 +30,9 @@ console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False,
                   force_jupyter=None if importlib.util.find_spec("ipywidgets") else False)  # fmt: skip
 
 
-def print_command(script: str, *words: object) -> None:
-    """Print the command line of a script, quoted for a shell."""
-    console.print(f"  python scripts/{script} {' '.join(map(shell_quote, map(str, words)))}")
+def print_command(verb: str, *words: object) -> None:
+    """Print the command line of a verb, quoted for a shell."""
+    console.print(f"  {command(verb, *words)}")
 
 
 class Rate(ProgressColumn):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfdetect import installation
 from tfdetect.artifact import Artifact
 from tfdetect.config import PREPARED_FILE, read_prepared_settings
 from tfdetect.detector import Detector
@@ -199,9 +200,9 @@ def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool
         first, second = pairs[0]
         fix = "keep them on one side of the split" if given_splits else "put them into one group"
         many = f"{len(evaluated)} {splits} files look" if len(evaluated) > 1 else f"1 {splits} file looks"
+        audit = installation.command("audit", "DIR", "--write_groups")
         text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result on "
-                f"them may be memorised. To {fix}, see --data.group, or run audit.py DIR --write_groups, which writes such a "
-                "manifest.")  # fmt: skip
+                f"them may be memorised. To {fix}, see --data.group, or run {audit}, which writes such a manifest.")  # fmt: skip
         console.print(text)
         table.attrs["alike"] = (text,)
     return table
@@ -260,8 +261,8 @@ def print_expected_size(table: "pd.DataFrame", cache: "Cache", seconds: float | 
                       f"{format_bytes(free)} are free")  # fmt: skip
         if expected > free:
             console.print("They will not fit, and decoding will stop when the disk is full: free some space, for example with "
-                          f"cache.py, use another disk, or lower --data.size ({cache.spec.size}) or, for videos, --data.frames "
-                          f"({cache.spec.frames}).")  # fmt: skip
+                          f"{installation.command('cache')}, use another disk, or lower --data.size ({cache.spec.size}) or, for "
+                          f"videos, --data.frames ({cache.spec.frames}).")  # fmt: skip
 
 
 def print_size(table: "pd.DataFrame", cache: "Cache") -> None:

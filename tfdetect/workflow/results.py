@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfdetect import __version__, config, files
+from tfdetect import __version__, config, files, installation
 from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit
 from tfdetect.data.prepare.decode import list_messages, usable_rows
@@ -111,7 +111,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
         extra_figures=standard.save_plots(target.plots, extras.figures, figures.values()),
         extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
-        command=command(),
+        command=installation.command_line(),
         settings=evaluation.settings or config.run_to_dict(run),
         versions=versions(),
     )
@@ -175,13 +175,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def command() -> str:
-    """Return the command line, as a shell takes it."""
-    program = Path(sys.argv[0])
-    name = f"python scripts/{program.name}" if program.suffix == ".py" else program.name
-    return " ".join(map(files.shell_quote, [*name.split(), *sys.argv[1:]]))
 
 
 def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tfdetect import config
+from tfdetect import config, installation
 from tfdetect.data import manifest
 from tfdetect.data.layouts import group_rules, grouping, public_faces, public_images  # noqa: F401  (these register layouts)
 from tfdetect.data.layouts.tree import LAYOUTS, Row, Tree, count_left_out, list_media, nested_trees, to_table
@@ -181,7 +181,7 @@ def read_class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
         raise UserError(
             f"{root} has no image or video in a folder named real or {', '.join(fake)}. {_describe_folder(root)} Move files "
             "into such folders, name the fake folders with --data.fake NAME (all others are then real), provide a manifest.csv "
-            "with path,label, or name a public data set with --data.layout; docs/data.md lists them."
+            f"with path,label, or name a public data set with --data.layout; {installation.page('data.md')} lists them."
         )
     table = manifest.validate(to_table(rows), str(root))
     table.attrs = {"layout": "class_folders", "unlabelled": unlabelled, "files": files, "classes": classes}

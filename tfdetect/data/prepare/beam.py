@@ -1,7 +1,7 @@
 """Decode with Apache Beam: the same function for each file as on one machine, on as many machines as the runner offers.
 
 Failed files go to a separate output. Clips go to TFRecord shards, and from there into ordinary cache entries. Files that
-Beam processed count as if this machine had done it, so `prepare.py` can resume.
+Beam processed count as if this machine had done it, so `prepare` can resume.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tfdetect import installation
 from tfdetect.data import worker_pool
 from tfdetect.data.media.read import digest
 from tfdetect.data.media.sniff import MediaError
@@ -106,7 +107,8 @@ class BeamRunner:
         known = PipelineOptions([]).get_all_options()
         for name in given.keys() - known.keys():
             if self.runner == LOCAL_RUNNER or "." in name:
-                hint = suggestion(name, known, "--") or " `prepare.py --help` lists its flags."
+                help_command = installation.command("prepare", "--help")
+                hint = suggestion(name, known, "--") or f" `{help_command}` lists its flags."
                 raise UserError(f"neither prepare nor Beam has an option --{name}.{hint}")
         return options
 

@@ -23,7 +23,7 @@ class Clip(HeadSettings, Detector):
     keras-hub. Its features generalise to generators that are absent from the training files: Ojha et al., "Towards universal
     fake image detectors", 2023 (arXiv 2302.10174), with a linear head and with nearest neighbours on ViT-L/14. The backbone runs
     once over the data, and its features are cached. Command:
-    `python scripts/train.py clip --data.path DIR --detector.preset PRESET`.
+    `tfdetect train clip --data.path DIR --detector.preset PRESET`.
     """
 
     default_overrides = {"data.size": 224, "data.frames": 8, "train.batch": 64, "train.learning_rate": 2e-3,

@@ -27,7 +27,7 @@ class FeatureOneClass(Detector):
     distance within it, the distance to the k nearest reals, the negative log likelihood under a mixture of Gaussians
     (scikit-learn's), or the negative evidence lower bound of a small variational autoencoder (arXiv 1312.6114).
     `--detector.score_direction near` catches generators whose images are too typical (after Nalisnick et al. 2019, arXiv
-    1906.02994). Command: `python scripts/train.py feature_oneclass`. With seed 0 the test AUC is 0.950 on the embedded images
+    1906.02994). Command: `tfdetect train feature_oneclass`. With seed 0 the test AUC is 0.950 on the embedded images
     (0.974 on `upsample`), and with `--detector.score_direction near` 0.666 on faces (docs/oneclass.md).
     """
 

@@ -25,7 +25,7 @@ class ResNetVae(OptionalWeights, VariationalAutoencoder):
     1312.6114). They repeat ResNetOCVAE1 (asymmetric) and ResNetOCVAE2 (symmetric), whose latent sizes are unknown. Published
     precision, recall and accuracy on FaceForensics++ Deepfakes, for the class real: 0.519, 0.828 and 0.528 (ResNetOCVAE1), 0.604,
     0.964 and 0.664 (ResNetOCVAE2) with a threshold from the test set; 0.910, 0.888 and 0.900 (ResNetOCVAE2) with a threshold
-    from 250 + 250 validation images. Command: `python scripts/train.py resnet_vae`. docs/oneclass.md has measured results.
+    from 250 + 250 validation images. Command: `tfdetect train resnet_vae`. docs/oneclass.md has measured results.
     """
 
     min_size = 32
