@@ -28,9 +28,10 @@ VERBS = {
     "export": "re-export the SavedModel",
     "runs": "list runs with their results, and delete runs",
     "cache": "show what takes space in the cache, and delete what is not needed",
+    "doctor": "check the installation and this machine, for a bug report",
 }
 AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over", "export": "starts over",
-                   "runs": "starts over", "cache": "starts over",
+                   "runs": "starts over", "cache": "starts over", "doctor": "starts over",
                    "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 HELP = f"""usage: tfdetect VERB ...
@@ -75,7 +76,7 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         argv, plugin_files = plugins.take_flags(argv)
-        startup.start(plugin_files)
+        startup.start(plugin_files, installed=verb != "doctor")  # which imports them in a process that may crash
         return int(importlib.import_module(f"tfdetect.verbs.{verb}").main(list(argv)) or 0)
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

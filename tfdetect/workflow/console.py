@@ -116,12 +116,20 @@ def _quiet() -> Iterator[Callable[[], str]]:
 
 def devices_line(precision: str) -> str:
     """Return a line that names the devices, with a second one if there is a GPU that is not used."""
+    messages = initialise_devices()
+    from tfdetect.training import devices
+
+    return devices.describe(precision, messages)
+
+
+def initialise_devices() -> str:
+    """Let the libraries find the GPUs, and return what they wrote to stderr since Keras was imported."""
     _, imported = _imported()
     with _quiet() as messages:
         from tfdetect.training import devices
 
-        devices.gpus()  # initialises the GPUs here, where the libraries' messages are captured
-        return devices.describe(precision, imported + messages())
+        devices.gpus()
+        return imported + messages()
 
 
 def confirm(question: str, flag: str) -> bool:
