@@ -59,7 +59,7 @@ def test_all_problems_at_once_are_reported(images, tmp_path, capsys):
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["nowhere"], "nowhere does not exist"),
-    (["FOLDER", "--data.layout", "celebdf"], "There is no layout 'celebdf'; perhaps you meant celeb_df"),
+    (["FOLDER", "--data.layout", "celebdf"], "There is no layout 'celebdf'. Perhaps you meant celeb_df"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, sentence):
     assert cli.run_verb("audit", [word.replace("FOLDER", str(tmp_path)) for word in arguments]) == 2

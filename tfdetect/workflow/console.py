@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
@@ -56,20 +56,11 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def feature_progress(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """Show a progress bar with images/s and time left; yield a function to call with `advance=`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate("images"), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda advance: bar.update(task, advance=advance)
-
-
-@contextmanager
-def progress(title: str, total: int, unit: str = "files") -> Iterator[Callable[..., None]]:
-    """Show a progress bar with speed, failures and time left; yield a function to call with the result of each file, or with
-    `advance=` for several at once."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit),
-               TextColumn("{task.fields[failures]} failed"), TimeRemainingColumn())  # fmt: skip
+def progress(title: str, total: int, unit: str = "files", may_fail: bool = True) -> Iterator[Callable[..., None]]:
+    """Show a progress bar with speed, time left, and failures if items `may_fail`; yield a function to call with the result of
+    each file, or with `advance=` for several at once."""
+    failed = [TextColumn("{task.fields[failures]} failed")] if may_fail else []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit), *failed, TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, failures=0)
         failures = 0
@@ -80,6 +71,9 @@ def progress(title: str, total: int, unit: str = "files") -> Iterator[Callable[.
             bar.update(task, advance=advance, failures=failures)
 
         yield step
+
+
+feature_progress = partial(progress, unit="images", may_fail=False)
 
 
 def import_keras() -> "types.ModuleType":
