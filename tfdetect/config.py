@@ -100,7 +100,7 @@ def keywords_to_flags(settings: Any, keywords: Mapping[str, Any]) -> list[str]:
             raise UserError(f"{keyword} may mean {' or '.join(matches)}: give one of these names.")
         if not matches:
             hint = suggestion(keyword, [*names, *(name.rpartition(".")[2] for name in names)])
-            raise UserError(f"There is no setting {keyword!r}.{hint} Settings: {', '.join(names)}.")
+            raise UserError(f"There is no setting {keyword!r}.{hint or ' Settings: ' + ', '.join(names) + '.'}")
         section, dot, name = matches[0].rpartition(".")
         flags += to_flags({name: list(value) if isinstance(value, tuple) else value}, f"{section}{dot}")
     return flags
