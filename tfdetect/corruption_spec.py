@@ -47,7 +47,17 @@ CORRUPTIONS = {
     "brightness": Corruption("shift", -255, 255, "levels"),
     "contrast": Corruption("factor", 0, 10),
     "cutout": Corruption("scale", 0, 1, "of the side lengths"),
+    "grid_mask": Corruption("ratio", 0, 1, "of the spacing"),
+    "posterize": Corruption("bits", 1, 8, integer=True),
+    "solarize": Corruption("threshold", 0, 256, "levels", integer=True),
+    "equalize": Corruption(),
+    "autocontrast": Corruption(),
+    "saturation": Corruption("factor", 0, 10),
+    "hue": Corruption("shift", -180, 180, "degrees"),
+    "sharpness": Corruption("factor", 0, 10),
     "mixup": Corruption("weight", 0, 1, changes_labels=True),
+    "cutmix": Corruption("weight", 0, 1, changes_labels=True),
+    "fourier_mix": Corruption("weight", 0, 1, changes_labels=True),
     "selfblend": Corruption("weight", 0.1, 1, changes_labels=True),
 }
 REGISTERED: dict[str, Callable[..., Any]] = {}  # name -> TensorFlow function of a corruption that a plugin registered
