@@ -104,7 +104,9 @@ def audit_data(args: Audit) -> Findings:
     if args.write_groups:
         write_grouped_manifest(args.write_groups, table, found["duplicates"])
     columns = [name for name in properties if name not in table]
-    return Findings(out, found, table.join(properties[columns]))
+    joined = table.join(properties[columns])
+    joined.attrs = table.attrs  # which a join drops
+    return Findings(out, found, joined)
 
 
 def write_grouped_manifest(path: Path, table: "pd.DataFrame", duplicates: Sequence[dict[str, Any]]) -> None:

@@ -121,8 +121,7 @@ def rebuilt_states(run: Run, artifact: Artifact) -> "list[Mapping[str, Any]]":
 
     from tfdetect.training.callbacks import rebuild_state
 
-    has_epochs = artifact.history.exists() and not run.detector.caches_features
-    history = pd.read_csv(artifact.history, float_precision="round_trip") if has_epochs else ()
+    history = pd.read_csv(artifact.history) if artifact.history.exists() and not run.detector.caches_features else ()
     if len(history):
         rebuild_state(artifact.checkpoints, history, run.train.monitor)
     return checkpoint_states(artifact)

@@ -92,7 +92,7 @@ def read(path: str | PathLike[str]) -> pd.DataFrame:
     empty_is_none = {name: [""] for name in ("label", "frame", "score", "probability")}
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT_COLUMNS, SOURCE_CLASS], str), keep_default_na=False,
-                            na_values=empty_is_none, encoding_errors="surrogateescape", float_precision="round_trip")  # fmt: skip
+                            na_values=empty_is_none, encoding_errors="surrogateescape")  # fmt: skip
     except ValueError as error:  # from the CSV parser
         raise UserError(f"{path} is not a predictions table: {str(error).strip()}.") from error
     return check(table)

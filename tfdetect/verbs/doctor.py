@@ -25,7 +25,7 @@ class PrintPage(Doctor):
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, carry out the checks and print the page. Returns 1 if there is a problem."""
     try:
-        args = config.parse_flags(PrintPage, argv, "doctor.py")
+        args = config.parse_flags(PrintPage, argv, "doctor")
     except ImportError:  # tyro is what is broken, as the page will say
         args = PrintPage()
     start = time.monotonic()
