@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import map_here
 from PIL import Image
 from stamped import write_frames
 
@@ -20,6 +21,14 @@ from tfdetect.limits import Limits
 CONTAINER = ("extension", "container", "codec", "width", "height", "aspect", "jpeg_quality", "subsampling", "exif", "fps",
              "frames", "duration")  # fmt: skip
 COLUMNS = ["path", "label", "split", "group", "source"]
+
+
+@pytest.fixture(autouse=True)
+def in_process(request, monkeypatch):
+    """Without worker processes, except in the test of the command line."""
+    if "command_line" not in request.node.name:
+        for module in (equalise, properties):
+            monkeypatch.setattr(module, "map_unordered", map_here)
 
 
 def scene(rng, width, height):
