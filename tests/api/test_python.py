@@ -17,6 +17,7 @@ from tfdetect.detector import find
 from tfdetect.pages import html
 from tfdetect.settings import RunOf
 
+pytestmark = pytest.mark.usefixtures("light")
 SMALL = {"data.size": 32, "sample": 20, "epochs": 1, "batch": 8, "width": 4}
 
 

@@ -60,7 +60,7 @@ def test_scores_do_not_depend_on_the_other_clips_of_a_batch(built):
 
 
 def train(cls, clips, steps):
-    """Return the losses of training steps and the paths of the weights that they left unchanged; random layers are switched off."""
+    """Return the losses of training steps and the paths of the weights that they left unchanged; no layer is random."""
     detector = make_detector(cls, dropout=0.0, mirror=False, augment=False, flips="none", model="vae")
     keras.utils.set_random_seed(0)
     model = detector.build(clip_shape(cls))

@@ -34,7 +34,8 @@ import keras
 for name in names.split(","):
     target = Path(out) / name
     target.mkdir(parents=True, exist_ok=True)
-    result = fit.fit(CnnLstm(dropout=0.0), pd.read_csv(table, keep_default_na=False), Cache(Path(cache), ClipSpec(4, 32, still=True)),
+    rows = pd.read_csv(table, keep_default_na=False)
+    result = fit.fit(CnnLstm(dropout=0.0), rows, Cache(Path(cache), ClipSpec(4, 32, still=True)),
                      Train(epochs=2, batch=8, strategy=name), target / "checkpoints", target / "m.keras", [])
     if result.chief:
         weights = [w.tolist() for w in keras.saving.load_model(target / "m.keras").get_weights()]

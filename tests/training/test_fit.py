@@ -26,7 +26,6 @@ from tfdetect.settings import Data, Run, Train
 from tfdetect.training import callbacks, fit
 
 
-
 class Small(CnnLstm):
     """A network that is compiled quickly and has whatever a checkpoint must keep: weights, batch statistics and seeds."""
 

@@ -12,6 +12,8 @@ from tfdetect import cli
 from tfdetect.data import manifest
 from tfdetect.data.layouts import detect, grouping
 
+pytestmark = pytest.mark.usefixtures("light")
+
 
 def audit(path, out, *flags):
     assert cli.run_verb("audit", [str(path), "--out", str(out), "--data.workers", "2", *flags]) == 0

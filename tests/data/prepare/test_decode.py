@@ -127,11 +127,6 @@ def test_similar_failures_are_summarised():
     assert decode.summarise_failures(pd.DataFrame({"path": ["a"], "error": ["3 of 9"]})) == [("3 of 9", 1, "a")]
 
 
-def decode_here(paths, cache, workers, seconds):
-    """Decode in this process, which starts no others."""
-    return ((path, cache.decode_file(path)) for path in paths)
-
-
 @pytest.mark.parametrize("what, frames", [("images", 1), ("videos", 4)])
 def test_size_on_disk_is_known_before_and_after(tmp_path, request, monkeypatch, what, frames):
     cache, table = Cache(tmp_path, ClipSpec(4, 48)), detect.read(request.getfixturevalue(what))
