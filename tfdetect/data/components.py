@@ -6,8 +6,7 @@ from typing import TypeVar
 T = TypeVar("T", str, int)
 
 
-# scipy.sparse.csgraph needs as many lines, to number the members, and is slower, for that reason: 0.32 s against 0.26 s with
-# 100,000 members, 3.5 s against 2.5 s with 500,000, and 0.3 s to import.
+# scipy.sparse.csgraph needs as many lines, to number the members, and about 1.5 times as long (benchmarks/libraries.py).
 def first_of_component(sets: Iterable[Sequence[T]]) -> dict[T, T]:
     """Return member -> the first member, in order, of its connected component; sets that share a member are connected."""
     parent: dict[T, T] = {}

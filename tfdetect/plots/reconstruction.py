@@ -168,7 +168,7 @@ def radial_power(errors: ArrayLike) -> NDArray[np.float64]:
     zero itself. Raises ValueError if the shape is wrong or a side is shorter than 2 pixels.
 
     The score `frequency` has its own spectrum, `ErrorSpectrum`: a matrix product of float32 inside the model, whose 32 rings
-    saved models were trained on. Here, such a product takes 1.9 s for 50 images of 224 pixels, `bincount` 0.2 s.
+    saved models were trained on.
     """
     values = np.asarray(errors)
     if values.ndim not in (3, 4) or min(values.shape[1:3]) < 2:

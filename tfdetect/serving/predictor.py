@@ -169,7 +169,7 @@ class Predictor:
             return Verdict(path, error=media.reason)
         frames = self.model_frames(media)
         # As `predictions.file_scores` in `evaluate`: each frame is scored separately, and their mean, in double precision, is
-        # calibrated. For a single file pandas takes 2.6 ms, as long as decoding a small image; this takes 3 us.
+        # calibrated. For one file pandas takes hundreds of times as long (benchmarks/libraries.py).
         outputs = self._outputs(frames[:, None] if self.is_frame_detector else frames[None])
         score = float(np.mean(outputs["score"], dtype=np.float64))
         probability = float(self.calibration.probability(score))

@@ -221,9 +221,9 @@ def _count_frames(name: str, data: bytearray) -> int:
     return 1
 
 
-# Pillow reads these sizes too, in 8 to 94 us; these readers take 0.2 to 8, and 36 for a JPEG of 200 kB up to its end marker,
-# which Pillow does not look for. It refuses files above 179 megapixels, below --data.limits.pixels, unless a setting of the
-# whole process allows any, and reserves 1.3 GB to open a WebP of 1 kB that announces 13,000 x 13,000 pixels. Of two TIFF sizes
+# Pillow reads these sizes too, but takes at least 15 times as long, except for JPEG (benchmarks/libraries.py), of which it does
+# not look for the end. It refuses files above 179 megapixels, below --data.limits.pixels, unless a setting of the whole process
+# allows any, and reserves memory for all pixels to open a WebP of 1 kB that announces 13,000 x 13,000 of them. Of two TIFF sizes
 # it takes the last, libtiff the first; of JPEG 2000 it takes the size in the box, which need not be that of the code stream.
 _SIZE_READERS = {"jpeg": _read_jpeg_size, "png": _read_png_size, "webp": _read_webp_size, "bmp": _read_bmp_size,
                  "tiff": _read_tiff_size, "jpeg2000": _read_jpeg2000_size}  # fmt: skip
