@@ -1,6 +1,5 @@
 """The folder of a run, `saved_models/<run>/`, with everything needed to use, evaluate and repeat it."""
 
-import difflib
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect import config, files, installation
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import Run
 
 if TYPE_CHECKING:
@@ -97,9 +96,8 @@ def _suggest_runs(folder: Path) -> str:
     for place in dict.fromkeys((folder.parent, folder, Path("saved_models"))):
         with suppress(OSError):
             names = sorted(entry.name for entry in place.iterdir() if Artifact(entry).config.exists())
-            matches = difflib.get_close_matches(folder.name, names, n=1)
-            hint = f" Perhaps you meant {place / matches[0]}." if matches else ""
             if names:
+                hint = suggestion(folder.name, names, str(place / "_").removesuffix("_"))
                 return f"{hint} Runs in {place}: {', '.join(names[:MAX_LISTED])}{', ...' * (len(names) > MAX_LISTED)}."
     return f" Expected a folder such as saved_models/cnn, which {installation.command('train')} creates."
 

@@ -1,7 +1,6 @@
 """The command `tfdetect VERB ...`: runs a verb and turns an error into one sentence and an exit code."""
 
 import contextlib
-import difflib
 import errno
 import importlib
 import io
@@ -13,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 
 from tfdetect import __version__, plugins
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.workflow import startup
 
 VERBS = {
@@ -60,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(HELP)
         return 0 if argv else 2
     if argv[0] not in VERBS:
-        matches = difflib.get_close_matches(argv[0], VERBS, n=1)
-        hint = f" Perhaps you meant {matches[0]}." if matches else ""
+        hint = suggestion(argv[0], VERBS)
         print(f"tfdetect: unknown verb {argv[0]!r}.{hint} Verbs: {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     return run_verb(argv[0], argv[1:])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import re
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 from tfdetect import installation, plugins
 from tfdetect.detector import REGISTRY, Detector, find
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import PREPARED_KEYS, Data, Run, RunOf, Train
 
 RECIPE_KEYS = ("published", "dataset")  # keys of a recipe that describe the experiment and are not settings
@@ -100,9 +99,8 @@ def keywords_to_flags(settings: Any, keywords: Mapping[str, Any]) -> list[str]:
         if len(matches) > 1:
             raise UserError(f"{keyword} may mean {' or '.join(matches)}: give one of these names.")
         if not matches:
-            near = difflib.get_close_matches(keyword, [*names, *(name.rpartition(".")[2] for name in names)], n=1)
-            hint = f" Perhaps you meant {near[0]}." if near else ""
-            raise UserError(f"There is no setting {keyword!r}.{hint} Settings: {', '.join(names)}.")
+            hint = suggestion(keyword, [*names, *(name.rpartition(".")[2] for name in names)])
+            raise UserError(f"There is no setting {keyword!r}.{hint or ' Settings: ' + ', '.join(names) + '.'}")
         section, dot, name = matches[0].rpartition(".")
         flags += to_flags({name: list(value) if isinstance(value, tuple) else value}, f"{section}{dot}")
     return flags

@@ -7,14 +7,13 @@ functions of the built-in corruptions are in `data/input_pipeline/corruptions.py
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,8 @@ def check_flag(text: str, flag: str, labels: bool = True) -> None:
 def _parse_step(text: str) -> CorruptionStep:
     name, arguments, keywords = _parse_call(text)
     if name not in CORRUPTIONS:
-        near = difflib.get_close_matches(name, CORRUPTIONS, 1, 0.5)
-        hint = f"Perhaps you meant {signature(near[0])}" if near else f"Choose from {', '.join(CORRUPTIONS)}"
+        meant = nearest(name, CORRUPTIONS)
+        hint = f"Perhaps you meant {signature(meant)}" if meant else f"Choose from {', '.join(CORRUPTIONS)}"
         raise UserError(f"{text!r} is not a known corruption. {hint}.")
     kind, p = CORRUPTIONS[name], keywords.get("p", CORRUPTIONS[name].probability)
     if not (_PROBABILITY.accepts(p) and set(keywords) <= {"p"}):

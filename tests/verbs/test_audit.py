@@ -12,6 +12,8 @@ from tfdetect import cli
 from tfdetect.data import manifest
 from tfdetect.data.layouts import detect, grouping
 
+pytestmark = pytest.mark.usefixtures("light")
+
 
 def audit(path, out, *flags):
     assert cli.run_verb("audit", [str(path), "--out", str(out), "--data.workers", "2", *flags]) == 0
@@ -59,7 +61,7 @@ def test_all_problems_at_once_are_reported(images, tmp_path, capsys):
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["nowhere"], "nowhere does not exist"),
-    (["FOLDER", "--data.layout", "celebdf"], "There is no layout 'celebdf'; perhaps you meant celeb_df"),
+    (["FOLDER", "--data.layout", "celebdf"], "There is no layout 'celebdf'. Perhaps you meant celeb_df"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, sentence):
     assert cli.run_verb("audit", [word.replace("FOLDER", str(tmp_path)) for word in arguments]) == 2

@@ -14,6 +14,7 @@ from tfdetect.data import manifest
 from tfdetect.evaluation import predictions
 from tfdetect.files import shell_quote
 
+pytestmark = pytest.mark.usefixtures("light")
 NAMES = [b"caf\xe9 %d.jpg", b"a[b]%d.jpg", b"clips[/x]%d.jpg", b"[bold]%d.jpg", b"n\nl%d.jpg", b"cr\r%d.jpg", b"q\"'$%d.jpg",
          "e😀%d.jpg".encode(), b"-x%d.jpg", b"%%s%d.jpg", b"*?%d.jpg", b"x" * 240 + b"%d.jpg", b"co,mma;%d.jpg", b":smile:%d.jpg",
          b"\x1b[31m%d.jpg"]  # fmt: skip

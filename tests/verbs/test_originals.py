@@ -12,7 +12,8 @@ from tfdetect import cli
 from tfdetect.artifact import Artifact
 from tfdetect.data import manifest
 
-TINY = ["--data.size", "16", "--train.epochs", "1", "--train.batch", "8", "--detector.width", "4", "--data.workers", "2"]
+pytestmark = pytest.mark.usefixtures("light")
+TINY = ["--data.size", "16", "--train.epochs", "0", "--train.batch", "8", "--detector.width", "4"]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from tfdetect import cli, config
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.sample import Sample, write
 
+pytestmark = pytest.mark.usefixtures("light")
 ODD = ["empty.jpg", "cut.jpg", "folder.mp4", "dangling.mp4", "pipe.mp4", "socket.png", "text.png", "no\nframe.mp4"]
 
 

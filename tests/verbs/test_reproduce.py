@@ -19,6 +19,7 @@ from tfdetect.evaluation import predictions
 from tfdetect.evaluation.calibration import Calibration, fit
 from tfdetect.workflow import recipe as recipes
 
+pytestmark = pytest.mark.usefixtures("light")
 ALL = sorted(reproduce.RECIPES.glob("*.yaml"))
 KNOWN = [path for path in ALL if config.read_yaml(path)[0] in REGISTRY]
 TINY = ["--data.sample", "30", "--data.size", "32", "--data.frames", "4", "--train.epochs", "1"]

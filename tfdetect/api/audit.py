@@ -57,25 +57,25 @@ class Findings:
     @property
     def warnings(self) -> "pd.DataFrame":
         """A row for each property that gives the label away: property, auc, kind and advice."""
-        return self._table("warnings")
+        return self._table("warnings", "property", "auc", "kind", "advice")
 
     @property
     def leaks(self) -> "pd.DataFrame":
         """A row for each set of files in several splits or groups that belong together: kind, splits, paths and advice."""
-        return self._table("leaks")
+        return self._table("leaks", "kind", "splits", "paths", "advice")
 
     @property
     def duplicates(self) -> "pd.DataFrame":
-        """A row for each set of copies and near copies."""
-        return self._table("duplicates")
+        """A row for each set of copies and near copies: kind, paths, labels, splits, groups, across and advice."""
+        return self._table("duplicates", "kind", "paths", "labels", "splits", "groups", "across", "advice")
 
-    def _table(self, name: str) -> "pd.DataFrame":
+    def _table(self, name: str, *columns: str) -> "pd.DataFrame":
         import pandas as pd
 
-        return pd.DataFrame(self.found[name])
+        return pd.DataFrame(self.found[name], columns=list(columns))
 
     def _repr_html_(self) -> str:
-        return show_page(self.page)
+        return show_page(self.page, head=True)
 
 
 def audit(path: str | Path, **settings: Any) -> Findings:

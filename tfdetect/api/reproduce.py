@@ -4,7 +4,6 @@ A recipe is a run's YAML, as `train --config` reads it, with two more mappings: 
 how they were measured, and `dataset:`, the data that it needs. docs/recipes.md says how to write one.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from tfdetect import backend, config, files, installation
 from tfdetect.api import train as training
 from tfdetect.api.load import TrainedDetector
 from tfdetect.artifact import Artifact
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import Run
 from tfdetect.workflow import recipe as recipes
 from tfdetect.workflow.recipe import Recipe
@@ -67,9 +66,7 @@ def find_recipe(name: str) -> Path:
         return Path(name)
     by_name = {path.stem: path for path in list_recipes()}
     if name not in by_name:
-        nearest = difflib.get_close_matches(name, by_name, n=1)
-        hint = f" Perhaps you meant {nearest[0]}." if nearest else ""
-        raise UserError(f"There is no recipe {name!r}.{hint} Recipes: {', '.join(by_name)}.")
+        raise UserError(f"There is no recipe {name!r}.{suggestion(name, by_name)} Recipes: {', '.join(by_name)}.")
     return by_name[name]
 
 

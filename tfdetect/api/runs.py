@@ -1,6 +1,5 @@
 """runs: the runs below a folder with detector, data, result, date and size; found by name to be deleted."""
 
-import difflib
 import json
 import math
 import re
@@ -15,7 +14,7 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config, files, installation
 from tfdetect.artifact import Artifact
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,8 +151,7 @@ def select(table: "pd.DataFrame", names: Sequence[str]) -> "pd.DataFrame":
         literal = pattern.rstrip("/")
         found = {name for name in table["name"] if name == literal or fnmatchcase(name, literal)}
         if not found:
-            nearest = difflib.get_close_matches(pattern, table["name"], n=1)
-            hint = f" Perhaps you meant {nearest[0]}." if nearest else ""
+            hint = suggestion(pattern, table["name"])
             raise UserError(f"No run listed is called {pattern!r}.{hint} The command without --delete lists them.")
         chosen |= found
     return table[table["name"].isin(chosen)].reset_index(drop=True)

@@ -180,8 +180,8 @@ class ServingFunctions:
             output = tf.math.unsorted_segment_mean(output, rows, num_files)
         elif num_clips is not None:
             output = tf.reduce_mean(tf.reshape(output, (num_clips, -1, 1 + len(self.classes))), axis=1)
-        # Frame scores are averaged before calibration, as in `predictions.by_file`. The decision compares log-odds, since
-        # float32 probabilities near 1 cannot be told apart.
+        # Frame scores are averaged before calibration, as in `predictions.file_scores`, but in the graph. The decision compares
+        # log-odds, since float32 probabilities near 1 cannot be told apart.
         log_odds = self.calibration["slope"] * output[:, 0] + self.calibration["intercept"]
         fake = log_odds >= float(logit(self.calibration["threshold"]))
         sources = {"source": output[:, 1:], "source_name": tf.constant(list(self.classes))} if self.classes else {}

@@ -168,7 +168,8 @@ class Predictor:
         if isinstance(media, WorkerFailure):
             return Verdict(path, error=media.reason)
         frames = self.model_frames(media)
-        # As in `evaluate`, a frame detector scores each frame separately and the mean, in double precision, is calibrated.
+        # As `predictions.file_scores` in `evaluate`: each frame is scored separately, and their mean, in double precision, is
+        # calibrated. For a single file pandas takes 2.6 ms, as long as decoding a small image; this takes 3 us.
         outputs = self._outputs(frames[:, None] if self.is_frame_detector else frames[None])
         score = float(np.mean(outputs["score"], dtype=np.float64))
         probability = float(self.calibration.probability(score))

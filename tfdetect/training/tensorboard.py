@@ -13,6 +13,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tfdetect import backend, files
+from tfdetect.data.media.frames import evenly_spaced
 from tfdetect.detector import ReportContext, ReportExtras
 from tfdetect.models import autoencoder
 from tfdetect.plots.features import balanced_sample
@@ -105,7 +106,7 @@ def _clips(test: pd.DataFrame, load_clip: Callable[[str], np.ndarray]) -> None:
     for label, name in enumerate(("real", "fake")):
         for row in test[(test["label"] == label) & (test["frame"] == 0)].head(EXAMPLES_PER_CLASS).itertuples():
             clip = load_clip(row.path)
-            strip = np.concatenate(clip[np.linspace(0, len(clip) - 1, min(FRAMES_PER_CLIP, len(clip))).astype(int)], axis=1)
+            strip = np.concatenate(clip[list(evenly_spaced(len(clip), min(FRAMES_PER_CLIP, len(clip))))], axis=1)
             text = f"{name}, {row.source}: probability of fake {row.probability:.3f}, score {row.score:.3f}"
             tf.summary.image(files.printable(f"{name}/{Path(row.path).name}"), strip[None], description=files.printable(text))
 

@@ -1,12 +1,13 @@
 """The terminal: printed lines, progress bars, and quiet imports of noisy libraries."""
 
 import importlib.util
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
@@ -25,9 +26,16 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-# No markup: a file may be called [bold]. In notebooks, rich shows progress bars with ipywidgets only, and warns of nothing else.
-console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False,
-                  force_jupyter=None if importlib.util.find_spec("ipywidgets") else False)  # fmt: skip
+def make_console() -> Console:
+    """Return the console. In a notebook without ipywidgets a progress bar is printed once, when it is full."""
+    settings: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}  # [bold] is a file name
+    found = Console(**settings)
+    if found.is_jupyter and not importlib.util.find_spec("ipywidgets"):
+        return Console(**settings, force_jupyter=False, force_terminal=False)
+    return found
+
+
+console = make_console()
 
 
 def print_command(verb: str, *words: object) -> None:
@@ -48,20 +56,11 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def feature_progress(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """Show a progress bar with images/s and time left; yield a function to call with `advance=`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate("images"), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda advance: bar.update(task, advance=advance)
-
-
-@contextmanager
-def progress(title: str, total: int, unit: str = "files") -> Iterator[Callable[..., None]]:
-    """Show a progress bar with speed, failures and time left; yield a function to call with the result of each file, or with
-    `advance=` for several at once."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit),
-               TextColumn("{task.fields[failures]} failed"), TimeRemainingColumn())  # fmt: skip
+def progress(title: str, total: int, unit: str = "files", may_fail: bool = True) -> Iterator[Callable[..., None]]:
+    """Show a progress bar with speed, time left, and failures if items `may_fail`; yield a function to call with the result of
+    each file, or with `advance=` for several at once."""
+    failed = [TextColumn("{task.fields[failures]} failed")] if may_fail else []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit), *failed, TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, failures=0)
         failures = 0
@@ -72,6 +71,9 @@ def progress(title: str, total: int, unit: str = "files") -> Iterator[Callable[.
             bar.update(task, advance=advance, failures=failures)
 
         yield step
+
+
+feature_progress = partial(progress, unit="images", may_fail=False)
 
 
 def import_keras() -> "types.ModuleType":
@@ -94,6 +96,7 @@ def _imported() -> "tuple[types.ModuleType, str]":
             if error.name == (name := os.environ.get("KERAS_BACKEND")):
                 raise UserError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}.") from error
             raise
+        logging.getLogger("tensorflow").setLevel(logging.WARNING)  # in notebooks it also prints what is informational
         return keras, messages()
 
 

@@ -48,6 +48,12 @@ def with_equalisation(cache: "Cache", artifact: Artifact) -> "Cache":
     return replace(cache, spec=replace(cache.spec, plan=Plan(**json.loads(artifact.equalisation_plan.read_text()))))
 
 
+def evaluation_cache(data: Data, detector: Detector, artifact: Artifact) -> "Cache":
+    """Return the cache for files that a run evaluates: that of a prepared folder as it is, else with the run's equalisation."""
+    cache = cache_for(data, detector)
+    return cache if cache.root == data.path else with_equalisation(cache, artifact)
+
+
 def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "ClipSpec":
     """Return how files become clips. A missing face model is downloaded into `cache_dir`."""
     from tfdetect.data.media.faces import FaceSettings, model_path

@@ -179,8 +179,7 @@ def versions() -> dict[str, str]:
 
 def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
     """Return the result of a split on one line; that of the test says if the threshold was chosen on it."""
-    low, high = found["auc_interval"] or (None, None)
-    interval = "" if low is None else f" (95 % interval {low:.3f} to {high:.3f})"
+    interval = f" ({text})" if (text := metrics.describe_interval(found)) else ""
     auc = "none, one class only" if found["auc"] is None else f"{found['auc']:.3f}"
     accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.3f}"
     seen = f"; {calibration.TEST_SEEN_NOTE}" if name != "validation" and calibration.is_pooled(rule) else ""

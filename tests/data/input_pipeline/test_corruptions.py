@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from in_process import decode_here
 from PIL import Image
 from scipy import ndimage
 
@@ -390,7 +391,7 @@ AUGMENT = "flip|jpeg(30,100,p=0.5)|noise(0,9)|mixup(0,0.5,p=0.5)"
 @pytest.fixture(scope="module")
 def prepared(videos, tmp_path_factory):
     cache = Cache(tmp_path_factory.mktemp("cache"), ClipSpec(2, 16, still=True))
-    return decode.prepare(manifest.split(detect.read(videos)), cache, workers=2), cache
+    return decode.prepare(manifest.split(detect.read(videos)), cache, runner=decode_here), cache
 
 
 @pytest.mark.parametrize("size", [40, 3, 1])

@@ -5,6 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from in_process import decode_here
 from PIL import Image
 
 from tfdetect.data.layouts import detect
@@ -42,42 +43,42 @@ def copies(tmp_path, images):
 
 def test_unchanged_files_are_not_read_again(tmp_path, copies):
     cache = LoggingCache(tmp_path / "cache", ClipSpec(1, 16))
-    first = decode.prepare(copies, cache, workers=2)
+    first = decode.prepare(copies, cache, runner=decode_here)
     assert sorted(cache.calls) == sorted(copies["path"])
     seen = []
-    pd.testing.assert_frame_equal(decode.prepare(copies, cache, workers=2, progress=seen.append), first)
+    pd.testing.assert_frame_equal(decode.prepare(copies, cache, progress=seen.append, runner=decode_here), first)
     assert cache.calls == [] and len(seen) == len(copies)
 
     path = copies["path"][0]
     shutil.copy(copies["path"][1], path)  # other bytes
-    again = decode.prepare(copies, cache, workers=2)
+    again = decode.prepare(copies, cache, runner=decode_here)
     assert cache.calls == [path] and again["sha"][0] == again["sha"][1]
 
     os.unlink(cache.clip_path(first["sha"][2]))
     cache.clip_path(first["sha"][2]).with_suffix(".json").unlink()
-    decode.prepare(copies, cache, workers=2)
+    decode.prepare(copies, cache, runner=decode_here)
     assert cache.calls == [copies["path"][2]]
 
 
 def test_a_deleted_file_keeps_its_clip(tmp_path, copies):
     cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
-    first = decode.prepare(copies, cache, workers=2)
+    first = decode.prepare(copies, cache, runner=decode_here)
     shutil.rmtree(tmp_path / "set")
-    pd.testing.assert_frame_equal(decode.prepare(copies, cache, workers=2), first)
-    other = decode.prepare(copies, Cache(tmp_path / "cache", ClipSpec(1, 8)), workers=2)
+    pd.testing.assert_frame_equal(decode.prepare(copies, cache, runner=decode_here), first)
+    other = decode.prepare(copies, Cache(tmp_path / "cache", ClipSpec(1, 8)), runner=decode_here)
     assert set(other["error"]) == {"No such file or directory"}
 
 
 def test_the_index_does_not_depend_on_the_order_of_work(tmp_path, copies):
     one, two = Cache(tmp_path / "one", ClipSpec(1, 16)), Cache(tmp_path / "two", ClipSpec(1, 16))
     decode.prepare(copies, one, workers=2)
-    decode.prepare(copies.iloc[::-2], two, workers=1)
-    decode.prepare(copies, two, workers=2)
+    decode.prepare(copies.iloc[::-2], two, runner=decode_here)
+    decode.prepare(copies, two, runner=decode_here)
     index = one.folder / decode.INDEX_NAME
     assert index.read_bytes() == (two.folder / decode.INDEX_NAME).read_bytes()
     assert len(index.read_text().splitlines()) == len(copies)
     index.write_text("broken\nand\tbroken")  # only costs time
-    assert (decode.prepare(copies, one, workers=2)["error"] != "").sum() == 1
+    assert (decode.prepare(copies, one, runner=decode_here)["error"] != "").sum() == 1
 
 
 SLOW = """
@@ -113,7 +114,7 @@ def test_a_failed_file_is_tried_again_under_other_limits(tmp_path, kind):
     table = pd.DataFrame({"path": [str(tmp_path / "a.png")]})
     for pixels, reason in ((1199, "1200 pixels (40 x 30) announced"), (1200, ""), (1199, "")):
         cache = Cache(tmp_path / "cache", ClipSpec(1, 16, limits=Limits(pixels=pixels)), kind)
-        found = decode.prepare(table, cache, workers=1)["error"][0]
+        found = decode.prepare(table, cache, runner=decode_here)["error"][0]
         assert found.startswith(reason) and bool(found) == bool(reason)
         assert bool(cache.decode_file(table["path"][0])["error"]) == bool(reason)
 
@@ -124,11 +125,6 @@ def test_similar_failures_are_summarised():
     assert [(count, first) for _, count, first in found] == [(2, "b"), (2, "e"), (1, "d")]
     assert [reason for reason, *_ in found][::2] == ["truncated: … of …", "empty file"]
     assert decode.summarise_failures(pd.DataFrame({"path": ["a"], "error": ["3 of 9"]})) == [("3 of 9", 1, "a")]
-
-
-def decode_here(paths, cache, workers, seconds):
-    """Decode in this process, which starts no others."""
-    return ((path, cache.decode_file(path)) for path in paths)
 
 
 @pytest.mark.parametrize("what, frames", [("images", 1), ("videos", 4)])

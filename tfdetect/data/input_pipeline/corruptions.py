@@ -26,6 +26,7 @@ from PIL import Image, ImageOps
 from tfdetect import corruption_spec
 from tfdetect.corruption_spec import CORRUPTIONS, CorruptionSpec, CorruptionStep
 from tfdetect.data.input_pipeline import keras_cv_steps
+from tfdetect.data.media.encode import encode_h264
 
 CUTOUT_LEVEL = 127  # mid-grey
 CorruptionFunction = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -277,17 +278,10 @@ def _video(clip: np.ndarray, crf: float) -> np.ndarray:
     import av  # imported here because no other corruption needs FFmpeg
 
     height, width = clip.shape[1:3]
-    even, memory = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge"), io.BytesIO()
-    with av.open(memory, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = *even.shape[1:3], "yuv420p"
-        # With its macroblock tree, x264 is not deterministic: five different results in 25 runs; one result without it.
-        stream.options = {"crf": str(int(crf)), "threads": "1", "x264-params": "mbtree=0"}
-        for frame in even:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    memory.seek(0)
-    with av.open(memory, "r") as source:
+    even = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
+    # With its macroblock tree, x264 is not deterministic: five different results in 25 runs; one result without it.
+    data = encode_h264(even, 25, {"crf": str(int(crf)), "x264-params": "mbtree=0"})
+    with av.open(io.BytesIO(data), "r") as source:
         frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
     return np.stack(frames)[:, :height, :width]
 

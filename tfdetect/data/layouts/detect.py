@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,7 @@ from tfdetect import config, installation
 from tfdetect.data import manifest
 from tfdetect.data.layouts import group_rules, grouping, public_faces, public_images  # noqa: F401  (these register layouts)
 from tfdetect.data.layouts.tree import LAYOUTS, Row, Tree, count_left_out, list_media, nested_trees, to_table
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 
 MANIFEST_NAMES = ("manifest.csv", "manifest.parquet", "manifest.xlsx", "manifest.tsv")
 # The order in which the built-in layouts are tried on a folder; the first that recognises it reads it. A manifest in the
@@ -57,9 +56,8 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
     path = Path(path)
     name, _, folder = layout.partition(":")
     if name not in layout_names():
-        near = get_close_matches(name, layout_names(), 1)
-        hint = f"; perhaps you meant {near[0]}" if near else ""
-        raise UserError(f"There is no layout {name!r}{hint}. Choose from {', '.join(layout_names())}.")
+        hint = suggestion(name, layout_names())
+        raise UserError(f"There is no layout {name!r}.{hint} Choose from {', '.join(layout_names())}.")
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder or a manifest.")
     complete = _read_layout(path, fake, name)

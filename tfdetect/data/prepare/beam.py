@@ -5,7 +5,6 @@ Beam processed count as if this machine had done it, so `prepare` can resume.
 """
 
 import contextlib
-import difflib
 import io
 import json
 import os
@@ -23,7 +22,7 @@ from tfdetect.data.media.read import digest
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.prepare.clip_cache import Cache, failure_result
 from tfdetect.data.worker_pool import WorkerFailure
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.files import size_and_mtime, tensorflow_path, write_bytes
 
 LOCAL_RUNNER = "FnApiRunner"  # Beam's DirectRunner downloads a program on first use
@@ -108,9 +107,8 @@ class BeamRunner:
         known = PipelineOptions([]).get_all_options()
         for name in given.keys() - known.keys():
             if self.runner == LOCAL_RUNNER or "." in name:
-                near = difflib.get_close_matches(name, known, n=1)
                 help_command = installation.command("prepare", "--help")
-                hint = f" Perhaps you meant --{near[0]}." if near else f" `{help_command}` lists its flags."
+                hint = suggestion(name, known, "--") or f" `{help_command}` lists its flags."
                 raise UserError(f"neither prepare nor Beam has an option --{name}.{hint}")
         return options
 

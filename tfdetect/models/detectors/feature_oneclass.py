@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tfdetect.detector import Detector, FeatureFitContext, register
-from tfdetect.errors import UserError
+from tfdetect.errors import require_minimum
 from tfdetect.models.heads import mean_and_std
 from tfdetect.models.pretrained import backbones, presets
 
@@ -61,9 +61,7 @@ class FeatureOneClass(Detector):
     """vae: latent dimensions; its hidden layers have 8 times as many units."""
 
     def __post_init__(self) -> None:
-        for name in ("grid", "components", "k", "mixture", "latent"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--detector.{name} must be at least 1, got {getattr(self, name)}.")
+        require_minimum(1, "detector", self, "grid", "components", "k", "mixture", "latent")
 
     @property
     def caches_features(self) -> bool:
