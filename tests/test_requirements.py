@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "pil": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
@@ -45,3 +46,11 @@ def test_every_requirement_is_imported_or_says_who_imports_it(name):
 def test_every_requirement_has_an_upper_bound(name):
     lines = [line.partition(";")[0] for line in re.findall(r"^[\w.-]+[^#\n]*", FILES[name].read_text(), re.M)]
     assert lines and [line for line in lines if "<" not in line and "==" not in line] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "constraints").glob("*.txt")), ids=lambda path: path.stem)
+def test_constraints_pin_an_allowed_version_of_every_requirement(path):
+    pins = dict(line.lower().replace("_", "-").split("==") for line in path.read_text().splitlines() if "==" in line)
+    lines = re.findall(r"^[\w.-]+[^#\n]*", FILES[""].read_text() + FILES["beam"].read_text(), re.M)
+    wrong = [line for line in map(Requirement, lines) if pins.get(line.name.lower().replace("_", "-"), "") not in line.specifier]
+    assert wrong == [], "renew them: .ci/nightly newest"
