@@ -23,8 +23,8 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from tfdetect.api.explain import Explain
     from tfdetect.serving.predictor import Predictor
-    from tfdetect.verbs.explain import Explain
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -55,8 +55,8 @@ def measure(name: str, arguments: argparse.Namespace) -> list[dict]:
         subprocess.run([sys.executable, ROOT / "scripts" / "train.py", name, "--out", arguments.runs], check=True,
                        env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
     from tfdetect import artifact, models  # noqa: F401
+    from tfdetect.api.explain import Explain
     from tfdetect.serving.predictor import Predictor
-    from tfdetect.verbs.explain import Explain
     from tfdetect.workflow.dataset import cache_for
 
     folder = artifact.find(arguments.runs / name)
@@ -84,9 +84,9 @@ def evaluate_map(predictor: "Predictor", path: str, group: str, size: int, setti
 
     It passes if hiding the hottest tenth lowers the score more than hiding the same shape elsewhere.
     """
+    from tfdetect.api.explain import explain_clip
     from tfdetect.data.sample import Scene
     from tfdetect.evaluation import metrics
-    from tfdetect.verbs.explain import explain_clip
 
     _, heat, check = explain_clip(predictor, predictor.model_frames(predictor.spec.read(path)), settings.method, settings)
     scene = Scene.draw(np.random.default_rng([0, int(group.removeprefix("scene-"))]), size)

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import light as stubs
 import numpy as np
 import pytest
 
@@ -14,13 +15,29 @@ from tfdetect.data.sample import Sample, write
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory):
     """Folder of 20 real and 20 fake videos of 8 frames, 32 x 32 pixels."""
-    return write(Sample("video", count=20, size=32, frames=8), tmp_path_factory.mktemp("videos") / "set").parent
+    with stubs.in_process():
+        return write(Sample("video", count=20, size=32, frames=8), tmp_path_factory.mktemp("videos") / "set").parent
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """Folder of 20 real and 20 fake JPEG images, 32 x 32 pixels."""
-    return write(Sample("image", count=20, size=32), tmp_path_factory.mktemp("images") / "set").parent
+    with stubs.in_process():
+        return write(Sample("image", count=20, size=32), tmp_path_factory.mktemp("images") / "set").parent
+
+
+@pytest.fixture(scope="module")
+def light():
+    """Decode in the test's process, draw no figures, export little: see light.py."""
+    with stubs.stubs():
+        yield
+
+
+@pytest.fixture
+def light_test():
+    """The same for a single test."""
+    with stubs.stubs():
+        yield
 
 
 @pytest.fixture

@@ -33,6 +33,15 @@ for path in pathlib.Path(sys.argv[2]).glob("*.keras"):
     out[path.stem] = model.predict(clips[:, :frames, :size, :size], verbose=0)[:, 0].tolist()
 print("RESULT " + json.dumps(out))
 """
+CORRUPTED = """
+import zlib
+import tensorflow as tf
+from tfdetect.data.input_pipeline.corruptions import parse
+steps = "posterize(1,8)|solarize(100,256)|autocontrast|saturation(0,2)|hue(-9,9)|sharpness(0,3)|grid_mask(0.3)|fourier_mix(0.4)"
+clips = tf.cast(tf.random.stateless_uniform((3, 2, 30, 37, 3), (1, 2), 20, 230), tf.uint8)
+data = tf.data.Dataset.from_tensors((clips, [[0.0], [1.0], [0.0]])).map(lambda *batch: parse(steps)(*batch, tf.constant([3, 4])))
+print("RESULT", zlib.crc32(next(iter(data))[0].numpy()))
+"""
 
 
 RUN = """
@@ -79,13 +88,22 @@ def saved(request, tmp_path_factory):
     return folder, expected
 
 
+def computed(backend, code, *arguments):
+    return json.loads(run(backend, code, *arguments)[0].split("RESULT ")[1])
+
+
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_the_same_file_gives_the_same_scores(backend, saved):
     folder, expected = saved
-    actual = json.loads(run(backend, SCORES, folder / "clips.npy", folder)[0].split("RESULT ")[1])
+    actual = computed(backend, SCORES, folder / "clips.npy", folder)
     assert set(actual) == set(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(actual[name], values, atol=1e-4, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_steps_of_keras_cv_have_the_same_pixels(backend):
+    assert computed(backend, CORRUPTED) == computed("tensorflow", CORRUPTED)
 
 
 @pytest.mark.parametrize("backend", INSTALLED)
@@ -97,7 +115,7 @@ def test_a_run_without_tensorflow_can_be_exported_later(backend, videos, tmp_pat
         backend, ["train", name, *flags, "--train.strategy", "mirrored"], ["train", name, *flags], ["export", folder],
         ["predict", folder, videos, "--json"])  # fmt: skip
     assert mirrored[0] == 2 and f"--train.strategy mirrored needs TensorFlow, but Keras runs on {backend}" in mirrored[2]
-    assert trained[0] == 0 and "KERAS_BACKEND=tensorflow python scripts/export.py" in trained[1]
+    assert trained[0] == 0 and "KERAS_BACKEND=tensorflow tfdetect export" in trained[1]
     assert json.loads((folder / "metrics.json").read_text())["scored_with"] == f"model.keras on {backend}"
     assert refused[0] == 2 and f"A SavedModel needs TensorFlow, but Keras runs on {backend}" in refused[2]
     assert not (folder / "1").exists()

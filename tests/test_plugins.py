@@ -1,5 +1,7 @@
 """Plugins from files and installed packages, with the example code of the documentation."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -11,20 +13,40 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfdetect import plugins
+from tfdetect import cli, corruption_spec, plugins
+from tfdetect.data.layouts import detect  # noqa: F401  (registers the layouts)
+from tfdetect.data.layouts.tree import LAYOUTS
+from tfdetect.detector import REGISTRY
 from tfdetect.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("light")
 ROOT = Path(__file__).parents[1]
 DOCUMENTATION = "".join((ROOT / name).read_text() for name in ("CONTRIBUTING.md", "docs/augment.md"))
 DETECTOR, LAYOUT, CORRUPTION = re.findall(r"```python\n(.*?)```", DOCUMENTATION, re.DOTALL)
 SMALL = ("--train.epochs", "1", "--data.size", "32", "--data.frames", "1", "--data.workers", "1")
 
 
-def run(*argv, cwd, path=ROOT):
+def run_process(*argv, cwd, path=ROOT):
     """Run the command line in a new process, with `path` as PYTHONPATH."""
     environment = {**os.environ, "PYTHONPATH": str(path)}
     command = [sys.executable, "-m", "tfdetect.cli", *map(str, argv)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def run(*argv, cwd):
+    """Run the command line in this process, which afterwards has forgotten the plugins, and return what `run_process` does."""
+    registries = (REGISTRY, LAYOUTS, corruption_spec.CORRUPTIONS, corruption_spec.REGISTERED, sys.modules)
+    before = [dict(registry) for registry in registries]
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = cli.main([str(word) for word in argv])
+    finally:
+        for registry, names in zip(registries, before, strict=True):
+            for name in [name for name in registry if name not in names]:
+                if registry is not sys.modules or name.startswith(plugins.PREFIX):
+                    del registry[name]
+    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +78,7 @@ def test_run_loads_its_plugin_again(trained, folder, images, tmp_path):
     plugins = [str(folder / "tiny.py"), str(folder / "vignette.py")]
     assert yaml.safe_load((trained / "config.yaml").read_text())["plugins"] == plugins
     file = next((images / "real").iterdir())
-    result = run("predict", trained, file, cwd=tmp_path)
+    result = run_process("predict", trained, file, cwd=tmp_path)
     assert result.returncode == 0 and "1 scored" in result.stdout, result.stdout + result.stderr
     moved = tmp_path / "elsewhere" / "tiny.py"
     moved.parent.mkdir()
@@ -74,10 +96,10 @@ def test_detector_file_inside_the_package_becomes_a_subcommand(tmp_path):
     detectors = tmp_path / "tfdetect" / "models" / "detectors"
     (detectors / "tiny.py").write_text(DETECTOR)
     (detectors / "broken.py").write_text(DETECTOR.replace("import dataclass", "import datacls"))
-    result = run("train", "--help", cwd=tmp_path, path=tmp_path)
+    result = run_process("train", "--help", cwd=tmp_path, path=tmp_path)
     assert result.returncode == 0 and "tiny " in result.stdout and "One convolution on single frames." in result.stdout
     assert "detectors/broken.py cannot be imported and is left out: ImportError: cannot import name 'datacls'" in result.stderr
-    assert "Channels of the convolution." in run("train", "tiny", "--help", cwd=tmp_path, path=tmp_path).stdout
+    assert "Channels of the convolution." in run_process("train", "tiny", "--help", cwd=tmp_path, path=tmp_path).stdout
 
 
 def test_plugin_layout_is_recognised(folder, images, tmp_path):
@@ -94,7 +116,7 @@ def test_installed_plugins_are_found_by_entry_points(folder, tmp_path):
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text("[tfdetect.detectors]\ntiny = mine_tiny\ngone = mine_gone\n")
     shutil.copy(folder / "tiny.py", tmp_path / "mine_tiny.py")
-    result = run("train", "--help", cwd=tmp_path, path=f"{ROOT}{os.pathsep}{tmp_path}")
+    result = run_process("train", "--help", cwd=tmp_path, path=f"{ROOT}{os.pathsep}{tmp_path}")
     assert result.returncode == 0 and "One convolution on single frames." in result.stdout
     assert "the plugin gone (mine_gone) cannot be imported and is left out: ModuleNotFoundError" in result.stderr
 

@@ -1,7 +1,6 @@
 """The command `tfdetect VERB ...`: runs a verb and turns an error into one sentence and an exit code."""
 
 import contextlib
-import difflib
 import errno
 import importlib
 import io
@@ -11,10 +10,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 from tfdetect import __version__, plugins
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
+from tfdetect.workflow import startup
 
 VERBS = {
     "sample": "generate the embedded sample data set",
@@ -27,8 +26,12 @@ VERBS = {
     "explain": "show which regions drive a prediction",
     "predict": "predict whether files are real or fake",
     "export": "re-export the SavedModel",
+    "runs": "list runs with their results, and delete runs",
+    "cache": "show what takes space in the cache, and delete what is not needed",
+    "doctor": "check the installation and this machine, for a bug report",
 }
 AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over", "export": "starts over",
+                   "runs": "starts over", "cache": "starts over", "doctor": "starts over",
                    "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 HELP = f"""usage: tfdetect VERB ...
@@ -56,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(HELP)
         return 0 if argv else 2
     if argv[0] not in VERBS:
-        matches = difflib.get_close_matches(argv[0], VERBS, n=1)
-        hint = f" Perhaps you meant {matches[0]}." if matches else ""
+        hint = suggestion(argv[0], VERBS)
         print(f"tfdetect: unknown verb {argv[0]!r}.{hint} Verbs: {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     return run_verb(argv[0], argv[1:])
@@ -69,17 +71,12 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     Prints one sentence for an error, and writes the traceback of a bug to a log file. With TFDETECT_DEBUG=1, errors are
     raised instead.
     """
-    if sys.platform == "win32":
-        print("tfdetect runs on Linux and macOS; on Windows, run it inside WSL 2.", file=sys.stderr)
-        return 2
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported anywhere
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     for stream in (sys.stdout, sys.stderr):  # a file name need not be valid in the terminal's encoding
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         argv, plugin_files = plugins.take_flags(argv)
-        load_plugins(plugin_files)
+        startup.start(plugin_files, installed=verb != "doctor")  # which imports them in a process that may crash
         return int(importlib.import_module(f"tfdetect.verbs.{verb}").main(list(argv)) or 0)
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -103,17 +100,6 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
         print(f"tfdetect {verb}: a bug in tfdetect or {suspects} ({text}). The traceback is in "
               f"{write_crash_log(verb, argv)}; please report the bug with that file.", file=sys.stderr)  # fmt: skip
         return EXIT_BUG
-
-
-def load_plugins(files: Sequence[Path]) -> None:
-    """Load installed plugins and these files, after the suite's own detectors and layouts, whose names they cannot take."""
-    groups = ["tfdetect.layouts", "tfdetect.corruptions"]
-    if files or plugins.are_installed(groups):
-        for name in ("tfdetect.models", "tfdetect.data.layouts.detect"):
-            importlib.import_module(name)
-        plugins.load_installed(groups)
-    for file in files:
-        plugins.load_file(file)
 
 
 def write_crash_log(verb: str, argv: Sequence[str]) -> str:

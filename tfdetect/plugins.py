@@ -5,6 +5,7 @@ A plugin is a module that registers something when it is imported: a detector wi
 """
 
 import hashlib
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,21 @@ def take_flags(argv: Sequence[str]) -> tuple[list[str], list[Path]]:
         else:
             raise UserError(f"{FLAG} needs the path of a Python file.")
     return rest, files
+
+
+def load(files: Sequence[Path], installed: bool = True) -> None:
+    """Load installed plugins, unless not wanted, and these files.
+
+    The suite's own detectors and layouts, whose names they cannot take, are loaded first.
+    """
+    groups = ["tfdetect.layouts", "tfdetect.corruptions"]
+    if files or (installed and are_installed(groups)):
+        for name in ("tfdetect.models", "tfdetect.data.layouts.detect"):
+            importlib.import_module(name)
+    if installed:
+        load_installed(groups)
+    for file in files:
+        load_file(file)
 
 
 def load_file(path: Path) -> None:

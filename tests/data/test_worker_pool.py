@@ -117,3 +117,30 @@ def test_interrupt_while_processes_start_reaches_only_the_parent(tmp_path):
                       "        print('interrupted')\n")  # fmt: skip
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, start_new_session=True, timeout=600)
     assert result.stdout == "interrupted\n" and "Traceback" not in result.stderr, result.stderr
+
+
+LOOP = "from tfdetect.data.worker_pool import map_unordered\nprint('once', sorted(map_unordered([1, -2], abs, 2)))\n"
+
+
+def test_processes_start_from_standard_input_and_scripts_without_a_guard(tmp_path):
+    (tmp_path / "script.py").write_text(LOOP)
+    for arguments, text in (([str(tmp_path / "script.py")], None), (["-"], LOOP)):
+        result = subprocess.run([sys.executable, *arguments], input=text, capture_output=True, text=True, timeout=60)
+        assert (result.stdout, result.stderr) == ("once [(-2, 2), (1, 1)]\n", "")
+
+
+def test_without_processes_items_are_processed_here_and_a_line_says_so(monkeypatch, capsys):
+    def refuse(self):
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("tfdetect.data.worker_pool._WorkerProcess.start", refuse)
+    assert sorted(map_unordered([1, -2, 3], abs, 2, seconds=9.0)) == [(-2, 2), (1, 1), (3, 3)]
+    assert capsys.readouterr().err.count("cannot be started ([Errno 11] Resource temporarily unavailable): files are") == 1
+    with pytest.raises(OSError, match="the disk is full"):
+        list(map_unordered(range(10), fail_at_five, 1))
+
+
+def test_processes_that_end_at_once_are_replaced_by_this_one(monkeypatch, capsys):
+    monkeypatch.setattr("tfdetect.data.worker_pool._initialise_worker", os.abort)  # such as one that lacks memory to start
+    assert sorted(map_unordered([1, -2], abs, 2)) == [(-2, 2), (1, 1)]
+    assert "cannot be started (All workers expired)" in capsys.readouterr().err

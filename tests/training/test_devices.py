@@ -34,8 +34,8 @@ import keras
 for name in names.split(","):
     target = Path(out) / name
     target.mkdir(parents=True, exist_ok=True)
-    clips = Cache(Path(cache), ClipSpec(4, 32, still=True))
-    result = fit.fit(CnnLstm(dropout=0.0), pd.read_csv(table, keep_default_na=False), clips,
+    rows = pd.read_csv(table, keep_default_na=False)
+    result = fit.fit(CnnLstm(dropout=0.0), rows, Cache(Path(cache), ClipSpec(4, 32, still=True)),
                      Train(epochs=2, batch=8, strategy=name), target / "checkpoints", target / "m.keras", [])
     if result.chief:
         weights = [w.tolist() for w in keras.saving.load_model(target / "m.keras").get_weights()]
@@ -153,6 +153,24 @@ def test_description_names_devices_and_an_unused_gpu(monkeypatch, gpus, nvidia, 
     assert len(lines) == len(expected) and all(text in line for text, line in zip(expected, lines, strict=True))
     assert "CPU core" in lines[0] and "; mixed_float16; Keras 3" in lines[0] and "on TensorFlow 2" in lines[0]
     assert len(lines) == 1 or "pip install 'tensorflow[and-cuda]'" in lines[1]
+
+
+@pytest.mark.parametrize("variable, driver, hardware, cuda, expected", [
+    ("-1", True, True, True, ("CUDA_VISIBLE_DEVICES='-1' hides the GPUs", "unset CUDA_VISIBLE_DEVICES")),
+    ("7", True, True, True, ("CUDA_VISIBLE_DEVICES='7' hides the GPUs", "unset CUDA_VISIBLE_DEVICES")),
+    ("0", False, False, True, ("this machine has no NVIDIA GPU, or the container is not given one", "")),
+    (None, False, True, True, ("an NVIDIA GPU is present, but its driver is not loaded", "--gpus all")),
+    (None, True, True, False, ("TensorFlow does not use it: this build is for CPUs only", "tensorflow[and-cuda]")),
+    (None, True, True, True, ("TensorFlow does not use it: cuDNN cannot be loaded", "tensorflow[and-cuda]"))])  # fmt: skip
+def test_the_reason_why_no_gpu_is_used(monkeypatch, variable, driver, hardware, cuda, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: driver)
+    monkeypatch.setattr(devices, "has_nvidia_hardware", lambda: hardware)
+    monkeypatch.setattr(devices.tf.test, "is_built_with_cuda", lambda: cuda)
+    reason, fix = devices.why_no_gpu("Could not load dynamic library 'libcudnn.so.9'")
+    assert expected[0] in reason and expected[1] in fix
 
 
 def test_multiworker_without_a_cluster_is_refused(monkeypatch):

@@ -11,6 +11,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.data.sample import Sample, write
 from tfdetect.evaluation import predictions
 
+pytestmark = pytest.mark.usefixtures("light")
 FLAGS = ["--data.size", "32", "--train.epochs", "1", "--train.batch", "8", "--detector.width", "4"]
 
 
@@ -86,7 +87,7 @@ def test_excluded_files_are_counted_but_not_decoded(two_manipulations, train, ca
     table.loc[(table["source"] == "upsample"), "path"] = "nothing/" + table["path"]
     table.to_csv(two_manipulations / "broken.csv", index=False)
     sides = ["--data.train_sources", "swap", "--data.test_sources", "swap"]
-    run = train(two_manipulations / "broken.csv", "broken", *sides, "--data.max_failed", "0")
+    run = train(two_manipulations / "broken.csv", "broken", *sides, "--data.max_failed", "0", "--train.epochs", "0")
     assert "Left out as fakes of other sources: 14 of train, 2 of validation, 4 of test." in capsys.readouterr().out
     assert len(pd.read_csv(run.failures)) == 0
 
@@ -115,7 +116,7 @@ def test_the_same_sources_resume_the_run(crossed):
 def test_unknown_sources_are_refused(two_manipulations, tmp_path, capsys):
     argv = ["train", "cnn", "--data.path", str(two_manipulations), "--data.test_sources", "swop", "--out", str(tmp_path), *FLAGS]
     assert cli.main([*argv, "--data.cache_dir", str(tmp_path / "cache")]) == 2
-    assert "'swop'; perhaps you meant swap. The sources of fakes are swap, upsample." in capsys.readouterr().err
+    assert "'swop'. Perhaps you meant swap. The sources of fakes are swap, upsample." in capsys.readouterr().err
     assert not list(tmp_path.iterdir()), "nothing was decoded"
 
 

@@ -15,6 +15,8 @@ from tfdetect.data import manifest
 from tfdetect.data.layouts import detect
 from tfdetect.evaluation import metrics, predictions
 
+pytestmark = pytest.mark.usefixtures("light")
+
 
 @pytest.fixture(scope="module")
 def run(images, tmp_path_factory):

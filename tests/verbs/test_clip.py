@@ -16,6 +16,8 @@ from tfdetect.models.detectors.clip import Clip
 from tfdetect.models.pretrained import backbones, presets
 from tfdetect.workflow import feature_report
 
+pytestmark = pytest.mark.usefixtures("light")
+
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):

@@ -10,6 +10,8 @@ from tfdetect.errors import UserError
 from tfdetect.limits import LimitOverrides, Limits
 from tfdetect.settings import Data, DecodeOverrides
 
+pytestmark = pytest.mark.usefixtures("light")
+
 
 @pytest.fixture(scope="module")
 def run(images, tmp_path_factory):

@@ -9,6 +9,8 @@ import pytest
 from tfdetect import cli
 from tfdetect.artifact import Artifact
 
+pytestmark = pytest.mark.usefixtures("light")
+
 
 def noise(rng, side=6):
     return cv2.resize(rng.integers(0, 256, (side, side, 3), np.uint8), (48, 48), interpolation=cv2.INTER_CUBIC)

@@ -12,7 +12,8 @@ from tfdetect import cli
 from tfdetect.artifact import Artifact
 from tfdetect.data import manifest
 
-TINY = ["--data.size", "16", "--train.epochs", "1", "--train.batch", "8", "--detector.width", "4", "--data.workers", "2"]
+pytestmark = pytest.mark.usefixtures("light")
+TINY = ["--data.size", "16", "--train.epochs", "0", "--train.batch", "8", "--detector.width", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_training_groups_are_dropped_if_a_training_file_is_recognised(root, equa
 
 def commands(output):
     """Return the commands in the output as argument lists for cli.main."""
-    matches = re.findall(r"^  python scripts/(\w+)\.py (.*)$", output, re.M)
+    matches = re.findall(r"^  tfdetect (\w+) (.*)$", output, re.M)
     return [[verb, *shlex.split(rest, comments=True)] for verb, rest in matches]
 
 

@@ -1,29 +1,22 @@
-"""End-to-end tests on small data: train, evaluate, predict, explain, export, resume."""
+"""End-to-end tests on small data: train, evaluate, predict, explain, export."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
-from html import escape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tfdetect import artifact as artifacts
 from tfdetect import cli, config
+from tfdetect.api import explain
+from tfdetect.api import train as training
 from tfdetect.artifact import Artifact
 from tfdetect.evaluation import predictions
 from tfdetect.serving.predictor import Verdict
-from tfdetect.verbs import explain
-from tfdetect.verbs import train as training
-from tfdetect.workflow import results
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("light_test")  # but the two runs are trained without stubs
 SETTINGS = ["--data.frames", "4", "--data.size", "32", "--train.epochs", "2", "--train.batch", "8"]
 
 
@@ -40,7 +33,9 @@ def flags(folder):
 @pytest.fixture(scope="module")
 def cnn(videos, folder, flags):
     """An image detector, trained on videos."""
-    assert cli.main(["train", "cnn", "--data.path", str(videos), "--detector.width", "4", *flags]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["tfdetect", "train", "cnn", "--data.path", str(videos), "--detector.width", "4", *flags])
+        assert cli.main() == 0
     return Artifact(folder / "runs" / "cnn")
 
 
@@ -69,7 +64,7 @@ def test_a_run_writes_all_its_files(name, request):
     page = artifact.report.read_text()
     shortcut = json.loads(artifact.shortcuts.read_text())["all"]
     assert f"<b>{shortcut:.3f}</b><span>shortcut AUC" in page and (artifact.plots / "shortcuts.png").exists()
-    assert escape(results.command()) in page, "the command line"
+    assert ("<pre>tfdetect train cnn --data.path" in page) == (name == "cnn"), "the command line, if there was one"
     assert len(list(artifact.logs.rglob("events*"))) >= 3
 
 
@@ -214,110 +209,6 @@ def test_cnn_lstm_from_a_trained_cnn(cnn, videos, flags, folder):
     frozen = ["--detector.frame_model", str(cnn.folder), "--detector.freeze", "--name", "frozen", "--train.epochs", "1"]
     assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, *frozen]) == 0
     assert Artifact(folder / "runs" / "frozen").report.exists()
-
-
-def test_names(tmp_path):
-    def run(*argv):
-        return config.parse(["cnn", "--out", str(tmp_path), *argv], "t")
-
-    def finish(artifact):
-        artifact.report.write_text("")
-
-    first, resuming = artifacts.select_folder(run())
-    assert (first.folder.name, resuming) == ("cnn", False)
-    artifacts.reset_folder(first, run())
-    first.manifest.write_text("")
-    assert artifacts.select_folder(run()) == (first, True), "the same command resumes an interrupted run"
-    with artifacts.lock(first):
-        assert artifacts.select_folder(run())[0].folder.name == "cnn-2", "but not one that another process is training"
-        with pytest.raises(BlockingIOError, match="another process"), artifacts.lock(first):
-            pass
-    assert artifacts.select_folder(run("--data.size", "64"))[0].folder.name == "cnn-2", "nor with other settings"
-    assert artifacts.select_folder(run("--data.workers", "1")) == (first, True), "which do not change the result"
-    assert artifacts.select_folder(run("--name", "cnn")) == (first, True)
-    with pytest.raises(FileExistsError, match="--resume.*--overwrite"):
-        artifacts.select_folder(run("--name", "cnn", "--data.size", "64"))
-    with pytest.raises(ValueError, match="no run .*cn to resume. Perhaps you meant"):
-        artifacts.select_folder(run("--name", "cn", "--resume"))
-    finish(first)
-    assert artifacts.select_folder(run())[0].folder.name == "cnn-2"
-    with pytest.raises(FileExistsError):
-        artifacts.select_folder(run("--name", "cnn"))
-    assert artifacts.select_folder(run("--name", "cnn", "--overwrite")) == (first, False)
-    assert artifacts.select_folder(run("--name", "cnn", "--resume")) == (first, True)
-    for more in (["--train.epochs", "40"], ["--train.patience", "9"], ["--train.epochs", "40", "--train.patience", "9"]):
-        assert artifacts.select_folder(run("--name", "cnn", "--resume", *more)) == (first, True)
-    for flag, value, output in (("--data.size", "64", "--data.size was 256 and is now 64"),
-                              ("--train.xla", None, "--train.xla was off and is now on"),
-                              ("--data.fake", "x y", "--data.fake was fake and is now x y")):  # fmt: skip
-        with pytest.raises(ValueError, match=output):
-            longer = ("--train.epochs", "40", flag, *(value.split() if value else ()))
-            artifacts.select_folder(run("--name", "cnn", "--resume", *longer))
-    with pytest.raises(ValueError, match="settings: detector was cnn and is now mesonet"):
-        artifacts.select_folder(config.parse(["mesonet", "--out", str(tmp_path), "--name", "cnn", "--resume"], "t"))
-
-
-def test_a_finished_run_is_trained_further(cnn_lstm, videos, folder, flags, capsys):
-    def train(name, *more):
-        capsys.readouterr()
-        assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, "--name", name, *more]) == 0
-        return Artifact(folder / "runs" / name), capsys.readouterr().out
-
-    first, _ = train("longer")
-    assert "to train it further, raise --train.epochs" in train("longer", "--resume")[1]
-    before = first.report.read_text()
-    longer, output = train("longer", "--resume", "--train.epochs", "4")
-    assert "Epoch 3/4" in output and "Epoch 2/4" not in output
-    reference, _ = train("at-once", "--train.epochs", "4")
-    assert longer.history.read_text() == reference.history.read_text(), "the optimizer state was kept"
-    assert json.loads(longer.metrics.read_text()) == json.loads(reference.metrics.read_text())
-    assert json.loads(longer.calibration.read_text()) == json.loads(reference.calibration.read_text())
-    assert config.parse(["--config", str(longer.config)], "t").train.epochs == 4 and longer.report.read_text() != before
-    assert "finished" in train("longer", "--resume", "--train.epochs", "3")[1], "fewer epochs than are done"
-    shutil.rmtree(longer.checkpoints)
-    again, output = train("longer", "--resume", "--train.epochs", "5")
-    assert "continues from the best epoch with a new one" in output and "Epoch 5/5" in output and "Epoch 4/5" not in output
-    assert again.history.read_text().startswith(reference.history.read_text())
-
-
-def test_a_run_whose_files_changed_splits_is_not_resumed(cnn_lstm, videos, folder, flags, capsys):
-    table = pd.read_csv(cnn_lstm.manifest)
-    table["split"] = table["split"].map({"train": "test", "test": "train", "validation": "validation"})
-    table[["path", "label", "split", "group", "source"]].to_csv(folder / "moved.csv", index=False)
-    argv = ["train", "cnn_lstm", "--data.path", str(folder / "moved.csv"), *flags, "--name", "moved"]
-    assert cli.main(argv) == 0
-    table.assign(split="train").to_csv(Artifact(folder / "runs" / "moved").manifest, index=False)
-    assert cli.main([*argv, "--resume", "--train.epochs", "3"]) != 0
-    assert "in another split" in capsys.readouterr().err
-
-
-def test_a_head_trained_without_epochs_cannot_be_trained_further(images, folder, flags, capsys):
-    argv = ["train", "clip", "--data.path", str(images), "--detector.preset", "tiny", "--detector.head", "logistic", *flags]
-    assert cli.main([*argv, "--name", "head"]) == 0
-    assert cli.main([*argv, "--name", "head", "--resume", "--train.epochs", "5"]) == 0
-    assert "was not trained in epochs" in capsys.readouterr().out
-
-
-def test_a_killed_training_resumes_to_the_same_result(cnn_lstm, videos, folder, flags, tmp_path):
-    out = ["--out", str(tmp_path / "runs"), "--train.epochs", "6"]
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "cnn_lstm", "--data.path", str(videos), *flags, *out]
-    state = tmp_path / "runs" / "cnn_lstm" / "checkpoints" / "worker-0" / "state.json"
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 120
-    while not state.exists() and time.monotonic() < deadline:
-        assert process.poll() is None, process.stdout.read().decode()
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = json.loads(state.read_text())["history"]
-    assert 1 <= len(done) < 6
-    second = subprocess.run(command, capture_output=True, text=True)
-    assert second.returncode == 0 and "Resuming" in second.stdout, second.stdout + second.stderr
-    assert "Epoch 1/6" not in second.stdout
-    assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, "--train.epochs", "6", "--name", "reference"]) == 0
-    killed, reference = Artifact(tmp_path / "runs" / "cnn_lstm"), Artifact(folder / "runs" / "reference")
-    assert killed.history.read_text() == reference.history.read_text()
-    assert json.loads(killed.metrics.read_text()) == json.loads(reference.metrics.read_text())
 
 
 def test_too_few_files_for_a_batch_or_for_choosing_an_epoch_give_a_warning():

@@ -14,7 +14,8 @@ from tfdetect.evaluation import predictions
 from tfdetect.evaluation.calibration import youden_threshold
 from tfdetect.workflow import ensemble
 
-SETTINGS = ["--data.frames", "4", "--train.epochs", "2", "--train.batch", "8", "--detector.width", "4"]
+pytestmark = pytest.mark.usefixtures("light")
+SETTINGS = ["--data.frames", "4", "--train.epochs", "1", "--train.batch", "8", "--detector.width", "4"]
 
 
 @pytest.fixture(scope="module")

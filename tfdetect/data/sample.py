@@ -16,21 +16,20 @@ strengths are balanced so that the size of a file does not reveal its label.
 """
 
 import csv
-import io
 import json
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
 
+from tfdetect.data.media import encode
+from tfdetect.data.worker_pool import map_unordered
 from tfdetect.errors import UserError
 from tfdetect.files import atomic_write
-from tfdetect.machine import available_cores
 
 VIDEO_SOURCES = ("flicker", "swap", "flicker", "upsample")  # flicker needs twice as many examples
 IMAGE_SOURCES = ("swap", "upsample")  # flicker needs several frames
@@ -43,6 +42,7 @@ VERSION = 1  # of the drawing code; a folder begun by another version is not com
 
 GRAIN = (3.0, 5.0)  # standard deviation of camera noise at mid-grey, in grey levels; with a wider range, sizes revealed upsample
 QP, JPEG_QUALITY = 20, 92  # here the grain that a fake loses costs as many bytes as the pattern that it gains
+X264 = {"qp": str(QP), "g": "1", "preset": "medium"}
 SWAP_GRAIN = 0.5  # grain of the patch relative to the scene's; with less, swapped JPEGs were smaller than real ones
 STRIPES = 15.0  # grey levels; with 20 the stripes are learned so early that flicker is learned late
 GRID = 22.0  # grey levels where rows and columns of the grid cross; with 16, upsampled videos were smaller than real ones
@@ -228,23 +228,12 @@ def render_clip(spec: Sample, group: int, source: str) -> np.ndarray:
 
 def encode_jpeg(frame: np.ndarray) -> bytes:
     """Encode (height, width, 3) uint8 RGB as JPEG at the fixed quality."""
-    return cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    return encode.encode_jpeg(frame, JPEG_QUALITY)
 
 
 def encode_mp4(frames: np.ndarray) -> bytes:
     """Encode (frames, height, width, 3) uint8 RGB as intra-only H.264 at the fixed quantiser."""
-    import av  # imported here, because --help must not load FFmpeg
-
-    memory = io.BytesIO()
-    with av.open(memory, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"qp": str(QP), "g": "1", "preset": "medium", "threads": "1"}
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return memory.getvalue()
+    return encode.encode_h264(frames, FPS, X264)
 
 
 def manifest_rows(spec: Sample) -> list[dict[str, str]]:
@@ -311,16 +300,10 @@ def write(
     missing = [row for row in rows if not (folder / row["path"]).exists()]
     for _ in range(len(rows) - len(missing)):
         progress()
-    if missing:
-        workers = min(workers or available_cores(), len(missing))
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            jobs = [pool.submit(write_file, spec, folder, row) for row in missing]
-            try:
-                for job in jobs:
-                    job.result()
-                    progress()
-            finally:
-                pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, do not render the rest first
+    for row, failure in map_unordered(missing, partial(write_file, spec, folder), workers):
+        if failure:
+            raise UserError(f"{folder / row['path']} could not be written: {failure.reason}; repeat the command.")
+        progress()
     manifest = folder / "manifest.csv"
     if missing or not manifest.exists() or not manifest.read_text().startswith(",".join(COLUMNS)):
         tints = [dominant_tint(spec, group) for group in range(spec.count)]

@@ -2,12 +2,16 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import get_context, resource_tracker
+from itertools import chain, islice
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -15,6 +19,8 @@ from pebble import ProcessExpired, ProcessPool
 from tfdetect.data import deadline
 from tfdetect.machine import available_cores
 
+NO_PROCESSES = ("Worker processes cannot be started ({}): files are decoded in this process, one at a time and without a time "
+                "limit. A file that crashes its decoder now ends the command.")  # fmt: skip
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -45,33 +51,84 @@ class _GuardedWork(Generic[T, R]):
             deadline.start(None)
 
 
+class _WorkerProcess(SpawnProcess):
+    """A process that does not import the main module of its parent again, which may be a notebook, standard input or a script
+    without a guard."""
+
+    def start(self) -> None:
+        """Start the process while an empty main module hides the real one."""
+        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _WorkerContext(SpawnContext):
+    """Starts fresh interpreters: forking a process that runs TensorFlow's threads may deadlock."""
+
+    Process = _WorkerProcess
+
+
 def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | None = None,
                   seconds: float | None = None) -> Iterator[tuple[T, R | WorkerFailure]]:
     """Yield (item, work(item)) in order of completion, computed in `workers` processes (default: one per core).
 
     `work` must be picklable. Each item may take `seconds`, plus what `work` requests by `deadline.extend`. If an item crashes
     its process or exceeds its time, its result is a WorkerFailure and a new process takes over. Exceptions of `work` are
-    re-raised here and stop the iteration. Only a few items are read ahead, so `items` may be infinite.
+    re-raised here and stop the iteration. Only a few items are read ahead, so `items` may be infinite. Where no process can be
+    started, the items are processed in this one, without a time limit, and a line on stderr says so.
+    """
+    remaining = iter(items)
+    while True:
+        in_work: dict[Any, T] = {}  # what a broken pool leaves to the next one
+        works = False
+        try:
+            for result in _map_in_pool(remaining, in_work, _GuardedWork(work, seconds), workers):
+                works = True
+                yield result
+            return
+        except BrokenProcessPool as error:
+            remaining = chain(in_work.values(), remaining)
+            if not works:
+                print(NO_PROCESSES.format(error.__cause__ or error), file=sys.stderr)
+                break
+    for item in remaining:
+        yield item, _raise_error(_GuardedWork(work, None)(item))
+
+
+def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T, R],
+                 workers: int | None) -> Iterator[tuple[T, R | WorkerFailure]]:
+    """Yield as `map_unordered` does; `in_work` holds the items that were taken and have no result yet.
+
+    Raises BrokenProcessPool if processes cannot be started.
     """
     count = workers or available_cores()
-    remaining, guarded = iter(items), _GuardedWork(work, seconds)
-    # Started first, because starting it unblocks SIGINT, which has to stay blocked while worker processes start.
-    resource_tracker.ensure_running()
-    # "spawn": forking a process that runs TensorFlow's threads may deadlock.
-    pool = ProcessPool(count, initializer=_initialise_worker, context=get_context("spawn"))
-    running: dict[Any, T] = {}
+    pool = ProcessPool(count, initializer=_initialise_worker, context=_WorkerContext())
     try:
         while True:
-            for item in islice(remaining, 4 * count - len(running)):
-                with _blocked_interrupts():
-                    running[pool.schedule(guarded, (item,))] = item
-            if not running:
+            for item in islice(items, 4 * count - len(in_work)):
+                in_work[_schedule(pool, work, item, in_work)] = item
+            if not in_work:
                 return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), _outcome(future, seconds)
+            for future in wait(in_work, return_when=FIRST_COMPLETED).done:
+                outcome = _outcome(future, work.seconds)
+                yield in_work.pop(future), outcome
     finally:
         pool.stop()
         pool.join()
+
+
+def _schedule(pool: ProcessPool, work: _GuardedWork[T, R], item: T, in_work: dict[Any, T]) -> Any:
+    """Return the future of an item. Raises BrokenProcessPool, with the item in `in_work`, if the pool cannot take it."""
+    try:
+        # Started first, because starting it unblocks SIGINT, which has to stay blocked while worker processes start.
+        resource_tracker.ensure_running()
+        with _blocked_interrupts():
+            return pool.schedule(work, (item,))
+    except (OSError, ImportError, RuntimeError) as error:  # no memory or processes left, no semaphores, or a broken pool
+        in_work[None] = item
+        raise BrokenProcessPool(str(error)) from (error.__cause__ or error)
 
 
 @contextmanager
@@ -94,6 +151,11 @@ def _outcome(future: Any, seconds: float | None) -> Any:
         if deadline.is_timeout(error.exitcode):
             return WorkerFailure(f"decoding took longer than {seconds:g} s plus the allowance for its length (--data.timeout)")
         return WorkerFailure("the decoder crashed")
+    return _raise_error(result)
+
+
+def _raise_error(result: Any) -> Any:
+    """Return a result of `_GuardedWork`; raise it if it is an exception of the work."""
     if isinstance(result, Exception):
         raise result
     return result

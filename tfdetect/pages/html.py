@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import struct
 from collections.abc import Iterable, Sequence
 from html import escape
 from os import PathLike
@@ -35,6 +34,12 @@ def write(path: str | PathLike[str], kind: str, name: str, subtitle: str, sectio
     Path(path).write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
+def head(page: str) -> str:
+    """Return a page without its sections from the first one of figures on."""
+    before, figures, _ = page.partition('<div class="figures">')
+    return before.rpartition("<section>")[0] + "</body></html>" if figures else page
+
+
 def bullet_list(sentences: Sequence[str]) -> str:
     """Return an HTML list of escaped sentences, or "" if there are none."""
     return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in sentences) + "</ul>" if sentences else ""
@@ -46,6 +51,13 @@ def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     cells = (((" class=n" * (not isinstance(value, str)), format_cell(value)) for value in row) for row in rows)
     body = "".join(f"<tr>{''.join(f'<td{kind}>{text}</td>' for kind, text in row)}</tr>" for row in cells)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def tiles(rows: Iterable[tuple[Any, str, str]]) -> str:
+    """Return key figures side by side: (the figure as HTML, its name, small print)."""
+    shown = "".join(f'<div class="tile"><b>{big}</b><span>{escape(name)}</span><small>{escape(small)}</small></div>'
+                    for big, name, small in rows)  # fmt: skip
+    return f'<div class="tiles">{shown}</div>'
 
 
 def format_cell(value: Any) -> str:
@@ -81,10 +93,12 @@ def thumbnail(image: NDArray[np.uint8]) -> str:
 
 def figure_section(title: str, figures: Iterable[tuple[str, Figure | Path]]) -> str:
     """Return a section of (caption, figure or path of a PNG) in two columns; wide figures span both. The title is HTML."""
+    from PIL import Image
+
     shown = ""
     for caption, figure in figures:
         data = to_png(figure)
-        width, height = struct.unpack(">II", data[16:24])  # the IHDR chunk, PNG specification 11.2.1
+        width, height = Image.open(io.BytesIO(data)).size
         source = "data:image/png;base64," + base64.b64encode(data).decode()
         shown += (f'<figure{" class=wide" if width > 1.6 * height else ""}><img alt="{escape(caption)}" src="{source}">'
                   f"<figcaption>{escape(caption)}</figcaption></figure>")  # fmt: skip

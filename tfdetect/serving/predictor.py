@@ -1,7 +1,8 @@
 """Predict files with the exported SavedModel and the settings of its run."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tfdetect import files, models
+from tfdetect import files, installation, models
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data.media import tf_decode
 from tfdetect.data.media.frames import Media
@@ -19,6 +20,7 @@ from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
+from tfdetect.limits import Limits
 from tfdetect.models import autoencoder
 from tfdetect.models.layers import common
 
@@ -47,8 +49,8 @@ def load_saved_model(folder: Path) -> Any:
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
-        raise UserError(f"{folder} is not a complete SavedModel; re-export it with python scripts/export.py "
-                        f"{files.shell_quote(folder.parent)}.") from error  # fmt: skip
+        raise UserError(f"{folder} is not a complete SavedModel; re-export it with "
+                        f"{installation.command('export', folder.parent)}.") from error  # fmt: skip
 
 
 class Predictor:
@@ -130,6 +132,12 @@ class Predictor:
             output = np.concatenate([output[:, :1], softmax(output[:, 1:], axis=1)], axis=1)
         return _by_name(output.reshape(len(clips), -1, output.shape[1]).mean(axis=1))
 
+    def with_limits(self, limits: Limits) -> "Predictor":
+        """Return the same predictor, which reads files within these limits."""
+        other = copy.copy(self)
+        other.spec = replace(self.spec, limits=limits)
+        return other
+
     def predict_files(self, paths: Iterable[str | Path], seconds: float | None = None,
                       workers: int | None = None) -> Iterator[Verdict]:  # fmt: skip
         """Yield the verdict on each file, in the order of `paths`; `seconds` and `workers` are those of `map_files`."""
@@ -160,7 +168,8 @@ class Predictor:
         if isinstance(media, WorkerFailure):
             return Verdict(path, error=media.reason)
         frames = self.model_frames(media)
-        # As in `evaluate`, a frame detector scores each frame separately and the mean, in double precision, is calibrated.
+        # As `predictions.file_scores` in `evaluate`: each frame is scored separately, and their mean, in double precision, is
+        # calibrated. For one file pandas takes hundreds of times as long (benchmarks/libraries.py).
         outputs = self._outputs(frames[:, None] if self.is_frame_detector else frames[None])
         score = float(np.mean(outputs["score"], dtype=np.float64))
         probability = float(self.calibration.probability(score))

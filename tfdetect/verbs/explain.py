@@ -1,126 +1,17 @@
 """explain: show which regions of a file drive its score."""
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
-from tfdetect import artifact as artifacts
-from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
-from tfdetect.detector import Detector
-from tfdetect.errors import UserError
+from tfdetect import config
+from tfdetect.api.explain import Explain, explain_files
 from tfdetect.workflow.console import console, plural
-from tfdetect.workflow.verdicts import PredictData, apply_overrides, expand_paths, format_verdict, load_predictor
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from tfdetect.serving.predictor import Predictor, Verdict
-
-MAX_FILES = 200  # larger pages open slowly
-
-
-@dataclass(frozen=True)
-class Explain:
-    """Write a page of heat-maps that show which regions of each file drive its score. Exit code 1 if any file failed."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of the run, such as saved_models/cnn."""
-    files: tyro.conf.Positional[tuple[Path, ...]]
-    """Images, videos, folders of them, and tables (CSV, .xlsx, Parquet) with a column path."""
-    data: PredictData = field(default_factory=PredictData)
-    out: Path = Path("explained")
-    """Folder for explanation.html and explanation.json."""
-    method: Literal["auto", "error", "occlusion"] = "auto"
-    """What the heat-map shows.
-    error: the reconstruction error of an autoencoder.
-    occlusion: how much the score drops when a region is hidden, for any detector.
-    auto: error for autoencoders, else occlusion."""
-    frames: int = 4
-    """Frames shown of each video, evenly spaced among those that the detector sees."""
-    cells: int = 4
-    """Regions per side for occlusion.
-    More give a finer map, take longer, and miss evidence that is spread over large areas."""
-
-    def __post_init__(self) -> None:
-        if self.frames < 1 or self.cells < 2:
-            raise UserError(f"--frames must be at least 1 and --cells at least 2, got {self.frames} and {self.cells}.")
+from tfdetect.workflow.verdicts import format_verdict
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the flags, find the files, and explain each as soon as it is decoded; if interrupted, write the page so far."""
-    args = config.parse_flags(Explain, argv, "explain.py")
-    artifact = artifacts.find(args.run)
-    run = apply_overrides(artifacts.load_config(artifact), args.data)
-    method = resolve_method(args.method, run.detector)
-    paths = expand_paths(args.files)
-    if len(paths) > MAX_FILES:
-        raise UserError(f"{len(paths)} files are too many for one page; give at most {MAX_FILES}.")
-    if args.cells > run.data.size:
-        raise UserError(f"--cells {args.cells} is more than the {run.data.size} pixels per side that the run uses; give fewer.")
-    predictor = load_predictor(artifact, run)
-    from tfdetect.pages import explanation
-
-    args.out.mkdir(parents=True, exist_ok=True)
-    sections: list[str] = []
-    rows: list[dict[str, Any]] = []
-    try:
-        to_verdict = lambda path, clip: (predictor.to_verdict(path, clip), clip)  # noqa: E731
-        for verdict, clip in predictor.map_files(paths, to_verdict, run.data.timeout, run.data.workers):
-            print(format_verdict(verdict), flush=True)
-            rows.append({**dataclasses.asdict(verdict), "method": method})
-            if verdict.error is None:
-                frames, heat, check = explain_clip(predictor, predictor.model_frames(clip), method, args)
-                rows[-1] |= check
-                sections.append(explanation.section(files.printable(verdict.path), caption(verdict, check), frames, heat, method))
-    finally:
-        explanation.write(args.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
-        files.write_json(args.out / "explanation.json", rows)
-    failed = len(rows) - len(sections)
-    explained = f"{plural(len(sections), 'file')} explained with method {method}"
-    console.print(f"{explained}, {failed} failed: {args.out / 'explanation.html'}")
-    return 1 if failed else 0
-
-
-def resolve_method(method: str, detector: Detector) -> str:
-    """Return the method that `auto` stands for. Raises UserError for `error` on a detector that does not reconstruct."""
-    if method == "error" and not detector.reconstructs:
-        raise UserError(f"--method error needs an autoencoder, and {detector.name} reconstructs nothing: use --method occlusion.")
-    return method if method != "auto" else "error" if detector.reconstructs else "occlusion"
-
-
-def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
-                 args: Explain) -> "tuple[np.ndarray, np.ndarray, dict[str, float]]":
-    """Return (shown frames, their heat-maps, the mean of `heatmaps.deletion_check`) of a clip (frames, height, width, 3) uint8.
-
-    A frame detector gets a map per shown frame; for a clip detector all frames share one.
-    """
-    import numpy as np
-
-    from tfdetect.data.media.frames import evenly_spaced
-    from tfdetect.explain import heatmaps
-
-    def score(clips: "np.ndarray") -> "np.ndarray":
-        return predictor.predict_clips(clips)[0]
-
-    shown = list(dict.fromkeys(evenly_spaced(len(clip), min(args.frames, len(clip)))))
-    inputs = [clip[[frame]] for frame in shown] if predictor.is_frame_detector else [clip]
-    make_map = {"error": lambda frames: predictor.reconstruction_errors(frames[None])[0].mean(axis=0),
-                "occlusion": lambda frames: heatmaps.occlusion_map(score, frames, args.cells)}[method]  # fmt: skip
-    maps = [make_map(frames) for frames in inputs]
-    hottest, elsewhere = np.mean([heatmaps.deletion_check(score, *pair) for pair in zip(inputs, maps, strict=True)], axis=0)
-    maps = maps if predictor.is_frame_detector else maps * len(shown)
-    return clip[shown], np.stack(maps), {"hottest_tenth": float(hottest), "elsewhere": float(elsewhere)}
-
-
-def caption(verdict: "Verdict", check: dict[str, float]) -> str:
-    """Return the line under a figure: the verdict, and how hiding its hottest tenth, or another area, changes the score."""
-    note = f" ({verdict.note})" if verdict.note else ""
-    drops = check["hottest_tenth"], check["elsewhere"]
-    changes = [f"{'raises' if drop < 0 else 'lowers'} the score by {abs(drop):.3f}" for drop in drops]
-    return (f"{verdict.label}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, {verdict.frames} "
-            f"frame{'s' * (verdict.frames > 1)}{note}. Hiding the hottest tenth of the map {changes[0]}; hiding the same shape "
-            f"elsewhere {changes[1]}.")  # fmt: skip
+    """Parse the flags, explain the files, and print each verdict as soon as its file is explained."""
+    args = config.parse_flags(Explain, argv, "explain")
+    explanation = explain_files(args, show=lambda verdict: print(format_verdict(verdict), flush=True))
+    explained = plural(len(explanation.rows) - explanation.failed, "file")
+    console.print(f"{explained} explained with method {explanation.method}, {explanation.failed} failed: {explanation.page}")
+    return 1 if explanation.failed else 0

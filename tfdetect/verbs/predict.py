@@ -10,9 +10,10 @@ from pathlib import Path
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, models  # noqa: F401  (registers the detectors)
+from tfdetect import config
+from tfdetect.api.load import TrainedDetector
 from tfdetect.workflow.console import plural, printable
-from tfdetect.workflow.verdicts import PredictData, apply_overrides, expand_paths, format_verdict, load_predictor
+from tfdetect.workflow.verdicts import PredictData, expand_paths, format_verdict
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,18 @@ class Predict:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, find the files, and print each verdict as soon as its file is decoded."""
-    args = config.parse_flags(Predict, argv, "predict.py")
-    artifact = artifacts.find(args.run)
-    run = apply_overrides(artifacts.load_config(artifact), args.data)
+    args = config.parse_flags(Predict, argv, "predict")
+    detector = TrainedDetector(artifacts.find(args.run).folder)
     paths = expand_paths(args.files)
-    predictor = load_predictor(artifact, run)
+    threshold = detector.predictor.threshold
     failed = 0
     if not args.json:
         print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
-    for verdict in predictor.predict_files(paths, run.data.timeout, run.data.workers):
+    for verdict in detector.predict_each(paths, args.data):
         failed += verdict.error is not None
         print(json.dumps(dataclasses.asdict(verdict)) if args.json else format_verdict(verdict), flush=True)
     if not args.json:
-        print(f"{summarise(args.files, paths, failed)}. Called fake from a probability of {predictor.threshold:.3f}.")
+        print(f"{summarise(args.files, paths, failed)}. Called fake from a probability of {threshold:.3f}.")
     return 1 if failed else 0
 
 

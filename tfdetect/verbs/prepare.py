@@ -1,123 +1,18 @@
 """prepare: check and decode a data set into a folder that training reads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import tyro
-
-from tfdetect import config, files
-from tfdetect.errors import UserError
-from tfdetect.settings import PREPARED_KEYS, ClipSettings
-from tfdetect.workflow import dataset, output_paths
-from tfdetect.workflow.console import console, print_command, progress
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from tfdetect.data.prepare.clip_cache import Cache
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Decode a data set once into a folder that can then be trained on: train.py DETECTOR --data.path FOLDER.
-
-    If interrupted, the same command resumes. Files that cannot be used are listed in failures.csv.
-    """
-
-    path: tyro.conf.Positional[Path]
-    """A manifest, or the folder of a public data set, or a folder with real/ and fake/ in it."""
-    out: Path
-    """Folder to create, such as prepared/celeb.
-    Training on it does not need the originals. It holds the only copy of equalised files, so do not delete it as a cache."""
-    data: ClipSettings = field(default_factory=ClipSettings)
-    equalise: bool = False
-    """Crop and re-encode all files in the same way first, so that the file format cannot reveal the label (docs/equalise.md)."""
-    runner: str = "local"
-    """Where files are decoded.
-    local: processes on this machine.
-    beam: Apache Beam on this machine.
-    NAME: a Beam runner such as FlinkRunner, which receives all unknown flags."""
+from tfdetect import config
+from tfdetect.api.prepare import Prepare, prepare_data
+from tfdetect.workflow.console import console, print_command
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the flags, read, optionally equalise, decode and write the data set."""
-    args, beam_options = config.parse_flags(Prepare, argv, "prepare.py", unknown=True)
-    output_paths.require_prepared(args.out, args.path)
+    """Parse the flags, prepare the data set, and print the next command."""
+    args, beam_options = config.parse_flags(Prepare, argv, "prepare", unknown=True)
     if beam_options and args.runner == "local":
-        config.parse_flags(Prepare, argv, "prepare.py")  # exits with a message about the unknown flags
-    import pandas as pd  # imported late to keep --help fast
-
-    table, excluded, cache = read_dataset(args)
-    if args.equalise:
-        table, failures = equalise_files(args, table, cache)
-        excluded = pd.concat([excluded, failures])
-    write(args, dataset.append_excluded(decode(args, table, cache, beam_options), excluded).sort_index())
+        config.parse_flags(Prepare, argv, "prepare")  # exits with a message about the unknown flags
+    folder = prepare_data(args, beam_options)
+    console.print(f"\nPrepared  {folder}\nNext:")
+    print_command("train", "cnn", "--data.path", folder)
     return 0
-
-
-def read_dataset(args: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
-    """Return the files to decode, those excluded because copies contradict their label, and the cache inside the output folder.
-
-    Paths are absolute, since the folder may be used from anywhere. Raises UserError if it was prepared with other settings.
-    """
-    from tfdetect.data.prepare.clip_cache import Cache
-
-    data = args.data
-    table = dataset.read_manifest(args.path, data)
-    table["path"] = [str(Path(path).absolute()) for path in table["path"]]
-    settings = {name: getattr(data, name) for name in PREPARED_KEYS}
-    old_settings = config.read_prepared_settings(args.out)
-    if old_settings and old_settings != settings:
-        raise UserError(f"{args.out} was prepared with other settings: {old_settings}. Give another --out, or delete it.")
-    cache = Cache(args.out, dataset.clip_spec(data, args.out), data.cache)
-    return *dataset.separate_excluded(table, cache, data.workers), cache
-
-
-def decode(args: Prepare, table: "pd.DataFrame", cache: "Cache", beam_options: Sequence[str]) -> "pd.DataFrame":
-    """Return the prepared manifest, decoded by local processes or by Beam."""
-    from tfdetect.data.prepare.beam import LOCAL_RUNNER, BeamRunner
-    from tfdetect.data.prepare.decode import decode_locally, prepare
-
-    data = args.data
-    beam = BeamRunner(args.out / "shards", LOCAL_RUNNER if args.runner == "beam" else args.runner, beam_options)
-    runner = decode_locally if args.runner == "local" else beam.results
-    with progress("Decoding", len(table)) as step:
-        return prepare(table, cache, data.workers, step, data.timeout, runner)
-
-
-def equalise_files(args: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Return the rows of the equalised files, and the prepared rows of the failed ones; both keep their index."""
-    from tfdetect.data.equalise import equalise
-    from tfdetect.data.prepare.clip_cache import failure_result
-    from tfdetect.data.prepare.decode import RESULT_FIELDS, add_results
-
-    data = args.data
-    with progress("Equalising", len(table)) as step:
-        half = partial(step, advance=0.5)  # each file is inspected, then encoded
-        table = equalise(table, args.out.absolute() / "equalised", data.workers, half, data.timeout, data.limits)
-    good = table["error"] == ""
-    reasons = dict(zip(table["path"], table["error"], strict=True))
-    excluded = table[~good].rename(columns={"error": "left_out"})  # an original must not be mixed with equalised files
-    rows = add_results(excluded, lambda path: map(failure_result("", reasons[path]).get, RESULT_FIELDS), cache.spec)
-    return table[good].drop(columns="error"), rows
-
-
-def write(args: Prepare, table: "pd.DataFrame") -> None:
-    """Write manifest.csv, failures.csv and prepared.json; print the counts and the next command."""
-    from tfdetect.data import manifest
-
-    failures = table[table["error"] != ""]
-    manifest.write(table, args.out / "manifest.csv")
-    manifest.write(failures, args.out / "failures.csv")
-    settings = config.settings_to_dict(args.data)
-    counts = {"rows": len(table), "cached": len(table) - len(failures), "failed": len(failures)}
-    summary = {"data": {name: settings[name] for name in PREPARED_KEYS}, "groups": table.attrs["groups"], "counts": counts}
-    files.write_json(args.out / config.PREPARED_FILE, summary)
-    dataset.print_count(table, "cached")
-    dataset.print_failures(table)
-    dataset.require_usable(table)
-    console.print(f"\nPrepared  {args.out}\nNext:")
-    print_command("train.py", "cnn", "--data.path", args.out)

@@ -7,8 +7,9 @@ from pathlib import Path
 import tyro
 
 from tfdetect import config
-from tfdetect.data.sample import Sample, write
-from tfdetect.workflow.console import console, progress
+from tfdetect.api.sample import write_sample
+from tfdetect.data.sample import Sample
+from tfdetect.workflow.console import console
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,7 @@ class WriteSample:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and write the files."""
-    args = config.parse_flags(WriteSample, argv, "sample.py")
-    spec = args.sample
-    with progress("Drawing", 2 * spec.count) as step:
-        write(spec, args.out, None, step)
-    console.print(f"{spec.count} real and {spec.count} fake {spec.kind}s with manifest.csv in {args.out}")
+    args = config.parse_flags(WriteSample, argv, "sample")
+    folder, spec = write_sample(args.out, args.sample), args.sample
+    console.print(f"{spec.count} real and {spec.count} fake {spec.kind}s with manifest.csv in {folder}")
     return 0

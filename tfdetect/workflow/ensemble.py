@@ -32,8 +32,9 @@ class Member:
     cache: "Cache"
 
 
-def evaluate(args: Evaluate) -> None:
-    """Read the files, decode them for each run, drop those that any run was trained on, score, average, write the report."""
+def evaluate(args: Evaluate) -> Artifact:
+    """Read the files, decode them for each run, drop those that any run was trained on, score, average, write the report;
+    return its folder."""
     members = load_members(args)
     import_keras()
     from tfdetect.data.input_pipeline import corruptions
@@ -54,6 +55,7 @@ def evaluate(args: Evaluate) -> None:
     scored = {name: score_member(member, decoded[name], good, chain) for name, member in members.items()}
     corrupted = (f"The clips were corrupted before they were scored: {chain}.",) if chain else ()
     write_report(target, members, table, scored, (*warnings, *overlap, *corrupted))
+    return target
 
 
 def load_members(args: Evaluate) -> dict[str, Member]:
@@ -69,9 +71,8 @@ def load_members(args: Evaluate) -> dict[str, Member]:
     if args.data.path and not args.data.fake and len({run.data.fake for run in runs}) > 1:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
     data = [dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake) for run in runs]
-    caches = [dataset.cache_for(settings, run.detector) for settings, run in zip(data, runs, strict=True)]
-    caches = [cache if cache.root == args.data.path else dataset.with_equalisation(cache, artifact)
-              for cache, artifact in zip(caches, found, strict=True)]  # fmt: skip
+    caches = [dataset.evaluation_cache(settings, run.detector, artifact)
+              for settings, run, artifact in zip(data, runs, found, strict=True)]  # fmt: skip
     members = map(Member, found, runs, data, caches)
     return dict(zip(ensemble.unique_names([folder.name for folder in folders]), members, strict=True))
 
@@ -189,7 +190,6 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
         settings={name: config.run_to_dict(member.run) for name, member in members.items()},
     )  # fmt: skip
     results.finish(target, evaluation, {"test": "mean"})
-    console.print(f"\nReport  {target.report}")
 
 
 def validation_predictions(artifact: Artifact) -> "pd.DataFrame":

@@ -11,6 +11,7 @@ from PIL import Image
 from tfdetect.data.layouts import detect
 from tfdetect.data.prepare import decode
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
+from tfdetect.files import disk_size, walk
 from tfdetect.limits import Limits
 
 
@@ -124,3 +125,32 @@ def test_similar_failures_are_summarised():
     assert [(count, first) for _, count, first in found] == [(2, "b"), (2, "e"), (1, "d")]
     assert [reason for reason, *_ in found][::2] == ["truncated: … of …", "empty file"]
     assert decode.summarise_failures(pd.DataFrame({"path": ["a"], "error": ["3 of 9"]})) == [("3 of 9", 1, "a")]
+
+
+@pytest.mark.parametrize("what, frames", [("images", 1), ("videos", 4)])
+def test_size_on_disk_is_known_before_and_after(tmp_path, request, monkeypatch, what, frames):
+    cache, table = Cache(tmp_path, ClipSpec(4, 48)), detect.read(request.getfixturevalue(what))
+    whole = decode.estimate_size(table, cache)
+    assert 0 <= whole / len(table) - frames * 48**2 * 3 < 3 * 4096, "pixels, and whole blocks for two files"
+    monkeypatch.setattr(decode, "SAMPLED", 8)
+    assert decode.estimate_size(table, cache) == pytest.approx(whole, rel=0.05), "a sample of the files tells it"
+    monkeypatch.undo()
+    half = decode.prepare(table.head(len(table) // 2), cache, runner=decode_here)
+    assert decode.estimate_size(table, cache) == pytest.approx(whole - decode.size_on_disk(half, cache), rel=0.05)
+    done = decode.prepare(table, cache, runner=decode_here)
+    on_disk = sum(disk_size(status.st_size) for path, status in walk(cache.folder) if "index" not in path)
+    assert decode.size_on_disk(done, cache) == on_disk == pytest.approx(whole, rel=0.05)
+    assert decode.estimate_size(table, cache) == 0
+
+
+def test_images_in_records_take_what_their_files_take(tmp_path, images):
+    table = detect.read(images)
+    sizes = [disk_size(os.path.getsize(path)) + disk_size(1) for path in table["path"]]
+    assert decode.estimate_size(table, Cache(tmp_path, ClipSpec(4, 1000), "tfrecord")) == sum(sizes)
+
+
+def test_files_that_cannot_be_read_take_no_space(copies, tmp_path):
+    cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
+    only_broken = copies[copies["path"].str.endswith("broken.jpg")].assign(path=[str(tmp_path / "none.jpg")])
+    assert decode.estimate_size(only_broken, cache) == 0 and decode.estimate_size(copies.head(0), cache) == 0
+    assert decode.size_on_disk(decode.prepare(only_broken, cache, runner=decode_here), cache) == 0

@@ -29,25 +29,20 @@ def decode_images(images: tf.Tensor, resize_frames: Callable[[tf.Tensor], tf.Ten
     (frames, size, size, 3) uint8. `rows` (frames,) int32 is the index of the image that each frame comes from; `errors` (batch,)
     string says why an image is rejected, "" if it is not. A rejected image yields one frame without meaning, or none.
     """
-    count, limits = tf.shape(images)[0], limits or Limits()
+    count, limits, blank = tf.shape(images)[0], limits or Limits(), resize_frames(tf.zeros((1, 1, 1, 3), tf.uint8))
 
     @tf.autograph.experimental.do_not_convert
     def decode_one(row: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         error = _traced_rejection_reason(data, bool(fps), limits.pixels)
-        decoded = tf.cond(error == "", lambda: resize_frames(select_frames(decode_image(data), frames)),
-                          lambda: resize_frames(_placeholder()))  # fmt: skip
+        decoded = tf.cond(error == "", lambda: resize_frames(select_frames(decode_image(data), frames)), lambda: blank)
         return tf.fill(tf.shape(decoded)[:1], row), decoded, tf.fill(tf.shape(decoded)[:1], error)
 
     files = tf.data.Dataset.from_tensor_slices((tf.range(count), images))
     results = files.map(decode_one, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().unbatch()
-    first = tf.data.Dataset.from_tensors((-1, resize_frames(_placeholder())[0], ""))  # a batch needs an element; dropped below
+    first = tf.data.Dataset.from_tensors((-1, blank[0], ""))  # a batch needs an element; dropped below
     batch = first.concatenate(results).batch(tf.cast(count, tf.int64) * max(frames, 1) + 1)
     rows, decoded, errors = (part[1:] for part in batch.get_single_element())
     return rows, decoded, tf.tensor_scatter_nd_update(tf.fill([count], DAMAGED), rows[:, None], errors)
-
-
-def _placeholder() -> tf.Tensor:
-    return tf.zeros((1, 1, 1, 3), tf.uint8)
 
 
 def image_kind(data: tf.Tensor) -> tf.Tensor:
@@ -190,7 +185,8 @@ def find_bytes(raw: tf.Tensor, pattern: bytes) -> tf.Tensor:
 def _read_uint(raw: tf.Tensor, position: int, count: int, big_endian: bool = False) -> tf.Tensor:
     """Read an unsigned number of `count` bytes as int64. Raises InvalidArgumentError if the vector is too short."""
     digits = tf.ensure_shape(raw[position : position + count], [count])
-    return sum(tf.cast(digits[count - 1 - n if big_endian else n], tf.int64) * 256**n for n in range(count))
+    powers = [256**n for n in range(count)]
+    return tf.reduce_sum(tf.cast(digits, tf.int64) * tf.constant(powers[::-1] if big_endian else powers, tf.int64))
 
 
 def _gif_controls(raw: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,67 @@
+"""Stubs for tests in which a training or an evaluation is only the way to something else: the parts that cost the most and that
+other tests prove. A training then takes a third of the time."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def map_here(items, in_work, work, workers):
+    """Take the place of `worker_pool._map_in_pool`: process the items in this process."""
+    from tfdetect.data import worker_pool
+
+    here = worker_pool._GuardedWork(work.work, None)  # a time limit would end this process
+    for item in items:
+        yield item, worker_pool._raise_error(here(item))
+
+
+def blank_png(figure) -> bytes:
+    """Take the place of `style.to_png`: an image of one pixel, since drawing takes most of a report's time."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((1, 1, 3), 255, np.uint8)).save(buffer, "png")
+    return figure.read_bytes() if isinstance(figure, Path) else buffer.getvalue()
+
+
+def decode_plain_images(images, resize_frames, frames=1, fps=None, limits=None):
+    """Take the place of `tf_images.decode_images`, whose graph is most of an export: intact JPEG and PNG images only."""
+    import tensorflow as tf
+
+    decode = lambda data: resize_frames(tf.io.decode_jpeg(data, channels=3)[None])[0]  # noqa: E731
+    decoded = tf.map_fn(decode, images, fn_output_signature=tf.uint8)
+    return tf.range(tf.shape(images)[0]), decoded, tf.fill(tf.shape(images), "")
+
+
+def resize(frames, size):
+    """Take the place of `tf_decode.resize`: the same for frames of that size, otherwise close to it."""
+    import tensorflow as tf
+
+    return tf.cast(tf.image.resize(frames, (size, size), "area"), tf.uint8)
+
+
+@contextmanager
+def in_process() -> Iterator[None]:
+    """Decode in this process instead of starting others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tfdetect.data.worker_pool._map_in_pool", map_here)
+        yield
+
+
+@contextmanager
+def stubs() -> Iterator[None]:
+    """Replace all of the above, and boosted trees in the search for shortcuts by single ones."""
+    import tfdetect.training.tensorboard
+
+    with in_process(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tfdetect.plots.style.to_png", blank_png)
+        patch.setattr(tfdetect.training.tensorboard, "to_png", blank_png)
+        patch.setattr("tfdetect.pages.html.to_png", blank_png)
+        patch.setattr("tfdetect.data.media.tf_images.decode_images", decode_plain_images)
+        patch.setattr("tfdetect.data.media.tf_decode.resize", resize)
+        patch.setattr("tfdetect.data.audit.shortcuts.MAX_CATEGORIES", 10**6)
+        yield

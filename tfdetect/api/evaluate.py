@@ -1,0 +1,87 @@
+"""evaluate: evaluate a run again, or on another data set; or several runs and the mean of their probabilities."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tfdetect import artifact as artifacts
+from tfdetect import config, files, models
+from tfdetect.api.results import Results
+from tfdetect.artifact import Artifact
+from tfdetect.detector import ReportContext
+from tfdetect.errors import UserError
+from tfdetect.settings import Run
+from tfdetect.workflow import dataset, output_paths
+from tfdetect.workflow.console import console, devices_line, import_keras
+from tfdetect.workflow.startup import start
+from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select_test_files
+
+
+def evaluate(runs: "str | Path | Iterable[str | Path]", data: str | Path | None = None, **settings: Any) -> Results:
+    """Evaluate a run, or several and the mean of their probabilities, and return the folder with the results.
+
+    `runs` are folders such as "saved_models/cnn"; `data` is the path of a data set, by default the run's own test files. All
+    other keywords are flags of the command `evaluate`, such as `corrupt="jpeg(80)"` and `out="FOLDER"`. Raises UserError for a
+    setting that is not valid and if no file is left to evaluate, and FileNotFoundError if there is no such run.
+    """
+    start(settings.pop("plugin", ()))
+    folders = (runs,) if isinstance(runs, str | Path) else runs
+    default = Evaluate(tuple(map(Path, folders)))
+    return Results(evaluate_runs(config.parse_keywords(default, config.data_path(data) | settings, "evaluate")).folder)
+
+
+def evaluate_runs(args: Evaluate) -> Artifact:
+    """Evaluate one run, or an ensemble, and return where the results are."""
+    if not args.runs:
+        raise UserError("No run given; name the folder of one, such as saved_models/cnn, or of several.")
+    if len(args.runs) > 1:
+        from tfdetect.workflow import ensemble
+
+        return ensemble.evaluate(args)
+    artifact = artifacts.find(args.runs[0])
+    return evaluate_run(args, artifact, artifacts.load_config(artifact))
+
+
+def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
+    """Read, decode, leave out what the run was trained on, score, write the report."""
+    import_keras()
+    console.print(devices_line(run.train.precision))
+    from tfdetect.data.input_pipeline import corruptions
+    from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.serving.predictor import Predictor
+    from tfdetect.workflow import results, scoring
+
+    chain = corruptions.parse(args.data.corrupt)
+    target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
+    data = dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake)
+    cache = dataset.evaluation_cache(data, run.detector, artifact)
+    table, excluded = dataset.separate_excluded(select_test_files(args, artifact, data), cache, data.workers)
+    table, warnings = drop_training_overlap(dataset.decode(table, data, cache, excluded), artifact)
+    dataset.print_count(table)
+    table, _ = dataset.add_source_classes(table, run.detector)
+    if (good := usable_rows(table)).empty:
+        raise UserError("No file is left to evaluate: all were used in training or to choose the epoch. Give other files.")
+    dataset.print_if_one_class(good)
+    if chain:
+        warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
+    predictor = Predictor(artifact, cache.spec, run.detector)
+    scored = scoring.score(predictor, table, cache, chain)
+    context = ReportContext(partial(models.load, artifact.model), scored, predictor.threshold, good,
+                            scoring.clip_loader(good, cache))  # fmt: skip
+    metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
+    evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
+                                    (*warnings, *predictor.warnings), metrics,
+                                    results.report_extras(run.detector, context, predictor))  # fmt: skip
+    for warning in predictor.warnings:
+        console.print(warning)
+    results.finish(target, evaluation, {"test": "test"})
+    return target
+
+
+def validation_metrics(artifact: Artifact) -> dict[str, Any]:
+    """Return the summary of the run's validation files, as its training left it; {} if there is none."""
+    if not artifact.metrics.exists():
+        return {}
+    found = files.read_json(artifact.metrics, (), "delete it; only the validation metrics will then be missing from the report.")
+    return {"validation": found["validation"]} if found.get("validation") else {}

@@ -1,0 +1,118 @@
+"""load: a trained detector that predicts, scores, explains and evaluates."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdetect import artifact as artifacts
+from tfdetect import config, models  # noqa: F401  (registers the detectors)
+from tfdetect.api import evaluate, explain, export
+from tfdetect.api.results import Results
+from tfdetect.errors import UserError
+from tfdetect.settings import DecodeOverrides, Run
+from tfdetect.workflow import verdicts
+from tfdetect.workflow.console import progress
+from tfdetect.workflow.startup import start
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from tfdetect.serving.predictor import Predictor, Verdict
+
+CLIPS_PER_CALL = 32
+
+
+def load(run: str | Path, plugin: str | Path | Iterable[str | Path] = ()) -> "TrainedDetector":
+    """Return the trained detector in the folder of a run, such as "saved_models/cnn".
+
+    Raises FileNotFoundError, with the names of existing runs, if there is none, and UserError if its files are damaged.
+    """
+    start(plugin)
+    return TrainedDetector(artifacts.find(Path(run)).folder)
+
+
+@dataclass(frozen=True)
+class TrainedDetector(Results):
+    """A trained detector: the folder of a run. Its SavedModel is loaded when it is first needed."""
+
+    @cached_property
+    def run(self) -> Run:
+        """The settings of the run: detector, data and training."""
+        return artifacts.load_config(self.artifact)
+
+    @cached_property
+    def predictor(self) -> "Predictor":
+        """The exported model and its calibration."""
+        return verdicts.load_predictor(self.artifact, self.run)
+
+    def predict(self, files: "str | Path | Iterable[str | Path]", **settings: Any) -> "pd.DataFrame":
+        """Return a row for each of these images, videos, folders of them, and tables with a column path.
+
+        The columns are those of `Verdict`: path, probability of being fake (0..1), label ("real" or "fake"), score, frames, note,
+        error, source, source_probability and text. A file that cannot be read has its reason in `error`, and no numbers. The
+        keywords are flags of the command `predict`, such as `workers=1`. Raises UserError if there is no file.
+        """
+        import pandas as pd
+
+        from tfdetect.serving.predictor import Verdict
+
+        paths, rows = verdicts.expand_paths(as_paths(files)), []
+        limits = config.parse_keywords(DecodeOverrides(), settings, "predict")
+        _ = self.predictor  # loaded before the bar starts
+        with progress("Predicting", len(paths)) as step:
+            for verdict in self.predict_each(paths, limits):
+                rows.append(asdict(verdict))
+                step(rows[-1])
+        return pd.DataFrame(rows, columns=list(Verdict.__dataclass_fields__))
+
+    def predict_each(self, paths: Iterable[Path], data: DecodeOverrides) -> "Iterator[Verdict]":
+        """Yield the verdict on each file as soon as it is decoded, in the order of `paths`."""
+        limits = data.apply_to(self.run.data)
+        return self.predictor.with_limits(limits.limits).predict_files(paths, limits.timeout, limits.workers)
+
+    def score(self, frames: "np.ndarray") -> "pd.DataFrame":
+        """Return a row for each clip: its score, its probability of being fake (0..1), its label and, for a detector with
+        attribution, the probability of each source.
+
+        `frames` is uint8 RGB (batch, frames, height, width, 3) in 0..255, of any size; for a run on faces they are cropped to one
+        face. Raises UserError for any other shape or dtype.
+        """
+        import numpy as np
+        import pandas as pd
+
+        from tfdetect.evaluation.metrics import SOURCE_PREFIX
+
+        frames = np.asarray(frames)
+        if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3 or not frames.size:
+            raise UserError("score takes uint8 clips (batch, frames, height, width, 3), RGB in 0..255, got "
+                            f"{frames.dtype} {frames.shape}; a single image is image[None, None].")  # fmt: skip
+        batches = [frames[start : start + CLIPS_PER_CALL] for start in range(0, len(frames), CLIPS_PER_CALL)]
+        score, probability, *source = map(np.concatenate, zip(*map(self.predictor.predict_clips, batches), strict=True))
+        label = np.where(probability >= self.predictor.threshold, "fake", "real")
+        table = pd.DataFrame({"score": score, "probability": probability, "label": label})
+        names = [f"{SOURCE_PREFIX}{name}" for name in self.predictor.classes]
+        return table.join(pd.DataFrame(source[0], columns=names)) if source else table
+
+    def evaluate(self, data: str | Path | None = None, **settings: Any) -> Results:
+        """Evaluate the detector on another data set, or again on its own test files; see `tfdetect.evaluate`."""
+        return evaluate.evaluate(self.folder, data, **settings)
+
+    def explain(self, files: "str | Path | Iterable[str | Path]", **settings: Any) -> explain.Explanation:
+        """Write a page of heat-maps that show which regions of each file drive its score.
+
+        The keywords are flags of the command `explain`, such as `out="explained"` and `cells=6`. Raises UserError as it does.
+        """
+        default = explain.Explain(self.folder, tuple(as_paths(files)))
+        return explain.explain_files(config.parse_keywords(default, settings, "explain"), lambda: self.predictor)
+
+    def export(self) -> Path:
+        """Export the SavedModel again, from model.keras and calibration.json, and return its folder."""
+        return export.export_run(self.folder)[0]
+
+
+def as_paths(files: "str | Path | Iterable[str | Path]") -> Sequence[Path]:
+    """Return one path or several as a list."""
+    return [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]

@@ -1,0 +1,67 @@
+"""What was measured on a set of files, as `train` and `evaluate` leave it in a folder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdetect import files
+from tfdetect.artifact import Artifact
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder with the scores, metrics and report of files. A notebook shows the head of the report."""
+
+    folder: Path
+
+    @property
+    def artifact(self) -> Artifact:
+        """The paths of the files in the folder."""
+        return Artifact(self.folder)
+
+    @property
+    def report(self) -> Path:
+        """The page report.html."""
+        return self.artifact.report
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The content of metrics.json: the metrics of each split, such as `metrics["test"]["auc"]`."""
+        return files.read_json(self.artifact.metrics, (), "evaluate the run again.")
+
+    @property
+    def predictions(self) -> "pd.DataFrame":
+        """A row per file, or per frame: path, label (1 is fake), group, source, split, frame, score and probability."""
+        from tfdetect.evaluation import predictions
+
+        return predictions.read(self.artifact.predictions)
+
+    @property
+    def history(self) -> "pd.DataFrame":
+        """A row per epoch of the training; empty for an evaluation."""
+        import pandas as pd
+
+        return pd.read_csv(self.artifact.history) if self.artifact.history.exists() else pd.DataFrame()
+
+    @property
+    def figures(self) -> list[Path]:
+        """The figures of the report, as PNG files."""
+        return sorted(self.artifact.plots.glob("*.png"))
+
+    def _repr_html_(self) -> str:
+        return show_page(self.report, head=True) if self.report.exists() else f"<code>{escape(repr(self))}</code>"
+
+
+def show_page(path: Path, head: bool = False) -> str:
+    """Return a page, or its head up to the first figure, as HTML for a notebook, in a frame of its own and with its path."""
+    from tfdetect.pages import html
+
+    page = path.read_text(encoding="utf-8")
+    page = html.head(page) if head else page
+    return (f'<iframe sandbox srcdoc="{escape(page)}" style="width:100%;height:32rem;border:1px solid #d9e0e7"></iframe>'
+            f"<p><code>{escape(files.printable(str(path)))}</code></p>")  # fmt: skip

@@ -1,0 +1,312 @@
+"""train: train, evaluate and export a detector.
+
+Heavy modules are imported where they are used, so that `--help` and error messages about flags appear quickly.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdetect import artifact as artifacts
+from tfdetect import backend, config, files, models
+from tfdetect.api.load import TrainedDetector
+from tfdetect.artifact import Artifact
+from tfdetect.detector import ReportContext
+from tfdetect.errors import UserError
+from tfdetect.settings import Run
+from tfdetect.workflow import dataset
+from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
+from tfdetect.workflow.startup import start
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import pandas as pd
+
+    from tfdetect.data.prepare.clip_cache import Cache
+    from tfdetect.evaluation.calibration import Calibration
+    from tfdetect.training.fit import Fitted
+    from tfdetect.workflow.results import Tables
+
+SPLITS = ("train", "validation", "test")
+FEW = 5  # validation files of a class below which the choice of the epoch is left to chance
+
+
+def train(detector: str | None = None, data: str | Path | None = None, **settings: Any) -> TrainedDetector:
+    """Train, evaluate and export a detector, as the command `train` does, and return it.
+
+    `detector` is its name, such as "cnn", and `data` the path of a data set, by default the embedded sample. All other keywords
+    are flags of the command, by their last part or their whole name: `epochs=20`, `**{"data.size": 64}`. `config="FILE.yaml"`
+    starts from a saved run, and `plugin="FILE.py"` loads a detector of your own. A run that was interrupted resumes when the call
+    is repeated. Raises UserError for a setting that is not valid and for data that cannot be trained on, and OSError.
+    """
+    start(settings.pop("plugin", ()))
+    argv = [*([detector] if detector else []), *(["--config", str(path)] if (path := settings.pop("config", None)) else [])]
+    if not argv:
+        raise UserError("Neither a detector nor a config is given: name a detector, as in train('cnn').")
+    with config.parser_errors():
+        default = config.parse(argv, "train")
+        run = config.parse([*argv, *config.keywords_to_flags(default, config.data_path(data) | settings)], "train")
+    return TrainedDetector(train_run(resolve(run)).folder)
+
+
+def resolve(run: Run) -> Run:
+    """Return the run with the names of other runs replaced by the paths of their models.
+
+    Raises UserError for a threshold that is computed from test scores: only recipes of published tables may use one.
+    """
+    from tfdetect.evaluation import calibration
+
+    if calibration.is_pooled(rule := run.train.threshold):
+        raise UserError(f"--train.threshold {rule} uses the test scores, which then prove nothing: only `reproduce RECIPE` "
+                        "accepts it, to repeat a published table. Give quantile:0.8, which uses the real validation "
+                        "files.")  # fmt: skip
+    return resolve_runs(run)
+
+
+def resolve_runs(run: Run) -> Run:
+    """Return the run with the names of other runs replaced by the paths of their models."""
+    return replace(run, detector=run.detector.resolve_runs(lambda name: str(artifacts.find(Path(name), "model").model)))
+
+
+def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
+    """Run all steps: decode, train, calibrate, export, evaluate. `tables` adds tables to the report."""
+    import_keras()
+    console.print(devices_line(run.train.precision))
+    run.detector.require()
+    if backend.worker_index():
+        return train_as_worker(run)
+    with artifacts.reserve_folder(run) as (artifact, resuming):
+        if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
+            console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
+            return artifact
+        run, table, cache = prepare(run)
+        if resuming:
+            require_same_splits(artifact, table)
+            console.print(f"Resuming {artifact.folder}")
+            reopen(artifact, run)
+        else:
+            artifacts.reset_folder(artifact, run)
+        save_inputs(artifact, table, cache)
+        fitted = fit(run, artifact, table, cache)
+        finish(run, artifact, table, cache, fitted, tables)
+    return artifact
+
+
+def why_finished(run: Run, artifact: Artifact) -> str:
+    """Return why a finished run cannot be trained further with these settings; "" if it can."""
+    old = artifacts.load_config(artifact).train
+    if not (states := checkpoint_states(artifact) or rebuilt_states(run, artifact)):
+        return "it cannot be trained further, because its head was not trained in epochs, or its checkpoints/ is gone"
+    done = max(len(state["history"]) for state in states)
+    if run.train.epochs > done and (run.train.epochs, run.train.patience) != (old.epochs, old.patience):
+        return ""
+    ended = f"it stopped early, after {done} of {old.epochs} epochs" if done < old.epochs else f"all {done} epochs are done"
+    return f"{ended}; to train it further, raise --train.epochs, or --train.patience if it stopped early"
+
+
+def checkpoint_states(artifact: Artifact) -> "list[Mapping[str, Any]]":
+    """Return the states of the run's checkpoints. Raises UserError if one is damaged."""
+    from tfdetect.training.callbacks import RESTART_HINT
+
+    return [files.read_json(path, ("history", "last"), RESTART_HINT) for path in artifact.checkpoints.glob("*/state.json")]
+
+
+def rebuilt_states(run: Run, artifact: Artifact) -> "list[Mapping[str, Any]]":
+    """Return the states of a finished run whose checkpoints are gone, rebuilt from its history; none for a head on features."""
+    import pandas as pd
+
+    from tfdetect.training.callbacks import rebuild_state
+
+    history = pd.read_csv(artifact.history) if artifact.history.exists() and not run.detector.caches_features else ()
+    if len(history):
+        rebuild_state(artifact.checkpoints, history, run.train.monitor)
+    return checkpoint_states(artifact)
+
+
+def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
+    """Raise UserError if a file is in another split than when the run was trained, because files were added or removed."""
+    from tfdetect.data import manifest
+
+    if not artifact.manifest.exists():
+        return
+    old = manifest.read(artifact.manifest)
+    old_split = dict(zip(old["path"], old["split"], strict=True))
+    paths = [str(Path(path).absolute()) for path in table["path"]]
+    moved = [path for path, split in zip(paths, table["split"], strict=True) if old_split.get(path, split) != split]
+    if moved:
+        raise UserError(f"Some files are in another split than when {artifact.folder} was trained ({len(moved)}, the first "
+                        f"{moved[0]}): the data have changed, and the run would be tested on files it was trained on. Give "
+                        "another --name.")  # fmt: skip
+
+
+def reopen(artifact: Artifact, run: Run) -> None:
+    """Store the new settings, and delete the report, which marks a run as finished."""
+    if artifact.is_finished:
+        if any(state["history"] and not state["last"] for state in checkpoint_states(artifact)):
+            console.print("The optimizer state was too large to keep: training continues from the best epoch with a new one.")
+        artifact.report.unlink()
+        shutil.rmtree(artifact.logs / "test", ignore_errors=True)
+    config.write_yaml(run, artifact.config)
+
+
+def train_as_worker(run: Run) -> Artifact:
+    """Train as a worker that is not the chief: the same data and steps, but it writes no results."""
+    if run.name is None:
+        raise UserError("Several workers need --name, so that all train the same run.")
+    artifact = Artifact(run.out / run.name)
+    run, table, cache = prepare(run)
+    fit(run, artifact, table, cache, chief=False)
+    return artifact
+
+
+def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
+    """Save what the run saw: the prepared manifest with absolute paths, the failures, the face detector, the equalisation."""
+    from tfdetect.data import manifest
+    from tfdetect.data.equalise import find_plan
+
+    if faces := cache.spec.faces:
+        files.write_bytes(artifact.face_model, faces.model.read_bytes())
+        files.write_json(artifact.faces, {**asdict(faces), "model": artifact.face_model.name})
+    plans = {find_plan(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
+    if len(plans) == 1 and (plan := plans.pop()):
+        files.write_bytes(artifact.equalisation_plan, plan.read_bytes())
+    table = table.assign(path=[str(Path(path).absolute()) for path in table["path"]])
+    manifest.write(table, artifact.manifest)
+    manifest.write(table[table["error"] != ""], artifact.failures)
+
+
+def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
+    """Read, split and decode the data; return the run with what the data determine, the prepared manifest and the cache."""
+    from tfdetect.data import manifest
+    from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.evaluation import calibration
+
+    cache = dataset.cache_for(run.data, run.detector)
+    table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
+    given_splits = bool((table["split"] != "").any())
+    table = dataset.restrict_sources(manifest.split(table), run.data)
+    manifest.require_classes(table, SPLITS, run.detector.trains_on)
+    table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
+    dataset.print_count(table)
+    dataset.require_few_failures(table, run.data.max_failed)
+    good = usable_rows(table)
+    manifest.require_classes(good, SPLITS, run.detector.trains_on)
+    calibration.check_rule(run.train.threshold, good.loc[good["split"] == "validation", "label"])
+    dataset.print_if_one_class(good)
+    for warning in warnings(run, good):
+        console.print(warning)
+    if run.data.path:  # scenes of the embedded sample look alike by design
+        table = dataset.warn_of_lookalikes(table, cache, given_splits)
+    table, detector = dataset.add_source_classes(table, run.detector)
+    return replace(run, detector=detector), table, cache
+
+
+def warnings(run: Run, table: "pd.DataFrame") -> tuple[str, ...]:
+    """Warn if there are too few files for a batch, or for choosing an epoch."""
+    rows, unit = table[table["split"] == "train"], run.detector.input_kind
+    count, out = int(rows["frames"].sum()) if unit == "frame" else len(rows), []
+    if run.train.batch > count:
+        out.append(f"--train.batch {run.train.batch} is more than the {count} training {unit}s: an epoch is one step.")
+    validation = table.loc[table["split"] == "validation", "label"]
+    reals, fakes = int((validation == 0).sum()), int((validation == 1).sum())
+    if min(reals, fakes or reals) < FEW:
+        out.append(f"Validation has only {reals} real and {fakes} fake files: with fewer than {FEW} of a class, the choice of "
+                   "epoch and threshold is left to chance. Add files.")  # fmt: skip
+    return tuple(out)
+
+
+@contextmanager
+def explain_out_of_memory(run: Run) -> Iterator[None]:
+    """Turn an out-of-memory error into a UserError that says which settings to lower."""
+    try:
+        yield
+    except Exception as error:
+        names = {cls.__name__ for cls in type(error).__mro__}
+        if not names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"} and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(f"Out of memory in training: lower --train.batch ({run.train.batch}) or --data.size ({run.data.size}), "
+                        "or use --train.precision mixed_bfloat16.") from error  # fmt: skip
+
+
+def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chief: bool = True) -> "Fitted":
+    """Train, and save the model of the best epoch; the chief also logs to TensorBoard and prints a line per epoch."""
+    keras = import_keras()
+    from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.training.callbacks import ProgressLogger
+    from tfdetect.training.train import train
+    from tfdetect.workflow import reconstruction_report
+
+    table = usable_rows(table)
+    with files.tensorflow_path(artifact.logs) as logs, explain_out_of_memory(run):
+        callbacks = [
+            keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0),  # training.tensorboard writes the graph
+            ProgressLogger(console, run.train.epochs),
+            *reconstruction_report.training_callbacks(run.detector, artifact.logs, table, cache),
+        ] if chief else []  # fmt: skip
+        return train(run.detector, table, cache, run.train, artifact.checkpoints, artifact.model, callbacks, feature_progress)
+
+
+def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
+           tables: "Tables | None" = None) -> None:
+    """Calibrate, export, and evaluate what was exported."""
+    from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.evaluation import predictions
+    from tfdetect.serving.export import export
+    from tfdetect.serving.predictor import Predictor
+    from tfdetect.training import tensorboard
+    from tfdetect.training.callbacks import keep_for_resume
+    from tfdetect.training.feature_extractor import FeatureExtractor
+    from tfdetect.workflow import results, scoring
+
+    with files.atomic_write(artifact.history) as temporary:
+        fitted.history.to_csv(temporary, index=False)
+    model, good = models.load(artifact.model), usable_rows(table)
+    calibration = calibrate(model, good, cache, run).to_dict()
+    files.write_json(artifact.calibration, calibration)
+    if backend.is_tensorflow():
+        export(model, calibration, run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
+    predictor = Predictor(artifact, cache.spec, run.detector)
+    if run.detector.caches_features:
+        features = FeatureExtractor(model, run.detector, cache, feature_progress).of(good)
+        scored = scoring.score_features(predictor, features, table)
+    else:
+        features, scored = None, scoring.score(predictor, table[table["split"] != "train"], cache)
+    context = ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
+                            fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
+    extras = results.report_extras(run.detector, context, predictor)
+    evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
+    evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
+                                    predictor.warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
+                                    fitted.best_epoch)  # fmt: skip
+    for warning in predictor.warnings:
+        console.print(warning)
+
+    def before_report(metrics: Mapping[str, Any]) -> None:
+        tensorboard.write(artifact.logs, context, extras, config.run_to_dict(run), metrics)
+        keep_for_resume(artifact.checkpoints)
+
+    results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)
+
+
+def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
+    """Fit probability and threshold on the validation scores of the saved and reloaded model. Only the threshold rules that are
+    reserved for recipes read the test scores."""
+    from tfdetect.data.input_pipeline.dataset import expand_frames
+    from tfdetect.evaluation import calibration, predictions
+    from tfdetect.training.fit import predict_scores
+
+    def scores_and_labels(split: str) -> "tuple[np.ndarray, np.ndarray]":
+        rows = table[table["split"] == split].reset_index(drop=True)
+        frames = expand_frames(rows, run.detector.input_kind == "frame")
+        scores = predict_scores(model, rows, cache, run.detector, run.train.batch)
+        by_file = predictions.file_scores(frames.assign(score=scores))
+        return by_file["score"].to_numpy(), by_file["label"].to_numpy()
+
+    rule = run.train.threshold
+    if calibration.is_pooled(rule):
+        return calibration.pool_threshold(calibration.fit(*scores_and_labels("validation")), scores_and_labels("test")[0], rule)
+    return calibration.fit(*scores_and_labels("validation"), rule)

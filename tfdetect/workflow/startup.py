@@ -1,0 +1,22 @@
+"""What comes before anything else, on the command line and in Python alike: the environment of the libraries, and plugins."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from tfdetect import plugins
+from tfdetect.errors import UserError
+
+
+def start(plugin_files: str | Path | Iterable[str | Path] = (), installed: bool = True) -> None:
+    """Set the defaults of the environment, and load the plugins that are `installed`, if wanted, and these files.
+
+    Raises UserError on Windows, and for a plugin that cannot be loaded.
+    """
+    if sys.platform == "win32":
+        raise UserError("tfdetect runs on Linux and macOS; on Windows, run it inside WSL 2.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported anywhere
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    files = [plugin_files] if isinstance(plugin_files, str | Path) else list(plugin_files)
+    plugins.load([Path(file) for file in files], installed)
