@@ -135,6 +135,7 @@ def rescored_aucs(files: "Artifact", run: "Run", trained: Any, score: str, data:
     import pandas as pd
 
     from tfdetect.data.input_pipeline.dataset import expand_frames
+    from tfdetect.evaluation import predictions
     from tfdetect.training.fit import predict_scores
     from tfdetect.workflow.dataset import cache_for
 
@@ -148,8 +149,7 @@ def rescored_aucs(files: "Artifact", run: "Run", trained: Any, score: str, data:
     rows = rows[(rows["error"] == "") & (rows["split"] != "train")].reset_index(drop=True)
     out = expand_frames(rows, True)
     out["score"] = predict_scores(model, rows, cache_for(run.data, detector), detector, 32)
-    by_file = out.groupby(["path", "label", "source", "split"], as_index=False)["score"].mean()
-    return aucs_by_split(by_file, data)
+    return aucs_by_split(predictions.file_scores(out, ["split"]), data)
 
 
 def markdown_table(results: list[dict]) -> str:

@@ -27,16 +27,25 @@ def index_of(frame: np.ndarray) -> int:
 
 
 def write(path, codec="libx264", count=40, times=None, rotation=0, muxer=None, pix="yuv420p", **options) -> Path:
-    """Write a video of stamped frames; `times` are timestamps in milliseconds, for a variable frame rate."""
-    with av.open(str(path), "w", options=muxer or {}) as container:
-        stream = container.add_stream(codec, rate=25, options={k.replace("_", "-"): v for k, v in options.items()})
-        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, pix, 600_000
+    """Write a video of stamped frames."""
+    options = {key.replace("_", "-"): value for key, value in options.items()}
+    return write_frames(path, list(map(stamped, range(count))), codec, 25, times, rotation, None, muxer, options,
+                        pix_fmt=pix, bit_rate=600_000)  # fmt: skip
+
+
+def write_frames(path, frames, codec="libx264", rate=25, times=None, rotation=0, container_format=None, muxer=None, options=None,
+                 **settings) -> Path:  # fmt: skip
+    """Write a video; `times` are timestamps in milliseconds, for a variable frame rate, and `settings` those of the encoder."""
+    with av.open(str(path), "w", format=container_format, options=muxer or {}) as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        for name, value in {"height": frames[0].shape[0], "width": frames[0].shape[1], "pix_fmt": "yuv420p", **settings}.items():
+            setattr(stream, name, value)
         if times:
             stream.codec_context.time_base = Fraction(1, 1000)
         if rotation:
             stream.set_display_rotation(rotation)
-        for i in range(count):
-            frame = av.VideoFrame.from_ndarray(stamped(i), format="rgb24")
+        for i, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             if times:
                 frame.pts, frame.time_base = times[i], Fraction(1, 1000)
             container.mux(stream.encode(frame))

@@ -33,6 +33,15 @@ for name in sorted(REGISTRY):
     out[name] = model.predict(clips[:, :frames, :size, :size], verbose=0)[:, 0].tolist()
 print("RESULT " + json.dumps(out))
 """
+CORRUPTED = """
+import zlib
+import tensorflow as tf
+from tfdetect.data.input_pipeline.corruptions import parse
+steps = "posterize(1,8)|solarize(100,256)|autocontrast|saturation(0,2)|hue(-9,9)|sharpness(0,3)|grid_mask(0.3)|fourier_mix(0.4)"
+clips = tf.cast(tf.random.stateless_uniform((3, 2, 30, 37, 3), (1, 2), 20, 230), tf.uint8)
+data = tf.data.Dataset.from_tensors((clips, [[0.0], [1.0], [0.0]])).map(lambda *batch: parse(steps)(*batch, tf.constant([3, 4])))
+print("RESULT", zlib.crc32(next(iter(data))[0].numpy()))
+"""
 
 
 def tfdetect(backend, *arguments):
@@ -55,9 +64,9 @@ def saved(tmp_path_factory):
     return folder, expected
 
 
-def scores(backend, folder):
+def computed(backend, code, *arguments):
     environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", SCORES, str(folder / "clips.npy"), str(folder)]
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert process.returncode == 0, process.stderr[-3000:]
     return json.loads(process.stdout.split("RESULT ")[1])
@@ -66,9 +75,14 @@ def scores(backend, folder):
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_the_same_file_gives_the_same_scores(backend, saved):
     folder, expected = saved
-    actual = scores(backend, folder)
+    actual = computed(backend, SCORES, folder / "clips.npy", folder)
     for name, values in expected.items():
         np.testing.assert_allclose(actual[name], values, atol=1e-4, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_steps_of_keras_cv_have_the_same_pixels(backend):
+    assert computed(backend, CORRUPTED) == computed("tensorflow", CORRUPTED)
 
 
 @pytest.mark.parametrize("backend", INSTALLED)
@@ -78,7 +92,7 @@ def test_a_run_without_tensorflow_can_be_exported_later(backend, videos, tmp_pat
     flags = ["--data.cache_dir", tmp_path / "cache", "--out", tmp_path / "runs"]
     process = tfdetect(backend, "train", name, "--data.path", videos, *SETTINGS, *flags)
     assert process.returncode == 0, process.stderr
-    assert "KERAS_BACKEND=tensorflow python scripts/export.py" in process.stdout and not (folder / "1").exists()
+    assert "KERAS_BACKEND=tensorflow tfdetect export" in process.stdout and not (folder / "1").exists()
     assert json.loads((folder / "metrics.json").read_text())["scored_with"] == f"model.keras on {backend}"
     refused = tfdetect(backend, "export", folder)
     assert refused.returncode == 2 and f"A SavedModel needs TensorFlow, but Keras runs on {backend}" in refused.stderr

@@ -17,15 +17,19 @@ from tfdetect.errors import UserError
 
 if TYPE_CHECKING:
     from tfdetect.api.audit import audit
+    from tfdetect.api.cache import cache
+    from tfdetect.api.doctor import doctor
     from tfdetect.api.evaluate import evaluate
     from tfdetect.api.load import load
     from tfdetect.api.manifest import manifest
     from tfdetect.api.prepare import prepare
     from tfdetect.api.reproduce import reproduce
+    from tfdetect.api.runs import runs
     from tfdetect.api.sample import sample
     from tfdetect.api.train import train
 
-__all__ = ["UserError", "audit", "evaluate", "load", "manifest", "prepare", "reproduce", "sample", "train"]
+__all__ = ["UserError", "audit", "cache", "doctor", "evaluate", "load", "manifest", "prepare", "reproduce", "runs", "sample",
+           "train"]  # fmt: skip
 __version__ = "0.1.0"
 
 keras_layers.register_on_keras_import()

@@ -1,6 +1,5 @@
 """The folder of a run, `saved_models/<run>/`, with everything needed to use, evaluate and repeat it."""
 
-import difflib
 import json
 import os
 import shutil
@@ -10,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect import config
-from tfdetect.errors import UserError
+from tfdetect import config, files, installation
+from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import Run
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ MAY_CHANGE_ON_RESUME = ("train.epochs", "train.patience")
 # The number of workers and the place of the cache do not change the result; the classes are derived from the files.
 NOT_COMPARED = ("data.workers", "data.cache_dir", "detector.classes")
 MAX_LISTED = 8  # run names or settings in a message
+MAX_DEPTH = 3  # levels of folders in which runs are looked for
 MAX_ATTEMPTS = 100  # to reserve a folder that other processes try to reserve at the same time
 
 
@@ -66,13 +66,29 @@ def find(folder: Path, required: str = "calibration") -> Artifact:
     artifact = Artifact(folder)
     if not artifact.config.exists():
         raise FileNotFoundError(f"No run folder {str(folder)!r}: it has no config.yaml.{_suggest_runs(folder)}")
-    if _is_locked(artifact):
+    if is_locked(artifact):
         raise BlockingIOError(f"{folder} is being trained by another process; wait until it has finished.")
     path: Path = getattr(artifact, required)
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no {path.name}: its training did not finish, or the file was moved. "
-                                "Train the run with python scripts/train.py.")  # fmt: skip
+                                f"Train the run with {installation.command('train')}.")  # fmt: skip
     return artifact
+
+
+def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
+    """Yield `folder` if it is a run, else the runs in it, at most `depth` levels down; links are followed to runs only.
+
+    A folder that cannot be read is yielded too, since it may be a run.
+    """
+    try:
+        is_run = Artifact(folder).config.exists()
+        inside = [] if is_run or not depth else sorted(path for path in folder.iterdir() if path.is_dir())
+    except PermissionError:
+        is_run, inside = True, []
+    if is_run:
+        yield folder
+    for path in inside:
+        yield from find_runs(path, 0 if path.is_symlink() else depth - 1)
 
 
 def _suggest_runs(folder: Path) -> str:
@@ -80,11 +96,10 @@ def _suggest_runs(folder: Path) -> str:
     for place in dict.fromkeys((folder.parent, folder, Path("saved_models"))):
         with suppress(OSError):
             names = sorted(entry.name for entry in place.iterdir() if Artifact(entry).config.exists())
-            matches = difflib.get_close_matches(folder.name, names, n=1)
-            hint = f" Perhaps you meant {place / matches[0]}." if matches else ""
             if names:
+                hint = suggestion(folder.name, names, str(place / "_").removesuffix("_"))
                 return f"{hint} Runs in {place}: {', '.join(names[:MAX_LISTED])}{', ...' * (len(names) > MAX_LISTED)}."
-    return " Expected a folder such as saved_models/cnn, which python scripts/train.py creates."
+    return f" Expected a folder such as saved_models/cnn, which {installation.command('train')} creates."
 
 
 def load_config(artifact: Artifact) -> Run:
@@ -122,7 +137,7 @@ def select_folder(run: Run) -> tuple[Artifact, bool]:
         existing = set(os.listdir(run.out)) if run.out.is_dir() else set()  # listed once: one stat per name takes seconds
         taken = [Artifact(run.out / name) for name in _candidate_names(run.detector.name) if name in existing]
         for artifact in taken[-1:]:
-            if not artifact.is_finished and not _changed_settings(run, artifact) and not _is_locked(artifact):
+            if not artifact.is_finished and not _changed_settings(run, artifact) and not is_locked(artifact):
                 return artifact, True
         name = next(name for name in _candidate_names(run.detector.name) if name not in existing)
         return Artifact(run.out / name), False
@@ -185,7 +200,8 @@ def _values_by_flag(flags: list[str]) -> dict[str, list[str]]:
     return grouped
 
 
-def _is_locked(artifact: Artifact) -> bool:
+def is_locked(artifact: Artifact) -> bool:
+    """Return whether another process is training into the folder, or has just deleted it."""
     try:
         with lock(artifact):
             return False
@@ -251,7 +267,7 @@ def _reserve(run: Run, locks: ExitStack) -> tuple[Artifact, bool]:
         if _is_empty(artifact.folder):
             config.write_yaml(run, artifact.config)
         elif run.overwrite:
-            _require_run(artifact)
+            require_run(artifact)
         elif not resumes:  # another process used the folder between selection and lock
             raise FileExistsError(f"{artifact.folder} was just taken by another process; repeat the command.")
         return artifact, resumes
@@ -263,10 +279,37 @@ def reset_folder(artifact: Artifact, run: Run) -> None:
     holds anything other than a run."""
     artifact.folder.mkdir(parents=True, exist_ok=True)
     if not _is_empty(artifact.folder):
-        _require_run(artifact)
-    for path in artifact.folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        require_run(artifact)
+    _delete_content(artifact)
     config.write_yaml(run, artifact.config)
+
+
+@contextmanager
+def lock_for_deletion(artifact: Artifact) -> Iterator[None]:
+    """Hold the lock of a run that may be deleted. Raises UserError if the folder is a link or anything but one run,
+    BlockingIOError if it is being trained."""
+    if artifact.folder.is_symlink():
+        raise UserError(f"{artifact.folder} is a link to {artifact.folder.resolve()}. Delete it yourself.")
+    with lock(artifact):
+        require_run(artifact, "Delete the folder yourself.")
+        yield
+
+
+def delete(artifact: Artifact) -> None:
+    """Delete a run. Raises UserError and BlockingIOError as `lock_for_deletion` does."""
+    with lock_for_deletion(artifact):
+        _delete_content(artifact)
+        artifact.config.unlink()
+        artifact.folder.rmdir()
+
+
+def _delete_content(artifact: Artifact) -> None:
+    """Delete all but config.yaml, the report first: what an interruption leaves is an unfinished run."""
+    for path in sorted(artifact.folder.iterdir(), key=lambda path: path != artifact.report):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != artifact.config:
+            path.unlink()
 
 
 def _is_empty(folder: Path) -> bool:
@@ -283,12 +326,12 @@ def _is_run(artifact: Artifact) -> bool:
         return False
 
 
-def _require_run(artifact: Artifact) -> None:
+def require_run(artifact: Artifact, hint: str = "Delete the folder yourself, or give another --name.") -> None:
     """Raise UserError unless the folder is a run and contains no other run; nothing else is ever deleted."""
+    folder = artifact.folder
     if not _is_run(artifact):
-        raise UserError(f"{artifact.folder} has no config.yaml of a run, so --overwrite would delete other files; nothing was "
-                        "deleted. Delete the folder yourself, or give another --name.")  # fmt: skip
-    inner = next((path.name for path in artifact.folder.iterdir() if Artifact(path).config.exists()), None)
-    if inner:
-        raise UserError(f"{artifact.folder} contains another run, {inner}; nothing was deleted. Move that run, or give another "
-                        "--name.")  # fmt: skip
+        raise UserError(f"{folder} has no config.yaml of a run, so other files could be lost; nothing was deleted. {hint}")
+    for path, _ in files.walk(folder):
+        if os.path.basename(path) == artifact.config.name and Path(path) != artifact.config:
+            raise UserError(f"{folder} contains another run, {Path(path).parent.relative_to(folder)}; nothing was deleted. Move "
+                            "that run elsewhere first.")  # fmt: skip

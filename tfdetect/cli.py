@@ -1,7 +1,6 @@
 """The command `tfdetect VERB ...`: runs a verb and turns an error into one sentence and an exit code."""
 
 import contextlib
-import difflib
 import errno
 import importlib
 import io
@@ -13,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 
 from tfdetect import __version__, plugins
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.workflow import startup
 
 VERBS = {
@@ -27,8 +26,12 @@ VERBS = {
     "explain": "show which regions drive a prediction",
     "predict": "predict whether files are real or fake",
     "export": "re-export the SavedModel",
+    "runs": "list runs with their results, and delete runs",
+    "cache": "show what takes space in the cache, and delete what is not needed",
+    "doctor": "check the installation and this machine, for a bug report",
 }
 AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over", "export": "starts over",
+                   "runs": "starts over", "cache": "starts over", "doctor": "starts over",
                    "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 HELP = f"""usage: tfdetect VERB ...
@@ -56,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(HELP)
         return 0 if argv else 2
     if argv[0] not in VERBS:
-        matches = difflib.get_close_matches(argv[0], VERBS, n=1)
-        hint = f" Perhaps you meant {matches[0]}." if matches else ""
+        hint = suggestion(argv[0], VERBS)
         print(f"tfdetect: unknown verb {argv[0]!r}.{hint} Verbs: {', '.join(VERBS)}.", file=sys.stderr)
         return 2
     return run_verb(argv[0], argv[1:])
@@ -74,7 +76,7 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         argv, plugin_files = plugins.take_flags(argv)
-        startup.start(plugin_files)
+        startup.start(plugin_files, installed=verb != "doctor")  # which imports them in a process that may crash
         return int(importlib.import_module(f"tfdetect.verbs.{verb}").main(list(argv)) or 0)
     except BrokenPipeError:  # `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfdetect import plugins
+from tfdetect import installation, plugins
 from tfdetect.detector import REGISTRY, Detector, find
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import PREPARED_KEYS, Data, Run, RunOf, Train
 
 RECIPE_KEYS = ("published", "dataset")  # keys of a recipe that describe the experiment and are not settings
@@ -24,7 +24,7 @@ RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_
 PREPARED_FILE = "prepared.json"  # data settings of the clips in a folder made by `prepare`
 
 
-def parse(argv: Sequence[str], prog: str) -> Run:
+def parse(argv: Sequence[str], verb: str) -> Run:
     """Parse `NAME [--flags]` or `--config FILE [--flags]`; flags override the YAML.
 
     Raises UserError for an unknown detector or a YAML that is not valid, and OSError if it cannot be read. For a wrong
@@ -42,10 +42,10 @@ def parse(argv: Sequence[str], prog: str) -> Run:
     detector = find(argv[0])
     flags = [*yaml_flags, *argv[1:]]  # the last of two equal flags wins
     defaults = default_run(detector, read_prepared_settings(_data_path(flags)))
-    return parse_flags(RunOf[detector], flags, f"{prog} {argv[0]}", defaults)  # type: ignore[valid-type]  # a class at run time
+    return parse_flags(RunOf[detector], flags, f"{verb} {argv[0]}", defaults)  # type: ignore[valid-type]  # a class at run time
 
 
-def parse_flags(spec: Any, argv: Sequence[str], prog: str, default: Any = None, unknown: bool = False) -> Any:
+def parse_flags(spec: Any, argv: Sequence[str], verb: str, default: Any = None, unknown: bool = False) -> Any:
     """Parse flags into the dataclass `spec`. For a wrong flag, prints an error message and exits with code 2.
 
     With `unknown`, returns a tuple of the settings and the list of flags that `spec` does not have. Raises UserError for
@@ -56,7 +56,7 @@ def parse_flags(spec: Any, argv: Sequence[str], prog: str, default: Any = None, 
     _refuse_empty_paths(argv)
     options: dict[str, Any] = {} if default is None else {"default": default}
     options |= {"return_unknown_args": True} if unknown else {}
-    return tyro.cli(spec, prog=prog, args=list(argv), use_underscores=True, **options)
+    return tyro.cli(spec, prog=installation.command(*verb.split()), args=list(argv), use_underscores=True, **options)
 
 
 def _refuse_empty_paths(argv: Sequence[str]) -> None:
@@ -69,14 +69,14 @@ def _refuse_empty_paths(argv: Sequence[str]) -> None:
         raise UserError("Got an empty argument; expected a path. Use '.' for the current folder.")
 
 
-def parse_keywords(default: Any, keywords: Mapping[str, Any], prog: str) -> Any:
+def parse_keywords(default: Any, keywords: Mapping[str, Any], verb: str) -> Any:
     """Return the settings `default`, a dataclass, with those replaced that the keywords of a Python call name.
 
     Raises UserError as `keywords_to_flags` does, and for a value that the parser of the flags refuses.
     """
     flags = keywords_to_flags(default, keywords)
     with parser_errors():
-        return parse_flags(type(default), flags, prog, default)
+        return parse_flags(type(default), flags, verb, default)
 
 
 def data_path(data: str | Path | None) -> dict[str, Any]:
@@ -99,9 +99,8 @@ def keywords_to_flags(settings: Any, keywords: Mapping[str, Any]) -> list[str]:
         if len(matches) > 1:
             raise UserError(f"{keyword} may mean {' or '.join(matches)}: give one of these names.")
         if not matches:
-            near = difflib.get_close_matches(keyword, [*names, *(name.rpartition(".")[2] for name in names)], n=1)
-            hint = f" Perhaps you meant {near[0]}." if near else ""
-            raise UserError(f"There is no setting {keyword!r}.{hint} Settings: {', '.join(names)}.")
+            hint = suggestion(keyword, [*names, *(name.rpartition(".")[2] for name in names)])
+            raise UserError(f"There is no setting {keyword!r}.{hint or ' Settings: ' + ', '.join(names) + '.'}")
         section, dot, name = matches[0].rpartition(".")
         flags += to_flags({name: list(value) if isinstance(value, tuple) else value}, f"{section}{dot}")
     return flags
@@ -126,10 +125,11 @@ def parser_errors() -> Iterator[None]:
     except SystemExit as error:
         text = " ".join(re.sub(r"[^\w\s!-~]|-{3,}", " ", printed.getvalue()).split())  # without the box around it
         raise UserError(text or "The settings are not valid.") from error
+    print(printed.getvalue(), end="", file=sys.stderr)  # such as a plugin that was left out
 
 
 def default_run(detector: type[Detector], data: Mapping[str, Any] | None = None) -> Run:
-    """Return the run of a bare `train.py NAME`: the common defaults, overridden by those of the detector and by `data`."""
+    """Return the run of a bare `tfdetect train NAME`: the common defaults, overridden by those of the detector and by `data`."""
     sections: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
     known = {f"{section}.{item.name}" for section, cls in (("data", Data), ("train", Train)) for item in dataclasses.fields(cls)}
     for key, value in detector.default_overrides.items():
@@ -254,9 +254,9 @@ def write_yaml(run: Run, path: Path) -> None:
 
     from tfdetect.files import write_bytes
 
-    comment = "To repeat this run: python scripts/train.py --config THIS_FILE --name NEW_NAME"
+    repeat = installation.command("train", "--config", "THIS_FILE", "--name", "NEW_NAME")
     if run.train.threshold.startswith("pooled"):
-        comment = "To repeat this run: python scripts/reproduce.py RECIPE; train.py accepts no threshold that uses test scores"
+        repeat = f"{installation.command('reproduce', 'RECIPE')}; train accepts no threshold that uses test scores"
     plugin_files = {"plugins": [str(file) for file in plugins.loaded_files()]} if plugins.loaded_files() else {}
     content = yaml.safe_dump({"version": VERSION, **plugin_files, **run_to_dict(run)}, sort_keys=False)
-    write_bytes(path, f"# {comment}\n{content}".encode())
+    write_bytes(path, f"# To repeat this run: {repeat}\n{content}".encode())

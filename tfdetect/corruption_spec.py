@@ -7,14 +7,13 @@ functions of the built-in corruptions are in `data/input_pipeline/corruptions.py
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, nearest
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,17 @@ CORRUPTIONS = {
     "brightness": Corruption("shift", -255, 255, "levels"),
     "contrast": Corruption("factor", 0, 10),
     "cutout": Corruption("scale", 0, 1, "of the side lengths"),
+    "grid_mask": Corruption("ratio", 0, 1, "of the spacing"),
+    "posterize": Corruption("bits", 1, 8, integer=True),
+    "solarize": Corruption("threshold", 0, 256, "levels", integer=True),
+    "equalize": Corruption(),
+    "autocontrast": Corruption(),
+    "saturation": Corruption("factor", 0, 10),
+    "hue": Corruption("shift", -180, 180, "degrees"),
+    "sharpness": Corruption("factor", 0, 10),
     "mixup": Corruption("weight", 0, 1, changes_labels=True),
+    "cutmix": Corruption("weight", 0, 1, changes_labels=True),
+    "fourier_mix": Corruption("weight", 0, 1, changes_labels=True),
     "selfblend": Corruption("weight", 0.1, 1, changes_labels=True),
 }
 REGISTERED: dict[str, Callable[..., Any]] = {}  # name -> TensorFlow function of a corruption that a plugin registered
@@ -150,8 +159,8 @@ def check_flag(text: str, flag: str, labels: bool = True) -> None:
 def _parse_step(text: str) -> CorruptionStep:
     name, arguments, keywords = _parse_call(text)
     if name not in CORRUPTIONS:
-        near = difflib.get_close_matches(name, CORRUPTIONS, 1, 0.5)
-        hint = f"Perhaps you meant {signature(near[0])}" if near else f"Choose from {', '.join(CORRUPTIONS)}"
+        meant = nearest(name, CORRUPTIONS)
+        hint = f"Perhaps you meant {signature(meant)}" if meant else f"Choose from {', '.join(CORRUPTIONS)}"
         raise UserError(f"{text!r} is not a known corruption. {hint}.")
     kind, p = CORRUPTIONS[name], keywords.get("p", CORRUPTIONS[name].probability)
     if not (_PROBABILITY.accepts(p) and set(keywords) <= {"p"}):

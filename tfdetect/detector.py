@@ -7,7 +7,6 @@ is fast.
 
 from __future__ import annotations
 
-import difflib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 
 if TYPE_CHECKING:
     import keras
@@ -133,7 +132,7 @@ class Detector(ABC):
     trains_on: ClassVar[Literal["both", "real"]] = "both"
     """The files that train it: both classes, or real files only (one-class detectors)."""
     default_overrides: ClassVar[Mapping[str, Any]] = {}
-    """The detector's own defaults for the run, such as {"data.size": 256}: `train.py NAME` without flags must work well."""
+    """The detector's own defaults for the run, such as {"data.size": 256}: `tfdetect train NAME` without flags must work well."""
     min_size: ClassVar[int] = 16
     """Minimum width and height of a frame in pixels."""
     reconstructs: ClassVar[bool] = False
@@ -281,8 +280,6 @@ def find(name: str) -> type[Detector]:
     """Return the registered detector of that name. Raises UserError, with the closest name for a misspelt one."""
     if name in REGISTRY:
         return REGISTRY[name]
-    close = difflib.get_close_matches(name, REGISTRY, n=1)
-    hint = f" Perhaps you meant {close[0]}." if close else ""
     known = ", ".join(sorted(REGISTRY))
-    raise UserError(f"There is no detector {name!r}.{hint} Detectors: {known}. A detector of your own needs "
-                    "--plugin FILE.")
+    raise UserError(f"There is no detector {name!r}.{suggestion(name, REGISTRY)} Detectors: {known}. A detector of your own "
+                    "needs --plugin FILE.")

@@ -1,4 +1,7 @@
-"""The exception for mistakes that a user can fix."""
+"""The exception for mistakes that a user can fix, and what its messages share."""
+
+from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(ValueError):
@@ -7,3 +10,28 @@ class UserError(ValueError):
     The message says in one or two sentences what was given, what was expected and how to fix it; the command line prints
     it without a traceback. Any other exception except OSError is a bug in tfdetect or in a library.
     """
+
+
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return which of `names` was probably meant by `name`, ignoring letter case; "" if none is similar.
+
+    `cutoff` is the least similarity, 0..1, as in `difflib`.
+    """
+    import difflib  # few commands need it
+
+    by_key = {each.lower(): each for each in names}
+    return next((by_key[key] for key in difflib.get_close_matches(name.lower(), by_key, 1, cutoff)), "")
+
+
+def suggestion(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """Return a blank and the sentence that suggests the nearest of `names`, written after `prefix`; "" if none is similar."""
+    meant = nearest(name, names)
+    return f" Perhaps you meant {prefix}{meant}." if meant else ""
+
+
+def require_minimum(minimum: float, section: str, settings: Any, *names: str) -> None:
+    """Raise UserError, naming the flag --SECTION.NAME, if one of these settings is below the minimum; None is allowed."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < minimum:
+            raise UserError(f"--{section}.{name} must be at least {minimum}, got {value}.")

@@ -1,19 +1,23 @@
-"""Write files atomically, read JSON, and format file names and counts for messages."""
+"""Write files atomically, read JSON, measure sizes on disk, and format file names, counts and sizes for messages."""
 
 import io
 import json
 import os
 import re
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from tfdetect.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BLOCK = 4096  # bytes; the unit in which common file systems allocate disk space
 
 
 def printable(path: str) -> str:
@@ -24,6 +28,15 @@ def printable(path: str) -> str:
 def plural(number: int, noun: str) -> str:
     """Return the number and its noun: "1 file", "2,400 files"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_bytes(number: float) -> str:
+    """Return a size in decimal units, as disks are sold: "812 B", "4.1 kB", "23 MB", "1.2 TB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}" if number >= 9.95 or unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
 
 
 def shell_quote(word: str | Path) -> str:
@@ -74,11 +87,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_arrays(path: Path, *arrays: np.ndarray) -> None:
+def write_arrays(path: Path, *arrays: "np.ndarray") -> None:
     """Write one array as .npy, several as .npz.
 
     Serialises in memory first: on a full disk, NumPy's own writers raise an error that does not say so, or crash.
     """
+    import numpy as np
+
     buffer = io.BytesIO()
     if path.suffix == ".npy":
         np.save(buffer, arrays[0], allow_pickle=False)
@@ -121,3 +136,29 @@ def size_and_mtime(path: str | Path) -> list[int]:
     except OSError:
         return [0, 0]
     return [status.st_size, status.st_mtime_ns]
+
+
+def walk(folder: str | Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path and status of each file at any depth, folder by folder, without following links.
+
+    What cannot be read, or is deleted meanwhile, is left out.
+    """
+    folders = [os.fspath(folder)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        yield entry.path, entry.stat(follow_symlinks=False)
+
+
+def disk_size(length: int) -> int:
+    """Return the bytes that a file of this length takes on disk, in whole blocks."""
+    return -(-length // BLOCK) * BLOCK
+
+
+def free_space(path: Path) -> int:
+    """Return the free bytes on the disk of a path, which need not exist yet."""
+    return shutil.disk_usage(next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())).free

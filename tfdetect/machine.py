@@ -1,9 +1,12 @@
-"""CPU resources available to this process."""
+"""CPU cores and memory available to this process."""
 
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
-CGROUP_ROOT, CGROUP_FILE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # Linux control groups, version 2
+CGROUP_ROOT, CGROUP_FILE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # Linux control groups
+MEMORY_FILE = Path("/proc/meminfo")
 
 
 def available_cores() -> int:
@@ -15,17 +18,62 @@ def available_cores() -> int:
     return max(1, min([allowed, *_cgroup_quotas()]))
 
 
-def _cgroup_quotas() -> list[int]:
-    """Return the CPU quotas, in cores rounded up, of this process's control group and all its parents."""
+def total_memory() -> int:
+    """Return the memory of the machine in bytes; 0 if it is unknown."""
     try:
-        group = next(line[4:].strip() for line in CGROUP_FILE.read_text().splitlines() if line.startswith("0::/"))
-    except (OSError, StopIteration):
-        group = ""
-    quotas = []
-    for folder in (CGROUP_ROOT / group, *(CGROUP_ROOT / group).parents):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
+
+
+def memory_limit() -> int:
+    """Return how many bytes this process may use: the machine's memory, or less by its container or shell (ulimit -v)."""
+    shell = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return min([total_memory(), *([] if shell == resource.RLIM_INFINITY else [shell]), *(limit for limit, _ in _memory_groups())])
+
+
+def free_memory() -> int:
+    """Return how many bytes this process can use now without swapping; where that is unknown, `memory_limit()`."""
+    free = [limit - used for limit, used in _memory_groups()]
+    try:
+        fields = dict(line.split(":") for line in MEMORY_FILE.read_text().splitlines())
+        free.append(1024 * int(fields["MemAvailable"].split()[0]))
+    except (OSError, ValueError, KeyError):
+        pass
+    return max(0, min([memory_limit(), *free]))
+
+
+def _memory_groups() -> Iterator[tuple[int, int]]:
+    """Yield (limit, bytes in use) of each control group with a limit; file cache that can be dropped is not in use."""
+    names = [("", "memory.max", "memory.current", "inactive_file"),
+             ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")]  # fmt: skip  # v2 and v1
+    for controller, limit_name, used_name, cache_name in names:
+        for folder in _cgroup_folders(controller):
+            try:
+                limit, used = (int((folder / name).read_text()) for name in (limit_name, used_name))  # fails for "max"
+                fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):
+                continue
+            if limit < 2**60:  # version 1 writes a huge number for none
+                yield limit, used - int(fields.get(cache_name, 0))
+
+
+def _cgroup_quotas() -> Iterator[int]:
+    """Yield the CPU quotas, in cores rounded up, of this process's control group and all its parents."""
+    for folder in _cgroup_folders():
         try:
             quota, period = (folder / "cpu.max").read_text().split()  # microseconds per period, or "max"
-            quotas.append(-(-int(quota) // int(period)))
+            yield -(-int(quota) // int(period))
         except (OSError, ValueError, ZeroDivisionError):
             continue
-    return quotas
+
+
+def _cgroup_folders(controller: str = "") -> list[Path]:
+    """Return the folders of this process's control group and its parents: of version 2, or of a `controller` of version 1."""
+    try:
+        lines = [line.split(":", 2) for line in CGROUP_FILE.read_text().splitlines()]
+        group = next(path for _, controllers, path in lines if controller in controllers.split(",")).strip("/\n ")
+    except (OSError, StopIteration, ValueError):
+        group = ""
+    root = CGROUP_ROOT / controller
+    return [root / group, *(folder for folder in (root / group).parents if folder.is_relative_to(root))]

@@ -35,12 +35,16 @@ def take_flags(argv: Sequence[str]) -> tuple[list[str], list[Path]]:
     return rest, files
 
 
-def load(files: Sequence[Path]) -> None:
-    """Load installed plugins and these files, after the suite's own detectors and layouts, whose names they cannot take."""
+def load(files: Sequence[Path], installed: bool = True) -> None:
+    """Load installed plugins, unless not wanted, and these files.
+
+    The suite's own detectors and layouts, whose names they cannot take, are loaded first.
+    """
     groups = ["tfdetect.layouts", "tfdetect.corruptions"]
-    if files or are_installed(groups):
+    if files or (installed and are_installed(groups)):
         for name in ("tfdetect.models", "tfdetect.data.layouts.detect"):
             importlib.import_module(name)
+    if installed:
         load_installed(groups)
     for file in files:
         load_file(file)

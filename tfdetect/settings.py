@@ -9,11 +9,11 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from tfdetect import corruption_spec
 from tfdetect.detector import Detector
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import LimitOverrides, Limits
 
 D = TypeVar("D", bound=Detector)
@@ -45,7 +45,7 @@ class FileSettings:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        _require_minimum(1, "data", self, "workers")
+        require_minimum(1, "data", self, "workers")
         if not self.timeout > 0:
             raise UserError(f"--data.timeout must be above 0, got {self.timeout}.")
 
@@ -70,7 +70,7 @@ class ClipSettings(FileSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_minimum(1, "data", self, "frames", "size")
+        require_minimum(1, "data", self, "frames", "size")
         if self.fps is not None and not self.fps > 0:
             raise UserError(f"--data.fps must be above 0, got {self.fps}.")
 
@@ -86,7 +86,7 @@ class DecodeOverrides:
     limits: LimitOverrides = field(default_factory=LimitOverrides)
 
     def __post_init__(self) -> None:
-        _require_minimum(1, "data", self, "workers")
+        require_minimum(1, "data", self, "workers")
         if self.timeout is not None and not self.timeout > 0:
             raise UserError(f"--data.timeout must be above 0, got {self.timeout}.")
 
@@ -125,7 +125,7 @@ class Data(ClipSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_minimum(1, "data", self, "sample")
+        require_minimum(1, "data", self, "sample")
         if not 0 <= self.max_failed <= 1:
             raise UserError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")
 
@@ -172,8 +172,8 @@ class Train:
     """Augmentation of training clips, such as "flip|jpeg(30,100,p=0.5)|blur(0,3,p=0.5)"; see docs/augment.md."""
 
     def __post_init__(self) -> None:
-        _require_minimum(0, "train", self, "epochs")
-        _require_minimum(1, "train", self, "batch", "patience", "eval_every")
+        require_minimum(0, "train", self, "epochs")
+        require_minimum(1, "train", self, "batch", "patience", "eval_every")
         if not self.learning_rate > 0:
             raise UserError(f"--train.learning_rate must be above 0, got {self.learning_rate}.")
         if not re.fullmatch(r"youden|f1|(quantile|fpr|pooled_test_quantile):(0?\.\d+|0|1|1\.0*)", self.threshold):
@@ -224,10 +224,3 @@ class RunOf(Generic[D]):
 
 
 Run = RunOf[Detector]  # a run of any detector
-
-
-def _require_minimum(minimum: int, section: str, settings: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and value < minimum:
-            raise UserError(f"--{section}.{name} must be at least {minimum}, got {value}.")

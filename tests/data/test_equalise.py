@@ -2,14 +2,14 @@
 
 import json
 import os
-from fractions import Fraction
 
-import av
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import map_here
 from PIL import Image
+from stamped import write_frames
 
 from tfdetect import cli
 from tfdetect.data import equalise, sample
@@ -21,6 +21,14 @@ from tfdetect.limits import Limits
 CONTAINER = ("extension", "container", "codec", "width", "height", "aspect", "jpeg_quality", "subsampling", "exif", "fps",
              "frames", "duration")  # fmt: skip
 COLUMNS = ["path", "label", "split", "group", "source"]
+
+
+@pytest.fixture(autouse=True)
+def in_process(request, monkeypatch):
+    """Without worker processes, except in the test of the command line."""
+    if "command_line" not in request.node.name:
+        for module in (equalise, properties):
+            monkeypatch.setattr(module, "map_unordered", map_here)
 
 
 def scene(rng, width, height):
@@ -131,7 +139,13 @@ def test_every_file_is_accounted_for_and_work_resumes(tmp_path, rng, monkeypatch
     assert failed["error"][20] == "No such file or directory" and "not a file" in failed["error"][21]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.jpg")}
     requested, map_unordered = [], equalise.map_unordered
-    monkeypatch.setattr(equalise, "map_unordered", lambda items, *rest: requested.append(items) or map_unordered(items, *rest))
+
+    def recorded(items, *rest):
+        requested.append(list(items))
+        return map_unordered(requested[-1], *rest)
+
+    for module in (properties, equalise):
+        monkeypatch.setattr(module, "map_unordered", recorded)
     pd.testing.assert_frame_equal(equalise.equalise(table, tmp_path / "alike", workers=1), first)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "alike").rglob("*.jpg")} and len(before) == 20
     assert requested[0] == list(table["path"][[4, 20, 21]]) and [job.path for job in requested[1]] == [table["path"][3]]
@@ -165,28 +179,13 @@ def test_a_few_small_files_do_not_reduce_the_crop(sides, crop):
     assert equalise.choose_plan(found, pd.Series([0] * 20 + [1] * 20)) == equalise.Plan(crop, 75, 0, 0)
 
 
-def write_video(path, frames, rate, codec="libx264", times=None):
-    """Write a video; `times` are the presentation times of the frames in milliseconds."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.height, stream.width, stream.pix_fmt, stream.gop_size = *frames[0].shape[:2], "yuv420p", 5
-        if times:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        for number, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            if times:
-                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
 def videos(folder, kinds, count=4):
     """Write videos that brighten by 5 grey levels per frame; `kinds` are (name, rate, frames, width, codec) of both classes."""
     rows = []
     for label, (name, rate, frames, width, codec) in enumerate(kinds):
         for i in range(count):
             path = folder / f"{i}{name}"
-            write_video(path, [np.full((64, width, 3), 8 + 5 * at, np.uint8) for at in range(frames)], rate, codec)
+            write_frames(path, [np.full((64, width, 3), 8 + 5 * at, np.uint8) for at in range(frames)], codec, rate, gop_size=5)
             rows.append((str(path), label, "", f"{label}{i}", ""))
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -217,7 +216,7 @@ def test_frames_of_a_faster_video_are_kept_at_a_constant_step(tmp_path):
 
 def test_no_frame_is_missed_at_a_variable_frame_rate(tmp_path, rng):
     frames = [np.full((64, 64, 3), 8 + 5 * at, np.uint8) for at in range(40)]
-    write_video(tmp_path / "a.mp4", frames, 25, times=[int(40 * at + rng.integers(0, 16)) for at in range(40)])
+    write_frames(tmp_path / "a.mp4", frames, gop_size=5, times=[int(40 * at + rng.integers(0, 16)) for at in range(40)])
     job = equalise.Job(str(tmp_path / "a.mp4"), str(tmp_path / "new.mp4"), 0, 25.0, 1)
     assert equalise.Equaliser(equalise.Plan(64, 0, 25, 30))(job) == ""
     assert set(np.diff(frame_numbers(job.output))) == {1} and len(frame_numbers(job.output)) == 30
@@ -229,7 +228,7 @@ def test_no_frame_is_missed_at_a_variable_frame_rate(tmp_path, rng):
     (equalise.Plan(80, 0, 25, 20), "64 x 64 pixels, smaller than the common crop of 80"),
 ])  # fmt: skip
 def test_a_video_that_is_too_short_slow_or_small_fails(tmp_path, plan, reason):
-    write_video(tmp_path / "a.mp4", [np.full((64, 64, 3), 8 + 5 * at, np.uint8) for at in range(40)], 25)
+    write_frames(tmp_path / "a.mp4", [np.full((64, 64, 3), 8 + 5 * at, np.uint8) for at in range(40)], gop_size=5)
     job = equalise.Job(str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4"), 0, 25.0, 1)
     assert equalise.Equaliser(plan, Limits())(job) == reason
     assert not (tmp_path / "b.mp4").exists()

@@ -151,5 +151,5 @@ def test_restrict_sources_keeps_the_named_fakes_and_all_reals():
 
 @pytest.mark.parametrize("sides", [(["aa"], []), ([], ["aa"])])
 def test_restrict_sources_refuses_unknown_sources(sides):
-    with pytest.raises(ValueError, match="No fakes have the source 'aa'; perhaps you meant a. The sources of fakes are a, b, c."):
+    with pytest.raises(ValueError, match="No fakes have the source 'aa'. Perhaps you meant a. The sources of fakes are a, b, c."):
         manifest.restrict_sources(manifest.split(table()), *sides)

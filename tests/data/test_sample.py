@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tfdetect.data import sample
+from tfdetect.data import sample, worker_pool
 from tfdetect.data.sample import Sample, write
 
 SMALL = Sample(count=4, seed=3, size=32, frames=3)
@@ -122,7 +122,7 @@ def test_interrupted_write_is_resumed(written: Path, tmp_path: Path) -> None:
 
 
 def test_finished_sample_is_reused(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "ProcessPoolExecutor", None)  # starting a worker now fails
+    monkeypatch.setattr(worker_pool, "_schedule", None)  # starting a worker now fails
     before = files(written)
     assert write(SMALL, written) == written / "manifest.csv"
     assert files(written) == before

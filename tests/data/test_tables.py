@@ -240,7 +240,7 @@ def test_unknown_columns_are_reported_with_a_suggestion(tmp_path, name, column):
     assert tables.suggest_column(name) == column
     (tmp_path / "m.csv").write_text(f"path,label,{name}\na.png,0,x\n")
     (unused,) = manifest.read(tmp_path / "m.csv").attrs["notes"]
-    assert name in unused and (f"did you mean {column}?" in unused) == bool(column)
+    assert name in unused and (f"perhaps you meant {column}:" in unused) == bool(column)
     (tmp_path / "m.csv").write_text("path,label,GROUP,sha\na.png,0,x,\n")
     assert manifest.read(tmp_path / "m.csv").attrs["notes"] == ()
 

@@ -103,15 +103,19 @@ def test_cores_respect_affinity_and_cgroup_quota(tmp_path, monkeypatch):
 
 def test_interrupt_while_processes_start_reaches_only_the_parent(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("import os, signal, threading, time\n"
+    script.write_text("import multiprocessing, os, signal, threading, time\n"
                       "from tfdetect.data.worker_pool import map_unordered\n"
+                      "def interrupt():\n"
+                      "    while not multiprocessing.active_children():\n"
+                      "        time.sleep(0.001)\n"
+                      "    os.killpg(0, signal.SIGINT)\n"
                       "if __name__ == '__main__':\n"
-                      "    threading.Timer(0.15, os.killpg, (0, signal.SIGINT)).start()\n"
                       "    try:\n"
-                      "        list(map_unordered(range(8), time.sleep, 2))\n"
+                      "        threading.Thread(target=interrupt).start()\n"
+                      "        list(map_unordered([1000] * 8, time.sleep, 2))\n"
                       "    except KeyboardInterrupt:\n"
                       "        print('interrupted')\n")  # fmt: skip
-    result = subprocess.run([sys.executable, script], capture_output=True, text=True, start_new_session=True, timeout=60)
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, start_new_session=True, timeout=600)
     assert result.stdout == "interrupted\n" and "Traceback" not in result.stderr, result.stderr
 
 

@@ -32,6 +32,7 @@ SMALL = {
     **{kind: ["cnn_lstm", "--detector.temporal", kind, *VIDEOS] for kind in ("gru", "bidirectional", "convolution", "attention")},
     "differences": ["cnn_lstm", "--detector.differences", *VIDEOS],
 }
+STATEFUL = ("cnn_lstm", "feature_oneclass", "residual")  # recurrent, losses of layers, and statistics of batches
 REPLICAS = """
 import sys
 import keras, numpy as np, tensorflow as tf
@@ -101,7 +102,7 @@ def test_a_one_class_detector_finds_upsampling_without_training_on_fakes(tmp_pat
 
 @pytest.mark.skipif(not backend.is_tensorflow(), reason="tf.distribute needs TensorFlow")
 @pytest.mark.parametrize(
-    "names", [sorted({*REGISTRY} - {*LARGE}), pytest.param([*LARGE], marks=pytest.mark.slow)], ids=["small", "large"]
+    "names", [[*STATEFUL], pytest.param(sorted({*REGISTRY} - {*STATEFUL}), marks=pytest.mark.slow)], ids=["stateful", "others"]
 )
 def test_two_replicas_train_like_one(names):
     environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", "CUDA_VISIBLE_DEVICES": "-1"}

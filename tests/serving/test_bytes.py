@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from in_process import map_here
 from PIL import Image
 
 from tfdetect import files, models
@@ -148,7 +149,8 @@ def refused():
     yield bmp(8, b"\x01\x05" * 3000, b"\0" * 1024, compression=1), "a BMP that is compressed"
 
 
-def test_every_readable_image_gets_the_score_of_predict(served, tmp_path):
+def test_every_readable_image_gets_the_score_of_predict(served, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfdetect.serving.predictor.map_unordered", map_here)
     predictor, serve = served
     names, encoded = zip(*readable(), strict=True)
     out = serve(image=tf.constant(encoded))

@@ -31,18 +31,19 @@ def brightness_model():
 
 
 @pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
+def predictor(tmp_path_factory):
     artifact = Artifact(tmp_path_factory.mktemp("certain"))
     brightness_model().save(artifact.model)
     files.write_json(artifact.calibration, CALIBRATION)
     export(models.load(artifact.model), CALIBRATION, Cnn(), artifact.saved_model)
-    return artifact
+    return Predictor(artifact, ClipSpec(1, 16), Cnn())
 
 
 @pytest.mark.parametrize("scores", [(-40.0, 41.0), (-40.0, -40.0, 41.0, 41.0, -40.0), (60.0, -40.0), (41.0, 60.0)])
-def test_all_three_give_the_same_probability_and_decision(artifact, tmp_path, scores):
+def test_all_three_give_the_same_probability_and_decision(predictor, tmp_path, scores):
     clip = np.stack([np.full((16, 16, 3), GREY[score], np.uint8) for score in scores])
-    predictor, cache = Predictor(artifact, ClipSpec(len(scores), 16), Cnn()), Cache(tmp_path, ClipSpec(len(scores), 16))
+    predictor.spec = ClipSpec(len(scores), 16)
+    cache = Cache(tmp_path, predictor.spec)
     cache.write_clip("a" * 64, "", Media(clip, tuple(range(len(clip))), len(clip), 16, 16, ""))
     table = pd.DataFrame({"path": ["video.mp4"], "label": 1, "group": "a", "source": "", "split": "test", "sha": "a" * 64,
                           "frames": len(clip), "error": "", "source_class": -1})  # fmt: skip
@@ -50,7 +51,7 @@ def test_all_three_give_the_same_probability_and_decision(artifact, tmp_path, sc
     assert scored["score"].tolist() == pytest.approx(scores, abs=1e-3)
     by_file = predictions.by_file(scored).iloc[0]
     verdict = predictor.to_verdict("video.mp4", Media(clip, (), len(clip), 16, 16, ""))
-    served = tf.saved_model.load(str(artifact.saved_model)).signatures["serving_default"](clip=tf.constant(clip[None]))
+    served = predictor.model.signatures["serving_default"](clip=tf.constant(clip[None]))
     mean = float(np.mean(scores))
     expected = 1 / (1 + np.exp(0.25 - 1.5 * mean))
     assert by_file["score"] == pytest.approx(mean, abs=1e-3) and verdict.score == pytest.approx(mean, abs=1e-3)

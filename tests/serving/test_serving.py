@@ -1,5 +1,7 @@
 """The exported model takes frames of any size, or encoded images, and gives the scores of the original model."""
 
+import functools
+
 import cv2
 import keras
 import numpy as np
@@ -36,7 +38,9 @@ def exported(request, tmp_path_factory):
     return artifact, model, request.param == "frame"
 
 
+@functools.cache
 def predictor(artifact, single):
+    """Return the predictor of an exported model, which takes seconds to load."""
     return Predictor(artifact, ClipSpec(8, 32, still=not single), DETECTORS["frame" if single else "clip"][0])
 
 
@@ -72,7 +76,7 @@ def test_native_and_cached_clips_give_the_same_probability(exported, videos):
 
 def test_bytes_and_frames_agree(exported, rng):
     artifact, _, single = exported
-    signatures = tf.saved_model.load(str(artifact.saved_model)).signatures
+    signatures = predictor(artifact, single).model.signatures
     assert set(signatures) == ({"serving_default", "serve_bytes"} if single else {"serving_default"})
     if not single:
         return
@@ -109,7 +113,7 @@ def test_the_default_signature_converts_to_tensorflow_lite(exported, rng):
         pytest.skip("an LSTM needs the flex delegate, which the Python interpreter of TensorFlow Lite does not have")
     converter = tf.lite.TFLiteConverter.from_saved_model(str(artifact.saved_model), signature_keys=["serving_default"])
     lite = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner("serving_default")
-    served = tf.saved_model.load(str(artifact.saved_model)).signatures["serving_default"]
+    served = predictor(artifact, single).model.signatures["serving_default"]
     for shape in ((1, 3, 50, 40, 3), (2, 4, 20, 70, 3), (1, 2, 32, 32, 3)):
         clip = rng.integers(0, 256, shape, np.uint8)
         np.testing.assert_allclose(lite(clip=clip)["score"], served(clip=tf.constant(clip))["score"], atol=1e-4)

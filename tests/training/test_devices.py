@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import decode_here
 
 from tfdetect import backend
 from tfdetect.data import manifest
@@ -22,24 +23,26 @@ FIT = """
 import json, sys
 from pathlib import Path
 import numpy as np, pandas as pd, tensorflow as tf
-name, table, cache, out, devices = sys.argv[1:]
+names, table, cache, out, devices = sys.argv[1:]
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
 from tfdetect.settings import Train
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.models.detectors.cnn_lstm import CnnLstm
 from tfdetect.training import fit
-out = Path(out)
-out.mkdir(parents=True, exist_ok=True)
-result = fit.fit(CnnLstm(dropout=0.0), pd.read_csv(table, keep_default_na=False), Cache(Path(cache), ClipSpec(4, 32, still=True)),
-                 Train(epochs=2, batch=8, strategy=name), out / "checkpoints", out / "m.keras", [])
 import keras
-if result.chief:
-    weights = [w.tolist() for w in keras.saving.load_model(out / "m.keras").get_weights()]
-    print("RESULT " + json.dumps({"history": result.history.to_dict("list"), "weights": weights}))
-folder = out / "checkpoints" / f"worker-{0 if result.chief else 1}"
-last = np.load(folder / json.loads((folder / "state.json").read_text())["last"])
-print("SUMS " + json.dumps({name: float(np.abs(last[name].astype(float)).sum()) for name in last}))
+for name in names.split(","):
+    target = Path(out) / name
+    target.mkdir(parents=True, exist_ok=True)
+    rows = pd.read_csv(table, keep_default_na=False)
+    result = fit.fit(CnnLstm(dropout=0.0), rows, Cache(Path(cache), ClipSpec(4, 32, still=True)),
+                     Train(epochs=2, batch=8, strategy=name), target / "checkpoints", target / "m.keras", [])
+    if result.chief:
+        weights = [w.tolist() for w in keras.saving.load_model(target / "m.keras").get_weights()]
+        print(f"RESULT-{name} " + json.dumps({"history": result.history.to_dict("list"), "weights": weights}))
+    folder = target / "checkpoints" / f"worker-{0 if result.chief else 1}"
+    last = np.load(folder / json.loads((folder / "state.json").read_text())["last"])
+    print(f"SUMS-{name} " + json.dumps({name: float(np.abs(last[name].astype(float)).sum()) for name in last}))
 """
 
 
@@ -48,16 +51,16 @@ def folder(videos, tmp_path_factory):
     """Folder with a table of decoded videos and their cache."""
     folder = tmp_path_factory.mktemp("distributed")
     cache = Cache(folder / "cache", ClipSpec(4, 32, still=True))
-    decode.prepare(manifest.split(detect.read(videos)), cache, workers=2).to_csv(folder / "table.csv", index=False)
+    decode.prepare(manifest.split(detect.read(videos)), cache, runner=decode_here).to_csv(folder / "table.csv", index=False)
     return folder
 
 
-def start(folder, strategy, out, devices=1, cluster=None, task=None):
-    """Start a training process and return it."""
+def start(folder, strategies, out, devices=1, cluster=None, task=None):
+    """Start a process that trains with each of the strategies, separated by commas, and return it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
     if cluster:
         environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
-    command = [sys.executable, "-c", FIT, strategy, folder / "table.csv", folder / "cache", folder / out, str(devices)]
+    command = [sys.executable, "-c", FIT, strategies, folder / "table.csv", folder / "cache", folder / out, str(devices)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(list(map(str, command)), env=environment, **pipes)
 
@@ -66,14 +69,19 @@ def finish(process):
     """Wait for a training process and return the JSON objects that it printed."""
     out, err = process.communicate(timeout=280)
     assert process.returncode == 0, err[-3000:]
-    lines = [line.split(" ", 1) for line in out.splitlines() if line.startswith(("RESULT ", "SUMS "))]
+    lines = [line.split(" ", 1) for line in out.splitlines() if line.startswith(("RESULT-", "SUMS-"))]
     return {name: json.loads(text) for name, text in lines}
 
 
 @pytest.fixture(scope="module")
-def single(folder):
-    """Result of a single process."""
-    return finish(start(folder, "single", "single"))["RESULT"]
+def one_process(folder):
+    """Results of a single process, on one device and on two."""
+    return finish(start(folder, "single,mirrored", "one", devices=2))
+
+
+@pytest.fixture(scope="module")
+def single(one_process):
+    return one_process["RESULT-single"]
 
 
 def assert_equal_results(result, expected):
@@ -83,8 +91,8 @@ def assert_equal_results(result, expected):
         np.testing.assert_allclose(weights, expected_weights, atol=1e-3)
 
 
-def test_mirrored_on_two_devices_equals_single(folder, single):
-    assert_equal_results(finish(start(folder, "mirrored", "mirrored", devices=2))["RESULT"], single)
+def test_mirrored_on_two_devices_equals_single(one_process, single):
+    assert_equal_results(one_process["RESULT-mirrored"], single)
 
 
 def free_ports(count):
@@ -97,7 +105,7 @@ def free_ports(count):
     return ports
 
 
-@pytest.mark.parametrize("first", ["worker", "chief"])
+@pytest.mark.parametrize("first", [pytest.param("worker", marks=pytest.mark.slow), "chief"])
 def test_two_workers_equal_single(folder, single, first):
     """The cluster has two workers, or a chief and a worker 0."""
     one, two = (f"127.0.0.1:{port}" for port in free_ports(2))
@@ -105,11 +113,11 @@ def test_two_workers_equal_single(folder, single, first):
     tasks = [{"type": first, "index": 0}, {"type": "worker", "index": 1 if first == "worker" else 0}]
     workers = [start(folder, "multiworker", f"workers-{first}", cluster=cluster, task=task) for task in tasks]
     chief, other = (finish(worker) for worker in workers)
-    assert_equal_results(chief["RESULT"], single)
-    assert "RESULT" not in other, "only the chief writes the model"
-    assert chief["SUMS"] == other["SUMS"], "both have the same weights"
+    assert_equal_results(chief["RESULT-multiworker"], single)
+    assert "RESULT-multiworker" not in other, "only the chief writes the model"
+    assert chief["SUMS-multiworker"] == other["SUMS-multiworker"], "both have the same weights"
     for name in ("val_auc", "val_ap"):
-        assert chief["RESULT"]["history"][name] == single["history"][name]
+        assert chief["RESULT-multiworker"]["history"][name] == single["history"][name]
 
 
 @pytest.mark.parametrize("cluster, kind, index, expected", [
@@ -145,6 +153,24 @@ def test_description_names_devices_and_an_unused_gpu(monkeypatch, gpus, nvidia, 
     assert len(lines) == len(expected) and all(text in line for text, line in zip(expected, lines, strict=True))
     assert "CPU core" in lines[0] and "; mixed_float16; Keras 3" in lines[0] and "on TensorFlow 2" in lines[0]
     assert len(lines) == 1 or "pip install 'tensorflow[and-cuda]'" in lines[1]
+
+
+@pytest.mark.parametrize("variable, driver, hardware, cuda, expected", [
+    ("-1", True, True, True, ("CUDA_VISIBLE_DEVICES='-1' hides the GPUs", "unset CUDA_VISIBLE_DEVICES")),
+    ("7", True, True, True, ("CUDA_VISIBLE_DEVICES='7' hides the GPUs", "unset CUDA_VISIBLE_DEVICES")),
+    ("0", False, False, True, ("this machine has no NVIDIA GPU, or the container is not given one", "")),
+    (None, False, True, True, ("an NVIDIA GPU is present, but its driver is not loaded", "--gpus all")),
+    (None, True, True, False, ("TensorFlow does not use it: this build is for CPUs only", "tensorflow[and-cuda]")),
+    (None, True, True, True, ("TensorFlow does not use it: cuDNN cannot be loaded", "tensorflow[and-cuda]"))])  # fmt: skip
+def test_the_reason_why_no_gpu_is_used(monkeypatch, variable, driver, hardware, cuda, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if variable:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: driver)
+    monkeypatch.setattr(devices, "has_nvidia_hardware", lambda: hardware)
+    monkeypatch.setattr(devices.tf.test, "is_built_with_cuda", lambda: cuda)
+    reason, fix = devices.why_no_gpu("Could not load dynamic library 'libcudnn.so.9'")
+    assert expected[0] in reason and expected[1] in fix
 
 
 def test_multiworker_without_a_cluster_is_refused(monkeypatch):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from in_process import decode_here
 
 from tfdetect import models
 from tfdetect.data import manifest
@@ -20,11 +21,23 @@ from tfdetect.models.detectors.clip import Clip
 from tfdetect.models.detectors.cnn_lstm import CnnLstm
 from tfdetect.models.detectors.oc_fakedect import OneClassAutoencoder
 from tfdetect.models.detectors.residual import Residual
-from tfdetect.models.layers.common import DetectionAndAttributionLoss, ScoreAUC
+from tfdetect.models.layers.common import DetectionAndAttributionLoss, ScoreAUC, clip_input, score_layer
 from tfdetect.settings import Data, Run, Train
 from tfdetect.training import callbacks, fit
 
-DETECTOR = CnnLstm(dropout=0.3)
+
+class Small(CnnLstm):
+    """A network that is compiled quickly and has whatever a checkpoint must keep: weights, batch statistics and seeds."""
+
+    def build(self, clip_shape):
+        inputs, pixels = clip_input(clip_shape)
+        x = keras.layers.Reshape((clip_shape[0], -1))(pixels)
+        x = keras.layers.BatchNormalization()(keras.layers.Dense(4, activation="relu", name="frames")(x))
+        x = keras.layers.Dropout(self.dropout)(keras.layers.Flatten()(x))
+        return keras.Model(inputs, score_layer(keras.layers.Dense(8, activation="relu", name="features")(x)))
+
+
+DETECTOR = Small(dropout=0.3)
 SETTINGS = Train(epochs=4, batch=8, patience=4)
 
 
@@ -32,7 +45,7 @@ SETTINGS = Train(epochs=4, batch=8, patience=4)
 def data(videos, tmp_path_factory):
     """(Table of decoded videos, their cache)."""
     cache = Cache(tmp_path_factory.mktemp("cache"), ClipSpec(4, 32, still=True))
-    return decode.prepare(manifest.split(detect.read(videos)), cache, workers=2), cache
+    return decode.prepare(manifest.split(detect.read(videos)), cache, runner=decode_here), cache
 
 
 class StopAfter(keras.callbacks.Callback):
@@ -48,31 +61,46 @@ class StopAfter(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def train(folder, data, settings=SETTINGS, extra=()):
-    return fit.fit(DETECTOR, *data, settings, folder / "checkpoints", folder / "m.keras", list(extra))
+def train(folder, data, settings=SETTINGS, extra=(), detector=DETECTOR):
+    return fit.fit(detector, *data, settings, folder / "checkpoints", folder / "m.keras", list(extra))
 
 
-def test_history_depends_on_the_seed_alone(tmp_path, data):
-    first, second = (train(tmp_path / name, data).history for name in ("a", "b"))
-    assert first.equals(second)
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data):
+    """(Folder, result) of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return folder, train(folder, data)
+
+
+def test_history_depends_on_the_seed_alone(tmp_path, data, uninterrupted):
+    assert train(tmp_path / "b", data).history.equals(uninterrupted[1].history)
     other = train(tmp_path / "c", data, Train(epochs=1, batch=8, seed=1)).history
-    assert other["loss"][0] != first["loss"][0]
+    assert other["loss"][0] != uninterrupted[1].history["loss"][0]
 
 
-def test_killed_run_resumes_with_the_same_result(tmp_path, data):
-    uninterrupted = train(tmp_path / "uninterrupted", data)
+def assert_killed_run_resumes(folder, data, uninterrupted, detector=DETECTOR):
     for steps in (2, 6, 5):  # in the first, second and third epoch
         with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "killed", data, extra=[StopAfter(steps)])
-    resumed = train(tmp_path / "killed", data)
-    assert resumed.history.equals(uninterrupted.history) and resumed.best_epoch == uninterrupted.best_epoch
-    loaded = [keras.saving.load_model(tmp_path / name / "m.keras") for name in ("killed", "uninterrupted")]
+            train(folder, data, extra=[StopAfter(steps)], detector=detector)
+    resumed = train(folder, data, detector=detector)
+    assert resumed.history.equals(uninterrupted[1].history) and resumed.best_epoch == uninterrupted[1].best_epoch
+    loaded = [keras.saving.load_model(path / "m.keras") for path in (folder, uninterrupted[0])]
     weights, expected = (model.get_weights() for model in loaded)
     assert all(np.array_equal(a, b) for a, b in zip(weights, expected, strict=True))
 
 
-class TwoPhases(CnnLstm):
-    """Two epochs with frozen convolutions, then all layers at a tenth of the learning rate."""
+def test_killed_run_resumes_with_the_same_result(tmp_path, data, uninterrupted):
+    assert_killed_run_resumes(tmp_path, data, uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_run_of_cnn_lstm_resumes_with_the_same_result(tmp_path, data):
+    detector, folder = CnnLstm(dropout=0.3), tmp_path / "uninterrupted"
+    assert_killed_run_resumes(tmp_path / "killed", data, (folder, train(folder, data, detector=detector)), detector)
+
+
+class TwoPhases(Small):
+    """Two epochs with a frozen first layer, then all layers at a tenth of the learning rate."""
 
     def phases(self):
         def set_trainable(trainable):
@@ -81,43 +109,32 @@ class TwoPhases(CnnLstm):
         return (Phase(2, 1.0, set_trainable(False)), Phase(learning_rate_factor=0.1, prepare=set_trainable(True)))
 
 
-@pytest.fixture(scope="module")
-def two_phase_result(tmp_path_factory, data):
-    """Result of an uninterrupted run of two phases."""
-    folder = tmp_path_factory.mktemp("two_phases")
-    return fit.fit(TwoPhases(), *data, SETTINGS, folder / "checkpoints", folder / "model.keras", [])
-
-
-@pytest.mark.parametrize("steps", [(2, 6), (8,), (9, 1)], ids=["in the first phase", "between", "in the second"])
-def test_run_of_two_phases_killed_in_either_resumes_with_the_same_result(tmp_path, data, two_phase_result, steps):
-    """An epoch has three steps, so the eighth step is in the third epoch, the first of the second phase."""
-    for count in steps:
+def test_run_of_two_phases_killed_in_either_resumes_with_the_same_result(tmp_path, data):
+    """It is killed at the first phase's start and end, at the second's start and in its last epoch. An epoch has three steps."""
+    uninterrupted = train(tmp_path / "uninterrupted", data, detector=TwoPhases())
+    for steps in (2, 6, 4, 4):  # in epoch 1, 2, 3 and 4, counted from the last epoch that was completed
         with pytest.raises(KeyboardInterrupt):
-            fit.fit(TwoPhases(), *data, SETTINGS, tmp_path / "killed", tmp_path / "killed.keras", [StopAfter(count)])
-    resumed = fit.fit(TwoPhases(), *data, SETTINGS, tmp_path / "killed", tmp_path / "killed.keras", [])
-    assert resumed.history.equals(two_phase_result.history) and len(two_phase_result.history) == 4
+            train(tmp_path / "killed", data, extra=[StopAfter(steps)], detector=TwoPhases())
+    resumed = train(tmp_path / "killed", data, detector=TwoPhases())
+    assert resumed.history.equals(uninterrupted.history) and len(uninterrupted.history) == 4
 
 
 def test_frozen_layers_change_in_the_second_phase_only(tmp_path, data):
-    def kernel(epochs):
-        settings = Train(epochs=epochs, batch=8)
-        fit.fit(TwoPhases(), *data, settings, tmp_path / f"{epochs}", tmp_path / "m.keras", [SaveKernel(tmp_path / "w.npy")])
-        return np.load(tmp_path / "w.npy")
-
+    train(tmp_path, data, Train(epochs=3, batch=8), [SaveKernel(tmp_path)], TwoPhases())
     keras.utils.set_random_seed(SETTINGS.seed)
     start = np.array(TwoPhases().build((4, 32, 32, 3)).get_layer("frames").get_weights()[0])
-    assert np.array_equal(kernel(2), start) and not np.array_equal(kernel(3), start)
+    assert [np.array_equal(np.load(tmp_path / f"{epoch}.npy"), start) for epoch in range(3)] == [True, True, False]
 
 
 class SaveKernel(keras.callbacks.Callback):
     """Save the first kernel at the end of each epoch."""
 
-    def __init__(self, path):
+    def __init__(self, folder):
         super().__init__()
-        self.path = path
+        self.folder = folder
 
     def on_epoch_end(self, epoch, logs=None):
-        np.save(self.path, self.model.get_layer("frames").get_weights()[0])
+        np.save(self.folder / f"{epoch}.npy", self.model.get_layer("frames").get_weights()[0])
 
 
 def test_saved_model_is_that_of_the_best_epoch(tmp_path, data):
@@ -255,8 +272,8 @@ def test_diverging_loss_is_reported(tmp_path, data):
     assert not (tmp_path / "m.keras").exists()
 
 
-def test_finished_run_is_trained_further_with_its_optimizer_or_from_its_best_epoch(tmp_path, data, monkeypatch):
-    uninterrupted = train(tmp_path / "uninterrupted", data)
+def test_finished_run_is_trained_further_with_its_optimizer_or_from_its_best_epoch(tmp_path, data, uninterrupted, monkeypatch):
+    expected = uninterrupted[1].history
     short = Train(**{**vars(SETTINGS), "epochs": 2})
     for limit in (callbacks.MAX_KEPT_BYTES, 0):
         folder = tmp_path / f"{limit}"
@@ -268,8 +285,8 @@ def test_finished_run_is_trained_further_with_its_optimizer_or_from_its_best_epo
         with pytest.raises(KeyboardInterrupt):  # it may even be killed meanwhile
             train(folder, data, extra=[StopAfter(4)])
         longer = train(folder, data)
-        assert len(longer.history) == 4 and longer.history.head(2).equals(uninterrupted.history.head(2))
-        assert longer.history.equals(uninterrupted.history) == bool(limit)
+        assert len(longer.history) == 4 and longer.history.head(2).equals(expected.head(2))
+        assert longer.history.equals(expected) == bool(limit)
         if longer.best_epoch <= 2:
             saved = keras.saving.load_model(folder / "m.keras").get_weights()
             assert all(np.array_equal(a, b) for a, b in zip(best, saved, strict=True))
@@ -290,9 +307,8 @@ def test_patience_restarts_when_a_run_that_stopped_early_is_trained_further(tmp_
     assert resumed.done and resumed.state["best_epoch"] == 1
 
 
-def test_state_is_json(tmp_path, data):
-    train(tmp_path, data, Train(epochs=1, batch=8))
-    state = json.loads((tmp_path / "checkpoints" / "worker-0" / "state.json").read_text())
+def test_state_is_json(uninterrupted):
+    state = json.loads((uninterrupted[0] / "checkpoints" / "worker-0" / "state.json").read_text())
     assert state["history"][0]["epoch"] == 1 and set(state) == {"history", "last", "best", "best_epoch", "since"}
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams.hparams_plugin import HParamsPlugin
 from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from werkzeug.test import Client
 
@@ -87,3 +88,20 @@ def test_subset_of_many_files_holds_both_classes(logs, monkeypatch):
 def test_features_that_do_not_match_the_table_are_refused(logs, features):
     with pytest.raises(ValueError, match="Expected features"):
         tensorboard.projector(logs, features, table(4 if len(features) else 0))
+
+
+def test_hyper_parameters_are_listed_under_the_name_of_the_run(tmp_path):
+    logs = [tmp_path / "saved_models" / name / "logs" for name in ("cnn", "cnn-2", "study/cnn")]
+    for folder in logs:  # with equal settings, which TensorBoard's own default merges into one row
+        with tf.summary.create_file_writer(str(folder / "test")).as_default(step=0):
+            tensorboard._settings({"data": {"size": 32}}, tensorboard.run_name(folder))
+            tf.summary.scalar("test_auc", 0.5)
+    runs = EventMultiplexer()
+    runs.AddRunsFromDirectory(str(tmp_path / "saved_models"))
+    runs.Reload()
+    plugin = HParamsPlugin(TBContext(logdir=str(tmp_path), data_provider=MultiplexerDataProvider(runs, str(tmp_path))))
+    request = {"colParams": [], "startIndex": 0, "sliceSize": 10, "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_RUNNING"]}
+    response = Client(plugin.get_plugin_apps()["/session_groups"]).post(data=json.dumps(request), content_type="application/json")
+    groups = {group["name"]: group for group in json.loads(response.text)["sessionGroups"]}
+    assert set(groups) == {"cnn", "cnn-2", "study/cnn"} and groups["cnn"]["hparams"] == {"data.size": 32}
+    assert [(value["name"]["tag"], value["value"]) for value in groups["cnn"]["metricValues"]] == [("test_auc", 0.5)]

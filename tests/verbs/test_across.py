@@ -116,7 +116,7 @@ def test_the_same_sources_resume_the_run(crossed):
 def test_unknown_sources_are_refused(two_manipulations, tmp_path, capsys):
     argv = ["train", "cnn", "--data.path", str(two_manipulations), "--data.test_sources", "swop", "--out", str(tmp_path), *FLAGS]
     assert cli.main([*argv, "--data.cache_dir", str(tmp_path / "cache")]) == 2
-    assert "'swop'; perhaps you meant swap. The sources of fakes are swap, upsample." in capsys.readouterr().err
+    assert "'swop'. Perhaps you meant swap. The sources of fakes are swap, upsample." in capsys.readouterr().err
     assert not list(tmp_path.iterdir()), "nothing was decoded"
 
 

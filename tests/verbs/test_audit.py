@@ -61,7 +61,7 @@ def test_all_problems_at_once_are_reported(images, tmp_path, capsys):
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (["nowhere"], "nowhere does not exist"),
-    (["FOLDER", "--data.layout", "celebdf"], "There is no layout 'celebdf'; perhaps you meant celeb_df"),
+    (["FOLDER", "--data.layout", "celebdf"], "There is no layout 'celebdf'. Perhaps you meant celeb_df"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, sentence):
     assert cli.run_verb("audit", [word.replace("FOLDER", str(tmp_path)) for word in arguments]) == 2
@@ -105,7 +105,7 @@ def test_write_groups_joins_copies(copied, tmp_path, capsys):
     argv = ["audit", str(copied), "--out", str(tmp_path / "a"), "--write_groups", str(tmp_path / "grouped.csv")]
     assert cli.main(argv) == 0
     output = capsys.readouterr().out
-    assert f"train.py cnn --data.path {tmp_path / 'grouped.csv'}" in output
+    assert f"tfdetect train cnn --data.path {tmp_path / 'grouped.csv'}" in output
     table = detect.read(tmp_path / "grouped.csv")
     group = dict(zip(table["path"].map(os.path.basename), table["group"], strict=True))
     assert len(table) == 47 and all(group[f"again_{name}"] == group[name] for name in group if f"again_{name}" in group)

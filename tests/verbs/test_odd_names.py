@@ -100,7 +100,7 @@ def test_explain_and_audit_show_odd_names(run, data, root, capfd):
 def test_a_prepared_folder_with_an_odd_name_can_be_trained_on(data, root, cache, capfd):
     out = root / odd(b"pre\xfd[*") / cache
     assert cli.main(["prepare", str(data), "--out", str(out), "--data.size", "32", "--data.cache", cache]) == 0
-    assert f"train.py cnn --data.path {shell_quote(out)}" in capfd.readouterr().out
+    assert f"tfdetect train cnn --data.path {shell_quote(out)}" in capfd.readouterr().out
     argv = ["--data.path", str(out), "--train.epochs", "0", "--out", str(root / "runs"), "--name", cache]
     assert cli.main(["train", "cnn", *argv]) == 0
 
@@ -122,7 +122,7 @@ def cut(path):
         ("metrics", "evaluate", "metrics.json is damaged"),
         ("config", "predict", "config.yaml is not valid YAML"),
         ("model", "export", "model.keras cannot be loaded"),
-        ("saved_model", "predict", "is not a complete SavedModel; re-export it with python scripts/export.py"),
+        ("saved_model", "predict", "is not a complete SavedModel; re-export it with tfdetect export"),
         ("manifest", "evaluate", "manifest.csv"),
     ],
 )

@@ -69,7 +69,7 @@ def test_training_groups_are_dropped_if_a_training_file_is_recognised(root, equa
 
 def commands(output):
     """Return the commands in the output as argument lists for cli.main."""
-    matches = re.findall(r"^  python scripts/(\w+)\.py (.*)$", output, re.M)
+    matches = re.findall(r"^  tfdetect (\w+) (.*)$", output, re.M)
     return [[verb, *shlex.split(rest, comments=True)] for verb, rest in matches]
 
 

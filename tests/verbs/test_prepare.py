@@ -56,6 +56,7 @@ def test_every_file_is_accounted_for(mixed, tmp_path, capsys):
     assert json.loads((out / "prepared.json").read_text())["counts"] == {"rows": 48, "cached": 40, "failed": 8}
     assert "49 files: 40 cached, 8 failed, 1 left out" in output and "8 of 48 files could not be used" in output
     assert "empty file" in output and re.search("not a file", output)
+    assert re.search(r"The clips will take about .* kB in .*; .* are free", output) and re.search(r"x takes \d+ kB", output)
 
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert cli.main(argv) == 0, "a second time, which changes nothing"

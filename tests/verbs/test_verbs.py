@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from html import escape
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from tfdetect.api import train as training
 from tfdetect.artifact import Artifact
 from tfdetect.evaluation import predictions
 from tfdetect.serving.predictor import Verdict
-from tfdetect.workflow import results
 
 pytestmark = pytest.mark.usefixtures("light_test")  # but the two runs are trained without stubs
 SETTINGS = ["--data.frames", "4", "--data.size", "32", "--train.epochs", "2", "--train.batch", "8"]
@@ -34,7 +33,9 @@ def flags(folder):
 @pytest.fixture(scope="module")
 def cnn(videos, folder, flags):
     """An image detector, trained on videos."""
-    assert cli.main(["train", "cnn", "--data.path", str(videos), "--detector.width", "4", *flags]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["tfdetect", "train", "cnn", "--data.path", str(videos), "--detector.width", "4", *flags])
+        assert cli.main() == 0
     return Artifact(folder / "runs" / "cnn")
 
 
@@ -68,7 +69,7 @@ def test_a_run_writes_all_its_files(name, request):
     page = artifact.report.read_text()
     shortcut = json.loads(artifact.shortcuts.read_text())["all"]
     assert f"<b>{shortcut:.3f}</b><span>shortcut AUC" in page and (artifact.plots / "shortcuts.png").stat().st_size > 10_000
-    assert escape(results.command()) in page, "the command line"
+    assert ("<pre>tfdetect train cnn --data.path" in page) == (name == "cnn"), "the command line, if there was one"
     assert len(list(artifact.logs.rglob("events*"))) >= 3
 
 

@@ -44,9 +44,9 @@ class Findings:
     """What an audit found: a page, and tables. A notebook shows the head of the page."""
 
     folder: Path
-    found: Mapping[str, Any]
+    found: Mapping[str, Any] = field(repr=False)
     """The content of audit.json."""
-    files: "pd.DataFrame"
+    files: "pd.DataFrame" = field(repr=False)
     """A row per file: the columns of the manifest, and its properties, such as format, size and JPEG quality."""
 
     @property
@@ -57,25 +57,25 @@ class Findings:
     @property
     def warnings(self) -> "pd.DataFrame":
         """A row for each property that gives the label away: property, auc, kind and advice."""
-        return self._table("warnings")
+        return self._table("warnings", "property", "auc", "kind", "advice")
 
     @property
     def leaks(self) -> "pd.DataFrame":
         """A row for each set of files in several splits or groups that belong together: kind, splits, paths and advice."""
-        return self._table("leaks")
+        return self._table("leaks", "kind", "splits", "paths", "advice")
 
     @property
     def duplicates(self) -> "pd.DataFrame":
-        """A row for each set of copies and near copies."""
-        return self._table("duplicates")
+        """A row for each set of copies and near copies: kind, paths, labels, splits, groups, across and advice."""
+        return self._table("duplicates", "kind", "paths", "labels", "splits", "groups", "across", "advice")
 
-    def _table(self, name: str) -> "pd.DataFrame":
+    def _table(self, name: str, *columns: str) -> "pd.DataFrame":
         import pandas as pd
 
-        return pd.DataFrame(self.found[name])
+        return pd.DataFrame(self.found[name], columns=list(columns))
 
     def _repr_html_(self) -> str:
-        return show_page(self.page)
+        return show_page(self.page, head=True)
 
 
 def audit(path: str | Path, **settings: Any) -> Findings:
@@ -104,7 +104,9 @@ def audit_data(args: Audit) -> Findings:
     if args.write_groups:
         write_grouped_manifest(args.write_groups, table, found["duplicates"])
     columns = [name for name in properties if name not in table]
-    return Findings(out, found, table.join(properties[columns]))
+    joined = table.join(properties[columns])
+    joined.attrs = table.attrs  # which a join drops
+    return Findings(out, found, joined)
 
 
 def write_grouped_manifest(path: Path, table: "pd.DataFrame", duplicates: Sequence[dict[str, Any]]) -> None:
@@ -125,7 +127,7 @@ def write_grouped_manifest(path: Path, table: "pd.DataFrame", duplicates: Sequen
     if excluded := len(grouped) - len(usable):
         changes += f"; {plural(excluded, 'file')} left out, as in training"
     console.print(f"Groups  {printable(str(path))}: {changes}\nNext:")
-    print_command("train.py", "cnn", "--data.path", path)
+    print_command("train", "cnn", "--data.path", path)
 
 
 def collect_properties(args: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":

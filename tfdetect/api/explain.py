@@ -58,7 +58,7 @@ class Explanation:
 
     page: Path
     method: str
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]] = field(repr=False)
 
     @property
     def table(self) -> "pd.DataFrame":

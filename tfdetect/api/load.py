@@ -59,10 +59,11 @@ class TrainedDetector(Results):
 
         from tfdetect.serving.predictor import Verdict
 
-        paths = verdicts.expand_paths(as_paths(files))
-        rows = []
+        paths, rows = verdicts.expand_paths(as_paths(files)), []
+        limits = config.parse_keywords(DecodeOverrides(), settings, "predict")
+        _ = self.predictor  # loaded before the bar starts
         with progress("Predicting", len(paths)) as step:
-            for verdict in self.predict_each(paths, config.parse_keywords(DecodeOverrides(), settings, "predict")):
+            for verdict in self.predict_each(paths, limits):
                 rows.append(asdict(verdict))
                 step(rows[-1])
         return pd.DataFrame(rows, columns=list(Verdict.__dataclass_fields__))

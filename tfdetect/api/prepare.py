@@ -12,7 +12,7 @@ from tfdetect import config, files
 from tfdetect.errors import UserError
 from tfdetect.settings import PREPARED_KEYS, ClipSettings
 from tfdetect.workflow import dataset, output_paths
-from tfdetect.workflow.console import progress
+from tfdetect.workflow.console import console, printable, progress
 from tfdetect.workflow.startup import start
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Decode a data set once into a folder that can then be trained on: train.py DETECTOR --data.path FOLDER.
+    """Decode a data set once into a folder that can then be trained on: `tfdetect train DETECTOR --data.path FOLDER`.
 
     If interrupted, the same command resumes. Files that cannot be used are listed in failures.csv.
     """
@@ -93,6 +93,7 @@ def decode(args: Prepare, table: "pd.DataFrame", cache: "Cache", beam_options: S
     data = args.data
     beam = BeamRunner(args.out / "shards", LOCAL_RUNNER if args.runner == "beam" else args.runner, beam_options)
     runner = decode_locally if args.runner == "local" else beam.results
+    dataset.print_expected_size(table, cache, data.timeout)
     with progress("Decoding", len(table)) as step:
         return prepare(table, cache, data.workers, step, data.timeout, runner)
 
@@ -128,3 +129,5 @@ def write(args: Prepare, table: "pd.DataFrame") -> None:
     dataset.print_count(table, "cached")
     dataset.print_failures(table)
     dataset.require_usable(table)
+    size = sum(files.disk_size(status.st_size) for _, status in files.walk(args.out))
+    console.print(f"{printable(str(args.out))} takes {files.format_bytes(size)}")

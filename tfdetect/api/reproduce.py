@@ -4,18 +4,17 @@ A recipe is a run's YAML, as `train --config` reads it, with two more mappings: 
 how they were measured, and `dataset:`, the data that it needs. docs/recipes.md says how to write one.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect import backend, config, files
+from tfdetect import backend, config, files, installation
 from tfdetect.api import train as training
 from tfdetect.api.load import TrainedDetector
 from tfdetect.artifact import Artifact
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import Run
 from tfdetect.workflow import recipe as recipes
 from tfdetect.workflow.recipe import Recipe
@@ -24,7 +23,7 @@ from tfdetect.workflow.startup import start
 if TYPE_CHECKING:
     import pandas as pd
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"  # present in a checkout only
+RECIPES = installation.folder("recipes")
 STAND_IN_GROUPS, STAND_IN_EPOCHS = 100, 3  # upper limits, so that a stand-in takes minutes on two cores
 DIFFERENCE_COLUMNS = ["what", "published", "ours"]
 
@@ -57,11 +56,8 @@ def reproduce(recipe: str | Path, data: str | Path | None = None, stand_in: bool
 
 
 def list_recipes() -> list[Path]:
-    """Return all recipes of this checkout. Raises UserError if there are none."""
-    paths = sorted(RECIPES.glob("*.yaml"))
-    if not paths:
-        raise UserError("No recipes are installed: they come with the source, in recipes/. Give the path of a YAML file.")
-    return paths
+    """Return the paths of all recipes."""
+    return sorted(RECIPES.glob("*.yaml"))
 
 
 def find_recipe(name: str) -> Path:
@@ -70,9 +66,7 @@ def find_recipe(name: str) -> Path:
         return Path(name)
     by_name = {path.stem: path for path in list_recipes()}
     if name not in by_name:
-        nearest = difflib.get_close_matches(name, by_name, n=1)
-        hint = f" Perhaps you meant {nearest[0]}." if nearest else ""
-        raise UserError(f"There is no recipe {name!r}.{hint} Recipes: {', '.join(by_name)}.")
+        raise UserError(f"There is no recipe {name!r}.{suggestion(name, by_name)} Recipes: {', '.join(by_name)}.")
     return by_name[name]
 
 
@@ -80,8 +74,8 @@ def parse(recipe: Recipe, flags: Sequence[str], stand_in: bool) -> Run:
     """Return the recipe's run, overridden by the flags. Raises UserError unless it gets either a data set or a stand-in."""
     argv = ["--config", str(recipe.path)]
     if stand_in:
-        argv += stand_in_overrides(config.parse(argv, "reproduce.py"))
-    run = training.resolve_runs(config.parse([*argv, *flags], "reproduce.py"))
+        argv += stand_in_overrides(config.parse(argv, "reproduce"))
+    run = training.resolve_runs(config.parse([*argv, *flags], "reproduce"))
     if stand_in and run.data.path:
         raise UserError("--stand-in and --data.path exclude each other: use either the embedded sample or your files.")
     if not stand_in and not run.data.path:

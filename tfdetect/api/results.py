@@ -54,13 +54,14 @@ class Results:
         return sorted(self.artifact.plots.glob("*.png"))
 
     def _repr_html_(self) -> str:
-        return show_page(self.report) if self.report.exists() else f"<code>{escape(repr(self))}</code>"
+        return show_page(self.report, head=True) if self.report.exists() else f"<code>{escape(repr(self))}</code>"
 
 
-def show_page(path: Path) -> str:
-    """Return a page as HTML for a notebook: its head, up to the first figure, in a frame of its own, and its path."""
+def show_page(path: Path, head: bool = False) -> str:
+    """Return a page, or its head up to the first figure, as HTML for a notebook, in a frame of its own and with its path."""
     from tfdetect.pages import html
 
-    page = html.head(path.read_text(encoding="utf-8"))
+    page = path.read_text(encoding="utf-8")
+    page = html.head(page) if head else page
     return (f'<iframe sandbox srcdoc="{escape(page)}" style="width:100%;height:32rem;border:1px solid #d9e0e7"></iframe>'
             f"<p><code>{escape(files.printable(str(path)))}</code></p>")  # fmt: skip

@@ -61,7 +61,7 @@ def resolve(run: Run) -> Run:
     from tfdetect.evaluation import calibration
 
     if calibration.is_pooled(rule := run.train.threshold):
-        raise UserError(f"--train.threshold {rule} uses the test scores, which then prove nothing: only reproduce.py RECIPE "
+        raise UserError(f"--train.threshold {rule} uses the test scores, which then prove nothing: only `reproduce RECIPE` "
                         "accepts it, to repeat a published table. Give quantile:0.8, which uses the real validation "
                         "files.")  # fmt: skip
     return resolve_runs(run)

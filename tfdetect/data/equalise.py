@@ -7,7 +7,6 @@ docs/equalise.md has measurements and limitations.
 
 import hashlib
 import io
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,12 +21,13 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data import sample
-from tfdetect.data.audit.properties import Probe
+from tfdetect.data.audit.properties import Probe, collect
+from tfdetect.data.media.encode import encode_jpeg, h264_writer
 from tfdetect.data.media.read import READER_VERSION, read_image, read_video
-from tfdetect.data.media.sniff import MediaError
+from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.errors import UserError
-from tfdetect.files import size_and_mtime, write_bytes, write_json
+from tfdetect.files import write_bytes, write_json
 from tfdetect.limits import Limits
 
 MAX_FAILED = 0.1  # share of each class that may be too small or too short for the plan; those files fail
@@ -37,8 +37,9 @@ LOSSLESS_QUALITY = 101  # stands for the quality of images that are not JPEG
 MIN_RATE = 0.75  # share of the common frame rate below which a video fails
 MAX_BYTES = 2**28  # decoded frames of one video
 FIELDS = ("sha", "width", "height", "jpeg_quality", "fps", "frames", "error")  # the file properties used here
-INDEX_NAME = f"facts-v{READER_VERSION}.json"
+INDEX_NAME = "properties.jsonl"
 PLAN_NAME = "plan.json"  # beside the index
+UNKNOWN_RATE = "a video with an unknown frame rate, which cannot be equalised"
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -142,35 +143,12 @@ def measure_files(table: pd.DataFrame, index: Path, workers: int | None, progres
                   limits: Limits) -> pd.DataFrame:  # fmt: skip
     """Return the FIELDS of each file, row for row; NaN if a file lacks one (only videos have fps and frames).
 
-    `index` stores those of readable files by size and modification time, so a resumed run need not read them again.
+    `index` is the path of a cache, so a resumed run need not read the files again.
     """
-    known = {path: values for path, values in _load_index(index).items() if values[0] == size_and_mtime(path)}
-    for _ in range(sum(path in known for path in table["path"])):
-        progress({"error": ""})
-    pending = [path for path in table["path"] if path not in known]
-    try:
-        for path, result in map_unordered(pending, Probe(limits), workers, seconds):
-            properties = {"error": result.reason} if isinstance(result, WorkerFailure) else result
-            if properties.get("frames") and not properties.get("fps"):
-                properties = {"error": "a video with an unknown frame rate, which cannot be equalised"}
-            known[path] = [size_and_mtime(path), *(properties.get(name) for name in FIELDS)]
-            progress({"error": properties["error"]})
-    finally:
-        if pending:
-            write_json(index, {path: values for path, values in known.items() if not values[-1]})
-    rows = [known[path][1:] for path in table["path"]]
-    measured = pd.DataFrame(rows, columns=list(FIELDS), index=table.index)
-    for name in ("width", "height", "jpeg_quality", "fps", "frames"):
-        measured[name] = pd.to_numeric(measured[name]).astype(float)
+    measured = collect(table, workers, progress, seconds, limits, index)[list(FIELDS)].copy()
+    measured.loc[measured["frames"].gt(0) & ~measured["fps"].gt(0), "error"] = UNKNOWN_RATE
     _reject_unmatched_kinds(measured, table["label"])
     return measured
-
-
-def _load_index(index: Path) -> dict[str, list[Any]]:
-    try:
-        return dict(json.loads(index.read_text()))
-    except (FileNotFoundError, ValueError):
-        return {}
 
 
 def _reject_unmatched_kinds(properties: pd.DataFrame, label: pd.Series) -> None:
@@ -256,10 +234,8 @@ class Equaliser:
     def __call__(self, job: Job) -> str:
         try:
             content = self.encode_video(job) if job.step else self.encode_image(job)
-        except MediaError as error:
-            return str(error)
-        except OSError as error:
-            return error.strerror or str(error)
+        except (MediaError, OSError) as error:
+            return failure_reason(error)
         write_bytes(Path(job.output), content)
         return ""
 
@@ -281,34 +257,21 @@ class Equaliser:
 
     def encode_video(self, job: Job) -> bytes:
         """Return the equalised MP4, encoded frame by frame to bound memory. Raises MediaError if there are too few frames."""
-        import av  # imported here because images need no FFmpeg
-
         plan, memory = self.plan, io.BytesIO()
+        side, rate = plan.crop // 2 * 2, Fraction(plan.fps).limit_denominator(1001)  # 4:2:0 needs even sides
         kept: list[int] = []
         if job.fps < MIN_RATE * plan.fps:
             raise MediaError(f"{job.fps:g} frames a second, fewer than the common {plan.fps:g}")
-        with av.open(memory, "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=Fraction(plan.fps).limit_denominator(1001))
-            stream.height = stream.width = plan.crop // 2 * 2  # 4:2:0 needs even sides
-            stream.pix_fmt = "yuv420p"
-            stream.options = {"qp": str(sample.QP), "g": "1", "preset": "medium", "threads": "1"}  # see sample.py
+        with h264_writer(memory, rate, side, side, sample.X264) as write:
 
             def keep_frame(index: int, frame: np.ndarray) -> None:
                 is_due = not kept or (index > kept[-1] and (index - kept[0]) % job.step == 0)
                 if is_due and len(kept) < plan.frames:
                     kept.append(index)
-                    pixels = self.crop(frame)[: stream.height, : stream.width]
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+                    write(self.crop(frame)[:side, :side])
 
             # Sampling at twice the frame rate misses no frame of a video with uneven frame intervals.
             read_video(job.path, 2 * plan.frames * job.step, 2 * job.fps, 16, self.limits, keep_frame)
             if len(kept) < plan.frames:
                 raise MediaError(f"{len(kept)} usable frames, fewer than the common {plan.frames}")
-            container.mux(stream.encode())
         return memory.getvalue()
-
-
-def encode_jpeg(frame: np.ndarray, quality: int) -> bytes:
-    """Encode a frame (height, width, 3) uint8 RGB as JPEG with 4:2:0 chroma subsampling."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
-    return cv2.imencode(".jpg", frame[..., ::-1], options)[1].tobytes()

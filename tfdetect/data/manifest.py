@@ -8,7 +8,6 @@ import csv
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data import tables
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.files import atomic_write, plural
 
 COLUMNS = ("path", "label", "split", "group", "source", "text")
@@ -59,7 +58,7 @@ def _notes(table: pd.DataFrame) -> tuple[str, ...]:
     """Return remarks on unused columns, and on rows without a group if other rows have one."""
     unused = [str(name) for name in table.columns if name not in (*COLUMNS, *OPTIONAL_COLUMNS, *PREPARED_COLUMNS)]
     near = {name: column for name in unused if (column := tables.suggest_column(name)) and column not in table}
-    names = [f"{name} (did you mean {near[name]}? Then rename it)" if name in near else name for name in unused]
+    names = [f"{name} (perhaps you meant {near[name]}: then rename it)" if name in near else name for name in unused]
     notes = [f"Unused column{'s' * (len(names) > 1)}: {', '.join(names)}."] if names else []
     without = int((table["group"].str.strip() == "").sum()) if "group" in table else 0
     if 0 < without < len(table):
@@ -257,9 +256,8 @@ def fake_sources(table: pd.DataFrame, wanted: Sequence[str]) -> set[str]:
     known = {name.lower(): name for name in names}
     parts = [part.strip() for name in wanted for part in ([name] if name.lower() in known else name.split(","))]
     if unknown := [name for name in parts if name.lower() not in known]:
-        near = get_close_matches(unknown[0].lower(), known, 1)
-        hint = f"; perhaps you meant {known[near[0]]}" if near else ""
-        raise UserError(f"No fakes have the source {unknown[0]!r}{hint}. The sources of fakes are {', '.join(names)}.")
+        hint = suggestion(unknown[0], names)
+        raise UserError(f"No fakes have the source {unknown[0]!r}.{hint} The sources of fakes are {', '.join(names)}.")
     return {known[name.lower()] for name in parts}
 
 

@@ -16,7 +16,6 @@ strengths are balanced so that the size of a file does not reveal its label.
 """
 
 import csv
-import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from tfdetect.data.media import encode
 from tfdetect.data.worker_pool import map_unordered
 from tfdetect.errors import UserError
 from tfdetect.files import atomic_write
@@ -42,6 +42,7 @@ VERSION = 1  # of the drawing code; a folder begun by another version is not com
 
 GRAIN = (3.0, 5.0)  # standard deviation of camera noise at mid-grey, in grey levels; with a wider range, sizes revealed upsample
 QP, JPEG_QUALITY = 20, 92  # here the grain that a fake loses costs as many bytes as the pattern that it gains
+X264 = {"qp": str(QP), "g": "1", "preset": "medium"}
 SWAP_GRAIN = 0.5  # grain of the patch relative to the scene's; with less, swapped JPEGs were smaller than real ones
 STRIPES = 15.0  # grey levels; with 20 the stripes are learned so early that flicker is learned late
 GRID = 22.0  # grey levels where rows and columns of the grid cross; with 16, upsampled videos were smaller than real ones
@@ -227,23 +228,12 @@ def render_clip(spec: Sample, group: int, source: str) -> np.ndarray:
 
 def encode_jpeg(frame: np.ndarray) -> bytes:
     """Encode (height, width, 3) uint8 RGB as JPEG at the fixed quality."""
-    return cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    return encode.encode_jpeg(frame, JPEG_QUALITY)
 
 
 def encode_mp4(frames: np.ndarray) -> bytes:
     """Encode (frames, height, width, 3) uint8 RGB as intra-only H.264 at the fixed quantiser."""
-    import av  # imported here, because --help must not load FFmpeg
-
-    memory = io.BytesIO()
-    with av.open(memory, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=FPS)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"qp": str(QP), "g": "1", "preset": "medium", "threads": "1"}
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return memory.getvalue()
+    return encode.encode_h264(frames, FPS, X264)
 
 
 def manifest_rows(spec: Sample) -> list[dict[str, str]]:

@@ -13,7 +13,6 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from textwrap import shorten
@@ -21,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, nearest
 
 SHEET_NAME = "manifest"  # preferred sheet of a workbook
 SEPARATORS = ",;\t| "  # earlier ones win ties
@@ -211,7 +210,7 @@ def suggest_column(name: str) -> str:
     for column, words in SUGGESTIONS.items():
         if normalised in words or normalised.removesuffix("s") in words or stem in words:
             return column
-    return next(iter(get_close_matches(normalised, COLUMNS, 1, 0.75)), "")
+    return nearest(normalised, COLUMNS, 0.75)
 
 
 def describe_columns(table: pd.DataFrame) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tfdetect.evaluation.metrics import describe_interval
 from tfdetect.evaluation.predictions import by_file
 
 
@@ -41,9 +42,7 @@ def _format_auc(test: Mapping[str, Any]) -> str:
     if test["auc"] is None:
         only = "real" if test["n_real"] else "fake"
         return f"none, the test set holds only {only} files; accuracy then equals their recall"
-    low, high = test["auc_interval"] or (None, None)
-    interval = "no interval, too few groups" if low is None else f"95 % interval {low:.3f} to {high:.3f}"
-    return f"{test['auc']:.3f} ({interval})"
+    return f"{test['auc']:.3f} ({describe_interval(test) or 'no interval, too few groups'})"
 
 
 def _format_number(value: float | None) -> str:

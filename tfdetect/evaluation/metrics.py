@@ -4,7 +4,7 @@ An undefined metric, such as an AUC without fakes, is None (null in JSON), never
 write a function and add one line to `compute_metrics` and one to `REPORT_ROWS`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,20 +89,19 @@ def attribution_metrics(files: pd.DataFrame) -> dict[str, Any]:
     Rows of the confusion matrix are true sources, columns predicted ones. Only fakes whose `source_class` is known are counted,
     whether or not they were called fake.
     """
-    from sklearn.metrics import confusion_matrix
+    from sklearn.metrics import confusion_matrix, recall_score
 
     names = attributed_sources(files)
     known = files[(files["label"] == 1) & files["source_class"].isin(names)]
     predicted = known[[SOURCE_PREFIX + name for name in names]].to_numpy().argmax(axis=1)
     truth = known["source_class"].map({name: number for number, name in enumerate(names)}).to_numpy(int)
     counts = confusion_matrix(truth, predicted, labels=range(len(names))) if len(known) else np.zeros((len(names),) * 2, int)
-    present = counts.sum(axis=1) > 0
-    recalls = counts.diagonal()[present] / counts.sum(axis=1)[present]
+    recall = recall_score(truth, predicted, labels=np.unique(truth), average="macro") if len(known) else None
     return {
         "classes": names,
         "n": len(known),
         "accuracy": float((truth == predicted).mean()) if len(known) else None,
-        "balanced_accuracy": float(recalls.mean()) if len(known) else None,
+        "balanced_accuracy": None if recall is None else float(recall),
         "confusion": counts.tolist(),
     }
 
@@ -131,6 +130,12 @@ def metrics_by_source(files: pd.DataFrame, threshold: float | None) -> dict[str,
             "false_positive_rate": _share_flagged(rows[rows["label"] == 0], threshold),
         }
     return out
+
+
+def describe_interval(summary: Mapping[str, Any]) -> str:
+    """Return "95 % interval 0.900 to 0.950" for a summary whose AUC has an interval, else ""."""
+    low, high = summary["auc_interval"] or (None, None)
+    return "" if low is None else f"95 % interval {low:.3f} to {high:.3f}"
 
 
 def _share_flagged(rows: pd.DataFrame, threshold: float | None) -> float | None:
@@ -221,6 +226,7 @@ def auc_interval(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | pd.Se
 
     `labels`, `scores` and `groups` are (rows,). Returns None if a class has fewer than two groups, because resamples could not
     vary. Resamples that lack a class are ignored. Source: B. Efron and R. Tibshirani, "An introduction to the bootstrap", 1993.
+    `scipy.stats.bootstrap` knows no groups, and calls of `roc_auc_score` take over 50 times as long (benchmarks/libraries.py).
     """
     label, score, group = np.asarray(labels), np.asarray(scores), pd.factorize(np.asarray(groups))[0]
     if min(len(np.unique(group[label == kind])) for kind in (0, 1)) < 2:

@@ -18,6 +18,7 @@ Other numeric columns, such as one for each attributed source, are kept.
 """
 
 import csv
+from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
@@ -105,13 +106,13 @@ def write(table: pd.DataFrame, path: str | PathLike[str]) -> None:
     check(table).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC, errors="surrogateescape")
 
 
-def file_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """Return path, group, source, label and mean score (float64) of each file, in order of first appearance.
+def file_scores(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
+    """Return path, group, source, label, the columns `also`, and mean score (float64) of each file, in order of first appearance.
 
     Everything that ranks or classifies files, from the choice of the epoch to the verdict, uses this score.
     """
     scores = table.astype({"score": np.float64})
-    return scores.groupby([*FILE_KEYS, "label"], sort=False, dropna=False)["score"].mean().reset_index()
+    return scores.groupby([*FILE_KEYS, "label", *also], sort=False, dropna=False)["score"].mean().reset_index()
 
 
 def add_probabilities(table: pd.DataFrame, calibration: Calibration) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tfdetect.detector import Detector
-from tfdetect.errors import UserError
+from tfdetect.errors import require_minimum
 
 ScoreName = Literal["rmse", "latent", "kl", "elbo", "perceptual", "likelihood_regret", "frequency"]
 NEEDS_VARIANCE = ("kl", "elbo", "likelihood_regret")  # scores that need a latent with a variance
@@ -125,9 +125,7 @@ class VariationalAutoencoder(Autoencoder):
     """KL divergence in nats that each latent dimension may have at no cost; prevents posterior collapse."""
 
     def __post_init__(self) -> None:
-        for name in ("beta", "warmup", "free_bits"):
-            if getattr(self, name) < 0:
-                raise UserError(f"--detector.{name} must be at least 0, got {getattr(self, name)}.")
+        require_minimum(0, "detector", self, "beta", "warmup", "free_bits")
 
     def split_encoder_outputs(self, outputs: Any) -> tuple[list[Any], list[Any]]:
         return outputs[:2], outputs[2:]

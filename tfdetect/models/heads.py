@@ -104,8 +104,9 @@ def join_closest_text(settings: HeadSettings, x: Any, texts: Sequence[str]) -> A
 
 def join_text_arrays(settings: HeadSettings, images: Array, texts: Array) -> Array:
     """`join_text` in NumPy."""
-    joined = images + texts if settings.text == "sum" else images * texts
-    return _unit_rows(joined)
+    from sklearn.preprocessing import normalize
+
+    return normalize(images + texts if settings.text == "sum" else images * texts)
 
 
 def fit_head(settings: HeadSettings, model: Any, context: FeatureFitContext, load_text_encoder: Callable[[], TextEncoder]) -> Any:
@@ -188,17 +189,20 @@ def fit_svm(settings: HeadSettings, head_input: Any, x: Array, validation: Array
 
 def mean_and_std(x: Array) -> tuple[Array, Array]:
     """Return the mean and standard deviation of each feature in float64; 1 in place of the deviation of a constant feature."""
-    scale = x.std(axis=0, dtype=np.float64)
-    return x.mean(axis=0, dtype=np.float64), np.where(scale > 1e-9, scale, 1.0)
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(x)
+    return scaler.mean_, scaler.scale_
 
 
 def fit_nearest(settings: HeadSettings, head_input: Any, x: Array, validation: Array, context: FeatureFitContext) -> Any:
     """Fill a memory bank per class with at most `bank` / 2 random rows, or with the centres of `condense` clusters."""
     import keras
+    from sklearn.preprocessing import normalize
 
     from tfdetect.models.layers.heads import KNNMargin
 
-    x = _unit_rows(x)
+    x = normalize(x)
     banks = [select_bank_rows(x[context.train.labels == label], settings, context.seed) for label in (0, 1)]
     score = KNNMargin(len(banks[0]), len(banks[1]), settings.k, name="score")(unit_normalise(head_input))
     keras.Model(head_input, score).get_layer("score").set_weights(banks)
@@ -209,9 +213,10 @@ def select_bank_rows(x: Array, settings: HeadSettings, seed: int) -> Array:
     """Return the rows of a class that its memory bank keeps, or cluster centres of unit length."""
     if settings.condense and len(x) > settings.condense:
         from sklearn.cluster import MiniBatchKMeans
+        from sklearn.preprocessing import normalize
 
         clustering = MiniBatchKMeans(settings.condense, n_init=3, random_state=seed, batch_size=4096)
-        return _unit_rows(clustering.fit(x).cluster_centers_)
+        return normalize(clustering.fit(x).cluster_centers_)
     limit = settings.bank // 2
     return x if len(x) <= limit else x[np.sort(np.random.default_rng(seed).choice(len(x), limit, replace=False))]
 
@@ -228,10 +233,6 @@ def fit_triplet_svm(settings: HeadSettings, head_input: Any, x: Array, validatio
     context.fit_by_gradient(model, x, context.train.labels, validation, context.validation.labels, loss)
     x, validation = (model.predict(rows, batch_size=1024, verbose=0) for rows in (x, validation))
     return fit_svm(settings, embedding, x, validation, context)
-
-
-def _unit_rows(x: Array) -> Array:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
 FITTERS = {"logistic": fit_logistic, "svm": fit_svm, "nearest": fit_nearest, "triplet_svm": fit_triplet_svm}

@@ -1,13 +1,12 @@
 """Base class of transfer detectors: a backbone with published weights, a new head, two training phases, optional attribution."""
 
-import difflib
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from tfdetect.detector import Detector, Phase
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, nearest, require_minimum
 from tfdetect.models.pretrained.hdf5 import WeightsFile, load_weights, resolve_weights
 from tfdetect.models.pretrained.optional_weights import OptionalWeights
 
@@ -46,8 +45,7 @@ class Transfer(OptionalWeights, Detector):
     """Sources or families found in the training files; set by training."""
 
     def __post_init__(self) -> None:
-        if self.head_epochs < 0:
-            raise UserError(f"--detector.head_epochs must be at least 0, got {self.head_epochs}.")
+        require_minimum(0, "detector", self, "head_epochs")
         if malformed := [pair for pair in self.families if pair.count("=") != 1]:
             raise UserError(f"--detector.families must have the form SOURCE=FAMILY, such as stylegan=gan; got {malformed[0]!r}.")
 
@@ -124,7 +122,6 @@ class Transfer(OptionalWeights, Detector):
         if start in ("", "all"):
             return set(names if start else ())
         if start not in names:
-            near = ", ".join(difflib.get_close_matches(start, names, n=3, cutoff=0.3))
             raise UserError(f"--detector.unfreeze_from {start}: {self.name} has no such layer; expected all, a number of last "
-                            f"layers, or a layer name such as {near or names[-1]}.")  # fmt: skip
+                            f"layers, or a layer name such as {nearest(start, names, 0.3) or names[-1]}.")  # fmt: skip
         return set(names[names.index(start) :])

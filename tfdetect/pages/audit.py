@@ -85,10 +85,8 @@ def _summary_section(found: Mapping[str, Any]) -> str:
         (leaks, "leaks between splits", "groups, copies or near copies in several splits"),
         (len(found["duplicates"]), "sets of duplicates", "exact copies, or near copies in different groups"),
         (counts["unreadable"], "unreadable files", f"of {counts['files']}")]  # fmt: skip
-    shown = "".join(f'<div class="tile"><b>{big}</b><span>{label}</span><small>{escape(small)}</small></div>'
-                    for big, label, small in tiles)  # fmt: skip
     lead = f'<p class="lead">{escape(verdict(found))}</p><p>{escape(found["groups"]["said"])}</p>'
-    return f'<section class="verdict"><h2>Summary</h2>{lead}<div class="tiles">{shown}</div></section>'
+    return f'<section class="verdict"><h2>Summary</h2>{lead}{html.tiles(tiles)}</section>'
 
 
 def _shortcuts_section(found: Mapping[str, Any]) -> str:

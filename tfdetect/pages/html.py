@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import struct
 from collections.abc import Iterable, Sequence
 from html import escape
 from os import PathLike
@@ -54,6 +53,13 @@ def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def tiles(rows: Iterable[tuple[Any, str, str]]) -> str:
+    """Return key figures side by side: (the figure as HTML, its name, small print)."""
+    shown = "".join(f'<div class="tile"><b>{big}</b><span>{escape(name)}</span><small>{escape(small)}</small></div>'
+                    for big, name, small in rows)  # fmt: skip
+    return f'<div class="tiles">{shown}</div>'
+
+
 def format_cell(value: Any) -> str:
     """Return a value as escaped text: three decimals for floats, a dash for None and NaN, "a to b" for an interval."""
     if isinstance(value, (list, tuple)):
@@ -87,10 +93,12 @@ def thumbnail(image: NDArray[np.uint8]) -> str:
 
 def figure_section(title: str, figures: Iterable[tuple[str, Figure | Path]]) -> str:
     """Return a section of (caption, figure or path of a PNG) in two columns; wide figures span both. The title is HTML."""
+    from PIL import Image
+
     shown = ""
     for caption, figure in figures:
         data = to_png(figure)
-        width, height = struct.unpack(">II", data[16:24])  # the IHDR chunk, PNG specification 11.2.1
+        width, height = Image.open(io.BytesIO(data)).size
         source = "data:image/png;base64," + base64.b64encode(data).decode()
         shown += (f'<figure{" class=wide" if width > 1.6 * height else ""}><img alt="{escape(caption)}" src="{source}">'
                   f"<figcaption>{escape(caption)}</figcaption></figure>")  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tfdetect.evaluation.metrics import REPORT_ROWS
+from tfdetect.evaluation.metrics import REPORT_ROWS, describe_interval
 from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.plots import standard
@@ -133,21 +133,18 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
 
 def _summary_section(report: Report) -> str:
     test = report.metrics["test"]
-    tiles = "".join(f'<div class="tile"><b>{big}</b><span>{label}</span><small>{small}</small></div>'
-                    for big, label, small in _headline_tiles(test, report.shortcuts))  # fmt: skip
+    tiles = html.tiles(_headline_tiles(test, report.shortcuts))
     caveats = html.bullet_list(cautions(report.metrics, len(report.failures), report.suspects))
     caveats = f'<div class="careful"><h3>Caveats</h3>{caveats}</div>' if caveats else ""
     return (f'<section class="verdict"><h2>Summary</h2><p class="lead">{escape(verdict(test))}</p>'
-            f'<div class="tiles">{tiles}</div>{_base_rate_note(test)}{caveats}'
+            f'{tiles}{_base_rate_note(test)}{caveats}'
             '<p class="fine">All results are measured on files that were not used for training. They hold for files like those '
             'in the test set; results on unseen generators and cameras may be worse.</p></section>')  # fmt: skip
 
 
 def _headline_tiles(test: Mapping[str, Any], shortcuts: Mapping[str, float]) -> list[tuple[str, str, str]]:
     """Return (large text, label, small print) of the key figures at the top."""
-    low, high = test["auc_interval"] or (None, None)
-    missing = "needs both classes" if test["auc"] is None else "no interval"
-    interval = missing if low is None else f"95 % interval {low:.3f} to {high:.3f}"
+    interval = describe_interval(test) or ("needs both classes" if test["auc"] is None else "no interval")
     tiles = [(html.format_cell(test["auc"]), "test AUC", interval)]
     if "all" in shortcuts:
         tiles.append((html.format_cell(shortcuts["all"]), "shortcut AUC", "from file size, format and colour alone"))

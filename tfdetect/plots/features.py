@@ -14,7 +14,19 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tfdetect.evaluation import metrics
-from tfdetect.plots.style import CLASSES, FAINT, GREEN, INK, PURPLE, create_axes, draw_matrix, finish_axes, show_message
+from tfdetect.plots.style import (
+    CLASSES,
+    FAINT,
+    GREEN,
+    INK,
+    PURPLE,
+    create_axes,
+    draw_histogram,
+    draw_matrix,
+    finish_axes,
+    set_title,
+    show_message,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +128,7 @@ def distance_histograms(before: Pair, after: Pair) -> Figure:
         if len(same) != len(other) or not all(np.isfinite(values).all() and (values >= 0).all() for values in (same, other)):
             raise ValueError(f"Expected equally many distances to the same and to the other class, finite and not negative; got "
                              f"{len(same)} and {len(other)} of them {title.lower()}. Look for NaN.")  # fmt: skip
-        axes.set_title(title, fontsize=12, weight="bold", loc="left", color=INK)
+        set_title(axes, title)
         if not len(same):
             show_message(figure, axes, "Not drawn: there are no triplets.")
             continue
@@ -134,11 +146,11 @@ def confusion_matrices(splits: Mapping[str, Pair], threshold: float) -> Figure:
     figure, panels = create_axes("", "", "", width=3.7 * len(checked) + 0.3, height=4.2, columns=len(checked))
     for axes, (name, (label, probability)) in zip(np.atleast_1d(panels), checked.items(), strict=True):
         result = metrics.decision_metrics(label, probability, threshold)
-        axes.set_title(name, fontsize=12, weight="bold", loc="left", color=INK)
+        set_title(axes, name)
         if result["confusion"] is None:
             show_message(figure, axes, "Not drawn: there are no files.")
             continue
-        axes.set_title(f"{name}: {result['accuracy']:.1%} correct", fontsize=12, weight="bold", loc="left", color=INK)
+        set_title(axes, f"{name}: {result['accuracy']:.1%} correct")
         counts = np.array(list(result["confusion"].values())).reshape(2, 2)
         draw_matrix(figure, axes, counts, ["real", "fake"], ["called real", "called fake"])
     return figure
@@ -202,8 +214,7 @@ def _plot_densities(axes: Axes, same: NDArray[np.float64], other: NDArray[np.flo
     """Draw two histograms, each of area one, over common bins."""
     options: dict[str, Any] = {"bins": 40, "range": (0.0, max(same.max(), other.max()) or 1.0), "density": True}
     for values, name, color in ((same, "same class", GREEN), (other, "other class", PURPLE)):
-        axes.hist(values, alpha=0.3, color=color, **options)
-        axes.hist(values, histtype="step", linewidth=1.8, color=color, label=f"{name}: mean {values.mean():.3g}", **options)
+        draw_histogram(axes, values, color=color, label=f"{name}: mean {values.mean():.3g}", **options)
     axes.set_ylim(top=1.25 * axes.get_ylim()[1])  # room for the legend
     axes.legend(loc="upper left", frameon=False, fontsize=9, title=f"closer to the same class: {(same < other).mean():.1%}",
                 alignment="left", title_fontsize=9)  # fmt: skip

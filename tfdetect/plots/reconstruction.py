@@ -15,7 +15,20 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tfdetect.evaluation import metrics
-from tfdetect.plots.style import CLASSES, FAINT, FAKE, INK, REAL, create_axes, finish_axes, image_grid, show_message
+from tfdetect.evaluation.calibration import f1_scores
+from tfdetect.plots.style import (
+    CLASSES,
+    FAINT,
+    FAKE,
+    INK,
+    REAL,
+    create_axes,
+    draw_histogram,
+    finish_axes,
+    image_grid,
+    set_title,
+    show_message,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,8 +59,7 @@ def score_densities(scores: ArrayLike, labels: ArrayLike, name: str = "score") -
     for kind, text, color in CLASSES:
         values = np.clip(score[label == kind], low, high)
         options: dict[str, Any] = {"bins": np.linspace(low, high, 41), "density": True, "color": color}
-        axes.hist(values, alpha=0.3, **options)
-        axes.hist(values, histtype="step", linewidth=1.8, label=f"{text} ({len(values)})", **options)
+        draw_histogram(axes, values, label=f"{text} ({len(values)})", **options)
     return finish_axes(figure, axes, legend="best")
 
 
@@ -104,7 +116,7 @@ def f1_over_threshold(splits: Mapping[str, Pair], threshold: float) -> Figure:
             axes.plot([], [], " ", label=f"{name}: not drawn, only one class")
             continue
         line: dict[str, Any] = {"linestyle": "--", "linewidth": 1.5, "alpha": 0.6} if name == "validation" else {"linewidth": 2}
-        scores = _f1_scores(label, probability, thresholds)
+        scores = f1_scores(probability, label, thresholds)
         for f1, kind, color in zip(scores, ("fake", "real"), (FAKE, REAL), strict=True):
             axes.plot(thresholds, f1, color=color, label=f"{name}, {kind}: {f1[thresholds == threshold][0]:.3f}", **line)
     axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=":")
@@ -154,6 +166,9 @@ def radial_power(errors: ArrayLike) -> NDArray[np.float64]:
     It is log10 of the mean |2-D DFT|^2, at least 1e-9 squared units of the error, of the channel mean minus its mean over the
     image. Bin k, from 0, covers frequencies above k / (2 bins) up to (k + 1) / (2 bins) cycles per pixel: 0 to 0.5, without
     zero itself. Raises ValueError if the shape is wrong or a side is shorter than 2 pixels.
+
+    The score `frequency` has its own spectrum, `ErrorSpectrum`: a matrix product of float32 inside the model, whose 32 rings
+    saved models were trained on.
     """
     values = np.asarray(errors)
     if values.ndim not in (3, 4) or min(values.shape[1:3]) < 2:
@@ -242,7 +257,7 @@ def _plot_curves(axes: Axes, checked: Mapping[int, Checked], area: Mapping[int, 
 
 
 def _plot_average_precision(axes: Any, area: Mapping[int, float | None], chosen: int) -> None:
-    axes.set_title("Average precision by epoch", fontsize=12, weight="bold", loc="left", color=INK)
+    set_title(axes, "Average precision by epoch")
     axes.set(xlabel="epoch", ylabel="average precision (AP)")
     axes.plot(list(area), list(area.values()), color=FAINT, linewidth=1.5, marker="o", markersize=3)
     axes.plot(chosen, area.get(chosen, np.nan), "o", color=INK, markersize=8, label=f"kept: epoch {chosen}")
@@ -256,14 +271,6 @@ def _legend_outside(figure: Figure, axes: Axes, title: str | None = None) -> Fig
     style: dict[str, Any] = {"frameon": False, "fontsize": 9, "title_fontsize": 9, "alignment": "left"}
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, **style)
     return figure
-
-
-def _f1_scores(label: NDArray[np.int64], probability: NDArray[np.float64],
-               thresholds: NDArray[np.float64]) -> NDArray[np.float64]:  # fmt: skip
-    """Return F1 of fake and F1 of real, (2, thresholds), for files that include both classes."""
-    true_real, missed = (np.searchsorted(np.sort(probability[label == kind]), thresholds, "left") for kind in (0, 1))
-    true_fake, errors = (label == 1).sum() - missed, (label == 0).sum() - true_real + missed
-    return np.stack([2 * true_fake / (2 * true_fake + errors), 2 * true_real / (2 * true_real + errors)])
 
 
 def _check_epochs(validations: Mapping[int, Pair]) -> dict[int, Checked]:

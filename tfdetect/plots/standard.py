@@ -27,8 +27,10 @@ from tfdetect.plots.style import (
     INK,
     SPLIT_STYLES,
     create_axes,
+    draw_histogram,
     draw_matrix,
     finish_axes,
+    set_title,
     shorten,
     show_message,
 )
@@ -125,8 +127,7 @@ def scores(predictions: pd.DataFrame, threshold: float | None) -> Figure:
         if len(values):
             weights = np.full(len(values), 1 / len(values))
             options = {"bins": 30, "range": span, "weights": weights, "color": color}
-            axes.hist(values, alpha=0.3, **options)
-            axes.hist(values, histtype="step", linewidth=1.8, label=f"{name} ({len(values)})", **options)
+            draw_histogram(axes, values, label=f"{name} ({len(values)})", **options)
     if threshold is not None and column == "probability":
         axes.axvline(threshold, color=INK, linewidth=1.2, linestyle="--", label=f"threshold {threshold:.3g}")
     return finish_axes(figure, axes, legend="best")
@@ -139,8 +140,8 @@ def confusion(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     files = predictions[predictions["split"] == "test"]
     if threshold is None or "probability" not in files or files.empty:
         return show_message(figure, axes, "Not drawn: the scores are not calibrated, so there are no decisions.")
-    decisions = (files["probability"] >= threshold).astype(int)
-    counts = pd.crosstab(files["label"], decisions).reindex(index=[0, 1], columns=[0, 1], fill_value=0).to_numpy()
+    result = metrics.decision_metrics(files["label"].to_numpy(), files["probability"].to_numpy(), threshold)
+    counts = np.array(list(result["confusion"].values())).reshape(2, 2)
     return draw_matrix(figure, axes, counts, ["real", "fake"], ["called real", "called fake"])
 
 
@@ -212,7 +213,7 @@ def history(table: pd.DataFrame, picked: int | None = None) -> Figure:
     names = sorted(validated or names, key=lambda name: name != "loss")[:3]
     figure, panels = create_axes("", "epoch", "", width=4.2 * max(1, len(names)) + 0.4, columns=max(1, len(names)))
     for axes, name in zip(np.atleast_1d(panels), names, strict=False):
-        axes.set_title(name, fontsize=12, weight="bold", loc="left", color=INK)
+        set_title(axes, name)
         for split, column in (("training", name), ("validation", f"val_{name}")):
             if column in table:
                 rows = table[table[column].notna()]  # validation may not run in every epoch

@@ -13,7 +13,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tfdetect.files import plural
 
@@ -40,7 +40,7 @@ def create_axes(title: str, xlabel: str, ylabel: str, width: float = 5.2, height
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(1, columns)
     for axes in np.atleast_1d(panels):
-        axes.set_title(title, fontsize=12, weight="bold", loc="left", color=INK)
+        set_title(axes, title)
         axes.set_xlabel(xlabel, fontsize=10, color=INK)
         axes.set_ylabel(ylabel, fontsize=10, color=INK)
         axes.tick_params(labelsize=9, colors=INK, length=3)
@@ -49,6 +49,17 @@ def create_axes(title: str, xlabel: str, ylabel: str, width: float = 5.2, height
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
     return figure, panels
+
+
+def set_title(axes: Axes, text: str) -> None:
+    """Set the title of a panel in the common style."""
+    axes.set_title(text, fontsize=12, weight="bold", loc="left", color=INK)
+
+
+def draw_histogram(axes: Axes, values: ArrayLike, label: str, **options: Any) -> None:
+    """Draw a histogram, filled and outlined, with the options of `hist`."""
+    axes.hist(values, alpha=0.3, **options)
+    axes.hist(values, histtype="step", linewidth=1.8, label=label, **options)
 
 
 def finish_axes(figure: Figure, axes: Axes, legend: Any, square: bool = False) -> Figure:

@@ -91,7 +91,9 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, st
     `predict` does.
     """
     name = frames_input_name(clip_spec)
-    content = "square crops of one face, see docs/faces.md" if clip_spec.faces else "RGB, any size and number of frames"
+    content = "RGB, any size and number of frames"
+    if clip_spec.faces:
+        content = "square crops of one face, see docs/faces.md of tfdetect"
     outputs = "score, probability, fake (batch,)"
     signature = FACE_CROP if clip_spec.faces else DEFAULT
     descriptions = {signature: f"{name}, uint8 (batch, frames, height, width, 3), {content} -> {outputs}"}
@@ -114,7 +116,7 @@ def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec) -
     if clip_spec.plan:
         lines += ["", "This detector was trained on equalised files. `predict` equalises each file first; the SavedModel expects "
                   f"frames of equalised files: the central {clip_spec.plan.crop} x {clip_spec.plan.crop} pixels, compressed as "
-                  f"JPEG of quality {clip_spec.plan.quality} or as a video, see docs/equalise.md."]  # fmt: skip
+                  f"JPEG of quality {clip_spec.plan.quality} or as a video, see docs/equalise.md of tfdetect."]  # fmt: skip
     return "\n".join(["# Signatures of the SavedModel in `1/`", "", *lines, ""])
 
 
@@ -178,8 +180,8 @@ class ServingFunctions:
             output = tf.math.unsorted_segment_mean(output, rows, num_files)
         elif num_clips is not None:
             output = tf.reduce_mean(tf.reshape(output, (num_clips, -1, 1 + len(self.classes))), axis=1)
-        # Frame scores are averaged before calibration, as in `predictions.by_file`. The decision compares log-odds, since
-        # float32 probabilities near 1 cannot be told apart.
+        # Frame scores are averaged before calibration, as in `predictions.file_scores`, but in the graph. The decision compares
+        # log-odds, since float32 probabilities near 1 cannot be told apart.
         log_odds = self.calibration["slope"] * output[:, 0] + self.calibration["intercept"]
         fake = log_odds >= float(logit(self.calibration["threshold"]))
         sources = {"source": output[:, 1:], "source_name": tf.constant(list(self.classes))} if self.classes else {}

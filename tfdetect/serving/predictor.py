@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import softmax
 
-from tfdetect import files, models
+from tfdetect import files, installation, models
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data.media import tf_decode
 from tfdetect.data.media.frames import Media
@@ -49,8 +49,8 @@ def load_saved_model(folder: Path) -> Any:
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:
-        raise UserError(f"{folder} is not a complete SavedModel; re-export it with python scripts/export.py "
-                        f"{files.shell_quote(folder.parent)}.") from error  # fmt: skip
+        raise UserError(f"{folder} is not a complete SavedModel; re-export it with "
+                        f"{installation.command('export', folder.parent)}.") from error  # fmt: skip
 
 
 class Predictor:
@@ -168,7 +168,8 @@ class Predictor:
         if isinstance(media, WorkerFailure):
             return Verdict(path, error=media.reason)
         frames = self.model_frames(media)
-        # As in `evaluate`, a frame detector scores each frame separately and the mean, in double precision, is calibrated.
+        # As `predictions.file_scores` in `evaluate`: each frame is scored separately, and their mean, in double precision, is
+        # calibrated. For one file pandas takes hundreds of times as long (benchmarks/libraries.py).
         outputs = self._outputs(frames[:, None] if self.is_frame_detector else frames[None])
         score = float(np.mean(outputs["score"], dtype=np.float64))
         probability = float(self.calibration.probability(score))

@@ -39,7 +39,7 @@ class Checkpoint(keras.callbacks.Callback):
         .keras file of the best epoch, for a finished run whose checkpoints were too large to keep."""
         super().__init__()
         self.folder, self.patience, self.source = folder, patience, source
-        self.monitor, self.sign = monitor, -1 if monitor.endswith("loss") else 1
+        self.monitor = monitor
         self.state: dict[str, Any] = {"history": [], "last": "", "best": "", "best_epoch": 0, "since": 0}
         if (folder / "state.json").exists():
             self.state |= read_json(folder / "state.json", ("history", "last", "best", "best_epoch"), RESTART_HINT)
@@ -53,12 +53,8 @@ class Checkpoint(keras.callbacks.Callback):
     @property
     def done(self) -> bool:
         """Whether patience has run out. An equal value is no improvement, even if it is kept for its lower loss."""
-        values = [self._value(entry) for entry in self.state["history"][self.since :] if self.monitor in entry]
+        values = [goodness(entry, self.monitor) for entry in self.state["history"][self.since :] if self.monitor in entry]
         return bool(values) and len(values) - 1 - values.index(max(values)) >= self.patience
-
-    def _value(self, entry: Mapping[str, float]) -> float:
-        """Higher is better; an epoch without validation is the worst."""
-        return self.sign * entry[self.monitor] if self.monitor in entry else -np.inf
 
     def restore(self, model: keras.Model, first: int = 0) -> None:
         """Restore weights and random states of dropout of the last complete epoch, if there is one, and the optimizer unless a
@@ -87,8 +83,7 @@ class Checkpoint(keras.callbacks.Callback):
         if not np.isfinite(list(row.values())).all():
             raise UserError(f"The loss is not finite in epoch {epoch + 1}; try a lower --train.learning_rate.")
         history = [*self.state["history"], row]
-        values = [(self._value(entry), -entry.get("val_loss", 0.0)) for entry in history]  # AUCs tie easily
-        best = values.index(max(values))
+        best = best_row(history, self.monitor)
         name = f"epoch-{epoch + 1:04d}.npz"
         variables = [*self.model.variables, *self.model.optimizer.variables]
         write_arrays(self.folder / name, *map(keras.ops.convert_to_numpy, variables))
@@ -99,6 +94,18 @@ class Checkpoint(keras.callbacks.Callback):
             if file.name not in (name, best_name):
                 file.unlink()
         self.model.stop_training = self.done
+
+
+def goodness(row: Mapping[str, float], monitor: str) -> float:
+    """Return the metric that chooses the epoch, negated for a loss: higher is better, and worst without validation."""
+    sign = -1 if monitor.endswith("loss") else 1
+    return sign * row[monitor] if monitor in row else -np.inf
+
+
+def best_row(history: Sequence[Mapping[str, float]], monitor: str) -> int:
+    """Return the number, from 0, of the best epoch; of equal ones, that with the lowest loss, since AUCs tie easily."""
+    values = [(goodness(row, monitor), -row.get("val_loss", 0.0)) for row in history]
+    return values.index(max(values))
 
 
 def keep_for_resume(folder: Path) -> None:
@@ -117,10 +124,8 @@ def keep_for_resume(folder: Path) -> None:
 def rebuild_state(folder: Path, history: pd.DataFrame, monitor: str) -> None:
     """Rebuild, from its history, the state of a finished run without checkpoints; its .keras file is the best epoch."""
     rows = [{name: value for name, value in row.items() if value == value} for row in history.to_dict("records")]
-    sign = -1 if monitor.endswith("loss") else 1
-    values = [(sign * row.get(monitor, -sign * np.inf), -row.get("val_loss", 0.0)) for row in rows]
     write_json(folder / "worker-0" / "state.json", {"history": rows, "last": "", "best": "", "since": len(rows),
-                                                    "best_epoch": values.index(max(values)) + 1})  # fmt: skip
+                                                    "best_epoch": best_row(rows, monitor) + 1})  # fmt: skip
 
 
 class ExactValidationMetrics(keras.callbacks.Callback):

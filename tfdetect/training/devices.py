@@ -16,8 +16,8 @@ from tfdetect.errors import UserError
 
 CUDA_ERRORS = {"Cannot dlopen some GPU libraries": "some CUDA libraries are missing or cannot be loaded",
                "libcudart": "the CUDA runtime cannot be loaded", "libcudnn": "cuDNN cannot be loaded",
-               "failed call to cuInit": "its driver does not answer (cuInit fails)",
-               "Could not find cuda drivers": "its driver was not found"}  # fmt: skip
+               "Could not find cuda drivers": "its driver was not found",  # before cuInit, which then fails as well
+               "failed call to cuInit": "its driver does not answer (cuInit fails)"}  # fmt: skip
 
 
 def setup(precision: str, seed: int) -> None:
@@ -88,15 +88,21 @@ def describe(precision: str, stderr: str = "") -> str:
 
     `stderr` is what the libraries wrote when they were loaded; the reason is found there.
     """
-    name, names = keras.backend.backend(), gpus()
-    module = importlib.import_module(name)
+    names, module = gpus(), importlib.import_module(keras.backend.backend())
     cores = machine.available_cores()
-    title = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}.get(name, name)
     devices = ", ".join(f"{count} GPU{'s' * (count > 1)} ({gpu})" for gpu, count in Counter(names).items()) or "no GPU"
-    line = (f"{cores} CPU core{'s' * (cores > 1)}, {devices}; {precision}; Keras {keras.__version__} on {title} "
+    line = (f"{cores} CPU core{'s' * (cores > 1)}, {devices}; {precision}; Keras {keras.__version__} on {backend_title()} "
             f"{module.__version__}")  # fmt: skip
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return line if names or hidden or not has_nvidia_gpu() else f"{line}\n{why_unused(title, stderr)}"
+    if names or are_hidden() or not has_nvidia_gpu():
+        return line
+    reason, fix = why_no_gpu(stderr)
+    return f"{line}\n{reason}. Try {fix}."
+
+
+def backend_title() -> str:
+    """Return the name of Keras' backend as its makers write it."""
+    name = keras.backend.backend()
+    return {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}.get(name, name)
 
 
 def gpus() -> list[str]:
@@ -118,9 +124,33 @@ def has_nvidia_gpu() -> bool:
     return Path("/proc/driver/nvidia").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
-def why_unused(title: str, stderr: str) -> str:
-    """Return why an NVIDIA GPU is not used, and how to fix it."""
+def are_hidden() -> bool:
+    """Return whether the environment hides all GPUs on purpose."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+
+
+def why_no_gpu(stderr: str) -> tuple[str, str]:
+    """Return why no GPU is used, and how to fix it or ""; `stderr` is what the libraries wrote when they were loaded."""
+    visible, title = os.environ.get("CUDA_VISIBLE_DEVICES"), backend_title()
+    if visible is not None and (are_hidden() or has_nvidia_gpu()):
+        return f"CUDA_VISIBLE_DEVICES={visible!r} hides the GPUs", "unset CUDA_VISIBLE_DEVICES"
+    if not has_nvidia_gpu():
+        if not has_nvidia_hardware():
+            return "this machine has no NVIDIA GPU, or the container is not given one", ""
+        return ("an NVIDIA GPU is present, but its driver is not loaded",
+                "install NVIDIA's driver; start a container with --gpus all")  # fmt: skip
     default = "its driver or CUDA libraries were not found"
     reason = next((text for mark, text in CUDA_ERRORS.items() if mark in stderr), default)
+    if title == "TensorFlow" and not tf.test.is_built_with_cuda():
+        reason = "this build is for CPUs only"
     fix = {"TensorFlow": "pip install 'tensorflow[and-cuda]'", "JAX": "pip install 'jax[cuda12]'"}
-    return f"An NVIDIA GPU is present, but {title} does not use it: {reason}. Try {fix.get(title, 'a build of it for CUDA')}."
+    return f"An NVIDIA GPU is present, but {title} does not use it: {reason}", fix.get(title, "a build of it for CUDA")
+
+
+def has_nvidia_hardware() -> bool:
+    """Return whether an NVIDIA display controller is on the PCI bus, with or without a driver (Linux)."""
+    for device in Path("/sys/bus/pci/devices").glob("*"):
+        with contextlib.suppress(OSError):
+            if (device / "vendor").read_text().strip() == "0x10de" and (device / "class").read_text().startswith("0x03"):
+                return True
+    return False

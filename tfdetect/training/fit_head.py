@@ -45,7 +45,7 @@ def gradient_fit(detector: Detector, settings: Train, checkpoint: Checkpoint, ca
     def fit_by_gradient(model: keras.Model, x: np.ndarray, y: np.ndarray, validation_x: np.ndarray, validation_y: np.ndarray,
                         loss: keras.losses.Loss | None = None) -> None:
         if loss:
-            checkpoint.monitor, checkpoint.sign = "val_loss", -1  # its outputs are no scores
+            checkpoint.monitor = "val_loss"  # its outputs are no scores
         labels, steps = pd.DataFrame({"label": y}), max(1, len(y) // settings.batch)
         fit.compile_phase(model, detector, Phase(), settings, settings.epochs, steps, loss)
         checkpoint.restore(model)

@@ -13,6 +13,7 @@ import pandas as pd
 import tensorflow as tf
 
 from tfdetect import backend, files
+from tfdetect.data.media.frames import evenly_spaced
 from tfdetect.detector import ReportContext, ReportExtras
 from tfdetect.models import autoencoder
 from tfdetect.plots.features import balanced_sample
@@ -60,7 +61,7 @@ def write(logs: Path, context: ReportContext, extras: ReportExtras, settings: Ma
             _graph(context.model)
         _curve(test)
         _clips(test, context.load_clip)
-        _settings(settings)
+        _settings(settings, run_name(logs))
         _extras(extras)
         for name in ("auc", "ap", "accuracy", "log_loss"):
             if metrics["test"][name] is not None:
@@ -105,17 +106,24 @@ def _clips(test: pd.DataFrame, load_clip: Callable[[str], np.ndarray]) -> None:
     for label, name in enumerate(("real", "fake")):
         for row in test[(test["label"] == label) & (test["frame"] == 0)].head(EXAMPLES_PER_CLASS).itertuples():
             clip = load_clip(row.path)
-            strip = np.concatenate(clip[np.linspace(0, len(clip) - 1, min(FRAMES_PER_CLIP, len(clip))).astype(int)], axis=1)
+            strip = np.concatenate(clip[list(evenly_spaced(len(clip), min(FRAMES_PER_CLIP, len(clip))))], axis=1)
             text = f"{name}, {row.source}: probability of fake {row.probability:.3f}, score {row.score:.3f}"
             tf.summary.image(files.printable(f"{name}/{Path(row.path).name}"), strip[None], description=files.printable(text))
 
 
-def _settings(settings: Mapping[str, Any]) -> None:
+def run_name(logs: Path) -> str:
+    """Return the name of the run in TensorBoard's table of hyper-parameters, which merges runs that have the same one: the name
+    of its folder, after that of the folder around it unless that is saved_models."""
+    folder = logs.absolute().parent
+    return files.printable(folder.name if folder.parent.name == "saved_models" else f"{folder.parent.name}/{folder.name}")
+
+
+def _settings(settings: Mapping[str, Any], name: str) -> None:
     from tensorboard.plugins.hparams import api
 
     flat = {f"{part}.{key}": value for part, values in settings.items() for key, value in values.items()}
     plain = {key: value if isinstance(value, bool | int | float) else files.printable(str(value)) for key, value in flat.items()}
-    api.hparams(plain)
+    api.hparams(plain, trial_id=name)
 
 
 def projector(logs: Path, features: np.ndarray, table: pd.DataFrame, load_image: ImageLoader | None = None) -> None:

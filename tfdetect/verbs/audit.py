@@ -13,7 +13,7 @@ DEFAULT_GROUPS_FILE = "grouped.csv"  # written to the current folder
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, audit the data set, and print the findings."""
-    args = config.parse_flags(Audit, add_default_path(argv), "audit.py")
+    args = config.parse_flags(Audit, add_default_path(argv), "audit")
     findings = audit_data(args)
     print_findings(findings)
     console.print(f"\nPage    {findings.page}\nJSON    {findings.folder / 'audit.json'}")

@@ -10,6 +10,6 @@ from tfdetect.workflow.test_files import Evaluate
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and evaluate one run, or an ensemble."""
-    target = evaluate_runs(config.parse_flags(Evaluate, argv, "evaluate.py"))
+    target = evaluate_runs(config.parse_flags(Evaluate, argv, "evaluate"))
     console.print(f"\nReport  {target.report}")
     return 0

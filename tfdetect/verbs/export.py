@@ -21,7 +21,7 @@ class Export:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and export."""
-    args = config.parse_flags(Export, argv, "export.py")
+    args = config.parse_flags(Export, argv, "export")
     folder, signatures = export_run(args.run)
     from tfdetect.serving.export import SERVING_NOTES
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, write the table and print what to fill in."""
-    args = config.parse_flags(Template, argv, "manifest.py")
+    args = config.parse_flags(Template, argv, "manifest")
     print_summary(write_template(args), args.out)
     return 0
 
@@ -31,5 +31,5 @@ def print_summary(table: "pd.DataFrame", out: Path) -> None:
         console.print("Fill in the column group: the same name for all files of one person or original. A file without a group "
                       "forms a group of its own.")  # fmt: skip
     console.print("\nThen:" if unknown else "\nNext:")
-    print_command("audit.py", out)
-    print_command("train.py", "cnn", "--data.path", out)
+    print_command("audit", out)
+    print_command("train", "cnn", "--data.path", out)

@@ -31,7 +31,7 @@ class Predict:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, find the files, and print each verdict as soon as its file is decoded."""
-    args = config.parse_flags(Predict, argv, "predict.py")
+    args = config.parse_flags(Predict, argv, "predict")
     detector = TrainedDetector(artifacts.find(args.run).folder)
     paths = expand_paths(args.files)
     threshold = detector.predictor.threshold

@@ -9,10 +9,10 @@ from tfdetect.workflow.console import console, print_command
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, prepare the data set, and print the next command."""
-    args, beam_options = config.parse_flags(Prepare, argv, "prepare.py", unknown=True)
+    args, beam_options = config.parse_flags(Prepare, argv, "prepare", unknown=True)
     if beam_options and args.runner == "local":
-        config.parse_flags(Prepare, argv, "prepare.py")  # exits with a message about the unknown flags
+        config.parse_flags(Prepare, argv, "prepare")  # exits with a message about the unknown flags
     folder = prepare_data(args, beam_options)
     console.print(f"\nPrepared  {folder}\nNext:")
-    print_command("train.py", "cnn", "--data.path", folder)
+    print_command("train", "cnn", "--data.path", folder)
     return 0

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfdetect import backend, files
+from tfdetect import backend, files, installation
 from tfdetect.api.reproduce import DIFFERENCE_COLUMNS, find_recipe, list_recipes, parse, run_recipe
 from tfdetect.verbs.train import print_next_steps
 from tfdetect.workflow import recipe as recipes
@@ -34,9 +34,10 @@ def usage() -> str:
     """Return what `reproduce --help` prints without a recipe: all recipes, one per line."""
     width = max(len(path.stem) for path in list_recipes()) + 2
     lines = "\n".join(f"  {path.stem:{width}}{recipes.read(path).title}" for path in list_recipes())
-    forms = "reproduce.py RECIPE --data.path DIR [--flags of train]  |  reproduce.py RECIPE --stand-in [--flags of train]"
+    recipe = installation.command("reproduce", "RECIPE")
+    forms = f"{recipe} --data.path DIR [--flags of train]  |  {recipe} --stand-in [--flags of train]"
     return (f"{forms}\n\n{lines}\n\nRECIPE is one of these or a YAML file. --stand-in runs a smaller version on the embedded "
-            "sample.\n`reproduce.py RECIPE --help` lists the flags.")  # fmt: skip
+            f"sample.\n`{recipe} --help` lists the flags.")  # fmt: skip
 
 
 def print_comparison(comparison: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ class WriteSample:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and write the files."""
-    args = config.parse_flags(WriteSample, argv, "sample.py")
+    args = config.parse_flags(WriteSample, argv, "sample")
     folder, spec = write_sample(args.out, args.sample), args.sample
     console.print(f"{spec.count} real and {spec.count} fake {spec.kind}s with manifest.csv in {folder}")
     return 0

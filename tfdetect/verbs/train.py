@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from tfdetect import backend, config, files, plugins
+from tfdetect import backend, config, files, installation, plugins
 from tfdetect.api.train import resolve, train_run
 from tfdetect.artifact import Artifact
 from tfdetect.detector import REGISTRY
@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
-    run = resolve(config.parse(argv, "train.py"))
+    run = resolve(config.parse(argv, "train"))
     artifact = train_run(run)
     if not backend.worker_index():
         print_next_steps(artifact, run)
@@ -27,20 +27,22 @@ def usage() -> str:
     """Return what `train --help` prints without a detector's name."""
     summaries = {name: (cls.__doc__ or "").splitlines()[0] for name, cls in sorted(REGISTRY.items())}
     listed = "\n".join(f"  {name:{max(map(len, summaries)) + 2}}{line}" for name, line in summaries.items())
-    forms = "train.py DETECTOR [--flags]  |  train.py --config FILE [--flags]"
-    return f"{forms}\n\n{listed}\n\n`train.py DETECTOR --help` lists its flags. --plugin FILE.py adds detectors of your own."
+    detector = installation.command("train", "DETECTOR")
+    forms = f"{detector} [--flags]  |  {installation.command('train')} --config FILE [--flags]"
+    return f"{forms}\n\n{listed}\n\n`{detector} --help` lists its flags. --plugin FILE.py adds detectors of your own."
 
 
 def print_next_steps(artifact: Artifact, run: Run) -> None:
     """Print where the results are and what to do next, such as the command that predicts an existing test file."""
     served = artifact.saved_model
     if not served.exists():
-        served = f"none: KERAS_BACKEND=tensorflow python scripts/export.py {files.shell_quote(artifact.folder)} writes it"
+        served = f"none: KERAS_BACKEND=tensorflow {installation.command('export', artifact.folder)} writes it"
     console.print(f"\nReport      {artifact.report}\nSavedModel  {served}\nEverything  {artifact.folder}\n\nNext:")
     if example := find_test_file(artifact):
-        print_command("predict.py", artifact.folder, example)
-    name = run.detector.name + "".join(f" --plugin {files.shell_quote(file)}" for file in plugins.loaded_files())
-    console.print(f"  python scripts/train.py {name} --data.path YOUR_FOLDER   # with real/ and fake/ in it")
+        print_command("predict", artifact.folder, example)
+    own = [word for file in plugins.loaded_files() for word in ("--plugin", file)]
+    train = installation.command("train", run.detector.name, *own, "--data.path", "YOUR_FOLDER")
+    console.print(f"  {train}   # with real/ and fake/ in it")
     console.print(f"  tensorboard --logdir {files.shell_quote(artifact.folder.parent)}")
 
 

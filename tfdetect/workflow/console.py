@@ -1,31 +1,46 @@
 """The terminal: printed lines, progress bars, and quiet imports of noisy libraries."""
 
+import importlib.util
+import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from tfdetect.errors import UserError
-from tfdetect.files import plural, printable, shell_quote
+from tfdetect.files import plural, printable
+from tfdetect.installation import command
 
 __all__ = ["console", "devices_line", "feature_progress", "import_keras", "plural", "printable", "progress"]
 
 if TYPE_CHECKING:
     import types
 
-console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)  # no markup: a file may be called [bold]
+    import pandas as pd
+
+def make_console() -> Console:
+    """Return the console. In a notebook without ipywidgets a progress bar is printed once, when it is full."""
+    settings: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}  # [bold] is a file name
+    found = Console(**settings)
+    if found.is_jupyter and not importlib.util.find_spec("ipywidgets"):
+        return Console(**settings, force_jupyter=False, force_terminal=False)
+    return found
 
 
-def print_command(script: str, *words: object) -> None:
-    """Print the command line of a script, quoted for a shell."""
-    console.print(f"  python scripts/{script} {' '.join(map(shell_quote, map(str, words)))}")
+console = make_console()
+
+
+def print_command(verb: str, *words: object) -> None:
+    """Print the command line of a verb, quoted for a shell."""
+    console.print(f"  {command(verb, *words)}")
 
 
 class Rate(ProgressColumn):
@@ -41,20 +56,11 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def feature_progress(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """Show a progress bar with images/s and time left; yield a function to call with `advance=`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate("images"), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda advance: bar.update(task, advance=advance)
-
-
-@contextmanager
-def progress(title: str, total: int, unit: str = "files") -> Iterator[Callable[..., None]]:
-    """Show a progress bar with speed, failures and time left; yield a function to call with the result of each file, or with
-    `advance=` for several at once."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit),
-               TextColumn("{task.fields[failures]} failed"), TimeRemainingColumn())  # fmt: skip
+def progress(title: str, total: int, unit: str = "files", may_fail: bool = True) -> Iterator[Callable[..., None]]:
+    """Show a progress bar with speed, time left, and failures if items `may_fail`; yield a function to call with the result of
+    each file, or with `advance=` for several at once."""
+    failed = [TextColumn("{task.fields[failures]} failed")] if may_fail else []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit), *failed, TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, failures=0)
         failures = 0
@@ -65,6 +71,9 @@ def progress(title: str, total: int, unit: str = "files") -> Iterator[Callable[.
             bar.update(task, advance=advance, failures=failures)
 
         yield step
+
+
+feature_progress = partial(progress, unit="images", may_fail=False)
 
 
 def import_keras() -> "types.ModuleType":
@@ -87,6 +96,7 @@ def _imported() -> "tuple[types.ModuleType, str]":
             if error.name == (name := os.environ.get("KERAS_BACKEND")):
                 raise UserError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}.") from error
             raise
+        logging.getLogger("tensorflow").setLevel(logging.WARNING)  # in notebooks it also prints what is informational
         return keras, messages()
 
 
@@ -115,9 +125,57 @@ def _quiet() -> Iterator[Callable[[], str]]:
 
 def devices_line(precision: str) -> str:
     """Return a line that names the devices, with a second one if there is a GPU that is not used."""
+    messages = initialise_devices()
+    from tfdetect.training import devices
+
+    return devices.describe(precision, messages)
+
+
+def initialise_devices() -> str:
+    """Let the libraries find the GPUs, and return what they wrote to stderr since Keras was imported."""
     _, imported = _imported()
     with _quiet() as messages:
         from tfdetect.training import devices
 
-        devices.gpus()  # initialises the GPUs here, where the libraries' messages are captured
-        return devices.describe(precision, imported + messages())
+        devices.gpus()
+        return imported + messages()
+
+
+def confirm(question: str, flag: str) -> bool:
+    """Ask a question that is answered with y for yes. Raises UserError without a terminal, naming the flag that answers it."""
+    if not sys.stdin or not sys.stdin.isatty():
+        raise UserError(f"The input is not a terminal, so nobody can confirm: add {flag} to delete without asking. Nothing was "
+                        "deleted.")
+    with suppress(EOFError):
+        return console.input(f"{question} [y/N] ", markup=False).strip().lower() in ("y", "yes")
+    return False
+
+
+def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print a table as plain text, a line per row, for the eye and for grep; the columns named in `right` are right-aligned."""
+    lines = [list(header), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [" " * (width - cell_len(cell)) + cell if name in right else cell + " " * (width - cell_len(cell))
+                 for name, cell, width in zip(header, line, widths, strict=True)]  # fmt: skip
+        console.print("  ".join(cells).rstrip())
+
+
+def print_records(table: "pd.DataFrame", as_csv: bool) -> None:
+    """Print a table for programs: as CSV, or as one JSON object per line."""
+    text = table.to_csv(index=False) if as_csv else table.to_json(orient="records", lines=True, date_format="iso")
+    print(text.replace("\\/", "/"), end="")  # JSON allows both
+
+
+@contextmanager
+def counter(title: str, noun: str) -> Iterator[Callable[[int], None]]:
+    """Show a running count while a number of things is not known in advance; yield a function to call with how many more."""
+    with console.status(f"{title} ...") as status:
+        done = 0
+
+        def step(number: int = 1) -> None:
+            nonlocal done
+            done += number
+            status.update(f"{title}: {plural(done, noun)}")
+
+        yield step

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfdetect import installation
 from tfdetect.artifact import Artifact
 from tfdetect.config import PREPARED_FILE, read_prepared_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.files import shell_quote
+from tfdetect.files import format_bytes, free_space, shell_quote
 from tfdetect.settings import ClipSettings, Data, FileSettings
 from tfdetect.workflow.console import console, plural, printable, progress
 
@@ -45,6 +46,12 @@ def with_equalisation(cache: "Cache", artifact: Artifact) -> "Cache":
     if not artifact.equalisation_plan.exists():
         return cache
     return replace(cache, spec=replace(cache.spec, plan=Plan(**json.loads(artifact.equalisation_plan.read_text()))))
+
+
+def evaluation_cache(data: Data, detector: Detector, artifact: Artifact) -> "Cache":
+    """Return the cache for files that a run evaluates: that of a prepared folder as it is, else with the run's equalisation."""
+    cache = cache_for(data, detector)
+    return cache if cache.root == data.path else with_equalisation(cache, artifact)
 
 
 def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "ClipSpec":
@@ -193,9 +200,9 @@ def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool
         first, second = pairs[0]
         fix = "keep them on one side of the split" if given_splits else "put them into one group"
         many = f"{len(evaluated)} {splits} files look" if len(evaluated) > 1 else f"1 {splits} file looks"
+        audit = installation.command("audit", "DIR", "--write_groups")
         text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result on "
-                f"them may be memorised. To {fix}, see --data.group, or run audit.py DIR --write_groups, which writes such a "
-                "manifest.")  # fmt: skip
+                f"them may be memorised. To {fix}, see --data.group, or run {audit}, which writes such a manifest.")  # fmt: skip
         console.print(text)
         table.attrs["alike"] = (text,)
     return table
@@ -224,14 +231,17 @@ def print_if_one_class(table: "pd.DataFrame") -> None:
 
 
 def decode(table: "pd.DataFrame", data: Data, cache: "Cache", excluded: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the manifest with what the decoder found, followed by the excluded files; print how many files failed, and why.
+    """Return the manifest with what the decoder found, followed by the excluded files; print how many files failed, and why, and
+    what the clips take on disk.
 
     Raises UserError if no file is left.
     """
     from tfdetect.data.prepare.decode import list_messages, prepare
 
+    print_expected_size(table, cache, data.timeout)
     with progress("Decoding", len(table)) as step:
         table = prepare(table, cache, data.workers, step, data.timeout)
+    print_size(table, cache)
     table = append_excluded(table, excluded).reset_index(drop=True)
     print_failures(table)
     if notes := list_messages(table, "note"):
@@ -239,6 +249,27 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", excluded: "pd.Data
         console.print(f"{used}; the first: {printable(notes[0][0])}: {notes[0][1]}")
     require_usable(table, data.path)
     return table
+
+
+def print_expected_size(table: "pd.DataFrame", cache: "Cache", seconds: float | None) -> None:
+    """Print about how much space the clips will take that are not in the cache yet, and whether the disk has it."""
+    from tfdetect.data.prepare.decode import estimate_size
+
+    if expected := estimate_size(table, cache, seconds):
+        free = free_space(cache.folder)
+        console.print(f"The clips will take about {format_bytes(expected)} in {printable(str(cache.folder))}; "
+                      f"{format_bytes(free)} are free")  # fmt: skip
+        if expected > free:
+            console.print("They will not fit, and decoding will stop when the disk is full: free some space, for example with "
+                          f"{installation.command('cache')}, use another disk, or lower --data.size ({cache.spec.size}) or, for "
+                          f"videos, --data.frames ({cache.spec.frames}).")  # fmt: skip
+
+
+def print_size(table: "pd.DataFrame", cache: "Cache") -> None:
+    """Print how much space the clips of a prepared manifest take."""
+    from tfdetect.data.prepare.decode import size_on_disk
+
+    console.print(f"The clips take {format_bytes(size_on_disk(table, cache))} in {printable(str(cache.folder))}")
 
 
 def require_usable(table: "pd.DataFrame", origin: Path | None = None) -> None:

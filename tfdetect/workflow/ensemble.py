@@ -71,9 +71,8 @@ def load_members(args: Evaluate) -> dict[str, Member]:
     if args.data.path and not args.data.fake and len({run.data.fake for run in runs}) > 1:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
     data = [dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake) for run in runs]
-    caches = [dataset.cache_for(settings, run.detector) for settings, run in zip(data, runs, strict=True)]
-    caches = [cache if cache.root == args.data.path else dataset.with_equalisation(cache, artifact)
-              for cache, artifact in zip(caches, found, strict=True)]  # fmt: skip
+    caches = [dataset.evaluation_cache(settings, run.detector, artifact)
+              for settings, run, artifact in zip(data, runs, found, strict=True)]  # fmt: skip
     members = map(Member, found, runs, data, caches)
     return dict(zip(ensemble.unique_names([folder.name for folder in folders]), members, strict=True))
 

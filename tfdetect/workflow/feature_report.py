@@ -105,8 +105,9 @@ def probabilities_by_split(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, n
 def triplet_distances(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return distances from random anchors to a random positive and to a random negative, (k,) each, between the rows scaled to
     unit length."""
-    rng = np.random.default_rng(0)
-    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    from sklearn.preprocessing import normalize
+
+    rng, unit = np.random.default_rng(0), normalize(rows)
     classes = [np.flatnonzero(labels == label) for label in (0, 1)]
     if min(map(len, classes)) < 2:
         return np.empty(0), np.empty(0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfdetect import config, models
+from tfdetect import config, installation, models
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration
@@ -60,8 +60,9 @@ def read(path: Path) -> Recipe:
         recipe = Recipe(path, published["title"], published["source"], figures, dict(published.get("by_source", {})),
                         dict(published["protocol"]), dataset, tuple(published.get("notes", ())))  # fmt: skip
     except (KeyError, TypeError) as error:
+        guide = installation.page("recipes.md")
         raise UserError(f"{path} is not a recipe: {error} is missing. A recipe needs published: (title, source, figures, "
-                        "protocol) and dataset: (name, where, layout); see docs/recipes.md.") from error  # fmt: skip
+                        f"protocol) and dataset: (name, where, layout); see {guide}.") from error  # fmt: skip
     unknown = [name for name in recipe.names if not FIGURE.fullmatch(name)]
     unknown += sorted({*recipe.protocol} - {*ALWAYS, *OPTIONAL})
     if unknown:
@@ -107,7 +108,7 @@ def parse_figures(recipe: Recipe) -> list[re.Match[str]]:
 
 def measured_figures(recipe: Recipe, artifact: Artifact, source: str | None = None) -> dict[str, Any]:
     """Return our value of each of the recipe's figures, over all files or those of one source; None where it is undefined."""
-    metrics = read_json(artifact.metrics, (), "python scripts/evaluate.py evaluates the run again.")
+    metrics = read_json(artifact.metrics, (), f"{installation.command('evaluate', artifact.folder)} evaluates it again.")
     if source is not None:
         metrics = {split: source_metrics(artifact, split, source, metrics[split].get("threshold"))
                    for split in MEASURED_ON if split in metrics}  # fmt: skip

@@ -87,7 +87,11 @@ def score_figures(context: ReportContext) -> dict[str, Any]:
 
 def latent_kl(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
     """Return the mean KL divergence of each latent dimension from the standard normal distribution, (dimensions,) in nats."""
-    return (0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance)).mean(axis=0)
+    import keras
+
+    from tfdetect.models.layers.autoencoder import kl_divergence
+
+    return keras.ops.convert_to_numpy(kl_divergence(mean, log_variance)).mean(axis=0)
 
 
 def collapse_warning(kl: np.ndarray) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfdetect import __version__, config, files
+from tfdetect import __version__, config, files, installation
 from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit
 from tfdetect.data.prepare.decode import list_messages, usable_rows
@@ -111,7 +111,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
         extra_figures=standard.save_plots(target.plots, extras.figures, figures.values()),
         extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
-        command=command(),
+        command=installation.command_line(),
         settings=evaluation.settings or config.run_to_dict(run),
         versions=versions(),
     )
@@ -177,17 +177,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def command() -> str:
-    """Return the command line, as a shell takes it."""
-    program = Path(sys.argv[0])
-    name = f"python scripts/{program.name}" if program.suffix == ".py" else program.name
-    return " ".join(map(files.shell_quote, [*name.split(), *sys.argv[1:]]))
-
-
 def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
     """Return the result of a split on one line; that of the test says if the threshold was chosen on it."""
-    low, high = found["auc_interval"] or (None, None)
-    interval = "" if low is None else f" (95 % interval {low:.3f} to {high:.3f})"
+    interval = f" ({text})" if (text := metrics.describe_interval(found)) else ""
     auc = "none, one class only" if found["auc"] is None else f"{found['auc']:.3f}"
     accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.3f}"
     seen = f"; {calibration.TEST_SEEN_NOTE}" if name != "validation" and calibration.is_pooled(rule) else ""

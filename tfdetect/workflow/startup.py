@@ -9,8 +9,8 @@ from tfdetect import plugins
 from tfdetect.errors import UserError
 
 
-def start(plugin_files: str | Path | Iterable[str | Path] = ()) -> None:
-    """Set the defaults of the environment, and load the plugins that are installed and these files.
+def start(plugin_files: str | Path | Iterable[str | Path] = (), installed: bool = True) -> None:
+    """Set the defaults of the environment, and load the plugins that are `installed`, if wanted, and these files.
 
     Raises UserError on Windows, and for a plugin that cannot be loaded.
     """
@@ -19,4 +19,4 @@ def start(plugin_files: str | Path | Iterable[str | Path] = ()) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported anywhere
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     files = [plugin_files] if isinstance(plugin_files, str | Path) else list(plugin_files)
-    plugins.load([Path(file) for file in files])
+    plugins.load([Path(file) for file in files], installed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import config
+from tfdetect import config, installation
 from tfdetect.errors import UserError
 from tfdetect.settings import DecodeOverrides, Run
 from tfdetect.workflow.console import devices_line, import_keras, printable
@@ -76,7 +76,7 @@ def describe_content(folder: Path) -> str:
     if not folder.is_dir():
         return ""
     if (folder / config.PREPARED_FILE).exists():
-        return f": prepare.py made it; use evaluate.py RUN --data.path {folder}"
+        return f": prepare made it; use {installation.command('evaluate', 'RUN', '--data.path', folder)}"
     others = ", ".join(f"{count} {name}" for name, count in count_left_out(folder, (), ()).items())
     return f", but {others}" if others else ""
 

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from in_process import decode_here
 from PIL import Image
 from scipy import ndimage
 
@@ -29,8 +30,11 @@ from tfdetect.training import fit
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ["flip", "jpeg(20,95)", "webp(20,95)", "video(18,40)", "blur(0.5,4)", "resize(0.2,0.9)", "crop(0.3,0.9)", "noise(3,30)",
-           "brightness(-40,40)", "contrast(0.5,1.5)", "cutout(0.1,0.6)", "mixup(0.1,0.5)", "selfblend(0.2,1)"]  # fmt: skip
+           "brightness(-40,40)", "contrast(0.5,1.5)", "cutout(0.1,0.6)", "grid_mask(0.2,0.7)", "posterize(1,7)",
+           "solarize(0,200)", "equalize(p=0.5)", "autocontrast(p=0.5)", "saturation(0,3)", "hue(-90,90)", "sharpness(0,4)",
+           "mixup(0.1,0.5)", "cutmix(0.1,0.5)", "fourier_mix(0.1,0.5)", "selfblend(0.2,1)"]  # fmt: skip
 FRAME_DEPENDENT = ("noise", "video")  # frames of one clip differ
+RESULTS = {"flip": 2, "equalize": 2, "autocontrast": 2, "posterize": 5}  # of many draws for one clip; at least 9 by default
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def clips():
     """Return clips (6, 3, 50, 61, 3) uint8 with smooth coloured shapes and grey grain; the sides are neither even nor equal."""
     rng = np.random.default_rng(0)
     grey, colour = (ndimage.gaussian_filter(rng.normal(size=(6, 3, 50, 61, n)), (0, 1, 4, 4, 0)) for n in (1, 3))
-    return np.clip(128 + 600 * grey + 300 * colour + rng.normal(0, 4, grey.shape), 0, 255).round().astype(np.uint8)
+    return np.clip(128 + 600 * grey + 300 * colour + rng.normal(0, 4, grey.shape), 9, 249).round().astype(np.uint8)
 
 
 LABELS = np.float32([[0], [1], [0], [1], [0], [0]])
@@ -55,7 +59,7 @@ def max_difference(ours, theirs):
 
 def test_the_samples_cover_all_corruptions():
     assert [str(parse(text)).split("(")[0] for text in SAMPLES] == list(corruption_spec.CORRUPTIONS)
-    assert set(corruptions.FUNCTIONS) | {"mixup"} == set(corruption_spec.CORRUPTIONS)
+    assert set(corruptions.FUNCTIONS) | set(corruptions.MIXES) == set(corruption_spec.CORRUPTIONS)
 
 
 @pytest.mark.parametrize("text", [*SAMPLES, "flip|blur(0,3,p=0.5)|jpeg(30,100,p=0.5)|mixup(0,0.4)|crop(0.5,1,p=0.3)"])
@@ -81,21 +85,23 @@ def test_the_seed_determines_the_result(clips, text):
 def test_each_clip_has_a_draw_that_its_frames_share(clips, text):
     one = np.repeat(clips[:1, :1], 3, axis=1)
     batch = np.repeat(one, 16, axis=0)
-    if text.startswith("mixup"):
+    if text.startswith(tuple(corruptions.MIXES)):
         batch[1::2] = 255 - batch[1::2]
     after, _ = corrupt(text, batch, np.zeros((16, 1), np.float32))
     kinds = {clip.tobytes() for clip in after}
-    assert len(kinds) == 2 if text == "flip" else len(kinds) > 8
+    assert len(kinds) >= RESULTS.get(text.split("(")[0], 9)
     if not text.startswith(FRAME_DEPENDENT):
         assert (after == after[:, :1]).all()
 
 
 @pytest.mark.parametrize("text", ["blur(0)", "resize(1)", "crop(1)", "noise(0)", "brightness(0)", "contrast(1)", "cutout(0)",
-                                  "mixup(0)", "", *(text.split("(")[0] for text in SAMPLES)])  # fmt: skip
+                                  "grid_mask(0)", "posterize(8)", "solarize(256)", "saturation(1)", "hue(0)", "sharpness(1)",
+                                  "mixup(0)", "cutmix(0)", "fourier_mix(0)", "",
+                                  *(text.split("(")[0] for text in SAMPLES)])  # fmt: skip
 def test_neutral_settings_change_nothing(clips, text):
     """A bare name stands for its sample with p=0."""
     named = [sample for sample in SAMPLES if text and sample.split("(")[0] == text]
-    text = f"{named[0].rstrip(')')}{',' if '(' in named[0] else '('}p=0)" if named else text
+    text = str(dataclasses.replace(parse(named[0]).steps[0], p=0)) if named else text
     pixels, labels = corrupt(text, clips)
     assert np.array_equal(pixels, clips) and np.array_equal(labels, LABELS)
 
@@ -201,12 +207,14 @@ def test_a_worse_rate_factor_changes_a_video_more(clips):
     assert errors == sorted(errors) and errors[-1] > 2 * errors[0]
 
 
-def test_mixup_mixes_labels_like_images():
+@pytest.mark.parametrize("name", corruptions.MIXES)
+def test_labels_are_mixed_like_images(name):
     labels = (np.arange(16) % 2).astype(np.float32)[:, None]
-    plain = np.broadcast_to(200 * labels[:, :, None, None, None], (16, 2, 8, 8, 3)).astype(np.uint8)
-    pixels, soft = corrupt("mixup(0.1,0.5)", plain, labels)
-    assert np.abs(pixels - 200 * soft[:, :, None, None, None]).max() <= 0.51
-    assert ((soft > 0) & (soft < 1)).sum() > 4 and soft[labels == 0].max() <= 0.5
+    plain = np.broadcast_to(200 * labels[:, :, None, None, None], (16, 2, 9, 12, 3)).astype(np.uint8)
+    pixels, soft = corrupt(f"{name}(0.1,0.5)", plain, labels)
+    assert pixels.mean(axis=(1, 2, 3, 4)) == pytest.approx(200 * soft[:, 0], abs=0.51), "exactly the area that is covered"
+    assert (pixels[soft[:, 0] == 0.5] == 100).all() if name == "mixup" else set(np.unique(pixels)) == {0, 200}
+    assert ((soft > 0) & (soft < 1)).sum() > 4 and soft[labels == 0].max() <= 0.51
 
 
 def test_selfblend_makes_fakes_of_reals_only(clips):
@@ -257,6 +265,12 @@ def test_the_text_has_a_normal_form(text, normal):
         ("jpg(80)", "'jpg(80)' is not a known corruption. Perhaps you meant jpeg(quality[,to][,p=1]) with an integer"),
         ("flip|blurr(2)", "'blurr(2)' is not a known corruption. Perhaps you meant blur("),
         ("sepia", "is not a known corruption. Choose from flip, jpeg,"),
+        ("posterise(4)", "Perhaps you meant posterize(bits[,to][,p=1]) with an integer bits in 1..8."),
+        ("fouriermix(0.2)", "Perhaps you meant fourier_mix(weight"),
+        ("posterize(0)", "in 1..8"),
+        ("solarize(257)", "in 0..256 levels"),
+        ("hue(181)", "in -180..180 degrees"),
+        ("autocontrast(2)", "expected autocontrast[(p=1)]"),
         ("jpeg", "'jpeg' is invalid; expected jpeg(quality[,to][,p=1])"),
         ("jpeg(0)", "in 1..100"),
         ("jpeg(80.5)", "integer quality"),
@@ -377,7 +391,7 @@ AUGMENT = "flip|jpeg(30,100,p=0.5)|noise(0,9)|mixup(0,0.5,p=0.5)"
 @pytest.fixture(scope="module")
 def prepared(videos, tmp_path_factory):
     cache = Cache(tmp_path_factory.mktemp("cache"), ClipSpec(2, 16, still=True))
-    return decode.prepare(manifest.split(detect.read(videos)), cache, workers=2), cache
+    return decode.prepare(manifest.split(detect.read(videos)), cache, runner=decode_here), cache
 
 
 @pytest.mark.parametrize("size", [40, 3, 1])

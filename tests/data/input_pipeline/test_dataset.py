@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from in_process import decode_here
 
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.layouts import detect
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(scope="module", params=["npy", "tfrecord"])
 def prepared(request, videos, tmp_path_factory):
     cache = Cache(tmp_path_factory.mktemp("cache"), ClipSpec(4, 16), request.param)
-    return decode.prepare(detect.read(videos), cache, workers=2), cache
+    return decode.prepare(detect.read(videos), cache, runner=decode_here), cache
 
 
 def test_evaluation_batches_have_every_input_once(prepared):

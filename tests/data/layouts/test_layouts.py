@@ -197,7 +197,7 @@ def test_missing_and_empty_folders(tmp_path):
 
 
 def test_the_error_for_an_unknown_layout_suggests_a_name(tmp_path):
-    with pytest.raises(ValueError, match="no layout 'faceforensic'; perhaps you meant faceforensics. Choose from auto,"):
+    with pytest.raises(ValueError, match="no layout 'faceforensic'. Perhaps you meant faceforensics. Choose from auto,"):
         detect.read(tmp_path, layout="faceforensic")
 
 

@@ -209,7 +209,7 @@ def test_artifact_keeps_selected_sources_and_all_reals(tmp_path):
             "pro_gan/r.jpg",
             "pro_gan/f.jpg",
         }
-    message = "No fakes have the source 'cyclegan'; perhaps you meant cycle_gan. The sources of fakes are big_gan, "
+    message = "No fakes have the source 'cyclegan'. Perhaps you meant cycle_gan. The sources of fakes are big_gan, "
     with pytest.raises(ValueError, match=message):
         detect.read(tmp_path, sources=("cyclegan",))
     assert set(detect.read(tmp_path / "cycle_gan")["source"]) == {"cycle_gan"}, "one source alone"

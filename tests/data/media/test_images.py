@@ -63,6 +63,12 @@ def test_float_tiff(tmp_path):
         np.testing.assert_array_equal(read_media(tmp_path / "f.tiff").frames[0], make_image())
 
 
+def test_tiff_whose_directory_follows_more_than_64_kilobytes(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "i.tiff"), pixels[..., ::-1])
+    np.testing.assert_array_equal(read_media(tmp_path / "i.tiff").frames[0], pixels)
+
+
 def test_jpeg_and_cmyk_pixels_match_opencv(tmp_path):
     Image.fromarray(make_image()).save(tmp_path / "i.jpg", quality=60)
     expected = cv2.imdecode(np.fromfile(tmp_path / "i.jpg", np.uint8), cv2.IMREAD_COLOR)[..., ::-1]

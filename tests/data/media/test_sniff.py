@@ -2,10 +2,10 @@
 
 import struct
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
+from stamped import write_frames
 
 from tfdetect.data.audit.properties import measure
 from tfdetect.data.media.read import read_media
@@ -30,14 +30,9 @@ CONTAINERS = {  # extension -> muxer, codec, options
 
 def write_video(path, muxer, codec, options, count=8):
     """Write a video of frames that grow brighter."""
-    with av.open(str(path), "w", format=muxer, options=options) as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = (720, 576, "yuv420p") if codec == "dvvideo" else (64, 48, "yuv420p")
-        for i in range(count):
-            frame = np.full((stream.height, stream.width, 3), 20 + 25 * i % 200, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return path
+    height, width = (576, 720) if codec == "dvvideo" else (48, 64)
+    frames = [np.full((height, width, 3), 20 + 25 * i % 200, np.uint8) for i in range(count)]
+    return write_frames(path, frames, codec, container_format=muxer, muxer=options)
 
 
 @pytest.mark.parametrize("extension", CONTAINERS)

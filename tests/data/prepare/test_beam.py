@@ -143,7 +143,7 @@ def test_the_command_line_runs_beam(images, tmp_path, capsys):
 @pytest.mark.parametrize(("flags", "message"), [
     (["NoSuchRunner"], "NoSuchRunner"),
     (["beam", "--direct_num_wrokers", "2"], "an option --direct_num_wrokers. Perhaps you meant --direct_num_workers."),
-    (["FlinkRunner", "--data.siez", "64"], "an option --data.siez. `prepare.py --help` lists its flags."),
+    (["FlinkRunner", "--data.siez", "64"], "an option --data.siez. `tfdetect prepare --help` lists its flags."),
     (["beam", "--direct_num_workers", "two"], "argument --direct_num_workers: invalid int value: 'two'."),
 ])  # fmt: skip
 def test_an_invalid_option_is_one_sentence_and_nothing_runs(images, tmp_path, capsys, flags, message):

@@ -5,11 +5,13 @@ import shutil
 
 import pandas as pd
 import pytest
+from in_process import decode_here
 from PIL import Image
 
 from tfdetect.data.layouts import detect
 from tfdetect.data.prepare import decode
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
+from tfdetect.files import disk_size, walk
 from tfdetect.limits import Limits
 
 
@@ -41,42 +43,42 @@ def copies(tmp_path, images):
 
 def test_unchanged_files_are_not_read_again(tmp_path, copies):
     cache = LoggingCache(tmp_path / "cache", ClipSpec(1, 16))
-    first = decode.prepare(copies, cache, workers=2)
+    first = decode.prepare(copies, cache, runner=decode_here)
     assert sorted(cache.calls) == sorted(copies["path"])
     seen = []
-    pd.testing.assert_frame_equal(decode.prepare(copies, cache, workers=2, progress=seen.append), first)
+    pd.testing.assert_frame_equal(decode.prepare(copies, cache, progress=seen.append, runner=decode_here), first)
     assert cache.calls == [] and len(seen) == len(copies)
 
     path = copies["path"][0]
     shutil.copy(copies["path"][1], path)  # other bytes
-    again = decode.prepare(copies, cache, workers=2)
+    again = decode.prepare(copies, cache, runner=decode_here)
     assert cache.calls == [path] and again["sha"][0] == again["sha"][1]
 
     os.unlink(cache.clip_path(first["sha"][2]))
     cache.clip_path(first["sha"][2]).with_suffix(".json").unlink()
-    decode.prepare(copies, cache, workers=2)
+    decode.prepare(copies, cache, runner=decode_here)
     assert cache.calls == [copies["path"][2]]
 
 
 def test_a_deleted_file_keeps_its_clip(tmp_path, copies):
     cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
-    first = decode.prepare(copies, cache, workers=2)
+    first = decode.prepare(copies, cache, runner=decode_here)
     shutil.rmtree(tmp_path / "set")
-    pd.testing.assert_frame_equal(decode.prepare(copies, cache, workers=2), first)
-    other = decode.prepare(copies, Cache(tmp_path / "cache", ClipSpec(1, 8)), workers=2)
+    pd.testing.assert_frame_equal(decode.prepare(copies, cache, runner=decode_here), first)
+    other = decode.prepare(copies, Cache(tmp_path / "cache", ClipSpec(1, 8)), runner=decode_here)
     assert set(other["error"]) == {"No such file or directory"}
 
 
 def test_the_index_does_not_depend_on_the_order_of_work(tmp_path, copies):
     one, two = Cache(tmp_path / "one", ClipSpec(1, 16)), Cache(tmp_path / "two", ClipSpec(1, 16))
     decode.prepare(copies, one, workers=2)
-    decode.prepare(copies.iloc[::-2], two, workers=1)
-    decode.prepare(copies, two, workers=2)
+    decode.prepare(copies.iloc[::-2], two, runner=decode_here)
+    decode.prepare(copies, two, runner=decode_here)
     index = one.folder / decode.INDEX_NAME
     assert index.read_bytes() == (two.folder / decode.INDEX_NAME).read_bytes()
     assert len(index.read_text().splitlines()) == len(copies)
     index.write_text("broken\nand\tbroken")  # only costs time
-    assert (decode.prepare(copies, one, workers=2)["error"] != "").sum() == 1
+    assert (decode.prepare(copies, one, runner=decode_here)["error"] != "").sum() == 1
 
 
 SLOW = """
@@ -112,7 +114,7 @@ def test_a_failed_file_is_tried_again_under_other_limits(tmp_path, kind):
     table = pd.DataFrame({"path": [str(tmp_path / "a.png")]})
     for pixels, reason in ((1199, "1200 pixels (40 x 30) announced"), (1200, ""), (1199, "")):
         cache = Cache(tmp_path / "cache", ClipSpec(1, 16, limits=Limits(pixels=pixels)), kind)
-        found = decode.prepare(table, cache, workers=1)["error"][0]
+        found = decode.prepare(table, cache, runner=decode_here)["error"][0]
         assert found.startswith(reason) and bool(found) == bool(reason)
         assert bool(cache.decode_file(table["path"][0])["error"]) == bool(reason)
 
@@ -123,3 +125,32 @@ def test_similar_failures_are_summarised():
     assert [(count, first) for _, count, first in found] == [(2, "b"), (2, "e"), (1, "d")]
     assert [reason for reason, *_ in found][::2] == ["truncated: … of …", "empty file"]
     assert decode.summarise_failures(pd.DataFrame({"path": ["a"], "error": ["3 of 9"]})) == [("3 of 9", 1, "a")]
+
+
+@pytest.mark.parametrize("what, frames", [("images", 1), ("videos", 4)])
+def test_size_on_disk_is_known_before_and_after(tmp_path, request, monkeypatch, what, frames):
+    cache, table = Cache(tmp_path, ClipSpec(4, 48)), detect.read(request.getfixturevalue(what))
+    whole = decode.estimate_size(table, cache)
+    assert 0 <= whole / len(table) - frames * 48**2 * 3 < 3 * 4096, "pixels, and whole blocks for two files"
+    monkeypatch.setattr(decode, "SAMPLED", 8)
+    assert decode.estimate_size(table, cache) == pytest.approx(whole, rel=0.05), "a sample of the files tells it"
+    monkeypatch.undo()
+    half = decode.prepare(table.head(len(table) // 2), cache, runner=decode_here)
+    assert decode.estimate_size(table, cache) == pytest.approx(whole - decode.size_on_disk(half, cache), rel=0.05)
+    done = decode.prepare(table, cache, runner=decode_here)
+    on_disk = sum(disk_size(status.st_size) for path, status in walk(cache.folder) if "index" not in path)
+    assert decode.size_on_disk(done, cache) == on_disk == pytest.approx(whole, rel=0.05)
+    assert decode.estimate_size(table, cache) == 0
+
+
+def test_images_in_records_take_what_their_files_take(tmp_path, images):
+    table = detect.read(images)
+    sizes = [disk_size(os.path.getsize(path)) + disk_size(1) for path in table["path"]]
+    assert decode.estimate_size(table, Cache(tmp_path, ClipSpec(4, 1000), "tfrecord")) == sum(sizes)
+
+
+def test_files_that_cannot_be_read_take_no_space(copies, tmp_path):
+    cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
+    only_broken = copies[copies["path"].str.endswith("broken.jpg")].assign(path=[str(tmp_path / "none.jpg")])
+    assert decode.estimate_size(only_broken, cache) == 0 and decode.estimate_size(copies.head(0), cache) == 0
+    assert decode.size_on_disk(decode.prepare(only_broken, cache, runner=decode_here), cache) == 0

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from tfdetect import backend
 from tfdetect.models.detectors.residual import Residual
 from tfdetect.models.layers import block_dct, common
 
@@ -78,7 +79,7 @@ def test_training_is_random_only_where_it_augments(rng):
 def test_other_settings_and_sizes_can_be_trained(detector, size, rng):
     clips = rng.integers(0, 256, (2, 1, *size, 3), np.uint8)
     model = detector.build(clips.shape[1:])
-    model.compile("adam", detector.losses())
+    model.compile("adam", detector.losses(), run_eagerly=backend.is_tensorflow())  # a graph takes longer than a step
     assert np.isfinite(model.train_on_batch(clips, np.array([[0.0], [1.0]])))
     assert model.predict(clips, verbose=0).shape == (2, 1) and model.get_layer("features")
 

@@ -200,7 +200,7 @@ def test_an_incomplete_folder_is_refused(saved):
 
 
 @pytest.mark.parametrize(("name", "text", "message"), [
-    ("config.json", "no json", "could not be read as JSON"), ("config.json", "[]", "holds list, expected a JSON object"),
+    ("config.json", "no json", "it is not valid JSON"), ("config.json", "[]", "it lacks a JSON object"),
     ("model.weights.h5", "no hdf5", "could not be opened as a preset of keras-hub"),
     ("config.json", '{"model_type": "clip"}', "use --detector.preset hf-clip:"),
     ("config.json", '{"model_type": "dinov2"}', "has no model.safetensors and no preprocessor_config.json"),
@@ -212,7 +212,7 @@ def test_a_damaged_folder_is_refused(name, text, message, saved):
 
 
 def test_a_misspelt_preset_is_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match=r"perhaps you meant clip_vit_base_patch32, or give --detector.preset a folder"):
+    with pytest.raises(ValueError, match=r"keras-hub; give --detector.preset .*\. Perhaps you meant clip_vit_base_patch32\.$"):
         backbones.require("clip_vit_base_pach32")
 
 

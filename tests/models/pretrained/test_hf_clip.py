@@ -176,7 +176,7 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 REFUSED = {
     "no file": (lambda path: (path / PREPROCESSOR).unlink(), "has no preprocessor_config.json; download config.json,"),
     "model": (lambda path: change_json(path, CONFIG, model_type="siglip"), "of the type 'siglip', expected clip"),
-    "json": (lambda path: (path / CONFIG).write_text("{"), "config.json could not be read as JSON"),
+    "json": (lambda path: (path / CONFIG).write_text("{"), "config.json is damaged, it is not valid JSON"),
     "activation": (lambda path: change_json(path, CONFIG, text_config={"hidden_act": "relu"}), "hidden_act is 'relu'"),
     "epsilon": (lambda path: change_json(path, CONFIG, vision_config={"layer_norm_eps": 1e-6}), "layer_norm_eps is 1e-06"),
     "heads": (lambda path: change_json(path, CONFIG, vision_config={**VISION, "num_attention_heads": 5}),

@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
+from tfdetect.data.components import first_of_component
+from tfdetect.data.layouts.tree import SPLIT_PRIORITY
 from tfdetect.data.media.read import digest
 
 COMPARED_BYTES = 4096  # in the middle of files of equal size; files that differ there are not hashed
-SPLIT_PRIORITY = ("test", "validation", "train")
 CLASS_NAMES = ("real", "fake")
 
 
@@ -83,7 +84,7 @@ def resolve_copies(table: pd.DataFrame, contents: Sequence[str]) -> tuple[pd.Dat
     paths, labels, groups = (table[name].tolist() for name in ("path", "label", "group"))
     known = dict(table.loc[table["split"] != "", ["group", "split"]].to_numpy())
     splits = [known.get(group, "") for group in groups]
-    reasons, merged = [""] * len(table), _MergedGroups()
+    reasons, joined = [""] * len(table), [[group] for group in groups]
     for rows in rows_of.values():
         if len({labels[row] for row in rows}) > 1:
             for row in rows:
@@ -97,27 +98,10 @@ def resolve_copies(table: pd.DataFrame, contents: Sequence[str]) -> tuple[pd.Dat
             if splits[row] not in ("", kept_split):
                 reasons[row] = f"in {splits[row]}, but the same bytes are in {kept_split}: '{paths[first]}'"
             else:
-                merged.merge(groups[first], groups[row])
-    names = [merged.find(group) for group in groups]
-    resolved = table.assign(group=pd.Series(names, table.index, table["group"].dtype))
+                joined.append([groups[first], groups[row]])
+    merged = first_of_component(joined)
+    resolved = table.assign(group=pd.Series([merged[group] for group in groups], table.index, table["group"].dtype))
     return resolved, pd.Series(reasons, table.index, object)
-
-
-class _MergedGroups:
-    """A union-find structure; merged groups are named after the first by name."""
-
-    def __init__(self) -> None:
-        self.parent: dict[str, str] = {}
-
-    def find(self, group: str) -> str:
-        while group in self.parent:
-            group = self.parent[group]
-        return group
-
-    def merge(self, one: str, other: str) -> None:
-        low, high = sorted((self.find(one), self.find(other)))
-        if low != high:
-            self.parent[high] = low
 
 
 def count_copies(contents: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ Near duplicates are found by perceptual hashes and confirmed on small grey image
 measures on your images which modifications are recognised, and how many pairs of different images are confused.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data.audit.properties import hash_clip
-from tfdetect.data.layouts.tree import connected_names
+from tfdetect.data.components import first_of_component
+from tfdetect.data.layouts.grouping import MIN_CORRELATION
 
 MAX_HASH_DISTANCE = 8  # differing bits of 64
-MIN_CORRELATION = 0.95  # of the small grey images
 BAND_BITS = (10, 9, 9, 9, 9, 9, 9)  # hashes that differ in at most 6 bits agree in one band, and most that differ in 7 or 8
 MAX_FILES_PER_SIDE = 10_000  # of training, and of the other splits, compared after decoding
 MAX_NEIGHBOURS = 2000  # per hash and band; all hashes of a flat set may share one band
@@ -106,16 +107,10 @@ def candidate_pairs(hashes: np.ndarray, groups: np.ndarray) -> Iterator[tuple[np
 
 def connected_rows(pairs: set[tuple[int, int]]) -> list[list[int]]:
     """Return the connected components of pairs of rows, each sorted."""
-    if not pairs:
-        return []
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    rows, nodes = np.unique(np.array(sorted(pairs)), return_inverse=True)
-    nodes = nodes.reshape(-1, 2)
-    graph = coo_array((np.ones(len(nodes)), (nodes[:, 0], nodes[:, 1])), shape=(len(rows), len(rows)))
-    component = connected_components(graph, directed=False)[1]
-    return [rows[component == number].tolist() for number in range(component.max() + 1)]
+    components = defaultdict(list)
+    for row, first in sorted(first_of_component(pairs).items()):
+        components[first].append(row)
+    return list(components.values())
 
 
 def describe_set(kind: str, rows: pd.DataFrame) -> dict[str, Any]:
@@ -145,7 +140,7 @@ def is_leak(rows: pd.DataFrame) -> bool:
 
 def merge_groups(table: pd.DataFrame, duplicates: Sequence[dict[str, Any]]) -> list[str]:
     """Return the group of each file after merging the groups of exact and near copies, transitively."""
-    merged = connected_names([*([group] for group in table["group"]), *(sorted(set(entry["groups"])) for entry in duplicates)])
+    merged = first_of_component([*([group] for group in table["group"]), *(sorted(set(entry["groups"])) for entry in duplicates)])
     return [merged[group] for group in table["group"]]
 
 

@@ -18,7 +18,7 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from tfdetect.data.audit.property_cache import PropertyCache
 from tfdetect.data.media import containers
 from tfdetect.data.media.read import DECODER_ERRORS, digest, read_media
-from tfdetect.data.media.sniff import MediaError, media_kind
+from tfdetect.data.media.sniff import MediaError, failure_reason, media_kind
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.limits import Limits
 
@@ -48,10 +48,8 @@ class Probe:
     def __call__(self, path: str) -> dict[str, Any]:
         try:
             return {**measure(path, self.limits), "error": ""}
-        except MediaError as error:
-            return {"error": str(error)}
-        except OSError as error:
-            return {"error": error.strerror or str(error)}
+        except (MediaError, OSError) as error:
+            return {"error": failure_reason(error)}
         except (ValueError, *DECODER_ERRORS) as error:  # from a header, because the pixels were read
             return {"error": f"its properties cannot be read ({type(error).__name__}: {error})"}
 

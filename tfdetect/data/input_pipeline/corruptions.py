@@ -9,8 +9,8 @@ them; OpenCV takes a sigma of 1.1 for 5 pixels). docs/augment.md has the rest.
 
 A corruption is a function of clips (batch, frames, height, width, 3) uint8, values (batch,) float32 in the unit of its
 `Corruption`, and a seed (2,) int32. It returns clips, rounded after each step as saving to a file would do. It only gets
-the clips that its probability selected, so rare steps are cheap. Nothing here keeps state: the layers of keras-cv and
-Keras draw from their own generators, so a resumed run could not repeat their draws.
+the clips that its probability selected, so rare steps are cheap. Nothing here keeps state, so that a resumed run repeats
+the draws; keras_cv_steps.py gives the layers of keras-cv such draws, too.
 """
 
 import io
@@ -21,9 +21,12 @@ from typing import Any
 import cv2
 import numpy as np
 import tensorflow as tf
+from PIL import Image, ImageOps
 
 from tfdetect import corruption_spec
 from tfdetect.corruption_spec import CORRUPTIONS, CorruptionSpec, CorruptionStep
+from tfdetect.data.input_pipeline import keras_cv_steps
+from tfdetect.data.media.encode import encode_h264
 
 CUTOUT_LEVEL = 127  # mid-grey
 CorruptionFunction = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -36,9 +39,9 @@ class CorruptionChain(CorruptionSpec):
     def __call__(self, clips: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return corrupted clips (batch, frames, height, width, 3) uint8 and labels (batch, 1 or more) float32.
 
-        The first label is that of the file, 0 real and 1 fake. Mixup mixes further labels with it; selfblend leaves
-        them unchanged. No other corruption changes labels. `seed` (2,) int32 determines all draws, on every machine.
-        Each clip has its own draws, shared by its frames; only noise differs between frames.
+        The first label is that of the file, 0 real and 1 fake. Mixup, cutmix and fourier_mix mix further labels with it;
+        selfblend leaves them unchanged. No other corruption changes labels. `seed` (2,) int32 determines all draws, on
+        every machine. Each clip has its own draws, shared by its frames; only noise differs between frames.
         """
         with tf.device("CPU:0"):  # tf.data runs there; another device would round differently
             clips, labels, seed = tf.convert_to_tensor(clips), tf.convert_to_tensor(labels, tf.float32), tf.cast(seed, tf.int32)
@@ -57,8 +60,8 @@ def _apply_step(step: CorruptionStep, clips: tf.Tensor, labels: tf.Tensor, seed:
     """Apply one step to the clips that its probability selects."""
     draws = uniform(tf.random.fold_in(seed, 0), (2, tf.shape(clips)[0]))
     selected, values, seed = draws[0] < step.p, _scale_draws(step, draws[1]), tf.random.fold_in(seed, 1)
-    if step.name == "mixup":
-        return mixup(clips, labels, tf.where(selected, values, 0), seed)
+    if step.name in MIXES:
+        return _mix(clips, labels, MIXES[step.name](clips, tf.where(selected, values, 0), tf.random.fold_in(seed, 0)), seed)
     function = corruption_spec.REGISTERED.get(step.name) or FUNCTIONS[step.name]
     if step.name == "selfblend":
         selected &= labels[:, 0] == 0  # fakes stay as they are; a mixed clip is neither real nor fake
@@ -159,6 +162,16 @@ def contrast(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def cutout(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Cover a window at a random position with grey."""
+    return tf.where(windows(clips, values, seed), tf.cast(CUTOUT_LEVEL, tf.uint8), clips)
+
+
+def grid_mask(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Cover the squares of a rotated grid with grey (Chen et al. 2020)."""
+    return tf.where(keras_cv_steps.grid_masks(clips, values, seed), tf.cast(CUTOUT_LEVEL, tf.uint8), clips)
+
+
+def windows(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Return masks (batch, 1, height, width, 1) bool of a window at a random position; values are its scale."""
     position = uniform(seed, (2, tf.shape(values)[0]))
 
     def covers(axis: int, length: tf.Tensor) -> tf.Tensor:
@@ -168,16 +181,28 @@ def cutout(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         return (indices >= first[:, None]) & (indices < (first + covered)[:, None])
 
     rows, columns = covers(0, tf.shape(clips)[2]), covers(1, tf.shape(clips)[3])
-    window = rows[:, None, :, None, None] & columns[:, None, None, :, None]
-    return tf.where(window, tf.cast(CUTOUT_LEVEL, tf.uint8), clips)
+    return rows[:, None, :, None, None] & columns[:, None, None, :, None]
 
 
-def mixup(clips: tf.Tensor, labels: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mix each clip and its labels with another one of the batch (Zhang et al. 2018); values (batch,) weight the other clip."""
+def mixup(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Both clips show through everywhere (Zhang et al. 2018)."""
+    return _per_clip(values)
+
+
+def cutmix(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """A window of that area, inside the image, shows the other clip (Yun et al. 2019)."""
+    return windows(clips, tf.sqrt(values), seed)
+
+
+def _mix(clips: tf.Tensor, labels: tf.Tensor, share: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mix each clip with another one of the batch, and the labels by the other clip's mean share.
+
+    `share` (batch, 1, height or 1, width or 1, 1) is the weight of the other clip at each pixel, in 0..1.
+    """
     other = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(clips)[0]), seed)
-    pixels, weight = tf.cast(clips, tf.float32), _per_clip(values)
-    mixed = to_uint8((1 - weight) * pixels + weight * tf.gather(pixels, other))
-    return mixed, (1 - values[:, None]) * labels + values[:, None] * tf.gather(labels, other)
+    pixels, share = tf.cast(clips, tf.float32), tf.cast(share, tf.float32)
+    mixed, weight = to_uint8((1 - share) * pixels + share * tf.gather(pixels, other)), tf.reduce_mean(share, (2, 3, 4))
+    return mixed, (1 - weight) * labels + weight * tf.gather(labels, other)
 
 
 def selfblend(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -253,22 +278,29 @@ def _video(clip: np.ndarray, crf: float) -> np.ndarray:
     import av  # imported here because no other corruption needs FFmpeg
 
     height, width = clip.shape[1:3]
-    even, memory = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge"), io.BytesIO()
-    with av.open(memory, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.height, stream.width, stream.pix_fmt = *even.shape[1:3], "yuv420p"
-        # With its macroblock tree, x264 is not deterministic: five different results in 25 runs; one result without it.
-        stream.options = {"crf": str(int(crf)), "threads": "1", "x264-params": "mbtree=0"}
-        for frame in even:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    memory.seek(0)
-    with av.open(memory, "r") as source:
+    even = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
+    # With its macroblock tree, x264 is not deterministic: five different results in 25 runs; one result without it.
+    data = encode_h264(even, 25, {"crf": str(int(crf)), "x264-params": "mbtree=0"})
+    with av.open(io.BytesIO(data), "r") as source:
         frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
     return np.stack(frames)[:, :height, :width]
 
 
-blur, webp, video = numpy_step(_blur), numpy_step(_webp), numpy_step(_video)
+def _equalize(clip: np.ndarray, value: float) -> np.ndarray:
+    """Equalise the histogram of each channel over all frames, which lie below each other."""
+    stacked = Image.fromarray(clip.reshape(-1, *clip.shape[2:]))
+    return np.asarray(ImageOps.equalize(stacked)).reshape(clip.shape)
+
+
+def _rounded(function: CorruptionFunction) -> CorruptionFunction:
+    """Return a step of keras-cv's with rounded results, without AutoGraph, which takes seconds and which it does not need."""
+    return tf.autograph.experimental.do_not_convert(lambda clips, values, seed: to_uint8(function(clips, values, seed)))
+
+
+blur, webp, video, equalize = numpy_step(_blur), numpy_step(_webp), numpy_step(_video), numpy_step(_equalize)
 FUNCTIONS: dict[str, CorruptionFunction] = {
     "flip": flip, "jpeg": jpeg, "webp": webp, "video": video, "blur": blur, "resize": resize, "crop": crop, "noise": noise,
-    "brightness": brightness, "contrast": contrast, "cutout": cutout, "selfblend": selfblend}  # fmt: skip
+    "brightness": brightness, "contrast": contrast, "cutout": cutout, "grid_mask": grid_mask, "equalize": equalize,
+    "selfblend": selfblend, **{name: _rounded(function) for name, function in keras_cv_steps.FUNCTIONS.items()}}  # fmt: skip
+# From clips, weights (batch,) of the other clip and a seed to its share of each pixel.
+MIXES: dict[str, CorruptionFunction] = {"mixup": mixup, "cutmix": cutmix, "fourier_mix": keras_cv_steps.fourier_masks}

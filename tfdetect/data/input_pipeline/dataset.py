@@ -71,8 +71,9 @@ def sample_weights(rows: pd.DataFrame, settings: Train) -> np.ndarray:
 
 def class_weights(rows: pd.DataFrame) -> np.ndarray:
     """Return weights (rows,) float32 that balance the classes and average to 1."""
-    counts = rows["label"].map(rows["label"].value_counts())
-    return (len(rows) / (rows["label"].nunique() * counts)).to_numpy(np.float32)
+    from sklearn.utils.class_weight import compute_sample_weight
+
+    return compute_sample_weight("balanced", rows["label"]).astype(np.float32)
 
 
 def _rows_by_class(rows: pd.DataFrame) -> tuple[Any, Any]:

@@ -3,16 +3,15 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
 
-from tfdetect import config
+from tfdetect import config, installation
 from tfdetect.data import manifest
 from tfdetect.data.layouts import group_rules, grouping, public_faces, public_images  # noqa: F401  (these register layouts)
 from tfdetect.data.layouts.tree import LAYOUTS, Row, Tree, count_left_out, list_media, nested_trees, to_table
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 
 MANIFEST_NAMES = ("manifest.csv", "manifest.parquet", "manifest.xlsx", "manifest.tsv")
 # The order in which the built-in layouts are tried on a folder; the first that recognises it reads it. A manifest in the
@@ -57,9 +56,8 @@ def read(path: Path, fake: Sequence[str] = ("fake",), layout: str = "auto", sour
     path = Path(path)
     name, _, folder = layout.partition(":")
     if name not in layout_names():
-        near = get_close_matches(name, layout_names(), 1)
-        hint = f"; perhaps you meant {near[0]}" if near else ""
-        raise UserError(f"There is no layout {name!r}{hint}. Choose from {', '.join(layout_names())}.")
+        hint = suggestion(name, layout_names())
+        raise UserError(f"There is no layout {name!r}.{hint} Choose from {', '.join(layout_names())}.")
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a folder or a manifest.")
     complete = _read_layout(path, fake, name)
@@ -183,7 +181,7 @@ def read_class_folders(root: Path, fake: Sequence[str]) -> pd.DataFrame:
         raise UserError(
             f"{root} has no image or video in a folder named real or {', '.join(fake)}. {_describe_folder(root)} Move files "
             "into such folders, name the fake folders with --data.fake NAME (all others are then real), provide a manifest.csv "
-            "with path,label, or name a public data set with --data.layout; docs/data.md lists them."
+            f"with path,label, or name a public data set with --data.layout; {installation.page('data.md')} lists them."
         )
     table = manifest.validate(to_table(rows), str(root))
     table.attrs = {"layout": "class_folders", "unlabelled": unlabelled, "files": files, "classes": classes}

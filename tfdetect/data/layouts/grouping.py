@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from tfdetect.data.layouts.tree import STRUCTURE, connected_names, find_people
+from tfdetect.data.components import first_of_component
+from tfdetect.data.layouts.tree import STRUCTURE, find_people
 from tfdetect.data.media.read import DECODER_ERRORS, read_image
 from tfdetect.data.media.sniff import VIDEO_EXTENSIONS, MediaError
 from tfdetect.files import plural
@@ -34,7 +35,7 @@ MAJORITY = 0.8  # if this share of neighbours is similar, all sequences of a kin
 MAX_CHECKED = 100  # sequences that are checked one by one if those of a kind differ
 MIN_GROUPS = 10  # groups of a class that are needed for a split
 MAX_SIBLINGS = 4  # files of a folder that may have one origin, such as one prompt
-MIN_CORRELATION = 0.95  # of frames that hardly change, as in duplicates.py
+MIN_CORRELATION = 0.95  # of small grey images of frames that hardly change, and of near duplicates
 NO_GROUPS = "Groups: none given; each file is a group, so files of one person or recording may be on both sides of a split."
 
 
@@ -60,10 +61,7 @@ class NumberedSequence:
 
 def find_groups(files: Sequence[File]) -> tuple[list[str], str]:
     """Return the group of each file, and a sentence on how they were found."""
-    sequences = find_sequences(files)
-    frames = [sequence for sequence in sequences if sequence.has_frame_name]
-    similar, warnings = find_frame_sequences(files, [sequence for sequence in sequences if not sequence.has_frame_name])
-    frames += similar
+    frames, warnings = find_frame_sequences(files)
     units = [(*map(strip_class, file.folders), stem(file.path)) for file in files]
     for sequence in frames:
         for row in sequence.rows:
@@ -185,7 +183,7 @@ def join_groups(files: Sequence[File], names: Sequence[str], units: Sequence[tup
     shared = {person for name in reals for person in people[name]} & {person for name in fakes for person in people[name]}
     members = {name: [name, *(people[name] if shared else ()), *(_originals(name, reals) if name in fakes else ())]
                for name in people}  # fmt: skip
-    group_of = connected_names(members.values())
+    group_of = first_of_component(members.values())
     inside = [unit[len(file.folders) :] if row in frame_rows else (os.path.basename(file.path),)
               for row, (unit, file) in enumerate(zip(units, files, strict=True))]  # fmt: skip
     return ["/".join((file.split_folder, *rest)) if file.split_folder else group_of[name]
@@ -205,17 +203,18 @@ def _originals(name: str, reals: set[str]) -> list[str]:
 # --- by similarity ---------------------------------------------------------------------------------------------------
 
 
-def find_frame_sequences(files: Sequence[File],
-                         sequences: Sequence[NumberedSequence]) -> tuple[list[NumberedSequence], list[str]]:  # fmt: skip
-    """Return the sequences whose neighbours are similar, decided per kind; and warnings about ambiguous ones."""
-    similarity = _Similarity(files)
+def find_frame_sequences(files: Sequence[File]) -> tuple[list[NumberedSequence], list[str]]:
+    """Return the sequences of frames, those named so and those whose neighbours are similar, decided per kind; and warnings about
+    ambiguous ones."""
+    sequences, similarity = find_sequences(files), _Similarity(files)
+    frames = [sequence for sequence in sequences if sequence.has_frame_name]
     kinds: dict[tuple[object, ...], list[NumberedSequence]] = defaultdict(list)
     for sequence in sequences:
-        kinds[sequence.kind].append(sequence)
+        if not sequence.has_frame_name:
+            kinds[sequence.kind].append(sequence)
     samples = {kind: _sample([one for one in each if len(one.rows) > 1], MAX_COMPARISONS) for kind, each in kinds.items()}
     positions = max(2, MAX_COMPARISONS // max(sum(map(len, samples.values())), 1))
     similarity.fit_threshold([sequence for sample in samples.values() for sequence in sample])
-    frames: list[NumberedSequence] = []
     warnings: list[str] = []
     for kind, each in kinds.items():
         selected = _select_similar(each, samples[kind], positions, similarity)
@@ -322,9 +321,7 @@ def regroup_frames(table: pd.DataFrame, root: str) -> tuple[list[str], str]:
     for path, label in zip(table["path"], table["label"], strict=True):
         folders = os.path.dirname(os.path.relpath(path, root)).split(os.sep)
         files.append(File(path, label, tuple(part for part in folders if not CLASS_FOLDER.search(part))))
-    sequences = find_sequences(files)
-    similar, warnings = find_frame_sequences(files, [one for one in sequences if not one.has_frame_name])
-    frames = [one for one in sequences if one.has_frame_name] + similar
+    frames, warnings = find_frame_sequences(files)
     groups = list(table["group"])
     for sequence in frames:
         for row in sequence.rows:

@@ -14,18 +14,20 @@ A plugin adds a layout with the decorator `layout`:
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pandas as pd
 
+from tfdetect.data.components import first_of_component
 from tfdetect.data.media.sniff import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, MediaError, media_kind
 from tfdetect.errors import UserError
 
 MEDIA = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
 MAX_ENTRIES = 12  # folders per level, and files per folder, that are examined to recognise a layout
+SPLIT_PRIORITY = ("test", "validation", "train")  # which split keeps a file that several have: a given test stays intact
 STRUCTURE = ("videos", "frames", "images")  # folder names without meaning; if several exist side by side, the first is read
 
 
@@ -258,26 +260,9 @@ def group_by_person(rows_with_people: Iterable[tuple[Row, list[str]]]) -> Iterat
     Each row comes with the people in it, at least one. A group has the name of its first person.
     """
     pairs = list(rows_with_people)
-    group_of = connected_names(people for _, people in pairs)
+    group_of = first_of_component(people for _, people in pairs)
     for row, people in pairs:
         yield row._replace(group=group_of[people[0]])
-
-
-def connected_names(sets: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Return name -> the alphabetically first name of its connected component; sets that share a name are connected."""
-    parent: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        while (above := parent.setdefault(name, name)) != name:
-            parent[name] = parent[above]
-            name = above
-        return name
-
-    for names in sets:
-        for name in names:
-            low, high = sorted((find(names[0]), find(name)))
-            parent[high] = low
-    return {name: find(name) for name in parent}
 
 
 def to_table(rows: Iterable[Row]) -> pd.DataFrame:
@@ -292,7 +277,7 @@ def resolve_split_conflicts(table: pd.DataFrame) -> pd.DataFrame:
     A file in several splits stays in test, else in validation. A group in several splits keeps the first of test,
     validation and train; its other files lose their split and follow the group when the data are split.
     """
-    rank = table["split"].map({"test": 0, "validation": 1, "train": 2, "": 3})
+    rank = table["split"].map({name: rank for rank, name in enumerate((*SPLIT_PRIORITY, ""))})
     table = table.assign(rank=rank).sort_values("rank", kind="stable").drop_duplicates("path").sort_index()
     best = table.groupby("group")["rank"].transform("min")
     table.loc[table["rank"] > best, "split"] = ""

@@ -177,8 +177,8 @@ def _read_tiff_size(data: bytearray) -> tuple[int, int]:
         tags[tag] = max(tags.get(tag, 0), struct.unpack_from(form, data, position)[0])  # libtiff uses the first of two
         if tag == 338 and tags[tag] == 2:  # alpha: marked as premultiplied, so that libtiff leaves the colours unchanged
             struct.pack_into(form, data, position, 1)
-        if tag == 258 and count > 2:  # too long to be stored in the entry, which holds its offset
-            tags[tag] = struct.unpack_from(order + "H", data, tags[tag])[0]
+        if tag == 258 and count > 2:  # too long to be stored in the entry, which holds its offset, of four bytes for any form
+            tags[tag] = struct.unpack_from(order + "H", data, struct.unpack_from(order + "I", data, position)[0])[0]
     if 256 not in tags or 257 not in tags:
         raise MediaError("damaged TIFF: its header has no width and height")
     # DNG, raw photometric interpretation, or a reduced copy of an image elsewhere in the file
@@ -221,5 +221,9 @@ def _count_frames(name: str, data: bytearray) -> int:
     return 1
 
 
+# Pillow reads these sizes too, but takes at least 15 times as long, except for JPEG (benchmarks/libraries.py), of which it does
+# not look for the end. It refuses files above 179 megapixels, below --data.limits.pixels, unless a setting of the whole process
+# allows any, and reserves memory for all pixels to open a WebP of 1 kB that announces 13,000 x 13,000 of them. Of two TIFF sizes
+# it takes the last, libtiff the first; of JPEG 2000 it takes the size in the box, which need not be that of the code stream.
 _SIZE_READERS = {"jpeg": _read_jpeg_size, "png": _read_png_size, "webp": _read_webp_size, "bmp": _read_bmp_size,
                  "tiff": _read_tiff_size, "jpeg2000": _read_jpeg2000_size}  # fmt: skip

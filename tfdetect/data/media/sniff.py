@@ -70,6 +70,11 @@ class MediaError(UserError):
     """A file cannot be read as an image or video: one sentence with the reason. Callers add the path."""
 
 
+def failure_reason(error: MediaError | OSError) -> str:
+    """Return why a file cannot be read, without its path."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def is_media(path: str | Path) -> bool:
     """Return whether the extension is one of an image or video; only for listing folders."""
     return Path(path).suffix.lower() in IMAGE_EXTENSIONS + VIDEO_EXTENSIONS

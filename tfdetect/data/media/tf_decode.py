@@ -6,6 +6,7 @@ the encoded images.
 
 import os
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +27,17 @@ def resize(frames: tf.Tensor, size: int) -> tf.Tensor:
     It consists of matrix products, which converters to TensorFlow Lite and ONNX support; none of them supports
     `tf.image.resize` with "area".
     """
+    return _traced_resize(size)(frames) if tf.inside_function() else _resize_if_needed(frames, size)
+
+
+@cache
+def _traced_resize(size: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return `resize` to `size` as a graph, which is traced once and then only called."""
+    signature = [tf.TensorSpec((None, None, None, 3), tf.uint8)]
+    return tf.function(lambda frames: _resize_if_needed(frames, size), signature, autograph=False)
+
+
+def _resize_if_needed(frames: tf.Tensor, size: int) -> tf.Tensor:
     shape = tf.shape(frames)[1:3]
     is_same = tf.reduce_all(shape == size)
     resized = tf.cond(is_same, lambda: frames, lambda: _resize(frames, shape, size))

@@ -31,10 +31,10 @@ def decode_images(images: tf.Tensor, resize_frames: Callable[[tf.Tensor], tf.Ten
     """
     count, limits, blank = tf.shape(images)[0], limits or Limits(), resize_frames(tf.zeros((1, 1, 1, 3), tf.uint8))
 
+    @tf.autograph.experimental.do_not_convert
     def decode_one(row: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        kind = image_kind(data)
-        error = rejection_reason(data, kind, fps, limits)
-        decoded = tf.cond(error == "", lambda: resize_frames(select_frames(decode_image(data, kind), frames)), lambda: blank)
+        error = _traced_rejection_reason(data, bool(fps), limits.pixels)
+        decoded = tf.cond(error == "", lambda: resize_frames(select_frames(decode_image(data), frames)), lambda: blank)
         return tf.fill(tf.shape(decoded)[:1], row), decoded, tf.fill(tf.shape(decoded)[:1], error)
 
     files = tf.data.Dataset.from_tensor_slices((tf.range(count), images))
@@ -57,9 +57,12 @@ def image_kind(data: tf.Tensor) -> tf.Tensor:
     return tf.argmax(tf.cast(tf.stack(matches), tf.int32), output_type=tf.int32)
 
 
-def rejection_reason(data: tf.Tensor, kind: tf.Tensor, fps: float | None, limits: Limits) -> tf.Tensor:
-    """Return why an image is not decoded, from its header alone; "" if it is."""
-    raw = tf.io.decode_raw(data, tf.uint8)
+def _rejection_reason(data: tf.Tensor, by_time: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
+    """Return why an image is not decoded, from its header alone; "" if it is.
+
+    `by_time`, scalar bool: whether frames are sampled by time; `max_pixels`, scalar int64: of all frames together.
+    """
+    raw, kind = tf.io.decode_raw(data, tf.uint8), image_kind(data)
     width, height = tf.unstack(tf.switch_case(kind, [
         lambda: tf.cast(tf.io.extract_jpeg_shape(data), tf.int64)[1::-1],
         lambda: tf.stack([_read_uint(raw, 16, 4, big_endian=True), _read_uint(raw, 20, 4, big_endian=True)]),
@@ -71,16 +74,16 @@ def rejection_reason(data: tf.Tensor, kind: tf.Tensor, fps: float | None, limits
     # All frames of a GIF are decoded at once. Each but the first follows a block that ends with a zero byte.
     frames = tf.cond(kind == GIF, lambda: 1 + tf.size(find_bytes(raw, b"\0,"), tf.int64), lambda: tf.constant(1, tf.int64))
     pixels = width * height * frames
-    too_large = tf.strings.format("{} pixels announced, at most {} are read", (pixels, limits.pixels))
+    too_large = tf.strings.format("{} pixels announced, at most {} are read", (pixels, max_pixels))
     unsupported = tf.switch_case(kind, [
         lambda: tf.constant(""),
         lambda: tf.constant(""),
-        lambda: tf.constant(TIMED_GIF) if fps else _gif_rejection(raw),
+        lambda: tf.where(by_time, TIMED_GIF, _gif_rejection(raw)),
         lambda: tf.where((raw[15] == ord("X")) & (raw[20] & 2 > 0), ANIMATED_WEBP, ""),
         lambda: _bmp_rejection(raw),
         lambda: tf.constant(UNKNOWN_FORMAT),
     ])  # fmt: skip
-    return tf.where(unsupported != "", unsupported, tf.where(pixels > limits.pixels, too_large, ""))
+    return tf.where(unsupported != "", unsupported, tf.where(pixels > max_pixels, too_large, ""))
 
 
 def select_frames(native: tf.Tensor, frames: int) -> tf.Tensor:
@@ -97,13 +100,17 @@ def evenly_spaced_indices(total: tf.Tensor, frames: int) -> tf.Tensor | list[tf.
     return tf.cast(tf.round(tf.linspace(tf.constant(0, tf.float64), last, frames)), tf.int32)
 
 
-def decode_image(data: tf.Tensor, kind: tf.Tensor | None = None) -> tf.Tensor:
+def decode_image(data: tf.Tensor) -> tf.Tensor:
     """Decode an encoded image, scalar string, to its frames (frames, height, width, 3) uint8 RGB, upright.
 
     Raises tf.errors.InvalidArgumentError if the image is damaged or its format unknown.
     """
+    return _traced_decode_image(data) if tf.inside_function() else _decode_image(data)
+
+
+def _decode_image(data: tf.Tensor) -> tf.Tensor:
     # Only the accurate integer DCT gives OpenCV's pixels. Alpha is dropped, not blended; animated WebP is not decoded.
-    frames = tf.switch_case(image_kind(data) if kind is None else kind, [
+    frames = tf.switch_case(image_kind(data), [
         lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")[None],
         lambda: tf.io.decode_png(data, channels=3)[None],
         lambda: tf.io.decode_gif(data),
@@ -254,3 +261,9 @@ def _decode_bmp(raw: tf.Tensor) -> tf.Tensor:
         return tf.reshape(rows[:, : width * bits // 8], (height, width, bits // 8))[..., 2::-1]
 
     return tf.ensure_shape(tf.cond(bits <= 8, from_palette, from_channels), (None, None, 3))
+
+
+_STRING = tf.TensorSpec((), tf.string)
+_traced_decode_image = tf.function(_decode_image, [_STRING], autograph=False)
+_traced_rejection_reason = tf.function(_rejection_reason, [_STRING, tf.TensorSpec((), tf.bool), tf.TensorSpec((), tf.int64)],
+                                       autograph=False)  # fmt: skip

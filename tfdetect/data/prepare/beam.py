@@ -1,11 +1,10 @@
 """Decode with Apache Beam: the same function for each file as on one machine, on as many machines as the runner offers.
 
 Failed files go to a separate output. Clips go to TFRecord shards, and from there into ordinary cache entries. Files that
-Beam processed count as if this machine had done it, so `prepare.py` can resume.
+Beam processed count as if this machine had done it, so `prepare` can resume.
 """
 
 import contextlib
-import difflib
 import io
 import json
 import os
@@ -17,12 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tfdetect import installation
 from tfdetect.data import worker_pool
 from tfdetect.data.media.read import digest
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.prepare.clip_cache import Cache, failure_result
 from tfdetect.data.worker_pool import WorkerFailure
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.files import size_and_mtime, tensorflow_path, write_bytes
 
 LOCAL_RUNNER = "FnApiRunner"  # Beam's DirectRunner downloads a program on first use
@@ -107,8 +107,8 @@ class BeamRunner:
         known = PipelineOptions([]).get_all_options()
         for name in given.keys() - known.keys():
             if self.runner == LOCAL_RUNNER or "." in name:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f" Perhaps you meant --{near[0]}." if near else " `prepare.py --help` lists its flags."
+                help_command = installation.command("prepare", "--help")
+                hint = suggestion(name, known, "--") or f" `{help_command}` lists its flags."
                 raise UserError(f"neither prepare nor Beam has an option --{name}.{hint}")
         return options
 

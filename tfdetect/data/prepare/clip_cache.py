@@ -18,7 +18,7 @@ from tfdetect.data.equalise import Plan, equalised_copy
 from tfdetect.data.media.faces import FaceSettings, FaceTracker
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.read import READER_VERSION, digest, read_media
-from tfdetect.data.media.sniff import MediaError
+from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.files import atomic_write, write_arrays, write_json
 from tfdetect.limits import Limits
@@ -59,10 +59,8 @@ class ClipSpec:
         """Read the path in (number, path), as a task for `worker_pool.map_unordered`; return a failure on error."""
         try:
             return self.read(item[1])
-        except MediaError as error:
-            return WorkerFailure(str(error))
-        except OSError as error:
-            return WorkerFailure(error.strerror or str(error))
+        except (MediaError, OSError) as error:
+            return WorkerFailure(failure_reason(error))
 
     def repeat_count(self, frames: int) -> int:
         """Return how many times a clip with `frames` frames is repeated for the detector."""
@@ -100,10 +98,8 @@ class Cache:
         """
         try:
             sha = digest(path)
-        except OSError as error:
-            return failure_result("", error.strerror or str(error))
-        except MediaError as error:
-            return failure_result("", str(error))
+        except (MediaError, OSError) as error:
+            return failure_result("", failure_reason(error))
         result_path = self.clip_path(sha).with_suffix(".json")
         known = self.load_result(result_path)
         if known is not None and (known.get("error") or self.is_complete(sha, known.get("frames", -1))):
@@ -113,7 +109,7 @@ class Cache:
         except MediaError as error:
             result = failure_result(sha, str(error))
         except OSError as error:
-            return failure_result(sha, error.strerror or str(error))
+            return failure_result(sha, failure_reason(error))
         else:
             self.write_clip(sha, path, clip)
             result = {"sha": sha, "frames": len(clip.frames), "width": clip.width, "height": clip.height,

@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, failure_result
+from tfdetect.data.media.sniff import MediaError, media_kind
+from tfdetect.data.prepare.clip_cache import MAX_HEADER, Cache, ClipSpec, failure_result
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
-from tfdetect.files import atomic_write, size_and_mtime
+from tfdetect.files import BLOCK, atomic_write, disk_size, size_and_mtime
 from tfdetect.limits import Limits
 
 Progress = Callable[[dict[str, Any]], None]
@@ -21,6 +22,7 @@ Runner = Callable[[Iterable[str], Cache, int | None, float | None], Iterator[tup
 RESULT_FIELDS = ("sha", "frames", "width", "height", "note", "error")
 INDEX_NAME = "files.index"
 SAVE_EVERY = 30.0  # seconds
+SAMPLED = 256  # files by which the size of the others is judged
 
 
 class ResultIndex:
@@ -108,6 +110,32 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
     finally:
         index.save()
     return add_results(table, index.values, cache.spec)
+
+
+def estimate_size(table: pd.DataFrame, cache: Cache, seconds: float | None = None) -> int:
+    """Return about how many bytes on disk the clips will take that the cache lacks, judged by at most SAMPLED of the files."""
+    index = ResultIndex(cache.folder / INDEX_NAME, seconds, cache.spec.limits)
+    paths = list(table["path"])[:: -(-len(table) // SAMPLED) or 1]
+    sizes = [_expected_size(path, cache) for path in paths if index.find(path, cache) is None]
+    return sum(sizes) * len(table) // max(len(paths), 1)
+
+
+def _expected_size(path: str, cache: Cache) -> int:
+    """Return about how many bytes on disk the clip of a file and its result take; a TFRecord of a video takes less."""
+    spec = cache.spec
+    try:
+        is_image = media_kind(path) == "image"
+        if is_image and cache.kind == "tfrecord" and not (spec.faces or spec.plan):  # stored in encoded form
+            return disk_size(os.path.getsize(path)) + BLOCK
+    except (OSError, MediaError):
+        return 0
+    return disk_size((1 if is_image else spec.frames) * spec.size**2 * 3 + MAX_HEADER) + BLOCK
+
+
+def size_on_disk(table: pd.DataFrame, cache: Cache) -> int:
+    """Return the bytes on disk of the clips of a prepared manifest and their results."""
+    hashes = set(table.loc[table["error"] == "", "sha"])
+    return sum(disk_size(os.path.getsize(cache.clip_path(sha))) + BLOCK for sha in hashes)
 
 
 def add_results(table: pd.DataFrame, values: Callable[[str], Iterable[Any]], spec: ClipSpec) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tfdetect.detector import Detector, FeatureFitContext, register
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, require_minimum
 from tfdetect.models import heads
 from tfdetect.models.heads import HeadSettings, TextEncoder
 from tfdetect.models.pretrained import backbones, presets
@@ -23,7 +23,7 @@ class Clip(HeadSettings, Detector):
     keras-hub. Its features generalise to generators that are absent from the training files: Ojha et al., "Towards universal
     fake image detectors", 2023 (arXiv 2302.10174), with a linear head and with nearest neighbours on ViT-L/14. The backbone runs
     once over the data, and its features are cached. Command:
-    `python scripts/train.py clip --data.path DIR --detector.preset PRESET`.
+    `tfdetect train clip --data.path DIR --detector.preset PRESET`.
     """
 
     default_overrides = {"data.size": 224, "data.frames": 8, "train.batch": 64, "train.learning_rate": 2e-3,
@@ -52,9 +52,7 @@ class Clip(HeadSettings, Detector):
     """Number of last backbone blocks to train; 0 for none. linear and mlp only."""
 
     def __post_init__(self) -> None:
-        for name in ("views", "hidden", "k", "bank", "projection"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--detector.{name} must be at least 1, got {getattr(self, name)}.")
+        require_minimum(1, "detector", self, "views", "hidden", "k", "bank", "projection")
         if self.lora and self.unfreeze:
             raise UserError("--detector.lora and --detector.unfreeze exclude each other: train adapters or the last blocks.")
         if not self.caches_features and (self.head not in ("linear", "mlp") or self.text != "none" or self.views > 1):
@@ -135,5 +133,6 @@ class Clip(HeadSettings, Detector):
 
 def mean_direction(rows: np.ndarray) -> np.ndarray:
     """Return the mean of the rows' directions as a unit vector, (rows, n) -> (n,)."""
-    mean = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0)
-    return mean / np.linalg.norm(mean)
+    from sklearn.preprocessing import normalize
+
+    return normalize(normalize(rows).mean(axis=0, keepdims=True))[0]

@@ -11,7 +11,7 @@ from tfdetect.detector import Detector, register
 class Cnn(Detector):
     """Four convolutions and two dense layers on single frames; small enough for a laptop.
 
-    Command: `python scripts/train.py cnn`. The README has measured results.
+    Command: `tfdetect train cnn`. The README has measured results.
     """
 
     default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 16, "train.epochs": 20}

@@ -13,7 +13,7 @@ from tfdetect.errors import UserError
 class CnnLstm(Detector):
     """Three convolutions and a dense layer on each frame, then an LSTM over the frames, which sees changes over time.
 
-    At 64 x 64 pixels it has 552,609 parameters. Commands: `python scripts/train.py cnn_lstm`, and with a trained image
+    At 64 x 64 pixels it has 552,609 parameters. Commands: `tfdetect train cnn_lstm`, and with a trained image
     detector `--detector.frame_model saved_models/cnn --data.size 256`. The README has measured results. Published models:
     recipes/glem_cnn_lstm.yaml and its PyTorch replica recipes/glem_torch.yaml.
     """

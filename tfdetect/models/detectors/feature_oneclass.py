@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tfdetect.detector import Detector, FeatureFitContext, register
-from tfdetect.errors import UserError
+from tfdetect.errors import require_minimum
 from tfdetect.models.heads import mean_and_std
 from tfdetect.models.pretrained import backbones, presets
 
@@ -27,7 +27,7 @@ class FeatureOneClass(Detector):
     distance within it, the distance to the k nearest reals, the negative log likelihood under a mixture of Gaussians
     (scikit-learn's), or the negative evidence lower bound of a small variational autoencoder (arXiv 1312.6114).
     `--detector.score_direction near` catches generators whose images are too typical (after Nalisnick et al. 2019, arXiv
-    1906.02994). Command: `python scripts/train.py feature_oneclass`. With seed 0 the test AUC is 0.950 on the embedded images
+    1906.02994). Command: `tfdetect train feature_oneclass`. With seed 0 the test AUC is 0.950 on the embedded images
     (0.974 on `upsample`), and with `--detector.score_direction near` 0.666 on faces (docs/oneclass.md).
     """
 
@@ -61,9 +61,7 @@ class FeatureOneClass(Detector):
     """vae: latent dimensions; its hidden layers have 8 times as many units."""
 
     def __post_init__(self) -> None:
-        for name in ("grid", "components", "k", "mixture", "latent"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--detector.{name} must be at least 1, got {getattr(self, name)}.")
+        require_minimum(1, "detector", self, "grid", "components", "k", "mixture", "latent")
 
     @property
     def caches_features(self) -> bool:

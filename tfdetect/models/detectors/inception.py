@@ -15,7 +15,7 @@ class Inception(Transfer):
 
     Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016 (arXiv 1512.00567), as in
     keras.applications: 21,802,784 parameters without its top. Command:
-    `python scripts/train.py inception --detector.unfreeze_from mixed7`. The published run that recipes/glem_inception.yaml
+    `tfdetect train inception --detector.unfreeze_from mixed7`. The published run that recipes/glem_inception.yaml
     repeats trained all layers on 256 x 256 pixels: test accuracy 0.903, loss 0.464.
     """
 

@@ -16,7 +16,7 @@ class MesoNet(OptionalWeights, Detector):
 
     Afchar et al., "MesoNet: a Compact Facial Video Forgery Detection Network", 2018 (arXiv 1809.00888), which counts 27,977
     and 28,615 trainable parameters at 256 x 256 pixels, as do these. Commands:
-    `python scripts/train.py mesonet --data.path DIR --data.faces yunet`, and `--detector.weights Meso4_DF.h5` with
+    `tfdetect train mesonet --data.path DIR --data.faces yunet`, and `--detector.weights Meso4_DF.h5` with
     `--train.epochs 0` to evaluate the published weights as they are (github.com/DariusAf/MesoNet, Apache-2.0).
     Published accuracy of MesoInception-4 on Deepfakes: 0.917 of frames and 0.984 of videos.
     """

@@ -67,7 +67,7 @@ class OneClassAutoencoder(Autoencoder):
 
     Khalid and Woo, "OC-FakeDect: Classifying deepfakes using one-class variational autoencoder", CVPR workshops 2020, compare
     with it; its layers are assumed to be those of `oc_fakedect`, without the latent variance. Published on FaceForensics++
-    Deepfakes: precision, recall and accuracy 0.492, threshold 0.017. Command: `python scripts/train.py oc_ae`. docs/oneclass.md
+    Deepfakes: precision, recall and accuracy 0.492, threshold 0.017. Command: `tfdetect train oc_ae`. docs/oneclass.md
     has measured results.
     """
 
@@ -94,7 +94,7 @@ class OcFakeDect(VariationalAutoencoder):
     for variant 1 on FaceForensics++ Deepfakes: precision 0.860, recall 0.864, accuracy 0.862; independent replications reached
     AUCs of 0.50 to 0.62. It is unknown how the second encoder of variant 2 was trained. Here it learns to predict, from the
     reconstruction, the latent mean of the image, by squared error; no gradient reaches the other layers. Command:
-    `python scripts/train.py oc_fakedect`. docs/oneclass.md has measured results.
+    `tfdetect train oc_fakedect`. docs/oneclass.md has measured results.
     """
 
     default_overrides = DEFAULT_OVERRIDES

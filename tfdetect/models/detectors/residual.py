@@ -14,7 +14,7 @@ class Residual(Detector):
     """A small residual network on 8 x 8 block DCT coefficients, plus a fingerprint: for about a thousand training images.
 
     It needs no pretrained weights. The fingerprint is one weight for each low-frequency coefficient at each position.
-    Command: `python scripts/train.py residual --data.path DIR`. On 700 photographs and 700 StyleGAN faces, split 70/10/20, the
+    Command: `tfdetect train residual --data.path DIR`. On 700 photographs and 700 StyleGAN faces, split 70/10/20, the
     test AUC is 0.886 with seed 0. docs/residual.md has another seed and the ablations.
     """
 

@@ -14,7 +14,7 @@ class ResNet50(Transfer):
     """ResNet-50 on single frames, from ImageNet weights, with frozen early stages.
 
     He et al., "Deep Residual Learning for Image Recognition", 2016 (arXiv 1512.03385), as in keras.applications. Commands:
-    `python scripts/train.py resnet50`; with `--detector.attribute source` one model predicts both real or fake and the source of
+    `tfdetect train resnet50`; with `--detector.attribute source` one model predicts both real or fake and the source of
     a fake. A published work trained one model for each: real or fake, on DALL-E fakes and LAION reals, with an accuracy of 0.87
     on Glide; and the source, with an accuracy of 0.93.
     """

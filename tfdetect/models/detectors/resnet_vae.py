@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tfdetect.detector import register
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, require_minimum
 from tfdetect.models.autoencoder import VariationalAutoencoder
+from tfdetect.models.pretrained.backbone import Preprocessing
 from tfdetect.models.pretrained.optional_weights import OptionalWeights
 
 PRESET = "resnet_18_imagenet"
 WIDTHS = (64, 128, 256, 512)  # channels of the four stages of two basic blocks each
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in 0..1
+IMAGENET = Preprocessing.from_mean_and_std((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
 
 
 @register("resnet_vae")
@@ -24,12 +25,11 @@ class ResNetVae(OptionalWeights, VariationalAutoencoder):
     1312.6114). They repeat ResNetOCVAE1 (asymmetric) and ResNetOCVAE2 (symmetric), whose latent sizes are unknown. Published
     precision, recall and accuracy on FaceForensics++ Deepfakes, for the class real: 0.519, 0.828 and 0.528 (ResNetOCVAE1), 0.604,
     0.964 and 0.664 (ResNetOCVAE2) with a threshold from the test set; 0.910, 0.888 and 0.900 (ResNetOCVAE2) with a threshold
-    from 250 + 250 validation images. Command: `python scripts/train.py resnet_vae`. docs/oneclass.md has measured results.
+    from 250 + 250 validation images. Command: `tfdetect train resnet_vae`. docs/oneclass.md has measured results.
     """
 
     min_size = 32
-    scale = tuple(1 / (255 * s) for s in STD)
-    offset = tuple(-m / s for m, s in zip(MEAN, STD, strict=True))
+    scale, offset = IMAGENET.scale, IMAGENET.offset
     default_overrides = {"data.size": 224, "data.frames": 8, "train.batch": 32, "train.epochs": 50, "train.eval_every": 10,
               "train.patience": 50, "train.monitor": "val_ap"}  # fmt: skip
 
@@ -42,8 +42,7 @@ class ResNetVae(OptionalWeights, VariationalAutoencoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.latent < 1:
-            raise UserError(f"--detector.latent must be at least 1, got {self.latent}.")
+        require_minimum(1, "detector", self, "latent")
 
     def require(self) -> None:
         load_backbone(self.weights)

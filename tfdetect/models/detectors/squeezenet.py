@@ -20,7 +20,7 @@ class SqueezeNet(Transfer):
     Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", 2016 (arXiv 1602.07360); 722,496
     parameters without its top. Fakes show in fine texture, so the first convolution has stride 1 (as Gragnaniello et al. 2021,
     arXiv 2104.02617, do with ResNet-50), and the head sees the mean and log variance of the maps of every block, not only of the
-    last. Command: `python scripts/train.py squeezenet --data.path DIR [--detector.weights FILE]`. On 700 photographs and
+    last. Command: `tfdetect train squeezenet --data.path DIR [--detector.weights FILE]`. On 700 photographs and
     700 StyleGAN faces, split 70/10/20, test AUC 0.927 with seed 0; 0.893 with a frozen backbone, 0.670 from scratch.
     """
 

@@ -12,22 +12,7 @@ import numpy as np
 from keras import ops
 
 from tfdetect import backend
-from tfdetect.models.layers.common import PACKAGE, Shape, Tensor
-
-
-class Float32Layer(keras.layers.Layer):
-    """Base class of layers that compute in float32 under every dtype policy."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{**options, "dtype": "float32"})
-
-
-class PerImageScore(Float32Layer):
-    """Base class of layers that return one score per image, (batch, 1)."""
-
-    def compute_output_shape(self, input_shape: Any) -> Shape:
-        first = input_shape[0] if isinstance(input_shape[0], tuple | list) else input_shape
-        return (first[0], 1)
+from tfdetect.models.layers.common import PACKAGE, Float32Layer, PerImageScore, SeededLayer, Shape, Tensor, root_mean_square
 
 
 def squared_error(left: Tensor, right: Tensor) -> Tensor:
@@ -45,13 +30,8 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class GaussianSampling(Float32Layer):
+class GaussianSampling(SeededLayer, Float32Layer):
     """Sample a latent from (mean, log variance) in training; return the mean in inference, so that scores are deterministic."""
-
-    def __init__(self, seed: int | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self.seed = seed
-        self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs: Sequence[Tensor], training: bool = False) -> Tensor:
         mean, log_variance = inputs
@@ -61,9 +41,6 @@ class GaussianSampling(Float32Layer):
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         return input_shape[0]
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -236,7 +213,7 @@ class VectorNorm(PerImageScore):
     """Root mean square of a vector, (batch, n) -> (batch, 1)."""
 
     def call(self, inputs: Tensor) -> Tensor:
-        return ops.sqrt(ops.mean(ops.square(inputs), axis=-1, keepdims=True) + 1e-12)
+        return root_mean_square(inputs)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfdetect.models.layers.common import BLOCK_SIZE, PACKAGE, Shape, Tensor
+from tfdetect.models.layers.common import BLOCK_SIZE, PACKAGE, SeededLayer, Shape, Tensor
 
 RGB_TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 MAX_FREQUENCY = 2 * (BLOCK_SIZE - 1)  # the largest sum of the vertical and the horizontal frequency
@@ -87,9 +87,9 @@ def dct_kernel(max_frequency: int) -> np.ndarray:
 
     float32 (8, 8, 3, 3 x frequencies), a convolution kernel on RGB in -1..1; times 127.5, so that coefficients are grey levels.
     """
-    index = np.arange(BLOCK_SIZE)
-    basis = np.cos(np.pi * (2 * index + 1) * index[:, None] / (2 * BLOCK_SIZE)) * np.sqrt(2 / BLOCK_SIZE)
-    basis[0] /= np.sqrt(2)
+    from scipy.fft import dct
+
+    index, basis = np.arange(BLOCK_SIZE), dct(np.eye(BLOCK_SIZE), axis=0, norm="ortho")
     kernel = 127.5 * np.einsum("uy,vx,pc->yxcpuv", basis, basis, RGB_TO_YCBCR)
     frequency = index[:, None] + index
     selected = (frequency > 0) & (frequency <= max_frequency)
@@ -97,7 +97,7 @@ def dct_kernel(max_frequency: int) -> np.ndarray:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class BranchDropout(keras.layers.Layer):
+class BranchDropout(SeededLayer):
     """Concatenate two feature branches (batch, a) and (batch, b) -> (batch, a + b); in training, zero one of them per image.
 
     An image keeps its first branch with probability `first_rate`, else its second. This stops the branch that overfits first
@@ -105,9 +105,8 @@ class BranchDropout(keras.layers.Layer):
     """
 
     def __init__(self, first_rate: float = 0.5, seed: int | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self.first_rate, self.seed = first_rate, seed
-        self.generator = keras.random.SeedGenerator(seed)
+        super().__init__(seed, **options)
+        self.first_rate = first_rate
 
     def call(self, inputs: Sequence[Tensor], training: bool = False) -> Tensor:
         first, second = inputs
@@ -120,7 +119,7 @@ class BranchDropout(keras.layers.Layer):
         return (input_shape[0][0], input_shape[0][1] + input_shape[1][1])
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "first_rate": self.first_rate, "seed": self.seed}
+        return {**super().get_config(), "first_rate": self.first_rate}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

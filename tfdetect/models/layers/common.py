@@ -13,6 +13,33 @@ Tensor: TypeAlias = Any  # a backend tensor, or a KerasTensor while a model is b
 Shape: TypeAlias = tuple[int | None, ...]
 
 
+class Float32Layer(keras.layers.Layer):
+    """Base class of layers that compute in float32 under every dtype policy."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "dtype": "float32"})
+
+
+class PerImageScore(Float32Layer):
+    """Base class of layers that return one score per image, (batch, 1)."""
+
+    def compute_output_shape(self, input_shape: Any) -> Shape:
+        first = input_shape[0] if isinstance(input_shape[0], tuple | list) else input_shape
+        return (first[0], 1)
+
+
+class SeededLayer(keras.layers.Layer):
+    """Base class of layers that draw from `generator` in training; with a seed, the draws can be repeated."""
+
+    def __init__(self, seed: int | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.seed = seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "seed": self.seed}
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class PerFrame(keras.layers.Wrapper):
     """Apply a layer or model to every frame: (batch, frames, ...) -> (batch, frames, ...).
@@ -52,16 +79,11 @@ class FrameDifferences(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RandomHorizontalFlip(keras.layers.Layer):
+class RandomHorizontalFlip(SeededLayer):
     """Flip half of the clips (batch, frames, height, width, 3) horizontally, in training only.
 
     All frames of a clip are flipped together. Pixel values are unchanged, so traces of a generator survive.
     """
-
-    def __init__(self, seed: int | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self.seed = seed
-        self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training:
@@ -72,21 +94,17 @@ class RandomHorizontalFlip(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "seed": self.seed}
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class AlignedCrop(keras.layers.Layer):
+class AlignedCrop(SeededLayer):
     """Random crop of images (batch, height, width, channels) to `size` pixels along the JPEG block grid, in training only.
 
     The whole batch shares one position. A side that is no longer than `size` is left as it is.
     """
 
     def __init__(self, size: int, seed: int | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        self.size, self.seed = size, seed
-        self.generator = keras.random.SeedGenerator(seed)
+        super().__init__(seed, **options)
+        self.size = size
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not training:
@@ -103,7 +121,7 @@ class AlignedCrop(keras.layers.Layer):
         return (input_shape[0], None, None, input_shape[3])
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "size": self.size, "seed": self.seed}
+        return {**super().get_config(), "size": self.size}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -162,6 +180,17 @@ def caffe_preprocess(images: Tensor) -> Tensor:
 def score_layer(features: Tensor, kernel_initializer: Any = "glorot_uniform") -> Tensor:
     """Apply the output layer, (batch, features) -> (batch, 1), which is float32 even in mixed precision."""
     return keras.layers.Dense(1, dtype="float32", kernel_initializer=kernel_initializer, name="score")(features)
+
+
+def squared_distances(left: Tensor, right: Tensor) -> Tensor:
+    """Return the squared Euclidean distances of all pairs, (a, n) and (b, n) -> (a, b); rounding may make them negative."""
+    squares = ops.sum(left * left, axis=1)[:, None] + ops.sum(right * right, axis=1)[None, :]
+    return squares - 2 * ops.matmul(left, ops.transpose(right))
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    """Return the root mean square of vectors, (batch, n) -> (batch, 1); at least 1e-6, as 0 has no gradient."""
+    return ops.sqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-12)
 
 
 def batch_norm_layers(layer: Any) -> Iterator[keras.layers.BatchNormalization]:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tfdetect.models.layers.common import PACKAGE, Shape, Tensor
+from tfdetect.models.layers.common import PACKAGE, Float32Layer, PerImageScore, Shape, Tensor, squared_distances
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -52,11 +52,11 @@ class SVMDecisionFunction(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class KNNMargin(keras.layers.Layer):
+class KNNMargin(PerImageScore):
     """Mean cosine to the `k` nearest fakes minus mean cosine to the `k` nearest reals: unit vectors (batch, n) -> (batch, 1)."""
 
     def __init__(self, num_reals: int = 1, num_fakes: int = 1, k: int = 1, **options: Any) -> None:
-        super().__init__(**{**options, "dtype": "float32"})
+        super().__init__(**options)
         self.num_reals, self.num_fakes, self.k = num_reals, num_fakes, k
 
     def build(self, input_shape: Shape) -> None:
@@ -74,22 +74,19 @@ class KNNMargin(keras.layers.Layer):
         nearest, _ = ops.top_k(ops.matmul(inputs, ops.transpose(bank)), min(self.k, bank.shape[0]))
         return ops.mean(nearest, axis=1, keepdims=True)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return (input_shape[0], 1)
-
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_reals": self.num_reals, "num_fakes": self.num_fakes, "k": self.k}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class ClosestText(keras.layers.Layer):
+class ClosestText(Float32Layer):
     """Return the embedding of the text closest to each image embedding by cosine, and its index in `texts`.
 
     (batch, n) -> ((batch, n) float32, (batch,) int32). The weight holds the embeddings of `texts`, (len(texts), n).
     """
 
     def __init__(self, texts: Sequence[str] = ("",), **options: Any) -> None:
-        super().__init__(**{**options, "dtype": "float32"})
+        super().__init__(**options)
         self.texts = [*texts]
 
     def build(self, input_shape: Shape) -> None:
@@ -172,5 +169,4 @@ class TripletLoss(keras.losses.Loss):
 
 def pairwise_distances(left: Tensor, right: Tensor) -> Tensor:
     """Return the Euclidean distances of all pairs, (a, n) and (b, n) -> (a, b); at least 1e-6, as 0 has no gradient."""
-    squares = ops.sum(left * left, axis=1)[:, None] + ops.sum(right * right, axis=1)[None, :]
-    return ops.sqrt(ops.maximum(squares - 2 * ops.matmul(left, ops.transpose(right)), 1e-12))
+    return ops.sqrt(ops.maximum(squared_distances(left, right), 1e-12))

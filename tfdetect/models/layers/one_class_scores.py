@@ -7,8 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfdetect.models.layers.autoencoder import PerImageScore
-from tfdetect.models.layers.common import PACKAGE, Shape, Tensor
+from tfdetect.models.layers.common import PACKAGE, PerImageScore, Shape, Tensor, root_mean_square, squared_distances
 
 
 class FittedScore(PerImageScore):
@@ -46,9 +45,7 @@ class KNNDistance(FittedScore):
 
     def call(self, inputs: Tensor) -> Tensor:
         bank = ops.convert_to_tensor(self.frozen_weights[0])
-        distance = ops.sum(ops.square(inputs), axis=1, keepdims=True) + ops.sum(ops.square(bank), axis=1)
-        distance = distance - 2 * ops.matmul(inputs, ops.transpose(bank))
-        nearest = -ops.top_k(-distance, min(self.k, self.num_rows))[0]
+        nearest = -ops.top_k(-squared_distances(inputs, bank), min(self.k, self.num_rows))[0]
         return ops.mean(ops.sqrt(ops.maximum(nearest, 0.0) + 1e-12), axis=1, keepdims=True)
 
     def get_config(self) -> dict[str, Any]:
@@ -74,8 +71,7 @@ class SubspaceResidual(FittedScore):
     def call(self, inputs: Tensor) -> Tensor:
         mean, scale, axes = map(ops.convert_to_tensor, self.frozen_weights)
         z = (inputs - mean) / scale
-        residual = z - ops.matmul(ops.matmul(z, ops.transpose(axes)), axes)
-        return ops.sqrt(ops.mean(ops.square(residual), axis=1, keepdims=True) + 1e-12)
+        return root_mean_square(z - ops.matmul(ops.matmul(z, ops.transpose(axes)), axes))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_components": self.num_components}

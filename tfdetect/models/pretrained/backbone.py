@@ -1,11 +1,11 @@
 """A pretrained backbone: its network, its image preprocessing and its tokenizer."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tfdetect import files
 from tfdetect.errors import UserError
 
 PRESET_HELP = ("give --detector.preset a folder saved by keras-hub, hf-clip:FOLDER (OpenAI's CLIP from Hugging Face), or tiny, a "
@@ -49,12 +49,9 @@ class Backbone:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds an object. Raises UserError if it is missing, malformed or holds something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} could not be read as JSON ({error}); {PRESET_HELP}.") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds {type(value).__name__}, expected a JSON object.")
-    return value
+        return files.read_json(path, (), f"{PRESET_HELP}.")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): {PRESET_HELP}.") from error
 
 
 def read_hugging_face_preprocessing(folder: Path) -> Preprocessing:

@@ -1,12 +1,11 @@
 """Presets: find or download the weights of a pretrained backbone, and load it with keras-hub."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.models.pretrained import hf_clip, tiny_clip
 from tfdetect.models.pretrained.backbone import PRESET_HELP, Backbone, Preprocessing, read_hugging_face_preprocessing, read_json
 
@@ -71,9 +70,7 @@ def _download(preset: str) -> None:
 
     presets = keras_hub.models.Backbone.presets
     if preset not in presets:
-        near = difflib.get_close_matches(preset, presets, n=1, cutoff=0.5)
-        hint = f"perhaps you meant {near[0]}, or " if near else ""
-        raise UserError(f"{preset} is neither a folder nor a preset of keras-hub; {hint}{PRESET_HELP}.")
+        raise UserError(f"{preset} is neither a folder nor a preset of keras-hub; {PRESET_HELP}.{suggestion(preset, presets)}")
     handle = presets[preset]["kaggle_handle"].removeprefix("kaggle://")
     try:
         for name in (*REQUIRED_FILES, *(TOKENIZER_FILES if preset in keras_hub.models.CLIPBackbone.presets else ())):

@@ -1,0 +1,19 @@
+"""The findings as a table that shows the page."""
+
+import html
+
+import pandas as pd
+
+from tfdetect.workflow.doctor.finding import Finding
+from tfdetect.workflow.doctor.page import format_page
+
+
+class Findings(pd.DataFrame):
+    """One row per check, with the fields of `Finding` as columns; a part of it is an ordinary DataFrame."""
+
+    def __repr__(self) -> str:
+        findings = [Finding(*row) for row in self.itertuples(index=False, name=None)]
+        return format_page(findings, sum(finding.seconds for finding in findings))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
