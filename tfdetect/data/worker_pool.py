@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
+from threading import current_thread, main_thread
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -133,15 +134,24 @@ def _schedule(pool: ProcessPool, work: _GuardedWork[T, R], item: T, in_work: dic
 
 @contextmanager
 def _blocked_interrupts() -> Iterator[None]:
-    """Block SIGINT. Threads of the pool started meanwhile, and their processes, inherit the mask and never receive Ctrl-C.
+    """Hold back SIGINT. Threads of the pool started meanwhile, and their processes, inherit the mask and never receive Ctrl-C.
 
-    A process that receives it while starting would print a traceback.
+    A process that receives it while starting would print a traceback, and so would one whose start it interrupts here: a thread
+    that does not block the signal may receive it and have this one raise KeyboardInterrupt.
     """
+    held: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.getsignal(signal.SIGINT) if current_thread() is main_thread() else None
+    if handler is not None:  # None: another thread, or a handler that was not installed from Python
+        signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
     try:
         yield
     finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _outcome(future: Any, seconds: float | None) -> Any:
