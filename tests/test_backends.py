@@ -109,11 +109,11 @@ def test_steps_of_keras_cv_have_the_same_pixels(backend):
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_a_run_without_tensorflow_can_be_exported_later(backend, videos, tmp_path):
     name = {"torch": "cnn_lstm", "jax": "cnn"}[backend]
-    folder = tmp_path / "runs" / name
+    folder = tmp_path / "runs" / "trained"
     flags = ["--data.path", videos, *SETTINGS, "--data.cache_dir", tmp_path / "cache", "--out", tmp_path / "runs"]
     mirrored, trained, refused, predicted = tfdetect(
-        backend, ["train", name, *flags, "--train.strategy", "mirrored"], ["train", name, *flags], ["export", folder],
-        ["predict", folder, videos, "--json"])  # fmt: skip
+        backend, ["train", name, *flags, "--train.strategy", "mirrored"], ["train", name, *flags, "--name", "trained"],
+        ["export", folder], ["predict", folder, videos, "--json"])  # fmt: skip
     assert mirrored[0] == 2 and f"--train.strategy mirrored needs TensorFlow, but Keras runs on {backend}" in mirrored[2]
     assert trained[0] == 0 and "KERAS_BACKEND=tensorflow tfdetect export" in trained[1]
     assert json.loads((folder / "metrics.json").read_text())["scored_with"] == f"model.keras on {backend}"
