@@ -8,15 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-
-def map_here(items, in_work, work, workers):
-    """Take the place of `worker_pool._map_in_pool`: process the items in this process."""
-    from tfdetect.data import worker_pool
-
-    here = worker_pool._GuardedWork(work.work, None)  # a time limit would end this process
-    for item in items:
-        yield item, worker_pool._raise_error(here(item))
+from in_process import map_here
 
 
 def blank_png(figure) -> bytes:
@@ -48,7 +40,7 @@ def resize(frames, size):
 def in_process() -> Iterator[None]:
     """Decode in this process instead of starting others."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfdetect.data.worker_pool._map_in_pool", map_here)
+        patch.setattr("tfdetect.data.worker_pool._map_in_pool", lambda items, in_work, work, workers: map_here(items, work.work))
         yield
 
 

@@ -157,6 +157,7 @@ def test_no_fake_is_ever_trained_on(manifest, monkeypatch, name, flags):
         labels["train"].extend(context.train.labels), fit_head_of(self, model, context))[-1])
     monkeypatch.setattr(keras.Model, "fit", recording_fit)
     monkeypatch.setattr(training, "finish", lambda *args: None)  # what follows the training learns nothing
+    monkeypatch.setattr("tfdetect.verbs.train.print_next_steps", lambda *args: None)
     train(manifest, name, "--train.epochs", "1", *flags)
     assert len(labels["train"]) >= 16 and not any(labels["train"]), "16: an epoch of the 21 real training files in batches of 8"
     assert not any(labels["loss"]) and (labels["loss"] or (name == "feature_oneclass" and not flags)), "the bank has no gradients"

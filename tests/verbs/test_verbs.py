@@ -45,6 +45,11 @@ def cnn_lstm(videos, folder, flags):
     return Artifact(folder / "runs" / "cnn_lstm")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_stubs(cnn, cnn_lstm):
+    """Train both before the first test begins with its stubs."""
+
+
 @pytest.mark.parametrize("name", ["cnn", "cnn_lstm"])
 def test_a_run_writes_all_its_files(name, request):
     artifact = request.getfixturevalue(name)
@@ -63,7 +68,7 @@ def test_a_run_writes_all_its_files(name, request):
     assert set(table["path"]) == set(manifest[manifest["split"] != "train"]["path"]), "training files are not scored"
     page = artifact.report.read_text()
     shortcut = json.loads(artifact.shortcuts.read_text())["all"]
-    assert f"<b>{shortcut:.3f}</b><span>shortcut AUC" in page and (artifact.plots / "shortcuts.png").exists()
+    assert f"<b>{shortcut:.3f}</b><span>shortcut AUC" in page and (artifact.plots / "shortcuts.png").stat().st_size > 10_000
     assert ("<pre>tfdetect train cnn --data.path" in page) == (name == "cnn"), "the command line, if there was one"
     assert len(list(artifact.logs.rglob("events*"))) >= 3
 
