@@ -21,6 +21,8 @@ PATH_FLAGS = ("--out", "--data.path", "--data.cache_dir", "--data.face_model", "
 VERSION = 2  # of config.yaml
 RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_every",
                 "detector.tail": "detector.score_direction"}  # fmt: skip  # from version 1 to version 2
+PARSER_WORDS = re.compile(r"^Value error Error parsing (\w+: )?|^Invalid choice (?=invalid)| (Argument helptext: .*)?"
+                          r"For full helptext, .*")  # around what the parser says about a value
 PREPARED_FILE = "prepared.json"  # data settings of the clips in a folder made by `prepare`
 
 
@@ -124,7 +126,7 @@ def parser_errors() -> Iterator[None]:
             yield
     except SystemExit as error:
         text = " ".join(re.sub(r"[^\w\s!-~]|-{3,}", " ", printed.getvalue()).split())  # without the box around it
-        raise UserError(text or "The settings are not valid.") from error
+        raise UserError(PARSER_WORDS.sub("", text) or "The settings are not valid.") from error
     print(printed.getvalue(), end="", file=sys.stderr)  # such as a plugin that was left out
 
 
