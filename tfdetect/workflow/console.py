@@ -19,12 +19,11 @@ from tfdetect.errors import UserError
 from tfdetect.files import plural, printable
 from tfdetect.installation import command
 
-__all__ = ["console", "devices_line", "feature_progress", "import_keras", "plural", "printable", "progress"]
-
 if TYPE_CHECKING:
     import types
 
     import pandas as pd
+
 
 def make_console() -> Console:
     """Return the console. In a notebook without ipywidgets a progress bar is printed once, when it is full."""
