@@ -36,7 +36,7 @@ def test_lookalikes_across_splits_are_printed_and_reported(tmp_path, rng, capsys
     (tmp_path / "set" / "notes.txt").write_text("")
     run = train(tmp_path / "set", tmp_path, "--train.epochs", "1")
     output = capsys.readouterr().out
-    assert "look like training files of other groups, e.g. " in output and "audit.py DIR --write_groups" in output
+    assert "look like training files of other groups, e.g. " in output and "tfdetect audit DIR --write_groups" in output
     assert "121 files: 120 used, 0 failed, 1 left out" in output
     page = run.report.read_text()
     assert "look like training files of other groups" in page and "Groups: none given; each file is a group" in page
