@@ -16,6 +16,7 @@ from tfdetect.api.load import TrainedDetector
 from tfdetect.detector import find
 from tfdetect.pages import html
 from tfdetect.settings import RunOf
+from tfdetect.workflow import console
 
 pytestmark = pytest.mark.usefixtures("light")
 SMALL = {"data.size": 32, "sample": 20, "epochs": 1, "batch": 8, "width": 4}
@@ -99,6 +100,13 @@ def test_a_notebook_shows_the_head_of_the_report(run):
     assert "Summary" in head and "test AUC" in head and head.endswith("</body></html>")
     assert "<img" not in head and len(head) < len(page) and head.count("<section") == head.count("</section>")
     assert "&lt;h2&gt;Summary" in run._repr_html_() and str(run.report) in run._repr_html_()
+
+
+def test_a_notebook_shows_no_note_as_an_error(capsys, monkeypatch):
+    console.print_note("for a terminal")
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    console.print_note("for a notebook")
+    assert capsys.readouterr() == ("for a notebook\n", "for a terminal\n")
 
 
 def test_prepare_sample_and_manifest_return_what_they_wrote(tmp_path):

@@ -37,6 +37,11 @@ def make_console() -> Console:
 console = make_console()
 
 
+def print_note(text: str) -> None:
+    """Print a line on stderr, apart from the results; in a notebook on stdout, since it shows stderr as an error."""
+    print(text, file=sys.stdout if "ipykernel" in sys.modules else sys.stderr)
+
+
 def print_command(verb: str, *words: object) -> None:
     """Print the command line of a verb, quoted for a shell."""
     console.print(f"  {command(verb, *words)}")

@@ -10,7 +10,7 @@ from tfdetect.errors import UserError
 
 
 def start(plugin_files: str | Path | Iterable[str | Path] = (), installed: bool = True) -> None:
-    """Set the defaults of the environment, and load the plugins that are `installed`, if wanted, and these files.
+    """Set the defaults of the environment, and load these plugin files and, if `installed`, the plugins of installed packages.
 
     Raises UserError on Windows, and for a plugin that cannot be loaded.
     """
