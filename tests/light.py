@@ -1,5 +1,5 @@
-"""Stubs for tests in which a training or an evaluation is only the way to something else: the parts that cost the most and that
-other tests prove. A training then takes a third of the time."""
+"""Stubs for tests that train or evaluate only as a means to an end: they replace the parts that take the most time and that other
+tests prove."""
 
 import io
 from collections.abc import Iterator

@@ -43,7 +43,7 @@ corruptions.
 
 exit codes:
   0    success
-  1    some files failed
+  1    some files or checks failed
   2    user error; the message says how to fix it
   70   bug; the message names a log file with the traceback
   130  interrupted"""

@@ -21,6 +21,8 @@ PATH_FLAGS = ("--out", "--data.path", "--data.cache_dir", "--data.face_model", "
 VERSION = 2  # of config.yaml
 RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_every",
                 "detector.tail": "detector.score_direction"}  # fmt: skip  # from version 1 to version 2
+PARSER_WORDS = re.compile(r"^Value error Error parsing (\w+: )?|^(Invalid choice|Unrecognized options) (?=invalid|Unrecognized)|"
+                          r" (Argument helptext: .*)?For full helptext, .*")  # around its message
 PREPARED_FILE = "prepared.json"  # data settings of the clips in a folder made by `prepare`
 
 
@@ -102,7 +104,7 @@ def keywords_to_flags(settings: Any, keywords: Mapping[str, Any]) -> list[str]:
             hint = suggestion(keyword, [*names, *(name.rpartition(".")[2] for name in names)])
             raise UserError(f"There is no setting {keyword!r}.{hint or ' Settings: ' + ', '.join(names) + '.'}")
         section, dot, name = matches[0].rpartition(".")
-        flags += to_flags({name: list(value) if isinstance(value, tuple) else value}, f"{section}{dot}")
+        flags += to_flags({name: value}, f"{section}{dot}")
     return flags
 
 
@@ -124,7 +126,7 @@ def parser_errors() -> Iterator[None]:
             yield
     except SystemExit as error:
         text = " ".join(re.sub(r"[^\w\s!-~]|-{3,}", " ", printed.getvalue()).split())  # without the box around it
-        raise UserError(text or "The settings are not valid.") from error
+        raise UserError(PARSER_WORDS.sub("", text) or "The settings are not valid.") from error
     print(printed.getvalue(), end="", file=sys.stderr)  # such as a plugin that was left out
 
 
@@ -223,7 +225,7 @@ def to_flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
         elif isinstance(value, bool):
             flags.append(f"--{prefix}{key}" if value else f"--{prefix}no_{key}")
         else:
-            values = value if isinstance(value, list) else [value]
+            values = value if isinstance(value, list | tuple) else [value]
             flags += [f"--{prefix}{key}", *("None" if item is None else str(item) for item in values)]
     return flags
 

@@ -36,7 +36,7 @@ def take_flags(argv: Sequence[str]) -> tuple[list[str], list[Path]]:
 
 
 def load(files: Sequence[Path], installed: bool = True) -> None:
-    """Load installed plugins, unless not wanted, and these files.
+    """Load these files and, if `installed`, the plugins of installed packages.
 
     The suite's own detectors and layouts, whose names they cannot take, are loaded first.
     """

@@ -233,7 +233,7 @@ def test_what_was_used_since_the_listing_is_kept(root):
 
 @pytest.mark.parametrize(
     "argv, message",
-    [(["--prune"], "add --older_than 30d"), (["--older_than", "30"], "12h, 30d or 2w"), (["nowhere"], "no cache nowhere")],
+    [(["--prune"], "add --older_than 30d"), (["--older_than", "30"], "12h, 30d or 2w"), (["nowhere"], "no folder nowhere")],
 )
 def test_mistakes(root, capsys, argv, message):
     code, _, err = call(capsys, *argv)

@@ -27,7 +27,7 @@ def found(monkeypatch):
 
     found = Found([GOOD])
 
-    def check_all(settings, on_start=None):
+    def check_all(settings):
         found.settings = settings
         return list(found)
 
@@ -72,7 +72,7 @@ def test_the_function_returns_a_table_that_shows_the_page(found):
     table = tfdetect.doctor("gpu", cache_dir="x")
     assert found.settings.require == ("gpu",) and found.settings.data.cache_dir == Path("x")
     assert list(table["check"]) == ["tfdetect", "AV1 in MP4"] and {"part", "result", "seconds", "advice"} <= set(table)
-    assert "PROBLEM  videos, AV1 in MP4" in repr(table) and table._repr_html_().startswith("<pre>tfdetect doctor: 1 problem")
+    assert "PROBLEM  videos, AV1 in MP4" in repr(table) and ">tfdetect doctor: 1 problem" in table._repr_html_()
     assert type(table[table["result"] == "problem"]) is pd.DataFrame
     with pytest.raises(tfdetect.UserError, match="gpx"):
         tfdetect.doctor(["gpx"])
@@ -86,11 +86,12 @@ def test_a_check_that_fails_is_a_problem_and_the_others_go_on(monkeypatch):
     monkeypatch.setattr(installation, "requirements", fail)
     monkeypatch.setattr(isolated, "run", lambda tasks, on_start: [Finding(part, name) for part, name in tasks])
     names = []
-    found = api.check_all(api.Doctor(), names.append)
+    monkeypatch.setattr(api, "show_progress", names.append)
+    found = api.check_all(api.Doctor())
     problems = [(item.part, item.detail.partition(" (")[0]) for item in found if item.result == "problem"]
     assert problems == [("machine", "RuntimeError: no luck"), ("packages", "RuntimeError: no luck")]
     assert {"system", "disk", "devices", "images", "videos", "training"} <= {item.part for item in found}
-    assert names == ["system", "optional", "machine", "disk", "packages"]
+    assert names == ["system", "optional", "machine", "disk", "packages", ""]
 
 
 def test_what_runs_in_this_process_needs_the_standard_library_only():

@@ -16,6 +16,7 @@ from tfdetect.api.load import TrainedDetector
 from tfdetect.detector import find
 from tfdetect.pages import html
 from tfdetect.settings import RunOf
+from tfdetect.workflow import console
 
 pytestmark = pytest.mark.usefixtures("light")
 SMALL = {"data.size": 32, "sample": 20, "epochs": 1, "batch": 8, "width": 4}
@@ -101,6 +102,13 @@ def test_a_notebook_shows_the_head_of_the_report(run):
     assert "&lt;h2&gt;Summary" in run._repr_html_() and str(run.report) in run._repr_html_()
 
 
+def test_a_notebook_shows_no_note_as_an_error(capsys, monkeypatch):
+    console.print_note("for a terminal")
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    console.print_note("for a notebook")
+    assert capsys.readouterr() == ("for a notebook\n", "for a terminal\n")
+
+
 def test_prepare_sample_and_manifest_return_what_they_wrote(tmp_path):
     folder = tfdetect.sample(tmp_path / "sample", kind="image", count=4, size=32)
     prepared = tfdetect.prepare(folder, tmp_path / "prepared", size=32, workers=1)
@@ -115,9 +123,9 @@ def test_prepare_sample_and_manifest_return_what_they_wrote(tmp_path):
     ("settings", "message"),
     [
         ({"sice": 64}, "There is no setting 'sice'. Perhaps you meant size"),
-        ({"epochs": "many"}, "epochs"),
-        ({"epochs": -1}, "--train.epochs must be at least 0, got -1"),
-        ({"monitor": "val_acc"}, "val_acc"),
+        ({"epochs": "many"}, "^--train.epochs: .*'many'$"),
+        ({"epochs": -1}, "^--train.epochs must be at least 0, got -1.$"),
+        ({"monitor": "val_acc"}, "^invalid choice 'val_acc'"),
         ({"data.sise": 3}, "data.size"),
     ],
 )  # fmt: skip

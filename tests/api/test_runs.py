@@ -119,7 +119,7 @@ def test_text_json_and_csv(root, capsys):
     rows = [json.loads(line) for line in call(capsys, root, "--json")[1].splitlines()]
     assert {row["name"]: row["auc"] for row in rows}["cnn-10"] is None and len(rows) == 9
     assert len(call(capsys, root, "--csv")[1].splitlines()) == 10
-    assert "No run of that kind" in call(capsys, root, "--min_auc", "2")[1]
+    assert "No such run" in call(capsys, root, "--min_auc", "2")[1]
     assert call(capsys, root, "--json", "--delete", "cnn")[0] == 2 and (root / "cnn").exists()
     code, _, err = call(capsys, root / "nowhere")
     assert code == 2 and "There is no folder" in err

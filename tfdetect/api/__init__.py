@@ -1,1 +1,1 @@
-"""The Python interface: one file for each thing that one does, with its whole story. The verbs are thin over it."""
+"""The Python interface: one file per task, with its whole story. The verbs parse flags, call it and print."""

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-
 @dataclass(frozen=True)
 class Audit:
     """Look for what makes a detector seem better than it is: shortcuts, duplicates, leaks between splits, unreadable files.

@@ -52,7 +52,7 @@ class Caches:
 
     @property
     def min_age(self) -> float:
-        """Seconds since its last use from which on something may be deleted."""
+        """Seconds since its last use after which something may be deleted; infinite if nothing is selected."""
         match = AGE.fullmatch(self.older_than)
         return float(match[1]) * UNITS[match[2]] if match else IN_USE if self.unused else float("inf")
 
@@ -109,7 +109,8 @@ def to_table(places: Sequence[Place]) -> "pd.DataFrame":
 def review(settings: Caches) -> list[Place]:
     """Return the parts of the caches, the largest first, each with the entries that the settings select for deletion."""
     if missing := [root for root in settings.folders if not root.is_dir()]:
-        raise UserError(f"There is no cache {missing[0]}; expected a folder of --data.cache_dir, or one that prepare made.")
+        raise UserError(f"There is no folder {missing[0]}: give that of --data.cache_dir, by default cache, which train makes, "
+                        "or one made by prepare.")  # fmt: skip
     selecting = bool(settings.unused or settings.older_than)
     needs = find_needs(settings.runs, training_only=not settings.unused) if selecting else Needs()
     latest, in_use = time.time() - settings.min_age, time.time() - IN_USE

@@ -4,6 +4,7 @@ Only the standard library is imported in this process; whatever may be broken is
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +54,17 @@ def doctor(require: str | Sequence[str] = (), **settings: Any) -> "pd.DataFrame"
     return Findings([dataclasses.asdict(finding) for finding in findings])
 
 
-def check_all(settings: Doctor, on_start: Callable[[str], None] = lambda name: None) -> list[Finding]:
-    """Carry out all checks and return their findings in the order of the page; `on_start` is called with the name of each."""
-    return list(conclude(list(_check(settings, on_start)), settings.require))
+def check_all(settings: Doctor) -> list[Finding]:
+    """Carry out all checks and return their findings in the order of the page."""
+    findings = list(_check(settings, show_progress))
+    show_progress("")
+    return list(conclude(findings, settings.require))
+
+
+def show_progress(name: str) -> None:
+    """Show on a terminal what is being checked, in place of what was shown before."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{f'Checking {name} ...' if name else ''}", end="", file=sys.stderr, flush=True)
 
 
 def _check(settings: Doctor, on_start: Callable[[str], None]) -> Iterator[Finding]:

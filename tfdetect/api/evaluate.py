@@ -14,7 +14,7 @@ from tfdetect.errors import UserError
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset, output_paths
 from tfdetect.workflow.console import console, devices_line, import_keras
-from tfdetect.workflow.startup import start
+from tfdetect.workflow.startup import as_paths, start
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select_test_files
 
 
@@ -26,8 +26,7 @@ def evaluate(runs: "str | Path | Iterable[str | Path]", data: str | Path | None 
     setting that is not valid and if no file is left to evaluate, and FileNotFoundError if there is no such run.
     """
     start(settings.pop("plugin", ()))
-    folders = (runs,) if isinstance(runs, str | Path) else runs
-    default = Evaluate(tuple(map(Path, folders)))
+    default = Evaluate(tuple(as_paths(runs)))
     return Results(evaluate_runs(config.parse_keywords(default, config.data_path(data) | settings, "evaluate")).folder)
 
 

@@ -1,6 +1,6 @@
 """load: a trained detector that predicts, scores, explains and evaluates."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from tfdetect.errors import UserError
 from tfdetect.settings import DecodeOverrides, Run
 from tfdetect.workflow import verdicts
 from tfdetect.workflow.console import progress
-from tfdetect.workflow.startup import start
+from tfdetect.workflow.startup import as_paths, start
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +42,13 @@ class TrainedDetector(Results):
     def run(self) -> Run:
         """The settings of the run: detector, data and training."""
         return artifacts.load_config(self.artifact)
+
+    @property
+    def history(self) -> "pd.DataFrame":
+        """A row per epoch; none for a head that is not trained by gradient descent."""
+        import pandas as pd
+
+        return pd.read_csv(self.artifact.history)
 
     @cached_property
     def predictor(self) -> "Predictor":
@@ -103,16 +110,12 @@ class TrainedDetector(Results):
     def explain(self, files: "str | Path | Iterable[str | Path]", **settings: Any) -> explain.Explanation:
         """Write a page of heat-maps that show which regions of each file drive its score.
 
-        The keywords are flags of the command `explain`, such as `out="explained"` and `cells=6`. Raises UserError as it does.
+        The keywords are flags of the command `explain`, such as `out="explained"` and `cells=6`. Raises UserError for a setting
+        that is not valid, and if there is no file.
         """
         default = explain.Explain(self.folder, tuple(as_paths(files)))
         return explain.explain_files(config.parse_keywords(default, settings, "explain"), lambda: self.predictor)
 
     def export(self) -> Path:
-        """Export the SavedModel again, from model.keras and calibration.json, and return its folder."""
+        """Re-export the SavedModel from model.keras and calibration.json, and return its folder."""
         return export.export_run(self.folder)[0]
-
-
-def as_paths(files: "str | Path | Iterable[str | Path]") -> Sequence[Path]:
-    """Return one path or several as a list."""
-    return [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]

@@ -42,13 +42,6 @@ class Results:
         return predictions.read(self.artifact.predictions)
 
     @property
-    def history(self) -> "pd.DataFrame":
-        """A row per epoch of the training; empty for an evaluation."""
-        import pandas as pd
-
-        return pd.read_csv(self.artifact.history) if self.artifact.history.exists() else pd.DataFrame()
-
-    @property
     def figures(self) -> list[Path]:
         """The figures of the report, as PNG files."""
         return sorted(self.artifact.plots.glob("*.png"))

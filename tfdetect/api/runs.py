@@ -1,4 +1,4 @@
-"""runs: the runs below a folder with detector, data, result, date and size; found by name to be deleted."""
+"""runs: the runs in a folder with detector, data, result, date and size; those with given names, to be deleted."""
 
 import json
 import math
@@ -42,7 +42,7 @@ class Runs:
     state: tuple[State, ...] = ()
     """Only runs in these states.
     finished: trained and evaluated.
-    interrupted: begun and not finished; the same training command resumes.
+    interrupted: begun and not finished; the same training command resumes it.
     training: being trained.
     outdated: made by an older version of tfdetect, which this one cannot use.
     unreadable: config.yaml is damaged, or from a newer version."""
@@ -65,7 +65,8 @@ def list_runs(settings: Runs) -> "pd.DataFrame":
     import pandas as pd
 
     if not settings.folder.is_dir():
-        raise UserError(f"There is no folder {settings.folder}; expected one with runs, such as saved_models.")
+        raise UserError(f"There is no folder {settings.folder}: give the folder of your runs, by default saved_models, which "
+                        "train makes.")  # fmt: skip
     rows = [describe(folder, settings.folder) for folder in artifacts.find_runs(settings.folder)]
     table = pd.DataFrame([row for row in rows if is_selected(row, settings)], columns=list(EMPTY))
     table = table.astype({"auc": float, "auc_low": float, "auc_high": float, "size": int, "date": "datetime64[s]"})

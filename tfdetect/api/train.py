@@ -41,7 +41,8 @@ def train(detector: str | None = None, data: str | Path | None = None, **setting
     `detector` is its name, such as "cnn", and `data` the path of a data set, by default the embedded sample. All other keywords
     are flags of the command, by their last part or their whole name: `epochs=20`, `**{"data.size": 64}`. `config="FILE.yaml"`
     starts from a saved run, and `plugin="FILE.py"` loads a detector of your own. A run that was interrupted resumes when the call
-    is repeated. Raises UserError for a setting that is not valid and for data that cannot be trained on, and OSError.
+    is repeated. Raises UserError for a setting that is not valid and for data that cannot be trained on, and OSError for a path
+    that does not exist.
     """
     start(settings.pop("plugin", ()))
     argv = [*([detector] if detector else []), *(["--config", str(path)] if (path := settings.pop("config", None)) else [])]

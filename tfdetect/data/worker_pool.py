@@ -21,7 +21,7 @@ from tfdetect.data import deadline
 from tfdetect.machine import available_cores
 
 NO_PROCESSES = ("Worker processes cannot be started ({}): files are decoded in this process, one at a time and without a time "
-                "limit. A file that crashes its decoder now ends the command.")  # fmt: skip
+                "limit. A file that crashes its decoder now ends this process.")  # fmt: skip
 T = TypeVar("T")
 R = TypeVar("R")
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,8 +28,7 @@ def main(argv: Sequence[str]) -> int:
     except ImportError:  # tyro is what is broken, as the page will say
         args = PrintPage()
     start = time.monotonic()
-    findings = check_all(args, show_progress)
-    show_progress("")
+    findings = check_all(args)
     seconds, failed = time.monotonic() - start, any(finding.result == "problem" for finding in findings)
     if args.json:
         checks = [dataclasses.asdict(finding) for finding in findings]
@@ -40,9 +38,3 @@ def main(argv: Sequence[str]) -> int:
 
         print(format_page(findings, seconds))
     return 1 if failed else 0
-
-
-def show_progress(name: str) -> None:
-    """Show on a terminal what is being checked, in place of what was shown before."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{f'Checking {name} ...' if name else ''}", end="", file=sys.stderr, flush=True)

@@ -42,8 +42,7 @@ def main(argv: Sequence[str]) -> int:
     if args.json or args.csv:
         print_records(table, args.csv)
     elif table.empty:
-        train = installation.command("train", "cnn")
-        console.print(printable(f"No run of that kind in {args.folder}; {train} makes one in saved_models."))
+        console.print(printable(f"No such run in {args.folder}. To train one: {installation.command('train', 'cnn')}"))
     else:
         print_table(table)
     return 0

@@ -15,7 +15,7 @@ from tfdetect.workflow.console import counter
 
 @dataclass
 class Needs:
-    """What runs need. In case of doubt it says that they do: it tells settings apart by storage format, frames, size and rate."""
+    """What runs need, in case of doubt too much: settings are told apart by storage format, frames, size and frame rate only."""
 
     hashes: dict[str, set[str] | None] = field(default_factory=dict)
     """The hashes of the files that are needed as clips, by settings such as npy-8x256; None stands for all files."""

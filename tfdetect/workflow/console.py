@@ -19,12 +19,11 @@ from tfdetect.errors import UserError
 from tfdetect.files import plural, printable
 from tfdetect.installation import command
 
-__all__ = ["console", "devices_line", "feature_progress", "import_keras", "plural", "printable", "progress"]
-
 if TYPE_CHECKING:
     import types
 
     import pandas as pd
+
 
 def make_console() -> Console:
     """Return the console. In a notebook without ipywidgets a progress bar is printed once, when it is full."""
@@ -36,6 +35,11 @@ def make_console() -> Console:
 
 
 console = make_console()
+
+
+def print_note(text: str) -> None:
+    """Print a line on stderr, apart from the results; in a notebook on stdout, since it shows stderr as an error."""
+    print(text, file=sys.stdout if "ipykernel" in sys.modules else sys.stderr)
 
 
 def print_command(verb: str, *words: object) -> None:

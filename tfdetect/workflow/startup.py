@@ -10,7 +10,7 @@ from tfdetect.errors import UserError
 
 
 def start(plugin_files: str | Path | Iterable[str | Path] = (), installed: bool = True) -> None:
-    """Set the defaults of the environment, and load the plugins that are `installed`, if wanted, and these files.
+    """Set the defaults of the environment, and load these plugin files and, if `installed`, the plugins of installed packages.
 
     Raises UserError on Windows, and for a plugin that cannot be loaded.
     """
@@ -18,5 +18,9 @@ def start(plugin_files: str | Path | Iterable[str | Path] = (), installed: bool 
         raise UserError("tfdetect runs on Linux and macOS; on Windows, run it inside WSL 2.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported anywhere
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    files = [plugin_files] if isinstance(plugin_files, str | Path) else list(plugin_files)
-    plugins.load([Path(file) for file in files], installed)
+    plugins.load(as_paths(plugin_files), installed)
+
+
+def as_paths(given: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Return one path or several as a list."""
+    return [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]

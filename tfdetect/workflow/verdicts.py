@@ -1,6 +1,5 @@
 """What `predict` and `explain` share: finding the files, loading the predictor, and formatting a verdict."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import config, installation
 from tfdetect.errors import UserError
 from tfdetect.settings import DecodeOverrides, Run
-from tfdetect.workflow.console import devices_line, import_keras, printable
+from tfdetect.workflow.console import devices_line, import_keras, print_note, printable
 
 if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor, Verdict
@@ -29,15 +28,15 @@ class PredictData(DecodeOverrides):
 
 
 def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
-    """Return a predictor that decodes files as the run's training did; print the device and its warnings to stderr."""
+    """Return a predictor that decodes files as the run's training did; print the device and its warnings."""
     import_keras()
-    print(devices_line(run.train.precision), file=sys.stderr)
+    print_note(devices_line(run.train.precision))
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow.dataset import cache_for, with_equalisation
 
     predictor = Predictor(artifact, with_equalisation(cache_for(run.data, run.detector), artifact).spec, run.detector)
     for warning in predictor.warnings:
-        print(warning, file=sys.stderr)
+        print_note(warning)
     return predictor
 
 

@@ -2,10 +2,10 @@
 
 The layers draw from generators of their own, so a resumed run would see other draws. Here each layer gets its draw: as the
 `transformations` of `augment_images`, or from `Draws` in place of its generator. keras-cv is imported when a graph with such
-a step is built, because that takes seconds, and the layers compute in float32 whatever the precision of the training is.
+a step is built, because the import takes seconds. The layers compute in float32, whatever the precision of the training.
 
-Not used are `CutMix`, whose labels count the part of the window that lies outside the image; `Equalization`, which turns the
-white of an overexposed image grey; and `RandomJpegQuality`, which is for 0..1 only.
+Not used are `CutMix`, which mixes labels by the whole window, even if part of it lies outside the image; `Equalization`, which
+turns the white of an overexposed image grey; and `RandomJpegQuality`, which is for 0..1 only.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ RANGE = (0, 255)
 
 
 class Draws:
-    """What the layers call of a `tf.random.Generator`, without its state: the n-th call draws from the n-th fold of a seed."""
+    """The methods of `tf.random.Generator` that the layers call, without state: the n-th call uses the n-th fold of a seed."""
 
     def __init__(self, seed: tf.Tensor) -> None:
         self.seed, self.calls = seed, 0
@@ -64,7 +64,7 @@ def posterize(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor
 
 
 def solarize(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Invert levels that are not below a threshold."""
+    """Invert the levels from a threshold upwards."""
     draw = {"thresholds": values[:, None, None, None], "additions": 0.0}
     return _augment(clips, build_layer("Solarization", value_range=RANGE), draw)
 
@@ -80,7 +80,7 @@ def saturation(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tenso
 
 
 def hue(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Turn the hue of HSV; the layer takes turns of the colour circle."""
+    """Rotate the hue of HSV; the layer takes fractions of a full turn."""
     return _augment(clips, build_layer("RandomHue", factor=0.5, value_range=RANGE), values / 360)
 
 
@@ -125,7 +125,7 @@ def fourier_masks(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Te
 
 
 def _draw_masks(draw_mask: Callable[..., tf.Tensor], clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draw the mask of each clip on an empty canvas, with a seed of its own; an empty one takes no time."""
+    """Draw the mask of each clip on an empty canvas, with a seed of its own; for a value of 0 it stays empty at no cost."""
     canvas, seeds = tf.zeros([tf.shape(clips)[2], tf.shape(clips)[3], 1]), tf.random.split(seed, tf.shape(values)[0])
 
     def draw_one(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:

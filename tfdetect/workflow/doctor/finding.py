@@ -16,9 +16,11 @@ REPORT = "Report this page as a bug of tfdetect."
 MEMORY_ADVICE = "Free memory, or raise the memory limit of the container or shell (ulimit -v)."
 PROCESS_ADVICE = "Raise the limit on processes and threads: ulimit -u, or --pids-limit of the container."
 SHORTAGES = {"not enough memory": MEMORY_ADVICE, "no threads can be started": PROCESS_ADVICE}
-SHORTAGE_MARKS = {"pthread_create": 1, "can't start new thread": 1, "Resource temporarily unavailable": 1,
-                  "thread constructor failed": 1, "bad_alloc": 0, "Cannot allocate memory": 0, "MemoryError": 0,
-                  "failed to map segment": 0, "out of memory": 0}  # fmt: skip  # in what libraries print: which of SHORTAGES
+SHORTAGE_MARKS = {  # what libraries print then
+    "no threads can be started": ("pthread_create", "can't start new thread", "Resource temporarily unavailable",
+                                  "thread constructor failed"),
+    "not enough memory": ("bad_alloc", "Cannot allocate memory", "MemoryError", "failed to map segment", "out of memory"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Finding:
 
 
 def from_error(part: str, check: str, error: Exception) -> Finding:
-    """Return the problem that an error of any kind amounts to."""
+    """Return an error of any kind as a problem."""
     cause, text = import_cause(error), " ".join(str(error).split())
     if short := shortage(f"{type(error).__name__}: {text}"):
         return Finding(part, check, "problem", short, SHORTAGES[short])
@@ -58,7 +60,7 @@ def from_error(part: str, check: str, error: Exception) -> Finding:
 
 def shortage(text: str) -> str:
     """Return which of SHORTAGES an error, or what a process printed, is about, or ""."""
-    return next((list(SHORTAGES)[number] for mark, number in SHORTAGE_MARKS.items() if mark in text), "")
+    return next((short for short, marks in SHORTAGE_MARKS.items() if any(mark in text for mark in marks)), "")
 
 
 def import_cause(error: BaseException | None) -> str:
@@ -93,8 +95,8 @@ def without_folders(text: str) -> str:
 
 
 def conclude(findings: Sequence[Finding], required: Sequence[str]) -> Iterator[Finding]:
-    """Yield the findings, of which those with the same cause are one problem, and optional parts that are missing or doubtful
-    but `required` are problems."""
+    """Yield the findings. Of those with the same cause only one stays a problem; optional parts that are `required` become
+    problems if they are missing or doubtful."""
     first: dict[str, Finding] = {}
     for finding in findings:
         if finding.cause and (finding.cause not in first or module_of(finding.check) == finding.cause):

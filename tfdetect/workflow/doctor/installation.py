@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OPTIONAL = {"beam": ("apache-beam", "pip install 'tfdetect[beam]'"), "torch": ("torch", "pip install torch"),
             "jax": ("jax", "pip install jax"), "transformers": ("transformers", "pip install transformers")}  # fmt: skip
 CUDA = "tensorflow[and-cuda]"
-SHOWN_VARIABLES = ("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS",
+SHOWN_VARIABLES = ("CUDA_VISIBLE_DEVICES", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS",
                    "JAX_PLATFORMS", "OMP_NUM_THREADS", "MALLOC_ARENA_MAX")  # fmt: skip
 NAMED_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "TF_CONFIG", "TMPDIR", "KERAS_HOME")  # values may be private
 

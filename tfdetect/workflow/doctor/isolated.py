@@ -1,7 +1,7 @@
 """Run checks in a process of their own, because what they look for may crash it or make it hang.
 
-The child prints a line of JSON for each task that it begins, null, and for each finding. If it dies, the task in progress is
-a problem, and a new child continues with the next one.
+The child prints a line of JSON for each finding, and null whenever it begins a task. If it dies, the task in progress is a
+problem, and a new child continues with the next one.
 """
 
 import contextlib

@@ -16,4 +16,4 @@ class Findings(pd.DataFrame):
         return format_page(findings, sum(finding.seconds for finding in findings))
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>"
+        return f"<pre style='font-family: monospace'>{html.escape(repr(self))}</pre>"
