@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,26 @@ def keywords_to_flags(settings: Any, keywords: Mapping[str, Any]) -> list[str]:
         if not matches:
             hint = suggestion(keyword, [*names, *(name.rpartition(".")[2] for name in names)])
             raise UserError(f"There is no setting {keyword!r}.{hint or ' Settings: ' + ', '.join(names) + '.'}")
-        section, dot, name = matches[0].rpartition(".")
-        flags += to_flags({name: list(value) if isinstance(value, tuple) else value}, f"{section}{dot}")
+        flags += _to_words(matches[0], value)
     return flags
+
+
+def _to_words(name: str, value: Any) -> list[str]:
+    """Return the words of a command line that give a flag this value, which may be of NumPy, a path, or several of any kind.
+
+    Raises UserError for an item of several that would be read as a flag.
+    """
+    section, dot, last = name.rpartition(".")
+    value = value.tolist() if hasattr(value, "tolist") else value  # of NumPy and pandas
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        value = list(value)
+        if wrong := [item for item in value if str(item).startswith("--")]:
+            raise UserError(f"{name} must not contain {wrong[0]!r}, which begins like a flag.")
+    elif isinstance(value, str | bytes | os.PathLike):
+        value = os.fsdecode(value)
+        if value.startswith("-"):
+            return [f"--{name}={value}"]  # as a word of its own it would be taken for a flag
+    return to_flags({last: value}, f"{section}{dot}")
 
 
 def _flag_names(settings: Any, prefix: str = "") -> list[str]:

@@ -97,7 +97,7 @@ def cache(*folders: str | Path, **settings: Any) -> "pd.DataFrame":
 
 def to_table(places: Sequence[Place]) -> "pd.DataFrame":
     """Return the table of `cache`."""
-    import pandas as pd
+    from tfdetect.pandas_settings import pd
 
     columns = ["folder", "name", "kind", "files", "size", "used", "prunable_files", "prunable_size"]
     rows = [(str(place.root), place.name, place.kind, place.files, place.size, pd.Timestamp.fromtimestamp(int(place.used)),

@@ -1,5 +1,6 @@
 """load: a trained detector that predicts, scores, explains and evaluates."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -36,7 +37,12 @@ def load(run: str | Path, plugin: str | Path | Iterable[str | Path] = ()) -> "Tr
 
 @dataclass(frozen=True)
 class TrainedDetector(Results):
-    """A trained detector: the folder of a run. Its SavedModel is loaded when it is first needed."""
+    """A trained detector: the folder of a run. Its SavedModel is loaded when it is first needed, also in a copy of it and in
+    another process that it is sent to."""
+
+    def __getstate__(self) -> dict[str, Path]:
+        """Return what a copy or a pickle holds: a loaded SavedModel can be neither copied nor pickled."""
+        return {"folder": self.folder}
 
     @cached_property
     def run(self) -> Run:
@@ -55,8 +61,7 @@ class TrainedDetector(Results):
         error, source, source_probability and text. A file that cannot be read has its reason in `error`, and no numbers. The
         keywords are flags of the command `predict`, such as `workers=1`. Raises UserError if there is no file.
         """
-        import pandas as pd
-
+        from tfdetect.pandas_settings import pd
         from tfdetect.serving.predictor import Verdict
 
         paths, rows = verdicts.expand_paths(as_paths(files)), []
@@ -114,5 +119,9 @@ class TrainedDetector(Results):
 
 
 def as_paths(files: "str | Path | Iterable[str | Path]") -> Sequence[Path]:
-    """Return one path or several as a list."""
-    return [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
+    """Return one path or several as a list. Raises UserError for anything else, and for an empty path, which would mean the
+    current folder."""
+    several = [files] if isinstance(files, str | os.PathLike) or not isinstance(files, Iterable) else list(files)
+    if wrong := [file for file in several if not isinstance(file, str | os.PathLike) or not str(file)]:
+        raise UserError(f"Expected the path of an image, video, folder or table, or several, got {wrong[0]!r}.")
+    return list(map(Path, several))

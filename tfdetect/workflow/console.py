@@ -1,6 +1,7 @@
 """The terminal: printed lines, progress bars, and quiet imports of noisy libraries."""
 
 import importlib.util
+import json
 import logging
 import os
 import sys
@@ -163,8 +164,11 @@ def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: S
 
 def print_records(table: "pd.DataFrame", as_csv: bool) -> None:
     """Print a table for programs: as CSV, or as one JSON object per line."""
-    text = table.to_csv(index=False) if as_csv else table.to_json(orient="records", lines=True, date_format="iso")
-    print(text.replace("\\/", "/"), end="")  # JSON allows both
+    if as_csv:
+        print(table.to_csv(index=False), end="")
+        return
+    for row in table.astype(object).where(table.notna(), None).to_dict("records"):  # JSON has no NaN
+        print(json.dumps(row, default=lambda date: date.isoformat()))  # to_json fails for names that are not UTF-8
 
 
 @contextmanager
