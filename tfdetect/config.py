@@ -8,6 +8,7 @@ import io
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ PATH_FLAGS = ("--out", "--data.path", "--data.cache_dir", "--data.face_model", "
 VERSION = 2  # of config.yaml
 RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_every",
                 "detector.tail": "detector.score_direction"}  # fmt: skip  # from version 1 to version 2
+_redirecting = threading.RLock()
 PREPARED_FILE = "prepared.json"  # data settings of the clips in a folder made by `prepare`
 
 
@@ -89,10 +91,11 @@ def keywords_to_flags(settings: Any, keywords: Mapping[str, Any]) -> list[str]:
     """Convert the keywords of a Python call to flags of these settings, a dataclass: {"size": 64} -> ["--data.size", "64"].
 
     A keyword is the name of a flag, such as data.size, or its last part; the flag with the fewest parts wins. Raises UserError
-    for a name that no flag or several have.
+    for a name that no flag or several have, and for a flag that several keywords name.
     """
     names = _flag_names(settings)
     flags: list[str] = []
+    given: dict[str, str] = {}
     for keyword, value in keywords.items():
         matches = [name for name in names if f".{name}".endswith(f".{keyword}")]
         shortest = min((name.count(".") for name in matches), default=0)
@@ -102,6 +105,8 @@ def keywords_to_flags(settings: Any, keywords: Mapping[str, Any]) -> list[str]:
         if not matches:
             hint = suggestion(keyword, [*names, *(name.rpartition(".")[2] for name in names)])
             raise UserError(f"There is no setting {keyword!r}.{hint or ' Settings: ' + ', '.join(names) + '.'}")
+        if (other := given.setdefault(matches[0], keyword)) != keyword:
+            raise UserError(f"{other} and {keyword} are the same setting: give one of them.")
         flags += _to_words(matches[0], value)
     return flags
 
@@ -135,10 +140,10 @@ def _flag_names(settings: Any, prefix: str = "") -> list[str]:
 
 @contextlib.contextmanager
 def parser_errors() -> Iterator[None]:
-    """Raise what the parser prints before it ends the program as UserError."""
+    """Raise what the parser prints before it ends the program as UserError. One thread at a time: sys.stdout belongs to all."""
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+        with _redirecting, contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
             yield
     except SystemExit as error:
         text = " ".join(re.sub(r"[^\w\s!-~]|-{3,}", " ", printed.getvalue()).split())  # without the box around it

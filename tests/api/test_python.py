@@ -80,6 +80,8 @@ def test_score_takes_frames_of_any_size(run, rng):
     for wrong in (frames[0], frames.astype(np.float32), frames[..., :1], frames[:0], [[1, 2]]):
         with pytest.raises(tfdetect.UserError, match=r"uint8 clips \(batch, frames, height, width, 3\).* got "):
             run.score(wrong)
+    with pytest.raises(tfdetect.UserError, match="of one size"):
+        run.score([frames[0], frames[0, :, :9]])
 
 
 def test_evaluate_explain_and_audit_return_pages_and_tables(run, images, tmp_path):
@@ -144,6 +146,8 @@ def test_keywords_are_the_last_parts_of_flags():
     flags = config.keywords_to_flags(default, {"frames": 3, "limits.frames": 5, "sources": ("a", "b"), "xla": True})
     assert flags == ["--data.frames", "3", "--data.limits.frames", "5", "--data.sources", "a", "b", "--train.xla"]
     assert config.keywords_to_flags(default, {"train.xla": False}) == ["--train.no_xla"]
+    with pytest.raises(tfdetect.UserError, match="data.path and path are the same setting"):
+        tfdetect.train("cnn", "A", path="B")
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,10 @@ class TrainedDetector(Results):
 
         from tfdetect.evaluation.metrics import SOURCE_PREFIX
 
-        frames = np.asarray(frames)
+        try:
+            frames = np.asarray(frames)
+        except ValueError as error:
+            raise UserError("score takes clips of one size at a time; call it once for each size.") from error
         if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3 or not frames.size:
             raise UserError("score takes uint8 clips (batch, frames, height, width, 3), RGB in 0..255, got "
                             f"{frames.dtype} {frames.shape}; a single image is image[None, None].")  # fmt: skip

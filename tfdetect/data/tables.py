@@ -18,7 +18,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-
 from tfdetect.errors import UserError, nearest
 from tfdetect.pandas_settings import pd
 

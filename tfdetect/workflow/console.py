@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -37,6 +38,7 @@ def make_console() -> Console:
 
 
 console = make_console()
+BACKENDS = ("tensorflow", "torch", "jax")  # of Keras
 
 
 def print_command(verb: str, *words: object) -> None:
@@ -80,7 +82,7 @@ feature_progress = partial(progress, unit="images", may_fail=False)
 def import_keras() -> "types.ModuleType":
     """Import Keras and TensorFlow without their start-up messages, which no setting silences; show them if the import fails.
 
-    Raises UserError if the backend in KERAS_BACKEND is not installed.
+    Raises UserError if the backend in KERAS_BACKEND is unknown or not installed.
     """
     return _imported()[0]
 
@@ -88,25 +90,32 @@ def import_keras() -> "types.ModuleType":
 @cache
 def _imported() -> "tuple[types.ModuleType, str]":
     """Return Keras, and what the import wrote to stderr."""
+    if (backend := os.environ.get("KERAS_BACKEND") or BACKENDS[0]) not in BACKENDS:
+        raise UserError(f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}, got {backend!r}.")
     with _quiet() as messages:
         try:
             import keras
 
             import tfdetect.data.media.tf_decode  # noqa: F401  (imports TensorFlow, which reads the data on every backend)
         except ModuleNotFoundError as error:
-            if error.name == (name := os.environ.get("KERAS_BACKEND")):
-                raise UserError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}.") from error
-            raise
+            if (name := error.name) not in BACKENDS[1:]:
+                raise
+            raise UserError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}, or set "
+                            f"KERAS_BACKEND={BACKENDS[0]} and start Python anew.") from error  # fmt: skip
         logging.getLogger("tensorflow").setLevel(logging.WARNING)  # in notebooks it also prints what is informational
         return keras, messages()
 
 
+_quieting = threading.RLock()
+
+
 @contextmanager
 def _quiet() -> Iterator[Callable[[], str]]:
-    """Hide what libraries write to stderr, unless they fail; yield a function that returns it."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as file:
+    """Hide what libraries write to stderr, unless they fail; yield a function that returns it. One thread at a time, since all
+    share stderr."""
+    with _quieting, tempfile.TemporaryFile() as file:
+        sys.stderr.flush()
+        stderr = os.dup(2)
 
         def messages() -> str:
             return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
