@@ -17,6 +17,8 @@ from detectors import LARGE, clip_shape, make_detector
 
 from tfdetect import cli
 from tfdetect.detector import REGISTRY
+from tfdetect.errors import UserError
+from tfdetect.workflow import console
 
 ROOT = Path(__file__).parents[1]
 INSTALLED = [pytest.param(name, marks=pytest.mark.skipif(not importlib.util.find_spec(name), reason=f"{name} is not installed"))
@@ -136,3 +138,9 @@ def probabilities(out):
 def test_a_backend_that_is_not_installed_is_refused(tmp_path):
     (code, _, err), = tfdetect("torch", ["train", "cnn", "--out", tmp_path])
     assert code == 2 and "KERAS_BACKEND=torch needs torch, which is not installed" in err
+
+
+def test_an_unknown_backend_is_refused(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "pytorch")
+    with pytest.raises(UserError, match="KERAS_BACKEND must be one of tensorflow, torch, jax, got 'pytorch'"):
+        console._imported.__wrapped__()

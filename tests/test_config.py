@@ -1,6 +1,9 @@
 """Flags and YAML are two forms of one run."""
 
 import dataclasses
+import sys
+import threading
+import time
 
 import pytest
 import yaml
@@ -155,3 +158,20 @@ def test_damaged_settings_of_a_prepared_folder_are_refused_in_one_sentence(tmp_p
     (tmp_path / "prepared.json").write_text(text, errors="surrogateescape")
     with pytest.raises(UserError, match="prepared.json is damaged"):
         config.parse(["cnn", "--data.path", str(tmp_path)], "t")
+
+
+def test_threads_that_parse_leave_stdout_alone():
+    stdout, entered = sys.stdout, threading.Event()
+
+    def parse(seconds):
+        with config.parser_errors():
+            entered.set()
+            time.sleep(seconds)
+
+    first, second = (threading.Thread(target=parse, args=(seconds,)) for seconds in (0.05, 0.1))
+    first.start()
+    assert entered.wait(10)
+    second.start()
+    first.join()
+    second.join()
+    assert sys.stdout is stdout

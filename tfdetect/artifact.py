@@ -78,13 +78,15 @@ def find(folder: Path, required: str = "calibration") -> Artifact:
 def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
     """Yield `folder` if it is a run, else the runs in it, at most `depth` levels down; links are followed to runs only.
 
-    A folder that cannot be read is yielded too, since it may be a run.
+    A folder that cannot be read is yielded too, since it may be a run; one that was deleted meanwhile is not.
     """
     try:
         is_run = Artifact(folder).config.exists()
         inside = [] if is_run or not depth else sorted(path for path in folder.iterdir() if path.is_dir())
     except PermissionError:
         is_run, inside = True, []
+    except FileNotFoundError:
+        return
     if is_run:
         yield folder
     for path in inside:

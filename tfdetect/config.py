@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_
                 "detector.tail": "detector.score_direction"}  # fmt: skip  # from version 1 to version 2
 PARSER_WORDS = re.compile(r"^Value error Error parsing (\w+: )?|^(Invalid choice|Unrecognized options) (?=invalid|Unrecognized)|"
                           r" (Argument helptext: .*)?For full helptext, .*")  # around its message
+_redirecting = threading.RLock()
 PREPARED_FILE = "prepared.json"  # data settings of the clips in a folder made by `prepare`
 
 
@@ -90,10 +93,11 @@ def keywords_to_flags(settings: Any, keywords: Mapping[str, Any]) -> list[str]:
     """Convert the keywords of a Python call to flags of these settings, a dataclass: {"size": 64} -> ["--data.size", "64"].
 
     A keyword is the name of a flag, such as data.size, or its last part; the flag with the fewest parts wins. Raises UserError
-    for a name that no flag or several have.
+    for a name that no flag or several have, and for a flag that several keywords name.
     """
     names = _flag_names(settings)
     flags: list[str] = []
+    given: dict[str, str] = {}
     for keyword, value in keywords.items():
         matches = [name for name in names if f".{name}".endswith(f".{keyword}")]
         shortest = min((name.count(".") for name in matches), default=0)
@@ -103,9 +107,28 @@ def keywords_to_flags(settings: Any, keywords: Mapping[str, Any]) -> list[str]:
         if not matches:
             hint = suggestion(keyword, [*names, *(name.rpartition(".")[2] for name in names)])
             raise UserError(f"There is no setting {keyword!r}.{hint or ' Settings: ' + ', '.join(names) + '.'}")
-        section, dot, name = matches[0].rpartition(".")
-        flags += to_flags({name: value}, f"{section}{dot}")
+        if (other := given.setdefault(matches[0], keyword)) != keyword:
+            raise UserError(f"{other} and {keyword} are the same setting: give one of them.")
+        flags += _to_words(matches[0], value)
     return flags
+
+
+def _to_words(name: str, value: Any) -> list[str]:
+    """Return the words of a command line that give a flag this value, which may be of NumPy, a path, or several of any kind.
+
+    Raises UserError for an item of several that would be read as a flag.
+    """
+    section, dot, last = name.rpartition(".")
+    value = value.tolist() if hasattr(value, "tolist") else value  # of NumPy and pandas
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        value = list(value)
+        if wrong := [item for item in value if str(item).startswith("--")]:
+            raise UserError(f"{name} must not contain {wrong[0]!r}, which begins like a flag.")
+    elif isinstance(value, str | bytes | os.PathLike):
+        value = os.fsdecode(value)
+        if value.startswith("-"):
+            return [f"--{name}={value}"]  # as a word of its own it would be taken for a flag
+    return to_flags({last: value}, f"{section}{dot}")
 
 
 def _flag_names(settings: Any, prefix: str = "") -> list[str]:
@@ -119,10 +142,10 @@ def _flag_names(settings: Any, prefix: str = "") -> list[str]:
 
 @contextlib.contextmanager
 def parser_errors() -> Iterator[None]:
-    """Raise what the parser prints before it ends the program as UserError."""
+    """Raise what the parser prints before it ends the program as UserError. One thread at a time: sys.stdout belongs to all."""
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+        with _redirecting, contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
             yield
     except SystemExit as error:
         text = " ".join(re.sub(r"[^\w\s!-~]|-{3,}", " ", printed.getvalue()).split())  # without the box around it

@@ -231,6 +231,21 @@ def test_what_was_used_since_the_listing_is_kept(root):
     assert used.exists() and used.with_suffix(".json").exists() and (count, size) == (8, 10 * 4096)  # features take two blocks
 
 
+def test_what_another_process_deletes_meanwhile_does_not_matter(root, monkeypatch):
+    """A part is listed, and then gone: a single file, the names of features, a run."""
+    listed = list(api.list_places(api.Path("cache")))
+    entries = [entry for place in listed for entry in api.read_entries(place)]
+    for path in [*root.rglob("*.txt"), root / "face_detection.onnx"]:
+        path.unlink()
+    assert all(not list(api.read_entries(place)) for place in listed if place.name == "face_detection.onnx")
+    assert not any(hash_ for entry in entries for hash_ in api.hashes_of_part(entry))
+    assert list(artifacts.find_runs(root / "gone")) == []
+
+
+def test_a_folder_given_twice_counts_once(root):
+    assert api.cache("cache", "cache/")["size"].sum() == api.cache("cache")["size"].sum()
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [(["--prune"], "add --older_than 30d"), (["--older_than", "30"], "12h, 30d or 2w"), (["nowhere"], "no folder nowhere")],

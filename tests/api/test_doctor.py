@@ -74,6 +74,8 @@ def test_the_function_returns_a_table_that_shows_the_page(found):
     assert list(table["check"]) == ["tfdetect", "AV1 in MP4"] and {"part", "result", "seconds", "advice"} <= set(table)
     assert "PROBLEM  videos, AV1 in MP4" in repr(table) and ">tfdetect doctor: 1 problem" in table._repr_html_()
     assert type(table[table["result"] == "problem"]) is pd.DataFrame
+    table["more"] = 1
+    assert "more" in repr(table) and "PROBLEM" not in repr(table)
     with pytest.raises(tfdetect.UserError, match="gpx"):
         tfdetect.doctor(["gpx"])
 

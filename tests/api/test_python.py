@@ -1,7 +1,9 @@
 """The Python interface: the words of the flags, DataFrames and paths, one sentence for a mistake, and what a notebook shows."""
 
 import ast
+import copy
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -79,6 +81,8 @@ def test_score_takes_frames_of_any_size(run, rng):
     for wrong in (frames[0], frames.astype(np.float32), frames[..., :1], frames[:0], [[1, 2]]):
         with pytest.raises(tfdetect.UserError, match=r"uint8 clips \(batch, frames, height, width, 3\).* got "):
             run.score(wrong)
+    with pytest.raises(tfdetect.UserError, match="of one size"):
+        run.score([frames[0], frames[0, :, :9]])
 
 
 def test_evaluate_explain_and_audit_return_pages_and_tables(run, images, tmp_path):
@@ -150,6 +154,47 @@ def test_keywords_are_the_last_parts_of_flags():
     flags = config.keywords_to_flags(default, {"frames": 3, "limits.frames": 5, "sources": ("a", "b"), "xla": True})
     assert flags == ["--data.frames", "3", "--data.limits.frames", "5", "--data.sources", "a", "b", "--train.xla"]
     assert config.keywords_to_flags(default, {"train.xla": False}) == ["--train.no_xla"]
+    with pytest.raises(tfdetect.UserError, match="data.path and path are the same setting"):
+        tfdetect.train("cnn", "A", path="B")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("size", np.int64(64), ["--data.size", "64"]),
+        ("xla", np.False_, ["--train.no_xla"]),
+        ("sources", np.array(["a", "b"]), ["--data.sources", "a", "b"]),
+        ("sources", {"a"}, ["--data.sources", "a"]),
+        ("sources", (name for name in "ab"), ["--data.sources", "a", "b"]),
+        ("cache_dir", Path("-x"), ["--data.cache_dir=-x"]),
+        ("path", b"a\xff", ["--data.path", "a\udcff"]),
+    ],
+)  # fmt: skip
+def test_values_of_any_kind_are_taken_as_they_are(name, value, words):
+    assert config.keywords_to_flags(config.default_run(find("cnn")), {name: value}) == words
+
+
+def test_a_value_is_never_taken_for_a_flag(tmp_path):
+    with pytest.raises(tfdetect.UserError, match="begins like a flag"):
+        tfdetect.train("cnn", sources=["a", "--overwrite"])
+    with pytest.raises(tfdetect.UserError, match="plain folder name, got '--help'"):
+        tfdetect.train("cnn", name="--help")
+
+
+def test_a_detector_can_be_copied_and_sent_to_another_process(run, images):
+    score = run.predict(images[0], workers=1)["score"][0]
+    for other in (copy.deepcopy(run), pickle.loads(pickle.dumps(run))):
+        assert other == run and other.predict(images[0], workers=1)["score"][0] == score
+
+
+@pytest.mark.parametrize("files", [None, [5], "", ["a.jpg", ""], b"a.jpg"])
+def test_only_paths_are_files(run, files):
+    with pytest.raises(tfdetect.UserError, match="Expected the path of"):
+        run.predict(files)
+
+
+def test_names_need_not_be_utf_8(run):
+    assert run.predict(["a\udcff.jpg", "b.jpg"], workers=1)["path"].tolist() == ["a\udcff.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])

@@ -1,5 +1,6 @@
 """Runs are listed with their results whatever state they are in; only whole runs that nobody trains are deleted, after asking."""
 
+import csv
 import io
 import json
 import os
@@ -183,6 +184,27 @@ def test_only_one_whole_run_is_ever_deleted(root, capsys, tmp_path):
     assert code == 2 and "None of these runs can be deleted" in err
     assert "another run, evaluations/inner" in out and "is a link to" in out and "no config.yaml of a run" in out
     assert (root / "cnn" / "metrics.json").exists() and (root / "damaged").exists() and (tmp_path / "elsewhere").exists()
+
+
+def test_brackets_in_a_name_are_no_pattern(root, capsys):
+    for name in ("cnn[v2]", "cnnv", "cnn2"):
+        make_run(root / name)
+    assert "cnn[v2]" in set(api.runs(root, name=["cnn[v2]"])["name"])
+    assert call(capsys, root, "--delete", "cnn[v2]", "--yes")[0] == 0
+    assert not (root / "cnn[v2]").exists() and (root / "cnnv").exists() and (root / "cnn2").exists()
+
+
+def test_records_of_odd_names_are_valid(root, capfdbinary):
+    names = {"a\nb", "a\udcff", "back\\/slash", 'quo"te', " "}
+    for name in names:
+        make_run(root / name)
+    assert cli.main(["runs", str(root), "--json"]) == 0
+    rows = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert names <= {row["name"] for row in rows} and all(os.path.isdir(row["path"]) for row in rows)
+    assert cli.main(["runs", str(root), "--csv"]) == 0
+    printed = {row["name"] for row in csv.DictReader(io.StringIO(capfdbinary.readouterr().out.decode(), newline=""))}
+    assert names - {"a\udcff"} | {r"a\udcff"} <= printed
+    assert cli.main(["runs", str(root)]) == 0 and r"a\nb" in capfdbinary.readouterr().out.decode()
 
 
 def test_links_inside_a_run_are_deleted_and_not_followed(root, tmp_path):

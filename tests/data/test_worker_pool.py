@@ -1,15 +1,17 @@
 """The pool: a crash, hang or lack of memory fails one item; an exception of the work ends it; the input may be infinite."""
 
 import itertools
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from tfdetect import machine
-from tfdetect.data import deadline
+from tfdetect.data import deadline, worker_pool
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 
 
@@ -52,6 +54,31 @@ def test_pool_ends_even_if_every_process_crashes():
 def test_exception_of_the_work_ends_the_iteration():
     with pytest.raises(OSError, match="the disk is full"):
         list(map_unordered(range(10), fail_at_five, 1))
+
+
+def test_threads_leave_the_main_module_alone(monkeypatch):
+    """Each start of a process hides it for a moment."""
+    main, starting, started = sys.modules["__main__"], threading.Event(), threading.Event()
+
+    def start(process):
+        starting.set()
+        started.wait(0.1)
+
+    monkeypatch.setattr(worker_pool.SpawnProcess, "start", start)
+    first, second = (threading.Thread(target=worker_pool._WorkerProcess(target=crash).start) for _ in range(2))
+    first.start()
+    assert starting.wait(10)
+    second.start()
+    first.join()
+    second.join()
+    assert sys.modules["__main__"] is main
+
+
+def test_a_daemon_works_in_its_own_process(monkeypatch, capsys):
+    """A worker of multiprocessing.Pool must not start processes."""
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    assert dict(map_unordered(range(3), fail_at_five, 1)) == {0: 0, 1: 1, 2: 2}
+    assert "cannot be started (daemonic processes" in capsys.readouterr().err
 
 
 def test_items_are_read_only_as_needed():

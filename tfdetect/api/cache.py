@@ -97,7 +97,7 @@ def cache(*folders: str | Path, **settings: Any) -> "pd.DataFrame":
 
 def to_table(places: Sequence[Place]) -> "pd.DataFrame":
     """Return the table of `cache`."""
-    import pandas as pd
+    from tfdetect.pandas_settings import pd
 
     columns = ["folder", "name", "kind", "files", "size", "used", "prunable_files", "prunable_size"]
     rows = [(str(place.root), place.name, place.kind, place.files, place.size, pd.Timestamp.fromtimestamp(int(place.used)),
@@ -114,7 +114,7 @@ def review(settings: Caches) -> list[Place]:
     selecting = bool(settings.unused or settings.older_than)
     needs = find_needs(settings.runs, training_only=not settings.unused) if selecting else Needs()
     latest, in_use = time.time() - settings.min_age, time.time() - IN_USE
-    places = [place for root in settings.folders for place in list_places(root)]
+    places = [place for root in dict.fromkeys(settings.folders) for place in list_places(root)]
     with counter("Reading the cache", "file") as step:
         for place in places:
             is_needed = needed_by(place, needs, settings.unused)
@@ -154,7 +154,7 @@ def list_places(root: Path) -> Iterator[Place]:
 
 def read_entries(place: Place) -> Iterator[Entry]:
     """Yield what is in a part of a cache, with a name if it may be deleted: never in a prepared folder, nor other files."""
-    found = files.walk(place.path) if place.path.is_dir() else iter([(str(place.path), place.path.lstat())])
+    found = files.walk(place.path) if place.path.is_dir() else status_of(place.path)
     if (place.root / config.PREPARED_FILE).exists() or not (place.key or place.kind in ("embedded sample", "incomplete")):
         yield from (make_entry("", [item]) for item in found)
     elif place.key:
@@ -167,6 +167,12 @@ def read_entries(place: Place) -> Iterator[Entry]:
                 yield make_entry(stem if CONTENT.fullmatch(stem) or stem.startswith(PARTIAL) else "", group)
     elif whole := list(found):
         yield make_entry(place.name, whole)
+
+
+def status_of(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path and status of a file, unless it was deleted meanwhile."""
+    with suppress(FileNotFoundError):
+        yield str(path), path.lstat()
 
 
 def make_entry(name: str, items: Sequence[tuple[str, os.stat_result]]) -> Entry:
@@ -197,10 +203,12 @@ def needed_by(place: Place, needs: Needs, unused: bool) -> Callable[[Entry], boo
 
 
 def hashes_of_part(entry: Entry) -> Iterator[str]:
-    """Yield the hashes of the files whose features are in a part of a feature store; none for an incomplete part."""
+    """Yield the hashes of the files whose features are in a part of a feature store; none for one that is incomplete or was
+    deleted meanwhile."""
     for path in entry.paths:
         if path.endswith(".txt"):
-            yield from (row.partition(":")[0] for row in Path(path).read_text().split())
+            with suppress(FileNotFoundError):
+                yield from (row.partition(":")[0] for row in Path(path).read_text().split())
 
 
 def prune(places: Sequence[Place], step: Callable[..., None]) -> tuple[int, int]:

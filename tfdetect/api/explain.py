@@ -64,7 +64,7 @@ class Explanation:
     def table(self) -> "pd.DataFrame":
         """A row per file: the columns of `predict`, and how much the score drops when the hottest tenth of the map, or the same
         shape elsewhere, is hidden."""
-        import pandas as pd
+        from tfdetect.pandas_settings import pd
 
         return pd.DataFrame(self.rows)
 

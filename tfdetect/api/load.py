@@ -36,7 +36,12 @@ def load(run: str | Path, plugin: str | Path | Iterable[str | Path] = ()) -> "Tr
 
 @dataclass(frozen=True)
 class TrainedDetector(Results):
-    """A trained detector: the folder of a run. Its SavedModel is loaded when it is first needed."""
+    """A trained detector: the folder of a run. Its SavedModel is loaded when it is first needed, also in a copy of it and in
+    another process that it is sent to."""
+
+    def __getstate__(self) -> dict[str, Path]:
+        """Return what a copy or a pickle holds: a loaded SavedModel can be neither copied nor pickled."""
+        return {"folder": self.folder}
 
     @cached_property
     def run(self) -> Run:
@@ -62,8 +67,7 @@ class TrainedDetector(Results):
         error, source, source_probability and text. A file that cannot be read has its reason in `error`, and no numbers. The
         keywords are flags of the command `predict`, such as `workers=1`. Raises UserError if there is no file.
         """
-        import pandas as pd
-
+        from tfdetect.pandas_settings import pd
         from tfdetect.serving.predictor import Verdict
 
         paths, rows = verdicts.expand_paths(as_paths(files)), []
@@ -92,7 +96,10 @@ class TrainedDetector(Results):
 
         from tfdetect.evaluation.metrics import SOURCE_PREFIX
 
-        frames = np.asarray(frames)
+        try:
+            frames = np.asarray(frames)
+        except ValueError as error:
+            raise UserError("score takes clips of one size at a time; call it once for each size.") from error
         if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[-1] != 3 or not frames.size:
             raise UserError("score takes uint8 clips (batch, frames, height, width, 3), RGB in 0..255, got "
                             f"{frames.dtype} {frames.shape}; a single image is image[None, None].")  # fmt: skip

@@ -62,7 +62,7 @@ def runs(folder: str | Path = "saved_models", **settings: Any) -> "pd.DataFrame"
 
 def list_runs(settings: Runs) -> "pd.DataFrame":
     """Return the runs that `settings` selects, sorted, with the columns of `runs`."""
-    import pandas as pd
+    from tfdetect.pandas_settings import pd
 
     if not settings.folder.is_dir():
         raise UserError(f"There is no folder {settings.folder}: give the folder of your runs, by default saved_models, which "
@@ -79,7 +79,7 @@ def list_runs(settings: Runs) -> "pd.DataFrame":
 def is_selected(row: Mapping[str, Any], settings: Runs) -> bool:
     """Return whether the filters let a row pass."""
     return (
-        (not settings.name or any(fnmatchcase(row["name"], pattern) for pattern in settings.name))
+        (not settings.name or any(row["name"] == name or fnmatchcase(row["name"], name) for name in settings.name))
         and (not settings.detector or row["detector"] in settings.detector)
         and settings.data.lower() in row["data"].lower()
         and (settings.min_auc is None or row["auc"] >= settings.min_auc)
@@ -143,14 +143,15 @@ def read_result(artifact: Artifact) -> dict[str, Any]:
 
 
 def select(table: "pd.DataFrame", names: Sequence[str]) -> "pd.DataFrame":
-    """Return the rows whose name is one of `names` or matches a shell pattern among them.
+    """Return the rows whose name is one of `names` or matches a shell pattern among them. What is the name of a run, such as
+    "cnn[v2]", is no pattern.
 
     Raises UserError for a name that no row has, with the nearest one.
     """
     chosen: set[str] = set()
     for pattern in names:
         literal = pattern.rstrip("/")
-        found = {name for name in table["name"] if name == literal or fnmatchcase(name, literal)}
+        found = {literal} & {*table["name"]} or {name for name in table["name"] if fnmatchcase(name, literal)}
         if not found:
             hint = suggestion(pattern, table["name"])
             raise UserError(f"No run listed is called {pattern!r}.{hint} The command without --delete lists them.")

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from tfdetect.data import tables
 from tfdetect.errors import UserError, suggestion
 from tfdetect.files import atomic_write, plural
+from tfdetect.pandas_settings import pd
 
 COLUMNS = ("path", "label", "split", "group", "source", "text")
 # Kept if present. `left_out` is the reason why a row is not used; the last three describe equalised files.
@@ -26,7 +26,6 @@ PREPARED_COLUMNS = ("sha", "frames", "width", "height", "note", "error", "source
 SPLIT_FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 SPLIT_NAMES = {"": "", "train": "train", "training": "train", "val": "validation", "valid": "validation",
                "validation": "validation", "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip
-pd.options.mode.string_storage = "python"  # file names need not be UTF-8, but Arrow strings must be
 REAL_WORDS = {"real", "reals", "original", "originals", "authentic", "genuine", "pristine", "nature", "natural"}
 FAKE_WORDS = {"fake", "fakes", "synthetic", "synthesised", "synthesized", "synthesis", "generated", "manipulated", "forged",
               "tampered", "deepfake", "deepfakes"}  # fmt: skip

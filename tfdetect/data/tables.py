@@ -18,9 +18,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-import pandas as pd
-
 from tfdetect.errors import UserError, nearest
+from tfdetect.pandas_settings import pd
 
 SHEET_NAME = "manifest"  # preferred sheet of a workbook
 SEPARATORS = ",;\t| "  # earlier ones win ties

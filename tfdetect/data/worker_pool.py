@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -52,17 +53,21 @@ class _GuardedWork(Generic[T, R]):
             deadline.start(None)
 
 
+_hiding_main = threading.Lock()  # pools of several threads start processes at the same time
+
+
 class _WorkerProcess(SpawnProcess):
     """A process that does not import the main module of its parent again, which may be a notebook, standard input or a script
     without a guard."""
 
     def start(self) -> None:
         """Start the process while an empty main module hides the real one."""
-        main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-        try:
-            super().start()
-        finally:
-            sys.modules["__main__"] = main
+        with _hiding_main:
+            main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+            try:
+                super().start()
+            finally:
+                sys.modules["__main__"] = main
 
 
 class _WorkerContext(SpawnContext):
@@ -127,7 +132,8 @@ def _schedule(pool: ProcessPool, work: _GuardedWork[T, R], item: T, in_work: dic
         resource_tracker.ensure_running()
         with _blocked_interrupts():
             return pool.schedule(work, (item,))
-    except (OSError, ImportError, RuntimeError) as error:  # no memory or processes left, no semaphores, or a broken pool
+    except (OSError, ImportError, RuntimeError, AssertionError) as error:
+        # No memory or processes left, no semaphores, a broken pool, or this is a worker of multiprocessing.Pool itself.
         in_work[None] = item
         raise BrokenProcessPool(str(error)) from (error.__cause__ or error)
 

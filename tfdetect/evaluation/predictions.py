@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from os import PathLike
 
 import numpy as np
-import pandas as pd
 
 from tfdetect.errors import UserError
 from tfdetect.evaluation.calibration import Calibration
+from tfdetect.pandas_settings import pd
 
 COLUMNS = ("path", "label", "group", "source", "split", "frame", "score")
 SPLITS = ("validation", "test")

@@ -1,10 +1,12 @@
 """The terminal: printed lines, progress bars, and quiet imports of noisy libraries."""
 
 import importlib.util
+import json
 import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -35,6 +37,7 @@ def make_console() -> Console:
 
 
 console = make_console()
+BACKENDS = ("tensorflow", "torch", "jax")  # of Keras
 
 
 def print_note(text: str) -> None:
@@ -83,7 +86,7 @@ feature_progress = partial(progress, unit="images", may_fail=False)
 def import_keras() -> "types.ModuleType":
     """Import Keras and TensorFlow without their start-up messages, which no setting silences; show them if the import fails.
 
-    Raises UserError if the backend in KERAS_BACKEND is not installed.
+    Raises UserError if the backend in KERAS_BACKEND is unknown or not installed.
     """
     return _imported()[0]
 
@@ -91,25 +94,32 @@ def import_keras() -> "types.ModuleType":
 @cache
 def _imported() -> "tuple[types.ModuleType, str]":
     """Return Keras, and what the import wrote to stderr."""
+    if (backend := os.environ.get("KERAS_BACKEND") or BACKENDS[0]) not in BACKENDS:
+        raise UserError(f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}, got {backend!r}.")
     with _quiet() as messages:
         try:
             import keras
 
             import tfdetect.data.media.tf_decode  # noqa: F401  (imports TensorFlow, which reads the data on every backend)
         except ModuleNotFoundError as error:
-            if error.name == (name := os.environ.get("KERAS_BACKEND")):
-                raise UserError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}.") from error
-            raise
+            if (name := error.name) not in BACKENDS[1:]:
+                raise
+            raise UserError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}, or set "
+                            f"KERAS_BACKEND={BACKENDS[0]} and start Python anew.") from error  # fmt: skip
         logging.getLogger("tensorflow").setLevel(logging.WARNING)  # in notebooks it also prints what is informational
         return keras, messages()
 
 
+_quieting = threading.RLock()
+
+
 @contextmanager
 def _quiet() -> Iterator[Callable[[], str]]:
-    """Hide what libraries write to stderr, unless they fail; yield a function that returns it."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as file:
+    """Hide what libraries write to stderr, unless they fail; yield a function that returns it. One thread at a time, since all
+    share stderr."""
+    with _quieting, tempfile.TemporaryFile() as file:
+        sys.stderr.flush()
+        stderr = os.dup(2)
 
         def messages() -> str:
             return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
@@ -167,8 +177,11 @@ def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: S
 
 def print_records(table: "pd.DataFrame", as_csv: bool) -> None:
     """Print a table for programs: as CSV, or as one JSON object per line."""
-    text = table.to_csv(index=False) if as_csv else table.to_json(orient="records", lines=True, date_format="iso")
-    print(text.replace("\\/", "/"), end="")  # JSON allows both
+    if as_csv:
+        print(table.to_csv(index=False), end="")
+        return
+    for row in table.astype(object).where(table.notna(), None).to_dict("records"):  # JSON has no NaN
+        print(json.dumps(row, default=lambda date: date.isoformat()))  # to_json fails for names that are not UTF-8
 
 
 @contextmanager

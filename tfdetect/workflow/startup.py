@@ -21,6 +21,10 @@ def start(plugin_files: str | Path | Iterable[str | Path] = (), installed: bool 
     plugins.load(as_paths(plugin_files), installed)
 
 
-def as_paths(given: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Return one path or several as a list."""
-    return [Path(given)] if isinstance(given, str | Path) else [Path(path) for path in given]
+def as_paths(given: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return one path or several as a list. Raises UserError for anything else, and for an empty path, which would mean the
+    current folder."""
+    several = [given] if isinstance(given, str | os.PathLike) or not isinstance(given, Iterable) else list(given)
+    if wrong := [path for path in several if not isinstance(path, str | os.PathLike) or not str(path)]:
+        raise UserError(f"Expected the path of a file or folder, or several, got {wrong[0]!r}.")
+    return list(map(Path, several))

@@ -1,5 +1,6 @@
 """What one check found."""
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -88,8 +89,9 @@ def package_of(module: str) -> str:
 
 
 def without_folders(text: str) -> str:
-    """Return the text without the names of the home folder and the environment, since the page is made to be published."""
-    for folder, short in ((sys.prefix, "ENV"), (str(Path.home()), "~")):
+    """Return the text without the names of the home folder, if there is one, and the environment, since the page is made to be
+    published."""
+    for folder, short in ((sys.prefix, "ENV"), (os.path.expanduser("~"), "~")):
         text = text.replace(folder, short) if len(folder) > 1 else text
     return text
 
