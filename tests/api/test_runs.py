@@ -207,6 +207,13 @@ def test_records_of_odd_names_are_valid(root, capfdbinary):
     assert cli.main(["runs", str(root)]) == 0 and r"a\nb" in capfdbinary.readouterr().out.decode()
 
 
+@pytest.mark.parametrize("content", ['{"test": {"auc": 1e999, "auc_interval": [NaN, NaN]}}', "[" * 100_000, '{"test": {"auc": "x"}}'])
+def test_damaged_metrics_are_no_numbers(root, capsys, content):
+    (root / "cnn" / "metrics.json").write_text(content)
+    code, out, _ = call(capsys, root, "--name", "cnn", "--json")
+    assert code == 0 and json.loads(out)["auc"] is None and "Infinity" not in out
+
+
 def test_links_inside_a_run_are_deleted_and_not_followed(root, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jpg").write_text("")

@@ -136,8 +136,8 @@ def read_result(artifact: Artifact) -> dict[str, Any]:
         test = json.loads(artifact.metrics.read_bytes())["test"]
         low, high = test.get("auc_interval") or (math.nan, math.nan)
         numbers = {"auc": test.get("auc"), "auc_low": low, "auc_high": high}
-        return {name: math.nan if value is None else float(value) for name, value in numbers.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {name: math.nan if value is None or not math.isfinite(value) else value for name, value in numbers.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         evaluate = installation.command("evaluate", artifact.folder)
         return {"note": f"metrics.json is missing or damaged; {evaluate} evaluates the run again"}
 
