@@ -44,6 +44,11 @@ def test_the_command_line_is_that_of_the_process(monkeypatch, program, expected)
     assert installation.command_line() == expected
 
 
+def test_an_interpreter_inside_another_program_has_no_name(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [])
+    assert installation.command("predict", "a b") == "tfdetect predict 'a b'" and installation.command_line() == ""
+
+
 def test_folders_are_found_in_a_checkout_and_in_a_package(monkeypatch, tmp_path):
     assert installation.folder("recipes") == ROOT.resolve() / "recipes"
     monkeypatch.setattr(installation, "PACKAGE", tmp_path / "tfdetect")

@@ -25,7 +25,7 @@ def command(verb: str, *words: object) -> str:
     It is the verb's script if this process is a script of the checkout, which works without an installation, and `tfdetect VERB`
     otherwise.
     """
-    program = ["python", Path(sys.argv[0]).with_name(f"{verb}.py")] if _is_script() else ["tfdetect", verb]
+    program = ["python", _program().with_name(f"{verb}.py")] if _is_script() else ["tfdetect", verb]
     return _join(*program, *words)
 
 
@@ -33,12 +33,17 @@ def command_line() -> str:
     """Return the command line of this process, quoted for a shell; "" for a process that calls tfdetect from Python."""
     if _is_script():
         return _join("python", *sys.argv)
-    return _join("tfdetect", *sys.argv[1:]) if Path(sys.argv[0]).name in ("tfdetect", "cli.py") else ""
+    return _join("tfdetect", *sys.argv[1:]) if _program().name in ("tfdetect", "cli.py") else ""
+
+
+def _program() -> Path:
+    """Return the path of the program; an interpreter inside another program need not have one."""
+    return Path(sys.argv[0] if sys.argv else "")
 
 
 def _is_script() -> bool:
     """Return whether this process runs a file in scripts/ of the checkout that holds this package."""
-    program = Path(sys.argv[0])
+    program = _program()
     return program.suffix == ".py" and program.resolve().parent == PACKAGE.parent / "scripts"
 
 

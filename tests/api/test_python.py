@@ -96,6 +96,7 @@ def test_evaluate_explain_and_audit_return_pages_and_tables(run, images, tmp_pat
     assert findings.page.is_file() and len(findings.files) == 40 and {"label", "split", "aspect", "error"} <= set(findings.files)
     assert list(findings.warnings) == ["property", "auc", "kind", "advice"] and findings.leaks.empty
     assert "<iframe" in findings._repr_html_()
+    assert len({findings, copy.copy(findings), explanation, copy.copy(explanation)}) == 2, "equal folders, equal results"
 
 
 def test_a_notebook_shows_the_head_of_the_report(run):

@@ -43,9 +43,9 @@ class Findings:
     """What an audit found: a page, and tables. A notebook shows the head of the page."""
 
     folder: Path
-    found: Mapping[str, Any] = field(repr=False)
+    found: Mapping[str, Any] = field(repr=False, compare=False)
     """The content of audit.json."""
-    files: "pd.DataFrame" = field(repr=False)
+    files: "pd.DataFrame" = field(repr=False, compare=False)
     """A row per file: the columns of the manifest, and its properties, such as format, size and JPEG quality."""
 
     @property

@@ -58,7 +58,7 @@ class Explanation:
 
     page: Path
     method: str
-    rows: Sequence[Mapping[str, Any]] = field(repr=False)
+    rows: Sequence[Mapping[str, Any]] = field(repr=False, compare=False)
 
     @property
     def table(self) -> "pd.DataFrame":
