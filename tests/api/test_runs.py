@@ -207,7 +207,9 @@ def test_records_of_odd_names_are_valid(root, capfdbinary):
     assert cli.main(["runs", str(root)]) == 0 and r"a\nb" in capfdbinary.readouterr().out.decode()
 
 
-@pytest.mark.parametrize("content", ['{"test": {"auc": 1e999, "auc_interval": [NaN, NaN]}}', "[" * 100_000, '{"test": {"auc": "x"}}'])
+@pytest.mark.parametrize(
+    "content", ['{"test": {"auc": 1e999, "auc_interval": [NaN, NaN]}}', "[" * 100_000, '{"test": {"auc": "x"}}']
+)
 def test_damaged_metrics_are_no_numbers(root, capsys, content):
     (root / "cnn" / "metrics.json").write_text(content)
     code, out, _ = call(capsys, root, "--name", "cnn", "--json")
