@@ -117,7 +117,10 @@ def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T
                 in_work[_schedule(pool, work, item, in_work)] = item
             if not in_work:
                 return
-            for future in wait(in_work, return_when=FIRST_COMPLETED).done:
+            done = wait(in_work, timeout=1.0, return_when=FIRST_COMPLETED).done
+            if not done and not pool.active:  # a pool that breaks forgets an item that it was just taking
+                raise BrokenProcessPool("All workers expired")
+            for future in done:
                 outcome = _outcome(future, work.seconds)
                 yield in_work.pop(future), outcome
     finally:
