@@ -105,7 +105,7 @@ def _imported() -> "tuple[types.ModuleType, str]":
             if (name := error.name) not in BACKENDS[1:]:
                 raise
             raise UserError(f"KERAS_BACKEND={name} needs {name}, which is not installed: pip install {name}, or set "
-                            f"KERAS_BACKEND={BACKENDS[0]} and start Python anew.") from error  # fmt: skip
+                            f"KERAS_BACKEND={BACKENDS[0]} and restart Python.") from error  # fmt: skip
         logging.getLogger("tensorflow").setLevel(logging.WARNING)  # in notebooks it also prints what is informational
         return keras, messages()
 

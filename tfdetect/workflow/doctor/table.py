@@ -9,8 +9,8 @@ from tfdetect.workflow.doctor.page import format_page
 
 
 class Findings(pd.DataFrame):
-    """One row per check, with the fields of `Finding` as columns; a part of it, or with other columns, it is shown as an ordinary
-    DataFrame."""
+    """One row per check, with the fields of `Finding` as columns; a part of it, or one with other columns, is shown as an
+    ordinary DataFrame."""
 
     def __repr__(self) -> str:
         if list(self) != [field.name for field in fields(Finding)]:
