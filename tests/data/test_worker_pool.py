@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
@@ -171,3 +172,21 @@ def test_processes_that_end_at_once_are_replaced_by_this_one(monkeypatch, capsys
     monkeypatch.setattr("tfdetect.data.worker_pool._initialise_worker", os.abort)  # such as one that lacks memory to start
     assert sorted(map_unordered([1, -2], abs, 2)) == [(-2, 2), (1, 1)]
     assert "cannot be started (All workers expired)" in capsys.readouterr().err
+
+
+def test_a_pool_that_breaks_by_a_crash_runs_no_crashing_item_in_this_process(monkeypatch):
+    """pebble may see that a process has ended before it reads what the process was working on."""
+    original, broken = worker_pool._map_in_pool, []
+
+    def break_once(items, in_work, work, workers):
+        if broken:
+            yield from original(items, in_work, work, workers)
+        else:
+            broken.append(True)
+            in_work.update(enumerate([2, 3, 4]))  # taken, without a result
+            next(items), next(items), next(items)
+            raise BrokenProcessPool("All workers expired")
+
+    monkeypatch.setattr(worker_pool, "_map_in_pool", break_once)
+    results = dict(map_unordered(iter([2, 3, 4, 5]), double, 2))
+    assert results == {2: 4, 3: WorkerFailure("the decoder crashed"), 4: 8, 5: 10}

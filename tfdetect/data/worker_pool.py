@@ -21,6 +21,7 @@ from pebble import ProcessExpired, ProcessPool
 from tfdetect.data import deadline
 from tfdetect.machine import available_cores
 
+CRASHED = "the decoder crashed"
 NO_PROCESSES = ("Worker processes cannot be started ({}): files are decoded in this process, one at a time and without a time "
                 "limit. A file that crashes its decoder now ends this process.")  # fmt: skip
 T = TypeVar("T")
@@ -71,9 +72,23 @@ class _WorkerProcess(SpawnProcess):
 
 
 class _WorkerContext(SpawnContext):
-    """Starts fresh interpreters: forking a process that runs TensorFlow's threads may deadlock."""
+    """Starts fresh interpreters, since forking a process that runs TensorFlow's threads may deadlock, and can end them."""
 
-    Process = _WorkerProcess
+    def __init__(self) -> None:
+        self.processes: list[_WorkerProcess] = []
+
+    def Process(self, *args: Any, **options: Any) -> _WorkerProcess:  # type: ignore[override]  # there it is a class
+        """Return a new process."""
+        self.processes.append(_WorkerProcess(*args, **options))
+        return self.processes[-1]
+
+    def end_processes(self) -> None:
+        """End the processes that were started, and wait for them."""
+        started = [process for process in self.processes if process.pid]
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join(1.0)
 
 
 def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | None = None,
@@ -85,22 +100,39 @@ def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | Non
     re-raised here and stop the iteration. Only a few items are read ahead, so `items` may be infinite. Where no process can be
     started, the items are processed in this one, without a time limit, and a line on stderr says so.
     """
-    remaining = iter(items)
+    remaining, guarded = iter(items), _GuardedWork(work, seconds)
     while True:
-        in_work: dict[Any, T] = {}  # what a broken pool leaves to the next one
-        works = False
+        in_work: dict[Any, T] = {}
         try:
-            for result in _map_in_pool(remaining, in_work, _GuardedWork(work, seconds), workers):
-                works = True
-                yield result
+            yield from _map_in_pool(remaining, in_work, guarded, workers)
             return
         except BrokenProcessPool as error:
-            remaining = chain(in_work.values(), remaining)
-            if not works:
+            if not _processes_start():
                 print(NO_PROCESSES.format(error.__cause__ or error), file=sys.stderr)
+                remaining = chain(in_work.values(), remaining)
                 break
+        for item in in_work.values():  # one of them ended its process before the pool knew that it was working on it
+            yield item, _run_alone(item, guarded)
     for item in remaining:
         yield item, _raise_error(_GuardedWork(work, None)(item))
+
+
+def _processes_start() -> bool:
+    """Return whether a worker process can be started and used."""
+    guarded: _GuardedWork[int, Any] = _GuardedWork(abs, None)
+    try:
+        return bool(list(_map_in_pool(iter([0]), {}, guarded, 1)))
+    except BrokenProcessPool:
+        return False
+
+
+def _run_alone(item: T, work: _GuardedWork[T, Any]) -> Any:
+    """Return the result of an item in a pool of its own, whose end can only be due to this item."""
+    try:
+        [(_, result)] = _map_in_pool(iter([item]), {}, work, 1)
+        return result
+    except BrokenProcessPool:
+        return WorkerFailure(CRASHED)
 
 
 def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T, R],
@@ -110,7 +142,8 @@ def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T
     Raises BrokenProcessPool if processes cannot be started.
     """
     count = workers or available_cores()
-    pool = ProcessPool(count, initializer=_initialise_worker, context=_WorkerContext())
+    context = _WorkerContext()
+    pool = ProcessPool(count, initializer=_initialise_worker, context=context)
     try:
         while True:
             for item in islice(items, 4 * count - len(in_work)):
@@ -125,6 +158,7 @@ def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T
                 yield in_work.pop(future), outcome
     finally:
         pool.stop()
+        context.end_processes()  # before the pool removes what a process that is still starting would look for
         pool.join()
 
 
@@ -169,7 +203,7 @@ def _outcome(future: Any, seconds: float | None) -> Any:
     except ProcessExpired as error:
         if deadline.is_timeout(error.exitcode):
             return WorkerFailure(f"decoding took longer than {seconds:g} s plus the allowance for its length (--data.timeout)")
-        return WorkerFailure("the decoder crashed")
+        return WorkerFailure(CRASHED)
     return _raise_error(result)
 
 
