@@ -191,3 +191,9 @@ def test_a_pool_that_breaks_by_a_crash_runs_no_crashing_item_in_this_process(mon
     monkeypatch.setattr(worker_pool, "_map_in_pool", break_once)
     results = dict(map_unordered(iter([2, 3, 4, 5]), double, 2))
     assert results == {2: 4, 3: WorkerFailure("the decoder crashed"), 4: 8, 5: 10}
+
+
+def test_a_crash_that_the_pool_overlooks_fails_its_item(monkeypatch):
+    """pebble does so if a process ends before pebble reads what it is working on, while others are at work."""
+    monkeypatch.setattr("pebble.pool.process.PoolManager.handle_worker_expiration", lambda manager, expiration: None)
+    assert dict(map_unordered([3, 4], double, 2)) == {3: WorkerFailure("the decoder crashed"), 4: 8}

@@ -82,6 +82,10 @@ class _WorkerContext(SpawnContext):
         self.processes.append(_WorkerProcess(*args, **options))
         return self.processes[-1]
 
+    def count_crashes(self) -> int:
+        """Return how many processes have ended by a crash or a signal."""
+        return sum(process.exitcode not in (None, 0) for process in self.processes if process.pid)
+
     def end_processes(self) -> None:
         """End the processes that were started, and wait for them."""
         started = [process for process in self.processes if process.pid]
@@ -141,8 +145,7 @@ def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T
 
     Raises BrokenProcessPool if processes cannot be started.
     """
-    count = workers or available_cores()
-    context = _WorkerContext()
+    count, crashes, context = workers or available_cores(), 0, _WorkerContext()
     pool = ProcessPool(count, initializer=_initialise_worker, context=context)
     try:
         while True:
@@ -151,10 +154,12 @@ def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T
             if not in_work:
                 return
             done = wait(in_work, timeout=1.0, return_when=FIRST_COMPLETED).done
-            if not done and not pool.active:  # a pool that breaks forgets an item that it was just taking
+            # pebble forgets an item if its process ends before pebble reads that it has begun, or if the pool breaks meanwhile.
+            if not done and (not pool.active or context.count_crashes() > crashes):
                 raise BrokenProcessPool("All workers expired")
             for future in done:
                 outcome = _outcome(future, work.seconds)
+                crashes += isinstance(future.exception(), ProcessExpired)
                 yield in_work.pop(future), outcome
     finally:
         pool.stop()
