@@ -57,10 +57,11 @@ def evaluation_cache(data: Data, detector: Detector, artifact: Artifact) -> "Cac
 def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "ClipSpec":
     """Return how files become clips. A missing face model is downloaded into `cache_dir`."""
     from tfdetect.data.media.faces import FaceSettings, model_path
+    from tfdetect.data.media.frames import Fit
     from tfdetect.data.prepare.clip_cache import ClipSpec
 
     faces = FaceSettings.from_model(model_path(data.face_model, cache_dir)) if data.faces == "yunet" else None
-    return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits)
+    return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits, fit=Fit(data.fit, data.crops))
 
 
 def read_manifest(path: Path, data: FileSettings) -> "pd.DataFrame":

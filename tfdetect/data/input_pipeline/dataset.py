@@ -5,6 +5,7 @@ Normalisation is a layer of the model, so it runs on the device. Augmentation ne
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,8 @@ def _load(batches: tf.data.Dataset, rows: pd.DataFrame, cache: Cache, single: bo
     entries = tf.constant([os.fsencode(cache.clip_path(sha)) for sha in rows["sha"]])
     columns = ["label", "source_class"] if "source_class" in rows else ["label"]
     frames, labels = tf.constant(rows["frame"].to_numpy(np.int32)), tf.constant(rows[columns].to_numpy(np.float32))
-    length, size, read = 1 if single else cache.spec.frames, cache.spec.size, read_npy if cache.kind == "npy" else read_record
+    length, size = 1 if single else cache.spec.frames, cache.spec.size
+    read = read_npy if cache.kind == "npy" else partial(read_record, fit=cache.spec.fit)
 
     def load_clip(index: tf.Tensor) -> tf.Tensor:
         clip = read(entries[index], size)
