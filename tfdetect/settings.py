@@ -63,6 +63,7 @@ class ClipSettings(FileSettings):
     squeeze: resized, whatever its aspect ratio.
     shortest_side: its shorter side resized, its longer side cropped to the centre.
     crop: the centre at native resolution; a small frame is extended by reflection.
+    Training on images with --data.cache tfrecord takes a random crop in each epoch instead.
     pad: its longer side resized, its shorter side extended by reflection."""
     crops: int = 1
     """Number of crops of each frame with --data.fit crop, whose scores are averaged.

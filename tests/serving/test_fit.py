@@ -56,6 +56,17 @@ def test_files_bytes_and_frames_get_the_score_of_the_live_model(served, tmp_path
     assert np.ptp(live) > 0.2, "the images have different scores"
 
 
+def test_a_run_without_a_saved_model_makes_the_same_squares(served, tmp_path, rng):
+    """As on torch and jax."""
+    model, predictor = served
+    artifact = Artifact(tmp_path)
+    model.save(artifact.model)
+    files.write_json(artifact.calibration, CALIBRATION)
+    plain, clips = Predictor(artifact, predictor.spec, Cnn()), rng.integers(0, 256, (2, 3, 40, 31, 3), np.uint8)
+    np.testing.assert_allclose(plain.predict_clips(clips)[0], predictor.predict_clips(clips)[0], atol=1e-5)
+    assert plain.scored_with != predictor.scored_with
+
+
 def test_clips_of_several_frames_and_bytes_that_are_refused(served, rng):
     model, predictor = served
     fit, clips = predictor.spec.fit, rng.integers(0, 256, (2, 3, 40, 31, 3), np.uint8)

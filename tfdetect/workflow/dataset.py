@@ -280,8 +280,9 @@ def require_usable(table: "pd.DataFrame", origin: Path | None = None) -> None:
     first = os.path.abspath(table["path"].iloc[0])
     exists = any(map(os.path.lexists, table["path"]))
     if not exists and origin and (settings := read_prepared_settings(origin)):
-        raise UserError(f"{origin} was prepared with --data.frames {settings['frames']} --data.size {settings['size']}; other "
-                        f"clips need the original files, and none of the {len(table)} exists, such as {first}.")  # fmt: skip
+        flags = " ".join(f"--data.{name} {settings[name]}" for name in ("frames", "size", "fit", "crops"))
+        raise UserError(f"{origin} was prepared with {flags}; other clips need the original files, and none of the {len(table)} "
+                        f"exists, such as {first}.")  # fmt: skip
     if not exists:
         raise UserError(f"None of the {len(table)} files exists. The first was looked for at {first}; relative paths in a table "
                         "start at the folder of the table.")  # fmt: skip

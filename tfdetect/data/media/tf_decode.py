@@ -55,6 +55,12 @@ def crop_at(frames: tf.Tensor, corner: tf.Tensor, size: int) -> tf.Tensor:
     return reflect(frames[:, top:bottom, left:right], size)
 
 
+def _corner_at(frames: tf.Tensor, place: tf.Tensor, size: int) -> tf.Tensor:
+    """Return the (top, left) of the crop of frames (batch, height, width, 3) at `place`; all corners are equally likely."""
+    room = tf.maximum(tf.shape(frames)[1:3] - size, 0)
+    return tf.minimum(tf.cast(place * tf.cast(room + 1, tf.float32), tf.int32), room)  # float rounding may exceed it
+
+
 def crop_positions(room: tf.Tensor, crops: int) -> tf.Tensor:
     """Return the (top, left) of each crop, (squares, 2) int32, as `frames.crop_positions` does; a crop can move by `room`."""
     if crops <= 5:
@@ -185,8 +191,15 @@ def _encoded_image(path: str | os.PathLike[str], limits: Limits) -> bytes:
     return data if is_equal else tf.io.encode_png(native).numpy()
 
 
-def read_record(path: tf.Tensor, size: int, fit: Fit = SQUEEZE) -> tf.Tensor:
-    """Read the clip from a TFRecord, (frames, size, size, 3) uint8; usable in tf.data."""
+def read_record(path: tf.Tensor, size: int, fit: Fit = SQUEEZE, place: tf.Tensor | None = None) -> tf.Tensor:
+    """Read the clip from a TFRecord, (frames, size, size, 3) uint8; usable in tf.data.
+
+    With `place` (2,), floats from 0 to below 1, of an image only the crop at that share of its height and width is read.
+    """
+
+    def read_squares(frames: tf.Tensor) -> tf.Tensor:
+        return to_squares(frames, size, fit) if place is None else crop_at(frames, _corner_at(frames, place, size), size)
+
     # A record is preceded by its length and a checksum (12 bytes) and followed by another checksum (4 bytes).
     data = tf.io.read_file(path)
     data = tf.strings.substr(data, 12, tf.strings.length(data) - 16)
@@ -194,6 +207,6 @@ def read_record(path: tf.Tensor, size: int, fit: Fit = SQUEEZE) -> tf.Tensor:
     record = tf.io.parse_single_example(data, {"image": text, "frames": text})
     return tf.cond(
         tf.strings.length(record["image"]) > 0,
-        lambda: to_squares(decode_image(record["image"]), size, fit),
+        lambda: read_squares(decode_image(record["image"])),
         lambda: tf.reshape(tf.io.decode_raw(record["frames"], tf.uint8), (-1, size, size, 3)),
     )
