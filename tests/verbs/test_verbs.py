@@ -59,7 +59,7 @@ def test_a_run_writes_all_its_files(name, request):
                      "shortcuts.json", "checkpoints"}  # fmt: skip
     metrics = json.loads(artifact.metrics.read_text())
     keys = {"n", "auc", "ap", "eer", "accuracy", "balanced_accuracy", "f1", "log_loss", "confusion", "by_source", "by_frame"}
-    assert set(metrics) == {"validation", "test", "scored_with", "threshold_rule"} and keys <= set(metrics["test"])
+    assert set(metrics) == {"validation", "test", "scored_with", "threshold_rule", "stress"} and keys <= set(metrics["test"])
     assert (metrics["scored_with"], metrics["threshold_rule"]) == ("saved_model", "youden")
     manifest = pd.read_csv(artifact.manifest)
     assert metrics["test"]["n"] == (manifest["split"] == "test").sum() == 8

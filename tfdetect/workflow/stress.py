@@ -1,5 +1,5 @@
-"""Did a detector learn the forgery, or how the files were made? Its AUC on test files that were compressed, resized or blurred, and
-on test files equalised against their shortcuts."""
+"""Did a detector learn the forgery, or how the files were made? Its AUC on test files that were compressed, resized or blurred,
+and on test files equalised against their shortcuts."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -44,9 +44,9 @@ def plan_study(count: int | None, run: Run, data: Data, context: ReportContext, 
 
 def study(count: int, run: Run, data: Data, context: ReportContext, predictor: Predictor, cache: Cache,
           shortcuts: Shortcuts) -> Learnt:  # fmt: skip
-    """Return what about `count` test files say about what the detector learnt; if it was trained just now, also the training files
+    """Return what about `count` test files say about what the detector learnt, and if it was trained just now, the training files
     nearest to its mistakes. The exported model scores all altered files."""
-    split = {name: rows for name, rows in context.files.groupby("split")}
+    split = dict(iter(context.files.groupby("split")))
     sample, scored = sample_files(split["test"], count), context.predictions
     aucs: dict[str, dict[str, Any]] = {}
     equalised: dict[str, Any] = {}
@@ -57,13 +57,13 @@ def study(count: int, run: Run, data: Data, context: ReportContext, predictor: P
     mistakes: list[Mistake] = []
     compared = ""
     if "train" in split:
-        mistakes, compared = neighbours.most_wrong(context, cache, predictor.is_frame_detector, sample_files(split["train"], count))
+        train = sample_files(split["train"], count)
+        mistakes, compared = neighbours.most_wrong(context, cache, predictor.is_frame_detector, train)
     return Learnt(aucs, equalised, note, len(split["test"]), mistakes, compared, warnings(aucs, shortcuts, run))
 
 
 def sample_files(table: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return about `count` rows, as far as there are as many, half of each class, in whole groups except very large ones; the same
-    in each call."""
+    """Return at most about `count` rows, half of each class, in whole groups except for large ones; the same in each call."""
     shuffled = table.sample(frac=1, random_state=0)
     rows = shuffled.groupby(["label", "group"], sort=False).head(max(count // GROUP_SHARE, 1)).sort_index()
     order, chosen = list(dict.fromkeys(shuffled["group"])), set()
@@ -80,8 +80,7 @@ def summarise(scored: pd.DataFrame) -> dict[str, Any]:
 
 
 def corrupted_aucs(predictor: Predictor, sample: pd.DataFrame, scored: pd.DataFrame, cache: Cache) -> dict[str, dict[str, Any]]:
-    """Return the summary of the sampled files as they are, whose predictions are in `scored`, and after each corruption, for which
-    the exported model scores the corrupted clips."""
+    """Return the summary of the sampled files as they are, whose predictions are in `scored`, and after each corruption."""
     found = {UNCHANGED: summarise(of_files(scored, sample))}
     texts = [text for text in STRESS_NAMES if text != UNCHANGED]
     inputs = len(expand_frames(sample, predictor.is_frame_detector))
@@ -100,7 +99,7 @@ def equalised_auc(predictor: Predictor, sample: pd.DataFrame, scored: pd.DataFra
                   shortcuts: Shortcuts) -> tuple[dict[str, Any], str]:  # fmt: skip
     """Return the summary of the sampled files after `prepare --equalise`, and a sentence that says what was found.
 
-    The summary is {} if nothing tells the label that equalising would remove. "before" holds the summary of the same files as they
+    The summary is {} if there is no shortcut that equalising would remove. "before" holds the summary of the same files as they
     are, "plan" the common crop and encoding.
     """
     if reason := why_not_equalised(sample, shortcuts):
@@ -113,8 +112,8 @@ def equalised_auc(predictor: Predictor, sample: pd.DataFrame, scored: pd.DataFra
             found = score_equalised(predictor, sample, scored, cache, data, Path(folder))
     except UserError as error:
         return {}, f"The label can be told from {names}, but the test files could not be equalised: {error}"
-    return found, (f"The label can be told from {names}. With one crop and encoding for both classes, {plural(found['n'], 'file')} "
-                   f"give {describe(found)}; as they are, the same files give {describe(found['before'])}.")  # fmt: skip
+    return found, (f"The label can be told from {names}. With one crop and encoding for both classes, "
+                   f"{plural(found['n'], 'test file')} give {describe(found)}; as they are, {describe(found['before'])}.")
 
 
 def why_not_equalised(sample: pd.DataFrame, shortcuts: Shortcuts) -> str:
@@ -127,7 +126,7 @@ def why_not_equalised(sample: pd.DataFrame, shortcuts: Shortcuts) -> str:
         return ""
     if shortcuts.warnings:
         worst = shortcuts.warnings[0]
-        return (f"What the files show tells the label ({property_name(worst.property)}: AUC {worst.auc:.2f}), not their format, so "
+        return (f"What the files show tells the label ({property_name(worst.property)}: AUC {worst.auc:.2f}), not their format: "
                 "equalising them would change nothing.")  # fmt: skip
     return "No property of the files tells the label, so there is nothing to equalise."
 
@@ -170,6 +169,6 @@ def warnings(found: Mapping[str, Mapping[str, Any]], shortcuts: Shortcuts, run: 
     views = ", with 2 or more --detector.views" if run.detector.caches_features else ""
     augment = f'train with --train.augment "jpeg(30,100,p=0.5)"{views}, and ' if "jpeg" not in run.train.augment else ""
     command = f"{installation.command('prepare', 'DIR', '--out', 'NEW')} --equalise"
-    return (f"After JPEG compression of quality 70, the test files give {describe(after)}, not clearly above {limit}; before, they "
-            f"give {describe(before)}. The detector may have learnt how the files were made, not the forgery: {augment}give both "
+    return (f"After JPEG compression of quality 70, the test files give {describe(after)}, not clearly above {limit}; before, "
+            f"{describe(before)}. The detector may have learnt how the files were made, not the forgery: {augment}give both "
             f"classes the same encoding with {command}.",)  # fmt: skip
