@@ -145,9 +145,9 @@ figure{margin:0;break-inside:avoid} figure img{width:100%;height:auto} .wide{gri
 figcaption{font-size:.9rem;color:#46525e}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:1rem}
 .neighbours{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,30rem),1fr));gap:1.2rem 2rem}
-.neighbours div{display:grid;grid-template-columns:repeat(4,minmax(0,1fr));gap:.5rem;break-inside:avoid}
+.neighbours div{display:grid;grid-template-columns:minmax(0,1fr) 0 repeat(3,minmax(0,1fr));gap:.5rem;break-inside:avoid}
+.neighbours div figure:nth-child(2){grid-column:3}
 .neighbours figcaption{font-size:.8rem;line-height:1.3} .neighbours img{aspect-ratio:1;object-fit:cover}
-.neighbours div figure:first-child{margin-right:.5rem}
 .real img{border-bottom:4px solid #0072B2} .fake img{border-bottom:4px solid #D55E00}
 @media print{body{max-width:none;font-size:11pt;padding:0} section.verdict,tr{break-inside:avoid}
  .scroll{overflow:visible} h2,h3,h2+p{break-after:avoid} *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}

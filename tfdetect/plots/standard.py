@@ -42,8 +42,8 @@ STANDARD = ("roc", "precision_recall", "scores", "confusion", "reliability", "so
 PROPERTY_NAMES = {"all": "all properties", "all_container": "all container properties", "jpeg_quality": "JPEG quality",
                   "exif": "EXIF metadata", "fps": "frame rate", "bytes": "file size", "aspect": "aspect ratio"}  # fmt: skip
 UNCHANGED = "none"
-STRESS_NAMES = {UNCHANGED: "as they are", "jpeg(90)": "JPEG, quality 90", "jpeg(70)": "JPEG, quality 70",
-                "jpeg(50)": "JPEG, quality 50", "resize(0.5)": "half size and back", "blur(1)": "blur, sigma 1"}  # fmt: skip
+STRESS_NAMES = {UNCHANGED: "as they are", "jpeg(90)": "JPEG 90", "jpeg(70)": "JPEG 70",
+                "jpeg(50)": "JPEG 50", "resize(0.5)": "half size and back", "blur(1)": "blur, sigma 1"}  # fmt: skip
 NEEDS_BOTH_CLASSES = "Not drawn: the test set needs real and fake files."
 
 

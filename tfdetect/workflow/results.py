@@ -209,7 +209,7 @@ def stress_line(learnt: Learnt) -> str:
     if not learnt.stress:
         return ""
     aucs = ", ".join(f"{standard.STRESS_NAMES[key]} {row['auc']:.3f}" for key, row in learnt.stress.items())
-    return f"AUC of {plural(learnt.stress[standard.UNCHANGED]['n'], 'test file')} {aucs}\n"
+    return f"AUC of {plural(learnt.stress[standard.UNCHANGED]['n'], 'test file')}: {aucs}\n"
 
 
 def shortcut_line(aucs: Mapping[str, float]) -> str:
