@@ -57,5 +57,4 @@ def stubs() -> Iterator[None]:
         patch.setattr("tfdetect.data.media.tf_decode.resize", resize)
         patch.setattr("tfdetect.data.audit.shortcuts.MAX_CATEGORIES", 10**6)
         patch.setattr("tfdetect.workflow.stress.FILES", 0)
-        patch.setattr("tfdetect.workflow.stress.FILES_FROM_FEATURES", 0)
         yield

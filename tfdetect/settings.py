@@ -199,7 +199,7 @@ class RunOf(Generic[D]):
     """Replace the run called --name; the old run is deleted once the data of the new one are read."""
     stress: int | None = None
     """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section.
-    By default 400, or 100 for detectors on stored features, which are slower here."""
+    By default 400, or 100 (20 videos) for detectors on stored features, which are slower here."""
 
     def __post_init__(self) -> None:
         detector, balance, augment = self.detector, self.train.balance, self.train.augment

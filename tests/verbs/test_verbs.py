@@ -70,7 +70,8 @@ def test_a_run_writes_all_its_files(name, request):
     page = artifact.report.read_text()
     shortcut = json.loads(artifact.shortcuts.read_text())["all"]
     assert f"<b>{shortcut:.3f}</b><span>shortcut AUC" in page and (artifact.plots / "shortcuts.png").stat().st_size > 10_000
-    assert "<h2>What it learnt</h2>" in page and "Measured on 8 of 8 test files" in page and (artifact.plots / "stress.png").exists()
+    assert "<h2>What it learnt</h2>" in page and "Measured on 8 of 8 test files" in page
+    assert (artifact.plots / "stress.png").stat().st_size > 10_000
     assert metrics["stress"]["none"]["auc"] == metrics["test"]["auc"] and set(metrics["stress"]) == set(standard.STRESS_NAMES)
     assert "training files, by the model&#x27;s layer" in page or "No test file is misjudged." in page
     assert ("<pre>tfdetect train cnn --data.path" in page) == (name == "cnn"), "the command line, if there was one"

@@ -28,7 +28,8 @@ from tfdetect.workflow import neighbours, scoring
 from tfdetect.workflow.console import plural, progress
 
 FILES = 400  # test files by default
-FILES_FROM_FEATURES = 100  # the same for detectors on stored features, whose large frozen part has to run again
+# By default, detectors on stored features get fewer, because their large frozen part has to run again for each frame.
+FRAMES_FROM_FEATURES, MIN_FILES_FROM_FEATURES = 100, 20
 GROUP_SHARE = 20  # no group gives more than one in so many of the files, or few groups would leave no interval
 ORDINARY = "jpeg(70)"  # what happens to any file that is shared
 KEYS = ("n", "n_real", "n_fake", "auc", "auc_interval")
@@ -38,7 +39,9 @@ def plan_study(count: int | None, run: Run, data: Data, context: ReportContext, 
                cache: Cache) -> Callable[[Shortcuts], Learnt] | None:  # fmt: skip
     """Return the function that studies about `count` test files, by default as many as take little time; None for 0."""
     if count is None:
-        count = FILES_FROM_FEATURES if run.detector.caches_features else FILES
+        frames = context.files["frames"].mean()
+        few = max(int(FRAMES_FROM_FEATURES / frames), MIN_FILES_FROM_FEATURES)
+        count = min(few, FILES) if run.detector.caches_features else FILES
     return partial(study, count, run, data, context, predictor, cache) if count else None
 
 
@@ -102,7 +105,7 @@ def equalised_auc(predictor: Predictor, sample: pd.DataFrame, scored: pd.DataFra
     The summary is {} if there is no shortcut that equalising would remove. "before" holds the summary of the same files as they
     are, "plan" the common crop and encoding.
     """
-    if reason := why_not_equalised(sample, shortcuts):
+    if reason := why_not_equalised(sample, cache, shortcuts):
         return {}, reason
     container = [warning for warning in shortcuts.warnings if warning.kind == "container"]
     single = [warning for warning in container if not warning.property.startswith("all")] or container
@@ -116,12 +119,12 @@ def equalised_auc(predictor: Predictor, sample: pd.DataFrame, scored: pd.DataFra
                    f"{plural(found['n'], 'test file')} give {describe(found)}; as they are, {describe(found['before'])}.")
 
 
-def why_not_equalised(sample: pd.DataFrame, shortcuts: Shortcuts) -> str:
+def why_not_equalised(sample: pd.DataFrame, cache: Cache, shortcuts: Shortcuts) -> str:
     """Return why there is nothing to equalise; "" if there is."""
     if not shortcuts.aucs:
         return "Shortcuts were not measured (too few files or groups, or files unavailable), so no test file was equalised."
-    if all(map(equalise.find_plan, sample["path"])):
-        return "The test files are equalised already: both classes have the same crop and encoding."
+    if cache.spec.plan or all(map(equalise.find_plan, sample["path"])):
+        return "The detector gets equalised test files only: both classes have the same crop and encoding."
     if any(warning.kind == "container" for warning in shortcuts.warnings):
         return ""
     if shortcuts.warnings:
