@@ -73,6 +73,9 @@ def test_a_detector_of_the_file_format_is_found_out(prepared, context):
     assert low < 0.5 < high and found.equalised["plan"]["quality"] == 60
     assert "told from container (AUC 1.00). With one crop and encoding for both classes, 40 test files" in found.equalised_note
     assert "not clearly above the 1.000 that file size, format and colour alone reach; before, AUC 1.000" in found.warnings[0]
+    assert found.conclusion.endswith("not clearly above the 1.000 that file size, format and colour alone reach.")
+    assert stress.conclude(found.stress, Shortcuts({}, [])).endswith("still clearly above chance.")
+    assert stress.conclude({}, FORMAT) == ""
     assert found.metrics == {"stress": found.stress, "equalised": found.equalised}
 
 

@@ -49,6 +49,7 @@ class Learnt:
     """Content of the section; parts without content are left out."""
 
     stress: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # summaries, by the keys of `standard.STRESS_NAMES`
+    conclusion: str = ""  # about the stress
     equalised: Mapping[str, Any] = field(default_factory=dict)  # summary of equalised test files
     equalised_note: str = ""  # what it says, or why there is none
     tested: int = 0  # number of test files, of which `stress` has a sample
@@ -77,9 +78,11 @@ def _altered(learnt: Learnt, shortcut: float | None, figure: Figure | Path | Non
     count = learnt.stress[standard.UNCHANGED]["n"]
     table = html.table(["test files", "AUC", "95 % interval"], rows)
     drawn = html.figure(standard.caption("stress"), figure) if figure else ""
+    conclusion = f"<p><b>{escape(learnt.conclusion)}</b></p>" if learnt.conclusion else ""
     files = f"Measured on {count} of {learnt.tested} test files, the same in each row."
-    return (f"<h3>Altered test files</h3><p>{ALTERED} {files}</p>"
-            f'<div class="figures">{table}{drawn}</div><p>{escape(learnt.equalised_note)}</p>')  # fmt: skip
+    equalised = f"<p>{escape(learnt.equalised_note)}</p>" if learnt.equalised_note else ""
+    return (f"<h3>Altered test files</h3>{conclusion}<p>{ALTERED} {files}</p>"
+            f'<div class="figures">{table}{drawn}</div>{equalised}')  # fmt: skip
 
 
 def _nearest(learnt: Learnt) -> str:

@@ -62,7 +62,8 @@ def study(count: int, run: Run, data: Data, context: ReportContext, predictor: P
     if "train" in split:
         train = sample_files(split["train"], count)
         mistakes, compared = neighbours.most_wrong(context, cache, predictor.is_frame_detector, train)
-    return Learnt(aucs, equalised, note, len(split["test"]), mistakes, compared, warnings(aucs, shortcuts, run))
+    return Learnt(aucs, conclude(aucs, shortcuts), equalised, note, len(split["test"]), mistakes, compared,
+                  warnings(aucs, shortcuts, run))  # fmt: skip
 
 
 def sample_files(table: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -157,21 +158,33 @@ def describe(summary: Mapping[str, Any]) -> str:
     return f"{auc}{interval}"
 
 
+def limit(shortcuts: Shortcuts) -> tuple[float, str]:
+    """Return the AUC that a detector must exceed to prove anything, at least that of chance, and its name."""
+    alone = shortcuts.aucs.get("all", 0.5)
+    return (alone, f"the {alone:.3f} that file size, format and colour alone reach") if alone > 0.5 else (0.5, "chance")
+
+
+def conclude(found: Mapping[str, Mapping[str, Any]], shortcuts: Shortcuts) -> str:
+    """Return whether the detector is clearly above its shortcuts once the test files are compressed; "" without an interval."""
+    if not (interval := found.get(ORDINARY, {}).get("auc_interval")):
+        return ""
+    least, name = limit(shortcuts)
+    return f"After JPEG compression of quality 70, its AUC is {'still' if interval[0] > least else 'not'} clearly above {name}."
+
+
 def warnings(found: Mapping[str, Mapping[str, Any]], shortcuts: Shortcuts, run: Run) -> tuple[str, ...]:
     """Warn if the detector is better than chance, but falls to its shortcuts once the test files are compressed.
 
     That is, it is then no longer clearly above them, and either lower than before or on files with a shortcut.
     """
-    before, after = found.get(UNCHANGED, {}), found.get(ORDINARY, {})
-    alone = shortcuts.aucs.get("all", 0.5)
-    if not before.get("auc_interval") or before["auc_interval"][0] <= 0.5 or after["auc_interval"][0] > max(alone, 0.5):
+    before, after, (least, name) = found.get(UNCHANGED, {}), found.get(ORDINARY, {}), limit(shortcuts)
+    if not before.get("auc_interval") or before["auc_interval"][0] <= 0.5 or after["auc_interval"][0] > least:
         return ()
     if after["auc"] >= before["auc_interval"][0] and not shortcuts.warnings:
         return ()
-    limit = f"the {alone:.3f} that file size, format and colour alone reach" if alone > 0.5 else "chance"
     views = ", with 2 or more --detector.views" if run.detector.caches_features else ""
     augment = f'train with --train.augment "jpeg(30,100,p=0.5)"{views}, and ' if "jpeg" not in run.train.augment else ""
     command = f"{installation.command('prepare', 'DIR', '--out', 'NEW')} --equalise"
-    return (f"After JPEG compression of quality 70, the test files give {describe(after)}, not clearly above {limit}; before, "
+    return (f"After JPEG compression of quality 70, the test files give {describe(after)}, not clearly above {name}; before, "
             f"{describe(before)}. The detector may have learnt how the files were made, not the forgery: {augment}give both "
             f"classes the same encoding with {command}.",)  # fmt: skip
