@@ -58,6 +58,7 @@ CORRUPTIONS = {
     "cutmix": Corruption("weight", 0, 1, changes_labels=True),
     "fourier_mix": Corruption("weight", 0, 1, changes_labels=True),
     "selfblend": Corruption("weight", 0.1, 1, changes_labels=True),
+    "sbi": Corruption(probability=0.5, changes_labels=True),
 }
 REGISTERED: dict[str, Callable[..., Any]] = {}  # name -> TensorFlow function of a corruption that a plugin registered
 _PROBABILITY = Corruption("p", 0, 1)
