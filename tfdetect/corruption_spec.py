@@ -154,7 +154,8 @@ def check_flag(text: str, flag: str, labels: bool = True) -> None:
         raise UserError(f"{flag}: {error}") from None
     if not labels and not spec.preserves_labels:
         name = next(step.name for step in spec.steps if CORRUPTIONS[step.name].changes_labels)
-        raise UserError(f"{flag}: {name} changes labels, so it can only be used for training on both classes.")
+        as_files = " As files, --data.make_fakes makes the fakes of sbi." if name == "sbi" and flag == "--train.augment" else ""
+        raise UserError(f"{flag}: {name} changes labels, so it can only be used for training on both classes.{as_files}")
 
 
 def _parse_step(text: str) -> CorruptionStep:
