@@ -20,11 +20,11 @@ def blank_png(figure) -> bytes:
     return figure.read_bytes() if isinstance(figure, Path) else buffer.getvalue()
 
 
-def decode_plain_images(images, resize_frames, frames=1, fps=None, limits=None):
+def decode_plain_images(images, to_squares, frames=1, fps=None, limits=None, crops=1):
     """Take the place of `tf_images.decode_images`, whose graph is most of an export: intact JPEG and PNG images only."""
     import tensorflow as tf
 
-    decode = lambda data: resize_frames(tf.io.decode_jpeg(data, channels=3)[None])[0]  # noqa: E731
+    decode = lambda data: to_squares(tf.io.decode_jpeg(data, channels=3)[None])[0]  # noqa: E731
     decoded = tf.map_fn(decode, images, fn_output_signature=tf.uint8)
     return tf.range(tf.shape(images)[0]), decoded, tf.fill(tf.shape(images), "")
 

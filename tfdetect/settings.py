@@ -57,7 +57,19 @@ class ClipSettings(FileSettings):
     frames: int = 8
     """Number of frames taken from each video; an image has one frame."""
     size: int = 256
-    """Width and height in pixels to which every frame is resized."""
+    """Width and height in pixels of the squares that every frame becomes."""
+    fit: Literal["squeeze", "shortest_side", "crop", "pad"] = "squeeze"
+    """How a frame becomes a square.
+    squeeze: resized, whatever its aspect ratio.
+    shortest_side: its shorter side resized, its longer side cropped to the centre.
+    crop: the centre at native resolution; a small frame is extended by reflection.
+    Training on images with --data.cache tfrecord takes a random crop in each epoch instead.
+    pad: its longer side resized, its shorter side extended by reflection."""
+    crops: int = 1
+    """Number of crops of each frame with --data.fit crop, whose scores are averaged.
+    1: the centre.
+    2 to 5: the centre and the corners.
+    6 or more: an even grid over the frame."""
     fps: float | None = None
     """Frames per second, taken from the middle of the video; by default frames are spread evenly over the whole video."""
     faces: Literal["none", "yunet"] = "none"
@@ -70,7 +82,11 @@ class ClipSettings(FileSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_minimum(1, "data", self, "frames", "size")
+        require_minimum(1, "data", self, "frames", "size", "crops")
+        if self.crops > 1 and self.fit != "crop":
+            raise UserError(f"--data.crops {self.crops} needs --data.fit crop; {self.fit} makes one square of each frame.")
+        if self.crops > 1 and self.faces != "none":
+            raise UserError(f"--data.crops {self.crops} needs --data.faces none; of a face, use --data.crops 1.")
         if self.fps is not None and not self.fps > 0:
             raise UserError(f"--data.fps must be above 0, got {self.fps}.")
 
@@ -96,7 +112,7 @@ class DecodeOverrides:
                                    limits=self.limits.apply_to(data.limits))  # fmt: skip
 
 
-CLIP_KEYS = ("frames", "size", "fps", "faces", "face_model", "cache")  # the settings that decide the pixels of a clip
+CLIP_KEYS = ("frames", "size", "fit", "crops", "fps", "faces", "face_model", "cache")  # settings that decide the pixels of a clip
 PREPARED_KEYS = (*CLIP_KEYS, "group")  # the settings that are stored with a prepared folder
 
 
@@ -213,6 +229,8 @@ class RunOf(Generic[D]):
             raise UserError(f"--name must be a plain folder name, got {self.name!r}; use --out for the parent folder.")
         if self.data.size < detector.min_size:
             raise UserError(f"{detector.name} needs --data.size {detector.min_size} or more, got {self.data.size}.")
+        if self.data.crops > 1 and detector.input_kind == "clip":
+            raise UserError(f"--data.crops {self.data.crops} needs a detector of single frames; {detector.name} takes clips.")
         if self.resume and self.overwrite:
             raise UserError("--resume and --overwrite cannot be combined: give one of them, to keep or to replace the run.")
         if (self.resume or self.overwrite) and self.name is None:

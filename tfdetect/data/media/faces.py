@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tfdetect.data.media.frames import Media, resize
+from tfdetect.data.media.frames import SQUEEZE, Fit, Media, to_squares
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.errors import UserError
 from tfdetect.files import write_bytes
@@ -175,6 +175,7 @@ class FaceTracker:
 
     settings: FaceSettings
     size: int  # side of a crop in pixels
+    fit: Fit = SQUEEZE  # how the square around a face becomes a crop of that size; a single one
     detections: dict[int, list[FaceDetection]] = field(default_factory=dict, init=False)  # by frame position
     best_score: float = field(default=0.0, init=False)  # over all frames, weak detections included
 
@@ -188,7 +189,7 @@ class FaceTracker:
 
     def _crop_face(self, frame: np.ndarray, left: float, top: float, width: float, height: float, score: float) -> FaceDetection:
         square = (left + width / 2, top + height / 2, self.settings.margin * max(width, height))
-        crop = np.array(resize(crop_square(frame, square), self.size))  # a copy: a view would keep the whole frame in memory
+        crop = to_squares(crop_square(frame, square), self.size, self.fit)[0].copy()  # a view would keep the frame in memory
         return FaceDetection(square, width * height, score, crop)
 
     def to_clip(self, media: Media) -> Media:
