@@ -19,6 +19,7 @@ from tfdetect.data.input_pipeline.feature_store import FeatureStore, add_missing
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import Detector, FeatureTable
 from tfdetect.models.layers import common
+from tfdetect.models.pretrained import fast_blocks
 
 BATCH = 32  # frames
 CONCURRENT_BATCHES = 2
@@ -37,6 +38,7 @@ class FeatureExtractor:
     def __init__(self, model: keras.Model, detector: Detector, cache: Cache, progress: Progress):
         """`progress(title, total)` is a context manager that yields a function to call with `advance=` rows done."""
         self.frozen = common.submodel_until(model, "features")
+        fast_blocks.speed_up(self.frozen)
         self.cache, self.single, self.progress = cache, detector.input_kind == "frame", progress
         self.batch = keras.Model(self.frozen.inputs, self.frozen.outputs).predict_on_batch
         name = f"v{VERSION}-{cache.folder.name}-{digest(self.frozen)}-{detector.feature_dtype}"
