@@ -191,11 +191,12 @@ class Detector(ABC):
         """Field values that let it run without pretrained weights, such as {"weights": "none"}, to try out a recipe."""
         return {}
 
-    def require(self) -> None:  # noqa: B027 (most need nothing)
+    def require(self) -> str | None:
         """Find or download what `build` needs besides the data, such as pretrained weights, before any work is done.
 
-        Raises UserError if it is not available.
+        Returns a sentence that the user should read, if any. Raises UserError if it is not available.
         """
+        return None
 
     def resolve_runs(self, find_model: Callable[[str], str]) -> Self:
         """Return the detector with names of other runs in its fields replaced by paths of their .keras files; `find_model` maps
