@@ -23,7 +23,7 @@ from tfdetect.pages.learnt import Learnt
 from tfdetect.plots import standard
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data, Run
-from tfdetect.workflow import dataset, feature_report, reconstruction_report
+from tfdetect.workflow import dataset, feature_report, made_fakes, reconstruction_report
 from tfdetect.workflow.console import console, plural
 from tfdetect.workflow.scoring import find_shortcuts
 
@@ -144,7 +144,8 @@ def all_warnings(evaluation: Evaluation) -> tuple[str, ...]:
     """Return the warnings of the detector, its extras, the threshold, this evaluation and the data set."""
     return (*evaluation.run.detector.warnings(), *evaluation.extras.warnings,
             *calibration.rule_warnings(evaluation.threshold_rule), *evaluation.warnings,
-            *dataset.copies_warning(evaluation.table), *dataset.data_warnings(evaluation.table))  # fmt: skip
+            *made_fakes.warning(evaluation.table), *dataset.copies_warning(evaluation.table),
+            *dataset.data_warnings(evaluation.table))  # fmt: skip
 
 
 def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, learnt: Learnt) -> dict[str, Path]:

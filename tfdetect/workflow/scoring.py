@@ -10,6 +10,7 @@ from tfdetect.data.audit import shortcuts
 from tfdetect.data.audit.properties import collect
 from tfdetect.data.input_pipeline.corruptions import CorruptionChain
 from tfdetect.data.input_pipeline.dataset import expand_frames
+from tfdetect.data.made_fakes import SOURCE as SELF_BLENDED
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import usable_rows
 from tfdetect.detector import FeatureTable
@@ -83,8 +84,12 @@ def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:
     """Measure how well cheap properties of the files predict the labels of the test split.
 
     The classifiers are fitted on the training files, or across folds of the test files if there are none. Only a sample of the
-    files is read; the result is empty if most of them are unavailable or unreadable.
+    files is read; the result is empty if most of them are unavailable or unreadable. Fakes that the run made itself are left
+    out: as files, all of them differ from the reals.
     """
+    table = table[table["source"] != SELF_BLENDED]
+    if table["label"].nunique() < 2:
+        return shortcuts.Shortcuts({}, [])
     parts = {name: shortcuts.sample_groups(rows, SHORTCUT_FILES) for name, rows in usable_rows(table).groupby("split")}
     sampled = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)
     files = sampled[list(map(os.path.exists, sampled["path"]))].reset_index(drop=True)
