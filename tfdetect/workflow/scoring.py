@@ -40,8 +40,10 @@ def score_with(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: C
     rows = expand_frames(usable_rows(table), predictor.is_frame_detector)
     names = [f"{metrics.SOURCE_PREFIX}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 1 + len(names)), np.nan)
+    corrupt = chain.compiled() if chain else None
     for start, clips in batches(rows, cache, predictor.is_frame_detector):
-        clips = chain(clips, np.zeros((len(clips), 1), np.float32), (0, start))[0].numpy() if chain else clips
+        if corrupt:
+            clips = corrupt(clips, np.zeros((len(clips), 1), np.float32), np.array([0, start], np.int32))[0].numpy()
         score, _, *source = predictor.predict_clips(clips)
         scores[start : start + len(clips)] = np.column_stack([score, *source])
         step(advance=len(clips))
