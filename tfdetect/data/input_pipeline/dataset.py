@@ -35,7 +35,7 @@ def training_batches(table: pd.DataFrame, cache: Cache, single: bool, settings: 
     crop, images whose encoded form the cache keeps are cropped at random places.
     """
     rows, first_batch = expand_frames(table, single), first * steps_per_epoch(table, single, settings.batch)
-    weights, chain = sample_weights(rows, settings), corruptions.parse(settings.augment)
+    weights, chain = sample_weights(rows, settings), corruptions.parse(settings.augment, cache.spec.faces)
     seed = (settings.seed, first_batch) if cache.kind == "tfrecord" and cache.spec.fit.mode == "crop" else None
     batches = _load(_epoch_orders(rows, settings, first, last), rows, cache, single, weights, seed)
     if not chain:
@@ -103,7 +103,7 @@ def _corrupt(batches: tf.data.Dataset, chain: corruptions.CorruptionChain, seed:
 
     def corrupt(number: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         clips, labels, _ = batch
-        labels_and_classes = tf.repeat(labels[:, :1], 2, axis=1)  # selfblend changes the label, not the class of the file
+        labels_and_classes = tf.repeat(labels[:, :1], 2, axis=1)  # selfblend and sbi change the label, not the class of the file
         clips, changed = chain(clips, labels_and_classes, tf.stack([seed, tf.cast(number, tf.int32)]))
         weights = tf.where(changed[:, 1] > 0.5, class_weight[1], class_weight[0])
         return clips, tf.concat([changed[:, :1], labels[:, 1:]], axis=1), tf.cast(weights, tf.float32)
