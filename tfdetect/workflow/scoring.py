@@ -68,7 +68,8 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
     batch = int(np.clip(PIXELS_PER_CALL // (3 * pixels), 1, 64))
     for start in range(0, len(rows), batch):
         chunk = rows.iloc[start : start + batch]
-        clips = [cache.load(sha) for sha in chunk["sha"]]
+        loaded = {sha: cache.load(sha) for sha in set(chunk["sha"])}  # once, though a record is decoded for every frame and crop
+        clips = [loaded[sha] for sha in chunk["sha"]]
         if single:
             clips = [clip[frame : frame + 1] for clip, frame in zip(clips, chunk["frame"], strict=True)]
         yield start, np.stack(clips)
