@@ -115,7 +115,7 @@ def use_all_sources(recipe: Recipe, run: Run, error: UnknownSource) -> Run:
         raise error
     console.print(f"No fakes have the sources of the recipe ({', '.join(named)}): these are other data, and all of their sources "
                   "are used.")  # fmt: skip
-    return replace(run, data=replace(run.data, **dict.fromkeys(recipes.SOURCE_SETTINGS, ())))
+    return replace(run, data=replace(run.data, sources=(), train_sources=(), test_sources=()))
 
 
 def save_comparison(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[str, pd.DataFrame]":
