@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect import backend, config, files, installation
+from tfdetect import backend, config, corruption_spec, files, installation
 from tfdetect.api import train as training
 from tfdetect.api.load import TrainedDetector
 from tfdetect.artifact import Artifact
@@ -87,11 +87,14 @@ def parse(recipe: Recipe, flags: Sequence[str], stand_in: bool) -> Run:
 
 def stand_in_overrides(run: Run) -> list[str]:
     """Return flags that shrink a recipe to a stand-in: few generated files, few epochs, no downloads."""
-    data: dict[str, Any] = {"sample": min(STAND_IN_GROUPS, run.data.sample), "faces": "none"}  # the sample shows no faces
+    data: dict[str, Any] = {"sample": min(STAND_IN_GROUPS, run.data.sample), "faces": "none",  # the sample shows no faces
+                            "make_fakes": 0}  # fmt: skip
+    steps = corruption_spec.parse(run.train.augment).steps
+    augment = "|".join(f"selfblend(0.25,1,p={step.p})" if step.name == "sbi" else str(step) for step in steps)
     for name, source in (("train_sources", "swap"), ("test_sources", "upsample")):
         data |= {name: [source]} if getattr(run.data, name) else {}
-    return config.to_flags({"data": data, "train": {"epochs": min(STAND_IN_EPOCHS, run.train.epochs)},
-                         "detector": run.detector.offline_overrides})  # fmt: skip
+    return config.to_flags({"data": data, "train": {"epochs": min(STAND_IN_EPOCHS, run.train.epochs), "augment": augment},
+                            "detector": run.detector.offline_overrides})  # fmt: skip
 
 
 def run_recipe(recipe: Recipe, run: Run) -> Artifact:

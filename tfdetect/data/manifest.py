@@ -307,7 +307,9 @@ def _require_both_classes(table: pd.DataFrame, trains_on: str) -> None:
         classes = {f"{name}/": count for name, count in table.attrs.get("classes", {}).items()}
         listed = ", ".join(f"{name} ({plural(count, 'file')})" for name, count in {**classes, **others}.items())
         folders = f" Found: {listed}." if listed else ""
-        one_class = " One-class detectors, such as feature_oneclass or oc_ae, train on reals only." if kind == "fake" else ""
+        one_class = "" if kind == "real" else (
+            " One-class detectors, such as feature_oneclass or oc_ae, train on reals only. If the files show faces, --data.faces "
+            "yunet --data.make_fakes 1 makes fakes of them (docs/sbi.md).")  # fmt: skip
         raise UserError(
             f"All {len(table)} files are {('fake', 'real')[label]}, none is {kind}. Name the class folders real and fake, or "
             f"name the fake ones with --data.fake NAME; all others are then real.{folders}{one_class}"

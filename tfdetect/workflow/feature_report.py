@@ -68,12 +68,14 @@ def compare_with_pixels(context: ReportContext, rows: pd.DataFrame, predictor: P
     units of its standard deviation over the test."""
     test = context.predictions["split"] == "test"
     stored = context.predictions.loc[test, ["score", "probability"]].to_numpy()
-    frames = rows[test.to_numpy()].iloc[:CHECKED_FRAMES]
-    clips = np.stack([context.load_clip(path)[frame : frame + 1] for path, frame in frames[["path", "frame"]].to_numpy()])
+    count = CHECKED_FRAMES if predictor.is_frame_detector else max(1, CHECKED_FRAMES // predictor.spec.frames)
+    checked = rows[test.to_numpy()].iloc[:count]
+    files = zip(map(context.load_clip, checked["path"]), checked["frame"], strict=True)
+    clips = np.stack([clip[frame : frame + 1] if predictor.is_frame_detector else clip for clip, frame in files])
     pixels = np.column_stack(predictor.predict_clips(clips)[:2])
     score, probability = np.abs(pixels - stored[: len(pixels)]).max(axis=0)
     deviation = max(float(stored[:, 0].std()), 1e-9)
-    return {"frames": len(frames), "score": float(score) / deviation, "probability": float(probability)}
+    return {"frames": clips.shape[0] * clips.shape[1], "score": float(score) / deviation, "probability": float(probability)}
 
 
 def feature_figures(points: Mapping[str, np.ndarray], labels: np.ndarray,
