@@ -21,8 +21,8 @@ AT_THRESHOLD = {"accuracy": "accuracy"} | {f"{prefix}{name}": f"{place}.{name}" 
 METRICS = AT_THRESHOLD | {"loss": "log_loss", "auc": "auc", "ap": "ap", "source_accuracy": "attribution.accuracy"}
 FIGURE = re.compile(rf"(?P<split>train|validation|test)_(?P<frame>frame_)?(?P<metric>{'|'.join(METRICS)})")
 FACTS = {
-    "first_component": "first principal component's share of the variance, test files",
-    "components": "principal components that explain nearly all of it",
+    "first_component": "share of the first principal component, test files",
+    "components": "principal components that explain nearly all",
     "best_epoch": "best epoch",
     "fit_loss": "loss in training: training files",
     "fit_validation_loss": "loss in training: validation files",
@@ -177,10 +177,10 @@ def measured_facts(run: Run, artifact: Artifact) -> dict[str, Any]:
     from tfdetect.training.callbacks import best_row
 
     out: dict[str, Any] = {}
-    spaces = [*read_metrics(artifact).get("principal_components", {}).values()]
-    if spaces:
-        nearly_all = spaces[-1]["components for 99% of the variance"]
-        out |= {"first_component": spaces[-1]["variance share of the first component"],
+    spaces = read_metrics(artifact).get("principal_components", {})
+    if found := spaces.get("embedding") or spaces.get("features"):  # the published ones are of the embedding, if there is one
+        nearly_all = found["components for 99% of the variance"]
+        out |= {"first_component": found["variance share of the first component"],
                 "components": nearly_all and f"{nearly_all} for 99 %"}  # fmt: skip
     history = pd.read_csv(artifact.history)
     if {"epoch", "loss", "val_loss"} <= {*history} and len(rows := history.dropna().to_dict("records")):
