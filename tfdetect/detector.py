@@ -39,7 +39,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of files, computed once by the frozen part of a model: one row per frame and view."""
+    """Features of files, computed once by the frozen part of a model: one row per view of a frame, or of a clip for clip
+    detectors."""
 
     features: np.ndarray
     """(rows, n) float32, the outputs of the layer `features`."""
@@ -91,7 +92,7 @@ class ReportContext:
     validation_scores: Mapping[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     """Labels and scores (files,) of the validation files, by epoch."""
     features: FeatureTable | None = None
-    """Stored features of `files`, one row per frame, if they were scored from features."""
+    """Stored features of `files`, one row per frame, for clip detectors one per file, if they were scored from features."""
 
     @cached_property
     def model(self) -> keras.Model:

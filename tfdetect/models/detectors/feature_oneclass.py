@@ -116,7 +116,6 @@ class FeatureOneClass(Detector):
         pixels = layers.Rescaling(1.0, name="pixels")(layers.Reshape(clip_shape[1:])(inputs))
         vision = backbones.vision_model(presets.load(self.backbone), clip_shape[1], self.features)
         vision.trainable = False
-        backbones.use_batched_matmul(vision)
         return inputs, vision(pixels)
 
     def build_score(self, features: Any, subspace: "PrincipalSubspace", fitted: Mapping[str, np.ndarray]) -> Any:
