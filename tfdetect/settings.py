@@ -222,6 +222,9 @@ class RunOf(Generic[D]):
     """Resume the run called --name; train a finished run further with a higher --train.epochs or --train.patience."""
     overwrite: bool = False
     """Replace the run called --name; the old run is deleted once the data of the new one are read."""
+    stress: int | None = None
+    """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section.
+    By default 400, or 100 (20 videos) for detectors on stored features, which are slower here."""
 
     def __post_init__(self) -> None:
         detector, balance, augment = self.detector, self.train.balance, self.train.augment
@@ -229,6 +232,8 @@ class RunOf(Generic[D]):
             raise UserError(f"--name must be a plain folder name, got {self.name!r}; use --out for the parent folder.")
         if self.data.size < detector.min_size:
             raise UserError(f"{detector.name} needs --data.size {detector.min_size} or more, got {self.data.size}.")
+        if self.stress is not None and self.stress < 0:
+            raise UserError(f"--stress must be at least 0, got {self.stress}.")
         if self.data.crops > 1 and detector.input_kind == "clip":
             raise UserError(f"--data.crops {self.data.crops} needs a detector of single frames; {detector.name} takes clips.")
         if self.resume and self.overwrite:

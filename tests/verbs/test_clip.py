@@ -48,8 +48,9 @@ def train(manifest, head, *flags):
 
 
 def test_views_are_trained_on_and_the_saved_model_gives_the_scores(manifest):
-    artifact = train(manifest, "linear", "--detector.views", "3", "--train.augment", "flip|noise(0,10)")
+    artifact = train(manifest, "linear", "--detector.views", "3", "--train.augment", "flip|noise(0,10)", "--stress", "8")
     metrics = json.loads(artifact.metrics.read_text())
+    assert metrics["stress"]["none"]["auc"] == metrics["stress"]["blur(1)"]["auc"] == 1.0  # brightness survives blur
     assert metrics["test"]["auc"] == 1.0 and metrics["features_against_pixels"]["score"] < 1e-4
     test = predictions.read(artifact.predictions).query("split == 'test'")
     signature = tf.saved_model.load(str(artifact.saved_model)).signatures["serve_bytes"]

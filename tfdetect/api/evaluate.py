@@ -49,7 +49,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     from tfdetect.data.input_pipeline import corruptions
     from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.serving.predictor import Predictor
-    from tfdetect.workflow import results, scoring
+    from tfdetect.workflow import results, scoring, stress
 
     chain = corruptions.parse(args.data.corrupt)
     target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
@@ -71,7 +71,8 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
-                                    results.report_extras(run.detector, context, predictor))  # fmt: skip
+                                    results.report_extras(run.detector, context, predictor),
+                                    study=stress.plan_study(args.stress, run, data, context, predictor, cache))  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
     results.finish(target, evaluation, {"test": "test"})

@@ -270,7 +270,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     from tfdetect.training import tensorboard
     from tfdetect.training.callbacks import keep_for_resume
     from tfdetect.training.feature_extractor import FeatureExtractor
-    from tfdetect.workflow import results, scoring
+    from tfdetect.workflow import results, scoring, stress
 
     with files.atomic_write(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
@@ -291,7 +291,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
                                     predictor.warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch)  # fmt: skip
+                                    fitted.best_epoch,
+                                    stress.plan_study(run.stress, run, run.data, context, predictor, cache))  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
 

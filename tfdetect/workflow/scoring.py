@@ -29,15 +29,22 @@ def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Corrup
 
     `chain` corrupts the clips before they are scored.
     """
+    total = len(expand_frames(usable_rows(table), predictor.is_frame_detector))
+    with progress("Scoring", total, "frames" if predictor.is_frame_detector else "files") as step:
+        return score_with(predictor, table, cache, chain, step)
+
+
+def score_with(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: CorruptionChain | None,
+               step: Callable[..., None]) -> pd.DataFrame:  # fmt: skip
+    """Return the same; `step` is called with `advance=` clips scored."""
     rows = expand_frames(usable_rows(table), predictor.is_frame_detector)
     names = [f"{metrics.SOURCE_PREFIX}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 1 + len(names)), np.nan)
-    with progress("Scoring", len(rows), "frames" if predictor.is_frame_detector else "files") as step:
-        for start, clips in batches(rows, cache, predictor.is_frame_detector):
-            clips = chain(clips, np.zeros((len(clips), 1), np.float32), (0, start))[0].numpy() if chain else clips
-            score, _, *source = predictor.predict_clips(clips)
-            scores[start : start + len(clips)] = np.column_stack([score, *source])
-            step(advance=len(clips))
+    for start, clips in batches(rows, cache, predictor.is_frame_detector):
+        clips = chain(clips, np.zeros((len(clips), 1), np.float32), (0, start))[0].numpy() if chain else clips
+        score, _, *source = predictor.predict_clips(clips)
+        scores[start : start + len(clips)] = np.column_stack([score, *source])
+        step(advance=len(clips))
     out = rows[COLUMNS].copy()
     out[["score", *names]] = scores
     out = predictions.add_probabilities(out, predictor.calibration)
