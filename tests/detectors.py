@@ -17,4 +17,5 @@ def clip_shape(cls: type[Detector]) -> tuple[int, int, int, int]:
 def make_detector(cls: type[Detector], **options: Any) -> Detector:
     """Return an instance that needs no download, with those of the options that the detector has."""
     names = {item.name for item in dataclasses.fields(cls)}
-    return cls(**{name: value for name, value in {"weights": "none", "preset": "tiny", **options}.items() if name in names})
+    offline = {"weights": "none", "preset": "tiny", "network": "tiny"}
+    return cls(**{name: value for name, value in {**offline, **options}.items() if name in names})

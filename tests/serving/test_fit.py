@@ -24,7 +24,7 @@ CALIBRATION = {"slope": 2.0, "intercept": 0.25, "threshold": 0.5}
 
 @pytest.fixture(scope="module", params=FITS, ids=lambda fit: fit.key)
 def served(request, tmp_path_factory):
-    """A model, and its exported predictor; the score depends on every pixel and channel."""
+    """A model, its exported predictor and the SavedModel's folder; the score depends on every pixel and channel."""
     keras.utils.set_random_seed(0)
     artifact, spec = Artifact(tmp_path_factory.mktemp("fit")), ClipSpec(3, SIZE, fit=request.param)
     clip = keras.Input((1, SIZE, SIZE, 3), dtype="uint8")
@@ -33,12 +33,12 @@ def served(request, tmp_path_factory):
     files.write_json(artifact.calibration, CALIBRATION)
     export(models.load(artifact.model), CALIBRATION, Cnn(), artifact.saved_model, spec)
     assert f"`--data.fit {spec.fit.mode}`" in (artifact.folder / "SERVING.md").read_text()
-    return model, Predictor(artifact, spec, Cnn())
+    return model, Predictor(artifact, spec, Cnn()), artifact.saved_model
 
 
 def test_files_bytes_and_frames_get_the_score_of_the_live_model(served, tmp_path, rng, monkeypatch):
     monkeypatch.setattr("tfdetect.serving.predictor.map_unordered", map_here)
-    model, predictor = served
+    model, predictor, _ = served
     fit, frames = predictor.spec.fit, [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in SHAPES]
     squares = [to_squares(frame, SIZE, fit) for frame in frames]
     live = [model.predict_on_batch(tiles[:, None]).mean() for tiles in squares]
@@ -58,7 +58,7 @@ def test_files_bytes_and_frames_get_the_score_of_the_live_model(served, tmp_path
 
 def test_a_run_without_a_saved_model_makes_the_same_squares(served, tmp_path, rng):
     """As on torch and jax."""
-    model, predictor = served
+    model, predictor, _ = served
     artifact = Artifact(tmp_path)
     model.save(artifact.model)
     files.write_json(artifact.calibration, CALIBRATION)
@@ -67,8 +67,17 @@ def test_a_run_without_a_saved_model_makes_the_same_squares(served, tmp_path, rn
     assert plain.scored_with != predictor.scored_with
 
 
+@pytest.mark.slow
+def test_the_default_signature_converts_to_tensorflow_lite(served, rng):
+    _, predictor, folder = served
+    clips = rng.integers(0, 256, (2, 3, 40, 31, 3), np.uint8)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["serving_default"])
+    lite = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner("serving_default")
+    np.testing.assert_allclose(lite(clip=clips)["score"], predictor.predict_clips(clips)[0], atol=1e-4)
+
+
 def test_clips_of_several_frames_and_bytes_that_are_refused(served, rng):
-    model, predictor = served
+    model, predictor, _ = served
     fit, clips = predictor.spec.fit, rng.integers(0, 256, (2, 3, 40, 31, 3), np.uint8)
     live = [np.mean([model.predict_on_batch(to_squares(frame, SIZE, fit)[:, None]).mean() for frame in clip]) for clip in clips]
     np.testing.assert_allclose(predictor.predict_clips(clips)[0], live, atol=1e-5 if fit.mode == "crop" else 0.01)

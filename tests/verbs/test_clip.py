@@ -62,7 +62,8 @@ def test_the_report_says_that_the_backbone_is_random_and_shows_its_features(trip
     page = triplets.report.read_text()
     assert "THE BACKBONE IS RANDOM" in page
     for words in ("Principal components of the embedding", "Variance that the components", "t-SNE of the embedding",
-                  "Distances of anchors", "Confusion in each split", "Splits and classes"):  # fmt: skip
+                  "Distances of anchors", "Confusion in each split", "Splits and classes",
+                  "Accuracy, precision, recall and F1 in each split", "Principal components, test files"):  # fmt: skip
         assert words in page
     plots = {path.name for path in triplets.plots.iterdir()}
     assert {"history.png", "t-SNE_of_the_embedding_test_files.png", "Confusion_in_each_split.png"} <= plots

@@ -5,7 +5,7 @@ how they were measured, and `dataset:`, the data that it needs. docs/recipes.md 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from tfdetect import backend, config, corruption_spec, files, installation
 from tfdetect.api import train as training
 from tfdetect.api.load import TrainedDetector
 from tfdetect.artifact import Artifact
-from tfdetect.errors import UserError, suggestion
+from tfdetect.errors import UnknownSource, UserError, suggestion
 from tfdetect.settings import Run
 from tfdetect.workflow import recipe as recipes
+from tfdetect.workflow.console import console
 from tfdetect.workflow.recipe import Recipe
 from tfdetect.workflow.startup import start
 
@@ -98,10 +99,26 @@ def stand_in_overrides(run: Run) -> list[str]:
 
 def run_recipe(recipe: Recipe, run: Run) -> Artifact:
     """Train and evaluate; write the comparison to comparison.json and the report."""
-    artifact = training.train_run(run, partial(save_comparison, recipe, run))
+    try:
+        artifact = training.train_run(run, partial(save_comparison, recipe, run))
+    except UnknownSource as error:
+        run = use_all_sources(recipe, run, error)
+        artifact = training.train_run(run, partial(save_comparison, recipe, run))
     if not backend.worker_index() and not artifact.comparison.exists():  # finished by `train --config`: nothing was left to do
         save_comparison(recipe, run, artifact)
     return artifact
+
+
+def use_all_sources(recipe: Recipe, run: Run, error: UnknownSource) -> Run:
+    """Return the run with all sources, for data that have none of the recipe's. Raises `error` if they have one of them, because
+    the data are then incomplete, and if a flag names the source."""
+    named = [source for name in recipes.SOURCE_SETTINGS for source in getattr(run.data, name)]
+    present = {name.lower() for name in error.known} & {name.lower() for name in named}
+    if present or tuple(named) != recipe.sources:
+        raise error
+    console.print(f"No fakes have the sources of the recipe ({', '.join(named)}): these are other data, and all of their sources "
+                  "are used.")  # fmt: skip
+    return replace(run, data=replace(run.data, sources=(), train_sources=(), test_sources=()))
 
 
 def save_comparison(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[str, pd.DataFrame]":
@@ -110,6 +127,7 @@ def save_comparison(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[st
 
     comparison = recipes.compare(recipe, run, artifact)
     files.write_json(artifact.comparison, comparison)
-    rows = pd.DataFrame(comparison["rows"]).rename(columns=recipes.readable).rename(columns={"row": ""})
+    figures = pd.DataFrame(comparison["figures"], dtype=object).rename(columns=recipes.figure_columns(comparison))
     differences = pd.DataFrame(comparison["differences"], columns=DIFFERENCE_COLUMNS).astype(str)
-    return {"Published figures and ours": rows, "Differences between the protocols": differences}
+    note = f" ({text})" if (text := recipes.data_note(comparison)) else ""
+    return {f"Published figures and ours{note}": figures, "Differences between the protocols": differences}

@@ -77,7 +77,8 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
     """Run all steps: decode, train, calibrate, export, evaluate. `tables` adds tables to the report."""
     import_keras()
     console.print(devices_line(run.train.precision))
-    run.detector.require()
+    if note := run.detector.require():
+        console.print(note)
     if backend.worker_index():
         return train_as_worker(run)
     with artifacts.reserve_folder(run) as (artifact, resuming):

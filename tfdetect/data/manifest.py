@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfdetect.data import tables
-from tfdetect.errors import UserError, suggestion
+from tfdetect.errors import UnknownSource, UserError, suggestion
 from tfdetect.files import atomic_write, plural
 from tfdetect.pandas_settings import pd
 
@@ -249,14 +249,14 @@ def restrict_sources(table: pd.DataFrame, train_sources: Sequence[str], test_sou
 def fake_sources(table: pd.DataFrame, wanted: Sequence[str]) -> set[str]:
     """Return the sources named in `wanted`, ignoring letter case; commas separate names.
 
-    Raises UserError for a source that no fake has.
+    Raises UnknownSource for a source that no fake has.
     """
     names = sorted(set(table.loc[table["label"] == 1, "source"]))
     known = {name.lower(): name for name in names}
     parts = [part.strip() for name in wanted for part in ([name] if name.lower() in known else name.split(","))]
     if unknown := [name for name in parts if name.lower() not in known]:
         hint = suggestion(unknown[0], names)
-        raise UserError(f"No fakes have the source {unknown[0]!r}.{hint} The sources of fakes are {', '.join(names)}.")
+        raise UnknownSource(f"No fakes have the source {unknown[0]!r}.{hint} The sources of fakes are {', '.join(names)}.", names)
     return {known[name.lower()] for name in parts}
 
 

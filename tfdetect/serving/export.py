@@ -12,7 +12,8 @@ Frames of any size become squares as in training, by the run's --data.fit; the s
   given that the file is fake, and `source_name`, (sources,) string.
 - Detectors that match images with texts also return `text`, (batch,) string: the closest training text, for a clip that of
   its middle frame.
-- Detectors with a frozen backbone have `serve_features`, which takes the features of single images, (batch, n) float32.
+- Detectors with a frozen backbone have `serve_features`, which takes the features of single images, (batch, n) float32, or
+  for a clip detector those of all frames of a clip, one frame after the other, (batch, frames x n).
 - Autoencoders have `serve_reconstruction`, which takes frames and returns `reconstruction`, (batch, frames, size, size, 3)
   uint8, and `error`, (batch, frames, size, size) float32: the absolute error per pixel in grey levels of 0..255, averaged
   over the channels.
@@ -103,7 +104,10 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, st
     if detector.input_kind == "frame" and not clip_spec.faces and not clip_spec.plan:
         descriptions[BYTES] = f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {outputs}, error (batch,) string"
     if detector.caches_features:
-        descriptions[FEATURES] = f"features, float32 (batch, n), the output of the backbone -> {outputs}"
+        features = "(batch, n), the output of the backbone"
+        if detector.input_kind == "clip":
+            features = f"(batch, {clip_spec.frames} x n), the outputs of the frame model, one frame after the other"
+        descriptions[FEATURES] = f"features, float32 {features} -> {outputs}"
     if detector.reconstructs:
         descriptions[RECONSTRUCTION] = f"{name} -> reconstruction, uint8 (batch, {squares}, size, 3), and error"
     return descriptions

@@ -85,7 +85,7 @@ class Predictor:
         return self._calibrate(self._outputs(clips))
 
     def predict_features(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Score the features, (batch, n) float32, that the frozen backbone computed of single frames.
+        """Score the features, (batch, n) float32, that the frozen part of the model computed of frames, or of clips.
 
         Returns the same as `predict_clips`.
         """

@@ -40,13 +40,14 @@ class FeatureExtractor:
         self.frozen = common.submodel_until(model, "features")
         fast_blocks.speed_up(self.frozen)
         self.cache, self.single, self.progress = cache, detector.input_kind == "frame", progress
+        self.batch_size = max(1, BATCH // model.input_shape[1])
         self.batch = keras.Model(self.frozen.inputs, self.frozen.outputs).predict_on_batch
         name = f"v{VERSION}-{cache.folder.name}-{digest(self.frozen)}-{detector.feature_dtype}"
         self.store = FeatureStore(cache.root / "features" / name, detector.feature_dtype)
 
     def of(self, table: pd.DataFrame, views: int = 1, augment: str = "") -> FeatureTable:
-        """Return the features of all frames of a prepared table's files, `views` of each: the first is the frame itself, the
-        others are augmented by `augment`."""
+        """Return the features of a prepared table's files, one row per frame, for a clip detector one per file, and `views` of
+        each: the first is the frame or clip itself, the others are augmented by `augment`."""
         rows = dataset.expand_frames(table, self.single)
         rows = rows.loc[rows.index.repeat(views)].assign(view=np.tile(np.arange(views), len(rows))).reset_index(drop=True)
         names = [f"{sha}:{frame}" + (f":{view}:{augment}".replace(" ", "") if view else "")
@@ -60,7 +61,7 @@ class FeatureExtractor:
         waiting: deque[Future] = deque()
         concurrent = CONCURRENT_BATCHES if backend.is_tensorflow() else 1  # on jax, models change state when they predict
         with ThreadPoolExecutor(concurrent) as pool:  # a single batch leaves cores idle between its steps
-            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
+            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, self.batch_size, augment):
                 waiting.append(pool.submit(self.batch, clips.numpy()))
                 if len(waiting) > concurrent:
                     yield np.asarray(waiting.popleft().result(), np.float32)

@@ -196,6 +196,6 @@ def test_encoded_images_are_cropped_at_random_in_training(maps, crops):
 def test_every_place_can_be_drawn():
     frames = tf.zeros((1, 20, 17, 3), tf.uint8)
     places = np.float32([[0, 0], [0.3, 0.6], [0.999999, np.nextafter(np.float32(1), 0)]])
-    found = [tuple(tf_decode._corner_at(frames, tf.constant(place), 16).numpy()) for place in places]
+    found = [tuple(tf_decode.corner_at(frames, tf.constant(place), 16).numpy()) for place in places]
     assert found == [(0, 0), (1, 1), (4, 1)]
-    assert tuple(tf_decode._corner_at(frames, tf.constant(places[2]), 64).numpy()) == (0, 0)
+    assert tuple(tf_decode.corner_at(frames, tf.constant(places[2]), 64).numpy()) == (0, 0)

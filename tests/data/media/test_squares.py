@@ -72,7 +72,7 @@ def test_crops_are_the_centre_then_the_corners_then_an_even_grid():
     assert crop_positions(100, 60, 20, 9) == [(top, left) for top in (0, 40, 80) for left in (0, 20, 40)]
     assert crop_positions(100, 60, 20, 17) == [(top, left) for top in (0, 20, 40, 60, 80) for left in (0, 20, 40)]
     assert crop_positions(20, 100, 20, 6) == [(0, left) for left in (0, 16, 32, 48, 64, 80)], "one row in a wide picture"
-    assert crop_positions(20, 100, 20, 5) == [(0, 0), (0, 40), (0, 80)], "the corners of one row, each once"
+    assert crop_positions(20, 100, 20, 5) == [(0, 0), (0, 80), (0, 40)], "the ends of one row and its centre"
     for crops in (1, 5, 9, 30):
         assert crop_positions(20, 20, 20, crops) == crop_positions(5, 9, 20, crops) == [(0, 0)], "nothing twice"
 

@@ -80,16 +80,22 @@ def reflect(frame: np.ndarray, size: int) -> np.ndarray:
 
 
 def crop_positions(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:
-    """Return the (top, left) of at most `crops` different crops of a frame, from top left to bottom right.
+    """Return the (top, left) of at most `crops` different crops of a frame, row by row.
 
     One is the centre, up to five are the centre and the corners, and more are an even grid from edge to edge: that of
     `crop_grids` with the smallest gaps, first of the wider gap. A frame that is no larger than a crop has one crop.
     """
     down, right = max(height - size, 0), max(width - size, 0)  # how far a crop can move
     if crops <= 5:
-        return sorted({(down // 2, right // 2), *[(0, 0), (0, right), (down, 0), (down, right)][: crops - 1]})
+        return list(dict.fromkeys((down * top // 2, right * left // 2) for top, left in centre_and_corners(crops)))
     rows, columns = min(crop_grids(crops), key=lambda grid: sorted((_gap(down, grid[0]), _gap(right, grid[1])), reverse=True))
     return list(itertools.product(_spread(down, rows), _spread(right, columns)))
+
+
+def centre_and_corners(crops: int) -> list[tuple[int, int]]:
+    """Return the (top, left) of at most five crops, in halves of how far they can move: the centre in the middle of corners."""
+    corners = [(0, 0), (0, 2), (2, 0), (2, 2)][: crops - 1]
+    return [*corners[:2], (1, 1), *corners[2:]]
 
 
 def crop_grids(crops: int) -> list[tuple[int, int]]:

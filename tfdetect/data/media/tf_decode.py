@@ -10,13 +10,12 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.data.media.frames import LIMITS, SQUEEZE, Fit, crop_grids
+from tfdetect.data.media.frames import LIMITS, SQUEEZE, Fit, centre_and_corners, crop_grids
 from tfdetect.data.media.read import read_image
 from tfdetect.data.media.sniff import media_kind
 from tfdetect.data.media.tf_images import decode_image
 from tfdetect.limits import Limits
 
-_BASE = 2**32
 # (old length, new length) -> first old row of each new row (new,) int32, weights of the rows from there on (new, taps) float32
 _WeightFunction = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -28,66 +27,55 @@ def to_squares(frames: tf.Tensor, size: int, fit: Fit = SQUEEZE) -> tf.Tensor:
     """
     shape = tf.shape(frames)[1:3]
     if fit.mode == "crop":
-        return _crop(frames, shape, size, fit.crops)
+        return crop_at(frames, crop_positions(tf.maximum(shape - size, 0), fit.crops), size)
+    shorter, longer = tf.reduce_min(shape), tf.reduce_max(shape)
     if fit.mode == "shortest_side":
-        side = tf.reduce_min(shape)
-        top, left = tf.unstack((shape - side) // 2)
-        frames = frames[:, top : top + side, left : left + side]
-    if fit.mode == "pad":
-        sides, longer = tf.cast(shape, tf.int64), tf.cast(tf.reduce_max(shape), tf.int64)
-        padded = (2 * sides * size + longer) // (2 * longer)
-        return reflect(resize_to(frames, tf.maximum(tf.cast(padded, tf.int32), 1)), size)
+        top, left = tf.unstack((shape - shorter) // 2)
+        frames = frames[:, top : top + shorter, left : left + shorter]
+    if fit.mode == "pad":  # the shorter side of an image within --data.limits.pixels does not overflow
+        new = tf.where(shape == longer, size, tf.maximum((2 * shorter * size + longer) // (2 * longer), 1))
+        return crop_at(resize_to(frames, new), tf.zeros((1, 2), tf.int32), size)
     return resize(frames, size)
 
 
-def _crop(frames: tf.Tensor, shape: tf.Tensor, size: int, crops: int) -> tf.Tensor:
-    room = tf.maximum(shape - size, 0)
-    if crops == 1:
-        return crop_at(frames, room // 2, size)
-    corners = crop_positions(room, crops)
-    squares = tf.map_fn(lambda corner: crop_at(frames, corner, size), corners, fn_output_signature=tf.uint8)
-    return tf.reshape(tf.transpose(squares, (1, 0, 2, 3, 4)), (-1, size, size, 3))
+def crop_at(frames: tf.Tensor, corners: tf.Tensor, size: int) -> tf.Tensor:
+    """Crop (batch, height, width, 3) at each of `corners` (crops, 2), of sides that are first extended as `frames.reflect` does.
+
+    Returns (batch x crops, size, size, 3).
+    """
+    batch, height, width = tf.unstack(tf.shape(frames)[:3])
+    rows, columns = _mirror(corners[:, :1], height, size), _mirror(corners[:, 1:], width, size)
+    pixels = tf.gather(tf.reshape(frames, (batch, height * width, 3)), rows[:, :, None] * width + columns[:, None], axis=1)
+    return tf.reshape(pixels, (-1, size, size, 3))
 
 
-def crop_at(frames: tf.Tensor, corner: tf.Tensor, size: int) -> tf.Tensor:
-    """Crop size x size pixels from (batch, height, width, 3) at `corner` (top, left), extended by reflection if necessary."""
-    (top, left), (bottom, right) = tf.unstack(corner), tf.unstack(corner + size)
-    return reflect(frames[:, top:bottom, left:right], size)
+def _mirror(start: tf.Tensor, length: tf.Tensor, size: int) -> tf.Tensor:
+    """Return which of `length` pixels is at each of `size` positions from `start` (crops, 1) on, (crops, size)."""
+    position, last = start + tf.range(size) - tf.maximum(size - length, 0) // 2, length - 1
+    return last - tf.abs(last - position % tf.maximum(2 * last, 1))
 
 
-def _corner_at(frames: tf.Tensor, place: tf.Tensor, size: int) -> tf.Tensor:
-    """Return the (top, left) of the crop of frames (batch, height, width, 3) at `place`; all corners are equally likely."""
+def corner_at(frames: tf.Tensor, place: tf.Tensor, size: int) -> tf.Tensor:
+    """Return the (top, left) of the crop of frames (batch, height, width, 3) at `place` (2,) in 0..1; all are equally likely."""
     room = tf.maximum(tf.shape(frames)[1:3] - size, 0)
     return tf.minimum(tf.cast(place * tf.cast(room + 1, tf.float32), tf.int32), room)  # float rounding may exceed it
 
 
 def crop_positions(room: tf.Tensor, crops: int) -> tf.Tensor:
-    """Return the (top, left) of each crop, (squares, 2) int32, as `frames.crop_positions` does; a crop can move by `room`."""
+    """Return the (top, left) of each crop, (crops, 2) int32, as `frames.crop_positions` does; a crop can move by `room` (2,)."""
     if crops <= 5:
-        corners = tf.stack([room // 2, *[room * tf.constant(end) for end in ([0, 0], [0, 1], [1, 0], [1, 1])][: crops - 1]])
-        codes = tf.unique(tf.sort(_as_one_number(corners)))[0]
-        return tf.cast(tf.stack([codes // _BASE, codes % _BASE], axis=1), tf.int32)
+        corners = tf.stack([room * [top, left] // 2 for top, left in centre_and_corners(crops)])
+        is_equal = tf.reduce_all(corners[:, None] == corners, axis=2)
+        is_first = tf.reduce_sum(tf.linalg.band_part(tf.cast(is_equal, tf.int32), -1, 0), axis=1) == 1
+        return tf.boolean_mask(corners, is_first)
     grids = tf.constant(crop_grids(crops))
     gaps = tf.where(grids == 1, 2 * room, -(-room // tf.maximum(grids - 1, 1)))
-    order = _as_one_number(tf.sort(gaps, axis=1, direction="DESCENDING"))
-    grid = tf.gather(grids, tf.where(order == tf.reduce_min(order))[0, 0])
+    wider, narrower = tf.reduce_max(gaps, axis=1), tf.reduce_min(gaps, axis=1)
+    narrower = tf.where(wider == tf.reduce_min(wider), narrower, tf.int32.max)
+    grid = tf.gather(grids, tf.where(narrower == tf.reduce_min(narrower))[0, 0])
     tops, lefts = (tf.where(count == 1, length // 2, length * tf.range(count) // tf.maximum(count - 1, 1))
                    for length, count in zip(tf.unstack(room), tf.unstack(grid), strict=True))  # fmt: skip
     return tf.reshape(tf.stack(tf.meshgrid(tops, lefts, indexing="ij"), axis=-1), (-1, 2))
-
-
-def _as_one_number(pairs: tf.Tensor) -> tf.Tensor:
-    """Convert pairs (n, 2) int32 to numbers (n,) int64 of the same order."""
-    return tf.reduce_sum(tf.cast(pairs, tf.int64) * [_BASE, 1], axis=1)
-
-
-def reflect(frames: tf.Tensor, size: int) -> tf.Tensor:
-    """Extend frames of at most `size` pixels a side, (batch, height, width, 3), as `frames.reflect` does."""
-    for axis in (1, 2):
-        last = tf.shape(frames)[axis] - 1
-        position = tf.range(size) - (size - 1 - last) // 2
-        frames = tf.gather(frames, last - tf.abs(last - position % tf.maximum(2 * last, 1)), axis=axis)
-    return tf.ensure_shape(frames, (None, size, size, 3))
 
 
 def resize(frames: tf.Tensor, size: int) -> tf.Tensor:
@@ -198,7 +186,7 @@ def read_record(path: tf.Tensor, size: int, fit: Fit = SQUEEZE, place: tf.Tensor
     """
 
     def read_squares(frames: tf.Tensor) -> tf.Tensor:
-        return to_squares(frames, size, fit) if place is None else crop_at(frames, _corner_at(frames, place, size), size)
+        return to_squares(frames, size, fit) if place is None else crop_at(frames, corner_at(frames, place, size)[None], size)
 
     # A record is preceded by its length and a checksum (12 bytes) and followed by another checksum (4 bytes).
     data = tf.io.read_file(path)
