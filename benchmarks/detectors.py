@@ -3,9 +3,9 @@
     python benchmarks/detectors.py benchmarks/detectors.json --faces FACES --weights WEIGHTS [--seeds 0 1] [--only NAME ...]
 
 The data are the embedded sample and FACES, which holds real/ and fake/ with face images of 256 x 256 pixels; the figures of the
-README use 700 of FFHQ and 700 of StyleGAN. WEIGHTS holds pretrained weights under the names in `trials.py`. Rows without their data or
-weights are left out. The JSON file gets a row per detector and seed with the command, epochs, minutes, validation AUC and test
-metrics; rows that it has already are not run again. A run that exists in --runs is resumed, and its minutes are those of the
+README use 700 of FFHQ and 700 of StyleGAN. WEIGHTS holds pretrained weights under the names in `trials.py`. Rows without their
+data or weights are left out. The JSON file gets a row per detector and seed with the command, epochs, minutes, validation AUC and
+test metrics; rows that it has already are not run again. A run that exists in --runs is resumed, and its minutes are those of the
 last part; detectors on stored features that an earlier row has computed take only the minutes of their heads. The table of all
 rows is printed as Markdown.
 """
