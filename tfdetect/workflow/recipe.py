@@ -114,7 +114,7 @@ def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
     where += f"; {calibration.TEST_SEEN_NOTE}" if calibration.is_pooled(run.train.threshold) else ""
     measured = measured_figures(recipe, artifact)
     rows = compare_figures(recipe, recipe.figures, measured, where)
-    figures = list_figures(dict.fromkeys(recipe.names) | recipe.figures, measured)
+    figures = list_figures({**dict.fromkeys(recipe.names), **recipe.figures}, measured)
     for source, published in recipe.by_source.items():
         measured = measured_figures(recipe, artifact, source)
         rows += compare_figures(recipe, published, measured, where, f", {source}")
