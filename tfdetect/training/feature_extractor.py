@@ -36,11 +36,11 @@ class FeatureExtractor:
     """Computes and stores the outputs of a model's layer `features` for files in the cache."""
 
     def __init__(self, model: keras.Model, detector: Detector, cache: Cache, progress: Progress):
-        """`progress(title, total)` is a context manager that yields a function to call with `advance=` rows done."""
+        """`progress(title, total)` is a context manager that yields a function to call with `advance=` frames done."""
         self.frozen = common.submodel_until(model, "features")
         fast_blocks.speed_up(self.frozen)
         self.cache, self.single, self.progress = cache, detector.input_kind == "frame", progress
-        self.batch_size = max(1, BATCH // model.input_shape[1])
+        self.frames = model.input_shape[1]
         self.batch = keras.Model(self.frozen.inputs, self.frozen.outputs).predict_on_batch
         name = f"v{VERSION}-{cache.folder.name}-{digest(self.frozen)}-{detector.feature_dtype}"
         self.store = FeatureStore(cache.root / "features" / name, detector.feature_dtype)
@@ -52,8 +52,9 @@ class FeatureExtractor:
         rows = rows.loc[rows.index.repeat(views)].assign(view=np.tile(np.arange(views), len(rows))).reset_index(drop=True)
         names = [f"{sha}:{frame}" + (f":{view}:{augment}".replace(" ", "") if view else "")
                  for sha, frame, view in zip(rows["sha"], rows["frame"], rows["view"], strict=True)]  # fmt: skip
-        with self.progress("Computing features", len(names)) as step:
-            add_missing(self.store, names, lambda places: self._compute(rows.iloc[places], augment), lambda n: step(advance=n))
+        with self.progress("Computing features", len(names) * self.frames) as step:
+            add_missing(self.store, names, lambda places: self._compute(rows.iloc[places], augment),
+                        lambda count: step(advance=count * self.frames))  # fmt: skip
         texts, sources = ([*rows[name]] if name in rows else [""] * len(rows) for name in ("text", "source"))
         return FeatureTable(self.store.gather(names), rows["label"].to_numpy(), texts, [*rows["path"]], sources)
 
@@ -61,11 +62,12 @@ class FeatureExtractor:
         waiting: deque[Future] = deque()
         concurrent = CONCURRENT_BATCHES if backend.is_tensorflow() else 1  # on jax, models change state when they predict
         with ThreadPoolExecutor(concurrent) as pool:  # a single batch leaves cores idle between its steps
-            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, self.batch_size, augment):
+            batch = max(1, BATCH // self.frames)
+            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, batch, augment):
                 waiting.append(pool.submit(self.batch, clips.numpy()))
                 if len(waiting) > concurrent:
                     yield np.asarray(waiting.popleft().result(), np.float32)
-            yield from (np.asarray(batch.result(), np.float32) for batch in waiting)
+            yield from (np.asarray(rows.result(), np.float32) for rows in waiting)
 
 
 def digest(model: keras.Model) -> str:
