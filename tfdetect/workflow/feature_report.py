@@ -9,6 +9,7 @@ import pandas as pd
 from tfdetect.data.input_pipeline.dataset import expand_frames
 from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.evaluation import predictions
+from tfdetect.evaluation.metrics import auc
 from tfdetect.plots import features as plots
 from tfdetect.serving.predictor import Predictor
 
@@ -35,7 +36,40 @@ def report_extras(detector: Detector, context: ReportContext, predictor: Predict
               "Principal components of the features, test files": plots.explained_variance_table(features)}  # fmt: skip
     figures = {**feature_figures(context.model, features, labels),
                "Confusion in each split": plots.confusion_matrices(by_split, context.threshold)}  # fmt: skip
-    return ReportExtras(figures, tables, warnings(agreement, leaking), {"features_against_pixels": agreement})
+    found: dict[str, Any] = {"features_against_pixels": agreement}
+    validation = (rows["split"] == "validation").to_numpy()
+    weights = set_weights(context.model, context.features.features[validation], context.features.labels[validation])
+    if len(weights):
+        tables = {"Weight of each feature set, validation files": weights, **tables}
+        figures = {"Weight of each feature set, validation files": plots.set_weights(weights), **figures}
+        found["feature_sets"] = weights.to_dict("records")
+    return ReportExtras(figures, tables, warnings(agreement, leaking), found)
+
+
+def set_weights(model: Any, features: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """Return a row for each feature set of a model that joins several; no rows for other models.
+
+    `share` is the standard deviation of what the set adds to the score of these files, divided by the sum over all sets. `alone`
+    and `without` are the AUCs with all other sets, or with this one, at the mean of the training files; nothing is trained again.
+    """
+    import keras
+
+    from tfdetect.models.layers.heads import SetScaling
+
+    scaling = next((layer for layer in model.layers if isinstance(layer, SetScaling)), None)
+    if scaling is None or not len(features):
+        return pd.DataFrame()
+    head = keras.Model(scaling.output, model.output)
+    score = lambda x: keras.ops.convert_to_numpy(head(x))[:, 0]  # noqa: E731
+    x = keras.ops.convert_to_numpy(scaling(features))
+    full, rows = score(x), []
+    for name, columns in scaling.parts():
+        kept = np.zeros(x.shape[1], np.float32)
+        kept[columns] = 1  # in scaled features, the mean of the training files is 0
+        without = score(x * (1 - kept))
+        rows.append([name, int(kept.sum()), (full - without).std(), auc(labels, score(x * kept)), auc(labels, without)])
+    table = pd.DataFrame(rows, columns=["feature set", "features", "share", "AUC alone", "AUC without"])
+    return table.assign(share=table["share"] / max(table["share"].sum(), 1e-12))
 
 
 def share_of_telling_texts(rows: pd.DataFrame) -> float:
@@ -70,9 +104,11 @@ def compare_with_pixels(context: ReportContext, rows: pd.DataFrame, predictor: P
 
 def feature_figures(model: Any, features: np.ndarray, labels: np.ndarray) -> "dict[str, Figure]":
     """Return figures of where the test files lie, and for a triplet head of the distances between them."""
-    has_embedding = any(layer.name == "embedding" for layer in model.layers)
-    points = embed(model, features) if has_embedding else features
-    name = "embedding" if has_embedding else "features"
+    layers = {layer.name for layer in model.layers}
+    has_embedding = "embedding" in layers
+    name, layer = next((each for each in (("embedding", "embedding"), ("scaled features", "scaled")) if each[1] in layers),
+                       ("features", ""))  # fmt: skip
+    points = embed(model, features, layer) if layer else features
     out = {
         f"Principal components of the {name}, test files": plots.pca(points, labels),
         f"Variance that the components of the {name} explain": plots.explained_variance(points),
@@ -84,11 +120,11 @@ def feature_figures(model: Any, features: np.ndarray, labels: np.ndarray) -> "di
     return out
 
 
-def embed(model: Any, features: np.ndarray) -> np.ndarray:
-    """Features (rows, n) -> embeddings (rows, m), by the triplet head."""
+def embed(model: Any, features: np.ndarray, layer: str) -> np.ndarray:
+    """Features (rows, n) -> outputs (rows, m) of a layer behind them, such as the embedding of the triplet head."""
     import keras
 
-    part = keras.Model(model.get_layer("features").output, model.get_layer("embedding").output)
+    part = keras.Model(model.get_layer("features").output, model.get_layer(layer).output)
     return part.predict(features, batch_size=1024, verbose=0)
 
 
