@@ -97,7 +97,8 @@ class RadialSpectrum(Float32Layer):
         height, width = input_shape[1:3]
         self.window = np.float32(np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]) / np.sqrt(height * width))
         self.ring_average = ring_average_matrix(height, width, self.bins)
-        self.rings = [np.flatnonzero(column) for column in self.ring_average.T]
+        in_ring = self.ring_average > 0
+        self.rings = np.where(in_ring.any(axis=1), in_ring.argmax(axis=1), self.bins).astype("int32")  # the last: the corners
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -106,8 +107,9 @@ class RadialSpectrum(Float32Layer):
         real, imaginary = ops.fft2((planes, ops.zeros_like(planes)))
         power = ops.reshape(ops.square(real) + ops.square(imaginary), (-1, 3, self.ring_average.shape[0]))
         mean = ops.matmul(power, ops.convert_to_tensor(self.ring_average)) + 1e-3
-        largest = [ops.max(ops.take(power, ring, axis=-1), axis=-1) if len(ring) else mean[..., 0] * 0 for ring in self.rings]
-        peaks = ops.log1p(ops.stack(largest, axis=-1) / mean)
+        columns = ops.transpose(ops.reshape(power, (-1, power.shape[-1])))
+        largest = ops.transpose(ops.segment_max(columns, self.rings, self.bins + 1)[: self.bins])
+        peaks = ops.log1p(ops.reshape(ops.maximum(largest, 0), (-1, 3, self.bins)) / mean)
         return ops.reshape(ops.concatenate([ops.log(mean), peaks], axis=-1), (-1, 6 * self.bins))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
