@@ -67,13 +67,17 @@ class FeatureExtractor:
         predict = self.models[key].predict_on_batch
         waiting: deque[Future] = deque()
         concurrent = CONCURRENT_BATCHES if backend.is_tensorflow() else 1  # on jax, models change state when they predict
-        as_arrays = lambda batch: [np.asarray(part, np.float32) for part in batch.result()]  # noqa: E731
         with ThreadPoolExecutor(concurrent) as pool:  # a single batch leaves cores idle between its steps
             for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
                 waiting.append(pool.submit(predict, clips.numpy()))
                 if len(waiting) > concurrent:
-                    yield as_arrays(waiting.popleft())
-            yield from map(as_arrays, waiting)
+                    yield _as_arrays(waiting.popleft().result())
+            yield from (_as_arrays(batch.result()) for batch in waiting)
+
+
+def _as_arrays(outputs: Any) -> list[np.ndarray]:
+    """The outputs of `predict_on_batch`, which returns a single one without a list."""
+    return [np.asarray(part, np.float32) for part in (outputs if isinstance(outputs, list | tuple) else [outputs])]
 
 
 def feature_sets(model: keras.Model) -> list[Any]:

@@ -104,7 +104,7 @@ class Fusion(Detector):
         scaling = model.get_layer("scaled")
         mean, factor = fit_scaling(context.train.features, scaling.widths)
         scaling.set_weights([mean, factor])
-        x, validation = (np.float32((table.features - mean) * factor) for table in (context.train, context.validation))
+        x, validation = (((table.features - mean) * factor).astype(np.float32) for table in (context.train, context.validation))
         score = heads.fit_scores(self.head_settings, scaling.output, x, validation, context)
         return keras.Model(model.inputs, score, name=model.name)
 

@@ -93,7 +93,7 @@ class RadialSpectrum(Float32Layer):
         super().__init__(**options)
         self.bins = bins
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: tuple[int, ...]) -> None:
         height, width = input_shape[1:3]
         self.window = np.float32(np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]) / np.sqrt(height * width))
         self.ring_average = ring_average_matrix(height, width, self.bins)
