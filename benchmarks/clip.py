@@ -1,11 +1,12 @@
 """Measure the speed of the detector `clip`: extracting features, training on stored features, and training each head.
 
-    python benchmarks/clip.py [OUT.json] [--parts b32 l14 epochs heads] [--rounds 3]
+    python benchmarks/clip.py [OUT.json] [--parts b32 b16 l14 epochs heads] [--rounds 3] [--their_python PYTHON]
 
-b32, l14: images per second from JPEG files to features on disk, for ViT-B/32 and ViT-L/14. "ours" is `prepare`, including the
-start of its processes, and `FeatureExtractor`. "theirs" is the usual code: CLIPModel and CLIPImageProcessor of `transformers`,
-Pillow, batches of 32, torch.inference_mode and numpy.save. Both load the same random weights in OpenAI's sizes. They alternate,
-each in a new process; imports, building the model and a warm-up batch count as `startup`.
+b32, b16, l14: images per second from JPEG files to features on disk, for ViT-B/32, ViT-B/16 and ViT-L/14. "ours" is `prepare`,
+including the start of its processes, and `FeatureExtractor`. "theirs" is the usual code: CLIPModel and CLIPImageProcessor of
+`transformers`, Pillow, batches of 32, torch.inference_mode and numpy.save. Both load the same random weights in OpenAI's sizes.
+They alternate, each in a new process; imports, building the model and a warm-up batch count as `startup`. `--their_python` runs
+"theirs" in another environment. Other programs slow down both sides unevenly, so `cpu_ratio` compares their processor time.
 epochs: seconds of ten epochs of a linear head on stored features, and with the backbone run in every step.
 heads: seconds to train each head on 10,000 stored features of length 512.
 
@@ -34,6 +35,7 @@ WORKER, BATCH, SIDE = "--worker", 32, 224
 # name -> number of features, vision settings that differ from the defaults (ViT-B/32), number of files
 SIZES: dict[str, tuple[int, dict[str, int], int]] = {
     "b32": (512, {}, 256),
+    "b16": (512, {"patch_size": 16}, 64),
     "l14": (768, {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
                   "patch_size": 14}, 32),
 }  # fmt: skip
@@ -49,48 +51,53 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="?", help="JSON file to update")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of each measurement")
+    parser.add_argument("--their_python", default=sys.executable, help="Python interpreter that has `transformers`")
     options = parser.parse_args()
     results = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in options.parts:
             machine = {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}  # mean load of the last minute
-            result = (compare(part, folder, options.rounds) if part in SIZES
-                      else run_worker(part, random_model("b32", folder), folder, options.rounds))  # fmt: skip
+            model = random_model(part if part in SIZES else "b32", folder, options.their_python)
+            result = (compare(part, model, folder, options.rounds, options.their_python) if part in SIZES
+                      else run_worker(part, model, folder, options.rounds))  # fmt: skip
             results[part] = machine | result
             print(part, json.dumps(results[part], indent=1), flush=True)
             if options.out:
                 options.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def run_worker(task: str, *arguments: object) -> dict:
+def run_worker(task: str, *arguments: object, python: str = sys.executable) -> dict:
     """Run a function of this file in a new process and return its result."""
     with tempfile.NamedTemporaryFile("r") as file:
-        subprocess.run([sys.executable, __file__, WORKER, file.name, task, *map(str, arguments)], check=True)
+        subprocess.run([python, __file__, WORKER, file.name, task, *map(str, arguments)], check=True)
         return json.load(file)
 
 
-def compare(size: str, folder: Path, rounds: int) -> dict:
+def compare(size: str, model: Path, folder: Path, rounds: int, their_python: str) -> dict:
     """Measure the images per second of both implementations, and how well their features agree."""
-    model, files = random_model(size, folder), folder / f"{size}-files"
+    files, pythons = folder / f"{size}-files", {"ours": sys.executable, "theirs": their_python}
     timings: dict[str, list[dict]] = {"ours": [], "theirs": []}
     write_images(files, count := SIZES[size][2])
     for number in range(rounds):
         for side in ("ours", "theirs") if number % 2 == 0 else ("theirs", "ours"):
-            timings[side].append(run_worker(side, model, files, folder / f"{size}-{side}-{number}"))
+            timings[side].append(run_worker(side, model, files, folder / f"{size}-{side}-{number}", python=pythons[side]))
     ours, theirs = (np.load(folder / f"{size}-{side}-0.npy").astype(np.float64) for side in timings)
     cosine = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     rates = {side: [round(count / row["seconds"], 2) for row in rows] for side, rows in timings.items()}
     ratios = [round(ours / theirs, 2) for ours, theirs in zip(*rates.values(), strict=True)]
     medians = {side: round(median(row), 2) for side, row in rates.items()}
+    cpu = {side: median(row["cpu_seconds"] for row in rows) / count for side, rows in timings.items()}
     return {"files": count, "images_per_second": medians, "ratio": round(median(ratios), 2), "ratios": ratios,
+            "cpu_seconds_per_image": {side: round(seconds, 3) for side, seconds in cpu.items()},
+            "cpu_ratio": round(cpu["theirs"] / cpu["ours"], 2),
             "min_cosine": round(float(cosine.min()), 7), "rounds": timings}  # fmt: skip
 
 
-def random_model(size: str, folder: Path) -> Path:
+def random_model(size: str, folder: Path, their_python: str) -> Path:
     """Return the folder of a CLIP model of this size with random weights, which is written on the first call."""
     if not (path := folder / size).exists():
-        run_worker("weights", size, path)
+        run_worker("weights", size, path, python=their_python)
     return path
 
 

@@ -20,11 +20,11 @@ def blank_png(figure) -> bytes:
     return figure.read_bytes() if isinstance(figure, Path) else buffer.getvalue()
 
 
-def decode_plain_images(images, resize_frames, frames=1, fps=None, limits=None):
+def decode_plain_images(images, to_squares, frames=1, fps=None, limits=None, crops=1):
     """Take the place of `tf_images.decode_images`, whose graph is most of an export: intact JPEG and PNG images only."""
     import tensorflow as tf
 
-    decode = lambda data: resize_frames(tf.io.decode_jpeg(data, channels=3)[None])[0]  # noqa: E731
+    decode = lambda data: to_squares(tf.io.decode_jpeg(data, channels=3)[None])[0]  # noqa: E731
     decoded = tf.map_fn(decode, images, fn_output_signature=tf.uint8)
     return tf.range(tf.shape(images)[0]), decoded, tf.fill(tf.shape(images), "")
 
@@ -46,7 +46,7 @@ def in_process() -> Iterator[None]:
 
 @contextmanager
 def stubs() -> Iterator[None]:
-    """Replace all of the above, and boosted trees in the search for shortcuts by single ones."""
+    """Replace all of the above, boosted trees in the search for shortcuts by single ones; leave out what --stress measures."""
     import tfdetect.training.tensorboard
 
     with in_process(), pytest.MonkeyPatch.context() as patch:
@@ -56,4 +56,5 @@ def stubs() -> Iterator[None]:
         patch.setattr("tfdetect.data.media.tf_images.decode_images", decode_plain_images)
         patch.setattr("tfdetect.data.media.tf_decode.resize", resize)
         patch.setattr("tfdetect.data.audit.shortcuts.MAX_CATEGORIES", 10**6)
+        patch.setattr("tfdetect.workflow.stress.FILES", 0)
         yield

@@ -23,6 +23,7 @@ PATH_FLAGS = ("--out", "--data.path", "--data.cache_dir", "--data.face_model", "
 VERSION = 2  # of config.yaml
 RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_every",
                 "detector.tail": "detector.score_direction"}  # fmt: skip  # from version 1 to version 2
+OLD_FIT = {"fit": "squeeze", "crops": 1}  # of runs and prepared folders that do not say how frames became squares
 PARSER_WORDS = re.compile(r"^Value error Error parsing (\w+: )?|^(Invalid choice|Unrecognized options) (?=invalid|Unrecognized)|"
                           r" (Argument helptext: .*)?For full helptext, .*")  # around its message
 _redirecting = threading.RLock()
@@ -179,7 +180,7 @@ def read_prepared_settings(folder: Path | None) -> dict[str, Any]:
     if not isinstance(settings, dict) or not {*settings} <= {*PREPARED_KEYS}:
         raise UserError(f"{folder / PREPARED_FILE} is damaged or from another version of tfdetect: {hint}")
     model = settings.get("face_model")
-    return {"group": "auto", **settings, "face_model": model and Path(model)}
+    return {"group": "auto", **OLD_FIT, **settings, "face_model": model and Path(model)}
 
 
 def read_prepared_groups(folder: Path) -> dict[str, str]:
@@ -222,6 +223,8 @@ def read_yaml(path: Path) -> tuple[str, list[str]]:
     plugins.load_saved([path.parent / Path(file).expanduser() for file in saved], content["detector"]["name"] in REGISTRY)
     options = {key: value for key, value in content["detector"].items() if key != "name"}
     settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins")}
+    if "version" in content and isinstance(settings.get("data"), Mapping):  # a run, which states all settings that it knew
+        settings["data"] = {**OLD_FIT, **settings["data"]}
     return str(content["detector"]["name"]), to_flags({**settings, "detector": options})
 
 

@@ -58,6 +58,7 @@ CORRUPTIONS = {
     "cutmix": Corruption("weight", 0, 1, changes_labels=True),
     "fourier_mix": Corruption("weight", 0, 1, changes_labels=True),
     "selfblend": Corruption("weight", 0.1, 1, changes_labels=True),
+    "sbi": Corruption(probability=0.5, changes_labels=True),
 }
 REGISTERED: dict[str, Callable[..., Any]] = {}  # name -> TensorFlow function of a corruption that a plugin registered
 _PROBABILITY = Corruption("p", 0, 1)
@@ -153,7 +154,8 @@ def check_flag(text: str, flag: str, labels: bool = True) -> None:
         raise UserError(f"{flag}: {error}") from None
     if not labels and not spec.preserves_labels:
         name = next(step.name for step in spec.steps if CORRUPTIONS[step.name].changes_labels)
-        raise UserError(f"{flag}: {name} changes labels, so it can only be used for training on both classes.")
+        as_files = " As files, --data.make_fakes makes the fakes of sbi." if name == "sbi" and flag == "--train.augment" else ""
+        raise UserError(f"{flag}: {name} changes labels, so it can only be used for training on both classes.{as_files}")
 
 
 def _parse_step(text: str) -> CorruptionStep:

@@ -39,7 +39,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of files, computed once by the frozen part of a model: one row per frame and view."""
+    """Features of files, computed once by the frozen part of a model: one row per view of a frame, or of a clip for clip
+    detectors."""
 
     features: np.ndarray
     """(rows, n) float32, the outputs of the layer `features`."""
@@ -91,7 +92,7 @@ class ReportContext:
     validation_scores: Mapping[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     """Labels and scores (files,) of the validation files, by epoch."""
     features: FeatureTable | None = None
-    """Stored features of `files`, one row per frame, if they were scored from features."""
+    """Stored features of `files`, one row per frame, for clip detectors one per file, if they were scored from features."""
 
     @cached_property
     def model(self) -> keras.Model:
@@ -190,11 +191,12 @@ class Detector(ABC):
         """Field values that let it run without pretrained weights, such as {"weights": "none"}, to try out a recipe."""
         return {}
 
-    def require(self) -> None:  # noqa: B027 (most need nothing)
+    def require(self) -> str | None:
         """Find or download what `build` needs besides the data, such as pretrained weights, before any work is done.
 
-        Raises UserError if it is not available.
+        Returns a sentence that the user should read, if any. Raises UserError if it is not available.
         """
+        return None
 
     def resolve_runs(self, find_model: Callable[[str], str]) -> Self:
         """Return the detector with names of other runs in its fields replaced by paths of their .keras files; `find_model` maps

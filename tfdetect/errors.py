@@ -12,6 +12,14 @@ class UserError(ValueError):
     """
 
 
+class UnknownSource(UserError):
+    """A source was asked for that no fake of the data set has; `known` are those that fakes have."""
+
+    def __init__(self, message: str, known: Iterable[str]):
+        super().__init__(message)
+        self.known = tuple(known)
+
+
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """Return which of `names` was probably meant by `name`, ignoring letter case; "" if none is similar.
 

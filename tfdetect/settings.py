@@ -57,7 +57,19 @@ class ClipSettings(FileSettings):
     frames: int = 8
     """Number of frames taken from each video; an image has one frame."""
     size: int = 256
-    """Width and height in pixels to which every frame is resized."""
+    """Width and height in pixels of the squares that every frame becomes."""
+    fit: Literal["squeeze", "shortest_side", "crop", "pad"] = "squeeze"
+    """How a frame becomes a square.
+    squeeze: resized, whatever its aspect ratio.
+    shortest_side: its shorter side resized, its longer side cropped to the centre.
+    crop: the centre at native resolution; a small frame is extended by reflection.
+    Training on images with --data.cache tfrecord takes a random crop in each epoch instead.
+    pad: its longer side resized, its shorter side extended by reflection."""
+    crops: int = 1
+    """Number of crops of each frame with --data.fit crop, whose scores are averaged.
+    1: the centre.
+    2 to 5: the centre and the corners.
+    6 or more: an even grid over the frame."""
     fps: float | None = None
     """Frames per second, taken from the middle of the video; by default frames are spread evenly over the whole video."""
     faces: Literal["none", "yunet"] = "none"
@@ -70,7 +82,11 @@ class ClipSettings(FileSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_minimum(1, "data", self, "frames", "size")
+        require_minimum(1, "data", self, "frames", "size", "crops")
+        if self.crops > 1 and self.fit != "crop":
+            raise UserError(f"--data.crops {self.crops} needs --data.fit crop; {self.fit} makes one square of each frame.")
+        if self.crops > 1 and self.faces != "none":
+            raise UserError(f"--data.crops {self.crops} needs --data.faces none; of a face, use --data.crops 1.")
         if self.fps is not None and not self.fps > 0:
             raise UserError(f"--data.fps must be above 0, got {self.fps}.")
 
@@ -96,7 +112,7 @@ class DecodeOverrides:
                                    limits=self.limits.apply_to(data.limits))  # fmt: skip
 
 
-CLIP_KEYS = ("frames", "size", "fps", "faces", "face_model", "cache")  # the settings that decide the pixels of a clip
+CLIP_KEYS = ("frames", "size", "fit", "crops", "fps", "faces", "face_model", "cache")  # settings that decide the pixels of a clip
 PREPARED_KEYS = (*CLIP_KEYS, "group")  # the settings that are stored with a prepared folder
 
 
@@ -122,10 +138,14 @@ class Data(ClipSettings):
     test_sources: tuple[str, ...] = ()
     """Test only on fakes of these sources, which may differ from those in training, and on all reals.
     If set, the run also writes Results.csv and Final_Prediction.txt."""
+    make_fakes: int = 0
+    """Number of self-blended fakes to make of each real photograph or video of faces (docs/sbi.md).
+    Training and validation then use these instead of the data set's own fakes, the test only if it has no fakes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_minimum(1, "data", self, "sample")
+        require_minimum(0, "data", self, "make_fakes")
         if not 0 <= self.max_failed <= 1:
             raise UserError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")
 
@@ -181,6 +201,11 @@ class Train:
                             f"{self.threshold!r}.")  # fmt: skip
         corruption_spec.check_flag(self.augment, "--train.augment")
 
+    @property
+    def makes_face_fakes(self) -> bool:
+        """Whether the augmentation makes fakes of real faces, so that training needs no fake files."""
+        return any(step.name == "sbi" for step in corruption_spec.parse(self.augment).steps)
+
 
 @dataclass(frozen=True)
 class RunOf(Generic[D]):
@@ -197,6 +222,9 @@ class RunOf(Generic[D]):
     """Resume the run called --name; train a finished run further with a higher --train.epochs or --train.patience."""
     overwrite: bool = False
     """Replace the run called --name; the old run is deleted once the data of the new one are read."""
+    stress: int | None = None
+    """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section.
+    By default 400, or 100 (20 videos) for detectors on stored features, which are slower here."""
 
     def __post_init__(self) -> None:
         detector, balance, augment = self.detector, self.train.balance, self.train.augment
@@ -204,6 +232,10 @@ class RunOf(Generic[D]):
             raise UserError(f"--name must be a plain folder name, got {self.name!r}; use --out for the parent folder.")
         if self.data.size < detector.min_size:
             raise UserError(f"{detector.name} needs --data.size {detector.min_size} or more, got {self.data.size}.")
+        if self.stress is not None and self.stress < 0:
+            raise UserError(f"--stress must be at least 0, got {self.stress}.")
+        if self.data.crops > 1 and detector.input_kind == "clip":
+            raise UserError(f"--data.crops {self.data.crops} needs a detector of single frames; {detector.name} takes clips.")
         if self.resume and self.overwrite:
             raise UserError("--resume and --overwrite cannot be combined: give one of them, to keep or to replace the run.")
         if (self.resume or self.overwrite) and self.name is None:
@@ -218,9 +250,19 @@ class RunOf(Generic[D]):
         if balance == "focal" and not detector.supports_focal_loss:
             raise UserError(f"--train.balance focal needs a loss on scores, but the score of this {detector.name} is not trained "
                             "by gradient descent; use none, weights or resample.")  # fmt: skip
+        self._check_face_fakes()
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.
         if detector.trains_on == "real" or detector.caches_features or detector.attribute != "none":
             corruption_spec.check_flag(augment, "--train.augment", labels=False)
+
+    def _check_face_fakes(self) -> None:
+        """Raise UserError if fakes are to be made of faces that are not looked for, or still ones for a detector of videos."""
+        flag = "--data.make_fakes" if self.data.make_fakes else "the step sbi of --train.augment"
+        if self.data.faces == "none" and (self.data.make_fakes or self.train.makes_face_fakes):
+            raise UserError(f"{flag} blends faces, but none are looked for: add --data.faces yunet. For pictures without faces, "
+                            "there is the step selfblend.")  # fmt: skip
+        if self.data.make_fakes and self.detector.input_kind == "clip":
+            raise UserError(f"{flag} makes still pictures, but {self.detector.name} takes clips: use one of single frames.")
 
 
 Run = RunOf[Detector]  # a run of any detector

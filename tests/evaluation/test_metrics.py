@@ -29,6 +29,7 @@ def test_summary_matches_a_manual_computation():
     assert result["per_class"]["fake"] == pytest.approx({"precision": 3 / 4, "recall": 3 / 4, "f1": 3 / 4})
     assert result["per_class"]["real"] == pytest.approx({"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3})
     assert result["f1"] == result["per_class"]["fake"]["f1"]
+    assert result["macro"] == pytest.approx(dict.fromkeys(("precision", "recall", "f1"), (3 / 4 + 2 / 3) / 2))
     # The fake scores lower in 3 of 12 pairs: 0.2 against 0.4 and 0.7, 0.6 against 0.7.
     assert result["auc"] == pytest.approx(9 / 12)
     assert result["ap"] == pytest.approx(sk.average_precision_score(LABELS, PROBABILITIES))

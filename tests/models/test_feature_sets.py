@@ -12,7 +12,7 @@ from tfdetect.models.detectors.clip import Clip
 from tfdetect.models.detectors.feature_oneclass import FeatureOneClass
 from tfdetect.models.detectors.fusion import Fusion, fit_scaling
 from tfdetect.models.feature_sets import FeatureSet
-from tfdetect.workflow.feature_report import set_weights
+from tfdetect.workflow.set_weights import set_weights
 
 SETS = ("tiny@pooled", "spectrum")
 

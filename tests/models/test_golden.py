@@ -8,6 +8,7 @@ from tfdetect import models  # noqa: F401
 from tfdetect.detector import REGISTRY
 
 COUNTS = {  # image size, and number of parameters at that size
+    "backbone": (64, 489),  # network tiny
     "clip": (64, 24_482),  # preset tiny
     "cnn": (256, 2_194_721),
     "cnn_lstm": (64, 552_609),
@@ -23,6 +24,7 @@ COUNTS = {  # image size, and number of parameters at that size
     "inception": (75, 21_802_784 + 2_049),
 }
 SCORES = {
+    "backbone": -0.050820485,
     "clip": 0.015210119,
     "cnn": -0.018905653,
     "cnn_lstm": 0.043289557,

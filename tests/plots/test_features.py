@@ -65,6 +65,7 @@ def test_explained_variance_is_cumulative_and_marks_ninety_percent(features):
     row = plots_features.explained_variance_table(points).iloc[0]
     assert row["variance share of the first component"] == pytest.approx(shares(points)[0])
     assert (row["components for 90% of the variance"], row["dimensions"], row["files"]) == (needed, 4, 60)
+    assert row["components for 99% of the variance"] == (np.cumsum(shares(points)) < 0.99).sum() + 1
 
 
 def test_more_dimensions_than_files(rng):
@@ -154,6 +155,17 @@ def test_confusion_matrices_are_drawn_side_by_side(splits):
     assert texts[3] == plural(((labels == 0) & (probabilities >= 0.5)).sum(), "file")
 
 
+def test_bars_are_accuracy_and_means_over_both_classes(splits):
+    axes = plots_features.metric_bars(splits, 0.5).axes[0]
+    assert [text.get_text() for text in axes.legend_.texts] == ["train", "validation", "test"]
+    for (labels, probabilities), bars in zip(splits.values(), axes.containers, strict=True):
+        decided = probabilities >= 0.5
+        expected = [(decided == labels).mean(), *precision_recall_fscore_support(labels, decided, average="macro")[:3]]
+        np.testing.assert_allclose([bar.get_height() for bar in bars], expected)
+    lone = plots_features.metric_bars({"test": (np.ones(4, int), np.ones(4))}, 0.5).axes[0]
+    assert [text.get_text() for text in lone.texts] == ["100.0%", "", "", ""], "a class without files has no mean"
+
+
 def test_one_class_and_empty_splits_give_empty_metrics_and_a_message(splits):
     fakes = {**splits, "test": (np.ones(4, int), np.array([0.1, 0.9, 0.9, 0.9])), "validation": ([], [])}
     table = plots_features.metrics_by_split(fakes, 0.5).set_index(["split", "class"])
@@ -171,6 +183,7 @@ def test_one_class_and_empty_splits_give_empty_metrics_and_a_message(splits):
     lambda: plots_features.metrics_by_split({"test": ([0, 1], [0.5, 1.5])}, 0.5),
     lambda: plots_features.confusion_matrices({"test": ([0, 2], [0.5, 0.5])}, 0.5),
     lambda: plots_features.confusion_matrices({}, 0.5),
+    lambda: plots_features.metric_bars({}, 0.5),
 ])  # fmt: skip
 def test_invalid_input_raises_value_error(call):
     with pytest.raises(ValueError, match="got|Look for NaN"):
@@ -179,5 +192,5 @@ def test_invalid_input_raises_value_error(call):
 
 def test_every_figure_has_a_caption():
     for plot in (plots_features.pca, plots_features.explained_variance, plots_features.tsne, plots_features.distance_histograms,
-                 plots_features.confusion_matrices):  # fmt: skip
+                 plots_features.confusion_matrices, plots_features.metric_bars):  # fmt: skip
         assert len(style.caption(plot)) > 40 and "van der Maaten" not in style.caption(plot)

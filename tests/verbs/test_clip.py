@@ -48,8 +48,9 @@ def train(manifest, head, *flags):
 
 
 def test_views_are_trained_on_and_the_saved_model_gives_the_scores(manifest):
-    artifact = train(manifest, "linear", "--detector.views", "3", "--train.augment", "flip|noise(0,10)")
+    artifact = train(manifest, "linear", "--detector.views", "3", "--train.augment", "flip|noise(0,10)", "--stress", "8")
     metrics = json.loads(artifact.metrics.read_text())
+    assert metrics["stress"]["none"]["auc"] == metrics["stress"]["blur(1)"]["auc"] == 1.0  # brightness survives blur
     assert metrics["test"]["auc"] == 1.0 and metrics["features_against_pixels"]["score"] < 1e-4
     test = predictions.read(artifact.predictions).query("split == 'test'")
     signature = tf.saved_model.load(str(artifact.saved_model)).signatures["serve_bytes"]
@@ -61,7 +62,8 @@ def test_the_report_says_that_the_backbone_is_random_and_shows_its_features(trip
     page = triplets.report.read_text()
     assert "THE BACKBONE IS RANDOM" in page
     for words in ("Principal components of the embedding", "Variance that the components", "t-SNE of the embedding",
-                  "Distances of anchors", "Confusion in each split", "Splits and classes"):  # fmt: skip
+                  "Distances of anchors", "Confusion in each split", "Splits and classes",
+                  "Accuracy, precision, recall and F1 in each split", "Principal components, test files"):  # fmt: skip
         assert words in page
     plots = {path.name for path in triplets.plots.iterdir()}
     assert {"history.png", "t-SNE_of_the_embedding_test_files.png", "Confusion_in_each_split.png"} <= plots

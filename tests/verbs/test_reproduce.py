@@ -15,6 +15,7 @@ from tfdetect import cli, config
 from tfdetect.api import reproduce
 from tfdetect.artifact import Artifact
 from tfdetect.detector import REGISTRY
+from tfdetect.errors import UnknownSource
 from tfdetect.evaluation import predictions
 from tfdetect.evaluation.calibration import Calibration, fit
 from tfdetect.workflow import recipe as recipes
@@ -81,6 +82,7 @@ def test_missing_data_are_named_with_source_and_layout(capsys):
         ({"dataset": {"name": "x"}}, "'where' is missing"),
         ({"published": {"title": "t", "source": "s", "protocol": {}, "test_acuracy": 0.5}}, "unknown test_acuracy"),
         ({"published": {"title": "t", "source": "s", "protocol": {"epoch": 5}}}, "unknown epoch"),
+        ({"published": {"title": "t", "source": "s", "protocol": {}, "facts": {"sped": 5}}}, "unknown sped"),
         ({"trian": {"epochs": 5}}, "--trian.epochs"),
     ],
 )
@@ -97,13 +99,14 @@ def test_a_wrong_recipe_is_refused(capsys, tmp_path, change, message):
 def test_a_stand_in_prints_and_saves_both_rows(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(capsys, "--stand-in", "glem_cnn_lstm", *TINY, "--name", "mine")
-    assert code == 0 and "published: not measured here" in out and "0.987" in out and "ours: measured on the stand-in" in out
+    assert code == 0 and "published: not measured" in out and "0.9872" in out and "ours: measured on the" in out
+    assert "Ours on the embedded sample, not on the published data" in out
     assert re.search(r"│ size +│ 64 +│ 32 ", out), "setting, published, ours"
     artifact = Artifact(Path("saved_models") / "mine")
     comparison = json.loads(artifact.comparison.read_text())
     test = json.loads(artifact.metrics.read_text())["test"]
     published, ours = comparison["rows"]
-    assert (published["test_accuracy"], published["test_loss"]) == (0.987, 0.088)
+    assert (published["test_accuracy"], published["test_loss"]) == (0.9872, 0.0883)
     assert (ours["test_accuracy"], ours["test_loss"]) == (test["accuracy"], test["log_loss"])
     differences = {row["what"]: (row["published"], row["ours"]) for row in comparison["differences"]}
     assert comparison["stand_in"] and "embedded sample" in differences["data"][1]
@@ -117,10 +120,16 @@ def test_a_stand_in_prints_and_saves_both_rows(capsys, monkeypatch, tmp_path):
 def test_a_stand_in_reads_texts_and_warns_of_its_random_backbone(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(capsys, "--stand-in", "clip_triplet_svm_cyclegan_product", *TINY)
-    assert code == 0 and "0.9541" in out and "ours: measured on the stand-in" in out and "THE BACKBONE IS RANDOM" in out
+    assert code == 0 and "0.9541" in out and "THE BACKBONE IS RANDOM" in out
     comparison = json.loads(Path("saved_models/clip/comparison.json").read_text())
     test = json.loads(Path("saved_models/clip/metrics.json").read_text())["test"]
-    assert comparison["rows"][1]["test_precision"] == test["per_class"]["fake"]["precision"]
+    ours = {row["figure"]: row["ours"] for row in comparison["figures"]}
+    assert ours["test macro precision"] == test["macro"]["precision"] == comparison["rows"][1]["test_macro_precision"]
+    train = json.loads(Path("saved_models/clip/metrics.json").read_text())["train"]
+    assert ours["train macro f1"] == train["macro"]["f1"] > 0 and train["n"] == 42 and comparison["stand_in"]
+    components = json.loads(Path("saved_models/clip/metrics.json").read_text())["principal_components"]
+    share = {name: row["variance share of the first component"] for name, row in components.items()}
+    assert ours["share of the first principal component, test files"] == share["embedding"] != share["features"]
     weights = next((row["published"], row["ours"]) for row in comparison["differences"] if row["what"] == "weights")
     assert weights == ("clip_vit_base_patch32", "tiny: random") and "batch" in comparison["same"]
     assert "a photo of a " in Path("saved_models/clip/manifest.csv").read_text()
@@ -138,27 +147,58 @@ def test_a_stand_in_across_manipulations_compares_the_recall_of_fakes(capsys, mo
 
 
 def test_a_recipe_by_path_with_sources_parameters_and_validation(capsys, monkeypatch, tmp_path, images):
-    """Equal items of the protocols are not listed as differences."""
+    """Equal items of the protocols are not listed as differences. Data without the recipe's sources are other data."""
     monkeypatch.chdir(tmp_path)
     tree = yaml.safe_load((reproduce.RECIPES / "glem_cnn.yaml").read_text())
     tree["published"] |= {"validation_frame_auc": 0.9, "by_source": {"swap": {"test_accuracy": 0.5}, "gan": {"test_ap": 0.6},
                                                                         "camera + swap": {"test_ap": None}}}  # fmt: skip
     tree["published"]["protocol"] |= {"size": 32, "seed": 0, "parameters": 1}
+    tree["data"]["train_sources"] = ["progan"]
     Path("own.yaml").write_text(yaml.safe_dump(tree))
     shutil.copytree(images, "set")
     flags = ["--data.path", "set", "--data.size", "32", "--train.epochs", "1", "--detector.width", "4"]
     code, out, _ = call(capsys, "own.yaml", *flags)
-    assert code == 0 and "ours: measured " in out and "The same in both: size, seed." in out
+    assert code == 0 and "all of their sources are used" in out and "The same in both: size, seed, batch." in out
+    assert "The data are not the published ones: no fakes of progan." in out
+    assert "(the data are not the published ones: no fakes of progan)" in Path("saved_models/cnn/report.html").read_text()
     comparison = json.loads(Path("saved_models/cnn/comparison.json").read_text())
     metrics = json.loads(Path("saved_models/cnn/metrics.json").read_text())
     rows = {row["row"]: row for row in comparison["rows"]}
+    here = "measured on other data"
     assert not comparison["stand_in"] and len(rows) == 7
-    assert rows["ours, camera + swap: measured"]["test_ap"] > 0 and "published, camera + swap: not measured here" not in rows
-    assert rows["ours: measured"]["validation_frame_auc"] == metrics["validation"]["by_frame"]["auc"]
-    assert rows["published, gan: not measured here"]["test_ap"] == 0.6 and rows["ours, gan: measured"]["test_ap"] is None
-    assert rows["ours, swap: measured"]["test_accuracy"] is None, "all reals are of another source"
+    assert rows[f"ours, camera + swap: {here}"]["test_ap"] > 0 and "published, camera + swap: not measured here" not in rows
+    assert rows[f"ours: {here}"]["validation_frame_auc"] == metrics["validation"]["by_frame"]["auc"]
+    assert rows["published, gan: not measured here"]["test_ap"] == 0.6 and rows[f"ours, gan: {here}"]["test_ap"] is None
+    assert rows[f"ours, swap: {here}"]["test_accuracy"] is None, "all reals are of another source"
+    figures = {row["figure"]: (row["published"], row["ours"]) for row in comparison["figures"]}
+    assert figures["test ap, gan"] == (0.6, None) and figures["time per step"] == ("74 to 78 ms", None)
+    assert figures["test accuracy"] == (0.8395, metrics["test"]["accuracy"])
     parameters = next(row["ours"] for row in comparison["differences"] if row["what"] == "parameters")
     assert 10_000 < parameters < 100_000
+
+
+def test_only_data_with_none_of_the_sources_run_with_all_sources(tmp_path):
+    recipe = recipes.read(reproduce.RECIPES / "clip_logistic_cross_manipulation.yaml")
+    run = reproduce.parse(recipe, ["--data.path", str(tmp_path)], stand_in=False)
+    data = reproduce.use_all_sources(recipe, run, UnknownSource("no", ["fake"])).data
+    assert (data.train_sources, data.test_sources, data.path) == ((), (), tmp_path)
+    own = reproduce.parse(recipe, ["--data.path", str(tmp_path), "--data.train_sources", "gan"], stand_in=False)
+    for refused, known in ((run, ["NeuralTextures"]), (run, ["faceswap", "x"]), (own, ["fake"])):
+        with pytest.raises(UnknownSource, match="no"):
+            reproduce.use_all_sources(recipe, refused, UnknownSource("no", known))
+
+
+@pytest.mark.parametrize("name, sources, reason", [
+    ("clip_triplet_svm_progan", "fake", "1 train files instead of 28,000; 0 validation files instead of 3,999; 1 test files "
+                                        "instead of 8,001"),
+    ("glem_torch", "fake", "0 validation files instead of 3,000"),
+    ("wang2020", "fake", "none of the sources biggan"), ("wang2020", "biggan", ""), ("resnet50_levels", "fake", "")])  # fmt: skip
+def test_numbers_of_files_and_sources_show_other_data(tmp_path, name, sources, reason):
+    Artifact(tmp_path).manifest.write_text(f"path,split,source,error\na,train,camera,\nb,test,{sources},\nc,test,x,damaged\n")
+    recipe = recipes.read(reproduce.RECIPES / f"{name}.yaml")
+    run = reproduce.parse(recipe, ["--data.path", str(tmp_path)], stand_in=False)
+    found = recipes.find_other_data(recipe, run, Artifact(tmp_path))
+    assert found.startswith(reason) and bool(found) == bool(reason)
 
 
 def test_train_accepts_a_recipe_as_config():

@@ -14,6 +14,7 @@ from tfdetect.api import explain
 from tfdetect.api import train as training
 from tfdetect.artifact import Artifact
 from tfdetect.evaluation import predictions
+from tfdetect.plots import standard
 from tfdetect.serving.predictor import Verdict
 
 pytestmark = pytest.mark.usefixtures("light_test")  # but the two runs are trained without stubs
@@ -59,7 +60,7 @@ def test_a_run_writes_all_its_files(name, request):
                      "shortcuts.json", "checkpoints"}  # fmt: skip
     metrics = json.loads(artifact.metrics.read_text())
     keys = {"n", "auc", "ap", "eer", "accuracy", "balanced_accuracy", "f1", "log_loss", "confusion", "by_source", "by_frame"}
-    assert set(metrics) == {"validation", "test", "scored_with", "threshold_rule"} and keys <= set(metrics["test"])
+    assert set(metrics) == {"validation", "test", "scored_with", "threshold_rule", "stress"} and keys <= set(metrics["test"])
     assert (metrics["scored_with"], metrics["threshold_rule"]) == ("saved_model", "youden")
     manifest = pd.read_csv(artifact.manifest)
     assert metrics["test"]["n"] == (manifest["split"] == "test").sum() == 8
@@ -69,6 +70,10 @@ def test_a_run_writes_all_its_files(name, request):
     page = artifact.report.read_text()
     shortcut = json.loads(artifact.shortcuts.read_text())["all"]
     assert f"<b>{shortcut:.3f}</b><span>shortcut AUC" in page and (artifact.plots / "shortcuts.png").stat().st_size > 10_000
+    assert "<h2>What it learnt</h2>" in page and "Measured on 8 of 8 test files" in page
+    assert (artifact.plots / "stress.png").stat().st_size > 10_000
+    assert metrics["stress"]["none"]["auc"] == metrics["test"]["auc"] and set(metrics["stress"]) == set(standard.STRESS_NAMES)
+    assert "training files, by the model&#x27;s layer" in page or "No test file is misjudged." in page
     assert ("<pre>tfdetect train cnn --data.path" in page) == (name == "cnn"), "the command line, if there was one"
     assert len(list(artifact.logs.rglob("events*"))) >= 3
 
@@ -182,6 +187,18 @@ def test_evaluate_corrupted_clips(cnn, capsys):
     assert "mixup changes labels" in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
+def test_evaluate_stress_measures_what_corrupt_does(cnn, videos, tmp_path, capsys):
+    def metrics(*flags):
+        assert cli.main(["evaluate", str(cnn.folder), "--out", str(tmp_path / flags[-1]), *flags]) == 0
+        return json.loads((tmp_path / flags[-1] / "metrics.json").read_text())
+
+    stressed, corrupted = metrics("--stress", "100"), metrics("--data.corrupt", "resize(0.5)")
+    assert stressed["stress"]["resize(0.5)"]["auc"] == corrupted["test"]["auc"] and "stress" not in corrupted
+    assert "AUC of 8 test files: as they are" in capsys.readouterr().out
+    page = (tmp_path / "100" / "report.html").read_text()
+    assert "Altered test files" in page and "Nearest training files" not in page
+
+
 def test_export_writes_a_model_with_the_same_scores(cnn, images, capsys):
     path = str(next((images / "fake").iterdir()))
 
@@ -200,7 +217,7 @@ def test_export_writes_a_model_with_the_same_scores(cnn, images, capsys):
 
 
 def test_config_repeats_the_run(cnn, folder, capsys):
-    argv = ["train", "--config", str(cnn.config), "--out", str(folder / "runs"), "--name", "again"]
+    argv = ["train", "--config", str(cnn.config), "--out", str(folder / "runs"), "--name", "again", "--stress", "400"]
     assert cli.main(argv) == 0
     again = Artifact(folder / "runs" / "again")
     assert again.history.read_text() == cnn.history.read_text()

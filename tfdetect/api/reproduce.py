@@ -5,18 +5,19 @@ how they were measured, and `dataset:`, the data that it needs. docs/recipes.md 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfdetect import backend, config, files, installation
+from tfdetect import backend, config, corruption_spec, files, installation
 from tfdetect.api import train as training
 from tfdetect.api.load import TrainedDetector
 from tfdetect.artifact import Artifact
-from tfdetect.errors import UserError, suggestion
+from tfdetect.errors import UnknownSource, UserError, suggestion
 from tfdetect.settings import Run
 from tfdetect.workflow import recipe as recipes
+from tfdetect.workflow.console import console
 from tfdetect.workflow.recipe import Recipe
 from tfdetect.workflow.startup import start
 
@@ -86,19 +87,38 @@ def parse(recipe: Recipe, flags: Sequence[str], stand_in: bool) -> Run:
 
 def stand_in_overrides(run: Run) -> list[str]:
     """Return flags that shrink a recipe to a stand-in: few generated files, few epochs, no downloads."""
-    data: dict[str, Any] = {"sample": min(STAND_IN_GROUPS, run.data.sample), "faces": "none"}  # the sample shows no faces
+    data: dict[str, Any] = {"sample": min(STAND_IN_GROUPS, run.data.sample), "faces": "none",  # the sample shows no faces
+                            "make_fakes": 0}  # fmt: skip
+    steps = corruption_spec.parse(run.train.augment).steps
+    augment = "|".join(f"selfblend(0.25,1,p={step.p})" if step.name == "sbi" else str(step) for step in steps)
     for name, source in (("train_sources", "swap"), ("test_sources", "upsample")):
         data |= {name: [source]} if getattr(run.data, name) else {}
-    return config.to_flags({"data": data, "train": {"epochs": min(STAND_IN_EPOCHS, run.train.epochs)},
-                         "detector": run.detector.offline_overrides})  # fmt: skip
+    return config.to_flags({"data": data, "train": {"epochs": min(STAND_IN_EPOCHS, run.train.epochs), "augment": augment},
+                            "detector": run.detector.offline_overrides})  # fmt: skip
 
 
 def run_recipe(recipe: Recipe, run: Run) -> Artifact:
     """Train and evaluate; write the comparison to comparison.json and the report."""
-    artifact = training.train_run(run, partial(save_comparison, recipe, run))
+    try:
+        artifact = training.train_run(run, partial(save_comparison, recipe, run))
+    except UnknownSource as error:
+        run = use_all_sources(recipe, run, error)
+        artifact = training.train_run(run, partial(save_comparison, recipe, run))
     if not backend.worker_index() and not artifact.comparison.exists():  # finished by `train --config`: nothing was left to do
         save_comparison(recipe, run, artifact)
     return artifact
+
+
+def use_all_sources(recipe: Recipe, run: Run, error: UnknownSource) -> Run:
+    """Return the run with all sources, for data that have none of the recipe's. Raises `error` if they have one of them, because
+    the data are then incomplete, and if a flag names the source."""
+    named = [source for name in recipes.SOURCE_SETTINGS for source in getattr(run.data, name)]
+    present = {name.lower() for name in error.known} & {name.lower() for name in named}
+    if present or tuple(named) != recipe.sources:
+        raise error
+    console.print(f"No fakes have the sources of the recipe ({', '.join(named)}): these are other data, and all of their sources "
+                  "are used.")  # fmt: skip
+    return replace(run, data=replace(run.data, sources=(), train_sources=(), test_sources=()))
 
 
 def save_comparison(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[str, pd.DataFrame]":
@@ -107,6 +127,8 @@ def save_comparison(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[st
 
     comparison = recipes.compare(recipe, run, artifact)
     files.write_json(artifact.comparison, comparison)
-    rows = pd.DataFrame(comparison["rows"]).rename(columns=recipes.readable).rename(columns={"row": ""})
+    figures = pd.DataFrame(comparison["figures"], dtype=object).map(recipes.format_cell)
     differences = pd.DataFrame(comparison["differences"], columns=DIFFERENCE_COLUMNS).astype(str)
-    return {"Published figures and ours": rows, "Differences between the protocols": differences}
+    note = f" ({text})" if (text := recipes.data_note(comparison)) else ""
+    return {f"Published figures and ours{note}": figures.rename(columns=recipes.figure_columns(comparison)),
+            "Differences between the protocols": differences}

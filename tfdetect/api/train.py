@@ -17,7 +17,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset
+from tfdetect.workflow import dataset, made_fakes
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.startup import start
 
@@ -77,7 +77,8 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
     """Run all steps: decode, train, calibrate, export, evaluate. `tables` adds tables to the report."""
     import_keras()
     console.print(devices_line(run.train.precision))
-    run.detector.require()
+    if note := run.detector.require():
+        console.print(note)
     if backend.worker_index():
         return train_as_worker(run)
     with artifacts.reserve_folder(run) as (artifact, resuming):
@@ -189,13 +190,13 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     cache = dataset.cache_for(run.data, run.detector)
     table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
     given_splits = bool((table["split"] != "").any())
-    table = dataset.restrict_sources(manifest.split(table), run.data)
-    manifest.require_classes(table, SPLITS, run.detector.trains_on)
+    table = made_fakes.add_made_fakes(dataset.restrict_sources(manifest.split(table), run.data), run, cache)
+    require_classes(table, run)
     table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
     dataset.print_count(table)
     dataset.require_few_failures(table, run.data.max_failed)
     good = usable_rows(table)
-    manifest.require_classes(good, SPLITS, run.detector.trains_on)
+    require_classes(good, run)
     calibration.check_rule(run.train.threshold, good.loc[good["split"] == "validation", "label"])
     dataset.print_if_one_class(good)
     for warning in warnings(run, good):
@@ -204,6 +205,15 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
         table = dataset.warn_of_lookalikes(table, cache, given_splits)
     table, detector = dataset.add_source_classes(table, run.detector)
     return replace(run, detector=detector), table, cache
+
+
+def require_classes(table: "pd.DataFrame", run: Run) -> None:
+    """Raise UserError unless each split has the classes that it needs; training on fakes of its own making needs only reals."""
+    from tfdetect.data import manifest
+
+    trains_on = run.detector.trains_on
+    manifest.require_classes(table, ["train"], "real" if run.train.makes_face_fakes else trains_on)
+    manifest.require_classes(table, ["validation", "test"], trains_on)
 
 
 def warnings(run: Run, table: "pd.DataFrame") -> tuple[str, ...]:
@@ -261,7 +271,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     from tfdetect.training import tensorboard
     from tfdetect.training.callbacks import keep_for_resume
     from tfdetect.training.feature_extractor import FeatureExtractor
-    from tfdetect.workflow import results, scoring
+    from tfdetect.workflow import results, scoring, stress
 
     with files.atomic_write(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
@@ -282,7 +292,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
                                     predictor.warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch)  # fmt: skip
+                                    fitted.best_epoch,
+                                    stress.plan_study(run.stress, run, run.data, context, predictor, cache))  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfdetect.data import tables
-from tfdetect.errors import UserError, suggestion
+from tfdetect.errors import UnknownSource, UserError, suggestion
 from tfdetect.files import atomic_write, plural
 from tfdetect.pandas_settings import pd
 
@@ -249,14 +249,14 @@ def restrict_sources(table: pd.DataFrame, train_sources: Sequence[str], test_sou
 def fake_sources(table: pd.DataFrame, wanted: Sequence[str]) -> set[str]:
     """Return the sources named in `wanted`, ignoring letter case; commas separate names.
 
-    Raises UserError for a source that no fake has.
+    Raises UnknownSource for a source that no fake has.
     """
     names = sorted(set(table.loc[table["label"] == 1, "source"]))
     known = {name.lower(): name for name in names}
     parts = [part.strip() for name in wanted for part in ([name] if name.lower() in known else name.split(","))]
     if unknown := [name for name in parts if name.lower() not in known]:
         hint = suggestion(unknown[0], names)
-        raise UserError(f"No fakes have the source {unknown[0]!r}.{hint} The sources of fakes are {', '.join(names)}.")
+        raise UnknownSource(f"No fakes have the source {unknown[0]!r}.{hint} The sources of fakes are {', '.join(names)}.", names)
     return {known[name.lower()] for name in parts}
 
 
@@ -307,7 +307,9 @@ def _require_both_classes(table: pd.DataFrame, trains_on: str) -> None:
         classes = {f"{name}/": count for name, count in table.attrs.get("classes", {}).items()}
         listed = ", ".join(f"{name} ({plural(count, 'file')})" for name, count in {**classes, **others}.items())
         folders = f" Found: {listed}." if listed else ""
-        one_class = " One-class detectors, such as feature_oneclass or oc_ae, train on reals only." if kind == "fake" else ""
+        one_class = "" if kind == "real" else (
+            " One-class detectors, such as feature_oneclass or oc_ae, train on reals only. If the files show faces, --data.faces "
+            "yunet --data.make_fakes 1 makes fakes of them (docs/sbi.md).")  # fmt: skip
         raise UserError(
             f"All {len(table)} files are {('fake', 'real')[label]}, none is {kind}. Name the class folders real and fake, or "
             f"name the fake ones with --data.fake NAME; all others are then real.{folders}{one_class}"

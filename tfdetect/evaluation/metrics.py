@@ -186,28 +186,31 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
 def decision_metrics(labels: NDArray[Any], probabilities: NDArray[Any] | None, threshold: float | None) -> dict[str, Any]:
     """Return the metrics of the decisions, where a file is called fake if probability >= threshold.
 
-    Keys: accuracy, balanced_accuracy, f1 (of the fake class), confusion {tn, fp, fn, tp} and per_class {real, fake}, each with
-    precision, recall and f1. For a class without files all three are None, and so is the balanced accuracy.
+    Keys: accuracy, balanced_accuracy, f1 (of the fake class), confusion {tn, fp, fn, tp}, per_class {real, fake}, each with
+    precision, recall and f1, and macro, the means over both classes. For a class without files all three are None, and so are
+    the balanced accuracy and the means.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     names = ("precision", "recall", "f1")
     per_class: dict[str, dict[str, float | None]] = {kind: dict.fromkeys(names) for kind in ("real", "fake")}
     if probabilities is None or threshold is None or not len(labels):
-        return {"accuracy": None, "balanced_accuracy": None, "f1": None, "confusion": None, "per_class": per_class}
+        undefined = dict.fromkeys(("accuracy", "balanced_accuracy", "f1", "confusion"))
+        return {**undefined, "per_class": per_class, "macro": dict.fromkeys(names)}
     decisions = (probabilities >= threshold).astype(int)
     scores = precision_recall_fscore_support(labels, decisions, labels=[0, 1], zero_division=np.nan)
     for index, values in enumerate(per_class.values()):
         if scores[3][index]:
             values.update({name: _finite_or_none(scores[k][index]) for k, name in enumerate(names)})
     counts = map(int, confusion_matrix(labels, decisions, labels=[0, 1]).ravel())
-    recalls = [values["recall"] for values in per_class.values()]
+    macro = {name: _mean([values[name] for values in per_class.values()]) for name in names}
     return {
         "accuracy": float((decisions == labels).mean()),
-        "balanced_accuracy": _mean(recalls),
+        "balanced_accuracy": macro["recall"],
         "f1": per_class["fake"]["f1"],
         "confusion": dict(zip(("tn", "fp", "fn", "tp"), counts, strict=True)),
         "per_class": per_class,
+        "macro": macro,
     }
 
 

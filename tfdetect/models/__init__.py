@@ -44,6 +44,8 @@ def load(path: str | PathLike[str]) -> "keras.Model":
     """
     import keras
 
+    from tfdetect.models.pretrained import fast_blocks
+
     register()
     try:
         model = keras.saving.load_model(path, compile=False)
@@ -54,4 +56,5 @@ def load(path: str | PathLike[str]) -> "keras.Model":
     for layer in model.layers:
         if hasattr(layer, "adds_loss"):
             layer.adds_loss = False
+    fast_blocks.speed_up(model)
     return model

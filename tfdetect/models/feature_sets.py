@@ -114,7 +114,6 @@ def pretrained(clips: Any, preset: str, outputs: str) -> list[Any]:
     vision = backbones.vision_model(presets.load(preset), clips.shape[2], outputs)
     for layer in vision.layers:
         layer.trainable = False
-    backbones.use_batched_matmul(vision)
     return apply_vision(vision, clips)
 
 
@@ -159,7 +158,7 @@ def squeezenet(clips: Any, file: str) -> Any:
     """Channel statistics of all blocks of SqueezeNet with the weights of a file."""
     import keras
 
-    from tfdetect.models.pretrained.hdf5 import load_weights
+    from tfdetect.models.pretrained.weight_files import load_weights
 
     detector = _squeezenet_detector(file)
     network = keras.Model(clips, detector.build_backbone(pixels(clips)))

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from tfdetect.detector import Detector, Phase
 from tfdetect.errors import UserError, nearest, require_minimum
-from tfdetect.models.pretrained.hdf5 import WeightsFile, load_weights, resolve_weights
+from tfdetect.models.pretrained.hdf5 import WeightsFile, resolve_weights
 from tfdetect.models.pretrained.optional_weights import OptionalWeights
+from tfdetect.models.pretrained.weight_files import flat_layers, load_weights
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Transfer(OptionalWeights, Detector):
     """The published ImageNet weights of the backbone."""
 
     weights: Literal["imagenet", "none"] | Path = "imagenet"
-    """Initial weights of the backbone: published ones (downloaded once), random ones, or an HDF5 file without top."""
+    """Initial weights of the backbone: published ones (downloaded once), random ones, or a file; see docs/detectors.md."""
     unfreeze_from: str = ""
     """First backbone layer to train in the second phase: its name, a number of last layers, or all; empty: no second phase."""
     head_epochs: int = 3
@@ -52,8 +53,13 @@ class Transfer(OptionalWeights, Detector):
     def with_classes(self, classes: tuple[str, ...]) -> Self:
         return replace(self, classes=classes)
 
-    def require(self) -> None:
-        resolve_weights(self.weights, self.imagenet_weights)
+    def require(self) -> str | None:
+        self.weights_path()
+        return None
+
+    def weights_path(self) -> Path | None:
+        """Return the file of initial weights; None if `build_backbone` sets them. Raises UserError if there is no such file."""
+        return resolve_weights(self.weights, self.imagenet_weights)
 
     @abstractmethod
     def build_backbone(self, images: Any) -> Any:
@@ -69,9 +75,9 @@ class Transfer(OptionalWeights, Detector):
         import keras
         from keras import layers
 
-        from tfdetect.models.layers.common import AlignedCrop, FlipTTA, FlipTTAMean, RandomHorizontalFlip, score_layer
+        from tfdetect.models.layers.common import AlignedCrop, FlipTTA, FlipTTAMean, RandomHorizontalFlip
 
-        path = resolve_weights(self.weights, self.imagenet_weights)
+        path = self.weights_path()
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
         x = RandomHorizontalFlip()(inputs) if self.mirror else inputs
         x = layers.Reshape(clip_shape[1:])(x)
@@ -82,7 +88,16 @@ class Transfer(OptionalWeights, Detector):
             load_weights(backbone, path)
         self.layer_names_from(backbone, self.unfreeze_from)  # reports an unknown layer before training starts
         x = self.pool(backbone)
-        x = layers.Dropout(self.dropout)(FlipTTAMean()(x) if self.sides else x)
+        return keras.Model(inputs, self.build_head(FlipTTAMean()(x) if self.sides else x), name=self.name)
+
+    def build_head(self, x: Any) -> Any:
+        """Return the scores (batch, 1) of features (batch, n), or with `classes` the scores and the logits of the classes."""
+        import keras
+        from keras import layers
+
+        from tfdetect.models.layers.common import score_layer
+
+        x = layers.Dropout(self.dropout)(x)
         if self.dense:
             x = layers.Dropout(self.dropout)(layers.Dense(self.dense, activation="relu")(x))
         # Near zero: a few epochs would not undo larger random weights on thousands of features.
@@ -90,7 +105,7 @@ class Transfer(OptionalWeights, Detector):
         if self.classes:
             class_logits = layers.Dense(len(self.classes), dtype="float32", name="source")(x)
             outputs = layers.Concatenate(dtype="float32", name="score_and_classes")([outputs, class_logits])
-        return keras.Model(inputs, outputs, name=self.name)
+        return outputs
 
     def phases(self) -> tuple[Phase, ...]:
         if self.weights == "none":  # no pretrained weights to protect
@@ -108,7 +123,7 @@ class Transfer(OptionalWeights, Detector):
 
         backbone = keras.Model(model.inputs, model.get_layer("features").input)
         trainable = self.layer_names_from(backbone, start)
-        for layer in backbone.layers:
+        for layer in flat_layers(backbone):
             layer.trainable = layer.name in trainable and not isinstance(layer, keras.layers.BatchNormalization)
 
     def layer_names_from(self, backbone: Any, start: str) -> set[str]:
@@ -116,7 +131,7 @@ class Transfer(OptionalWeights, Detector):
 
         Raises UserError if the backbone has no such layer.
         """
-        names = [layer.name for layer in backbone.layers]
+        names = [layer.name for layer in flat_layers(backbone)]
         if start.isdecimal():
             return set(names[len(names) - int(start) :])
         if start in ("", "all"):

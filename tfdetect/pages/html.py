@@ -93,16 +93,19 @@ def thumbnail(image: NDArray[np.uint8]) -> str:
 
 def figure_section(title: str, figures: Iterable[tuple[str, Figure | Path]]) -> str:
     """Return a section of (caption, figure or path of a PNG) in two columns; wide figures span both. The title is HTML."""
+    shown = "".join(figure(caption, drawn, may_be_wide=True) for caption, drawn in figures)
+    return f'<section><h2>{title}</h2><div class="figures">{shown}</div></section>' if shown else ""
+
+
+def figure(caption: str, drawn: Figure | Path, may_be_wide: bool = False) -> str:
+    """Return a figure, or the PNG at a path, with its caption; a wide one spans both columns if it may."""
     from PIL import Image
 
-    shown = ""
-    for caption, figure in figures:
-        data = to_png(figure)
-        width, height = Image.open(io.BytesIO(data)).size
-        source = "data:image/png;base64," + base64.b64encode(data).decode()
-        shown += (f'<figure{" class=wide" if width > 1.6 * height else ""}><img alt="{escape(caption)}" src="{source}">'
-                  f"<figcaption>{escape(caption)}</figcaption></figure>")  # fmt: skip
-    return f'<section><h2>{title}</h2><div class="figures">{shown}</div></section>' if shown else ""
+    data = to_png(drawn)
+    width, height = Image.open(io.BytesIO(data)).size
+    source = "data:image/png;base64," + base64.b64encode(data).decode()
+    kind = " class=wide" if may_be_wide and width > 1.6 * height else ""
+    return f'<figure{kind}><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
 
 
 PAGE = Template("""<!DOCTYPE html>
@@ -141,6 +144,11 @@ pre{white-space:pre-wrap;overflow-wrap:anywhere}
 figure{margin:0;break-inside:avoid} figure img{width:100%;height:auto} .wide{grid-column:1/-1;max-width:58rem}
 figcaption{font-size:.9rem;color:#46525e}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:1rem}
+.neighbours{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,30rem),1fr));gap:1.2rem 2rem}
+.neighbours div{display:grid;grid-template-columns:minmax(0,1fr) 0 repeat(3,minmax(0,1fr));gap:.5rem;break-inside:avoid}
+.neighbours div figure:nth-child(2){grid-column:3}
+.neighbours figcaption{font-size:.8rem;line-height:1.3} .neighbours img{aspect-ratio:1;object-fit:cover}
+.real img{border-bottom:4px solid #0072B2} .fake img{border-bottom:4px solid #D55E00}
 @media print{body{max-width:none;font-size:11pt;padding:0} section.verdict,tr{break-inside:avoid}
  .scroll{overflow:visible} h2,h3,h2+p{break-after:avoid} *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tfdetect.evaluation.metrics import REPORT_ROWS, describe_interval
 from tfdetect.files import plural
 from tfdetect.pages import html
+from tfdetect.pages.learnt import Learnt, learnt_section
 from tfdetect.plots import standard
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Report:
     notes: Sequence[tuple[str, str]] = ()  # (path, remark) of files that were used despite a problem, such as damage
     shortcuts: Mapping[str, float] = field(default_factory=dict)  # test AUC of each simple file property, and of "all"
     suspects: Sequence[tuple[str, float]] = ()  # (property, AUC) of those significantly above chance, highest first
+    learnt: Learnt | None = None  # what altered test files and the neighbours of mistakes say
     extra_figures: Mapping[str, Figure | Path] = field(default_factory=dict)  # detector-specific, by title
     extra_tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # detector-specific, by title
     command: str = ""  # the exact command that repeats the run
@@ -58,7 +60,9 @@ def write(path: str | PathLike[str], report: Report) -> None:
     html.write(path, "report", report.name, report.detector, (
         _warnings_section(report.warnings), _summary_section(report), _metrics_section(report.metrics),
         _sources_section(report.metrics["test"]),
-        html.figure_section("Figures", [(standard.caption(name) or name, figure) for name, figure in report.figures.items()]),
+        learnt_section(report.learnt, report.shortcuts.get("all"), report.figures.get("stress")),
+        html.figure_section("Figures", [(standard.caption(name) or name, figure) for name, figure in report.figures.items()
+                                        if name != "stress"]),
         _mistakes_section(report.mistakes), _detector_section(report), _data_section(report),
         _reproduction_section(report)))  # fmt: skip
 

@@ -20,6 +20,7 @@ from tfdetect.plots.style import (
     GREEN,
     INK,
     PURPLE,
+    SPLIT_STYLES,
     create_axes,
     draw_histogram,
     draw_matrix,
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-VARIANCE_SHARE = 0.9  # the number of components that explain this share of the variance is reported
+VARIANCE_SHARE, NEARLY_ALL = 0.9, 0.99  # the numbers of components that explain these shares of the variance are reported
+BARS = ("accuracy", "precision", "recall", "F1")
 MAX_POINTS = 3000  # in a scatter plot; more points hide each other
 MAX_TSNE_POINTS = 1000  # the run time of t-SNE grows faster than linearly
 Pair = tuple[ArrayLike, ArrayLike]
@@ -76,17 +78,17 @@ def explained_variance(features: ArrayLike) -> Figure:
 
 
 def explained_variance_table(features: ArrayLike) -> pd.DataFrame:
-    """Return one row: files, dimensions, variance share of the first component, and components needed for 90 %.
+    """Return one row: files, dimensions, variance share of the first component, and components needed for 90 and 99 %.
 
-    The last two are None if all files have the same features. There are at most as many components as files minus one.
+    The last three are None if all files have the same features. There are at most as many components as files minus one.
     """
     points, _ = _check_features(features)
-    first, needed = None, None
-    if not _reason_not_drawn(points, least=1):
-        shares = _fit_pca(points).explained_variance_ratio_
-        first, needed = float(shares[0]), _components_needed(np.cumsum(shares))
-    row = {"files": len(points), "dimensions": points.shape[1], "variance share of the first component": first,
-           f"components for {VARIANCE_SHARE:.0%} of the variance": needed}  # fmt: skip
+    drawn = not _reason_not_drawn(points, least=1)
+    shares = np.cumsum(_fit_pca(points).explained_variance_ratio_) if drawn else np.empty(0)
+    needed = {f"components for {share:.0%} of the variance": _components_needed(shares, share) if drawn else None
+              for share in (VARIANCE_SHARE, NEARLY_ALL)}  # fmt: skip
+    row = {"files": len(points), "dimensions": points.shape[1],
+           "variance share of the first component": float(shares[0]) if drawn else None, **needed}  # fmt: skip
     return pd.DataFrame([row], dtype=object)
 
 
@@ -182,6 +184,29 @@ def set_weights(table: pd.DataFrame) -> Figure:
     return finish_axes(figure, panels[1], legend="best")
 
 
+def metric_bars(splits: Mapping[str, Pair], threshold: float) -> Figure:
+    """Accuracy, and the means of precision, recall and F1 over both classes, in each split. Bars that are far higher for training
+    than for test files are a sign of overfitting.
+
+    `splits` and `threshold` are those of `confusion_matrices`. An undefined metric has no bar.
+    """
+    checked = _check_splits(splits)
+    figure, axes = create_axes("Accuracy, precision, recall and F1", "", "", width=9.6, height=3.8)
+    width = 0.84 / len(checked)
+    for place, (name, (label, probability)) in enumerate(checked.items()):
+        result = metrics.decision_metrics(label, probability, threshold)
+        values = [np.nan if value is None else value for value in (result["accuracy"], *result["macro"].values())]
+        color = SPLIT_STYLES["training" if name == "train" else name]["color"]
+        bars = axes.bar(np.arange(len(BARS)) - 0.42 + (place + 0.5) * width, values, 0.94 * width, color=color, label=name)
+        axes.bar_label(bars, ["" if np.isnan(value) else f"{value:.1%}" for value in values], fontsize=8, color=INK, padding=2)
+    axes.set_xticks(range(len(BARS)), BARS)
+    axes.set_ylim(0, 1.25)  # room for the legend
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.grid(False, axis="x")
+    axes.legend(loc="upper center", ncols=len(checked), frameon=False, fontsize=9)
+    return figure
+
+
 def metrics_by_split(splits: Mapping[str, Pair], threshold: float) -> pd.DataFrame:
     """Return one row per split and class: precision, recall, F1 and number of files, and the split's accuracy and AUC.
 
@@ -215,9 +240,9 @@ def _fit_pca(points: NDArray[np.float64]) -> Any:
     return PCA(svd_solver="covariance_eigh" if len(points) > points.shape[1] else "full").fit(points)
 
 
-def _components_needed(shares: NDArray[np.float64]) -> int:
-    """Return how many components reach VARIANCE_SHARE, from the cumulative shares (components,)."""
-    return int(np.searchsorted(shares, VARIANCE_SHARE - 1e-9) + 1)
+def _components_needed(shares: NDArray[np.float64], share: float = VARIANCE_SHARE) -> int:
+    """Return how many components reach `share` of the variance, from the cumulative shares (components,)."""
+    return int(np.searchsorted(shares, share - 1e-9) + 1)
 
 
 def _reason_not_drawn(points: NDArray[np.float64], least: int = 2) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 STANDARD = ("roc", "precision_recall", "scores", "confusion", "reliability", "sources")
 PROPERTY_NAMES = {"all": "all properties", "all_container": "all container properties", "jpeg_quality": "JPEG quality",
                   "exif": "EXIF metadata", "fps": "frame rate", "bytes": "file size", "aspect": "aspect ratio"}  # fmt: skip
+UNCHANGED = "none"
+STRESS_NAMES = {UNCHANGED: "as they are", "jpeg(90)": "JPEG 90", "jpeg(70)": "JPEG 70",
+                "jpeg(50)": "JPEG 50", "resize(0.5)": "half size and back", "blur(1)": "blur, sigma 1"}  # fmt: skip
 NEEDS_BOTH_CLASSES = "Not drawn: the test set needs real and fake files."
 
 
@@ -53,7 +56,7 @@ def standard(predictions: pd.DataFrame, threshold: float | None) -> dict[str, Fi
 
 def caption(name: str) -> str:
     """Return the caption of the plot of that name, or "" if this module has no such plot."""
-    return plots_style.caption(globals()[name]) if name in (*STANDARD, "attribution", "history", "shortcuts") else ""
+    return plots_style.caption(globals()[name]) if name in (*STANDARD, "attribution", "history", "shortcuts", "stress") else ""
 
 
 def save_plots(folder: str | PathLike[str], figures: Mapping[str, Figure], taken: Collection[Path] = ()) -> dict[str, Path]:
@@ -240,6 +243,27 @@ def shortcuts(aucs: Mapping[str, float], suspect: float, fatal: float) -> Figure
         axes.axvline(position, color=INK, linewidth=1, linestyle=line)
     axes.set_xlim(min(0.45, ranked[0][1] - 0.02), 1.0)
     axes.grid(False, axis="y")
+    return figure
+
+
+def stress(summaries: Mapping[str, Mapping[str, Any]], shortcut: float | None) -> Figure:
+    """AUC of altered test files, with 95 % intervals. The dashed line is what file size, format and colour alone reach; the solid
+    line is chance.
+
+    `summaries` holds a summary for each key of STRESS_NAMES, with an AUC.
+    """
+    figure, axes = create_axes("AUC of altered test files", "AUC", "", height=1.2 + 0.4 * len(summaries))
+    for place, row in enumerate(summaries.values()):
+        low, high = row["auc_interval"] or (row["auc"], row["auc"])
+        axes.plot([low, high], [place, place], color=INK, linewidth=1.5)
+        axes.plot(row["auc"], place, "o", color=FAKE, markersize=8)
+    axes.set_yticks(range(len(summaries)), [STRESS_NAMES[key] for key in summaries])
+    axes.invert_yaxis()
+    axes.axvline(0.5, color=INK, linewidth=1)
+    if shortcut is not None:
+        axes.axvline(shortcut, color=INK, linewidth=1, linestyle="--")
+    lows = [min([row["auc"], *(row["auc_interval"] or [])]) for row in summaries.values()]
+    axes.set_xlim(min(0.45, shortcut or 1, *lows) - 0.02, 1.01)
     return figure
 
 

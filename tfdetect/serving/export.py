@@ -4,13 +4,16 @@
 `score` and `probability` of being fake, both (batch,) float32, and `fake`, (batch,) bool, the decision at the run's threshold.
 Further outputs and signatures depend on the detector:
 
+Frames of any size become squares as in training, by the run's --data.fit; the score is then the mean over frames and crops.
+
 - Frame detectors have `serve_bytes`, which takes encoded JPEG, PNG, WebP, GIF or BMP images, (batch,) string, and also
   returns `error`, (batch,) string: why an image could not be decoded, or "".
 - Detectors that attribute fakes to sources also return `source`, (batch, sources) float32, the probability of each source
   given that the file is fake, and `source_name`, (sources,) string.
 - Detectors that match images with texts also return `text`, (batch,) string: the closest training text, for a clip that of
   its middle frame.
-- Detectors with a frozen backbone have `serve_features`, which takes the features of single images, (batch, n) float32.
+- Detectors with a frozen backbone have `serve_features`, which takes the features of single images, (batch, n) float32, or
+  for a clip detector those of all frames of a clip, one frame after the other, (batch, frames x n).
 - Autoencoders have `serve_reconstruction`, which takes frames and returns `reconstruction`, (batch, frames, size, size, 3)
   uint8, and `error`, (batch, frames, size, size) float32: the absolute error per pixel in grey levels of 0..255, averaged
   over the channels.
@@ -92,6 +95,7 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, st
     """
     name = frames_input_name(clip_spec)
     content = "RGB, any size and number of frames"
+    squares = "frames, size" if clip_spec.fit.crops == 1 else "frames x crops, size"
     if clip_spec.faces:
         content = "square crops of one face, see docs/faces.md of tfdetect"
     outputs = "score, probability, fake (batch,)"
@@ -100,15 +104,26 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, st
     if detector.input_kind == "frame" and not clip_spec.faces and not clip_spec.plan:
         descriptions[BYTES] = f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {outputs}, error (batch,) string"
     if detector.caches_features:
-        descriptions[FEATURES] = f"features, float32 (batch, n), the output of the backbone -> {outputs}"
+        features = "(batch, n), the output of the backbone"
+        if detector.input_kind == "clip":
+            features = f"(batch, {clip_spec.frames} x n), the outputs of the frame model, one frame after the other"
+        descriptions[FEATURES] = f"features, float32 {features} -> {outputs}"
     if detector.reconstructs:
-        descriptions[RECONSTRUCTION] = f"{name} -> reconstruction, uint8 (batch, frames, size, size, 3), and error"
+        descriptions[RECONSTRUCTION] = f"{name} -> reconstruction, uint8 (batch, {squares}, size, 3), and error"
     return descriptions
 
 
 def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec) -> str:
     """Return the text of SERVING.md, which is written beside the SavedModel."""
     lines = [f"- `{name}`: {text}" for name, text in descriptions.items()]
+    side, fit = clip_spec.size, clip_spec.fit
+    squares = {"squeeze": f"resized to {side} x {side} pixels, whatever its aspect ratio",
+               "shortest_side": f"resized so that its shorter side has {side} pixels, and cropped to the central square",
+               "crop": f"cropped to {side} x {side} native pixels, at its centre" if fit.crops == 1 else
+                       f"cropped to at most {fit.crops} squares of {side} x {side} native pixels, whose scores are averaged",
+               "pad": f"resized so that its longer side has {side} pixels, and extended to a square by reflection"}  # fmt: skip
+    frame = "face crop" if clip_spec.faces else "frame"
+    lines += ["", f"Each {frame} is {squares[fit.mode]} (`--data.fit {fit.mode}`), by `predict` and by the SavedModel alike."]
     if clip_spec.faces:
         lines += [f"- `{DEFAULT}`: an alias of `{FACE_CROP}`, for servers that do not choose a signature", "",
                   "This detector was trained on face crops. `predict` finds and crops the face of each file; the SavedModel "
@@ -133,19 +148,23 @@ class ServingFunctions:
 
     def predict_frames(self, clip: tf.Tensor) -> dict[str, tf.Tensor]:
         """Score clips of any frame size and number of frames, uint8 (batch, frames, height, width, 3)."""
-        return self.predict(self.resize_clips(clip), tf.shape(clip)[0] if self.is_frame_detector else None)
+        return self.predict(self.fit_clips(clip), tf.shape(clip)[0] if self.is_frame_detector else None)
 
-    def resize_clips(self, clip: tf.Tensor) -> tf.Tensor:
-        """Convert clips to the model's input, (batch, frames, size, size, 3); for a frame detector each frame becomes a clip."""
+    def fit_clips(self, clip: tf.Tensor) -> tf.Tensor:
+        """Convert clips to the model's input, (batch, frames, size, size, 3); for a frame detector each square becomes a clip."""
         if not self.is_frame_detector:
             clip = tf.gather(clip, evenly_spaced_indices(tf.shape(clip)[1], self.frames), axis=1)
         shape = tf.shape(clip)
-        resized = tf_decode.resize(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)), self.size)
-        return tf.reshape(resized, (-1, self.frames, self.size, self.size, 3))
+        squares = self.to_squares(tf.reshape(clip, tf.concat([[shape[0] * shape[1]], shape[2:]], 0)))
+        return tf.reshape(squares, (-1, self.frames, self.size, self.size, 3))
+
+    def to_squares(self, frames: tf.Tensor) -> tf.Tensor:
+        """Convert native frames (batch, height, width, 3) to squares (batch x squares, size, size, 3), both uint8."""
+        return tf_decode.to_squares(frames, self.size, self.spec.fit)
 
     def reconstruct(self, clip: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the autoencoder's reconstruction of each frame and its error per pixel; see the module docstring."""
-        outputs = self.reconstruction_model(self.resize_clips(clip), training=False)[:2]
+        outputs = self.reconstruction_model(self.fit_clips(clip), training=False)[:2]
         before, after = (autoencoder.to_pixels(self.model, output) for output in outputs)
         shape = (tf.shape(clip)[0], -1, self.size, self.size)
         error = tf.reduce_mean(tf.abs(before - after), axis=-1)
@@ -155,9 +174,8 @@ class ServingFunctions:
     def predict_images(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         """Score encoded images, (batch,) string; one that cannot be decoded gets NaN and an `error`, without affecting others."""
         spec = self.spec
-        rows, frames, error = tf_images.decode_images(image, lambda pixels: tf_decode.resize(pixels, self.size), spec.frames,
-                                                      spec.fps, spec.limits)  # fmt: skip
-        outputs = self.predict(frames[:, None], rows=rows, num_files=tf.shape(image)[0])
+        rows, squares, error = tf_images.decode_images(image, self.to_squares, spec.frames, spec.fps, spec.limits, spec.fit.crops)
+        outputs = self.predict(squares[:, None], rows=rows, num_files=tf.shape(image)[0])
         failed = error != ""
         numbers = {name: tf.where(failed, np.nan, outputs[name]) for name in ("score", "probability")}
         return {**outputs, **numbers, "fake": outputs["fake"] & ~failed, "error": error}

@@ -33,7 +33,7 @@ class Verdict:
     probability: float | None = None  # of being fake, 0..1; calibrated on the run's validation files
     label: str | None = None  # "fake" if the probability reaches the run's threshold, otherwise "real"
     score: float | None = None  # raw output of the detector; higher is more likely fake
-    frames: int = 0  # number of frames that were scored
+    frames: int = 0  # number of frames that were scored; with --data.crops, of their crops
     note: str = ""  # such as "damaged: 28 of 50 frames intact"
     error: str | None = None
     source: str | None = None  # the most likely source of a fake, for detectors that attribute fakes to sources
@@ -85,7 +85,7 @@ class Predictor:
         return self._calibrate(self._outputs(clips))
 
     def predict_features(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Score the features, (batch, n) float32, that the frozen backbone computed of single frames.
+        """Score the features, (batch, n) float32, that the frozen part of the model computed of frames, or of clips.
 
         Returns the same as `predict_clips`.
         """
@@ -100,7 +100,7 @@ class Predictor:
         """
         if self.scored_with == "saved_model":
             return self._call_signature("serve_reconstruction", clips)["error"].numpy()
-        outputs = self.reconstruction_model.predict_on_batch(self._resize(clips))[:2]
+        outputs = self.reconstruction_model.predict_on_batch(self._fit(clips))[:2]
         before, after = (autoencoder.to_pixels(self.model, output) for output in outputs)
         error = np.abs(before - after).mean(axis=-1)
         return error.reshape(len(clips), -1, *error.shape[1:])
@@ -118,16 +118,16 @@ class Predictor:
         signature = self.model.signatures[name]
         return signature(**dict.fromkeys(signature.structured_input_signature[1], tf.constant(clips)))
 
-    def _resize(self, clips: np.ndarray) -> np.ndarray:
-        """Convert clips to the model's input, as `ServingFunctions.resize_clips` does."""
+    def _fit(self, clips: np.ndarray) -> np.ndarray:
+        """Convert clips to the model's input, as `ServingFunctions.fit_clips` does."""
         frames, size = self.model.input_shape[1:3]
         if not self.is_frame_detector:
             clips = clips[:, evenly_spaced_indices(clips.shape[1], frames)]
-        resized = tf_decode.resize(tf.reshape(clips, (-1, *clips.shape[2:])), size).numpy()
-        return resized.reshape(-1, frames, size, size, 3)
+        squares = tf_decode.to_squares(tf.reshape(clips, (-1, *clips.shape[2:])), size, self.spec.fit).numpy()
+        return squares.reshape(-1, frames, size, size, 3)
 
     def _keras_outputs(self, clips: np.ndarray) -> Mapping[str, Any]:
-        output = self.model.predict_on_batch(self._resize(clips))
+        output = self.model.predict_on_batch(self._fit(clips))
         if self.classes:
             output = np.concatenate([output[:, :1], softmax(output[:, 1:], axis=1)], axis=1)
         return _by_name(output.reshape(len(clips), -1, output.shape[1]).mean(axis=1))

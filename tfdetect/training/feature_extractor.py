@@ -18,6 +18,7 @@ from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.input_pipeline.feature_store import FeatureStore, add_missing
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import Detector, FeatureTable
+from tfdetect.models.pretrained import fast_blocks
 
 BATCH = 32  # frames
 CONCURRENT_BATCHES = 2
@@ -41,14 +42,16 @@ class FeatureExtractor:
         """`progress(title, total)` is a context manager that yields a function to call with `advance=` rows done."""
         self.sets = feature_sets(model)
         self.inputs, self.models = model.inputs, dict[tuple[int, ...], keras.Model]()
+        fast_blocks.speed_up(keras.Model(model.inputs, self.sets))
         self.cache, self.single, self.progress = cache, detector.input_kind == "frame", progress
+        self.batch_size = max(1, BATCH // model.input_shape[1])
         folders = [f"v{VERSION}-{cache.folder.name}-{digest(one_set(model.inputs, output))}-{detector.feature_dtype}"
                    for output in self.sets]  # fmt: skip
         self.stores = [FeatureStore(cache.root / "features" / name, detector.feature_dtype) for name in folders]
 
     def of(self, table: pd.DataFrame, views: int = 1, augment: str = "") -> FeatureTable:
-        """Return the features of all frames of a prepared table's files, `views` of each: the first is the frame itself, the
-        others are augmented by `augment`."""
+        """Return the features of a prepared table's files, one row per frame, for a clip detector one per file, and `views` of
+        each: the first is the frame or clip itself, the others are augmented by `augment`."""
         rows = dataset.expand_frames(table, self.single)
         rows = rows.loc[rows.index.repeat(views)].assign(view=np.tile(np.arange(views), len(rows))).reset_index(drop=True)
         names = [f"{sha}:{frame}" + (f":{view}:{augment}".replace(" ", "") if view else "")
@@ -68,7 +71,7 @@ class FeatureExtractor:
         waiting: deque[Future] = deque()
         concurrent = CONCURRENT_BATCHES if backend.is_tensorflow() else 1  # on jax, models change state when they predict
         with ThreadPoolExecutor(concurrent) as pool:  # a single batch leaves cores idle between its steps
-            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, BATCH, augment):
+            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, self.batch_size, augment):
                 waiting.append(pool.submit(predict, clips.numpy()))
                 if len(waiting) > concurrent:
                     yield _as_arrays(waiting.popleft().result())

@@ -66,6 +66,8 @@ def write(logs: Path, context: ReportContext, extras: ReportExtras, settings: Ma
         for name in ("auc", "ap", "accuracy", "log_loss"):
             if metrics["test"][name] is not None:
                 tf.summary.scalar(f"test_{name}", metrics["test"][name])
+        for name, row in metrics.get("stress", {}).items():
+            tf.summary.scalar(f"test_auc_after/{name}", row["auc"])
     writer.close()
     if context.features is not None:
         frames = context.predictions.reset_index(drop=True)

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     artifact = run_recipe(recipe, run)
     if not backend.worker_index():
         print_next_steps(artifact, run)
-        print_comparison(files.read_json(artifact.comparison, ["title", "rows"], "delete it, and repeat the command."))
+        print_comparison(files.read_json(artifact.comparison, ["title", "rows", "figures"], "delete it, and repeat the command."))
     return 0
 
 
@@ -51,8 +51,10 @@ def print_comparison(comparison: Mapping[str, Any]) -> None:
         return grid
 
     console.print(f"\n{comparison['title']}")
-    figures = [name for name in comparison["rows"][0] if name != "row"]
-    console.print(table(["row", *figures], comparison["rows"], row=""))
+    if note := recipes.data_note(comparison):
+        console.print(f"{note[0].upper()}{note[1:]}.")
+    columns = recipes.figure_columns(comparison)
+    console.print(table([*columns], comparison["figures"], **columns))
     for warning in comparison.get("warnings", ()):
         console.print(warning)
     console.print(table(DIFFERENCE_COLUMNS, comparison["differences"], what="setting"))

@@ -57,10 +57,11 @@ def evaluation_cache(data: Data, detector: Detector, artifact: Artifact) -> "Cac
 def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "ClipSpec":
     """Return how files become clips. A missing face model is downloaded into `cache_dir`."""
     from tfdetect.data.media.faces import FaceSettings, model_path
+    from tfdetect.data.media.frames import Fit
     from tfdetect.data.prepare.clip_cache import ClipSpec
 
     faces = FaceSettings.from_model(model_path(data.face_model, cache_dir)) if data.faces == "yunet" else None
-    return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits)
+    return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits, fit=Fit(data.fit, data.crops))
 
 
 def read_manifest(path: Path, data: FileSettings) -> "pd.DataFrame":
@@ -279,8 +280,9 @@ def require_usable(table: "pd.DataFrame", origin: Path | None = None) -> None:
     first = os.path.abspath(table["path"].iloc[0])
     exists = any(map(os.path.lexists, table["path"]))
     if not exists and origin and (settings := read_prepared_settings(origin)):
-        raise UserError(f"{origin} was prepared with --data.frames {settings['frames']} --data.size {settings['size']}; other "
-                        f"clips need the original files, and none of the {len(table)} exists, such as {first}.")  # fmt: skip
+        flags = " ".join(f"--data.{name} {settings[name]}" for name in ("frames", "size", "fit", "crops"))
+        raise UserError(f"{origin} was prepared with {flags}; other clips need the original files, and none of the {len(table)} "
+                        f"exists, such as {first}.")  # fmt: skip
     if not exists:
         raise UserError(f"None of the {len(table)} files exists. The first was looked for at {first}; relative paths in a table "
                         "start at the folder of the table.")  # fmt: skip

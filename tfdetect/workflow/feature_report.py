@@ -8,10 +8,10 @@ import pandas as pd
 
 from tfdetect.data.input_pipeline.dataset import expand_frames
 from tfdetect.detector import Detector, ReportContext, ReportExtras
-from tfdetect.evaluation import predictions
-from tfdetect.evaluation.metrics import auc
+from tfdetect.evaluation import metrics, predictions
 from tfdetect.plots import features as plots
 from tfdetect.serving.predictor import Predictor
+from tfdetect.workflow.set_weights import weights_of_sets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,44 +32,21 @@ def report_extras(detector: Detector, context: ReportContext, predictor: Predict
     by_split = probabilities_by_split(context.predictions)
     test = (rows["split"] == "test").to_numpy()
     features, labels = context.features.features[test], context.features.labels[test]
+    points = {"features": features, **embed(context.model, features)}
+    components = pd.concat({name: plots.explained_variance_table(rows) for name, rows in points.items()})
+    components = components.droplevel(1).rename_axis("of").reset_index()
     tables = {"Splits and classes": plots.metrics_by_split(by_split, context.threshold),
-              "Principal components of the features, test files": plots.explained_variance_table(features)}  # fmt: skip
-    figures = {**feature_figures(context.model, features, labels),
-               "Confusion in each split": plots.confusion_matrices(by_split, context.threshold)}  # fmt: skip
-    found: dict[str, Any] = {"features_against_pixels": agreement}
+              "Principal components, test files": components}  # fmt: skip
+    distances = {name: triplet_distances(rows, labels) for name, rows in points.items()} if len(points) > 1 else {}
+    figures = {**feature_figures(points, labels, distances),
+               "Confusion in each split": plots.confusion_matrices(by_split, context.threshold),
+               "Accuracy, precision, recall and F1 in each split": plots.metric_bars(by_split, context.threshold)}  # fmt: skip
+    found = {"features_against_pixels": agreement, "train": summarise(*by_split["train"], context.threshold),
+             "principal_components": components.set_index("of").to_dict("index"),
+             "triplet_distances": {name: describe_distances(*pair) for name, pair in distances.items()}}  # fmt: skip
+    extras = ReportExtras(figures, tables, warnings(agreement, leaking), found)
     validation = (rows["split"] == "validation").to_numpy()
-    weights = set_weights(context.model, context.features.features[validation], context.features.labels[validation])
-    if len(weights):
-        tables = {"Weight of each feature set, validation files": weights, **tables}
-        figures = {"Weight of each feature set, validation files": plots.set_weights(weights), **figures}
-        found["feature_sets"] = weights.to_dict("records")
-    return ReportExtras(figures, tables, warnings(agreement, leaking), found)
-
-
-def set_weights(model: Any, features: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """Return a row for each feature set of a model that joins several; no rows for other models.
-
-    `share` is the standard deviation of what the set adds to the score of these files, divided by the sum over all sets. `alone`
-    and `without` are the AUCs with all other sets, or with this one, at the mean of the training files; nothing is trained again.
-    """
-    import keras
-
-    from tfdetect.models.layers.heads import SetScaling
-
-    scaling = next((layer for layer in model.layers if isinstance(layer, SetScaling)), None)
-    if scaling is None or not len(features):
-        return pd.DataFrame()
-    head = keras.Model(scaling.output, model.output)
-    score = lambda x: keras.ops.convert_to_numpy(head(x))[:, 0]  # noqa: E731
-    x = keras.ops.convert_to_numpy(scaling(features))
-    full, rows = score(x), []
-    for name, columns in scaling.parts():
-        kept = np.zeros(x.shape[1], np.float32)
-        kept[columns] = 1  # in scaled features, the mean of the training files is 0
-        without = score(x * (1 - kept))
-        rows.append([name, int(kept.sum()), (full - without).std(), auc(labels, score(x * kept)), auc(labels, without)])
-    table = pd.DataFrame(rows, columns=["feature set", "features", "share", "AUC alone", "AUC without"])
-    return table.assign(share=table["share"] / max(table["share"].sum(), 1e-12))
+    return weights_of_sets(context.model, context.features.features[validation], context.features.labels[validation]) | extras
 
 
 def share_of_telling_texts(rows: pd.DataFrame) -> float:
@@ -94,38 +71,57 @@ def compare_with_pixels(context: ReportContext, rows: pd.DataFrame, predictor: P
     units of its standard deviation over the test."""
     test = context.predictions["split"] == "test"
     stored = context.predictions.loc[test, ["score", "probability"]].to_numpy()
-    frames = rows[test.to_numpy()].iloc[:CHECKED_FRAMES]
-    clips = np.stack([context.load_clip(path)[frame : frame + 1] for path, frame in frames[["path", "frame"]].to_numpy()])
+    count = CHECKED_FRAMES if predictor.is_frame_detector else max(1, CHECKED_FRAMES // predictor.spec.frames)
+    checked = rows[test.to_numpy()].iloc[:count]
+    files = zip(map(context.load_clip, checked["path"]), checked["frame"], strict=True)
+    clips = np.stack([clip[frame : frame + 1] if predictor.is_frame_detector else clip for clip, frame in files])
     pixels = np.column_stack(predictor.predict_clips(clips)[:2])
     score, probability = np.abs(pixels - stored[: len(pixels)]).max(axis=0)
     deviation = max(float(stored[:, 0].std()), 1e-9)
-    return {"frames": len(frames), "score": float(score) / deviation, "probability": float(probability)}
+    return {"frames": clips.shape[0] * clips.shape[1], "score": float(score) / deviation, "probability": float(probability)}
 
 
-def feature_figures(model: Any, features: np.ndarray, labels: np.ndarray) -> "dict[str, Figure]":
-    """Return figures of where the test files lie, and for a triplet head of the distances between them."""
-    layers = {layer.name for layer in model.layers}
-    has_embedding = "embedding" in layers
-    name, layer = next((each for each in (("embedding", "embedding"), ("scaled features", "scaled")) if each[1] in layers),
-                       ("features", ""))  # fmt: skip
-    points = embed(model, features, layer) if layer else features
+def feature_figures(points: Mapping[str, np.ndarray], labels: np.ndarray,
+                    distances: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> "dict[str, Figure]":  # fmt: skip
+    """Return figures of where the test files lie, and for a triplet head of the distances between them.
+
+    `points` are the features (files, n) and for a triplet head the embedding (files, m); the last one is drawn. `distances` are
+    those of `triplet_distances` in both, or empty.
+    """
+    name, rows = [*points.items()][-1]
     out = {
-        f"Principal components of the {name}, test files": plots.pca(points, labels),
-        f"Variance that the components of the {name} explain": plots.explained_variance(points),
-        f"t-SNE of the {name}, test files": plots.tsne(points, labels, 0),
+        f"Principal components of the {name}, test files": plots.pca(rows, labels),
+        f"Variance that the components of the {name} explain": plots.explained_variance(rows),
+        f"t-SNE of the {name}, test files": plots.tsne(rows, labels, 0),
     }
-    if has_embedding:
-        distances = [triplet_distances(rows, labels) for rows in (features, points)]
-        out["Distances of anchors to positives and negatives, test files"] = plots.distance_histograms(*distances)
+    if distances:
+        out["Distances of anchors to positives and negatives, test files"] = plots.distance_histograms(*distances.values())
     return out
 
 
-def embed(model: Any, features: np.ndarray, layer: str) -> np.ndarray:
-    """Features (rows, n) -> outputs (rows, m) of a layer behind them, such as the embedding of the triplet head."""
+def embed(model: Any, features: np.ndarray) -> dict[str, np.ndarray]:
+    """Return {"embedding": (rows, m)} of features (rows, n) by a triplet head; nothing for another head."""
     import keras
 
-    part = keras.Model(model.get_layer("features").output, model.get_layer(layer).output)
-    return part.predict(features, batch_size=1024, verbose=0)
+    if all(layer.name != "embedding" for layer in model.layers):
+        return {}
+    part = keras.Model(model.get_layer("features").output, model.get_layer("embedding").output)
+    return {"embedding": part.predict(features, batch_size=1024, verbose=0)}
+
+
+def describe_distances(positive: np.ndarray, negative: np.ndarray) -> dict[str, float]:
+    """Return the mean distances (triplets,) to a positive and to a negative, and the share of anchors closer to the positive."""
+    if not len(positive):
+        return {}
+    return {"positive": float(positive.mean()), "negative": float(negative.mean()),
+            "closer_to_positive": float((positive < negative).mean())}  # fmt: skip
+
+
+def summarise(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, Any]:
+    """Return the metrics of the training files that a published table may state, by the names of the other splits' metrics."""
+    return {"n": len(labels), "threshold": threshold, "auc": metrics.auc(labels, probabilities),
+            "log_loss": metrics.log_loss(labels, probabilities),
+            **metrics.decision_metrics(labels, probabilities, threshold)}  # fmt: skip
 
 
 def probabilities_by_split(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -14,18 +14,35 @@ from tfdetect.files import read_json
 from tfdetect.settings import Run
 
 UNKNOWN = "not stated"
-METRICS = {"accuracy": "accuracy", "precision": "per_class.fake.precision", "recall": "per_class.fake.recall",
-           "real_precision": "per_class.real.precision", "real_recall": "per_class.real.recall", "real_f1": "per_class.real.f1",
-           "loss": "log_loss", "auc": "auc", "ap": "ap", "source_accuracy": "attribution.accuracy"}  # fmt: skip
-AT_THRESHOLD = {"accuracy", "precision", "recall", "real_precision", "real_recall", "real_f1"}  # metrics that depend on it
-FIGURE = re.compile(rf"(?P<split>validation|test)_(?P<frame>frame_)?(?P<metric>{'|'.join(METRICS)})")
+CLASSES = {"": "per_class.fake", "real_": "per_class.real", "macro_": "macro"}  # macro: the mean over both classes
+# Metrics that depend on the threshold, and where the summary of a split has them.
+AT_THRESHOLD = {"accuracy": "accuracy"} | {f"{prefix}{name}": f"{place}.{name}" for prefix, place in CLASSES.items()
+                                           for name in ("precision", "recall", "f1")}  # fmt: skip
+METRICS = AT_THRESHOLD | {"loss": "log_loss", "auc": "auc", "ap": "ap", "source_accuracy": "attribution.accuracy"}
+FIGURE = re.compile(rf"(?P<split>train|validation|test)_(?P<frame>frame_)?(?P<metric>{'|'.join(METRICS)})")
+FACTS = {
+    "first_component": "share of the first principal component, test files",
+    "components": "principal components that explain nearly all",
+    "best_epoch": "best epoch",
+    "fit_loss": "loss in training: training files",
+    "fit_validation_loss": "loss in training: validation files",
+    "loss_gap": "loss in training: validation minus training files",
+    "steps": "steps",
+    "step_time": "time per step",
+    "epoch_time": "time per epoch",
+    "total_time": "time in total",
+    "speed": "speed",
+    "hardware": "hardware",
+}  # of `facts:`, with the names that the report shows; of the first six it shows ours as well
 ALWAYS = ("data", "files", "size", "epochs", "seed", "split", "measured_on")  # protocol items that are compared even if unknown
 OPTIONAL = ("frames", "faces", "batch", "parameters", "weights", "augment", "backend", "threshold", "loss")
-MEASURED_ON = {"validation": "validation files, which also chose epoch and threshold",
+MEASURED_ON = {"train": "training files",
+               "validation": "validation files, which also chose epoch and threshold",
                "test": "test files, which were used for no choice"}  # fmt: skip
-MEASURED_ON_POOLED = {"validation": "validation files, which also chose the epoch",
-                      "test": "test files, which chose the threshold"}  # fmt: skip
-NOT_FIGURES = {"title", "source", "protocol", "notes", "by_source"}  # keys of `published:`; all others are figures
+MEASURED_ON_POOLED = MEASURED_ON | {"validation": "validation files, which also chose the epoch",
+                                    "test": "test files, which chose the threshold"}  # fmt: skip
+NOT_FIGURES = {"title", "source", "protocol", "facts", "notes", "by_source"}  # keys of `published:`; all others are figures
+SOURCE_SETTINGS = ("sources", "train_sources", "test_sources")  # of `data:`
 
 
 @dataclass(frozen=True)
@@ -37,8 +54,11 @@ class Recipe:
     source: str
     figures: Mapping[str, float | None]  # such as {"test_accuracy": 0.84}, over all files; None: only ours is shown
     by_source: Mapping[str, Mapping[str, float | None]]  # the same per source, or per group of sources such as "dalle + laion"
+    facts: Mapping[str, Any]  # what else was published about the run, numbers or texts; keys are in FACTS
     protocol: Mapping[str, Any]  # how the figures were measured; keys are in ALWAYS or OPTIONAL
     dataset: Mapping[str, str]  # name, where, layout
+    counts: Mapping[str, int]  # numbers of files by split, as far as they were published
+    sources: tuple[str, ...]  # of the fakes that the recipe's run uses; () for all
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -55,37 +75,59 @@ def read(path: Path) -> Recipe:
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
         published = dict(tree["published"])
-        figures = {name: value for name, value in published.items() if name not in NOT_FIGURES}
-        dataset = {name: tree["dataset"][name] for name in ("name", "where", "layout")}
-        recipe = Recipe(path, published["title"], published["source"], figures, dict(published.get("by_source", {})),
-                        dict(published["protocol"]), dataset, tuple(published.get("notes", ())))  # fmt: skip
+        recipe = Recipe(
+            path=path,
+            title=published["title"],
+            source=published["source"],
+            figures={name: value for name, value in published.items() if name not in NOT_FIGURES},
+            by_source=dict(published.get("by_source", {})),
+            facts=dict(published.get("facts", {})),
+            protocol=dict(published["protocol"]),
+            dataset={name: tree["dataset"][name] for name in ("name", "where", "layout")},
+            counts=dict(tree["dataset"].get("counts", {})),
+            sources=tuple(source for name in SOURCE_SETTINGS for source in (tree.get("data") or {}).get(name, ())),
+            notes=tuple(published.get("notes", ())),
+        )
     except (KeyError, TypeError) as error:
         guide = installation.page("recipes.md")
         raise UserError(f"{path} is not a recipe: {error} is missing. A recipe needs published: (title, source, figures, "
                         f"protocol) and dataset: (name, where, layout); see {guide}.") from error  # fmt: skip
     unknown = [name for name in recipe.names if not FIGURE.fullmatch(name)]
-    unknown += sorted({*recipe.protocol} - {*ALWAYS, *OPTIONAL})
+    unknown += sorted({*recipe.protocol} - {*ALWAYS, *OPTIONAL}) + sorted({*recipe.facts} - {*FACTS})
     if unknown:
         raise UserError(f"{path}: unknown {', '.join(unknown)}. Figures have names such as test_accuracy, validation_auc or "
-                        f"test_frame_ap; the protocol may hold {', '.join((*ALWAYS, *OPTIONAL))}.")  # fmt: skip
+                        f"test_frame_ap; the protocol may hold {', '.join((*ALWAYS, *OPTIONAL))}; facts are "
+                        f"{', '.join(FACTS)}.")  # fmt: skip
     return recipe
 
 
 def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
-    """Return the content of comparison.json: figures over all files and per source, and the differences of the protocols."""
+    """Return the content of comparison.json: figures over all files and per source, and the differences of the protocols.
+
+    `rows` has a row for the published figures, one for ours, and two for each source; `figures` has the same with a row for each
+    figure, and the facts.
+    """
     stand_in = run.data.path is None
-    where = "measured on the stand-in" if stand_in else "measured"
+    other = "" if stand_in else find_other_data(recipe, run, artifact)
+    where = "measured on the stand-in" if stand_in else "measured on other data" if other else "measured"
     where += f"; {calibration.TEST_SEEN_NOTE}" if calibration.is_pooled(run.train.threshold) else ""
-    rows = compare_figures(recipe, recipe.figures, measured_figures(recipe, artifact), where)
-    for source, figures in recipe.by_source.items():
-        rows += compare_figures(recipe, figures, measured_figures(recipe, artifact, source), where, f", {source}")
+    measured = measured_figures(recipe, artifact)
+    rows = compare_figures(recipe, recipe.figures, measured, where)
+    figures = list_figures(recipe.figures or dict.fromkeys(recipe.names), measured)
+    for source, published in recipe.by_source.items():
+        measured = measured_figures(recipe, artifact, source)
+        rows += compare_figures(recipe, published, measured, where, f", {source}")
+        figures += list_figures(published, measured, f", {source}")
     protocol = compare_protocols(recipe, run, artifact)
     return {
         "recipe": recipe.path.stem,
         "title": recipe.title,
         "source": recipe.source,
         "stand_in": stand_in,
+        "other_data": other,
+        "where": where,
         "rows": rows,
+        "figures": [*figures, *compare_facts(recipe, run, artifact)],
         "differences": [row for row in protocol if str(row["published"]) != str(row["ours"])],
         "same": [row["what"] for row in protocol if str(row["published"]) == str(row["ours"])],
         "notes": list(recipe.notes),
@@ -101,6 +143,58 @@ def compare_figures(recipe: Recipe, published: Mapping[str, float | None], measu
     return [*([theirs] if has_published else []), {"row": f"ours{suffix}: {where}", **measured}]
 
 
+def list_figures(published: Mapping[str, Any], measured: Mapping[str, Any], suffix: str = "") -> list[dict[str, Any]]:
+    """Return a row for each published figure, with ours."""
+    return [{"figure": readable(name) + suffix, "published": value, "ours": measured[name]} for name, value in published.items()]
+
+
+def find_other_data(recipe: Recipe, run: Run, artifact: Artifact) -> str:
+    """Return what shows that the data are not the published ones; "" if nothing does, which does not prove that they are."""
+    import pandas as pd
+
+    table = pd.read_csv(artifact.manifest, dtype=str, keep_default_na=False)
+    table = table[table["error"] == ""]
+    if recipe.sources and not any(getattr(run.data, name) for name in SOURCE_SETTINGS):
+        return f"no fakes of {', '.join(recipe.sources)}"
+    named = {part for source in recipe.by_source for part in source.split(" + ")}
+    if named and not named & {*table["source"]}:
+        return f"none of the sources {', '.join(sorted(named))}"
+    ours = table["split"].value_counts()
+    differing = [name for name, count in recipe.counts.items() if ours.get(name, 0) != count]
+    return "; ".join(f"{ours.get(name, 0):,} {name} files instead of {recipe.counts[name]:,}" for name in differing)
+
+
+def compare_facts(recipe: Recipe, run: Run, artifact: Artifact) -> list[dict[str, Any]]:
+    """Return, for each published fact, what was published and what our run has instead; None for what it does not record."""
+    ours = measured_facts(run, artifact) if recipe.facts else {}
+    return [{"figure": FACTS[name], "published": value, "ours": ours.get(name)} for name, value in recipe.facts.items()]
+
+
+def measured_facts(run: Run, artifact: Artifact) -> dict[str, Any]:
+    """Return the facts that a run records: principal components of stored features, epochs and losses of the training."""
+    import pandas as pd
+
+    from tfdetect.training.callbacks import best_row
+
+    out: dict[str, Any] = {}
+    spaces = read_metrics(artifact).get("principal_components", {})
+    if found := spaces.get("embedding") or spaces.get("features"):  # the published ones are of the embedding, if there is one
+        nearly_all = found["components for 99% of the variance"]
+        out |= {"first_component": found["variance share of the first component"],
+                "components": nearly_all and f"{nearly_all} for 99 %"}  # fmt: skip
+    history = pd.read_csv(artifact.history)
+    if {"epoch", "loss", "val_loss"} <= {*history} and len(rows := history.dropna().to_dict("records")):
+        best = rows[best_row(rows, run.train.monitor if run.train.monitor in history else "val_loss")]
+        out |= {"best_epoch": int(best["epoch"]), "fit_loss": best["loss"], "fit_validation_loss": best["val_loss"],
+                "loss_gap": best["val_loss"] - best["loss"]}  # fmt: skip
+    return out
+
+
+def read_metrics(artifact: Artifact) -> dict[str, Any]:
+    """Return the content of metrics.json. Raises UserError if it is damaged."""
+    return read_json(artifact.metrics, (), f"{installation.command('evaluate', artifact.folder)} evaluates it again.")
+
+
 def parse_figures(recipe: Recipe) -> list[re.Match[str]]:
     """Return split, frame and metric of each figure's name; `read` has checked that all names match."""
     return [match for match in map(FIGURE.fullmatch, recipe.names) if match]
@@ -108,7 +202,7 @@ def parse_figures(recipe: Recipe) -> list[re.Match[str]]:
 
 def measured_figures(recipe: Recipe, artifact: Artifact, source: str | None = None) -> dict[str, Any]:
     """Return our value of each of the recipe's figures, over all files or those of one source; None where it is undefined."""
-    metrics = read_json(artifact.metrics, (), f"{installation.command('evaluate', artifact.folder)} evaluates it again.")
+    metrics = read_metrics(artifact)
     if source is not None:
         metrics = {split: source_metrics(artifact, split, source, metrics[split].get("threshold"))
                    for split in MEASURED_ON if split in metrics}  # fmt: skip
@@ -145,7 +239,7 @@ def compare_protocols(recipe: Recipe, run: Run, artifact: Artifact) -> list[dict
 def protocol_items(recipe: Recipe, run: Run) -> list[str]:
     """Return the names of the protocol items to compare: those of ALWAYS, and the optional ones that matter for this recipe."""
     metrics = {figure["metric"] for figure in parse_figures(recipe)}
-    relevant = {"loss": "loss" in metrics, "threshold": metrics & AT_THRESHOLD,
+    relevant = {"loss": "loss" in metrics, "threshold": metrics & {*AT_THRESHOLD},
                 "weights": run.detector.initial_weights is not None}  # fmt: skip
     return [*ALWAYS, *(name for name in OPTIONAL if name in recipe.protocol or relevant.get(name))]
 
@@ -196,6 +290,19 @@ def describe_threshold(artifact: Artifact, rule: str) -> str:
 def count_parameters(artifact: Artifact) -> int:
     """Return the number of all parameters of the saved model."""
     return int(models.load(artifact.model).count_params())
+
+
+def figure_columns(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """Return the headings of the columns of `figures`."""
+    return {"figure": "", "published": "published: not measured here", "ours": f"ours: {comparison['where']}"}
+
+
+def data_note(comparison: Mapping[str, Any]) -> str:
+    """Return a sentence that says that ours were measured on other data than the published figures; "" if that is not known."""
+    if comparison["stand_in"]:
+        return "ours on the embedded sample, not on the published data"
+    reason = comparison["other_data"]
+    return f"the data are not the published ones: {reason}" if reason else ""
 
 
 def readable(name: str) -> str:

@@ -19,11 +19,12 @@ from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration, cross_source, metrics, predictions
 from tfdetect.pages import report
+from tfdetect.pages.learnt import Learnt
 from tfdetect.plots import standard
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data, Run
-from tfdetect.workflow import dataset, feature_report, reconstruction_report
-from tfdetect.workflow.console import console
+from tfdetect.workflow import dataset, feature_report, made_fakes, reconstruction_report
+from tfdetect.workflow.console import console, plural
 from tfdetect.workflow.scoring import find_shortcuts
 
 PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "av", "decord", "scikit-learn")
@@ -51,6 +52,8 @@ class Evaluation:
     extras: ReportExtras = field(default_factory=ReportExtras)
     history: pd.DataFrame | None = None
     best_epoch: int | None = None
+    study: Callable[[audit.Shortcuts], Learnt] | None = None
+    """Finds out what the detector learnt, given the shortcuts of its files; None leaves that out."""
     title: str = ""
     """What was evaluated; by default the detector and the first line of its docstring."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -74,14 +77,18 @@ def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], t
     metrics when all but the report has been written.
     """
     shortcuts = find_shortcuts(evaluation.table, evaluation.data)
-    found = write(target, evaluation, shortcuts, tables, before_report)
+    learnt = evaluation.study(shortcuts) if evaluation.study else Learnt()
+    found = write(target, evaluation, shortcuts, learnt, tables, before_report)
     for split, name in lines.items():
         console.print(summary_line(name, found[split], evaluation.threshold_rule))
     console.print(attribution_line(found["test"]), end="")
     console.print(shortcut_line(shortcuts.aucs))
+    console.print(stress_line(learnt), end="")
+    for warning in learnt.warnings:
+        console.print(warning)
 
 
-def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, tables: Tables | None = None,
+def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, learnt: Learnt, tables: Tables | None = None,
           before_report: Callable[[Mapping[str, Any]], None] | None = None) -> dict[str, Any]:
     """Write predictions.csv, metrics.json, plots/ and report.html, and for a test across sources Results.csv and
     Final_Prediction.txt; return the metrics."""
@@ -91,17 +98,17 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         predictions.write(evaluation.predictions, temporary)
     splits = {name: rows for name, rows in evaluation.predictions.groupby("split") if name in predictions.SPLITS}
     added = {name: value for name, value in json_values(extras.metrics).items() if name not in predictions.SPLITS}
-    found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics,
+    found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **learnt.metrics,
              **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
     files.write_json(target.metrics, found)
     if run.data.test_sources:
         write_final(target, evaluation, found)
-    figures = save_figures(target, evaluation, shortcuts)
+    figures = save_figures(target, evaluation, shortcuts, learnt)
     page = report.Report(
         name=target.folder.name,
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
         detector=evaluation.title or f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
-        warnings=all_warnings(evaluation),
+        warnings=(*all_warnings(evaluation), *learnt.warnings),
         figures=figures,
         mistakes=list(most_wrong_frames(evaluation)),
         data=usable_rows(evaluation.table),
@@ -109,6 +116,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         notes=list_messages(evaluation.table, "note"),
         shortcuts=shortcuts.aucs,
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
+        learnt=learnt,
         extra_figures=standard.save_plots(target.plots, extras.figures, figures.values()),
         extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
         command=installation.command_line(),
@@ -136,10 +144,11 @@ def all_warnings(evaluation: Evaluation) -> tuple[str, ...]:
     """Return the warnings of the detector, its extras, the threshold, this evaluation and the data set."""
     return (*evaluation.run.detector.warnings(), *evaluation.extras.warnings,
             *calibration.rule_warnings(evaluation.threshold_rule), *evaluation.warnings,
-            *dataset.copies_warning(evaluation.table), *dataset.data_warnings(evaluation.table))  # fmt: skip
+            *made_fakes.warning(evaluation.table), *dataset.copies_warning(evaluation.table),
+            *dataset.data_warnings(evaluation.table))  # fmt: skip
 
 
-def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts) -> dict[str, Path]:
+def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, learnt: Learnt) -> dict[str, Path]:
     """Write the report's own figures to plots/, and shortcuts.json; return the figures' paths by name."""
     figures = standard.standard(evaluation.predictions, evaluation.threshold)
     if evaluation.history is not None and len(evaluation.history):
@@ -147,6 +156,8 @@ def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shor
     if shortcuts.aucs:
         figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit.WARNING_AUC, audit.SEVERE_AUC)
         files.write_json(target.shortcuts, shortcuts.aucs)
+    if learnt.stress:
+        figures["stress"] = standard.stress(learnt.stress, shortcuts.aucs.get("all"))
     return standard.save_plots(target.plots, figures)
 
 
@@ -192,6 +203,14 @@ def attribution_line(found: Mapping[str, Any]) -> str:
         return ""
     accuracy = "none" if attribution["accuracy"] is None else f"{attribution['accuracy']:.3f}"
     return f"source of the {attribution['n']} fakes: accuracy {accuracy} among {len(attribution['classes'])} classes\n"
+
+
+def stress_line(learnt: Learnt) -> str:
+    """Return the AUC after each corruption, on a line; "" if none was measured."""
+    if not learnt.stress:
+        return ""
+    aucs = ", ".join(f"{standard.STRESS_NAMES[key]} {row['auc']:.3f}" for key, row in learnt.stress.items())
+    return f"AUC of {plural(learnt.stress[standard.UNCHANGED]['n'], 'test file')}: {aucs}\n"
 
 
 def shortcut_line(aucs: Mapping[str, float]) -> str:

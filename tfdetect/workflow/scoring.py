@@ -10,6 +10,7 @@ from tfdetect.data.audit import shortcuts
 from tfdetect.data.audit.properties import collect
 from tfdetect.data.input_pipeline.corruptions import CorruptionChain
 from tfdetect.data.input_pipeline.dataset import expand_frames
+from tfdetect.data.made_fakes import SOURCE as SELF_BLENDED
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import usable_rows
 from tfdetect.detector import FeatureTable
@@ -28,15 +29,24 @@ def score(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: Corrup
 
     `chain` corrupts the clips before they are scored.
     """
+    total = len(expand_frames(usable_rows(table), predictor.is_frame_detector))
+    with progress("Scoring", total, "frames" if predictor.is_frame_detector else "files") as step:
+        return score_with(predictor, table, cache, chain, step)
+
+
+def score_with(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: CorruptionChain | None,
+               step: Callable[..., None]) -> pd.DataFrame:  # fmt: skip
+    """Return the same; `step` is called with `advance=` clips scored."""
     rows = expand_frames(usable_rows(table), predictor.is_frame_detector)
     names = [f"{metrics.SOURCE_PREFIX}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 1 + len(names)), np.nan)
-    with progress("Scoring", len(rows), "frames" if predictor.is_frame_detector else "files") as step:
-        for start, clips in batches(rows, cache, predictor.is_frame_detector):
-            clips = chain(clips, np.zeros((len(clips), 1), np.float32), (0, start))[0].numpy() if chain else clips
-            score, _, *source = predictor.predict_clips(clips)
-            scores[start : start + len(clips)] = np.column_stack([score, *source])
-            step(advance=len(clips))
+    corrupt = chain.compiled() if chain else None
+    for start, clips in batches(rows, cache, predictor.is_frame_detector):
+        if corrupt:
+            clips = corrupt(clips, np.zeros((len(clips), 1), np.float32), np.array([0, start], np.int32))[0].numpy()
+        score, _, *source = predictor.predict_clips(clips)
+        scores[start : start + len(clips)] = np.column_stack([score, *source])
+        step(advance=len(clips))
     out = rows[COLUMNS].copy()
     out[["score", *names]] = scores
     out = predictions.add_probabilities(out, predictor.calibration)
@@ -58,7 +68,8 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
     batch = int(np.clip(PIXELS_PER_CALL // (3 * pixels), 1, 64))
     for start in range(0, len(rows), batch):
         chunk = rows.iloc[start : start + batch]
-        clips = [cache.load(sha) for sha in chunk["sha"]]
+        loaded = {sha: cache.load(sha) for sha in set(chunk["sha"])}  # once, though a record is decoded for every frame and crop
+        clips = [loaded[sha] for sha in chunk["sha"]]
         if single:
             clips = [clip[frame : frame + 1] for clip, frame in zip(clips, chunk["frame"], strict=True)]
         yield start, np.stack(clips)
@@ -74,8 +85,12 @@ def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:
     """Measure how well cheap properties of the files predict the labels of the test split.
 
     The classifiers are fitted on the training files, or across folds of the test files if there are none. Only a sample of the
-    files is read; the result is empty if most of them are unavailable or unreadable.
+    files is read; the result is empty if most of them are unavailable or unreadable. Fakes that the run made itself are left
+    out: as files, all of them differ from the reals.
     """
+    table = table[table["source"] != SELF_BLENDED]
+    if table["label"].nunique() < 2:
+        return shortcuts.Shortcuts({}, [])
     parts = {name: shortcuts.sample_groups(rows, SHORTCUT_FILES) for name, rows in usable_rows(table).groupby("split")}
     sampled = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)
     files = sampled[list(map(os.path.exists, sampled["path"]))].reset_index(drop=True)

@@ -8,6 +8,7 @@ import tyro
 
 from tfdetect import corruption_spec
 from tfdetect.artifact import Artifact
+from tfdetect.errors import UserError
 from tfdetect.settings import Data, DecodeOverrides
 from tfdetect.workflow import dataset
 from tfdetect.workflow.console import console, plural
@@ -53,6 +54,14 @@ class Evaluate:
     out: Path | None = None
     """Output folder; by default evaluations/NAME in the folder of the (first) run.
     NAME is unique to the data set and --data.corrupt."""
+    stress: int = 0
+    """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section."""
+
+    def __post_init__(self) -> None:
+        if self.stress < 0:
+            raise UserError(f"--stress must be at least 0, got {self.stress}.")
+        if self.stress and (self.data.corrupt or len(self.runs) > 1):
+            raise UserError("--stress corrupts the files of a single run by itself: give it without --data.corrupt, and one run.")
 
 
 def select_test_files(args: Evaluate, artifact: Artifact, data: Data) -> "pd.DataFrame":

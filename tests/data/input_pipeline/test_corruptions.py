@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[3]
 SAMPLES = ["flip", "jpeg(20,95)", "webp(20,95)", "video(18,40)", "blur(0.5,4)", "resize(0.2,0.9)", "crop(0.3,0.9)", "noise(3,30)",
            "brightness(-40,40)", "contrast(0.5,1.5)", "cutout(0.1,0.6)", "grid_mask(0.2,0.7)", "posterize(1,7)",
            "solarize(0,200)", "equalize(p=0.5)", "autocontrast(p=0.5)", "saturation(0,3)", "hue(-90,90)", "sharpness(0,4)",
-           "mixup(0.1,0.5)", "cutmix(0.1,0.5)", "fourier_mix(0.1,0.5)", "selfblend(0.2,1)"]  # fmt: skip
+           "mixup(0.1,0.5)", "cutmix(0.1,0.5)", "fourier_mix(0.1,0.5)", "selfblend(0.2,1)", "sbi(p=0.9)"]  # fmt: skip
 FRAME_DEPENDENT = ("noise", "video")  # frames of one clip differ
 RESULTS = {"flip": 2, "equalize": 2, "autocontrast": 2, "posterize": 5}  # of many draws for one clip; at least 9 by default
 
@@ -59,7 +59,7 @@ def max_difference(ours, theirs):
 
 def test_the_samples_cover_all_corruptions():
     assert [str(parse(text)).split("(")[0] for text in SAMPLES] == list(corruption_spec.CORRUPTIONS)
-    assert set(corruptions.FUNCTIONS) | set(corruptions.MIXES) == set(corruption_spec.CORRUPTIONS)
+    assert set(corruptions.FUNCTIONS) | set(corruptions.MIXES) | {"sbi"} == set(corruption_spec.CORRUPTIONS)
 
 
 @pytest.mark.parametrize("text", [*SAMPLES, "flip|blur(0,3,p=0.5)|jpeg(30,100,p=0.5)|mixup(0,0.4)|crop(0.5,1,p=0.3)"])

@@ -1,11 +1,13 @@
 """Batches: all files in each epoch, in a reproducible order, with bounded memory; and decoding in the graph."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from in_process import decode_here
@@ -152,3 +154,49 @@ def test_the_graph_resize_differs_in_hardly_any_pixel(rng):
             assert np.abs(difference).max() <= 1
             different.append(difference.astype(bool))
     assert np.mean(different) <= 4e-5
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory):
+    """Six images in which the colour of a pixel tells its row, column and file."""
+    folder = tmp_path_factory.mktemp("maps")
+    for number in range(6):
+        image = np.full((40, 60, 3), number, np.uint8)
+        image[..., 0], image[..., 1] = np.arange(40)[:, None], np.arange(60)
+        cv2.imwrite(str(folder / f"{number}.png"), image[..., ::-1])
+    return pd.DataFrame({"path": [str(folder / f"{number}.png") for number in range(6)], "label": [0, 1] * 3})
+
+
+def corners(maps, kind, crops, first, last):
+    """Return the {file: top left corners of its crops} of each epoch in training, all of them crops of the file."""
+    cache = Cache(Path(maps["path"][0]).parent / f"cache-{crops}", ClipSpec(1, 16, fit=media_frames.Fit("crop", crops)), kind)
+    table = decode.prepare(maps, cache, runner=decode_here)
+    epochs = []
+    for number, (clips, *_) in enumerate(dataset.training_batches(table, cache, True, Train(batch=3, seed=5), first, last)):
+        if number % (2 * crops) == 0:
+            epochs.append({file: [] for file in range(6)})
+        for clip in clips.numpy()[:, 0]:
+            top, left, file = map(int, clip[0, 0])
+            assert (clip[..., 0] == top + np.arange(16)[:, None]).all() and (clip[..., 1] == left + np.arange(16)).all()
+            epochs[-1][file].append((top, left))
+    return epochs
+
+
+@pytest.mark.parametrize("crops", [1, 3])
+def test_encoded_images_are_cropped_at_random_in_training(maps, crops):
+    epochs = corners(maps, "tfrecord", crops, 0, 4)
+    assert {len(places) for epoch in epochs for places in epoch.values()} == {crops}
+    drawn = [place for epoch in epochs for places in epoch.values() for place in places]
+    assert len(set(drawn)) > 10 and all(one != other for one, other in itertools.combinations(epochs, 2)), "of 24 places"
+    assert {top for top, _ in drawn} <= set(range(0, 25, 8)) and {left for _, left in drawn} <= set(range(0, 45, 8))
+    assert corners(maps, "tfrecord", crops, 2, 4) == epochs[2:], "a resumed run sees the same crops"
+    fixed = media_frames.crop_positions(40, 60, 16, crops)
+    assert all(sorted(places) == fixed for places in corners(maps, "npy", crops, 0, 1)[0].values()), "arrays hold fixed ones"
+
+
+def test_every_place_can_be_drawn():
+    frames = tf.zeros((1, 50, 31, 3), tf.uint8)
+    places = np.float32([[0, 0], [0.3, 0.6], [0.999999, np.nextafter(np.float32(1), 0)]])
+    found = [tuple(tf_decode.corner_at(frames, tf.constant(place), 16).numpy()) for place in places]
+    assert found == [(0, 0), (8, 8), (32, 8)]
+    assert tuple(tf_decode.corner_at(frames, tf.constant(places[2]), 64).numpy()) == (0, 0)

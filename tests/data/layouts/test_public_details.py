@@ -221,6 +221,13 @@ def test_artifact_paths_start_where_the_files_are(tmp_path, base):
     assert (tmp_path / next(iter(rows(tmp_path)))).exists()
 
 
+def test_artifact_names_what_an_image_shows(tmp_path):
+    """As the recipes with texts need it; a table without the column has empty ones."""
+    plant(tmp_path, ("afhq/metadata.csv", f"{HEAD}a.jpg,a.jpg,0,cat\n"), ("big_gan/metadata.csv", "image_path,target\nb.jpg,1\n"),
+          "afhq/a.jpg", "big_gan/b.jpg")  # fmt: skip
+    assert dict(detect.read(tmp_path)[["source", "category"]].to_numpy()) == {"afhq": "cat", "big_gan": ""}
+
+
 def test_artifact_refuses_a_wrong_target(tmp_path):
     plant(tmp_path, ("afhq/metadata.csv", f"{HEAD}a.jpg,a.jpg,0,x\nb.jpg,b.jpg,cat,x\n"))
     with pytest.raises(ValueError, match=r"afhq/metadata.csv, row 2: target is 'cat', expected 0 for real or another number"):

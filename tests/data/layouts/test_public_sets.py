@@ -185,7 +185,7 @@ def test_every_layout_has_its_tree():
 def test_a_set_is_recognised_with_labels_splits_and_sources(planted):
     name, root, expected = planted
     table = detect.read(root)
-    assert table.attrs["layout"] == name and ("category" in table) == (name == "forensynths")
+    assert table.attrs["layout"] == name and ("category" in table) == (name in ("forensynths", "artifact"))
     assert label_split_source(rows(root)) == expected
     assert label_split_source(rows(root, layout=name)) == expected, "the same if the layout is requested"
 

@@ -76,7 +76,7 @@ def test_every_decoder_turns_a_rotated_video_upright(tmp_path, monkeypatch, rota
     by_decord = read_media(path, frames=2)
     monkeypatch.setattr(video, "decord", None)
     by_pyav = read_media(path, frames=2)
-    by_opencv = video._read_with_opencv(str(path), 2, None, None)
+    by_opencv = video._read_with_opencv(str(path), 2, None, lambda frame: frame[None])
     upright = np.rot90(stamped(0), rotation // 90).astype(int)
     assert by_pyav.frames.shape == (2, *upright.shape) and by_pyav.width == upright.shape[1]
     assert np.abs(by_pyav.frames[0] - upright).mean() < 12

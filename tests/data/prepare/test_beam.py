@@ -14,6 +14,7 @@ from in_process import decode_here, map_here
 
 from tfdetect import cli
 from tfdetect.data.layouts import detect
+from tfdetect.data.media.frames import Fit
 from tfdetect.data.prepare import beam
 from tfdetect.data.prepare import decode as prepare_decode
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
@@ -55,7 +56,7 @@ def lines(folder, name):
 def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path, kind, monkeypatch):
     if kind == "npy":
         monkeypatch.setattr(beam, "BATCH_SIZES", (6, 6))  # so that a copy is decoded in another batch
-    here, there = (Cache(tmp_path / name, ClipSpec(4, 16), kind) for name in ("here", "there"))
+    here, there = (Cache(tmp_path / name, ClipSpec(4, 16, fit=Fit("crop", 3)), kind) for name in ("here", "there"))
     monkeypatch.setattr(beam.worker_pool, "map_unordered", map_here)
     local = prepare_decode.prepare(mixed, here, seconds=60, runner=decode_here)
     runner = beam.BeamRunner(tmp_path / "shards", shards=3).results

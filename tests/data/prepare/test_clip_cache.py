@@ -17,6 +17,7 @@ from in_process import decode_here
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.layouts import detect
 from tfdetect.data.media.faces import FaceSettings
+from tfdetect.data.media.frames import Fit
 from tfdetect.data.media.read import digest, read_media
 from tfdetect.data.prepare import decode
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
@@ -74,9 +75,11 @@ def test_content_is_the_key_and_failures_are_saved(tmp_path, images):
 
 def test_other_settings_have_other_folders(tmp_path):
     faces = FaceSettings(tmp_path / "yunet.onnx", "0123456789abcdef")
-    specs = [ClipSpec(4, 16), ClipSpec(4, 32), ClipSpec(8, 16), ClipSpec(4, 16, fps=2.0), ClipSpec(4, 16, faces=faces)]
+    specs = [ClipSpec(4, 16), ClipSpec(4, 32), ClipSpec(8, 16), ClipSpec(4, 16, fps=2.0), ClipSpec(4, 16, faces=faces),
+             *(ClipSpec(4, 16, fit=Fit(*fit)) for fit in (("shortest_side",), ("crop",), ("pad",), ("crop", 2), ("crop", 9)))]
     folders = {Cache(tmp_path, spec, kind).folder for spec in specs for kind in ("npy", "tfrecord")}
-    assert len(folders) == 10
+    assert len(folders) == 20
+    assert ClipSpec(4, 16).key == "4x16", "the caches of runs without --data.fit stay valid"
     assert Cache(tmp_path, ClipSpec(4, 16, still=True)).folder in folders, "image and video detectors share their clips"
 
 
@@ -89,6 +92,24 @@ def test_a_still_image_is_repeated_to_fill_a_clip(tmp_path, images, kind):
     assert set(found["frames"]) == {5} and found["note"].str.contains("still image: its one frame is repeated 5 times").all()
     (clips, _), *_ = dataset.evaluation_batches(found, cache, False, 2).as_numpy_iterator()
     np.testing.assert_array_equal(clips[0], clip)
+
+
+@pytest.mark.parametrize("kind, fit", [("npy", Fit("crop", 5)), ("tfrecord", Fit("crop", 5)), ("tfrecord", Fit("pad"))])
+def test_both_kinds_hold_the_squares_that_the_reader_makes(tmp_path, rng, kind, fit):
+    """Each crop is a frame of the clip; a picture that is too small for five has fewer."""
+    shapes, cache = [(40, 60), (34, 16), (9, 12), (16, 16)], Cache(tmp_path / "cache", ClipSpec(3, 16, fit=fit), kind)
+    for number, shape in enumerate(shapes):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), rng.integers(0, 256, (*shape, 3), np.uint8))
+    paths = [str(tmp_path / f"{number}.png") for number in range(len(shapes))]
+    table = decode.prepare(pd.DataFrame({"path": paths, "label": 0}), cache, runner=decode_here)
+    assert list(table["frames"]) == ([5, 3, 1, 1] if fit.crops > 1 else [1] * 4)
+    expected = [cache.spec.read(path).frames for path in paths]
+    for sha, squares in zip(table["sha"], expected, strict=True):
+        assert cache.is_complete(sha, len(squares))
+        assert np.abs(cache.load(sha).astype(int) - squares).max() <= (0 if kind == "npy" or fit.mode == "crop" else 1)
+    batches = dataset.evaluation_batches(table, cache, True, 4).as_numpy_iterator()
+    clips = np.concatenate([clips for clips, _ in batches])
+    np.testing.assert_array_equal(clips[:, 0], np.concatenate([cache.load(sha) for sha in table["sha"]]))
 
 
 RUN = """

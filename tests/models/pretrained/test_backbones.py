@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tfdetect import backend, models
-from tfdetect.models.pretrained import backbones
+from tfdetect.models.pretrained import backbones, fast_blocks
 from tfdetect.models.pretrained.backbone import Backbone, Preprocessing
 
 ROOT = Path(__file__).parents[3]
@@ -159,18 +159,31 @@ def test_the_last_blocks_can_be_trained(images):
 
 
 @pytest.mark.parametrize("features", WIDTH)
-def test_batched_matmul_changes_neither_features_nor_files(images, features, tmp_path):
+def test_faster_blocks_change_neither_features_nor_files(images, features, tmp_path):
     model = backbones.vision_model(backbones.load("tiny"), 48, features)
     slow, config = predict(model, images), model.to_json()
-    backbones.use_batched_matmul(model)
-    attentions = [block.attention for block in backbones.transformer_blocks(model)]
-    patched = [dense for attention in attentions for dense in (attention.key_dense, attention.output_dense)]
-    assert patched and all("call" in vars(dense) for dense in patched)
+    model.save(tmp_path / "m.keras")
+    fast_blocks.speed_up(model)
     fast = keras.Model(model.inputs, model.outputs)  # a new model has no compiled predict function
     np.testing.assert_allclose(predict(fast, images), slow, atol=1e-5)
     assert model.to_json() == config
-    model.save(tmp_path / "m.keras")
-    np.testing.assert_allclose(predict(models.load(tmp_path / "m.keras"), images), slow, atol=1e-5)
+    loaded = models.load(tmp_path / "m.keras")
+    np.testing.assert_allclose(predict(loaded, images), slow, atol=1e-5)
+    for network in (model, loaded):
+        blocks = backbones.transformer_blocks(network)
+        patched = [dense for block in blocks for dense in (block.attention.key_dense, block.attention.output_dense)]
+        assert patched and all("call" in vars(dense) for dense in patched)
+        assert blocks[-1](np.ones((2, 17, 32), np.float32)).shape == (2, 1, 32), "the class token alone"
+
+
+def test_blocks_compute_all_positions_that_are_read(images):
+    vision = keras.models.clone_model(backbones.vision_model(backbones.load("tiny"), 48, "pooled"))
+    tokens = vision.get_layer("vision_layer_norm").output
+    for read in (keras.layers.GlobalAveragePooling1D()(tokens), tokens[:, 1], tokens):
+        model = keras.Model(vision.inputs, read)
+        slow = predict(model, images)
+        fast_blocks.speed_up(model)
+        np.testing.assert_allclose(predict(keras.Model(model.inputs, model.outputs), images), slow, atol=1e-5)
 
 
 def test_impossible_adapters_are_refused(tiny):

@@ -16,6 +16,8 @@ from tfdetect.data.media.tf_decode import read_record
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.settings import Train
 
+CROPS = 2**16  # number of the stream of random crops, which no step of an augmentation has
+
 
 def expand_frames(table: pd.DataFrame, single: bool) -> pd.DataFrame:
     """Return one row for each model input: the clip of a file, or with `single` each of its frames, numbered in `frame`."""
@@ -29,15 +31,17 @@ def training_batches(table: pd.DataFrame, cache: Cache, single: bool, settings: 
     """Return shuffled, augmented batches of (clips, labels, weights) for the epochs `first` .. `last` - 1.
 
     Order and draws depend only on the seed and the numbers of epoch and batch, so a resumed run sees the same batches.
-    The incomplete last batch of an epoch is dropped (different files each epoch), so that shapes are static.
+    The incomplete last batch of an epoch is dropped (different files each epoch), so that shapes are static. With --data.fit
+    crop, images whose encoded form the cache keeps are cropped at random places.
     """
-    rows = expand_frames(table, single)
-    weights, chain = sample_weights(rows, settings), corruptions.parse(settings.augment)
-    batches = _load(_epoch_orders(rows, settings, first, last), rows, cache, single, weights)
+    rows, first_batch = expand_frames(table, single), first * steps_per_epoch(table, single, settings.batch)
+    weights, chain = sample_weights(rows, settings), corruptions.parse(settings.augment, cache.spec.faces)
+    seed = (settings.seed, first_batch) if cache.kind == "tfrecord" and cache.spec.fit.mode == "crop" else None
+    batches = _load(_epoch_orders(rows, settings, first, last), rows, cache, single, weights, seed)
     if not chain:
         return batches
     class_weight = [max(weights[rows["label"] == label], default=1.0) for label in (0, 1)]
-    return _corrupt(batches, chain, settings.seed, first * steps_per_epoch(table, single, settings.batch), class_weight)
+    return _corrupt(batches, chain, settings.seed, first_batch, class_weight)
 
 
 def feature_batches(features: np.ndarray, rows: pd.DataFrame, settings: Train, first: int, last: int) -> tf.data.Dataset:
@@ -99,7 +103,7 @@ def _corrupt(batches: tf.data.Dataset, chain: corruptions.CorruptionChain, seed:
 
     def corrupt(number: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         clips, labels, _ = batch
-        labels_and_classes = tf.repeat(labels[:, :1], 2, axis=1)  # selfblend changes the label, not the class of the file
+        labels_and_classes = tf.repeat(labels[:, :1], 2, axis=1)  # selfblend and sbi change the label, not the class of the file
         clips, changed = chain(clips, labels_and_classes, tf.stack([seed, tf.cast(number, tf.int32)]))
         weights = tf.where(changed[:, 1] > 0.5, class_weight[1], class_weight[0])
         return clips, tf.concat([changed[:, :1], labels[:, 1:]], axis=1), tf.cast(weights, tf.float32)
@@ -144,30 +148,36 @@ def augmented_views(rows: pd.DataFrame, cache: Cache, single: bool, batch: int, 
 
 
 def _load(batches: tf.data.Dataset, rows: pd.DataFrame, cache: Cache, single: bool,
-          weights: np.ndarray | None = None) -> tf.data.Dataset:  # fmt: skip
+          weights: np.ndarray | None = None, seed: tuple[int, int] | None = None) -> tf.data.Dataset:  # fmt: skip
     """Map batches of row indices to (clips (batch, frames, size, size, 3) uint8, labels (batch, 1) float32).
 
-    If the rows have a column `source_class`, the labels are (batch, 2). With `weights` (rows,) their weights come third.
+    If the rows have a column `source_class`, the labels are (batch, 2). With `weights` (rows,) their weights come third. With
+    `seed`, that of the run and the number of the first batch, encoded images are cropped at random.
     """
     entries = tf.constant([os.fsencode(cache.clip_path(sha)) for sha in rows["sha"]])
     columns = ["label", "source_class"] if "source_class" in rows else ["label"]
     frames, labels = tf.constant(rows["frame"].to_numpy(np.int32)), tf.constant(rows[columns].to_numpy(np.float32))
-    length, size, read = 1 if single else cache.spec.frames, cache.spec.size, read_npy if cache.kind == "npy" else read_record
+    length, size, fit = 1 if single else cache.spec.frames, cache.spec.size, cache.spec.fit
 
-    def load_clip(index: tf.Tensor) -> tf.Tensor:
-        clip = read(entries[index], size)
+    def load_clip(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        index, place = item
+        path = entries[index]
+        clip = read_npy(path, size) if cache.kind == "npy" else read_record(path, size, fit, place if seed else None)
         # A single frame, or all frames; the one frame of a still image is repeated to fill a clip.
-        clip = clip[frames[index]][None] if single else tf.repeat(clip, length // tf.shape(clip)[0], axis=0)
+        frame = tf.minimum(frames[index], tf.shape(clip)[0] - 1) if seed else frames[index]  # one random crop of an image
+        clip = clip[frame][None] if single else tf.repeat(clip, length // tf.shape(clip)[0], axis=0)
         return tf.ensure_shape(clip, (length, size, size, 3))
 
-    def load_batch(indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        clips = tf.map_fn(load_clip, indices, fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))
+    def load_batch(number: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        key = tf.random.fold_in(tf.stack([seed[0] if seed else 0, tf.cast(number, tf.int32)]), CROPS)
+        places = tf.random.stateless_uniform((tf.size(indices), 2), key)
+        clips = tf.map_fn(load_clip, (indices, places), fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))
         batch = (clips, tf.gather(labels, indices))
         return batch if weights is None else (*batch, tf.gather(tf.constant(weights), indices))
 
     options = tf.data.Options()  # several workers share the batches; there are no input files to shard
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    batches = batches.with_options(options)
+    batches = batches.enumerate(seed[1] if seed else 0).with_options(options)
     return batches.map(load_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 

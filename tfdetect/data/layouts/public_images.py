@@ -38,7 +38,7 @@ def artifact(root: Path) -> pd.DataFrame:
     """Read ArtiFact by its tables: target 0 is real, every other number is fake. https://arxiv.org/abs/2302.11970"""
     folders = [root] if (root / "metadata.csv").is_file() else [root / name for name in Tree(root).folders()]
     tables = [_read_metadata(folder / "metadata.csv") for folder in folders if (folder / "metadata.csv").is_file()]
-    return pd.concat([to_table(()), *tables], ignore_index=True)
+    return pd.concat([to_table(()), *tables], ignore_index=True).fillna({"category": ""})
 
 
 def _read_metadata(path: Path) -> pd.DataFrame:
@@ -56,8 +56,9 @@ def _read_metadata(path: Path) -> pd.DataFrame:
     base = next((folder for folder in folders if os.path.exists(folder / name)), path.parent)
     paths = [os.path.join(base, name) for name in table["image_path"]]
     source = path.parent.absolute().name
+    shown = {"category": table["category"]} if "category" in table else {}
     return pd.DataFrame({"path": paths, "label": (numbers != 0).astype("int64").to_numpy()[codes], "source": source,
-                         "split": "", "group": ""})  # fmt: skip
+                         "split": "", "group": "", **shown})  # fmt: skip
 
 
 # --- 0_real and 1_fake -----------------------------------------------------------------------------------------------

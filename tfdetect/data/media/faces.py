@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tfdetect.data.media.frames import Media, resize
+from tfdetect.data.media.frames import SQUEEZE, Fit, Media, to_squares
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.errors import UserError
 from tfdetect.files import write_bytes
@@ -116,16 +116,23 @@ def _load_detector(path: Path, sha256: str) -> Any:
 def detect(frame: np.ndarray, settings: FaceSettings) -> np.ndarray:
     """Detect faces in a (height, width, 3) uint8 RGB frame.
 
-    Returns (faces, 5) float: left, top, width and height in pixels of the frame, and the score 0..1.
+    Returns (faces, 15) float: left, top, width and height in pixels of the frame, the score 0..1, then x and y of five points:
+    the eye on the left of the frame, the other eye, the tip of the nose, and the two corners of the mouth.
     """
     longer_side = max(frame.shape[:2])
     first = _detect_at(frame, SEARCH_SIDES[0], settings)
-    face = max(first, key=lambda row: row[4], default=np.zeros(5))
+    face = max(first, key=lambda row: row[4], default=np.zeros(15))
     is_large = max(face[2:4]) * min(1, SEARCH_SIDES[0] / longer_side) > LARGE_FACE
     if longer_side <= SEARCH_SIDES[1] or (face[4] >= settings.score and not is_large):
         return first
     second = _detect_at(frame, SEARCH_SIDES[1], settings)
     return second if _best_score(second) >= settings.score else max(first, second, key=_best_score)
+
+
+def detect_largest(frame: np.ndarray, settings: FaceSettings) -> np.ndarray | None:
+    """Return the row of `detect`, (15,) float, of the largest face with the required score; None if there is none."""
+    rows = detect(frame, settings)
+    return max(rows[rows[:, 4] >= settings.score], key=lambda row: row[2] * row[3], default=None)
 
 
 def _detect_at(frame: np.ndarray, longer_side: int, settings: FaceSettings) -> np.ndarray:
@@ -137,8 +144,8 @@ def _detect_at(frame: np.ndarray, longer_side: int, settings: FaceSettings) -> n
     detector = _load_detector(settings.model, settings.sha256)
     detector.setInputSize(size)
     rows = detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-    boxes = np.zeros((0, 5)) if rows is None else rows[:, [0, 1, 2, 3, 14]].astype(float)
-    boxes[:, :4] *= (width / size[0], height / size[1]) * 2
+    boxes = np.zeros((0, 15)) if rows is None else rows[:, [0, 1, 2, 3, 14, *range(4, 14)]].astype(float)
+    boxes[:, [0, 1, 2, 3, *range(5, 15)]] *= (width / size[0], height / size[1]) * 7
     return boxes[np.isfinite(boxes).all(axis=1) & (boxes[:, 2:4] > 0).all(axis=1)]
 
 
@@ -168,6 +175,7 @@ class FaceTracker:
 
     settings: FaceSettings
     size: int  # side of a crop in pixels
+    fit: Fit = SQUEEZE  # how the square around a face becomes a crop of that size; a single one
     detections: dict[int, list[FaceDetection]] = field(default_factory=dict, init=False)  # by frame position
     best_score: float = field(default=0.0, init=False)  # over all frames, weak detections included
 
@@ -177,11 +185,11 @@ class FaceTracker:
         self.best_score = max(self.best_score, _best_score(boxes))
         faces = boxes[boxes[:, 4] >= min(WEAK_SCORE, self.settings.score)]
         largest = sorted(faces, key=lambda row: -row[2] * row[3])[:MAX_FACES]
-        self.detections[position] = [self._crop_face(frame, *map(float, row)) for row in largest]
+        self.detections[position] = [self._crop_face(frame, *map(float, row[:5])) for row in largest]
 
     def _crop_face(self, frame: np.ndarray, left: float, top: float, width: float, height: float, score: float) -> FaceDetection:
         square = (left + width / 2, top + height / 2, self.settings.margin * max(width, height))
-        crop = np.array(resize(crop_square(frame, square), self.size))  # a copy: a view would keep the whole frame in memory
+        crop = to_squares(crop_square(frame, square), self.size, self.fit)[0].copy()  # a view would keep the frame in memory
         return FaceDetection(square, width * height, score, crop)
 
     def to_clip(self, media: Media) -> Media:
@@ -217,11 +225,17 @@ class FaceTracker:
 
 def crop_square(frame: np.ndarray, square: Square) -> np.ndarray:
     """Crop a square from a (height, width, 3) frame: shrunk to the frame's shorter side, then moved inside the frame."""
+    left, top, side = place_square(frame, square)
+    return frame[top : top + side, left : left + side]
+
+
+def place_square(frame: np.ndarray, square: Square) -> tuple[int, int, int]:
+    """Return left, top and side, in pixels, of the crop that `crop_square` makes."""
     height, width = frame.shape[:2]
     side = max(1, min(round(square[2]), height, width))
     left = min(max(round(square[0] - side / 2), 0), width - side)
     top = min(max(round(square[1] - side / 2), 0), height - side)
-    return frame[top : top + side, left : left + side]
+    return left, top, side
 
 
 def link_tracks(detections: Mapping[int, Sequence[FaceDetection]]) -> list[Track]:

@@ -1,8 +1,10 @@
-"""The frames of one file, the choice of frames, and the one resize shared by training, prediction and serving."""
+"""The frames of one file, the choice of frames, and how they become squares, the same in training, prediction and serving."""
 
 import bisect
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from tfdetect.limits import Limits
 
 LIMITS = Limits()
+BLOCK = 8  # pixels; side of a block of JPEG, on whose grid crops start
 FrameCallback = Callable[[int, np.ndarray], None]  # (position, native (height, width, 3) uint8 RGB frame) -> None
 
 
@@ -17,12 +20,104 @@ FrameCallback = Callable[[int, np.ndarray], None]  # (position, native (height, 
 class Media:
     """Decoded frames of one file and how they were read."""
 
-    frames: np.ndarray  # (frames, height, width, 3) uint8 RGB 0..255; native size, or size x size when `size` was given
+    frames: np.ndarray  # (frames, height, width, 3) uint8 RGB 0..255; native size, or the squares of each frame in turn
     indices: tuple[int, ...]  # of these frames in the file (0-based, presentation order); (0,) for an image
     total: int  # number of intact frames in the file; 1 for an image
     width: int  # native, upright, in pixels
     height: int
     note: str  # "", "damaged: 28 of 50 frames intact" or "only 3 distinct frames for 16 requested"; several joined by "; "
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a frame of any size becomes squares of a given size; a frame of that size stays as it is.
+
+    squeeze: resized, whatever its aspect ratio.
+    shortest_side: the central square of its shorter side, resized: the shorter side is resized and the longer one cropped.
+    crop: squares of native pixels, nothing is resampled; a frame that is too small is extended by reflection. Crops start on the
+    grid of JPEG's blocks, whose traces then keep their places.
+    pad: the longer side is resized, the aspect ratio kept, and the shorter one extended by reflection.
+
+    Reflection, since black bars would be edges that nobody photographed and would tell a detector the aspect ratio.
+    """
+
+    mode: Literal["squeeze", "shortest_side", "crop", "pad"] = "squeeze"
+    crops: int = 1  # the largest number of squares of a frame, see `crop_positions`; only "crop" makes several
+
+    @property
+    def key(self) -> str:
+        """Everything that decides the squares, as part of a folder name; empty for the default."""
+        grid = f"-grid{BLOCK}" if self.mode == "crop" else ""
+        return "" if self == SQUEEZE else f"-{self.mode}{grid}" + (f"-{self.crops}crops" if self.crops > 1 else "")
+
+
+SQUEEZE = Fit()
+
+
+def to_squares(frame: np.ndarray, size: int, fit: Fit = SQUEEZE) -> np.ndarray:
+    """Return the squares of a frame: (height, width, 3) uint8 to (squares, size, size, 3) uint8; `tf_decode.py` has its twin."""
+    height, width = frame.shape[:2]
+    if fit.mode == "crop":
+        corners = crop_positions(height, width, size, fit.crops)
+        return np.stack([reflect(frame[top : top + size, left : left + size], size, BLOCK) for top, left in corners])
+    if fit.mode == "shortest_side":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        frame = frame[top : top + side, left : left + side]
+    if fit.mode == "pad":
+        frame = reflect(_resize(frame, *padded_shape(height, width, size)), size)
+    return resize(frame, size)[None]
+
+
+def padded_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return the height and width of a frame whose longer side was resized to `size`, its aspect ratio kept."""
+    longer = max(height, width)
+    return max(1, (2 * height * size + longer) // (2 * longer)), max(1, (2 * width * size + longer) // (2 * longer))
+
+
+def reflect(frame: np.ndarray, size: int, step: int = 1) -> np.ndarray:
+    """Extend sides that are shorter than `size` to it by reflection, on both ends alike, but before the frame by a multiple of
+    `step`."""
+    height, width = (max(size - side, 0) for side in frame.shape[:2])
+    above, left = height // 2 // step * step, width // 2 // step * step
+    return cv2.copyMakeBorder(frame, above, height - above, left, width - left, cv2.BORDER_REFLECT_101)
+
+
+def crop_positions(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:
+    """Return the (top, left) of at most `crops` different crops of a frame, row by row, all multiples of BLOCK.
+
+    One is the centre, up to five are the centre and the corners, and more are an even grid from edge to edge: that of
+    `crop_grids` with the smallest gaps, first of the wider gap. A frame that is no larger than a crop has one crop.
+    """
+    down, right = (max(side - size, 0) // BLOCK for side in (height, width))  # how far a crop can move, in blocks
+    if crops <= 5:
+        places = [(down * top // 2, right * left // 2) for top, left in centre_and_corners(crops)]
+    else:
+        rows, columns = min(crop_grids(crops), key=lambda grid: sorted((_gap(down, grid[0]), _gap(right, grid[1])), reverse=True))
+        places = list(itertools.product(_spread(down, rows), _spread(right, columns)))
+    return [(BLOCK * top, BLOCK * left) for top, left in dict.fromkeys(places)]
+
+
+def centre_and_corners(crops: int) -> list[tuple[int, int]]:
+    """Return the (top, left) of at most five crops, in halves of how far they can move: the centre in the middle of corners."""
+    corners = [(0, 0), (0, 2), (2, 0), (2, 2)][: crops - 1]
+    return [*corners[:2], (1, 1), *corners[2:]]
+
+
+def crop_grids(crops: int) -> list[tuple[int, int]]:
+    """Return the (rows, columns) of all grids of at most `crops` crops, those with the fewest crops first."""
+    grids = ((rows, columns) for rows in range(1, crops + 1) for columns in range(1, crops // rows + 1))
+    return sorted(grids, key=lambda grid: (grid[0] * grid[1], grid))
+
+
+def _gap(length: int, count: int) -> int:
+    """Return the largest distance between neighbours of `_spread`; a single one counts as twice the length."""
+    return 2 * length if count == 1 else -(-length // (count - 1))
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """Return `count` positions spread evenly over 0..length, both ends included; a single one is the middle."""
+    return [length // 2] if count == 1 else [length * k // (count - 1) for k in range(count)]
 
 
 def resize(frame: np.ndarray, size: int) -> np.ndarray:
@@ -34,12 +129,16 @@ def resize(frame: np.ndarray, size: int) -> np.ndarray:
     """
     if size < 1:
         raise ValueError(f"size is {size}; it must be at least 1 pixel")
+    return _resize(frame, size, size)
+
+
+def _resize(frame: np.ndarray, new_height: int, new_width: int) -> np.ndarray:
     height, width = frame.shape[:2]
-    small = (min(width, size), min(height, size))
+    small, new = (min(width, new_width), min(height, new_height)), (new_width, new_height)
     if small != (width, height):
         frame = cv2.resize(frame, small, interpolation=cv2.INTER_AREA)
-    if small != (size, size):  # in float32: for uint8, OpenCV uses 11-bit interpolation weights and TensorFlow does not
-        enlarged = cv2.resize(frame.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+    if small != new:  # in float32: for uint8, OpenCV uses 11-bit interpolation weights and TensorFlow does not
+        enlarged = cv2.resize(frame.astype(np.float32), new, interpolation=cv2.INTER_LINEAR)
         frame = np.clip(np.rint(enlarged), 0, 255).astype(np.uint8)
     return frame
 

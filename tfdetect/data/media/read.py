@@ -1,8 +1,8 @@
 """Read files as uint8 RGB frames, upright, at native size: the only reader of images and videos, for training and prediction.
 
 The first bytes of a file decide what it is, never its extension (`sniff.py`). `images.py` decodes images, `video.py` videos.
-All decoders deliver native frames to one common resize, so that no decoder's own scaling becomes part of the evidence; the
-exported model contains the same resize (`tf_decode.py`).
+All decoders deliver native frames to one function that makes squares of them (`frames.py`), so that no decoder's own scaling
+becomes part of the evidence; the exported model contains its twin (`tf_decode.py`).
 """
 
 import hashlib
@@ -10,13 +10,16 @@ import os
 import stat
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from tfdetect.data import deadline
 from tfdetect.data.media import images, video
-from tfdetect.data.media.frames import LIMITS, FrameCallback, Media, resize
+from tfdetect.data.media.frames import LIMITS, SQUEEZE, Fit, FrameCallback, Media, to_squares
 from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.limits import Limits
 
@@ -27,38 +30,41 @@ DECODER_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, Unicode
 
 
 def read_media(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None,
-               limits: Limits = LIMITS, on_frame: FrameCallback | None = None) -> Media:  # fmt: skip
+               limits: Limits = LIMITS, on_frame: FrameCallback | None = None, fit: Fit = SQUEEZE) -> Media:  # fmt: skip
     """Read an image (always one frame) or `frames` frames of a video; see `read_image` and `read_video`.
 
-    `on_frame(position, frame)` is called with each chosen frame before it is resized: (height, width, 3) uint8 RGB, upright,
-    at native size. Frames are passed twice if a first decoder fails midway. Raises MediaError if there is no intact frame or
-    the file exceeds `limits`; FileNotFoundError, PermissionError and MemoryError pass through.
+    With `size`, each frame becomes the squares that `fit` makes of it. `on_frame(position, frame)` is called with each chosen
+    frame as it was before: (height, width, 3) uint8 RGB, upright, at native size. Frames are passed twice if a first decoder
+    fails midway. Raises MediaError if there is no intact frame or the file exceeds `limits`; FileNotFoundError, PermissionError
+    and MemoryError pass through.
     """
     try:
         if media_kind(path) == "image":
-            return read_image(path, size, limits, on_frame)
-        return read_video(path, frames, fps, size, limits, on_frame)
+            return read_image(path, size, limits, on_frame, fit)
+        return read_video(path, frames, fps, size, limits, on_frame, fit)
     except DECODER_ERRORS as error:  # no known file causes one, but a single file must not end a run
         raise MediaError(f"unexpected error while reading it ({type(error).__name__}: {error})") from error
 
 
 def read_video(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None,
-               limits: Limits = LIMITS, on_frame: FrameCallback | None = None) -> Media:  # fmt: skip
+               limits: Limits = LIMITS, on_frame: FrameCallback | None = None, fit: Fit = SQUEEZE) -> Media:  # fmt: skip
     """Read `frames` frames spread evenly over the video or, with `fps`, that many per second from a window at its centre.
 
-    Frames are resized to `size` x `size` pixels as soon as they are decoded, so memory stays flat. If the video has too few
+    Frames become squares of `size` x `size` pixels as soon as they are decoded, so memory stays flat. If the video has too few
     frames, some repeat and the note says so. Raises MediaError if no intact frame can be read, ValueError if `frames`, `fps`
     or `size` is not positive.
     """
+    if frames < 1 or (fps is not None and not fps > 0) or (size is not None and size < 1):
+        raise ValueError(f"frames={frames}, fps={fps} and size={size} must be positive")
     if media_kind(path) != "video":
         raise MediaError("expected a video, but the file is an image")
     if excess := limits.check("bytes", os.path.getsize(path), "bytes"):
         raise MediaError(excess)
-    return video.read_video(path, frames, fps, size, limits, on_frame)
+    return video.read_video(path, frames, fps, _square_maker(size, fit), limits, on_frame)
 
 
 def read_image(path: str | Path, size: int | None = None, limits: Limits = LIMITS,
-               on_frame: FrameCallback | None = None) -> Media:  # fmt: skip
+               on_frame: FrameCallback | None = None, fit: Fit = SQUEEZE) -> Media:  # fmt: skip
     """Read an image as a clip of one frame, upright: alpha is dropped, grey becomes RGB, 16 bits are cut to the high byte.
 
     Raises MediaError if the file is truncated or damaged, since decoders would fill the missing part with invented pixels.
@@ -74,8 +80,12 @@ def read_image(path: str | Path, size: int | None = None, limits: Limits = LIMIT
     height, width = frame.shape[:2]
     if on_frame:
         on_frame(0, frame)
-    return Media(frames=(frame if size is None else resize(frame, size))[None], indices=(0,), total=1,
-                 width=width, height=height, note=note)  # fmt: skip
+    return Media(_square_maker(size, fit)(frame), indices=(0,), total=1, width=width, height=height, note=note)
+
+
+def _square_maker(size: int | None, fit: Fit) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function from a frame to its squares, (squares, height, width, 3); without `size` the frame itself."""
+    return (lambda frame: frame[None]) if size is None else partial(to_squares, size=size, fit=fit)
 
 
 def digest(path: str | Path) -> str:

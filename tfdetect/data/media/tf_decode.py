@@ -1,4 +1,4 @@
-"""The reader in the TensorFlow graph: the same resize, and TFRecords that hold frames or original images.
+"""The reader in the TensorFlow graph: the same squares, and TFRecords that hold frames or original images.
 
 It serves the exported model, which takes encoded bytes and frames of any size, and the cache of TFRecords. `tf_images.py` decodes
 the encoded images.
@@ -6,12 +6,11 @@ the encoded images.
 
 import os
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.data.media.frames import LIMITS
+from tfdetect.data.media.frames import BLOCK, LIMITS, SQUEEZE, Fit, centre_and_corners, crop_grids
 from tfdetect.data.media.read import read_image
 from tfdetect.data.media.sniff import media_kind
 from tfdetect.data.media.tf_images import decode_image
@@ -21,41 +20,99 @@ from tfdetect.limits import Limits
 _WeightFunction = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
+def to_squares(frames: tf.Tensor, size: int, fit: Fit = SQUEEZE) -> tf.Tensor:
+    """Return the squares of each frame in turn, as `frames.to_squares` does, up to one level where it resizes.
+
+    (batch, height, width, 3) uint8 to (batch x squares, size, size, 3) uint8; all frames of a batch have the same squares.
+    """
+    shape = tf.shape(frames)[1:3]
+    if fit.mode == "crop":
+        return crop_at(frames, crop_positions(shape, size, fit.crops), size)
+    shorter, longer = tf.reduce_min(shape), tf.reduce_max(shape)
+    if fit.mode == "shortest_side":
+        top, left = tf.unstack((shape - shorter) // 2)
+        frames = frames[:, top : top + shorter, left : left + shorter]
+    if fit.mode == "pad":  # the shorter side of an image within --data.limits.pixels does not overflow
+        new = tf.where(shape == longer, size, tf.maximum((2 * shorter * size + longer) // (2 * longer), 1))
+        return crop_at(resize_to(frames, new), tf.zeros((1, 2), tf.int32), size, step=1)
+    return resize(frames, size)
+
+
+def crop_at(frames: tf.Tensor, corners: tf.Tensor, size: int, step: int = BLOCK) -> tf.Tensor:
+    """Crop (batch, height, width, 3) at each of `corners` (crops, 2), of sides that are first extended as `frames.reflect` does.
+
+    Returns (batch x crops, size, size, 3).
+    """
+    batch, height, width = tf.unstack(tf.shape(frames)[:3])
+    rows, columns = (_mirror(corners[:, k : k + 1], side, size, step) for k, side in enumerate((height, width)))
+    pixels = tf.gather(tf.reshape(frames, (batch, height * width, 3)), rows[:, :, None] * width + columns[:, None], axis=1)
+    return tf.reshape(pixels, (-1, size, size, 3))
+
+
+def _mirror(start: tf.Tensor, length: tf.Tensor, size: int, step: int) -> tf.Tensor:
+    """Return which of `length` pixels is at each of `size` positions from `start` (crops, 1) on, (crops, size)."""
+    position, last = start + tf.range(size) - tf.maximum(size - length, 0) // 2 // step * step, length - 1
+    return last - tf.abs(last - position % tf.maximum(2 * last, 1))
+
+
+def corner_at(frames: tf.Tensor, place: tf.Tensor, size: int) -> tf.Tensor:
+    """Return the (top, left) of the crop of frames (batch, height, width, 3) at `place` (2,) in 0..1; all are equally likely."""
+    room = tf.maximum(tf.shape(frames)[1:3] - size, 0) // BLOCK
+    return BLOCK * tf.minimum(tf.cast(place * tf.cast(room + 1, tf.float32), tf.int32), room)  # float rounding may exceed it
+
+
+def crop_positions(shape: tf.Tensor, size: int, crops: int) -> tf.Tensor:
+    """Return the (top, left) of each crop, (crops, 2) int32, as `frames.crop_positions` does; `shape` is the height and width."""
+    room = tf.maximum(shape - size, 0) // BLOCK
+    if crops <= 5:
+        corners = tf.stack([room * [top, left] // 2 for top, left in centre_and_corners(crops)])
+        is_equal = tf.reduce_all(corners[:, None] == corners, axis=2)
+        is_first = tf.reduce_sum(tf.linalg.band_part(tf.cast(is_equal, tf.int32), -1, 0), axis=1) == 1
+        return BLOCK * tf.boolean_mask(corners, is_first)
+    grids = tf.constant(crop_grids(crops))
+    gaps = tf.where(grids == 1, 2 * room, -(-room // tf.maximum(grids - 1, 1)))
+    wider, narrower = tf.reduce_max(gaps, axis=1), tf.reduce_min(gaps, axis=1)
+    narrower = tf.where(wider == tf.reduce_min(wider), narrower, tf.int32.max)
+    grid = tf.gather(grids, tf.where(narrower == tf.reduce_min(narrower))[0, 0])
+    tops, lefts = (tf.where(count == 1, length // 2, length * tf.range(count) // tf.maximum(count - 1, 1))
+                   for length, count in zip(tf.unstack(room), tf.unstack(grid), strict=True))  # fmt: skip
+    return BLOCK * tf.reshape(tf.stack(tf.meshgrid(tops, lefts, indexing="ij"), axis=-1), (-1, 2))
+
+
 def resize(frames: tf.Tensor, size: int) -> tf.Tensor:
     """Resize (batch, height, width, 3) uint8 to (batch, size, size, 3) uint8; within one level of `frames.resize`.
 
     It consists of matrix products, which converters to TensorFlow Lite and ONNX support; none of them supports
     `tf.image.resize` with "area".
     """
-    return _traced_resize(size)(frames) if tf.inside_function() else _resize_if_needed(frames, size)
+    return tf.reshape(resize_to(frames, tf.constant([size, size])), (-1, size, size, 3))
 
 
-@cache
-def _traced_resize(size: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return `resize` to `size` as a graph, which is traced once and then only called."""
-    signature = [tf.TensorSpec((None, None, None, 3), tf.uint8)]
-    return tf.function(lambda frames: _resize_if_needed(frames, size), signature, autograph=False)
+def resize_to(frames: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+    """Like `resize`, to any height and width `new` (2,) int32."""
+    return _traced_resize(frames, new) if tf.inside_function() else _resize_if_needed(frames, new)
 
 
-def _resize_if_needed(frames: tf.Tensor, size: int) -> tf.Tensor:
+def _resize_if_needed(frames: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
     shape = tf.shape(frames)[1:3]
-    is_same = tf.reduce_all(shape == size)
-    resized = tf.cond(is_same, lambda: frames, lambda: _resize(frames, shape, size))
-    return tf.reshape(resized, (-1, size, size, 3))
+    return tf.cond(tf.reduce_all(shape == new), lambda: frames, lambda: _resize(frames, shape, new))
 
 
-def _resize(frames: tf.Tensor, shape: tf.Tensor, size: int) -> tf.Tensor:
+def _resize(frames: tf.Tensor, shape: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
     with tf.device("CPU"):  # a GPU might multiply with 10-bit mantissas (TF32)
-        small = tf.minimum(shape, size)
-        is_half = tf.reduce_all(shape == 2 * size)  # OpenCV then rounds halves up, otherwise to even
+        small = tf.minimum(shape, new)
+        is_half = tf.reduce_all(shape == 2 * new)  # OpenCV then rounds halves up, otherwise to even
         scale = tf.reduce_prod(tf.cast(small, tf.float32) / tf.cast(shape, tf.float32))
         frames = scale * _resize_both_axes(frames, shape, small, _area_weights)
         frames = tf.where(is_half, tf.floor(frames + 0.5), tf.round(frames))
-        grows = tf.reduce_any(small < size)
-        frames = tf.cond(
-            grows, lambda: tf.round(_resize_both_axes(frames, small, [size, size], _linear_weights)), lambda: frames
-        )
+        grows = tf.reduce_any(small < new)
+        frames = tf.cond(grows, lambda: tf.round(_resize_both_axes(frames, small, new, _linear_weights)), lambda: frames)
         return tf.cast(tf.clip_by_value(frames, 0, 255), tf.uint8)
+
+
+# Traced once, then only called, whatever the new size.
+_traced_resize = tf.function(_resize_if_needed, autograph=False, input_signature=[
+    tf.TensorSpec((None, None, None, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)])  # fmt: skip
 
 
 def _resize_both_axes(frames: tf.Tensor, old: tf.Tensor, new: tf.Tensor, weights: _WeightFunction) -> tf.Tensor:
@@ -123,8 +180,15 @@ def _encoded_image(path: str | os.PathLike[str], limits: Limits) -> bytes:
     return data if is_equal else tf.io.encode_png(native).numpy()
 
 
-def read_record(path: tf.Tensor, size: int) -> tf.Tensor:
-    """Read the clip from a TFRecord, (frames, size, size, 3) uint8; usable in tf.data."""
+def read_record(path: tf.Tensor, size: int, fit: Fit = SQUEEZE, place: tf.Tensor | None = None) -> tf.Tensor:
+    """Read the clip from a TFRecord, (frames, size, size, 3) uint8; usable in tf.data.
+
+    With `place` (2,), floats from 0 to below 1, of an image only the crop at that share of its height and width is read.
+    """
+
+    def read_squares(frames: tf.Tensor) -> tf.Tensor:
+        return to_squares(frames, size, fit) if place is None else crop_at(frames, corner_at(frames, place, size)[None], size)
+
     # A record is preceded by its length and a checksum (12 bytes) and followed by another checksum (4 bytes).
     data = tf.io.read_file(path)
     data = tf.strings.substr(data, 12, tf.strings.length(data) - 16)
@@ -132,6 +196,6 @@ def read_record(path: tf.Tensor, size: int) -> tf.Tensor:
     record = tf.io.parse_single_example(data, {"image": text, "frames": text})
     return tf.cond(
         tf.strings.length(record["image"]) > 0,
-        lambda: resize(decode_image(record["image"]), size),
+        lambda: read_squares(decode_image(record["image"])),
         lambda: tf.reshape(tf.io.decode_raw(record["frames"], tf.uint8), (-1, size, size, 3)),
     )

@@ -21,26 +21,27 @@ MAX_EXIF_ENTRIES = 512  # per directory
 JPEG, PNG, GIF, WEBP, BMP = range(5)
 
 
-def decode_images(images: tf.Tensor, resize_frames: Callable[[tf.Tensor], tf.Tensor], frames: int = 1, fps: float | None = None,
-                  limits: Limits | None = None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:  # fmt: skip
-    """Decode `images` (batch,), encoded strings, independently of each other; return (rows, frames, errors).
+def decode_images(images: tf.Tensor, to_squares: Callable[[tf.Tensor], tf.Tensor], frames: int = 1, fps: float | None = None,
+                  limits: Limits | None = None, crops: int = 1) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:  # fmt: skip
+    """Decode `images` (batch,), encoded strings, independently of each other; return (rows, squares, errors).
 
-    An image yields one frame, a GIF `frames` frames, each resized by `resize_frames`: (frames, height, width, 3) uint8 to
-    (frames, size, size, 3) uint8. `rows` (frames,) int32 is the index of the image that each frame comes from; `errors` (batch,)
-    string says why an image is rejected, "" if it is not. A rejected image yields one frame without meaning, or none.
+    An image has one frame, of a GIF `frames` are taken; `to_squares` makes at most `crops` squares of each: (frames, height,
+    width, 3) uint8 to (squares, size, size, 3) uint8. `rows` (squares,) int32 is the index of the image that each square comes
+    from; `errors` (batch,) string says why an image is rejected, "" if it is not. A rejected image yields one square without
+    meaning, or none.
     """
-    count, limits, blank = tf.shape(images)[0], limits or Limits(), resize_frames(tf.zeros((1, 1, 1, 3), tf.uint8))
+    count, limits, blank = tf.shape(images)[0], limits or Limits(), to_squares(tf.zeros((1, 1, 1, 3), tf.uint8))
 
     @tf.autograph.experimental.do_not_convert
     def decode_one(row: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         error = _traced_rejection_reason(data, bool(fps), limits.pixels)
-        decoded = tf.cond(error == "", lambda: resize_frames(select_frames(decode_image(data), frames)), lambda: blank)
+        decoded = tf.cond(error == "", lambda: to_squares(select_frames(decode_image(data), frames)), lambda: blank)
         return tf.fill(tf.shape(decoded)[:1], row), decoded, tf.fill(tf.shape(decoded)[:1], error)
 
     files = tf.data.Dataset.from_tensor_slices((tf.range(count), images))
     results = files.map(decode_one, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().unbatch()
     first = tf.data.Dataset.from_tensors((-1, blank[0], ""))  # a batch needs an element; dropped below
-    batch = first.concatenate(results).batch(tf.cast(count, tf.int64) * max(frames, 1) + 1)
+    batch = first.concatenate(results).batch(tf.cast(count, tf.int64) * max(frames, 1) * crops + 1)
     rows, decoded, errors = (part[1:] for part in batch.get_single_element())
     return rows, decoded, tf.tensor_scatter_nd_update(tf.fill([count], DAMAGED), rows[:, None], errors)
 

@@ -12,7 +12,7 @@ import bisect
 import ctypes
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 
 from tfdetect.data import deadline
 from tfdetect.data.media import containers
-from tfdetect.data.media.frames import LIMITS, FrameCallback, Media, frame_positions, resize
+from tfdetect.data.media.frames import LIMITS, FrameCallback, Media, frame_positions
 from tfdetect.data.media.orientation import Orientation
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.limits import Limits
@@ -46,6 +46,7 @@ _ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "mjpeg", "av1", "libdav1d")
 _HARMLESS_ERRORS = ("mmco", "co located POCs")  # logged for intact streams that were cut and joined losslessly
 _DECODER_DELAY = 4  # frames that a decoder may hold back, for videos whose timestamps do not identify broken frames
 
+_Squares = Callable[[np.ndarray], np.ndarray]  # (height, width, 3) -> (squares, height, width, 3), uint8 RGB
 _PositionedFrames = Iterator[tuple[int, np.ndarray]]  # (position among the intact frames, (height, width, 3) uint8 RGB)
 
 
@@ -59,16 +60,14 @@ class _IntactFrames:
     packets: set[int] | None = None  # the packets that have to be decoded for them; None means all
 
 
-def read_video(path: str | Path, frames: int, fps: float | None, size: int | None, limits: Limits,
+def read_video(path: str | Path, frames: int, fps: float | None, to_squares: _Squares, limits: Limits,
                on_frame: FrameCallback | None) -> Media:  # fmt: skip
     """Implement `read.read_video` for a file whose first bytes are those of a video."""
-    if frames < 1 or (fps is not None and not fps > 0) or (size is not None and size < 1):
-        raise ValueError(f"frames={frames}, fps={fps} and size={size} must be positive")
     containers.silence_libraries()
     deadline.extend(size=os.path.getsize(path))
     try:
         with containers.decodable_path(path) as name:
-            return _read(name, frames, fps, size, limits, on_frame)
+            return _read(name, frames, fps, to_squares, limits, on_frame)
     except (PermissionError, FileNotFoundError):
         raise
     except (av.FFmpegError, cv2.error, OverflowError) as error:
@@ -77,7 +76,8 @@ def read_video(path: str | Path, frames: int, fps: float | None, size: int | Non
         raise MediaError(f"damaged video (decoder error: {str(reason)!r})") from None
 
 
-def _read(name: str, frames: int, fps: float | None, size: int | None, limits: Limits, on_frame: FrameCallback | None) -> Media:
+def _read(name: str, frames: int, fps: float | None, to_squares: _Squares, limits: Limits,
+          on_frame: FrameCallback | None) -> Media:  # fmt: skip
     """Inspect the container, list the packets, find the intact frames and read the chosen ones."""
     truncation, has_key_system = containers.inspect(name, limits)
     try:
@@ -85,7 +85,7 @@ def _read(name: str, frames: int, fps: float | None, size: int | None, limits: L
     except containers.NoDecoder:
         if truncation:
             raise MediaError(f"truncated: {truncation}") from None
-        return _read_with_opencv(name, frames, fps, size, on_frame, limits)
+        return _read_with_opencv(name, frames, fps, to_squares, on_frame, limits)
     deadline.extend(pixels=PASSES * len(scan.pts) * scan.frame_pixels)
     intact = _find_intact_frames(name, scan, frames, fps)
     damaged = bool(scan.broken or scan.truncation)
@@ -93,7 +93,7 @@ def _read(name: str, frames: int, fps: float | None, size: int | None, limits: L
         raise MediaError("encrypted (it holds data for a key system, pssh, and does not decode): decrypt it first")
     if not intact.ids:
         raise MediaError(f"damaged: none of its {max(scan.declared, len(scan.pts))} frames is intact")
-    pixels, width, height = _read_chosen_frames(name, scan, intact, size, on_frame, not damaged)
+    pixels, width, height = _read_chosen_frames(name, scan, intact, to_squares, on_frame, not damaged)
     order = sorted(range(len(scan.pts)), key=lambda n: scan.pts[n] or 0) if damaged and scan.exact else intact.ids
     rank = {number: i for i, number in enumerate(order)}
     indices = tuple(rank[intact.ids[i]] for i in intact.chosen)
@@ -225,15 +225,15 @@ def _upright_shape(frame: Any) -> tuple[int, int, Orientation]:
     return height, width, orientation
 
 
-def _read_chosen_frames(name: str, scan: containers.PacketScan, intact: _IntactFrames, size: int | None,
+def _read_chosen_frames(name: str, scan: containers.PacketScan, intact: _IntactFrames, to_squares: _Squares,
                         on_frame: FrameCallback | None, undamaged: bool) -> tuple[np.ndarray, int, int]:  # fmt: skip
     """Decode the chosen frames with the fastest decoder that reads them correctly; returns what `_collect` does."""
     if undamaged and decord is not None and _can_use_decord(scan, intact):
         try:
-            return _collect(intact.chosen, size, on_frame, _read_with_decord(name, intact))
+            return _collect(intact.chosen, to_squares, on_frame, _read_with_decord(name, intact))
         except (decord.DECORDError, RuntimeError, IndexError):  # such as AV1: its FFmpeg is of 2019
             pass
-    return _collect(intact.chosen, size, on_frame, _read_with_pyav(name, scan, intact))
+    return _collect(intact.chosen, to_squares, on_frame, _read_with_pyav(name, scan, intact))
 
 
 def _can_use_decord(scan: containers.PacketScan, intact: _IntactFrames) -> bool:
@@ -245,26 +245,27 @@ def _can_use_decord(scan: containers.PacketScan, intact: _IntactFrames) -> bool:
     return height * width <= DECORD_PIXELS and not orientation.is_reflection and not orientation.skew_degrees
 
 
-def _collect(chosen: Sequence[int], size: int | None, on_frame: FrameCallback | None,
+def _collect(chosen: Sequence[int], to_squares: _Squares, on_frame: FrameCallback | None,
              decoded: _PositionedFrames) -> tuple[np.ndarray, int, int]:  # fmt: skip
-    """Stack the decoded frames in the order of `chosen`: ((frames, height, width, 3) uint8, native width, native height).
+    """Stack the squares of the decoded frames in the order of `chosen`.
 
-    Each is resized before the next one is decoded, so that memory holds one native frame at most besides the result.
+    Returns ((frames x squares, height, width, 3) uint8, native width, native height). Each frame is reduced to its squares before
+    the next one is decoded, so that memory holds one native frame at most besides the result.
     """
     clip, missing, native = None, set(chosen), (0, 0)
     for position, frame in decoded:
         native = frame.shape[:2] if clip is None else native
         if on_frame:
             on_frame(position, frame)
-        resized = frame if size is None else resize(frame, size)
-        clip = np.empty((len(chosen), *resized.shape), np.uint8) if clip is None else clip
-        if resized.shape != clip.shape[1:]:
-            raise MediaError("the frame size changes within the video: read it with a fixed size")
-        clip[[k for k, wanted in enumerate(chosen) if wanted == position]] = resized
+        squares = to_squares(frame)
+        clip = np.empty((len(chosen), *squares.shape), np.uint8) if clip is None else clip
+        if squares.shape != clip.shape[1:]:
+            raise MediaError("the frame size changes within the video: read it with a fixed size and one crop per frame")
+        clip[[k for k, wanted in enumerate(chosen) if wanted == position]] = squares
         missing.discard(position)
     if clip is None or missing:
         raise MediaError("damaged: frames that decoded once failed to decode a second time")
-    return clip, native[1], native[0]
+    return clip.reshape(-1, *clip.shape[2:]), native[1], native[0]
 
 
 def _read_with_decord(name: str, intact: _IntactFrames) -> _PositionedFrames:
@@ -290,7 +291,7 @@ def _read_with_pyav(name: str, scan: containers.PacketScan, intact: _IntactFrame
             return
 
 
-def _read_with_opencv(name: str, frames: int, fps: float | None, size: int | None, on_frame: FrameCallback | None = None,
+def _read_with_opencv(name: str, frames: int, fps: float | None, to_squares: _Squares, on_frame: FrameCallback | None = None,
                       limits: Limits = LIMITS) -> Media:  # fmt: skip
     """Last resort: read the video once to count its frames and once more to take the chosen ones."""
     times = [seconds for seconds, _ in _iter_opencv(name, limits)]
@@ -299,7 +300,7 @@ def _read_with_opencv(name: str, frames: int, fps: float | None, size: int | Non
     chosen = frame_positions(times, frames, fps)
     grabbed = enumerate(_iter_opencv(name, limits))
     decoded = ((i, capture.retrieve()[1][..., ::-1]) for i, (_, capture) in grabbed if i in chosen)
-    pixels, width, height = _collect(chosen, size, on_frame, decoded)
+    pixels, width, height = _collect(chosen, to_squares, on_frame, decoded)
     note = "; ".join(filter(None, ("read by OpenCV, which hides damage", _repeat_note(chosen))))
     return Media(pixels, chosen, len(times), width, height, note)
 

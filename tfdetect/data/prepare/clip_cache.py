@@ -16,7 +16,7 @@ import numpy as np
 
 from tfdetect.data.equalise import Plan, equalised_copy
 from tfdetect.data.media.faces import FaceSettings, FaceTracker
-from tfdetect.data.media.frames import Media
+from tfdetect.data.media.frames import SQUEEZE, Fit, Media
 from tfdetect.data.media.read import READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.worker_pool import WorkerFailure
@@ -28,7 +28,8 @@ MAX_HEADER = 256  # bytes; upper bound for the header of a .npy file
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """How a file becomes a clip: `frames` of size x size pixels, spaced evenly or at `fps`, of the whole image or of a face."""
+    """How a file becomes a clip: `frames`, spaced evenly or at `fps`, of the whole image or of a face, each made into one or more
+    squares of size x size pixels by `fit`. To everything that reads the clip, each square is a frame of it."""
 
     frames: int
     size: int
@@ -37,13 +38,19 @@ class ClipSpec:
     faces: FaceSettings | None = None
     limits: Limits = field(default_factory=Limits)
     plan: Plan | None = None  # how the training files were equalised; other files are equalised the same way first
+    fit: Fit = SQUEEZE
 
     @property
     def key(self) -> str:
         """The settings that determine the pixels, as a folder name."""
         rate = "" if self.fps is None else f"-{self.fps:g}fps"
         plan = f"-{'x'.join(f'{value:g}' for value in asdict(self.plan).values())}" if self.plan else ""
-        return f"{self.frames}x{self.size}{rate}{f'-{self.faces.key}' if self.faces else ''}{plan}"
+        return f"{self.frames}x{self.size}{rate}{self.fit.key}{f'-{self.faces.key}' if self.faces else ''}{plan}"
+
+    @property
+    def max_squares(self) -> int:
+        """The largest number of squares of a video."""
+        return self.frames * self.fit.crops
 
     def read(self, path: str | Path) -> Media:
         """Decode the clip of a file; an image has one frame. Raises MediaError or OSError."""
@@ -51,9 +58,9 @@ class ClipSpec:
             with equalised_copy(path, self.plan, self.limits) as copy:
                 return replace(self, plan=None).read(copy)
         if self.faces is None:
-            return read_media(path, self.frames, self.fps, self.size, limits=self.limits)
-        faces = FaceTracker(self.faces, self.size)
-        return faces.to_clip(read_media(path, self.frames, self.fps, self.size, limits=self.limits, on_frame=faces.add_frame))
+            return read_media(path, self.frames, self.fps, self.size, self.limits, fit=self.fit)
+        faces = FaceTracker(self.faces, self.size, self.fit)
+        return faces.to_clip(read_media(path, self.frames, self.fps, self.size, self.limits, faces.add_frame, self.fit))
 
     def try_read(self, item: tuple[int, str]) -> Media | WorkerFailure:
         """Read the path in (number, path), as a task for `worker_pool.map_unordered`; return a failure on error."""
@@ -156,7 +163,7 @@ class Cache:
         else:
             from tfdetect.data.media.tf_decode import read_record
 
-            clip = read_record(os.fsencode(self.clip_path(sha)), self.spec.size).numpy()
+            clip = read_record(os.fsencode(self.clip_path(sha)), self.spec.size, self.spec.fit).numpy()
         return np.repeat(clip, times, axis=0) if (times := self.spec.repeat_count(len(clip))) > 1 else clip
 
     def describe(self) -> dict[str, Any]:

@@ -121,7 +121,8 @@ def estimate_size(table: pd.DataFrame, cache: Cache, seconds: float | None = Non
 
 
 def _expected_size(path: str, cache: Cache) -> int:
-    """Return about how many bytes on disk the clip of a file and its result take; a TFRecord of a video takes less."""
+    """Return about how many bytes on disk the clip of a file and its result take; a TFRecord of a video takes less, and so does a
+    file whose frames are too small for all crops."""
     spec = cache.spec
     try:
         is_image = media_kind(path) == "image"
@@ -129,7 +130,7 @@ def _expected_size(path: str, cache: Cache) -> int:
             return disk_size(os.path.getsize(path)) + BLOCK
     except (OSError, MediaError):
         return 0
-    return disk_size((1 if is_image else spec.frames) * spec.size**2 * 3 + MAX_HEADER) + BLOCK
+    return disk_size((spec.fit.crops if is_image else spec.max_squares) * spec.size**2 * 3 + MAX_HEADER) + BLOCK
 
 
 def size_on_disk(table: pd.DataFrame, cache: Cache) -> int:

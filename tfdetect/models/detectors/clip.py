@@ -131,8 +131,6 @@ class Clip(HeadSettings, Detector):
             raise UserError(f"--detector.unfreeze {self.unfreeze}: {self.preset} has only {len(blocks)} blocks to train.")
         for layer in vision.layers:
             layer.trainable = layer in blocks[len(blocks) - self.unfreeze :]
-        if self.caches_features:
-            backbones.use_batched_matmul(vision)
 
 
 def mean_direction(rows: np.ndarray) -> np.ndarray:

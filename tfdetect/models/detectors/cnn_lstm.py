@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from tfdetect.detector import Detector, register
-from tfdetect.errors import UserError
+from tfdetect.detector import Detector, FeatureFitContext, register
+from tfdetect.errors import UserError, require_minimum
 
 
 @register("cnn_lstm")
@@ -14,8 +14,9 @@ class CnnLstm(Detector):
     """Three convolutions and a dense layer on each frame, then an LSTM over the frames, which sees changes over time.
 
     At 64 x 64 pixels it has 552,609 parameters. Commands: `tfdetect train cnn_lstm`, and with a trained image
-    detector `--detector.frame_model saved_models/cnn --data.size 256`. The README has measured results. Published models:
-    recipes/glem_cnn_lstm.yaml and its PyTorch replica recipes/glem_torch.yaml.
+    detector `--detector.frame_model saved_models/cnn --data.size 256`. The frames pass through a frozen frame model once, and
+    its features are stored. The README has measured results. Published models: recipes/glem_cnn_lstm.yaml and its PyTorch
+    replica recipes/glem_torch.yaml.
     """
 
     input_kind = "clip"
@@ -24,17 +25,27 @@ class CnnLstm(Detector):
     frame_model: str | None = None
     """Trained image detector, such as saved_models/cnn, to start from in place of the convolutions."""
     freeze: bool = False
-    """Keep the frame model frozen and train only the layers after it."""
+    """Keep the frame model frozen: its features are computed once per file and stored, and only the layers after it train."""
+    views: int = 1
+    """Views of each training clip whose features are stored; all but the first are augmented by --train.augment."""
     temporal: Literal["lstm", "gru", "bidirectional", "convolution", "attention"] = "lstm"
     """Temporal network: LSTM, GRU, bidirectional LSTM, convolutions over time, or attention pooling."""
     differences: bool = False
-    """Add a second frame network on the differences between consecutive frames."""
+    """Add a second frame network on the differences between consecutive frames; every epoch then runs a frozen frame model."""
     dropout: float = 0.1
     """Dropout rate after each convolution."""
 
     def __post_init__(self) -> None:
+        require_minimum(1, "detector", self, "views")
         if self.freeze and not self.frame_model:
             raise UserError("--detector.freeze needs --detector.frame_model: without it there is no trained model to freeze.")
+        if self.views > 1 and not self.caches_features:
+            raise UserError("--detector.views augments stored features: it needs --detector.frame_model and --detector.freeze, "
+                            "without --detector.differences.")  # fmt: skip
+
+    @property
+    def caches_features(self) -> bool:
+        return self.freeze and not self.differences
 
     def resolve_runs(self, find_model: Callable[[str], str]) -> Self:
         if not self.frame_model or self.frame_model.endswith(".keras"):
@@ -52,12 +63,28 @@ class CnnLstm(Detector):
             x = PerFrame(self.load_frame_model(self.frame_model, clip_shape), name="frames")(inputs)
         else:
             x = PerFrame(self.build_frame_network(clip_shape[1:], "frame_network"), name="frames")(pixels)
+        if self.caches_features:
+            shape = x.shape[1:]
+            x = layers.Flatten(dtype="float32", name="features")(x)  # a file has one row of features
+            x = fixed_scale(name="standardise")(layers.Reshape(shape)(x))
         if self.differences:
             difference_network = self.build_frame_network(clip_shape[1:], "difference_network")
             differences = PerFrame(difference_network, name="differences")(FrameDifferences()(pixels))
             x = layers.Concatenate()([x, differences])
-        x = layers.Dense(64, activation="relu", name="features")(temporal_features(x, self.temporal))
+        name = "clip_features" if self.caches_features else "features"
+        x = layers.Dense(64, activation="relu", name=name)(temporal_features(x, self.temporal))
         return keras.Model(inputs, score_layer(x), name="cnn_lstm")
+
+    def fit_head(self, model: Any, context: FeatureFitContext) -> Any:
+        from tfdetect.models.heads import mean_and_std
+        from tfdetect.models.layers.common import submodel_from
+
+        train, validation, standardise = context.train, context.validation, model.get_layer("standardise")
+        mean, scale = mean_and_std(train.features.reshape(-1, standardise.output.shape[-1]))
+        standardise.set_weights([mean, scale**2])
+        head = submodel_from(model, "features")
+        context.fit_by_gradient(head, train.features, train.labels, validation.features, validation.labels)
+        return model
 
     def build_frame_network(self, frame_shape: tuple[int, int, int], name: str) -> Any:
         """Return a Keras model from frames (batch, height, width, 3) in -1..1 to features (batch, 256)."""
@@ -96,6 +123,13 @@ class CnnLstm(Detector):
             layer.trainable = False
         frame = keras.Input(clip_shape[1:], dtype="uint8")
         return keras.Model(frame, features(keras.ops.expand_dims(frame, 1)), name="frame_model")
+
+
+def fixed_scale(name: str) -> Any:
+    """Return a layer that subtracts a mean from each feature and divides by a deviation; set_weights([mean, variance])."""
+    from keras import layers
+
+    return layers.BatchNormalization(epsilon=1e-7, center=False, scale=False, trainable=False, dtype="float32", name=name)
 
 
 def temporal_features(x: Any, kind: str) -> Any:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tfdetect.detector import Detector, register
-from tfdetect.models.pretrained.hdf5 import load_weights, resolve_weights
+from tfdetect.models.pretrained.hdf5 import resolve_weights
 from tfdetect.models.pretrained.optional_weights import OptionalWeights
+from tfdetect.models.pretrained.weight_files import load_weights
 
 
 @register("mesonet")

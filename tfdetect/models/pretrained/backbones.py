@@ -8,26 +8,20 @@ A preset is `tiny`, the name of a keras-hub preset, a folder saved by keras-hub 
 `hf-clip:FOLDER` with OpenAI's CLIP from Hugging Face, which keras-hub cannot read (keras-hub issue 2985).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tfdetect.errors import UserError
-from tfdetect.models.pretrained import feature_names
+from tfdetect.models.pretrained import fast_blocks, feature_names
 from tfdetect.models.pretrained.backbone import Backbone
+from tfdetect.models.pretrained.fast_blocks import transformer_blocks
 from tfdetect.models.pretrained.presets import is_random, load, require
 
 __all__ = ["Backbone", "add_lora", "is_random", "load", "require", "text_encoder", "transformer_blocks",
-           "use_batched_matmul", "vision_model"]  # fmt: skip
-
-# The transformer blocks of keras-hub, and the attribute path to their attention layer.
-ATTENTION = {"CLIPEncoderLayer": "attention", "SigLIPEncoderLayer": "self_attn", "DINOV2Layer": "attention.attention",
-             "DINOV3Layer": "attention", "ViTEncoderBlock": "mha"}  # fmt: skip
-CONTRACTED_AXES = {"abc,cde->abde": 1, "abcd,cde->abe": 2}  # number of axes that these EinsumDense equations sum over
+           "vision_model"]  # fmt: skip
 
 
 def vision_model(backbone: Backbone, image_size: int, features: str) -> Any:
@@ -143,12 +137,6 @@ def _transformer_parts(network: Any, images: Any) -> _TransformerParts | None:
     return None
 
 
-def transformer_blocks(model: Any) -> list[Any]:
-    """Return the transformer blocks of a vision model, first to last; empty for other backbones."""
-    vits = [layer.get_layer("vit_encoder").encoder_layers for layer in model.layers if type(layer).__name__ == "ViTBackbone"]
-    return vits[0] if vits else [layer for layer in model.layers if type(layer).__name__ in ATTENTION]
-
-
 def add_lora(model: Any, rank: int) -> None:
     """Freeze a vision model and add trainable low-rank adapters to its query and value projections.
 
@@ -164,37 +152,8 @@ def add_lora(model: Any, rank: int) -> None:
     for weight in model.weights:
         weight.trainable = False
     for block in blocks:
-        _attention(block).query_dense.enable_lora(rank)
-        _attention(block).value_dense.enable_lora(rank)
-
-
-def use_batched_matmul(model: Any) -> None:
-    """Compute the attention projections of a frozen vision model as one matrix product over all images; same results.
-
-    On TensorFlow, Keras multiplies image by image, which takes half as long again. Saved files are not affected.
-    """
-    for block in transformer_blocks(model):
-        for name in ("query_dense", "key_dense", "value_dense", "output_dense"):
-            dense = getattr(_attention(block), name, None)
-            if dense is not None and getattr(dense, "equation", None) in CONTRACTED_AXES:
-                dense.call = partial(_batched_einsum_dense, dense)
-
-
-def _batched_einsum_dense(dense: Any, inputs: Any, training: bool | None = None) -> Any:
-    """Compute the output of an EinsumDense layer on inputs (batch, positions, ...)."""
-    from keras import ops
-
-    axes = CONTRACTED_AXES[dense.equation]
-    kernel = ops.convert_to_tensor(dense.kernel)
-    matrix = ops.reshape(kernel, (math.prod(kernel.shape[:axes]), -1))
-    outputs = ops.matmul(ops.reshape(inputs, (-1, matrix.shape[0])), matrix)
-    return ops.reshape(outputs, (-1, inputs.shape[1], *kernel.shape[axes:])) + dense.bias
-
-
-def _attention(block: Any) -> Any:
-    for name in ATTENTION[type(block).__name__].split("."):
-        block = getattr(block, name)
-    return block
+        fast_blocks.attention(block).query_dense.enable_lora(rank)
+        fast_blocks.attention(block).value_dense.enable_lora(rank)
 
 
 def text_encoder(backbone: Backbone) -> Callable[[Sequence[str]], np.ndarray]:

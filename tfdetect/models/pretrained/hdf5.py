@@ -5,12 +5,16 @@ only those whose shapes match. Links and data in other files are refused (CVE-20
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tfdetect.errors import UserError
+from tfdetect.models.pretrained.stored_array import StoredArray
+
+ROLES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "depthwise_kernel", "pointwise_kernel")
 
 
 @dataclass(frozen=True)
@@ -51,59 +55,39 @@ def resolve_weights(weights: str | Path, imagenet_weights: WeightsFile | None) -
         return None
     path = Path(weights)
     if not path.is_file():
-        raise UserError(f"--detector.weights {path} is not a file; expected imagenet, none, or an HDF5 file of weights.")
+        raise UserError(f"--detector.weights {path} is not a file; expected imagenet, none, or a file of "
+                        "weights (.h5, .keras, .safetensors, .pth).")  # fmt: skip
     return path
 
 
-def load_weights(model: Any, path: Path) -> None:
-    """Load an HDF5 file as written by Keras 1 and 2: by layer names if all of them match, else in the order of the layers.
-
-    Raises UserError, with the model unchanged, if the file is not of this format or shapes differ.
-    """
-    layers = [layer for layer in model.layers if layer.weights]
-    for layer, arrays in read_weights(path, layers):
-        layer.set_weights(arrays)
-
-
-def read_weights(path: Path, layers: Sequence[Any]) -> list[tuple[Any, list[Any]]]:
-    """Return (layer, arrays) for each layer. Raises UserError as `load_weights` does."""
+def read(path: Path) -> list[StoredArray]:
+    """Return the arrays of a file as written by Keras 1 and 2. Raises UserError for another format, links, or other files."""
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            groups = _match_groups(file.get("model_weights", file), layers)
-            return [(layer, [_read_array(group, name, weight) for name, weight in zip(names, layer.weights, strict=True)])
-                    for layer, group, names in groups]  # fmt: skip
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path} does not hold weights for this detector: {' '.join(str(error).split())}.") from error
+    with h5py.File(path, "r") as file:
+        layers = file.get("model_weights", file)
+        if "layer_names" not in layers.attrs:
+            raise UserError("it has no attribute layer_names, which the HDF5 files of Keras 1 and 2 have")
+        return [stored for layer in _decode(layers.attrs["layer_names"]) for stored in _read_layer(path, layers, layer)]
 
 
-def _match_groups(file: Any, layers: Sequence[Any]) -> list[tuple[Any, Any, list[str]]]:
-    """Return (layer, HDF5 group, names of its arrays) for each layer."""
-    if "layer_names" not in file.attrs:
-        raise UserError("it has no attribute layer_names, which the HDF5 files of Keras 1 and 2 have")
-    stored = {}
-    for name in _decode(file.attrs["layer_names"]):
-        group = _get_local(file, name)
-        if len(names := _decode(group.attrs["weight_names"])):
-            stored[name.replace("/", "_")] = (group, names)  # Keras 3 does not allow slashes in names
-    if len(stored) != len(layers):
-        raise UserError(f"it has {len(stored)} layers with weights, expected {len(layers)}")
-    by_name = all(layer.name in stored for layer in layers)
-    groups = [stored[layer.name] for layer in layers] if by_name else list(stored.values())
-    for layer, (_, names) in zip(layers, groups, strict=True):
-        if len(names) != len(layer.weights):
-            raise UserError(f"{layer.name} takes {len(layer.weights)} arrays, the file has {names}")
-    return [(layer, group, names) for layer, (group, names) in zip(layers, groups, strict=True)]
+def _read_layer(path: Path, layers: Any, layer: str) -> Iterator[StoredArray]:
+    group = _get_local(layers, layer)
+    for name in _decode(group.attrs["weight_names"]):
+        dataset = _get_local(group, name)
+        if dataset.external or dataset.is_virtual:
+            raise UserError(f"{name} points at another file")
+        role = name.rpartition("/")[2].removesuffix(":0")
+        # Keras 3 does not allow slashes in names.
+        yield StoredArray(layer.replace("/", "_"), role if role in ROLES else "", f"{layer} {name}", tuple(dataset.shape),
+                          partial(_load, path, dataset.name))  # fmt: skip
 
 
-def _read_array(group: Any, name: str, weight: Any) -> Any:
-    dataset = _get_local(group, name)
-    if dataset.external or dataset.is_virtual:
-        raise UserError(f"{name} points at another file")
-    if tuple(dataset.shape) != tuple(weight.shape):
-        raise UserError(f"{name} is {tuple(dataset.shape)}, expected {tuple(weight.shape)} for {weight.path}")
-    return dataset[()]
+def _load(path: Path, name: str) -> Any:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return file[name][()]
 
 
 def _get_local(group: Any, name: str) -> Any:

@@ -89,7 +89,7 @@ def _load_keras_hub(preset: str) -> Backbone:
     if "model_type" in config:
         return _load_hugging_face(preset, config)
     network = keras_hub.models.Backbone.from_preset(preset)
-    preprocessing = _read_preprocessing(network, keras_hub.layers.ImageConverter.from_preset(preset))
+    preprocessing = read_preprocessing(network, keras_hub.layers.ImageConverter.from_preset(preset))
     if not isinstance(network, keras_hub.models.CLIPBackbone):
         return Backbone(preset, network, preprocessing)
     has_tokenizer = not config or (Path(preset) / TOKENIZER_FILES[0]).is_file()
@@ -97,7 +97,8 @@ def _load_keras_hub(preset: str) -> Backbone:
     return Backbone(preset, network, preprocessing, load_tokenizer)
 
 
-def _read_preprocessing(network: Any, converter: Any) -> Preprocessing:
+def read_preprocessing(network: Any, converter: Any) -> Preprocessing:
+    """Return the preprocessing that keras-hub's image converter of a network describes."""
     side = _image_shape(network)[0] or (converter.image_size or [None])[0]
     if side is None:
         raise UserError("Its image_converter.json has no image_size.")

@@ -1,0 +1,127 @@
+"""Train detectors on one source and test them on others: does a detector know the fake, or the photo shoot?
+
+    python benchmarks/generalise.py benchmarks/generalise.json --train FACES --test DIR [DIR ...] --weights WEIGHTS
+        [--only NAME ...] [--seeds 0 1 2] [--heat_map docs/generalisation.png]
+
+FACES and each DIR hold real/ and fake/, or are folders made by `prepare`; a source is named after its folder. WEIGHTS holds
+pretrained weights under the names in `trials.py`; trials whose weights it lacks are left out. The JSON file gets a row for each
+trial and seed: the command, minutes, and for FACES' own test split and each source the ROC AUC with its 95 % interval. Rows that
+it has already are kept, so an interrupted call goes on where it was. The matrix of all rows is printed as Markdown, sorted by the
+worst source, and drawn as a heat-map.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean
+
+from trials import FACES, TRIALS, command, missing_weights, train
+
+OWN = "own test split"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="JSON file to read and extend")
+    parser.add_argument("--train", type=Path, required=True, help="folder with the only source that is trained on")
+    parser.add_argument("--test", type=Path, nargs="+", required=True, help="folders of other sources")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of pretrained weights")
+    parser.add_argument("--runs", type=Path, default=Path("saved_models/generalise"), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the trainings")
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=[""], help="trials to run, by the start of their names")
+    parser.add_argument("--heat_map", type=Path, help="PNG file of the matrix")
+    options = parser.parse_args()
+    rows = json.loads(options.out.read_text()) if options.out.exists() else []
+    for seed in options.seeds:
+        for name, (data, _) in TRIALS.items():
+            if data != FACES or not name.startswith(tuple(options.only)) or missing_weights(name, options.weights):
+                continue
+            row = next((row for row in rows if (row["trial"], row["seed"]) == (name, seed)), None)
+            if row is None:
+                rows.append(row := {"trial": name, "seed": seed, "command": command(name), "sources": {}})
+            test_on_all(row, options)
+            options.out.write_text(json.dumps(rows, indent=1) + "\n")
+    print(markdown_table(rows))
+    if options.heat_map:
+        draw_heat_map(rows, options.heat_map)
+
+
+def test_on_all(row: dict, options: argparse.Namespace) -> None:
+    """Add to the row the AUCs that it lacks; the run is trained if it does not exist yet."""
+    folders = {folder.name: folder for folder in options.test}
+    if not (missing := [name for name in folders if name not in row["sources"]]):
+        return
+    detector, minutes = train(row["trial"], row["seed"], options.train, options.weights, options.runs)
+    if OWN not in row["sources"]:
+        row |= minutes
+        row["sources"][OWN] = summary(detector.metrics)
+    for name in missing:
+        results = detector.evaluate(folders[name], out=options.runs / f"{detector.folder.name}-on-{name}")
+        row["sources"][name] = summary(results.metrics)
+
+
+def summary(metrics: dict) -> dict:
+    """Return the test AUC, its 95 % interval and the number of files."""
+    return {key: metrics["test"][key] for key in ("auc", "auc_interval", "n")}
+
+
+def means_over_seeds(rows: Iterable[dict]) -> dict[str, dict[str, float]]:
+    """Return {trial: {source: mean AUC over its seeds}}, sorted by the AUC on the worst other source."""
+    by_trial: dict[str, list[dict]] = {}
+    for row in rows:
+        by_trial.setdefault(row["trial"], []).append(row["sources"])
+    table = {name: {source: mean(seed[source]["auc"] for seed in seeds) for source in seeds[0]}
+             for name, seeds in by_trial.items()}  # fmt: skip
+    return dict(sorted(table.items(), key=lambda item: -min(others(item[1]))))
+
+
+def others(row: dict[str, float]) -> list[float]:
+    """Return the AUCs on the other sources."""
+    return [auc for source, auc in row.items() if source != OWN]
+
+
+def markdown_table(rows: list[dict]) -> str:
+    """Return the matrix as Markdown: the mean AUC over seeds, and for a single seed its 95 % interval."""
+    table = means_over_seeds(rows)
+    sources = list(next(iter(table.values())))
+    header = ["trial", "seeds", *sources, "mean of the others", "worst"]
+    lines = [" | ".join(["", *header, ""]).strip(), "|---" * len(header) + "|"]
+    for name, aucs in table.items():
+        seeds = [row for row in rows if row["trial"] == name]
+        cells = [cell(aucs[source], [row["sources"][source]["auc_interval"] for row in seeds]) for source in sources]
+        summary_cells = [f"{mean(others(aucs)):.2f}", f"{min(others(aucs)):.2f}"]
+        lines.append(" | ".join(["", name, str(len(seeds)), *cells, *summary_cells, ""]).strip())
+    commands = {row["trial"]: row["command"] for row in rows}
+    return "\n".join([*lines, "", *(f"- {name}: `{command}`" for name, command in commands.items())])
+
+
+def cell(auc: float, intervals: list[list[float]]) -> str:
+    """Return the text of an AUC, with its interval if there is one seed."""
+    return f"{auc:.2f} ({intervals[0][0]:.2f} to {intervals[0][1]:.2f})" if len(intervals) == 1 else f"{auc:.2f}"
+
+
+def draw_heat_map(rows: list[dict], path: Path) -> None:
+    """Draw the matrix: blue above chance, red below."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    table = means_over_seeds(rows)
+    sources = list(next(iter(table.values())))
+    values = [[aucs[source] for source in sources] for aucs in table.values()]
+    figure, axes = plt.subplots(figsize=(1.2 * len(sources) + 4, 0.36 * len(table) + 1.6), layout="constrained")
+    image = axes.imshow(values, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(sources)), sources, rotation=30, ha="right")
+    axes.set_yticks(range(len(table)), list(table))
+    for y, line in enumerate(values):
+        for x, value in enumerate(line):
+            colour = "white" if abs(value - 0.5) > 0.3 else "black"
+            axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
+    figure.colorbar(image, label="ROC AUC (0.5 is chance)")
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
