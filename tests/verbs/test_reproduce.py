@@ -173,6 +173,7 @@ def test_a_recipe_by_path_with_sources_parameters_and_validation(capsys, monkeyp
     figures = {row["figure"]: (row["published"], row["ours"]) for row in comparison["figures"]}
     assert figures["test ap, gan"] == (0.6, None) and figures["time per step"] == ("74 to 78 ms", None)
     assert figures["test accuracy"] == (0.8395, metrics["test"]["accuracy"])
+    assert figures["test ap"] == (None, metrics["test"]["ap"]), "over all files, even if it was published by source only"
     parameters = next(row["ours"] for row in comparison["differences"] if row["what"] == "parameters")
     assert 10_000 < parameters < 100_000
 

@@ -39,12 +39,12 @@ class FeatureExtractor:
     """
 
     def __init__(self, model: keras.Model, detector: Detector, cache: Cache, progress: Progress):
-        """`progress(title, total)` is a context manager that yields a function to call with `advance=` rows done."""
+        """`progress(title, total)` is a context manager that yields a function to call with `advance=` frames done."""
         self.sets = feature_sets(model)
         self.inputs, self.models = model.inputs, dict[tuple[int, ...], keras.Model]()
         fast_blocks.speed_up(keras.Model(model.inputs, self.sets))
         self.cache, self.single, self.progress = cache, detector.input_kind == "frame", progress
-        self.batch_size = max(1, BATCH // model.input_shape[1])
+        self.frames = model.input_shape[1]
         folders = [f"v{VERSION}-{cache.folder.name}-{digest(one_set(model.inputs, output))}-{detector.feature_dtype}"
                    for output in self.sets]  # fmt: skip
         self.stores = [FeatureStore(cache.root / "features" / name, detector.feature_dtype) for name in folders]
@@ -56,9 +56,9 @@ class FeatureExtractor:
         rows = rows.loc[rows.index.repeat(views)].assign(view=np.tile(np.arange(views), len(rows))).reset_index(drop=True)
         names = [f"{sha}:{frame}" + (f":{view}:{augment}".replace(" ", "") if view else "")
                  for sha, frame, view in zip(rows["sha"], rows["frame"], rows["view"], strict=True)]  # fmt: skip
-        with self.progress("Computing features", len(names)) as step:
+        with self.progress("Computing features", len(names) * self.frames) as step:
             add_missing(self.stores, names, lambda sets, places: self._compute(sets, rows.iloc[places], augment),
-                        lambda n: step(advance=n))  # fmt: skip
+                        lambda count: step(advance=count * self.frames))  # fmt: skip
         texts, sources = ([*rows[name]] if name in rows else [""] * len(rows) for name in ("text", "source"))
         features = np.concatenate([store.gather(names) for store in self.stores], axis=1)
         return FeatureTable(features, rows["label"].to_numpy(), texts, [*rows["path"]], sources)
@@ -71,11 +71,12 @@ class FeatureExtractor:
         waiting: deque[Future] = deque()
         concurrent = CONCURRENT_BATCHES if backend.is_tensorflow() else 1  # on jax, models change state when they predict
         with ThreadPoolExecutor(concurrent) as pool:  # a single batch leaves cores idle between its steps
-            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, self.batch_size, augment):
+            batch = max(1, BATCH // self.frames)
+            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, batch, augment):
                 waiting.append(pool.submit(predict, clips.numpy()))
                 if len(waiting) > concurrent:
                     yield _as_arrays(waiting.popleft().result())
-            yield from (_as_arrays(batch.result()) for batch in waiting)
+            yield from (_as_arrays(rows.result()) for rows in waiting)
 
 
 def _as_arrays(outputs: Any) -> list[np.ndarray]:

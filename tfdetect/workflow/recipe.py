@@ -27,6 +27,7 @@ FACTS = {
     "fit_loss": "loss in training: training files",
     "fit_validation_loss": "loss in training: validation files",
     "loss_gap": "loss in training: validation minus training files",
+    "objective": "loss function",
     "steps": "steps",
     "step_time": "time per step",
     "epoch_time": "time per epoch",
@@ -113,7 +114,7 @@ def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
     where += f"; {calibration.TEST_SEEN_NOTE}" if calibration.is_pooled(run.train.threshold) else ""
     measured = measured_figures(recipe, artifact)
     rows = compare_figures(recipe, recipe.figures, measured, where)
-    figures = list_figures(recipe.figures or dict.fromkeys(recipe.names), measured)
+    figures = list_figures({**dict.fromkeys(recipe.names), **recipe.figures}, measured)
     for source, published in recipe.by_source.items():
         measured = measured_figures(recipe, artifact, source)
         rows += compare_figures(recipe, published, measured, where, f", {source}")
