@@ -31,7 +31,8 @@ def test_sets_are_found_by_name(text, kind, argument, label):
 @pytest.mark.parametrize(("sets", "message"), [
     (("cosine",), r"no feature set 'cosine', expected cosines, .*Perhaps you meant cosines\.$"),
     (("cosines:0",), "cosines is written cosines or cosines:N"), (("residuals:3",), "residuals is written residuals"),
-    (("squeezenet",), "squeezenet is written squeezenet:FILE"), (("tiny@poled",), "no features 'poled'.*Perhaps you meant pooled"),
+    (("squeezenet",), "squeezenet is written squeezenet:FILE"),
+    (("tiny@poled",), "no features 'poled'.*Perhaps you meant pooled"),
     (("@pooled",), "no feature set '@pooled'"), (("tiny@",), "no features ''"), ((), "sets is empty"),
     (("cosines", "spectrum", "cosines"), "cosines twice"),
 ])  # fmt: skip

@@ -82,8 +82,9 @@ def test_layers_and_patches_are_tokens_after_blocks_from_1(tiny, images, tmp_pat
 def test_patches_exclude_register_tokens(images):
     from keras_hub import models as hub
 
-    network = hub.DINOV2Backbone(patch_size=8, hidden_dim=16, num_layers=1, num_heads=2, intermediate_dim=32, num_register_tokens=3,
-                                 image_shape=(32, 32, 3), position_embedding_shape=(32, 32))  # fmt: skip
+    sizes = {"patch_size": 8, "hidden_dim": 16, "num_layers": 1, "num_heads": 2, "intermediate_dim": 32}
+    shapes = {"image_shape": (32, 32, 3), "position_embedding_shape": (32, 32)}
+    network = hub.DINOV2Backbone(**sizes, **shapes, num_register_tokens=3)
     backbone = Backbone("other", network, Preprocessing.from_mean_and_std((0.5,) * 3, (0.5,) * 3, 32))
     model = backbones.vision_model(backbone, 32, "patches:1+pooled")
     normalised = keras.Model(model.input, model.get_layer("normalise").output)(images[:, :32, :32])

@@ -17,7 +17,8 @@ def test_outputs_have_one_order(text, expected):
 @pytest.mark.parametrize(("text", "message"), [
     ("penultimat", r"no features 'penultimat', expected projected, pooled.*Perhaps you meant penultimate\.$"),
     ("pooled+layer:6", r"no features 'layer:6', .*Perhaps you meant layers\.$"),
-    ("layers", "no features 'layers', expected"), ("layers:0", "no features 'layers:0'"), ("layers:6,", "no features 'layers:6,'"),
+    ("layers", "no features 'layers', expected"), ("layers:0", "no features 'layers:0'"),
+    ("layers:6,", "no features 'layers:6,'"),
     ("pooled:1", "no features 'pooled:1'"), ("", "no features ''"), ("pooled+", "no features ''"),
     ("layers:6+layers:6", "name layers:6 twice"),
 ])  # fmt: skip

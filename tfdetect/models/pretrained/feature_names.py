@@ -27,18 +27,18 @@ def parse(text: str) -> tuple[Output, ...]:
 
     Raises UserError for a name that does not exist, a block that is not a number from 1, and an output named twice.
     """
-    outputs = [output for part in text.split("+") for output in _parse_part(part.strip(), text)]
+    outputs = [output for part in text.split("+") for output in _parse_part(part.strip())]
     if twice := [output for output in outputs if outputs.count(output) > 1]:
         raise UserError(f"Features {text!r} name {twice[0]} twice; leave out one.")
     names = (*BLOCKS, "penultimate", "pooled", "projected")
     return tuple(sorted(outputs, key=lambda output: (names.index(output.kind), output.block)))
 
 
-def _parse_part(part: str, text: str) -> list[Output]:
+def _parse_part(part: str) -> list[Output]:
     name, colon, blocks = part.partition(":")
     if name in WHOLE and not colon:
         return [Output(name)]
     if name in BLOCKS and re.fullmatch(r"[1-9]\d{0,3}(,[1-9]\d{0,3})*", blocks):
         return [Output(name, int(block)) for block in blocks.split(",")]
     meant = "" if name in (*WHOLE, *BLOCKS) else suggestion(name, (*WHOLE, *BLOCKS))
-    raise UserError(f"--detector.features {text}: there are no features {part!r}, {EXPECTED}.{meant}")
+    raise UserError(f"There are no features {part!r}, {EXPECTED}.{meant}")
