@@ -20,6 +20,7 @@ COUNTS = {  # image size, and number of parameters at that size
     "oc_fakedect": (100, 23_742_308),
     "resnet_vae": (224, 29_078_660),
     "feature_oneclass": (64, 798_336),
+    "fusion": (64, 55_318),
     "inception": (75, 21_802_784 + 2_049),
 }
 SCORES = {
@@ -28,6 +29,7 @@ SCORES = {
     "cnn": -0.018905653,
     "cnn_lstm": 0.043289557,
     "feature_oneclass": 1638.5752,
+    "fusion": 0.47657472,
     "mesonet": 0.07008258,
     "oc_ae": 0.5098752,
     "oc_fakedect": 0.5240277,
