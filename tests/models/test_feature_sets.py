@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfdetect.detector import FeatureFitContext, FeatureTable
-from tfdetect.models import feature_sets
+from tfdetect.models import feature_sets, heads
 from tfdetect.models.detectors.clip import Clip
 from tfdetect.models.detectors.feature_oneclass import FeatureOneClass
 from tfdetect.models.detectors.fusion import Fusion, fit_scaling
@@ -81,6 +81,19 @@ def test_a_single_set_is_the_same_as_clip(rng):
         model = detector.fit_head(detector.build((1, 32, 32, 3)), data)
         scores.append(keras.Model(model.get_layer("features").output, model.output).predict(data.train.features, verbose=0))
     np.testing.assert_allclose(*scores, atol=2e-3)
+
+
+def test_averaged_scores_count_every_output_alike(rng):
+    detector = Fusion(sets=("tiny@layers:1+patches:1+variances:2", "spectrum"), head="average")
+    assert [each.label for each in detector.feature_sets] == ["tiny@layers:1", "tiny@patches:1", "tiny@variances:2", "spectrum"]
+    data = context(rng, 3 * 32 + 192)
+    model = detector.fit_head(detector.build((1, 32, 32, 3)), data)
+    head, parts = keras.Model(model.get_layer("features").output, model.output), []
+    for columns in (slice(0, 32), slice(32, 64), slice(64, 96), slice(96, None)):
+        x = data.train.features[:, columns]
+        kernel, bias = heads.logistic_weights(heads.HeadSettings(), x, data.train.labels)
+        parts.append((x @ kernel + bias) / (x @ kernel).std())
+    np.testing.assert_allclose(head.predict(data.train.features, verbose=0), np.mean(parts, axis=0), atol=1e-2)
 
 
 @pytest.mark.parametrize("head", ["logistic", "svm"])

@@ -9,7 +9,7 @@ A new kind of set is a function from clips and what follows the colon to feature
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -71,6 +71,12 @@ class FeatureSet:
         if self.kind in KINDS:
             return str(FeatureSet(self.kind, Path(self.argument).name)) if self.argument else self.kind
         return f"{Path(self.kind.removeprefix(presets.HF_CLIP)).name}@{self.argument}"
+
+    def outputs(self) -> list[Self]:
+        """Return each output of a backbone as a set of its own; any other set alone."""
+        if self.kind in KINDS:
+            return [self]
+        return [replace(self, argument=str(output)) for output in feature_names.parse(self.argument)]
 
     @property
     def is_random(self) -> bool:

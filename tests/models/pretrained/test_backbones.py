@@ -63,18 +63,20 @@ def test_pooled_times_projection_is_projected(tiny, images):
     np.testing.assert_allclose(pooled @ kernel, projected, atol=1e-5)
 
 
-def test_layers_and_patches_are_tokens_after_blocks_from_1(tiny, images, tmp_path):
-    model = backbones.vision_model(tiny, 48, "pooled+penultimate+patches:1,2+layers:1,2")
+def test_layers_patches_and_variances_are_of_tokens_after_blocks_from_1(tiny, images, tmp_path):
+    model = backbones.vision_model(tiny, 48, "pooled+penultimate+patches:1,2+layers:1,2+variances:1,2")
     model.save(tmp_path / "m.keras")
-    layer_1, layer_2, patches_1, patches_2, penultimate, pooled = predict(models.load(tmp_path / "m.keras"), images)
+    layer_1, layer_2, patches_1, patches_2, *variances, penultimate, pooled = predict(models.load(tmp_path / "m.keras"), images)
     vision, resized = tiny.network.vision_encoder, keras.Model(model.input, model.get_layer("normalise").output)
     tokens = vision.pre_layer_norm(vision.embedding(resized(images)))
-    for block, of_class, of_patches in zip(vision.encoder_layers, (layer_1, layer_2), (patches_1, patches_2), strict=True):
+    for block, of_class, of_patches, variance in zip(vision.encoder_layers, (layer_1, layer_2), (patches_1, patches_2), variances,
+                                                     strict=True):  # fmt: skip
         tokens = block(tokens)
         values = keras.ops.convert_to_numpy(tokens)
         assert values.shape == (3, 1 + 16, 32)
         np.testing.assert_allclose(of_class, values[:, 0], atol=1e-5)
         np.testing.assert_allclose(of_patches, values[:, 1:].mean(1), atol=1e-5)
+        np.testing.assert_allclose(variance, np.log(values[:, 1:].var(1) + 1e-3), atol=1e-4)
     np.testing.assert_allclose(penultimate, layer_1, atol=1e-6)
     np.testing.assert_allclose(pooled, keras.ops.convert_to_numpy(vision.layer_norm(layer_2)), atol=1e-5)
 

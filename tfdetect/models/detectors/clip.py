@@ -40,7 +40,8 @@ class Clip(HeadSettings, Detector):
     pooled: the class token before it.
     penultimate: the class token after the second-to-last block.
     layers:N,N: the class token after these blocks, of which the first is 1.
-    patches:N,N: the mean of the patch tokens after these blocks."""
+    patches:N,N: the mean of the patch tokens after these blocks.
+    variances:N,N: the log variance of each channel over the patch tokens."""
     feature_dtype: Literal["float32", "float16"] = "float32"
     """Precision of cached features; float16 halves the disk space and keeps three digits."""
     views: int = 1

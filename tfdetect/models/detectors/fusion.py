@@ -34,8 +34,11 @@ class Fusion(Detector):
     spectrum: radial power spectrum in 32 rings; spectrum:16 for 16.
     squeezenet:FILE: SqueezeNet with ImageNet weights.
     PRESET@FEATURES: a backbone and its outputs, named as in clip, such as hf-clip:FOLDER@penultimate+patches:4,8."""
-    head: Literal["logistic", "linear", "mlp", "svm"] = "logistic"
-    """Classifier on the features."""
+    head: Literal["average", "logistic", "linear", "mlp", "svm"] = "logistic"
+    """Classifier on the features.
+    average: a logistic regression on each set alone, and the mean of their scores, each divided by its standard deviation; every
+    output of a backbone is then a set of its own.
+    logistic, linear, mlp, svm: one classifier on all features."""
     hidden: int = 768
     """mlp: units of the hidden layer."""
     C: float = 1.0
@@ -58,11 +61,14 @@ class Fusion(Detector):
     @property
     def feature_sets(self) -> list[FeatureSet]:
         """The sets by name."""
-        return [FeatureSet.parse(text) for text in self.sets]
+        sets = [FeatureSet.parse(text) for text in self.sets]
+        return [part for each in sets for part in each.outputs()] if self.head == "average" else sets
 
     @property
     def head_settings(self) -> heads.HeadSettings:
-        """Settings of the head, which gets features that are standardised already."""
+        """Settings of the head on scaled features, or, where scores are averaged, of the head on each set."""
+        if self.head == "average":  # each set alone, at its own scale
+            return heads.HeadSettings(head="logistic", C=self.C)
         return heads.HeadSettings(head=self.head, standardise=False, hidden=self.hidden, C=self.C, kernel=self.kernel)
 
     @property
@@ -105,7 +111,11 @@ class Fusion(Detector):
         mean, factor = fit_scaling(context.train.features, scaling.widths)
         scaling.set_weights([mean, factor])
         x, validation = (((table.features - mean) * factor).astype(np.float32) for table in (context.train, context.validation))
-        score = heads.fit_scores(self.head_settings, scaling.output, x, validation, context)
+        if self.head == "average":
+            score = heads.fit_average(self.head_settings, scaling.output, x, validation, context,
+                                      [columns for _, columns in scaling.parts()])
+        else:
+            score = heads.fit_scores(self.head_settings, scaling.output, x, validation, context)
         return keras.Model(model.inputs, score, name=model.name)
 
 

@@ -35,6 +35,7 @@ def vision_model(backbone: Backbone, image_size: int, features: str) -> Any:
     - `penultimate`: the same after the second-to-last block, without norm
     - `layers:6,9`: the same after these blocks, of which the first is 1
     - `patches:6,9`: the mean of the patch tokens after these blocks
+    - `variances:6,9`: the log variance of each of their channels over the positions
 
     Models of one Backbone share its layers: to train two of them independently, load it twice.
     """
@@ -89,6 +90,15 @@ def _mean_over_positions(x: Any) -> Any:
     return pooling[len(x.shape)]()(x) if len(x.shape) in pooling else x
 
 
+def _variance_over_positions(tokens: Any) -> Any:
+    """Return the log variance of each channel over the positions, (batch, positions, n) -> (batch, n)."""
+    from keras import layers
+
+    from tfdetect.models.layers.common import LogVariancePooling
+
+    return LogVariancePooling()(layers.Reshape((tokens.shape[1], 1, tokens.shape[2]))(tokens))
+
+
 @dataclass(frozen=True)
 class _TransformerParts:
     """The layers of a vision transformer, in the order in which they are applied."""
@@ -106,8 +116,9 @@ class _TransformerParts:
 
     def pool(self, kind: str, tokens: Any) -> Any:
         """Return the features `kind` (batch, n) of the tokens (batch, positions, n) after the block that it names."""
-        if kind == "patches":
-            return _mean_over_positions(tokens[:, self.has_class_token + self.num_registers :])
+        if kind in ("patches", "variances"):
+            patches = tokens[:, self.has_class_token + self.num_registers :]
+            return _mean_over_positions(patches) if kind == "patches" else _variance_over_positions(patches)
         if kind in ("pooled", "projected"):
             tokens = self.norm(tokens)
         if kind == "projected" and self.project:

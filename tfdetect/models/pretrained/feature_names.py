@@ -6,24 +6,25 @@ from typing import NamedTuple
 from tfdetect.errors import UserError, suggestion
 
 WHOLE = ("projected", "pooled", "penultimate")
-BLOCKS = ("layers", "patches")
-EXPECTED = "expected projected, pooled, penultimate, layers:N,N or patches:N,N with block numbers from 1, or several joined by +"
+BLOCKS = ("layers", "patches", "variances")
+EXPECTED = ("expected projected, pooled, penultimate, layers:N,N, patches:N,N or variances:N,N with block numbers from 1, or "
+            "several joined by +")  # fmt: skip
 
 
 class Output(NamedTuple):
     """One output of a backbone, a vector per image."""
 
     kind: str
-    """projected, pooled or penultimate; layers or patches for a single block."""
+    """projected, pooled or penultimate; layers, patches or variances for a single block."""
     block: int = 0
-    """layers, patches: the block that it follows, from 1."""
+    """layers, patches, variances: the block that it follows, from 1."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.block}" if self.block else self.kind
 
 
 def parse(text: str) -> tuple[Output, ...]:
-    """Return the outputs, whatever their order in the text, in this one: layers and patches by block, then the whole backbone's.
+    """Return the outputs in this order, whatever theirs in the text: layers, patches, variances by block, then those of the whole.
 
     Raises UserError for a name that does not exist, a block that is not a number from 1, and an output named twice.
     """
