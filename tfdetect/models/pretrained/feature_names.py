@@ -24,7 +24,7 @@ class Output(NamedTuple):
 
 
 def parse(text: str) -> tuple[Output, ...]:
-    """Return the outputs in this order, whatever theirs in the text: layers, patches, variances by block, then those of the whole.
+    """Return the outputs in this order, whatever theirs in the text: layers, patches, variances by block, then the others.
 
     Raises UserError for a name that does not exist, a block that is not a number from 1, and an output named twice.
     """
