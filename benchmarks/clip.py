@@ -208,7 +208,7 @@ def time_training(head: Any, model: Any, rows: int, folder: str, **settings: Any
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         detector, cache = BuiltClip(head=head), Cache(Path(temporary), ClipSpec(1, SIDE))
         features = rng.normal(size=(count, WIDTH)) + 1.5 * labels[:, None] / np.sqrt(WIDTH)  # the best possible AUC is 0.86
-        FeatureExtractor(model, detector, cache, silent).store.add([f"{name}:0" for name in names], features)
+        FeatureExtractor(model, detector, cache, silent).stores[0].add([f"{name}:0" for name in names], features)
         start = time.monotonic()
         fit_head(detector, table, cache, replace(default_run(Clip).train, **settings), Path(temporary, "checkpoints"),
                  Path(temporary, "model.keras"), [])  # fmt: skip

@@ -11,6 +11,7 @@ and what the report says of features and embedding; rows that it has already are
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -21,7 +22,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that it runs from a checkout, installed or not
 
-RECIPES = ("clip_triplet_svm_progan", "clip_nearest_progan", "clip_mlp_progan")
+PLAIN = ["--detector.views", "1", "--train.augment", ""]  # without augmented copies, whose features take as long again
+RECIPES: dict[str, list[str]] = {"clip_triplet_svm_progan": [], "clip_nearest_progan": PLAIN, "clip_mlp_progan": PLAIN}
 KEPT = ("train", "validation", "test")  # splits whose metrics are kept
 METRICS = ("n", "accuracy", "auc", "auc_interval", "confusion", "macro")
 MEASURED = ("principal_components", "triplet_distances")  # of metrics.json
@@ -35,7 +37,7 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what readers must know about the weights")
     parser.add_argument("--runs", type=Path, default=ROOT / "saved_models" / "recipes", help="folder of the runs")
     parser.add_argument("--cache", type=Path, default=ROOT / "cache", help="folder of clips and features")
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=RECIPES, help="recipes to run")
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), help="recipes to run")
     options = parser.parse_args()
     rows = json.loads(options.out.read_text()) if options.out.exists() else []
     for name in options.only:
@@ -47,7 +49,8 @@ def main() -> None:
 
 def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run a recipe in a new process; return its command with placeholders for paths, minutes, and what it measured."""
-    words = ["reproduce.py", name, "--data.path", str(options.data), "--detector.preset", f"hf-clip:{options.weights}"]
+    words = ["reproduce.py", name, "--data.path", str(options.data), "--detector.preset", f"hf-clip:{options.weights}",
+             *RECIPES[name]]  # fmt: skip
     place = ["--out", str(options.runs), "--name", name, "--overwrite", "--data.cache_dir", str(options.cache)]
     start = time.monotonic()
     subprocess.run([sys.executable, str(ROOT / "scripts" / words[0]), *words[1:], *place], check=True,
@@ -56,7 +59,8 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     comparison, metrics = (json.loads((options.runs / name / file).read_text()) for file in ("comparison.json", "metrics.json"))
     return {
         "recipe": name,
-        "command": f"python scripts/reproduce.py {name} --data.path DIR --detector.preset hf-clip:CLIP",
+        "command": shlex.join(["python", f"scripts/{words[0]}", name, "--data.path", "DIR", "--detector.preset", "hf-clip:CLIP",
+                               *RECIPES[name]]),
         "weights": f"{options.weights.name}, {options.note}" if options.note else options.weights.name,
         "minutes": minutes,
         "cores": os.cpu_count(),

@@ -8,6 +8,7 @@ from tfdetect import models  # noqa: F401
 from tfdetect.detector import REGISTRY
 
 COUNTS = {  # image size, and number of parameters at that size
+    "backbone": (64, 489),  # network tiny
     "clip": (64, 24_482),  # preset tiny
     "cnn": (256, 2_194_721),
     "cnn_lstm": (64, 552_609),
@@ -19,13 +20,16 @@ COUNTS = {  # image size, and number of parameters at that size
     "oc_fakedect": (100, 23_742_308),
     "resnet_vae": (224, 29_078_660),
     "feature_oneclass": (64, 798_336),
+    "fusion": (64, 55_318),
     "inception": (75, 21_802_784 + 2_049),
 }
 SCORES = {
+    "backbone": -0.050820485,
     "clip": 0.015210119,
     "cnn": -0.018905653,
     "cnn_lstm": 0.043289557,
     "feature_oneclass": 1638.5752,
+    "fusion": 0.47657472,
     "mesonet": 0.07008258,
     "oc_ae": 0.5098752,
     "oc_fakedect": 0.5240277,

@@ -13,6 +13,7 @@ from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.data.prepare.decode import prepare, usable_rows
 from tfdetect.limits import Limits
 from tfdetect.models.detectors.clip import Clip
+from tfdetect.models.detectors.fusion import Fusion
 from tfdetect.models.layers import common
 from tfdetect.serving.export import export
 from tfdetect.serving.predictor import Predictor
@@ -36,8 +37,12 @@ def table(images, tmp_path_factory):
 def frame_counts(monkeypatch):
     """List of the number of frames in each call of the backbone."""
     counts, compute = [], FeatureExtractor._compute
-    monkeypatch.setattr(FeatureExtractor, "_compute",
-                        lambda self, rows, augment: counts.append(len(rows)) or compute(self, rows, augment))  # fmt: skip
+
+    def count(self, sets, rows, augment):
+        counts.append(len(rows))
+        return compute(self, sets, rows, augment)
+
+    monkeypatch.setattr(FeatureExtractor, "_compute", count)
     return counts
 
 
@@ -58,6 +63,25 @@ def test_further_heads_do_not_run_the_backbone(table, frame_counts, tmp_path):
     assert sum(frame_counts) == 0
     train(Clip(preset="tiny", features="pooled"), rows, cache, tmp_path / "3")
     assert sum(frame_counts) == len(rows[rows["split"] != "test"]), "other features are computed"
+
+
+def test_a_new_set_or_head_computes_only_what_is_new(table, frame_counts, tmp_path):
+    """A set is stored once, whichever detectors use it."""
+    rows, cache = table
+    count = len(rows[rows["split"] != "test"])
+
+    def computed(number, detector):
+        """(number of frames that were computed, number of sets in the cache)."""
+        frame_counts.clear()
+        train(detector, rows, cache, tmp_path / str(number))
+        return sum(frame_counts), len([*(cache.root / "features").iterdir()])
+
+    assert computed(1, Clip(preset="tiny", features="layers:2+patches:1,2", head="logistic"))[0] == count
+    stored = computed(2, Fusion(sets=("tiny@patches:1,2", "spectrum:4")))
+    assert stored[0] == count
+    assert computed(3, Fusion(sets=("spectrum:4", "tiny@patches:2", "tiny@layers:2"), head="svm")) == (0, stored[1])
+    assert computed(4, Clip(preset="tiny", features="patches:1", head="svm")) == (0, stored[1])
+    assert computed(5, Fusion(sets=("tiny@patches:1", "spectrum:4", "spectrum:5"))) == (count, stored[1] + 1)
 
 
 def test_all_views_but_the_first_are_augmented(table, frame_counts, tmp_path):
@@ -118,16 +142,16 @@ def test_digest_depends_on_connections_dtype_and_nesting_but_not_on_counters():
 def test_features_are_recomputed_if_the_reader_or_clip_spec_changes(table, monkeypatch):
     _, cache = table
     model = Clip(preset="tiny").build((1, 32, 32, 3))
-    folders = [FeatureExtractor(model, Clip(preset="tiny"), cache, silent).store.folder]
-    same = FeatureExtractor(Clip(preset="tiny").build((1, 32, 32, 3)), Clip(preset="tiny"), cache, silent).store.folder
+    folders = [FeatureExtractor(model, Clip(preset="tiny"), cache, silent).stores[0].folder]
+    same = FeatureExtractor(Clip(preset="tiny").build((1, 32, 32, 3)), Clip(preset="tiny"), cache, silent).stores[0].folder
     assert same == folders[0], "another model with the same weights"
     for other in (Cache(cache.root, ClipSpec(1, 32, fps=5.0)), Cache(cache.root, ClipSpec(1, 32), "tfrecord")):
-        folders.append(FeatureExtractor(model, Clip(preset="tiny"), other, silent).store.folder)
+        folders.append(FeatureExtractor(model, Clip(preset="tiny"), other, silent).stores[0].folder)
     monkeypatch.setattr("tfdetect.data.prepare.clip_cache.READER_VERSION", 10_000)
-    folders.append(FeatureExtractor(model, Clip(preset="tiny"), cache, silent).store.folder)
+    folders.append(FeatureExtractor(model, Clip(preset="tiny"), cache, silent).stores[0].folder)
     assert len(set(folders)) == 4
     wider = Cache(cache.root, ClipSpec(1, 32, limits=Limits(pixels=cache.spec.limits.pixels * 2)))
-    assert FeatureExtractor(model, Clip(preset="tiny"), wider, silent).store.folder == folders[-1], "limits change no pixel"
+    assert FeatureExtractor(model, Clip(preset="tiny"), wider, silent).stores[0].folder == folders[-1], "limits change no pixel"
 
 
 def test_resumed_run_equals_an_uninterrupted_one(table, tmp_path):
@@ -152,13 +176,16 @@ def test_several_devices_are_refused(table, tmp_path):
         train(Clip(preset="tiny"), rows, cache, tmp_path, strategy="mirrored")
 
 
-@pytest.mark.parametrize(
-    "head", [pytest.param(head, marks=pytest.mark.slow) if head in ("mlp", "logistic") else head for head in HEADS]
-)
-def test_export_of_every_head_agrees_on_pixels_and_features(table, tmp_path, head):
+@pytest.mark.parametrize("detector", [
+    *(pytest.param(Clip(preset="tiny", head=head), id=head, marks=[pytest.mark.slow] * (head in ("mlp", "logistic")))
+      for head in HEADS),
+    pytest.param(Clip(preset="tiny", features="layers:1+patches:2", head="svm"), id="layers"),
+    pytest.param(Fusion(sets=("tiny@penultimate+patches:1", "cosines", "residuals", "spectrum")), id="fusion"),
+])  # fmt: skip
+def test_export_of_every_head_agrees_on_pixels_and_features(table, tmp_path, detector):
     """Compare the exported model with the one in memory."""
     rows, cache = table
-    detector, artifact = Clip(preset="tiny", head=head), Artifact(tmp_path)
+    artifact = Artifact(tmp_path)
     fit_head(detector, rows, cache, Train(epochs=2, batch=8), tmp_path / "c", artifact.model, [])
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
     model = models.load(artifact.model)

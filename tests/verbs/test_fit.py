@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("light")
 def run(images, tmp_path_factory, light):
     """A detector trained on five crops of each image of 32 x 32 pixels."""
     folder = tmp_path_factory.mktemp("fit")
-    flags = ["--data.size", "20", "--data.fit", "crop", "--data.crops", "5", "--train.epochs", "1", "--detector.width", "2",
+    flags = ["--data.size", "16", "--data.fit", "crop", "--data.crops", "5", "--train.epochs", "1", "--detector.width", "2",
              "--data.cache_dir", str(folder / "cache"), "--out", str(folder)]  # fmt: skip
     assert cli.main(["train", "cnn", "--data.path", str(images), *flags]) == 0
     return Artifact(folder / "cnn")

@@ -127,7 +127,9 @@ def test_a_stand_in_reads_texts_and_warns_of_its_random_backbone(capsys, monkeyp
     assert ours["test macro precision"] == test["macro"]["precision"] == comparison["rows"][1]["test_macro_precision"]
     train = json.loads(Path("saved_models/clip/metrics.json").read_text())["train"]
     assert ours["train macro f1"] == train["macro"]["f1"] > 0 and train["n"] == 42 and comparison["stand_in"]
-    assert 0 < ours["first principal component's share of the variance, test files"] <= 1
+    components = json.loads(Path("saved_models/clip/metrics.json").read_text())["principal_components"]
+    share = {name: row["variance share of the first component"] for name, row in components.items()}
+    assert ours["share of the first principal component, test files"] == share["embedding"] != share["features"]
     weights = next((row["published"], row["ours"]) for row in comparison["differences"] if row["what"] == "weights")
     assert weights == ("clip_vit_base_patch32", "tiny: random") and "batch" in comparison["same"]
     assert "a photo of a " in Path("saved_models/clip/manifest.csv").read_text()
@@ -171,6 +173,7 @@ def test_a_recipe_by_path_with_sources_parameters_and_validation(capsys, monkeyp
     figures = {row["figure"]: (row["published"], row["ours"]) for row in comparison["figures"]}
     assert figures["test ap, gan"] == (0.6, None) and figures["time per step"] == ("74 to 78 ms", None)
     assert figures["test accuracy"] == (0.8395, metrics["test"]["accuracy"])
+    assert figures["test ap"] == (None, metrics["test"]["ap"]), "over all files, even if it was published by source only"
     parameters = next(row["ours"] for row in comparison["differences"] if row["what"] == "parameters")
     assert 10_000 < parameters < 100_000
 

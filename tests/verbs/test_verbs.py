@@ -230,7 +230,9 @@ def test_config_repeats_the_run(cnn, folder, capsys):
 def test_cnn_lstm_from_a_trained_cnn(cnn, videos, flags, folder):
     frozen = ["--detector.frame_model", str(cnn.folder), "--detector.freeze", "--name", "frozen", "--train.epochs", "1"]
     assert cli.main(["train", "cnn_lstm", "--data.path", str(videos), *flags, *frozen]) == 0
-    assert Artifact(folder / "runs" / "frozen").report.exists()
+    artifact = Artifact(folder / "runs" / "frozen")
+    assert artifact.report.exists() and len(pd.read_csv(artifact.predictions)) < 40, "a score per file"
+    assert json.loads(artifact.metrics.read_text())["features_against_pixels"]["score"] < 1e-3
 
 
 def test_too_few_files_for_a_batch_or_for_choosing_an_epoch_give_a_warning():

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, files, models
@@ -13,9 +13,16 @@ from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset, output_paths
-from tfdetect.workflow.console import console, devices_line, import_keras
+from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.startup import as_paths, start
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select_test_files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tfdetect.data.input_pipeline.corruptions import CorruptionChain
+    from tfdetect.data.prepare.clip_cache import Cache
+    from tfdetect.serving.predictor import Predictor
 
 
 def evaluate(runs: "str | Path | Iterable[str | Path]", data: str | Path | None = None, **settings: Any) -> Results:
@@ -65,7 +72,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
     predictor = Predictor(artifact, cache.spec, run.detector)
-    scored = scoring.score(predictor, table, cache, chain)
+    scored = score_files(artifact, run, table, cache, predictor, chain)
     context = ReportContext(partial(models.load, artifact.model), scored, predictor.threshold, good,
                             scoring.clip_loader(good, cache))  # fmt: skip
     metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
@@ -77,6 +84,19 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
         console.print(warning)
     results.finish(target, evaluation, {"test": "test"})
     return target
+
+
+def score_files(artifact: Artifact, run: Run, table: "pd.DataFrame", cache: "Cache", predictor: "Predictor",
+                chain: "CorruptionChain") -> "pd.DataFrame":  # fmt: skip
+    """Return the predictions table of the usable rows, after `chain`; features of a frozen backbone are kept."""
+    from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.training.feature_extractor import FeatureExtractor
+    from tfdetect.workflow import scoring
+
+    if not run.detector.caches_features or chain:
+        return scoring.score(predictor, table, cache, chain)
+    extractor = FeatureExtractor(models.load(artifact.model), run.detector, cache, feature_progress)
+    return scoring.score_features(predictor, extractor.of(usable_rows(table)), table)
 
 
 def validation_metrics(artifact: Artifact) -> dict[str, Any]:

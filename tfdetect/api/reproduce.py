@@ -127,7 +127,8 @@ def save_comparison(recipe: Recipe, run: Run, artifact: Artifact) -> "Mapping[st
 
     comparison = recipes.compare(recipe, run, artifact)
     files.write_json(artifact.comparison, comparison)
-    figures = pd.DataFrame(comparison["figures"], dtype=object).rename(columns=recipes.figure_columns(comparison))
+    figures = pd.DataFrame(comparison["figures"], dtype=object).map(recipes.format_cell)
     differences = pd.DataFrame(comparison["differences"], columns=DIFFERENCE_COLUMNS).astype(str)
     note = f" ({text})" if (text := recipes.data_note(comparison)) else ""
-    return {f"Published figures and ours{note}": figures, "Differences between the protocols": differences}
+    return {f"Published figures and ours{note}": figures.rename(columns=recipes.figure_columns(comparison)),
+            "Differences between the protocols": differences}

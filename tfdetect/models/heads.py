@@ -26,7 +26,7 @@ class HeadSettings:
     text: Literal["none", "sum", "product"] = "none"
     """Combine each image embedding with its text embedding, elementwise; in inference, with the closest training text."""
     standardise: bool = True
-    """linear, mlp on stored features: standardise each feature by the training files' mean and standard deviation."""
+    """linear, mlp on stored features, logistic, svm: standardise each feature by the training files' mean and deviation."""
     hidden: int = 768
     """mlp: units of the hidden layer."""
     C: float = 1.0
@@ -127,12 +127,19 @@ def fit_head(settings: HeadSettings, model: Any, context: FeatureFitContext, loa
         keras.Model(features, head_input).get_layer("closest_text").set_weights([embeddings])
         x, validation = (join_text_arrays(settings, table.features, encode(table.texts))
                          for table in (context.train, context.validation))  # fmt: skip
-    score = FITTERS.get(settings.head, fit_dense)(settings, head_input, x, validation, context)
+    score = fit_scores(settings, head_input, x, validation, context)
     return keras.Model(model.inputs, score, name=model.name)
 
 
-# Each of the following functions fits one kind of head and returns its scores (batch, 1), a Keras tensor. `head_input` is the
-# Keras tensor that the head is built on; `x` and `validation` are its values (rows, n) for the training and validation files.
+def fit_scores(settings: HeadSettings, head_input: Any, x: Array, validation: Array, context: FeatureFitContext) -> Any:
+    """Return the scores (batch, 1) of a trained head on the Keras tensor `head_input` (batch, n).
+
+    `x` and `validation` are its values (rows, n) for the training and validation files.
+    """
+    return FITTERS.get(settings.head, fit_dense)(settings, head_input, x, validation, context)
+
+
+# Each of the following functions fits one kind of head for `fit_scores`.
 
 
 def fit_dense(settings: HeadSettings, head_input: Any, x: Array, validation: Array, context: FeatureFitContext) -> Any:
@@ -143,7 +150,7 @@ def fit_dense(settings: HeadSettings, head_input: Any, x: Array, validation: Arr
     """
     import keras
 
-    mean, scale = mean_and_std(x) if settings.standardise else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
+    mean, scale = standardisation(settings, x)
     x, validation = (((rows - mean) / scale).astype(np.float32) for rows in (x, validation))
     inputs = keras.Input(x.shape[1:])
     head = keras.Model(inputs, build_head(settings, inputs))
@@ -156,16 +163,46 @@ def fit_dense(settings: HeadSettings, head_input: Any, x: Array, validation: Arr
 
 
 def fit_logistic(settings: HeadSettings, head_input: Any, x: Array, validation: Array, context: FeatureFitContext) -> Any:
-    """Fit sklearn.linear_model.LogisticRegression on standardised features, with balanced class weights."""
-    import keras
+    """Fit a logistic regression."""
+    return linear_score(settings, head_input, *logistic_weights(settings, x, context.train.labels))
+
+
+def logistic_weights(settings: HeadSettings, x: Array, labels: Array) -> tuple[Array, Array]:
+    """Fit sklearn.linear_model.LogisticRegression on standardised features, with balanced class weights.
+
+    Return kernel (n, 1) and bias (1,) of the log-odds of raw features.
+    """
     from sklearn.linear_model import LogisticRegression
 
-    mean, scale = mean_and_std(x)
+    mean, scale = standardisation(settings, x)
     classifier = LogisticRegression(C=settings.C, max_iter=5000, class_weight="balanced")
-    classifier.fit((x - mean) / scale, context.train.labels)
+    classifier.fit((x - mean) / scale, labels)
     kernel = classifier.coef_.T / scale[:, None]
+    return kernel, classifier.intercept_ - mean @ kernel
+
+
+def fit_average(settings: HeadSettings, head_input: Any, x: Array, validation: Array, context: FeatureFitContext,
+                parts: Sequence[slice]) -> Any:
+    """Fit a logistic regression on each of `parts`, columns of the features, and average their scores.
+
+    Each score is divided by its standard deviation on the validation files, so that all count alike. A mean of classifiers that
+    were fitted apart ranks other generators better than one classifier on everything (docs/generalisation.md).
+    """
+    kernels, bias = [], np.zeros(1)
+    for columns in parts:
+        kernel, offset = logistic_weights(settings, x[:, columns], context.train.labels)
+        factor = 1 / (len(parts) * max((validation[:, columns] @ kernel).std(), 1e-12))
+        kernels.append(kernel * factor)
+        bias = bias + offset * factor
+    return linear_score(settings, head_input, np.concatenate(kernels), bias)
+
+
+def linear_score(settings: HeadSettings, head_input: Any, kernel: Array, bias: Array) -> Any:
+    """Return the scores (batch, 1) of a linear head with these weights, (n, 1) and (1,)."""
+    import keras
+
     score = build_head(settings, head_input)
-    keras.Model(head_input, score).get_layer("score").set_weights([kernel, classifier.intercept_ - mean @ kernel])
+    keras.Model(head_input, score).get_layer("score").set_weights([kernel, bias])
     return score
 
 
@@ -176,15 +213,21 @@ def fit_svm(settings: HeadSettings, head_input: Any, x: Array, validation: Array
 
     from tfdetect.models.layers.heads import SVMDecisionFunction
 
-    mean, scale = mean_and_std(x)
-    gamma = 1 / x.shape[1]  # the value of gamma="scale" for standardised features
+    mean, scale = standardisation(settings, x)
+    x = (x - mean) / scale
+    gamma = 1 / (x.shape[1] * x.var())  # scikit-learn's "scale"
     classifier = SVC(C=settings.C, kernel=settings.kernel, gamma=gamma, class_weight="balanced", cache_size=1000)
-    classifier.fit((x - mean) / scale, context.train.labels)
+    classifier.fit(x, context.train.labels)
     vectors = classifier.support_vectors_
     score = SVMDecisionFunction(len(vectors), settings.kernel, gamma, name="score")(head_input)
     weights = [mean, scale, vectors, classifier.dual_coef_.T, classifier.intercept_]
     keras.Model(head_input, score).get_layer("score").set_weights(weights)
     return score
+
+
+def standardisation(settings: HeadSettings, x: Array) -> tuple[Array, Array]:
+    """Return what a head subtracts from each feature and what it divides it by."""
+    return mean_and_std(x) if settings.standardise else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
 
 
 def mean_and_std(x: Array) -> tuple[Array, Array]:

@@ -26,6 +26,7 @@ from tfdetect.plots.style import (
     draw_matrix,
     finish_axes,
     set_title,
+    shorten,
     show_message,
 )
 
@@ -156,6 +157,31 @@ def confusion_matrices(splits: Mapping[str, Pair], threshold: float) -> Figure:
         counts = np.array(list(result["confusion"].values())).reshape(2, 2)
         draw_matrix(figure, axes, counts, ["real", "fake"], ["called real", "called fake"])
     return figure
+
+
+def set_weights(table: pd.DataFrame) -> Figure:
+    """How much each feature set adds to the score, as a share of all of them, and the AUC of the score from this set alone and
+    without it. The other sets, or this one, are then at the mean of the training files; nothing is trained again.
+
+    `table` has the columns "feature set", "share", "AUC alone" and "AUC without"; the AUCs may be None.
+    """
+    rows, places = table.iloc[::-1], np.arange(len(table))
+    figure, panels = create_axes("", "", "", width=9.6, height=1.4 + 0.45 * len(rows), columns=2)
+    labels = [shorten(str(name)) for name in rows["feature set"]]
+    set_title(panels[0], "Share of the score")
+    panels[0].barh(places, rows["share"], height=0.6, color=GREEN, alpha=0.8)
+    for place, share in zip(places, rows["share"], strict=True):
+        panels[0].text(share, place, f" {share:.0%}", va="center", fontsize=9, color=INK)
+    set_title(panels[1], "AUC")
+    for name, marker, color in (("AUC alone", "o", GREEN), ("AUC without", "D", PURPLE)):
+        panels[1].scatter(rows[name].astype(float), places, s=36, marker=marker, color=color, label=name.removeprefix("AUC "))
+    panels[1].axvline(0.5, color=FAINT, linestyle=":")
+    panels[0].set_xlim(0, 1.12 * max(rows["share"].max(), 0.01))
+    panels[1].set(xlim=(min(0.48, rows[["AUC alone", "AUC without"]].astype(float).min().min() - 0.02), 1.01))
+    for axes, names in ((panels[0], labels), (panels[1], [])):
+        axes.set_yticks(places, names or [""] * len(places))
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+    return finish_axes(figure, panels[1], legend="best")
 
 
 def metric_bars(splits: Mapping[str, Pair], threshold: float) -> Figure:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
@@ -18,7 +18,6 @@ from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.input_pipeline.feature_store import FeatureStore, add_missing
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import Detector, FeatureTable
-from tfdetect.models.layers import common
 from tfdetect.models.pretrained import fast_blocks
 
 BATCH = 32  # frames
@@ -33,17 +32,22 @@ def silent(title: str, total: int) -> AbstractContextManager[Callable[..., None]
 
 
 class FeatureExtractor:
-    """Computes and stores the outputs of a model's layer `features` for files in the cache."""
+    """Computes and stores the outputs of a model's layer `features` for files in the cache.
+
+    Where that layer concatenates several sets of features, each set has a store of its own, which it shares with every model that
+    computes the same set. Sets that are missing are computed in one pass over the files.
+    """
 
     def __init__(self, model: keras.Model, detector: Detector, cache: Cache, progress: Progress):
-        """`progress(title, total)` is a context manager that yields a function to call with `advance=` rows done."""
-        self.frozen = common.submodel_until(model, "features")
-        fast_blocks.speed_up(self.frozen)
+        """`progress(title, total)` is a context manager that yields a function to call with `advance=` frames done."""
+        self.sets = feature_sets(model)
+        self.inputs, self.models = model.inputs, dict[tuple[int, ...], keras.Model]()
+        fast_blocks.speed_up(keras.Model(model.inputs, self.sets))
         self.cache, self.single, self.progress = cache, detector.input_kind == "frame", progress
-        self.batch_size = max(1, BATCH // model.input_shape[1])
-        self.batch = keras.Model(self.frozen.inputs, self.frozen.outputs).predict_on_batch
-        name = f"v{VERSION}-{cache.folder.name}-{digest(self.frozen)}-{detector.feature_dtype}"
-        self.store = FeatureStore(cache.root / "features" / name, detector.feature_dtype)
+        self.frames = model.input_shape[1]
+        folders = [f"v{VERSION}-{cache.folder.name}-{digest(one_set(model.inputs, output))}-{detector.feature_dtype}"
+                   for output in self.sets]  # fmt: skip
+        self.stores = [FeatureStore(cache.root / "features" / name, detector.feature_dtype) for name in folders]
 
     def of(self, table: pd.DataFrame, views: int = 1, augment: str = "") -> FeatureTable:
         """Return the features of a prepared table's files, one row per frame, for a clip detector one per file, and `views` of
@@ -52,20 +56,53 @@ class FeatureExtractor:
         rows = rows.loc[rows.index.repeat(views)].assign(view=np.tile(np.arange(views), len(rows))).reset_index(drop=True)
         names = [f"{sha}:{frame}" + (f":{view}:{augment}".replace(" ", "") if view else "")
                  for sha, frame, view in zip(rows["sha"], rows["frame"], rows["view"], strict=True)]  # fmt: skip
-        with self.progress("Computing features", len(names)) as step:
-            add_missing(self.store, names, lambda places: self._compute(rows.iloc[places], augment), lambda n: step(advance=n))
+        with self.progress("Computing features", len(names) * self.frames) as step:
+            add_missing(self.stores, names, lambda sets, places: self._compute(sets, rows.iloc[places], augment),
+                        lambda count: step(advance=count * self.frames))  # fmt: skip
         texts, sources = ([*rows[name]] if name in rows else [""] * len(rows) for name in ("text", "source"))
-        return FeatureTable(self.store.gather(names), rows["label"].to_numpy(), texts, [*rows["path"]], sources)
+        features = np.concatenate([store.gather(names) for store in self.stores], axis=1)
+        return FeatureTable(features, rows["label"].to_numpy(), texts, [*rows["path"]], sources)
 
-    def _compute(self, rows: pd.DataFrame, augment: str) -> Iterator[np.ndarray]:
+    def _compute(self, sets: Sequence[int], rows: pd.DataFrame, augment: str) -> Iterator[list[np.ndarray]]:
+        """Yield the rows of each of these sets, batch by batch."""
+        if (key := tuple(sets)) not in self.models:
+            self.models[key] = keras.Model(self.inputs, [self.sets[number] for number in sets])
+        predict = self.models[key].predict_on_batch
         waiting: deque[Future] = deque()
         concurrent = CONCURRENT_BATCHES if backend.is_tensorflow() else 1  # on jax, models change state when they predict
         with ThreadPoolExecutor(concurrent) as pool:  # a single batch leaves cores idle between its steps
-            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, self.batch_size, augment):
-                waiting.append(pool.submit(self.batch, clips.numpy()))
+            batch = max(1, BATCH // self.frames)
+            for clips in dataset.augmented_views(rows.reset_index(drop=True), self.cache, self.single, batch, augment):
+                waiting.append(pool.submit(predict, clips.numpy()))
                 if len(waiting) > concurrent:
-                    yield np.asarray(waiting.popleft().result(), np.float32)
-            yield from (np.asarray(batch.result(), np.float32) for batch in waiting)
+                    yield _as_arrays(waiting.popleft().result())
+            yield from (_as_arrays(rows.result()) for rows in waiting)
+
+
+def _as_arrays(outputs: Any) -> list[np.ndarray]:
+    """The outputs of `predict_on_batch`, which returns a single one without a list."""
+    return [np.asarray(part, np.float32) for part in (outputs if isinstance(outputs, list | tuple) else [outputs])]
+
+
+def feature_sets(model: keras.Model) -> list[Any]:
+    """Return the outputs (batch, n) whose concatenation is the output of the layer `features`; most detectors have one."""
+    layer = model.get_layer("features")
+    return list(layer.input) if isinstance(layer, keras.layers.Concatenate) else [layer.output]
+
+
+def one_set(inputs: list[Any], output: Any) -> keras.Model:
+    """Return the model from the inputs to one set of features, without what only other sets need.
+
+    A backbone with several outputs, of which this set is one, is replaced by one with a single output. So the digest of a set
+    does not depend on the other sets.
+    """
+    cast = output._keras_history.operation
+    backbone, _, number = cast.input._keras_history if isinstance(cast, keras.layers.Identity) else (None, 0, 0)
+    if not isinstance(backbone, keras.Model) or len(backbone.outputs) == 1:
+        return keras.Model(inputs, output)
+    part = keras.Model(backbone.input, backbone.outputs[number])  # the structure of the inputs counts, too
+    arguments = backbone._inbound_nodes[-1].input_tensors
+    return keras.Model(inputs, keras.layers.Identity(dtype="float32")(part(*arguments)))
 
 
 def digest(model: keras.Model) -> str:

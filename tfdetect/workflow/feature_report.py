@@ -11,6 +11,7 @@ from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.evaluation import metrics, predictions
 from tfdetect.plots import features as plots
 from tfdetect.serving.predictor import Predictor
+from tfdetect.workflow.set_weights import weights_of_sets
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +44,9 @@ def report_extras(detector: Detector, context: ReportContext, predictor: Predict
     found = {"features_against_pixels": agreement, "train": summarise(*by_split["train"], context.threshold),
              "principal_components": components.set_index("of").to_dict("index"),
              "triplet_distances": {name: describe_distances(*pair) for name, pair in distances.items()}}  # fmt: skip
-    return ReportExtras(figures, tables, warnings(agreement, leaking), found)
+    extras = ReportExtras(figures, tables, warnings(agreement, leaking), found)
+    validation = (rows["split"] == "validation").to_numpy()
+    return weights_of_sets(context.model, context.features.features[validation], context.features.labels[validation]) | extras
 
 
 def share_of_telling_texts(rows: pd.DataFrame) -> float:

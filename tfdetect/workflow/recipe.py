@@ -21,12 +21,13 @@ AT_THRESHOLD = {"accuracy": "accuracy"} | {f"{prefix}{name}": f"{place}.{name}" 
 METRICS = AT_THRESHOLD | {"loss": "log_loss", "auc": "auc", "ap": "ap", "source_accuracy": "attribution.accuracy"}
 FIGURE = re.compile(rf"(?P<split>train|validation|test)_(?P<frame>frame_)?(?P<metric>{'|'.join(METRICS)})")
 FACTS = {
-    "first_component": "first principal component's share of the variance, test files",
-    "components": "principal components that explain nearly all of it",
+    "first_component": "share of the first principal component, test files",
+    "components": "principal components that explain nearly all",
     "best_epoch": "best epoch",
     "fit_loss": "loss in training: training files",
     "fit_validation_loss": "loss in training: validation files",
     "loss_gap": "loss in training: validation minus training files",
+    "objective": "loss function",
     "steps": "steps",
     "step_time": "time per step",
     "epoch_time": "time per epoch",
@@ -113,7 +114,7 @@ def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
     where += f"; {calibration.TEST_SEEN_NOTE}" if calibration.is_pooled(run.train.threshold) else ""
     measured = measured_figures(recipe, artifact)
     rows = compare_figures(recipe, recipe.figures, measured, where)
-    figures = list_figures(recipe.figures or dict.fromkeys(recipe.names), measured)
+    figures = list_figures({**dict.fromkeys(recipe.names), **recipe.figures}, measured)
     for source, published in recipe.by_source.items():
         measured = measured_figures(recipe, artifact, source)
         rows += compare_figures(recipe, published, measured, where, f", {source}")
@@ -177,10 +178,10 @@ def measured_facts(run: Run, artifact: Artifact) -> dict[str, Any]:
     from tfdetect.training.callbacks import best_row
 
     out: dict[str, Any] = {}
-    spaces = [*read_metrics(artifact).get("principal_components", {}).values()]
-    if spaces:
-        nearly_all = spaces[-1]["components for 99% of the variance"]
-        out |= {"first_component": spaces[-1]["variance share of the first component"],
+    spaces = read_metrics(artifact).get("principal_components", {})
+    if found := spaces.get("embedding") or spaces.get("features"):  # the published ones are of the embedding, if there is one
+        nearly_all = found["components for 99% of the variance"]
+        out |= {"first_component": found["variance share of the first component"],
                 "components": nearly_all and f"{nearly_all} for 99 %"}  # fmt: skip
     history = pd.read_csv(artifact.history)
     if {"epoch", "loss", "val_loss"} <= {*history} and len(rows := history.dropna().to_dict("records")):

@@ -40,8 +40,10 @@ def score_with(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: C
     rows = expand_frames(usable_rows(table), predictor.is_frame_detector)
     names = [f"{metrics.SOURCE_PREFIX}{name}" for name in predictor.classes]
     scores = np.full((len(rows), 1 + len(names)), np.nan)
+    corrupt = chain.compiled() if chain else None
     for start, clips in batches(rows, cache, predictor.is_frame_detector):
-        clips = chain(clips, np.zeros((len(clips), 1), np.float32), (0, start))[0].numpy() if chain else clips
+        if corrupt:
+            clips = corrupt(clips, np.zeros((len(clips), 1), np.float32), np.array([0, start], np.int32))[0].numpy()
         score, _, *source = predictor.predict_clips(clips)
         scores[start : start + len(clips)] = np.column_stack([score, *source])
         step(advance=len(clips))
@@ -66,7 +68,8 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
     batch = int(np.clip(PIXELS_PER_CALL // (3 * pixels), 1, 64))
     for start in range(0, len(rows), batch):
         chunk = rows.iloc[start : start + batch]
-        clips = [cache.load(sha) for sha in chunk["sha"]]
+        loaded = {sha: cache.load(sha) for sha in set(chunk["sha"])}  # once, though a record is decoded for every frame and crop
+        clips = [loaded[sha] for sha in chunk["sha"]]
         if single:
             clips = [clip[frame : frame + 1] for clip, frame in zip(clips, chunk["frame"], strict=True)]
         yield start, np.stack(clips)

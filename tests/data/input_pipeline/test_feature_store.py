@@ -48,40 +48,55 @@ def test_incomplete_parts_are_ignored(tmp_path):
 def test_only_missing_rows_are_computed_and_an_interrupt_loses_nothing(tmp_path):
     computed = []
 
-    def embed(indices):
+    def embed(stores, indices):
         for index in indices:
             if len(computed) == 3:
                 raise KeyboardInterrupt
             computed.append(index)
-            yield np.full((1, 2), index, np.float32)
+            yield [np.full((1, 2), index, np.float32)]
 
     names, steps = [f"{number}:0" for number in range(5)], []
     with pytest.raises(KeyboardInterrupt):
-        add_missing(FeatureStore(tmp_path), names, embed, steps.append)
+        add_missing([FeatureStore(tmp_path)], names, embed, steps.append)
     assert computed == [0, 1, 2] and sum(steps) == 3
     computed.clear()
     computed.extend([None] * 4)  # no more interrupts
     store = FeatureStore(tmp_path)
-    add_missing(store, names, embed, steps.append)
+    add_missing([store], names, embed, steps.append)
     assert computed[4:] == [3, 4]
     np.testing.assert_array_equal(store.gather(names)[:, 0], range(5))
-    add_missing(store, names, lambda indices: pytest.fail("nothing is missing"), steps.append)
+    add_missing([store], names, lambda stores, indices: pytest.fail("nothing is missing"), steps.append)
+
+
+def test_several_stores_get_what_each_lacks_in_one_pass(tmp_path):
+    stores, computed, steps = [FeatureStore(tmp_path / name) for name in "ab"], [], []
+    stores[0].add(["x", "y"], np.full((2, 1), 9))
+
+    def embed(numbers, indices):
+        computed.append((numbers, indices))
+        yield from ([np.full((1, 1 + number), index) for number in numbers] for index in indices)
+
+    add_missing(stores, ["x", "y", "z"], embed, steps.append)
+    assert computed == [((1,), [0, 1]), ((0, 1), [2])] and steps == [0, 1, 1, 1]
+    reread = [FeatureStore(tmp_path / name).gather(["x", "y", "z"]).tolist() for name in "ab"]
+    assert reread == [[[9], [9], [2]], [[0, 0], [1, 1], [2, 2]]]
 
 
 def test_the_same_file_twice_is_computed_once(tmp_path):
     store, seen = FeatureStore(tmp_path), []
 
-    def embed(indices):
+    def embed(stores, indices):
         seen.extend(indices)
-        yield np.arange(len(indices), dtype=np.float32)[:, None]
+        yield [np.arange(len(indices), dtype=np.float32)[:, None]]
 
-    add_missing(store, ["a", "b", "a"], embed, lambda count: None)
+    add_missing([store], ["a", "b", "a"], embed, lambda count: None)
     assert len(seen) == 2 and store.gather(["a", "b", "a"]).shape == (3, 1)
 
 
 def test_many_rows_are_saved_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_store, "MAX_PART_ROWS", 2)
     names = [str(number) for number in range(5)]
-    add_missing(FeatureStore(tmp_path), names, lambda indices: (np.full((1, 1), index) for index in indices), lambda count: None)
+    embed = lambda stores, indices: ([np.full((1, 1), index)] for index in indices)  # noqa: E731
+    add_missing([FeatureStore(tmp_path)], names, embed, lambda count: None)
     assert len(list(tmp_path.glob("*.npy"))) == 3
     np.testing.assert_array_equal(FeatureStore(tmp_path).gather(names)[:, 0], range(5))

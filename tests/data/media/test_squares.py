@@ -25,17 +25,19 @@ def picture(shape, seed=0):
     return cv2.GaussianBlur(noise, (0, 0), 0.8)
 
 
-def mirrored(length, size):
+def mirrored(length, size, step=1):
     """Return, for each of `size` positions around `length` pixels, the pixel that a walk between both ends arrives at."""
-    before = (size - length) // 2
+    before = (size - length) // 2 // step * step
     walk = [*range(length), *range(length - 2, 0, -1)]
     return [walk[(k - before) % len(walk)] for k in range(size)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_crop_is_the_centre_in_native_pixels_mirrored_where_there_are_none(shape):
+    """It starts on the grid of 8 x 8 blocks, and so does a picture that is mirrored."""
     frame = picture(shape)
-    rows, columns = (range((n - SIZE) // 2, (n - SIZE) // 2 + SIZE) if n >= SIZE else mirrored(n, SIZE) for n in shape)
+    rows, columns = (range((n - SIZE) // 8 // 2 * 8, SIZE + (n - SIZE) // 8 // 2 * 8) if n >= SIZE else mirrored(n, SIZE, 8)
+                     for n in shape)  # fmt: skip
     np.testing.assert_array_equal(to_squares(frame, SIZE, Fit("crop")), frame[np.ix_(rows, columns)][None])
 
 
@@ -67,21 +69,22 @@ def test_squeezing_is_the_plain_resize_and_a_square_of_the_right_size_stays_as_i
 
 
 def test_crops_are_the_centre_then_the_corners_then_an_even_grid():
-    assert crop_positions(100, 60, 20, 1) == [(40, 20)]
-    assert crop_positions(100, 60, 20, 5) == [(0, 0), (0, 40), (40, 20), (80, 0), (80, 40)], "the middle one is the centre"
-    assert crop_positions(100, 60, 20, 9) == [(top, left) for top in (0, 40, 80) for left in (0, 20, 40)]
-    assert crop_positions(100, 60, 20, 17) == [(top, left) for top in (0, 20, 40, 60, 80) for left in (0, 20, 40)]
-    assert crop_positions(20, 100, 20, 6) == [(0, left) for left in (0, 16, 32, 48, 64, 80)], "one row in a wide picture"
-    assert crop_positions(20, 100, 20, 5) == [(0, 0), (0, 80), (0, 40)], "the ends of one row and its centre"
+    assert crop_positions(184, 123, 24, 1) == [(80, 48)]
+    assert crop_positions(184, 123, 24, 5) == [(0, 0), (0, 96), (80, 48), (160, 0), (160, 96)], "the middle one is the centre"
+    assert crop_positions(184, 123, 24, 9) == [(top, left) for top in (0, 80, 160) for left in (0, 48, 96)]
+    assert crop_positions(184, 123, 24, 17) == [(top, left) for top in (0, 40, 80, 120, 160) for left in (0, 48, 96)]
+    assert crop_positions(24, 184, 24, 6) == [(0, left) for left in (0, 32, 64, 96, 128, 160)], "one row in a wide picture"
+    assert crop_positions(24, 184, 24, 5) == [(0, 0), (0, 160), (0, 80)], "the ends of one row and its centre"
     for crops in (1, 5, 9, 30):
-        assert crop_positions(20, 20, 20, crops) == crop_positions(5, 9, 20, crops) == [(0, 0)], "nothing twice"
+        assert crop_positions(24, 24, 24, crops) == crop_positions(5, 31, 24, crops) == [(0, 0)], "nothing twice"
 
 
 def test_crops_are_different_and_inside_and_never_more_than_asked_for():
-    for height, width, crops in itertools.product((5, 20, 21, 23, 41, 64), (20, 22, 33, 200), range(1, 31)):
-        positions = crop_positions(height, width, 20, crops)
+    for height, width, crops in itertools.product((5, 24, 32, 39, 41, 64), (24, 31, 49, 400), range(1, 31)):
+        positions = crop_positions(height, width, 24, crops)
         assert len(set(positions)) == len(positions) <= crops
-        assert all(0 <= top <= max(height - 20, 0) and 0 <= left <= max(width - 20, 0) for top, left in positions)
+        assert all(0 <= top <= max(height - 24, 0) and 0 <= left <= max(width - 24, 0) for top, left in positions)
+        assert not np.any(np.array(positions) % 8), "JPEG's blocks keep their places"
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +108,8 @@ def test_the_graph_makes_the_same_squares(graph, fit):
 
 def test_the_graph_finds_the_same_crops_in_large_pictures():
     for height, width, crops in itertools.product((24, 100, 4000), (31, 9000), (2, 5, 7, 16, 40)):
-        room = tf.constant([height - SIZE, width - SIZE])
-        assert [tuple(corner) for corner in tf_decode.crop_positions(room, crops).numpy()] == \
-            crop_positions(height, width, SIZE, crops)  # fmt: skip
+        found = tf_decode.crop_positions(tf.constant([height, width]), SIZE, crops).numpy()
+        assert [tuple(corner) for corner in found] == crop_positions(height, width, SIZE, crops)
 
 
 def test_pictures_that_are_nearly_lines_need_no_memory(graph):

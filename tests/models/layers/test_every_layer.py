@@ -18,7 +18,7 @@ from keras import ops
 
 from tfdetect import models
 from tfdetect.models import layers
-from tfdetect.models.layers import autoencoder, block_dct, common, heads, one_class_scores, resample
+from tfdetect.models.layers import autoencoder, block_dct, common, heads, noise, one_class_scores, resample
 
 POLICIES = ["float32", "mixed_float16", "mixed_bfloat16"]
 
@@ -79,6 +79,9 @@ LAYERS = {
     "KNNDistance": Case(lambda: one_class_scores.KNNDistance(k=2, num_rows=4), ((5,),)),
     "SubspaceResidual": Case(lambda: one_class_scores.SubspaceResidual(num_components=2), ((5,),)),
     "GaussianMixtureNLL": Case(lambda: one_class_scores.GaussianMixtureNLL(num_components=3), ((5,),)),
+    "ResidualStatistics": Case(noise.ResidualStatistics, ((16, 24, 3),), scale=100.0),
+    "RadialSpectrum": Case(lambda: noise.RadialSpectrum(5), ((16, 24, 3),), scale=100.0),
+    "SetScaling": Case(lambda: heads.SetScaling(["a", "b"], [2, 3]), ((5,),)),
     "SVMDecisionFunction": Case(lambda: heads.SVMDecisionFunction(3, "rbf", 0.5), ((5,),)),
     "KNNMargin": Case(lambda: heads.KNNMargin(3, 4, 2), ((5,),)),
     "ClosestText": Case(lambda: heads.ClosestText(["a face", "a cat", "a street"]), ((5,),)),

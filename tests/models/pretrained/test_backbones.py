@@ -63,6 +63,38 @@ def test_pooled_times_projection_is_projected(tiny, images):
     np.testing.assert_allclose(pooled @ kernel, projected, atol=1e-5)
 
 
+def test_layers_patches_and_variances_are_of_tokens_after_blocks_from_1(tiny, images, tmp_path):
+    model = backbones.vision_model(tiny, 48, "pooled+penultimate+patches:1,2+layers:1,2+variances:1,2")
+    model.save(tmp_path / "m.keras")
+    layer_1, layer_2, patches_1, patches_2, *variances, penultimate, pooled = predict(models.load(tmp_path / "m.keras"), images)
+    vision, resized = tiny.network.vision_encoder, keras.Model(model.input, model.get_layer("normalise").output)
+    tokens = vision.pre_layer_norm(vision.embedding(resized(images)))
+    for block, of_class, of_patches, variance in zip(vision.encoder_layers, (layer_1, layer_2), (patches_1, patches_2), variances,
+                                                     strict=True):  # fmt: skip
+        tokens = block(tokens)
+        values = keras.ops.convert_to_numpy(tokens)
+        assert values.shape == (3, 1 + 16, 32)
+        np.testing.assert_allclose(of_class, values[:, 0], atol=1e-5)
+        np.testing.assert_allclose(of_patches, values[:, 1:].mean(1), atol=1e-5)
+        np.testing.assert_allclose(variance, np.log(values[:, 1:].var(1) + 1e-3), atol=1e-4)
+    np.testing.assert_allclose(penultimate, layer_1, atol=1e-6)
+    np.testing.assert_allclose(pooled, keras.ops.convert_to_numpy(vision.layer_norm(layer_2)), atol=1e-5)
+
+
+def test_patches_exclude_register_tokens(images):
+    from keras_hub import models as hub
+
+    sizes = {"patch_size": 8, "hidden_dim": 16, "num_layers": 1, "num_heads": 2, "intermediate_dim": 32}
+    shapes = {"image_shape": (32, 32, 3), "position_embedding_shape": (32, 32)}
+    network = hub.DINOV2Backbone(**sizes, **shapes, num_register_tokens=3)
+    backbone = Backbone("other", network, Preprocessing.from_mean_and_std((0.5,) * 3, (0.5,) * 3, 32))
+    model = backbones.vision_model(backbone, 32, "patches:1+pooled")
+    normalised = keras.Model(model.input, model.get_layer("normalise").output)(images[:, :32, :32])
+    tokens = keras.ops.convert_to_numpy(network.encoder.layers[0](network.embeddings(normalised)))
+    assert tokens.shape == (3, 1 + 3 + 16, 16)
+    np.testing.assert_allclose(predict(model, images[:, :32, :32])[0], tokens[:, 4:].mean(1), atol=1e-5)
+
+
 def test_a_new_process_loads_the_file_without_importing_keras_hub(tiny, images, tmp_path):
     model = backbones.vision_model(tiny, 48, "projected")
     model.save(tmp_path / "m.keras")

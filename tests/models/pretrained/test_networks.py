@@ -60,7 +60,7 @@ def test_efficientnet_lite_has_the_published_number_of_parameters():
 
 @pytest.mark.parametrize(("error", "message"), [
     (Exception("URL fetch failure on https://x/w.h5: None -- no route"), "keras-cv could not download what net needs .URL fetch.*"
-                                                                         "--detector.weights FILE"),
+                                                                         "only networks of keras.applications and"),
     (ValueError("Input size must be at least 71x71"), "net .keras-cv. does not take images of 32 x 32 pixels: Input size"),
 ])  # fmt: skip
 def test_what_a_library_refuses_is_one_sentence(error, message):

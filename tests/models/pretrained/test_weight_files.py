@@ -112,11 +112,21 @@ def expected(arrays):
     return [array.transpose(axes.get(name)) for name, array in arrays.items() if array.ndim] if axes else values
 
 
+def checkpoint(tree):
+    """What training scripts save: also the state of the optimizer, and the names of DataParallel."""
+    return {"epoch": 3, "optimizer": {"momentum": tree.pop("momentum")},
+            "state_dict": {f"module.{name}": value for name, value in tree.items()}}  # fmt: skip
+
+
 @pytest.mark.parametrize("old", [False, True])
-@pytest.mark.parametrize("wrap", [lambda tree: tree, lambda tree: {"epoch": 3, "state_dict": tree}], ids=["plain", "checkpoint"])
-def test_a_pytorch_file_is_read_in_order_with_the_axes_of_keras(tmp_path, old, wrap):
+@pytest.mark.parametrize("is_checkpoint", [False, True])
+def test_a_pytorch_file_is_read_in_order_with_the_axes_of_keras(tmp_path, old, is_checkpoint):
     arrays, model = state_dict(), build_model()
-    assert load_weights(model, write_torch(tmp_path / "w.pth", arrays, old, wrap)) == ""
+    if is_checkpoint:
+        path = write_torch(tmp_path / "w.pth", {"momentum": np.zeros(3, np.float32), **arrays}, old, checkpoint)
+    else:
+        path = write_torch(tmp_path / "w.pth", arrays, old)
+    assert load_weights(model, path) == ""
     for actual, array in zip(model.get_weights(), expected(arrays), strict=True):
         np.testing.assert_array_equal(actual, array)
 

@@ -55,6 +55,10 @@ class CorruptionChain(CorruptionSpec):
                 clips = tf.ensure_shape(changed, clips.shape)
         return clips, labels
 
+    def compiled(self) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+        """Return the same as a graph, which is several times faster than eager calls over many batches."""
+        return tf.function(self, reduce_retracing=True)
+
 
 def parse(text: str, faces: FaceSettings | None = None) -> CorruptionChain:
     """Parse a text such as "flip|jpeg(30,100,p=0.5)" into a chain. Raises UserError like `corruption_spec.parse`."""

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -61,30 +62,43 @@ class FeatureStore:
         self.parts.append(path)
 
 
-def add_missing(store: FeatureStore, names: Sequence[str], embed: Callable[[Sequence[int]], Iterable[np.ndarray]],
-                step: Callable[[int], None]) -> None:  # fmt: skip
-    """Compute and add the rows of `names` that the store lacks.
+Embed: TypeAlias = Callable[[Sequence[int], Sequence[int]], Iterable[Sequence[np.ndarray]]]
 
-    `embed` gets indices into `names` and yields their rows (batch, n), batch by batch in that order. `step` is called with
-    the number of rows completed since its last call; the first call counts the rows that the store already has.
+
+def add_missing(stores: Sequence[FeatureStore], names: Sequence[str], embed: Embed, step: Callable[[int], None]) -> None:
+    """Compute and add the rows of `names` that any of the stores lacks, in one pass for all that the same stores lack.
+
+    `embed` gets indices into `stores` and into `names`, and yields for each batch of these names, in that order, its rows
+    (batch, n) for each of these stores. `step` is called with the number of names completed since its last call; the first call
+    counts those that no store lacks.
     """
-    missing = [index for name, index in {name: index for index, name in enumerate(names)}.items() if name not in store]
-    step(len(names) - len(missing))
-    batches: list[np.ndarray] = []
+    groups: dict[tuple[int, ...], list[int]] = {}  # stores -> names that they lack
+    for name, index in {name: index for index, name in enumerate(names)}.items():
+        groups.setdefault(tuple(number for number, store in enumerate(stores) if name not in store), []).append(index)
+    groups.pop((), None)
+    step(len(names) - sum(map(len, groups.values())))
+    for numbers, indices in groups.items():
+        _add([stores[number] for number in numbers], [names[index] for index in indices], embed(numbers, indices), step)
+
+
+def _add(stores: Sequence[FeatureStore], names: Sequence[str], batches: Iterable[Sequence[np.ndarray]],
+         step: Callable[[int], None]) -> None:  # fmt: skip
+    """Add to each store its rows of `names`, which come in batches, and save them from time to time."""
+    waiting: list[Sequence[np.ndarray]] = []
     saved, last_save = 0, time.monotonic()
 
     def save() -> None:
-        nonlocal saved, last_save, batches
-        count = sum(map(len, batches))
-        if count:
-            store.add([names[index] for index in missing[saved : saved + count]], np.concatenate(batches))
-        saved, last_save, batches = saved + count, time.monotonic(), []
+        nonlocal saved, last_save, waiting
+        count = sum(len(batch[0]) for batch in waiting)
+        for store, rows in zip(stores, zip(*waiting, strict=True), strict=True) if count else ():
+            store.add(names[saved : saved + count], np.concatenate(rows))
+        saved, last_save, waiting = saved + count, time.monotonic(), []
 
     try:
-        for batch in embed(missing) if missing else ():
-            batches.append(batch)
-            step(len(batch))
-            if time.monotonic() > last_save + SAVE_EVERY or sum(map(len, batches)) >= MAX_PART_ROWS:
+        for batch in batches:
+            waiting.append(batch)
+            step(len(batch[0]))
+            if time.monotonic() > last_save + SAVE_EVERY or sum(len(batch[0]) for batch in waiting) >= MAX_PART_ROWS:
                 save()
     finally:  # an interrupt loses nothing
         save()

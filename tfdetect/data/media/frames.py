@@ -12,6 +12,7 @@ import numpy as np
 from tfdetect.limits import Limits
 
 LIMITS = Limits()
+BLOCK = 8  # pixels; side of a block of JPEG, on whose grid crops start
 FrameCallback = Callable[[int, np.ndarray], None]  # (position, native (height, width, 3) uint8 RGB frame) -> None
 
 
@@ -33,7 +34,8 @@ class Fit:
 
     squeeze: resized, whatever its aspect ratio.
     shortest_side: the central square of its shorter side, resized: the shorter side is resized and the longer one cropped.
-    crop: squares of native pixels, nothing is resampled; a frame that is too small is extended by reflection.
+    crop: squares of native pixels, nothing is resampled; a frame that is too small is extended by reflection. Crops start on the
+    grid of JPEG's blocks, whose traces then keep their places.
     pad: the longer side is resized, the aspect ratio kept, and the shorter one extended by reflection.
 
     Reflection, since black bars would be edges that nobody photographed and would tell a detector the aspect ratio.
@@ -45,7 +47,8 @@ class Fit:
     @property
     def key(self) -> str:
         """Everything that decides the squares, as part of a folder name; empty for the default."""
-        return "" if self == SQUEEZE else f"-{self.mode}" + (f"-{self.crops}crops" if self.crops > 1 else "")
+        grid = f"-grid{BLOCK}" if self.mode == "crop" else ""
+        return "" if self == SQUEEZE else f"-{self.mode}{grid}" + (f"-{self.crops}crops" if self.crops > 1 else "")
 
 
 SQUEEZE = Fit()
@@ -56,7 +59,7 @@ def to_squares(frame: np.ndarray, size: int, fit: Fit = SQUEEZE) -> np.ndarray:
     height, width = frame.shape[:2]
     if fit.mode == "crop":
         corners = crop_positions(height, width, size, fit.crops)
-        return np.stack([reflect(frame[top : top + size, left : left + size], size) for top, left in corners])
+        return np.stack([reflect(frame[top : top + size, left : left + size], size, BLOCK) for top, left in corners])
     if fit.mode == "shortest_side":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
@@ -72,24 +75,27 @@ def padded_shape(height: int, width: int, size: int) -> tuple[int, int]:
     return max(1, (2 * height * size + longer) // (2 * longer)), max(1, (2 * width * size + longer) // (2 * longer))
 
 
-def reflect(frame: np.ndarray, size: int) -> np.ndarray:
-    """Extend the sides that are shorter than `size` to it, on both ends alike, by reflection at the outermost pixel."""
+def reflect(frame: np.ndarray, size: int, step: int = 1) -> np.ndarray:
+    """Extend sides that are shorter than `size` to it by reflection, on both ends alike, but before the frame by a multiple of
+    `step`."""
     height, width = (max(size - side, 0) for side in frame.shape[:2])
-    above, left = height // 2, width // 2
+    above, left = height // 2 // step * step, width // 2 // step * step
     return cv2.copyMakeBorder(frame, above, height - above, left, width - left, cv2.BORDER_REFLECT_101)
 
 
 def crop_positions(height: int, width: int, size: int, crops: int) -> list[tuple[int, int]]:
-    """Return the (top, left) of at most `crops` different crops of a frame, row by row.
+    """Return the (top, left) of at most `crops` different crops of a frame, row by row, all multiples of BLOCK.
 
     One is the centre, up to five are the centre and the corners, and more are an even grid from edge to edge: that of
     `crop_grids` with the smallest gaps, first of the wider gap. A frame that is no larger than a crop has one crop.
     """
-    down, right = max(height - size, 0), max(width - size, 0)  # how far a crop can move
+    down, right = (max(side - size, 0) // BLOCK for side in (height, width))  # how far a crop can move, in blocks
     if crops <= 5:
-        return list(dict.fromkeys((down * top // 2, right * left // 2) for top, left in centre_and_corners(crops)))
-    rows, columns = min(crop_grids(crops), key=lambda grid: sorted((_gap(down, grid[0]), _gap(right, grid[1])), reverse=True))
-    return list(itertools.product(_spread(down, rows), _spread(right, columns)))
+        places = [(down * top // 2, right * left // 2) for top, left in centre_and_corners(crops)]
+    else:
+        rows, columns = min(crop_grids(crops), key=lambda grid: sorted((_gap(down, grid[0]), _gap(right, grid[1])), reverse=True))
+        places = list(itertools.product(_spread(down, rows), _spread(right, columns)))
+    return [(BLOCK * top, BLOCK * left) for top, left in dict.fromkeys(places)]
 
 
 def centre_and_corners(crops: int) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tfdetect.data.media.frames import LIMITS, SQUEEZE, Fit, centre_and_corners, crop_grids
+from tfdetect.data.media.frames import BLOCK, LIMITS, SQUEEZE, Fit, centre_and_corners, crop_grids
 from tfdetect.data.media.read import read_image
 from tfdetect.data.media.sniff import media_kind
 from tfdetect.data.media.tf_images import decode_image
@@ -27,47 +27,48 @@ def to_squares(frames: tf.Tensor, size: int, fit: Fit = SQUEEZE) -> tf.Tensor:
     """
     shape = tf.shape(frames)[1:3]
     if fit.mode == "crop":
-        return crop_at(frames, crop_positions(tf.maximum(shape - size, 0), fit.crops), size)
+        return crop_at(frames, crop_positions(shape, size, fit.crops), size)
     shorter, longer = tf.reduce_min(shape), tf.reduce_max(shape)
     if fit.mode == "shortest_side":
         top, left = tf.unstack((shape - shorter) // 2)
         frames = frames[:, top : top + shorter, left : left + shorter]
     if fit.mode == "pad":  # the shorter side of an image within --data.limits.pixels does not overflow
         new = tf.where(shape == longer, size, tf.maximum((2 * shorter * size + longer) // (2 * longer), 1))
-        return crop_at(resize_to(frames, new), tf.zeros((1, 2), tf.int32), size)
+        return crop_at(resize_to(frames, new), tf.zeros((1, 2), tf.int32), size, step=1)
     return resize(frames, size)
 
 
-def crop_at(frames: tf.Tensor, corners: tf.Tensor, size: int) -> tf.Tensor:
+def crop_at(frames: tf.Tensor, corners: tf.Tensor, size: int, step: int = BLOCK) -> tf.Tensor:
     """Crop (batch, height, width, 3) at each of `corners` (crops, 2), of sides that are first extended as `frames.reflect` does.
 
     Returns (batch x crops, size, size, 3).
     """
     batch, height, width = tf.unstack(tf.shape(frames)[:3])
-    rows, columns = _mirror(corners[:, :1], height, size), _mirror(corners[:, 1:], width, size)
+    rows, columns = (_mirror(corners[:, k : k + 1], side, size, step) for k, side in enumerate((height, width)))
     pixels = tf.gather(tf.reshape(frames, (batch, height * width, 3)), rows[:, :, None] * width + columns[:, None], axis=1)
     return tf.reshape(pixels, (-1, size, size, 3))
 
 
-def _mirror(start: tf.Tensor, length: tf.Tensor, size: int) -> tf.Tensor:
+def _mirror(start: tf.Tensor, length: tf.Tensor, size: int, step: int) -> tf.Tensor:
     """Return which of `length` pixels is at each of `size` positions from `start` (crops, 1) on, (crops, size)."""
-    position, last = start + tf.range(size) - tf.maximum(size - length, 0) // 2, length - 1
+    position, last = start + tf.range(size) - tf.maximum(size - length, 0) // 2 // step * step, length - 1
     return last - tf.abs(last - position % tf.maximum(2 * last, 1))
 
 
 def corner_at(frames: tf.Tensor, place: tf.Tensor, size: int) -> tf.Tensor:
     """Return the (top, left) of the crop of frames (batch, height, width, 3) at `place` (2,) in 0..1; all are equally likely."""
-    room = tf.maximum(tf.shape(frames)[1:3] - size, 0)
-    return tf.minimum(tf.cast(place * tf.cast(room + 1, tf.float32), tf.int32), room)  # float rounding may exceed it
+    room = tf.maximum(tf.shape(frames)[1:3] - size, 0) // BLOCK
+    return BLOCK * tf.minimum(tf.cast(place * tf.cast(room + 1, tf.float32), tf.int32), room)  # float rounding may exceed it
 
 
-def crop_positions(room: tf.Tensor, crops: int) -> tf.Tensor:
-    """Return the (top, left) of each crop, (crops, 2) int32, as `frames.crop_positions` does; a crop can move by `room` (2,)."""
+def crop_positions(shape: tf.Tensor, size: int, crops: int) -> tf.Tensor:
+    """Return the (top, left) of each crop, (crops, 2) int32, as `frames.crop_positions` does; `shape` is the height and width."""
+    room = tf.maximum(shape - size, 0) // BLOCK
     if crops <= 5:
         corners = tf.stack([room * [top, left] // 2 for top, left in centre_and_corners(crops)])
         is_equal = tf.reduce_all(corners[:, None] == corners, axis=2)
         is_first = tf.reduce_sum(tf.linalg.band_part(tf.cast(is_equal, tf.int32), -1, 0), axis=1) == 1
-        return tf.boolean_mask(corners, is_first)
+        return BLOCK * tf.boolean_mask(corners, is_first)
     grids = tf.constant(crop_grids(crops))
     gaps = tf.where(grids == 1, 2 * room, -(-room // tf.maximum(grids - 1, 1)))
     wider, narrower = tf.reduce_max(gaps, axis=1), tf.reduce_min(gaps, axis=1)
@@ -75,7 +76,7 @@ def crop_positions(room: tf.Tensor, crops: int) -> tf.Tensor:
     grid = tf.gather(grids, tf.where(narrower == tf.reduce_min(narrower))[0, 0])
     tops, lefts = (tf.where(count == 1, length // 2, length * tf.range(count) // tf.maximum(count - 1, 1))
                    for length, count in zip(tf.unstack(room), tf.unstack(grid), strict=True))  # fmt: skip
-    return tf.reshape(tf.stack(tf.meshgrid(tops, lefts, indexing="ij"), axis=-1), (-1, 2))
+    return BLOCK * tf.reshape(tf.stack(tf.meshgrid(tops, lefts, indexing="ij"), axis=-1), (-1, 2))
 
 
 def resize(frames: tf.Tensor, size: int) -> tf.Tensor:

@@ -24,7 +24,8 @@ class Backbone(HeadSettings, Transfer):
     With a frozen backbone, its features are computed once and stored, and the head trains on them in seconds. With
     `--detector.unfreeze_from`, the second phase fine-tunes the backbone. Xception and EfficientNet-B4 are the usual baselines of
     the field (recipes/xception_faceforensics.yaml, recipes/efficientnet_b4_faceforensics.yaml). Command:
-    `tfdetect train backbone --detector.network efficientnet_b4`.
+    `tfdetect train backbone --detector.network efficientnet_b4`. EfficientNet-Lite0 with ImageNet weights on 700 photographs and
+    700 StyleGAN faces: test AUC 0.832 with seed 0 with the head alone, 0.925 fine-tuned for 8 epochs (docs/detectors.md).
     """
 
     min_size = 32

@@ -7,9 +7,9 @@ import numpy as np
 
 from tfdetect.detector import Detector, FeatureFitContext, register
 from tfdetect.errors import UserError, require_minimum
-from tfdetect.models import heads
+from tfdetect.models import feature_sets, heads
 from tfdetect.models.heads import HeadSettings, TextEncoder
-from tfdetect.models.pretrained import backbones, presets
+from tfdetect.models.pretrained import backbones, feature_names, presets
 
 LOGIT_SCALE = 100  # of the published CLIP models, after training
 
@@ -34,8 +34,14 @@ class Clip(HeadSettings, Detector):
     NAME or FOLDER: a preset of keras-hub.
     hf-clip:FOLDER: OpenAI's CLIP in Hugging Face format.
     tiny: a small random CLIP for trying out."""
-    features: Literal["projected", "pooled", "penultimate"] = "projected"
-    """Backbone output: the joint image-text embedding, the class token before it, or that of the second-to-last block."""
+    features: str = "projected"
+    """Backbone outputs, one or several joined by +, such as penultimate+patches:4,8.
+    projected: the joint image-text embedding; texts need it alone.
+    pooled: the class token before it.
+    penultimate: the class token after the second-to-last block.
+    layers:N,N: the class token after these blocks, of which the first is 1.
+    patches:N,N: the mean of the patch tokens after these blocks.
+    variances:N,N: the log variance of each channel over the patch tokens."""
     feature_dtype: Literal["float32", "float16"] = "float32"
     """Precision of cached features; float16 halves the disk space and keeps three digits."""
     views: int = 1
@@ -52,6 +58,7 @@ class Clip(HeadSettings, Detector):
     """Number of last backbone blocks to train; 0 for none. linear and mlp only."""
 
     def __post_init__(self) -> None:
+        feature_names.parse(self.features)
         require_minimum(1, "detector", self, "views", "hidden", "k", "bank", "projection")
         if self.lora and self.unfreeze:
             raise UserError("--detector.lora and --detector.unfreeze exclude each other: train adapters or the last blocks.")
@@ -77,7 +84,7 @@ class Clip(HeadSettings, Detector):
 
     @property
     def offline_overrides(self) -> dict[str, str]:
-        return {"preset": presets.TINY}
+        return {"preset": presets.TINY, **({"features": "pooled"} if ":" in self.features else {})}  # it has two blocks
 
     @property
     def text_template(self) -> str | None:
@@ -98,14 +105,12 @@ class Clip(HeadSettings, Detector):
 
     def build(self, clip_shape: tuple[int, int, int, int]) -> Any:
         import keras
-        from keras import layers
 
         backbone = presets.load(self.preset)
         inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
-        pixels = layers.Rescaling(1.0, name="pixels")(layers.Reshape(clip_shape[1:])(inputs))
         vision = backbones.vision_model(backbone, clip_shape[1], self.features)
         self.set_trainable(vision)
-        features = layers.Identity(dtype="float32", name="features")(vision(pixels))
+        features = feature_sets.join(feature_sets.apply_vision(vision, inputs))
         score = heads.build_head(self, heads.join_closest_text(self, features, ("",)))
         model = keras.Model(inputs, score, name=self.name)
         if self.head == "prompts":

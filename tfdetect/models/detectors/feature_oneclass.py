@@ -2,20 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from tfdetect.detector import Detector, FeatureFitContext, register
 from tfdetect.errors import require_minimum
+from tfdetect.models import feature_sets
+from tfdetect.models.feature_sets import FeatureSet
 from tfdetect.models.heads import mean_and_std
-from tfdetect.models.pretrained import backbones, presets
+from tfdetect.models.pretrained import feature_names
 
-if TYPE_CHECKING:
-    from tfdetect.models.detectors.squeezenet import SqueezeNet
-
-COSINES, SQUEEZENET = "cosines", "squeezenet:"
+COSINES = "cosines"
 
 
 @register("feature_oneclass")
@@ -37,10 +35,11 @@ class FeatureOneClass(Detector):
     backbone: str = COSINES
     """Features, one of these:
     cosines: the DCT energies of 8 x 8 blocks, which need no weights.
+    residuals, spectrum: statistics of high-pass residuals, radial spectrum; no weights either.
     squeezenet:FILE: SqueezeNet with ImageNet weights.
     PRESET: a preset as in clip."""
-    features: Literal["projected", "pooled", "penultimate"] = "projected"
-    """Output of a preset's backbone, as in clip."""
+    features: str = "projected"
+    """Outputs of a preset's backbone, as in clip."""
     feature_dtype: Literal["float32", "float16"] = "float32"
     """Precision of cached features; float16 halves the disk space and keeps three digits."""
     grid: int = 8
@@ -62,61 +61,43 @@ class FeatureOneClass(Detector):
 
     def __post_init__(self) -> None:
         require_minimum(1, "detector", self, "grid", "components", "k", "mixture", "latent")
+        feature_names.parse(self.features)
+        FeatureSet.parse(self.backbone)
 
     @property
     def caches_features(self) -> bool:
         return True
 
+    @property
+    def feature_set(self) -> FeatureSet:
+        """The set that `backbone`, `grid` and `features` name."""
+        if self.backbone == COSINES:
+            return FeatureSet(COSINES, str(self.grid))
+        named = FeatureSet.parse(self.backbone)
+        return named if named.kind in feature_sets.KINDS or "@" in self.backbone else FeatureSet(named.kind, self.features)
+
     def require(self) -> None:
-        if self.backbone.startswith(SQUEEZENET):
-            self.squeezenet_detector().require()
-        elif self.backbone != COSINES:
-            presets.require(self.backbone)
+        self.feature_set.require()
 
     def losses(self) -> None:
         return None
 
     def warnings(self) -> tuple[str, ...]:
-        if not presets.is_random(self.backbone):
+        if not self.feature_set.is_random:
             return ()
         return ("THE BACKBONE IS RANDOM, NOT TRAINED: these figures say nothing about detection.",)
 
-    def squeezenet_detector(self) -> "SqueezeNet":
-        """Return the detector whose frozen backbone `squeezenet:FILE` stands for."""
-        from tfdetect.models.detectors.squeezenet import SqueezeNet
-
-        return SqueezeNet(weights=Path(self.backbone.removeprefix(SQUEEZENET)), crop=0, mirror=False, sides=False)
-
     def build(self, clip_shape: tuple[int, int, int, int]) -> Any:
         import keras
-        from keras import layers
 
-        inputs, outputs = self.build_backbone(clip_shape)
-        features = layers.Identity(dtype="float32", name="features")(outputs)
+        inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
+        features = feature_sets.join(feature_sets.build([self.feature_set], inputs)[0])
+        for layer in keras.Model(inputs, features).layers:
+            if isinstance(layer, keras.Model):
+                layer.trainable = False  # a backbone; the digest of stored features includes it
         width = features.shape[-1]
         subspace = PrincipalSubspace(np.zeros(width), np.ones(width), np.eye(min(width, self.components), width), np.ones(1))
         return keras.Model(inputs, self.build_score(features, subspace, {}), name=self.name)
-
-    def build_backbone(self, clip_shape: tuple[int, int, int, int]) -> tuple[Any, Any]:
-        """Return the input, uint8 clips of one frame, and the output (batch, n) of a frozen backbone."""
-        import keras
-        from keras import layers
-
-        if self.backbone.startswith(SQUEEZENET):
-            model = self.squeezenet_detector().build(clip_shape)
-            for layer in model.layers:
-                layer.trainable = False
-            return model.input, model.get_layer("features").input
-        inputs = keras.Input(clip_shape, dtype="uint8", name="clip")
-        if self.backbone == COSINES:
-            from tfdetect.models.layers.block_dct import BlockDCTEnergies
-
-            x = layers.Rescaling(1 / 127.5, -1, dtype="float32")(layers.Reshape(clip_shape[1:])(inputs))
-            return inputs, BlockDCTEnergies(self.grid)(x)
-        pixels = layers.Rescaling(1.0, name="pixels")(layers.Reshape(clip_shape[1:])(inputs))
-        vision = backbones.vision_model(presets.load(self.backbone), clip_shape[1], self.features)
-        vision.trainable = False
-        return inputs, vision(pixels)
 
     def build_score(self, features: Any, subspace: "PrincipalSubspace", fitted: Mapping[str, np.ndarray]) -> Any:
         """Return the score (batch, 1) of features (batch, n).

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfdetect.models.layers.common import PACKAGE, Float32Layer, PerImageScore, Shape, Tensor, squared_distances
@@ -49,6 +50,37 @@ class SVMDecisionFunction(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_vectors": self.num_vectors, "kernel": self.kernel, "gamma": self.gamma}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SetScaling(Float32Layer):
+    """Standardise features (batch, n) that consist of several sets: (x - mean) * factor, with weights (n,) each.
+
+    `names` and `widths` name the sets and their numbers of features, in order; `parts` returns which columns they are.
+    """
+
+    def __init__(self, names: Sequence[str] = ("",), widths: Sequence[int] = (1,), **options: Any) -> None:
+        super().__init__(**options)
+        self.names, self.widths = [*names], [*widths]
+
+    def build(self, input_shape: Shape) -> None:
+        self.mean = self.add_weight(shape=input_shape[1:], initializer="zeros", trainable=False, name="mean")
+        self.factor = self.add_weight(shape=input_shape[1:], initializer="ones", trainable=False, name="factor")
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return (inputs - self.mean) * self.factor
+
+    def parts(self) -> list[tuple[str, slice]]:
+        """Return name and columns of each set."""
+        ends = np.cumsum(self.widths).tolist()
+        return [(name, slice(end - width, end)) for name, width, end in zip(self.names, self.widths, ends, strict=True)]
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "names": self.names, "widths": self.widths}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -10,28 +10,32 @@ A preset is `tiny`, the name of a keras-hub preset, a folder saved by keras-hub 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from tfdetect.errors import UserError
-from tfdetect.models.pretrained import fast_blocks
+from tfdetect.models.pretrained import fast_blocks, feature_names
 from tfdetect.models.pretrained.backbone import Backbone
 from tfdetect.models.pretrained.fast_blocks import transformer_blocks
 from tfdetect.models.pretrained.presets import is_random, load, require
 
-__all__ = ["Backbone", "Features", "add_lora", "is_random", "load", "require", "text_encoder", "transformer_blocks",
+__all__ = ["Backbone", "add_lora", "is_random", "load", "require", "text_encoder", "transformer_blocks",
            "vision_model"]  # fmt: skip
 
-Features = Literal["projected", "pooled", "penultimate"]
 
-
-def vision_model(backbone: Backbone, image_size: int, features: Features) -> Any:
+def vision_model(backbone: Backbone, image_size: int, features: str) -> Any:
     """Return a keras.Model from RGB images (batch, image_size, image_size, 3), floats in 0..255, to features (batch, n).
 
-    The model includes resizing and normalisation. `projected` is the joint embedding of CLIP, or the pooled output of SigLIP's
-    attention head; `pooled` is the class token after the last norm, or the mean of all positions where there is no class token;
-    `penultimate` is the same after the second-to-last block, without norm. Raises UserError if the backbone lacks the features.
+    The model includes resizing and normalisation. `features` is one of these, or several joined by +; the model then has a list
+    of outputs, in the order of `feature_names.parse`. Raises UserError if the backbone lacks them.
+
+    - `projected`: the joint embedding of CLIP, or the pooled output of SigLIP's attention head
+    - `pooled`: the class token after the last norm, or the mean of all positions where there is no class token
+    - `penultimate`: the same after the second-to-last block, without norm
+    - `layers:6,9`: the same after these blocks, of which the first is 1
+    - `patches:6,9`: the mean of the patch tokens after these blocks
+    - `variances:6,9`: the log variance of each of their channels over the positions
 
     Models of one Backbone share its layers: to train two of them independently, load it twice.
     """
@@ -46,28 +50,36 @@ def vision_model(backbone: Backbone, image_size: int, features: Features) -> Any
         x = PillowResize(preprocessing.size, preprocessing.resize_to, preprocessing.interpolation, name="resize")(x)
     scale, offset = list(preprocessing.scale), list(preprocessing.offset)
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(x)
-    return keras.Model(images, _compute_features(backbone, x, features), name="backbone")
+    outputs = _compute_features(backbone, x, feature_names.parse(features))
+    return keras.Model(images, outputs if len(outputs) > 1 else outputs[0], name="backbone")
 
 
-def _compute_features(backbone: Backbone, x: Any, features: Features) -> Any:
+def _compute_features(backbone: Backbone, x: Any, outputs: Sequence[feature_names.Output]) -> list[Any]:
     network = backbone.network
     transformer = _transformer_parts(network, x)
-    available = {"projected": transformer and transformer.project, "pooled": True, "penultimate": transformer}
-    if not available[features]:
-        expected = " or ".join(name for name, value in available.items() if value)
-        raise UserError(f"{type(network).__name__} ({backbone.preset}) has no features {features!r}, expected {expected}.")
     if transformer is None:
+        if other := [output for output in outputs if output.kind != "pooled"]:
+            raise UserError(_missing(backbone, other[0], "pooled"))
         x = network(x)
-        return x[:, 0] if getattr(network, "use_class_token", False) else _mean_over_positions(x)
+        return [x[:, 0] if getattr(network, "use_class_token", False) else _mean_over_positions(x)]
+    count = len(transformer.blocks)
+    for output in outputs:
+        if output.kind == "projected" and not transformer.project:
+            raise UserError(_missing(backbone, output, f"pooled, penultimate, layers:N or patches:N, with N from 1 to {count}"))
+        if output.block > count:
+            raise UserError(f"{backbone.preset} has {count} transformer blocks, so there are no features {output}; expected a "
+                            f"number from 1 to {count}.")  # fmt: skip
+    depths = [output.block or count - (output.kind == "penultimate") for output in outputs]
     for layer in transformer.embedding:
         x = layer(x)
-    for block in transformer.blocks[: -1 if features == "penultimate" else None]:
-        x = block(x, **transformer.block_arguments)
-    if features != "penultimate":
-        x = transformer.norm(x)
-    if features == "projected" and transformer.project:
-        return transformer.project(x)
-    return x[:, 0] if transformer.has_class_token else _mean_over_positions(x)
+    tokens = {0: x}  # by the number of blocks that they have passed
+    for depth, block in enumerate(transformer.blocks[: max(depths)], 1):
+        tokens[depth] = x = block(x, **transformer.block_arguments)
+    return [transformer.pool(output.kind, tokens[depth]) for output, depth in zip(outputs, depths, strict=True)]
+
+
+def _missing(backbone: Backbone, output: feature_names.Output, expected: str) -> str:
+    return f"{type(backbone.network).__name__} ({backbone.preset}) has no features '{output}', expected {expected}."
 
 
 def _mean_over_positions(x: Any) -> Any:
@@ -76,6 +88,15 @@ def _mean_over_positions(x: Any) -> Any:
 
     pooling = {4: layers.GlobalAveragePooling2D, 3: layers.GlobalAveragePooling1D}
     return pooling[len(x.shape)]()(x) if len(x.shape) in pooling else x
+
+
+def _variance_over_positions(tokens: Any) -> Any:
+    """Return the log variance of each channel over the positions, (batch, positions, n) -> (batch, n)."""
+    from keras import layers
+
+    from tfdetect.models.layers.common import LogVariancePooling
+
+    return LogVariancePooling()(layers.Reshape((tokens.shape[1], 1, tokens.shape[2]))(tokens))
 
 
 @dataclass(frozen=True)
@@ -90,6 +111,19 @@ class _TransformerParts:
     """From the normalised tokens to the features `projected`; None where there are none."""
     block_arguments: dict[str, Any] = field(default_factory=dict)
     """Further arguments of every block."""
+    num_registers: int = 0
+    """Register tokens between the class token and those of the patches."""
+
+    def pool(self, kind: str, tokens: Any) -> Any:
+        """Return the features `kind` (batch, n) of the tokens (batch, positions, n) after the block that it names."""
+        if kind in ("patches", "variances"):
+            patches = tokens[:, self.has_class_token + self.num_registers :]
+            return _mean_over_positions(patches) if kind == "patches" else _variance_over_positions(patches)
+        if kind in ("pooled", "projected"):
+            tokens = self.norm(tokens)
+        if kind == "projected" and self.project:
+            return self.project(tokens)
+        return tokens[:, 0] if self.has_class_token else _mean_over_positions(tokens)
 
 
 def _transformer_parts(network: Any, images: Any) -> _TransformerParts | None:
@@ -105,10 +139,12 @@ def _transformer_parts(network: Any, images: Any) -> _TransformerParts | None:
     if kind == "SigLIPBackbone":
         return _TransformerParts([vision.embedding], vision.encoder_layers, vision.post_layer_norm, False, vision.head)
     if kind == "DINOV2Backbone":
-        return _TransformerParts([network.embeddings], network.encoder.layers, network.layernorm)
+        return _TransformerParts([network.embeddings], network.encoder.layers, network.layernorm,
+                                 num_registers=network.num_register_tokens)  # fmt: skip
     if kind == "DINOV3Backbone":
         arguments = {"position_embeddings": network.rope_embedding(images), "num_prefix_tokens": 1 + network.num_register_tokens}
-        return _TransformerParts([network.embeddings], network.encoder.layers, network.layernorm, block_arguments=arguments)
+        return _TransformerParts([network.embeddings], network.encoder.layers, network.layernorm, block_arguments=arguments,
+                                 num_registers=network.num_register_tokens)  # fmt: skip
     return None
 
 

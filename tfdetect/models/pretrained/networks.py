@@ -35,6 +35,12 @@ LITE_STAGES = {"stackwise_kernel_sizes": [3, 3, 5, 3, 5, 5, 3], "stackwise_num_r
 TINY = "tiny"
 OTHER_WEIGHTS = "give a file as --detector.weights FILE, or random weights by --detector.weights none"
 
+WITHOUT_A_NETWORK = {  # what helps if a download fails
+    "keras.applications": f"put the file into ~/.keras/models, or {OTHER_WEIGHTS}",
+    "keras-cv": "only networks of keras.applications and EfficientNet-Lite can be built without a download",
+    "keras-hub": "download the preset on another machine and give its folder as --detector.network FOLDER",
+}
+
 
 @dataclass(frozen=True)
 class Network:
@@ -56,12 +62,12 @@ class Network:
         except UserError:
             raise
         except Exception as error:  # failed downloads and unsuitable sizes raise any kind of exception
-            reason = " ".join(str(error).split())[:300].rstrip(".")
+            reason = " ".join(str(error).split(" with url")[0].split())[:300].rstrip(".")
             if isinstance(error, ValueError):
                 raise UserError(f"{self.name} ({self.library}) does not take images of {images.shape[2]} x {images.shape[1]} "
                                 f"pixels: {reason}. Give another --data.size.") from error  # fmt: skip
-            raise UserError(f"{self.library} could not download what {self.name} needs ({reason}); put the file into "
-                            f"~/.keras/models, or {OTHER_WEIGHTS}.") from error  # fmt: skip
+            raise UserError(f"{self.library} could not download what {self.name} needs ({reason}); "
+                            f"{WITHOUT_A_NETWORK[self.library]}.") from error  # fmt: skip
 
 
 def find(name: str) -> Network:
@@ -69,7 +75,7 @@ def find(name: str) -> Network:
     if Path(name).is_dir():
         return Network("keras-hub", name, partial(_build_hub, name))
     if name == TINY:
-        return Network("tfdetect", TINY, _build_tiny)
+        return Network("keras.applications", TINY, _build_tiny)
     library, _, rest = name.rpartition(":")
     libraries = {"keras": _keras, "keras_cv": _keras_cv, "keras_hub": _keras_hub}
     if library and library not in libraries:

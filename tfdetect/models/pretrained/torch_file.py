@@ -54,6 +54,10 @@ class _Rebuild:
 class _Unpickler(pickle.Unpickler):
     """Unpickles dicts, lists, numbers, texts and tensors, and refuses everything else."""
 
+    def __init__(self, file: BinaryIO):
+        super().__init__(file, encoding="utf-8")
+        self.storages: dict[str, Storage] = {}
+
     def find_class(self, module: str, name: str) -> Any:
         allowed = {("collections", "OrderedDict"): OrderedDict, ("torch", "Size"): tuple,
                    ("torch._utils", "_rebuild_tensor_v2"): _Rebuild(), ("torch._utils", "_rebuild_parameter"): _Rebuild(),
@@ -67,7 +71,7 @@ class _Unpickler(pickle.Unpickler):
         kind, dtype, key, _, size = pid[:5]
         if kind != "storage" or dtype not in DTYPES.values() or not isinstance(size, int):
             raise UserError(f"it refers to {kind!r} of type {dtype!r}")
-        return Storage(dtype, str(key), size)
+        return self.storages.setdefault(str(key), Storage(dtype, str(key), size))
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -96,21 +100,20 @@ def _read_archive(file: BinaryIO) -> tuple[Any, Callable[[Storage], np.ndarray]]
     def read_storage(storage: Storage) -> np.ndarray:
         return np.frombuffer(archive.read(f"{root}data/{storage.key}"), storage.dtype)
 
-    return _unpickle(io.BytesIO(archive.read(f"{root}data.pkl"))), read_storage
+    return _unpickle(io.BytesIO(archive.read(f"{root}data.pkl")))[0], read_storage
 
 
 def _read_old(file: BinaryIO) -> tuple[Any, Callable[[Storage], np.ndarray]]:
     """Read the pickles: version, machine, content and keys of the storages. The storages follow, each after its length."""
-    _, machine = _unpickle(file), _unpickle(file)
+    _, (machine, _) = _unpickle(file), _unpickle(file)
     if not machine["little_endian"]:
         raise UserError("its numbers are big-endian")
-    tree, keys = _unpickle(file), _unpickle(file)
-    sizes = {tensor.storage.key: np.dtype(tensor.storage.dtype).itemsize for _, tensor in _tensors(tree)}
+    (tree, storages), (keys, _) = _unpickle(file), _unpickle(file)
     places = {}
     for key in keys:
         count = int.from_bytes(file.read(8), "little")
         places[key] = (file.tell(), count)
-        file.seek(count * sizes[key], io.SEEK_CUR)
+        file.seek(count * np.dtype(storages[key].dtype).itemsize, io.SEEK_CUR)
 
     def read_storage(storage: Storage) -> np.ndarray:
         start, count = places[storage.key]
@@ -120,13 +123,15 @@ def _read_old(file: BinaryIO) -> tuple[Any, Callable[[Storage], np.ndarray]]:
     return tree, read_storage
 
 
-def _unpickle(file: BinaryIO) -> Any:
+def _unpickle(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
+    """Return the content of the next pickle, and the storages that it refers to by their keys."""
     start = file.tell()
     for operation, argument, _ in pickletools.genops(file):
         if operation.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > MAX_MEMO:
             raise UserError("its pickle is not one of PyTorch's")
     file.seek(start)
-    return _Unpickler(file, encoding="utf-8").load()
+    unpickler = _Unpickler(file)
+    return unpickler.load(), unpickler.storages
 
 
 def _tensors(tree: Any) -> Iterator[tuple[str, Tensor]]:
