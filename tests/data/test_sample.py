@@ -36,6 +36,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(SMALL, tmp_path_factory.mktemp("sample") / "out", workers=1).parent
 
 
+def test_command_line_chooses_the_sources_of_the_kind(tmp_path: Path) -> None:
+    from tfdetect.verbs import sample as verb
+
+    verb.main(["--out", str(tmp_path), "--kind", "image", "--count", "2", "--size", "32"])
+    assert {row["source"] for row in table(tmp_path / "manifest.csv")} == {"camera", "swap", "upsample"}
+
+
 # --- manifest and files ----------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """sample: write the embedded data set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
@@ -16,9 +16,12 @@ from tfdetect.workflow.console import console
 class WriteSample:
     """Generate real and fake images or videos, with a manifest.csv."""
 
+    # No default for `sample`: it would fix the sources, which depend on the kind.
+
     out: Path
     """Folder to write to."""
-    sample: tyro.conf.OmitArgPrefixes[Sample] = field(default_factory=Sample)
+    sample: tyro.conf.OmitArgPrefixes[Sample]
+    """Settings of the embedded data set; equal settings give equal files."""
 
 
 def main(argv: Sequence[str]) -> int:
