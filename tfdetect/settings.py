@@ -141,6 +141,8 @@ class Data(ClipSettings):
     make_fakes: int = 0
     """Number of self-blended fakes to make of each real photograph or video of faces (docs/sbi.md).
     Training and validation then use these instead of the data set's own fakes, the test only if it has no fakes."""
+    keep_fakes: bool = False
+    """make_fakes: train and validate on the data set's own fakes as well."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -256,13 +258,15 @@ class RunOf(Generic[D]):
             corruption_spec.check_flag(augment, "--train.augment", labels=False)
 
     def _check_face_fakes(self) -> None:
-        """Raise UserError if fakes are to be made of faces that are not looked for, or still ones for a detector of videos."""
-        flag = "--data.make_fakes" if self.data.make_fakes else "the step sbi of --train.augment"
-        if self.data.faces == "none" and (self.data.make_fakes or self.train.makes_face_fakes):
-            raise UserError(f"{flag} blends faces, but none are looked for: add --data.faces yunet. For pictures without faces, "
-                            "there is the step selfblend.")  # fmt: skip
+        """Raise UserError if fakes are to be made of faces that are not looked for, or still ones for a detector of clips."""
+        if self.data.faces == "none" and self.train.makes_face_fakes:
+            raise UserError("The step sbi of --train.augment blends face crops, but no faces are looked for: add --data.faces "
+                            "yunet. For pictures without faces, there is the step selfblend.")  # fmt: skip
         if self.data.make_fakes and self.detector.input_kind == "clip":
-            raise UserError(f"{flag} makes still pictures, but {self.detector.name} takes clips: use one of single frames.")
+            raise UserError(f"--data.make_fakes makes still pictures, but {self.detector.name} takes clips: use one of single "
+                            "frames.")  # fmt: skip
+        if self.data.keep_fakes and not self.data.make_fakes:
+            raise UserError("--data.keep_fakes needs --data.make_fakes: without it, the data set's own fakes are used anyway.")
 
 
 Run = RunOf[Detector]  # a run of any detector

@@ -68,6 +68,17 @@ def test_made_fakes_take_the_place_of_others_except_in_the_test(images, cache, c
     assert whole.attrs.get("left_out", {}) == ({"fakes that made ones replace": 2} if count and kinds != REALS else {})
 
 
+def test_made_fakes_join_others_in_pictures_that_are_not_cropped(images, cache, monkeypatch):
+    asked, faces = [], cache.spec.faces
+    monkeypatch.setattr("tfdetect.data.media.faces.model_path", lambda path, folder: asked.append(path))
+    monkeypatch.setattr("tfdetect.data.media.faces.FaceSettings.from_model", lambda path: faces)
+    run = Run(Cnn(), Data(make_fakes=1, keep_fakes=True, face_model=Path("y.onnx"), cache_dir=cache.root))
+    whole = made_fakes.add_made_fakes(table_of(images, *REALS, *FAKES), run, Cache(cache.root, ClipSpec(1, 32)))
+    assert asked == [Path("y.onnx")] and counts(whole) == {
+        ("train", "s"): 1, ("validation", "s"): 1, ("test", "s"): 1, ("train", "self-blended"): 1,
+        ("validation", "self-blended"): 1}  # fmt: skip
+
+
 def test_without_a_face_the_user_is_told(images, cache, monkeypatch):
     monkeypatch.setattr(maker, "detect_largest", lambda frame, settings: None)
     with pytest.raises(UserError, match=r"No fake could be made of any of 3 real files: --data\.make_fakes needs photographs"):
@@ -87,10 +98,14 @@ def test_the_report_says_what_made_fakes_prove_and_looks_for_no_shortcut_in_them
     assert not scoring.find_shortcuts(whole.assign(error="", frames=1), Data()).aucs
 
 
-@pytest.mark.parametrize("data, augment", [({"make_fakes": 1}, ""), ({}, "flip|sbi(p=0.5)")])
-def test_fakes_of_faces_need_a_face_detector(data, augment):
-    with pytest.raises(UserError, match=r"blends faces, but none are looked for: add --data\.faces yunet"):
-        Run(Cnn(), Data(**data), Train(augment=augment))
+def test_blending_crops_needs_a_face_detector():
+    with pytest.raises(UserError, match=r"blends face crops, but no faces are looked for: add --data\.faces yunet"):
+        Run(Cnn(), Data(), Train(augment="flip|sbi(p=0.5)"))
+
+
+def test_keeping_fakes_means_that_others_are_made():
+    with pytest.raises(UserError, match=r"--data\.keep_fakes needs --data\.make_fakes"):
+        Run(Cnn(), Data(keep_fakes=True))
 
 
 def test_still_fakes_are_refused_for_clips_and_negative_numbers():

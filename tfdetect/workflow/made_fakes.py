@@ -16,19 +16,22 @@ if TYPE_CHECKING:
 def add_made_fakes(table: "pd.DataFrame", run: Run, cache: "Cache") -> "pd.DataFrame":
     """Return the split manifest with self-blended fakes of its real files if --data.make_fakes asks for some, else unchanged.
 
-    They replace the data set's own fakes in training and validation; the test keeps its own if it has some. Training files get
-    none if --train.augment makes fakes in every epoch. Raises UserError if no fake could be made.
+    They replace the data set's own fakes in training and validation, or join them with --data.keep_fakes; the test keeps its own
+    if it has some. Training files get none if --train.augment makes fakes in every epoch. Raises UserError if none could be made.
     """
     import pandas as pd
 
     from tfdetect.data.made_fakes import FakeMaker, make_fakes
+    from tfdetect.data.media.faces import FaceSettings, model_path
 
-    if not run.data.make_fakes or cache.spec.faces is None:
+    if not run.data.make_fakes:
         return table
-    kept = table[(table["label"] == 0) | (table["split"] == "test")]
-    without = ["test"] * bool((kept["label"] == 1).any()) + ["train"] * run.train.makes_face_fakes
+    kept = table if run.data.keep_fakes else table[(table["label"] == 0) | (table["split"] == "test")]
+    in_test = (kept["label"] == 1) & (kept["split"] == "test")
+    without = ["test"] * bool(in_test.any()) + ["train"] * run.train.makes_face_fakes
     reals = kept[(kept["label"] == 0) & ~kept["split"].isin(without)]
-    maker = FakeMaker(run.data.cache_dir, run.data.make_fakes, cache.spec.faces, run.data.limits)
+    faces = cache.spec.faces or FaceSettings.from_model(model_path(run.data.face_model, run.data.cache_dir))
+    maker = FakeMaker(run.data.cache_dir, run.data.make_fakes, faces, run.data.limits)
     with progress("Making fakes", len(reals)) as step:
         fakes, failures = make_fakes(reals, maker, run.data.workers, run.data.timeout, step)
     if failures:
