@@ -42,7 +42,7 @@ def computed(monkeypatch):
     """List of the number of clips in each call of the frame model."""
     counts, compute = [], FeatureExtractor._compute
     monkeypatch.setattr(FeatureExtractor, "_compute",
-                        lambda self, rows, augment: counts.append(len(rows)) or compute(self, rows, augment))  # fmt: skip
+                        lambda self, sets, rows, augment: counts.append(len(rows)) or compute(self, sets, rows, augment))
     return counts
 
 
