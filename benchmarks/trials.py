@@ -1,6 +1,6 @@
 """The trainings that `detectors.py` and `generalise.py` measure: a name, the data and the arguments of `train` of each.
 
-In arguments, {clip}, {dino}, {inception}, {lite} and {squeezenet} stand for pretrained weights in the folder given by --weights.
+In arguments, {clip}, {dino}, {inception}, {lite}, {squeezenet} and {yunet} stand for files in the folder given by --weights.
 """
 
 import os
@@ -24,10 +24,15 @@ WEIGHTS = {
     "inception": ("inception_v3.h5", "InceptionV3, uint8, dequantised; ImageNet up to mixed5, fine-tuned for another task above"),
     "lite": ("efficientnet_lite0.pth", "EfficientNet-Lite0, ImageNet"),
     "squeezenet": ("squeezenet.h5", "SqueezeNet 1.1, ImageNet"),
+    "yunet": ("yunet.onnx", "YuNet"),
 }
 CLIP = ["clip", "--detector.preset", "hf-clip:{clip}"]
 CLIP_FEATURES, HEADS = ("projected", "pooled", "penultimate"), ("logistic", "linear", "mlp", "svm", "nearest", "triplet_svm")
 SCRATCH = ["--detector.weights", "none"]
+SETS = ["fusion", "--detector.sets", "hf-clip:{clip}@layers:7,8,12+patches:7,8,12"]
+LAYERS, CROP = [*SETS, "--detector.head", "average"], ["--data.fit", "crop"]
+VIEWS = ["--detector.views", "2", "--train.augment", "resize(0.4,1,p=0.4)|blur(0.3,1.5,p=0.3)|jpeg(40,98)"]
+BLENDED = [*VIEWS, "--data.make_fakes", "1", "--data.face_model", "{yunet}"]
 
 SAMPLE, FACES, VIDEOS = "sample", "faces", "videos"
 # name -> (data, arguments of `train`). The sample is the default of `train`.
@@ -60,6 +65,22 @@ TRIALS: dict[str, tuple[str, list[str]]] = {
     **{f"dino on faces, {features}, logistic": (
         FACES, ["clip", "--detector.preset", "{dino}", "--detector.features", features, "--detector.head", "logistic"])
        for features in CLIP_FEATURES[1:]},
+    "clip on faces, layers:8, logistic": (FACES, [*CLIP, "--detector.features", "layers:8", "--detector.head", "logistic"]),
+    "clip on faces, penultimate, logistic, crop": (
+        FACES, [*CLIP, "--detector.features", "penultimate", "--detector.head", "logistic", *CROP]),
+    "backbone on faces, head, logistic": (
+        FACES, ["backbone", "--detector.network", "efficientnet_lite0", "--detector.weights", "{lite}",
+                "--detector.head", "logistic", "--detector.C", "0.01"]),
+    "feature_oneclass on faces, variances of CLIP": (
+        FACES, ["feature_oneclass", "--detector.backbone", "hf-clip:{clip}", "--detector.features", "variances:7,8,9,10,11",
+                "--detector.score_direction", "near", "--data.size", "224"]),
+    "fusion on faces, without CLIP": (FACES, ["fusion"]),
+    "fusion on faces, CLIP's layers, one head": (FACES, SETS),
+    "fusion on faces, CLIP's layers": (FACES, LAYERS),
+    "fusion on faces, CLIP's layers, crop": (FACES, [*LAYERS, *CROP]),
+    "fusion on faces, CLIP's layers, augmented": (FACES, [*LAYERS, *VIEWS]),
+    "fusion on faces, CLIP's layers, and self-blended fakes": (FACES, [*LAYERS, *BLENDED, "--data.keep_fakes"]),
+    "fusion on photographs and self-blended fakes alone": (FACES, [*LAYERS, *BLENDED]),
 }  # fmt: skip
 
 
@@ -102,7 +123,7 @@ def train(name: str, seed: int, data: Path | None, weights: Path | None,
     places = {key: (weights or Path()) / file for key, (file, _) in WEIGHTS.items()}
     words = [word.format(**places) for word in arguments]
     run = run_name(name, seed)
-    flags = ["--data.path", str(data)] if kind != SAMPLE else []
+    flags = ["--stress", "0", *(["--data.path", str(data)] if kind != SAMPLE else [])]
     clock, processor = time.monotonic(), sum(os.times()[:4])
     resume = ["--resume"] if (runs / run).exists() else []
     train_run(resolve(parse([*words, *flags, "--train.seed", str(seed), "--out", str(runs), "--name", run, *resume], "train")))
