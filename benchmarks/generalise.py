@@ -12,11 +12,17 @@ worst source, and drawn as a heat-map.
 
 import argparse
 import json
+import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
 
+import pandas as pd
 from trials import FACES, TRIALS, command, missing_weights, train
+
+from tfdetect.data.layouts import detect
+from tfdetect.evaluation.metrics import summarise
 
 OWN = "own test split"
 
@@ -49,21 +55,32 @@ def main() -> None:
 
 def test_on_all(row: dict, options: argparse.Namespace) -> None:
     """Add to the row the AUCs that it lacks; the run is trained if it does not exist yet."""
-    folders = {folder.name: folder for folder in options.test}
-    if not (missing := [name for name in folders if name not in row["sources"]]):
+    missing = [folder for folder in options.test if folder.name not in row["sources"]]
+    if not missing:
         return
     detector, minutes = train(row["trial"], row["seed"], options.train, options.weights, options.runs)
     if OWN not in row["sources"]:
         row |= minutes
-        row["sources"][OWN] = summary(detector.metrics)
-    for name in missing:
-        results = detector.evaluate(folders[name], out=options.runs / f"{detector.folder.name}-on-{name}")
-        row["sources"][name] = summary(results.metrics)
+        row["sources"][OWN] = select(detector.metrics["test"])
+    table = join_sources(missing, options.runs / f"sources of {detector.folder.name}.csv")
+    shutil.rmtree(target := options.runs / f"{detector.folder.name}-on-others", ignore_errors=True)
+    results = detector.evaluate(table, out=target)
+    for name, rows in results.predictions.groupby("source"):
+        row["sources"][str(name)] = select(summarise(rows, None))
 
 
-def summary(metrics: dict) -> dict:
-    """Return the test AUC, its 95 % interval and the number of files."""
-    return {key: metrics["test"][key] for key in ("auc", "auc_interval", "n")}
+def join_sources(folders: list[Path], path: Path) -> Path:
+    """Write one manifest of all files in the folders, each with the name of its folder as source; return its path."""
+    tables = [detect.read(folder).assign(source=folder.name, split="test") for folder in folders]
+    table = pd.concat([table.assign(group=table["source"] + "/" + table["group"].astype(str)) for table in tables])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.assign(path=[*map(os.path.abspath, table["path"])])[["path", "label", "group", "source"]].to_csv(path, index=False)
+    return path
+
+
+def select(metrics: dict) -> dict:
+    """Return the AUC, its 95 % interval and the number of files."""
+    return {key: metrics[key] for key in ("auc", "auc_interval", "n")}
 
 
 def means_over_seeds(rows: Iterable[dict]) -> dict[str, dict[str, float]]:

@@ -66,8 +66,6 @@ TRIALS: dict[str, tuple[str, list[str]]] = {
         FACES, ["clip", "--detector.preset", "{dino}", "--detector.features", features, "--detector.head", "logistic"])
        for features in CLIP_FEATURES[1:]},
     "clip on faces, layers:8, logistic": (FACES, [*CLIP, "--detector.features", "layers:8", "--detector.head", "logistic"]),
-    "clip on faces, penultimate, logistic, crop": (
-        FACES, [*CLIP, "--detector.features", "penultimate", "--detector.head", "logistic", *CROP]),
     "backbone on faces, head, logistic": (
         FACES, ["backbone", "--detector.network", "efficientnet_lite0", "--detector.weights", "{lite}",
                 "--detector.head", "logistic", "--detector.C", "0.01"]),

@@ -24,6 +24,8 @@ def weights(tmp_path_factory):
 def test_weights_of_another_network_are_refused_before_any_other_work(weights):
     assert "without its classifier: score" in Backbone(network="tiny", weights=weights).require().replace("backbone/", "")
     assert Backbone(network="tiny", weights="none").require() == ""
+    with pytest.raises(UserError, match="Perhaps you meant xception"):
+        Backbone(network="xceptoin", weights="none").require()
     with pytest.raises(UserError, match="does not hold weights for this detector"):
         Backbone(network="mobilenet", weights=weights).require()
     with pytest.raises(UserError, match="is not a file; expected imagenet, none"):

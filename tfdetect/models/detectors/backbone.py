@@ -70,8 +70,10 @@ class Backbone(HeadSettings, Transfer):
         return "none" if self.weights == "none" else f"{self.network}: {self.weights}"
 
     def require(self) -> str:
-        """Load the weights once, to say before any other work whether they fit. Returns what was left out of a file."""
+        """Look the network up and load its weights once, to say before any other work whether they fit. Returns what was left out
+        of a file."""
         if self.weights == "none":
+            networks.find(self.network)
             return ""
         import keras
 

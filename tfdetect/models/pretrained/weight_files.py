@@ -134,9 +134,11 @@ def _check(variables: Sequence[Any], chosen: Sequence[StoredArray]) -> None:
     """Raise UserError for the first array that does not fit its variable, or for missing ones."""
     for variable, array in zip(variables, chosen, strict=False):
         shape = tuple(variable.shape)
-        if array.role_differs(variable.name) or not array.fits(shape):
+        if not array.fits(shape):
             order = f", in Keras' order {array.shapes[0]}" if array.axes else ""
             raise UserError(f"{array.name} is {array.shape}{order}, expected {shape} for {variable.path}")
+        if array.role_differs(variable.name):
+            raise UserError(f"{array.name} comes where {variable.path} is expected, so it is of another network")
     if len(chosen) < len(variables):
         missing = variables[len(chosen)]
         raise UserError(f"it has {len(chosen)} arrays, expected {len(variables)}: {missing.path} {tuple(missing.shape)} is "
