@@ -70,7 +70,8 @@ def train(cls, clips, steps):
     keras.utils.set_random_seed(0)
     model = detector.build(clip_shape(cls))
     eager = backend.is_tensorflow()  # tracing large graphs takes longer than five eager steps
-    model.compile(keras.optimizers.Adam(1e-3), detector.losses(), run_eagerly=eager)
+    rate = 1e-5 if detector.caches_features else 1e-3  # features are only scaled when their head is fitted
+    model.compile(keras.optimizers.Adam(rate), detector.losses(), run_eagerly=eager)
     clips, labels = np.concatenate([clips, clips[:1] // 2]), np.array([[0], [1], [0], [1]], np.float32)
     before = [np.array(keras.ops.convert_to_numpy(value)) for value in model.trainable_variables]
     losses = [model.train_on_batch(clips, labels) for _ in range(steps)]
