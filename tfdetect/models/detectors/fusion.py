@@ -21,8 +21,8 @@ class Fusion(Detector):
     Each set is computed and stored on its own, so another set or another head costs only what is new. A set is standardised by
     the training files, then divided by the square root of its share of the features: every set has the same total variance,
     and a wide one does not drown a narrow one. The report shows the weight of each. Command: `tfdetect train fusion
-    --detector.sets hf-clip:FOLDER@layers:7,8,12+patches:7,8,12`. With CLIP ViT-B/16 (int8, dequantised) on 700 photographs and 700
-    StyleGAN faces: test AUC 0.999 with seed 0; docs/generalisation.md has other generators.
+    --detector.sets hf-clip:FOLDER@layers:7,8,12+patches:7,8,12`. With CLIP ViT-B/16 (int8, dequantised), on 700 photographs and
+    700 StyleGAN faces: test AUC 0.999 with seed 0; docs/generalisation.md has other generators.
     """
 
     default_overrides = {"data.size": 224, "data.frames": 8, "train.batch": 64, "train.learning_rate": 2e-3,
