@@ -121,6 +121,49 @@ def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | Non
         yield item, _raise_error(_GuardedWork(work, None)(item))
 
 
+def map_ordered(items: Iterable[T], work: Callable[[T], R], workers: int | None = None, seconds: float | None = None,
+                ahead: int = 0) -> Iterator[tuple[T, R | WorkerFailure]]:
+    """Yield as `map_unordered` does, but in the order of `items`, of which at most `ahead` are taken beyond the next to come out.
+
+    An item that takes long thus never has more than that many results wait for it; workers that would exceed it pause. At least
+    two items per worker are taken.
+    """
+    done: dict[int, tuple[T, R | WorkerFailure]] = {}
+    window = _Window(items, max(ahead, 2 * (workers or available_cores())))
+    for (number, item), result in map_unordered(window, _Numbered(work), workers, seconds):
+        done[number] = item, result
+        while window.first in done:
+            yield done.pop(window.first)
+            window.first += 1
+
+
+class _Window(Generic[T]):
+    """Numbered items, of which none is handed out for now while `size` of them are out, from the number `first` on."""
+
+    def __init__(self, items: Iterable[T], size: int):
+        self.items, self.size, self.first = enumerate(items), size, 0
+        self.taken = 0
+
+    def __iter__(self) -> "_Window[T]":
+        return self
+
+    def __next__(self) -> tuple[int, T]:
+        if self.taken - self.first >= self.size:
+            raise StopIteration  # `_map_in_pool` asks again after each result
+        self.taken += 1
+        return next(self.items)
+
+
+@dataclass(frozen=True)
+class _Numbered(Generic[T, R]):
+    """Apply `work` to the item in (number, item)."""
+
+    work: Callable[[T], R]
+
+    def __call__(self, numbered: tuple[int, T]) -> R:
+        return self.work(numbered[1])
+
+
 def _processes_start() -> bool:
     """Return whether a worker process can be started and used."""
     guarded: _GuardedWork[int, Any] = _GuardedWork(abs, None)

@@ -195,7 +195,7 @@ def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool
     from tfdetect.data.prepare.decode import usable_rows
 
     good = usable_rows(table)
-    if pairs := duplicates.find_near_pairs_across_splits(good, cache.load):
+    if pairs := duplicates.find_near_pairs_across_splits(good, cache.reader(good["sha"]).load):
         evaluated = sorted({other for _, other in pairs})
         splits = " or ".join(sorted(set(good.loc[good["path"].isin(evaluated), "split"])))
         first, second = pairs[0]

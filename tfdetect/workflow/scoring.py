@@ -65,10 +65,10 @@ def score_features(predictor: Predictor, features: FeatureTable, table: pd.DataF
 def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first row, uint8 clips (batch, frames, size, size, 3)) over all rows of `expand_frames`."""
     pixels = cache.spec.size**2 * (1 if single else cache.spec.frames)
-    batch = int(np.clip(PIXELS_PER_CALL // (3 * pixels), 1, 64))
+    batch, reader = int(np.clip(PIXELS_PER_CALL // (3 * pixels), 1, 64)), cache.reader(rows["sha"])
     for start in range(0, len(rows), batch):
         chunk = rows.iloc[start : start + batch]
-        loaded = {sha: cache.load(sha) for sha in set(chunk["sha"])}  # once, though a record is decoded for every frame and crop
+        loaded = {sha: reader.load(sha) for sha in set(chunk["sha"])}  # once, though a record is decoded for every frame and crop
         clips = [loaded[sha] for sha in chunk["sha"]]
         if single:
             clips = [clip[frame : frame + 1] for clip, frame in zip(clips, chunk["frame"], strict=True)]
@@ -77,8 +77,8 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
 
 def clip_loader(table: pd.DataFrame, cache: Cache) -> Callable[[str], np.ndarray]:
     """Return a function from the path of a prepared file to its uint8 clip (frames, size, size, 3)."""
-    shas = dict(zip(table["path"], table["sha"], strict=True))
-    return lambda path: cache.load(shas[path])
+    shas, reader = dict(zip(table["path"], table["sha"], strict=True)), cache.reader(table["sha"])
+    return lambda path: reader.load(shas[path])
 
 
 def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:

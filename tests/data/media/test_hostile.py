@@ -161,7 +161,7 @@ def test_every_decoder_reads_a_file_under_any_name(tmp_path, clip, monkeypatch, 
     Path(path).write_bytes(clip)
     for variant in (path, os.path.abspath(path)):
         assert read_media(variant, 4).frames.shape == (4, 32, 32, 3)
-    assert Cache(tmp_path / "cache", ClipSpec(4, 16)).decode_file(path)["frames"] == 4
+    assert Cache(tmp_path / "cache", ClipSpec(4, 16)).decode_file(path).result["frames"] == 4
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -183,7 +183,7 @@ def test_pipes_folders_sockets_and_devices_are_refused_at_once(tmp_path, monkeyp
     (tmp_path / "loop.mp4").symlink_to("loop.mp4")
     (tmp_path / "gone.mp4").symlink_to("nowhere")
     for name, reason in (("loop.mp4", "Too many levels of symbolic links"), ("gone.mp4", "No such file or directory")):
-        assert Cache(tmp_path / "cache", ClipSpec(1, 16)).decode_file(str(tmp_path / name))["error"] == reason
+        assert Cache(tmp_path / "cache", ClipSpec(1, 16)).decode_file(str(tmp_path / name)).result["error"] == reason
 
 
 def test_unexpected_error_fails_only_its_file(tmp_path, clip, monkeypatch):

@@ -24,7 +24,7 @@ from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.limits import Limits
 
 MAX_BYTES = 2**30  # per image file, which is read into memory as a whole
-READER_VERSION = 2  # increase it when the reader's output changes; cached entries of other versions are then decoded again
+READER_VERSION = 3  # increase it when the reader's output changes; cached entries of other versions are then decoded again
 DECODER_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, UnicodeError, EOFError, struct.error, zlib.error,
                   cv2.error)  # fmt: skip
 
