@@ -49,7 +49,7 @@ def options_parser(doc: str | None, script: str) -> argparse.ArgumentParser:
     """Return a parser of the options that all these benchmarks have: --rounds, --out and --quick."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, help=f"rounds that count, at least {ROUNDS} (default) without --quick")
-    parser.add_argument("--out", type=Path, help=f"JSON file (default: {Path(script).with_suffix('.json').name} beside the script)")
+    parser.add_argument("--out", type=Path, help=f"JSON file (default: {Path(script).stem}.json beside the script)")
     parser.add_argument("--quick", action="store_true", help=QUICK)
     return parser
 
