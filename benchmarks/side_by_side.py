@@ -19,6 +19,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
@@ -87,8 +88,9 @@ class Worker:
     """
 
     def __init__(self, script: str, python: str = sys.executable, env: Mapping[str, str] | None = None) -> None:
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # what TensorFlow logs is of interest only after a failure
         self.process = subprocess.Popen([python, script, WORKER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        env={**os.environ, **(env or {})})  # fmt: skip
+                                        stderr=self.errors, env={**os.environ, **(env or {})})  # fmt: skip
 
     def call(self, task: str, *arguments: Any) -> Timed:
         """Return the time and the result of a function, as the worker measured them."""
@@ -96,7 +98,9 @@ class Worker:
         self.process.stdin.write(json.dumps([task, *arguments]) + "\n")
         self.process.stdin.flush()
         if not (answer := self.process.stdout.readline()):
-            raise SystemExit(f"the process for {task!r} ended with code {self.process.wait()}")
+            code = self.process.wait()
+            self.errors.seek(0)
+            raise SystemExit(f"{self.errors.read()}\nthe process for {task!r} ended with code {code}")
         return Timed(*json.loads(answer))
 
     def close(self) -> None:
