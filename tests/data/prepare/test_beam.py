@@ -69,7 +69,7 @@ def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path
     folder = tmp_path / "shards" / "0000"
     shards = sorted(folder.glob("clips*"))
     assert [path.name for path in shards] == [f"clips-0000{number}-of-00003.tfrecord" for number in range(3)]
-    assert sum(path.read_bytes().count(b"about") for path in shards) == 16, "each content once"
+    assert sum(path.read_bytes().count(b"facts") for path in shards) == 16, "each content once"
     assert sorted(row[0] for row in lines(folder, "failures")) == sorted(local["path"][local["error"] != ""])
     assert len(lines(folder, "rows")) == 17
 

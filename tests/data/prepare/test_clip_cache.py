@@ -16,6 +16,8 @@ import pytest
 import tensorflow as tf
 from in_process import decode_here
 
+from tfdetect.data.audit import properties
+from tfdetect.data.equalise import Plan
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.layouts import detect
 from tfdetect.data.media.faces import FaceSettings
@@ -127,6 +129,28 @@ def test_two_processes_never_write_to_the_same_shard(tmp_path):
     assert all((cache.load(sha) == frames[sha]).all() for sha in names)
 
 
+@pytest.mark.parametrize("what, spec", [("images", ClipSpec(1, 16)), ("videos", ClipSpec(8, 16)), ("videos", ClipSpec(3, 24))])
+def test_the_properties_of_a_file_are_kept_with_its_clip(tmp_path, request, what, spec):
+    """They are those that the audit measures; only the frame at which a video is looked at differs."""
+    cache, table = Cache(tmp_path, spec), detect.read(request.getfixturevalue(what)).head(4)
+    shas = decode.prepare(table, cache, runner=decode_here)["sha"]
+    for path, known in zip(table["path"], cache.facts(shas), strict=True):
+        measured = properties.measure(path, spec.limits)
+        assert all(known.get(name) == measured.get(name) for name in properties.CONTAINER)
+        assert all(known[name].shape == measured[name].shape for name in properties.CONTENT)
+        if what == "images":
+            assert all((known[name] == measured[name]).all() for name in properties.CONTENT)
+        else:
+            middle = read_media(path, spec.frames).frames[spec.frames // 2]
+            assert known["mean_colour"] == pytest.approx(middle.mean(axis=(0, 1)))
+
+
+def test_the_properties_of_an_equalised_copy_are_not_those_of_the_file(tmp_path, images):
+    cache, path = Cache(tmp_path, ClipSpec(1, 16, plan=Plan(16, 90, 0.0, 1))), detect.read(images)["path"][0]
+    decoded = cache.decode_file(path)
+    assert decoded.payload is not None and decoded.facts is None
+
+
 def test_a_clip_that_was_truncated_is_decoded_again(tmp_path, videos):
     cache, table = Cache(tmp_path, ClipSpec(3, 12)), detect.read(videos).head(4)
     first = decode.prepare(table, cache, runner=decode_here)
@@ -188,6 +212,8 @@ def test_both_kinds_hold_the_squares_that_the_reader_makes(tmp_path, rng, kind, 
 RUN = """
 import sys, time
 from pathlib import Path
+from tfdetect.data.audit import properties
+from tfdetect.data.equalise import Plan
 from tfdetect.data.layouts import detect
 from tfdetect.data.prepare import decode
 from tfdetect.data.prepare import shards

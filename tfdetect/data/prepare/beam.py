@@ -189,12 +189,12 @@ class _DecodeBatch:
 def _serialise(decoded: Decoded) -> bytes:
     """Return a serialised tf.train.Example of a clip.
 
-    Its features are `sha`, the hash of the file, `about`, its result as JSON, and `clip`, the bytes for a shard of the cache.
+    Its features are `sha`, the hash of the file, `facts`, its properties, and `clip`, the bytes for a shard of the cache.
     """
     import tensorflow as tf
 
     clip = decoded.payload.tobytes() if isinstance(decoded.payload, np.ndarray) else decoded.payload
-    values = {"sha": decoded.result["sha"].encode(), "about": json.dumps(decoded.result).encode(), "clip": clip}
+    values = {"sha": decoded.result["sha"].encode(), "facts": (decoded.facts or "").encode(), "clip": clip}
     features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
     return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
 
@@ -214,13 +214,14 @@ def unpack(folder: Path, paths: Iterable[str]) -> Iterator[tuple[str, Decoded | 
                 file.seek(4, os.SEEK_CUR)
     for path in paths:
         crashed, result = rows[path]
-        clip = None
+        clip = facts = None
         if place := places.pop(result["sha"], None):
             shard, start, length = place
             with shard.open("rb") as file:
                 file.seek(start)
-                clip = tf.train.Example.FromString(file.read(length)).features.feature["clip"].bytes_list.value[0]
-        yield path, WorkerFailure(result["error"]) if crashed else Decoded(result, clip)
+                features = tf.train.Example.FromString(file.read(length)).features.feature
+            clip, facts = (features[name].bytes_list.value[0] for name in ("clip", "facts"))
+        yield path, WorkerFailure(result["error"]) if crashed else Decoded(result, clip, facts.decode() if facts else None)
 
 
 def _read_lines(folder: Path, *names: str) -> Iterator[Any]:

@@ -4,6 +4,7 @@
 File names are only in the index, labels only in the manifest.
 """
 
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -13,10 +14,11 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from tfdetect.data.audit import properties, property_cache
 from tfdetect.data.equalise import Plan, equalised_copy
 from tfdetect.data.media.faces import FaceSettings, FaceTracker
-from tfdetect.data.media.frames import SQUEEZE, Fit, Media
-from tfdetect.data.media.read import READER_VERSION, digest, read_media
+from tfdetect.data.media.frames import SQUEEZE, Fit, FrameCallback, Media
+from tfdetect.data.media.read import DECODER_ERRORS, READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.prepare import clip_index, shards
 from tfdetect.data.prepare.clip_index import Clip, ClipIndex
@@ -53,15 +55,21 @@ class ClipSpec:
         """The largest number of squares of a video."""
         return self.frames * self.fit.crops
 
-    def read(self, path: str | Path) -> Media:
-        """Decode the clip of a file; an image has one frame. Raises MediaError or OSError."""
+    def read(self, path: str | Path, on_frame: FrameCallback | None = None) -> Media:
+        """Decode the clip of a file; an image has one frame. `on_frame` is that of `read_media`. Raises MediaError or OSError."""
         if self.plan:
             with equalised_copy(path, self.plan, self.limits) as copy:
-                return replace(self, plan=None).read(copy)
+                return replace(self, plan=None).read(copy, on_frame)
         if self.faces is None:
-            return read_media(path, self.frames, self.fps, self.size, self.limits, fit=self.fit)
+            return read_media(path, self.frames, self.fps, self.size, self.limits, on_frame, self.fit)
         faces = FaceTracker(self.faces, self.size, self.fit)
-        return faces.to_clip(read_media(path, self.frames, self.fps, self.size, self.limits, faces.add_frame, self.fit))
+
+        def add_frame(position: int, frame: np.ndarray) -> None:
+            faces.add_frame(position, frame)
+            if on_frame:
+                on_frame(position, frame)
+
+        return faces.to_clip(read_media(path, self.frames, self.fps, self.size, self.limits, add_frame, self.fit))
 
     def try_read(self, item: tuple[int, str]) -> Media | WorkerFailure:
         """Read the path in (number, path), as a task for `worker_pool.map_unordered`; return a failure on error."""
@@ -88,6 +96,19 @@ class Decoded:
     """The fields sha, frames, width, height, note and error."""
     payload: np.ndarray | bytes | None = None
     """The frames (frames, size, size, 3) uint8 RGB, or a TFRecord."""
+    facts: str | None = None
+    """The properties of the file by which shortcuts are found, as JSON; None if they are to be measured when they are needed."""
+
+
+class _Middle:
+    """Keep the middle of the frames that it is called with, or the last if there are fewer than expected."""
+
+    def __init__(self, expected: int):
+        self.left, self.frame = expected // 2, np.empty((0, 0, 3), np.uint8)
+
+    def __call__(self, position: int, frame: np.ndarray) -> None:
+        self.frame = frame if self.left >= 0 else self.frame
+        self.left -= 1
 
 
 @dataclass(frozen=True)
@@ -118,14 +139,29 @@ class Cache:
             known = clip_index.find_clip(connection, sha)
         if known and shards.is_complete(self.folder, self.kind, known):
             return Decoded(clip_result(sha, known))
+        middle = _Middle(self.spec.frames)
         try:
-            clip = self.spec.read(path)
+            clip = self.spec.read(path, middle)
         except MediaError as error:
             return Decoded(failure_result(sha, str(error)))
         except OSError as error:
             return Decoded(failure_result("", failure_reason(error)))
         found = Clip(0, 0, 0, len(clip.frames), clip.width, clip.height, clip.note)  # it has no place yet
-        return Decoded(clip_result(sha, found), self.encode(path, clip.frames))
+        return Decoded(clip_result(sha, found), self.encode(path, clip.frames), self._facts(path, clip, middle.frame))
+
+    def _facts(self, path: str, clip: Media, frame: np.ndarray) -> str | None:
+        if self.spec.plan:  # the frame is that of an equalised copy
+            return None
+        try:
+            return json.dumps(properties.describe_decoded(path, clip, frame), default=property_cache.encode)
+        except (MediaError, OSError, ValueError, *DECODER_ERRORS):  # from a header, because the pixels were read
+            return None
+
+    def facts(self, shas: Iterable[str]) -> list[dict[str, Any] | None]:
+        """Return the properties of the files with these hashes, as `properties.describe_decoded` does, None where it has none."""
+        with ClipIndex(self.folder).open() as connection:
+            texts = [clip_index.find_facts(connection, sha) for sha in shas]
+        return [json.loads(text, object_hook=property_cache.decode_array) if text else None for text in texts]
 
     def encode(self, path: str, frames: np.ndarray) -> np.ndarray | bytes:
         """Return what the cache stores of the file at `path` with these frames, (frames, size, size, 3) uint8 RGB."""

@@ -53,7 +53,7 @@ class Results:
         sha, error = result["sha"], result["error"]
         if not isinstance(outcome, WorkerFailure) and outcome.payload is not None:
             clip = {name: result[name] for name in ("frames", "width", "height", "note")}
-            writer.add_clip(sha, outcome.payload, clip)
+            writer.add_clip(sha, outcome.payload, clip, outcome.facts)
         if sha or crashed:
             writer.add_file(path, (*size_and_mtime(path), sha, error, self.settings if error else ""))
         else:
