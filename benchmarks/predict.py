@@ -48,7 +48,8 @@ class Case:
         """Decode all files as `predict` does."""
         from tfdetect.data.worker_pool import map_unordered
 
-        return after_start((path for (_, path), _ in map_unordered(enumerate(self.files), self.predictor.spec.try_read)), self.files)
+        results = map_unordered(enumerate(self.files), self.predictor.spec.try_read)
+        return after_start((path for (_, path), _ in results), self.files)
 
     def score(self, batch: int) -> Timed:
         """Score as many clips as there are files, in batches that are ready."""
@@ -91,7 +92,8 @@ def compare(report: Report, kind: str, case: Case) -> None:
     report.facts[kind] = {"detector": CASES[kind], "fastest_batch": batch, "clips_per_second_by_batch": rates,
                           "batch_of_predict": case.predictor.batch}  # fmt: skip
     print(f"\n{kind}: {CASES[kind]}; clips/s by batch: {rates}")
-    sides = {"decoding alone": case.decode, f"network alone, batches of {batch}": lambda: case.score(batch), "predict": case.predict}
+    sides = {"decoding alone": case.decode, f"network alone, batches of {batch}": lambda: case.score(batch),
+             "predict": case.predict}  # fmt: skip
     times = report.compare(kind, sides, len(case.files), kind)
     decode, network, predict = times.values()
     for measure in ("wall", "cpu"):

@@ -30,8 +30,8 @@ VERBS = {
     "cache": "show what takes space in the cache, and delete what is not needed",
     "doctor": "check the installation and this machine, for a bug report",
 }
-AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over, or with --out resumes where it stopped", "export": "starts over",
-                   "runs": "starts over", "cache": "starts over", "doctor": "starts over",
+AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over, or with --out resumes where it stopped",
+                   "export": "starts over", "runs": "starts over", "cache": "starts over", "doctor": "starts over",
                    "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 HELP = f"""usage: tfdetect VERB ...

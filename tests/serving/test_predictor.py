@@ -199,7 +199,8 @@ import keras, tfdetect
 assert keras.models.load_model({str(folder)!r} + "/model.keras").count_params()
 print(verdict.score)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) == pytest.approx(predictor.to_verdict("", predictor.spec.try_read((0, str(image)))).score, abs=1e-5)
 
@@ -214,5 +215,6 @@ def test_crops_of_images_of_any_shape_share_a_batch(tmp_path, predictor, here, m
         cv2.imwrite(paths[-1], rng.integers(0, 256, (*shape, 3), np.uint8))
     alone = [predictor.to_verdict(path, predictor.spec.try_read((0, path))) for path in paths]
     together = list(predictor.predict_files(paths))
-    assert [verdict.frames for verdict in together] == [verdict.frames for verdict in alone] and len({v.frames for v in alone}) > 1
+    frames = [verdict.frames for verdict in alone]
+    assert [verdict.frames for verdict in together] == frames and len(set(frames)) > 1
     np.testing.assert_allclose(scores(together), scores(alone), **TOLERANCE)

@@ -83,10 +83,9 @@ class TrainedDetector(Results):
         return pd.DataFrame(rows, columns=list(Verdict.__dataclass_fields__))
 
     def predict_to(self, out: str | Path, files: "str | Path | Iterable[str | Path]", **settings: Any) -> "WrittenVerdicts":
-        """Write the verdicts on these files to a table, .parquet, .csv, .jsonl or .xlsx, and return its path and the number of files
-        and failures; for millions of files too.
+        """Write the verdicts on these files, which may be millions, to a table: .parquet, .csv, .jsonl or .xlsx.
 
-        `files` and `settings` are those of `predict`. The columns are those of `predict` and run, version, threshold, date, bytes
+        Returns its path, the number of files and that of failures. `files` and `settings` are those of `predict`. The columns are those of `predict` and run, version, threshold, date, bytes
         and modified (of the file), and settings. Files whose verdict is in the table already, also after an interruption, are not
         scored again. Raises UserError if `out` holds anything else.
         """

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -96,7 +96,7 @@ class _WorkerContext(SpawnContext):
 
 
 def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | None = None, seconds: float | None = None,
-                  stop: threading.Event | None = None) -> Iterator[tuple[T, R | WorkerFailure]]:  # fmt: skip
+                  stop: threading.Event | None = None) -> Generator[tuple[T, R | WorkerFailure]]:  # fmt: skip
     """Yield (item, work(item)) in order of completion, computed in `workers` processes (default: one per core).
 
     `work` must be picklable. Each item may take `seconds`, plus what `work` requests by `deadline.extend`. If an item crashes

@@ -155,10 +155,10 @@ class Predictor:
 
     def predict_files(self, paths: Iterable[str | Path], seconds: float | None = None,
                       workers: int | None = None, in_order: bool = True) -> Generator[Verdict]:  # fmt: skip
-        """Return the verdicts on the files, in the order of `paths` or else as they come; `seconds` and `workers` are those of `decode`.
+        """Return the verdicts on the files, in the order of `paths` or else as they come.
 
-        Files are decoded while the network is loaded and while it scores others; it scores several files per call. Each file
-        waits for others at most MAX_WAIT seconds. A file that cannot be decoded only fails itself.
+        `seconds` and `workers` are those of `decode`. Files are decoded while the network is loaded and while it scores others,
+        several per call; each file waits for others at most MAX_WAIT seconds. A file that cannot be decoded only fails itself.
         """
         verdicts = self._predict_files(paths, seconds, workers, in_order)
         next(verdicts)  # starts decoding and loads the model; from here on, closing the iterator ends the processes

@@ -1,6 +1,7 @@
 """Load a SavedModel. TensorFlow is imported without Keras, which takes as long to import and which a SavedModel does not need."""
 
 import importlib
+import sys
 from pathlib import Path
 from threading import get_ident
 from types import ModuleType
@@ -14,6 +15,8 @@ LAST_IMPORT = "keras.src.optimizers"  # what `import tensorflow` imports at its 
 
 def import_tensorflow() -> ModuleType:
     """Return TensorFlow, imported without Keras unless something else imports that."""
+    if "tensorflow" in sys.modules:
+        return importlib.import_module("tensorflow")
     import_module, thread = importlib.import_module, get_ident()
 
     def import_all_but_keras(name: str, package: str | None = None) -> ModuleType:

@@ -177,4 +177,5 @@ def by_suffix(path: Path) -> Format:
 def require_room(path: Path, rows: int) -> None:
     """Raise UserError if the format of the table cannot hold so many rows."""
     if isinstance(by_suffix(path), Workbook) and rows > MAX_SHEET_ROWS:
-        raise UserError(f"A sheet of .xlsx holds at most {MAX_SHEET_ROWS:,} files, got {rows:,}: let --out end in .parquet or .csv.")
+        raise UserError(f"A sheet of .xlsx holds at most {MAX_SHEET_ROWS:,} files, got {rows:,}: let --out end in .parquet "
+                        "or .csv.")  # fmt: skip

@@ -65,7 +65,8 @@ class FileList:
         for path in given:
             count, others = self._add(path)
             if not count:
-                raise UserError(f"{path} {'holds' if path.is_dir() else 'lists'} no images or videos{describe_content(path, others)}.")
+                content = describe_content(path, others)
+                raise UserError(f"{path} {'holds' if path.is_dir() else 'lists'} no images or videos{content}.")
             self.count += count
             self.left_out += others
 

@@ -56,14 +56,14 @@ class Layout:
 
     name: str
     expected: str  # what identifies the layout, for error messages
-    recognise: "Callable[[Tree], bool]"  # examines few entries
+    recognise: Callable[[Tree], bool]  # examines few entries
     rows: Reader
 
 
 LAYOUTS: dict[str, Layout] = {}  # in order of registration; detect.RECOGNITION_ORDER decides which built-in layout comes first
 
 
-def layout(expected: str, recognise: "Callable[[Tree], bool]") -> Callable[[R], R]:
+def layout(expected: str, recognise: Callable[[Tree], bool]) -> Callable[[R], R]:
     """Return a decorator that registers a function from a root to its rows as the layout with the function's name.
 
     Label 1 means fake, whatever the convention of the data set. Raises UserError if the name is taken.
