@@ -164,7 +164,7 @@ def connect(address: str | None, workers: int | None = None) -> Iterator[DaskClu
         if address is None:
             stack.enter_context(worker_pool.hidden_main())
             # No memory limit, as there is none for local processes.
-            target: Any = stack.enter_context(LocalCluster(workers or machine.available_cores(), 1, dashboard_address=None,
+            target: Any = stack.enter_context(LocalCluster(workers or machine.available_cores(), 1, dashboard_address="127.0.0.1:0",
                                                            memory_limit=0, silence_logs=logging.CRITICAL))  # fmt: skip
         else:
             target = address
