@@ -3,10 +3,10 @@
     python benchmarks/feed.py [--torch PYTHON]
 
 Clips: 20 frames of 64 x 64 pixels, uint8, shuffled batches of 32, all from files that the system has in memory. Ours is
-`training_batches`, as `train` uses it. "generator" is the published one: np.load of each file, np.stack, and /255. Models here make
-floats on the device; so there is the generator without /255 too, which leaves them to the step as well. `DataLoader` is PyTorch's,
-with two worker processes, on the same .npy files. "copy" gathers the same batches from one array in memory: the floor of any feed
-that hands out copies.
+`training_batches`, as `train` uses it. "generator" is the published one: np.load of each file, np.stack, and /255. Models here
+make floats on the device; so there is the generator without /255 too, which leaves them to the step as well. `DataLoader` is
+PyTorch's, with two worker processes, on the same .npy files. "copy" gathers the same batches from one array in memory: the floor
+of any feed that hands out copies.
 
 Images: JPEG files of 256 x 256 pixels in batches of 32, ours from the cache; Keras' `image_dataset_from_directory` decodes the
 files anew in every epoch.

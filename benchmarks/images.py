@@ -61,7 +61,7 @@ def measure(report: Report, case: str, folder: Path, count: int, workers: dict[s
     for title in list(TITLES.values())[1:]:
         bounds = (1.0, 1.5) if title != TITLES["pillow"] else (None, None)
         for measure, seconds in (("wall", wall), ("cpu", cpu)):
-            ratio = float(np.median([theirs / ours for theirs, ours in zip(seconds[title], seconds[TITLES["ours"]], strict=True)]))
+            ratio = median(theirs / ours for theirs, ours in zip(seconds[title], seconds[TITLES["ours"]], strict=True))
             name = f"prepare of images, {case}, against {title}" + (", CPU" if measure == "cpu" else "")
             report.add_line(name, ratio, *bounds, measure=f"{measure} without the start", case=case)
 
