@@ -97,7 +97,7 @@ def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:
     if len(files) < len(sampled) / 2:
         return shortcuts.Shortcuts({}, [])
     with progress("Looking for shortcuts", len(files)) as step:
-        properties = collect(files, data.workers, step, data.timeout, data.limits)
+        properties = collect(files, data.workers, step, data.timeout, data.limits, decoding=data.decoding)
     readable = (properties["error"] == "").to_numpy()
     if readable.mean() < 0.5:
         return shortcuts.Shortcuts({}, [])

@@ -55,6 +55,7 @@ class PacketScan:
     corrupt: set[int] = field(default_factory=set)  # packets that the container reports as corrupt, by number
     broken: set[int] = field(default_factory=set)  # packets known to be broken, by number
     joins: set[int] = field(default_factory=set)  # packets with which an appended recording begins, by number
+    smallest: int = 2**62  # bytes of the smallest packet
     discards: bool = False  # an edit list discards packets
     exact: bool = True  # all packets have distinct timestamps, which identify their frames
 
@@ -285,6 +286,7 @@ def scan_packets(name: str, truncation: str, limits: Limits = LIMITS) -> PacketS
                     raise MediaError("encrypted (Common Encryption): decrypt it first")
                 scan.corrupt |= {len(scan.pts)} if packet.is_corrupt else set()
                 scan.discards |= packet.is_discard
+                scan.smallest = min(scan.smallest, packet.size)
                 if excess := limits.check("frames", len(scan.pts) + 1, "frames or more"):
                     raise MediaError(excess)
                 scan.pts.append(packet.pts)

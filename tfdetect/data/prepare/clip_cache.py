@@ -21,7 +21,7 @@ from tfdetect.data.media.read import READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.files import atomic_write, write_arrays, write_json
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
 
 MAX_HEADER = 256  # bytes; upper bound for the header of a .npy file
 
@@ -39,13 +39,14 @@ class ClipSpec:
     limits: Limits = field(default_factory=Limits)
     plan: Plan | None = None  # how the training files were equalised; other files are equalised the same way first
     fit: Fit = SQUEEZE
+    decoding: Decoding = field(default_factory=Decoding)
 
     @property
     def key(self) -> str:
-        """The settings that determine the pixels, as a folder name."""
+        """The settings that determine the pixels and verdicts, as a folder name."""
         rate = "" if self.fps is None else f"-{self.fps:g}fps"
         plan = f"-{'x'.join(f'{value:g}' for value in asdict(self.plan).values())}" if self.plan else ""
-        return f"{self.frames}x{self.size}{rate}{self.fit.key}{f'-{self.faces.key}' if self.faces else ''}{plan}"
+        return f"{self.frames}x{self.size}{rate}{self.fit.key}{f'-{self.faces.key}' if self.faces else ''}{plan}{self.decoding.key}"
 
     @property
     def max_squares(self) -> int:
@@ -55,12 +56,13 @@ class ClipSpec:
     def read(self, path: str | Path) -> Media:
         """Decode the clip of a file; an image has one frame. Raises MediaError or OSError."""
         if self.plan:
-            with equalised_copy(path, self.plan, self.limits) as copy:
+            with equalised_copy(path, self.plan, self.limits, self.decoding) as copy:
                 return replace(self, plan=None).read(copy)
         if self.faces is None:
-            return read_media(path, self.frames, self.fps, self.size, self.limits, fit=self.fit)
+            return read_media(path, self.frames, self.fps, self.size, self.limits, fit=self.fit, decoding=self.decoding)
         faces = FaceTracker(self.faces, self.size, self.fit)
-        return faces.to_clip(read_media(path, self.frames, self.fps, self.size, self.limits, faces.add_frame, self.fit))
+        return faces.to_clip(read_media(path, self.frames, self.fps, self.size, self.limits, faces.add_frame, self.fit,
+                                        self.decoding, faces.restart))  # fmt: skip
 
     def try_read(self, item: tuple[int, str]) -> Media | WorkerFailure:
         """Read the path in (number, path), as a task for `worker_pool.map_unordered`; return a failure on error."""
