@@ -1,7 +1,7 @@
-"""Write the videos on which `video.py` measures: scenes that move as a camera does, in six codecs, two sizes and three GOP lengths.
+"""Write the videos on which `video.py` measures: scenes seen by a moving camera, in six codecs, two sizes and three GOP lengths.
 
 A scene is a large picture of structures of all sizes, over which the camera pans, zooms and shakes, with things that cross it and
-the noise of a sensor. It depends on its seed alone, the bytes of a file on the encoder's version as well. Files that exist are kept.
+the noise of a sensor. It depends on its seed alone, the bytes of a file on the encoder's version too. Files that exist are kept.
 """
 
 import sys
@@ -23,7 +23,8 @@ CODECS: dict[str, tuple[str, str, Callable[[int, int], dict[str, str]]]] = {
     "h264": ("libx264", "mp4", lambda gop, scene: {"preset": "veryfast", "crf": "23", "bf": "0"}),
     "h264_b": ("libx264", "mp4", lambda gop, scene: {"preset": "veryfast", "crf": "23", "bf": "3",
                                                      "x264-params": f"open-gop={scene}"}),
-    "hevc": ("libx265", "mp4", lambda gop, scene: {"preset": "superfast", "crf": "26", "bf": "3", "x265-params": _X265.format(scene)}),
+    "hevc": ("libx265", "mp4", lambda gop, scene: {"preset": "superfast", "crf": "26", "bf": "3",
+                                                   "x265-params": _X265.format(scene)}),
     "vp9": ("libvpx-vp9", "webm", lambda gop, scene: {"deadline": "realtime", "cpu-used": "7", "crf": "36", "b": "0"}),
     "av1": ("libsvtav1", "mp4", lambda gop, scene: {"preset": "11", "crf": "38"}),
     "mpeg4": ("mpeg4", "mp4", lambda gop, scene: {}),  # at a bit rate, see `encode`
@@ -108,7 +109,7 @@ def repeat(path: Path, source: Path, video: Video) -> None:
         for number in range(video.repeats):
             with av.open(str(source)) as container:
                 stream = container.streams.video[0]
-                output = output or target.add_stream_from_template(stream)
+                output = output or target.add_stream_from_template(stream, opaque=True)
                 shift = round(number * video.seconds / Fraction(stream.time_base or 1))
                 for packet in container.demux(stream):
                     if packet.dts is not None and packet.pts is not None:

@@ -58,5 +58,4 @@ class Decoding:
     @property
     def key(self) -> str:
         """Everything that decides pixels and verdicts, as part of a folder name; empty for the default."""
-        decoder, check = ("" if value == default else f"-{value}" for value, default in ((self.decoder, "auto"), (self.check, "used")))
-        return decoder + check
+        return ("" if self.decoder == "auto" else f"-{self.decoder}") + ("" if self.check == "used" else f"-{self.check}")

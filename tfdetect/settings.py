@@ -57,7 +57,7 @@ class FileSettings:
     def __post_init__(self) -> None:
         require_minimum(1, "data", self, "workers")
         if self.decoder == "decord" and not find_spec("decord"):
-            raise UserError("--data.decoder decord needs decord, which is not installed; without the flag, PyAV reads all videos.")
+            raise UserError("--data.decoder decord needs decord, which is not installed here; by default, PyAV reads videos.")
         if not self.timeout > 0:
             raise UserError(f"--data.timeout must be above 0, got {self.timeout}.")
 
@@ -131,7 +131,8 @@ class DecodeOverrides:
                                    check=self.check or data.check, limits=self.limits.apply_to(data.limits))  # fmt: skip
 
 
-CLIP_KEYS = ("frames", "size", "fit", "crops", "fps", "faces", "face_model", "cache", "decoder", "check")  # settings that decide the pixels of a clip
+# The settings that decide the pixels of a clip, and whether there is one.
+CLIP_KEYS = ("frames", "size", "fit", "crops", "fps", "faces", "face_model", "cache", "decoder", "check")
 PREPARED_KEYS = (*CLIP_KEYS, "group")  # the settings that are stored with a prepared folder
 
 

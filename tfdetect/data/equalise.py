@@ -264,18 +264,15 @@ class Equaliser:
         side, rate = plan.crop // 2 * 2, Fraction(plan.fps).limit_denominator(1001)  # 4:2:0 needs even sides
         if job.fps < MIN_RATE * plan.fps:
             raise MediaError(f"{job.fps:g} frames a second, fewer than the common {plan.fps:g}")
+        write: Callable[[np.ndarray], None]
         with ExitStack() as stack:
 
-            def start() -> Callable[[np.ndarray], None]:
-                nonlocal memory
+            def start() -> None:
+                nonlocal memory, write
                 stack.close()
                 kept.clear()
                 memory = io.BytesIO()
-                return stack.enter_context(h264_writer(memory, rate, side, side, sample.X264))
-
-            def restart() -> None:
-                nonlocal write
-                write = start()
+                write = stack.enter_context(h264_writer(memory, rate, side, side, sample.X264))
 
             def keep_frame(index: int, frame: np.ndarray) -> None:
                 is_due = not kept or (index > kept[-1] and (index - kept[0]) % job.step == 0)
@@ -283,10 +280,10 @@ class Equaliser:
                     kept.append(index)
                     write(self.crop(frame)[:side, :side])
 
-            write = start()
+            start()
             # Sampling at twice the frame rate misses no frame of a video with uneven frame intervals.
             read_video(job.path, 2 * plan.frames * job.step, 2 * job.fps, 16, self.limits, keep_frame, decoding=self.decoding,
-                       on_restart=restart)  # fmt: skip
+                       on_restart=start)  # fmt: skip
             if len(kept) < plan.frames:
                 raise MediaError(f"{len(kept)} usable frames, fewer than the common {plan.frames}")
         return memory.getvalue()

@@ -199,7 +199,8 @@ def test_decoders_agree_on_h264(tmp_path):
 
 def test_decord_is_imported_only_where_it_is_asked_for(tmp_path):
     path = write(tmp_path / "v.mp4", count=5)
-    code = f"import sys; from tfdetect.data.media.read import read_media; read_media({str(path)!r}, 2); sys.exit('decord' in sys.modules)"
+    read = f"from tfdetect.data.media.read import read_media; read_media({str(path)!r}, 2)"
+    code = f"import sys; {read}; sys.exit('decord' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

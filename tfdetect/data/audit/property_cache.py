@@ -20,7 +20,7 @@ from tfdetect.limits import Decoding, Limits
 
 
 class PropertyCache:
-    """Properties of files that are unchanged since they were measured under the same limits, with the same decoding, by the same version."""
+    """Properties of files that are unchanged since the same version measured them under the same limits and decoding."""
 
     def __init__(self, path: Path, limits: Limits, decoding: Decoding):
         self.path, self.settings = path, [__version__, READER_VERSION, *astuple(limits), *astuple(decoding)]

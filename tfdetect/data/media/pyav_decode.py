@@ -38,7 +38,8 @@ def decode(name: str, scan: PacketScan, selection: Selection | None = None) -> I
                 log.clear()
                 frames, failed = _decode_packet(codec, packet, flush, n in scan.corrupt)
                 pending = not flush
-                if failed or any(text and not text.startswith(_HARMLESS_ERRORS) for _, module, text in log if module == codec.name):
+                errors = [text for _, module, text in log if module == codec.name and text]
+                if failed or not all(text.startswith(_HARMLESS_ERRORS) for text in errors):
                     scan.broken.add(n - 1 if flush else n)
                 for frame in frames:
                     number = packet_of.get(frame.pts, -1) if scan.exact else count

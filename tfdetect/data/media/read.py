@@ -37,8 +37,8 @@ def read_media(path: str | Path, frames: int = 1, fps: float | None = None, size
 
     With `size`, each frame becomes the squares that `fit` makes of it. `on_frame(position, frame)` is called with each chosen
     frame as it was before: (height, width, 3) uint8 RGB, upright, at native size. Where a video turns out to be damaged midway,
-    others are chosen: `on_restart()` is called, and the frames are passed from the first. Raises MediaError if there is no intact frame or the file exceeds `limits`; FileNotFoundError, PermissionError
-    and MemoryError pass through.
+    others are chosen: `on_restart()` is called, and the frames are passed from the first. Raises MediaError if there is no
+    intact frame or the file exceeds `limits`; FileNotFoundError, PermissionError and MemoryError pass through.
     """
     try:
         if media_kind(path) == "image":

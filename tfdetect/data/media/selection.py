@@ -39,7 +39,7 @@ def select_frames(scan: PacketScan, frames: int, fps: float | None, check: Liter
     With the check "used", `packets` are those that the chosen frames depend on. That needs a key frame at the start, which is
     also shown first: decoders drop intact frames that precede it.
     """
-    if scan.broken or scan.truncation or scan.discards or not scan.exact:
+    if scan.broken or scan.malformed or scan.truncation or scan.discards or not scan.exact:
         return None
     pts = [at or 0 for at in scan.pts]  # none is None in an exact scan
     ids = sorted(range(len(pts)), key=pts.__getitem__)

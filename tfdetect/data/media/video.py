@@ -14,6 +14,7 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from tfdetect.data import deadline
 from tfdetect.data.media import containers
@@ -102,7 +103,7 @@ def _read(name: str, frames: int, fps: float | None, consumer: Consumer, limits:
 def _read_once(name: str, scan: PacketScan, selection: Selection, consumer: Consumer, decoding: Decoding) -> Media | None:
     """Decode the selected packets and read the chosen frames; None at the first sign of damage, or of frames that no packet
     announced."""
-    positions, numbers = selection.positions, list[int]()
+    positions, numbers, converter = selection.positions, list[int](), VideoReformatter()
 
     def checked_frames() -> PositionedFrames:
         for number, frame in decode(name, scan, selection):
@@ -111,7 +112,7 @@ def _read_once(name: str, scan: PacketScan, selection: Selection, consumer: Cons
             numbers.append(number)
             selection.shapes.add(_upright_shape(frame))
             if number in positions and decoding.decoder not in OTHER_DECODERS:
-                yield positions[number], _upright_pixels(frame)
+                yield positions[number], _upright_pixels(frame, converter)
 
     try:
         if decoding.decoder in OTHER_DECODERS:
@@ -174,9 +175,10 @@ def _upright_shape(frame: Any) -> tuple[int, int, Orientation]:
     return height, width, orientation
 
 
-def _upright_pixels(frame: Any) -> np.ndarray:
+def _upright_pixels(frame: Any, converter: VideoReformatter) -> np.ndarray:
     """Return an av.VideoFrame as (height, width, 3) uint8 RGB; PyAV does not rotate frames, so they are turned here."""
-    return Orientation.from_frame(frame).apply(frame.to_ndarray(format="rgb24"))
+    pixels = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # `frame.to_ndarray` would start threads each time
+    return Orientation.from_frame(frame).apply(pixels)
 
 
 def _read_checked(name: str, scan: PacketScan, selection: Selection, consumer: Consumer, decoding: Decoding) -> _Pixels:
@@ -190,10 +192,10 @@ def _read_checked(name: str, scan: PacketScan, selection: Selection, consumer: C
 
 
 def _read_with_pyav(name: str, scan: PacketScan, selection: Selection) -> PositionedFrames:
-    positions = selection.positions
+    positions, converter = selection.positions, VideoReformatter()
     for number, frame in decode(name, scan, selection):
         if number in positions:
-            yield positions.pop(number), _upright_pixels(frame)
+            yield positions.pop(number), _upright_pixels(frame, converter)
         if not positions:
             return
 

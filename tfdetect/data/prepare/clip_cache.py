@@ -46,7 +46,8 @@ class ClipSpec:
         """The settings that determine the pixels and verdicts, as a folder name."""
         rate = "" if self.fps is None else f"-{self.fps:g}fps"
         plan = f"-{'x'.join(f'{value:g}' for value in asdict(self.plan).values())}" if self.plan else ""
-        return f"{self.frames}x{self.size}{rate}{self.fit.key}{f'-{self.faces.key}' if self.faces else ''}{plan}{self.decoding.key}"
+        faces = f"-{self.faces.key}" if self.faces else ""
+        return f"{self.frames}x{self.size}{rate}{self.fit.key}{faces}{plan}{self.decoding.key}"
 
     @property
     def max_squares(self) -> int:
