@@ -2,10 +2,10 @@
 
     python benchmarks/growth.py [--base FILES]
 
-The files are images of 16 x 16 pixels, so that what grows is the work per file and not the decoding. Each command runs in
-processes of its own, whose CPU seconds are added up; an epoch is half the difference of trainings of three epochs and of one, which
-leaves out start, export and report. The cost of one more file is compared between the last two steps: if time is linear, it is the
-same. Peak memory is that of the largest process. The curves go to docs/growth.png.
+The files are images of 16 x 16 pixels, so that what grows is the work per file and not the decoding. Commands run in processes of
+their own, whose CPU seconds are added up; an epoch is half the difference of trainings of three epochs and of one, which leaves
+out start, export and report. The cost of one more file is compared between the last two steps: if time is linear, it is the same.
+Peak memory is that of the largest process. The curves go to docs/growth.png.
 """
 
 import os
@@ -48,10 +48,10 @@ def main() -> None:
     for name, row in costs.items():
         print(f"{name:12}" + "".join(f"{cost.cpu:10.1f} CPU s{cost.memory:9.0f} MB" for cost in row))
         columns = zip(Cost._fields, zip(*row, strict=True), strict=True)
-        report.cases[name] = {"files": counts, **{field: [round(value, 3) for value in values] for field, values in columns}}
+        report.cases[name] = {"files": counts} | {field: [round(value, 3) for value in values] for field, values in columns}
         before, after = (1000 * (row[k + 1].cpu - row[k].cpu) / (counts[k + 1] - counts[k]) for k in (-3, -2))
-        report.add_line(f"growth of {name}: CPU time of one more file, last step against the one before", after / before, FACTOR, 1.0,
-                        "lower", cpu_ms_per_file=round(after, 4))  # fmt: skip
+        report.add_line(f"growth of {name}: CPU time of one more file, last step against the one before", after / before, FACTOR,
+                        1.0, "lower", cpu_ms_per_file=round(after, 4))  # fmt: skip
         report.add_line(f"memory of {name}: last step against the first", row[-1].memory / row[0].memory, None, None, "lower")
     if not options.quick:
         plot(counts, costs)

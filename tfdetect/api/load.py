@@ -82,7 +82,7 @@ class TrainedDetector(Results):
     def predict_each(self, paths: Iterable[Path], data: DecodeOverrides) -> "Iterator[Verdict]":
         """Yield the verdict on each file as soon as it is decoded, in the order of `paths`."""
         limits = data.apply_to(self.run.data)
-        return self.predictor.with_limits(limits.limits).predict_files(paths, limits.timeout, limits.workers)
+        return self.predictor.with_limits(limits.limits, limits.decoding).predict_files(paths, limits.timeout, limits.workers)
 
     def score(self, frames: "np.ndarray") -> "pd.DataFrame":
         """Return a row for each clip: its score, its probability of being fake (0..1), its label and, for a detector with

@@ -132,7 +132,8 @@ def equalise_files(args: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tup
     data = args.data
     with progress("Equalising", len(table)) as step:
         half = partial(step, advance=0.5)  # each file is inspected, then encoded
-        table = equalise(table, args.out.absolute() / "equalised", data.workers, half, data.timeout, data.limits)
+        table = equalise(table, args.out.absolute() / "equalised", data.workers, half, data.timeout, data.limits,
+                         decoding=data.decoding)  # fmt: skip
     good = table["error"] == ""
     reasons = dict(zip(table["path"], table["error"], strict=True))
     excluded = table[~good].rename(columns={"error": "left_out"})  # an original must not be mixed with equalised files

@@ -20,7 +20,7 @@ from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
 from tfdetect.models import autoencoder
 from tfdetect.models.layers import common
 
@@ -132,10 +132,10 @@ class Predictor:
             output = np.concatenate([output[:, :1], softmax(output[:, 1:], axis=1)], axis=1)
         return _by_name(output.reshape(len(clips), -1, output.shape[1]).mean(axis=1))
 
-    def with_limits(self, limits: Limits) -> "Predictor":
-        """Return the same predictor, which reads files within these limits."""
+    def with_limits(self, limits: Limits, decoding: Decoding | None = None) -> "Predictor":
+        """Return the same predictor, which reads files within these limits and, where it is given, with this decoding."""
         other = copy.copy(self)
-        other.spec = replace(self.spec, limits=limits)
+        other.spec = replace(self.spec, limits=limits, decoding=decoding or self.spec.decoding)
         return other
 
     def predict_files(self, paths: Iterable[str | Path], seconds: float | None = None,

@@ -17,10 +17,10 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from tfdetect.data.audit.property_cache import PropertyCache
 from tfdetect.data.media import containers
 from tfdetect.data.media.frames import Media
-from tfdetect.data.media.read import DECODER_ERRORS, digest, read_media
+from tfdetect.data.media.read import DECODER_ERRORS, DECODING, digest, read_media
 from tfdetect.data.media.sniff import MediaError, failure_reason, media_kind
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
 
 if TYPE_CHECKING:  # decoding processes have no use for pandas
     import pandas as pd
@@ -47,10 +47,11 @@ class Probe:
     """Measure one file, as a task for `worker_pool.map_unordered`; a file that cannot be read has its reason under "error"."""
 
     limits: Limits = field(default_factory=Limits)
+    decoding: Decoding = field(default_factory=Decoding)
 
     def __call__(self, path: str) -> dict[str, Any]:
         try:
-            return {**measure(path, self.limits), "error": ""}
+            return {**measure(path, self.limits, self.decoding), "error": ""}
         except (MediaError, OSError) as error:
             return {"error": failure_reason(error)}
         except (ValueError, *DECODER_ERRORS) as error:  # from a header, because the pixels were read
@@ -58,7 +59,8 @@ class Probe:
 
 
 def collect(table: "pd.DataFrame", workers: int | None = None, progress: Callable[[dict[str, Any]], None] | None = None,
-            seconds: float | None = None, limits: Limits | None = None, index: Path | None = None) -> "pd.DataFrame":  # fmt: skip
+            seconds: float | None = None, limits: Limits | None = None, index: Path | None = None,
+            decoding: Decoding = DECODING) -> "pd.DataFrame":  # fmt: skip
     """Return the properties of each file of the manifest, row for row, each measured within `seconds`.
 
     `index` is the path of a cache for them. Columns: CONTAINER and CONTENT, sha (SHA-256 of the bytes), hashes (perceptual
@@ -67,7 +69,7 @@ def collect(table: "pd.DataFrame", workers: int | None = None, progress: Callabl
     """
     measured: dict[str, dict[str, Any]] = {}
     limits, progress = limits or Limits(), progress or (lambda result: None)
-    cache = PropertyCache(index, limits) if index else None
+    cache = PropertyCache(index, limits, decoding) if index else None
 
     def missing_paths() -> Iterator[str]:
         for path in table["path"]:
@@ -77,7 +79,7 @@ def collect(table: "pd.DataFrame", workers: int | None = None, progress: Callabl
             else:
                 yield path
 
-    for path, result in map_unordered(missing_paths(), Probe(limits), workers, seconds):
+    for path, result in map_unordered(missing_paths(), Probe(limits, decoding), workers, seconds):
         measured[path] = {"error": result.reason} if isinstance(result, WorkerFailure) else result
         if cache:
             cache.add(path, measured[path])
@@ -97,12 +99,13 @@ def to_table(measured: Sequence[Mapping[str, Any]], index: "pd.Index") -> "pd.Da
     return properties
 
 
-def measure(path: str, limits: Limits) -> dict[str, Any]:
+def measure(path: str, limits: Limits, decoding: Decoding) -> dict[str, Any]:
     """Return all properties of one file. Raises MediaError or OSError."""
     sha = digest(path)
     sampled: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     look = lambda at, frame: sampled.update({at: (shrink(frame), measure_border(frame))})  # noqa: E731
-    media = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, on_frame=look)
+    media = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, on_frame=look, decoding=decoding,
+                       on_restart=sampled.clear)  # fmt: skip
     frames = [sampled[at] for at in sorted(sampled)]
     hashed = [frame for frame, _ in frames if _has_contrast(frame)]
     return {
