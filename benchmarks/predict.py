@@ -75,6 +75,17 @@ class Case:
         return max(rates, key=lambda batch: rates[batch]), {str(batch): round(rate, 1) for batch, rate in rates.items()}
 
 
+    def largest_difference(self, batch: int) -> float:
+        """Return how far a score of a clip on its own is from that in a batch, over up to 64 clips."""
+        import numpy as np
+
+        frames = np.stack(self.clips)
+        frames = frames.reshape(-1, 1, *frames.shape[2:]) if self.predictor.is_frame_detector else frames
+        scores = [np.concatenate([self.predictor.predict_clips(frames[start : start + size])[0]
+                                  for start in range(0, len(frames), size)]) for size in (1, batch)]  # fmt: skip
+        return float(np.abs(scores[0] - scores[1]).max())
+
+
 def after_start(results, files: list[str]) -> Timed:
     """Return the seconds from the first of the results on, scaled to all files; the CPU seconds are those of everything, since
     those of the other processes are known only when they have ended."""
@@ -89,9 +100,10 @@ def after_start(results, files: list[str]) -> Timed:
 def compare(report: Report, kind: str, case: Case) -> None:
     """Compare `predict` on the files of a kind with what its parts take alone."""
     batch, rates = case.fastest_batch()
+    ours = case.predictor.batch
     report.facts[kind] = {"detector": CASES[kind], "fastest_batch": batch, "clips_per_second_by_batch": rates,
-                          "batch_of_predict": case.predictor.batch}  # fmt: skip
-    print(f"\n{kind}: {CASES[kind]}; clips/s by batch: {rates}")
+                          "batch_of_predict": ours, "largest_score_difference_to_batch_1": case.largest_difference(ours)}  # fmt: skip
+    print(f"\n{kind}: {report.facts[kind]}")
     sides = {"decoding alone": case.decode, f"network alone, batches of {batch}": lambda: case.score(batch),
              "predict": case.predict}  # fmt: skip
     times = report.compare(kind, sides, len(case.files), kind)

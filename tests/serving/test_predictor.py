@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from in_process import map_here
+from light import in_process
 
 from tfdetect import files, models
 from tfdetect.artifact import Artifact
@@ -50,8 +51,9 @@ def predictor(request, tmp_path_factory):
 def mixed(tmp_path_factory):
     """Images and videos, a short one among them, with files between them that cannot be read."""
     folder = tmp_path_factory.mktemp("mixed")
-    images = sorted(write(Sample("image", 5, size=SIZE), folder / "images").parent.glob("*/*.jpg"))
-    videos = sorted(write(Sample("video", 3, size=SIZE, frames=8), folder / "videos").parent.glob("*/*.mp4"))
+    with in_process():
+        images = sorted(write(Sample("image", 5, size=SIZE), folder / "images").parent.glob("*/*.jpg"))
+        videos = sorted(write(Sample("video", 3, size=SIZE, frames=8), folder / "videos").parent.glob("*/*.mp4"))
     (folder / "bad.jpg").write_bytes(b"nothing")
     mixed = [*images[:4], folder / "bad.jpg", videos[0], *images[4:7], *videos[1:], folder / "missing.mp4", *images[7:]]
     return list(map(str, mixed))
