@@ -5,6 +5,8 @@ compressed less than those of the other class are first compressed at the same q
 docs/equalise.md has measurements and limitations.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import os
@@ -14,14 +16,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from tfdetect.data import sample
-from tfdetect.data.audit.properties import Probe, collect
 from tfdetect.data.media.encode import encode_jpeg, h264_writer
 from tfdetect.data.media.read import DECODING, READER_VERSION, read_image, read_video
 from tfdetect.data.media.sniff import MediaError, failure_reason
@@ -29,6 +29,9 @@ from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.errors import UserError
 from tfdetect.files import write_bytes, write_json
 from tfdetect.limits import Decoding, Limits
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_FAILED = 0.1  # share of each class that may be too small or too short for the plan; those files fail
 GRID = 16  # pixels; crops start on the block grid of the first compression, in both classes
@@ -105,6 +108,8 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
                "path": [done[path].output if path in done else path for path in table["path"]],
                "equalised": [done[path].describe(plan) if path in done else "" for path in table["path"]],
                "error": [errors[path] for path in table["path"]]}  # fmt: skip
+    import pandas as pd
+
     return table.assign(**{name: pd.Series(column, table.index, object) for name, column in columns.items()})
 
 
@@ -124,6 +129,8 @@ def equalised_copy(path: str | Path, plan: Plan, limits: Limits, decoding: Decod
     if find_plan(path):
         yield path
         return
+    from tfdetect.data.audit.properties import Probe
+
     properties = Probe(limits, decoding)(str(path))
     if properties["error"]:
         raise MediaError(properties["error"])
@@ -146,6 +153,8 @@ def measure_files(table: pd.DataFrame, index: Path, workers: int | None, progres
 
     `index` is the path of a cache, so a resumed run need not read the files again.
     """
+    from tfdetect.data.audit.properties import collect
+
     measured = collect(table, workers, progress, seconds, limits, index, decoding)[list(FIELDS)].copy()
     measured.loc[measured["frames"].gt(0) & ~measured["fps"].gt(0), "error"] = UNKNOWN_RATE
     _reject_unmatched_kinds(measured, table["label"])
@@ -194,6 +203,8 @@ def match_qualities(properties: pd.DataFrame, label: pd.Series) -> pd.Series:
     The images of each class are sorted by quality and paired by rank. An image whose counterpart in the other class has a
     lower quality is compressed at that quality. The hash of the content breaks ties.
     """
+    import pandas as pd
+
     first_quality = pd.Series(0, properties.index)
     rows = properties[(properties["error"] == "") & properties["frames"].isna()].assign(label=label)
     rows["jpeg_quality"] = rows["jpeg_quality"].fillna(LOSSLESS_QUALITY)
