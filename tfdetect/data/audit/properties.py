@@ -107,11 +107,10 @@ def measure(path: str, limits: Limits, decoding: Decoding) -> dict[str, Any]:
     media = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, on_frame=look, decoding=decoding,
                        on_restart=sampled.clear)  # fmt: skip
     frames = [sampled[at] for at in sorted(sampled)]
-    hashed = [frame for frame, _ in frames if _has_contrast(frame)]
+    hashes, small = _hashes([_grey(frame) for frame, _ in frames])
     return {
         **_container_properties(path, media), **_content_properties(*frames[len(frames) // 2]), "sha": sha,
-        "hashes": np.array([perceptual_hash(frame) for frame in hashed], np.uint64),
-        "small": np.array([_grey(frame, THUMBNAIL_SIZE) for frame in hashed]),
+        "hashes": hashes, "small": small,
     }  # fmt: skip
 
 
@@ -179,10 +178,15 @@ def hash_clip(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     `clip` is (frames, height, width, 3) uint8. Frames without contrast are skipped.
     """
-    frames = [np.array(clip[at]) for at in sorted({0, len(clip) // 2, len(clip) - 1})]
-    hashed = [frame for frame in frames if _has_contrast(frame)]
-    small = np.array([_grey(frame, THUMBNAIL_SIZE) for frame in hashed])
-    return np.array([perceptual_hash(frame) for frame in hashed], np.uint64), small
+    greys = [_grey(np.array(clip[at])) for at in sorted({0, len(clip) // 2, len(clip) - 1})]
+    return _hashes(greys)
+
+
+def _hashes(greys: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return hashes and small grey images of those grey images that have contrast."""
+    greys = [grey for grey in greys if cv2.meanStdDev(grey)[1][0, 0] >= MIN_CONTRAST]
+    small = np.array([_resize(grey, THUMBNAIL_SIZE) for grey in greys])
+    return np.array([perceptual_hash(grey) for grey in greys], np.uint64), small
 
 
 def jpeg_quality(tables: dict[int, Any]) -> float:
@@ -216,18 +220,18 @@ def _content_properties(frame: np.ndarray, border: np.ndarray) -> dict[str, np.n
     return {"mean_colour": frame.mean(axis=(0, 1)), "thumbnail": thumbnail, "border": border}
 
 
-def _has_contrast(frame: np.ndarray) -> bool:
-    return bool(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= MIN_CONTRAST)
+def _grey(frame: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
 
 
-def _grey(frame: np.ndarray, side: int) -> np.ndarray:
-    return cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (side, side), interpolation=cv2.INTER_AREA)
+def _resize(grey: np.ndarray, side: int) -> np.ndarray:
+    return cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
 
 
-def perceptual_hash(frame: np.ndarray) -> int:
+def perceptual_hash(grey: np.ndarray) -> int:
     """Return 64 bits that survive resizing and re-encoding: the signs of low DCT frequencies about their median.
 
     From a 32 x 32 grey image (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010).
     """
-    low = cv2.dct(_grey(frame, 32).astype(np.float32))[:8, 1:9].ravel()
+    low = cv2.dct(_resize(grey, 32).astype(np.float32))[:8, 1:9].ravel()
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
