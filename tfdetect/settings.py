@@ -244,6 +244,8 @@ class RunOf(Generic[D]):
     """Resume the run called --name; train a finished run further with a higher --train.epochs or --train.patience."""
     overwrite: bool = False
     """Replace the run called --name; the old run is deleted once the data of the new one are read."""
+    profile: bool = False
+    """Print where the time of decoding and training went, and write a profile of 20 steps for TensorBoard into logs/."""
     stress: int | None = None
     """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section.
     By default 400, or 100 (20 videos) for detectors on stored features, which are slower here."""

@@ -20,7 +20,6 @@ from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select
 
 if TYPE_CHECKING:
     import keras
-    import pandas as pd
 
     from tfdetect.data.prepare.clip_cache import Cache
     from tfdetect.training.feature_extractor import FeatureExtractor

@@ -14,6 +14,7 @@ from tfdetect.machine import available_cores
 from tfdetect.settings import PREPARED_KEYS, ClipSettings
 from tfdetect.workflow import dataset, output_paths
 from tfdetect.workflow.console import console, plural, printable, progress
+from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.startup import start
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Prepare:
     """Crop and re-encode all files in the same way first, so that the file format cannot reveal the label (docs/equalise.md)."""
     dry_run: bool = False
     """Only say how many files would be decoded, how much space their clips take and how long it takes; nothing is written."""
+    profile: bool = False
+    """Print where the time went, and write it for TensorBoard into FOLDER/logs."""
     runner: str = "local"
     """Where files are decoded.
     local: processes on this machine.
@@ -69,7 +72,9 @@ def prepare_data(args: Prepare, beam_options: Sequence[str] = ()) -> Path:
     if args.equalise:
         table, failures = equalise_files(args, table, cache)
         excluded = pd.concat([excluded, failures])
-    write(args, dataset.append_excluded(decode(args, table, cache, beam_options), excluded).sort_index())
+    with profiled(args.profile, args.out / "logs", with_trace=False):  # other processes do the work
+        decoded = decode(args, table, cache, beam_options)
+    write(args, dataset.append_excluded(decoded, excluded).sort_index())
     return args.out
 
 

@@ -19,6 +19,7 @@ from tfdetect.errors import UserError
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset, made_fakes
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
+from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.startup import start
 
 if TYPE_CHECKING:
@@ -86,15 +87,16 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
         if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
             console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
             return artifact
-        run, table, cache = prepare(run)
-        if resuming:
-            require_same_splits(artifact, table)
-            console.print(f"Resuming {artifact.folder}")
-            reopen(artifact, run)
-        else:
-            artifacts.reset_folder(artifact, run)
-        save_inputs(artifact, table, cache)
-        fitted = fit(run, artifact, table, cache)
+        with profiled(run.profile, artifact.logs / "profile", with_trace=False):  # `fit` traces some steps
+            run, table, cache = prepare(run)
+            if resuming:
+                require_same_splits(artifact, table)
+                console.print(f"Resuming {artifact.folder}")
+                reopen(artifact, run)
+            else:
+                artifacts.reset_folder(artifact, run)
+            save_inputs(artifact, table, cache)
+            fitted = fit(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted, tables)
     return artifact
 
@@ -248,6 +250,7 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
     """Train, and save the model of the best epoch; the chief also logs to TensorBoard and prints a line per epoch."""
     keras = import_keras()
     from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.training import trace
     from tfdetect.training.callbacks import ProgressLogger
     from tfdetect.training.train import train
     from tfdetect.workflow import reconstruction_report
@@ -257,6 +260,7 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
         callbacks = [
             keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0),  # training.tensorboard writes the graph
             ProgressLogger(console, run.train.epochs),
+            *([trace.StepTimes(artifact.logs / "profile")] if run.profile else []),
             *reconstruction_report.training_callbacks(run.detector, artifact.logs, table, cache),
         ] if chief else []  # fmt: skip
         return train(run.detector, table, cache, run.train, artifact.checkpoints, artifact.model, callbacks, feature_progress)

@@ -24,6 +24,7 @@ from tfdetect.limits import Decoding, Limits
 from tfdetect.machine import available_cores
 from tfdetect.serving.decode_ahead import DecodeAhead
 from tfdetect.serving.saved_model import import_tensorflow, load_saved_model
+from tfdetect.stages import stage
 
 BATCH_BYTES = 2**26  # of the frames that are scored in one call; bounds the memory
 MAX_BATCH = 32  # clips per call; beyond 8 the networks of the suite are no faster on CPUs (benchmarks/predict.py)
@@ -119,6 +120,7 @@ class Predictor:
         score, *source = (np.asarray(outputs[name]) for name in ("score", *(["source"] if self.classes else [])))
         return score, self.calibration.probability(score), *source
 
+    @stage("step")
     def _saved_model_outputs(self, clips: np.ndarray) -> Mapping[str, Any]:
         name = "serve_face_crop" if "serve_face_crop" in self.model.signatures else "serving_default"
         return self._call_signature(name, clips)
@@ -139,6 +141,7 @@ class Predictor:
         squares = tf_decode.to_squares(clips.reshape(-1, *clips.shape[2:]), size, self.spec.fit).numpy()
         return squares.reshape(-1, frames, size, size, 3)
 
+    @stage("step")
     def _keras_outputs(self, clips: np.ndarray) -> Mapping[str, Any]:
         output = self.model.predict_on_batch(self._fit(clips))
         if self.classes:

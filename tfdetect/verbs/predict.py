@@ -14,6 +14,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.errors import UserError
 from tfdetect.workflow.console import plural, printable
+from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.verdicts import FileList, PredictData, format_verdict
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Predict:
     out: Path | None = None
     """Table to write instead: .parquet, .csv, .jsonl or .xlsx, with the columns of --json, run, version, threshold and date.
     The same command again, also after an interruption, scores only the files that are not in it yet."""
+    profile: bool = False
+    """Print where the time went, and write a profile for TensorBoard into the run's folder logs/."""
 
     def __post_init__(self) -> None:
         if self.json and self.out:
@@ -52,7 +55,8 @@ def main(argv: Sequence[str]) -> int:
     from tfdetect.api.load import TrainedDetector
 
     detector = TrainedDetector(artifact.folder)
-    failed = write_table(detector, paths, args) if args.out else print_verdicts(detector, paths, args)
+    with profiled(args.profile, artifact.logs / "predict"):
+        failed = write_table(detector, paths, args) if args.out else print_verdicts(detector, paths, args)
     if not args.json:
         print(f"{summarise(paths, failed)}. Called fake from a probability of {detector.predictor.threshold:.3f}.")
     return 1 if failed else 0

@@ -99,7 +99,7 @@ def to_table(measured: Sequence[Mapping[str, Any]], index: "pd.Index") -> "pd.Da
     return properties
 
 
-def measure(path: str, limits: Limits, decoding: Decoding) -> dict[str, Any]:
+def measure(path: str, limits: Limits, decoding: Decoding = DECODING) -> dict[str, Any]:
     """Return all properties of one file. Raises MediaError or OSError."""
     sha = digest(path)
     sampled: dict[int, tuple[np.ndarray, np.ndarray]] = {}

@@ -22,6 +22,7 @@ from tfdetect.data.media.frames import SQUEEZE, Fit, Media, to_squares
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.errors import UserError
 from tfdetect.files import write_bytes
+from tfdetect.stages import stage
 
 # The commit in the address pins the file with this hash, which the repository's LFS pointer states.
 URL = ("https://media.githubusercontent.com/media/opencv/opencv_zoo/f12e12798e8314f7c074a6656816c048dcc95b7a/"
@@ -179,6 +180,7 @@ class FaceTracker:
     detections: dict[int, list[FaceDetection]] = field(default_factory=dict, init=False)  # by frame position
     best_score: float = field(default=0.0, init=False)  # over all frames, weak detections included
 
+    @stage("face")
     def add_frame(self, position: int, frame: np.ndarray) -> None:
         """Detect the faces of a native (height, width, 3) uint8 RGB frame; a repeated position replaces the earlier result."""
         boxes = detect(frame, self.settings)

@@ -22,6 +22,7 @@ from tfdetect.data.media import images, video
 from tfdetect.data.media.frames import LIMITS, SQUEEZE, Fit, FrameCallback, Media, to_squares
 from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.limits import Decoding, Limits
+from tfdetect.stages import stage
 
 MAX_BYTES = 2**30  # per image file, which is read into memory as a whole
 READER_VERSION = 3  # increase it when the reader's output changes; cached entries of other versions are then decoded again
@@ -30,6 +31,7 @@ DECODER_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, Unicode
                   cv2.error)  # fmt: skip
 
 
+@stage("decode")
 def read_media(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None,
                limits: Limits = LIMITS, on_frame: FrameCallback | None = None, fit: Fit = SQUEEZE,
                decoding: Decoding = DECODING, on_restart: Callable[[], None] | None = None) -> Media:  # fmt: skip
@@ -80,7 +82,9 @@ def read_image(path: str | Path, size: int | None = None, limits: Limits = LIMIT
         raise MediaError(f"the image file has {length} bytes, at most {MAX_BYTES} are read")
     if excess := limits.check("bytes", length, "bytes"):
         raise MediaError(excess)
-    frame, note = images.decode_image(bytearray(Path(path).read_bytes()), limits)  # cv2.imread fails on some file names
+    with stage("read"):
+        content = bytearray(Path(path).read_bytes())  # cv2.imread fails on some file names
+    frame, note = images.decode_image(content, limits)
     height, width = frame.shape[:2]
     if on_frame:
         on_frame(0, frame)
@@ -92,6 +96,7 @@ def _square_maker(size: int | None, fit: Fit) -> Callable[[np.ndarray], np.ndarr
     return (lambda frame: frame[None]) if size is None else partial(to_squares, size=size, fit=fit)
 
 
+@stage("read")
 def digest(path: str | Path) -> str:
     """Return the SHA-256 of a file in hexadecimal. Raises OSError, and MediaError for a folder, pipe or device."""
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block

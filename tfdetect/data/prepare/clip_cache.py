@@ -25,6 +25,7 @@ from tfdetect.data.prepare.clip_index import Clip, ClipIndex
 from tfdetect.data.prepare.shards import ClipWriter
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.limits import Decoding, Limits
+from tfdetect.stages import stage
 
 MAX_OPEN = 256  # shards that a reader keeps open
 
@@ -160,6 +161,7 @@ class Cache:
         found = Clip(0, 0, 0, len(clip.frames), clip.width, clip.height, clip.note)  # it has no place yet
         return Decoded(clip_result(sha, found), self.encode(path, clip.frames), self._facts(path, clip, middle.frame))
 
+    @stage("describe")
     def _facts(self, path: str, clip: Media, frame: np.ndarray) -> str | None:
         if self.spec.plan:  # the frame is that of an equalised copy
             return None
@@ -215,6 +217,7 @@ class ClipReader:
             path = shards.shard_path(self.cache.folder, self.cache.kind, shard)
             raise OSError(f"{path} is shorter than its index says: delete it, and the next training decodes its files again")
 
+    @stage("copy")
     def record(self, number: int) -> bytes:
         """Return the bytes of a clip."""
         data = bytearray(int(self.places[number, 2]))
@@ -232,6 +235,7 @@ class ClipReader:
         clip = read_record(self.record(number), spec.size, spec.fit).numpy()
         return np.repeat(clip, spec.repeat_count(len(clip)), axis=0)
 
+    @stage("copy")
     def batch(self, numbers: np.ndarray, length: int, frames: np.ndarray | None = None) -> np.ndarray:
         """Return clips of kind npy, (batch, length, size, size, 3) uint8, or with `frames` one frame of each, (batch, 1, ...).
 

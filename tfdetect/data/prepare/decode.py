@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from tfdetect import stages
 from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.data.prepare import clip_index, shards
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, Decoded, clip_result, failure_result
@@ -100,7 +101,7 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
                 else:
                     progress(known)
 
-        for path, outcome in runner(missing_paths(), cache, workers, seconds):
+        for path, outcome in stages.waiting(runner(missing_paths(), cache, workers, seconds)):
             progress(results.add(path, outcome, writer))
         writer.save()
         return add_results(table, results.values, cache.spec)
