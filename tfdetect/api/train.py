@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from tfdetect.data.prepare.clip_cache import Cache
     from tfdetect.evaluation.calibration import Calibration
+    from tfdetect.training.feature_extractor import FeatureExtractor
     from tfdetect.training.fit import Fitted
     from tfdetect.workflow.results import Tables
 
@@ -276,35 +277,36 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     with files.atomic_write(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
     model, good = models.load(artifact.model), usable_rows(table)
-    calibration = calibrate(model, good, cache, run).to_dict()
+    extractor = FeatureExtractor(model, run.detector, cache, feature_progress) if run.detector.caches_features else None
+    features = extractor and extractor.of(good)
+    calibration = calibrate(model, good, cache, run, extractor).to_dict()
     files.write_json(artifact.calibration, calibration)
+    graph = None
     if backend.is_tensorflow():
-        export(model, calibration, run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
+        graph = export(model, calibration, run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
     predictor = Predictor(artifact, cache.spec, run.detector)
-    if run.detector.caches_features:
-        features = FeatureExtractor(model, run.detector, cache, feature_progress).of(good)
-        scored = scoring.score_features(predictor, features, table)
-    else:
-        features, scored = None, scoring.score(predictor, table[table["split"] != "train"], cache)
+    scored = (scoring.score_features(predictor, features, table) if features
+              else scoring.score(predictor, table[table["split"] != "train"], cache))  # fmt: skip
     context = ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
                             fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
     extras = results.report_extras(run.detector, context, predictor)
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
                                     predictor.warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch,
-                                    stress.plan_study(run.stress, run, run.data, context, predictor, cache))  # fmt: skip
+                                    fitted.best_epoch, cache,
+                                    stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor))  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
 
-    def before_report(metrics: Mapping[str, Any]) -> None:
-        tensorboard.write(artifact.logs, context, extras, config.run_to_dict(run), metrics)
+    def before_report(metrics: Mapping[str, Any], drawn: Mapping[str, Path]) -> None:
+        tensorboard.write(artifact.logs, context, replace(extras, figures=drawn), config.run_to_dict(run), metrics, graph)
         keep_for_resume(artifact.checkpoints)
 
     results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)
 
 
-def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
+def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run,
+              extractor: "FeatureExtractor | None" = None) -> "Calibration":
     """Fit probability and threshold on the validation scores of the saved and reloaded model. Only the threshold rules that are
     reserved for recipes read the test scores."""
     from tfdetect.data.input_pipeline.dataset import expand_frames
@@ -314,7 +316,7 @@ def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: 
     def scores_and_labels(split: str) -> "tuple[np.ndarray, np.ndarray]":
         rows = table[table["split"] == split].reset_index(drop=True)
         frames = expand_frames(rows, run.detector.input_kind == "frame")
-        scores = predict_scores(model, rows, cache, run.detector, run.train.batch)
+        scores = predict_scores(model, rows, cache, run.detector, run.train.batch, extractor)
         by_file = predictions.file_scores(frames.assign(score=scores))
         return by_file["score"].to_numpy(), by_file["label"].to_numpy()
 

@@ -14,6 +14,7 @@ import pandas as pd
 from tfdetect import __version__, config, files, installation
 from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit
+from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import list_messages, usable_rows
 from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.errors import UserError
@@ -29,6 +30,7 @@ from tfdetect.workflow.scoring import find_shortcuts
 
 PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "av", "decord", "scikit-learn")
 Tables = Callable[[Artifact], Mapping[str, pd.DataFrame]]  # makes tables for the report from predictions.csv and metrics.json
+BeforeReport = Callable[[Mapping[str, Any], Mapping[str, Path]], None]  # gets the metrics, and the extra figures as drawn
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Evaluation:
     extras: ReportExtras = field(default_factory=ReportExtras)
     history: pd.DataFrame | None = None
     best_epoch: int | None = None
+    cache: Cache | None = None
+    """Of the files' clips, which knows the properties of the files as well; None if they are to be measured again."""
     study: Callable[[audit.Shortcuts], Learnt] | None = None
     """Finds out what the detector learnt, given the shortcuts of its files; None leaves that out."""
     title: str = ""
@@ -70,13 +74,13 @@ def report_extras(detector: Detector, context: ReportContext, predictor: Predict
 
 
 def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], tables: Tables | None = None,
-           before_report: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+           before_report: BeforeReport | None = None) -> None:
     """Write everything about the evaluation into `target`, and print the results.
 
     `lines` maps the splits whose results are printed to the names they are printed under. `before_report` is called with the
-    metrics when all but the report has been written.
+    metrics and the paths of the extra figures when all but the report has been written.
     """
-    shortcuts = find_shortcuts(evaluation.table, evaluation.data)
+    shortcuts = find_shortcuts(evaluation.table, evaluation.data, evaluation.cache)
     learnt = evaluation.study(shortcuts) if evaluation.study else Learnt()
     found = write(target, evaluation, shortcuts, learnt, tables, before_report)
     for split, name in lines.items():
@@ -89,7 +93,7 @@ def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], t
 
 
 def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, learnt: Learnt, tables: Tables | None = None,
-          before_report: Callable[[Mapping[str, Any]], None] | None = None) -> dict[str, Any]:
+          before_report: BeforeReport | None = None) -> dict[str, Any]:
     """Write predictions.csv, metrics.json, plots/ and report.html, and for a test across sources Results.csv and
     Final_Prediction.txt; return the metrics."""
     run, extras, threshold = evaluation.run, evaluation.extras, evaluation.threshold
@@ -104,6 +108,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     if run.data.test_sources:
         write_final(target, evaluation, found)
     figures = save_figures(target, evaluation, shortcuts, learnt)
+    drawn = standard.save_plots(target.plots, extras.figures, figures.values())
     page = report.Report(
         name=target.folder.name,
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
@@ -117,14 +122,14 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         shortcuts=shortcuts.aucs,
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
         learnt=learnt,
-        extra_figures=standard.save_plots(target.plots, extras.figures, figures.values()),
+        extra_figures=drawn,
         extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
         command=installation.command_line(),
         settings=evaluation.settings or config.run_to_dict(run),
         versions=versions(),
     )
     if before_report:
-        before_report(found)
+        before_report(found, drawn)
     with files.atomic_write(target.report) as temporary:  # last: a run with a report counts as finished
         report.write(temporary, page)
     return found
