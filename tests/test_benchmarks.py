@@ -121,9 +121,9 @@ def test_a_share_within_its_floor_passes():
 def test_gpu_measures_a_tiny_network_on_the_cpu(tmp_path):
     """The PyTorch side is left out with its reason where PyTorch is not installed."""
     out = tmp_path / "gpu.json"
-    words = [sys.executable, FOLDER / "gpu.py", "--tiny", "--quick", "--rounds", "1", "--only", "cnn_lstm", "--precisions", "float32",
-             "--uncompiled", "--out", out]  # fmt: skip
-    subprocess.run(words, check=True, env={**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"})
+    words = ["--tiny", "--quick", "--rounds", "1", "--only", "cnn_lstm", "--precisions", "float32", "--uncompiled", "--out", out]
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    subprocess.run([sys.executable, FOLDER / "gpu.py", *words], check=True, env=environment)
     written = json.loads(out.read_text())
     row = written["cases"]["cnn_lstm, float32"]["sides"]["tfdetect"]
     # Conv 3x3 to 30 x 30 x 16 and 13 x 13 x 32 and 5 x 5 to 2 x 2 x 64, dense 64 to 256; 20 frames, then the LSTM, 64 and 1
