@@ -151,7 +151,7 @@ def ridge_auc(trial: Ridge, table: "pd.DataFrame", cache: "Cache") -> float:
     dct = BlockDCT(Residual.reach, trial.finest, log_magnitude=False)
 
     def coefficients(sha: str, shift: int = 0, step: int = 1) -> np.ndarray:
-        image = np.roll(np.load(cache.clip_path(sha)), shift, axis=2)[:, :, ::step]
+        image = np.roll(cache.load(sha), shift, axis=2)[:, :, ::step]
         return np.ravel(ops.convert_to_numpy(dct(image / np.float32(127.5) - 1)))
 
     train, held_out = (table[table["split"] == name] for name in ("train", "validation"))

@@ -40,7 +40,7 @@ def resize(frames, size):
 def in_process() -> Iterator[None]:
     """Decode in this process instead of starting others."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tfdetect.data.worker_pool._map_in_pool", lambda items, in_work, work, workers: map_here(items, work.work))
+        patch.setattr("tfdetect.data.worker_pool._map_in_pool", lambda items, in_work, work, *_: map_here(items, work.work))
         yield
 
 

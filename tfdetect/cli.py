@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 
 from tfdetect import __version__, plugins
-from tfdetect.errors import UserError, suggestion
+from tfdetect.errors import UserError, is_out_of_memory, suggestion
 from tfdetect.workflow import startup
 
 VERBS = {
@@ -30,8 +30,8 @@ VERBS = {
     "cache": "show what takes space in the cache, and delete what is not needed",
     "doctor": "check the installation and this machine, for a bug report",
 }
-AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over", "export": "starts over",
-                   "runs": "starts over", "cache": "starts over", "doctor": "starts over",
+AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over, or with --out resumes where it stopped",
+                   "export": "starts over", "runs": "starts over", "cache": "starts over", "doctor": "starts over",
                    "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 HELP = f"""usage: tfdetect VERB ...
@@ -125,11 +125,6 @@ def printable(text: str) -> str:
     from tfdetect import files
 
     return files.printable(text)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the machine or a GPU ran out of memory; TensorFlow's error is known by name, without importing it."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
 
 
 def is_expected(error: BaseException) -> bool:

@@ -20,6 +20,11 @@ class UnknownSource(UserError):
         self.known = tuple(known)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the machine or a GPU ran out of memory; TensorFlow's error is known by name, without importing it."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+
+
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """Return which of `names` was probably meant by `name`, ignoring letter case; "" if none is similar.
 

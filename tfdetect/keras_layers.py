@@ -38,13 +38,15 @@ class _KerasImportHook(MetaPathFinder):
         """Return the spec of Keras with `register` appended to its loader, None for any other module."""
         if name != "keras":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec and spec.loader:
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
+        if spec and spec.loader:  # it may only be looked for, as `import tensorflow` does
             exec_module = spec.loader.exec_module
 
             def exec_and_register(module: Any) -> None:
                 exec_module(module)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
                 if not any(name in sys.modules for name in LAYER_MODULES):  # else one of them is importing Keras right now
                     register()
 

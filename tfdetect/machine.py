@@ -2,12 +2,14 @@
 
 import os
 import resource
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 CGROUP_ROOT, CGROUP_FILE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # Linux control groups
 MEMORY_FILE = Path("/proc/meminfo")
+stderr_lock = threading.RLock()  # held while stderr is redirected, so that no line of another thread is lost
 MANY_NUMBERS = 10**7  # from which on threads save more than they cost
 
 

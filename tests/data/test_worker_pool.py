@@ -179,9 +179,9 @@ def test_a_pool_that_breaks_by_a_crash_runs_no_crashing_item_in_this_process(mon
     """pebble may see that a process has ended before it reads what the process was working on."""
     original, broken = worker_pool._map_in_pool, []
 
-    def break_once(items, in_work, work, workers):
+    def break_once(items, in_work, *rest):
         if broken:
-            yield from original(items, in_work, work, workers)
+            yield from original(items, in_work, *rest)
         else:
             broken.append(True)
             in_work.update(enumerate([2, 3, 4]))  # taken, without a result

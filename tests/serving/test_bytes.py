@@ -150,7 +150,7 @@ def refused():
 
 
 def test_every_readable_image_gets_the_score_of_predict(served, tmp_path, monkeypatch):
-    monkeypatch.setattr("tfdetect.serving.predictor.map_unordered", map_here)
+    monkeypatch.setattr("tfdetect.serving.decode_ahead.map_unordered", map_here)
     predictor, serve = served
     names, encoded = zip(*readable(), strict=True)
     out = serve(image=tf.constant(encoded))

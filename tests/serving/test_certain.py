@@ -44,7 +44,8 @@ def test_all_three_give_the_same_probability_and_decision(predictor, tmp_path, s
     clip = np.stack([np.full((16, 16, 3), GREY[score], np.uint8) for score in scores])
     predictor.spec = ClipSpec(len(scores), 16)
     cache = Cache(tmp_path, predictor.spec)
-    cache.write_clip("a" * 64, "", Media(clip, tuple(range(len(clip))), len(clip), 16, 16, ""))
+    with cache.writer() as writer:
+        writer.add_clip("a" * 64, clip, {"frames": len(clip), "width": 16, "height": 16, "note": ""})
     table = pd.DataFrame({"path": ["video.mp4"], "label": 1, "group": "a", "source": "", "split": "test", "sha": "a" * 64,
                           "frames": len(clip), "error": "", "source_class": -1})  # fmt: skip
     scored = scoring.score(predictor, table, cache)

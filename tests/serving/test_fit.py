@@ -37,7 +37,7 @@ def served(request, tmp_path_factory):
 
 
 def test_files_bytes_and_frames_get_the_score_of_the_live_model(served, tmp_path, rng, monkeypatch):
-    monkeypatch.setattr("tfdetect.serving.predictor.map_unordered", map_here)
+    monkeypatch.setattr("tfdetect.serving.decode_ahead.map_unordered", map_here)
     model, predictor, _ = served
     fit, frames = predictor.spec.fit, [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in SHAPES]
     squares = [to_squares(frame, SIZE, fit) for frame in frames]

@@ -143,7 +143,7 @@ def test_invalid_tf_config_is_refused(monkeypatch, config, message):
     (["H100", "H100"], True, "", ["2 GPUs (H100)"]), ([], False, None, ["no GPU"]), ([], True, "-1", ["no GPU"]),
     ([], True, None, ["no GPU", "cannot be loaded"])])  # fmt: skip
 def test_description_names_devices_and_an_unused_gpu(monkeypatch, gpus, nvidia, hidden, expected):
-    monkeypatch.setattr(devices, "gpus", lambda: gpus)
+    monkeypatch.setattr(devices, "gpus", lambda library=None: gpus)
     monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: nvidia)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if hidden is not None:

@@ -266,4 +266,4 @@ def test_devices_are_printed_to_stderr(cnn, videos, capfd):
     assert cli.main(["predict", str(cnn.folder), file, "--json"]) == 0
     out, err = capfd.readouterr()
     assert [json.loads(line)["path"] for line in out.splitlines()] == [file]
-    assert "CPU core" in err and "float32; Keras 3" in err
+    assert "CPU core" in err and "; TensorFlow 2" in err and "Keras" not in err, "a SavedModel is served without Keras"

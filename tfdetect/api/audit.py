@@ -137,7 +137,8 @@ def collect_properties(args: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFr
     table = dataset.read_manifest(args.path, data)
     console.print(f"{plural(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Reading", len(table)) as step:
-        properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
+        properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl",
+                             data.decoding)  # fmt: skip
     dataset.require_usable(table.assign(error=properties["error"]))
     return settle(table, properties), properties
 

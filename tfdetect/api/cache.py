@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,13 +17,17 @@ from tfdetect.workflow.cache_needs import Needs, find_needs
 from tfdetect.workflow.console import counter
 
 if TYPE_CHECKING:
+    from sqlite3 import Connection
+
     import pandas as pd
 
 SETTINGS = r"v(?P<reader>\d+)-(?P<key>(?:npy|tfrecord)-.+)"  # the name of `Cache.folder`
+SIZE = re.compile(r"(npy|tfrecord)-\d+x(\d+)")  # how a key begins: kind and size of the clips
 CLIPS = re.compile(SETTINGS)
 FEATURES = re.compile(rf"features/v\d+-{SETTINGS}-[0-9a-f]{{16}}-float\d+")  # of a `FeatureExtractor`
 SAMPLE = re.compile(r"sample-(image|video)-\d+x\d+x\d+")
-CONTENT = re.compile(r"[0-9a-f]{64}|\d{6,}-[0-9a-f]{8}")  # the stem of a clip, or of a part of a feature store
+PART = re.compile(r"\d{6,}-[0-9a-f]{8}")  # the stem of a part of a feature store
+SHARD = re.compile(r"(\d{5,})\.(npy|tfrecord)")
 OTHERS = {"equalised": "equalised files", "shards": "shards of Apache Beam", "self_blended": "self-blended fakes"}
 PARTIAL = ".part-"  # how `files.atomic_write` begins the name of a file until it is complete
 IN_USE = 24 * 3600.0  # seconds after its last use in which a process that is still running may need an entry
@@ -42,7 +45,8 @@ class Caches:
     """Select what was last used longer ago than this, such as 12h, 30d or 2w."""
     unused: bool = False
     """Select what no run in --runs needs to be resumed, trained further or evaluated again on its own files.
-    What was used in the last day is left out, unless --older_than gives another time."""
+    What was used in the last day is left out, unless --older_than gives another time.
+    Files that also hold clips that are needed are rewritten without the others."""
     runs: tuple[Path, ...] = (Path("saved_models"),)
     """Folders of runs."""
 
@@ -58,12 +62,14 @@ class Caches:
 
 
 class Entry(NamedTuple):
-    """Files that are deleted together: a clip and its result, a part of a feature store, a sample; or a file that is kept."""
+    """Files that are deleted together: a shard of clips, a part of a feature store, a sample; or a file that is kept."""
 
     paths: tuple[str, ...]
     size: int  # bytes on disk
     used: float  # when one of the files was last written or read, in seconds since 1970
-    name: str = ""  # of what may be deleted: the hash of the file that a clip was made of, or any other
+    name: str = ""  # of what may be deleted
+    clips: tuple[tuple[str, int], ...] = ()  # of a shard: the hash of the file of each clip, and its bytes
+    kept: frozenset[str] = frozenset()  # the hashes of clips that are moved to another shard when this one is deleted
 
 
 @dataclass
@@ -113,19 +119,25 @@ def review(settings: Caches) -> list[Place]:
                         "or one made by prepare.")  # fmt: skip
     selecting = bool(settings.unused or settings.older_than)
     needs = find_needs(settings.runs, training_only=not settings.unused) if selecting else Needs()
+    training = find_needs(settings.runs, training_only=True) if settings.unused else needs
     latest, in_use = time.time() - settings.min_age, time.time() - IN_USE
     places = [place for root in dict.fromkeys(settings.folders) for place in list_places(root)]
     with counter("Reading the cache", "file") as step:
         for place in places:
             is_needed = needed_by(place, needs, settings.unused)
+            is_read = needed_by(place, training, settings.unused)
             for entry in read_entries(place):
                 place.files += len(entry.paths)
                 place.size += entry.size
                 place.used = max(place.used, entry.used)
                 step(len(entry.paths))
                 old = entry.used <= latest and not (entry.name.startswith(PARTIAL) and entry.used > in_use)  # being written
-                if selecting and entry.name and old and not is_needed(entry):
-                    place.prunable.append(entry)
+                if not (selecting and entry.name and old):
+                    continue
+                if not is_needed(entry):
+                    place.prunable.append(entry._replace(clips=()))
+                elif entry.clips and not is_read(entry) and (part := unneeded_part(entry, place, needs)):
+                    place.prunable.append(part)
     return sorted(places, key=lambda place: -place.size)
 
 
@@ -157,16 +169,35 @@ def read_entries(place: Place) -> Iterator[Entry]:
     found = files.walk(place.path) if place.path.is_dir() else status_of(place.path)
     if (place.root / config.PREPARED_FILE).exists() or not (place.key or place.kind in ("embedded sample", "incomplete")):
         yield from (make_entry("", [item]) for item in found)
-    elif place.key:
-        for _, items in groupby(found, key=lambda item: os.path.dirname(item[0])):
-            by_stem: dict[str, list[tuple[str, os.stat_result]]] = {}
-            for item in items:
-                name = os.path.basename(item[0])
-                by_stem.setdefault(name if name.startswith(PARTIAL) else name.partition(".")[0], []).append(item)
+    elif place.key and not place.age:
+        from tfdetect.data.prepare.clip_index import ClipIndex
+
+        by_stem: dict[str, list[tuple[str, os.stat_result]]] = {}
+        for item in found:
+            name = os.path.basename(item[0])
+            by_stem.setdefault(name.rpartition(".")[0] if PART.match(name) else name, []).append(item)
+        with ClipIndex(place.path).open() as connection:
             for stem, group in by_stem.items():
-                yield make_entry(stem if CONTENT.fullmatch(stem) or stem.startswith(PARTIAL) else "", group)
+                shard = SHARD.fullmatch(stem)
+                entry = make_entry(stem if shard or PART.fullmatch(stem) or stem.startswith(PARTIAL) else "", group)
+                yield entry._replace(clips=clips_of(connection, int(shard[1]))) if shard else entry
     elif whole := list(found):
         yield make_entry(place.name, whole)
+
+
+def clips_of(connection: "Connection", shard: int) -> tuple[tuple[str, int], ...]:
+    """Return the hash and the bytes of each clip in a shard."""
+    from tfdetect.data.prepare import clip_index
+
+    return tuple((sha, length) for sha, _, length in clip_index.clips_in(connection, shard))
+
+
+def unneeded_part(entry: Entry, place: Place, needs: Needs) -> Entry | None:
+    """Return the clips of a shard that no run needs, None if there are none; the others are kept."""
+    hashes = needs.hashes_for(place.key)
+    dropped = [] if hashes is None else [length for sha, length in entry.clips if sha not in hashes]
+    kept = frozenset(sha for sha, _ in entry.clips if hashes is None or sha in hashes)
+    return entry._replace(size=sum(dropped), kept=kept) if dropped else None
 
 
 def status_of(path: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -198,7 +229,7 @@ def needed_by(place: Place, needs: Needs, unused: bool) -> Callable[[Entry], boo
     elif place.name.startswith("features/"):
         return lambda entry: not entry.name.startswith(PARTIAL) and not hashes.isdisjoint(hashes_of_part(entry))
     else:
-        return lambda entry: entry.name in hashes
+        return lambda entry: any(sha in hashes for sha, _ in entry.clips)
     return lambda entry: answer and not entry.name.startswith(PARTIAL)
 
 
@@ -218,13 +249,24 @@ def prune(places: Sequence[Place], step: Callable[..., None]) -> tuple[int, int]
     for place in places:
         for entry in place.prunable:
             if not was_used_since(entry):
-                for path in sorted(entry.paths, key=lambda path: not path.endswith((".json", ".txt"))):  # these complete an entry
-                    Path(path).unlink(missing_ok=True)
+                delete(place, entry)
                 count, size = count + len(entry.paths), size + entry.size
             step(advance=len(entry.paths))
         if place.prunable:
             delete_empty_folders(place.path)
     return count, size
+
+
+def delete(place: Place, entry: Entry) -> None:
+    """Delete the files of an entry; the clips of a shard that are kept are moved to another one first."""
+    if SHARD.fullmatch(entry.name) and not place.age:
+        from tfdetect.data.prepare import shards
+
+        kind, size = SIZE.match(place.key).group(1, 2)  # type: ignore[union-attr]  # SETTINGS has matched it
+        shards.drop(place.path, kind, int(size), int(entry.name.partition(".")[0]), entry.kept)
+        return
+    for path in sorted(entry.paths, key=lambda path: not path.endswith(".txt")):  # this one completes a part of a feature store
+        Path(path).unlink(missing_ok=True)
 
 
 def was_used_since(entry: Entry) -> bool:
@@ -238,7 +280,7 @@ def was_used_since(entry: Entry) -> bool:
 
 def delete_empty_folders(folder: Path) -> None:
     """Delete the folders without files below `folder`, and it too if only the index of its clips is left."""
-    from tfdetect.data.prepare.decode import INDEX_NAME
+    from tfdetect.data.prepare.clip_index import INDEX_NAME
 
     for parent, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):  # not empty

@@ -82,7 +82,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
-                                    results.report_extras(run.detector, context, predictor),
+                                    results.report_extras(run.detector, context, predictor), cache=cache,
                                     study=stress.plan_study(args.stress, run, data, context, predictor, cache, extractor))  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)

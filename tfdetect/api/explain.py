@@ -14,7 +14,7 @@ from tfdetect.api.results import show_page
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.workflow.console import progress
-from tfdetect.workflow.verdicts import PredictData, expand_paths, load_predictor
+from tfdetect.workflow.verdicts import FileList, PredictData, load_predictor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,12 +86,12 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
     artifact = artifacts.find(args.run)
     run = artifacts.load_config(artifact)
     data, method = args.data.apply_to(run.data), resolve_method(args.method, run.detector)
-    paths = expand_paths(args.files)
+    paths = FileList(args.files)
     if len(paths) > MAX_FILES:
         raise UserError(f"{len(paths)} files are too many for one page; give at most {MAX_FILES}.")
     if args.cells > run.data.size:
         raise UserError(f"--cells {args.cells} is more than the {run.data.size} pixels per side that the run uses; give fewer.")
-    predictor = (load() if load else load_predictor(artifact, run)).with_limits(data.limits)
+    predictor = (load() if load else load_predictor(artifact, run)).with_limits(data.limits, data.decoding)
     from tfdetect.pages import explanation
 
     args.out.mkdir(parents=True, exist_ok=True)

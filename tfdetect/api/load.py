@@ -1,8 +1,10 @@
 """load: a trained detector that predicts, scores, explains and evaluates."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tfdetect.serving.predictor import Predictor, Verdict
+    from tfdetect.workflow.verdict_table import WrittenVerdicts
 
 CLIPS_PER_CALL = 32
 
@@ -70,19 +73,49 @@ class TrainedDetector(Results):
         from tfdetect.pandas_settings import pd
         from tfdetect.serving.predictor import Verdict
 
-        paths, rows = verdicts.expand_paths(as_paths(files)), []
+        paths, rows = verdicts.FileList(as_paths(files)), []
         limits = config.parse_keywords(DecodeOverrides(), settings, "predict")
-        _ = self.predictor  # loaded before the bar starts
-        with progress("Predicting", len(paths)) as step:
-            for verdict in self.predict_each(paths, limits):
+        found = self.predict_each(paths, limits)  # the model is loaded before the bar starts
+        with closing(found), progress("Predicting", len(paths)) as step:
+            for verdict in found:
                 rows.append(asdict(verdict))
                 step(rows[-1])
         return pd.DataFrame(rows, columns=list(Verdict.__dataclass_fields__))
 
-    def predict_each(self, paths: Iterable[Path], data: DecodeOverrides) -> "Iterator[Verdict]":
-        """Yield the verdict on each file as soon as it is decoded, in the order of `paths`."""
+    def predict_to(self, out: str | Path, files: "str | Path | Iterable[str | Path]", **settings: Any) -> "WrittenVerdicts":
+        """Write the verdicts on these files, which may be millions, to a table: .parquet, .csv, .jsonl or .xlsx.
+
+        Returns its path, the number of files and that of failures. `files` and `settings` are those of `predict`. The columns are
+        those of `predict` and run, version, threshold, date, bytes and modified (of the file), and settings. Files whose verdict
+        is in the table already, also after an interruption, are not scored again. Raises UserError if `out` holds anything else.
+        """
+        limits = config.parse_keywords(DecodeOverrides(), settings, "predict")
+        return self.predict_list_to(Path(out), verdicts.FileList(as_paths(files)), limits)
+
+    def predict_list_to(self, out: Path, paths: verdicts.FileList, data: DecodeOverrides) -> "WrittenVerdicts":
+        """Write the verdicts on a list of files to a table; see `predict_to`."""
+        from tfdetect.workflow import table_formats, verdict_table
+
+        table_formats.require_room(out, len(paths))
         limits = data.apply_to(self.run.data)
-        return self.predictor.with_limits(limits.limits).predict_files(paths, limits.timeout, limits.workers)
+        facts = verdicts.table_facts(self.artifact, self.predictor.threshold)
+        settings = verdicts.settings_key(self.artifact, limits)
+        with verdict_table.open_table(out, facts, settings) as table, progress("Predicting", len(paths)) as step:
+            missing = table.missing(paths, step)
+            if first := next(missing, None):
+                with closing(self.predict_each(chain([first], missing), data, in_order=False)) as found:
+                    for verdict in found:
+                        table.add(verdict)
+                        step({"error": verdict.error})
+            return table.write()
+
+    def predict_each(self, paths: Iterable[str | Path], data: DecodeOverrides,
+                     in_order: bool = True) -> "Generator[Verdict]":  # fmt: skip
+        """Return the verdicts on the files, each as soon as there is one, by default in the order of `paths`; close it to end the
+        processes that decode."""
+        limits = data.apply_to(self.run.data)
+        predictor = self.predictor.with_limits(limits.limits, limits.decoding)
+        return predictor.predict_files(paths, limits.timeout, limits.workers, in_order)
 
     def score(self, frames: "np.ndarray") -> "pd.DataFrame":
         """Return a row for each clip: its score, its probability of being fake (0..1), its label and, for a detector with

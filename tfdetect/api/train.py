@@ -293,7 +293,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
                                     predictor.warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch,
+                                    fitted.best_epoch, cache,
                                     stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor))  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)

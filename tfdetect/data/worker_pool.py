@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -18,8 +18,8 @@ from typing import Any, Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from tfdetect import machine
 from tfdetect.data import deadline
-from tfdetect.machine import available_cores
 
 CRASHED = "the decoder crashed"
 NO_PROCESSES = ("Worker processes cannot be started ({}): files are decoded in this process, one at a time and without a time "
@@ -95,30 +95,75 @@ class _WorkerContext(SpawnContext):
             process.join(1.0)
 
 
-def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | None = None,
-                  seconds: float | None = None) -> Iterator[tuple[T, R | WorkerFailure]]:
+def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | None = None, seconds: float | None = None,
+                  stop: threading.Event | None = None) -> Generator[tuple[T, R | WorkerFailure]]:  # fmt: skip
     """Yield (item, work(item)) in order of completion, computed in `workers` processes (default: one per core).
 
     `work` must be picklable. Each item may take `seconds`, plus what `work` requests by `deadline.extend`. If an item crashes
     its process or exceeds its time, its result is a WorkerFailure and a new process takes over. Exceptions of `work` are
-    re-raised here and stop the iteration. Only a few items are read ahead, so `items` may be infinite. Where no process can be
-    started, the items are processed in this one, without a time limit, and a line on stderr says so.
+    re-raised here and stop the iteration. Only a few items are read ahead, so `items` may be infinite. Once another thread sets
+    `stop`, the iteration ends within a second. Where no process can be started, the items are processed in this one, without a
+    time limit, and a line on stderr says so.
     """
     remaining, guarded = iter(items), _GuardedWork(work, seconds)
     while True:
         in_work: dict[Any, T] = {}
         try:
-            yield from _map_in_pool(remaining, in_work, guarded, workers)
+            yield from _map_in_pool(remaining, in_work, guarded, workers, stop)
             return
         except BrokenProcessPool as error:
             if not _processes_start():
-                print(NO_PROCESSES.format(error.__cause__ or error), file=sys.stderr)
+                with machine.stderr_lock:
+                    print(NO_PROCESSES.format(error.__cause__ or error), file=sys.stderr)
                 remaining = chain(in_work.values(), remaining)
                 break
         for item in in_work.values():  # one of them ended its process before the pool knew that it was working on it
             yield item, _run_alone(item, guarded)
     for item in remaining:
         yield item, _raise_error(_GuardedWork(work, None)(item))
+
+
+def map_ordered(items: Iterable[T], work: Callable[[T], R], workers: int | None = None, seconds: float | None = None,
+                ahead: int = 0) -> Iterator[tuple[T, R | WorkerFailure]]:
+    """Yield as `map_unordered` does, but in the order of `items`, of which at most `ahead` are taken beyond the next to come out.
+
+    An item that takes long thus never has more than that many results wait for it; workers that would exceed it pause. At least
+    two items per worker are taken.
+    """
+    done: dict[int, tuple[T, R | WorkerFailure]] = {}
+    window = _Window(items, max(ahead, 2 * (workers or machine.available_cores())))
+    for (number, item), result in map_unordered(window, _Numbered(work), workers, seconds):
+        done[number] = item, result
+        while window.first in done:
+            yield done.pop(window.first)
+            window.first += 1
+
+
+class _Window(Generic[T]):
+    """Numbered items, of which none is handed out for now while `size` of them are out, from the number `first` on."""
+
+    def __init__(self, items: Iterable[T], size: int):
+        self.items, self.size, self.first = enumerate(items), size, 0
+        self.taken = 0
+
+    def __iter__(self) -> "_Window[T]":
+        return self
+
+    def __next__(self) -> tuple[int, T]:
+        if self.taken - self.first >= self.size:
+            raise StopIteration  # `_map_in_pool` asks again after each result
+        self.taken += 1
+        return next(self.items)
+
+
+@dataclass(frozen=True)
+class _Numbered(Generic[T, R]):
+    """Apply `work` to the item in (number, item)."""
+
+    work: Callable[[T], R]
+
+    def __call__(self, numbered: tuple[int, T]) -> R:
+        return self.work(numbered[1])
 
 
 def _processes_start() -> bool:
@@ -139,13 +184,13 @@ def _run_alone(item: T, work: _GuardedWork[T, Any]) -> Any:
         return WorkerFailure(CRASHED)
 
 
-def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T, R],
-                 workers: int | None) -> Iterator[tuple[T, R | WorkerFailure]]:
+def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T, R], workers: int | None,
+                 stop: threading.Event | None = None) -> Iterator[tuple[T, R | WorkerFailure]]:  # fmt: skip
     """Yield as `map_unordered` does; `in_work` holds the items that were taken and have no result yet.
 
     Raises BrokenProcessPool if processes cannot be started.
     """
-    count, crashes, context = workers or available_cores(), 0, _WorkerContext()
+    count, crashes, context = workers or machine.available_cores(), 0, _WorkerContext()
     pool = ProcessPool(count, initializer=_initialise_worker, context=context)
     try:
         while True:
@@ -154,6 +199,8 @@ def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T
             if not in_work:
                 return
             done = wait(in_work, timeout=1.0, return_when=FIRST_COMPLETED).done
+            if stop and stop.is_set():
+                return
             # pebble forgets an item if its process ends before pebble reads that it has begun, or if the pool breaks meanwhile.
             if not done and (not pool.active or context.count_crashes() > crashes):
                 raise BrokenProcessPool("All workers expired")

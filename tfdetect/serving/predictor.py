@@ -1,28 +1,33 @@
-"""Predict files with the exported SavedModel and the settings of its run."""
+"""Predict files with the exported SavedModel and the settings of its run.
+
+Neither Keras nor TensorFlow is imported before the model is loaded, and Keras not at all where a SavedModel is served.
+"""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
-from scipy.special import softmax
 
-from tfdetect import files, installation, models
 from tfdetect.artifact import Artifact, load_calibration
-from tfdetect.data.media import tf_decode
 from tfdetect.data.media.frames import Media
-from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
-from tfdetect.data.worker_pool import WorkerFailure, map_unordered
+from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.detector import Detector
-from tfdetect.errors import UserError
-from tfdetect.limits import Limits
-from tfdetect.models import autoencoder
-from tfdetect.models.layers import common
+from tfdetect.errors import is_out_of_memory
+from tfdetect.limits import Decoding, Limits
+from tfdetect.machine import available_cores
+from tfdetect.serving.decode_ahead import DecodeAhead
+from tfdetect.serving.saved_model import import_tensorflow, load_saved_model
+
+BATCH_BYTES = 2**26  # of the frames that are scored in one call; bounds the memory
+MAX_BATCH = 32  # clips per call; beyond 8 the networks of the suite are no faster on CPUs (benchmarks/predict.py)
+MAX_WAIT = 1.0  # seconds that a decoded file waits for others to be scored with
 
 
 @dataclass(frozen=True)
@@ -41,18 +46,6 @@ class Verdict:
     text: str | None = None  # the closest training text, for detectors that match images with texts
 
 
-def load_saved_model(folder: Path) -> Any:
-    """Load the SavedModel in `folder`. Raises UserError if it is damaged; TensorFlow raises many different types for that."""
-    try:
-        with files.tensorflow_path(folder) as path:
-            return tf.saved_model.load(path)
-    except (MemoryError, tf.errors.ResourceExhaustedError):
-        raise
-    except Exception as error:
-        raise UserError(f"{folder} is not a complete SavedModel; re-export it with "
-                        f"{installation.command('export', folder.parent)}.") from error  # fmt: skip
-
-
 class Predictor:
     """An exported detector that predicts clips, stored features and files.
 
@@ -60,21 +53,33 @@ class Predictor:
     `scored_with` and `warnings` say so. For a frame detector, the score of a file is the mean over its frames.
     """
 
-    def __init__(self, artifact: Artifact, spec: ClipSpec, detector: Detector):
+    def __init__(self, artifact: Artifact, spec: ClipSpec, detector: Detector, before_load: Callable[[], None] | None = None):
+        """Load the calibration; the model is loaded when it is first needed, after a call of `before_load`."""
         self.spec, self.is_frame_detector, self.classes = spec, detector.input_kind == "frame", detector.classes
         self.calibration = load_calibration(artifact)
         self.threshold = self.calibration.threshold
         self.scored_with, self.warnings = "saved_model", self.calibration.warnings
-        if artifact.saved_model.exists():
-            self.model = load_saved_model(artifact.saved_model)  # a signature does not keep its model alive
-            self._outputs: Callable[[np.ndarray], Mapping[str, Any]] = self._saved_model_outputs
-        else:
+        self.batch = max(1, min(MAX_BATCH, BATCH_BYTES // (3 * spec.size**2 * (1 if self.is_frame_detector else spec.frames))))
+        self._outputs: Callable[[np.ndarray], Mapping[str, Any]] = self._saved_model_outputs
+        if not artifact.saved_model.exists():
+            import keras
+
             self.scored_with = f"model.keras on {keras.backend.backend()}"
             self.warnings += (f"Scored with {self.scored_with}, since there is no SavedModel; run export for one.",)
-            self.model = models.load(artifact.model)
-            if detector.reconstructs:
-                self.reconstruction_model = autoencoder.reconstruction_model(self.model)
             self._outputs = self._keras_outputs
+        self._load = cache(partial(_load, artifact, self.scored_with, before_load))  # once for all copies of this predictor
+
+    @property
+    def model(self) -> Any:
+        """The SavedModel, or else the Keras model. Raises UserError if it is damaged."""
+        return self._load()
+
+    @cached_property
+    def reconstruction_model(self) -> Any:
+        """The Keras model of an autoencoder with its reconstruction as output; only where there is no SavedModel."""
+        from tfdetect.models import autoencoder
+
+        return autoencoder.reconstruction_model(self.model)
 
     def predict_clips(self, clips: np.ndarray) -> tuple[np.ndarray, ...]:
         """Score uint8 RGB clips of any frame size, (batch, frames, height, width, 3) in 0..255.
@@ -90,7 +95,10 @@ class Predictor:
         Returns the same as `predict_clips`.
         """
         if self.scored_with == "saved_model":
-            return self._calibrate(self.model.signatures["serve_features"](features=tf.constant(features)))
+            signature = self.model.signatures["serve_features"]
+            return self._calibrate(signature(features=import_tensorflow().constant(features)))
+        from tfdetect.models.layers import common
+
         return self._calibrate(_by_name(common.submodel_from(self.model, "features").predict_on_batch(features)))
 
     def reconstruction_errors(self, clips: np.ndarray) -> np.ndarray:
@@ -100,6 +108,8 @@ class Predictor:
         """
         if self.scored_with == "saved_model":
             return self._call_signature("serve_reconstruction", clips)["error"].numpy()
+        from tfdetect.models import autoencoder
+
         outputs = self.reconstruction_model.predict_on_batch(self._fit(clips))[:2]
         before, after = (autoencoder.to_pixels(self.model, output) for output in outputs)
         error = np.abs(before - after).mean(axis=-1)
@@ -116,47 +126,96 @@ class Predictor:
     def _call_signature(self, name: str, clips: np.ndarray) -> Mapping[str, Any]:
         """Call a signature that has one input, whatever its name."""
         signature = self.model.signatures[name]
-        return signature(**dict.fromkeys(signature.structured_input_signature[1], tf.constant(clips)))
+        return signature(**dict.fromkeys(signature.structured_input_signature[1], import_tensorflow().constant(clips)))
 
     def _fit(self, clips: np.ndarray) -> np.ndarray:
         """Convert clips to the model's input, as `ServingFunctions.fit_clips` does."""
+        from tfdetect.data.media import tf_decode
+        from tfdetect.data.media.tf_images import evenly_spaced_indices
+
         frames, size = self.model.input_shape[1:3]
         if not self.is_frame_detector:
             clips = clips[:, evenly_spaced_indices(clips.shape[1], frames)]
-        squares = tf_decode.to_squares(tf.reshape(clips, (-1, *clips.shape[2:])), size, self.spec.fit).numpy()
+        squares = tf_decode.to_squares(clips.reshape(-1, *clips.shape[2:]), size, self.spec.fit).numpy()
         return squares.reshape(-1, frames, size, size, 3)
 
     def _keras_outputs(self, clips: np.ndarray) -> Mapping[str, Any]:
         output = self.model.predict_on_batch(self._fit(clips))
         if self.classes:
+            from scipy.special import softmax
+
             output = np.concatenate([output[:, :1], softmax(output[:, 1:], axis=1)], axis=1)
         return _by_name(output.reshape(len(clips), -1, output.shape[1]).mean(axis=1))
 
-    def with_limits(self, limits: Limits) -> "Predictor":
-        """Return the same predictor, which reads files within these limits."""
+    def with_limits(self, limits: Limits, decoding: Decoding | None = None) -> "Predictor":
+        """Return the same predictor, which reads files within these limits and, where it is given, with this decoding."""
         other = copy.copy(self)
-        other.spec = replace(self.spec, limits=limits)
+        other.spec = replace(self.spec, limits=limits, decoding=decoding or self.spec.decoding)
         return other
 
     def predict_files(self, paths: Iterable[str | Path], seconds: float | None = None,
-                      workers: int | None = None) -> Iterator[Verdict]:  # fmt: skip
-        """Yield the verdict on each file, in the order of `paths`; `seconds` and `workers` are those of `map_files`."""
-        return self.map_files(paths, self.to_verdict, seconds, workers)
+                      workers: int | None = None, in_order: bool = True) -> Generator[Verdict]:  # fmt: skip
+        """Return the verdicts on the files, in the order of `paths` or else as they come.
+
+        `seconds` and `workers` are those of `decode`. Files are decoded while the network is loaded and while it scores others,
+        several per call; each file waits for others at most MAX_WAIT seconds. A file that cannot be decoded only fails itself.
+        """
+        verdicts = self._predict_files(paths, seconds, workers, in_order)
+        next(verdicts)  # starts decoding and loads the model; from here on, closing the iterator ends the processes
+        return verdicts
+
+    def _predict_files(self, paths: Iterable[str | Path], seconds: float | None, workers: int | None,
+                       in_order: bool) -> Generator[Any]:  # fmt: skip
+        with closing(self.decode(paths, seconds, workers)) as decoded:
+            _ = self.model
+            yield None
+            scored = _scored(self._gather(decoded), self.to_verdicts)
+            yield from _in_order(scored) if in_order else (verdict for _, verdict in scored)
+
+    def decode(self, paths: Iterable[str | Path], seconds: float | None = None,
+               workers: int | None = None) -> "DecodeAhead[tuple[int, str]]":  # fmt: skip
+        """Start to decode files, each within `seconds`, by `workers` processes, by default one per core; close what it returns.
+
+        Its items are (number, path) of a file.
+        """
+        count = min(workers or available_cores(), max(1, len(paths))) if isinstance(paths, Sized) else workers
+        return DecodeAhead(enumerate(map(str, paths)), self.spec.try_read, count, seconds, self.batch)
 
     def map_files(self, paths: Iterable[str | Path], function: Callable[[str, Media | WorkerFailure], Any],
                   seconds: float | None = None, workers: int | None = None) -> Iterator[Any]:  # fmt: skip
-        """Yield `function(path, media)` for each file, in the order of `paths`.
+        """Yield `function(path, media)` for each file, in the order of `paths`; see `decode`."""
+        with closing(self.decode(paths, seconds, workers)) as decoded:
+            results = iter(decoded.get, None)
+            yield from _in_order((number, function(path, media)) for (number, path), media in results)
 
-        Files are decoded ahead by `workers` processes, by default one per core, each file within `seconds`. A file that
-        crashes its decoder only fails itself.
-        """
-        pending: dict[int, Any] = {}
-        next_index = 0
-        for (index, path), media in map_unordered(enumerate(map(str, paths)), self.spec.try_read, workers, seconds):
-            pending[index] = function(path, media)
-            while next_index in pending:
-                yield pending.pop(next_index)
-                next_index += 1
+    def _gather(self, decoded: "DecodeAhead[tuple[int, str]]") -> "Iterator[list[_File]]":
+        """Yield groups of files that are scored together: clips of equal shape, at most `batch` unless a file has more frames."""
+        groups: dict[Any, _Group] = {}
+        while True:
+            oldest = min((group.since for group in groups.values()), default=None)
+            try:
+                timeout = None if oldest is None else max(0.0, oldest + MAX_WAIT - time.monotonic())
+                found = decoded.get(timeout)
+            except TimeoutError:
+                key = min(groups, key=lambda key: groups[key].since)
+                yield groups.pop(key).files
+                continue
+            if found is None:
+                break
+            (number, path), media = found
+            if isinstance(media, WorkerFailure):
+                yield [(number, path, media)]
+                continue
+            key = media.frames.shape[self.is_frame_detector :]
+            clips = len(media.frames) if self.is_frame_detector else 1
+            if key in groups and groups[key].clips + clips > self.batch:
+                yield groups.pop(key).files
+            group = groups.setdefault(key, _Group([], 0, time.monotonic()))
+            group.files.append((number, path, media))
+            group.clips += clips
+            if group.clips >= self.batch:
+                yield groups.pop(key).files
+        yield from (group.files for group in groups.values())
 
     def model_frames(self, media: Media) -> np.ndarray:
         """Return the frames that the detector scores, (frames, height, width, 3) uint8; a still image is repeated for a clip
@@ -165,22 +224,98 @@ class Predictor:
 
     def to_verdict(self, path: str, media: Media | WorkerFailure) -> Verdict:
         """Score a decoded file."""
-        if isinstance(media, WorkerFailure):
-            return Verdict(path, error=media.reason)
-        frames = self.model_frames(media)
+        return self.to_verdicts([path], [media])[0]
+
+    def to_verdicts(self, paths: Sequence[str], decoded: Sequence[Media | WorkerFailure]) -> list[Verdict]:
+        """Score decoded files in one call; all clips must have the same shape, for a frame detector all frames."""
+        media = [each for each in decoded if not isinstance(each, WorkerFailure)]
+        clips = list(map(self.model_frames, media))
+        outputs = iter(self._score_clips(clips) if clips else ())
+        return [Verdict(path, error=each.reason) if isinstance(each, WorkerFailure) else self._verdict(path, each, next(outputs))
+                for path, each in zip(paths, decoded, strict=True)]  # fmt: skip
+
+    def _score_clips(self, clips: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the outputs for each clip (frames, height, width, 3) uint8, whose first axis is the frames if they are scored
+        separately, else 1."""
+        stacked = np.concatenate(clips)[:, None] if self.is_frame_detector else np.stack(clips)
+        outputs = self._outputs_in_batches(stacked)
+        ends = np.cumsum([len(clip) if self.is_frame_detector else 1 for clip in clips])
+        for start, end in zip([0, *ends], ends, strict=False):
+            yield {name: values[start:end] for name, values in outputs.items()}
+
+    def _outputs_in_batches(self, clips: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the outputs for clips of any number; if memory runs out, the batch is halved for the rest of the process."""
+        parts: list[dict[str, np.ndarray]] = []
+        start = 0
+        while start < len(clips):
+            batch = clips[start : start + self.batch]
+            try:
+                outputs = self._outputs(batch)
+            except Exception as error:
+                if not is_out_of_memory(error) or len(batch) == 1:
+                    raise
+                self.batch = len(batch) // 2
+                continue
+            parts.append({name: np.asarray(outputs[name]) for name in ("score", "source", "text") if name in outputs})
+            start += len(batch)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _verdict(self, path: str, media: Media, outputs: Mapping[str, np.ndarray]) -> Verdict:
         # As `predictions.file_scores` in `evaluate`: each frame is scored separately, and their mean, in double precision, is
         # calibrated. For one file pandas takes hundreds of times as long (benchmarks/libraries.py).
-        outputs = self._outputs(frames[:, None] if self.is_frame_detector else frames[None])
         score = float(np.mean(outputs["score"], dtype=np.float64))
         probability = float(self.calibration.probability(score))
-        text = outputs["text"].numpy()[len(outputs["text"]) // 2].decode() if "text" in outputs else None
+        text = outputs["text"][len(outputs["text"]) // 2].decode() if "text" in outputs else None
         label = "fake" if probability >= self.threshold else "real"
         source, source_probability = None, None
         if self.classes and label == "fake":
             mean = np.mean(outputs["source"], axis=0)
             source, source_probability = self.classes[mean.argmax()], float(mean.max())
-        note = self.spec.extend_note(media.note, len(media.frames))
-        return Verdict(path, probability, label, score, len(frames), note, None, source, source_probability, text)
+        note, frames = self.spec.extend_note(media.note, len(media.frames)), len(media.frames)
+        frames *= self.spec.repeat_count(frames)
+        return Verdict(path, probability, label, score, frames, note, None, source, source_probability, text)
+
+
+def _load(artifact: Artifact, scored_with: str, before_load: Callable[[], None] | None) -> Any:
+    """Return the model of a run, which is to be kept: a signature does not keep its SavedModel alive."""
+    if before_load:
+        before_load()
+    if scored_with == "saved_model":
+        return load_saved_model(artifact.saved_model)
+    from tfdetect import models
+
+    return models.load(artifact.model)
+
+
+_File = tuple[int, str, Media | WorkerFailure]  # number, path and frames
+
+
+@dataclass
+class _Group:
+    """Files that wait to be scored together."""
+
+    files: list[_File]
+    clips: int
+    since: float  # when the first of them was decoded, by time.monotonic
+
+
+def _scored(groups: Iterable[list[_File]], score: Callable[[Sequence[str], Sequence[Media | WorkerFailure]], list[Verdict]],
+            ) -> Iterator[tuple[int, Verdict]]:  # fmt: skip
+    """Yield (number, verdict) of each file."""
+    for group in groups:
+        numbers, paths, media = zip(*group, strict=True)
+        yield from zip(numbers, score(paths, media), strict=True)
+
+
+def _in_order(results: Iterable[tuple[int, Any]]) -> Iterator[Any]:
+    """Yield the second of each pair, in the order of the first, which counts from 0."""
+    pending: dict[int, Any] = {}
+    next_number = 0
+    for number, result in results:
+        pending[number] = result
+        while next_number in pending:
+            yield pending.pop(next_number)
+            next_number += 1
 
 
 def _by_name(output: np.ndarray) -> dict[str, np.ndarray]:

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tfdetect import backend, machine
@@ -18,10 +17,13 @@ CUDA_ERRORS = {"Cannot dlopen some GPU libraries": "some CUDA libraries are miss
                "libcudart": "the CUDA runtime cannot be loaded", "libcudnn": "cuDNN cannot be loaded",
                "Could not find cuda drivers": "its driver was not found",  # before cuInit, which then fails as well
                "failed call to cuInit": "its driver does not answer (cuInit fails)"}  # fmt: skip
+TITLES = {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}  # of Keras' backends, as their makers write them
 
 
 def setup(precision: str, seed: int) -> None:
     """Set the seeds of weights and dropout, deterministic ops and the dtype policy for this process."""
+    import keras
+
     keras.utils.set_random_seed(seed)
     if backend.is_tensorflow():
         tf.config.experimental.enable_op_determinism()
@@ -83,35 +85,40 @@ def worker(chosen: tf.distribute.Strategy | None) -> int:
     return backend.worker_index() if isinstance(chosen, MultiWorker) else 0
 
 
-def describe(precision: str, stderr: str = "") -> str:
+def describe(precision: str, stderr: str = "", served: bool = False) -> str:
     """Return a line about the devices in use, and a second one if there is an NVIDIA GPU that is not used.
 
-    `stderr` is what the libraries wrote when they were loaded; the reason is found there.
+    `stderr` is what the libraries wrote when they were loaded; the reason is found there. With `served`, TensorFlow serves a
+    SavedModel, whatever Keras' backend; the line then names neither Keras, which is not imported, nor the precision.
     """
-    names, module = gpus(), importlib.import_module(keras.backend.backend())
+    library = "tensorflow" if served else library_name()
+    names, version = gpus(library), importlib.import_module(library).__version__
+    software = f"{TITLES[library]} {version}"
+    if not served:
+        software = f"{precision}; Keras {importlib.import_module('keras').__version__} on {software}"
     cores = machine.available_cores()
     devices = ", ".join(f"{count} GPU{'s' * (count > 1)} ({gpu})" for gpu, count in Counter(names).items()) or "no GPU"
-    line = (f"{cores} CPU core{'s' * (cores > 1)}, {devices}; {precision}; Keras {keras.__version__} on {backend_title()} "
-            f"{module.__version__}")  # fmt: skip
+    line = f"{cores} CPU core{'s' * (cores > 1)}, {devices}; {software}"
     if names or are_hidden() or not has_nvidia_gpu():
         return line
-    reason, fix = why_no_gpu(stderr)
+    reason, fix = why_no_gpu(stderr, library)
     return f"{line}\n{reason}. Try {fix}."
 
 
-def backend_title() -> str:
-    """Return the name of Keras' backend as its makers write it."""
-    name = keras.backend.backend()
-    return {"tensorflow": "TensorFlow", "torch": "PyTorch", "jax": "JAX"}.get(name, name)
+def library_name() -> str:
+    """Return the name of Keras' backend, which is also that of its module."""
+    import keras
+
+    return str(keras.backend.backend())
 
 
-def gpus() -> list[str]:
-    """Return the names of the GPUs that Keras' backend finds."""
-    if keras.backend.backend() == "torch":
+def gpus(library: str | None = None) -> list[str]:
+    """Return the names of the GPUs that a library, by default Keras' backend, finds."""
+    if (library := library or library_name()) == "torch":
         import torch
 
         return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    if keras.backend.backend() == "jax":
+    if library == "jax":
         import jax
 
         return [device.device_kind for device in jax.devices() if device.platform != "cpu"]
@@ -129,9 +136,10 @@ def are_hidden() -> bool:
     return os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
 
 
-def why_no_gpu(stderr: str) -> tuple[str, str]:
-    """Return why no GPU is used, and how to fix it or ""; `stderr` is what the libraries wrote when they were loaded."""
-    visible, title = os.environ.get("CUDA_VISIBLE_DEVICES"), backend_title()
+def why_no_gpu(stderr: str, library: str | None = None) -> tuple[str, str]:
+    """Return why a library, by default Keras' backend, uses no GPU, and how to fix it or ""; `stderr` is what the libraries wrote
+    when they were loaded."""
+    visible, title = os.environ.get("CUDA_VISIBLE_DEVICES"), TITLES[library or library_name()]
     if visible is not None and (are_hidden() or has_nvidia_gpu()):
         return f"CUDA_VISIBLE_DEVICES={visible!r} hides the GPUs", "unset CUDA_VISIBLE_DEVICES"
     if not has_nvidia_gpu():

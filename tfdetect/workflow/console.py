@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, partial
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from tfdetect import machine
 from tfdetect.errors import UserError
 from tfdetect.files import plural, printable
 from tfdetect.installation import command
@@ -110,14 +110,11 @@ def _imported() -> "tuple[types.ModuleType, str]":
         return keras, messages()
 
 
-_quieting = threading.RLock()
-
-
 @contextmanager
 def _quiet() -> Iterator[Callable[[], str]]:
     """Hide what libraries write to stderr, unless they fail; yield a function that returns it. One thread at a time, since all
     share stderr."""
-    with _quieting, tempfile.TemporaryFile() as file:
+    with machine.stderr_lock, tempfile.TemporaryFile() as file:
         sys.stderr.flush()
         stderr = os.dup(2)
 
@@ -143,6 +140,20 @@ def devices_line(precision: str) -> str:
     from tfdetect.training import devices
 
     return devices.describe(precision, messages)
+
+
+def served_devices_line() -> str:
+    """Import TensorFlow without Keras and without its messages, and return `devices_line` for a SavedModel that it serves."""
+    with _quiet() as messages:
+        from tfdetect.serving.saved_model import import_tensorflow
+
+        import_tensorflow()
+        from tfdetect.training import devices
+
+        devices.gpus("tensorflow")
+        written = messages()
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)
+    return devices.describe("", written, served=True)
 
 
 def initialise_devices() -> str:

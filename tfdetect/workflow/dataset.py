@@ -61,7 +61,8 @@ def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "Clip
     from tfdetect.data.prepare.clip_cache import ClipSpec
 
     faces = FaceSettings.from_model(model_path(data.face_model, cache_dir)) if data.faces == "yunet" else None
-    return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits, fit=Fit(data.fit, data.crops))
+    return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits, fit=Fit(data.fit, data.crops),
+                    decoding=data.decoding)  # fmt: skip
 
 
 def read_manifest(path: Path, data: FileSettings) -> "pd.DataFrame":
@@ -195,7 +196,7 @@ def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool
     from tfdetect.data.prepare.decode import usable_rows
 
     good = usable_rows(table)
-    if pairs := duplicates.find_near_pairs_across_splits(good, cache.load):
+    if pairs := duplicates.find_near_pairs_across_splits(good, cache.reader(good["sha"]).load):
         evaluated = sorted({other for _, other in pairs})
         splits = " or ".join(sorted(set(good.loc[good["path"].isin(evaluated), "split"])))
         first, second = pairs[0]

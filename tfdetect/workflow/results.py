@@ -14,6 +14,7 @@ import pandas as pd
 from tfdetect import __version__, config, files, installation
 from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit
+from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import list_messages, usable_rows
 from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.errors import UserError
@@ -53,6 +54,8 @@ class Evaluation:
     extras: ReportExtras = field(default_factory=ReportExtras)
     history: pd.DataFrame | None = None
     best_epoch: int | None = None
+    cache: Cache | None = None
+    """Of the files' clips, which knows the properties of the files as well; None if they are to be measured again."""
     study: Callable[[audit.Shortcuts], Learnt] | None = None
     """Finds out what the detector learnt, given the shortcuts of its files; None leaves that out."""
     title: str = ""
@@ -77,7 +80,7 @@ def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], t
     `lines` maps the splits whose results are printed to the names they are printed under. `before_report` is called with the
     metrics and the paths of the extra figures when all but the report has been written.
     """
-    shortcuts = find_shortcuts(evaluation.table, evaluation.data)
+    shortcuts = find_shortcuts(evaluation.table, evaluation.data, evaluation.cache)
     learnt = evaluation.study(shortcuts) if evaluation.study else Learnt()
     found = write(target, evaluation, shortcuts, learnt, tables, before_report)
     for split, name in lines.items():

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tfdetect.data.audit import shortcuts
-from tfdetect.data.audit.properties import collect
+from tfdetect.data.audit.properties import collect, to_table
 from tfdetect.data.input_pipeline.corruptions import CorruptionChain
 from tfdetect.data.input_pipeline.dataset import expand_frames
 from tfdetect.data.made_fakes import SOURCE as SELF_BLENDED
@@ -65,10 +66,10 @@ def score_features(predictor: Predictor, features: FeatureTable, table: pd.DataF
 def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first row, uint8 clips (batch, frames, size, size, 3)) over all rows of `expand_frames`."""
     pixels = cache.spec.size**2 * (1 if single else cache.spec.frames)
-    batch = int(np.clip(PIXELS_PER_CALL // (3 * pixels), 1, 64))
+    batch, reader = int(np.clip(PIXELS_PER_CALL // (3 * pixels), 1, 64)), cache.reader(rows["sha"])
     for start in range(0, len(rows), batch):
         chunk = rows.iloc[start : start + batch]
-        loaded = {sha: cache.load(sha) for sha in set(chunk["sha"])}  # once, though a record is decoded for every frame and crop
+        loaded = {sha: reader.load(sha) for sha in set(chunk["sha"])}  # once, though a record is decoded for every frame and crop
         clips = [loaded[sha] for sha in chunk["sha"]]
         if single:
             clips = [clip[frame : frame + 1] for clip, frame in zip(clips, chunk["frame"], strict=True)]
@@ -77,27 +78,23 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
 
 def clip_loader(table: pd.DataFrame, cache: Cache) -> Callable[[str], np.ndarray]:
     """Return a function from the path of a prepared file to its uint8 clip (frames, size, size, 3)."""
-    shas = dict(zip(table["path"], table["sha"], strict=True))
-    return lambda path: cache.load(shas[path])
+    shas, reader = dict(zip(table["path"], table["sha"], strict=True)), cache.reader(table["sha"])
+    return lambda path: reader.load(shas[path])
 
 
-def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:
+def find_shortcuts(table: pd.DataFrame, data: Data, cache: Cache | None = None) -> shortcuts.Shortcuts:
     """Measure how well cheap properties of the files predict the labels of the test split.
 
     The classifiers are fitted on the training files, or across folds of the test files if there are none. Only a sample of the
-    files is read; the result is empty if most of them are unavailable or unreadable. Fakes that the run made itself are left
-    out: as files, all of them differ from the reals.
+    files is looked at; those whose properties the cache does not have are read, and the result is empty if most of them are
+    unavailable or unreadable. Fakes that the run made itself are left out: as files, all of them differ from the reals.
     """
     table = table[table["source"] != SELF_BLENDED]
     if table["label"].nunique() < 2:
         return shortcuts.Shortcuts({}, [])
     parts = {name: shortcuts.sample_groups(rows, SHORTCUT_FILES) for name, rows in usable_rows(table).groupby("split")}
-    sampled = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)
-    files = sampled[list(map(os.path.exists, sampled["path"]))].reset_index(drop=True)
-    if len(files) < len(sampled) / 2:
-        return shortcuts.Shortcuts({}, [])
-    with progress("Looking for shortcuts", len(files)) as step:
-        properties = collect(files, data.workers, step, data.timeout, data.limits)
+    files = pd.concat([parts[name] for name in ("train", "test") if name in parts], ignore_index=True)
+    properties = collect_properties(files, data, cache)
     readable = (properties["error"] == "").to_numpy()
     if readable.mean() < 0.5:
         return shortcuts.Shortcuts({}, [])
@@ -105,3 +102,17 @@ def find_shortcuts(table: pd.DataFrame, data: Data) -> shortcuts.Shortcuts:
     train, test = (np.flatnonzero(files["split"] == name) for name in ("train", "test"))
     both_classes = all(files["label"].iloc[rows].nunique() == 2 for rows in (train, test))
     return shortcuts.find_shortcuts(files, properties, [(train, test)] if both_classes else None)
+
+
+def collect_properties(files: pd.DataFrame, data: Data, cache: Cache | None) -> pd.DataFrame:
+    """Return the properties of prepared files, from the cache or else by reading them; a file that is gone has an error."""
+    known = cache.facts(files["sha"]) if cache else [None] * len(files)
+    missing = files[[found is None for found in known]]
+    there = missing[list(map(os.path.exists, missing["path"]))]
+    rows: list[dict[str, Any]] = [{**found, "error": ""} if found else {"error": "the file does not exist"} for found in known]
+    if len(there):
+        with progress("Looking for shortcuts", len(there)) as step:
+            measured = collect(there, data.workers, step, data.timeout, data.limits, decoding=data.decoding)
+        for number, row in zip(there.index, measured.to_dict("records"), strict=True):
+            rows[number] = row
+    return to_table(rows, files.index)

@@ -148,7 +148,8 @@ def score_equalised(predictor: Predictor, sample: pd.DataFrame, scored: pd.DataF
     """Equalise, decode and score the sampled files in a folder. Raises UserError if no file is left."""
     plain, other = sample.drop(columns=[*decode.RESULT_FIELDS]), replace(cache, root=folder, kind="npy")
     with progress("Equalising test files", 3 * len(sample)) as step:
-        copies = equalise.equalise(plain, folder / "copies", data.workers, step, data.timeout, data.limits)
+        copies = equalise.equalise(plain, folder / "copies", data.workers, step, data.timeout, data.limits,
+                                    decoding=data.decoding)  # fmt: skip
         done = copies[copies["error"] == ""].drop(columns="error").reset_index(drop=True)
         rows = decode.usable_rows(decode.prepare(done, other, data.workers, step, data.timeout))
     if rows.empty:

@@ -1,17 +1,21 @@
 """What `predict` and `explain` share: finding the files, loading the predictor, and formatting a verdict."""
 
-from collections.abc import Sequence
+import hashlib
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from tfdetect import __version__, config, installation
 from tfdetect import artifact as artifacts
-from tfdetect import config, installation
 from tfdetect.errors import UserError
-from tfdetect.settings import DecodeOverrides, Run
-from tfdetect.workflow.console import devices_line, import_keras, print_note, printable
+from tfdetect.settings import Data, DecodeOverrides, Run
+from tfdetect.workflow.console import devices_line, import_keras, print_note, printable, served_devices_line
 
 if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor, Verdict
@@ -28,56 +32,103 @@ class PredictData(DecodeOverrides):
 
 
 def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
-    """Return a predictor that decodes files as the run's training did; print the device and its warnings."""
-    import_keras()
-    print_note(devices_line(run.train.precision))
+    """Return a predictor that decodes files as the run's training did; print its warnings, and the device once it is loaded."""
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow.dataset import cache_for, with_equalisation
 
-    predictor = Predictor(artifact, with_equalisation(cache_for(run.data, run.detector), artifact).spec, run.detector)
+    def announce_device() -> None:
+        if artifact.saved_model.exists():
+            print_note(served_devices_line())
+        else:
+            import_keras()
+            print_note(devices_line(run.train.precision))
+
+    spec = with_equalisation(cache_for(run.data, run.detector), artifact).spec
+    predictor = Predictor(artifact, spec, run.detector, announce_device)
     for warning in predictor.warnings:
         print_note(warning)
     return predictor
 
 
-def expand_paths(given: Sequence[Path]) -> list[Path]:
-    """Return the given files, and the images and videos in given folders and tables. Raises UserError if one of them has none."""
-    from tfdetect.data.layouts.tree import walk_media
+class FileList:
+    """The given files, and the images and videos in given folders and tables, in this order.
 
-    if not given:
-        raise UserError("No files given: name images, videos, or folders of them.")
-    out: list[Path] = []
-    for path in given:
+    Folders are walked anew each time, so that millions of files take no memory; the length is that of the first walk, which also
+    counts the other files of the folders. Raises UserError if nothing is given, or a folder or table has no file.
+    """
+
+    def __init__(self, given: Sequence[Path]):
+        if not given:
+            raise UserError("No files given: name images, videos, or folders of them.")
+        self.parts: list[Path | list[str]] = []  # a folder, or paths
+        self.count, self.left_out = 0, Counter[str]()
+        for path in given:
+            count, others = self._add(path)
+            if not count:
+                content = describe_content(path, others)
+                raise UserError(f"{path} {'holds' if path.is_dir() else 'lists'} no images or videos{content}.")
+            self.count += count
+            self.left_out += others
+
+    def _add(self, path: Path) -> tuple[int, Counter[str]]:
         if path.is_dir():
-            paths = list(walk_media(path))
-        else:
-            paths = paths_in_table(path) if path.suffix.lower() in TABLE_SUFFIXES else [path]
-        if not paths:
-            raise UserError(f"{path} {'holds' if path.is_dir() else 'lists'} no images or videos{describe_content(path)}.")
-        out += paths
-    return out
+            from tfdetect.data.layouts.tree import count_files
+
+            self.parts.append(path)
+            return count_files(path)
+        self.parts.append(paths := paths_in_table(path) if path.suffix.lower() in TABLE_SUFFIXES else [str(path)])
+        return len(paths), Counter()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Path]:
+        for part in self.parts:
+            if isinstance(part, list):
+                yield from map(Path, part)
+            else:
+                from tfdetect.data.layouts.tree import walk_media
+
+                yield from walk_media(part)
 
 
-def paths_in_table(table: Path) -> list[Path]:
+def paths_in_table(table: Path) -> list[str]:
     """Return the files that a manifest lists, of any split and label; relative paths start at its folder."""
     from tfdetect.data import manifest, tables
 
     rows = manifest.read_unchecked(table)
     if "path" not in rows:
         raise UserError(f"{table} has no column path; {tables.describe_columns(rows)}.")
-    return list(map(Path, tables.resolve_paths(table.parent, [path for path in rows["path"] if path])))
+    return tables.resolve_paths(table.parent, [path for path in rows["path"] if path])
 
 
-def describe_content(folder: Path) -> str:
+def describe_content(path: Path, others: Mapping[str, int]) -> str:
     """Return what a folder without images and videos holds, as the end of an error message; "" for a table."""
-    from tfdetect.data.layouts.tree import count_left_out
+    if path.is_dir() and (path / config.PREPARED_FILE).exists():
+        return f": prepare made it; use {installation.command('evaluate', 'RUN', '--data.path', path)}"
+    return f", but {', '.join(f'{count} {name}' for name, count in others.items())}" if others else ""
 
-    if not folder.is_dir():
-        return ""
-    if (folder / config.PREPARED_FILE).exists():
-        return f": prepare made it; use {installation.command('evaluate', 'RUN', '--data.path', folder)}"
-    others = ", ".join(f"{count} {name}" for name, count in count_left_out(folder, (), ()).items())
-    return f", but {others}" if others else ""
+
+def table_facts(artifact: artifacts.Artifact, threshold: float) -> dict[str, Any]:
+    """Return the columns that all rows of a table of verdicts share; the date is the time at which the command began."""
+    date = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return {"run": artifact.folder.resolve().name, "version": __version__, "threshold": threshold, "date": date}
+
+
+def settings_key(artifact: artifacts.Artifact, data: Data) -> str:
+    """Return a hash of all that a verdict depends on besides its file: weights, calibration, settings and limits."""
+    from tfdetect.data.media.read import READER_VERSION
+
+    weights = artifact.saved_model / "variables" / "variables.index"  # holds a checksum of each variable
+    if weights.exists():
+        parts = [weights.read_bytes()]
+    else:
+        with zipfile.ZipFile(artifact.model) as archive:
+            parts = [f"{member.filename} {member.CRC}".encode() for member in archive.infolist()]
+    settings = (artifact.config, artifact.calibration, artifact.equalisation_plan, artifact.face_model)
+    parts += [path.read_bytes() for path in settings if path.exists()]
+    parts += [repr((READER_VERSION, data.timeout, data.limits, data.decoding)).encode()]
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 
 
 def format_verdict(verdict: "Verdict") -> str:

@@ -75,11 +75,10 @@ from tfdetect.settings import Train
 from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 cache = Cache(Path(sys.argv[1]), ClipSpec(8, 128))
-for number in range(256):
-    entry = cache.clip_path(f"{number:064d}")
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    if not entry.exists():
-        np.save(entry, np.full((8, 128, 128, 3), number, np.uint8))
+with cache.writer() as writer:
+    for number in range(256):
+        about = {"frames": 8, "width": 128, "height": 128, "note": ""}
+        writer.add_clip(f"{number:064d}", np.full((8, 128, 128, 3), number, np.uint8), about)
 def peak(count):
     table = pd.DataFrame({"sha": [f"{n:064d}" for n in range(count)], "label": 0, "frames": 8})
     data = dataset.training_batches(table, cache, False, Train(batch=8), 0, 256 // count)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pandas as pd
 import pytest
 from in_process import decode_here, map_here
@@ -18,7 +19,8 @@ from tfdetect.data.media.frames import Fit
 from tfdetect.data.prepare import beam
 from tfdetect.data.prepare import decode as prepare_decode
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
-from tfdetect.limits import Limits
+from tfdetect.data.prepare.clip_index import INDEX_NAME
+from tfdetect.data.prepare.shards import ClipWriter
 
 needed = pytest.mark.skipif(find_spec("apache_beam") is None,
                             reason="apache-beam is not installed: the extra [beam] is optional")  # fmt: skip
@@ -44,7 +46,7 @@ def mixed(tmp_path, images, videos):
 
 
 def entries(cache):
-    return {path.relative_to(cache.root): path.read_bytes() for path in cache.folder.rglob("*") if path.is_file()}
+    return {path.name: path.read_bytes() for path in cache.folder.iterdir() if path.name != INDEX_NAME}
 
 
 def lines(folder, name):
@@ -67,7 +69,7 @@ def test_equal_to_the_local_runner_row_for_row_and_byte_for_byte(mixed, tmp_path
     folder = tmp_path / "shards" / "0000"
     shards = sorted(folder.glob("clips*"))
     assert [path.name for path in shards] == [f"clips-0000{number}-of-00003.tfrecord" for number in range(3)]
-    assert sum(path.read_bytes().count(b"entry") for path in shards) == 16, "each content once"
+    assert sum(path.read_bytes().count(b"facts") for path in shards) == 16, "each content once"
     assert sorted(row[0] for row in lines(folder, "failures")) == sorted(local["path"][local["error"] != ""])
     assert len(lines(folder, "rows")) == 17
 
@@ -82,16 +84,16 @@ def test_an_interrupted_run_resumes(mixed, tmp_path, monkeypatch):
 
     written = []
 
-    def full(path, content, write=beam.write_bytes):
-        written.append(path)
+    def full(self, payload, append=ClipWriter.append):
+        written.append(payload)
         if len(written) > 9:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write(path, content)
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder))
+        return append(self, payload)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(beam, "write_bytes", full)
+        patch.setattr(ClipWriter, "append", full)
         decode(runner)
-    assert len(list(cache.folder.rglob("*.npy"))) == 5 and len(list(cache.folder.rglob("*.json"))) == 4
+    assert len(np.load(cache.folder / "00000.npy", mmap_mode="r")) == 9
     found = decode(beam.BeamRunner(tmp_path / "shards", "NoSuchRunner"))  # no runner is needed to unpack
     here = Cache(tmp_path / "here", ClipSpec(1, 16))
     local = prepare_decode.prepare(mixed, here, seconds=60, runner=decode_here)
@@ -108,7 +110,7 @@ def test_an_interrupted_run_resumes(mixed, tmp_path, monkeypatch):
 
 PLANTED = """
 import os, time
-from tfdetect.data.prepare.clip_cache import Cache
+from tfdetect.data.prepare.clip_cache import Cache, Decoded
 class Planted(Cache):
     def decode_file(self, path):
         if path.endswith("2.mp4"):
@@ -117,7 +119,7 @@ class Planted(Cache):
             time.sleep(60)
         if path.endswith("9.mp4"):
             raise RuntimeError("a fault of the program")
-        return {"sha": "", "frames": 0, "width": 0, "height": 0, "note": "", "error": "planted"}
+        return Decoded({"sha": "", "frames": 0, "width": 0, "height": 0, "note": "", "error": "planted"})
 """
 
 
@@ -163,14 +165,3 @@ def test_without_beam_the_error_is_one_sentence(images, tmp_path):
     assert done.returncode == 2 and done.stderr.splitlines()[-1] == (
         "tfdetect prepare: apache-beam is not installed: pip install 'tfdetect[beam]'."
     )
-
-
-def test_a_failure_under_other_limits_is_replaced(tmp_path):
-    found = {"sha": "ab" * 32, "frames": 0, "width": 0, "height": 0, "note": "", "error": "1600 pixels, at most 9"}
-    (tmp_path / "shards").mkdir()
-    for reason, pixels in (("1600 pixels, at most 9", 9), ("1600 pixels, at most 10", 10)):
-        cache = Cache(tmp_path / "cache", ClipSpec(1, 16, limits=Limits(pixels=pixels)))
-        line = json.dumps(["a.png", False, True, found | {"error": reason}])
-        (tmp_path / "shards" / "failures-0.jsonl").write_text(line + "\n")
-        beam.unpack(tmp_path / "shards", cache)
-        assert cache.load_result(cache.clip_path(found["sha"]).with_suffix(".json"))["error"] == reason

@@ -5,22 +5,25 @@ well each one does.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import pandas as pd
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from tfdetect.data.audit.property_cache import PropertyCache
 from tfdetect.data.media import containers
-from tfdetect.data.media.read import DECODER_ERRORS, digest, read_media
+from tfdetect.data.media.frames import Media
+from tfdetect.data.media.read import DECODER_ERRORS, DECODING, digest, read_media
 from tfdetect.data.media.sniff import MediaError, failure_reason, media_kind
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
+
+if TYPE_CHECKING:  # decoding processes have no use for pandas
+    import pandas as pd
 
 CONTAINER = ("extension", "container", "codec", "width", "height", "aspect", "bytes", "bytes_per_pixel", "jpeg_quality",
              "subsampling", "fps", "frames", "duration", "bit_rate", "exif")  # fmt: skip
@@ -44,18 +47,20 @@ class Probe:
     """Measure one file, as a task for `worker_pool.map_unordered`; a file that cannot be read has its reason under "error"."""
 
     limits: Limits = field(default_factory=Limits)
+    decoding: Decoding = field(default_factory=Decoding)
 
     def __call__(self, path: str) -> dict[str, Any]:
         try:
-            return {**measure(path, self.limits), "error": ""}
+            return {**measure(path, self.limits, self.decoding), "error": ""}
         except (MediaError, OSError) as error:
             return {"error": failure_reason(error)}
         except (ValueError, *DECODER_ERRORS) as error:  # from a header, because the pixels were read
             return {"error": f"its properties cannot be read ({type(error).__name__}: {error})"}
 
 
-def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[[dict[str, Any]], None] | None = None,
-            seconds: float | None = None, limits: Limits | None = None, index: Path | None = None) -> pd.DataFrame:  # fmt: skip
+def collect(table: "pd.DataFrame", workers: int | None = None, progress: Callable[[dict[str, Any]], None] | None = None,
+            seconds: float | None = None, limits: Limits | None = None, index: Path | None = None,
+            decoding: Decoding = DECODING) -> "pd.DataFrame":  # fmt: skip
     """Return the properties of each file of the manifest, row for row, each measured within `seconds`.
 
     `index` is the path of a cache for them. Columns: CONTAINER and CONTENT, sha (SHA-256 of the bytes), hashes (perceptual
@@ -64,7 +69,7 @@ def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[
     """
     measured: dict[str, dict[str, Any]] = {}
     limits, progress = limits or Limits(), progress or (lambda result: None)
-    cache = PropertyCache(index, limits) if index else None
+    cache = PropertyCache(index, limits, decoding) if index else None
 
     def missing_paths() -> Iterator[str]:
         for path in table["path"]:
@@ -74,37 +79,55 @@ def collect(table: pd.DataFrame, workers: int | None = None, progress: Callable[
             else:
                 yield path
 
-    for path, result in map_unordered(missing_paths(), Probe(limits), workers, seconds):
+    for path, result in map_unordered(missing_paths(), Probe(limits, decoding), workers, seconds):
         measured[path] = {"error": result.reason} if isinstance(result, WorkerFailure) else result
         if cache:
             cache.add(path, measured[path])
         progress(measured[path])
+    return to_table([measured[path] for path in table["path"]], table.index)
+
+
+def to_table(measured: Sequence[Mapping[str, Any]], index: "pd.Index") -> "pd.DataFrame":
+    """Return the table of `collect` from the properties of each file; what is missing is NaN or None."""
+    import pandas as pd
+
     columns = [*CONTAINER, *CONTENT, "sha", "hashes", "small", "error"]
-    rows = [[measured[path].get(name) for name in columns] for path in table["path"]]
-    properties = pd.DataFrame(rows, columns=columns, index=table.index)
+    properties = pd.DataFrame([[row.get(name) for name in columns] for row in measured], columns=columns, index=index)
     for name in CONTAINER:
         if name not in CATEGORICAL:
             properties[name] = pd.to_numeric(properties[name]).astype(float)
     return properties
 
 
-def measure(path: str, limits: Limits) -> dict[str, Any]:
+def measure(path: str, limits: Limits, decoding: Decoding) -> dict[str, Any]:
     """Return all properties of one file. Raises MediaError or OSError."""
-    sha, length = digest(path), os.path.getsize(path)
+    sha = digest(path)
     sampled: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     look = lambda at, frame: sampled.update({at: (shrink(frame), measure_border(frame))})  # noqa: E731
-    media = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, on_frame=look)
-    is_image = media_kind(path) == "image"
-    header = _image_header(path) if is_image else _video_header(path, length, media.total)
+    media = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, on_frame=look, decoding=decoding,
+                       on_restart=sampled.clear)  # fmt: skip
     frames = [sampled[at] for at in sorted(sampled)]
     hashes, small = _hashes([_grey(frame) for frame, _ in frames])
-    pixels = media.width * media.height * (1 if is_image else media.total)
     return {
-        "extension": os.path.splitext(path)[1].lower(), "width": media.width, "height": media.height,
-        "aspect": media.width / media.height, "bytes": length, "bytes_per_pixel": length / pixels, **header,
-        **_content_properties(*frames[len(frames) // 2]), "sha": sha,
+        **_container_properties(path, media), **_content_properties(*frames[len(frames) // 2]), "sha": sha,
         "hashes": hashes, "small": small,
     }  # fmt: skip
+
+
+def describe_decoded(path: str, media: Media, frame: np.ndarray) -> dict[str, Any]:
+    """Return CONTAINER and CONTENT of a file that was just decoded, so that nobody needs to decode it again for them.
+
+    `frame` is one of its frames at native size, (height, width, 3) uint8 RGB. Raises MediaError or OSError.
+    """
+    return {**_container_properties(path, media), **_content_properties(shrink(frame), measure_border(frame))}
+
+
+def _container_properties(path: str, media: Media) -> dict[str, Any]:
+    length, is_image = os.path.getsize(path), media_kind(path) == "image"
+    header = _image_header(path) if is_image else _video_header(path, length, media.total)
+    pixels = media.width * media.height * (1 if is_image else media.total)
+    return {"extension": os.path.splitext(path)[1].lower(), "width": media.width, "height": media.height,
+            "aspect": media.width / media.height, "bytes": length, "bytes_per_pixel": length / pixels, **header}  # fmt: skip
 
 
 def _image_header(path: str) -> dict[str, Any]:
@@ -193,7 +216,7 @@ def measure_border(frame: np.ndarray) -> np.ndarray:
 
 def _content_properties(frame: np.ndarray, border: np.ndarray) -> dict[str, np.ndarray]:
     """Return mean colour (3,), an 8 x 8 thumbnail (192,) and the border (8,), all in 0..255."""
-    thumbnail = cv2.resize(frame, (8, 8), interpolation=cv2.INTER_AREA).astype(float).ravel()
+    thumbnail = cv2.resize(frame, (8, 8), interpolation=cv2.INTER_AREA).ravel()
     return {"mean_colour": frame.mean(axis=(0, 1)), "thumbnail": thumbnail, "border": border}
 
 

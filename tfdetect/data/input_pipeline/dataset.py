@@ -3,7 +3,6 @@
 Normalisation is a layer of the model, so it runs on the device. Augmentation needs codecs, so it runs here.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -154,39 +153,41 @@ def _load(batches: tf.data.Dataset, rows: pd.DataFrame, cache: Cache, single: bo
     If the rows have a column `source_class`, the labels are (batch, 2). With `weights` (rows,) their weights come third. With
     `seed`, that of the run and the number of the first batch, encoded images are cropped at random.
     """
-    entries = tf.constant([os.fsencode(cache.clip_path(sha)) for sha in rows["sha"]])
+    reader = cache.reader(rows["sha"])
+    numbers = np.array([reader.numbers[sha] for sha in rows["sha"]], np.int64)
     columns = ["label", "source_class"] if "source_class" in rows else ["label"]
-    frames, labels = tf.constant(rows["frame"].to_numpy(np.int32)), tf.constant(rows[columns].to_numpy(np.float32))
+    frames, labels = rows["frame"].to_numpy(np.int32), tf.constant(rows[columns].to_numpy(np.float32))
     length, size, fit = 1 if single else cache.spec.frames, cache.spec.size, cache.spec.fit
 
-    def load_clip(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        index, place = item
-        path = entries[index]
-        clip = read_npy(path, size) if cache.kind == "npy" else read_record(path, size, fit, place if seed else None)
+    def read_clips(indices: np.ndarray) -> np.ndarray:
+        return reader.batch(numbers[indices], length, frames[indices] if single else None)
+
+    def read_records(indices: np.ndarray) -> np.ndarray:
+        return np.array([reader.record(number) for number in numbers[indices]], object)
+
+    def to_clip(item: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        record, frame, place = item
+        clip = read_record(record, size, fit, place if seed else None)
         # A single frame, or all frames; the one frame of a still image is repeated to fill a clip.
-        frame = tf.minimum(frames[index], tf.shape(clip)[0] - 1) if seed else frames[index]  # one random crop of an image
+        frame = tf.minimum(frame, tf.shape(clip)[0] - 1) if seed else frame  # one random crop of an image
         clip = clip[frame][None] if single else tf.repeat(clip, length // tf.shape(clip)[0], axis=0)
         return tf.ensure_shape(clip, (length, size, size, 3))
+
+    def load_clips(indices: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        if cache.kind == "npy":
+            clips = tf.numpy_function(read_clips, [indices], tf.uint8)
+            return tf.ensure_shape(clips, (None, length, size, size, 3))
+        records = tf.ensure_shape(tf.numpy_function(read_records, [indices], tf.string), (None,))
+        items = (records, tf.gather(frames, indices), places)
+        return tf.map_fn(to_clip, items, fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))
 
     def load_batch(number: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
         key = tf.random.fold_in(tf.stack([seed[0] if seed else 0, tf.cast(number, tf.int32)]), CROPS)
         places = tf.random.stateless_uniform((tf.size(indices), 2), key)
-        clips = tf.map_fn(load_clip, (indices, places), fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))
-        batch = (clips, tf.gather(labels, indices))
+        batch = (load_clips(indices, places), tf.gather(labels, indices))
         return batch if weights is None else (*batch, tf.gather(tf.constant(weights), indices))
 
     options = tf.data.Options()  # several workers share the batches; there are no input files to shard
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     batches = batches.enumerate(seed[1] if seed else 0).with_options(options)
     return batches.map(load_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
-
-
-def read_npy(path: tf.Tensor, size: int) -> tf.Tensor:
-    """Read the .npy file of a clip inside the graph, (frames, size, size, 3) uint8.
-
-    The header of a .npy file ends at a multiple of 64 bytes; byte 8 holds its length (NumPy format 1.0).
-    """
-    data = tf.io.read_file(path)
-    header = 10 + tf.cast(tf.io.decode_raw(tf.strings.substr(data, 8, 2), tf.uint16)[0], tf.int32)
-    pixels = tf.io.decode_raw(tf.strings.substr(data, header, tf.strings.length(data) - header), tf.uint8)
-    return tf.reshape(pixels, (-1, size, size, 3))

@@ -11,19 +11,22 @@ A plugin adds a layout with the decorator `layout`:
                 yield Row(f"{folder}/{name}", int("fake" in parts), source="mysteries")
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tfdetect.data.components import first_of_component
 from tfdetect.data.media.sniff import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, MediaError, media_kind
 from tfdetect.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEDIA = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
 MAX_ENTRIES = 12  # folders per level, and files per folder, that are examined to recognise a layout
@@ -53,14 +56,14 @@ class Layout:
 
     name: str
     expected: str  # what identifies the layout, for error messages
-    recognise: "Callable[[Tree], bool]"  # examines few entries
+    recognise: Callable[[Tree], bool]  # examines few entries
     rows: Reader
 
 
 LAYOUTS: dict[str, Layout] = {}  # in order of registration; detect.RECOGNITION_ORDER decides which built-in layout comes first
 
 
-def layout(expected: str, recognise: "Callable[[Tree], bool]") -> Callable[[R], R]:
+def layout(expected: str, recognise: Callable[[Tree], bool]) -> Callable[[R], R]:
     """Return a decorator that registers a function from a root to its rows as the layout with the function's name.
 
     Label 1 means fake, whatever the convention of the data set. Raises UserError if the name is taken.
@@ -201,6 +204,20 @@ def count_left_out(root: Path, used: Iterable[str], unlabelled: Iterable[str]) -
     return dict(counts)
 
 
+def count_files(root: Path) -> tuple[int, Counter[str]]:
+    """Return the number of files that `walk_media` yields, and that of others below `root`, by extension; "hidden" for hidden."""
+    count, others = 0, Counter[str]()
+    for parts, folder, names in list_files(root):
+        for name in names:
+            if _is_hidden(name) or any(map(_is_hidden, parts)):
+                others["hidden"] += 1
+            elif is_listed(folder, name):
+                count += 1
+            else:
+                others[os.path.splitext(name)[1].lower() or name] += 1
+    return count, others
+
+
 def walk_media(root: Path) -> Iterator[Path]:
     """Yield the images and videos below `root`, in the order of `list_media`."""
     for _, folder, names in list_media(root):
@@ -267,6 +284,8 @@ def group_by_person(rows_with_people: Iterable[tuple[Row, list[str]]]) -> Iterat
 
 def to_table(rows: Iterable[Row]) -> pd.DataFrame:
     """Return the rows as a table, with the column `category` only if any row has one."""
+    import pandas as pd
+
     table = pd.DataFrame(list(rows), columns=list(Row._fields))
     return table if table["category"].any() else table.drop(columns="category")
 

@@ -187,6 +187,11 @@ class FaceTracker:
         largest = sorted(faces, key=lambda row: -row[2] * row[3])[:MAX_FACES]
         self.detections[position] = [self._crop_face(frame, *map(float, row[:5])) for row in largest]
 
+    def restart(self) -> None:
+        """Forget all frames."""
+        self.detections.clear()
+        self.best_score = 0.0
+
     def _crop_face(self, frame: np.ndarray, left: float, top: float, width: float, height: float, score: float) -> FaceDetection:
         square = (left + width / 2, top + height / 2, self.settings.margin * max(width, height))
         crop = to_squares(crop_square(frame, square), self.size, self.fit)[0].copy()  # a view would keep the frame in memory

@@ -26,6 +26,7 @@ class Media:
     width: int  # native, upright, in pixels
     height: int
     note: str  # "", "damaged: 28 of 50 frames intact" or "only 3 distinct frames for 16 requested"; several joined by "; "
+    decoded: int | None = None  # number of frames that were decoded for these, if that is known; the others were not checked
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ the encoded images.
 """
 
 import os
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -153,9 +154,8 @@ def _linear_weights(old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     return tf.cast(centre, tf.int32), tf.stack([1 - fraction, fraction], axis=1)
 
 
-def write_record(target: str | os.PathLike[str], path: str | os.PathLike[str] | None, frames: np.ndarray,
-                 limits: Limits = LIMITS) -> None:  # fmt: skip
-    """Write a TFRecord with a single Example.
+def make_record(path: str | os.PathLike[str] | None, frames: np.ndarray, limits: Limits = LIMITS) -> bytes:
+    """Return a TFRecord with an Example, as in a file: length, checksum, data, checksum.
 
     An image keeps its encoded bytes if the graph decodes them to the reader's pixels; otherwise it is stored as lossless PNG at
     native size. `frames` (frames, size, size, 3) uint8 are stored as they are for a video, or if there is no path.
@@ -165,8 +165,13 @@ def write_record(target: str | os.PathLike[str], path: str | os.PathLike[str] | 
     else:
         features = {"frames": frames.tobytes()}
     feature = {key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for key, value in features.items()}
-    with tf.io.TFRecordWriter(os.fsencode(target)) as writer:
+    in_memory = f"ram://{os.getpid()}-{threading.get_ident()}.tfrecord"
+    with tf.io.TFRecordWriter(in_memory) as writer:
         writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    with tf.io.gfile.GFile(in_memory, "rb") as file:
+        record = bytes(file.read())
+    tf.io.gfile.remove(in_memory)
+    return record
 
 
 def _encoded_image(path: str | os.PathLike[str], limits: Limits) -> bytes:
@@ -180,8 +185,8 @@ def _encoded_image(path: str | os.PathLike[str], limits: Limits) -> bytes:
     return data if is_equal else tf.io.encode_png(native).numpy()
 
 
-def read_record(path: tf.Tensor, size: int, fit: Fit = SQUEEZE, place: tf.Tensor | None = None) -> tf.Tensor:
-    """Read the clip from a TFRecord, (frames, size, size, 3) uint8; usable in tf.data.
+def read_record(record: tf.Tensor, size: int, fit: Fit = SQUEEZE, place: tf.Tensor | None = None) -> tf.Tensor:
+    """Return the clip in a TFRecord of `make_record`, (frames, size, size, 3) uint8; usable in tf.data.
 
     With `place` (2,), floats from 0 to below 1, of an image only the crop at that share of its height and width is read.
     """
@@ -190,12 +195,11 @@ def read_record(path: tf.Tensor, size: int, fit: Fit = SQUEEZE, place: tf.Tensor
         return to_squares(frames, size, fit) if place is None else crop_at(frames, corner_at(frames, place, size)[None], size)
 
     # A record is preceded by its length and a checksum (12 bytes) and followed by another checksum (4 bytes).
-    data = tf.io.read_file(path)
-    data = tf.strings.substr(data, 12, tf.strings.length(data) - 16)
+    data = tf.strings.substr(record, 12, tf.strings.length(record) - 16)
     text = tf.io.FixedLenFeature([], tf.string, "")
-    record = tf.io.parse_single_example(data, {"image": text, "frames": text})
+    example = tf.io.parse_single_example(data, {"image": text, "frames": text})
     return tf.cond(
-        tf.strings.length(record["image"]) > 0,
-        lambda: read_squares(decode_image(record["image"])),
-        lambda: tf.reshape(tf.io.decode_raw(record["frames"], tf.uint8), (-1, size, size, 3)),
+        tf.strings.length(example["image"]) > 0,
+        lambda: read_squares(decode_image(example["image"])),
+        lambda: tf.reshape(tf.io.decode_raw(example["frames"], tf.uint8), (-1, size, size, 3)),
     )

@@ -1,7 +1,7 @@
 """Decode with Apache Beam: the same function for each file as on one machine, on as many machines as the runner offers.
 
-Failed files go to a separate output. Clips go to TFRecord shards, and from there into ordinary cache entries. Files that
-Beam processed count as if this machine had done it, so `prepare` can resume.
+Failed files go to a separate output. Clips go to TFRecord shards, and from there into the cache, in the order of the manifest.
+Files that Beam processed count as if this machine had done it, so `prepare` can resume.
 """
 
 import contextlib
@@ -9,21 +9,22 @@ import io
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfdetect import installation
 from tfdetect.data import worker_pool
 from tfdetect.data.media.read import digest
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.data.prepare.clip_cache import Cache, failure_result
+from tfdetect.data.prepare.clip_cache import Cache, Decoded, failure_result
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.errors import UserError, suggestion
-from tfdetect.files import size_and_mtime, tensorflow_path, write_bytes
+from tfdetect.files import size_and_mtime, tensorflow_path
 
 LOCAL_RUNNER = "FnApiRunner"  # Beam's DirectRunner downloads a program on first use
 BATCH_SIZES = (64, 512)  # minimum and maximum number of files per start of a worker's processes
@@ -40,32 +41,34 @@ class BeamRunner:
     shards: int | None = None  # None lets the runner decide, which avoids shuffling all clips
 
     def results(self, paths: Iterable[str], cache: Cache, workers: int | None = None,
-                seconds: float | None = None) -> Iterator[tuple[str, dict[str, Any] | WorkerFailure]]:  # fmt: skip
-        """Decode the files, each within `seconds`, put the clips into the cache, and yield (path, result).
+                seconds: float | None = None) -> Iterator[tuple[str, Decoded | WorkerFailure]]:  # fmt: skip
+        """Decode the files, each within `seconds`, and yield (path, what became of it) in their order.
 
         `workers` is the number of processes per Beam worker; by default all cores if Beam's only worker is this process,
         else one. Raises UserError if apache-beam is missing, an option is wrong or the runner fails.
         """
-        files = [(path, *size_and_mtime(path)) for path in paths]
+        files: list[tuple[str, int, int]] = [(path, *size_and_mtime(path)) for path in paths]  # type: ignore[misc]
         if not files:
             return
         sizes = Counter(size for _, size, _ in files)
         settings = [cache.folder.name, repr(cache.spec.limits), seconds]
-        plan = "".join(json.dumps(line) + "\n" for line in [settings, *([*file, sizes[file[1]] > 1] for file in files)])
+        plan = [json.dumps(line) for line in [settings, *([*file, sizes[file[1]] > 1] for file in files)]]
         folder = self.find_finished(plan) or self.run(plan, _DecodeBatch(cache, workers, seconds))
-        unpack(folder, cache)
-        for path, crashed, _, result in _read_lines(folder, "rows", "failures"):
-            yield path, WorkerFailure(result["error"]) if crashed else result
+        yield from unpack(folder, (path for path, *_ in files))
 
-    def find_finished(self, plan: str) -> Path | None:
-        """Return the folder of a finished run over the same files whose unpacking was interrupted, for example by a full disk."""
+    def find_finished(self, plan: Sequence[str]) -> Path | None:
+        """Return the folder of a finished run that decoded these files and perhaps others, which the cache had been given before
+        unpacking was interrupted, for example by a full disk."""
+        needed = {tuple(json.loads(line)[:3]) for line in plan}
+        paths = {line[0] for line in needed}
         for folder in sorted(self.folder.absolute().glob("[0-9]" * 4)):
-            written = folder / PLAN_NAME
-            if written.is_file() and written.read_text() == plan and any(_read_lines(folder, "rows")):
-                return folder  # without clips there is nothing to unpack, and the files deserve another try
+            first, *others = (folder / PLAN_NAME).read_text().splitlines() if (folder / PLAN_NAME).is_file() else [""]
+            has_all = first == plan[0] and needed <= {tuple(json.loads(line)[:3]) for line in (first, *others)}
+            if has_all and any(path in paths for path, *_ in _read_lines(folder, "rows")):
+                return folder  # without clips, the files deserve another try
         return None
 
-    def run(self, plan: str, decode: "_DecodeBatch") -> Path:
+    def run(self, plan: Sequence[str], decode: "_DecodeBatch") -> Path:
         """Run the pipeline and return its folder, which gets its final name once it is complete."""
         options = self.parse_options()
         folder = next(path for number in range(10_000) if not (path := self.folder.absolute() / f"{number:04d}").exists())
@@ -73,7 +76,7 @@ class BeamRunner:
         shutil.rmtree(partial, ignore_errors=True)  # left over from a killed run
         partial.mkdir(parents=True)
         try:
-            (partial / PLAN_NAME).write_text(plan)
+            (partial / PLAN_NAME).write_text("".join(f"{line}\n" for line in plan))
             with tensorflow_path(partial) as link:
                 _run_pipeline(self, options, decode, Path(link))
             return partial.rename(folder)
@@ -161,8 +164,8 @@ class _DecodeBatch:
     """Decode lines of the plan, grouped by content, into tagged outputs.
 
     Yields ("clips", record) once for each content, and for each file ("rows" or "failures", line of JSON), where the line
-    is [path, whether the decoder crashed, whether the cache has saved the result, result]. Decoding runs in separate
-    processes, so a file that crashes its decoder does not crash Beam's worker.
+    is [path, whether the decoder crashed, result]. Decoding runs in separate processes, so a file that crashes its decoder does
+    not crash Beam's worker.
     """
 
     cache: Cache
@@ -174,53 +177,51 @@ class _DecodeBatch:
         paths = [json.loads(line)[0] for lines in batch for line in lines]
         workers = self.workers or (None if self.all_cores else 1)
         seen = set()
-        with tempfile.TemporaryDirectory() as temporary:
-            cache = replace(self.cache, root=Path(temporary))
-            for path, outcome in worker_pool.map_unordered(paths, cache.decode_file, workers, self.seconds):
-                crashed = isinstance(outcome, WorkerFailure)
-                result = failure_result("", outcome.reason) if isinstance(outcome, WorkerFailure) else outcome
-                sha, clip_path = result["sha"], cache.clip_path(result["sha"])
-                result_path = clip_path.with_suffix(".json")
-                if not result["error"] and sha not in seen:
-                    seen.add(sha)
-                    yield "clips", _serialise(sha, result_path.read_bytes(), clip_path.read_bytes())
-                    clip_path.unlink()  # a worker's disk holds one clip at a time, not a whole batch
-                saved = bool(sha) and result_path.exists()
-                yield "failures" if result["error"] else "rows", json.dumps([path, crashed, saved, result])
+        for path, outcome in worker_pool.map_unordered(paths, self.cache.decode_file, workers, self.seconds):
+            crashed = isinstance(outcome, WorkerFailure)
+            result = failure_result("", outcome.reason) if isinstance(outcome, WorkerFailure) else outcome.result
+            if not isinstance(outcome, WorkerFailure) and outcome.payload is not None and result["sha"] not in seen:
+                seen.add(result["sha"])
+                yield "clips", _serialise(outcome)
+            yield "failures" if result["error"] else "rows", json.dumps([path, crashed, result])
 
 
-def _serialise(sha: str, about: bytes, entry: bytes) -> bytes:
+def _serialise(decoded: Decoded) -> bytes:
     """Return a serialised tf.train.Example of a clip.
 
-    Its features are `sha`, the hash of the file, and the two files that the cache has of it, as bytes: `about` (.json) and
-    `entry` (.npy or .tfrecord).
+    Its features are `sha`, the hash of the file, `facts`, its properties, and `clip`, the bytes for a shard of the cache.
     """
     import tensorflow as tf
 
-    values = {"sha": sha.encode(), "about": about, "entry": entry}
+    clip = decoded.payload.tobytes() if isinstance(decoded.payload, np.ndarray) else decoded.payload
+    values = {"sha": decoded.result["sha"].encode(), "facts": (decoded.facts or "").encode(), "clip": clip}
     features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
     return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
 
 
-def unpack(folder: Path, cache: Cache) -> None:
-    """Turn the clips and failures of a run into cache entries, byte for byte as this machine would have written them.
-
-    Existing entries are kept, so an interrupted call can be repeated. Raises OSError if the cache cannot be written.
-    """
+def unpack(folder: Path, paths: Iterable[str]) -> Iterator[tuple[str, Decoded | WorkerFailure]]:
+    """Yield (path, what became of it) for these files of a finished run, in this order, whatever the order of its shards."""
     import tensorflow as tf
 
-    shards = sorted(os.fsencode(path) for path in folder.glob("clips*.tfrecord"))
-    for record in tf.data.TFRecordDataset(shards) if shards else ():
-        features = tf.train.Example.FromString(record.numpy()).features.feature
-        sha, about, entry = (features[name].bytes_list.value[0] for name in ("sha", "about", "entry"))
-        clip_path = cache.clip_path(sha.decode())
-        if not (clip_path.exists() and clip_path.with_suffix(".json").exists()):
-            write_bytes(clip_path, entry)
-            write_bytes(clip_path.with_suffix(".json"), about)  # last, because it marks the entry as complete
-    for _, _, saved, result in _read_lines(folder, "failures"):
-        result_path = cache.clip_path(result["sha"]).with_suffix(".json")
-        if saved and cache.load_result(result_path) is None:
-            cache.save_result(result_path, result)
+    rows = {path: (crashed, result) for path, crashed, result in _read_lines(folder, "rows", "failures")}
+    places: dict[str, tuple[Path, int, int]] = {}  # hash -> shard, offset and length of the record
+    for shard in sorted(folder.glob("clips*.tfrecord")):
+        with shard.open("rb") as file:
+            while head := file.read(12):  # the length of the record and its checksum
+                start, length = file.tell(), int.from_bytes(head[:8], "little")
+                example = tf.train.Example.FromString(file.read(length))
+                places[example.features.feature["sha"].bytes_list.value[0].decode()] = shard, start, length
+                file.seek(4, os.SEEK_CUR)
+    for path in paths:
+        crashed, result = rows[path]
+        clip = facts = None
+        if place := places.pop(result["sha"], None):
+            shard, start, length = place
+            with shard.open("rb") as file:
+                file.seek(start)
+                features = tf.train.Example.FromString(file.read(length)).features.feature
+            clip, facts = (features[name].bytes_list.value[0] for name in ("clip", "facts"))
+        yield path, WorkerFailure(result["error"]) if crashed else Decoded(result, clip, facts.decode() if facts else None)
 
 
 def _read_lines(folder: Path, *names: str) -> Iterator[Any]:

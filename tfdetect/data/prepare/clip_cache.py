@@ -1,29 +1,32 @@
 """Decoded clips on disk, keyed by file content and settings, so that no content is decoded twice with the same settings.
 
-`<cache>/<settings>/ab/<sha256 of the file>.npy` (or `.tfrecord`) holds the frames. A `.json` file of the same name
-describes the result, or says why decoding failed. It is written last, so an entry that has one is complete: a killed run
-resumes with the missing files and ends with the same bytes. File names and labels are only in the manifest.
+`<cache>/<settings>/` holds the frames of many files in each of its shards (`shards.py`), and an index of them (`clip_index.py`).
+File names are only in the index, labels only in the manifest.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
+from tfdetect.data.audit import properties, property_cache
 from tfdetect.data.equalise import Plan, equalised_copy
 from tfdetect.data.media.faces import FaceSettings, FaceTracker
 from tfdetect.data.media.frames import SQUEEZE, Fit, Media
-from tfdetect.data.media.read import READER_VERSION, digest, read_media
+from tfdetect.data.media.read import DECODER_ERRORS, READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError, failure_reason
+from tfdetect.data.prepare import clip_index, shards
+from tfdetect.data.prepare.clip_index import Clip, ClipIndex
+from tfdetect.data.prepare.shards import ClipWriter
 from tfdetect.data.worker_pool import WorkerFailure
-from tfdetect.files import atomic_write, write_arrays, write_json
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
 
-MAX_HEADER = 256  # bytes; upper bound for the header of a .npy file
+MAX_OPEN = 256  # shards that a reader keeps open
 
 
 @dataclass(frozen=True)
@@ -39,28 +42,39 @@ class ClipSpec:
     limits: Limits = field(default_factory=Limits)
     plan: Plan | None = None  # how the training files were equalised; other files are equalised the same way first
     fit: Fit = SQUEEZE
+    decoding: Decoding = field(default_factory=Decoding)
 
     @property
     def key(self) -> str:
-        """The settings that determine the pixels, as a folder name."""
+        """The settings that determine the pixels and verdicts, as a folder name."""
         rate = "" if self.fps is None else f"-{self.fps:g}fps"
         plan = f"-{'x'.join(f'{value:g}' for value in asdict(self.plan).values())}" if self.plan else ""
-        return f"{self.frames}x{self.size}{rate}{self.fit.key}{f'-{self.faces.key}' if self.faces else ''}{plan}"
+        faces = f"-{self.faces.key}" if self.faces else ""
+        return f"{self.frames}x{self.size}{rate}{self.fit.key}{faces}{plan}{self.decoding.key}"
 
     @property
     def max_squares(self) -> int:
         """The largest number of squares of a video."""
         return self.frames * self.fit.crops
 
-    def read(self, path: str | Path) -> Media:
-        """Decode the clip of a file; an image has one frame. Raises MediaError or OSError."""
+    def read(self, path: str | Path, viewer: "MiddleFrame | None" = None) -> Media:
+        """Decode the clip of a file, whose native frames `viewer` sees; an image has one frame. Raises MediaError or OSError."""
         if self.plan:
-            with equalised_copy(path, self.plan, self.limits) as copy:
-                return replace(self, plan=None).read(copy)
-        if self.faces is None:
-            return read_media(path, self.frames, self.fps, self.size, self.limits, fit=self.fit)
-        faces = FaceTracker(self.faces, self.size, self.fit)
-        return faces.to_clip(read_media(path, self.frames, self.fps, self.size, self.limits, faces.add_frame, self.fit))
+            with equalised_copy(path, self.plan, self.limits, self.decoding) as copy:
+                return replace(self, plan=None).read(copy, viewer)
+        faces = FaceTracker(self.faces, self.size, self.fit) if self.faces else None
+        viewers: list[FaceTracker | MiddleFrame] = [each for each in (faces, viewer) if each]
+
+        def add_frame(position: int, frame: np.ndarray) -> None:
+            for each in viewers:
+                each.add_frame(position, frame)
+
+        def restart() -> None:
+            for each in viewers:
+                each.restart()
+
+        media = read_media(path, self.frames, self.fps, self.size, self.limits, add_frame, self.fit, self.decoding, restart)
+        return faces.to_clip(media) if faces else media
 
     def try_read(self, item: tuple[int, str]) -> Media | WorkerFailure:
         """Read the path in (number, path), as a task for `worker_pool.map_unordered`; return a failure on error."""
@@ -80,6 +94,35 @@ class ClipSpec:
 
 
 @dataclass(frozen=True)
+class Decoded:
+    """A file as a worker process has read it: what the index will say of it, and its pixels, unless it failed or is cached."""
+
+    result: dict[str, Any]
+    """The fields sha, frames, width, height, note and error."""
+    payload: np.ndarray | bytes | None = None
+    """The frames (frames, size, size, 3) uint8 RGB, or a TFRecord."""
+    facts: str | None = None
+    """The properties of the file by which shortcuts are found, as JSON; None if they are to be measured when they are needed."""
+
+
+class MiddleFrame:
+    """Keep the middle of the frames that are added, or the last if there are fewer than expected."""
+
+    def __init__(self, expected: int):
+        self.expected = expected
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the frames, which will be added again."""
+        self.left, self.frame = self.expected // 2, np.empty((0, 0, 3), np.uint8)
+
+    def add_frame(self, position: int, frame: np.ndarray) -> None:
+        """Look at a frame (height, width, 3) uint8 RGB."""
+        self.frame = frame if self.left >= 0 else self.frame
+        self.left -= 1
+
+
+@dataclass(frozen=True)
 class Cache:
     """A folder of clips decoded with one `ClipSpec`."""
 
@@ -92,85 +135,124 @@ class Cache:
         """The folder of the clips with this spec, below `root`."""
         return self.root / f"v{READER_VERSION}-{self.kind}-{self.spec.key}"
 
-    def clip_path(self, sha: str) -> Path:
-        """Return the path of the frames of the file with this SHA-256."""
-        return self.folder / sha[:2] / f"{sha}.{self.kind}"
+    def writer(self) -> ClipWriter:
+        """Return a context manager to add clips with."""
+        return ClipWriter(self.folder, self.kind, self.spec.size)
 
-    def decode_file(self, path: str) -> dict[str, Any]:
-        """Decode a file unless the cache has it, and return {"sha", "frames", "width", "height", "note", "error"}.
-
-        A file that cannot be decoded has its reason under "error", which is remembered together with the limits in
-        force. A file that cannot be opened (missing, no permission) has a reason as well, but is tried again next time.
-        Raises OSError if the cache cannot be written.
-        """
+    def decode_file(self, path: str) -> Decoded:
+        """Decode a file unless the cache has its content. A file that cannot be read has its reason under "error"; if it cannot
+        even be opened (missing, no permission), its hash is ""."""
         try:
             sha = digest(path)
         except (MediaError, OSError) as error:
-            return failure_result("", failure_reason(error))
-        result_path = self.clip_path(sha).with_suffix(".json")
-        known = self.load_result(result_path)
-        if known is not None and (known.get("error") or self.is_complete(sha, known.get("frames", -1))):
-            return {"sha": sha, **known}
+            return Decoded(failure_result("", failure_reason(error)))
+        with ClipIndex(self.folder).open() as connection:
+            known = clip_index.find_clip(connection, sha)
+        if known and shards.is_complete(self.folder, self.kind, known):
+            return Decoded(clip_result(sha, known))
+        middle = MiddleFrame(self.spec.frames)
         try:
-            clip = self.spec.read(path)
+            clip = self.spec.read(path, middle)
         except MediaError as error:
-            result = failure_result(sha, str(error))
+            return Decoded(failure_result(sha, str(error)))
         except OSError as error:
-            return failure_result(sha, failure_reason(error))
-        else:
-            self.write_clip(sha, path, clip)
-            result = {"sha": sha, "frames": len(clip.frames), "width": clip.width, "height": clip.height,
-                      "note": clip.note, "error": ""}  # fmt: skip
-        self.save_result(result_path, result)
-        return result
+            return Decoded(failure_result("", failure_reason(error)))
+        found = Clip(0, 0, 0, len(clip.frames), clip.width, clip.height, clip.note)  # it has no place yet
+        return Decoded(clip_result(sha, found), self.encode(path, clip.frames), self._facts(path, clip, middle.frame))
 
-    def is_complete(self, sha: str, frames: int) -> bool:
-        """Return whether the clip exists at its full length of `frames` frames; a full disk may have truncated it."""
-        try:
-            length = os.path.getsize(self.clip_path(sha))
-        except OSError:
-            return False
-        pixels = frames * self.spec.size**2 * 3
-        return 0 < length - pixels <= MAX_HEADER if self.kind == "npy" else length > 0
-
-    def save_result(self, result_path: Path, result: Mapping[str, Any]) -> None:
-        """Write the .json file of a clip; a failure is saved with the limits in force."""
-        limits = {"limits": asdict(self.spec.limits)} if result["error"] else {}
-        write_json(result_path, {key: value for key, value in result.items() if key != "sha"} | limits)
-
-    def load_result(self, result_path: Path) -> dict[str, Any] | None:
-        """Return a saved result without its hash; None if there is none, or if it is a failure under other limits."""
-        try:
-            known = json.loads(result_path.read_bytes())
-        except (FileNotFoundError, ValueError):  # missing or damaged
+    def _facts(self, path: str, clip: Media, frame: np.ndarray) -> str | None:
+        if self.spec.plan:  # the frame is that of an equalised copy
             return None
-        return known if known.pop("limits", None) in (None, asdict(self.spec.limits)) else None
+        try:
+            return json.dumps(properties.describe_decoded(path, clip, frame), default=property_cache.encode)
+        except (MediaError, OSError, ValueError, *DECODER_ERRORS):  # from a header, because the pixels were read
+            return None
 
-    def write_clip(self, sha: str, path: str, clip: Media) -> None:
-        """Write the frames of the file at `path`."""
+    def facts(self, shas: Iterable[str]) -> list[dict[str, Any] | None]:
+        """Return the properties of the files with these hashes, as `properties.describe_decoded` does, None where it has none."""
+        with ClipIndex(self.folder).open() as connection:
+            texts = [clip_index.find_facts(connection, sha) for sha in shas]
+        return [json.loads(text, object_hook=property_cache.decode_array) if text else None for text in texts]
+
+    def encode(self, path: str, frames: np.ndarray) -> np.ndarray | bytes:
+        """Return what the cache stores of the file at `path` with these frames, (frames, size, size, 3) uint8 RGB."""
         if self.kind == "npy":
-            write_arrays(self.clip_path(sha), clip.frames)
-            return
-        from tfdetect.data.media.tf_decode import write_record  # imported here because it imports TensorFlow
+            return frames
+        from tfdetect.data.media.tf_decode import make_record  # imported here because it imports TensorFlow
 
-        with atomic_write(self.clip_path(sha)) as temporary:
-            write_record(temporary, None if self.spec.faces or self.spec.plan else path, clip.frames, self.spec.limits)
+        return make_record(None if self.spec.faces or self.spec.plan else path, frames, self.spec.limits)
+
+    def reader(self, shas: Iterable[str]) -> "ClipReader":
+        """Return a reader of the clips with these hashes, as detectors see them."""
+        return ClipReader(self, shas)
 
     def load(self, sha: str) -> np.ndarray:
-        """Return a clip as detectors see it, (frames, size, size, 3) uint8 RGB; a .npy file is memory-mapped."""
-        if self.kind == "npy":
-            clip = np.load(self.clip_path(sha), mmap_mode="r")
-        else:
-            from tfdetect.data.media.tf_decode import read_record
-
-            clip = read_record(os.fsencode(self.clip_path(sha)), self.spec.size, self.spec.fit).numpy()
-        return np.repeat(clip, times, axis=0) if (times := self.spec.repeat_count(len(clip))) > 1 else clip
+        """Return a clip as detectors see it, (frames, size, size, 3) uint8 RGB. For many clips, a reader is faster."""
+        return self.reader([sha]).load(sha)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings as JSON-compatible values."""
         return {"kind": self.kind, **asdict(self.spec)}
 
 
+class ClipReader:
+    """Read clips by their number among the given hashes. Their places are looked up once; threads may share a reader."""
+
+    def __init__(self, cache: Cache, shas: Iterable[str]):
+        self.cache, self.numbers = cache, {sha: number for number, sha in enumerate(dict.fromkeys(shas))}
+        with clip_index.ClipIndex(cache.folder).open() as connection:
+            self.places = clip_index.locate(connection, self.numbers)
+        self._open = lru_cache(MAX_OPEN)(self._open_shard)  # a file that is dropped stays open while another thread reads it
+
+    def _open_shard(self, number: int) -> IO[bytes]:
+        return open(shards.shard_path(self.cache.folder, self.cache.kind, number), "rb", 0)
+
+    def read(self, number: int, buffer: Any, skip: int = 0) -> None:
+        """Fill a buffer, such as an array, with the bytes of a clip from the byte `skip` on. Raises OSError if they are gone."""
+        shard, start, *_ = self.places[number]
+        file = self._open(int(shard))  # held, because another thread may have opened the one that is kept
+        if os.preadv(file.fileno(), [buffer], int(start) + skip) != len(buffer):
+            path = shards.shard_path(self.cache.folder, self.cache.kind, shard)
+            raise OSError(f"{path} is shorter than its index says: delete it, and the next training decodes its files again")
+
+    def record(self, number: int) -> bytes:
+        """Return the bytes of a clip."""
+        data = bytearray(int(self.places[number, 2]))
+        self.read(number, data)
+        return bytes(data)
+
+    def load(self, sha: str) -> np.ndarray:
+        """Return a clip as detectors see it, (frames, size, size, 3) uint8 RGB."""
+        number, spec = self.numbers[sha], self.cache.spec
+        if self.cache.kind == "npy":
+            count = int(self.places[number, 3])
+            return self.batch(np.array([number]), count * spec.repeat_count(count))[0]
+        from tfdetect.data.media.tf_decode import read_record  # imported here because it imports TensorFlow
+
+        clip = read_record(self.record(number), spec.size, spec.fit).numpy()
+        return np.repeat(clip, spec.repeat_count(len(clip)), axis=0)
+
+    def batch(self, numbers: np.ndarray, length: int, frames: np.ndarray | None = None) -> np.ndarray:
+        """Return clips of kind npy, (batch, length, size, size, 3) uint8, or with `frames` one frame of each, (batch, 1, ...).
+
+        A clip of fewer frames is repeated.
+        """
+        size = self.cache.spec.size
+        out = np.empty((len(numbers), 1 if frames is not None else length, size, size, 3), np.uint8)
+        for row, number in enumerate(numbers):
+            count = 1 if frames is not None else int(self.places[number, 3])
+            skip = 0 if frames is None else int(frames[row]) * size * size * 3
+            self.read(number, out[row, :count].reshape(-1), skip)
+            if count < out.shape[1]:
+                out[row] = np.repeat(out[row, :count], out.shape[1] // count, axis=0)
+        return out
+
+
+def clip_result(sha: str, clip: Clip) -> dict[str, Any]:
+    """Return the result of a file whose clip is in the cache."""
+    return {"sha": sha, "frames": clip.frames, "width": clip.width, "height": clip.height, "note": clip.note, "error": ""}
+
+
 def failure_result(sha: str, reason: str) -> dict[str, Any]:
-    """Return the result of `Cache.decode_file` for a file that failed; `sha` is "" if the file could not be opened."""
+    """Return the result of a file that failed; `sha` is "" if the file could not be opened."""
     return {"sha": sha, "frames": 0, "width": 0, "height": 0, "note": "", "error": reason}

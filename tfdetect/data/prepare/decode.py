@@ -1,86 +1,84 @@
 """Decode the files of a manifest into the cache, on all cores. Every row ends up cached, or failed with a reason."""
 
-import contextlib
 import json
 import os
+import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import astuple
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import pandas as pd
 
 from tfdetect.data.media.sniff import MediaError, media_kind
-from tfdetect.data.prepare.clip_cache import MAX_HEADER, Cache, ClipSpec, failure_result
-from tfdetect.data.worker_pool import WorkerFailure, map_unordered
-from tfdetect.files import BLOCK, atomic_write, disk_size, size_and_mtime
-from tfdetect.limits import Limits
+from tfdetect.data.prepare import clip_index, shards
+from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, Decoded, clip_result, failure_result
+from tfdetect.data.prepare.clip_index import ClipIndex
+from tfdetect.data.worker_pool import WorkerFailure, map_ordered, map_unordered
+from tfdetect.files import size_and_mtime
+from tfdetect.machine import available_cores
 
 Progress = Callable[[dict[str, Any]], None]
 Runner = Callable[[Iterable[str], Cache, int | None, float | None], Iterator[tuple[str, Any]]]
 RESULT_FIELDS = ("sha", "frames", "width", "height", "note", "error")
-INDEX_NAME = "files.index"
-SAVE_EVERY = 30.0  # seconds
-SAMPLED = 256  # files by which the size of the others is judged
+SAMPLED, TIMED = 256, 32  # files by which the size and the time of the others are judged
+BUFFER_BYTES = 2**28  # of clips that wait for one before them
 
 
-class ResultIndex:
-    """Results by path, file size and modification time, so that a resumed run need not read files again.
+class Results:
+    """The results of files in a cache, by path, so that a resumed run need not read files again.
 
-    A failure is valid for the timeout and limits under which it occurred; under others the file is tried again. A lost
-    or damaged index is rebuilt. A file that no longer exists keeps its result, so a prepared folder works without its
-    original files. Results are kept as text, `path TAB fields` in JSON, which takes a quarter of the memory of objects.
+    A result is valid as long as the file's size and modification time do not change; a failure, also only for the timeout and
+    limits under which it occurred. A file that no longer exists keeps its result, so a prepared folder works without its original
+    files.
     """
 
-    def __init__(self, path: Path, seconds: float | None = None, limits: Limits | None = None):
-        self.path, self.settings = path, [seconds or 0.0, *astuple(limits or Limits())]
-        self.lines: dict[str, str] = {}
-        self.unsaved: dict[str, str] = {}  # files that could not be opened; the next run tries them again
-        self.last_save = time.monotonic()
-        with contextlib.suppress(FileNotFoundError, ValueError), open(path) as file:
-            pairs = (line.rstrip("\n").partition("\t") for line in file if "\t" in line)
-            self.lines = {key: values for key, _, values in pairs}
+    def __init__(self, cache: Cache, connection: sqlite3.Connection, seconds: float | None = None):
+        self.cache, self.connection = cache, connection
+        self.settings = json.dumps([seconds or 0.0, *astuple(cache.spec.limits)])
+        self.unsaved: dict[str, dict[str, Any]] = {}  # of files that could not be opened; the next run tries them again
 
-    def find(self, path: str, cache: Cache) -> dict[str, Any] | None:
-        """Return the result of a file if the file is unchanged and its clip is still cached, else None."""
-        try:
-            saved_state, settings, *values = json.loads(self.lines[_key(path)])
-            result = dict(zip(RESULT_FIELDS, values, strict=True))
-        except (KeyError, ValueError):
+    def find(self, path: str) -> dict[str, Any] | None:
+        """Return the result of a file if it is valid and its clip is still cached, else None."""
+        if (found := clip_index.find_file(self.connection, path)) is None:
             return None
-        current_state = size_and_mtime(path)
-        if current_state != [0, 0] and (current_state != saved_state or (result["error"] and settings != self.settings)):
+        state = size_and_mtime(path)
+        if state != [0, 0] and (state != found.state or (found.error and found.settings != self.settings)):
             return None
-        return result if result["error"] or cache.is_complete(result["sha"], result["frames"]) else None
+        is_cached = found.clip and shards.is_complete(self.cache.folder, self.cache.kind, found.clip)
+        return _as_result(found) if found.error or is_cached else None
 
-    def add(self, path: str, result: Mapping[str, Any], crashed: bool) -> None:
-        """Add a result; `crashed` means that the decoder crashed or timed out."""
-        target = self.lines if crashed or result["sha"] else self.unsaved
-        settings = self.settings if result["error"] else None
-        target[_key(path)] = json.dumps([size_and_mtime(path), settings, *(result[name] for name in RESULT_FIELDS)])
-        if time.monotonic() > self.last_save + SAVE_EVERY:
-            self.save()
+    def add(self, path: str, outcome: Decoded | WorkerFailure, writer: shards.ClipWriter) -> dict[str, Any]:
+        """Save what became of a file, and return its result; a WorkerFailure means that the decoder crashed or timed out."""
+        crashed = isinstance(outcome, WorkerFailure)
+        result = failure_result("", outcome.reason) if isinstance(outcome, WorkerFailure) else outcome.result
+        sha, error = result["sha"], result["error"]
+        if not isinstance(outcome, WorkerFailure) and outcome.payload is not None:
+            clip = {name: result[name] for name in ("frames", "width", "height", "note")}
+            writer.add_clip(sha, outcome.payload, clip, outcome.facts)
+        if sha or crashed:
+            writer.add_file(path, (*size_and_mtime(path), sha, error, self.settings if error else ""))
+        else:
+            self.unsaved[path] = result
+        return result
 
     def values(self, path: str) -> list[Any]:
-        """Return the values of RESULT_FIELDS for a path that this run has processed."""
-        key = _key(path)
-        return list(json.loads(self.unsaved.get(key) or self.lines[key])[2:])
-
-    def save(self) -> None:
-        """Write the index, sorted, so that equal results give equal bytes."""
-        with atomic_write(self.path) as temporary, open(temporary, "w") as file:
-            file.writelines(f"{key}\t{self.lines[key]}\n" for key in sorted(self.lines))
-        self.last_save = time.monotonic()
+        """Return the values of RESULT_FIELDS for a path that this run has processed, once they are saved."""
+        if (result := self.unsaved.get(path)) is None:
+            found = clip_index.find_file(self.connection, path)
+            assert found is not None
+            result = _as_result(found)
+        return [result[name] for name in RESULT_FIELDS]
 
 
-def _key(path: str) -> str:
-    return json.dumps(os.path.abspath(path))
+def _as_result(found: clip_index.FileResult) -> dict[str, Any]:
+    return clip_result(found.sha, found.clip) if found.clip and not found.error else failure_result(found.sha, found.error)
 
 
 def decode_locally(paths: Iterable[str], cache: Cache, workers: int | None, seconds: float | None) -> Iterator[tuple[str, Any]]:
-    """Yield (path, result of `Cache.decode_file` or WorkerFailure) of each file, decoded by local processes."""
-    return map_unordered(paths, cache.decode_file, workers, seconds)
+    """Yield (path, result of `Cache.decode_file` or WorkerFailure) of each file in turn, decoded by local processes."""
+    ahead = BUFFER_BYTES // (cache.spec.max_squares * cache.spec.size**2 * 3)
+    return map_ordered(paths, cache.decode_file, workers, seconds, ahead)
 
 
 def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progress: Progress | None = None,
@@ -90,53 +88,84 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
     Returns the manifest with the columns sha, frames, width, height, note and error. `progress` is called with the result
     of each file. A file whose decoder crashes or hangs fails like any other. Raises OSError if the cache cannot be written.
     """
-    index = ResultIndex(cache.folder / INDEX_NAME, seconds, cache.spec.limits)
     progress = progress or (lambda result: None)
+    with cache.writer() as writer:
+        results = Results(cache, writer.connection, seconds)
 
-    def missing_paths() -> Iterator[str]:
-        for path in table["path"]:
-            known = index.find(path, cache)
-            if known is None:
-                yield path
-            else:
-                progress(known)
+        def missing_paths() -> Iterator[str]:
+            for path in table["path"]:
+                known = results.find(path)
+                if known is None:
+                    yield path
+                else:
+                    progress(known)
 
-    try:
         for path, outcome in runner(missing_paths(), cache, workers, seconds):
-            crashed = isinstance(outcome, WorkerFailure)
-            result = failure_result("", outcome.reason) if isinstance(outcome, WorkerFailure) else outcome
-            index.add(path, result, crashed)
-            progress(dict(result))
-    finally:
-        index.save()
-    return add_results(table, index.values, cache.spec)
+            progress(results.add(path, outcome, writer))
+        writer.save()
+        return add_results(table, results.values, cache.spec)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What it will take to decode the files that a cache lacks."""
+
+    files: int
+    bytes: int
+    shards: int
+    seconds: float
+    """With all processes, judged by at most TIMED files."""
+
+
+def estimate(table: pd.DataFrame, cache: Cache, workers: int | None = None, seconds: float | None = None) -> Estimate:
+    """Decode a few of the files that the cache lacks, without storing anything, and judge the others by them."""
+    with ClipIndex(cache.folder).open() as connection:
+        results = Results(cache, connection, seconds)
+        missing = [path for path in table["path"] if results.find(path) is None]
+    sample = missing[:: -(-len(missing) // TIMED) or 1]
+    timed = [result for _, result in map_unordered(sample, _TimedDecode(cache), workers, seconds)]
+    durations = [found if isinstance(found, float) else seconds or 0.0 for found in timed]  # a hang takes all its time
+    total, size = sum(durations) / max(len(sample), 1) * len(missing), estimate_size(table, cache, seconds)
+    return Estimate(len(missing), size, -(-size // shards.SHARD_BYTES), total / (workers or available_cores()))
+
+
+@dataclass(frozen=True)
+class _TimedDecode:
+    """Return how many seconds it takes to decode a file."""
+
+    cache: Cache
+
+    def __call__(self, path: str) -> float:
+        start = time.monotonic()
+        self.cache.decode_file(path)
+        return time.monotonic() - start
 
 
 def estimate_size(table: pd.DataFrame, cache: Cache, seconds: float | None = None) -> int:
-    """Return about how many bytes on disk the clips will take that the cache lacks, judged by at most SAMPLED of the files."""
-    index = ResultIndex(cache.folder / INDEX_NAME, seconds, cache.spec.limits)
+    """Return about how many bytes the clips will take that the cache lacks, judged by at most SAMPLED of the files."""
     paths = list(table["path"])[:: -(-len(table) // SAMPLED) or 1]
-    sizes = [_expected_size(path, cache) for path in paths if index.find(path, cache) is None]
+    with ClipIndex(cache.folder).open() as connection:
+        results = Results(cache, connection, seconds)
+        sizes = [_expected_size(path, cache) for path in paths if results.find(path) is None]
     return sum(sizes) * len(table) // max(len(paths), 1)
 
 
 def _expected_size(path: str, cache: Cache) -> int:
-    """Return about how many bytes on disk the clip of a file and its result take; a TFRecord of a video takes less, and so does a
-    file whose frames are too small for all crops."""
+    """Return about how many bytes the clip of a file takes; a TFRecord of a video takes less, and so does a file whose frames are
+    too small for all crops."""
     spec = cache.spec
     try:
         is_image = media_kind(path) == "image"
         if is_image and cache.kind == "tfrecord" and not (spec.faces or spec.plan):  # stored in encoded form
-            return disk_size(os.path.getsize(path)) + BLOCK
+            return os.path.getsize(path)
     except (OSError, MediaError):
         return 0
-    return disk_size((spec.fit.crops if is_image else spec.max_squares) * spec.size**2 * 3 + MAX_HEADER) + BLOCK
+    return (spec.fit.crops if is_image else spec.max_squares) * spec.size**2 * 3
 
 
 def size_on_disk(table: pd.DataFrame, cache: Cache) -> int:
-    """Return the bytes on disk of the clips of a prepared manifest and their results."""
-    hashes = set(table.loc[table["error"] == "", "sha"])
-    return sum(disk_size(os.path.getsize(cache.clip_path(sha))) + BLOCK for sha in hashes)
+    """Return the bytes that the clips of a prepared manifest take."""
+    return int(cache.reader(table.loc[table["error"] == "", "sha"]).places[:, 2].sum())
 
 
 def add_results(table: pd.DataFrame, values: Callable[[str], Iterable[Any]], spec: ClipSpec) -> pd.DataFrame:

@@ -96,7 +96,7 @@ def export(folder: Path, cache: "Cache") -> None:
 
 def score(folder: Path, clip: Any, expected: float) -> Finding:
     """Score a clip with the SavedModel, and compare with the score of the Keras model."""
-    from tfdetect.serving.predictor import load_saved_model
+    from tfdetect.serving.saved_model import load_saved_model
 
     model = load_saved_model(folder / "1")
     found = float(model.signatures["serving_default"](clip=clip)["score"][0])
