@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tfdetect.evaluation import metrics
+from tfdetect.machine import threads_for
 from tfdetect.plots.style import (
     CLASSES,
     FAINT,
@@ -52,7 +53,8 @@ def pca(features: ArrayLike, labels: ArrayLike, fitted: Any = None) -> Figure:
     if reason := _reason_not_drawn(points):
         return show_message(figure, axes, reason)
     fitted = fitted or fit_pca(points)
-    projected = fitted.transform(points)[:, :2]
+    with threads_for(points.size):
+        projected = fitted.transform(points)[:, :2]
     names = [f"{ordinal} component, {share:.1%} of the variance"
              for ordinal, share in zip(("first", "second"), fitted.explained_variance_ratio_, strict=False)]  # fmt: skip
     axes.set(xlabel=names[0], ylabel=names[1])
@@ -103,7 +105,6 @@ def tsne(features: ArrayLike, labels: ArrayLike, seed: int = 0, fitted: Any = No
     t-SNE", JMLR 2008.
     """
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
 
     points, label = _check_features(features, labels)
     figure, axes = create_axes("Neighbourhoods (t-SNE)", "", "")
@@ -115,9 +116,10 @@ def tsne(features: ArrayLike, labels: ArrayLike, seed: int = 0, fitted: Any = No
     points, label = points[chosen], label[chosen]
     if reason := _reason_not_drawn(points):
         return show_message(figure, axes, reason)
-    projected = (fitted or fit_pca(points)).transform(points)[:, :50]  # the authors' own first step; the other components are mostly noise
+    with threads_for(points.size):  # the authors' own first step; the other components are mostly noise
+        projected = (fitted or fit_pca(points)).transform(points)[:, :50]
     perplexity = min(30.0, (len(projected) - 1) / 3)
-    with threadpool_limits(1):  # threads waiting for each other took five times as long on two busy cores
+    with threads_for(projected.size):
         embedded = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(projected)
     axes.set(xticks=[], yticks=[])  # the axes have no unit
     axes.spines[:].set_visible(False)
@@ -245,7 +247,8 @@ def fit_pca(features: ArrayLike) -> Any:
     points, _ = _check_features(features)
     if _reason_not_drawn(points, least=1):
         return None
-    return PCA(svd_solver="covariance_eigh" if len(points) > points.shape[1] else "full").fit(points)
+    with threads_for(points.size):
+        return PCA(svd_solver="covariance_eigh" if len(points) > points.shape[1] else "full").fit(points)
 
 
 def _components_needed(shares: NDArray[np.float64], share: float = VARIANCE_SHARE) -> int:

@@ -1,6 +1,7 @@
 """What the report shows of stored features: where files lie in feature space, and whether features and pixels agree."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,8 @@ def report_extras(detector: Detector, context: ReportContext, predictor: Predict
     if context.features is None:
         return ReportExtras()
     rows = expand_frames(context.files, predictor.is_frame_detector)
-    agreement = compare_with_pixels(context, rows, predictor)
+    pool = ThreadPoolExecutor(1)  # TensorFlow computes while the figures are drawn
+    comparison = pool.submit(compare_with_pixels, context, rows, predictor)
     train = rows[rows["split"] == "train"]
     leaking = 0.0 if detector.text_template is None else share_of_telling_texts(train)
     by_split = probabilities_by_split(context.predictions)
@@ -42,6 +44,7 @@ def report_extras(detector: Detector, context: ReportContext, predictor: Predict
     figures = {**feature_figures(points, fitted, labels, distances),
                "Confusion in each split": plots.confusion_matrices(by_split, context.threshold),
                "Accuracy, precision, recall and F1 in each split": plots.metric_bars(by_split, context.threshold)}  # fmt: skip
+    agreement = comparison.result()
     found = {"features_against_pixels": agreement, "train": summarise(*by_split["train"], context.threshold),
              "principal_components": components.set_index("of").to_dict("index"),
              "triplet_distances": {name: describe_distances(*pair) for name, pair in distances.items()}}  # fmt: skip
