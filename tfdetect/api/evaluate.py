@@ -79,10 +79,10 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     context = ReportContext(load_model, scored, predictor.threshold, good,
                             scoring.clip_loader(good, cache))  # fmt: skip
     metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
+    study = stress.plan_study(args.stress, run, data, context, predictor, cache, extractor)
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
-                                    results.report_extras(run.detector, context, predictor), cache=cache,
-                                    study=stress.plan_study(args.stress, run, data, context, predictor, cache, extractor))  # fmt: skip
+                                    results.report_extras(run.detector, context, predictor), cache=cache, study=study)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
     results.finish(target, evaluation, {"test": "test"})

@@ -295,10 +295,10 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
                             fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
     extras = results.report_extras(run.detector, context, predictor)
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
+    study = stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
                                     predictor.warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch, cache,
-                                    stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor))  # fmt: skip
+                                    fitted.best_epoch, cache, study)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
 
