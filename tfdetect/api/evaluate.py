@@ -82,7 +82,8 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     study = stress.plan_study(args.stress, run, data, context, predictor, cache, extractor)
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
-                                    results.report_extras(run.detector, context, predictor), cache=cache, study=study)  # fmt: skip
+                                    results.report_extras(run.detector, context, predictor), cache=cache,
+                                    study=study)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
     results.finish(target, evaluation, {"test": "test"})

@@ -12,7 +12,7 @@ MEANING = {
     "read": "reading and hashing files", "decode": "decoding to frames", "face": "finding and cropping faces",
     "resize": "resizing", "describe": "properties of the file, for shortcuts", "write": "writing clips",
     "copy": "copying clips from the cache into batches", "augment": "augmentation", "step": "the network",
-    "wait": "waiting for files to be decoded", "input": "waiting for a batch",
+    "wait": "waiting for the next file or batch",
 }  # fmt: skip
 
 
