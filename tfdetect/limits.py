@@ -55,6 +55,10 @@ class Decoding:
     decoder: Decoder = "auto"
     check: Check = "used"
 
+    def __str__(self) -> str:
+        frames = "the frames that are used and those they depend on" if self.check == "used" else "all frames"
+        return f"Of videos, {frames} were checked for damage (--data.check {self.check})."
+
     @property
     def key(self) -> str:
         """Everything that decides pixels and verdicts, as part of a folder name; empty for the default."""

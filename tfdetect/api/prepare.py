@@ -139,6 +139,7 @@ def equalise_files(args: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tup
         half = partial(step, advance=0.5)  # each file is inspected, then encoded
         table = equalise(table, args.out.absolute() / "equalised", data.workers, half, data.timeout, data.limits,
                          decoding=data.decoding)  # fmt: skip
+    console.print(str(data.decoding))
     good = table["error"] == ""
     reasons = dict(zip(table["path"], table["error"], strict=True))
     excluded = table[~good].rename(columns={"error": "left_out"})  # an original must not be mixed with equalised files

@@ -29,6 +29,8 @@ def decode(name: str, scan: PacketScan, selection: Selection | None = None) -> I
         codec = stream.codec_context
         packets = itertools.chain(containers.iter_packets(container, stream, scan), [None])  # None flushes the decoder
         for n, packet in enumerate(packets):
+            if needed is not None and n in scan.unreferenced and n not in kept:
+                continue
             flush = packet is None or (needed is not None and n not in needed)
             failed = failed and (flush or not packet.is_keyframe)
             if not (failed or (flush and not pending)):
