@@ -86,8 +86,9 @@ class TrainedDetector(Results):
         """Write the verdicts on these files, which may be millions, to a table: .parquet, .csv, .jsonl or .xlsx.
 
         Returns its path, the number of files and that of failures. `files` and `settings` are those of `predict`. The columns are
-        those of `predict` and run, version, threshold, date, bytes and modified (of the file), and settings. Files whose verdict
-        is in the table already, also after an interruption, are not scored again. Raises UserError if `out` holds anything else.
+        those of `predict` and run, version, threshold, date, bytes, modified (of the file) and settings: docs/predict.md. Files
+        whose verdict is in the table already, also after an interruption, are not scored again. Raises UserError if `out` holds
+        anything else.
         """
         limits = config.parse_keywords(DecodeOverrides(), settings, "predict")
         return self.predict_list_to(Path(out), verdicts.FileList(as_paths(files)), limits)
