@@ -131,6 +131,19 @@ class DecodeOverrides:
                                    check=self.check or data.check, limits=self.limits.apply_to(data.limits))  # fmt: skip
 
 
+@dataclass(frozen=True)
+class DaskSettings:
+    """Where --runner dask runs."""
+
+    address: str | None = None
+    """Address of the scheduler, such as tcp://host:8786; by default, processes are started on this machine."""
+
+    def require_runner(self, runner: str) -> None:
+        """Raise UserError if there is an address but another runner."""
+        if self.address is not None and runner != "dask":
+            raise UserError(f"--dask.address needs --runner dask, got --runner {runner}.")
+
+
 # The settings that decide the pixels of a clip, and whether there is one.
 CLIP_KEYS = ("frames", "size", "fit", "crops", "fps", "faces", "face_model", "cache", "decoder", "check")
 PREPARED_KEYS = (*CLIP_KEYS, "group")  # the settings that are stored with a prepared folder

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tfdetect.serving.predictor import Predictor, Verdict
+    from tfdetect.workflow.elsewhere import Elsewhere
     from tfdetect.workflow.verdict_table import WrittenVerdicts
 
 CLIPS_PER_CALL = 32
@@ -93,8 +94,9 @@ class TrainedDetector(Results):
         limits = config.parse_keywords(DecodeOverrides(), settings, "predict")
         return self.predict_list_to(Path(out), verdicts.FileList(as_paths(files)), limits)
 
-    def predict_list_to(self, out: Path, paths: verdicts.FileList, data: DecodeOverrides) -> "WrittenVerdicts":
-        """Write the verdicts on a list of files to a table; see `predict_to`."""
+    def predict_list_to(self, out: Path, paths: verdicts.FileList, data: DecodeOverrides,
+                        elsewhere: "Elsewhere | None" = None) -> "WrittenVerdicts":  # fmt: skip
+        """Write the verdicts on a list of files to a table; see `predict_to` and `predict_each`."""
         from tfdetect.workflow import table_formats, verdict_table
 
         table_formats.require_room(out, len(paths))
@@ -104,16 +106,20 @@ class TrainedDetector(Results):
         with verdict_table.open_table(out, facts, settings) as table, progress("Predicting", len(paths)) as step:
             missing = table.missing(paths, step)
             if first := next(missing, None):
-                with closing(self.predict_each(chain([first], missing), data, in_order=False)) as found:
+                with closing(self.predict_each(chain([first], missing), data, False, elsewhere)) as found:
                     for verdict in found:
                         table.add(verdict)
                         step({"error": verdict.error})
             return table.write()
 
-    def predict_each(self, paths: Iterable[str | Path], data: DecodeOverrides,
-                     in_order: bool = True) -> "Generator[Verdict]":  # fmt: skip
+    def predict_each(self, paths: Iterable[str | Path], data: DecodeOverrides, in_order: bool = True,
+                     elsewhere: "Elsewhere | None" = None) -> "Generator[Verdict]":  # fmt: skip
         """Return the verdicts on the files, each as soon as there is one, by default in the order of `paths`; close it to end the
-        processes that decode."""
+        processes that decode. With `elsewhere`, they are scored by what it starts or reaches."""
+        if elsewhere:
+            from tfdetect.workflow.elsewhere import ScoreFiles
+
+            return elsewhere(ScoreFiles.of(self.artifact, data), paths)
         limits = data.apply_to(self.run.data)
         predictor = self.predictor.with_limits(limits.limits, limits.decoding)
         return predictor.predict_files(paths, limits.timeout, limits.workers, in_order)

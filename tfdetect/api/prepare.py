@@ -11,7 +11,7 @@ import tyro
 from tfdetect import config, files
 from tfdetect.errors import UserError
 from tfdetect.machine import available_cores
-from tfdetect.settings import PREPARED_KEYS, ClipSettings
+from tfdetect.settings import PREPARED_KEYS, ClipSettings, DaskSettings
 from tfdetect.workflow import dataset, output_paths
 from tfdetect.workflow.console import console, plural, printable, progress
 from tfdetect.workflow.profile import profiled
@@ -45,8 +45,13 @@ class Prepare:
     runner: str = "local"
     """Where files are decoded.
     local: processes on this machine.
+    dask: a Dask cluster (docs/cluster.md).
     beam: Apache Beam on this machine.
     NAME: a Beam runner such as FlinkRunner, which receives all unknown flags."""
+    dask: DaskSettings = field(default_factory=DaskSettings)
+
+    def __post_init__(self) -> None:
+        self.dask.require_runner(self.runner)
 
 
 def prepare(path: str | Path, out: str | Path, **settings: Any) -> Path:
@@ -97,13 +102,14 @@ def read_dataset(args: Prepare) -> "tuple[pd.DataFrame, pd.DataFrame, Cache]":
 
 
 def decode(args: Prepare, table: "pd.DataFrame", cache: "Cache", beam_options: Sequence[str]) -> "pd.DataFrame":
-    """Return the prepared manifest, decoded by local processes or by Beam."""
+    """Return the prepared manifest, decoded by local processes, by Dask or by Beam."""
     from tfdetect.data.prepare.beam import LOCAL_RUNNER, BeamRunner
+    from tfdetect.data.prepare.dask import DaskRunner
     from tfdetect.data.prepare.decode import decode_locally, prepare
 
     data = args.data
     beam = BeamRunner(args.out / "shards", LOCAL_RUNNER if args.runner == "beam" else args.runner, beam_options)
-    runner = decode_locally if args.runner == "local" else beam.results
+    runner = {"local": decode_locally, "dask": DaskRunner(args.dask.address).results}.get(args.runner, beam.results)
     dataset.print_expected_size(table, cache, data.timeout)
     with progress("Decoding", len(table)) as step:
         return prepare(table, cache, data.workers, step, data.timeout, runner)

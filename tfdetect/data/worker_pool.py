@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from multiprocessing import resource_tracker
@@ -56,6 +56,17 @@ class _GuardedWork(Generic[T, R]):
 
 
 _hiding_main = threading.Lock()  # pools of several threads start processes at the same time
+_idle: "list[_Pool] | None" = None  # pools that wait for the next call; None where each call ends its own
+
+
+@contextmanager
+def hidden_main() -> Iterator[None]:
+    """Replace the main module by an empty one, so that processes which are started meanwhile do not import it."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class _WorkerProcess(SpawnProcess):
@@ -64,12 +75,8 @@ class _WorkerProcess(SpawnProcess):
 
     def start(self) -> None:
         """Start the process while an empty main module hides the real one."""
-        with _hiding_main:
-            main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-            try:
-                super().start()
-            finally:
-                sys.modules["__main__"] = main
+        with _hiding_main, hidden_main():
+            super().start()
 
 
 class _WorkerContext(SpawnContext):
@@ -191,8 +198,10 @@ def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T
 
     Raises BrokenProcessPool if processes cannot be started.
     """
-    count, crashes, context = workers or machine.available_cores(), 0, _WorkerContext()
-    pool = ProcessPool(count, initializer=_initialise_worker, context=context)
+    count = workers or machine.available_cores()
+    processes = _take_idle(count) or _Pool(count)
+    pool, context = processes.pool, processes.context
+    crashes = context.count_crashes()
     try:
         while True:
             for item in islice(items, 4 * count - len(in_work)):
@@ -210,9 +219,46 @@ def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T
                 crashes += isinstance(future.exception(), ProcessExpired)
                 yield in_work.pop(future), outcome
     finally:
-        pool.stop()
-        context.end_processes()  # before the pool removes what a process that is still starting would look for
-        pool.join()
+        if _idle is not None and not in_work and pool.active:
+            _idle.append(processes)
+        else:
+            processes.end()
+
+
+class _Pool:
+    """Worker processes."""
+
+    def __init__(self, count: int):
+        self.count, self.context = count, _WorkerContext()
+        self.pool = ProcessPool(count, initializer=_initialise_worker, context=self.context)
+
+    def end(self) -> None:
+        """End the processes, whatever they do."""
+        self.pool.stop()
+        self.context.end_processes()  # before the pool removes what a process that is still starting would look for
+        self.pool.join()
+
+
+def keep_processes() -> None:
+    """Let worker processes survive the calls that start them, for a process that makes many short calls."""
+    global _idle
+    _idle = [] if _idle is None else _idle
+
+
+def end_idle_processes() -> None:
+    """End the worker processes that wait for another call."""
+    while _idle:
+        _idle.pop().end()
+
+
+def _take_idle(count: int) -> _Pool | None:
+    """Return a pool of `count` processes that waits for a call, if there is one; threads may ask at the same time."""
+    for pool in list(_idle or ()):
+        with suppress(ValueError):  # another thread has taken it
+            if pool.count == count and _idle:
+                _idle.remove(pool)
+                return pool
+    return None
 
 
 def _schedule(pool: ProcessPool, work: _GuardedWork[T, R], item: T, in_work: dict[Any, T]) -> Any:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,14 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.errors import UserError
+from tfdetect.settings import DaskSettings
 from tfdetect.workflow.console import plural, printable
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.verdicts import FileList, PredictData, format_verdict
 
 if TYPE_CHECKING:
     from tfdetect.api.load import TrainedDetector
+    from tfdetect.workflow.elsewhere import Elsewhere
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,16 @@ class Predict:
     The same command again, also after an interruption, scores only the files that are not in it yet."""
     profile: bool = False
     """Print where the time went, and write a profile for TensorBoard into the run's folder logs/."""
+    runner: str = "local"
+    """Where files are decoded and scored.
+    local: this machine.
+    dask: a Dask cluster (docs/cluster.md).
+    beam: Apache Beam on this machine.
+    NAME: a Beam runner such as FlinkRunner, which receives all unknown flags."""
+    dask: DaskSettings = field(default_factory=DaskSettings)
 
     def __post_init__(self) -> None:
+        self.dask.require_runner(self.runner)
         if self.json and self.out:
             raise UserError("--json prints the verdicts and --out writes them: give one of them.")
         if self.out:
@@ -49,31 +60,49 @@ class Predict:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, find the files, and print or write each verdict as soon as its file is scored."""
-    args = config.parse_flags(Predict, argv, "predict")
+    args, beam_options = config.parse_flags(Predict, argv, "predict", unknown=True)
+    if beam_options and args.runner in ("local", "dask"):
+        config.parse_flags(Predict, argv, "predict")  # exits with a message about the unknown flags
     artifact = artifacts.find(args.run)
     paths = FileList(args.files)
     from tfdetect.api.load import TrainedDetector
 
     detector = TrainedDetector(artifact.folder)
+    elsewhere = None if args.runner == "local" else runner(args, beam_options)
     with profiled(args.profile, artifact.logs / "predict"):
-        failed = write_table(detector, paths, args) if args.out else print_verdicts(detector, paths, args)
+        failed = (write_table if args.out else print_verdicts)(detector, paths, args, elsewhere)
     if not args.json:
         print(f"{summarise(paths, failed)}. Called fake from a probability of {detector.predictor.threshold:.3f}.")
     return 1 if failed else 0
 
 
-def write_table(detector: "TrainedDetector", paths: FileList, args: Predict) -> int:
+def runner(args: Predict, beam_options: Sequence[str]) -> "Elsewhere":
+    """Return what scores files with --runner."""
+    from tfdetect.workflow import elsewhere
+
+    if args.runner == "dask":
+        return partial(elsewhere.on_dask, address=args.dask.address, workers=args.data.workers)
+    from tfdetect.data.prepare.beam import LOCAL_RUNNER, BeamRunner
+    from tfdetect.workflow.beam_scoring import on_beam
+
+    folder = (args.out.absolute().parent if args.out else Path.cwd()) / ".beam"  # all machines must see it
+    beam = BeamRunner(folder, LOCAL_RUNNER if args.runner == "beam" else args.runner, beam_options, verb="predict")
+    beam.parse_options()  # before anything is printed
+    return partial(on_beam, beam, args.data.workers)
+
+
+def write_table(detector: "TrainedDetector", paths: FileList, args: Predict, elsewhere: "Elsewhere | None") -> int:
     """Write the verdicts to the table --out, and return the number of files that failed."""
     assert args.out is not None
-    written = detector.predict_list_to(args.out, paths, args.data)
+    written = detector.predict_list_to(args.out, paths, args.data, elsewhere)
     print(f"Verdicts  {printable(str(written.path))}")
     return written.failed
 
 
-def print_verdicts(detector: "TrainedDetector", paths: FileList, args: Predict) -> int:
+def print_verdicts(detector: "TrainedDetector", paths: FileList, args: Predict, elsewhere: "Elsewhere | None") -> int:
     """Print each verdict, and return the number of files that failed."""
     failed = 0
-    with closing(detector.predict_each(paths, args.data)) as verdicts:
+    with closing(detector.predict_each(paths, args.data, elsewhere=elsewhere)) as verdicts:
         if not args.json:
             print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
         for verdict in verdicts:

@@ -10,7 +10,7 @@ from tfdetect.workflow.console import console, print_command
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, prepare the data set, and print the next command."""
     args, beam_options = config.parse_flags(Prepare, argv, "prepare", unknown=True)
-    if beam_options and args.runner == "local":
+    if beam_options and args.runner in ("local", "dask"):
         config.parse_flags(Prepare, argv, "prepare")  # exits with a message about the unknown flags
     folder = prepare_data(args, beam_options)
     if args.dry_run:

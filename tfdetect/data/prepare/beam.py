@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class BeamRunner:
     runner: str = LOCAL_RUNNER
     options: Sequence[str] = ()  # Beam's command-line flags
     shards: int | None = None  # None lets the runner decide, which avoids shuffling all clips
+    verb: str = "prepare"  # for messages
 
     def results(self, paths: Iterable[str], cache: Cache, workers: int | None = None,
                 seconds: float | None = None) -> Iterator[tuple[str, Decoded | WorkerFailure]]:  # fmt: skip
@@ -70,16 +71,33 @@ class BeamRunner:
 
     def run(self, plan: Sequence[str], decode: "_DecodeBatch") -> Path:
         """Run the pipeline and return its folder, which gets its final name once it is complete."""
-        options = self.parse_options()
         folder = next(path for number in range(10_000) if not (path := self.folder.absolute() / f"{number:04d}").exists())
         partial = folder.with_suffix(".part")
         shutil.rmtree(partial, ignore_errors=True)  # left over from a killed run
-        partial.mkdir(parents=True)
         try:
+            self.parse_options()  # before there is a folder
+            partial.mkdir(parents=True)
             (partial / PLAN_NAME).write_text("".join(f"{line}\n" for line in plan))
             with tensorflow_path(partial) as link:
-                _run_pipeline(self, options, decode, Path(link))
+                self.run_pipeline(_Decoding(Path(link), decode, self.shards))
             return partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def run_pipeline(self, add_steps: Callable[[Any, bool], None]) -> None:
+        """Run a pipeline to its end. `add_steps(pipeline, all_cores)` adds its steps; all cores may be used by each if Beam's only
+        worker is this process. Raises UserError if an option is wrong or the runner fails."""
+        options = self.parse_options()
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import DirectOptions
+
+        all_cores = self.runner == LOCAL_RUNNER and options.view_as(DirectOptions).direct_running_mode == "in_memory"
+        if self.runner == LOCAL_RUNNER and not all_cores:  # Beam's workers must find this package even if it is not installed
+            places = [str(Path(__file__).parents[3]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+            os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(places))
+        try:
+            with beam.Pipeline(self.runner, options) as pipeline:
+                add_steps(pipeline, all_cores)
         except (UserError, OSError):
             raise
         except Exception as error:  # runners raise any type, with the worker's traceback in the message
@@ -87,14 +105,15 @@ class BeamRunner:
             if reason[-1].startswith("KeyboardInterrupt"):  # Ctrl-C within a step that runs in this process
                 raise KeyboardInterrupt from error
             raise UserError(f"{self.runner} failed: {reason[-1].strip()}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def parse_options(self) -> Any:
         """Return Beam's PipelineOptions. Raises UserError for unknown flags, which Beam itself would ignore with a warning.
 
-        Other runners may know more flags than Beam's Python package, but none with a dot, as tfdetect's flags have.
+        Other runners may know more flags than Beam's Python package, but none with a dot, as tfdetect's flags have. Also raises
+        UserError for Beam's runner on Dask, which ends with exit code 0 whether or not its files hold all results.
         """
+        if self.runner.rpartition(".")[2] == "DaskRunner":
+            raise UserError("Beam's DaskRunner loses results without an error: use --runner dask, which runs on Dask without Beam.")
         try:
             from apache_beam.options.pipeline_options import PipelineOptions
         except ImportError as error:
@@ -110,30 +129,31 @@ class BeamRunner:
         known = PipelineOptions([]).get_all_options()
         for name in given.keys() - known.keys():
             if self.runner == LOCAL_RUNNER or "." in name:
-                help_command = installation.command("prepare", "--help")
+                help_command = installation.command(self.verb, "--help")
                 hint = suggestion(name, known, "--") or f" `{help_command}` lists its flags."
-                raise UserError(f"neither prepare nor Beam has an option --{name}.{hint}")
+                raise UserError(f"neither {self.verb} nor Beam has an option --{name}.{hint}")
         return options
 
 
-def _run_pipeline(settings: BeamRunner, options: Any, decode: "_DecodeBatch", folder: Path) -> None:
-    """Read folder/PLAN_NAME; write shards of clips (each content once), rows and failures."""
-    import apache_beam as beam
-    from apache_beam.io.tfrecordio import WriteToTFRecord
-    from apache_beam.options.pipeline_options import DirectOptions
+@dataclass(frozen=True)
+class _Decoding:
+    """Adds the steps to a pipeline: read folder/PLAN_NAME; write shards of clips (each content once), rows and failures."""
 
-    if settings.runner == LOCAL_RUNNER and options.view_as(DirectOptions).direct_running_mode == "in_memory":
-        decode = replace(decode, all_cores=True)
-    elif settings.runner == LOCAL_RUNNER:  # Beam's local workers must find this package even if it is not installed
-        places = [str(Path(__file__).parents[3]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(places))
+    folder: Path
+    decode: "_DecodeBatch"
+    shards: int | None
 
-    class Decode(beam.DoFn):  # type: ignore[misc]  # apache_beam is optional and untyped
-        def process(self, batch: list[list[str]]) -> Iterator[Any]:
-            for name, value in decode(batch):
-                yield beam.pvalue.TaggedOutput(name, value)
+    def __call__(self, pipeline: Any, all_cores: bool) -> None:
+        import apache_beam as beam
+        from apache_beam.io.tfrecordio import WriteToTFRecord
 
-    with beam.Pipeline(settings.runner, options) as pipeline:
+        decode, folder = replace(self.decode, all_cores=all_cores), self.folder
+
+        class Decode(beam.DoFn):  # type: ignore[misc]  # apache_beam is optional and untyped
+            def process(self, batch: list[list[str]]) -> Iterator[Any]:
+                for name, value in decode(batch):
+                    yield beam.pvalue.TaggedOutput(name, value)
+
         outputs = (
             pipeline
             | "files" >> beam.io.ReadFromText(str(folder / PLAN_NAME), skip_header_lines=1)  # a file, since job size is limited
@@ -144,7 +164,7 @@ def _run_pipeline(settings: BeamRunner, options: Any, decode: "_DecodeBatch", fo
             | "batch" >> beam.BatchElements(*BATCH_SIZES)
             | "decode" >> beam.ParDo(Decode()).with_outputs("clips", "rows", "failures")
         )
-        shards = WriteToTFRecord(str(folder / "clips"), file_name_suffix=".tfrecord", num_shards=settings.shards or 0)
+        shards = WriteToTFRecord(str(folder / "clips"), file_name_suffix=".tfrecord", num_shards=self.shards or 0)
         _ = outputs.clips | "clips" >> shards
         for name in ("rows", "failures"):
             _ = outputs[name] | name >> beam.io.WriteToText(str(folder / name), file_name_suffix=".jsonl")
