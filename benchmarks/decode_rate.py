@@ -2,7 +2,7 @@
 
     python benchmarks/decode_rate.py [--frames 120] [--size 3840x2160]
 
-For each codec, write a video of moving noise and read 8 of its frames, which decodes them all. Print the size of the file, the
+For each codec, write a video of moving noise and read 8 of its frames with --data.check all, which decodes all of them. Print the size of the file, the
 seconds of processor time, the decoded pixels per second, and the seconds that the limit adds for such a video.
 """
 
@@ -50,6 +50,7 @@ def main() -> None:
     from tfdetect.data import deadline
     from tfdetect.data.media import video
     from tfdetect.data.media.read import read_media
+    from tfdetect.limits import Decoding
 
     options = tyro.cli(Options)
     width, height = map(int, options.size.split("x"))
@@ -60,7 +61,7 @@ def main() -> None:
             write(path, codec, options.frames, width, height)
             size = path.stat().st_size
             start = time.process_time()
-            read_media(path, 8, size=256)
+            read_media(path, 8, size=256, decoding=Decoding(check="all"))
             seconds = time.process_time() - start
             allowance = size / deadline.BYTES_PER_SECOND + video.PASSES * pixels / deadline.PIXELS_PER_SECOND
             print(f"{codec}: {size / 1e6:.0f} MB, {seconds:.1f} s, {pixels / seconds / 1e6:.0f} megapixels/s; "

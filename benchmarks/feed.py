@@ -3,13 +3,13 @@
     python benchmarks/feed.py [--torch PYTHON]
 
 Clips: 20 frames of 64 x 64 pixels, uint8, shuffled batches of 32, all from files that the system has in memory. Ours is
-`training_batches`, as `train` uses it. "generator" is the published one: np.load of each file, np.stack, and /255. The models here
-make floats on the device, which all that reads uint8 leaves to the step; so there is the generator without /255 too. `DataLoader`
-is PyTorch's, with two worker processes, on the same .npy files. "copy" gathers the same batches from one array in memory: the floor
+`training_batches`, as `train` uses it. "generator" is the published one: np.load of each file, np.stack, and /255. Models here
+make floats on the device; so there is the generator without /255 too, which leaves them to the step as well. `DataLoader` is
+PyTorch's, with two worker processes, on the same .npy files. "copy" gathers the same batches from one array in memory: the floor
 of any feed that hands out copies.
 
-Images: JPEG files of 256 x 256 pixels in batches of 32, ours from the cache, Keras' `image_dataset_from_directory` from the files,
-which it decodes anew in every epoch.
+Images: JPEG files of 256 x 256 pixels in batches of 32, ours from the cache; Keras' `image_dataset_from_directory` decodes the
+files anew in every epoch.
 
 Every side runs in a process of its own, whose start and imports do not count; that of an epoch, such as DataLoader's processes,
 does. All sides must deliver the same sums of pixels.
@@ -24,7 +24,7 @@ from typing import Any
 
 import clip_files
 import numpy as np
-from side_by_side import WORKER, Report, Timed, Worker, options_parser, serve
+from side_by_side import WORKER, Report, Worker, options_parser, serve
 
 FRAMES, SIZE, BATCH, IMAGE_SIDE = 20, 64, 32, 256
 PACKAGES = ("tensorflow", "keras", "numpy", "tfdetect")
@@ -116,7 +116,8 @@ def suite_batches(folder: Path, epochs: int, frames: int, size: int) -> Iterable
     from tfdetect.settings import Train
 
     settings = replace(Train(), batch=BATCH, balance="none")
-    return training_batches(clip_files.read_table(folder), clip_files.open_cache(folder, frames, size), False, settings, 0, epochs)
+    cache = clip_files.open_cache(folder, frames, size)
+    return training_batches(clip_files.read_table(folder), cache, False, settings, 0, epochs)
 
 
 def generate(folder: Path, epochs: int, scale: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:

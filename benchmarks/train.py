@@ -2,10 +2,10 @@
 
     python benchmarks/train.py [--torch PYTHON]
 
-Clips of 20 frames of 64 x 64 pixels, batches of 32. Ours is `training.fit` on cached clips, as `train` runs it. The others have all
-clips in memory: the same model in Keras' `fit`; Keras with TimeDistributed around each layer, as published; PyTorch with its usual
-loop, frames folded into the batch, with contiguous and with channels-last images. PyTorch is left out unless --torch names an
-interpreter that has it.
+Clips of 20 frames of 64 x 64 pixels, batches of 32. Ours is `training.fit` on cached clips, as `train` runs it. The others have
+all clips in memory: the same model in Keras' `fit`; Keras with TimeDistributed around each layer, as published; PyTorch with its
+usual loop, frames folded into the batch, with contiguous and with channels-last images. PyTorch is left out unless --torch names
+an interpreter that has it.
 
 Each side runs in a process of its own. A round trains a new network for some steps, of which the first two, which compile, do not
 count. The networks must have as many parameters (PyTorch's LSTM has a second bias of 256), and all losses must fall below
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import clip_files
-import numpy as np
 from side_by_side import WORKER, Report, Timed, Worker, cpu_seconds, options_parser, serve
 
 FRAMES, SIZE, BATCH, SKIPPED = 20, 64, 32, 2

@@ -1,6 +1,7 @@
 """Tests of what the benchmarks share: sides are timed in turn, child processes count, results are checked and written."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -82,3 +83,52 @@ def test_a_worker_measures_itself(tmp_path):
     with pytest.raises(SystemExit, match="ended"):
         worker.call("none")
     worker.close()
+
+
+# --- guard -----------------------------------------------------------------------------------------------------------
+
+guard = load("guard")
+
+
+def write_script(folder, ratio):
+    """Write a benchmark that measures this ratio, and its committed JSON file, in which both lines are 1."""
+    lines = [{"name": "speed", "ratio": 1.0, "better": "higher"}, {"name": "share", "ratio": 1.0, "better": "lower"}]
+    (folder / "x.json").write_text(json.dumps({"lines": lines}))
+    measured = json.dumps({"lines": [lines[0] | {"ratio": ratio}, lines[1] | {"ratio": 1 / ratio}]})
+    (folder / "x.py").write_text(f"import sys\nassert '--quick' in sys.argv\nopen(sys.argv[-1], 'w').write({measured!r})\n")
+
+
+@pytest.mark.parametrize(("ratio", "code"), [(0.79, 1), (0.81, 0), (3.0, 0)])
+def test_the_guard_fails_below_four_fifths_and_names_the_line(tmp_path, monkeypatch, capsys, ratio, code):
+    write_script(tmp_path, ratio)
+    (tmp_path / "rows.json").write_text("[]")  # of a benchmark without lines
+    (tmp_path / "rows.py").write_text("raise SystemExit('not guarded')")
+    monkeypatch.setattr(guard, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["guard.py"])
+    assert guard.main() == code
+    printed = capsys.readouterr().out
+    assert ("x: 'speed' is 0.79, was 1" in printed) == ("x: 'share' is" in printed) == bool(code)
+
+
+def test_a_share_within_its_floor_passes():
+    committed = {"ratio": 0.0001, "better": "lower", "floor": 0.005}
+    assert not guard.is_worse({"ratio": 0.004}, committed) and guard.is_worse({"ratio": 0.006}, committed)
+
+
+# --- gpu -------------------------------------------------------------------------------------------------------------
+
+
+def test_gpu_measures_a_tiny_network_on_the_cpu(tmp_path):
+    """The PyTorch side is left out with its reason where PyTorch is not installed."""
+    out = tmp_path / "gpu.json"
+    words = ["--tiny", "--quick", "--rounds", "1", "--only", "cnn_lstm", "--precisions", "float32", "--uncompiled", "--out", out]
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    subprocess.run([sys.executable, FOLDER / "gpu.py", *words], check=True, env=environment)
+    written = json.loads(out.read_text())
+    row = written["cases"]["cnn_lstm, float32"]["sides"]["tfdetect"]
+    # Conv 3x3 to 30 x 30 x 16 and 13 x 13 x 32 and 5 x 5 to 2 x 2 x 64, dense 64 to 256; 20 frames, then the LSTM, 64 and 1
+    frame = 2 * (30 * 30 * 27 * 16 + 13 * 13 * 9 * 16 * 32 + 2 * 2 * 25 * 32 * 64 + 64 * 256)
+    flops = 3 * 2 * (20 * (frame + 2 * (256 + 64) * 256) + 2 * (64 * 64 + 64))
+    product = written["facts"]["matrix product, float32, TFLOP/s"] * 1e12
+    assert row["share_of_product"] == pytest.approx(flops * row["steps_per_second"] / product, rel=0.02, abs=1e-3)
+    assert row["parameters"] == 159_393 and written["facts"]["device"] == "CPU"

@@ -23,7 +23,8 @@ PATH_FLAGS = ("--out", "--data.path", "--data.cache_dir", "--data.face_model", "
 VERSION = 2  # of config.yaml
 RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_every",
                 "detector.tail": "detector.score_direction"}  # fmt: skip  # from version 1 to version 2
-OLD_FIT = {"fit": "squeeze", "crops": 1}  # of runs and prepared folders that do not say how frames became squares
+# Of runs and prepared folders that do not say how videos were decoded or how frames became squares.
+OLD_READING = {"fit": "squeeze", "crops": 1, "decoder": "auto", "check": "used"}
 PARSER_WORDS = re.compile(r"^Value error Error parsing (\w+: )?|^(Invalid choice|Unrecognized options) (?=invalid|Unrecognized)|"
                           r" (Argument helptext: .*)?For full helptext, .*")  # around its message
 _redirecting = threading.RLock()
@@ -180,7 +181,7 @@ def read_prepared_settings(folder: Path | None) -> dict[str, Any]:
     if not isinstance(settings, dict) or not {*settings} <= {*PREPARED_KEYS}:
         raise UserError(f"{folder / PREPARED_FILE} is damaged or from another version of tfdetect: {hint}")
     model = settings.get("face_model")
-    return {"group": "auto", **OLD_FIT, **settings, "face_model": model and Path(model)}
+    return {"group": "auto", **OLD_READING, **settings, "face_model": model and Path(model)}
 
 
 def read_prepared_groups(folder: Path) -> dict[str, str]:
@@ -224,7 +225,7 @@ def read_yaml(path: Path) -> tuple[str, list[str]]:
     options = {key: value for key, value in content["detector"].items() if key != "name"}
     settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins")}
     if "version" in content and isinstance(settings.get("data"), Mapping):  # a run, which states all settings that it knew
-        settings["data"] = {**OLD_FIT, **settings["data"]}
+        settings["data"] = {**OLD_READING, **settings["data"]}
     return str(content["detector"]["name"]), to_flags({**settings, "detector": options})
 
 

@@ -1,6 +1,11 @@
-"""Upper limits on the size of input files, since the header of an untrusted file may declare any size."""
+"""How files are read: upper limits on their size, since the header of an untrusted file may declare any size, and which decoder
+reads a video and how much of it."""
 
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+Decoder = Literal["auto", "pyav", "decord", "opencv"]
+Check = Literal["used", "all"]
 
 
 @dataclass(frozen=True)
@@ -41,3 +46,20 @@ class LimitOverrides:
     def apply_to(self, limits: Limits) -> Limits:
         """Return `limits` with the values given here replaced."""
         return replace(limits, **{name: value for name, value in asdict(self).items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How videos are decoded; see `settings.FileSettings`."""
+
+    decoder: Decoder = "auto"
+    check: Check = "used"
+
+    def __str__(self) -> str:
+        frames = "the frames that are used and those they depend on" if self.check == "used" else "all frames"
+        return f"Of videos, {frames} were checked for damage (--data.check {self.check})."
+
+    @property
+    def key(self) -> str:
+        """Everything that decides pixels and verdicts, as part of a folder name; empty for the default."""
+        return ("" if self.decoder == "auto" else f"-{self.decoder}") + ("" if self.check == "used" else f"-{self.check}")

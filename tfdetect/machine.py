@@ -4,11 +4,25 @@ import os
 import resource
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 CGROUP_ROOT, CGROUP_FILE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # Linux control groups
 MEMORY_FILE = Path("/proc/meminfo")
 stderr_lock = threading.RLock()  # held while stderr is redirected, so that no line of another thread is lost
+MANY_NUMBERS = 10**7  # from which on threads save more than they cost
+
+
+def threads_for(numbers: int) -> AbstractContextManager:
+    """Return a context in which NumPy and scikit-learn use one thread, unless their arrays have this many `numbers` or more.
+
+    Threads that wait for each other keep the cores busy: a logistic regression on 980 x 512 numbers took 0.06 CPU seconds on one
+    thread, and 2 to 5 on two busy cores.
+    """
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager = threadpool_limits(1 if numbers < MANY_NUMBERS else None)
+    return limits
 
 
 def available_cores() -> int:

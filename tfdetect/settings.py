@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from tfdetect import corruption_spec
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
-from tfdetect.limits import LimitOverrides, Limits
+from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
 
 D = TypeVar("D", bound=Detector)
 
@@ -42,12 +43,28 @@ class FileSettings:
     """Number of decoding processes; by default one per core."""
     timeout: float = 120.0
     """Decoding timeout per file in seconds, extended for large files; a file that takes longer fails."""
+    decoder: Decoder = "auto"
+    """Decoder of videos.
+    auto: PyAV, which reads each file once, or OpenCV for codecs that PyAV lacks.
+    pyav: PyAV only.
+    decord, opencv: slower; PyAV checks each file first, and reads those that they cannot."""
+    check: Check = "used"
+    """Which frames of a video must decode without an error; its container and packets are examined in any case.
+    used: those that are taken, and those that they depend on; other frames may be damaged.
+    all: every frame, which takes about twice as long."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         require_minimum(1, "data", self, "workers")
+        if self.decoder == "decord" and not find_spec("decord"):
+            raise UserError("--data.decoder decord needs decord, which is not installed here; by default, PyAV reads videos.")
         if not self.timeout > 0:
             raise UserError(f"--data.timeout must be above 0, got {self.timeout}.")
+
+    @property
+    def decoding(self) -> Decoding:
+        """How videos are decoded."""
+        return Decoding(self.decoder, self.check)
 
 
 @dataclass(frozen=True)
@@ -99,6 +116,8 @@ class DecodeOverrides:
     """Number of decoding processes; by default as in training."""
     timeout: float | None = None
     """Decoding timeout per file in seconds, extended for large files; by default as in training."""
+    check: Check | None = None
+    """Which frames of a video must decode without an error: those that are used, or all; by default as in training."""
     limits: LimitOverrides = field(default_factory=LimitOverrides)
 
     def __post_init__(self) -> None:
@@ -109,7 +128,7 @@ class DecodeOverrides:
     def apply_to(self, data: Data) -> Data:
         """Return `data` with the values given here replaced."""
         return dataclasses.replace(data, workers=self.workers or data.workers, timeout=self.timeout or data.timeout,
-                                   limits=self.limits.apply_to(data.limits))  # fmt: skip
+                                   check=self.check or data.check, limits=self.limits.apply_to(data.limits))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -125,7 +144,8 @@ class DaskSettings:
             raise UserError(f"--dask.address needs --runner dask, got --runner {runner}.")
 
 
-CLIP_KEYS = ("frames", "size", "fit", "crops", "fps", "faces", "face_model", "cache")  # settings that decide the pixels of a clip
+# The settings that decide the pixels of a clip, and whether there is one.
+CLIP_KEYS = ("frames", "size", "fit", "crops", "fps", "faces", "face_model", "cache", "decoder", "check")
 PREPARED_KEYS = (*CLIP_KEYS, "group")  # the settings that are stored with a prepared folder
 
 
@@ -237,6 +257,8 @@ class RunOf(Generic[D]):
     """Resume the run called --name; train a finished run further with a higher --train.epochs or --train.patience."""
     overwrite: bool = False
     """Replace the run called --name; the old run is deleted once the data of the new one are read."""
+    profile: bool = False
+    """Print where the time of decoding and training went, and write a profile of 20 steps for TensorBoard into logs/."""
     stress: int | None = None
     """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section.
     By default 400, or 100 (20 videos) for detectors on stored features, which are slower here."""

@@ -1,17 +1,19 @@
 """Files are scored in batches: the scores do not depend on who shares the batch, and every answer is in its place."""
 
+import itertools
 import os
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 
 import cv2
 import keras
 import numpy as np
 import pytest
+from crashing import CrashingSpec, sleep
 from in_process import map_here
+from light import in_process
 
 from tfdetect import files, models
 from tfdetect.artifact import Artifact
@@ -50,8 +52,9 @@ def predictor(request, tmp_path_factory):
 def mixed(tmp_path_factory):
     """Images and videos, a short one among them, with files between them that cannot be read."""
     folder = tmp_path_factory.mktemp("mixed")
-    images = sorted(write(Sample("image", 5, size=SIZE), folder / "images").parent.glob("*/*.jpg"))
-    videos = sorted(write(Sample("video", 3, size=SIZE, frames=8), folder / "videos").parent.glob("*/*.mp4"))
+    with in_process():
+        images = sorted(write(Sample("image", 5, size=SIZE), folder / "images").parent.glob("*/*.jpg"))
+        videos = sorted(write(Sample("video", 3, size=SIZE, frames=8), folder / "videos").parent.glob("*/*.mp4"))
     (folder / "bad.jpg").write_bytes(b"nothing")
     mixed = [*images[:4], folder / "bad.jpg", videos[0], *images[4:7], *videos[1:], folder / "missing.mp4", *images[7:]]
     return list(map(str, mixed))
@@ -136,11 +139,17 @@ def test_an_answer_does_not_wait_for_a_batch_that_never_fills(predictor, mixed, 
     assert next(verdicts).path == mixed[1]
 
 
-class CrashingSpec(ClipSpec):
-    def try_read(self, item):
-        if "crash" in item[1]:
-            os._exit(1)
-        return super().try_read(item)
+def test_a_file_of_a_rare_shape_does_not_hold_up_all_others(predictor, here, monkeypatch, tmp_path, rng):
+    """While images of another shape keep coming; no answer waits for the end."""
+    monkeypatch.setattr(predictor, "batch", 2)
+    monkeypatch.setattr("tfdetect.serving.predictor.MAX_BEHIND", 3)
+    monkeypatch.setattr("tfdetect.serving.predictor.MAX_WAIT", 1000.0)
+    shapes = [SIZE, *[SIZE // 2] * 99]
+    media = [Media(rng.integers(0, 256, (1, size, size, 3), np.uint8), (0,), 1, size, size, "") for size in shapes]
+    decoded = DecodeAhead(enumerate(map(str, range(100))), lambda item: media[item[0]], None, None, 100)
+    groups = [[number for number, _, _ in group] for group in predictor._gather(decoded)]
+    decoded.close()
+    assert sorted(itertools.chain(*groups)) == list(range(100)) and 3 <= groups.index([0]) <= 4
 
 
 def test_a_decoder_that_crashes_only_fails_its_file(predictor, mixed, monkeypatch):
@@ -159,10 +168,6 @@ def test_an_error_of_the_reader_itself_is_raised(here):
     with pytest.raises(OSError, match="the disk is gone"):
         decoded.get()
     decoded.close()
-
-
-def sleep(item):
-    time.sleep(1000)
 
 
 def test_closing_ends_the_thread_and_the_processes_at_once():

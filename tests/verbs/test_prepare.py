@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tfdetect import cli, config
+from tfdetect.data.media.read import READER_VERSION
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.sample import Sample, write
 
@@ -96,6 +97,19 @@ def test_a_prepared_folder_can_be_trained_on_and_brings_its_settings(videos, tmp
     assert cli.main(["train", "cnn", "--data.path", str(out), *flags]) == 0
     again = config.parse(["--config", str(runs / "cnn" / "config.yaml")], "train.py")
     assert (again.data.size, again.data.path) == (32, out) and not cache.exists()
+
+
+def test_a_dry_run_says_what_it_takes_and_writes_nothing(videos, tmp_path, capsys):
+    size = ["--data.size", "16", "--data.frames", "4"]
+    argv = ["prepare", str(videos), "--out", str(tmp_path / "x"), *size, "--data.workers", "1"]
+    assert cli.main([*argv, "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"40 of 40 files would be decoded, on 1 core in about \d+ s\.", said) and "Next:" not in said
+    assert f"take 123 kB in 1 file in {tmp_path / 'x'};" in said and not (tmp_path / "x").exists()
+    assert cli.main(argv) == 0
+    assert (tmp_path / "x" / f"v{READER_VERSION}-npy-4x16" / "00000.npy").stat().st_size == 40 * 4 * 16 * 16 * 3 + 128
+    assert cli.main([*argv, "--dry_run"]) == 0
+    assert "0 of 40 files would be decoded" in capsys.readouterr().out
 
 
 def test_other_settings_are_refused(images, tmp_path, capsys):

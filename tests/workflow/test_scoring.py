@@ -35,9 +35,9 @@ def test_only_files_that_the_cache_knows_nothing_about_are_read(prepared, monkey
     monkeypatch.setattr(Cache, "facts", lambda self, shas: [None, None, *known[2:]])
     read = []
 
-    def collect(files, *settings):
+    def collect(files, *settings, **more):
         read.append(list(files["path"]))
-        return properties.collect(files, *settings)
+        return properties.collect(files, *settings, **more)
 
     monkeypatch.setattr(scoring, "collect", collect)
     table.loc[1, "path"] = "gone.jpg"

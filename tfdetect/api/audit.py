@@ -94,7 +94,7 @@ def audit_data(args: Audit) -> Findings:
     reading = args.data.layout, args.data.sources, args.data.fake
     out = args.out or Path("audits") / output_paths.unique_name(args.path, *reading)
     table, properties = collect_properties(args, out)
-    found = find_problems(table, properties)
+    found = {**find_problems(table, properties), "check": args.data.check}
     files.write_json(out / "audit.json", found)
     from tfdetect.pages import audit as page
 
@@ -137,8 +137,11 @@ def collect_properties(args: Audit, out: Path) -> "tuple[pd.DataFrame, pd.DataFr
     table = dataset.read_manifest(args.path, data)
     console.print(f"{plural(len(table), 'file')}, layout {table.attrs.get('layout', 'manifest')}")
     with progress("Reading", len(table)) as step:
-        properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl")
+        properties = collect(table, data.workers, step, data.timeout, data.limits, out / "properties.jsonl",
+                             data.decoding)  # fmt: skip
     dataset.require_usable(table.assign(error=properties["error"]))
+    if properties["frames"].notna().any():
+        console.print(str(data.decoding))
     return settle(table, properties), properties
 
 

@@ -1,6 +1,7 @@
 """evaluate: evaluate a run again, or on another data set; or several runs and the mean of their probabilities."""
 
 from collections.abc import Iterable
+from functools import cache as once
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,10 @@ from tfdetect.workflow.startup import as_paths, start
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select_test_files
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import keras
 
-    from tfdetect.data.input_pipeline.corruptions import CorruptionChain
     from tfdetect.data.prepare.clip_cache import Cache
-    from tfdetect.serving.predictor import Predictor
+    from tfdetect.training.feature_extractor import FeatureExtractor
 
 
 def evaluate(runs: "str | Path | Iterable[str | Path]", data: str | Path | None = None, **settings: Any) -> Results:
@@ -72,31 +72,29 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
     predictor = Predictor(artifact, cache.spec, run.detector)
-    scored = score_files(artifact, run, table, cache, predictor, chain)
-    context = ReportContext(partial(models.load, artifact.model), scored, predictor.threshold, good,
+    load_model = once(partial(models.load, artifact.model))
+    extractor = feature_extractor(load_model(), run, cache) if run.detector.caches_features and not chain else None
+    scored = (scoring.score_features(predictor, extractor.of(good), table) if extractor
+              else scoring.score(predictor, table, cache, chain))  # fmt: skip
+    context = ReportContext(load_model, scored, predictor.threshold, good,
                             scoring.clip_loader(good, cache))  # fmt: skip
     metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
+    study = stress.plan_study(args.stress, run, data, context, predictor, cache, extractor)
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor), cache=cache,
-                                    study=stress.plan_study(args.stress, run, data, context, predictor, cache))  # fmt: skip
+                                    study=study)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
     results.finish(target, evaluation, {"test": "test"})
     return target
 
 
-def score_files(artifact: Artifact, run: Run, table: "pd.DataFrame", cache: "Cache", predictor: "Predictor",
-                chain: "CorruptionChain") -> "pd.DataFrame":  # fmt: skip
-    """Return the predictions table of the usable rows, after `chain`; features of a frozen backbone are kept."""
-    from tfdetect.data.prepare.decode import usable_rows
+def feature_extractor(model: "keras.Model", run: Run, cache: "Cache") -> "FeatureExtractor":
+    """Return what computes the features of a frozen backbone and keeps them."""
     from tfdetect.training.feature_extractor import FeatureExtractor
-    from tfdetect.workflow import scoring
 
-    if not run.detector.caches_features or chain:
-        return scoring.score(predictor, table, cache, chain)
-    extractor = FeatureExtractor(models.load(artifact.model), run.detector, cache, feature_progress)
-    return scoring.score_features(predictor, extractor.of(usable_rows(table)), table)
+    return FeatureExtractor(model, run.detector, cache, feature_progress)
 
 
 def validation_metrics(artifact: Artifact) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
         raise UserError(f"{len(paths)} files are too many for one page; give at most {MAX_FILES}.")
     if args.cells > run.data.size:
         raise UserError(f"--cells {args.cells} is more than the {run.data.size} pixels per side that the run uses; give fewer.")
-    predictor = (load() if load else load_predictor(artifact, run)).with_limits(data.limits)
+    predictor = (load() if load else load_predictor(artifact, run)).with_limits(data.limits, data.decoding)
     from tfdetect.pages import explanation
 
     args.out.mkdir(parents=True, exist_ok=True)

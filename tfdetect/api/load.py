@@ -86,9 +86,10 @@ class TrainedDetector(Results):
     def predict_to(self, out: str | Path, files: "str | Path | Iterable[str | Path]", **settings: Any) -> "WrittenVerdicts":
         """Write the verdicts on these files, which may be millions, to a table: .parquet, .csv, .jsonl or .xlsx.
 
-        Returns its path, the number of files and that of failures. `files` and `settings` are those of `predict`. The columns are those of `predict` and run, version, threshold, date, bytes
-        and modified (of the file), and settings. Files whose verdict is in the table already, also after an interruption, are not
-        scored again. Raises UserError if `out` holds anything else.
+        Returns its path, the number of files and that of failures. `files` and `settings` are those of `predict`. The columns are
+        those of `predict` and run, version, threshold, date, bytes, modified (of the file) and settings: docs/predict.md. Files
+        whose verdict is in the table already, also after an interruption, are not scored again. Raises UserError if `out` holds
+        anything else.
         """
         limits = config.parse_keywords(DecodeOverrides(), settings, "predict")
         return self.predict_list_to(Path(out), verdicts.FileList(as_paths(files)), limits)
@@ -120,7 +121,8 @@ class TrainedDetector(Results):
 
             return elsewhere(ScoreFiles.of(self.artifact, data), paths)
         limits = data.apply_to(self.run.data)
-        return self.predictor.with_limits(limits.limits).predict_files(paths, limits.timeout, limits.workers, in_order)
+        predictor = self.predictor.with_limits(limits.limits, limits.decoding)
+        return predictor.predict_files(paths, limits.timeout, limits.workers, in_order)
 
     def score(self, frames: "np.ndarray") -> "pd.DataFrame":
         """Return a row for each clip: its score, its probability of being fake (0..1), its label and, for a detector with

@@ -10,9 +10,11 @@ import tyro
 
 from tfdetect import config, files
 from tfdetect.errors import UserError
+from tfdetect.machine import available_cores
 from tfdetect.settings import PREPARED_KEYS, ClipSettings, DaskSettings
 from tfdetect.workflow import dataset, output_paths
-from tfdetect.workflow.console import console, printable, progress
+from tfdetect.workflow.console import console, plural, printable, progress
+from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.startup import start
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ class Prepare:
     data: ClipSettings = field(default_factory=ClipSettings)
     equalise: bool = False
     """Crop and re-encode all files in the same way first, so that the file format cannot reveal the label (docs/equalise.md)."""
+    dry_run: bool = False
+    """Only say how many files would be decoded, how much space their clips take and how long it takes; nothing is written."""
+    profile: bool = False
+    """Print where the time went, and write it for TensorBoard into FOLDER/logs."""
     runner: str = "local"
     """Where files are decoded.
     local: processes on this machine.
@@ -65,10 +71,15 @@ def prepare_data(args: Prepare, beam_options: Sequence[str] = ()) -> Path:
     import pandas as pd  # imported late to keep --help fast
 
     table, excluded, cache = read_dataset(args)
+    if args.dry_run:
+        print_estimate(args, table, cache)
+        return args.out
     if args.equalise:
         table, failures = equalise_files(args, table, cache)
         excluded = pd.concat([excluded, failures])
-    write(args, dataset.append_excluded(decode(args, table, cache, beam_options), excluded).sort_index())
+    with profiled(args.profile, args.out / "logs", with_trace=False):  # other processes do the work
+        decoded = decode(args, table, cache, beam_options)
+    write(args, dataset.append_excluded(decoded, excluded).sort_index())
     return args.out
 
 
@@ -104,6 +115,25 @@ def decode(args: Prepare, table: "pd.DataFrame", cache: "Cache", beam_options: S
         return prepare(table, cache, data.workers, step, data.timeout, runner)
 
 
+def print_estimate(args: Prepare, table: "pd.DataFrame", cache: "Cache") -> None:
+    """Decode a few files, and print what decoding all of them would take."""
+    from tfdetect.data.prepare import decode
+
+    found = decode.estimate(table, cache, args.data.workers, args.data.timeout)
+    free, processes = files.format_bytes(files.free_space(args.out)), args.data.workers or available_cores()
+    console.print(f"{found.files:,} of {plural(len(table), 'file')} would be decoded, on {plural(processes, 'core')} in about "
+                  f"{format_duration(found.seconds)}{', and equalised first' if args.equalise else ''}. Their clips would take "
+                  f"{files.format_bytes(found.bytes)} in {plural(found.shards, 'file')} in {printable(str(args.out))}; {free} "
+                  "are free. Nothing was written.")  # fmt: skip
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration such as "40 s", "12 min" or "3.5 h"."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
 def equalise_files(args: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Return the rows of the equalised files, and the prepared rows of the failed ones; both keep their index."""
     from tfdetect.data.equalise import equalise
@@ -113,7 +143,9 @@ def equalise_files(args: Prepare, table: "pd.DataFrame", cache: "Cache") -> "tup
     data = args.data
     with progress("Equalising", len(table)) as step:
         half = partial(step, advance=0.5)  # each file is inspected, then encoded
-        table = equalise(table, args.out.absolute() / "equalised", data.workers, half, data.timeout, data.limits)
+        table = equalise(table, args.out.absolute() / "equalised", data.workers, half, data.timeout, data.limits,
+                         decoding=data.decoding)  # fmt: skip
+    console.print(str(data.decoding))
     good = table["error"] == ""
     reasons = dict(zip(table["path"], table["error"], strict=True))
     excluded = table[~good].rename(columns={"error": "left_out"})  # an original must not be mixed with equalised files

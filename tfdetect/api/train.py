@@ -19,6 +19,7 @@ from tfdetect.errors import UserError
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset, made_fakes
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
+from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.startup import start
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from tfdetect.data.prepare.clip_cache import Cache
     from tfdetect.evaluation.calibration import Calibration
+    from tfdetect.training.feature_extractor import FeatureExtractor
     from tfdetect.training.fit import Fitted
     from tfdetect.workflow.results import Tables
 
@@ -85,15 +87,16 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
         if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
             console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
             return artifact
-        run, table, cache = prepare(run)
-        if resuming:
-            require_same_splits(artifact, table)
-            console.print(f"Resuming {artifact.folder}")
-            reopen(artifact, run)
-        else:
-            artifacts.reset_folder(artifact, run)
-        save_inputs(artifact, table, cache)
-        fitted = fit(run, artifact, table, cache)
+        with profiled(run.profile, artifact.logs / "profile", with_trace=False):  # `fit` traces some steps
+            run, table, cache = prepare(run)
+            if resuming:
+                require_same_splits(artifact, table)
+                console.print(f"Resuming {artifact.folder}")
+                reopen(artifact, run)
+            else:
+                artifacts.reset_folder(artifact, run)
+            save_inputs(artifact, table, cache)
+            fitted = fit(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted, tables)
     return artifact
 
@@ -247,6 +250,7 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
     """Train, and save the model of the best epoch; the chief also logs to TensorBoard and prints a line per epoch."""
     keras = import_keras()
     from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.training import trace
     from tfdetect.training.callbacks import ProgressLogger
     from tfdetect.training.train import train
     from tfdetect.workflow import reconstruction_report
@@ -256,6 +260,7 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
         callbacks = [
             keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0),  # training.tensorboard writes the graph
             ProgressLogger(console, run.train.epochs),
+            *([trace.StepTimes(artifact.logs / "profile")] if run.profile else []),
             *reconstruction_report.training_callbacks(run.detector, artifact.logs, table, cache),
         ] if chief else []  # fmt: skip
         return train(run.detector, table, cache, run.train, artifact.checkpoints, artifact.model, callbacks, feature_progress)
@@ -276,35 +281,36 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     with files.atomic_write(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
     model, good = models.load(artifact.model), usable_rows(table)
-    calibration = calibrate(model, good, cache, run).to_dict()
+    extractor = FeatureExtractor(model, run.detector, cache, feature_progress) if run.detector.caches_features else None
+    features = extractor and extractor.of(good)
+    calibration = calibrate(model, good, cache, run, extractor).to_dict()
     files.write_json(artifact.calibration, calibration)
+    graph = None
     if backend.is_tensorflow():
-        export(model, calibration, run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
+        graph = export(model, calibration, run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
     predictor = Predictor(artifact, cache.spec, run.detector)
-    if run.detector.caches_features:
-        features = FeatureExtractor(model, run.detector, cache, feature_progress).of(good)
-        scored = scoring.score_features(predictor, features, table)
-    else:
-        features, scored = None, scoring.score(predictor, table[table["split"] != "train"], cache)
+    scored = (scoring.score_features(predictor, features, table) if features
+              else scoring.score(predictor, table[table["split"] != "train"], cache))  # fmt: skip
     context = ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
                             fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
     extras = results.report_extras(run.detector, context, predictor)
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
+    study = stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
                                     predictor.warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch, cache,
-                                    stress.plan_study(run.stress, run, run.data, context, predictor, cache))  # fmt: skip
+                                    fitted.best_epoch, cache, study)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
 
-    def before_report(metrics: Mapping[str, Any]) -> None:
-        tensorboard.write(artifact.logs, context, extras, config.run_to_dict(run), metrics)
+    def before_report(metrics: Mapping[str, Any], drawn: Mapping[str, Path]) -> None:
+        tensorboard.write(artifact.logs, context, replace(extras, figures=drawn), config.run_to_dict(run), metrics, graph)
         keep_for_resume(artifact.checkpoints)
 
     results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)
 
 
-def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run) -> "Calibration":
+def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run,
+              extractor: "FeatureExtractor | None" = None) -> "Calibration":
     """Fit probability and threshold on the validation scores of the saved and reloaded model. Only the threshold rules that are
     reserved for recipes read the test scores."""
     from tfdetect.data.input_pipeline.dataset import expand_frames
@@ -314,7 +320,7 @@ def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: 
     def scores_and_labels(split: str) -> "tuple[np.ndarray, np.ndarray]":
         rows = table[table["split"] == split].reset_index(drop=True)
         frames = expand_frames(rows, run.detector.input_kind == "frame")
-        scores = predict_scores(model, rows, cache, run.detector, run.train.batch)
+        scores = predict_scores(model, rows, cache, run.detector, run.train.batch, extractor)
         by_file = predictions.file_scores(frames.assign(score=scores))
         return by_file["score"].to_numpy(), by_file["label"].to_numpy()
 

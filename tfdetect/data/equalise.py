@@ -12,7 +12,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -23,12 +23,12 @@ import numpy as np
 
 from tfdetect.data import sample
 from tfdetect.data.media.encode import encode_jpeg, h264_writer
-from tfdetect.data.media.read import READER_VERSION, read_image, read_video
+from tfdetect.data.media.read import DECODING, READER_VERSION, read_image, read_video
 from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.errors import UserError
 from tfdetect.files import write_bytes, write_json
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,8 @@ class Job:
 
 
 def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, progress: Progress | None = None,
-             seconds: float | None = None, limits: Limits | None = None, size: int | None = None) -> pd.DataFrame:  # fmt: skip
+             seconds: float | None = None, limits: Limits | None = None, size: int | None = None,
+             decoding: Decoding = DECODING) -> pd.DataFrame:  # fmt: skip
     """Write an equalised copy of every file of the manifest into `folder`; existing copies are kept.
 
     `size` is the side of the crop in pixels; by default the largest for which at most MAX_FAILED of each class fail.
@@ -88,18 +89,18 @@ def equalise(table: pd.DataFrame, folder: Path, workers: int | None = None, prog
     if size is not None and size < GRID:
         raise UserError(f"The crop size is {size}, but must be at least {GRID} pixels.")
     progress, limits = progress or (lambda result: None), limits or Limits()
-    properties = measure_files(table, folder / INDEX_NAME, workers, progress, seconds, limits)
+    properties = measure_files(table, folder / INDEX_NAME, workers, progress, seconds, limits, decoding)
     if (properties["error"] != "").all():
         first = f"{table['path'].iloc[0]}: {properties['error'].iloc[0]}"
         raise UserError(f"None of the {len(table)} files can be used. The first: {first}.")
     plan = choose_plan(properties, table["label"], size)
     write_json(folder / PLAN_NAME, asdict(plan))
-    jobs = {job.path: job for job in list_jobs(table, properties, plan, folder)}
+    jobs = {job.path: job for job in list_jobs(table, properties, plan, folder, decoding)}
     errors = dict(zip(table["path"], properties["error"], strict=True))
     pending = [job for job in jobs.values() if not os.path.exists(job.output)]
     for _ in range(len(table) - len(pending)):
         progress({"error": ""})  # already done, or counted as failed when it was measured
-    for job, result in map_unordered(pending, Equaliser(plan, limits), workers, seconds):
+    for job, result in map_unordered(pending, Equaliser(plan, limits, decoding), workers, seconds):
         errors[job.path] = result.reason if isinstance(result, WorkerFailure) else result
         progress({"error": errors[job.path]})
     done = {path: job for path, job in jobs.items() if not errors[path]}
@@ -119,7 +120,7 @@ def find_plan(path: str | Path) -> Path | None:
 
 
 @contextmanager
-def equalised_copy(path: str | Path, plan: Plan, limits: Limits) -> Iterator[str | Path]:
+def equalised_copy(path: str | Path, plan: Plan, limits: Limits, decoding: Decoding = DECODING) -> Iterator[str | Path]:
     """Provide a copy of a file equalised by the plan, for a detector of such files; the file itself if it is equalised.
 
     The first compression (`match_qualities`) is omitted, because it depends on the label. Raises MediaError if the file
@@ -130,7 +131,7 @@ def equalised_copy(path: str | Path, plan: Plan, limits: Limits) -> Iterator[str
         return
     from tfdetect.data.audit.properties import Probe
 
-    properties = Probe(limits)(str(path))
+    properties = Probe(limits, decoding)(str(path))
     if properties["error"]:
         raise MediaError(properties["error"])
     is_video = bool(properties.get("fps"))
@@ -138,7 +139,7 @@ def equalised_copy(path: str | Path, plan: Plan, limits: Limits) -> Iterator[str
         raise MediaError("a video, but the detector was trained on equalised images")
     fps = float(properties["fps"]) if is_video else 0.0
     job = Job(str(path), "", 0, fps, int(frame_step(fps, plan.fps)) if is_video else 0)
-    equaliser = Equaliser(plan, limits)
+    equaliser = Equaliser(plan, limits, decoding)
     content = equaliser.encode_video(job) if is_video else equaliser.encode_image(job)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / ("file.mp4" if is_video else "file.jpg")
@@ -147,14 +148,14 @@ def equalised_copy(path: str | Path, plan: Plan, limits: Limits) -> Iterator[str
 
 
 def measure_files(table: pd.DataFrame, index: Path, workers: int | None, progress: Progress, seconds: float | None,
-                  limits: Limits) -> pd.DataFrame:  # fmt: skip
+                  limits: Limits, decoding: Decoding = DECODING) -> pd.DataFrame:  # fmt: skip
     """Return the FIELDS of each file, row for row; NaN if a file lacks one (only videos have fps and frames).
 
     `index` is the path of a cache, so a resumed run need not read the files again.
     """
     from tfdetect.data.audit.properties import collect
 
-    measured = collect(table, workers, progress, seconds, limits, index)[list(FIELDS)].copy()
+    measured = collect(table, workers, progress, seconds, limits, index, decoding)[list(FIELDS)].copy()
     measured.loc[measured["frames"].gt(0) & ~measured["fps"].gt(0), "error"] = UNKNOWN_RATE
     _reject_unmatched_kinds(measured, table["label"])
     return measured
@@ -216,14 +217,15 @@ def match_qualities(properties: pd.DataFrame, label: pd.Series) -> pd.Series:
     return first_quality
 
 
-def list_jobs(table: pd.DataFrame, properties: pd.DataFrame, plan: Plan, folder: Path) -> list[Job]:
+def list_jobs(table: pd.DataFrame, properties: pd.DataFrame, plan: Plan, folder: Path,
+              decoding: Decoding = DECODING) -> list[Job]:  # fmt: skip
     """Return a job for each usable file.
 
     Output names depend on content, path and treatment: copies of a file remain separate files, and changed files are
     written again.
     """
     steps = frame_step(properties["fps"], plan.fps).fillna(0).astype(int)
-    treatment, jobs = repr((READER_VERSION, plan)).encode(), []
+    treatment, jobs = repr((READER_VERSION, plan, decoding.key)).encode(), []
     for path, sha, error, first_quality, fps, step in zip(
         table["path"], properties["sha"], properties["error"], match_qualities(properties, table["label"]), properties["fps"],
         steps, strict=True
@@ -241,6 +243,7 @@ class Equaliser:
 
     plan: Plan
     limits: Limits = field(default_factory=Limits)
+    decoding: Decoding = field(default_factory=Decoding)
 
     def __call__(self, job: Job) -> str:
         try:
@@ -268,12 +271,19 @@ class Equaliser:
 
     def encode_video(self, job: Job) -> bytes:
         """Return the equalised MP4, encoded frame by frame to bound memory. Raises MediaError if there are too few frames."""
-        plan, memory = self.plan, io.BytesIO()
+        plan, kept, memory = self.plan, list[int](), io.BytesIO()
         side, rate = plan.crop // 2 * 2, Fraction(plan.fps).limit_denominator(1001)  # 4:2:0 needs even sides
-        kept: list[int] = []
         if job.fps < MIN_RATE * plan.fps:
             raise MediaError(f"{job.fps:g} frames a second, fewer than the common {plan.fps:g}")
-        with h264_writer(memory, rate, side, side, sample.X264) as write:
+        write: Callable[[np.ndarray], None]
+        with ExitStack() as stack:
+
+            def start() -> None:
+                nonlocal memory, write
+                stack.close()
+                kept.clear()
+                memory = io.BytesIO()
+                write = stack.enter_context(h264_writer(memory, rate, side, side, sample.X264))
 
             def keep_frame(index: int, frame: np.ndarray) -> None:
                 is_due = not kept or (index > kept[-1] and (index - kept[0]) % job.step == 0)
@@ -281,8 +291,10 @@ class Equaliser:
                     kept.append(index)
                     write(self.crop(frame)[:side, :side])
 
+            start()
             # Sampling at twice the frame rate misses no frame of a video with uneven frame intervals.
-            read_video(job.path, 2 * plan.frames * job.step, 2 * job.fps, 16, self.limits, keep_frame)
+            read_video(job.path, 2 * plan.frames * job.step, 2 * job.fps, 16, self.limits, keep_frame, decoding=self.decoding,
+                       on_restart=start)  # fmt: skip
             if len(kept) < plan.frames:
                 raise MediaError(f"{len(kept)} usable frames, fewer than the common {plan.frames}")
         return memory.getvalue()

@@ -18,7 +18,7 @@ from tfdetect.data.media.read import READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.files import write_bytes
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
 from tfdetect.pandas_settings import pd
 
 SOURCE = "self-blended"  # of the made fakes in the manifest
@@ -38,11 +38,12 @@ class FakeMaker:
     count: int
     faces: FaceSettings
     limits: Limits = field(default_factory=Limits)
+    decoding: Decoding = field(default_factory=Decoding)
 
     @property
     def folder(self) -> Path:
         """The folder of the fakes, whose name has everything that decides their pixels."""
-        return self.root / FOLDER / f"v{VERSION}-{READER_VERSION}-{self.count}-{self.faces.key}"
+        return self.root / FOLDER / f"v{VERSION}-{READER_VERSION}-{self.count}-{self.faces.key}{self.decoding.key}"
 
     def __call__(self, path: str) -> list[str] | WorkerFailure:
         try:
@@ -56,7 +57,7 @@ class FakeMaker:
 
     def write(self, path: str, targets: Sequence[Path], seed: int) -> list[str]:
         """Write those fakes for which there is a face, the first one last, since it marks the others as complete."""
-        frames, made = read_media(path, self.count, limits=self.limits).frames, []
+        frames, made = read_media(path, self.count, limits=self.limits, decoding=self.decoding).frames, []
         for number, target in reversed([*enumerate(targets)]):
             if (fake := self.blend(frames[number % len(frames)], (seed, number))) is not None:
                 write_bytes(target, cv2.imencode(".png", fake[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())

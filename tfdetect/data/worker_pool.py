@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from tfdetect import machine
+from tfdetect import machine, stages
 from tfdetect.data import deadline
 
 CRASHED = "the decoder crashed"
@@ -37,19 +37,20 @@ class WorkerFailure:
 
 @dataclass(frozen=True)
 class _GuardedWork(Generic[T, R]):
-    """Return exceptions of `work` instead of raising them, so that they are never mistaken for failures of the pool."""
+    """Return (result, seconds of stages), with exceptions of `work` instead of raising them, so that they are never mistaken for
+    failures of the pool."""
 
     work: Callable[[T], R]
     seconds: float | None
 
-    def __call__(self, item: T) -> R | WorkerFailure | Exception:
+    def __call__(self, item: T) -> tuple[R | WorkerFailure | Exception, dict[str, float]]:
         deadline.start(self.seconds)
         try:
-            return self.work(item)
+            return self.work(item), stages.take()
         except MemoryError:
-            return WorkerFailure("not enough memory to decode it")
+            return WorkerFailure("not enough memory to decode it"), stages.take()
         except Exception as error:
-            return error
+            return error, stages.take()
         finally:
             deadline.start(None)
 
@@ -305,8 +306,10 @@ def _outcome(future: Any, seconds: float | None) -> Any:
     return _raise_error(result)
 
 
-def _raise_error(result: Any) -> Any:
-    """Return a result of `_GuardedWork`; raise it if it is an exception of the work."""
+def _raise_error(answer: tuple[Any, dict[str, float]]) -> Any:
+    """Return the result of `_GuardedWork`, and count its stages here; raise it if it is an exception of the work."""
+    result, seconds = answer
+    stages.add(seconds)
     if isinstance(result, Exception):
         raise result
     return result

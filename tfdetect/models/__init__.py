@@ -45,10 +45,12 @@ def load(path: str | PathLike[str]) -> "keras.Model":
     import keras
 
     from tfdetect.models.pretrained import fast_blocks
+    from tfdetect.models.pretrained.initial_weights import no_random_weights
 
     register()
     try:
-        model = keras.saving.load_model(path, compile=False)
+        with no_random_weights():
+            model = keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise UserError(f"{path} cannot be loaded: it is damaged, or from another version of tfdetect or Keras ({reason}). Copy "

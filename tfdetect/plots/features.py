@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tfdetect.evaluation import metrics
+from tfdetect.machine import threads_for
 from tfdetect.plots.style import (
     CLASSES,
     FAINT,
@@ -41,29 +42,33 @@ MAX_TSNE_POINTS = 1000  # the run time of t-SNE grows faster than linearly
 Pair = tuple[ArrayLike, ArrayLike]
 
 
-def pca(features: ArrayLike, labels: ArrayLike) -> Figure:
+def pca(features: ArrayLike, labels: ArrayLike, fitted: Any = None) -> Figure:
     """The files in the two directions of largest variance, the first two principal components. If real and fake form separate
-    groups, a linear classifier can separate them; if they overlap here, other components may still separate them."""
+    groups, a linear classifier can separate them; if they overlap here, other components may still separate them.
+
+    `fitted` is `fit_pca(features)`, if it is known already, here and in the functions below.
+    """
     points, label = _check_features(features, labels)
     figure, axes = create_axes("Principal components", "", "")
     if reason := _reason_not_drawn(points):
         return show_message(figure, axes, reason)
-    fitted = _fit_pca(points)
-    projected = fitted.transform(points)[:, :2]
+    fitted = fitted or fit_pca(points)
+    with threads_for(points.size):
+        projected = fitted.transform(points)[:, :2]
     names = [f"{ordinal} component, {share:.1%} of the variance"
              for ordinal, share in zip(("first", "second"), fitted.explained_variance_ratio_, strict=False)]  # fmt: skip
     axes.set(xlabel=names[0], ylabel=names[1])
     return _scatter(figure, axes, projected, label, balanced_sample(label, MAX_POINTS))
 
 
-def explained_variance(features: ArrayLike) -> Figure:
+def explained_variance(features: ArrayLike, fitted: Any = None) -> Figure:
     """The share of the variance that the first principal components explain together. The dashed line marks 90 %; the earlier
     the curve reaches it, the fewer dimensions the features really use."""
     points, _ = _check_features(features)
     figure, axes = create_axes("Explained variance", "number of components", "cumulative share of the variance")
     if reason := _reason_not_drawn(points, least=1):
         return show_message(figure, axes, reason)
-    shares = np.cumsum(_fit_pca(points).explained_variance_ratio_)
+    shares = np.cumsum((fitted or fit_pca(points)).explained_variance_ratio_)
     needed = _components_needed(shares)
     marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(shares) <= 30 else {}
     axes.plot(np.arange(1, len(shares) + 1), shares, color=INK, linewidth=2, **marker)
@@ -77,14 +82,14 @@ def explained_variance(features: ArrayLike) -> Figure:
     return finish_axes(figure, axes, legend="best")
 
 
-def explained_variance_table(features: ArrayLike) -> pd.DataFrame:
+def explained_variance_table(features: ArrayLike, fitted: Any = None) -> pd.DataFrame:
     """Return one row: files, dimensions, variance share of the first component, and components needed for 90 and 99 %.
 
     The last three are None if all files have the same features. There are at most as many components as files minus one.
     """
     points, _ = _check_features(features)
     drawn = not _reason_not_drawn(points, least=1)
-    shares = np.cumsum(_fit_pca(points).explained_variance_ratio_) if drawn else np.empty(0)
+    shares = np.cumsum((fitted or fit_pca(points)).explained_variance_ratio_) if drawn else np.empty(0)
     needed = {f"components for {share:.0%} of the variance": _components_needed(shares, share) if drawn else None
               for share in (VARIANCE_SHARE, NEARLY_ALL)}  # fmt: skip
     row = {"files": len(points), "dimensions": points.shape[1],
@@ -92,7 +97,7 @@ def explained_variance_table(features: ArrayLike) -> pd.DataFrame:
     return pd.DataFrame([row], dtype=object)
 
 
-def tsne(features: ArrayLike, labels: ArrayLike, seed: int = 0) -> Figure:
+def tsne(features: ArrayLike, labels: ArrayLike, seed: int = 0, fitted: Any = None) -> Figure:
     """Files with similar features are close to each other. Where fakes lie among real files, the features do not tell them
     apart. The size of a cluster and the distance between clusters have no meaning.
 
@@ -100,19 +105,21 @@ def tsne(features: ArrayLike, labels: ArrayLike, seed: int = 0) -> Figure:
     t-SNE", JMLR 2008.
     """
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
 
     points, label = _check_features(features, labels)
     figure, axes = create_axes("Neighbourhoods (t-SNE)", "", "")
     if reason := _reason_not_drawn(points):
         return show_message(figure, axes, reason)
     chosen = balanced_sample(label, MAX_TSNE_POINTS, seed)
+    if len(chosen) < len(points):
+        fitted = None
     points, label = points[chosen], label[chosen]
     if reason := _reason_not_drawn(points):
         return show_message(figure, axes, reason)
-    projected = _fit_pca(points).transform(points)[:, :50]  # the authors' own first step; the other components are mostly noise
+    with threads_for(points.size):  # the authors' own first step; the other components are mostly noise
+        projected = (fitted or fit_pca(points)).transform(points)[:, :50]
     perplexity = min(30.0, (len(projected) - 1) / 3)
-    with threadpool_limits(1):  # threads waiting for each other took five times as long on two busy cores
+    with threads_for(projected.size):
         embedded = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(projected)
     axes.set(xticks=[], yticks=[])  # the axes have no unit
     axes.spines[:].set_visible(False)
@@ -233,11 +240,15 @@ def balanced_sample(labels: ArrayLike, size: int, seed: int = 0) -> NDArray[np.i
     return np.sort(np.concatenate([indices[0][: size - fakes], indices[1][:fakes]]))
 
 
-def _fit_pca(points: NDArray[np.float64]) -> Any:
-    """Return a fitted scikit-learn PCA with all components."""
+def fit_pca(features: ArrayLike) -> Any:
+    """Return a fitted scikit-learn PCA with all components; None for features of which no components are drawn."""
     from sklearn.decomposition import PCA
 
-    return PCA(svd_solver="covariance_eigh" if len(points) > points.shape[1] else "full").fit(points)
+    points, _ = _check_features(features)
+    if _reason_not_drawn(points, least=1):
+        return None
+    with threads_for(points.size):
+        return PCA(svd_solver="covariance_eigh" if len(points) > points.shape[1] else "full").fit(points)
 
 
 def _components_needed(shares: NDArray[np.float64], share: float = VARIANCE_SHARE) -> int:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REAL, FAKE, INK, FAINT, GRID = "#0072B2", "#D55E00", "#1f2933", "#8a94a0", "#e4e7eb"
+DPI = 160
 GREEN, PURPLE = "#009E73", "#CC79A7"  # for anything that is not a class
 CLASSES = ((0, "real", REAL), (1, "fake", FAKE))
 # The test split, which is the result, is dark; validation, which chose epoch and threshold, is faint and dashed.
@@ -130,6 +131,11 @@ def to_png(figure: Figure | Path) -> bytes:
     """Return a figure, or the file at a path to one already saved, as PNG: vector curves of a million points would be huge."""
     if isinstance(figure, Path):
         return figure.read_bytes()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, facecolor="white")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set(dpi=DPI, facecolor="white")
+    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()  # once: `savefig` lays a figure out twice
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from tfdetect.data.media.frames import Media
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
+from tfdetect.stages import stage
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class DecodeAhead(Generic[T]):
             end = error
         self._results.put(end)
 
+    @stage("wait")
     def get(self, timeout: float | None = None) -> tuple[T, Media | WorkerFailure] | None:
         """Return the next (item, result) in order of completion, None at the end. Raises what ended the thread, and TimeoutError
         if there is no result within `timeout` seconds."""

@@ -27,6 +27,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -41,6 +42,7 @@ from tfdetect.detector import Detector
 from tfdetect.models import autoencoder
 from tfdetect.models.layers import common
 from tfdetect.models.layers.heads import ClosestText
+from tfdetect.models.pretrained.weight_files import flat_layers
 
 DEFAULT, FACE_CROP, BYTES, FEATURES, RECONSTRUCTION = (
     "serving_default", "serve_face_crop", "serve_bytes", "serve_features", "serve_reconstruction")  # fmt: skip
@@ -48,8 +50,8 @@ SERVING_NOTES = "SERVING.md"
 
 
 def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path,
-           clip_spec: ClipSpec | None = None) -> None:  # fmt: skip
-    """Write the SavedModel to the folder `target`, atomically, and SERVING.md beside it.
+           clip_spec: ClipSpec | None = None) -> tf.Graph:  # fmt: skip
+    """Write the SavedModel to the folder `target`, atomically, and SERVING.md beside it; return the graph of the model's scores.
 
     `calibration` has the keys slope, intercept and threshold. `clip_spec` says how the run makes clips of files; the
     default is one frame per file. Raises UserError on another Keras backend than TensorFlow.
@@ -57,29 +59,48 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
     backend.require_tensorflow("A SavedModel")
     clip_spec = clip_spec or ClipSpec(1, model.input_shape[2])
     functions = ServingFunctions(*split_text_output(model), calibration, detector, clip_spec)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
     descriptions = describe_signatures(detector, clip_spec)
-    frames = [tf.TensorSpec((None, None, None, None, 3), tf.uint8, frames_input_name(clip_spec))]
+    frames = tf.TensorSpec((None, None, None, None, 3), tf.uint8, frames_input_name(clip_spec))
     endpoints = {DEFAULT: (functions.predict_frames, frames), FACE_CROP: (functions.predict_frames, frames),
                  RECONSTRUCTION: (functions.reconstruct, frames),
-                 BYTES: (functions.predict_images, [tf.TensorSpec((None,), tf.string, "image")])}  # fmt: skip
+                 BYTES: (functions.predict_images, tf.TensorSpec((None,), tf.string, "image"))}  # fmt: skip
     if FEATURES in descriptions:
         head = common.submodel_from(functions.model, "features")
-        archive.track(head)
-        spec = tf.TensorSpec((None, head.input_shape[-1]), tf.float32, "features")
-        endpoints[FEATURES] = (lambda features: functions.predict(features, model=head), [spec])
-    for name in descriptions:
-        archive.add_endpoint(name, *endpoints[name])
+        call_head, spec = trace(head), tf.TensorSpec((None, head.input_shape[-1]), tf.float32, "features")
+        endpoints[FEATURES] = (lambda features: functions.predict(features, call=call_head), spec)
+    signatures = {name: tf.function(function, autograph=False).get_concrete_function(spec)
+                  for name, (function, spec) in endpoints.items() if name in descriptions}  # fmt: skip
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
     try:
         with files.tensorflow_path(temporary) as folder:
-            archive.write_out(f"{folder}/1", verbose=False)
+            save(f"{folder}/1", model, signatures)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     files.write_bytes(target.parent / SERVING_NOTES, format_serving_notes(descriptions, clip_spec).encode())
+    return functions.call.graph
+
+
+def save(folder: str, model: keras.Model, signatures: Mapping[str, Any]) -> None:
+    """Write concrete functions as a SavedModel, with the variables and lookup tables that they use.
+
+    `keras.export.ExportArchive` would trace each function twice and write each weight twice.
+    """
+    module = tf.Module()
+    module.used = list({id(used): used for function in signatures.values() for used in function.variables}.values())
+    module.tables = [value for layer in flat_layers(model) for value in vars(layer).values()
+                     if isinstance(value, tf.saved_model.experimental.TrackableResource)]  # fmt: skip
+    for name, function in signatures.items():
+        setattr(module, name, function)
+    default = signatures.get(DEFAULT) or next(iter(signatures.values()))  # for servers that do not choose a signature
+    tf.saved_model.save(module, folder, {DEFAULT: default, **signatures})
+
+
+def trace(model: keras.Model) -> Any:
+    """Return a model's call as one concrete function: all signatures share it, so it is traced and written once."""
+    inputs = tf.TensorSpec((None, *model.input_shape[1:]), model.inputs[0].dtype)
+    return tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(inputs)
 
 
 def frames_input_name(clip_spec: ClipSpec) -> str:
@@ -141,6 +162,7 @@ class ServingFunctions:
     def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Mapping[str, float], detector: Detector,
                  clip_spec: ClipSpec):  # fmt: skip
         self.model, self.texts, self.calibration, self.spec = model, texts, calibration, clip_spec
+        self.call = trace(model)
         self.is_frame_detector, self.classes = detector.input_kind == "frame", detector.classes
         self.frames, self.size = model.input_shape[1:3]
         if detector.reconstructs:
@@ -180,15 +202,15 @@ class ServingFunctions:
         numbers = {name: tf.where(failed, np.nan, outputs[name]) for name in ("score", "probability")}
         return {**outputs, **numbers, "fake": outputs["fake"] & ~failed, "error": error}
 
-    def predict(self, inputs: tf.Tensor, num_clips: tf.Tensor | None = None, model: keras.Model | None = None,
+    def predict(self, inputs: tf.Tensor, num_clips: tf.Tensor | None = None, call: Any = None,
                 rows: tf.Tensor | None = None, num_files: tf.Tensor | None = None) -> dict[str, tf.Tensor]:  # fmt: skip
-        """Score inputs of `model`, by default the whole model, and average the frames of each file.
+        """Score inputs of `call`, from `trace`, by default the whole model, and average the frames of each file.
 
         By default every input is a file. With `num_clips`, the inputs are the frames of that many clips of equal length. With
         `rows`, (inputs,) int, `rows[i]` is the index of the file, below `num_files`, to which input i belongs; files may
         differ in their number of frames or have none.
         """
-        output, text = (model or self.model)(inputs, training=False), {}
+        output, text = (call or self.call)(inputs), {}
         if self.texts:
             output, text_index = output
             text = {"text": tf.gather(tf.constant(self.texts), select_middle_frames(text_index, num_clips, rows, num_files))}

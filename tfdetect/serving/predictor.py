@@ -20,14 +20,16 @@ from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.detector import Detector
 from tfdetect.errors import is_out_of_memory
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
 from tfdetect.machine import available_cores
 from tfdetect.serving.decode_ahead import DecodeAhead
 from tfdetect.serving.saved_model import import_tensorflow, load_saved_model
+from tfdetect.stages import stage
 
 BATCH_BYTES = 2**26  # of the frames that are scored in one call; bounds the memory
 MAX_BATCH = 32  # clips per call; beyond 8 the networks of the suite are no faster on CPUs (benchmarks/predict.py)
-MAX_WAIT = 1.0  # seconds that a decoded file waits for others to be scored with
+MAX_WAIT = 1.0  # seconds that a decoded file waits for others to be scored with while none is ready
+MAX_BEHIND = 16  # batches of later files that may be scored while a file of a rare shape waits for another one
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Predictor:
         self.calibration = load_calibration(artifact)
         self.threshold = self.calibration.threshold
         self.scored_with, self.warnings = "saved_model", self.calibration.warnings
-        self.batch = max(1, min(MAX_BATCH, BATCH_BYTES // (3 * spec.size**2 * (1 if self.is_frame_detector else spec.frames))))
+        self.batch = _clips_in_memory(spec, 1 if self.is_frame_detector else spec.frames)
         self._outputs: Callable[[np.ndarray], Mapping[str, Any]] = self._saved_model_outputs
         if not artifact.saved_model.exists():
             import keras
@@ -119,6 +121,7 @@ class Predictor:
         score, *source = (np.asarray(outputs[name]) for name in ("score", *(["source"] if self.classes else [])))
         return score, self.calibration.probability(score), *source
 
+    @stage("step")
     def _saved_model_outputs(self, clips: np.ndarray) -> Mapping[str, Any]:
         name = "serve_face_crop" if "serve_face_crop" in self.model.signatures else "serving_default"
         return self._call_signature(name, clips)
@@ -139,6 +142,7 @@ class Predictor:
         squares = tf_decode.to_squares(clips.reshape(-1, *clips.shape[2:]), size, self.spec.fit).numpy()
         return squares.reshape(-1, frames, size, size, 3)
 
+    @stage("step")
     def _keras_outputs(self, clips: np.ndarray) -> Mapping[str, Any]:
         output = self.model.predict_on_batch(self._fit(clips))
         if self.classes:
@@ -147,10 +151,10 @@ class Predictor:
             output = np.concatenate([output[:, :1], softmax(output[:, 1:], axis=1)], axis=1)
         return _by_name(output.reshape(len(clips), -1, output.shape[1]).mean(axis=1))
 
-    def with_limits(self, limits: Limits) -> "Predictor":
-        """Return the same predictor, which reads files within these limits."""
+    def with_limits(self, limits: Limits, decoding: Decoding | None = None) -> "Predictor":
+        """Return the same predictor, which reads files within these limits and, where it is given, with this decoding."""
         other = copy.copy(self)
-        other.spec = replace(self.spec, limits=limits)
+        other.spec = replace(self.spec, limits=limits, decoding=decoding or self.spec.decoding)
         return other
 
     def predict_files(self, paths: Iterable[str | Path], seconds: float | None = None,
@@ -179,7 +183,8 @@ class Predictor:
         Its items are (number, path) of a file.
         """
         count = min(workers or available_cores(), max(1, len(paths))) if isinstance(paths, Sized) else workers
-        return DecodeAhead(enumerate(map(str, paths)), self.spec.try_read, count, seconds, self.batch)
+        ahead = _clips_in_memory(self.spec, self.spec.max_squares)
+        return DecodeAhead(enumerate(map(str, paths)), self.spec.try_read, count, seconds, ahead)
 
     def map_files(self, paths: Iterable[str | Path], function: Callable[[str, Media | WorkerFailure], Any],
                   seconds: float | None = None, workers: int | None = None) -> Iterator[Any]:  # fmt: skip
@@ -190,19 +195,19 @@ class Predictor:
 
     def _gather(self, decoded: "DecodeAhead[tuple[int, str]]") -> "Iterator[list[_File]]":
         """Yield groups of files that are scored together: clips of equal shape, at most `batch` unless a file has more frames."""
-        groups: dict[Any, _Group] = {}
+        groups: dict[Any, _Group] = {}  # the oldest first
         while True:
-            oldest = min((group.since for group in groups.values()), default=None)
+            oldest = next(iter(groups), None)
             try:
-                timeout = None if oldest is None else max(0.0, oldest + MAX_WAIT - time.monotonic())
-                found = decoded.get(timeout)
+                found = decoded.get(None if oldest is None else max(0.0, groups[oldest].since + MAX_WAIT - time.monotonic()))
             except TimeoutError:
-                key = min(groups, key=lambda key: groups[key].since)
-                yield groups.pop(key).files
+                yield groups.pop(oldest).files
                 continue
             if found is None:
                 break
             (number, path), media = found
+            if oldest is not None and number > groups[oldest].files[0][0] + MAX_BEHIND * self.batch:
+                yield groups.pop(oldest).files
             if isinstance(media, WorkerFailure):
                 yield [(number, path, media)]
                 continue
@@ -244,19 +249,20 @@ class Predictor:
             yield {name: values[start:end] for name, values in outputs.items()}
 
     def _outputs_in_batches(self, clips: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the outputs for clips of any number; if memory runs out, the batch is halved for the rest of the process."""
+        """Return the outputs for clips of any number; if memory runs out, `batch` is halved for good."""
         parts: list[dict[str, np.ndarray]] = []
         start = 0
         while start < len(clips):
             batch = clips[start : start + self.batch]
             try:
                 outputs = self._outputs(batch)
+                part = {name: np.asarray(outputs[name]) for name in ("score", "source", "text") if name in outputs}
             except Exception as error:
                 if not is_out_of_memory(error) or len(batch) == 1:
                     raise
                 self.batch = len(batch) // 2
                 continue
-            parts.append({name: np.asarray(outputs[name]) for name in ("score", "source", "text") if name in outputs})
+            parts.append(part)
             start += len(batch)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -274,6 +280,11 @@ class Predictor:
         note, frames = self.spec.extend_note(media.note, len(media.frames)), len(media.frames)
         frames *= self.spec.repeat_count(frames)
         return Verdict(path, probability, label, score, frames, note, None, source, source_probability, text)
+
+
+def _clips_in_memory(spec: ClipSpec, squares: int) -> int:
+    """Return how many clips of so many squares may be in memory at a time, 1 to MAX_BATCH."""
+    return max(1, min(MAX_BATCH, BATCH_BYTES // (3 * spec.size**2 * squares)))
 
 
 def _load(artifact: Artifact, scored_with: str, before_load: Callable[[], None] | None) -> Any:

@@ -54,9 +54,18 @@ class FeatureExtractor:
         each: the first is the frame or clip itself, the others are augmented by `augment`."""
         rows = dataset.expand_frames(table, self.single)
         rows = rows.loc[rows.index.repeat(views)].assign(view=np.tile(np.arange(views), len(rows))).reset_index(drop=True)
+        return self._gather(rows, augment)
+
+    def of_corrupted(self, table: pd.DataFrame, corruption: str) -> FeatureTable:
+        """Return the features of a prepared table's files after a corruption, such as "jpeg(70)", row by row as `of` does."""
+        return self._gather(dataset.expand_frames(table, self.single).assign(view=1), corruption)
+
+    def _gather(self, rows: pd.DataFrame, augment: str) -> FeatureTable:
+        """Return the features of rows of `expand_frames` with a column `view`; what the store lacks is computed and added."""
         names = [f"{sha}:{frame}" + (f":{view}:{augment}".replace(" ", "") if view else "")
                  for sha, frame, view in zip(rows["sha"], rows["frame"], rows["view"], strict=True)]  # fmt: skip
-        with self.progress("Computing features", len(names) * self.frames) as step:
+        progress = silent if all(name in store for store in self.stores for name in names) else self.progress
+        with progress("Computing features", len(names) * self.frames) as step:
             add_missing(self.stores, names, lambda sets, places: self._compute(sets, rows.iloc[places], augment),
                         lambda count: step(advance=count * self.frames))  # fmt: skip
         texts, sources = ([*rows[name]] if name in rows else [""] * len(rows) for name in ("text", "source"))

@@ -21,6 +21,7 @@ from tfdetect.training import devices
 from tfdetect.training.callbacks import Checkpoint, ExactValidationMetrics
 from tfdetect.training.feature_extractor import FeatureExtractor, silent
 
+HEAD_BATCH = 1024  # rows of features
 COLUMNS = ("epoch", "loss", "auc", "val_loss", "val_auc")  # of a history, before those that a detector's layers add
 
 
@@ -170,9 +171,15 @@ def learning_rate(peak: float, schedule: str, epochs: int, steps: int) -> float 
     return keras.optimizers.schedules.CosineDecay(0.0, decay, warmup_target=peak, warmup_steps=steps)
 
 
-def predict_scores(model: keras.Model, table: pd.DataFrame, cache: Cache, detector: Detector, batch: int) -> np.ndarray:
-    """Return the scores (rows,) of a saved and reloaded model over the rows of `expand_frames(table)`."""
+def predict_scores(model: keras.Model, table: pd.DataFrame, cache: Cache, detector: Detector, batch: int,
+                   extractor: FeatureExtractor | None = None) -> np.ndarray:
+    """Return the scores (rows,) of a saved and reloaded model over the rows of `expand_frames(table)`.
+
+    `extractor` is that of this model, if there is one already: making it hashes all weights.
+    """
     if detector.caches_features:
-        features = FeatureExtractor(model, detector, cache, silent).of(table).features
-        return common.submodel_from(model, "features").predict(features, verbose=0)[:, 0]
+        features = (extractor or FeatureExtractor(model, detector, cache, silent)).of(table).features
+        head = common.submodel_from(model, "features")  # eagerly, since tracing it takes longer
+        parts = [head(features[start : start + HEAD_BATCH], training=False) for start in range(0, len(features), HEAD_BATCH)]
+        return np.concatenate([keras.ops.convert_to_numpy(part)[:, 0] for part in parts])
     return model.predict(dataset.evaluation_batches(table, cache, detector.input_kind == "frame", batch), verbose=0)[:, 0]

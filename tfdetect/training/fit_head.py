@@ -10,6 +10,7 @@ from tfdetect.data.input_pipeline import dataset
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import Detector, FeatureFitContext, GradientFit, Phase
 from tfdetect.errors import UserError
+from tfdetect.machine import threads_for
 from tfdetect.settings import Train
 from tfdetect.training import devices, fit
 from tfdetect.training.callbacks import HEAD_FOLDER, Checkpoint, ExactValidationMetrics
@@ -32,7 +33,9 @@ def fit_head(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Tr
     frames = dataset.expand_frames(validation, extractor.single)
     by_gradient = gradient_fit(detector, settings, checkpoint, callbacks, frames)
     context = FeatureFitContext(train_features, extractor.of(validation), by_gradient, settings.seed)
-    return fit.save_result(detector.fit_head(model, context), checkpoint, target)
+    with threads_for(train_features.features.size):
+        trained = detector.fit_head(model, context)
+    return fit.save_result(trained, checkpoint, target)
 
 
 def gradient_fit(detector: Detector, settings: Train, checkpoint: Checkpoint, callbacks: list[keras.callbacks.Callback],

@@ -1,18 +1,18 @@
 """What TensorBoard shows besides the training curves: graph, PR curve, clips with their scores, hyper-parameters, the figures
 and tables of the report's extras, and features in its projector."""
 
-import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfdetect import backend, files
+from tfdetect import files
 from tfdetect.data.media.frames import evenly_spaced
 from tfdetect.detector import ReportContext, ReportExtras
 from tfdetect.models import autoencoder
@@ -52,13 +52,17 @@ class ReconstructionImages(keras.callbacks.Callback):
 
 
 def write(logs: Path, context: ReportContext, extras: ReportExtras, settings: Mapping[str, Any],
-          metrics: Mapping[str, Any]) -> None:
-    """Write events about the test split to `logs/test`; `settings` are those of the run, by section."""
+          metrics: Mapping[str, Any], graph: tf.Graph | None = None) -> None:  # fmt: skip
+    """Write events about the test split to `logs/test`.
+
+    `settings` are those of the run, by section; `graph` holds the model's operations: Keras' own callback writes a summary of its
+    layers, which TensorBoard cannot draw.
+    """
     test = context.predictions[context.predictions["split"] == "test"]
     writer = tf.summary.create_file_writer(os.fsencode(logs / "test"))
     with writer.as_default(step=0):
-        if backend.is_tensorflow():
-            _graph(context.model)
+        if graph:
+            tf.summary.graph(graph)
         _curve(test)
         _clips(test, context.load_clip)
         _settings(settings, run_name(logs))
@@ -88,12 +92,6 @@ def _markdown(table: pd.DataFrame) -> str:
     rows = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
     cells = [[files.printable(str(cell)).replace("|", "/") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
-
-
-def _graph(model: keras.Model) -> None:
-    """The model's operations; Keras' own callback writes a summary of its layers, which TensorBoard cannot draw."""
-    clip = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
-    tf.summary.graph(tf.function(lambda clip: model(clip, training=False)).get_concrete_function(clip).graph)
 
 
 def _curve(test: pd.DataFrame) -> None:
@@ -164,13 +162,9 @@ def _metadata(table: pd.DataFrame) -> str:
 
 def _sprite(rows: np.ndarray, load_image: ImageLoader) -> bytes:
     """All images in one JPEG, row by row in a square, as the projector expects them."""
-    from PIL import Image
-
     side = int(np.ceil(np.sqrt(len(rows))))
-    sprite = Image.new("RGB", (side * SIDE, side * SIDE), "white")
+    sprite = np.full((side * SIDE, side * SIDE, 3), 255, np.uint8)
     for place, row in enumerate(rows):
-        small = Image.fromarray(load_image(int(row))).resize((SIDE, SIDE))
-        sprite.paste(small, (place % side * SIDE, place // side * SIDE))
-    buffer = io.BytesIO()
-    sprite.save(buffer, format="JPEG", quality=85)
-    return buffer.getvalue()
+        y, x = place // side * SIDE, place % side * SIDE
+        sprite[y : y + SIDE, x : x + SIDE] = cv2.resize(load_image(int(row)), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", sprite[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()

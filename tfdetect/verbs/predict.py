@@ -16,6 +16,7 @@ from tfdetect import config
 from tfdetect.errors import UserError
 from tfdetect.settings import DaskSettings
 from tfdetect.workflow.console import plural, printable
+from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.verdicts import FileList, PredictData, format_verdict
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Predict:
     out: Path | None = None
     """Table to write instead: .parquet, .csv, .jsonl or .xlsx, with the columns of --json, run, version, threshold and date.
     The same command again, also after an interruption, scores only the files that are not in it yet."""
+    profile: bool = False
+    """Print where the time went, and write a profile for TensorBoard into the run's folder logs/."""
     runner: str = "local"
     """Where files are decoded and scored.
     local: this machine.
@@ -66,7 +69,8 @@ def main(argv: Sequence[str]) -> int:
 
     detector = TrainedDetector(artifact.folder)
     elsewhere = None if args.runner == "local" else runner(args, beam_options)
-    failed = (write_table if args.out else print_verdicts)(detector, paths, args, elsewhere)
+    with profiled(args.profile, artifact.logs / "predict"):
+        failed = (write_table if args.out else print_verdicts)(detector, paths, args, elsewhere)
     if not args.json:
         print(f"{summarise(paths, failed)}. Called fake from a probability of {detector.predictor.threshold:.3f}.")
     return 1 if failed else 0

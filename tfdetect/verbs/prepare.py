@@ -13,6 +13,8 @@ def main(argv: Sequence[str]) -> int:
     if beam_options and args.runner in ("local", "dask"):
         config.parse_flags(Prepare, argv, "prepare")  # exits with a message about the unknown flags
     folder = prepare_data(args, beam_options)
+    if args.dry_run:
+        return 0
     console.print(f"\nPrepared  {folder}\nNext:")
     print_command("train", "cnn", "--data.path", folder)
     return 0

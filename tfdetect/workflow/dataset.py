@@ -61,7 +61,8 @@ def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "Clip
     from tfdetect.data.prepare.clip_cache import ClipSpec
 
     faces = FaceSettings.from_model(model_path(data.face_model, cache_dir)) if data.faces == "yunet" else None
-    return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits, fit=Fit(data.fit, data.crops))
+    return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits, fit=Fit(data.fit, data.crops),
+                    decoding=data.decoding)  # fmt: skip
 
 
 def read_manifest(path: Path, data: FileSettings) -> "pd.DataFrame":

@@ -1,6 +1,7 @@
 """What the report shows of stored features: where files lie in feature space, and whether features and pixels agree."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,21 +27,24 @@ def report_extras(detector: Detector, context: ReportContext, predictor: Predict
     if context.features is None:
         return ReportExtras()
     rows = expand_frames(context.files, predictor.is_frame_detector)
-    agreement = compare_with_pixels(context, rows, predictor)
+    pool = ThreadPoolExecutor(1)  # TensorFlow computes while the figures are drawn
+    comparison = pool.submit(compare_with_pixels, context, rows, predictor)
     train = rows[rows["split"] == "train"]
     leaking = 0.0 if detector.text_template is None else share_of_telling_texts(train)
     by_split = probabilities_by_split(context.predictions)
     test = (rows["split"] == "test").to_numpy()
     features, labels = context.features.features[test], context.features.labels[test]
     points = {"features": features, **embed(context.model, features)}
-    components = pd.concat({name: plots.explained_variance_table(rows) for name, rows in points.items()})
+    fitted = {name: plots.fit_pca(rows) for name, rows in points.items()}
+    components = pd.concat({name: plots.explained_variance_table(rows, fitted[name]) for name, rows in points.items()})
     components = components.droplevel(1).rename_axis("of").reset_index()
     tables = {"Splits and classes": plots.metrics_by_split(by_split, context.threshold),
               "Principal components, test files": components}  # fmt: skip
     distances = {name: triplet_distances(rows, labels) for name, rows in points.items()} if len(points) > 1 else {}
-    figures = {**feature_figures(points, labels, distances),
+    figures = {**feature_figures(points, fitted, labels, distances),
                "Confusion in each split": plots.confusion_matrices(by_split, context.threshold),
                "Accuracy, precision, recall and F1 in each split": plots.metric_bars(by_split, context.threshold)}  # fmt: skip
+    agreement = comparison.result()
     found = {"features_against_pixels": agreement, "train": summarise(*by_split["train"], context.threshold),
              "principal_components": components.set_index("of").to_dict("index"),
              "triplet_distances": {name: describe_distances(*pair) for name, pair in distances.items()}}  # fmt: skip
@@ -81,18 +85,18 @@ def compare_with_pixels(context: ReportContext, rows: pd.DataFrame, predictor: P
     return {"frames": clips.shape[0] * clips.shape[1], "score": float(score) / deviation, "probability": float(probability)}
 
 
-def feature_figures(points: Mapping[str, np.ndarray], labels: np.ndarray,
+def feature_figures(points: Mapping[str, np.ndarray], fitted: Mapping[str, Any], labels: np.ndarray,
                     distances: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> "dict[str, Figure]":  # fmt: skip
     """Return figures of where the test files lie, and for a triplet head of the distances between them.
 
-    `points` are the features (files, n) and for a triplet head the embedding (files, m); the last one is drawn. `distances` are
-    those of `triplet_distances` in both, or empty.
+    `points` are the features (files, n) and for a triplet head the embedding (files, m); the last one is drawn. `fitted` are their
+    principal components; `distances` are those of `triplet_distances` in both, or empty.
     """
     name, rows = [*points.items()][-1]
     out = {
-        f"Principal components of the {name}, test files": plots.pca(rows, labels),
-        f"Variance that the components of the {name} explain": plots.explained_variance(rows),
-        f"t-SNE of the {name}, test files": plots.tsne(rows, labels, 0),
+        f"Principal components of the {name}, test files": plots.pca(rows, labels, fitted[name]),
+        f"Variance that the components of the {name} explain": plots.explained_variance(rows, fitted[name]),
+        f"t-SNE of the {name}, test files": plots.tsne(rows, labels, 0, fitted[name]),
     }
     if distances:
         out["Distances of anchors to positives and negatives, test files"] = plots.distance_histograms(*distances.values())
@@ -106,7 +110,7 @@ def embed(model: Any, features: np.ndarray) -> dict[str, np.ndarray]:
     if all(layer.name != "embedding" for layer in model.layers):
         return {}
     part = keras.Model(model.get_layer("features").output, model.get_layer("embedding").output)
-    return {"embedding": part.predict(features, batch_size=1024, verbose=0)}
+    return {"embedding": keras.ops.convert_to_numpy(part(features))}
 
 
 def describe_distances(positive: np.ndarray, negative: np.ndarray) -> dict[str, float]:

@@ -31,7 +31,7 @@ def add_made_fakes(table: "pd.DataFrame", run: Run, cache: "Cache") -> "pd.DataF
     without = ["test"] * bool(in_test.any()) + ["train"] * run.train.makes_face_fakes
     reals = kept[(kept["label"] == 0) & ~kept["split"].isin(without)]
     faces = cache.spec.faces or FaceSettings.from_model(model_path(run.data.face_model, run.data.cache_dir))
-    maker = FakeMaker(run.data.cache_dir, run.data.make_fakes, faces, run.data.limits)
+    maker = FakeMaker(run.data.cache_dir, run.data.make_fakes, faces, run.data.limits, run.data.decoding)
     with progress("Making fakes", len(reals)) as step:
         fakes, failures = make_fakes(reals, maker, run.data.workers, run.data.timeout, step)
     if failures:

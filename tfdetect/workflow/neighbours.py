@@ -11,6 +11,7 @@ from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.detector import ReportContext
 from tfdetect.evaluation import predictions
 from tfdetect.files import plural
+from tfdetect.machine import threads_for
 from tfdetect.models.layers import common
 from tfdetect.pages.learnt import Mistake, Picture
 from tfdetect.workflow.console import progress
@@ -50,8 +51,9 @@ def nearest_rows(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     from sklearn.neighbors import NearestNeighbors
 
     mean = train.mean(axis=0)
-    search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(train)), metric="cosine").fit(train - mean)
-    return search.kneighbors(test - mean, return_distance=False)
+    with threads_for(train.size):
+        search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(train)), metric="cosine").fit(train - mean)
+        return search.kneighbors(test - mean, return_distance=False)
 
 
 def embed(context: ReportContext, cache: Cache, single: bool, files: pd.DataFrame) -> tuple[np.ndarray, str]:

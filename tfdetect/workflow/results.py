@@ -30,6 +30,7 @@ from tfdetect.workflow.scoring import find_shortcuts
 
 PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "av", "decord", "scikit-learn")
 Tables = Callable[[Artifact], Mapping[str, pd.DataFrame]]  # makes tables for the report from predictions.csv and metrics.json
+BeforeReport = Callable[[Mapping[str, Any], Mapping[str, Path]], None]  # gets the metrics, and the extra figures as drawn
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,11 @@ def report_extras(detector: Detector, context: ReportContext, predictor: Predict
 
 
 def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], tables: Tables | None = None,
-           before_report: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+           before_report: BeforeReport | None = None) -> None:
     """Write everything about the evaluation into `target`, and print the results.
 
     `lines` maps the splits whose results are printed to the names they are printed under. `before_report` is called with the
-    metrics when all but the report has been written.
+    metrics and the paths of the extra figures when all but the report has been written.
     """
     shortcuts = find_shortcuts(evaluation.table, evaluation.data, evaluation.cache)
     learnt = evaluation.study(shortcuts) if evaluation.study else Learnt()
@@ -92,7 +93,7 @@ def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], t
 
 
 def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, learnt: Learnt, tables: Tables | None = None,
-          before_report: Callable[[Mapping[str, Any]], None] | None = None) -> dict[str, Any]:
+          before_report: BeforeReport | None = None) -> dict[str, Any]:
     """Write predictions.csv, metrics.json, plots/ and report.html, and for a test across sources Results.csv and
     Final_Prediction.txt; return the metrics."""
     run, extras, threshold = evaluation.run, evaluation.extras, evaluation.threshold
@@ -107,6 +108,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     if run.data.test_sources:
         write_final(target, evaluation, found)
     figures = save_figures(target, evaluation, shortcuts, learnt)
+    drawn = standard.save_plots(target.plots, extras.figures, figures.values())
     page = report.Report(
         name=target.folder.name,
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
@@ -120,14 +122,14 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         shortcuts=shortcuts.aucs,
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
         learnt=learnt,
-        extra_figures=standard.save_plots(target.plots, extras.figures, figures.values()),
+        extra_figures=drawn,
         extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
         command=installation.command_line(),
         settings=evaluation.settings or config.run_to_dict(run),
         versions=versions(),
     )
     if before_report:
-        before_report(found)
+        before_report(found, drawn)
     with files.atomic_write(target.report) as temporary:  # last: a run with a report counts as finished
         report.write(temporary, page)
     return found

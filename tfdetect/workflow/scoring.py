@@ -112,7 +112,7 @@ def collect_properties(files: pd.DataFrame, data: Data, cache: Cache | None) -> 
     rows: list[dict[str, Any]] = [{**found, "error": ""} if found else {"error": "the file does not exist"} for found in known]
     if len(there):
         with progress("Looking for shortcuts", len(there)) as step:
-            measured = collect(there, data.workers, step, data.timeout, data.limits)
+            measured = collect(there, data.workers, step, data.timeout, data.limits, decoding=data.decoding)
         for number, row in zip(there.index, measured.to_dict("records"), strict=True):
             rows[number] = row
     return to_table(rows, files.index)

@@ -24,6 +24,7 @@ from tfdetect.pages.learnt import Learnt, Mistake
 from tfdetect.plots.standard import STRESS_NAMES, UNCHANGED, property_name
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data, Run
+from tfdetect.training.feature_extractor import FeatureExtractor
 from tfdetect.workflow import neighbours, scoring
 from tfdetect.workflow.console import plural, progress
 
@@ -35,18 +36,21 @@ ORDINARY = "jpeg(70)"  # what happens to any file that is shared
 KEYS = ("n", "n_real", "n_fake", "auc", "auc_interval")
 
 
-def plan_study(count: int | None, run: Run, data: Data, context: ReportContext, predictor: Predictor,
-               cache: Cache) -> Callable[[Shortcuts], Learnt] | None:  # fmt: skip
-    """Return the function that studies about `count` test files, by default as many as take little time; None for 0."""
+def plan_study(count: int | None, run: Run, data: Data, context: ReportContext, predictor: Predictor, cache: Cache,
+               extractor: FeatureExtractor | None = None) -> Callable[[Shortcuts], Learnt] | None:  # fmt: skip
+    """Return the function that studies about `count` test files, by default as many as take little time; None for 0.
+
+    With `extractor`, the features of altered files are stored: for another head on them, the frozen part need not run again.
+    """
     if count is None:
         frames = context.files["frames"].mean()
         few = max(int(FRAMES_FROM_FEATURES / frames), MIN_FILES_FROM_FEATURES)
         count = min(few, FILES) if run.detector.caches_features else FILES
-    return partial(study, count, run, data, context, predictor, cache) if count else None
+    return partial(study, count, run, data, context, predictor, cache, extractor) if count else None
 
 
 def study(count: int, run: Run, data: Data, context: ReportContext, predictor: Predictor, cache: Cache,
-          shortcuts: Shortcuts) -> Learnt:  # fmt: skip
+          extractor: FeatureExtractor | None, shortcuts: Shortcuts) -> Learnt:  # fmt: skip
     """Return what about `count` test files say about what the detector learnt, and if it was trained just now, the training files
     nearest to its mistakes. The exported model scores all altered files."""
     split = dict(iter(context.files.groupby("split")))
@@ -55,7 +59,7 @@ def study(count: int, run: Run, data: Data, context: ReportContext, predictor: P
     equalised: dict[str, Any] = {}
     note = ""
     if sample["label"].nunique() == 2:
-        aucs = corrupted_aucs(predictor, sample, scored, cache)
+        aucs = corrupted_aucs(predictor, sample, scored, cache, extractor)
         equalised, note = equalised_auc(predictor, sample, scored, cache, data, shortcuts)
     mistakes: list[Mistake] = []
     compared = ""
@@ -83,10 +87,14 @@ def summarise(scored: pd.DataFrame) -> dict[str, Any]:
     return {key: found[key] for key in KEYS}
 
 
-def corrupted_aucs(predictor: Predictor, sample: pd.DataFrame, scored: pd.DataFrame, cache: Cache) -> dict[str, dict[str, Any]]:
+def corrupted_aucs(predictor: Predictor, sample: pd.DataFrame, scored: pd.DataFrame, cache: Cache,
+                   extractor: FeatureExtractor | None = None) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Return the summary of the sampled files as they are, whose predictions are in `scored`, and after each corruption."""
     found = {UNCHANGED: summarise(of_files(scored, sample))}
     texts = [text for text in STRESS_NAMES if text != UNCHANGED]
+    if extractor:
+        features = {text: extractor.of_corrupted(sample, text) for text in texts}
+        return found | {text: summarise(scoring.score_features(predictor, features[text], sample)) for text in texts}
     inputs = len(expand_frames(sample, predictor.is_frame_detector))
     with progress("Scoring after corruptions", len(texts) * inputs, "frames" if predictor.is_frame_detector else "files") as step:
         for text in texts:
@@ -140,7 +148,8 @@ def score_equalised(predictor: Predictor, sample: pd.DataFrame, scored: pd.DataF
     """Equalise, decode and score the sampled files in a folder. Raises UserError if no file is left."""
     plain, other = sample.drop(columns=[*decode.RESULT_FIELDS]), replace(cache, root=folder, kind="npy")
     with progress("Equalising test files", 3 * len(sample)) as step:
-        copies = equalise.equalise(plain, folder / "copies", data.workers, step, data.timeout, data.limits)
+        copies = equalise.equalise(plain, folder / "copies", data.workers, step, data.timeout, data.limits,
+                                    decoding=data.decoding)  # fmt: skip
         done = copies[copies["error"] == ""].drop(columns="error").reset_index(drop=True)
         rows = decode.usable_rows(decode.prepare(done, other, data.workers, step, data.timeout))
     if rows.empty:

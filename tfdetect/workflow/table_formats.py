@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 TYPES = {"path": str, "probability": float, "label": str, "score": float, "frames": int, "note": str, "error": str, "source": str,
          "source_probability": float, "text": str, "run": str, "version": str, "threshold": float, "date": str, "bytes": int,
          "modified": str, "settings": str}  # fmt: skip
-ROW_GROUP = 2**16  # rows that Parquet compresses together; bounds the memory
+ROW_GROUP = 2**14  # rows that Parquet compresses together; bounds the memory
 MAX_SHEET_ROWS = 2**20 - 1  # below the header
 RISKY = re.compile(r"^[=+\-@'\x00-\x1f]")  # beginnings that a spreadsheet might run, and the apostrophe that marks them
 UNSTORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # characters that XML does not have

@@ -36,12 +36,11 @@ def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow.dataset import cache_for, with_equalisation
 
+    if not (served := artifact.saved_model.exists()):
+        import_keras()
+
     def announce_device() -> None:
-        if artifact.saved_model.exists():
-            print_note(served_devices_line())
-        else:
-            import_keras()
-            print_note(devices_line(run.train.precision))
+        print_note(served_devices_line() if served else devices_line(run.train.precision))
 
     spec = with_equalisation(cache_for(run.data, run.detector), artifact).spec
     predictor = Predictor(artifact, spec, run.detector, announce_device)
@@ -127,7 +126,7 @@ def settings_key(artifact: artifacts.Artifact, data: Data) -> str:
             parts = [f"{member.filename} {member.CRC}".encode() for member in archive.infolist()]
     settings = (artifact.config, artifact.calibration, artifact.equalisation_plan, artifact.face_model)
     parts += [path.read_bytes() for path in settings if path.exists()]
-    parts += [repr((READER_VERSION, data.timeout, data.limits)).encode()]
+    parts += [repr((READER_VERSION, data.timeout, data.limits, data.decoding)).encode()]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 
 

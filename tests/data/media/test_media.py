@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from stamped import HEIGHT, WIDTH, stamped, stamps, write
 
-from tfdetect.data.media import containers, video
+from tfdetect.data.media import containers
 from tfdetect.data.media.frames import evenly_spaced, resize
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError, is_media
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
 
 
 def truncated(path: Path, share: float) -> Path:
@@ -71,12 +71,9 @@ def test_short_video_repeats_frames_with_a_note(tmp_path):
 
 
 @pytest.mark.parametrize("rotation", [90, 180, -90])
-def test_every_decoder_turns_a_rotated_video_upright(tmp_path, monkeypatch, rotation):
+def test_every_decoder_turns_a_rotated_video_upright(tmp_path, rotation):
     path = write(tmp_path / "v.mp4", rotation=rotation)
-    by_decord = read_media(path, frames=2)
-    monkeypatch.setattr(video, "decord", None)
-    by_pyav = read_media(path, frames=2)
-    by_opencv = video._read_with_opencv(str(path), 2, None, lambda frame: frame[None])
+    by_pyav, by_decord, by_opencv = (read_media(path, frames=2, decoding=Decoding(name)) for name in ("pyav", "decord", "opencv"))
     upright = np.rot90(stamped(0), rotation // 90).astype(int)
     assert by_pyav.frames.shape == (2, *upright.shape) and by_pyav.width == upright.shape[1]
     assert np.abs(by_pyav.frames[0] - upright).mean() < 12
@@ -100,15 +97,6 @@ def test_size_resizes_the_native_frame(tmp_path):
     native, small = read_media(path, frames=3), read_media(path, frames=3, size=50)
     np.testing.assert_array_equal(small.frames, [resize(frame, 50) for frame in native.frames])
     assert (small.width, small.height) == (WIDTH, HEIGHT)
-
-
-def test_long_video_is_decoded_only_around_the_chosen_frames(tmp_path, monkeypatch):
-    path = write(tmp_path / "v.mp4", count=120, g="10", bf="0")
-    monkeypatch.setattr(video, "CHECK_FRAMES", 50)
-    monkeypatch.setattr(video, "decord", None)
-    assert stamps(read_media(path, frames=3)) == (0, 60, 119)
-    decoded = [n for n, _ in video._decode(str(path), containers.scan_packets(str(path), ""), set(range(60, 70)))]
-    assert decoded == list(range(60, 70))
 
 
 @pytest.mark.parametrize("name", ["faststart.mov", "fragments.mp4", "h264.mkv", "motion.avi", "vp9.webm", "loop.gif"])

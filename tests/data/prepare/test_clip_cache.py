@@ -135,7 +135,7 @@ def test_the_properties_of_a_file_are_kept_with_its_clip(tmp_path, request, what
     cache, table = Cache(tmp_path, spec), detect.read(request.getfixturevalue(what)).head(4)
     shas = decode.prepare(table, cache, runner=decode_here)["sha"]
     for path, known in zip(table["path"], cache.facts(shas), strict=True):
-        measured = properties.measure(path, spec.limits)
+        measured = properties.measure(path, spec.limits, spec.decoding)
         assert all(known.get(name) == measured.get(name) for name in properties.CONTAINER)
         assert all(known[name].shape == measured[name].shape for name in properties.CONTENT)
         if what == "images":

@@ -156,7 +156,7 @@ def test_the_advice_fits_the_reason(monkeypatch):
 @pytest.mark.parametrize("gpus, driver, result", [(["H100"], True, "ok"), ([], True, "warning"), ([], False, "absent")])
 def test_the_gpu_is_used_or_the_reason_is_found(monkeypatch, gpus, driver, result):
     monkeypatch.setattr(console, "initialise_devices", lambda: "Cannot dlopen some GPU libraries")
-    monkeypatch.setattr(devices, "gpus", lambda: gpus)
+    monkeypatch.setattr(devices, "gpus", lambda *_: gpus)
     monkeypatch.setattr(devices, "has_nvidia_gpu", lambda: driver)
     monkeypatch.setattr(devices, "has_nvidia_hardware", lambda: driver)
     monkeypatch.setattr(devices.tf.test, "is_built_with_cuda", lambda: True)

@@ -17,10 +17,10 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from tfdetect.data.audit.property_cache import PropertyCache
 from tfdetect.data.media import containers
 from tfdetect.data.media.frames import Media
-from tfdetect.data.media.read import DECODER_ERRORS, digest, read_media
+from tfdetect.data.media.read import DECODER_ERRORS, DECODING, digest, read_media
 from tfdetect.data.media.sniff import MediaError, failure_reason, media_kind
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
 
 if TYPE_CHECKING:  # decoding processes have no use for pandas
     import pandas as pd
@@ -47,10 +47,11 @@ class Probe:
     """Measure one file, as a task for `worker_pool.map_unordered`; a file that cannot be read has its reason under "error"."""
 
     limits: Limits = field(default_factory=Limits)
+    decoding: Decoding = field(default_factory=Decoding)
 
     def __call__(self, path: str) -> dict[str, Any]:
         try:
-            return {**measure(path, self.limits), "error": ""}
+            return {**measure(path, self.limits, self.decoding), "error": ""}
         except (MediaError, OSError) as error:
             return {"error": failure_reason(error)}
         except (ValueError, *DECODER_ERRORS) as error:  # from a header, because the pixels were read
@@ -58,7 +59,8 @@ class Probe:
 
 
 def collect(table: "pd.DataFrame", workers: int | None = None, progress: Callable[[dict[str, Any]], None] | None = None,
-            seconds: float | None = None, limits: Limits | None = None, index: Path | None = None) -> "pd.DataFrame":  # fmt: skip
+            seconds: float | None = None, limits: Limits | None = None, index: Path | None = None,
+            decoding: Decoding = DECODING) -> "pd.DataFrame":  # fmt: skip
     """Return the properties of each file of the manifest, row for row, each measured within `seconds`.
 
     `index` is the path of a cache for them. Columns: CONTAINER and CONTENT, sha (SHA-256 of the bytes), hashes (perceptual
@@ -67,7 +69,7 @@ def collect(table: "pd.DataFrame", workers: int | None = None, progress: Callabl
     """
     measured: dict[str, dict[str, Any]] = {}
     limits, progress = limits or Limits(), progress or (lambda result: None)
-    cache = PropertyCache(index, limits) if index else None
+    cache = PropertyCache(index, limits, decoding) if index else None
 
     def missing_paths() -> Iterator[str]:
         for path in table["path"]:
@@ -77,7 +79,7 @@ def collect(table: "pd.DataFrame", workers: int | None = None, progress: Callabl
             else:
                 yield path
 
-    for path, result in map_unordered(missing_paths(), Probe(limits), workers, seconds):
+    for path, result in map_unordered(missing_paths(), Probe(limits, decoding), workers, seconds):
         measured[path] = {"error": result.reason} if isinstance(result, WorkerFailure) else result
         if cache:
             cache.add(path, measured[path])
@@ -97,18 +99,18 @@ def to_table(measured: Sequence[Mapping[str, Any]], index: "pd.Index") -> "pd.Da
     return properties
 
 
-def measure(path: str, limits: Limits) -> dict[str, Any]:
+def measure(path: str, limits: Limits, decoding: Decoding = DECODING) -> dict[str, Any]:
     """Return all properties of one file. Raises MediaError or OSError."""
     sha = digest(path)
     sampled: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     look = lambda at, frame: sampled.update({at: (shrink(frame), measure_border(frame))})  # noqa: E731
-    media = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, on_frame=look)
+    media = read_media(path, HASHED_FRAMES, size=THUMBNAIL_SIZE, limits=limits, on_frame=look, decoding=decoding,
+                       on_restart=sampled.clear)  # fmt: skip
     frames = [sampled[at] for at in sorted(sampled)]
-    hashed = [frame for frame, _ in frames if _has_contrast(frame)]
+    hashes, small = _hashes([_grey(frame) for frame, _ in frames])
     return {
         **_container_properties(path, media), **_content_properties(*frames[len(frames) // 2]), "sha": sha,
-        "hashes": np.array([perceptual_hash(frame) for frame in hashed], np.uint64),
-        "small": np.array([_grey(frame, THUMBNAIL_SIZE) for frame in hashed]),
+        "hashes": hashes, "small": small,
     }  # fmt: skip
 
 
@@ -176,10 +178,15 @@ def hash_clip(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     `clip` is (frames, height, width, 3) uint8. Frames without contrast are skipped.
     """
-    frames = [np.array(clip[at]) for at in sorted({0, len(clip) // 2, len(clip) - 1})]
-    hashed = [frame for frame in frames if _has_contrast(frame)]
-    small = np.array([_grey(frame, THUMBNAIL_SIZE) for frame in hashed])
-    return np.array([perceptual_hash(frame) for frame in hashed], np.uint64), small
+    greys = [_grey(np.array(clip[at])) for at in sorted({0, len(clip) // 2, len(clip) - 1})]
+    return _hashes(greys)
+
+
+def _hashes(greys: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return hashes and small grey images of those grey images that have contrast."""
+    greys = [grey for grey in greys if cv2.meanStdDev(grey)[1][0, 0] >= MIN_CONTRAST]
+    small = np.array([_resize(grey, THUMBNAIL_SIZE) for grey in greys])
+    return np.array([perceptual_hash(grey) for grey in greys], np.uint64), small
 
 
 def jpeg_quality(tables: dict[int, Any]) -> float:
@@ -213,18 +220,18 @@ def _content_properties(frame: np.ndarray, border: np.ndarray) -> dict[str, np.n
     return {"mean_colour": frame.mean(axis=(0, 1)), "thumbnail": thumbnail, "border": border}
 
 
-def _has_contrast(frame: np.ndarray) -> bool:
-    return bool(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).std() >= MIN_CONTRAST)
+def _grey(frame: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
 
 
-def _grey(frame: np.ndarray, side: int) -> np.ndarray:
-    return cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (side, side), interpolation=cv2.INTER_AREA)
+def _resize(grey: np.ndarray, side: int) -> np.ndarray:
+    return cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
 
 
-def perceptual_hash(frame: np.ndarray) -> int:
+def perceptual_hash(grey: np.ndarray) -> int:
     """Return 64 bits that survive resizing and re-encoding: the signs of low DCT frequencies about their median.
 
     From a 32 x 32 grey image (Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010).
     """
-    low = cv2.dct(_grey(frame, 32).astype(np.float32))[:8, 1:9].ravel()
+    low = cv2.dct(_resize(grey, 32).astype(np.float32))[:8, 1:9].ravel()
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")

@@ -7,7 +7,7 @@ properties. Lines are only ever appended. The last line of a path counts; incomp
 import base64
 import contextlib
 import json
-from dataclasses import asdict
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ import numpy as np
 from tfdetect import __version__
 from tfdetect.data.media.read import READER_VERSION
 from tfdetect.files import size_and_mtime
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
 
 
 class PropertyCache:
-    """Properties of files that are unchanged since they were measured under the same limits by the same version."""
+    """Properties of files that are unchanged since the same version measured them under the same limits and decoding."""
 
-    def __init__(self, path: Path, limits: Limits):
-        self.path, self.settings = path, [__version__, READER_VERSION, *asdict(limits).values()]
+    def __init__(self, path: Path, limits: Limits, decoding: Decoding):
+        self.path, self.settings = path, [__version__, READER_VERSION, *astuple(limits), *astuple(decoding)]
         self.offsets: dict[str, int] = {}  # path -> offset of its line; keeping the lines would take much memory
         with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
             while line := file.readline():

@@ -3,6 +3,7 @@
 Normalisation is a layer of the model, so it runs on the device. Augmentation needs codecs, so it runs here.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from tfdetect import stages
 from tfdetect.data.input_pipeline import corruptions
 from tfdetect.data.media.tf_decode import read_record
 from tfdetect.data.prepare.clip_cache import Cache
@@ -127,13 +129,22 @@ def _corrupt(batches: tf.data.Dataset, chain: corruptions.CorruptionChain, seed:
 
     def corrupt(number: tf.Tensor, batch: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
         clips, labels, _ = batch
+        begun = _time_after(clips) if stages.active() else 0.0
         labels_and_classes = tf.repeat(labels[:, :1], 2, axis=1)  # selfblend and sbi change the label, not the class of the file
         clips, changed = chain(clips, labels_and_classes, tf.stack([seed, tf.cast(number, tf.int32)]))
+        if stages.active():
+            tf.numpy_function(lambda seconds: stages.add({"augment": float(seconds)}), [_time_after(clips) - begun], [])
         weights = tf.where(changed[:, 1] > 0.5, class_weight[1], class_weight[0])
         return clips, tf.concat([changed[:, :1], labels[:, 1:]], axis=1), tf.cast(weights, tf.float32)
 
     numbered = batches.enumerate(first)
     return numbered.map(corrupt, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
+def _time_after(tensor: tf.Tensor) -> tf.Tensor:
+    """Return the time in seconds at which the tensor is there; `tf.timestamp` refuses to run with deterministic ops."""
+    with tf.control_dependencies([tensor]):
+        return tf.numpy_function(time.perf_counter, [], tf.float64)
 
 
 def steps_per_epoch(table: pd.DataFrame, single: bool, batch: int) -> int:

@@ -18,7 +18,7 @@ import av
 import av.logging
 import cv2
 
-from tfdetect.data.media import sniff
+from tfdetect.data.media import av1_units, nal_units, sniff
 from tfdetect.data.media.boxes import iter_boxes
 from tfdetect.data.media.frames import LIMITS
 from tfdetect.data.media.sniff import MediaError
@@ -55,6 +55,9 @@ class PacketScan:
     corrupt: set[int] = field(default_factory=set)  # packets that the container reports as corrupt, by number
     broken: set[int] = field(default_factory=set)  # packets known to be broken, by number
     joins: set[int] = field(default_factory=set)  # packets with which an appended recording begins, by number
+    smallest: int = 2**62  # bytes of the smallest packet
+    malformed: bool = False  # the structure of a packet is broken, so it may not decode
+    unreferenced: set[int] = field(default_factory=set)  # packets of AV1 to whose frames no other frame refers
     discards: bool = False  # an edit list discards packets
     exact: bool = True  # all packets have distinct timestamps, which identify their frames
 
@@ -280,11 +283,16 @@ def scan_packets(name: str, truncation: str, limits: Limits = LIMITS) -> PacketS
             check_limits(stream.width, stream.height, stream.frames, float((stream.duration or 0) * stream.time_base), limits)
             scan = PacketScan(container.format.name, codec, stream.frames, fps, time_base, count, truncation, limits.pixels,
                               stream.width * stream.height)  # fmt: skip
+            width = nal_units.length_bytes(stream.codec_context)
+            reader = av1_units.FrameReader(stream.codec_context.extradata) if codec in ("av1", "libdav1d") else None
             for packet in iter_packets(container, stream, scan):
                 if packet.has_sidedata("encryption_info"):
                     raise MediaError("encrypted (Common Encryption): decrypt it first")
                 scan.corrupt |= {len(scan.pts)} if packet.is_corrupt else set()
                 scan.discards |= packet.is_discard
+                scan.unreferenced |= {len(scan.pts)} if reader and reader.is_unreferenced(packet) else set()
+                scan.smallest = min(scan.smallest, packet.size)
+                scan.malformed |= width > 0 and not nal_units.fill_packet(packet, width)
                 if excess := limits.check("frames", len(scan.pts) + 1, "frames or more"):
                     raise MediaError(excess)
                 scan.pts.append(packet.pts)

@@ -22,6 +22,7 @@ from tfdetect.data.media.frames import SQUEEZE, Fit, Media, to_squares
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.errors import UserError
 from tfdetect.files import write_bytes
+from tfdetect.stages import stage
 
 # The commit in the address pins the file with this hash, which the repository's LFS pointer states.
 URL = ("https://media.githubusercontent.com/media/opencv/opencv_zoo/f12e12798e8314f7c074a6656816c048dcc95b7a/"
@@ -179,6 +180,7 @@ class FaceTracker:
     detections: dict[int, list[FaceDetection]] = field(default_factory=dict, init=False)  # by frame position
     best_score: float = field(default=0.0, init=False)  # over all frames, weak detections included
 
+    @stage("face")
     def add_frame(self, position: int, frame: np.ndarray) -> None:
         """Detect the faces of a native (height, width, 3) uint8 RGB frame; a repeated position replaces the earlier result."""
         boxes = detect(frame, self.settings)
@@ -186,6 +188,11 @@ class FaceTracker:
         faces = boxes[boxes[:, 4] >= min(WEAK_SCORE, self.settings.score)]
         largest = sorted(faces, key=lambda row: -row[2] * row[3])[:MAX_FACES]
         self.detections[position] = [self._crop_face(frame, *map(float, row[:5])) for row in largest]
+
+    def restart(self) -> None:
+        """Forget all frames."""
+        self.detections.clear()
+        self.best_score = 0.0
 
     def _crop_face(self, frame: np.ndarray, left: float, top: float, width: float, height: float, score: float) -> FaceDetection:
         square = (left + width / 2, top + height / 2, self.settings.margin * max(width, height))

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from tfdetect.limits import Limits
+from tfdetect.stages import stage
 
 LIMITS = Limits()
 BLOCK = 8  # pixels; side of a block of JPEG, on whose grid crops start
@@ -26,6 +27,7 @@ class Media:
     width: int  # native, upright, in pixels
     height: int
     note: str  # "", "damaged: 28 of 50 frames intact" or "only 3 distinct frames for 16 requested"; several joined by "; "
+    decoded: int | None = None  # number of frames that were decoded for these, if that is known; the others were not checked
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Fit:
 SQUEEZE = Fit()
 
 
+@stage("resize")
 def to_squares(frame: np.ndarray, size: int, fit: Fit = SQUEEZE) -> np.ndarray:
     """Return the squares of a frame: (height, width, 3) uint8 to (squares, size, size, 3) uint8; `tf_decode.py` has its twin."""
     height, width = frame.shape[:2]

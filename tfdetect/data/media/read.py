@@ -21,33 +21,38 @@ from tfdetect.data import deadline
 from tfdetect.data.media import images, video
 from tfdetect.data.media.frames import LIMITS, SQUEEZE, Fit, FrameCallback, Media, to_squares
 from tfdetect.data.media.sniff import MediaError, media_kind
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
+from tfdetect.stages import stage
 
 MAX_BYTES = 2**30  # per image file, which is read into memory as a whole
 READER_VERSION = 3  # increase it when the reader's output changes; cached entries of other versions are then decoded again
+DECODING = Decoding()
 DECODER_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, UnicodeError, EOFError, struct.error, zlib.error,
                   cv2.error)  # fmt: skip
 
 
+@stage("decode")
 def read_media(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None,
-               limits: Limits = LIMITS, on_frame: FrameCallback | None = None, fit: Fit = SQUEEZE) -> Media:  # fmt: skip
+               limits: Limits = LIMITS, on_frame: FrameCallback | None = None, fit: Fit = SQUEEZE,
+               decoding: Decoding = DECODING, on_restart: Callable[[], None] | None = None) -> Media:  # fmt: skip
     """Read an image (always one frame) or `frames` frames of a video; see `read_image` and `read_video`.
 
     With `size`, each frame becomes the squares that `fit` makes of it. `on_frame(position, frame)` is called with each chosen
-    frame as it was before: (height, width, 3) uint8 RGB, upright, at native size. Frames are passed twice if a first decoder
-    fails midway. Raises MediaError if there is no intact frame or the file exceeds `limits`; FileNotFoundError, PermissionError
-    and MemoryError pass through.
+    frame as it was before: (height, width, 3) uint8 RGB, upright, at native size. Where a video turns out to be damaged midway,
+    others are chosen: `on_restart()` is called, and the frames are passed from the first. Raises MediaError if there is no
+    intact frame or the file exceeds `limits`; FileNotFoundError, PermissionError and MemoryError pass through.
     """
     try:
         if media_kind(path) == "image":
             return read_image(path, size, limits, on_frame, fit)
-        return read_video(path, frames, fps, size, limits, on_frame, fit)
+        return read_video(path, frames, fps, size, limits, on_frame, fit, decoding, on_restart)
     except DECODER_ERRORS as error:  # no known file causes one, but a single file must not end a run
         raise MediaError(f"unexpected error while reading it ({type(error).__name__}: {error})") from error
 
 
 def read_video(path: str | Path, frames: int = 1, fps: float | None = None, size: int | None = None,
-               limits: Limits = LIMITS, on_frame: FrameCallback | None = None, fit: Fit = SQUEEZE) -> Media:  # fmt: skip
+               limits: Limits = LIMITS, on_frame: FrameCallback | None = None, fit: Fit = SQUEEZE,
+               decoding: Decoding = DECODING, on_restart: Callable[[], None] | None = None) -> Media:  # fmt: skip
     """Read `frames` frames spread evenly over the video or, with `fps`, that many per second from a window at its centre.
 
     Frames become squares of `size` x `size` pixels as soon as they are decoded, so memory stays flat. If the video has too few
@@ -60,7 +65,8 @@ def read_video(path: str | Path, frames: int = 1, fps: float | None = None, size
         raise MediaError("expected a video, but the file is an image")
     if excess := limits.check("bytes", os.path.getsize(path), "bytes"):
         raise MediaError(excess)
-    return video.read_video(path, frames, fps, _square_maker(size, fit), limits, on_frame)
+    consumer = video.Consumer(_square_maker(size, fit), on_frame, on_restart)
+    return video.read_video(path, frames, fps, consumer, limits, decoding)
 
 
 def read_image(path: str | Path, size: int | None = None, limits: Limits = LIMITS,
@@ -76,7 +82,9 @@ def read_image(path: str | Path, size: int | None = None, limits: Limits = LIMIT
         raise MediaError(f"the image file has {length} bytes, at most {MAX_BYTES} are read")
     if excess := limits.check("bytes", length, "bytes"):
         raise MediaError(excess)
-    frame, note = images.decode_image(bytearray(Path(path).read_bytes()), limits)  # cv2.imread fails on some file names
+    with stage("read"):
+        content = bytearray(Path(path).read_bytes())  # cv2.imread fails on some file names
+    frame, note = images.decode_image(content, limits)
     height, width = frame.shape[:2]
     if on_frame:
         on_frame(0, frame)
@@ -88,6 +96,7 @@ def _square_maker(size: int | None, fit: Fit) -> Callable[[np.ndarray], np.ndarr
     return (lambda frame: frame[None]) if size is None else partial(to_squares, size=size, fit=fit)
 
 
+@stage("read")
 def digest(path: str | Path) -> str:
     """Return the SHA-256 of a file in hexadecimal. Raises OSError, and MediaError for a folder, pipe or device."""
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block

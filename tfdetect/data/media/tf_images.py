@@ -137,42 +137,47 @@ def apply_orientation(frames: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 def exif_orientation(data: tf.Tensor) -> tf.Tensor:
     """Return the EXIF orientation 1..8 of an encoded JPEG, PNG or WebP, scalar string; 1 if it has none."""
     raw = tf.io.decode_raw(data, tf.uint8)
-    return tf.switch_case(image_kind(data), [
-        lambda: _tiff_orientation(raw, find_bytes(raw[:MAX_EXIF_START], b"Exif\0\0")[:1], 6),  # the reader uses the first segment
-        lambda: _tiff_orientation(raw, find_bytes(raw, b"eXIf"), 4),
-        lambda: 1,
-        lambda: tf.cond(raw[20] & 8 > 0, lambda: _tiff_orientation(raw, find_bytes(raw, b"EXIF"), 8, prefixed=True), lambda: 1),
-        lambda: 1,
-        lambda: 1,
+
+    def start_in_webp() -> tf.Tensor:
+        start = _last(find_bytes(raw, b"EXIF"), 8)
+        # The six bytes that introduce EXIF in a JPEG may come first; libpng ignores EXIF with them.
+        has_prefix = (start >= 0) & (_read_number(raw, start, 4) == int.from_bytes(b"Exif", "big"))
+        return tf.where(has_prefix, start + 6, start)
+
+    start = tf.switch_case(image_kind(data), [
+        lambda: _last(find_bytes(raw[:MAX_EXIF_START], b"Exif\0\0")[:1], 6),  # the reader uses the first segment
+        lambda: _last(find_bytes(raw, b"eXIf"), 4),
+        lambda: -1,
+        lambda: tf.cond(raw[20] & 8 > 0, start_in_webp, lambda: -1),
+        lambda: -1,
+        lambda: -1,
     ])  # fmt: skip
-
-
-def _tiff_orientation(raw: tf.Tensor, matches: tf.Tensor, offset: int, prefixed: bool = False) -> tf.Tensor:
-    """Read the orientation from the TIFF directory `offset` bytes after the last of `matches`; 1 if there is none.
-
-    With `prefixed`, the six bytes that introduce EXIF in a JPEG may come first, as in WebP; libpng ignores EXIF with them.
-    """
-
-    def number(position: tf.Tensor, count: int, big_endian: tf.Tensor | bool) -> tf.Tensor:
-        position = tf.cast(position, tf.int32)
-        digits = tf.gather(raw, tf.clip_by_value(position[..., None] + tf.range(count), 0, tf.size(raw) - 1))
-        digits = tf.where(big_endian, digits, tf.reverse(digits, [-1]))
-        return tf.reduce_sum(tf.cast(digits, tf.int32) * tf.constant([256**n for n in reversed(range(count))]), axis=-1)
-
-    def read_directory() -> tf.Tensor:
-        start = matches[-1] + offset
-        if prefixed:
-            start += tf.where(number(start, 4, True) == int.from_bytes(b"Exif", "big"), 6, 0)
-        order = number(start, 2, True)
-        big_endian = order == int.from_bytes(b"MM", "big")
-        directory = start + number(start + 4, 4, big_endian)
-        entries = directory + 2 + 12 * tf.range(tf.clip_by_value(number(directory, 2, big_endian), 0, MAX_EXIF_ENTRIES))
-        values = tf.boolean_mask(number(entries + 8, 2, big_endian), number(entries, 2, big_endian) == 0x0112)
-        is_valid = big_endian | (order == int.from_bytes(b"II", "big"))
-        return tf.cond((tf.size(values) > 0) & is_valid, lambda: values[0], lambda: 1)
-
-    orientation = tf.cond(tf.size(matches) > 0, read_directory, lambda: 1)
+    orientation = tf.cond(start >= 0, lambda: _tiff_orientation(raw, start), lambda: 1)
     return tf.where((orientation >= 1) & (orientation <= 8), orientation, 1)
+
+
+def _last(positions: tf.Tensor, offset: int) -> tf.Tensor:
+    """Return the last of some positions, int32, plus an offset; -1 if there is none."""
+    return tf.cond(tf.size(positions) > 0, lambda: positions[-1] + offset, lambda: -1)
+
+
+def _tiff_orientation(raw: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+    """Read the orientation from the TIFF directory that starts at an index of the bytes `raw`; 1 if it has none."""
+    order = _read_number(raw, start, 2)
+    big_endian = order == int.from_bytes(b"MM", "big")
+    directory = start + _read_number(raw, start + 4, 4, big_endian)
+    entries = directory + 2 + 12 * tf.range(tf.clip_by_value(_read_number(raw, directory, 2, big_endian), 0, MAX_EXIF_ENTRIES))
+    tags, values = (_read_number(raw, entries + offset, 2, big_endian) for offset in (0, 8))
+    values = tf.boolean_mask(values, tags == 0x0112)
+    is_valid = big_endian | (order == int.from_bytes(b"II", "big"))
+    return tf.cond((tf.size(values) > 0) & is_valid, lambda: values[0], lambda: 1)
+
+
+def _read_number(raw: tf.Tensor, position: tf.Tensor, count: int, big_endian: tf.Tensor | bool = True) -> tf.Tensor:
+    """Read numbers of `count` bytes, int32, at these positions, int32; beyond the end of `raw` its last byte repeats."""
+    digits = tf.gather(raw, tf.clip_by_value(position[..., None] + tf.range(count), 0, tf.size(raw) - 1))
+    digits = tf.where(big_endian, digits, tf.reverse(digits, [-1]))
+    return tf.reduce_sum(tf.cast(digits, tf.int32) * tf.constant([256**n for n in reversed(range(count))]), axis=-1)
 
 
 def find_bytes(raw: tf.Tensor, pattern: bytes) -> tf.Tensor:

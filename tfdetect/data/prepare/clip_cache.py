@@ -17,14 +17,15 @@ import numpy as np
 from tfdetect.data.audit import properties, property_cache
 from tfdetect.data.equalise import Plan, equalised_copy
 from tfdetect.data.media.faces import FaceSettings, FaceTracker
-from tfdetect.data.media.frames import SQUEEZE, Fit, FrameCallback, Media
+from tfdetect.data.media.frames import SQUEEZE, Fit, Media
 from tfdetect.data.media.read import DECODER_ERRORS, READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.prepare import clip_index, shards
 from tfdetect.data.prepare.clip_index import Clip, ClipIndex
 from tfdetect.data.prepare.shards import ClipWriter
 from tfdetect.data.worker_pool import WorkerFailure
-from tfdetect.limits import Limits
+from tfdetect.limits import Decoding, Limits
+from tfdetect.stages import stage
 
 MAX_OPEN = 256  # shards that a reader keeps open
 
@@ -42,34 +43,39 @@ class ClipSpec:
     limits: Limits = field(default_factory=Limits)
     plan: Plan | None = None  # how the training files were equalised; other files are equalised the same way first
     fit: Fit = SQUEEZE
+    decoding: Decoding = field(default_factory=Decoding)
 
     @property
     def key(self) -> str:
-        """The settings that determine the pixels, as a folder name."""
+        """The settings that determine the pixels and verdicts, as a folder name."""
         rate = "" if self.fps is None else f"-{self.fps:g}fps"
         plan = f"-{'x'.join(f'{value:g}' for value in asdict(self.plan).values())}" if self.plan else ""
-        return f"{self.frames}x{self.size}{rate}{self.fit.key}{f'-{self.faces.key}' if self.faces else ''}{plan}"
+        faces = f"-{self.faces.key}" if self.faces else ""
+        return f"{self.frames}x{self.size}{rate}{self.fit.key}{faces}{plan}{self.decoding.key}"
 
     @property
     def max_squares(self) -> int:
         """The largest number of squares of a video."""
         return self.frames * self.fit.crops
 
-    def read(self, path: str | Path, on_frame: FrameCallback | None = None) -> Media:
-        """Decode the clip of a file; an image has one frame. `on_frame` is that of `read_media`. Raises MediaError or OSError."""
+    def read(self, path: str | Path, viewer: "MiddleFrame | None" = None) -> Media:
+        """Decode the clip of a file, whose native frames `viewer` sees; an image has one frame. Raises MediaError or OSError."""
         if self.plan:
-            with equalised_copy(path, self.plan, self.limits) as copy:
-                return replace(self, plan=None).read(copy, on_frame)
-        if self.faces is None:
-            return read_media(path, self.frames, self.fps, self.size, self.limits, on_frame, self.fit)
-        faces = FaceTracker(self.faces, self.size, self.fit)
+            with equalised_copy(path, self.plan, self.limits, self.decoding) as copy:
+                return replace(self, plan=None).read(copy, viewer)
+        faces = FaceTracker(self.faces, self.size, self.fit) if self.faces else None
+        viewers: list[FaceTracker | MiddleFrame] = [each for each in (faces, viewer) if each]
 
         def add_frame(position: int, frame: np.ndarray) -> None:
-            faces.add_frame(position, frame)
-            if on_frame:
-                on_frame(position, frame)
+            for each in viewers:
+                each.add_frame(position, frame)
 
-        return faces.to_clip(read_media(path, self.frames, self.fps, self.size, self.limits, add_frame, self.fit))
+        def restart() -> None:
+            for each in viewers:
+                each.restart()
+
+        media = read_media(path, self.frames, self.fps, self.size, self.limits, add_frame, self.fit, self.decoding, restart)
+        return faces.to_clip(media) if faces else media
 
     def try_read(self, item: tuple[int, str]) -> Media | WorkerFailure:
         """Read the path in (number, path), as a task for `worker_pool.map_unordered`; return a failure on error."""
@@ -100,13 +106,19 @@ class Decoded:
     """The properties of the file by which shortcuts are found, as JSON; None if they are to be measured when they are needed."""
 
 
-class _Middle:
-    """Keep the middle of the frames that it is called with, or the last if there are fewer than expected."""
+class MiddleFrame:
+    """Keep the middle of the frames that are added, or the last if there are fewer than expected."""
 
     def __init__(self, expected: int):
-        self.left, self.frame = expected // 2, np.empty((0, 0, 3), np.uint8)
+        self.expected = expected
+        self.restart()
 
-    def __call__(self, position: int, frame: np.ndarray) -> None:
+    def restart(self) -> None:
+        """Forget the frames, which will be added again."""
+        self.left, self.frame = self.expected // 2, np.empty((0, 0, 3), np.uint8)
+
+    def add_frame(self, position: int, frame: np.ndarray) -> None:
+        """Look at a frame (height, width, 3) uint8 RGB."""
         self.frame = frame if self.left >= 0 else self.frame
         self.left -= 1
 
@@ -139,7 +151,7 @@ class Cache:
             known = clip_index.find_clip(connection, sha)
         if known and shards.is_complete(self.folder, self.kind, known):
             return Decoded(clip_result(sha, known))
-        middle = _Middle(self.spec.frames)
+        middle = MiddleFrame(self.spec.frames)
         try:
             clip = self.spec.read(path, middle)
         except MediaError as error:
@@ -149,6 +161,7 @@ class Cache:
         found = Clip(0, 0, 0, len(clip.frames), clip.width, clip.height, clip.note)  # it has no place yet
         return Decoded(clip_result(sha, found), self.encode(path, clip.frames), self._facts(path, clip, middle.frame))
 
+    @stage("describe")
     def _facts(self, path: str, clip: Media, frame: np.ndarray) -> str | None:
         if self.spec.plan:  # the frame is that of an equalised copy
             return None
@@ -204,6 +217,7 @@ class ClipReader:
             path = shards.shard_path(self.cache.folder, self.cache.kind, shard)
             raise OSError(f"{path} is shorter than its index says: delete it, and the next training decodes its files again")
 
+    @stage("copy")
     def record(self, number: int) -> bytes:
         """Return the bytes of a clip."""
         data = bytearray(int(self.places[number, 2]))
@@ -221,6 +235,7 @@ class ClipReader:
         clip = read_record(self.record(number), spec.size, spec.fit).numpy()
         return np.repeat(clip, spec.repeat_count(len(clip)), axis=0)
 
+    @stage("copy")
     def batch(self, numbers: np.ndarray, length: int, frames: np.ndarray | None = None) -> np.ndarray:
         """Return clips of kind npy, (batch, length, size, size, 3) uint8, or with `frames` one frame of each, (batch, 1, ...).
 

@@ -3,23 +3,26 @@
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import pandas as pd
 
+from tfdetect import stages
 from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.data.prepare import clip_index, shards
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, Decoded, clip_result, failure_result
 from tfdetect.data.prepare.clip_index import ClipIndex
-from tfdetect.data.worker_pool import WorkerFailure, map_ordered
+from tfdetect.data.worker_pool import WorkerFailure, map_ordered, map_unordered
 from tfdetect.files import size_and_mtime
+from tfdetect.machine import available_cores
 
 Progress = Callable[[dict[str, Any]], None]
 Runner = Callable[[Iterable[str], Cache, int | None, float | None], Iterator[tuple[str, Any]]]
 RESULT_FIELDS = ("sha", "frames", "width", "height", "note", "error")
-SAMPLED = 256  # files by which the size of the others is judged
+SAMPLED, TIMED = 256, 32  # files by which the size and the time of the others are judged
 BUFFER_BYTES = 2**28  # of clips that wait for one before them
 
 
@@ -98,10 +101,45 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
                 else:
                     progress(known)
 
-        for path, outcome in runner(missing_paths(), cache, workers, seconds):
+        for path, outcome in stages.waiting(runner(missing_paths(), cache, workers, seconds)):
             progress(results.add(path, outcome, writer))
         writer.save()
         return add_results(table, results.values, cache.spec)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What it will take to decode the files that a cache lacks."""
+
+    files: int
+    bytes: int
+    shards: int
+    seconds: float
+    """With all processes, judged by at most TIMED files."""
+
+
+def estimate(table: pd.DataFrame, cache: Cache, workers: int | None = None, seconds: float | None = None) -> Estimate:
+    """Decode a few of the files that the cache lacks, without storing anything, and judge the others by them."""
+    with ClipIndex(cache.folder).open() as connection:
+        results = Results(cache, connection, seconds)
+        missing = [path for path in table["path"] if results.find(path) is None]
+    sample = missing[:: -(-len(missing) // TIMED) or 1]
+    timed = [result for _, result in map_unordered(sample, _TimedDecode(cache), workers, seconds)]
+    durations = [found if isinstance(found, float) else seconds or 0.0 for found in timed]  # a hang takes all its time
+    total, size = sum(durations) / max(len(sample), 1) * len(missing), estimate_size(table, cache, seconds)
+    return Estimate(len(missing), size, -(-size // shards.SHARD_BYTES), total / (workers or available_cores()))
+
+
+@dataclass(frozen=True)
+class _TimedDecode:
+    """Return how many seconds it takes to decode a file."""
+
+    cache: Cache
+
+    def __call__(self, path: str) -> float:
+        start = time.monotonic()
+        self.cache.decode_file(path)
+        return time.monotonic() - start
 
 
 def estimate_size(table: pd.DataFrame, cache: Cache, seconds: float | None = None) -> int:

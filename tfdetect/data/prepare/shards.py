@@ -18,6 +18,7 @@ import numpy as np
 
 from tfdetect.data.prepare import clip_index
 from tfdetect.data.prepare.clip_index import Clip
+from tfdetect.stages import stage
 
 SHARD_BYTES = 2**30  # a shard that has reached this size is closed
 HEADER = 128  # bytes before the first frame of a shard of kind npy
@@ -80,6 +81,7 @@ class ClipWriter:
         is_here = clip and self.shard and clip.shard == self.number
         return clip if clip and (is_here or is_complete(self.folder, self.kind, clip)) else None
 
+    @stage("write")
     def append(self, payload: np.ndarray | bytes) -> tuple[int, int]:
         """Append bytes to the shard; return their start and length."""
         if self.shard is None or self.position >= SHARD_BYTES:
@@ -94,6 +96,7 @@ class ClipWriter:
         start, self.position = self.position, self.position + len(data)
         return start, len(data)
 
+    @stage("write")
     def save(self) -> None:
         """Save what was added: first the bytes of the shard, then the rows that describe them."""
         if self.shard:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfdetect.errors import UserError
 from tfdetect.models.pretrained.backbone import Backbone, read_hugging_face_preprocessing, read_json
+from tfdetect.models.pretrained.initial_weights import no_random_weights
 from tfdetect.models.pretrained.tiny_clip import set_position_ids
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -43,7 +44,8 @@ def load(preset: str, folder: Path) -> Backbone:
     config = read_json(folder / "config.json")
     try:
         vision, text = encoder_configs(config)
-        network = build_network(vision, text, config.get("projection_dim", 512))
+        with no_random_weights():
+            network = build_network(vision, text, config.get("projection_dim", 512))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}/config.json does not describe a supported CLIP: {' '.join(str(error).split())}") from error
     load_weights(network, folder / "model.safetensors")
