@@ -107,7 +107,8 @@ class DaskCluster:
                                 "of tfdetect and its requirements on the scheduler and workers.") from error  # fmt: skip
             if type(error).__name__ in ("FutureCancelledError", "CancelledError", "CommClosedError", "ClosedClientError",
                                         "TimeoutError", "RuntimeError", "OSError"):  # fmt: skip
-                raise UserError(f"the connection to {self.name} was lost ({error}); the same command goes on once it is "
+                reason = str(error).splitlines()[0].rpartition(": ")[2] if str(error) else type(error).__name__
+                raise UserError(f"the connection to {self.name} was lost ({reason}); the same command goes on once it is "
                                 "back.") from error  # fmt: skip
             raise
 
@@ -161,7 +162,8 @@ def connect(address: str | None, workers: int | None = None) -> Iterator[DaskClu
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise UserError("dask.distributed is not installed: pip install 'tfdetect[dask]'.") from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised or returned
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised or returned
     with ExitStack() as stack:
         if address is None:
             stack.enter_context(worker_pool.hidden_main())

@@ -43,7 +43,7 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.patience, self.source, self.keep_previous = folder, patience, source, keep_previous
         self.monitor = monitor
-        self.state: dict[str, Any] = {"history": [], "last": "", "best": "", "best_epoch": 0, "since": 0, "previous": {}}
+        self.state: dict[str, Any] = {"history": [], "last": "", "best": "", "best_epoch": 0, "since": 0}
         if (folder / "state.json").exists():
             self.state |= read_json(folder / "state.json", ("history", "last", "best", "best_epoch"), RESTART_HINT)
         self.since = max(since, self.state["since"])
@@ -58,8 +58,9 @@ class Checkpoint(keras.callbacks.Callback):
 
         Workers are never further apart, because none takes a step without the others. Raises UserError if they are.
         """
-        if self.epoch > epoch and len(self.state["previous"].get("history", ())) == epoch:
-            self.state |= self.state["previous"]
+        previous = self.state.get("previous", {})
+        if self.epoch > epoch and len(previous.get("history", ())) == epoch:
+            self.state |= previous
         if self.epoch != epoch:
             raise UserError(f"{self.folder} holds {self.epoch} epochs and that of another worker {epoch}: {RESTART_HINT}")
 
@@ -102,7 +103,8 @@ class Checkpoint(keras.callbacks.Callback):
         write_arrays(self.folder / name, *map(keras.ops.convert_to_numpy, variables))
         best_name = name if best == epoch else self.state["best"]
         previous = {key: self.state[key] for key in PER_EPOCH} if self.keep_previous else {}
-        self.state |= {"history": history, "last": name, "best": best_name, "best_epoch": best + 1, "previous": previous}
+        self.state |= {"history": history, "last": name, "best": best_name, "best_epoch": best + 1}
+        self.state |= {"previous": previous} if self.keep_previous else {}
         write_json(self.folder / "state.json", self.state)
         _drop_weights(self.folder, (name, best_name, previous.get("last"), previous.get("best")))
         self.model.stop_training = self.done
@@ -128,7 +130,8 @@ def keep_for_resume(folder: Path) -> None:
         weights = [path.parent / name for name in {state["last"], state["best"]} - {""}]
         if path.parent.name != HEAD_FOLDER and sum(weight.stat().st_size for weight in weights) > MAX_KEPT_BYTES:
             state |= {"last": "", "best": ""}
-        write_json(path, state | {"since": len(state["history"]), "previous": {}})
+        state.pop("previous", None)
+        write_json(path, state | {"since": len(state["history"])})
         _drop_weights(path.parent, {state["last"], state["best"]})
 
 
