@@ -86,11 +86,12 @@ def separate_excluded(table: "pd.DataFrame", cache: "Cache", workers: int | None
     from tfdetect.data import manifest
     from tfdetect.data.audit import copies
     from tfdetect.data.prepare.clip_cache import failure_result
-    from tfdetect.data.prepare.decode import RESULT_FIELDS, add_results
+    from tfdetect.data.prepare.decode import RESULT_FIELDS, add_results, known_digests
 
     manifest.require_unsplit_groups(table)
     reasons = table["left_out"] if "left_out" in table else table["path"].map(lambda path: "")
-    keys = copies.find_copies(table["path"].where(reasons == "", ""), workers)
+    with known_digests(cache) as digest:
+        keys = copies.find_copies(table["path"].where(reasons == "", ""), workers, digest)
     table, contradictions = copies.resolve_copies(table, keys)
     reasons = reasons.where(reasons != "", contradictions)
     if count := copies.count_copies([key for key, reason in zip(keys, reasons, strict=True) if not reason]):

@@ -58,6 +58,16 @@ def test_unchanged_files_are_not_read_again(tmp_path, copies):
     assert cache.calls == list(found["path"][found["error"] == ""]), "a failure needs no clip"
 
 
+def test_files_that_the_cache_has_seen_are_not_hashed_again(tmp_path, copies, monkeypatch):
+    cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
+    found = decode.prepare(copies, cache, runner=decode_here)
+    shutil.copy(copies["path"][1], copies["path"][0])
+    hashed = []
+    monkeypatch.setattr(decode, "digest", lambda path: hashed.append(path) or "new")
+    with decode.known_digests(cache) as digest:
+        assert [digest(path) for path in copies["path"]] == ["new", *found["sha"][1:]] and hashed == [copies["path"][0]]
+
+
 def test_a_deleted_file_keeps_its_clip(tmp_path, copies):
     cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
     first = decode.prepare(copies, cache, runner=decode_here)

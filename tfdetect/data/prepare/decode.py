@@ -5,12 +5,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import Any
 
 import pandas as pd
 
 from tfdetect import stages
+from tfdetect.data.media.read import digest
 from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.data.prepare import clip_index, shards
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, Decoded, clip_result, failure_result
@@ -74,6 +76,18 @@ class Results:
 
 def _as_result(found: clip_index.FileResult) -> dict[str, Any]:
     return clip_result(found.sha, found.clip) if found.clip and not found.error else failure_result(found.sha, found.error)
+
+
+@contextmanager
+def known_digests(cache: Cache) -> Iterator[Callable[[str], str]]:
+    """Yield `read.digest`, which does not read files that the cache has seen and that have not changed since."""
+    with ClipIndex(cache.folder).open() as connection:
+
+        def find_digest(path: str) -> str:
+            found = clip_index.find_file(connection, path)
+            return found.sha if found and found.sha and found.state == size_and_mtime(path) else digest(path)
+
+        yield find_digest
 
 
 def decode_locally(paths: Iterable[str], cache: Cache, workers: int | None, seconds: float | None) -> Iterator[tuple[str, Any]]:
