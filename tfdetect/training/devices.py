@@ -4,14 +4,18 @@ import contextlib
 import importlib
 import os
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from tfdetect import backend, machine
 from tfdetect.errors import UserError
+
+if TYPE_CHECKING:
+    from tfdetect.data.input_pipeline import dataset
 
 CUDA_ERRORS = {"Cannot dlopen some GPU libraries": "some CUDA libraries are missing or cannot be loaded",
                "libcudart": "the CUDA runtime cannot be loaded", "libcudnn": "cuDNN cannot be loaded",
@@ -73,6 +77,18 @@ class MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
             return super(MultiWorker, self).reduce(reduce_op, tensor, axis if local.shape.rank else None)
 
         return tf.nest.map_structure(reduce_one, value)
+
+
+def distribute(chosen: tf.distribute.Strategy | None, make: "Callable[[dataset.Part | None], tf.data.Dataset]") -> Any:
+    """Return batches for Keras: `make(None)`, or where several workers train, `make` of the part that each of them reads."""
+    if not isinstance(chosen, MultiWorker):
+        return make(None)
+    from tfdetect.data.input_pipeline import dataset  # predict, which asks for devices, starts faster without it
+
+    def make_part(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return make(dataset.Part(context.input_pipeline_id, context.num_input_pipelines, context.num_replicas_in_sync))
+
+    return chosen.distribute_datasets_from_function(make_part)
 
 
 def scope(chosen: tf.distribute.Strategy | None) -> AbstractContextManager:

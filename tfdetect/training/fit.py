@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -55,8 +56,9 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     last_phase = schedule[-1][0] if schedule else 0
     checkpoint = Checkpoint(folder, monitored_metric(settings, validation), settings.patience, last_phase, target)
     frames = dataset.expand_frames(validation, single)
-    clips = dataset.evaluation_batches(validation, cache, single, settings.batch)
-    loss_clips = dataset.evaluation_batches(select_split(validation, "validation", detector), cache, single, settings.batch)
+    loss_rows = select_split(validation, "validation", detector)
+    clips, loss_clips = (devices.distribute(strategy, partial(dataset.evaluation_batches, rows, cache, single, settings.batch))
+                         for rows in (validation, loss_rows))  # fmt: skip
     with devices.scope(strategy):
         model = build(detector, cache)
     require_reloadable(detector, model)
@@ -68,8 +70,9 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
             compile_phase(model, detector, phase, settings, last - first, steps)
             checkpoint.restore(model, first)
         evaluated = [*range(settings.eval_every, last, settings.eval_every), last]
+        batches = partial(dataset.training_batches, train, cache, single, settings, checkpoint.epoch, last)
         model.fit(
-            dataset.training_batches(train, cache, single, settings, checkpoint.epoch, last),
+            devices.distribute(strategy, batches),
             validation_data=loss_clips if model.loss is None else None,
             validation_freq=evaluated,
             initial_epoch=checkpoint.epoch,

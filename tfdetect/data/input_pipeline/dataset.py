@@ -5,7 +5,7 @@ Normalisation is a layer of the model, so it runs on the device. Augmentation ne
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,28 @@ from tfdetect.settings import Train
 CROPS = 2**16  # number of the stream of random crops, which no step of an augmentation has
 
 
+class Part(NamedTuple):
+    """The part of each batch that one of several workers reads: every `workers`-th of its `slices`, from the number `worker` on."""
+
+    worker: int
+    workers: int
+    slices: int  # one for each replica of each worker
+
+    def of(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Return the slices of this worker, in turn; the last ones of a batch may be shorter or empty.
+
+        tf.distribute divides whole batches in the same way.
+        """
+
+        def cut(*batch: Any) -> tf.data.Dataset:
+            length = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
+            size = (length + self.slices - 1) // self.slices
+            numbers = tf.data.Dataset.range(self.worker, self.slices, self.workers)
+            return numbers.map(lambda number: tf.nest.map_structure(lambda value: value[number * size : (number + 1) * size], batch))
+
+        return batches.flat_map(cut)
+
+
 def expand_frames(table: pd.DataFrame, single: bool) -> pd.DataFrame:
     """Return one row for each model input: the clip of a file, or with `single` each of its frames, numbered in `frame`."""
     counts = table["frames"].to_numpy() if single else np.ones(len(table), int)
@@ -28,21 +50,24 @@ def expand_frames(table: pd.DataFrame, single: bool) -> pd.DataFrame:
     return rows
 
 
-def training_batches(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, first: int, last: int) -> tf.data.Dataset:
+def training_batches(table: pd.DataFrame, cache: Cache, single: bool, settings: Train, first: int, last: int,
+                     part: Part | None = None) -> tf.data.Dataset:  # fmt: skip
     """Return shuffled, augmented batches of (clips, labels, weights) for the epochs `first` .. `last` - 1.
 
     Order and draws depend only on the seed and the numbers of epoch and batch, so a resumed run sees the same batches.
     The incomplete last batch of an epoch is dropped (different files each epoch), so that shapes are static. With --data.fit
-    crop, images whose encoded form the cache keeps are cropped at random places.
+    crop, images whose encoded form the cache keeps are cropped at random places. With `part`, only that part of each batch is
+    returned, and read if there is no augmentation, which draws for whole batches.
     """
     rows, first_batch = expand_frames(table, single), first * steps_per_epoch(table, single, settings.batch)
     weights, chain = sample_weights(rows, settings), corruptions.parse(settings.augment, cache.spec.faces)
     seed = (settings.seed, first_batch) if cache.kind == "tfrecord" and cache.spec.fit.mode == "crop" else None
-    batches = _load(_epoch_orders(rows, settings, first, last), rows, cache, single, weights, seed)
+    batches = _load(_epoch_orders(rows, settings, first, last), rows, cache, single, weights, seed, None if chain else part)
     if not chain:
         return batches
     class_weight = [max(weights[rows["label"] == label], default=1.0) for label in (0, 1)]
-    return _corrupt(batches, chain, settings.seed, first_batch, class_weight)
+    batches = _corrupt(batches, chain, settings.seed, first_batch, class_weight)
+    return part.of(batches) if part else batches
 
 
 def feature_batches(features: np.ndarray, rows: pd.DataFrame, settings: Train, first: int, last: int) -> tf.data.Dataset:
@@ -127,10 +152,10 @@ def steps_per_epoch(table: pd.DataFrame, single: bool, batch: int) -> int:
     return max(1, len(expand_frames(table, single)) // batch)
 
 
-def evaluation_batches(table: pd.DataFrame, cache: Cache, single: bool, batch: int) -> tf.data.Dataset:
-    """Return batches of (clips, labels): each model input once, in the order of `expand_frames`."""
+def evaluation_batches(table: pd.DataFrame, cache: Cache, single: bool, batch: int, part: Part | None = None) -> tf.data.Dataset:
+    """Return batches of (clips, labels), or of each this part: each model input once, in the order of `expand_frames`."""
     rows = expand_frames(table, single)
-    return _load(tf.data.Dataset.range(len(rows)).batch(batch), rows, cache, single)
+    return _load(tf.data.Dataset.range(len(rows)).batch(batch), rows, cache, single, part=part)
 
 
 def augmented_views(rows: pd.DataFrame, cache: Cache, single: bool, batch: int, augment: str) -> tf.data.Dataset:
@@ -158,11 +183,13 @@ def augmented_views(rows: pd.DataFrame, cache: Cache, single: bool, batch: int, 
 
 
 def _load(batches: tf.data.Dataset, rows: pd.DataFrame, cache: Cache, single: bool,
-          weights: np.ndarray | None = None, seed: tuple[int, int] | None = None) -> tf.data.Dataset:  # fmt: skip
+          weights: np.ndarray | None = None, seed: tuple[int, int] | None = None,
+          part: Part | None = None) -> tf.data.Dataset:  # fmt: skip
     """Map batches of row indices to (clips (batch, frames, size, size, 3) uint8, labels (batch, 1) float32).
 
     If the rows have a column `source_class`, the labels are (batch, 2). With `weights` (rows,) their weights come third. With
-    `seed`, that of the run and the number of the first batch, encoded images are cropped at random.
+    `seed`, that of the run and the number of the first batch, encoded images are cropped at random. With `part`, only that part
+    of each batch is read.
     """
     reader = cache.reader(rows["sha"])
     numbers = np.array([reader.numbers[sha] for sha in rows["sha"]], np.int64)
@@ -192,13 +219,14 @@ def _load(batches: tf.data.Dataset, rows: pd.DataFrame, cache: Cache, single: bo
         items = (records, tf.gather(frames, indices), places)
         return tf.map_fn(to_clip, items, fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))
 
-    def load_batch(number: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def add_places(number: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         key = tf.random.fold_in(tf.stack([seed[0] if seed else 0, tf.cast(number, tf.int32)]), CROPS)
-        places = tf.random.stateless_uniform((tf.size(indices), 2), key)
+        return indices, tf.random.stateless_uniform((tf.size(indices), 2), key)
+
+    def load_batch(indices: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, ...]:
         batch = (load_clips(indices, places), tf.gather(labels, indices))
         return batch if weights is None else (*batch, tf.gather(tf.constant(weights), indices))
 
-    options = tf.data.Options()  # several workers share the batches; there are no input files to shard
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    batches = batches.enumerate(seed[1] if seed else 0).with_options(options)
+    batches = batches.enumerate(seed[1] if seed else 0).map(add_places)
+    batches = part.of(batches) if part else batches
     return batches.map(load_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
