@@ -2,9 +2,7 @@
 
 import json
 import os
-from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pandas as pd
@@ -16,7 +14,6 @@ from stamped import write_frames
 from tfdetect import cli
 from tfdetect.data import equalise, sample
 from tfdetect.data.audit import properties, shortcuts
-from tfdetect.data.media import video
 from tfdetect.data.media.read import read_image, read_video
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.limits import Limits
@@ -237,20 +234,20 @@ def test_a_video_that_is_too_short_slow_or_small_fails(tmp_path, plan, reason):
     assert not (tmp_path / "b.mp4").exists()
 
 
-def test_frames_that_came_before_damage_was_found_are_not_written(tmp_path, monkeypatch):
-    path = write_frames(tmp_path / "a.mp4", [np.full((64, 64, 3), 8 + 5 * at, np.uint8) for at in range(40)], gop_size=10,
-                        options={"bf": "0"})  # fmt: skip
-    with av.open(str(path)) as container:
-        at = [packet.pos for packet in container.demux(video=0) if packet.size][25]
-    data = bytearray(path.read_bytes())
-    data[at + 5 : at + 9] = b"\xff" * 4
-    path.write_bytes(data)
-    assert read_video(path, 40).note.startswith("damaged")
-    jobs = [equalise.Job(str(path), str(tmp_path / name), 0, 25.0, 1) for name in ("once.mp4", "thorough.mp4")]
-    assert equalise.Equaliser(plan := equalise.Plan(64, 0, 25, 12))(jobs[0]) == ""
-    monkeypatch.setattr(video, "select_frames", lambda *_: None)  # look for the damage first
-    assert equalise.Equaliser(plan)(jobs[1]) == ""
-    assert Path(jobs[0].output).read_bytes() == Path(jobs[1].output).read_bytes()
+@pytest.mark.parametrize("before", [0, 3])
+def test_frames_that_came_before_damage_was_found_are_not_written(tmp_path, monkeypatch, before):
+    def read(*arguments, on_restart, **_):
+        for at in range(before):
+            arguments[5](at, np.full((64, 64, 3), 250, np.uint8))
+        if before:
+            on_restart()
+        for at in range(12):
+            arguments[5](at, np.full((64, 64, 3), 8 + 5 * at, np.uint8))
+
+    job = equalise.Job("a.mp4", str(tmp_path / "new.mp4"), 0, 25.0, 1)
+    monkeypatch.setattr(equalise, "read_video", read)
+    assert equalise.Equaliser(equalise.Plan(64, 0, 25, 12))(job) == ""
+    assert frame_numbers(job.output) == list(range(12))
 
 
 def test_a_video_fails_if_the_other_class_has_only_images(tmp_path, rng):

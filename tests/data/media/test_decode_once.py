@@ -122,6 +122,14 @@ def test_packets_of_the_chosen_segment_alone_are_decoded(tmp_path):
     assert [number for number, _ in decode(str(path), scan, selection)] == list(range(50, selection.chosen[0] + 1))
 
 
+def test_timestamps_that_contradict_the_order_of_decoding_are_not_trusted(tmp_path):
+    path = write(tmp_path / "v.webm", codec="libvpx-vp9", count=20, g="20", deadline="realtime", cpu_used="8")
+    scan = containers.scan_packets(str(path), "")
+    assert select_frames(scan, 3, None, "used").packets is not None
+    scan.pts[3] += scan.pts[8] + 1
+    assert select_frames(scan, 3, None, "used").packets is None, "VP9 does not change the order of frames"
+
+
 def damage(path, packet):
     """Overwrite the middle of a packet of a video, with a fixed pattern that no decoder accepts."""
     with av.open(str(path)) as container:
