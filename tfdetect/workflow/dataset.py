@@ -251,7 +251,16 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", excluded: "pd.Data
         used = f"{len(notes):,} of {plural(len(table), 'file')} used with a note"
         console.print(f"{used}; the first: {printable(notes[0][0])}: {notes[0][1]}")
     require_usable(table, data.path)
+    print_unchecked(table)
     return table
+
+
+def print_unchecked(table: "pd.DataFrame") -> None:
+    """Print how many frames of the videos were decoded, unless all were."""
+    decoded, total = int(table["decoded_frames"].sum()), int(table["total_frames"].sum())
+    if decoded < total:
+        console.print(f"Of {total:,} frames, {decoded:,} were decoded, those that the clips need; damage in the others is only "
+                      "found with --data.check all")  # fmt: skip
 
 
 def print_expected_size(table: "pd.DataFrame", cache: "Cache", seconds: float | None) -> None:

@@ -27,6 +27,7 @@ from tfdetect.data.prepare import decode, shards
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.data.prepare.clip_index import INDEX_NAME
 from tfdetect.errors import UserError
+from tfdetect.limits import Decoding
 
 ROOT = Path(__file__).parents[3]
 
@@ -130,6 +131,14 @@ def test_two_processes_never_write_to_the_same_shard(tmp_path):
 
 
 @pytest.mark.parametrize("what, spec", [("images", ClipSpec(1, 16)), ("videos", ClipSpec(8, 16)), ("videos", ClipSpec(3, 24))])
+@pytest.mark.parametrize("check, decoded", [("used", 5), ("all", 8)])
+def test_the_table_says_how_many_frames_were_decoded(tmp_path, videos, check, decoded):
+    """The middle of eight frames, whose first is a key frame and of which each refers to the one before."""
+    cache = Cache(tmp_path, ClipSpec(1, 16, decoding=Decoding(check=check)))
+    found = decode.prepare(detect.read(videos).head(2), cache, runner=decode_here)
+    assert list(found["decoded_frames"]) == [decoded] * 2 and list(found["total_frames"]) == [8] * 2
+
+
 def test_the_properties_of_a_file_are_kept_with_its_clip(tmp_path, request, what, spec):
     """They are those that the audit measures; only the frame at which a video is looked at differs."""
     cache, table = Cache(tmp_path, spec), detect.read(request.getfixturevalue(what)).head(4)

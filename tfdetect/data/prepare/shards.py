@@ -62,7 +62,7 @@ class ClipWriter:
     def add_clip(self, sha: str, payload: np.ndarray | bytes, clip: Mapping[str, Any], facts: str | None = None) -> None:
         """Append the frames of a file, or its TFRecord, unless the cache has them. Raises OSError if writing fails.
 
-        `clip` has the fields frames, width, height and note of a `Clip`.
+        `clip` has the fields of a `Clip` from frames on.
         """
         if sha in self.clips or self.find(sha):
             return
