@@ -130,7 +130,6 @@ def test_two_processes_never_write_to_the_same_shard(tmp_path):
     assert all((cache.load(sha) == frames[sha]).all() for sha in names)
 
 
-@pytest.mark.parametrize("what, spec", [("images", ClipSpec(1, 16)), ("videos", ClipSpec(8, 16)), ("videos", ClipSpec(3, 24))])
 @pytest.mark.parametrize("check, decoded", [("used", 5), ("all", 8)])
 def test_the_table_says_how_many_frames_were_decoded(tmp_path, videos, check, decoded):
     """The middle of eight frames, whose first is a key frame and of which each refers to the one before."""
@@ -139,6 +138,7 @@ def test_the_table_says_how_many_frames_were_decoded(tmp_path, videos, check, de
     assert list(found["decoded_frames"]) == [decoded] * 2 and list(found["total_frames"]) == [8] * 2
 
 
+@pytest.mark.parametrize("what, spec", [("images", ClipSpec(1, 16)), ("videos", ClipSpec(8, 16)), ("videos", ClipSpec(3, 24))])
 def test_the_properties_of_a_file_are_kept_with_its_clip(tmp_path, request, what, spec):
     """They are those that the audit measures; only the frame at which a video is looked at differs."""
     cache, table = Cache(tmp_path, spec), detect.read(request.getfixturevalue(what)).head(4)
