@@ -294,12 +294,12 @@ def assert_equals_an_undisturbed_run(folder, videos, kind):
 
 CRASHING = """
 import os
-from tfdetect.data.prepare.clip_cache import Cache, Decoded
+from tfdetect.data.prepare.clip_cache import Cache, Decoded, failure_result
 class Crashing(Cache):
     def decode_file(self, path):
         if path.endswith("2.mp4"):
             os.abort()
-        return Decoded({"sha": "", "frames": 0, "width": 0, "height": 0, "note": "", "error": "planted"})
+        return Decoded(failure_result("", "planted"))
 """
 
 

@@ -85,12 +85,12 @@ def test_shards_do_not_depend_on_the_order_in_which_workers_finish(tmp_path, cop
 
 SLOW = """
 import time
-from tfdetect.data.prepare.clip_cache import Cache, Decoded
+from tfdetect.data.prepare.clip_cache import Cache, Decoded, failure_result
 class Slow(Cache):
     def decode_file(self, path):
         if path.endswith("7.mp4"):
             time.sleep(1.5)
-        return Decoded({"sha": "", "frames": 0, "width": 0, "height": 0, "note": "", "error": "planted"})
+        return Decoded(failure_result("", "planted"))
 """
 
 
