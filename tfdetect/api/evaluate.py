@@ -20,7 +20,6 @@ from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select
 
 if TYPE_CHECKING:
     import keras
-    import pandas as pd
 
     from tfdetect.data.prepare.clip_cache import Cache
     from tfdetect.training.feature_extractor import FeatureExtractor
@@ -83,7 +82,8 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor), cache=cache,
-                                    study=stress.plan_study(args.stress, run, data, context, predictor, cache, extractor))  # fmt: skip
+                                    study=stress.plan_study(args.stress, run, data, context, predictor, cache,
+                                                            extractor))  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
     results.finish(target, evaluation, {"test": "test"})
