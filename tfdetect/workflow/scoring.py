@@ -77,8 +77,9 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
 
 
 def clip_loader(table: pd.DataFrame, cache: Cache) -> Callable[[str], np.ndarray]:
-    """Return a function from the path of a prepared file to its uint8 clip (frames, size, size, 3)."""
-    shas, reader = dict(zip(table["path"], table["sha"], strict=True)), cache.reader(table["sha"])
+    """Return a function from the path of a usable file of a prepared table to its uint8 clip (frames, size, size, 3)."""
+    rows = usable_rows(table)
+    shas, reader = dict(zip(rows["path"], rows["sha"], strict=True)), cache.reader(rows["sha"])
     return lambda path: reader.load(shas[path])
 
 

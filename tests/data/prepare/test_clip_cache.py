@@ -130,12 +130,12 @@ def test_two_processes_never_write_to_the_same_shard(tmp_path):
     assert all((cache.load(sha) == frames[sha]).all() for sha in names)
 
 
-@pytest.mark.parametrize("check, decoded", [("used", 5), ("all", 8)])
-def test_the_table_says_how_many_frames_were_decoded(tmp_path, videos, check, decoded):
-    """The middle of eight frames, whose first is a key frame and of which each refers to the one before."""
+@pytest.mark.parametrize("check", ["used", "all"])
+def test_the_table_says_how_many_frames_were_decoded(tmp_path, videos, check):
+    """To take the middle of eight frames, the last one need not be decoded."""
     cache = Cache(tmp_path, ClipSpec(1, 16, decoding=Decoding(check=check)))
     found = decode.prepare(detect.read(videos).head(2), cache, runner=decode_here)
-    assert list(found["decoded_frames"]) == [decoded] * 2 and list(found["total_frames"]) == [8] * 2
+    assert (found["total_frames"] == 8).all() and ((found["decoded_frames"] < 8) == (check == "used")).all()
 
 
 @pytest.mark.parametrize("what, spec", [("images", ClipSpec(1, 16)), ("videos", ClipSpec(8, 16)), ("videos", ClipSpec(3, 24))])
@@ -304,9 +304,9 @@ class Crashing(Cache):
 
 
 def test_a_crashing_decoder_fails_only_that_file(tmp_path, monkeypatch):
-    (tmp_path / "crashing.py").write_text(CRASHING)  # a module, so that worker processes can import it
+    (tmp_path / "crashing_cache.py").write_text(CRASHING)  # a module, so that worker processes can import it
     monkeypatch.syspath_prepend(tmp_path)
-    from crashing import Crashing
+    from crashing_cache import Crashing
 
     table = pd.DataFrame({"path": [f"{number}.mp4" for number in range(25)]})
     seen = []
