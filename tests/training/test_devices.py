@@ -20,7 +20,7 @@ from tfdetect.training import devices
 
 ROOT = Path(__file__).parents[2]
 FIT = """
-import json, sys
+import json, os, signal, sys
 from pathlib import Path
 import numpy as np, pandas as pd, tensorflow as tf
 names, table, cache, out, devices = sys.argv[1:]
@@ -30,13 +30,23 @@ from tfdetect.settings import Train
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.models.detectors.cnn_lstm import CnnLstm
 from tfdetect.training import fit
+from tfdetect.training.callbacks import Checkpoint
 import keras
+epochs, save = int(os.environ.get("EPOCHS", 2)), Checkpoint.on_epoch_end
+
+def die_before_saving(self, epoch, logs=None):
+    if epoch == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(self, epoch, logs)
+
+if "DIE" in os.environ:
+    Checkpoint.on_epoch_end = die_before_saving
 for name in names.split(","):
     target = Path(out) / name
     target.mkdir(parents=True, exist_ok=True)
     rows = pd.read_csv(table, keep_default_na=False)
     result = fit.fit(CnnLstm(dropout=0.0), rows, Cache(Path(cache), ClipSpec(4, 32, still=True)),
-                     Train(epochs=2, batch=8, strategy=name), target / "checkpoints", target / "m.keras", [])
+                     Train(epochs=epochs, batch=8, strategy=name), target / "checkpoints", target / "m.keras", [])
     if result.chief:
         weights = [w.tolist() for w in keras.saving.load_model(target / "m.keras").get_weights()]
         print(f"RESULT-{name} " + json.dumps({"history": result.history.to_dict("list"), "weights": weights}))
@@ -55,9 +65,9 @@ def folder(videos, tmp_path_factory):
     return folder
 
 
-def start(folder, strategies, out, devices=1, cluster=None, task=None):
+def start(folder, strategies, out, devices=1, cluster=None, task=None, **variables):
     """Start a process that trains with each of the strategies, separated by commas, and return it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1", **variables}
     if cluster:
         environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
     command = [sys.executable, "-c", FIT, strategies, folder / "table.csv", folder / "cache", folder / out, str(devices)]
@@ -118,6 +128,25 @@ def test_two_workers_equal_single(folder, single, first):
     assert chief["SUMS-multiworker"] == other["SUMS-multiworker"], "both have the same weights"
     for name in ("val_auc", "val_ap"):
         assert chief["RESULT-multiworker"]["history"][name] == single["history"][name]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_that_is_started_again_goes_on(folder):
+    """It dies before it saves an epoch that the chief has saved; both go on from the one before."""
+    expected = finish(start(folder, "single", "whole", EPOCHS="3"))["RESULT-single"]
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    tasks = [{"type": "worker", "index": index} for index in range(2)]
+    chief = start(folder, "multiworker", "killed", cluster=cluster, task=tasks[0], EPOCHS="3")
+    other = start(folder, "multiworker", "killed", cluster=cluster, task=tasks[1], EPOCHS="3", DIE="1")
+    other.wait(timeout=280)
+    assert other.returncode == -9
+    _, errors = chief.communicate(timeout=280)
+    assert chief.returncode == 1 and "UserError: another worker of the cluster was lost" in errors.splitlines()[-1]
+    states = sorted((folder / "killed/multiworker/checkpoints").glob("*/state.json"))
+    assert [len(json.loads(state.read_text())["history"]) for state in states] == [2, 1]
+    chief, other = map(finish, [start(folder, "multiworker", "killed", cluster=cluster, task=task, EPOCHS="3") for task in tasks])
+    assert_equal_results(chief["RESULT-multiworker"], expected)
+    assert chief["SUMS-multiworker"] == other["SUMS-multiworker"], "both have the same weights"
 
 
 @pytest.mark.parametrize("cluster, kind, index, expected", [

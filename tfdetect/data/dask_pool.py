@@ -26,7 +26,7 @@ from tfdetect.errors import UserError
 
 CONNECT_SECONDS = 20
 GROUPS_PER_THREAD = 3  # that a worker's thread has been given or has done, so that it need not wait for the next
-PACKAGES = ("av", "decord", "keras", "numpy", "opencv-python-headless", "pi-heif", "pillow", "tensorflow")  # decide pixels or scores
+PACKAGES = ("av", "decord", "keras", "numpy", "opencv-python-headless", "pi-heif", "pillow", "tensorflow")
 LOST = "each of the {} Dask workers that were given it died"
 T = TypeVar("T")
 R = TypeVar("R")
@@ -103,8 +103,8 @@ class DaskCluster:
                             "there.") from error  # fmt: skip
         except Exception as error:
             if "deserializ" in str(error):
-                raise UserError(f"{self.name} cannot read what it is sent ({error.__cause__ or error}): install the same versions "
-                                "of tfdetect and its requirements on the scheduler and all workers.") from error  # fmt: skip
+                raise UserError(f"{self.name} cannot read what it is sent ({error.__cause__ or error}): install the same "
+                                "versions of tfdetect and its requirements on the scheduler and all workers.") from error  # fmt: skip
             if type(error).__name__ in ("FutureCancelledError", "CancelledError", "CommClosedError", "ClosedClientError",
                                         "TimeoutError", "RuntimeError", "OSError"):  # fmt: skip
                 raise UserError(f"the connection to {self.name} was lost ({error}); the same command goes on once it is "
@@ -131,7 +131,8 @@ class _Task:
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of what results depend on: Python, this package with its reader, and the libraries."""
-    found = {"Python": f"{sys.version_info.major}.{sys.version_info.minor}", "tfdetect": __version__, "reader": str(READER_VERSION)}
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    found = {"Python": python, "tfdetect": __version__, "reader": str(READER_VERSION)}
     for name in PACKAGES:
         found[name] = "missing"
         with suppress(metadata.PackageNotFoundError):
@@ -146,7 +147,8 @@ def require_same_versions(expected: dict[str, str]) -> None:
     if other:
         import socket
 
-        raise UserError(f"the worker on {socket.gethostname()} has {', '.join(other)}: install the same versions on all machines.")
+        raise UserError(f"the worker on {socket.gethostname()} has {', '.join(other)}: install the same versions on all "
+                        "machines.")  # fmt: skip
 
 
 @contextmanager
@@ -164,8 +166,9 @@ def connect(address: str | None, workers: int | None = None) -> Iterator[DaskClu
         if address is None:
             stack.enter_context(worker_pool.hidden_main())
             # No memory limit, as there is none for local processes.
-            target: Any = stack.enter_context(LocalCluster(workers or machine.available_cores(), 1, dashboard_address="127.0.0.1:0",
-                                                           memory_limit=0, silence_logs=logging.CRITICAL))  # fmt: skip
+            cluster = LocalCluster(workers or machine.available_cores(), 1, dashboard_address="127.0.0.1:0", memory_limit=0,
+                                   silence_logs=logging.CRITICAL)  # fmt: skip
+            target: Any = stack.enter_context(cluster)
         else:
             target = address
         try:
@@ -175,12 +178,12 @@ def connect(address: str | None, workers: int | None = None) -> Iterator[DaskClu
         except (OSError, TimeoutError, ValueError, ImportError) as error:
             raise UserError(f"no Dask scheduler answers at {address} ({str(error).splitlines()[0]}): start one with `dask "
                             "scheduler`, and give its address as --dask.address tcp://HOST:8786.") from error  # fmt: skip
-        cluster = DaskCluster(client, "the Dask cluster" + (f" at {address}" if address else " on this machine"))
+        found = DaskCluster(client, "the Dask cluster" + (f" at {address}" if address else " on this machine"))
         if not client.nthreads():
             with machine.stderr_lock:
-                print(f"{cluster.name} has no workers yet: waiting for them.", file=sys.stderr)
+                print(f"{found.name} has no workers yet: waiting for them.", file=sys.stderr)
         try:
-            yield cluster
+            yield found
         finally:
             with suppress(Exception):  # workers that others use keep no processes of ours
                 client.run(worker_pool.end_idle_processes, on_error="ignore")

@@ -22,6 +22,7 @@ RESTART_HINT = "training cannot resume there; start it again with --overwrite or
 
 HEAD_FOLDER = "head"  # in checkpoints/: those of a head on stored features, which are small
 MAX_KEPT_BYTES = 100_000_000  # of weights that a finished run keeps so that it can be trained further with its optimizer
+PER_EPOCH = ("history", "last", "best", "best_epoch")  # what the state says of the epochs
 Logs = dict[str, Any] | None
 
 
@@ -34,13 +35,15 @@ class Checkpoint(keras.callbacks.Callback):
     `ModelCheckpoint` (keras issue 17012) nor `EarlyStopping`'s patience survives a restart.)
     """
 
-    def __init__(self, folder: Path, monitor: str, patience: int, since: int = 0, source: Path | None = None):
+    def __init__(self, folder: Path, monitor: str, patience: int, since: int = 0, source: Path | None = None,
+                 keep_previous: bool = False):  # fmt: skip
         """`since` is the first epoch, counted from 0, of the last training phase: early stopping waits for it. `source` is the
-        .keras file of the best epoch, for a finished run whose checkpoints were too large to keep."""
+        .keras file of the best epoch, for a finished run whose checkpoints were too large to keep. With `keep_previous`, the last
+        epoch can be forgotten."""
         super().__init__()
-        self.folder, self.patience, self.source = folder, patience, source
+        self.folder, self.patience, self.source, self.keep_previous = folder, patience, source, keep_previous
         self.monitor = monitor
-        self.state: dict[str, Any] = {"history": [], "last": "", "best": "", "best_epoch": 0, "since": 0}
+        self.state: dict[str, Any] = {"history": [], "last": "", "best": "", "best_epoch": 0, "since": 0, "previous": {}}
         if (folder / "state.json").exists():
             self.state |= read_json(folder / "state.json", ("history", "last", "best", "best_epoch"), RESTART_HINT)
         self.since = max(since, self.state["since"])
@@ -49,6 +52,16 @@ class Checkpoint(keras.callbacks.Callback):
     def epoch(self) -> int:
         """Number of complete epochs. On disk, the first epoch has the number 1."""
         return len(self.state["history"])
+
+    def go_back_to(self, epoch: int) -> None:
+        """Forget the last epoch if there are more complete ones than `epoch`: another worker was killed before it saved it.
+
+        Workers are never further apart, because none takes a step without the others. Raises UserError if they are.
+        """
+        if self.epoch > epoch and len(self.state["previous"].get("history", ())) == epoch:
+            self.state |= self.state["previous"]
+        if self.epoch != epoch:
+            raise UserError(f"{self.folder} holds {self.epoch} epochs and that of another worker {epoch}: {RESTART_HINT}")
 
     @property
     def done(self) -> bool:
@@ -88,11 +101,10 @@ class Checkpoint(keras.callbacks.Callback):
         variables = [*self.model.variables, *self.model.optimizer.variables]
         write_arrays(self.folder / name, *map(keras.ops.convert_to_numpy, variables))
         best_name = name if best == epoch else self.state["best"]
-        self.state |= {"history": history, "last": name, "best": best_name, "best_epoch": best + 1}
+        previous = {key: self.state[key] for key in PER_EPOCH} if self.keep_previous else {}
+        self.state |= {"history": history, "last": name, "best": best_name, "best_epoch": best + 1, "previous": previous}
         write_json(self.folder / "state.json", self.state)
-        for file in self.folder.glob("epoch-*.npz"):
-            if file.name not in (name, best_name):
-                file.unlink()
+        _drop_weights(self.folder, (name, best_name, previous.get("last"), previous.get("best")))
         self.model.stop_training = self.done
 
 
@@ -116,9 +128,14 @@ def keep_for_resume(folder: Path) -> None:
         weights = [path.parent / name for name in {state["last"], state["best"]} - {""}]
         if path.parent.name != HEAD_FOLDER and sum(weight.stat().st_size for weight in weights) > MAX_KEPT_BYTES:
             state |= {"last": "", "best": ""}
-        write_json(path, state | {"since": len(state["history"])})
-        for weight in weights if not state["last"] else ():
-            weight.unlink()
+        write_json(path, state | {"since": len(state["history"]), "previous": {}})
+        _drop_weights(path.parent, {state["last"], state["best"]})
+
+
+def _drop_weights(folder: Path, kept: Container[str | None]) -> None:
+    for file in folder.glob("epoch-*.npz"):
+        if file.name not in kept:
+            file.unlink()
 
 
 def rebuild_state(folder: Path, history: pd.DataFrame, monitor: str) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +89,25 @@ def distribute(chosen: tf.distribute.Strategy | None, make: "Callable[[dataset.P
         return make(dataset.Part(context.input_pipeline_id, context.num_input_pipelines, context.num_replicas_in_sync))
 
     return chosen.distribute_datasets_from_function(make_part)
+
+
+def lowest(chosen: tf.distribute.Strategy | None, value: int) -> int:
+    """Return the lowest of the numbers with which all workers call this."""
+    if not isinstance(chosen, MultiWorker):
+        return value
+    return int(tf.reduce_min(chosen.gather(chosen.run(lambda: tf.constant([value])), axis=0)))
+
+
+@contextlib.contextmanager
+def lost_worker_explained(chosen: tf.distribute.Strategy | None) -> Iterator[None]:
+    """Raise UserError if another worker ends while this one trains with it."""
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError) as error:
+        if not isinstance(chosen, MultiWorker):
+            raise
+        raise UserError("another worker of the cluster was lost: start all of them again with the same commands, and training "
+                        f"goes on after the last complete epoch ({error.message.splitlines()[0]}).") from error  # fmt: skip
 
 
 def scope(chosen: tf.distribute.Strategy | None) -> AbstractContextManager:

@@ -54,7 +54,9 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     schedule = phase_schedule(detector.phases(), settings.epochs)
     folder = checkpoints / f"worker-{worker}"
     last_phase = schedule[-1][0] if schedule else 0
-    checkpoint = Checkpoint(folder, monitored_metric(settings, validation), settings.patience, last_phase, target)
+    several = settings.strategy == "multiworker"
+    checkpoint = Checkpoint(folder, monitored_metric(settings, validation), settings.patience, last_phase, target, several)
+    checkpoint.go_back_to(devices.lowest(strategy, checkpoint.epoch))
     frames = dataset.expand_frames(validation, single)
     loss_rows = select_split(validation, "validation", detector)
     clips, loss_clips = (devices.distribute(strategy, partial(dataset.evaluation_batches, rows, cache, single, settings.batch))
@@ -71,17 +73,18 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
             checkpoint.restore(model, first)
         evaluated = [*range(settings.eval_every, last, settings.eval_every), last]
         batches = partial(dataset.training_batches, train, cache, single, settings, checkpoint.epoch, last)
-        model.fit(
-            devices.distribute(strategy, batches),
-            validation_data=loss_clips if model.loss is None else None,
-            validation_freq=evaluated,
-            initial_epoch=checkpoint.epoch,
-            epochs=last,
-            steps_per_epoch=steps,
-            callbacks=[ExactValidationMetrics(folder, frames, clips, evaluated), checkpoint, *callbacks],
-            shuffle=False,  # the data set shuffles itself
-            verbose=0,
-        )
+        with devices.lost_worker_explained(strategy):
+            model.fit(
+                devices.distribute(strategy, batches),
+                validation_data=loss_clips if model.loss is None else None,
+                validation_freq=evaluated,
+                initial_epoch=checkpoint.epoch,
+                epochs=last,
+                steps_per_epoch=steps,
+                callbacks=[ExactValidationMetrics(folder, frames, clips, evaluated), checkpoint, *callbacks],
+                shuffle=False,  # the data set shuffles itself
+                verbose=0,
+            )
     checkpoint.restore_best(model)
     common.synchronise_batch_norms(model, False)
     return save_result(model, checkpoint, target, worker == 0)

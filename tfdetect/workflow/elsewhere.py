@@ -68,10 +68,13 @@ def _load(score: ScoreFiles) -> "tuple[Predictor, float]":
     run = artifacts.load_config(artifact)
     settings = score.data.apply_to(run.data)
     if verdicts.settings_key(artifact, settings) != score.key:
-        raise UserError(f"{score.run} is another run on a worker than here: all machines must see the same folder under that path.")
+        raise UserError(f"{score.run} is another run on a worker than here: all machines must see the same folder there.")
     spec = with_equalisation(cache_for(run.data, run.detector), artifact).spec
-    quietly = console.served_devices_line if artifact.saved_model.exists() else console.import_keras
-    return Predictor(artifact, spec, run.detector, quietly).with_limits(settings.limits), settings.timeout
+
+    def import_quietly() -> None:
+        _ = console.served_devices_line() if artifact.saved_model.exists() else console.import_keras()
+
+    return Predictor(artifact, spec, run.detector, import_quietly).with_limits(settings.limits), settings.timeout
 
 
 def on_dask(score: ScoreFiles, paths: Iterable[str | Path], address: str | None, workers: int | None) -> "Generator[Verdict]":

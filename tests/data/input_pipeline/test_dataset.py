@@ -18,7 +18,7 @@ from tfdetect.data.media import frames as media_frames
 from tfdetect.data.media import tf_decode, tf_images
 from tfdetect.data.media.read import read_media
 from tfdetect.data.prepare import decode
-from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
+from tfdetect.data.prepare.clip_cache import Cache, ClipReader, ClipSpec
 from tfdetect.settings import Train
 
 ROOT = Path(__file__).parents[3]
@@ -199,3 +199,37 @@ def test_every_place_can_be_drawn():
     found = [tuple(tf_decode.corner_at(frames, tf.constant(place), 16).numpy()) for place in places]
     assert found == [(0, 0), (8, 8), (32, 8)]
     assert tuple(tf_decode.corner_at(frames, tf.constant(places[2]), 64).numpy()) == (0, 0)
+
+
+@pytest.mark.parametrize("rows, part, expected", [
+    (7, dataset.Part(0, 2, 2), [[0, 1], [4, 5]]), (7, dataset.Part(1, 2, 2), [[2, 3], [6]]),
+    (5, dataset.Part(1, 2, 2), [[2, 3], []]), (8, dataset.Part(0, 2, 4), [[0], [2], [4], [6]])])  # fmt: skip
+def test_each_worker_takes_its_slices_of_a_batch(rows, part, expected):
+    batches = tf.data.Dataset.range(rows).batch(4).map(lambda numbers: (numbers, numbers * 2))
+    found = [[values.numpy().tolist() for values in batch] for batch in part.of(batches)]
+    assert found == [[numbers, [2 * number for number in numbers]] for numbers in expected]
+
+
+@pytest.mark.parametrize("augment, share", [("", 2), ("flip", 1)])
+def test_a_worker_reads_only_its_part(prepared, augment, share, monkeypatch):
+    table, cache = prepared
+    settings = Train(batch=8, augment=augment)
+    whole = [batch[1].numpy() for batch in dataset.training_batches(table, cache, False, settings, 0, 1)]
+    parts, read = [], []
+    for name in ("read", "record"):
+        original = getattr(ClipReader, name)
+
+        def note(self, number, *rest, original=original):
+            read.append(number)
+            return original(self, number, *rest)
+
+        monkeypatch.setattr(ClipReader, name, note)
+    list(dataset.training_batches(table, cache, False, settings, 0, 1))
+    reads_of_whole = len(read)
+    for worker in range(2):
+        read.clear()
+        batches = dataset.training_batches(table, cache, False, settings, 0, 1, dataset.Part(worker, 2, 2))
+        parts.append([batch[1].numpy() for batch in batches])
+        assert len(read) == reads_of_whole // share
+    for batch, one, two in zip(whole, *parts, strict=True):
+        np.testing.assert_array_equal(batch, np.concatenate([one, two]))

@@ -107,7 +107,8 @@ def test_a_file_that_kills_its_workers_fails_alone(address, planted, images, tmp
     monkeypatch.setattr(dask, "MAX_FILES", 4)
     (tmp_path / "kills.mp4").write_text("hello")
     table = as_table([*detect.read(images)["path"][:6], tmp_path / "kills.mp4", *detect.read(images)["path"][6:12]])
-    found = prepare_decode.prepare(table, Planted(tmp_path / "x", ClipSpec(1, 16)), None, None, 60, dask.DaskRunner(address).results)
+    cache, runner = Planted(tmp_path / "x", ClipSpec(1, 16)), dask.DaskRunner(address).results
+    found = prepare_decode.prepare(table, cache, seconds=60, runner=runner)
     assert list(found["error"]) == [*[""] * 6, "each of the 2 Dask workers that were given it died", *[""] * 6]
 
 
@@ -130,8 +131,9 @@ def test_code_that_workers_lack_is_one_sentence(address, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     from only_here import Planted
 
+    cache, runner = Planted(tmp_path / "x", ClipSpec(1, 16)), dask.DaskRunner(address).results
     with pytest.raises(ValueError, match="only_here"):
-        prepare_decode.prepare(as_table(["1.mp4"]), Planted(tmp_path / "x", ClipSpec(1, 16)), runner=dask.DaskRunner(address).results)
+        prepare_decode.prepare(as_table(["1.mp4"]), cache, runner=runner)
 
 
 @needed

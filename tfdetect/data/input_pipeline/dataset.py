@@ -21,7 +21,7 @@ CROPS = 2**16  # number of the stream of random crops, which no step of an augme
 
 
 class Part(NamedTuple):
-    """The part of each batch that one of several workers reads: every `workers`-th of its `slices`, from the number `worker` on."""
+    """The part of each batch that one of several workers reads: every `workers`-th of its slices, from the number `worker` on."""
 
     worker: int
     workers: int
@@ -37,7 +37,7 @@ class Part(NamedTuple):
             length = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
             size = (length + self.slices - 1) // self.slices
             numbers = tf.data.Dataset.range(self.worker, self.slices, self.workers)
-            return numbers.map(lambda number: tf.nest.map_structure(lambda value: value[number * size : (number + 1) * size], batch))
+            return numbers.map(lambda n: tf.nest.map_structure(lambda values: values[n * size : (n + 1) * size], batch))
 
         return batches.flat_map(cut)
 

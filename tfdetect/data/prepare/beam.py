@@ -85,8 +85,8 @@ class BeamRunner:
             shutil.rmtree(partial, ignore_errors=True)
 
     def run_pipeline(self, add_steps: Callable[[Any, bool], None]) -> None:
-        """Run a pipeline to its end. `add_steps(pipeline, all_cores)` adds its steps; all cores may be used by each if Beam's only
-        worker is this process. Raises UserError if an option is wrong or the runner fails."""
+        """Run a pipeline to its end. `add_steps(pipeline, all_cores)` adds its steps, which may use all cores if Beam's only worker
+        is this process. Raises UserError if an option is wrong or the runner fails."""
         options = self.parse_options()
         import apache_beam as beam
         from apache_beam.options.pipeline_options import DirectOptions
@@ -113,7 +113,7 @@ class BeamRunner:
         UserError for Beam's runner on Dask, which ends with exit code 0 whether or not its files hold all results.
         """
         if self.runner.rpartition(".")[2] == "DaskRunner":
-            raise UserError("Beam's DaskRunner loses results without an error: use --runner dask, which runs on Dask without Beam.")
+            raise UserError("Beam's DaskRunner loses results without an error: use --runner dask, which needs no Beam.")
         try:
             from apache_beam.options.pipeline_options import PipelineOptions
         except ImportError as error:
