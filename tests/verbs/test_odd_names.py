@@ -148,5 +148,5 @@ def test_clips_that_a_damaged_cache_lacks_are_decoded_again(run, root, data):
     argv = ["train", "cnn", "--data.path", str(data), "--data.size", "32", "--train.epochs", "0", "--name", "again",
             "--out", str(root / "runs"), "--data.cache_dir", str(root / "cache[")]  # fmt: skip
     assert cli.main(argv) == 0
-    table, cache = manifest.read(root / "runs" / "again" / "manifest.csv"), Cache(root / "cache[", ClipSpec(8, 32))
+    table, cache = manifest.read_unchecked(root / "runs" / "again" / "manifest.csv"), Cache(root / "cache[", ClipSpec(8, 32))
     assert all((cache.load(row.sha) == cache.spec.read(row.path).frames).all() for row in table.itertuples())
