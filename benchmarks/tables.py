@@ -20,7 +20,8 @@ def main() -> None:
 def print_table(name: str, results: dict[str, Any]) -> None:
     """Print the lines of a script as a Markdown table."""
     machine = results["machine"]
-    print(f"\n`{name}.py`, {results['date']}, {results['rounds']} rounds, {machine['cores']} cores, load {machine['load']:g} at the start:")
+    setting = f"{results['date']}, {results['rounds']} rounds, {machine['cores']} cores, load {machine['load']:g} at the start"
+    print(f"\n`{name}.py` ({setting}):")
     print("\n| line | measured | at least | aim | |\n|---|---|---|---|---|")
     for line in results["lines"]:
         sign = "" if line["better"] == "higher" else "at most "

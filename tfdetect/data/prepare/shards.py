@@ -102,7 +102,7 @@ class ClipWriter:
         if self.shard:
             if self.kind == "npy":
                 os.pwrite(self.shard.fileno(), npy_header(self.position, self.size), 0)
-            os.fdatasync(self.shard.fileno())
+            getattr(os, "fdatasync", os.fsync)(self.shard.fileno())  # macOS has only the latter
         if self.clips or self.files:
             clip_index.save(self.connection, self.clips, self.files)
         self.clips, self.files, self.last_save = {}, {}, time.monotonic()
