@@ -3,9 +3,9 @@
     python benchmarks/multiworker.py
 
 `cnn_lstm` at its published size on cached clips, 32 clips a batch for both sides: of two workers, each reads and takes half of
-it. All run on this machine, which has no more cores for two than for one: the figure shows what the strategy costs (the exchange
-of gradients, and smaller batches for each), and a second machine can at best double it. Each round starts its processes anew; the
-first two steps, which compile, do not count. The losses of both sides must agree.
+it. All run on this machine. One process, with TensorFlow's deterministic ops, may not keep all of its cores busy, and then two
+workers are faster even here; on several machines each has its own cores, but gradients travel through the network. Each round
+starts its processes anew; the first two steps, which compile, do not count. The losses of both sides must agree.
 """
 
 import json

@@ -78,9 +78,10 @@ def test_rows_on_dask_though_a_worker_is_killed(run, files, tmp_path, capsys, mo
 
 
 @beam_needed
-def test_rows_on_beam_with_two_processes(run, files, tmp_path, capfd):
+@pytest.mark.parametrize("flags", [[], pytest.param(["--direct_running_mode", "multi_processing", "--direct_num_workers", "2"],
+                                                    marks=pytest.mark.slow)], ids=["here", "two-processes"])  # fmt: skip
+def test_rows_on_beam(run, files, tmp_path, capfd, flags):
     _, expected = predict(capfd, run, "--json", "files")
-    flags = ["--direct_running_mode", "multi_processing", "--direct_num_workers", "2"]
     code, found = predict(capfd, run, "--json", "files", "--runner", "beam", *flags)
     assert code == 1 and len(found) == 41
     assert_same_rows(found, expected)

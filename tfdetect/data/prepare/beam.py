@@ -85,8 +85,8 @@ class BeamRunner:
             shutil.rmtree(partial, ignore_errors=True)
 
     def run_pipeline(self, add_steps: Callable[[Any, bool], None]) -> None:
-        """Run a pipeline to its end. `add_steps(pipeline, all_cores)` adds its steps, which may use all cores if Beam's only worker
-        is this process. Raises UserError if an option is wrong or the runner fails."""
+        """Run a pipeline to its end. `add_steps(pipeline, all_cores)` adds its steps, which may use all cores if Beam's only
+        worker is this process. Raises UserError if an option is wrong or the runner fails."""
         options = self.parse_options()
         import apache_beam as beam
         from apache_beam.options.pipeline_options import DirectOptions
