@@ -2,8 +2,8 @@
 
     python benchmarks/decode_rate.py [--frames 120] [--size 3840x2160]
 
-For each codec, write a video of moving noise and read 8 of its frames with --data.check all, which decodes all of them. Print the size of the file, the
-seconds of processor time, the decoded pixels per second, and the seconds that the limit adds for such a video.
+For each codec, write a video of moving noise and read 8 of its frames with --data.check all, which decodes all of them. Print
+the size of the file, the seconds of processor time, the decoded pixels per second, and the seconds that the limit adds.
 """
 
 import sys

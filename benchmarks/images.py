@@ -5,7 +5,7 @@
 The files have 1, 3 and 12 megapixels, 4:2:0, quality 92. Ours is `decode.prepare` into a new cache, with a worker per core. The
 others are a pool of two processes that reads each file, resizes it and saves it with np.save: `cv2.imread` and `cv2.resize` with
 INTER_AREA; Pillow with `draft`, which lets libjpeg decode at a half, a quarter or an eighth of the size, and `resize`; and Pillow
-without `draft`, for the pixels. The start, which is the time for one file, is taken off all sides and stated.
+without `draft`, for the pixels. The start, which is the time for two files, is taken off all sides and stated.
 
 The squares of OpenCV's side must be ours, bit for bit. Those of `draft` are not: the JSON file says by how much, and how much is
 due to the filter, which a scaled decode would change in our reader too.
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def measure(report: Report, case: str, folder: Path, count: int, workers: dict[str, Worker]) -> None:
-    """Measure the files of a folder, then the start with one of them, and add the lines."""
+    """Measure the files of a folder, then the start with one for each process, and add the lines."""
     report.facts[f"levels of 255 by which other squares differ, {case}"] = compare_pixels(folder)
 
     def sides(number: int) -> dict[str, Callable[[], Any]]:
@@ -51,7 +51,7 @@ def measure(report: Report, case: str, folder: Path, count: int, workers: dict[s
         if results[TITLES["opencv"]] != results[TITLES["ours"]]:
             raise SystemExit(f"{case}: OpenCV's squares are not ours: {results}")
 
-    starts = report.compare(f"{case}, start", sides(1), 1, "files", equal, show=False)
+    starts = report.compare(f"{case}, start", sides(PROCESSES), PROCESSES, "files", equal, show=False)
     times = report.compare(case, sides(count), count, "files", equal)
     wall = {title: [row.wall - median(start.wall for start in starts[title]) for row in rows] for title, rows in times.items()}
     cpu = {title: [row.cpu - median(start.cpu for start in starts[title]) for row in rows] for title, rows in times.items()}

@@ -161,29 +161,13 @@ def time_distributed_model() -> Any:
 def train_torch(folder: str, skipped: int, memory_format: str) -> Timed:
     """Train one epoch of the same network in PyTorch, with its usual loop over tensors in memory."""
     import torch
-    from torch import nn
-
-    class CnnLstm(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            blocks, channels = [], 3
-            for filters, kernel_size in ((16, 3), (32, 3), (64, 5)):
-                blocks += [nn.Conv2d(channels, filters, kernel_size), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.1)]
-                channels = filters
-            self.frame = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(1600, 256), nn.ReLU())
-            self.lstm = nn.LSTM(256, 64, batch_first=True)
-            self.head = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
-
-        def forward(self, clips: Any) -> Any:
-            images = (clips.flatten(0, 1).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=layout)
-            features = self.frame(images).unflatten(0, clips.shape[:2])
-            return self.head(self.lstm(features)[0][:, -1])[:, 0]
+    from torch_networks import CnnLstm
 
     torch.manual_seed(0)
     clips, labels = map(torch.from_numpy, clip_files.load_arrays(Path(folder)))
     layout = getattr(torch, memory_format)
-    model, clock = CnnLstm().to(memory_format=layout), Clock(skipped)
-    optimizer, loss_function = torch.optim.Adam(model.parameters(), lr=1e-3), nn.BCEWithLogitsLoss()
+    model, clock = CnnLstm(SIZE, layout).to(memory_format=layout), Clock(skipped)
+    optimizer, loss_function = torch.optim.Adam(model.parameters(), lr=1e-3), torch.nn.BCEWithLogitsLoss()
     model.train()
     for chosen in torch.randperm(len(clips)).split(BATCH):
         optimizer.zero_grad()

@@ -5,8 +5,10 @@
 
 The videos of `video_files.py`, 72 of 10 s and with --long six more of ten minutes, become 16 frames of 224 x 224 pixels. ffmpeg
 decodes all frames and drops them, two files at a time; the OpenCV loop reads all frames and keeps 16, in two processes; `prepare`
-is the whole command. What it takes for two tiny files, its fixed start, is measured in each round and subtracted. The files of
-ten minutes get one round and no OpenCV loop. The files are written to --files on the first run, in about twelve minutes, and kept.
+is the whole command. What it takes for two tiny files, its fixed start, is measured in each round and subtracted. That counts
+against us, since its second process may not have to start for them: little for 12 files of a codec, more for the 3 of --quick.
+The files of ten minutes get one round and no OpenCV loop. The files are written to --files on the first run, in some ten minutes,
+and kept.
 """
 
 import subprocess

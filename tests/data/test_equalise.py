@@ -234,6 +234,22 @@ def test_a_video_that_is_too_short_slow_or_small_fails(tmp_path, plan, reason):
     assert not (tmp_path / "b.mp4").exists()
 
 
+@pytest.mark.parametrize("before", [0, 3])
+def test_frames_that_came_before_damage_was_found_are_not_written(tmp_path, monkeypatch, before):
+    def read(*arguments, on_restart, **_):
+        for at in range(before):
+            arguments[5](at, np.full((64, 64, 3), 250, np.uint8))
+        if before:
+            on_restart()
+        for at in range(12):
+            arguments[5](at, np.full((64, 64, 3), 8 + 5 * at, np.uint8))
+
+    job = equalise.Job("a.mp4", str(tmp_path / "new.mp4"), 0, 25.0, 1)
+    monkeypatch.setattr(equalise, "read_video", read)
+    assert equalise.Equaliser(equalise.Plan(64, 0, 25, 12))(job) == ""
+    assert frame_numbers(job.output) == list(range(12))
+
+
 def test_a_video_fails_if_the_other_class_has_only_images(tmp_path, rng):
     table = planted(tmp_path / "set", rng, 3)
     clips = videos(tmp_path, ((".mp4", 25, 10, 96, "libx264"),), 1)

@@ -99,6 +99,7 @@ def test_training_steps_lower_the_loss_of_large_detectors(name):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in REGISTRY])
 def test_the_exported_model_gives_the_same_scores(name, tmp_path):
     from tfdetect.artifact import Artifact
+    from tfdetect.data.prepare.clip_cache import ClipSpec
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
 
@@ -109,7 +110,7 @@ def test_the_exported_model_gives_the_same_scores(name, tmp_path):
     model.save(artifact.model)
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
     export(models.load(artifact.model), json.loads(artifact.calibration.read_text()), make_detector(cls), artifact.saved_model)
-    scores, _ = Predictor(artifact, None, make_detector(cls)).predict_clips(clips)
+    scores, _ = Predictor(artifact, ClipSpec(*clip_shape(cls)[:2]), make_detector(cls)).predict_clips(clips)
     np.testing.assert_allclose(scores, model.predict(clips, verbose=0)[:, 0], rtol=2e-5, atol=1e-5)
 
 

@@ -115,6 +115,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(predictor, mixed, here,
     expected = scores(predictor.predict_files(mixed))
     monkeypatch.setattr(predictor, "batch", 8)
     monkeypatch.setattr(predictor, "_outputs", limited)
+    monkeypatch.setattr("tfdetect.serving.predictor.MAX_WAIT", 1000.0)
     np.testing.assert_allclose(scores(predictor.predict_files(mixed)), expected, **TOLERANCE)
     assert refused == [8, 4] and predictor.batch == 2
     monkeypatch.setattr(predictor, "_outputs", lambda clips: (_ for _ in ()).throw(MemoryError))

@@ -139,3 +139,29 @@ def test_serving_notes_name_the_signatures(exported):
     artifact, _, single = exported
     notes = (artifact.folder / "SERVING.md").read_text()
     assert "`serving_default`: clip" in notes and ("`serve_bytes`: image" in notes) == single
+
+
+def test_each_weight_is_written_once_and_the_model_is_traced_once(tmp_path, monkeypatch):
+    detector, calls = Cnn(), []
+    model = detector.build((1, 32, 32, 3))
+    original = type(model).__call__
+
+    def count(self, *args, **options):
+        calls.append(self)
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(type(model), "__call__", count)
+    export(model, {"slope": 1.0, "intercept": 0.0, "threshold": 0.5}, detector, tmp_path / "1")
+    assert len([called for called in calls if called is model]) == 1, "however many signatures call it"
+    size = sum(path.stat().st_size for path in (tmp_path / "1" / "variables").glob("*.data-*"))
+    assert size < 1.2 * sum(weight.numpy().nbytes for weight in model.weights) + 10_000
+
+
+def test_lookup_tables_of_a_model_are_exported(tmp_path):
+    inputs = keras.Input((1, 16, 16, 3), dtype="uint8")
+    known = keras.layers.IntegerLookup(vocabulary=[1, 2, 3])(keras.ops.max(inputs, axis=(1, 2, 3, 4), keepdims=True)[:, 0, 0, 0])
+    model = keras.Model(inputs, keras.ops.cast(known, "float32"))
+    export(model, {"slope": 1.0, "intercept": 0.0, "threshold": 0.5}, Cnn(), tmp_path / "1")
+    clip = np.full((1, 1, 16, 16, 3), 2, np.uint8)
+    served = tf.saved_model.load(str(tmp_path / "1"))
+    assert float(served.signatures["serving_default"](clip=tf.constant(clip))["score"][0]) == 2

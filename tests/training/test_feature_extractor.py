@@ -8,6 +8,7 @@ from in_process import decode_here
 from tfdetect import models
 from tfdetect.artifact import Artifact
 from tfdetect.data import manifest
+from tfdetect.data.input_pipeline import corruptions
 from tfdetect.data.layouts import detect
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.data.prepare.decode import prepare, usable_rows
@@ -210,3 +211,29 @@ def test_lora_and_unfrozen_blocks_train_the_backbone(table, frame_counts, tmp_pa
     after = common.submodel_until(models.load(tmp_path / "m.keras"), "features").predict(clips, verbose=0)
     assert not frame_counts and len(fitted.history) == 2
     assert np.abs(after - before).max() > 1e-5, "the backbone has not changed"
+
+
+def test_features_of_altered_files_are_stored_and_are_those_of_the_altered_pixels(table, frame_counts):
+    rows, cache = table
+    detector = Clip(preset="tiny")
+    model = detector.build((1, 32, 32, 3))
+    extractor = FeatureExtractor(model, detector, cache, silent)
+    found = extractor.of_corrupted(rows, "jpeg(70)").features
+    assert sum(frame_counts) == len(rows)
+    np.testing.assert_array_equal(extractor.of_corrupted(rows, "jpeg(70)").features, found)
+    assert sum(frame_counts) == len(rows), "nothing is computed twice"
+    clips = np.stack([cache.load(sha) for sha in rows["sha"]])
+    altered = corruptions.parse("jpeg(70)")(clips, np.zeros((len(clips), 1)), [0, 0])[0].numpy()
+    expected = common.submodel_until(model, "features").predict(altered, verbose=0)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found - extractor.of(rows).features).max() > 1e-3
+
+
+def test_scores_of_a_known_extractor_hash_no_weights_again(table, monkeypatch):
+    rows, cache = table
+    detector = Clip(preset="tiny")
+    model = detector.build((1, 32, 32, 3))
+    extractor = FeatureExtractor(model, detector, cache, silent)
+    expected = fit.predict_scores(model, rows, cache, detector, 8)
+    monkeypatch.setattr("tfdetect.training.feature_extractor.digest", lambda model: pytest.fail("the weights are hashed again"))
+    np.testing.assert_array_equal(fit.predict_scores(model, rows, cache, detector, 8, extractor), expected)

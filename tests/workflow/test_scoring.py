@@ -29,6 +29,12 @@ def test_properties_come_from_the_cache(prepared, monkeypatch):
     assert found.aucs == by_reading.aucs and set(found.aucs) >= {"bytes", "thumbnail", "all"}
 
 
+def test_the_extension_is_that_of_the_file_and_not_of_a_copy_that_was_decoded_first(prepared):
+    table, cache = prepared
+    renamed = table.assign(path=table["path"].str.replace(".jpg", ".PNG"))
+    assert set(scoring.collect_properties(renamed, Data(), cache)["extension"]) == {".png"}
+
+
 def test_only_files_that_the_cache_knows_nothing_about_are_read(prepared, monkeypatch):
     table, cache = prepared
     known = cache.facts(table["sha"])

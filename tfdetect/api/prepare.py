@@ -166,6 +166,7 @@ def write(args: Prepare, table: "pd.DataFrame") -> None:
     files.write_json(args.out / config.PREPARED_FILE, summary)
     dataset.print_count(table, "cached")
     dataset.print_failures(table)
+    dataset.print_unchecked(table)
     dataset.require_usable(table)
     size = sum(files.disk_size(status.st_size) for _, status in files.walk(args.out))
     console.print(f"{printable(str(args.out))} takes {files.format_bytes(size)}")

@@ -282,7 +282,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
         fitted.history.to_csv(temporary, index=False)
     model, good = models.load(artifact.model), usable_rows(table)
     extractor = FeatureExtractor(model, run.detector, cache, feature_progress) if run.detector.caches_features else None
-    features = extractor and extractor.of(good)
+    features = extractor.of(good) if extractor else None
     calibration = calibrate(model, good, cache, run, extractor).to_dict()
     files.write_json(artifact.calibration, calibration)
     graph = None
@@ -303,7 +303,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
         console.print(warning)
 
     def before_report(metrics: Mapping[str, Any], drawn: Mapping[str, Path]) -> None:
-        tensorboard.write(artifact.logs, context, replace(extras, figures=drawn), config.run_to_dict(run), metrics, graph)
+        tensorboard.write(artifact.logs, context, drawn, extras.tables, config.run_to_dict(run), metrics, graph)
         keep_for_resume(artifact.checkpoints)
 
     results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)

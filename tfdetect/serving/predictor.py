@@ -27,7 +27,7 @@ from tfdetect.serving.saved_model import import_tensorflow, load_saved_model
 from tfdetect.stages import stage
 
 BATCH_BYTES = 2**26  # of the frames that are scored in one call; bounds the memory
-MAX_BATCH = 32  # clips per call; beyond 8 the networks of the suite are no faster on CPUs (benchmarks/predict.py)
+MAX_BATCH = 16  # clips per call; from 8 on a CPU takes as long for each clip (benchmarks/predict.py)
 MAX_WAIT = 1.0  # seconds that a decoded file waits for others to be scored with while none is ready
 MAX_BEHIND = 16  # batches of later files that may be scored while a file of a rare shape waits for another one
 

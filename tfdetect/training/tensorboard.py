@@ -14,10 +14,9 @@ import tensorflow as tf
 
 from tfdetect import files
 from tfdetect.data.media.frames import evenly_spaced
-from tfdetect.detector import ReportContext, ReportExtras
+from tfdetect.detector import ReportContext
 from tfdetect.models import autoencoder
 from tfdetect.plots.features import balanced_sample
-from tfdetect.plots.style import to_png
 
 EXAMPLES_PER_CLASS = 6
 FRAMES_PER_CLIP = 8  # shown side by side
@@ -51,12 +50,13 @@ class ReconstructionImages(keras.callbacks.Callback):
         self.writer.flush()
 
 
-def write(logs: Path, context: ReportContext, extras: ReportExtras, settings: Mapping[str, Any],
-          metrics: Mapping[str, Any], graph: tf.Graph | None = None) -> None:  # fmt: skip
+def write(logs: Path, context: ReportContext, figures: Mapping[str, Path], tables: Mapping[str, pd.DataFrame],
+          settings: Mapping[str, Any], metrics: Mapping[str, Any], graph: tf.Graph | None = None) -> None:  # fmt: skip
     """Write events about the test split to `logs/test`.
 
-    `settings` are those of the run, by section; `graph` holds the model's operations: Keras' own callback writes a summary of its
-    layers, which TensorBoard cannot draw.
+    `figures`, as PNG files, and `tables` are those that the report shows besides the standard ones. `settings` are
+    those of the run, by section; `graph` holds the model's operations: Keras' own callback writes a summary of its layers, which
+    TensorBoard cannot draw.
     """
     test = context.predictions[context.predictions["split"] == "test"]
     writer = tf.summary.create_file_writer(os.fsencode(logs / "test"))
@@ -66,7 +66,10 @@ def write(logs: Path, context: ReportContext, extras: ReportExtras, settings: Ma
         _curve(test)
         _clips(test, context.load_clip)
         _settings(settings, run_name(logs))
-        _extras(extras)
+        for name, path in figures.items():
+            tf.summary.image(name, tf.io.decode_png(path.read_bytes(), channels=3)[None])
+        for name, table in tables.items():
+            tf.summary.text(name, _markdown(table))
         for name in ("auc", "ap", "accuracy", "log_loss"):
             if metrics["test"][name] is not None:
                 tf.summary.scalar(f"test_{name}", metrics["test"][name])
@@ -77,14 +80,6 @@ def write(logs: Path, context: ReportContext, extras: ReportExtras, settings: Ma
         frames = context.predictions.reset_index(drop=True)
         projector(logs, context.features.features, frames,
                   lambda row: context.load_clip(frames.at[row, "path"])[frames.at[row, "frame"]])  # fmt: skip
-
-
-def _extras(extras: ReportExtras) -> None:
-    """The figures and tables that the report shows besides the standard ones."""
-    for name, figure in extras.figures.items():
-        tf.summary.image(name, tf.io.decode_png(to_png(figure), channels=3)[None])
-    for name, table in extras.tables.items():
-        tf.summary.text(name, _markdown(table))
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -86,11 +86,12 @@ def separate_excluded(table: "pd.DataFrame", cache: "Cache", workers: int | None
     from tfdetect.data import manifest
     from tfdetect.data.audit import copies
     from tfdetect.data.prepare.clip_cache import failure_result
-    from tfdetect.data.prepare.decode import RESULT_FIELDS, add_results
+    from tfdetect.data.prepare.decode import RESULT_FIELDS, add_results, known_digests
 
     manifest.require_unsplit_groups(table)
     reasons = table["left_out"] if "left_out" in table else table["path"].map(lambda path: "")
-    keys = copies.find_copies(table["path"].where(reasons == "", ""), workers)
+    with known_digests(cache) as digest:
+        keys = copies.find_copies(table["path"].where(reasons == "", ""), workers, digest)
     table, contradictions = copies.resolve_copies(table, keys)
     reasons = reasons.where(reasons != "", contradictions)
     if count := copies.count_copies([key for key, reason in zip(keys, reasons, strict=True) if not reason]):
@@ -250,7 +251,16 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", excluded: "pd.Data
         used = f"{len(notes):,} of {plural(len(table), 'file')} used with a note"
         console.print(f"{used}; the first: {printable(notes[0][0])}: {notes[0][1]}")
     require_usable(table, data.path)
+    print_unchecked(table)
     return table
+
+
+def print_unchecked(table: "pd.DataFrame") -> None:
+    """Print how many frames of the videos were decoded, unless all were."""
+    decoded, total = int(table["decoded_frames"].sum()), int(table["total_frames"].sum())
+    if decoded < total:
+        console.print(f"Of {total:,} frames, {decoded:,} were decoded, those that the clips need; damage in the others is only "
+                      "found with --data.check all")  # fmt: skip
 
 
 def print_expected_size(table: "pd.DataFrame", cache: "Cache", seconds: float | None) -> None:

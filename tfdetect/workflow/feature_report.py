@@ -89,8 +89,8 @@ def feature_figures(points: Mapping[str, np.ndarray], fitted: Mapping[str, Any],
                     distances: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> "dict[str, Figure]":  # fmt: skip
     """Return figures of where the test files lie, and for a triplet head of the distances between them.
 
-    `points` are the features (files, n) and for a triplet head the embedding (files, m); the last one is drawn. `fitted` are their
-    principal components; `distances` are those of `triplet_distances` in both, or empty.
+    `points` are the features (files, n) and for a triplet head the embedding (files, m); the last one is drawn. `fitted` are the
+    principal components of both; `distances` are those of `triplet_distances`, or empty.
     """
     name, rows = [*points.items()][-1]
     out = {

@@ -77,8 +77,9 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
 
 
 def clip_loader(table: pd.DataFrame, cache: Cache) -> Callable[[str], np.ndarray]:
-    """Return a function from the path of a prepared file to its uint8 clip (frames, size, size, 3)."""
-    shas, reader = dict(zip(table["path"], table["sha"], strict=True)), cache.reader(table["sha"])
+    """Return a function from the path of a usable file of a prepared table to its uint8 clip (frames, size, size, 3)."""
+    rows = usable_rows(table)
+    shas, reader = dict(zip(rows["path"], rows["sha"], strict=True)), cache.reader(rows["sha"])
     return lambda path: reader.load(shas[path])
 
 
@@ -109,7 +110,10 @@ def collect_properties(files: pd.DataFrame, data: Data, cache: Cache | None) -> 
     known = cache.facts(files["sha"]) if cache else [None] * len(files)
     missing = files[[found is None for found in known]]
     there = missing[list(map(os.path.exists, missing["path"]))]
-    rows: list[dict[str, Any]] = [{**found, "error": ""} if found else {"error": "the file does not exist"} for found in known]
+    rows: list[dict[str, Any]] = [
+        {**found, "extension": os.path.splitext(path)[1].lower(), "error": ""} if found  # a copy may have another name
+        else {"error": "the file does not exist"} for path, found in zip(files["path"], known, strict=True)
+    ]  # fmt: skip
     if len(there):
         with progress("Looking for shortcuts", len(there)) as step:
             measured = collect(there, data.workers, step, data.timeout, data.limits, decoding=data.decoding)

@@ -10,6 +10,7 @@ import pytest
 from stamped import stamped, stamps, write, write_frames
 
 from tfdetect.data.media import containers, video
+from tfdetect.data.media.av1_units import FrameReader
 from tfdetect.data.media.pyav_decode import decode
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.selection import select_frames
@@ -121,6 +122,14 @@ def test_packets_of_the_chosen_segment_alone_are_decoded(tmp_path):
     assert [number for number, _ in decode(str(path), scan, selection)] == list(range(50, selection.chosen[0] + 1))
 
 
+def test_timestamps_that_contradict_the_order_of_decoding_are_not_trusted(tmp_path):
+    path = write(tmp_path / "v.webm", codec="libvpx-vp9", count=20, g="20", deadline="realtime", cpu_used="8")
+    scan = containers.scan_packets(str(path), "")
+    assert select_frames(scan, 3, None, "used").packets is not None
+    scan.pts[3] += scan.pts[8] + 1
+    assert select_frames(scan, 3, None, "used").packets is None, "VP9 does not change the order of frames"
+
+
 def damage(path, packet):
     """Overwrite the middle of a packet of a video, with a fixed pattern that no decoder accepts."""
     with av.open(str(path)) as container:
@@ -188,6 +197,37 @@ def test_packets_without_a_frame_are_no_frames(tmp_path):
             target.mux(copy)
     require_equal(repeated)
     assert read_media(repeated, COUNT).total < COUNT
+
+
+@pytest.mark.parametrize("preset", ["8", "12"])
+def test_av1_frames_that_nothing_refers_to_are_skipped(tmp_path, preset):
+    path = write(tmp_path / "v.mkv", codec="libsvtav1", count=COUNT, g="60", preset=preset)
+    scan = containers.scan_packets(str(path), "")
+    assert len(scan.unreferenced) > 5, "the encoder makes some"
+    intact = read_media(path, COUNT)
+    require_equal(path)
+    for skipped in scan.unreferenced:  # every other frame without each of them in turn
+        selection = select_frames(scan, COUNT, None, "used")
+        selection.chosen = tuple(at for at in selection.chosen if selection.ids[at] != skipped)
+        decoded = dict(decode(str(path), scan, selection))
+        assert skipped not in decoded and len(decoded) == COUNT - 1 and not scan.broken
+        for at in selection.chosen[::7]:
+            np.testing.assert_array_equal(decoded[selection.ids[at]].to_ndarray(format="rgb24"), intact.frames[at])
+
+
+def test_headers_of_av1_that_end_early_or_are_unknown_tell_nothing(tmp_path):
+    path = write(tmp_path / "v.mkv", count=20, g="60", codec="libsvtav1", preset="10")
+    with av.open(str(path)) as container:
+        extradata = container.streams.video[0].codec_context.extradata
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    reader = FrameReader(extradata)
+    unreferenced = [packet for packet in packets if reader.is_unreferenced(packet)]
+    assert unreferenced and not reader.is_unreferenced(packets[0]), "a key frame"
+    assert not FrameReader(b"").is_unreferenced(unreferenced[0]), "without a sequence header"
+    for packet in unreferenced:
+        assert not reader.is_unreferenced(packet[:3]) and not reader.is_unreferenced(b"")
+        assert not reader.is_unreferenced(packet + packets[0]), "more than one frame"
+        assert not reader.is_unreferenced(bytes([packet[0] | 0b100]) + packet[1:]), "a layer"
 
 
 @pytest.mark.skipif(not find_spec("decord"), reason="decord has no wheels for this processor")

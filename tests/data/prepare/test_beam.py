@@ -110,7 +110,7 @@ def test_an_interrupted_run_resumes(mixed, tmp_path, monkeypatch):
 
 PLANTED = """
 import os, time
-from tfdetect.data.prepare.clip_cache import Cache, Decoded
+from tfdetect.data.prepare.clip_cache import Cache, Decoded, failure_result
 class Planted(Cache):
     def decode_file(self, path):
         if path.endswith("2.mp4"):
@@ -119,7 +119,7 @@ class Planted(Cache):
             time.sleep(60)
         if path.endswith("9.mp4"):
             raise RuntimeError("a fault of the program")
-        return Decoded({"sha": "", "frames": 0, "width": 0, "height": 0, "note": "", "error": "planted"})
+        return Decoded(failure_result("", "planted"))
 """
 
 

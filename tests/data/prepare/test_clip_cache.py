@@ -27,6 +27,7 @@ from tfdetect.data.prepare import decode, shards
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.data.prepare.clip_index import INDEX_NAME
 from tfdetect.errors import UserError
+from tfdetect.limits import Decoding
 
 ROOT = Path(__file__).parents[3]
 
@@ -127,6 +128,14 @@ def test_two_processes_never_write_to_the_same_shard(tmp_path):
         three.add_clip("ff" * 32, frames[names[0]], clip)
     assert cache.reader(["ff" * 32]).places[0, 0] == 1, "the last one is filled first"
     assert all((cache.load(sha) == frames[sha]).all() for sha in names)
+
+
+@pytest.mark.parametrize("check", ["used", "all"])
+def test_the_table_says_how_many_frames_were_decoded(tmp_path, videos, check):
+    """To take the middle of eight frames, the last one need not be decoded."""
+    cache = Cache(tmp_path, ClipSpec(1, 16, decoding=Decoding(check=check)))
+    found = decode.prepare(detect.read(videos).head(2), cache, runner=decode_here)
+    assert (found["total_frames"] == 8).all() and ((found["decoded_frames"] < 8) == (check == "used")).all()
 
 
 @pytest.mark.parametrize("what, spec", [("images", ClipSpec(1, 16)), ("videos", ClipSpec(8, 16)), ("videos", ClipSpec(3, 24))])
@@ -285,19 +294,19 @@ def assert_equals_an_undisturbed_run(folder, videos, kind):
 
 CRASHING = """
 import os
-from tfdetect.data.prepare.clip_cache import Cache, Decoded
+from tfdetect.data.prepare.clip_cache import Cache, Decoded, failure_result
 class Crashing(Cache):
     def decode_file(self, path):
         if path.endswith("2.mp4"):
             os.abort()
-        return Decoded({"sha": "", "frames": 0, "width": 0, "height": 0, "note": "", "error": "planted"})
+        return Decoded(failure_result("", "planted"))
 """
 
 
 def test_a_crashing_decoder_fails_only_that_file(tmp_path, monkeypatch):
-    (tmp_path / "crashing.py").write_text(CRASHING)  # a module, so that worker processes can import it
+    (tmp_path / "crashing_cache.py").write_text(CRASHING)  # a module, so that worker processes can import it
     monkeypatch.syspath_prepend(tmp_path)
-    from crashing import Crashing
+    from crashing_cache import Crashing
 
     table = pd.DataFrame({"path": [f"{number}.mp4" for number in range(25)]})
     seen = []

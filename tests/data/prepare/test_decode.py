@@ -58,6 +58,16 @@ def test_unchanged_files_are_not_read_again(tmp_path, copies):
     assert cache.calls == list(found["path"][found["error"] == ""]), "a failure needs no clip"
 
 
+def test_files_that_the_cache_has_seen_are_not_hashed_again(tmp_path, copies, monkeypatch):
+    cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
+    found = decode.prepare(copies, cache, runner=decode_here)
+    shutil.copy(copies["path"][1], copies["path"][0])
+    hashed = []
+    monkeypatch.setattr(decode, "digest", lambda path: hashed.append(path) or "new")
+    with decode.known_digests(cache) as digest:
+        assert [digest(path) for path in copies["path"]] == ["new", *found["sha"][1:]] and hashed == [copies["path"][0]]
+
+
 def test_a_deleted_file_keeps_its_clip(tmp_path, copies):
     cache = Cache(tmp_path / "cache", ClipSpec(1, 16))
     first = decode.prepare(copies, cache, runner=decode_here)
@@ -75,12 +85,12 @@ def test_shards_do_not_depend_on_the_order_in_which_workers_finish(tmp_path, cop
 
 SLOW = """
 import time
-from tfdetect.data.prepare.clip_cache import Cache, Decoded
+from tfdetect.data.prepare.clip_cache import Cache, Decoded, failure_result
 class Slow(Cache):
     def decode_file(self, path):
         if path.endswith("7.mp4"):
             time.sleep(1.5)
-        return Decoded({"sha": "", "frames": 0, "width": 0, "height": 0, "note": "", "error": "planted"})
+        return Decoded(failure_result("", "planted"))
 """
 
 

@@ -20,10 +20,11 @@ COMPARED_BYTES = 4096  # in the middle of files of equal size; files that differ
 CLASS_NAMES = ("real", "fake")
 
 
-def find_copies(paths: Iterable[str], workers: int | None = None) -> list[str]:
+def find_copies(paths: Iterable[str], workers: int | None = None, digest: Callable[[str], str] = digest) -> list[str]:
     """Return for each path the SHA-256 of its bytes if another path has the same bytes, else "".
 
-    Few files are read, and even fewer completely. Files that cannot be read have no copies.
+    Few files are read, and even fewer completely. Files that cannot be read have no copies. `digest` returns the hash of a file;
+    it is called by several threads.
     """
     paths = list(paths)
     sizes = {path: _size(path) for path in paths}

@@ -1,7 +1,7 @@
 """Find the AV1 frames that no other frame refers to, by their headers: the decoder has no option to skip them.
 
-The bits are those of the AV1 Bitstream & Decoding Process Specification, sections 5.3 (units), 5.5 (sequence header) and 5.9 (frame
-header). Streams with features that few encoders use (layers, frame numbers, decoder models) count as having no such frames.
+The bits are those of the AV1 Bitstream & Decoding Process Specification, sections 5.3 (units), 5.5 (sequence header) and 5.9
+(frame header). Streams with what few encoders write (layers, frame numbers, decoder models) count as having no such frames.
 """
 
 from collections.abc import Iterator

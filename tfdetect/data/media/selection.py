@@ -13,7 +13,7 @@ from tfdetect.data.media.frames import frame_positions
 from tfdetect.data.media.orientation import Orientation
 
 _ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "mjpeg", "av1", "libdav1d")
-SKIPPING = ("h264", "hevc", "mpeg4")  # decoders that obey `skip_frame` from packet to packet
+SKIPPING = ("h264", "hevc", "mpeg4")  # decoders that obey `skip_frame` from packet to packet; they alone change the order
 _EMPTY_PACKET = 20  # bytes; MPEG-4 repeats a frame by a smaller one, which yields none
 
 
@@ -37,7 +37,7 @@ def select_frames(scan: PacketScan, frames: int, fps: float | None, check: Liter
     """Choose `frames` frames of a video as `frames.frame_positions` does; None if its packets do not tell which frames it has.
 
     With the check "used", `packets` are those that the chosen frames depend on. That needs a key frame at the start, which is
-    also shown first: decoders drop intact frames that precede it.
+    also shown first, because decoders drop intact frames that precede it, and timestamps in the decoder's order.
     """
     if scan.broken or scan.malformed or scan.truncation or scan.discards or not scan.exact:
         return None
@@ -45,7 +45,8 @@ def select_frames(scan: PacketScan, frames: int, fps: float | None, check: Liter
     ids = sorted(range(len(pts)), key=pts.__getitem__)
     selection = Selection(ids, frame_positions([scan.time_base * pts[n] for n in ids], frames, fps))
     is_known = has_one_frame_per_packet(scan) or (scan.codec == "mpeg4" and scan.smallest > _EMPTY_PACKET)
-    if check == "used" and is_known and scan.is_key[0] and ids[0] == 0:
+    in_order = ids == sorted(ids) or (scan.codec in SKIPPING and ids[0] == 0)
+    if check == "used" and is_known and scan.is_key[0] and in_order:
         selection.packets = _needed_packets(scan, set(selection.positions))
     return selection
 

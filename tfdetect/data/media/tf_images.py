@@ -136,7 +136,7 @@ def apply_orientation(frames: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 def exif_orientation(data: tf.Tensor) -> tf.Tensor:
     """Return the EXIF orientation 1..8 of an encoded JPEG, PNG or WebP, scalar string; 1 if it has none."""
-    raw = tf.io.decode_raw(data, tf.uint8)
+    raw, nowhere = tf.io.decode_raw(data, tf.uint8), lambda: tf.constant(-1)
 
     def start_in_webp() -> tf.Tensor:
         start = _last(find_bytes(raw, b"EXIF"), 8)
@@ -147,18 +147,18 @@ def exif_orientation(data: tf.Tensor) -> tf.Tensor:
     start = tf.switch_case(image_kind(data), [
         lambda: _last(find_bytes(raw[:MAX_EXIF_START], b"Exif\0\0")[:1], 6),  # the reader uses the first segment
         lambda: _last(find_bytes(raw, b"eXIf"), 4),
-        lambda: -1,
-        lambda: tf.cond(raw[20] & 8 > 0, start_in_webp, lambda: -1),
-        lambda: -1,
-        lambda: -1,
+        nowhere,
+        lambda: tf.cond(raw[20] & 8 > 0, start_in_webp, nowhere),
+        nowhere,
+        nowhere,
     ])  # fmt: skip
-    orientation = tf.cond(start >= 0, lambda: _tiff_orientation(raw, start), lambda: 1)
+    orientation = tf.cond(start >= 0, lambda: _tiff_orientation(raw, start), lambda: tf.constant(1))
     return tf.where((orientation >= 1) & (orientation <= 8), orientation, 1)
 
 
 def _last(positions: tf.Tensor, offset: int) -> tf.Tensor:
     """Return the last of some positions, int32, plus an offset; -1 if there is none."""
-    return tf.cond(tf.size(positions) > 0, lambda: positions[-1] + offset, lambda: -1)
+    return tf.cond(tf.size(positions) > 0, lambda: positions[-1] + offset, lambda: tf.constant(-1))
 
 
 def _tiff_orientation(raw: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
@@ -170,7 +170,7 @@ def _tiff_orientation(raw: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
     tags, values = (_read_number(raw, entries + offset, 2, big_endian) for offset in (0, 8))
     values = tf.boolean_mask(values, tags == 0x0112)
     is_valid = big_endian | (order == int.from_bytes(b"II", "big"))
-    return tf.cond((tf.size(values) > 0) & is_valid, lambda: values[0], lambda: 1)
+    return tf.cond((tf.size(values) > 0) & is_valid, lambda: values[0], lambda: tf.constant(1))
 
 
 def _read_number(raw: tf.Tensor, position: tf.Tensor, count: int, big_endian: tf.Tensor | bool = True) -> tf.Tensor:

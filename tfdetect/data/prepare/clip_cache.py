@@ -27,6 +27,7 @@ from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.limits import Decoding, Limits
 from tfdetect.stages import stage
 
+CLIP_FIELDS = Clip._fields[3:]  # what the result of a file says of its clip
 MAX_OPEN = 256  # shards that a reader keeps open
 
 
@@ -99,7 +100,7 @@ class Decoded:
     """A file as a worker process has read it: what the index will say of it, and its pixels, unless it failed or is cached."""
 
     result: dict[str, Any]
-    """The fields sha, frames, width, height, note and error."""
+    """The fields sha, error and CLIP_FIELDS."""
     payload: np.ndarray | bytes | None = None
     """The frames (frames, size, size, 3) uint8 RGB, or a TFRecord."""
     facts: str | None = None
@@ -158,7 +159,8 @@ class Cache:
             return Decoded(failure_result(sha, str(error)))
         except OSError as error:
             return Decoded(failure_result("", failure_reason(error)))
-        found = Clip(0, 0, 0, len(clip.frames), clip.width, clip.height, clip.note)  # it has no place yet
+        decoded_frames = clip.total if clip.decoded is None else clip.decoded
+        found = Clip(0, 0, 0, len(clip.frames), clip.width, clip.height, clip.note, decoded_frames, clip.total)  # no place yet
         return Decoded(clip_result(sha, found), self.encode(path, clip.frames), self._facts(path, clip, middle.frame))
 
     @stage("describe")
@@ -254,9 +256,9 @@ class ClipReader:
 
 def clip_result(sha: str, clip: Clip) -> dict[str, Any]:
     """Return the result of a file whose clip is in the cache."""
-    return {"sha": sha, "frames": clip.frames, "width": clip.width, "height": clip.height, "note": clip.note, "error": ""}
+    return {"sha": sha, "error": "", **{name: getattr(clip, name) for name in CLIP_FIELDS}}
 
 
 def failure_result(sha: str, reason: str) -> dict[str, Any]:
     """Return the result of a file that failed; `sha` is "" if the file could not be opened."""
-    return {"sha": sha, "frames": 0, "width": 0, "height": 0, "note": "", "error": reason}
+    return {"sha": sha, "error": reason, **dict.fromkeys(CLIP_FIELDS, 0), "note": ""}

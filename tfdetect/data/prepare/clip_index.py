@@ -21,14 +21,16 @@ INDEX_NAME = "index.sqlite"
 LOCK_SECONDS = 60.0  # how long to wait for another process that is writing
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clips (sha BLOB PRIMARY KEY, shard INTEGER, start INTEGER, length INTEGER, frames INTEGER,
- width INTEGER, height INTEGER, note TEXT, facts TEXT) WITHOUT ROWID;
+ width INTEGER, height INTEGER, note TEXT, decoded_frames INTEGER,
+ total_frames INTEGER, facts TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, sha BLOB, error TEXT, settings TEXT)
  WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS places ON clips (shard, start, length);
 """
 _FIND_FILE = """
 SELECT files.size, files.mtime, files.sha, files.error, files.settings, clips.shard, clips.start, clips.length, clips.frames,
- clips.width, clips.height, clips.note FROM files LEFT JOIN clips ON clips.sha = files.sha WHERE files.path = ?
+ clips.width, clips.height, clips.note, clips.decoded_frames, clips.total_frames
+ FROM files LEFT JOIN clips ON clips.sha = files.sha WHERE files.path = ?
 """
 
 
@@ -42,6 +44,8 @@ class Clip(NamedTuple):
     width: int  # native, in pixels
     height: int
     note: str
+    decoded_frames: int = 0  # of the file; the others were not checked for damage
+    total_frames: int = 0
 
 
 class FileResult(NamedTuple):
@@ -108,7 +112,7 @@ def find_file(connection: sqlite3.Connection, path: str) -> FileResult | None:
 
 def find_clip(connection: sqlite3.Connection, sha: str) -> Clip | None:
     """Return the clip of the file with this SHA-256, None if there is none."""
-    query = "SELECT shard, start, length, frames, width, height, note FROM clips WHERE sha = ?"
+    query = f"SELECT {', '.join(Clip._fields)} FROM clips WHERE sha = ?"
     row = connection.execute(query, (bytes.fromhex(sha),)).fetchone()
     return Clip(*row) if row else None
 
@@ -150,7 +154,7 @@ def save(connection: sqlite3.Connection, clips: Mapping[str, tuple[Clip, str | N
     """
     with connection:  # only now, so that other processes wait as shortly as possible
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany("REPLACE INTO clips VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        connection.executemany("REPLACE INTO clips VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                                ((bytes.fromhex(sha), *clip, facts) for sha, (clip, facts) in clips.items()))  # fmt: skip
         connection.executemany("REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
                                ((key(path), size, mtime, bytes.fromhex(sha), error, settings)

@@ -5,15 +5,17 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import Any
 
 import pandas as pd
 
 from tfdetect import stages
+from tfdetect.data.media.read import digest
 from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.data.prepare import clip_index, shards
-from tfdetect.data.prepare.clip_cache import Cache, ClipSpec, Decoded, clip_result, failure_result
+from tfdetect.data.prepare.clip_cache import CLIP_FIELDS, Cache, ClipSpec, Decoded, clip_result, failure_result
 from tfdetect.data.prepare.clip_index import ClipIndex
 from tfdetect.data.worker_pool import WorkerFailure, map_ordered, map_unordered
 from tfdetect.files import size_and_mtime
@@ -21,7 +23,7 @@ from tfdetect.machine import available_cores
 
 Progress = Callable[[dict[str, Any]], None]
 Runner = Callable[[Iterable[str], Cache, int | None, float | None], Iterator[tuple[str, Any]]]
-RESULT_FIELDS = ("sha", "frames", "width", "height", "note", "error")
+RESULT_FIELDS = ("sha", *CLIP_FIELDS, "error")
 SAMPLED, TIMED = 256, 32  # files by which the size and the time of the others are judged
 BUFFER_BYTES = 2**28  # of clips that wait for one before them
 
@@ -55,7 +57,7 @@ class Results:
         result = failure_result("", outcome.reason) if isinstance(outcome, WorkerFailure) else outcome.result
         sha, error = result["sha"], result["error"]
         if not isinstance(outcome, WorkerFailure) and outcome.payload is not None:
-            clip = {name: result[name] for name in ("frames", "width", "height", "note")}
+            clip = {name: result[name] for name in CLIP_FIELDS}
             writer.add_clip(sha, outcome.payload, clip, outcome.facts)
         if sha or crashed:
             writer.add_file(path, (*size_and_mtime(path), sha, error, self.settings if error else ""))
@@ -76,6 +78,18 @@ def _as_result(found: clip_index.FileResult) -> dict[str, Any]:
     return clip_result(found.sha, found.clip) if found.clip and not found.error else failure_result(found.sha, found.error)
 
 
+@contextmanager
+def known_digests(cache: Cache) -> Iterator[Callable[[str], str]]:
+    """Yield `read.digest`, which does not read files that the cache has seen and that have not changed since."""
+    with ClipIndex(cache.folder).open() as connection:
+
+        def find_digest(path: str) -> str:
+            found = clip_index.find_file(connection, path)
+            return found.sha if found and found.sha and found.state == size_and_mtime(path) else digest(path)
+
+        yield find_digest
+
+
 def decode_locally(paths: Iterable[str], cache: Cache, workers: int | None, seconds: float | None) -> Iterator[tuple[str, Any]]:
     """Yield (path, result of `Cache.decode_file` or WorkerFailure) of each file in turn, decoded by local processes."""
     ahead = BUFFER_BYTES // (cache.spec.max_squares * cache.spec.size**2 * 3)
@@ -86,8 +100,8 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
             seconds: float | None = None, runner: Runner = decode_locally) -> pd.DataFrame:  # fmt: skip
     """Decode every file of the manifest that the cache lacks, each within `seconds`, locally or with `beam.BeamRunner`.
 
-    Returns the manifest with the columns sha, frames, width, height, note and error. `progress` is called with the result
-    of each file. A file whose decoder crashes or hangs fails like any other. Raises OSError if the cache cannot be written.
+    Returns the manifest with the columns RESULT_FIELDS. `progress` is called with the result of each file. A file whose decoder
+    crashes or hangs fails like any other. Raises OSError if the cache cannot be written.
     """
     progress = progress or (lambda result: None)
     with cache.writer() as writer:
@@ -180,7 +194,7 @@ def add_results(table: pd.DataFrame, values: Callable[[str], Iterable[Any]], spe
             columns[name].append(value)
     columns["note"] = [spec.extend_note(note, frames) for note, frames in zip(columns["note"], columns["frames"], strict=True)]
     columns["frames"] = [frames * spec.repeat_count(frames) for frames in columns["frames"]]
-    dtypes = dict.fromkeys(("frames", "width", "height"), "int64")  # also if there are no rows
+    dtypes = dict.fromkeys(set(CLIP_FIELDS) - {"note"}, "int64")  # also if there are no rows
     joined = pd.concat([table, pd.DataFrame(columns, index=table.index).astype(dtypes)], axis=1)
     joined.attrs = table.attrs  # pandas keeps attrs only if both tables have the same
     return joined

@@ -62,7 +62,7 @@ class ClipWriter:
     def add_clip(self, sha: str, payload: np.ndarray | bytes, clip: Mapping[str, Any], facts: str | None = None) -> None:
         """Append the frames of a file, or its TFRecord, unless the cache has them. Raises OSError if writing fails.
 
-        `clip` has the fields frames, width, height and note of a `Clip`.
+        `clip` has the fields of a `Clip` from frames on.
         """
         if sha in self.clips or self.find(sha):
             return
@@ -102,7 +102,7 @@ class ClipWriter:
         if self.shard:
             if self.kind == "npy":
                 os.pwrite(self.shard.fileno(), npy_header(self.position, self.size), 0)
-            os.fdatasync(self.shard.fileno())
+            getattr(os, "fdatasync", os.fsync)(self.shard.fileno())  # macOS has only the latter
         if self.clips or self.files:
             clip_index.save(self.connection, self.clips, self.files)
         self.clips, self.files, self.last_save = {}, {}, time.monotonic()
