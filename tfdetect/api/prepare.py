@@ -52,6 +52,8 @@ class Prepare:
 
     def __post_init__(self) -> None:
         self.dask.require_runner(self.runner)
+        if self.profile and self.runner != "local":
+            raise UserError(f"--profile measures this machine: it needs --runner local, got --runner {self.runner}.")
 
 
 def prepare(path: str | Path, out: str | Path, **settings: Any) -> Path:

@@ -103,8 +103,8 @@ class DaskCluster:
                             "there.") from error  # fmt: skip
         except Exception as error:
             if "deserializ" in str(error):
-                raise UserError(f"{self.name} cannot read what it is sent ({error.__cause__ or error}): install the same versions "
-                                "of tfdetect and its requirements on the scheduler and workers.") from error  # fmt: skip
+                raise UserError(f"{self.name} cannot read what it is sent ({error.__cause__ or error}): install the same "
+                                "versions of tfdetect and its requirements on the scheduler and workers.") from error  # fmt: skip
             if type(error).__name__ in ("FutureCancelledError", "CancelledError", "CommClosedError", "ClosedClientError",
                                         "TimeoutError", "RuntimeError", "OSError"):  # fmt: skip
                 reason = str(error).splitlines()[0].rpartition(": ")[2] if str(error) else type(error).__name__

@@ -50,6 +50,8 @@ class Predict:
 
     def __post_init__(self) -> None:
         self.dask.require_runner(self.runner)
+        if self.profile and self.runner != "local":
+            raise UserError(f"--profile measures this machine: it needs --runner local, got --runner {self.runner}.")
         if self.json and self.out:
             raise UserError("--json prints the verdicts and --out writes them: give one of them.")
         if self.out:

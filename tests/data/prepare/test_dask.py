@@ -155,10 +155,13 @@ def test_a_wrong_address_is_one_sentence(images, tmp_path, capsys, flags, messag
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_an_address_needs_the_runner(images, tmp_path, capsys):
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--dask.address", "tcp://127.0.0.1:9"], "--dask.address needs --runner dask, got --runner local."),
+    (["--runner", "dask", "--profile"], "it needs --runner local, got --runner dask.")])  # fmt: skip
+def test_flags_that_the_runner_does_not_take(images, tmp_path, capsys, flags, message):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["prepare", str(images), "--out", str(tmp_path / "x"), "--dask.address", "tcp://127.0.0.1:9"])
-    assert stop.value.code == 2 and "--dask.address needs --runner dask, got --runner local." in capsys.readouterr().err
+        cli.main(["prepare", str(images), "--out", str(tmp_path / "x"), *flags])
+    assert stop.value.code == 2 and message in " ".join(capsys.readouterr().err.split())
 
 
 def test_without_dask_the_error_is_one_sentence(images, tmp_path):
