@@ -205,15 +205,15 @@ def _values_by_flag(flags: list[str]) -> dict[str, list[str]]:
 def is_locked(artifact: Artifact) -> bool:
     """Return whether another process is training into the folder, or has just deleted it."""
     try:
-        with lock(artifact):
+        with lock(artifact, shared=True):  # several processes may ask at the same time
             return False
     except (BlockingIOError, FileNotFoundError):
         return True
 
 
 @contextmanager
-def lock(artifact: Artifact) -> Iterator[None]:
-    """Hold an exclusive lock on the run folder; the operating system releases it when the process ends for any reason.
+def lock(artifact: Artifact, shared: bool = False) -> Iterator[None]:
+    """Hold an exclusive or shared lock on the run folder; the operating system releases it when the process ends for any reason.
 
     Raises BlockingIOError if another process is training into the folder.
     """
@@ -224,7 +224,7 @@ def lock(artifact: Artifact) -> Iterator[None]:
     handle = os.open(artifact.folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BlockingIOError(f"{artifact.folder} is being trained by another process; give another --name.") from error
         os.stat(artifact.folder)  # raises FileNotFoundError if the previous holder has just deleted the folder

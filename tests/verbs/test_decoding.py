@@ -39,7 +39,7 @@ def test_flags_decide_the_key_of_the_cache_and_what_is_checked(tmp_path, videos)
         data = config.parse(["cnn_lstm", "--data.check", check, "--data.decoder", "pyav", "--data.frames", "2"], "t").data
         spec = dataset.clip_spec(data, tmp_path)
         assert spec.decoding == Decoding("pyav", check) and spec.key.endswith(Decoding("pyav", check).key)
-        notes[check] = Cache(tmp_path, spec).decode_file(str(videos / "fake" / "fake.mp4"))["note"]
+        notes[check] = Cache(tmp_path, spec).decode_file(str(videos / "fake" / "fake.mp4")).result["note"]
     assert notes["used"] == "" and notes["all"].startswith("damaged")
 
 

@@ -75,7 +75,8 @@ class ClipSpec:
             for each in viewers:
                 each.restart()
 
-        media = read_media(path, self.frames, self.fps, self.size, self.limits, add_frame, self.fit, self.decoding, restart)
+        media = read_media(path, self.frames, self.fps, self.size, self.limits, add_frame, self.fit, decoding=self.decoding,
+                           on_restart=restart)  # fmt: skip
         return faces.to_clip(media) if faces else media
 
     def try_read(self, item: tuple[int, str]) -> Media | WorkerFailure:
