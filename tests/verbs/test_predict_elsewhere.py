@@ -90,7 +90,7 @@ def test_rows_on_beam(run, files, tmp_path, capfd, flags):
 
 @beam_needed
 @pytest.mark.parametrize(("flags", "message"), [
-    (["DaskRunner"], "Beam's DaskRunner loses results without an error: use --runner dask"),
+    (["apache_beam.runners.dask.dask_runner.DaskRunner"], "Beam's DaskRunner fails or loses results: use --runner dask"),
     (["beam", "--direct_num_wrokers", "2"], "neither predict nor Beam has an option --direct_num_wrokers. Perhaps you meant"),
 ])  # fmt: skip
 def test_a_wrong_runner_is_one_sentence(run, files, capsys, flags, message):

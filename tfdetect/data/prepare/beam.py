@@ -110,10 +110,10 @@ class BeamRunner:
         """Return Beam's PipelineOptions. Raises UserError for unknown flags, which Beam itself would ignore with a warning.
 
         Other runners may know more flags than Beam's Python package, but none with a dot, as tfdetect's flags have. Also raises
-        UserError for Beam's runner on Dask, which ends with exit code 0 whether or not its files hold all results.
+        UserError for Beam's runner on Dask, which stops with an internal error or ends with exit code 0 and incomplete files.
         """
         if self.runner.rpartition(".")[2] == "DaskRunner":
-            raise UserError("Beam's DaskRunner loses results without an error: use --runner dask, which needs no Beam.")
+            raise UserError("Beam's DaskRunner fails or loses results: use --runner dask, which needs no Beam.")
         try:
             from apache_beam.options.pipeline_options import PipelineOptions
         except ImportError as error:
