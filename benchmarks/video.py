@@ -5,10 +5,9 @@
 
 The videos of `video_files.py`, 72 of 10 s and with --long six more of ten minutes, become 16 frames of 224 x 224 pixels. ffmpeg
 decodes all frames and drops them, two files at a time; the OpenCV loop reads all frames and keeps 16, in two processes; `prepare`
-is the whole command. What it takes for two tiny files, its fixed start, is measured in each round and subtracted. That counts
-against us, since its second process may not have to start for them: little for 12 files of a codec, more for the 3 of --quick.
-The files of ten minutes get one round and no OpenCV loop. The files are written to --files on the first run, in some ten minutes,
-and kept.
+is the whole command. What it takes for 24 tiny files, its fixed start with both decoding processes, is measured in each round and
+subtracted. The files of ten minutes get one round and no OpenCV loop. The files are written to --files on the first run, in some
+ten minutes, and kept.
 """
 
 import subprocess
@@ -32,7 +31,7 @@ from video_files import B_FRAMES, CODECS, Video
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES, SIZE, PROCESSES = 16, 224, 2
-OURS, START, FFMPEG, OPENCV = "prepare", "prepare of two tiny files", "ffmpeg -threads 1", "OpenCV loop"
+OURS, START, FFMPEG, OPENCV = "prepare", "prepare of 24 tiny files", "ffmpeg -threads 1", "OpenCV loop"
 TOLERANCE = 6.0  # grey levels on average, between the frames of OpenCV and ours; other frames differ by more than 15
 PACKAGES = ("av", "numpy", "opencv-python-headless", "imageio-ffmpeg")
 
@@ -89,11 +88,11 @@ def as_data_set(folder: Path, paths: Sequence[Path]) -> Path:
 
 
 def write_tiny(folder: Path) -> Path:
-    """Write two videos of a few small frames, as a data set."""
+    """Write videos of a few small frames, as a data set: enough for all decoding processes to start."""
     from tfdetect.data.media.encode import encode_h264
 
     folder.mkdir()
-    for number in (0, 1):
+    for number in range(24):
         frames = np.random.default_rng(number).integers(0, 256, (FRAMES, 32, 32, 3), np.uint8)
         (folder / f"{number}.mp4").write_bytes(encode_h264(frames, 25, {}))
     return as_data_set(folder / "set", sorted(folder.glob("*.mp4")))
