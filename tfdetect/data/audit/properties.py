@@ -217,7 +217,7 @@ def measure_border(frame: np.ndarray) -> np.ndarray:
 def _content_properties(frame: np.ndarray, border: np.ndarray) -> dict[str, np.ndarray]:
     """Return mean colour (3,), an 8 x 8 thumbnail (192,) and the border (8,), all in 0..255."""
     thumbnail = cv2.resize(frame, (8, 8), interpolation=cv2.INTER_AREA).ravel()
-    return {"mean_colour": frame.mean(axis=(0, 1)), "thumbnail": thumbnail, "border": border}
+    return {"mean_colour": np.array(cv2.mean(frame)[:3]), "thumbnail": thumbnail, "border": border}
 
 
 def _grey(frame: np.ndarray) -> np.ndarray:
