@@ -148,10 +148,12 @@ def test_the_properties_of_a_file_are_kept_with_its_clip(tmp_path, request, what
         assert all(known.get(name) == measured.get(name) for name in properties.CONTAINER)
         assert all(known[name].shape == measured[name].shape for name in properties.CONTENT)
         if what == "images":
-            assert all((known[name] == measured[name]).all() for name in properties.CONTENT)
+            difference = [np.abs(known[name] - measured[name].astype(float)).max() for name in properties.CONTENT]
+            assert max(difference) < 2, "resized otherwise"
+            assert (known["border"] == measured["border"]).all(), "of the native frame"
         else:
             middle = read_media(path, spec.frames).frames[spec.frames // 2]
-            assert known["mean_colour"] == pytest.approx(middle.mean(axis=(0, 1)))
+            assert known["mean_colour"] == pytest.approx(middle.mean(axis=(0, 1)), abs=1)
 
 
 def test_the_properties_of_an_equalised_copy_are_not_those_of_the_file(tmp_path, images):

@@ -114,12 +114,13 @@ def measure(path: str, limits: Limits, decoding: Decoding = DECODING) -> dict[st
     }  # fmt: skip
 
 
-def describe_decoded(path: str, media: Media, frame: np.ndarray) -> dict[str, Any]:
+def describe_decoded(path: str, media: Media, frame: np.ndarray, small: np.ndarray) -> dict[str, Any]:
     """Return CONTAINER and CONTENT of a file that was just decoded, so that nobody needs to decode it again for them.
 
-    `frame` is one of its frames at native size, (height, width, 3) uint8 RGB. Raises MediaError or OSError.
+    `frame` is one of its frames at native size, (height, width, 3) uint8 RGB, and `small` the same or another one, of any size.
+    Raises MediaError or OSError.
     """
-    return {**_container_properties(path, media), **_content_properties(shrink(frame), measure_border(frame))}
+    return {**_container_properties(path, media), **_content_properties(small, measure_border(frame))}
 
 
 def _container_properties(path: str, media: Media) -> dict[str, Any]:

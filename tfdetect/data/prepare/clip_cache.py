@@ -168,8 +168,11 @@ class Cache:
     def _facts(self, path: str, clip: Media, frame: np.ndarray) -> str | None:
         if self.spec.plan:  # the frame is that of an equalised copy
             return None
+        # A whole frame that was made smaller need not be made smaller again, which took a third of the time of large photographs.
+        is_whole = self.spec.fit.mode == "squeeze" and not self.spec.faces
+        small = clip.frames[len(clip.frames) // 2] if is_whole else properties.shrink(frame)
         try:
-            return json.dumps(properties.describe_decoded(path, clip, frame), default=property_cache.encode)
+            return json.dumps(properties.describe_decoded(path, clip, frame, small), default=property_cache.encode)
         except (MediaError, OSError, ValueError, *DECODER_ERRORS):  # from a header, because the pixels were read
             return None
 
