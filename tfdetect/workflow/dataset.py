@@ -257,10 +257,8 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", excluded: "pd.Data
 
 def print_unchecked(table: "pd.DataFrame") -> None:
     """Print how many frames of the videos were decoded, unless all were."""
-    decoded, total = int(table["decoded_frames"].sum()), int(table["total_frames"].sum())
-    if decoded < total:
-        console.print(f"Of {total:,} frames, {decoded:,} were decoded, those that the clips need; damage in the others is only "
-                      "found with --data.check all")  # fmt: skip
+    if (decoded := int(table["decoded_frames"].sum())) < (total := int(table["total_frames"].sum())):
+        console.print(f"Of {total:,} frames, {decoded:,} were decoded; damage in the others is only found with --data.check all")
 
 
 def print_expected_size(table: "pd.DataFrame", cache: "Cache", seconds: float | None) -> None:
@@ -335,8 +333,8 @@ def add_source_classes(table: "pd.DataFrame", detector: Detector) -> "tuple[pd.D
     names = manifest.attribution_classes(table, by, detector.families)
     classes = detector.classes or tuple(sorted(set(names[table["split"] == "train"]) - {""}))
     if len(classes) < 2:
-        raise UserError(f"--detector.attribute {by} needs training fakes of at least two kinds, got "
-                        f"{', '.join(classes) or 'none'}.")
+        found = ", ".join(classes) or "none"
+        raise UserError(f"--detector.attribute {by} needs training fakes of at least two kinds, got {found}.")
     numbers = {name: number for number, name in enumerate(classes)}
     return table.assign(source_class=names.map(numbers).fillna(-1).astype(int)), detector.with_classes(classes)
 
