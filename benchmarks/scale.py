@@ -30,7 +30,7 @@ def main() -> None:
         ("their index", f"{VIDEOS * index / 1e9:.1f} GB and {IMAGES * index / 1e9:.0f} GB ({index:.0f} bytes per file)"),
         *((f"prepare, 1 million videos of 10 s, {codec}", hours(VIDEOS, seconds)) for codec, seconds in video_seconds(video)),
         *((f"prepare, 100 million JPEG images, {case}", hours(IMAGES, seconds)) for case, seconds in our_seconds(image)),
-        *((f"predict, {count:,} {kind}", hours(count, seconds_of(predict, kind, "predict")))
+        *((f"predict, {count:,} {kind} like those of the embedded sample", hours(count, seconds_of(predict, kind, "predict")))
           for kind, count in (("videos", VIDEOS), ("images", IMAGES))),
         ("an epoch of cnn_lstm over 1 million clips of 20 x 64 x 64", hours(VIDEOS, dict(our_seconds(train))["cnn_lstm"])),
     ]  # fmt: skip
