@@ -128,7 +128,7 @@ class Report:
         self.facts: dict[str, Any] = {}  # what else a script has to say, by name
         self.cases: dict[str, Any] = {}
         self.lines: list[dict[str, Any]] = []
-        words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]  # folders of this machine say nothing
+        words = [Path(word).name if word.startswith("/") else word for word in sys.argv[1:]]  # a folder here says nothing
         self.about = {"command": " ".join(["python", f"benchmarks/{Path(script).name}", *words]),
                       "date": time.strftime("%Y-%m-%d", time.gmtime()), "rounds": self.rounds, "quick": options.quick,
                       "machine": machine(), "versions": versions(packages), "seeds": dict(seeds or {})}  # fmt: skip
