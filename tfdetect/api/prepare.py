@@ -12,7 +12,7 @@ from tfdetect import config, files
 from tfdetect.errors import UserError
 from tfdetect.machine import available_cores
 from tfdetect.settings import PREPARED_KEYS, ClipSettings, DaskSettings
-from tfdetect.workflow import dataset, output_paths
+from tfdetect.workflow import clip_space, dataset, output_paths
 from tfdetect.workflow.console import console, plural, printable, progress
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.startup import start
@@ -112,7 +112,7 @@ def decode(args: Prepare, table: "pd.DataFrame", cache: "Cache", beam_options: S
     data = args.data
     beam = BeamRunner(args.out / "shards", LOCAL_RUNNER if args.runner == "beam" else args.runner, beam_options)
     runner = {"local": decode_locally, "dask": DaskRunner(args.dask.address).results}.get(args.runner, beam.results)
-    dataset.print_expected_size(table, cache, data.timeout)
+    clip_space.print_expected_size(table, cache, data.timeout)
     with progress("Decoding", len(table)) as step:
         return prepare(table, cache, data.workers, step, data.timeout, runner)
 

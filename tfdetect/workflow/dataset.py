@@ -12,8 +12,9 @@ from tfdetect.artifact import Artifact
 from tfdetect.config import PREPARED_FILE, read_prepared_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.files import format_bytes, free_space, shell_quote
+from tfdetect.files import shell_quote
 from tfdetect.settings import ClipSettings, Data, FileSettings
+from tfdetect.workflow import clip_space
 from tfdetect.workflow.console import console, plural, printable, progress
 
 if TYPE_CHECKING:
@@ -241,10 +242,10 @@ def decode(table: "pd.DataFrame", data: Data, cache: "Cache", excluded: "pd.Data
     """
     from tfdetect.data.prepare.decode import list_messages, prepare
 
-    print_expected_size(table, cache, data.timeout)
+    clip_space.print_expected_size(table, cache, data.timeout)
     with progress("Decoding", len(table)) as step:
         table = prepare(table, cache, data.workers, step, data.timeout)
-    print_size(table, cache)
+    clip_space.print_size(table, cache)
     table = append_excluded(table, excluded).reset_index(drop=True)
     print_failures(table)
     if notes := list_messages(table, "note"):
@@ -259,27 +260,6 @@ def print_unchecked(table: "pd.DataFrame") -> None:
     """Print how many frames of the videos were decoded, unless all were."""
     if (decoded := int(table["decoded_frames"].sum())) < (total := int(table["total_frames"].sum())):
         console.print(f"Of {total:,} frames, {decoded:,} were decoded; damage in the others is only found with --data.check all")
-
-
-def print_expected_size(table: "pd.DataFrame", cache: "Cache", seconds: float | None) -> None:
-    """Print about how much space the clips will take that are not in the cache yet, and whether the disk has it."""
-    from tfdetect.data.prepare.decode import estimate_size
-
-    if expected := estimate_size(table, cache, seconds):
-        free = free_space(cache.folder)
-        console.print(f"The clips will take about {format_bytes(expected)} in {printable(str(cache.folder))}; "
-                      f"{format_bytes(free)} are free")  # fmt: skip
-        if expected > free:
-            console.print("They will not fit, and decoding will stop when the disk is full: free some space, for example with "
-                          f"{installation.command('cache')}, use another disk, or lower --data.size ({cache.spec.size}) or, for "
-                          f"videos, --data.frames ({cache.spec.frames}).")  # fmt: skip
-
-
-def print_size(table: "pd.DataFrame", cache: "Cache") -> None:
-    """Print how much space the clips of a prepared manifest take."""
-    from tfdetect.data.prepare.decode import size_on_disk
-
-    console.print(f"The clips take {format_bytes(size_on_disk(table, cache))} in {printable(str(cache.folder))}")
 
 
 def require_usable(table: "pd.DataFrame", origin: Path | None = None) -> None:
