@@ -1,7 +1,9 @@
 """The command `tfdetect VERB ...`: runs a verb and turns an error into one sentence and an exit code."""
 
+import atexit
 import contextlib
 import errno
+import gc
 import importlib
 import io
 import os
@@ -34,6 +36,7 @@ AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over, or with --
                    "export": "starts over", "runs": "starts over", "cache": "starts over", "doctor": "starts over",
                    "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+RARE_COLLECTIONS = (10_000, 10, 10)  # libraries make millions of objects that stay; by default a tenth of the time goes there
 HELP = f"""usage: tfdetect VERB ...
 
 {chr(10).join(f"  {name:11}{text}" for name, text in VERBS.items())}
@@ -74,6 +77,8 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):  # a file name need not be valid in the terminal's encoding
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    gc.set_threshold(*RARE_COLLECTIONS)
+    atexit.register(gc.freeze)  # the end of the process frees what is left; walking through it would take a second or two
     try:
         argv, plugin_files = plugins.take_flags(argv)
         startup.start(plugin_files, installed=verb != "doctor")  # which imports them in a process that may crash
