@@ -1,6 +1,6 @@
 """The settings of `evaluate`, and which files it scores: those asked for, except what a run was trained on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -52,7 +52,7 @@ class Evaluate:
     """Folder of the run, such as saved_models/cnn.
     For several runs, the mean of their probabilities is evaluated as well."""
     data: EvaluateData = EvaluateData()
-    evaluate: EvaluateOverrides = EvaluateOverrides()
+    evaluate: EvaluateOverrides = field(default_factory=EvaluateOverrides)
     out: Path | None = None
     """Output folder; by default evaluations/NAME in the folder of the (first) run.
     NAME is unique to the data set and --data.corrupt."""
