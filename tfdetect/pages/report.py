@@ -206,7 +206,7 @@ def _with_interval(values: Mapping[str, Any], key: str) -> tuple[Any, Any]:
         return None, None
     if value is None or isinstance(value, int):
         return values.get("not_measurable", {}).get(key, value), ""
-    interval = values.get("intervals", {"auc": values["auc_interval"]}).get(key)
+    interval = values.get("intervals", {"auc": values.get("auc_interval")}).get(key)
     return f"{value:.3f} *" if key in values.get("few_files", ()) else value, interval
 
 
@@ -223,12 +223,12 @@ def _sources_section(test: Mapping[str, Any]) -> str:
     """Return the table of sources, and of the means over those with fakes."""
     keys, rows = ("auc", "ap", "eer", "recall", "false_positive_rate"), []
     for name, row in test["by_source"].items():
-        cells = [cell for key in keys for cell in _with_interval({"few_files": (), "intervals": {}, **row}, key)]
+        cells = [cell for key in keys for cell in _with_interval(row, key)]
         rows.append([name or "(no name)", row["n_real"], row["n_fake"], *cells])
     if not rows:
         return ""
     if (macro := test.get("macro_by_source", {})).get("n_sources", 0) > 1:
-        cells = [cell for key in keys[:-1] for cell in _with_interval({"few_files": (), **macro}, key)]
+        cells = [cell for key in keys[:-1] for cell in _with_interval(macro, key)]
         rows.append([f"mean over {macro['n_sources']} sources of fakes", None, None, *cells, None, None])
     header = ["source", "real", "fake", *(text for name in ("AUC", "average precision", "EER", "recall", "false positive rate")
                                           for text in (name, "95 % interval"))]  # fmt: skip
