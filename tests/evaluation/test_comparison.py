@@ -66,6 +66,8 @@ def test_the_conclusion_takes_both_tests():
     assert [row["conclusion"] for row in rows] == [
         "a ranks these files better than b", "a ranks these files better than c", "may be chance"]  # fmt: skip
     assert "DeLong p < 0.001); a ranks" in comparison.sentence(rows[0])
+    (same,) = comparison.compare(labels, np.arange(400), {"a": better, "b": np.exp(better)})
+    assert (same["conclusion"], same["delong_p"]) == ("no difference", None)
     (few,) = comparison.compare(labels, labels, {"a": better, "b": worse})
     assert few["interval"] is None and few["conclusion"] == "too few groups to tell"
     (grouped,) = comparison.compare(labels, np.arange(400) // 100, {"b": worse, "a": better})
