@@ -197,7 +197,7 @@ def test_intervals_cover_the_truth_in_95_of_100_simulated_sets():
         scores = shift * labels + random.normal(size=len(labels)) + 0.5 * np.repeat(random.normal(size=groups), 2)
         sample = TestSet(labels, scores, expit(scores - shift / 2), THRESHOLD, intervals.Resamples(names, draws=400, seed=number))
         drawn = sample.draw()
-        for key, ends in intervals.to_intervals(drawn, {key: values[0] for key, values in drawn.items()}).items():
+        for key, ends in intervals.to_intervals(drawn, {key: values[0] for key, values in drawn.items()}, groups).items():
             if key in truth:
                 covered[key] += ends[0] <= truth[key] <= ends[1]
     assert all(0.93 <= count / sets <= 0.97 for count in covered.values()), covered

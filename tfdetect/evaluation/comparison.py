@@ -34,7 +34,7 @@ def compare(labels: ArrayLike, groups: ArrayLike, scores: Mapping[str, ArrayLike
     for first, second in combinations(scores, 2):
         difference = exact[first] - exact[second]  # type: ignore[operator]  # there are both classes
         draws = {"difference": drawn[first] - drawn[second]} if drawn else {}
-        interval = to_intervals(draws, {"difference": difference})["difference"]
+        interval = to_intervals(draws, {"difference": difference}, resamples.groups)["difference"]
         row = {"first": first, "second": second, "difference": difference, "interval": interval,
                "delong_p": delong(label, scores[first], scores[second])}  # fmt: skip
         rows.append({**row, "conclusion": conclusion(row)})

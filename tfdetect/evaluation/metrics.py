@@ -95,7 +95,7 @@ def add_intervals(found: Mapping[str, Any], sample: intervals.TestSet) -> dict[s
     """Return `auc_interval`, `intervals` and `few_files` of the figures of a test set."""
     drawn = sample.draw() if sample.resamples.can_vary(sample.label) else {}
     values = {key: lookup(found, key) for key, *_ in REPORT_ROWS if key not in COUNTS}
-    ends = intervals.to_intervals(drawn, values)
+    ends = intervals.to_intervals(drawn, values, sample.resamples.groups)
     counts = {"real": found["n_real"], "fake": found["n_fake"]}
     return {"auc_interval": ends["auc"], "intervals": ends, "few_files": few_files(values, counts)}
 
@@ -181,15 +181,16 @@ def compare_sources(files: pd.DataFrame, sample: intervals.TestSet) -> tuple[dic
         values |= {"recall": _share_flagged(sample, fakes), "false_positive_rate": _share_flagged(sample, own_reals)}
         drawn = sample.draw_source(fakes, own_reals)
         drawn = drawn if sample.resamples.can_vary(labels, against) else {}
-        ends = intervals.to_intervals(drawn, values)
+        ends = intervals.to_intervals(drawn, values, sample.resamples.groups)
         counts = {"real": len(reals) if len(fakes) else len(own_reals), "fake": len(fakes)}
         out[str(name)] = {"n_real": len(own_reals), "n_fake": len(fakes), **values, "auc_interval": ends["auc"],
                           "intervals": ends, "few_files": few_files(values, counts)}  # fmt: skip
         drawn_by_source += [(values, drawn)] if len(fakes) else []
-    return out, _mean_over_sources(drawn_by_source)
+    return out, _mean_over_sources(drawn_by_source, sample.resamples.groups)
 
 
-def _mean_over_sources(found: Sequence[tuple[Mapping[str, float | None], Mapping[str, NDArray[Any]]]]) -> dict[str, Any]:
+def _mean_over_sources(found: Sequence[tuple[Mapping[str, float | None], Mapping[str, NDArray[Any]]]],
+                       groups: int) -> dict[str, Any]:  # fmt: skip
     """Return the means over sources of (values, values in all resamples), with intervals if all sources have some.
 
     A source that is missing from a resample is left out of its mean.
@@ -201,7 +202,7 @@ def _mean_over_sources(found: Sequence[tuple[Mapping[str, float | None], Mapping
         of_sources = np.array([draws[key] for _, draws in found if key in draws])
         if len(of_sources):
             drawn[key] = intervals.divide(np.nansum(of_sources, axis=0), np.isfinite(of_sources).sum(0))
-    return {"n_sources": len(found), **values, "intervals": intervals.to_intervals(drawn, values)}
+    return {"n_sources": len(found), **values, "intervals": intervals.to_intervals(drawn, values, groups)}
 
 
 def lookup(values: Mapping[str, Any], key: str) -> Any:
@@ -322,4 +323,4 @@ def auc_interval(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | pd.Se
     value = auc(label, score)
     if value is None or not sample.resamples.can_vary(label):
         return None
-    return intervals.to_intervals({"auc": sample.draw_auc()}, {"auc": value})["auc"]
+    return intervals.to_intervals({"auc": sample.draw_auc()}, {"auc": value}, sample.resamples.groups)["auc"]
