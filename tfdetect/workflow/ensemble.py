@@ -13,13 +13,17 @@ from tfdetect.errors import UserError
 from tfdetect.settings import Data, Run
 from tfdetect.workflow import dataset, output_paths
 from tfdetect.workflow.console import console, import_keras, plural
-from tfdetect.workflow.test_files import Evaluate, drop_training_overlap
+from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, other_aggregate_warning
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tfdetect.data.input_pipeline.corruptions import CorruptionChain
     from tfdetect.data.prepare.clip_cache import Cache
+
+
+PRINTED = 10  # differences between runs; the report has all
+DIFFERENCES = "Differences between runs: bootstrap over groups, the same for all, and DeLong's test, each pair by itself"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Member:
     run: Run
     data: Data
     cache: "Cache"
+    aggregate: str
 
 
 def evaluate(args: Evaluate) -> Artifact:
@@ -73,7 +78,8 @@ def load_members(args: Evaluate) -> dict[str, Member]:
     data = [dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake) for run in runs]
     caches = [dataset.evaluation_cache(settings, run.detector, artifact)
               for settings, run, artifact in zip(data, runs, found, strict=True)]  # fmt: skip
-    members = map(Member, found, runs, data, caches)
+    rules = [args.evaluate.apply_to(run.evaluate).aggregate for run in runs]
+    members = map(Member, found, runs, data, caches, rules)
     return dict(zip(ensemble.unique_names([folder.name for folder in folders]), members, strict=True))
 
 
@@ -156,7 +162,7 @@ def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
     from tfdetect.workflow.scoring import score
 
     detector = member.run.detector
-    predictor = Predictor(member.artifact, member.cache.spec, detector)
+    predictor = Predictor(member.artifact, member.cache.spec, detector, aggregate=member.aggregate)
     rows, _ = dataset.add_source_classes(table[table["path"].isin(set(paths))], detector)
     for warning in predictor.warnings:
         console.print(warning)
@@ -166,41 +172,49 @@ def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
 def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame",
                  scored: "Mapping[str, tuple[pd.DataFrame, float]]", warnings: tuple[str, ...]) -> None:
     """Write the report of the mean into `target`, and print the results of the mean and of each run."""
-    from tfdetect.evaluation import calibration, ensemble, metrics
+    from tfdetect.evaluation import calibration, comparison, ensemble, metrics
     from tfdetect.workflow import results
     from tfdetect.workflow.scoring import clip_loader
 
     first = next(iter(members.values()))
-    validation_rows = {name: validation_predictions(member.artifact) for name, member in members.items()}
+    validation_rows = {name: validation_predictions(member.artifact, member.aggregate) for name, member in members.items()}
     validation = ensemble.average(validation_rows, by=["path"])
     threshold, no_threshold = choose_threshold(validation)
-    mean = ensemble.average({name: rows for name, (rows, _) in scored.items()})
+    mean = ensemble.average(scored_rows := {name: rows for name, (rows, _) in scored.items()})
     summaries = {name: metrics.summarise(rows, own_threshold) for name, (rows, own_threshold) in scored.items()}
-    extra_metrics = {"members": summaries, **({} if no_threshold else {"validation": metrics.summarise(validation, threshold)})}
+    compared = comparison.compare(mean["label"], mean["group"], ensemble.file_scores(scored_rows) | {"mean": mean["score"]})
+    extra_metrics = {"members": summaries, "comparisons": compared}
+    if not no_threshold:
+        extra_metrics["validation"] = metrics.summarise(validation, threshold)
+    warnings = (*warnings, *(f"{name}: {text}" for name, member in members.items()
+                             for text in other_aggregate_warning(member.aggregate, member.run)))  # fmt: skip
     rules = {name: member.run.train.threshold for name, member in members.items()}
     pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
-    comparison = ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)})
+    tables = {"Runs of this ensemble": ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)}),
+              **({DIFFERENCES: comparison.table(compared)} if compared else {})}  # fmt: skip
     for name, summary in summaries.items():
         console.print(results.summary_line(name, summary, rules[name]))
     evaluation = results.Evaluation(
         first.run, table, first.data, mean, threshold, "none, 0.5" if no_threshold else "youden",
         clip_loader(table, first.cache), (*pooled, *warnings, *no_threshold), extra_metrics,
-        ReportExtras(tables={"Runs of this ensemble": comparison}),
+        ReportExtras(tables=tables),
         title=f"the mean probability of {', '.join(members)}",
         settings={name: config.run_to_dict(member.run) for name, member in members.items()},
     )  # fmt: skip
     results.finish(target, evaluation, {"test": "mean"})
+    for row in compared[:PRINTED]:
+        console.print(comparison.sentence(row))
 
 
-def validation_predictions(artifact: Artifact) -> "pd.DataFrame":
+def validation_predictions(artifact: Artifact, aggregate: str) -> "pd.DataFrame":
     """Return the run's predictions of its validation files, one row per content; the column `path` holds the content's hash."""
     from tfdetect.data import manifest
     from tfdetect.evaluation import predictions
 
     rows = manifest.read_unchecked(artifact.manifest)
     shas = dict(zip(rows["path"], rows["sha"], strict=True))
-    files = predictions.read(artifact.predictions)
-    files = predictions.by_file(files[files["split"] == "validation"])
+    frames = predictions.read(artifact.predictions).drop(columns=predictions.AGGREGATE, errors="ignore")
+    files = predictions.by_file(predictions.with_aggregate(frames[frames["split"] == "validation"], aggregate))
     return files.assign(path=[shas.get(path, path) for path in absolute_paths(list(files["path"]), shas)]).drop_duplicates("path")
 
 
