@@ -53,8 +53,8 @@ def precision_interval(hits: tuple[ArrayLike, ArrayLike], groups: tuple[ArrayLik
                        level: float = 0.95) -> tuple[float | None, list[float]]:  # fmt: skip
     """Return the share of files called fake that are fake, where `prevalence` (0..1) of all are, and its interval [low, high].
 
-    `hits` says which reals, and which fakes, are called fake, bool (files,); there must be some of each. The share is None if none
-    is called fake. The interval is that of Jeffreys' priors for both rates, by 20,000 fixed draws (L. Brown, T. Cai and
+    `hits` says which reals, and which fakes, are called fake, bool (files,); there must be some of each. The share is None if
+    none is called fake. The interval is that of Jeffreys' priors for both rates, by 20,000 fixed draws (L. Brown, T. Cai and
     A. DasGupta, "Interval estimation for a binomial proportion", 2001).
     """
     random = np.random.default_rng(0)

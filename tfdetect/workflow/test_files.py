@@ -62,6 +62,8 @@ class Evaluate:
     def __post_init__(self) -> None:
         if self.stress < 0:
             raise UserError(f"--stress must be at least 0, got {self.stress}.")
+        if self.evaluate.changes_verdicts and len(self.runs) > 1:
+            raise UserError("--evaluate.calibration, .coverage, .prevalence and .fpr change the verdicts of a run: give one run.")
         if self.stress and (self.data.corrupt or len(self.runs) > 1):
             raise UserError("--stress corrupts the files of a single run by itself: give it without --data.corrupt, and one run.")
 

@@ -8,7 +8,7 @@ from tfdetect.evaluation.calibration.conformal import Band, fit_band, missing_fi
 from tfdetect.evaluation.calibration.curves import MIN_FILES_PER_CLASS, Beta, Isotonic
 from tfdetect.evaluation.calibration.model import FAKE, INCONCLUSIVE, REAL, Calibration
 from tfdetect.evaluation.calibration.reliability import calibration_error, reliability
-from tfdetect.evaluation.calibration.selection import METHODS, choose, fit
+from tfdetect.evaluation.calibration.selection import METHODS, choose, fit, refit, require_both_classes
 from tfdetect.evaluation.calibration.thresholds import (
     TEST_SEEN_NOTE,
     best_f1_threshold,
@@ -26,6 +26,6 @@ from tfdetect.evaluation.calibration.thresholds import (
 __all__ = [
     "FAKE", "INCONCLUSIVE", "METHODS", "MIN_FILES_PER_CLASS", "REAL", "TEST_SEEN_NOTE", "Band", "Beta", "Calibration", "Isotonic",
     "best_f1_threshold", "calibration_error", "check_rule", "choose", "compute_threshold", "describe_rule", "f1_scores", "fit",
-    "fit_band", "is_pooled", "missing_files", "pool_threshold", "quantile_threshold", "reliability", "rule_warnings",
-    "youden_threshold",
+    "fit_band", "is_pooled", "missing_files", "pool_threshold", "quantile_threshold", "refit", "reliability",
+    "require_both_classes", "rule_warnings", "youden_threshold",
 ]  # fmt: skip

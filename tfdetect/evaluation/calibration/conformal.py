@@ -2,10 +2,12 @@
 
 A file can be real unless its score is higher than that of nearly all real validation files, and fake unless it is lower than
 that of nearly all fakes. At a coverage of 0.9, at most 10 % of the real files are called fake, and at most 10 % of the fakes
-real, if the files come from where the validation files came from; no other assumption is made. Sources: V. Vovk, A. Gammerman and
-G. Shafer, "Algorithmic learning in a random world", 2005; A. Angelopoulos and S. Bates, "A gentle introduction to conformal
-prediction", 2021 (arXiv 2107.07511). Files of one group resemble each other, so each group counts once, for a file of a new group:
-Y. Lee, R. Barber and R. Willett, "Distribution-free inference with hierarchical data", 2023 (arXiv 2306.06342).
+real, if the files come from where the validation files came from; no other assumption is made. Files of one group resemble each
+other, so each group counts once, and the promise holds for files of new groups.
+
+Sources: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic learning in a random world", 2005; A. Angelopoulos and S. Bates, "A
+gentle introduction to conformal prediction", 2021 (arXiv 2107.07511); for groups Y. Lee, R. Barber and R. Willett,
+"Distribution-free inference with hierarchical data", 2023 (arXiv 2306.06342).
 """
 
 from __future__ import annotations

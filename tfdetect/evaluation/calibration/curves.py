@@ -6,10 +6,10 @@ All have the form curve(slope x score + intercept), where the curve is the ident
 |---|---|---|
 | temperature | score / T | C. Guo et al., "On calibration of modern neural networks", ICML 2017 (arXiv 1706.04599) |
 | platt | slope x score + intercept | J. Platt, "Probabilistic outputs for support vector machines", 1999 |
-| beta | Platt scaling, then a ln p - b ln(1 - p) + c | M. Kull et al., "Beta calibration", AISTATS 2017 |
+| beta | a ln p - b ln(1 - p) + c with p = sigmoid(slope x score + intercept) | M. Kull et al., "Beta calibration", AISTATS 2017 |
 | isotonic | non-decreasing, from a table | B. Zadrozny and C. Elkan, "Transforming classifier scores", KDD 2002 |
 
-Beta calibration takes probabilities, and a score is none; Platt scaling comes first for that reason.
+Beta calibration takes probabilities, and a score is none: it is taken as log-odds, or Platt scaling comes first, whichever fits.
 """
 
 from __future__ import annotations
@@ -102,7 +102,10 @@ def fit_curve(method: str, score: NDArray[np.float64], label: NDArray[Any]) -> F
     if method == "temperature":
         return fit_temperature(score, label), 0.0, None
     slope, intercept = fit_platt(score, label)
-    return slope, intercept, fit_beta(slope * score + intercept, label) if method == "beta" else None
+    if method == "platt":
+        return slope, intercept, None
+    fits = [(*base, fit_beta(base[0] * score + base[1], label)) for base in ((1.0, 0.0), (slope, intercept))]
+    return min(fits, key=lambda fit: _cross_entropy(fit[2].log_odds(fit[0] * score + fit[1]), label))
 
 
 def fit_platt(score: NDArray[np.float64], label: NDArray[Any]) -> tuple[float, float]:
@@ -177,6 +180,10 @@ def _minimise(columns: Sequence[NDArray[np.float64]], label: NDArray[Any], start
     result = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(low, None) for low in lowest],
                       options={"ftol": 1e-14, "gtol": 1e-9})  # fmt: skip
     return [float(weight) for weight in result.x]
+
+
+def _cross_entropy(log_odds: NDArray[np.float64], label: NDArray[Any]) -> float:
+    return float(np.mean(np.logaddexp(0, log_odds) - label * log_odds))
 
 
 def _shortfall(label: NDArray[Any]) -> float:

@@ -21,7 +21,7 @@ class Calibration:
     """A monotone map from score to probability, a decision threshold, and a band of inconclusive scores.
 
     The log-odds are curve(slope x score + intercept), without a curve slope x score + intercept; see `curves`. A file is called
-    fake if probability >= threshold. `reals` and `fakes` are the numbers of validation files used for the fit, or None if unknown.
+    fake if probability >= threshold. `reals` and `fakes` are the numbers of validation files used for the fit, None if unknown.
     With `prevalence`, in 0..1, the probabilities and the threshold hold where that share of the files is fake; else where it is
     that of validation. `losses` are the log losses by which the method was chosen. Raises ValueError unless slope > 0, the
     intercept is finite, the threshold lies in 0..1 and a prevalence comes with both counts.
@@ -78,6 +78,8 @@ class Calibration:
         """Return the same decisions with probabilities and threshold for another share of fakes, None for validation's."""
         from scipy.special import expit, logit
 
+        if prevalence == self.prevalence:
+            return self
         other = replace(self, prevalence=prevalence)
         return replace(other, threshold=float(expit(logit(self.threshold) - self.shift + other.shift)))
 
@@ -128,12 +130,15 @@ class Calibration:
         """Return the calibration stored by `to_dict`, also one of an older version. Raises ValueError if keys are missing or
         unknown."""
         values = dict(values)
-        method, curve, band = (values.pop(name, default) for name, default in (("method", "platt"), ("curve", {}), ("band", None)))
-        losses, counts = values.pop("losses", None), {name: int(values.pop(name)) for name in ("reals", "fakes") if name in values}
-        numbers = {name: float(value) for name, value in values.items()}
-        if set(numbers) - {"prevalence"} != {"slope", "intercept", "threshold"} or bool(curve) != (method in CURVES):
+        method, curve = values.pop("method", "platt"), values.pop("curve", {})
+        band, losses = values.pop("band", None), values.pop("losses", None)
+        numbers = {name: int(value) if name in ("reals", "fakes") else float(value) for name, value in values.items()}
+        required = {"slope", "intercept", "threshold"}
+        if set(numbers) - {"prevalence", "reals", "fakes"} != required or bool(curve) != (method in CURVES):
             raise ValueError(f"A calibration needs slope, intercept and threshold, and for {' and '.join(CURVES)} a curve, got "
                              f"{sorted(values)}.")  # fmt: skip
-        shape = {name: tuple(map(float, value)) if isinstance(value, list | tuple) else float(value) for name, value in curve.items()}
-        return cls(**numbers, **counts, method=method, curve=CURVES[method](**shape) if curve else None,
-                   band=Band(**band) if band else None, losses=losses)  # fmt: skip
+        fields: dict[str, Any] = {**numbers, "method": method, "losses": losses, "band": Band(**band) if band else None}
+        if curve:
+            shape: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in curve.items()}
+            fields["curve"] = CURVES[method](**shape)
+        return cls(**fields)

@@ -1,6 +1,7 @@
 """How well probabilities agree with observed frequencies.
 
-Reliability and expected calibration error: C. Guo et al., "On calibration of modern neural networks", ICML 2017 (arXiv 1706.04599).
+Reliability and expected calibration error: C. Guo et al., "On calibration of modern neural networks", ICML 2017 (arXiv
+1706.04599).
 """
 
 from __future__ import annotations

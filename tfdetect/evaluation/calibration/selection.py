@@ -46,10 +46,10 @@ def fit(scores: ArrayLike, labels: ArrayLike, rule: str = "youden", method: str 
         raise ValueError(f"Expected one score and one label for each file; got {score.shape} and {label.shape}.")
     if not np.isfinite(score).all() or not np.isin(label, (0, 1)).all():
         raise UserError("A calibration needs finite scores and labels of 0 (real) or 1 (fake). Look for NaN.")
-    counts = {"reals": int((label == 0).sum()), "fakes": int((label == 1).sum())}
+    reals, fakes = int((label == 0).sum()), int((label == 1).sum())
     if label.min() == label.max():
         require_both_classes(label, method, prevalence)
-        fitted = replace(_fit_one_class(score, fake=bool(label[0])), **counts)
+        fitted = replace(_fit_one_class(score, fake=bool(label[0])), reals=reals, fakes=fakes)
         if rule == "youden":
             return fitted
     else:
@@ -57,9 +57,28 @@ def fit(scores: ArrayLike, labels: ArrayLike, rule: str = "youden", method: str 
         if method == AUTO:
             method, losses = choose(score, label, groups)
         slope, intercept, curve = fit_curve(method, score, label)
-        fitted = Calibration(slope, intercept, 0.5, **counts, method=method, curve=curve, losses=losses)
+        fitted = Calibration(slope, intercept, 0.5, reals, fakes, method, curve, losses=losses)
     fitted = replace(fitted, threshold=compute_threshold(fitted.probability(score), label, rule))
     band = fit_band(score, label, coverage, groups) if coverage else None
+    return replace(fitted, band=band).with_prevalence(prevalence)
+
+
+def refit(stored: Calibration, scores: ArrayLike, labels: ArrayLike, groups: ArrayLike, method: str | None = None, rule: str = "",
+          coverage: float | None = None, prevalence: float | None = None) -> Calibration:  # fmt: skip
+    """Return a calibration with what is given fitted to its validation files again, (files,); all else remains.
+
+    With another `method` but no `rule`, the decisions remain. A `coverage` of 0 removes the band.
+    """
+    score, label = np.asarray(scores, np.float64), np.asarray(labels)
+    prevalence = stored.prevalence if prevalence is None else prevalence
+    cut, band, fitted = stored.score_threshold, stored.band, stored.with_prevalence(None)
+    if method:
+        fitted = fit(score, label, method=method, groups=groups)
+        fitted = replace(fitted, threshold=float(fitted.probability(cut)))
+    if rule:
+        fitted = replace(fitted, threshold=compute_threshold(fitted.probability(score), label, rule))
+    if coverage is not None:
+        band = fit_band(score, label, coverage, groups) if coverage else None
     return replace(fitted, band=band).with_prevalence(prevalence)
 
 
@@ -75,7 +94,8 @@ def require_both_classes(labels: ArrayLike, method: str | None, prevalence: floa
                         "without both there are no probabilities to shift.")  # fmt: skip
 
 
-def choose(score: NDArray[np.float64], label: NDArray[Any], groups: ArrayLike | None = None) -> tuple[str, dict[str, float] | None]:
+def choose(score: NDArray[np.float64], label: NDArray[Any],
+           groups: ArrayLike | None = None) -> tuple[str, dict[str, float] | None]:  # fmt: skip
     """Return the method for validation files of both classes, and the log losses of those that competed, None if none did.
 
     Each competes if there are enough groups of both classes (METHODS); with too few for any, Platt scaling is used. The log loss
@@ -98,8 +118,8 @@ def choose(score: NDArray[np.float64], label: NDArray[Any], groups: ArrayLike | 
             losses[name][test] = file_losses(fitted.probability(score[test]), label[test], len(score))
     means = {name: float(values.mean()) for name, values in losses.items()}
     best = min(means, key=lambda name: means[name])
-    chosen = next(name for name in names if means[name] - means[best] <= (standard_error(losses[name] - losses[best], group) or 0))
-    return chosen, means
+    errors = {name: standard_error(losses[name] - losses[best], group) or 0.0 for name in names}
+    return next(name for name in names if means[name] - means[best] <= errors[name]), means
 
 
 def file_losses(probabilities: NDArray[np.float64], label: NDArray[Any], files: int) -> NDArray[np.float64]:
