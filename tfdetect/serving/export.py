@@ -2,7 +2,7 @@
 
 `serving_default` takes uint8 RGB frames of any size and number, (batch, frames, height, width, 3) in 0..255. It returns
 `score` and `probability` of being fake, both (batch,) float32, `fake`, (batch,) bool, the decision at the run's threshold, and
-`verdict`, (batch,) string: "real", "fake" or, inside the run's band, "inconclusive".
+`inconclusive`, (batch,) bool: whether the score lies in the run's band, so that the verdict is neither real nor fake.
 Further outputs and signatures depend on the detector:
 
 Frames of any size become squares as in training, by the run's --data.fit; the score is then the mean over frames and crops.
@@ -122,7 +122,7 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, st
     squares = "frames, size" if clip_spec.fit.crops == 1 else "frames x crops, size"
     if clip_spec.faces:
         content = "square crops of one face, see docs/faces.md of tfdetect"
-    outputs = "score, probability, fake, verdict (batch,)"
+    outputs = "score, probability, fake, inconclusive (batch,)"
     signature = FACE_CROP if clip_spec.faces else DEFAULT
     descriptions = {signature: f"{name}, uint8 (batch, frames, height, width, 3), {content} -> {outputs}"}
     if detector.input_kind == "frame" and not clip_spec.faces and not clip_spec.plan:
@@ -166,10 +166,11 @@ def describe_verdicts(calibration: Calibration) -> str:
     text = (f"`probability` is that of being fake{share}, calibrated on validation files by the method `{calibration.method}`. "
             f"`fake` is true from {calibration.threshold:.4g} on.")  # fmt: skip
     if not (band := calibration.band):
-        return f"{text} `verdict` is `fake` where `fake` is true, else `real`."
+        return f"{text} `inconclusive` is never true: there is no band."
     errors = f"{100 * (1 - band.coverage):.3g} %"
-    return (f"{text} `verdict` is `real`, `fake` or `inconclusive`: of files like those of validation, at most {errors} of the "
-            f"real ones are called fake, and at most {errors} of the fakes real.")  # fmt: skip
+    return (f"{text} Where `inconclusive` is true, the verdict is neither real nor fake, whatever `fake` says. Of files like "
+            f"those of validation, at most {errors} of the real ones are called fake otherwise, and at most {errors} of the fakes "
+            "real.")  # fmt: skip
 
 
 class ServingFunctions:
@@ -216,8 +217,8 @@ class ServingFunctions:
         outputs = self.predict(squares[:, None], rows=rows, num_files=tf.shape(image)[0])
         failed = error != ""
         numbers = {name: tf.where(failed, np.nan, outputs[name]) for name in ("score", "probability")}
-        verdict = tf.where(failed, "", outputs["verdict"])
-        return {**outputs, **numbers, "fake": outputs["fake"] & ~failed, "verdict": verdict, "error": error}
+        decisions = {name: outputs[name] & ~failed for name in ("fake", "inconclusive")}
+        return {**outputs, **numbers, **decisions, "error": error}
 
     def predict(self, inputs: tf.Tensor, num_clips: tf.Tensor | None = None, call: Any = None,
                 rows: tf.Tensor | None = None, num_files: tf.Tensor | None = None) -> dict[str, tf.Tensor]:  # fmt: skip
@@ -233,15 +234,14 @@ class ServingFunctions:
             text = {"text": tf.gather(tf.constant(self.texts), select_middle_frames(text_index, num_clips, rows, num_files))}
         if self.classes:
             output = tf.concat([output[:, :1], tf.nn.softmax(output[:, 1:])], axis=1)
-        output = tf.cast(output, tf.float64)  # as in Python
         if rows is not None:
             output = tf.math.unsorted_segment_mean(output, rows, num_files)
         elif num_clips is not None:
             output = tf.reduce_mean(tf.reshape(output, (num_clips, -1, 1 + len(self.classes))), axis=1)
         # Frame scores are averaged before calibration, as in `predictions.file_scores`, but in the graph.
-        score, source = output[:, 0], tf.cast(output[:, 1:], tf.float32)
-        sources = {"source": source, "source_name": tf.constant(list(self.classes))} if self.classes else {}
-        return {"score": tf.cast(score, tf.float32), **verdict_outputs(self.calibration, score), **sources, **text}
+        score = output[:, 0]
+        sources = {"source": output[:, 1:], "source_name": tf.constant(list(self.classes))} if self.classes else {}
+        return {"score": score, **verdict_outputs(self.calibration, score), **sources, **text}
 
 
 def select_middle_frames(values: tf.Tensor, num_clips: tf.Tensor | None = None, rows: tf.Tensor | None = None,
