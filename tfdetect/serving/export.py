@@ -169,8 +169,8 @@ def describe_verdicts(calibration: Calibration) -> str:
         return f"{text} `inconclusive` is never true: there is no band."
     errors = f"{100 * (1 - band.coverage):.3g} %"
     return (f"{text} Where `inconclusive` is true, the verdict is neither real nor fake, whatever `fake` says. Of files like "
-            f"those of validation, at most {errors} of the real ones are called fake otherwise, and at most {errors} of the fakes "
-            "real.")  # fmt: skip
+            f"those of validation, at most {errors} of the real ones are called fake otherwise, and at most {errors} of the "
+            "fakes real.")  # fmt: skip
 
 
 class ServingFunctions:
