@@ -19,6 +19,7 @@ from tfdetect.data.prepare.decode import list_messages, usable_rows
 from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration, cross_source, metrics, predictions
+from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.verdicts import verdict_metrics
 from tfdetect.pages import report
 from tfdetect.pages.learnt import Learnt
@@ -64,7 +65,7 @@ class Evaluation:
     """What was evaluated; by default the detector and the first line of its docstring."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Shown in the report; by default those of `run`."""
-    calibration: calibration.Calibration | None = None
+    calibration: Calibration | None = None
     """What gives verdicts, which may be inconclusive; None for the mean of several runs, which has only a threshold."""
 
 
@@ -214,7 +215,7 @@ def verdict_line(found: Mapping[str, Any] | None) -> str:
     are rare; "" without a band."""
     if not found or found["level"] is None:
         return ""
-    rows = [f"of the {name} files {row['inconclusive']:.1%} inconclusive and {row['wrong']:.1%} called {other}"
+    rows = [f"of the {name} files {100 * row['inconclusive']:.1f} % inconclusive and {100 * row['wrong']:.1f} % called {other}"
             for (name, row), other in zip(found["by_class"].items(), ("fake", "real"), strict=True) if row["n"]]  # fmt: skip
     return f"verdicts at a coverage of {found['level']:g}: {', '.join(rows)}\n{precision_sentence(found)}\n"
 
