@@ -72,6 +72,16 @@ def test_predict_prints_and_writes_the_verdicts_that_its_flags_ask_for(run, tmp_
     assert found["verdict"].tolist() == careful.verdicts(found["score"]).tolist()
 
 
+def test_predict_says_in_words_what_its_probabilities_mean(run, capsys):
+    path = predictions.read(run.predictions)["path"][0]
+    assert cli.main(["predict", str(run.folder), path, "--evaluate.coverage", "0.94", "--evaluate.prevalence", "0.01"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    fitted = operating_point.calibration_of(run, VerdictOverrides(coverage=0.94, prevalence=0.01))
+    low, high = fitted.inconclusive
+    assert last.endswith(f"Called fake from a probability of {fitted.threshold:.3f}; inconclusive from {low:.3f} to {high:.3f}. "
+                         "Probabilities hold where 1 % of the files are fake.")  # fmt: skip
+
+
 def test_evaluate_judges_other_settings_and_leaves_the_run_as_it_is(run):
     before = {path: path.read_bytes() for path in (run.calibration, run.metrics, run.predictions)}
     assert cli.main(["evaluate", str(run.folder), "--evaluate.fpr", "0.3", "--evaluate.prevalence", "0.01"]) == 0

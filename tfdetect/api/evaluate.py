@@ -84,6 +84,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
     study = stress.plan_study(args.stress, run, data, context, predictor, cache, extractor)
     rule = args.evaluate.rule or run.threshold_rule
+    warnings = (*warnings, *operating_point.rate_note(calibration, rule))
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, rule, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor), cache=cache,

@@ -54,12 +54,16 @@ def check(files: "pd.DataFrame", method: str | None, coverage: float | None, pre
 
 def notes(fitted: Calibration, files: "pd.DataFrame", coverage: float | None, rule: str) -> tuple[str, ...]:
     """Return sentences on what the validation files, with the columns label and group, were too few for."""
-    out = []
+    missing = ""
     if coverage is None and fitted.band is None:
         missing = calibration.missing_files(files["label"].to_numpy(), DEFAULT_COVERAGE, files["group"].to_numpy())
-        out += [f"Every file is called real or fake, none inconclusive: {missing}"] if missing else []
-    reals, (name, _, share) = int((files["label"] == 0).sum()), rule.partition(":")
-    if name == "fpr" and 0 < float(share) * reals < 1:
-        out.append(f"A false positive rate of {float(share):g} cannot be set on {reals} real validation files: the threshold "
-                   f"lies above all of them. It takes at least {1 / float(share):,.0f}.")  # fmt: skip
-    return tuple(out)
+    return (*([f"Every file is called real or fake, none inconclusive: {missing}"] if missing else []), *rate_note(fitted, rule))
+
+
+def rate_note(fitted: Calibration, rule: str) -> tuple[str, ...]:
+    """Return a sentence if the rule asks for a lower false positive rate than the real validation files can show."""
+    name, _, share = rule.partition(":")
+    if name != "fpr" or not fitted.reals or not 0 < float(share) * fitted.reals < 1:
+        return ()
+    return (f"A false positive rate of {float(share):g} cannot be set on {fitted.reals} real validation files: the threshold lies "
+            f"above all of them. It takes at least {1 / float(share):,.0f}.",)  # fmt: skip
