@@ -116,7 +116,7 @@ def test_flags_without_sense_are_refused(flags, message, capsys):
 
 
 def test_notes_say_what_validation_is_too_small_for():
-    rows = pd.DataFrame({"label": np.repeat([0, 1], 5), "group": np.arange(10)})
+    rows = pd.DataFrame({"split": "validation", "label": np.repeat([0, 1], 5), "group": np.arange(10)})
     fitted = calibration.fit(np.arange(10.0), rows["label"], coverage=0.9)
     text = " ".join(operating_point.notes(fitted, rows, None, "fpr:0.01"))
     assert "none inconclusive: A coverage of 0.9 needs 9 real" in text and "cannot be set on 5 real validation files" in text
