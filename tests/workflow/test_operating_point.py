@@ -45,7 +45,8 @@ def test_training_stores_what_was_asked_for_and_reports_it(run):
     verdicts = stored.verdicts(test["score"])
     assert found["test"]["verdicts"]["inconclusive"] == pytest.approx((verdicts == "inconclusive").mean())
     for kind, own, other in ((0, "real", "fake"), (1, "fake", "real")):
-        assert found["test"]["verdicts"]["by_class"][own]["wrong"] == pytest.approx((verdicts[test["label"] == kind] == other).mean())
+        wrong = found["test"]["verdicts"]["by_class"][own]["wrong"]
+        assert wrong == pytest.approx((verdicts[test["label"] == kind] == other).mean())
     assert "<h2>Verdicts</h2>" in run.report.read_text() and "at most 20 %" in (run.folder / "SERVING.md").read_text()
 
 
