@@ -13,7 +13,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, output_paths
+from tfdetect.workflow import dataset, operating_point, output_paths
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.startup import as_paths, start
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, other_aggregate_warning, select_test_files
@@ -55,7 +55,6 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     console.print(devices_line(run.train.precision))
     from tfdetect.data.input_pipeline import corruptions
     from tfdetect.data.prepare.decode import usable_rows
-    from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow import results, scoring, stress
 
     aggregate, chain = args.evaluate.apply_to(run.evaluate).aggregate, corruptions.parse(args.data.corrupt)
@@ -71,20 +70,21 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     dataset.print_if_one_class(good)
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
-    warnings = (*warnings, *other_aggregate_warning(aggregate, run))
-    predictor = Predictor(artifact, cache.spec, run.detector, aggregate=aggregate)
+    calibration = operating_point.calibration_of(artifact, args.evaluate, aggregate)
+    rule = args.evaluate.rule or run.threshold_rule
+    warnings = (*warnings, *other_aggregate_warning(aggregate, run), *operating_point.rate_note(calibration, rule))
+    predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, aggregate, calibration)
     load_model = once(partial(models.load, artifact.model))
     extractor = feature_extractor(load_model(), run, cache) if run.detector.caches_features and not chain else None
     scored = (scoring.score_features(predictor, extractor.of(good), table) if extractor
               else scoring.score(predictor, table, cache, chain))  # fmt: skip
-    context = ReportContext(load_model, scored, predictor.threshold, good,
-                            scoring.clip_loader(good, cache))  # fmt: skip
+    context = ReportContext(load_model, scored, predictor.threshold, good, scoring.clip_loader(good, cache))
     metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
     study = stress.plan_study(args.stress, run, data, context, predictor, cache, extractor)
-    evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
+    evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, rule, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor), cache=cache,
-                                    study=study)  # fmt: skip
+                                    study=study, calibration=calibration)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
     results.finish(target, evaluation, {"test": "test"})

@@ -40,7 +40,7 @@ REPORT_ROWS = (
     ("per_class.real.recall", "recall (real)", "share of real files that are called real"),
     ("per_class.real.f1", "F1 (real)", "harmonic mean of precision and recall"),
     ("mcc", "MCC", "Matthews correlation of decisions and labels: 0 is chance, 1 is perfect"),
-    ("log_loss", "log loss", "cross-entropy of the probabilities; 0.693 for a constant 50 %, 0 is perfect"),
+    ("log_loss", "log loss", "cross-entropy of the probabilities, clipped by 2e-16; 0.693 for a constant 50 %, 0 is perfect"),
     ("brier", "Brier score", "mean squared error of the probabilities; 0.25 for a constant 50 %, 0 is perfect"),
     ("calibration_error", "ECE", "expected calibration error: mean gap between predicted and observed frequency; 0 is perfect"),
 )

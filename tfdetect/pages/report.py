@@ -20,6 +20,7 @@ from tfdetect.evaluation.metrics import FEW, REPORT_ROWS, describe_interval, loo
 from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.pages.learnt import Learnt, learnt_section
+from tfdetect.pages.verdicts import verdicts_section
 from tfdetect.plots import standard
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def write(path: str | PathLike[str], report: Report) -> None:
         raise ValueError(f"A report needs metrics of the test split under 'test', got {sorted(report.metrics)}.")
     html.write(path, "report", report.name, report.detector, (
         _warnings_section(report.warnings), _summary_section(report), _metrics_section(report.metrics),
-        _sources_section(report.metrics["test"]),
+        verdicts_section(report.metrics["test"].get("verdicts")), _sources_section(report.metrics["test"]),
         learnt_section(report.learnt, report.shortcuts.get("all"), report.figures.get("stress")),
         html.figure_section("Figures", [(standard.caption(name) or name, figure) for name, figure in report.figures.items()
                                         if name != "stress"]),
@@ -137,11 +138,13 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
 
 def _summary_section(report: Report) -> str:
     test = report.metrics["test"]
+    # The section on verdicts says it with an interval.
+    base_rates = "" if test.get("verdicts") else _base_rate_note(test)
     tiles = html.tiles(_headline_tiles(test, report.shortcuts))
     caveats = html.bullet_list(cautions(report.metrics, len(report.failures), report.suspects))
     caveats = f'<div class="careful"><h3>Caveats</h3>{caveats}</div>' if caveats else ""
     return (f'<section class="verdict"><h2>Summary</h2><p class="lead">{escape(verdict(test))}</p>'
-            f'{tiles}{_base_rate_note(test)}{caveats}'
+            f'{tiles}{base_rates}{caveats}'
             '<p class="fine">All results are measured on files that were not used for training. They hold for files like those '
             'in the test set; results on unseen generators and cameras may be worse.</p></section>')  # fmt: skip
 

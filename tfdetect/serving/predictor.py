@@ -21,32 +21,18 @@ from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.detector import Detector
 from tfdetect.errors import is_out_of_memory
 from tfdetect.evaluation import aggregation
+from tfdetect.evaluation.calibration import Calibration
 from tfdetect.limits import Decoding, Limits
 from tfdetect.machine import available_cores
 from tfdetect.serving.decode_ahead import DecodeAhead
 from tfdetect.serving.saved_model import import_tensorflow, load_saved_model
+from tfdetect.serving.verdict import Verdict as Verdict
 from tfdetect.stages import stage
 
 BATCH_BYTES = 2**26  # of the frames that are scored in one call; bounds the memory
 MAX_BATCH = 16  # clips per call; from 8 on a CPU takes as long for each clip (benchmarks/predict.py)
 MAX_WAIT = 1.0  # seconds that a decoded file waits for others to be scored with while none is ready
 MAX_BEHIND = 16  # batches of later files that may be scored while a file of a rare shape waits for another one
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The prediction for one file. If the file could not be read, `error` says why and the numbers are None."""
-
-    path: str
-    probability: float | None = None  # of being fake, 0..1; calibrated on the run's validation files
-    label: str | None = None  # "fake" if the probability reaches the run's threshold, otherwise "real"
-    score: float | None = None  # raw output of the detector; higher is more likely fake
-    frames: int = 0  # number of frames that were scored; with --data.crops, of their crops
-    note: str = ""  # such as "damaged: 28 of 50 frames intact"
-    error: str | None = None
-    source: str | None = None  # the most likely source of a fake, for detectors that attribute fakes to sources
-    source_probability: float | None = None  # 0..1, given that the file is fake; not calibrated
-    text: str | None = None  # the closest training text, for detectors that match images with texts
 
 
 class Predictor:
@@ -57,11 +43,11 @@ class Predictor:
     """
 
     def __init__(self, artifact: Artifact, spec: ClipSpec, detector: Detector, before_load: Callable[[], None] | None = None,
-                 aggregate: str = aggregation.MEAN):  # fmt: skip
-        """Load the calibration; the model is loaded when it is first needed, after a call of `before_load`."""
+                 aggregate: str = aggregation.MEAN, calibration: Calibration | None = None):  # fmt: skip
+        """Load the calibration, unless another one is given; the model is loaded when it is first needed, after a call of
+        `before_load`."""
         self.spec, self.is_frame_detector, self.classes = spec, detector.input_kind == "frame", detector.classes
-        self.calibration, self.aggregate = load_calibration(artifact), aggregate
-        self.threshold = self.calibration.threshold
+        self.calibration, self.aggregate = calibration or load_calibration(artifact), aggregate
         self.scored_with, self.warnings = "saved_model", self.calibration.warnings
         self.batch = _clips_in_memory(spec, 1 if self.is_frame_detector else spec.frames)
         self._outputs: Callable[[np.ndarray], Mapping[str, Any]] = self._saved_model_outputs
@@ -72,6 +58,11 @@ class Predictor:
             self.warnings += (f"Scored with {self.scored_with}, since there is no SavedModel; run export for one.",)
             self._outputs = self._keras_outputs
         self._load = cache(partial(_load, artifact, self.scored_with, before_load))  # once for all copies of this predictor
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which on files are called fake."""
+        return self.calibration.threshold
 
     @property
     def model(self) -> Any:
@@ -154,6 +145,12 @@ class Predictor:
         of_clips = output.reshape(len(clips), -1, output.shape[1])
         combined = aggregation.aggregate(of_clips[..., 0], self.aggregate)
         return _by_name(np.column_stack([combined, of_clips[..., 1:].mean(axis=1)]).astype(output.dtype))
+
+    def with_calibration(self, calibration: Calibration) -> "Predictor":
+        """Return the same predictor, which decides by this calibration."""
+        other = copy.copy(self)
+        other.calibration = calibration
+        return other
 
     def with_limits(self, limits: Limits, decoding: Decoding | None = None) -> "Predictor":
         """Return the same predictor, which reads files within these limits and, where it is given, with this decoding."""
@@ -283,7 +280,8 @@ class Predictor:
             source, source_probability = self.classes[mean.argmax()], float(mean.max())
         note, frames = self.spec.extend_note(media.note, len(media.frames)), len(media.frames)
         frames *= self.spec.repeat_count(frames)
-        return Verdict(path, probability, label, score, frames, note, None, source, source_probability, text)
+        verdict = str(self.calibration.verdicts(score))
+        return Verdict(path, probability, label, score, frames, note, None, source, source_probability, text, verdict)
 
 
 def _clips_in_memory(spec: ClipSpec, squares: int) -> int:

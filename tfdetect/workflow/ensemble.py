@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import config
@@ -163,6 +163,7 @@ def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
 
     detector = member.run.detector
     predictor = Predictor(member.artifact, member.cache.spec, detector, aggregate=member.aggregate)
+    predictor = predictor.with_calibration(predictor.calibration.with_prevalence(None))  # that of validation, for all runs alike
     rows, _ = dataset.add_source_classes(table[table["path"].isin(set(paths))], detector)
     for warning in predictor.warnings:
         console.print(warning)
@@ -181,14 +182,14 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     validation = ensemble.average(validation_rows, by=["path"])
     threshold, no_threshold = choose_threshold(validation)
     mean = ensemble.average(scored_rows := {name: rows for name, (rows, _) in scored.items()})
-    summaries = {name: metrics.summarise(rows, own_threshold) for name, (rows, own_threshold) in scored.items()}
+    summaries = {name: summarise_member(members[name], *found) for name, found in scored.items()}
     compared = comparison.compare(mean["label"], mean["group"], ensemble.file_scores(scored_rows) | {"mean": mean["score"]})
     extra_metrics = {"members": summaries, "comparisons": compared}
     if not no_threshold:
         extra_metrics["validation"] = metrics.summarise(validation, threshold)
     warnings = (*warnings, *(f"{name}: {text}" for name, member in members.items()
                              for text in other_aggregate_warning(member.aggregate, member.run)))  # fmt: skip
-    rules = {name: member.run.train.threshold for name, member in members.items()}
+    rules = {name: member.run.threshold_rule for name, member in members.items()}
     pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
     tables = {"Runs of this ensemble": ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)}),
               **({DIFFERENCES: comparison.table(compared)} if compared else {})}  # fmt: skip
@@ -204,6 +205,15 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     results.finish(target, evaluation, {"test": "mean"})
     for row in compared[:PRINTED]:
         console.print(comparison.sentence(row))
+
+
+def summarise_member(member: Member, rows: "pd.DataFrame", threshold: float) -> dict[str, Any]:
+    """Return what `evaluate` writes about the test files of a run by itself."""
+    from tfdetect.evaluation import metrics
+    from tfdetect.evaluation.verdicts import verdict_metrics
+
+    verdicts = verdict_metrics(rows, artifacts.load_calibration(member.artifact))
+    return {**metrics.summarise(rows, threshold), "verdicts": verdicts}
 
 
 def validation_predictions(artifact: Artifact, aggregate: str) -> "pd.DataFrame":

@@ -55,13 +55,15 @@ class Evaluate:
     evaluate: EvaluateOverrides = field(default_factory=EvaluateOverrides)
     out: Path | None = None
     """Output folder; by default evaluations/NAME in the folder of the (first) run.
-    NAME is unique to the data set, --data.corrupt and --evaluate.aggregate."""
+    NAME is unique to the data set, --data.corrupt and --evaluate.*."""
     stress: int = 0
     """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section."""
 
     def __post_init__(self) -> None:
         if self.stress < 0:
             raise UserError(f"--stress must be at least 0, got {self.stress}.")
+        if self.evaluate.changes_verdicts and len(self.runs) > 1:
+            raise UserError("--evaluate.calibration, .coverage, .prevalence and .fpr change the verdicts of a run: give one run.")
         if self.stress and (self.data.corrupt or len(self.runs) > 1):
             raise UserError("--stress corrupts the files of a single run by itself: give it without --data.corrupt, and one run.")
 
