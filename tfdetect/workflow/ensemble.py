@@ -11,7 +11,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, Run
-from tfdetect.workflow import dataset, output_paths
+from tfdetect.workflow import dataset, judge, output_paths
 from tfdetect.workflow.console import console, import_keras, plural
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap
 
@@ -180,12 +180,16 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     rules = {name: member.run.train.threshold for name, member in members.items()}
     pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
     comparison = ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)})
+    combined = judge.compare_runs(ensemble.align({name: rows for name, (rows, _) in scored.items()}))
+    for table_title, rows in combined.items():
+        console.print(table_title)
+        judge.print_table(rows)
     for name, summary in summaries.items():
         console.print(results.summary_line(name, summary, rules[name]))
     evaluation = results.Evaluation(
         first.run, table, first.data, mean, threshold, "none, 0.5" if no_threshold else "youden",
         clip_loader(table, first.cache), (*pooled, *warnings, *no_threshold), extra_metrics,
-        ReportExtras(tables={"Runs of this ensemble": comparison}),
+        ReportExtras(tables={"Runs of this ensemble": comparison, **combined}),
         title=f"the mean probability of {', '.join(members)}",
         settings={name: config.run_to_dict(member.run) for name, member in members.items()},
     )  # fmt: skip
