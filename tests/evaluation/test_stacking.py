@@ -12,7 +12,8 @@ def plant(scores, labels, sources=None, groups=None, validation=None):
     count = len(labels)
     texts = [np.asarray(given, object) if given is not None else np.array([f"{name}{number}" for number in range(count)], object)
              for given, name in ((groups, "g"), (sources, "s"))]  # fmt: skip
-    return Scored(np.asarray(scores, float), np.asarray(labels), *texts, np.zeros(count, bool) if validation is None else validation)
+    validation = np.zeros(count, bool) if validation is None else validation
+    return Scored(np.asarray(scores, float), np.asarray(labels), *texts, validation)
 
 
 def aucs(files, hold_out):

@@ -205,8 +205,9 @@ def write_report(target: Artifact, judged: Judged, args: Evaluate) -> None:
     mistakes = list_mistakes(predictions, judged.threshold)
     rule = "as given" if judged.as_given else "share of fakes"
     evaluation = results.Evaluation(
-        None, list_files(judged), Data(), predictions, judged.threshold, rule, None, tuple(warnings), {}, ReportExtras(tables={**tables, **mistakes}, metrics=metrics), title=name,
-        settings=config.settings_to_dict(args), origin=f"{judged.protocol} {UNKNOWN}",
+        None, list_files(judged), Data(), predictions, judged.threshold, rule, None, tuple(warnings), {},
+        ReportExtras(tables={**tables, **mistakes}, metrics=metrics), title=name, settings=config.settings_to_dict(args),
+        origin=f"{judged.protocol} {UNKNOWN}",
     )  # fmt: skip
     results.finish(target, evaluation, {"test": name})
 
