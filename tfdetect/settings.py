@@ -289,10 +289,18 @@ class RunOf(Generic[D]):
         if balance == "focal" and not detector.supports_focal_loss:
             raise UserError(f"--train.balance focal needs a loss on scores, but the score of this {detector.name} is not trained "
                             "by gradient descent; use none, weights or resample.")  # fmt: skip
+        if self.evaluate.fpr is not None and self.train.threshold != "youden":
+            raise UserError(f"--evaluate.fpr {self.evaluate.fpr:g} and --train.threshold {self.train.threshold} both choose the "
+                            "threshold: give one of them.")  # fmt: skip
         self._check_face_fakes()
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.
         if detector.trains_on == "real" or detector.caches_features or detector.attribute != "none":
             corruption_spec.check_flag(augment, "--train.augment", labels=False)
+
+    @property
+    def threshold_rule(self) -> str:
+        """The rule that chooses the threshold on validation files, such as "youden" or "fpr:0.01"."""
+        return self.train.threshold if self.evaluate.fpr is None else f"fpr:{self.evaluate.fpr:g}"
 
     def _check_face_fakes(self) -> None:
         """Raise UserError if fakes are to be made of faces that are not looked for, or still ones for a detector of clips."""

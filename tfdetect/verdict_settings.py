@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from tfdetect.errors import UserError
+
+Method = Literal["auto", "temperature", "platt", "beta", "isotonic"]
 
 
 @dataclass(frozen=True)
@@ -17,19 +20,60 @@ class EvaluateSettings:
     """How the scores of a file's frames or crops become the score of the file.
     mean, median or max of them.
     top:K: mean of the K highest, such as top:3."""
+    calibration: Method = "auto"
+    """How scores become probabilities, on validation files (docs/calibration.md).
+    auto: the simplest method whose cross-validated log loss is as low as that of the best.
+    temperature, platt, beta, isotonic: this method."""
+    coverage: float | None = None
+    """Share of each class that is not to be called the other; files for which that takes it are inconclusive.
+    By default 0.9 if there are enough validation files; 0 calls every file real or fake."""
+    prevalence: float | None = None
+    """Share of fakes where the detector is used, such as 0.01; probabilities are shifted from that of validation."""
+    fpr: float | None = None
+    """Share of real validation files that may be called fake, such as 0.01: short for --train.threshold fpr:SHARE."""
 
     def __post_init__(self) -> None:
         _check_aggregate(self.aggregate)
+        _check_shares(self)
 
 
 @dataclass(frozen=True)
-class EvaluateOverrides:
+class VerdictOverrides:
+    """How scores become verdicts; by default as in training. What is given is fitted to the run's validation files again."""
+
+    calibration: Method | None = None
+    """How scores become probabilities: auto, temperature, platt, beta or isotonic; by default as in training."""
+    coverage: float | None = None
+    """Share of each class that is not to be called the other, such as 0.9; files for which that takes it are inconclusive.
+    0 calls every file real or fake; by default as in training."""
+    prevalence: float | None = None
+    """Share of fakes where the detector is used, such as 0.01; by default as in training."""
+    fpr: float | None = None
+    """Share of real validation files that may be called fake, such as 0.01; by default the threshold of the run."""
+
+    def __post_init__(self) -> None:
+        _check_shares(self)
+
+    @property
+    def rule(self) -> str | None:
+        """The rule that chooses the threshold, None for that of the run."""
+        return None if self.fpr is None else f"fpr:{self.fpr:g}"
+
+    @property
+    def changes_verdicts(self) -> bool:
+        """Whether the calibration of a run is to be fitted again."""
+        return any(getattr(self, name) is not None for name in ("calibration", "coverage", "prevalence", "fpr"))
+
+
+@dataclass(frozen=True)
+class EvaluateOverrides(VerdictOverrides):
     """How scores become verdicts and figures; by default as in training."""
 
     aggregate: str | None = None
     """How the scores of a file's frames or crops become its score: mean, median, max or top:K; by default as in training."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_aggregate(self.aggregate or "mean")
 
     def apply_to(self, settings: EvaluateSettings) -> EvaluateSettings:
@@ -40,3 +84,15 @@ class EvaluateOverrides:
 def _check_aggregate(rule: str) -> None:
     if not re.fullmatch(r"mean|median|max|top:[1-9]\d*", rule):
         raise UserError(f"--evaluate.aggregate must be mean, median, max or top:K with a number K of at least 1, got {rule!r}.")
+
+
+def _check_shares(settings: EvaluateSettings | VerdictOverrides) -> None:
+    if settings.coverage is not None and not 0 <= settings.coverage < 1:
+        raise UserError(f"--evaluate.coverage must be a share below 1, such as 0.9, or 0 for none, got {settings.coverage}.")
+    if settings.prevalence is not None and not 0 < settings.prevalence < 1:
+        raise UserError(f"--evaluate.prevalence must be a share between 0 and 1, such as 0.01, got {settings.prevalence}.")
+    if settings.fpr is not None and not 0 <= settings.fpr <= 1:
+        raise UserError(f"--evaluate.fpr must be a share in 0..1, such as 0.01, got {settings.fpr}.")
+
+
+AS_TRAINED = VerdictOverrides()

@@ -13,7 +13,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, output_paths
+from tfdetect.workflow import dataset, operating_point, output_paths
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.startup import as_paths, start
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select_test_files
@@ -76,7 +76,9 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     dataset.print_if_one_class(good)
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
-    predictor = Predictor(artifact, cache.spec, run.detector)
+    calibration = operating_point.calibration_of(artifact, args.evaluate)
+    # The figures of the report are those of the test files with their own share of fakes.
+    predictor = Predictor(artifact, cache.spec, run.detector, calibration=calibration.with_prevalence(None))
     load_model = once(partial(models.load, artifact.model))
     extractor = feature_extractor(load_model(), run, cache) if run.detector.caches_features and not chain else None
     scored = (scoring.score_features(predictor, extractor.of(good), table) if extractor
@@ -85,10 +87,11 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
                             scoring.clip_loader(good, cache))  # fmt: skip
     metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
     study = stress.plan_study(args.stress, run, data, context, predictor, cache, extractor)
-    evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, run.train.threshold, context.load_clip,
+    rule = args.evaluate.rule or run.threshold_rule
+    evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, rule, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor), cache=cache,
-                                    study=study)  # fmt: skip
+                                    study=study, calibration=calibration)  # fmt: skip
     for warning in predictor.warnings:
         console.print(warning)
     results.finish(target, evaluation, {"test": "test"})

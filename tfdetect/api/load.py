@@ -14,6 +14,7 @@ from tfdetect.api import evaluate, explain, export
 from tfdetect.api.results import Results
 from tfdetect.errors import UserError
 from tfdetect.settings import DecodeOverrides, Run
+from tfdetect.verdict_settings import AS_TRAINED, VerdictOverrides
 from tfdetect.workflow import verdicts
 from tfdetect.workflow.console import progress
 from tfdetect.workflow.startup import as_paths, start
@@ -64,19 +65,28 @@ class TrainedDetector(Results):
         """The exported model and its calibration."""
         return verdicts.load_predictor(self.artifact, self.run)
 
+    def deciding(self, given: VerdictOverrides) -> "Predictor":
+        """Return the predictor with the calibration, threshold and band that are given; see `operating_point`."""
+        from tfdetect.workflow import operating_point
+
+        if not given.changes_verdicts:
+            return self.predictor
+        return self.predictor.with_calibration(operating_point.calibration_of(self.artifact, given))
+
     def predict(self, files: "str | Path | Iterable[str | Path]", **settings: Any) -> "pd.DataFrame":
         """Return a row for each of these images, videos, folders of them, and tables with a column path.
 
         The columns are those of `Verdict`: path, probability of being fake (0..1), label ("real" or "fake"), score, frames, note,
-        error, source, source_probability and text. A file that cannot be read has its reason in `error`, and no numbers. The
-        keywords are flags of the command `predict`, such as `workers=1`. Raises UserError if there is no file.
+        error, source, source_probability, text and verdict ("real", "fake" or "inconclusive"). A file that cannot be read has its
+        reason in `error`, and no numbers. The keywords are flags of the command `predict`, such as `workers=1` and
+        `coverage=0.95`. Raises UserError if there is no file.
         """
         from tfdetect.pandas_settings import pd
         from tfdetect.serving.predictor import Verdict
 
         paths, rows = verdicts.FileList(as_paths(files)), []
-        limits = config.parse_keywords(DecodeOverrides(), settings, "predict")
-        found = self.predict_each(paths, limits)  # the model is loaded before the bar starts
+        given = config.parse_keywords(verdicts.PredictSettings(), settings, "predict")
+        found = self.predict_each(paths, given.data, given=given.evaluate)  # the model is loaded before the bar starts
         with closing(found), progress("Predicting", len(paths)) as step:
             for verdict in found:
                 rows.append(asdict(verdict))
@@ -91,42 +101,43 @@ class TrainedDetector(Results):
         whose verdict is in the table already, also after an interruption, are not scored again. Raises UserError if `out` holds
         anything else.
         """
-        limits = config.parse_keywords(DecodeOverrides(), settings, "predict")
-        return self.predict_list_to(Path(out), verdicts.FileList(as_paths(files)), limits)
+        given = config.parse_keywords(verdicts.PredictSettings(), settings, "predict")
+        return self.predict_list_to(Path(out), verdicts.FileList(as_paths(files)), given.data, given=given.evaluate)
 
-    def predict_list_to(self, out: Path, paths: verdicts.FileList, data: DecodeOverrides,
-                        elsewhere: "Elsewhere | None" = None) -> "WrittenVerdicts":  # fmt: skip
+    def predict_list_to(self, out: Path, paths: verdicts.FileList, data: DecodeOverrides, elsewhere: "Elsewhere | None" = None,
+                        given: VerdictOverrides = AS_TRAINED) -> "WrittenVerdicts":  # fmt: skip
         """Write the verdicts on a list of files to a table; see `predict_to` and `predict_each`."""
         from tfdetect.workflow import table_formats, verdict_table
 
         table_formats.require_room(out, len(paths))
         limits = data.apply_to(self.run.data)
-        facts = verdicts.table_facts(self.artifact, self.predictor.threshold)
-        settings = verdicts.settings_key(self.artifact, limits)
+        facts = verdicts.table_facts(self.artifact, self.deciding(given).threshold)
+        settings = verdicts.settings_key(self.artifact, limits, given)
         with verdict_table.open_table(out, facts, settings) as table, progress("Predicting", len(paths)) as step:
             missing = table.missing(paths, step)
             if first := next(missing, None):
-                with closing(self.predict_each(chain([first], missing), data, False, elsewhere)) as found:
+                with closing(self.predict_each(chain([first], missing), data, False, elsewhere, given)) as found:
                     for verdict in found:
                         table.add(verdict)
                         step({"error": verdict.error})
             return table.write()
 
     def predict_each(self, paths: Iterable[str | Path], data: DecodeOverrides, in_order: bool = True,
-                     elsewhere: "Elsewhere | None" = None) -> "Generator[Verdict]":  # fmt: skip
+                     elsewhere: "Elsewhere | None" = None,
+                     given: VerdictOverrides = AS_TRAINED) -> "Generator[Verdict]":  # fmt: skip
         """Return the verdicts on the files, each as soon as there is one, by default in the order of `paths`; close it to end the
         processes that decode. With `elsewhere`, they are scored by what it starts or reaches."""
         if elsewhere:
             from tfdetect.workflow.elsewhere import ScoreFiles
 
-            return elsewhere(ScoreFiles.of(self.artifact, data), paths)
+            return elsewhere(ScoreFiles.of(self.artifact, data, given), paths)
         limits = data.apply_to(self.run.data)
-        predictor = self.predictor.with_limits(limits.limits, limits.decoding)
+        predictor = self.deciding(given).with_limits(limits.limits, limits.decoding)
         return predictor.predict_files(paths, limits.timeout, limits.workers, in_order)
 
     def score(self, frames: "np.ndarray") -> "pd.DataFrame":
-        """Return a row for each clip: its score, its probability of being fake (0..1), its label and, for a detector with
-        attribution, the probability of each source.
+        """Return a row for each clip: its score, its probability of being fake (0..1), its label ("real" or "fake"), its verdict,
+        which may be "inconclusive", and, for a detector with attribution, the probability of each source.
 
         `frames` is uint8 RGB (batch, frames, height, width, 3) in 0..255, of any size; for a run on faces they are cropped to one
         face. Raises UserError for any other shape or dtype.
@@ -146,7 +157,8 @@ class TrainedDetector(Results):
         batches = [frames[start : start + CLIPS_PER_CALL] for start in range(0, len(frames), CLIPS_PER_CALL)]
         score, probability, *source = map(np.concatenate, zip(*map(self.predictor.predict_clips, batches), strict=True))
         label = np.where(probability >= self.predictor.threshold, "fake", "real")
-        table = pd.DataFrame({"score": score, "probability": probability, "label": label})
+        verdict = self.predictor.calibration.verdicts(score)
+        table = pd.DataFrame({"score": score, "probability": probability, "label": label, "verdict": verdict})
         names = [f"{SOURCE_PREFIX}{name}" for name in self.predictor.classes]
         return table.join(pd.DataFrame(source[0], columns=names)) if source else table
 

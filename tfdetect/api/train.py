@@ -17,14 +17,13 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, made_fakes
+from tfdetect.workflow import dataset, made_fakes, operating_point
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.startup import start
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
     import pandas as pd
 
     from tfdetect.data.prepare.clip_cache import Cache
@@ -188,7 +187,6 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     """Read, split and decode the data; return the run with what the data determine, the prepared manifest and the cache."""
     from tfdetect.data import manifest
     from tfdetect.data.prepare.decode import usable_rows
-    from tfdetect.evaluation import calibration
 
     cache = dataset.cache_for(run.data, run.detector)
     table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
@@ -200,7 +198,9 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     dataset.require_few_failures(table, run.data.max_failed)
     good = usable_rows(table)
     require_classes(good, run)
-    calibration.check_rule(run.train.threshold, good.loc[good["split"] == "validation", "label"])
+    asked = run.evaluate
+    validation = good[good["split"] == "validation"]
+    operating_point.check(validation, asked.calibration, asked.coverage, asked.prevalence, run.threshold_rule)
     dataset.print_if_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
@@ -283,23 +283,27 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     model, good = models.load(artifact.model), usable_rows(table)
     extractor = FeatureExtractor(model, run.detector, cache, feature_progress) if run.detector.caches_features else None
     features = extractor.of(good) if extractor else None
-    calibration = calibrate(model, good, cache, run, extractor).to_dict()
-    files.write_json(artifact.calibration, calibration)
+    calibration = calibrate(model, good, cache, run, extractor)
+    files.write_json(artifact.calibration, calibration.to_dict())
     graph = None
     if backend.is_tensorflow():
-        graph = export(model, calibration, run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
-    predictor = Predictor(artifact, cache.spec, run.detector)
+        spec = dataset.with_equalisation(cache, artifact).spec
+        graph = export(model, calibration.to_dict(), run.detector, artifact.saved_model, spec)
+    # The figures of the report are those of the test files with their own share of fakes.
+    predictor = Predictor(artifact, cache.spec, run.detector, calibration=calibration.with_prevalence(None))
     scored = (scoring.score_features(predictor, features, table) if features
               else scoring.score(predictor, table[table["split"] != "train"], cache))  # fmt: skip
     context = ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
                             fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
     extras = results.report_extras(run.detector, context, predictor)
+    validation = good[good["split"] == "validation"]
+    warnings = (*predictor.warnings, *operating_point.notes(calibration, validation, run.evaluate.coverage, run.threshold_rule))
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     study = stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor)
-    evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.train.threshold, context.load_clip,
-                                    predictor.warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch, cache, study)  # fmt: skip
-    for warning in predictor.warnings:
+    evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.threshold_rule, context.load_clip,
+                                    warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
+                                    fitted.best_epoch, cache, study, calibration=calibration)  # fmt: skip
+    for warning in warnings:
         console.print(warning)
 
     def before_report(metrics: Mapping[str, Any], drawn: Mapping[str, Path]) -> None:
@@ -311,20 +315,23 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
 
 def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run,
               extractor: "FeatureExtractor | None" = None) -> "Calibration":
-    """Fit probability and threshold on the validation scores of the saved and reloaded model. Only the threshold rules that are
-    reserved for recipes read the test scores."""
+    """Fit probability, threshold and band on the validation scores of the saved and reloaded model. Only the threshold rules that
+    are reserved for recipes read the test scores."""
     from tfdetect.data.input_pipeline.dataset import expand_frames
     from tfdetect.evaluation import calibration, predictions
     from tfdetect.training.fit import predict_scores
 
-    def scores_and_labels(split: str) -> "tuple[np.ndarray, np.ndarray]":
+    def file_scores(split: str) -> "pd.DataFrame":
         rows = table[table["split"] == split].reset_index(drop=True)
         frames = expand_frames(rows, run.detector.input_kind == "frame")
         scores = predict_scores(model, rows, cache, run.detector, run.train.batch, extractor)
-        by_file = predictions.file_scores(frames.assign(score=scores))
-        return by_file["score"].to_numpy(), by_file["label"].to_numpy()
+        return predictions.file_scores(frames.assign(score=scores))
 
-    rule = run.train.threshold
-    if calibration.is_pooled(rule):
-        return calibration.pool_threshold(calibration.fit(*scores_and_labels("validation")), scores_and_labels("test")[0], rule)
-    return calibration.fit(*scores_and_labels("validation"), rule)
+    files, rule, asked = file_scores("validation"), run.threshold_rule, run.evaluate
+    coverage = operating_point.DEFAULT_COVERAGE if asked.coverage is None else asked.coverage
+    pooled = calibration.is_pooled(rule)
+    fitted = calibration.fit(files["score"], files["label"], "youden" if pooled else rule, asked.calibration, files["group"],
+                             coverage)  # fmt: skip
+    if pooled:
+        fitted = calibration.pool_threshold(fitted, file_scores("test")["score"], rule)
+    return fitted.with_prevalence(asked.prevalence)

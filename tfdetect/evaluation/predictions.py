@@ -13,6 +13,7 @@ A clip detector has one row per file (frame 0), a frame detector one row for eac
 | score | finite number, higher is more likely fake; not a probability |
 | probability | only if calibrated: probability of being fake, 0..1 |
 | log_odds | with it: the log-odds of that probability, which do not saturate when frames are averaged |
+| file_log_odds | if calibration is not linear (beta, isotonic): those of the mean score of the file |
 
 Other numeric columns, such as one for each attributed source, are kept.
 """
@@ -32,6 +33,7 @@ SPLITS = ("validation", "test")
 # The path alone does not identify a file: the four manipulations of FaceForensics++ share their file names.
 FILE_KEYS = ["path", "group", "source"]
 TEXT_COLUMNS = ["path", "group", "source", "split"]
+FILE_LOG_ODDS = "file_log_odds"
 SOURCE_CLASS = "source_class"  # text, for detectors that attribute sources: the true class of a fake
 
 
@@ -46,7 +48,7 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
         raise UserError(f"The predictions lack the column(s) {', '.join(missing)}; expected {', '.join(COLUMNS)}.")
     table = table.reset_index(drop=True)
     if "probability" in table and table["probability"].isna().all():
-        table = table.drop(columns=["probability", "log_odds"], errors="ignore")
+        table = table.drop(columns=["probability", "log_odds", FILE_LOG_ODDS], errors="ignore")
     table["source"] = table["source"].fillna("")
     if SOURCE_CLASS in table:
         table[SOURCE_CLASS] = table[SOURCE_CLASS].fillna("").astype(str)
@@ -62,7 +64,7 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
 
 def _convert_numbers(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with label and frame as int64 and other numbers as float64. Raises UserError if one is out of range."""
-    for name in ("frame", "score", *(name for name in ("probability", "log_odds") if name in table)):
+    for name in ("frame", "score", *(name for name in ("probability", "log_odds", FILE_LOG_ODDS) if name in table)):
         table[name] = pd.to_numeric(table[name], errors="coerce").astype(np.float64)
         _require(table, np.isfinite(table[name]), f"has a {name} that is not a finite number")
     _require(table, (table["frame"] >= 0) & (table["frame"] % 1 == 0), "has a frame that is not a non-negative integer")
@@ -116,15 +118,20 @@ def file_scores(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def add_probabilities(table: pd.DataFrame, calibration: Calibration) -> pd.DataFrame:
-    """Return the table with the columns probability and log_odds computed from each row's score."""
-    return table.assign(probability=calibration.probability(table["score"]), log_odds=calibration.log_odds(table["score"]))
+    """Return the table with the columns probability and log_odds, and, if need be, file_log_odds, computed from the scores."""
+    table = table.assign(probability=calibration.probability(table["score"]), log_odds=calibration.log_odds(table["score"]))
+    if calibration.is_linear or not table["frame"].any():
+        return table
+    mean = table.astype({"score": np.float64}).groupby(FILE_KEYS, sort=False, dropna=False)["score"].transform("mean")
+    return table.assign(**{FILE_LOG_ODDS: calibration.log_odds(mean)})
 
 
 def by_file(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row per file in order of first appearance: mean score, `frame` 0, and `frames`, the number of rows averaged.
 
-    The probability of a file is that of its mean score. Calibration is linear in the log-odds, so this is the sigmoid of the
-    mean log-odds of its frames. Log-odds that are missing are recovered from the probabilities, to the precision of those.
+    The probability of a file is that of its mean score: where calibration is linear in the log-odds, the sigmoid of the mean
+    log-odds of its frames, else that of `file_log_odds`. Log-odds that are missing are recovered from the probabilities, to the
+    precision of those.
     """
     from scipy.special import expit, logit
 
@@ -137,6 +144,8 @@ def by_file(table: pd.DataFrame) -> pd.DataFrame:
     grouped = table.groupby(keys, sort=False)
     files = grouped[["score", *others]].mean()
     files.insert(0, "frame", 0)
+    if FILE_LOG_ODDS in files:
+        files["log_odds"] = files.pop(FILE_LOG_ODDS)
     if "probability" in table:
         # The probability of a single row is kept bit for bit, so that a decision at the threshold cannot flip.
         mean = expit(files["log_odds"])

@@ -20,6 +20,7 @@ from tfdetect.evaluation.metrics import FEW, REPORT_ROWS, describe_interval, loo
 from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.pages.learnt import Learnt, learnt_section
+from tfdetect.pages.verdicts import verdicts_section
 from tfdetect.plots import standard
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def write(path: str | PathLike[str], report: Report) -> None:
         raise ValueError(f"A report needs metrics of the test split under 'test', got {sorted(report.metrics)}.")
     html.write(path, "report", report.name, report.detector, (
         _warnings_section(report.warnings), _summary_section(report), _metrics_section(report.metrics),
-        _sources_section(report.metrics["test"]),
+        verdicts_section(report.metrics["test"].get("verdicts")), _sources_section(report.metrics["test"]),
         learnt_section(report.learnt, report.shortcuts.get("all"), report.figures.get("stress")),
         html.figure_section("Figures", [(standard.caption(name) or name, figure) for name, figure in report.figures.items()
                                         if name != "stress"]),
@@ -173,6 +174,8 @@ def _headline_tiles(test: Mapping[str, Any], shortcuts: Mapping[str, float]) -> 
 def _base_rate_note(test: Mapping[str, Any]) -> str:
     """Return a paragraph on precision where fakes are rare, which the share of fakes in a test set hides."""
     counts = test["confusion"]
+    if test.get("verdicts"):  # their section says it, with an interval
+        return f"<p>Files with a probability of at least {html.format_cell(test['threshold'])} are called fake.</p>"
     if not counts or not (test["n_real"] and test["n_fake"]) or not counts["fp"] + counts["tp"]:
         return ""
     # No error in n files is compatible with rates up to 3 / n (95 % confidence, "rule of three", Hanley 1983).

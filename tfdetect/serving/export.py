@@ -1,7 +1,8 @@
 """Export a trained model as a SavedModel whose inputs are what a user has.
 
 `serving_default` takes uint8 RGB frames of any size and number, (batch, frames, height, width, 3) in 0..255. It returns
-`score` and `probability` of being fake, both (batch,) float32, and `fake`, (batch,) bool, the decision at the run's threshold.
+`score` and `probability` of being fake, both (batch,) float32, `fake`, (batch,) bool, the decision at the run's threshold, and
+`verdict`, (batch,) string: "real", "fake" or, inside the run's band, "inconclusive".
 Further outputs and signatures depend on the detector:
 
 Frames of any size become squares as in training, by the run's --data.fit; the score is then the mean over frames and crops.
@@ -32,33 +33,35 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from scipy.special import logit
 
 from tfdetect import backend, files
 from tfdetect.data.media import tf_decode, tf_images
 from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.detector import Detector
+from tfdetect.evaluation.calibration import Calibration
 from tfdetect.models import autoencoder
 from tfdetect.models.layers import common
 from tfdetect.models.layers.heads import ClosestText
 from tfdetect.models.pretrained.weight_files import flat_layers
+from tfdetect.serving.verdict_graph import verdict_outputs
 
 DEFAULT, FACE_CROP, BYTES, FEATURES, RECONSTRUCTION = (
     "serving_default", "serve_face_crop", "serve_bytes", "serve_features", "serve_reconstruction")  # fmt: skip
 SERVING_NOTES = "SERVING.md"
 
 
-def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path,
+def export(model: keras.Model, calibration: Mapping[str, Any], detector: Detector, target: Path,
            clip_spec: ClipSpec | None = None) -> tf.Graph:  # fmt: skip
     """Write the SavedModel to the folder `target`, atomically, and SERVING.md beside it; return the graph of the model's scores.
 
-    `calibration` has the keys slope, intercept and threshold. `clip_spec` says how the run makes clips of files; the
-    default is one frame per file. Raises UserError on another Keras backend than TensorFlow.
+    `calibration` is the content of calibration.json, at least slope, intercept and threshold. `clip_spec` says how the run makes
+    clips of files; the default is one frame per file. Raises UserError on another Keras backend than TensorFlow.
     """
     backend.require_tensorflow("A SavedModel")
     clip_spec = clip_spec or ClipSpec(1, model.input_shape[2])
-    functions = ServingFunctions(*split_text_output(model), calibration, detector, clip_spec)
+    fitted = Calibration.from_dict(calibration)
+    functions = ServingFunctions(*split_text_output(model), fitted, detector, clip_spec)
     descriptions = describe_signatures(detector, clip_spec)
     frames = tf.TensorSpec((None, None, None, None, 3), tf.uint8, frames_input_name(clip_spec))
     endpoints = {DEFAULT: (functions.predict_frames, frames), FACE_CROP: (functions.predict_frames, frames),
@@ -78,7 +81,7 @@ def export(model: keras.Model, calibration: Mapping[str, float], detector: Detec
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    files.write_bytes(target.parent / SERVING_NOTES, format_serving_notes(descriptions, clip_spec).encode())
+    files.write_bytes(target.parent / SERVING_NOTES, format_serving_notes(descriptions, clip_spec, fitted).encode())
     return functions.call.graph
 
 
@@ -119,7 +122,7 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, st
     squares = "frames, size" if clip_spec.fit.crops == 1 else "frames x crops, size"
     if clip_spec.faces:
         content = "square crops of one face, see docs/faces.md of tfdetect"
-    outputs = "score, probability, fake (batch,)"
+    outputs = "score, probability, fake, verdict (batch,)"
     signature = FACE_CROP if clip_spec.faces else DEFAULT
     descriptions = {signature: f"{name}, uint8 (batch, frames, height, width, 3), {content} -> {outputs}"}
     if detector.input_kind == "frame" and not clip_spec.faces and not clip_spec.plan:
@@ -134,9 +137,10 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, st
     return descriptions
 
 
-def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec) -> str:
+def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, calibration: Calibration) -> str:
     """Return the text of SERVING.md, which is written beside the SavedModel."""
     lines = [f"- `{name}`: {text}" for name, text in descriptions.items()]
+    lines += ["", describe_verdicts(calibration)]
     side, fit = clip_spec.size, clip_spec.fit
     squares = {"squeeze": f"resized to {side} x {side} pixels, whatever its aspect ratio",
                "shortest_side": f"resized so that its shorter side has {side} pixels, and cropped to the central square",
@@ -156,10 +160,22 @@ def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec) -
     return "\n".join(["# Signatures of the SavedModel in `1/`", "", *lines, ""])
 
 
+def describe_verdicts(calibration: Calibration) -> str:
+    """Return what `probability`, `fake` and `verdict` mean for a run, as a paragraph."""
+    share = "" if calibration.prevalence is None else f" where a share of {calibration.prevalence:g} of the files is fake"
+    text = (f"`probability` is that of being fake{share}, calibrated on validation files by the method `{calibration.method}`. "
+            f"`fake` is true from {calibration.threshold:.4g} on.")  # fmt: skip
+    if not (band := calibration.band):
+        return f"{text} `verdict` is `fake` where `fake` is true, else `real`."
+    errors = f"{100 * (1 - band.coverage):.3g} %"
+    return (f"{text} `verdict` is `real`, `fake` or `inconclusive`: of files like those of validation, at most {errors} of the "
+            f"real ones are called fake, and at most {errors} of the fakes real.")  # fmt: skip
+
+
 class ServingFunctions:
     """The functions behind the signatures."""
 
-    def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Mapping[str, float], detector: Detector,
+    def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Calibration, detector: Detector,
                  clip_spec: ClipSpec):  # fmt: skip
         self.model, self.texts, self.calibration, self.spec = model, texts, calibration, clip_spec
         self.call = trace(model)
@@ -200,7 +216,8 @@ class ServingFunctions:
         outputs = self.predict(squares[:, None], rows=rows, num_files=tf.shape(image)[0])
         failed = error != ""
         numbers = {name: tf.where(failed, np.nan, outputs[name]) for name in ("score", "probability")}
-        return {**outputs, **numbers, "fake": outputs["fake"] & ~failed, "error": error}
+        verdict = tf.where(failed, "", outputs["verdict"])
+        return {**outputs, **numbers, "fake": outputs["fake"] & ~failed, "verdict": verdict, "error": error}
 
     def predict(self, inputs: tf.Tensor, num_clips: tf.Tensor | None = None, call: Any = None,
                 rows: tf.Tensor | None = None, num_files: tf.Tensor | None = None) -> dict[str, tf.Tensor]:  # fmt: skip
@@ -216,16 +233,15 @@ class ServingFunctions:
             text = {"text": tf.gather(tf.constant(self.texts), select_middle_frames(text_index, num_clips, rows, num_files))}
         if self.classes:
             output = tf.concat([output[:, :1], tf.nn.softmax(output[:, 1:])], axis=1)
+        output = tf.cast(output, tf.float64)  # as in Python
         if rows is not None:
             output = tf.math.unsorted_segment_mean(output, rows, num_files)
         elif num_clips is not None:
             output = tf.reduce_mean(tf.reshape(output, (num_clips, -1, 1 + len(self.classes))), axis=1)
-        # Frame scores are averaged before calibration, as in `predictions.file_scores`, but in the graph. The decision compares
-        # log-odds, since float32 probabilities near 1 cannot be told apart.
-        log_odds = self.calibration["slope"] * output[:, 0] + self.calibration["intercept"]
-        fake = log_odds >= float(logit(self.calibration["threshold"]))
-        sources = {"source": output[:, 1:], "source_name": tf.constant(list(self.classes))} if self.classes else {}
-        return {"score": output[:, 0], "probability": tf.sigmoid(log_odds), "fake": fake, **sources, **text}
+        # Frame scores are averaged before calibration, as in `predictions.file_scores`, but in the graph.
+        score, source = output[:, 0], tf.cast(output[:, 1:], tf.float32)
+        sources = {"source": source, "source_name": tf.constant(list(self.classes))} if self.classes else {}
+        return {"score": tf.cast(score, tf.float32), **verdict_outputs(self.calibration, score), **sources, **text}
 
 
 def select_middle_frames(values: tf.Tensor, num_clips: tf.Tensor | None = None, rows: tf.Tensor | None = None,

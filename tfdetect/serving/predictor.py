@@ -20,6 +20,7 @@ from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.detector import Detector
 from tfdetect.errors import is_out_of_memory
+from tfdetect.evaluation.calibration import Calibration
 from tfdetect.limits import Decoding, Limits
 from tfdetect.machine import available_cores
 from tfdetect.serving.decode_ahead import DecodeAhead
@@ -46,6 +47,7 @@ class Verdict:
     source: str | None = None  # the most likely source of a fake, for detectors that attribute fakes to sources
     source_probability: float | None = None  # 0..1, given that the file is fake; not calibrated
     text: str | None = None  # the closest training text, for detectors that match images with texts
+    verdict: str | None = None  # "real", "fake" or "inconclusive": `label`, unless the score lies in the run's band
 
 
 class Predictor:
@@ -55,11 +57,12 @@ class Predictor:
     `scored_with` and `warnings` say so. For a frame detector, the score of a file is the mean over its frames.
     """
 
-    def __init__(self, artifact: Artifact, spec: ClipSpec, detector: Detector, before_load: Callable[[], None] | None = None):
-        """Load the calibration; the model is loaded when it is first needed, after a call of `before_load`."""
+    def __init__(self, artifact: Artifact, spec: ClipSpec, detector: Detector, before_load: Callable[[], None] | None = None,
+                 calibration: Calibration | None = None):  # fmt: skip
+        """Load the calibration, unless another one is given; the model is loaded when it is first needed, after a call of
+        `before_load`."""
         self.spec, self.is_frame_detector, self.classes = spec, detector.input_kind == "frame", detector.classes
-        self.calibration = load_calibration(artifact)
-        self.threshold = self.calibration.threshold
+        self.calibration = calibration or load_calibration(artifact)
         self.scored_with, self.warnings = "saved_model", self.calibration.warnings
         self.batch = _clips_in_memory(spec, 1 if self.is_frame_detector else spec.frames)
         self._outputs: Callable[[np.ndarray], Mapping[str, Any]] = self._saved_model_outputs
@@ -70,6 +73,11 @@ class Predictor:
             self.warnings += (f"Scored with {self.scored_with}, since there is no SavedModel; run export for one.",)
             self._outputs = self._keras_outputs
         self._load = cache(partial(_load, artifact, self.scored_with, before_load))  # once for all copies of this predictor
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which on files are called fake."""
+        return self.calibration.threshold
 
     @property
     def model(self) -> Any:
@@ -150,6 +158,12 @@ class Predictor:
 
             output = np.concatenate([output[:, :1], softmax(output[:, 1:], axis=1)], axis=1)
         return _by_name(output.reshape(len(clips), -1, output.shape[1]).mean(axis=1))
+
+    def with_calibration(self, calibration: Calibration) -> "Predictor":
+        """Return the same predictor, which decides by this calibration."""
+        other = copy.copy(self)
+        other.calibration = calibration
+        return other
 
     def with_limits(self, limits: Limits, decoding: Decoding | None = None) -> "Predictor":
         """Return the same predictor, which reads files within these limits and, where it is given, with this decoding."""
@@ -279,7 +293,8 @@ class Predictor:
             source, source_probability = self.classes[mean.argmax()], float(mean.max())
         note, frames = self.spec.extend_note(media.note, len(media.frames)), len(media.frames)
         frames *= self.spec.repeat_count(frames)
-        return Verdict(path, probability, label, score, frames, note, None, source, source_probability, text)
+        verdict = str(self.calibration.verdicts(score))
+        return Verdict(path, probability, label, score, frames, note, None, source, source_probability, text, verdict)
 
 
 def _clips_in_memory(spec: ClipSpec, squares: int) -> int:

@@ -15,12 +15,14 @@ from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.errors import UserError
 from tfdetect.settings import DaskSettings
+from tfdetect.verdict_settings import VerdictOverrides
 from tfdetect.workflow.console import plural, printable
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.verdicts import FileList, PredictData, format_verdict
 
 if TYPE_CHECKING:
     from tfdetect.api.load import TrainedDetector
+    from tfdetect.evaluation.calibration import Calibration
     from tfdetect.workflow.elsewhere import Elsewhere
 
 
@@ -33,8 +35,10 @@ class Predict:
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Images, videos, folders of them, and tables (CSV, .xlsx, Parquet) with a column path."""
     data: PredictData = field(default_factory=PredictData)
+    evaluate: VerdictOverrides = field(default_factory=VerdictOverrides)
     json: bool = False
-    """One JSON object per line: path, probability, label, score, frames, note, error, source, source_probability, text."""
+    """One JSON object per line.
+    It holds path, probability, label, score, frames, note, error, source, source_probability, text and verdict."""
     out: Path | None = None
     """Table to write instead: .parquet, .csv, .jsonl or .xlsx, with the columns of --json, run, version, threshold and date.
     The same command again, also after an interruption, scores only the files that are not in it yet."""
@@ -74,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     with profiled(args.profile, artifact.logs / "predict"):
         failed = (write_table if args.out else print_verdicts)(detector, paths, args, elsewhere)
     if not args.json:
-        print(f"{summarise(paths, failed)}. Called fake from a probability of {detector.predictor.threshold:.3f}.")
+        print(f"{summarise(paths, failed)}. {describe(detector.deciding(args.evaluate).calibration)}.")
     return 1 if failed else 0
 
 
@@ -96,7 +100,7 @@ def runner(args: Predict, beam_options: Sequence[str]) -> "Elsewhere":
 def write_table(detector: "TrainedDetector", paths: FileList, args: Predict, elsewhere: "Elsewhere | None") -> int:
     """Write the verdicts to the table --out, and return the number of files that failed."""
     assert args.out is not None
-    written = detector.predict_list_to(args.out, paths, args.data, elsewhere)
+    written = detector.predict_list_to(args.out, paths, args.data, elsewhere, args.evaluate)
     print(f"Verdicts  {printable(str(written.path))}")
     return written.failed
 
@@ -104,13 +108,20 @@ def write_table(detector: "TrainedDetector", paths: FileList, args: Predict, els
 def print_verdicts(detector: "TrainedDetector", paths: FileList, args: Predict, elsewhere: "Elsewhere | None") -> int:
     """Print each verdict, and return the number of files that failed."""
     failed = 0
-    with closing(detector.predict_each(paths, args.data, elsewhere=elsewhere)) as verdicts:
+    with closing(detector.predict_each(paths, args.data, elsewhere=elsewhere, given=args.evaluate)) as verdicts:
         if not args.json:
-            print(f"{'verdict':8}{'probability':>12}{'score':>9}{'frames':>8}  file")
+            print(f"{'verdict':12}{'probability':>12}{'score':>9}{'frames':>8}  file")
         for verdict in verdicts:
             failed += verdict.error is not None
             print(json.dumps(dataclasses.asdict(verdict)) if args.json else format_verdict(verdict), flush=True)
     return failed
+
+
+def describe(calibration: "Calibration") -> str:
+    """Return in words which files are called fake, and which are inconclusive."""
+    text = f"Called fake from a probability of {calibration.threshold:.3f}"
+    low, high = calibration.inconclusive or (0.0, 0.0)
+    return f"{text}; inconclusive from {low:.3f} to {high:.3f}" if high else text
 
 
 def summarise(paths: FileList, failed: int) -> str:

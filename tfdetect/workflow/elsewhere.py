@@ -12,7 +12,8 @@ from tfdetect import artifact as artifacts
 from tfdetect import models  # noqa: F401  (registers the detectors)
 from tfdetect.errors import UserError
 from tfdetect.settings import DecodeOverrides
-from tfdetect.workflow import console, verdicts
+from tfdetect.verdict_settings import AS_TRAINED, VerdictOverrides
+from tfdetect.workflow import console, operating_point, verdicts
 from tfdetect.workflow.startup import start
 
 if TYPE_CHECKING:
@@ -34,12 +35,14 @@ class ScoreFiles:
     data: DecodeOverrides
     base: Path
     """Folder from which relative paths start."""
+    given: VerdictOverrides = AS_TRAINED
+    """How scores become verdicts."""
 
     @classmethod
-    def of(cls, artifact: artifacts.Artifact, data: DecodeOverrides) -> "ScoreFiles":
+    def of(cls, artifact: artifacts.Artifact, data: DecodeOverrides, given: VerdictOverrides = AS_TRAINED) -> "ScoreFiles":
         """Return what scores files by the run in this folder."""
         settings = data.apply_to(artifacts.load_config(artifact).data)
-        return cls(artifact.folder.absolute(), verdicts.settings_key(artifact, settings), data, Path.cwd())
+        return cls(artifact.folder.absolute(), verdicts.settings_key(artifact, settings, given), data, Path.cwd(), given)
 
     def load(self) -> "tuple[Predictor, float]":
         """Return the predictor of the run, whose model a process loads once, and the seconds that a file may take.
@@ -67,14 +70,15 @@ def _load(score: ScoreFiles) -> "tuple[Predictor, float]":
     artifact = artifacts.find(score.run)
     run = artifacts.load_config(artifact)
     settings = score.data.apply_to(run.data)
-    if verdicts.settings_key(artifact, settings) != score.key:
+    if verdicts.settings_key(artifact, settings, score.given) != score.key:
         raise UserError(f"{score.run} is another run on a worker than here: all machines must see the same folder there.")
     spec = with_equalisation(cache_for(run.data, run.detector), artifact).spec
 
     def import_quietly() -> None:
         _ = console.served_devices_line() if artifact.saved_model.exists() else console.import_keras()
 
-    return Predictor(artifact, spec, run.detector, import_quietly).with_limits(settings.limits), settings.timeout
+    calibration = operating_point.calibration_of(artifact, score.given)
+    return Predictor(artifact, spec, run.detector, import_quietly, calibration).with_limits(settings.limits), settings.timeout
 
 
 def on_dask(score: ScoreFiles, paths: Iterable[str | Path], address: str | None, workers: int | None) -> "Generator[Verdict]":

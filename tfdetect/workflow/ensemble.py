@@ -157,6 +157,7 @@ def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
 
     detector = member.run.detector
     predictor = Predictor(member.artifact, member.cache.spec, detector)
+    predictor = predictor.with_calibration(predictor.calibration.with_prevalence(None))  # that of validation, for all runs alike
     rows, _ = dataset.add_source_classes(table[table["path"].isin(set(paths))], detector)
     for warning in predictor.warnings:
         console.print(warning)
@@ -177,7 +178,7 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     mean = ensemble.average({name: rows for name, (rows, _) in scored.items()})
     summaries = {name: metrics.summarise(rows, own_threshold) for name, (rows, own_threshold) in scored.items()}
     extra_metrics = {"members": summaries, **({} if no_threshold else {"validation": metrics.summarise(validation, threshold)})}
-    rules = {name: member.run.train.threshold for name, member in members.items()}
+    rules = {name: member.run.threshold_rule for name, member in members.items()}
     pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
     comparison = ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)})
     combined = judge.compare_runs(ensemble.align({name: rows for name, (rows, _) in scored.items()}))

@@ -111,7 +111,7 @@ def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
     stand_in = run.data.path is None
     other = "" if stand_in else find_other_data(recipe, run, artifact)
     where = "measured on the stand-in" if stand_in else "measured on other data" if other else "measured"
-    where += f"; {calibration.TEST_SEEN_NOTE}" if calibration.is_pooled(run.train.threshold) else ""
+    where += f"; {calibration.TEST_SEEN_NOTE}" if calibration.is_pooled(run.threshold_rule) else ""
     measured = measured_figures(recipe, artifact)
     rows = compare_figures(recipe, recipe.figures, measured, where)
     figures = list_figures({**dict.fromkeys(recipe.names), **recipe.figures}, measured)
@@ -132,7 +132,7 @@ def compare(recipe: Recipe, run: Run, artifact: Artifact) -> dict[str, Any]:
         "differences": [row for row in protocol if str(row["published"]) != str(row["ours"])],
         "same": [row["what"] for row in protocol if str(row["published"]) == str(row["ours"])],
         "notes": list(recipe.notes),
-        "warnings": [*calibration.rule_warnings(run.train.threshold), *run.detector.warnings()],
+        "warnings": [*calibration.rule_warnings(run.threshold_rule), *run.detector.warnings()],
     }
 
 
@@ -249,7 +249,7 @@ def protocol_of_settings(recipe: Recipe, run: Run) -> dict[str, Any]:
     """Return the items of our protocol that follow from the settings."""
     kind = "videos" if run.detector.input_kind == "clip" else "images"
     splits = dict.fromkeys(figure["split"] for figure in parse_figures(recipe))
-    measured_on = MEASURED_ON_POOLED if calibration.is_pooled(run.train.threshold) else MEASURED_ON
+    measured_on = MEASURED_ON_POOLED if calibration.is_pooled(run.threshold_rule) else MEASURED_ON
     return {
         "data": str(run.data.path or f"the stand-in: the embedded sample of generated {kind}"),
         "size": run.data.size,
@@ -278,7 +278,7 @@ def protocol_of_artifact(run: Run, artifact: Artifact) -> dict[str, Any]:
         "files": f"{counts.sum()}: {splits}",
         "epochs": f"{epochs} of at most {run.train.epochs}; the best on validation is kept" if epochs else "none",
         "backend": keras.config.backend(),
-        "threshold": describe_threshold(artifact, run.train.threshold),
+        "threshold": describe_threshold(artifact, run.threshold_rule),
     }
 
 

@@ -19,8 +19,10 @@ from tfdetect.data.prepare.decode import list_messages, usable_rows
 from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration, cross_source, metrics, predictions
+from tfdetect.evaluation.verdicts import verdict_metrics
 from tfdetect.pages import report
 from tfdetect.pages.learnt import Learnt
+from tfdetect.pages.verdicts import precision_sentence
 from tfdetect.plots import standard
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data, Run
@@ -65,6 +67,8 @@ class Evaluation:
     """Shown in the report; by default those of `run`."""
     origin: str = ""
     """Without a run: what is known about its training, and how calibration and threshold came about."""
+    calibration: calibration.Calibration | None = None
+    """What gives verdicts, which may be inconclusive; None for the mean of several runs, which has only a threshold."""
 
 
 def report_extras(detector: Detector, context: ReportContext, predictor: Predictor) -> ReportExtras:
@@ -88,6 +92,7 @@ def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], t
     found = write(target, evaluation, shortcuts, learnt, tables, before_report)
     for split, name in lines.items():
         console.print(summary_line(name, found[split], evaluation.threshold_rule))
+    console.print(verdict_line(found["test"].get("verdicts")), end="")
     console.print(attribution_line(found["test"]), end="")
     console.print(shortcut_line(shortcuts.aucs))
     console.print(stress_line(learnt), end="")
@@ -107,6 +112,8 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     added = {name: value for name, value in json_values(extras.metrics).items() if name not in predictions.SPLITS}
     found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **learnt.metrics,
              **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
+    if evaluation.calibration:
+        found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration)
     files.write_json(target.metrics, found)
     if run and run.data.test_sources:
         write_final(target, evaluation, run, found)
@@ -212,6 +219,16 @@ def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
     accuracy = "none" if found["accuracy"] is None else f"{found['accuracy']:.3f}"
     seen = f"; {calibration.TEST_SEEN_NOTE}" if name != "validation" and calibration.is_pooled(rule) else ""
     return f"{name}: AUC {auc}{interval}, accuracy {accuracy}, {found['n_real']:,} real and {found['n_fake']:,} fake files{seen}"
+
+
+def verdict_line(found: Mapping[str, Any] | None) -> str:
+    """Return lines on how many test files of each class are inconclusive, or called the other, and on what fake means where fakes
+    are rare; "" without a band."""
+    if not found or found["level"] is None:
+        return ""
+    rows = [f"of the {name} files {row['inconclusive']:.1%} inconclusive and {row['wrong']:.1%} called {other}"
+            for (name, row), other in zip(found["by_class"].items(), ("fake", "real"), strict=True) if row["n"]]  # fmt: skip
+    return f"verdicts at a coverage of {found['level']:g}: {', '.join(rows)}\n{precision_sentence(found)}\n"
 
 
 def attribution_line(found: Mapping[str, Any]) -> str:

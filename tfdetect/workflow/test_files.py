@@ -91,6 +91,8 @@ class Evaluate:
         if self.stress < 0:
             raise UserError(f"--stress must be at least 0, got {self.stress}.")
         self._check_foreign()
+        if self.evaluate.changes_verdicts and len(self.runs) > 1:
+            raise UserError("--evaluate.calibration, .coverage, .prevalence and .fpr change the verdicts of a run: give one run.")
         if self.stress and (self.data.corrupt or len(self.runs) > 1):
             raise UserError("--stress corrupts the files of a single run by itself: give it without --data.corrupt, and one run.")
 

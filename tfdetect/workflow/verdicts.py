@@ -4,7 +4,7 @@ import hashlib
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ from tfdetect import __version__, config, installation
 from tfdetect import artifact as artifacts
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, DecodeOverrides, Run
+from tfdetect.verdict_settings import AS_TRAINED, VerdictOverrides
 from tfdetect.workflow.console import devices_line, import_keras, print_note, printable, served_devices_line
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
     for warning in predictor.warnings:
         print_note(warning)
     return predictor
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """The keywords of the Python calls that predict files."""
+
+    data: DecodeOverrides = field(default_factory=DecodeOverrides)
+    evaluate: VerdictOverrides = field(default_factory=VerdictOverrides)
 
 
 class FileList:
@@ -114,7 +123,7 @@ def table_facts(artifact: artifacts.Artifact, threshold: float) -> dict[str, Any
     return {"run": artifact.folder.resolve().name, "version": __version__, "threshold": threshold, "date": date}
 
 
-def settings_key(artifact: artifacts.Artifact, data: Data) -> str:
+def settings_key(artifact: artifacts.Artifact, data: Data, given: VerdictOverrides = AS_TRAINED) -> str:
     """Return a hash of all that a verdict depends on besides its file: weights, calibration, settings and limits."""
     from tfdetect.data.media.read import READER_VERSION
 
@@ -127,14 +136,16 @@ def settings_key(artifact: artifacts.Artifact, data: Data) -> str:
     settings = (artifact.config, artifact.calibration, artifact.equalisation_plan, artifact.face_model)
     parts += [path.read_bytes() for path in settings if path.exists()]
     parts += [repr((READER_VERSION, data.timeout, data.limits, data.decoding)).encode()]
+    if given.changes_verdicts:
+        parts += [repr(given).encode()]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 
 
 def format_verdict(verdict: "Verdict") -> str:
     """Return a verdict as a line of the table."""
     if verdict.error is not None:
-        return f"{'failed':8}{'':12}{'':9}{'':8}  {printable(verdict.path)}: {verdict.error}"
+        return f"{'failed':12}{'':12}{'':9}{'':8}  {printable(verdict.path)}: {verdict.error}"
     note = f"  ({verdict.note})" if verdict.note else ""
     source = f"  most likely {verdict.source} ({verdict.source_probability:.2f})" if verdict.source else ""
-    numbers = f"{verdict.label:8}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}"
+    numbers = f"{verdict.verdict:12}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}"
     return f"{numbers}  {printable(verdict.path)}{source}{note}"

@@ -1,0 +1,59 @@
+"""The report's section on verdicts: how often they are right or inconclusive, and what "fake" means where fakes are rare."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tfdetect.pages import html
+
+
+def verdicts_section(found: Mapping[str, Any] | None) -> str:
+    """Return the section, from `evaluation.verdicts.verdict_metrics` of the test split; "" for None."""
+    if not found:
+        return ""
+    header = ["class", "files", "called right", "inconclusive", "called wrong", "not called wrong (95 % interval)"]
+    rows = [[name, row["n"], *(_percent(row[key]) for key in ("right", "inconclusive", "wrong")),
+             f"{_percent(row['coverage'])}{_interval(row['coverage_interval'])}"]
+            for name, row in found["by_class"].items() if row["n"]]  # fmt: skip
+    return (f"<section><h2>Verdicts</h2><p>{_band(found)}</p>{html.table(header, rows)}<p>{precision_sentence(found)}</p>"
+            f"<p>{_method(found)}</p></section>")  # fmt: skip
+
+
+def _band(found: Mapping[str, Any]) -> str:
+    if found["level"] is None:
+        return "Every file is called real or fake: no band of inconclusive scores was asked for, or validation has too few files."
+    error = _percent(1 - found["level"])
+    share = f"{_percent(found['inconclusive'])}{_interval(found['inconclusive_interval'])}"
+    return (f"A file is inconclusive if its score is common among validation files of both classes, so that of either class at "
+            f"most {error} are called the other. This holds for files like those of validation; the last column checks it on the "
+            f"test set. Of all test files, {share} are inconclusive.")  # fmt: skip
+
+
+def precision_sentence(found: Mapping[str, Any]) -> str:
+    """Return in words what the verdict fake means where few files are fake; "" if the test set lacks a class."""
+    if found["precision_interval"] is None:
+        return ""
+    where = f"Where {100 * found['prevalence']:.3g} % of the files are fake"
+    if found["precision"] is None:
+        return f"{where}, nothing can be said about files called fake: no test file is."
+    share = f"{_percent(found['precision'])}{_interval(found['precision_interval'])}"
+    return f"{where}, {share} of the files called fake are fake, and the others real."
+
+
+def _method(found: Mapping[str, Any]) -> str:
+    losses = found["method_losses"]
+    if not losses:
+        return f"Scores became probabilities by the method {found['method']}, fitted to validation files."
+    listed = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+    return (f"Scores became probabilities by the method {found['method']}: the simplest whose log loss, cross-validated on "
+            f"validation files, is within one standard error of the lowest ({listed}).")  # fmt: skip
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{html.format_percent(100 * share)} %"
+
+
+def _interval(interval: list[float] | None) -> str:
+    if interval is None:
+        return ""
+    low, high = (html.format_percent(100 * value) for value in interval)
+    return f" ({low} to {high} %)"

@@ -1,0 +1,62 @@
+"""The calibration, threshold and band of a run: as it has them, or fitted to its validation files again with other settings."""
+
+from typing import TYPE_CHECKING
+
+from tfdetect.artifact import Artifact, load_calibration
+from tfdetect.errors import UserError
+from tfdetect.evaluation import calibration
+from tfdetect.evaluation.calibration import Calibration
+from tfdetect.verdict_settings import VerdictOverrides
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_COVERAGE = 0.9
+
+
+def calibration_of(artifact: Artifact, given: VerdictOverrides) -> Calibration:
+    """Return the calibration of a run, with what is `given` fitted to the validation files in its predictions.csv.
+
+    Raises UserError if they are gone, or too few or of one class where the settings need more.
+    """
+    stored = load_calibration(artifact)
+    if not given.changes_verdicts:
+        return stored
+    files = validation_files(artifact)
+    check(files, given.calibration, given.coverage, given.prevalence, given.rule or "")
+    return calibration.refit(stored, files["score"], files["label"], files["group"], given.calibration, given.rule or "",
+                             given.coverage, given.prevalence)  # fmt: skip
+
+
+def validation_files(artifact: Artifact) -> "pd.DataFrame":
+    """Return label, group and score of the run's validation files. Raises UserError if its predictions.csv is gone."""
+    from tfdetect.evaluation import predictions
+
+    if not artifact.predictions.exists():
+        raise UserError(f"{artifact.folder} has no predictions.csv, whose validation scores --evaluate.* needs: copy it again.")
+    table = predictions.read(artifact.predictions)
+    if (files := table[table["split"] == "validation"]).empty:
+        raise UserError(f"{artifact.predictions} holds no validation files, which --evaluate.* needs: train the run again.")
+    return predictions.file_scores(files)
+
+
+def check(files: "pd.DataFrame", method: str | None, coverage: float | None, prevalence: float | None, rule: str) -> None:
+    """Raise UserError if validation, with the columns label and group, is too small for what was asked for."""
+    label, groups = files["label"].to_numpy(), files["group"].to_numpy()
+    calibration.check_rule(rule, label)
+    calibration.require_both_classes(label, method, prevalence)
+    if coverage and (missing := calibration.missing_files(label, coverage, groups)):
+        raise UserError(f"--evaluate.coverage {coverage:g} is out of reach: {missing} Lower it, or add files.")
+
+
+def notes(fitted: Calibration, files: "pd.DataFrame", coverage: float | None, rule: str) -> tuple[str, ...]:
+    """Return sentences on what the validation files, with the columns label and group, were too few for."""
+    out = []
+    if coverage is None and fitted.band is None:
+        missing = calibration.missing_files(files["label"].to_numpy(), DEFAULT_COVERAGE, files["group"].to_numpy())
+        out += [f"Every file is called real or fake, none inconclusive: {missing}"] if missing else []
+    reals, (name, _, share) = int((files["label"] == 0).sum()), rule.partition(":")
+    if name == "fpr" and 0 < float(share) * reals < 1:
+        out.append(f"A false positive rate of {float(share):g} cannot be set on {reals} real validation files: the threshold "
+                   f"lies above all of them. It takes at least {1 / float(share):,.0f}.")  # fmt: skip
+    return tuple(out)
