@@ -119,6 +119,19 @@ def test_probabilities_are_known_by_their_range_and_become_log_odds():
     assert stacking.to_log_odds(np.array([-2.0, 0.5])).tolist() == [-2.0, 0.5]
 
 
+def test_verdicts_keep_the_coverage_of_each_class_and_leave_the_rest_open():
+    """Reals are N(0, 1) and fakes N(1, 1): at a coverage of 0.9, scores from 1 - 1.28 to 1.28 are inconclusive."""
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 10000)
+    score = random.normal(labels.astype(float))
+    found = stacking.give_verdicts(plant(score[:, None], labels), score, 0.5, 0.9)
+    for kind, other in ((0, "fake"), (1, "real")):
+        assert (found[labels == kind] != other).mean() == pytest.approx(0.9, abs=0.01)
+    expected = ((score > 1 - 1.2816) & (score < 1.2816)).mean()
+    assert (found == "inconclusive").mean() == pytest.approx(expected, abs=0.02)
+    assert stacking.give_verdicts(plant(score[:, None], labels), score, 0.5, 0.99999) is None
+
+
 def test_too_few_groups_give_no_fit():
     files = plant([[0.1], [0.9]], [0, 1])
     assert not list(files.folds()) and np.isnan(stacking.calibrate_each(files)).all()

@@ -75,8 +75,9 @@ def test_several_detectors_and_their_combinations(tmp_path, table, capsys):
     printed, report = capsys.readouterr().out, (tmp_path / "out" / "report.html").read_text()
     for text in ("score_lost has no score for 20 of 200 files", "by cross-fitting", "prob_one lie within 0..1"):
         assert text in printed
-    for text in ("Detectors and combinations", "As given: called fake from 0.5", "Files without a score", "not known here",
-                 "stacking, sources held out", "Most confident mistakes"):  # fmt: skip
+    assert {*found["detectors"]["prob_one"]["verdicts"]} == {"inconclusive", "accuracy_decided", "coverage_real", "coverage_fake"}
+    for text in ("Detectors and combinations", "Verdicts that may be inconclusive, at a coverage of 0.9", "not known here",
+                 "As given: called fake from 0.5", "Files without a score", "stacking, sources held out", "Most confident mistakes"):  # fmt: skip
         assert text in report
     assert "no validation files" not in report and "not used for training" not in report
     assert len(predictions.read(tmp_path / "out" / "predictions.csv")) == 200
@@ -177,6 +178,7 @@ def test_the_function_is_found(tmp_path, content, function):
     (["--predictions", "s.csv", "--stress", "10"], "alter clips of a run"),
     (["--predictions", "s.csv", "--data.path", "d"], "omit --data.path"),
     (["--model", "m.py"], "add --data.path DIR"), (["--model", "no.py", "--data.path", "d"], "There is no file 'no.py'"),
+    (["--predictions", "s.csv", "--evaluate.fpr", "0.1"], "need a run"),
     (["saved_models/x", "--columns.label", "y"], "give that too"), ([], "No run given"),
     (["--predictions", "no.csv"], "No such file"),
 ])  # fmt: skip

@@ -24,6 +24,7 @@ PARTS = 5  # of the groups, for cross-fitting
 SOURCE_FOLDS = 10  # at most; with more sources, several are held out together
 CERTAIN = 1e-6  # probabilities nearer to 0 or 1 count as this far, because a single certain mistake would flatten a calibration
 SEED = 0
+METHOD_FILES = 3000  # at most, for choosing how scores are calibrated, which takes twenty fits
 BEST, MEAN, STACK = COMBINATIONS = ("best single detector", "mean of probabilities", "stacking")
 
 
@@ -116,15 +117,43 @@ def deal_groups(labels: NDArray[Any], groups: NDArray[Any], count: int) -> NDArr
     return parts
 
 
-def calibrate_each(files: Scored) -> Floats:
+def calibrate_each(files: Scored, method: str = "auto") -> Floats:
     """Return the log-odds of each detector, (files, detectors), calibrated on other files; NaN where it failed, and where other
-    files of both classes are lacking."""
+    files of both classes are lacking. Validation files have those of the fit to themselves.
+
+    `method` is that of `calibration.fit`; auto chooses for each fit, on a sample of at most METHOD_FILES of its files.
+    """
     out = np.full(files.scale.shape, np.nan)
     for fit, judged in files.folds():
         for number, column in enumerate(files.scale.T):
-            if (found := _fit(column, files.labels, fit)) is not None:
-                out[judged, number] = found.log_odds(column[judged])
+            known = np.flatnonzero(fit & np.isfinite(column))
+            if len(np.unique(files.labels[known])) < 2:
+                continue
+            chosen = method
+            if method == "auto":
+                sample = np.random.default_rng(SEED).permutation(known)[:METHOD_FILES]
+                chosen, _ = calibration.choose(column[sample], files.labels[sample], files.groups[sample])
+            found = calibration.fit(column[known], files.labels[known], method=chosen)
+            rows = (judged | (fit & files.validation)) & np.isfinite(column)
+            out[rows, number] = found.log_odds(column[rows])
     return out
+
+
+def give_verdicts(files: Scored, log_odds: Floats, threshold: float, coverage: float,
+                  hold_out_sources: bool = False) -> NDArray[Any] | None:  # fmt: skip
+    """Return "real", "fake", "inconclusive", or "" where there are no log-odds, for each file, (files,), by a conformal band that
+    was fitted to the log-odds (files,) of other files; None if those are too few for the coverage.
+
+    Where sources are held out, the band is that of fakes which no fit has seen (cross-conformal prediction: V. Vovk, 2015).
+    """
+    out, known = np.full(len(log_odds), "", object), np.isfinite(log_odds)
+    for fit, judged in files.folds(hold_out_sources):
+        fit, judged = fit & known, judged & known
+        band = calibration.fit_band(log_odds[fit], files.labels[fit], coverage, files.groups[fit])
+        if band is None:
+            return None
+        out[judged] = calibration.Calibration(1.0, 0.0, threshold, band=band).verdicts(log_odds[judged])
+    return out if (out != "").any() else None
 
 
 def combine(files: Scored, hold_out_sources: bool) -> Floats:

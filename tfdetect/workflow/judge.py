@@ -1,8 +1,7 @@
 """evaluate --predictions and --model: judge detectors that were not trained here, one by one and combined."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +12,20 @@ from tfdetect.errors import UserError
 from tfdetect.settings import Data
 from tfdetect.workflow import dataset, output_paths
 from tfdetect.workflow.console import console, import_keras, plural, print_columns, printable
+from tfdetect.workflow.judged import AS_GIVEN, COVERAGE, HELD_OUT, Judged, judged_rows
 from tfdetect.workflow.test_files import Evaluate
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tfdetect.data.score_table import ScoreTable
-    from tfdetect.evaluation.stacking import Floats, Scored
+    from tfdetect.workflow.judged import Opinion
 
-WITHIN, HELD_OUT = "within", "sources held out"
-AS_GIVEN = 0.5  # threshold of probabilities that are judged as they are
 MAX_LISTED = 20  # files without a score, per detector
 TABLE = {"detector": "detector", "n": "files", "failed": "no score", "auc": "AUC", "auc_interval": "95 % interval",
          "accuracy": "accuracy", "recall": "recall", "fpr": "false positive rate", "calibration_error": "ECE"}  # fmt: skip
+DOUBTS = {"detector": "detector", "inconclusive": "inconclusive", "accuracy_decided": "accuracy of the others",
+          "coverage_real": "real files not called fake", "coverage_fake": "fakes not called real"}  # fmt: skip
 UNKNOWN = "What these detectors were trained on is not known here: if it was files like these, the results are too good."
 
 
@@ -35,7 +35,9 @@ def judge(args: Evaluate) -> Artifact:
     table = read_predictions(args) if args.predictions else run_model(args, target)
     for note in table.notes:
         console.print(printable(note))
-    judged = Judged(table, args.columns.as_given)
+    settings = args.evaluate
+    coverage = COVERAGE if settings.coverage is None else settings.coverage
+    judged = Judged(table, args.columns.as_given, settings.calibration or "auto", coverage)
     write_report(target, judged, args)
     return target
 
@@ -71,141 +73,25 @@ def run_model(args: Evaluate, target: Artifact) -> "ScoreTable":
                                   pd.DataFrame({name: files["path"].map(scores)}), {name: errors}, None, ())  # fmt: skip
 
 
-def judged_rows(split: "pd.Series") -> "pd.Series":
-    """Return which rows are judged: those of the test split if there is one, else all."""
-    return split == "test" if (split == "test").any() else split.notna()
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The scores of a table, calibrated, thresholded and combined."""
-
-    table: "ScoreTable"
-    as_given: bool
-
-    def __post_init__(self) -> None:
-        if self.as_given and (others := [name for name in self.table.scores if not self.is_probability(name)]):
-            raise UserError(f"--columns.as_given takes scores for probabilities, but those of {others[0]} are not within 0..1.")
-        labels = self.rows["label"][~self.validation]
-        if labels.nunique() < 2:
-            only = "fake" if labels.any() else "real"
-            raise UserError(f"All {plural(len(labels), 'file')} to judge are {only}; judging takes real and fake ones. Label 1 "
-                            "means fake.")  # fmt: skip
-
-    @cached_property
-    def rows(self) -> "pd.DataFrame":
-        """The files that are judged or fitted on, without those of train; the index is that of the table."""
-        files = self.table.files
-        kept = judged_rows(files["split"])
-        validation = files["split"] == "validation"
-        is_fitted_on = (files["split"] == "test").any() and files["label"][validation].nunique() == 2
-        return files[kept | validation] if is_fitted_on else files[kept].assign(split="test")
-
-    @cached_property
-    def validation(self) -> "pd.Series":
-        """Which of the rows calibration and combination are fitted on, if they are not cross-fitted."""
-        return (self.rows["split"] == "validation").to_numpy()
-
-    def files(self, *names: str) -> "Scored":
-        """Return the scores of these detectors, by default all, in the form that is calibrated and combined."""
-        from tfdetect.evaluation.stacking import Scored
-
-        scores = self.table.scores.loc[self.rows.index, list(names) or slice(None)].to_numpy()
-        label, group, source = (self.rows[name].to_numpy() for name in ("label", "group", "source"))
-        return Scored(scores, label, group, source, self.validation)
-
-    def is_probability(self, name: str) -> bool:
-        """Return whether a detector's scores look like probabilities."""
-        from tfdetect.evaluation import stacking
-
-        return stacking.is_probability(self.table.scores.loc[self.rows.index, name].to_numpy())
-
-    @cached_property
-    def threshold(self) -> float:
-        """Probability from which files are called fake: the share of fakes among those fitted on, by which mistakes on either
-        class weigh the same; it takes no score into account, so no score has seen it."""
-        fitted = self.rows["label"][self.validation] if self.validation.any() else self.rows["label"]
-        return AS_GIVEN if self.as_given or self.table.probability is not None else float(fitted.mean())
-
-    @cached_property
-    def detectors(self) -> "dict[str, pd.DataFrame]":
-        """The predictions of each detector on the judged files that it scored."""
-        from scipy.special import logit
-
-        from tfdetect.evaluation import stacking
-
-        scores, own = self.table.scores, self.table.probability
-        given = scores if self.as_given else None if own is None else scores.assign(**dict.fromkeys(scores, own))
-        if given is None:
-            log_odds = stacking.calibrate_each(self.files())
-        else:
-            log_odds = logit(given.loc[self.rows.index].clip(2.0**-50, 1 - 2.0**-50).to_numpy())
-        return {name: self.predictions(scores.loc[self.rows.index, name].to_numpy(), log_odds[:, number])
-                for number, name in enumerate(scores)}  # fmt: skip
-
-    def predictions(self, score: "Floats", log_odds: "Floats") -> "pd.DataFrame":
-        """Return the predictions table of the judged rows with a score."""
-        from tfdetect.evaluation import stacking
-
-        kept = ~self.validation
-        return stacking.to_predictions(self.rows[kept], score[kept], log_odds[kept])
-
-    @cached_property
-    def combinations(self) -> "dict[tuple[str, str], pd.DataFrame]":
-        """(combination, WITHIN or HELD_OUT) -> its predictions; none for a single detector or where nothing can be fitted."""
-        from tfdetect.evaluation import stacking
-
-        if len(self.table.scores.columns) < 2 or self.as_given:
-            return {}
-        files, out = self.files(), {}
-        sources = len(set(files.sources[(files.labels == 1)]))
-        for how in (WITHIN, HELD_OUT) if sources > 1 else (WITHIN,):
-            for name, log_odds in zip(stacking.COMBINATIONS, stacking.combine(files, how == HELD_OUT).T, strict=True):
-                rows = self.predictions(log_odds, log_odds)
-                if rows["label"].nunique() == 2:
-                    out[name, how] = rows
-        return out
-
-    @property
-    def main(self) -> "tuple[str, pd.DataFrame]":
-        """What the figures of the report show, and its predictions: the only detector, or the stack of several."""
-        from tfdetect.evaluation import stacking
-
-        for how in (HELD_OUT, WITHIN):
-            if (key := (stacking.STACK, how)) in self.combinations:
-                return f"{key[0]} of {plural(len(self.detectors), 'detector')}, {how}", self.combinations[key]
-        return next(iter(self.detectors.items()))
-
-    @property
-    def protocol(self) -> str:
-        """How calibration and threshold came about, in a sentence."""
-        names = [name for name in self.detectors if self.is_probability(name)]
-        scale = "all scores" if len(names) == len(self.detectors) else f"the scores of {', '.join(names)}" if names else ""
-        if self.threshold == AS_GIVEN and (self.as_given or self.table.probability is not None):
-            return "The probabilities are judged as they were given: not calibrated, and called fake from 0.5."
-        treated = f"; {scale} lie within 0..1 and were taken for probabilities, whose log-odds are calibrated" if scale else ""
-        fitted = (f"on {plural(int(self.validation.sum()), 'validation file')}" if self.validation.any()
-                  else "by cross-fitting: each file by a fit to other groups")  # fmt: skip
-        return (f"Scores were calibrated {fitted}{treated}. Files are called fake from a probability of {self.threshold:.3f}, "
-                "the share of fakes, by which mistakes on either class weigh the same.")  # fmt: skip
-
-
 def write_report(target: Artifact, judged: Judged, args: Evaluate) -> None:
     """Print the results, and write predictions, metrics, plots and the report of the only detector, or of the stack."""
     import_keras()  # quietly; the report's modules need it
     from tfdetect.workflow import results
 
-    name, predictions = judged.main
+    name, main = judged.main
     tables, metrics = compare(judged)
     warnings = list_warnings(judged, metrics)
     console.print(judged.protocol)
     for warning in warnings:
         console.print(printable(warning))
-    print_table(tables["Detectors and combinations"])
-    mistakes = list_mistakes(predictions, judged.threshold)
+    for title, rows in tables.items():
+        if title.startswith(("Detectors", "Verdicts")):
+            console.print(f"\n{title}")
+            print_table(rows)
+    mistakes = list_mistakes(main.predictions, judged.threshold)
     rule = "as given" if judged.as_given else "share of fakes"
     evaluation = results.Evaluation(
-        None, list_files(judged), Data(), predictions, judged.threshold, rule, None, tuple(warnings), {},
+        None, list_files(judged), Data(), main.predictions, judged.threshold, rule, None, tuple(warnings), {},
         ReportExtras(tables={**tables, **mistakes}, metrics=metrics), title=name, settings=config.settings_to_dict(args),
         origin=f"{judged.protocol} {UNKNOWN}",
     )  # fmt: skip
@@ -216,22 +102,40 @@ def compare(judged: Judged) -> "tuple[dict[str, pd.DataFrame], dict[str, Any]]":
     """Return the tables of all detectors and combinations, by title, and their metrics for metrics.json."""
     import pandas as pd
 
-    from tfdetect.evaluation.metrics import compute_metrics
-    from tfdetect.evaluation.predictions import check
-
-    found = {name: compute_metrics(check(rows), judged.threshold) for name, rows in judged.detectors.items()}
-    combined = {key: compute_metrics(check(rows), judged.threshold) for key, rows in judged.combinations.items()}
+    found = {name: measure(opinion, judged.threshold) for name, opinion in judged.detectors.items()}
+    combined = {key: measure(opinion, judged.threshold) for key, opinion in judged.combinations.items()}
     total = int((~judged.validation).sum())
     best = sorted(found, key=lambda name: -(found[name]["auc"] or 0))
     rows = [to_row(name, found[name], total) for name in best]
     rows += [to_row(f"{name}, {how}", metrics, total) for (name, how), metrics in combined.items()]
     tables = {"Detectors and combinations": pd.DataFrame(rows)[list(TABLE)].rename(columns=TABLE)}
+    if doubts := [{**row, **row["verdicts"]} for row in rows if row["verdicts"]]:
+        title = f"Verdicts that may be inconclusive, at a coverage of {judged.coverage:g}"
+        tables[title] = pd.DataFrame(doubts)[list(DOUBTS)].rename(columns=DOUBTS)
     if not judged.as_given and (given := as_given_rows(judged, total)):
         tables["As given: called fake from 0.5"] = pd.DataFrame(given)[list(TABLE)].rename(columns=TABLE)
     if failures := list_failures(judged):
         tables["Files without a score"] = pd.DataFrame(failures, columns=["detector", "files", "file", "reason"])
     by_how = {how: {name: metrics for (name, other), metrics in combined.items() if other == how} for _, how in combined}
     return tables, {"detectors": found, **({"combinations": by_how} if by_how else {})}
+
+
+def measure(opinion: "Opinion", threshold: float) -> dict[str, Any]:
+    """Return the metrics of a detector or combination, with `verdicts`: the share that is inconclusive, the accuracy of the
+    others, and the share of each class that is not called the other."""
+    from tfdetect.evaluation.metrics import compute_metrics
+    from tfdetect.evaluation.predictions import check
+
+    found, verdicts = compute_metrics(check(opinion.predictions), threshold), None
+    if (given := opinion.verdicts) is not None:
+        label = opinion.predictions["label"].to_numpy()
+        decided = given != "inconclusive"
+        right = (given == "fake") == (label == 1)
+        verdicts = {"inconclusive": float(1 - decided.mean()),
+                    "accuracy_decided": float(right[decided].mean()) if decided.any() else None,
+                    **{f"coverage_{name}": float((given[label == kind] != other).mean())
+                       for kind, name, other in ((0, "real", "fake"), (1, "fake", "real"))}}  # fmt: skip
+    return {**found, "verdicts": verdicts}
 
 
 def to_row(name: str, metrics: Mapping[str, Any], total: int) -> dict[str, Any]:
@@ -247,7 +151,7 @@ def as_given_rows(judged: Judged, total: int) -> list[dict[str, Any]]:
     from tfdetect.evaluation.predictions import check
 
     names = [name for name in judged.detectors if judged.is_probability(name)]
-    tables = {name: judged.detectors[name].drop(columns="log_odds", errors="ignore") for name in names}
+    tables = {name: judged.detectors[name].predictions.drop(columns="log_odds", errors="ignore") for name in names}
     return [to_row(name, compute_metrics(check(rows.assign(probability=rows["score"])), AS_GIVEN), total)
             for name, rows in tables.items()]  # fmt: skip
 
@@ -319,13 +223,15 @@ def compare_runs(files: "Mapping[str, pd.DataFrame]") -> "dict[str, pd.DataFrame
         return {}
     scores = pd.DataFrame({name: rows["log_odds"].to_numpy() for name, rows in files.items()})
     table = ScoreTable(first[[*ROLES, "frames"]].reset_index(drop=True), scores, {}, None, ())
-    tables, _ = compare(Judged(table, False))
+    tables, _ = compare(Judged(table))
     return {"Runs and combinations, cross-fitted on these files": tables["Detectors and combinations"]}
 
 
 def print_table(table: "pd.DataFrame") -> None:
     """Print the table of detectors."""
-    from tfdetect.pages import html
+    from html import unescape
 
-    cells = [[str(row[0]), *map(html.format_cell, row[1:])] for row in table.itertuples(index=False)]
+    from tfdetect.pages.html import format_cell
+
+    cells = [[unescape(format_cell(cell)) for cell in row] for row in table.itertuples(index=False)]
     print_columns(list(table), cells, [name for name in table if name != "detector"])

@@ -19,6 +19,7 @@ from tfdetect.data.prepare.decode import list_messages, usable_rows
 from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration, cross_source, metrics, predictions
+from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.verdicts import verdict_metrics
 from tfdetect.pages import report
 from tfdetect.pages.learnt import Learnt
@@ -67,7 +68,7 @@ class Evaluation:
     """Shown in the report; by default those of `run`."""
     origin: str = ""
     """Without a run: what is known about its training, and how calibration and threshold came about."""
-    calibration: calibration.Calibration | None = None
+    calibration: Calibration | None = None
     """What gives verdicts, which may be inconclusive; None for the mean of several runs, which has only a threshold."""
 
 

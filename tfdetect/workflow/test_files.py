@@ -105,6 +105,8 @@ class Evaluate:
             raise UserError("--columns describes the columns of --predictions FILE; give that too.")
         if (self.predictions or self.model) and (self.stress or self.data.corrupt):
             raise UserError("--stress and --data.corrupt alter clips of a run; --predictions and --model have none.")
+        if (self.predictions or self.model) and (self.evaluate.rule or self.evaluate.prevalence or self.evaluate.aggregate):
+            raise UserError("--evaluate.fpr, .prevalence and .aggregate need a run; --predictions and --model have none.")
         if self.predictions and self.data.path:
             raise UserError("--predictions holds the labels itself: omit --data.path, or give --model instead.")
         if self.model and not self.data.path:
