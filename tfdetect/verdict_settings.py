@@ -60,9 +60,15 @@ class VerdictOverrides:
         return None if self.fpr is None else f"fpr:{self.fpr:g}"
 
     @property
+    def verdicts(self) -> dict[str, object]:
+        """What is given, by name; none if the calibration of a run is to stay as it is."""
+        names = ("calibration", "coverage", "prevalence", "fpr")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
     def changes_verdicts(self) -> bool:
         """Whether the calibration of a run is to be fitted again."""
-        return any(getattr(self, name) is not None for name in ("calibration", "coverage", "prevalence", "fpr"))
+        return bool(self.verdicts)
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ def test_a_file_below_a_strict_threshold_is_not_called_real_if_its_score_is_one_
 
 def test_too_few_files_are_refused_in_a_sentence():
     labels = np.repeat([0, 1], [9, 8])
-    assert missing_files(labels, 0.9) == ("A coverage of 0.9 needs 9 real and 9 fake validation files, but there are 9 real and 8 "
-                                          "fake.")  # fmt: skip
+    text = "A coverage of 0.9 needs 9 real and 9 fake validation files, but there are 9 real and 8 fake."
+    assert missing_files(labels, 0.9) == text
     assert missing_files(labels, 0.85) == "" and "groups" in missing_files(labels, 0.85, np.arange(17) // 2)
     assert fit(np.arange(17.0), labels, coverage=0.9).band is None and fit_band(np.arange(17.0), labels, 0.99) is None
     for coverage, needed in ((0.99, 99), (0.95, 19), (0.8, 4), (0.5, 1)):

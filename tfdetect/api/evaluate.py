@@ -16,7 +16,7 @@ from tfdetect.settings import Run
 from tfdetect.workflow import dataset, operating_point, output_paths
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.startup import as_paths, start
-from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select_test_files
+from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, other_aggregate_warning, select_test_files
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +63,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow import results, scoring, stress
 
-    chain = corruptions.parse(args.data.corrupt)
+    aggregate, chain = args.evaluate.apply_to(run.evaluate).aggregate, corruptions.parse(args.data.corrupt)
     target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
     data = dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake)
     cache = dataset.evaluation_cache(data, run.detector, artifact)
@@ -76,9 +76,10 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     dataset.print_if_one_class(good)
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
-    calibration = operating_point.calibration_of(artifact, args.evaluate)
+    warnings = (*warnings, *other_aggregate_warning(aggregate, run))
+    calibration = operating_point.calibration_of(artifact, args.evaluate, aggregate)
     # The figures of the report are those of the test files with their own share of fakes.
-    predictor = Predictor(artifact, cache.spec, run.detector, calibration=calibration.with_prevalence(None))
+    predictor = Predictor(artifact, cache.spec, run.detector, aggregate=aggregate, calibration=calibration.with_prevalence(None))
     load_model = once(partial(models.load, artifact.model))
     extractor = feature_extractor(load_model(), run, cache) if run.detector.caches_features and not chain else None
     scored = (scoring.score_features(predictor, extractor.of(good), table) if extractor

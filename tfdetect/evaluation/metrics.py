@@ -59,7 +59,8 @@ def summarise(predictions: pd.DataFrame, threshold: float | None) -> dict[str, A
         raise ValueError(f"The threshold is a probability in 0..1, got {threshold}.")
     files = by_file(frames)
     per_file = compute_metrics(files, threshold, sample := intervals.TestSet.of(files, threshold))
-    per_frame = dict(per_file) if len(files) == len(frames) else compute_metrics(frames, threshold)
+    per_frame = {**(per_file if len(files) == len(frames) else compute_metrics(frames, threshold)),
+                 "few_files": per_file["few_files"]}  # fmt: skip  # frames of few files are no more than these
     attribution = {"attribution": attribution_metrics(files)} if attributed_sources(files) else {}
     by_source, macro = compare_sources(files, sample)
     return {**per_file, "by_source": by_source, "macro_by_source": macro, "by_frame": per_frame, **attribution}

@@ -13,7 +13,8 @@ A clip detector has one row per file (frame 0), a frame detector one row for eac
 | score | finite number, higher is more likely fake; not a probability |
 | probability | only if calibrated: probability of being fake, 0..1 |
 | log_odds | with it: the log-odds of that probability, which do not saturate when frames are averaged |
-| file_log_odds | if calibration is not linear (beta, isotonic): those of the mean score of the file |
+| file_log_odds | if calibration is not linear (beta, isotonic): those of the score of the file |
+| aggregate | text, only if it is not the mean: how the scores of frames become that of their file; the same in all rows |
 
 Other numeric columns, such as one for each attributed source, are kept.
 """
@@ -25,6 +26,7 @@ from os import PathLike
 import numpy as np
 
 from tfdetect.errors import UserError
+from tfdetect.evaluation.aggregation import MEAN, aggregate_rows
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.pandas_settings import pd
 
@@ -34,6 +36,7 @@ SPLITS = ("validation", "test")
 FILE_KEYS = ["path", "group", "source"]
 TEXT_COLUMNS = ["path", "group", "source", "split"]
 FILE_LOG_ODDS = "file_log_odds"
+AGGREGATE = "aggregate"
 SOURCE_CLASS = "source_class"  # text, for detectors that attribute sources: the true class of a fake
 
 
@@ -52,6 +55,8 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
     table["source"] = table["source"].fillna("")
     if SOURCE_CLASS in table:
         table[SOURCE_CLASS] = table[SOURCE_CLASS].fillna("").astype(str)
+    if AGGREGATE in table and table[AGGREGATE].nunique(dropna=False) > 1:
+        raise UserError("The predictions name several ways to combine frames in the column aggregate; expected one.")
     for name in TEXT_COLUMNS:
         _require(table, table[name].notna(), f"has no {name}")
         table[name] = table[name].astype(str)
@@ -93,7 +98,7 @@ def read(path: str | PathLike[str]) -> pd.DataFrame:
     """
     empty_is_none = {name: [""] for name in ("label", "frame", "score", "probability")}
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT_COLUMNS, SOURCE_CLASS], str), keep_default_na=False,
+        table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT_COLUMNS, SOURCE_CLASS, AGGREGATE], str), keep_default_na=False,
                             na_values=empty_is_none, encoding_errors="surrogateescape")  # fmt: skip
     except ValueError as error:  # from the CSV parser
         raise UserError(f"{path} is not a predictions table: {str(error).strip()}.") from error
@@ -109,29 +114,42 @@ def write(table: pd.DataFrame, path: str | PathLike[str]) -> None:
 
 
 def file_scores(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
-    """Return path, group, source, label, the columns `also`, and mean score (float64) of each file, in order of first appearance.
+    """Return path, group, source, label, the columns `also`, and score (float64) of each file, in order of first appearance.
 
     Everything that ranks or classifies files, from the choice of the epoch to the verdict, uses this score.
     """
-    scores = table.astype({"score": np.float64})
-    return scores.groupby([*FILE_KEYS, "label", *also], sort=False, dropna=False)["score"].mean().reset_index()
+    files = [table[name] for name in (*FILE_KEYS, "label", *also)]
+    return aggregate_rows(table[["score"]].astype(np.float64), files, aggregate_of(table)).reset_index()
+
+
+def with_aggregate(table: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """Return a table of frames that says how their scores become those of files; unchanged for the mean."""
+    return table if rule == MEAN else table.assign(**{AGGREGATE: rule})
+
+
+def aggregate_of(table: pd.DataFrame) -> str:
+    """Return how the scores of a table's frames become those of files."""
+    return str(table[AGGREGATE].iloc[0]) if AGGREGATE in table and len(table) else MEAN
 
 
 def add_probabilities(table: pd.DataFrame, calibration: Calibration) -> pd.DataFrame:
-    """Return the table with the columns probability and log_odds, and, if need be, file_log_odds, computed from the scores."""
+    """Return the table with the columns probability and log_odds, and, if need be, file_log_odds, computed from the scores.
+
+    A table whose frames do not become files by their mean says so already (`with_aggregate`).
+    """
     table = table.assign(probability=calibration.probability(table["score"]), log_odds=calibration.log_odds(table["score"]))
     if calibration.is_linear or not table["frame"].any():
         return table
-    mean = table.astype({"score": np.float64}).groupby(FILE_KEYS, sort=False, dropna=False)["score"].transform("mean")
-    return table.assign(**{FILE_LOG_ODDS: calibration.log_odds(mean)})
+    scores = table[FILE_KEYS].merge(file_scores(table)[[*FILE_KEYS, "score"]], how="left", on=FILE_KEYS)["score"]
+    return table.assign(**{FILE_LOG_ODDS: calibration.log_odds(scores)})
 
 
 def by_file(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per file in order of first appearance: mean score, `frame` 0, and `frames`, the number of rows averaged.
+    """Return one row per file in order of first appearance: its score, `frame` 0, and `frames`, the number of rows combined.
 
-    The probability of a file is that of its mean score: where calibration is linear in the log-odds, the sigmoid of the mean
-    log-odds of its frames, else that of `file_log_odds`. Log-odds that are missing are recovered from the probabilities, to the
-    precision of those.
+    The probability of a file is that of its score. Where calibration is linear in the log-odds and rising, this is the sigmoid of
+    the aggregate of its frames' log-odds, else that of `file_log_odds`. Other numbers, such as probabilities of sources, are
+    averaged. Log-odds that are missing are recovered from the probabilities, to the precision of those.
     """
     from scipy.special import expit, logit
 
@@ -140,9 +158,12 @@ def by_file(table: pd.DataFrame) -> pd.DataFrame:
     if "probability" in table and "log_odds" not in table:
         table["log_odds"] = logit(np.clip(table["probability"], 2.0**-50, 1 - 2.0**-50))  # 0 and 1 would be infinite
     keys = ["path", "label", "group", "source", "split", *([SOURCE_CLASS] if SOURCE_CLASS in table else [])]
-    others = [name for name in table.select_dtypes("number") if name not in {*COLUMNS, "probability", "frames"}]
+    combined = ["score", *(["log_odds"] if "log_odds" in table else [])]
+    others = [name for name in table.select_dtypes("number") if name not in {*COLUMNS, *combined, "probability", "frames"}]
     grouped = table.groupby(keys, sort=False)
-    files = grouped[["score", *others]].mean()
+    files = aggregate_rows(table[combined], [table[key] for key in keys], aggregate_of(table))
+    if others:
+        files = files.join(grouped[others].mean())
     files.insert(0, "frame", 0)
     if FILE_LOG_ODDS in files:
         files["log_odds"] = files.pop(FILE_LOG_ODDS)

@@ -2,10 +2,11 @@
 
 `serving_default` takes uint8 RGB frames of any size and number, (batch, frames, height, width, 3) in 0..255. It returns
 `score` and `probability` of being fake, both (batch,) float32, `fake`, (batch,) bool, the decision at the run's threshold, and
-`verdict`, (batch,) string: "real", "fake" or, inside the run's band, "inconclusive".
+`inconclusive`, (batch,) bool: whether the score lies in the run's band, so that the verdict is neither real nor fake.
 Further outputs and signatures depend on the detector:
 
-Frames of any size become squares as in training, by the run's --data.fit; the score is then the mean over frames and crops.
+Frames of any size become squares as in training, by the run's --data.fit; the score is then that of all frames and crops,
+combined by the run's --evaluate.aggregate.
 
 - Frame detectors have `serve_bytes`, which takes encoded JPEG, PNG, WebP, GIF or BMP images, (batch,) string, and also
   returns `error`, (batch,) string: why an image could not be decoded, or "".
@@ -39,11 +40,13 @@ from tfdetect.data.media import tf_decode, tf_images
 from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.detector import Detector
+from tfdetect.evaluation.aggregation import MEAN
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.models import autoencoder
 from tfdetect.models.layers import common
 from tfdetect.models.layers.heads import ClosestText
 from tfdetect.models.pretrained.weight_files import flat_layers
+from tfdetect.serving import aggregation
 from tfdetect.serving.verdict_graph import verdict_outputs
 
 DEFAULT, FACE_CROP, BYTES, FEATURES, RECONSTRUCTION = (
@@ -52,16 +55,17 @@ SERVING_NOTES = "SERVING.md"
 
 
 def export(model: keras.Model, calibration: Mapping[str, Any], detector: Detector, target: Path,
-           clip_spec: ClipSpec | None = None) -> tf.Graph:  # fmt: skip
+           clip_spec: ClipSpec | None = None, aggregate: str = MEAN) -> tf.Graph:  # fmt: skip
     """Write the SavedModel to the folder `target`, atomically, and SERVING.md beside it; return the graph of the model's scores.
 
     `calibration` is the content of calibration.json, at least slope, intercept and threshold. `clip_spec` says how the run makes
-    clips of files; the default is one frame per file. Raises UserError on another Keras backend than TensorFlow.
+    clips of files; the default is one frame per file. `aggregate` says how the scores of frames become that of a file. Raises
+    UserError on another Keras backend than TensorFlow.
     """
     backend.require_tensorflow("A SavedModel")
     clip_spec = clip_spec or ClipSpec(1, model.input_shape[2])
     fitted = Calibration.from_dict(calibration)
-    functions = ServingFunctions(*split_text_output(model), fitted, detector, clip_spec)
+    functions = ServingFunctions(*split_text_output(model), fitted, detector, clip_spec, aggregate)
     descriptions = describe_signatures(detector, clip_spec)
     frames = tf.TensorSpec((None, None, None, None, 3), tf.uint8, frames_input_name(clip_spec))
     endpoints = {DEFAULT: (functions.predict_frames, frames), FACE_CROP: (functions.predict_frames, frames),
@@ -122,7 +126,7 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, st
     squares = "frames, size" if clip_spec.fit.crops == 1 else "frames x crops, size"
     if clip_spec.faces:
         content = "square crops of one face, see docs/faces.md of tfdetect"
-    outputs = "score, probability, fake, verdict (batch,)"
+    outputs = "score, probability, fake, inconclusive (batch,)"
     signature = FACE_CROP if clip_spec.faces else DEFAULT
     descriptions = {signature: f"{name}, uint8 (batch, frames, height, width, 3), {content} -> {outputs}"}
     if detector.input_kind == "frame" and not clip_spec.faces and not clip_spec.plan:
@@ -145,7 +149,7 @@ def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, c
     squares = {"squeeze": f"resized to {side} x {side} pixels, whatever its aspect ratio",
                "shortest_side": f"resized so that its shorter side has {side} pixels, and cropped to the central square",
                "crop": f"cropped to {side} x {side} native pixels, at its centre" if fit.crops == 1 else
-                       f"cropped to at most {fit.crops} squares of {side} x {side} native pixels, whose scores are averaged",
+                       f"cropped to at most {fit.crops} squares of {side} x {side} native pixels, whose scores are combined",
                "pad": f"resized so that its longer side has {side} pixels, and extended to a square by reflection"}  # fmt: skip
     frame = "face crop" if clip_spec.faces else "frame"
     lines += ["", f"Each {frame} is {squares[fit.mode]} (`--data.fit {fit.mode}`), by `predict` and by the SavedModel alike."]
@@ -166,17 +170,19 @@ def describe_verdicts(calibration: Calibration) -> str:
     text = (f"`probability` is that of being fake{share}, calibrated on validation files by the method `{calibration.method}`. "
             f"`fake` is true from {calibration.threshold:.4g} on.")  # fmt: skip
     if not (band := calibration.band):
-        return f"{text} `verdict` is `fake` where `fake` is true, else `real`."
+        return f"{text} `inconclusive` is never true: there is no band."
     errors = f"{100 * (1 - band.coverage):.3g} %"
-    return (f"{text} `verdict` is `real`, `fake` or `inconclusive`: of files like those of validation, at most {errors} of the "
-            f"real ones are called fake, and at most {errors} of the fakes real.")  # fmt: skip
+    return (f"{text} Where `inconclusive` is true, the verdict is neither real nor fake, whatever `fake` says. Of files like "
+            f"those of validation, at most {errors} of the real ones are called fake otherwise, and at most {errors} of the "
+            "fakes real.")  # fmt: skip
 
 
 class ServingFunctions:
     """The functions behind the signatures."""
 
     def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Calibration, detector: Detector,
-                 clip_spec: ClipSpec):  # fmt: skip
+                 clip_spec: ClipSpec, aggregate: str = MEAN):  # fmt: skip
+        self.aggregate = aggregate
         self.model, self.texts, self.calibration, self.spec = model, texts, calibration, clip_spec
         self.call = trace(model)
         self.is_frame_detector, self.classes = detector.input_kind == "frame", detector.classes
@@ -216,12 +222,12 @@ class ServingFunctions:
         outputs = self.predict(squares[:, None], rows=rows, num_files=tf.shape(image)[0])
         failed = error != ""
         numbers = {name: tf.where(failed, np.nan, outputs[name]) for name in ("score", "probability")}
-        verdict = tf.where(failed, "", outputs["verdict"])
-        return {**outputs, **numbers, "fake": outputs["fake"] & ~failed, "verdict": verdict, "error": error}
+        decisions = {name: outputs[name] & ~failed for name in ("fake", "inconclusive")}
+        return {**outputs, **numbers, **decisions, "error": error}
 
     def predict(self, inputs: tf.Tensor, num_clips: tf.Tensor | None = None, call: Any = None,
                 rows: tf.Tensor | None = None, num_files: tf.Tensor | None = None) -> dict[str, tf.Tensor]:  # fmt: skip
-        """Score inputs of `call`, from `trace`, by default the whole model, and average the frames of each file.
+        """Score inputs of `call`, from `trace`, by default the whole model, and combine the frames of each file by `aggregate`.
 
         By default every input is a file. With `num_clips`, the inputs are the frames of that many clips of equal length. With
         `rows`, (inputs,) int, `rows[i]` is the index of the file, below `num_files`, to which input i belongs; files may
@@ -233,15 +239,14 @@ class ServingFunctions:
             text = {"text": tf.gather(tf.constant(self.texts), select_middle_frames(text_index, num_clips, rows, num_files))}
         if self.classes:
             output = tf.concat([output[:, :1], tf.nn.softmax(output[:, 1:])], axis=1)
-        output = tf.cast(output, tf.float64)  # as in Python
         if rows is not None:
-            output = tf.math.unsorted_segment_mean(output, rows, num_files)
+            output = aggregation.of_files(output, self.aggregate, rows, num_files)
         elif num_clips is not None:
-            output = tf.reduce_mean(tf.reshape(output, (num_clips, -1, 1 + len(self.classes))), axis=1)
-        # Frame scores are averaged before calibration, as in `predictions.file_scores`, but in the graph.
-        score, source = output[:, 0], tf.cast(output[:, 1:], tf.float32)
-        sources = {"source": source, "source_name": tf.constant(list(self.classes))} if self.classes else {}
-        return {"score": tf.cast(score, tf.float32), **verdict_outputs(self.calibration, score), **sources, **text}
+            output = aggregation.of_clips(tf.reshape(output, (num_clips, -1, 1 + len(self.classes))), self.aggregate)
+        # Frame scores are combined before calibration, as in `predictions.file_scores`, but in the graph.
+        score = output[:, 0]
+        sources = {"source": output[:, 1:], "source_name": tf.constant(list(self.classes))} if self.classes else {}
+        return {"score": score, **verdict_outputs(self.calibration, score), **sources, **text}
 
 
 def select_middle_frames(values: tf.Tensor, num_clips: tf.Tensor | None = None, rows: tf.Tensor | None = None,

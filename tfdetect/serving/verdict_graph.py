@@ -1,43 +1,61 @@
 """A calibration as TensorFlow operations: what `Calibration` computes in Python, inside the SavedModel.
 
-Numbers are float64 as in Python, since float32 log-odds of large scores are off by more than the probabilities may differ.
+Numbers are float32 and all operations built into TensorFlow Lite, which has neither float64 nor string outputs nor searches in
+tables. Constants are split, or scores compared, so that probabilities still agree with Python's to 1e-6 and decisions exactly.
 """
 
 from collections.abc import Mapping
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
-from tfdetect.evaluation.calibration import FAKE, INCONCLUSIVE, REAL, Beta, Calibration, Isotonic
+from tfdetect.evaluation.calibration import Beta, Calibration, Isotonic
 
 
 def verdict_outputs(calibration: Calibration, score: tf.Tensor) -> Mapping[str, tf.Tensor]:
-    """Return probability, float32 in 0..1, `fake`, bool, and verdict, string, for scores, float64, all (batch,)."""
-    probability = tf.sigmoid(_log_odds(calibration, score))
-    fake = probability >= tf.constant(calibration.threshold, tf.float64)
-    verdict = tf.where(fake, FAKE, REAL)
+    """Return probability, float32 in 0..1, `fake` and `inconclusive`, bool, for scores, float32, all (batch,)."""
+    fake = score >= _round_up(calibration.score_threshold)
+    outputs = {"probability": _probability(calibration, score), "fake": fake, "inconclusive": tf.zeros_like(fake)}
     if band := calibration.band:
-        verdict = tf.where(tf.where(fake, score <= band.real_up_to, score >= band.fake_from), INCONCLUSIVE, verdict)
-    return {"probability": tf.cast(probability, tf.float32), "fake": fake, "verdict": verdict}
+        can_be_real, can_be_fake = score <= -_round_up(-band.real_up_to), score >= _round_up(band.fake_from)
+        outputs["inconclusive"] = (fake & can_be_real) | (~fake & can_be_fake)
+    return outputs
 
 
-def _log_odds(calibration: Calibration, score: tf.Tensor) -> tf.Tensor:
-    linear, curve = calibration.slope * score + calibration.intercept, calibration.curve
-    if isinstance(curve, Beta):
-        linear = curve.a * tf.math.log_sigmoid(linear) - curve.b * tf.math.log_sigmoid(-linear) + curve.c
-    elif isinstance(curve, Isotonic):
-        probability = _interpolate(linear, curve)
-        linear = tf.math.log(probability) - tf.math.log1p(-probability)  # infinite at 0 and 1
-    return linear + calibration.shift
+def _probability(calibration: Calibration, score: tf.Tensor) -> tf.Tensor:
+    if isinstance(calibration.curve, Isotonic):
+        fake, real = _interpolate(score, calibration.curve)
+        fake *= np.float32(np.exp(calibration.shift))
+        return fake / (fake + real)
+    slope, intercept = calibration.slope, calibration.intercept
+    # slope x score + intercept loses digits if both are large and of opposite sign; the rest is what rounding the centre leaves.
+    centre = np.float32(-intercept / slope)
+    rest = intercept + slope * float(centre)
+    if not isinstance(beta := calibration.curve, Beta):
+        return tf.sigmoid(np.float32(slope) * (score - centre) + np.float32(rest + calibration.shift))
+    z = np.float32(slope) * (score - centre) + np.float32(rest)
+    logarithm = tf.math.log(1 + tf.exp(-tf.abs(z)))  # log_sigmoid(z) is min(z, 0) less this
+    curved = np.float32(beta.a) * tf.minimum(z, 0.0) + np.float32(beta.b) * tf.maximum(z, 0.0)
+    return tf.sigmoid(curved + np.float32(beta.b - beta.a) * logarithm + np.float32(beta.c + calibration.shift))
 
 
-def _interpolate(score: tf.Tensor, table: Isotonic) -> tf.Tensor:
-    """Return `numpy.interp` of the table at scores, float64 (batch,)."""
-    x, y = tf.constant(table.scores, tf.float64), tf.constant(table.probabilities, tf.float64)
-    if len(table.scores) == 1:
-        return tf.fill(tf.shape(score), y[0])
-    score = tf.clip_by_value(score, x[0], x[-1])
-    left = tf.clip_by_value(tf.searchsorted(x, score, "right") - 1, 0, len(table.scores) - 2)
-    low, high = tf.gather(y, left), tf.gather(y, left + 1)
-    # At the upper end the weight is exactly 1, and so the value that of the table.
-    weight = (score - tf.gather(x, left)) / (tf.gather(x, left + 1) - tf.gather(x, left))
-    return low + weight * (high - low)
+def _interpolate(score: tf.Tensor, table: Isotonic) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return `numpy.interp` of the table, and 1 less it without loss of digits, at scores, float32 (batch,)."""
+    x, p = (np.asarray(values * 2 if len(values) == 1 else values, np.float64) for values in (table.scores, table.probabilities))
+    start, width = x[:-1].astype(np.float32), np.maximum(np.diff(x), 1e-30)
+    rest = (x[:-1] - start).astype(np.float32)
+    steps = tf.reduce_sum(tf.cast(score[:, None] >= _round_up(x), tf.int32), axis=1)
+    left = tf.clip_by_value(steps - 1, 0, len(x) - 2)
+    weight = ((score - tf.gather(start, left)) - tf.gather(rest, left)) * tf.gather((1 / width).astype(np.float32), left)
+    weight = tf.clip_by_value(weight, 0.0, 1.0)
+    fake, real = ((1 - weight) * tf.gather(values[:-1].astype(np.float32), left)
+                  + weight * tf.gather(values[1:].astype(np.float32), left) for values in (p, 1 - p))  # fmt: skip
+    return fake, real
+
+
+def _round_up(values: ArrayLike) -> np.ndarray:
+    """Return the lowest float32 numbers that are no lower than these: the same float32 scores are at or above either."""
+    exact = np.asarray(values, np.float64)
+    rounded = exact.astype(np.float32)
+    return np.where(rounded < exact, np.nextafter(rounded, np.float32(np.inf)), rounded)

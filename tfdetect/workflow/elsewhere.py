@@ -78,7 +78,8 @@ def _load(score: ScoreFiles) -> "tuple[Predictor, float]":
         _ = console.served_devices_line() if artifact.saved_model.exists() else console.import_keras()
 
     calibration = operating_point.calibration_of(artifact, score.given)
-    return Predictor(artifact, spec, run.detector, import_quietly, calibration).with_limits(settings.limits), settings.timeout
+    predictor = Predictor(artifact, spec, run.detector, import_quietly, run.evaluate.aggregate, calibration)
+    return predictor.with_limits(settings.limits), settings.timeout
 
 
 def on_dask(score: ScoreFiles, paths: Iterable[str | Path], address: str | None, workers: int | None) -> "Generator[Verdict]":

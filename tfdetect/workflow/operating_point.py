@@ -14,21 +14,22 @@ if TYPE_CHECKING:
 DEFAULT_COVERAGE = 0.9
 
 
-def calibration_of(artifact: Artifact, given: VerdictOverrides) -> Calibration:
+def calibration_of(artifact: Artifact, given: VerdictOverrides, aggregate: str | None = None) -> Calibration:
     """Return the calibration of a run, with what is `given` fitted to the validation files in its predictions.csv.
 
-    Raises UserError if they are gone, or too few or of one class where the settings need more.
+    `aggregate` says how the scores of frames become those of files, by default as in training. Raises UserError if the files are
+    gone, or too few or of one class where the settings need more.
     """
     stored = load_calibration(artifact)
     if not given.changes_verdicts:
         return stored
-    files = validation_files(artifact)
+    files = validation_files(artifact, aggregate)
     check(files, given.calibration, given.coverage, given.prevalence, given.rule or "")
     return calibration.refit(stored, files["score"], files["label"], files["group"], given.calibration, given.rule or "",
                              given.coverage, given.prevalence)  # fmt: skip
 
 
-def validation_files(artifact: Artifact) -> "pd.DataFrame":
+def validation_files(artifact: Artifact, aggregate: str | None = None) -> "pd.DataFrame":
     """Return label, group and score of the run's validation files. Raises UserError if its predictions.csv is gone."""
     from tfdetect.evaluation import predictions
 
@@ -37,6 +38,8 @@ def validation_files(artifact: Artifact) -> "pd.DataFrame":
     table = predictions.read(artifact.predictions)
     if (files := table[table["split"] == "validation"]).empty:
         raise UserError(f"{artifact.predictions} holds no validation files, which --evaluate.* needs: train the run again.")
+    if aggregate:
+        files = predictions.with_aggregate(files.drop(columns=predictions.AGGREGATE, errors="ignore"), aggregate)
     return predictions.file_scores(files)
 
 
