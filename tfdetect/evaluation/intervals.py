@@ -27,6 +27,7 @@ BINS = 4096  # of scores
 MAX_GROUPS = 10_000  # more are merged at random
 ECE_BINS = 15
 FALSE_POSITIVE_RATES = {"tpr_at_fpr_1e-2": 0.01, "tpr_at_fpr_1e-3": 0.001}
+SIGNED = ("mcc", "difference")  # within -1..1
 RANKING = ("auc", "ap", "eer", *FALSE_POSITIVE_RATES)
 
 
@@ -239,7 +240,7 @@ def to_intervals(drawn: Mapping[str, Array], values: Mapping[str, float | None])
         found = drawn[name][1:][np.isfinite(drawn[name][1:])] if name in drawn else ()
         if value is not None and len(found):
             ends = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + (value - drawn[name][0])
-            out[name] = [float(end) for end in (ends if name == "log_loss" else np.clip(ends, -1 if name == "mcc" else 0, 1))]
+            out[name] = [float(end) for end in (ends if name == "log_loss" else np.clip(ends, -1 if name in SIGNED else 0, 1))]
     return out
 
 
