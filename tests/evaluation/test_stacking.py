@@ -70,6 +70,12 @@ def test_many_sources_are_held_out_in_ten_folds():
     assert sum(judged.sum() for _, judged in files.folds(True)) == 600
 
 
+def test_few_files_leave_no_empty_part_to_judge():
+    files = plant(np.random.default_rng(0).normal(size=(8, 2)), np.tile([0, 1], 4), np.tile(["real", "a", "real", "b"], 2))
+    assert all(judged.any() for _, judged in files.folds(True))
+    assert np.isfinite(stacking.combine(files, True)).all()
+
+
 def test_one_source_cannot_be_held_out():
     files = plant(np.random.default_rng(0).normal(size=(40, 2)), np.repeat([1, 0], 20), np.repeat(["a", "real"], 20))
     assert not list(files.folds(hold_out_sources=True))
@@ -102,6 +108,13 @@ def test_a_failed_score_is_no_evidence():
     first[1:200:2] = random.normal(size=100)
     found = stacking.combine(plant(np.column_stack([first, other]), labels), False)[:, 2]
     assert metrics.auc(labels, found) < 0.6
+
+
+def test_a_file_without_any_score_is_not_judged():
+    scores = np.random.default_rng(0).normal(size=(40, 2))
+    scores[3] = np.nan
+    found = stacking.combine(plant(scores, np.tile([0, 1], 20)), False)
+    assert np.isnan(found[3]).all() and np.isfinite(np.delete(found, 3, axis=0)).all()
 
 
 def test_average_leaves_missing_detectors_out_and_does_not_saturate():

@@ -77,8 +77,11 @@ def test_several_detectors_and_their_combinations(tmp_path, table, capsys):
         assert text in printed
     assert {*found["detectors"]["prob_one"]["verdicts"]} == {"inconclusive", "accuracy_decided", "coverage_real", "coverage_fake"}
     for text in ("Detectors and combinations", "Verdicts that may be inconclusive, at a coverage of 0.9", "not known here",
-                 "As given: called fake from 0.5", "Files without a score", "stacking, sources held out", "Most confident mistakes"):  # fmt: skip
+                 "As given: called fake from 0.5", "Files without a score", "stacking, sources held out",
+                 "Most confident mistakes", "Differences between combinations, sources held out"):  # fmt: skip
         assert text in report
+    stack = found["comparisons"][1]
+    assert (stack["first"], stack["second"]) == ("best single detector", "stacking") and stack["difference"] < 0
     assert "no validation files" not in report and "not used for training" not in report
     assert len(predictions.read(tmp_path / "out" / "predictions.csv")) == 200
 

@@ -95,8 +95,9 @@ class Scored:
         for part in np.unique(self.parts[judged]):
             for source in np.unique(sources[judged]):
                 fit = fits & (self.parts != part) & ~(fake & (sources == source) & hold_out_sources)
-                if len(np.unique(self.labels[fit])) == 2:
-                    yield fit, judged & (self.parts == part) & (sources == source)
+                chosen = judged & (self.parts == part) & (sources == source)
+                if chosen.any() and len(np.unique(self.labels[fit])) == 2:
+                    yield fit, chosen
 
 
 def deal_groups(labels: NDArray[Any], groups: NDArray[Any], count: int) -> NDArray[np.intp]:
@@ -157,7 +158,7 @@ def give_verdicts(files: Scored, log_odds: Floats, threshold: float, coverage: f
 
 
 def combine(files: Scored, hold_out_sources: bool) -> Floats:
-    """Return the log-odds of each of COMBINATIONS, (files, 3), fitted on other files; NaN where there are none.
+    """Return the log-odds of each of COMBINATIONS, (files, 3), fitted on other files; NaN for a file without any score.
 
     The best single detector is chosen on the files fitted on. The mean is calibrated once more: the mean of several probabilities
     is less certain than the files allow. A detector that failed on a file counts as undecided there, since a failure is no
@@ -173,6 +174,7 @@ def combine(files: Scored, hold_out_sources: bool) -> Floats:
         mean = average(prior + evidence, np.isfinite(files.scale))
         out[judged, 1] = calibration.fit(mean[fit], files.labels[fit]).log_odds(mean[judged])
         out[judged, 2] = stack(evidence[fit], files.labels[fit], evidence[judged])
+    out[~np.isfinite(files.scale).any(axis=1)] = np.nan
     return out
 
 

@@ -192,7 +192,8 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     rules = {name: member.run.threshold_rule for name, member in members.items()}
     pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
     tables = {"Runs of this ensemble": ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)}),
-              **({DIFFERENCES: comparison.table(compared)} if compared else {})}  # fmt: skip
+              **({DIFFERENCES: comparison.table(compared)} if compared else {}),
+              **judge.compare_runs(ensemble.align(scored_rows))}  # fmt: skip
     for name, summary in summaries.items():
         console.print(results.summary_line(name, summary, rules[name]))
     evaluation = results.Evaluation(

@@ -76,6 +76,7 @@ def run_model(args: Evaluate, target: Artifact) -> "ScoreTable":
 def write_report(target: Artifact, judged: Judged, args: Evaluate) -> None:
     """Print the results, and write predictions, metrics, plots and the report of the only detector, or of the stack."""
     import_keras()  # quietly; the report's modules need it
+    from tfdetect.evaluation import comparison
     from tfdetect.workflow import results
 
     name, main = judged.main
@@ -96,11 +97,15 @@ def write_report(target: Artifact, judged: Judged, args: Evaluate) -> None:
         origin=f"{judged.protocol} {UNKNOWN}",
     )  # fmt: skip
     results.finish(target, evaluation, {"test": name})
+    for row in metrics.get("comparisons", ()):
+        console.print(comparison.sentence(row))
 
 
 def compare(judged: Judged) -> "tuple[dict[str, pd.DataFrame], dict[str, Any]]":
     """Return the tables of all detectors and combinations, by title, and their metrics for metrics.json."""
     import pandas as pd
+
+    from tfdetect.evaluation import comparison
 
     found = {name: measure(opinion, judged.threshold) for name, opinion in judged.detectors.items()}
     combined = {key: measure(opinion, judged.threshold) for key, opinion in judged.combinations.items()}
@@ -114,10 +119,23 @@ def compare(judged: Judged) -> "tuple[dict[str, pd.DataFrame], dict[str, Any]]":
         tables[title] = pd.DataFrame(doubts)[list(DOUBTS)].rename(columns=DOUBTS)
     if not judged.as_given and (given := as_given_rows(judged, total)):
         tables["As given: called fake from 0.5"] = pd.DataFrame(given)[list(TABLE)].rename(columns=TABLE)
+    if differences := compare_combinations(judged):
+        tables["Differences between combinations, sources held out"] = comparison.table(differences)
     if failures := list_failures(judged):
         tables["Files without a score"] = pd.DataFrame(failures, columns=["detector", "files", "file", "reason"])
     by_how = {how: {name: metrics for (name, other), metrics in combined.items() if other == how} for _, how in combined}
-    return tables, {"detectors": found, **({"combinations": by_how} if by_how else {})}
+    return tables, {"detectors": found, **({"combinations": by_how, "comparisons": differences} if by_how else {})}
+
+
+def compare_combinations(judged: Judged) -> list[dict[str, Any]]:
+    """Return whether combinations with sources held out differ by more than chance; [] if no source could be held out."""
+    from tfdetect.evaluation import comparison
+
+    opinions = {name: opinion.predictions for (name, how), opinion in judged.combinations.items() if how == HELD_OUT}
+    if not opinions:
+        return []
+    rows = next(iter(opinions.values()))
+    return comparison.compare(rows["label"], rows["group"], {name: each["score"] for name, each in opinions.items()})
 
 
 def measure(opinion: "Opinion", threshold: float) -> dict[str, Any]:
