@@ -84,18 +84,27 @@ class Scored:
         for name in np.argsort(-counts, kind="stable"):
             folds[name] = filled.index(min(filled))
             filled[folds[name]] += int(counts[name])
-        of_real = np.unique(self.groups, return_inverse=True)[1] % len(filled)
-        return np.where(self.labels == 1, folds[source], of_real)
+        out, real = folds[source], self.labels == 0
+        groups, group = np.unique(self.groups[real], return_inverse=True)
+        out[real] = np.random.default_rng(SEED).permutation(len(groups))[group] % len(filled)
+        return out
 
     def folds(self, hold_out_sources: bool = False) -> Iterator[tuple[Mask, Mask]]:
-        """Yield masks (files,): the files to fit on, which hold both classes, and those to judge; each is judged at most once."""
+        """Yield masks (files,): the files to fit on, which hold both classes, and those to judge; each is judged at most once.
+
+        Where no group has files in two folds of sources, these folds are the parts as well, which takes a fifth of the fits.
+        """
         sources = self.source_folds if hold_out_sources else np.zeros(len(self.labels), np.intp)
+        parts = self.parts
+        if hold_out_sources and not self.validation.any() and sources.any():
+            pairs = set(zip(self.groups, sources, strict=True))
+            parts = sources if len(pairs) == len(set(self.groups)) else parts
         judged, fake = ~self.validation, self.labels == 1
         fits = self.validation if self.validation.any() else judged
-        for part in np.unique(self.parts[judged]):
+        for part in np.unique(parts[judged]):
             for source in np.unique(sources[judged]):
-                fit = fits & (self.parts != part) & ~(fake & (sources == source) & hold_out_sources)
-                chosen = judged & (self.parts == part) & (sources == source)
+                fit = fits & (parts != part) & ~(fake & (sources == source) & hold_out_sources)
+                chosen = judged & (parts == part) & (sources == source)
                 if chosen.any() and len(np.unique(self.labels[fit])) == 2:
                     yield fit, chosen
 
