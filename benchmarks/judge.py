@@ -17,7 +17,7 @@ import numpy as np
 
 from tfdetect.data import score_table
 from tfdetect.evaluation import metrics, stacking
-from tfdetect.workflow.judge import compare, measure, print_table
+from tfdetect.workflow.judge import FAILURES, compare, measure, print_table
 from tfdetect.workflow.judged import Judged
 
 PATTERN, ENSEMBLE, VERDICT = "prob_*", "ensemble_score", "ensemble_verdict"
@@ -38,8 +38,9 @@ def main(path: Path) -> None:
         judged = Judged(score_table.read(path, {}, [PATTERN], only), coverage=0.95)
         tables, found = compare(judged)
         for title, table in tables.items():
-            print(f"\n{title}")
-            print_table(table)
+            if title != FAILURES:
+                print(f"\n{title}")
+                print_table(table)
         for how, combinations in found["combinations"].items():
             print(f"{how}: " + ", ".join(f"{name} AUC {row['auc']:.4f}" for name, row in combinations.items()))
     their_split(path)

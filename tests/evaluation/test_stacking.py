@@ -33,7 +33,7 @@ def test_the_stack_of_complementary_detectors_beats_both():
     scores = np.column_stack([random.normal(3.0 * (sources == name)) for name in "ab"])  # each sees one source
     files = plant(scores, labels, sources)
     singles = [metrics.auc(labels, column) for column in scores.T]
-    best, mean, stack = aucs(files, hold_out=False)
+    best, mean, stack = aucs(files, "none")
     assert max(singles) < 0.8 and best <= max(singles) + 0.01
     assert mean > 0.88 and stack > 0.88
 
@@ -43,7 +43,7 @@ def test_a_detector_that_knows_one_source_is_found_out_when_sources_are_held_out
     honest = random.normal(0.8 * labels)  # a little of both sources
     memorised = random.normal(6.0 * (sources == "a") - 6.0 * (sources == "b"))  # b looks more real than the reals
     files = plant(np.column_stack([honest, memorised]), labels, sources)
-    within, held_out = (aucs(files, hold_out)[2] for hold_out in (False, True))
+    within, held_out = (aucs(files, hold_out)[2] for hold_out in ("none", "fakes"))
     assert metrics.auc(labels, honest) == pytest.approx(0.71, abs=0.03)
     assert within > held_out + 0.1
 
@@ -54,7 +54,7 @@ def test_whole_sources_and_groups_are_held_out_of_every_fit():
     labels = (sources != "real").astype(int)
     files = plant(np.zeros((240, 2)), labels, sources, groups)
     judged_once = np.zeros(240, int)
-    for fit, judged in files.folds(hold_out_sources=True):
+    for fit, judged in files.folds("fakes"):
         assert not set(groups[fit]) & set(groups[judged])
         assert not set(sources[fit & (labels == 1)]) & set(sources[judged & (labels == 1)])
         assert set(labels[fit]) == {0, 1}
@@ -65,21 +65,45 @@ def test_whole_sources_and_groups_are_held_out_of_every_fit():
 def test_many_sources_are_held_out_in_ten_folds():
     sources = np.array([f"s{number}" for number in range(300)] + ["real"] * 300, object)
     files = plant(np.zeros((600, 2)), np.repeat([1, 0], 300), sources)
-    assert len(set(files.source_folds)) == stacking.SOURCE_FOLDS
-    assert np.bincount(files.source_folds[:300]).tolist() == [30] * 10
-    assert sum(judged.sum() for _, judged in files.folds(True)) == 600
+    assert len(set(files.source_folds("fakes"))) == stacking.SOURCE_FOLDS
+    assert np.bincount(files.source_folds("fakes")[:300]).tolist() == [30] * 10
+    assert sum(judged.sum() for _, judged in files.folds("fakes")) == 600
+
+
+def test_sources_of_reals_are_held_out_as_well():
+    """A source of both classes, such as a folder with fakes and their originals, is held out as a whole."""
+    sources = np.array(["a", "b", "both", "camera", "phone", "both"], object).repeat(10)
+    files = plant(np.zeros((60, 2)), np.repeat([1, 0], 30), sources)
+    judged_once = np.zeros(60, int)
+    for fit, judged in files.folds("all"):
+        assert not set(sources[fit]) & set(sources[judged]) and set(files.labels[fit]) == {0, 1}
+        judged_once += judged
+    assert (judged_once == 1).all()
+
+
+def test_detectors_that_know_cameras_are_found_out_when_reals_are_held_out_as_well():
+    """One detector is honest (AUC 0.856), and three know the reals of one camera each, which says nothing of another camera."""
+    random = np.random.default_rng(0)
+    sources = np.array(["a", "b", "c", "phone", "camera", "film"], object).repeat(200)
+    labels = np.repeat([1, 0], 600)
+    scores = [random.normal(1.5 * labels)] + [random.normal(-5.0 * (sources == name)) for name in ("phone", "camera", "film")]
+    files = plant(np.column_stack(scores), labels, sources)
+    best, _, stack = stacking.strict_aucs(files).mean(0)
+    assert best == pytest.approx(0.856, abs=0.03) and aucs(files, "fakes")[2] > 0.98
+    assert stack < best
+    assert not len(stacking.strict_aucs(plant(files.scores, labels, np.where(labels, sources, "real"))))
 
 
 def test_few_files_leave_no_empty_part_to_judge():
     files = plant(np.random.default_rng(0).normal(size=(8, 2)), np.tile([0, 1], 4), np.tile(["real", "a", "real", "b"], 2))
-    assert all(judged.any() for _, judged in files.folds(True))
-    assert np.isfinite(stacking.combine(files, True)).all()
+    assert all(judged.any() for _, judged in files.folds("fakes"))
+    assert np.isfinite(stacking.combine(files, "fakes")).all()
 
 
 def test_one_source_cannot_be_held_out():
     files = plant(np.random.default_rng(0).normal(size=(40, 2)), np.repeat([1, 0], 20), np.repeat(["a", "real"], 20))
-    assert not list(files.folds(hold_out_sources=True))
-    assert np.isnan(stacking.combine(files, True)).all()
+    assert not list(files.folds("fakes"))
+    assert np.isnan(stacking.combine(files, "fakes")).all()
 
 
 def test_validation_files_alone_are_fitted_on_and_only_others_judged():
@@ -106,14 +130,14 @@ def test_a_failed_score_is_no_evidence():
     other = random.normal(size=600)  # knows nothing
     first = np.where(labels == 1, np.nan, random.normal(size=600))
     first[1:200:2] = random.normal(size=100)
-    found = stacking.combine(plant(np.column_stack([first, other]), labels), False)[:, 2]
+    found = stacking.combine(plant(np.column_stack([first, other]), labels), "none")[:, 2]
     assert metrics.auc(labels, found) < 0.6
 
 
 def test_a_file_without_any_score_is_not_judged():
     scores = np.random.default_rng(0).normal(size=(40, 2))
     scores[3] = np.nan
-    found = stacking.combine(plant(scores, np.tile([0, 1], 20)), False)
+    found = stacking.combine(plant(scores, np.tile([0, 1], 20)), "none")
     assert np.isnan(found[3]).all() and np.isfinite(np.delete(found, 3, axis=0)).all()
 
 

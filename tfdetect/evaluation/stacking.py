@@ -10,7 +10,7 @@ Stacking: D. Wolpert, "Stacked generalization", 1992; here a logistic regression
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from tfdetect.evaluation import calibration, metrics
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+HoldOut = Literal["none", "fakes", "all"]  # whose sources are held out
 PARTS = 5  # of the groups, for cross-fitting
 SOURCE_FOLDS = 10  # at most; with more sources, several are held out together
 CERTAIN = 1e-6  # probabilities nearer to 0 or 1 count as this far, because a single certain mistake would flatten a calibration
@@ -75,35 +76,44 @@ class Scored:
             return np.where(shared, 0, -1)
         return deal_groups(self.labels, self.groups, PARTS)
 
-    @cached_property
-    def source_folds(self) -> NDArray[np.intp]:
-        """Which fold of sources a fake is held out with, and a real scored with, (files,); one value if there is one source."""
-        names, source = np.unique(self.sources, return_inverse=True)
-        counts = np.bincount(source[self.labels == 1], minlength=len(names))
-        folds, filled = np.zeros(len(names), np.intp), [0] * min(SOURCE_FOLDS, max(1, int((counts > 0).sum())))
-        for name in np.argsort(-counts, kind="stable"):
-            folds[name] = filled.index(min(filled))
-            filled[folds[name]] += int(counts[name])
-        out, real = folds[source], self.labels == 0
-        groups, group = np.unique(self.groups[real], return_inverse=True)
-        out[real] = np.random.default_rng(SEED).permutation(len(groups))[group] % len(filled)
+    def source_folds(self, hold_out: HoldOut) -> NDArray[np.intp]:
+        """Return which fold of sources a file is held out with, (files,); one value if the sources are too few, or to be kept.
+
+        Sources are dealt so that the folds hold about as many fakes, and with "all" as many reals. With "fakes", a group of reals
+        is in a fold at random: that of the fakes with which it is scored.
+        """
+        if hold_out == "none":
+            return np.zeros(len(self.labels), np.intp)
+        real, (names, source) = self.labels == 0, np.unique(self.sources, return_inverse=True)
+        kinds = [np.bincount(source[self.labels == kind], minlength=len(names)) for kind in (1, 0)]
+        count = min(SOURCE_FOLDS, *(int((counts > 0).sum()) for counts in kinds[: 1 + (hold_out == "all")]))
+        of_name = np.full(len(names), -1)
+        for counts in kinds:
+            filled = [int(counts[of_name == fold].sum()) for fold in range(count)]
+            for name in np.argsort(-counts, kind="stable"):
+                if counts[name] and of_name[name] < 0:
+                    of_name[name] = filled.index(min(filled))
+                    filled[of_name[name]] += int(counts[name])
+        out = of_name[source]
+        if hold_out == "fakes":
+            groups, group = np.unique(self.groups[real], return_inverse=True)
+            out[real] = np.random.default_rng(SEED).permutation(len(groups))[group] % count
         return out
 
-    def folds(self, hold_out_sources: bool = False) -> Iterator[tuple[Mask, Mask]]:
+    def folds(self, hold_out: HoldOut = "none") -> Iterator[tuple[Mask, Mask]]:
         """Yield masks (files,): the files to fit on, which hold both classes, and those to judge; each is judged at most once.
 
         Where no group has files in two folds of sources, these folds are the parts as well, which takes a fifth of the fits.
         """
-        sources = self.source_folds if hold_out_sources else np.zeros(len(self.labels), np.intp)
-        parts = self.parts
-        if hold_out_sources and not self.validation.any() and sources.any():
-            pairs = set(zip(self.groups, sources, strict=True))
-            parts = sources if len(pairs) == len(set(self.groups)) else parts
-        judged, fake = ~self.validation, self.labels == 1
-        fits = self.validation if self.validation.any() else judged
+        sources, parts = self.source_folds(hold_out), self.parts
+        pairs = set(zip(self.groups, sources, strict=True))
+        if not self.validation.any() and sources.any() and len(pairs) == len(set(self.groups)):
+            parts = sources
+        judged, fits = ~self.validation, self.validation if self.validation.any() else ~self.validation
+        held_out = {"none": np.zeros(len(sources), bool), "fakes": self.labels == 1, "all": np.ones(len(sources), bool)}[hold_out]
         for part in np.unique(parts[judged]):
             for source in np.unique(sources[judged]):
-                fit = fits & (parts != part) & ~(fake & (sources == source) & hold_out_sources)
+                fit = fits & (parts != part) & ~(held_out & (sources == source))
                 chosen = judged & (parts == part) & (sources == source)
                 if chosen.any() and len(np.unique(self.labels[fit])) == 2:
                     yield fit, chosen
@@ -150,14 +160,14 @@ def calibrate_each(files: Scored, method: str = "auto") -> Floats:
 
 
 def give_verdicts(files: Scored, log_odds: Floats, threshold: float, coverage: float,
-                  hold_out_sources: bool = False) -> NDArray[Any] | None:  # fmt: skip
+                  hold_out: HoldOut = "none") -> NDArray[Any] | None:  # fmt: skip
     """Return "real", "fake", "inconclusive", or "" where there are no log-odds, for each file, (files,), by a conformal band that
     was fitted to the log-odds (files,) of other files; None if those are too few for the coverage.
 
     Where sources are held out, the band is that of fakes which no fit has seen (cross-conformal prediction: V. Vovk, 2015).
     """
     out, known = np.full(len(log_odds), "", object), np.isfinite(log_odds)
-    for fit, judged in files.folds(hold_out_sources):
+    for fit, judged in files.folds(hold_out):
         fit, judged = fit & known, judged & known
         band = calibration.fit_band(log_odds[fit], files.labels[fit], coverage, files.groups[fit])
         if band is None:
@@ -166,7 +176,7 @@ def give_verdicts(files: Scored, log_odds: Floats, threshold: float, coverage: f
     return out if (out != "").any() else None
 
 
-def combine(files: Scored, hold_out_sources: bool) -> Floats:
+def combine(files: Scored, hold_out: HoldOut) -> Floats:
     """Return the log-odds of each of COMBINATIONS, (files, 3), fitted on other files; NaN for a file without any score.
 
     The best single detector is chosen on the files fitted on. The mean is calibrated once more: the mean of several probabilities
@@ -176,7 +186,7 @@ def combine(files: Scored, hold_out_sources: bool) -> Floats:
     from scipy.special import logit
 
     out = np.full((len(files.labels), len(COMBINATIONS)), np.nan)
-    for fit, judged in files.folds(hold_out_sources):
+    for fit, judged in files.folds(hold_out):
         evidence = weigh_evidence(files.scale, files.labels, fit)
         prior = float(logit(files.labels[fit].mean()))
         out[judged, 0] = prior + evidence[judged, choose_best(evidence[fit], files.labels[fit])]
@@ -185,6 +195,22 @@ def combine(files: Scored, hold_out_sources: bool) -> Floats:
         out[judged, 2] = stack(evidence[fit], files.labels[fit], evidence[judged])
     out[~np.isfinite(files.scale).any(axis=1)] = np.nan
     return out
+
+
+def strict_aucs(files: Scored) -> Floats:
+    """Return the AUC of each of COMBINATIONS in each fold of sources of fakes and reals that were held out together, (folds, 3).
+
+    Each fold is ranked by itself: its combination has seen none of its cameras, so its log-odds may be shifted against those of
+    other folds. There are no rows if fakes or reals are of one source only.
+    """
+    folds, judged = files.source_folds("all"), ~files.validation
+    if not folds.any():
+        return np.empty((0, len(COMBINATIONS)))
+    found, rows = combine(files, "all"), []
+    for fold in np.unique(folds):
+        known = judged & (folds == fold) & np.isfinite(found).all(axis=1)
+        rows.append([metrics.auc(files.labels[known], column[known]) for column in found.T])
+    return np.array([row for row in rows if None not in row], np.float64).reshape(-1, len(COMBINATIONS))
 
 
 def weigh_evidence(scale: Floats, labels: NDArray[Any], fit: Mask) -> Floats:

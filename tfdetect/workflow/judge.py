@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tfdetect.workflow.judged import Opinion
 
 MAX_LISTED = 20  # files without a score, per detector
+FAILURES = "Files without a score"
 TABLE = {"detector": "detector", "n": "files", "failed": "no score", "auc": "AUC", "auc_interval": "95 % interval",
          "accuracy": "accuracy", "recall": "recall", "fpr": "false positive rate", "calibration_error": "ECE"}  # fmt: skip
 DOUBTS = {"detector": "detector", "inconclusive": "inconclusive", "accuracy_decided": "accuracy of the others",
@@ -86,7 +87,7 @@ def write_report(target: Artifact, judged: Judged, args: Evaluate) -> None:
     for warning in warnings:
         console.print(printable(warning))
     for title, rows in tables.items():
-        if title.startswith(("Detectors", "Verdicts")):
+        if title.startswith(("Detectors", "Verdicts", "AUC")):
             console.print(f"\n{title}")
             print_table(rows)
     mistakes = list_mistakes(main.predictions, judged.threshold)
@@ -105,7 +106,7 @@ def compare(judged: Judged) -> "tuple[dict[str, pd.DataFrame], dict[str, Any]]":
     """Return the tables of all detectors and combinations, by title, and their metrics for metrics.json."""
     import pandas as pd
 
-    from tfdetect.evaluation import comparison
+    from tfdetect.evaluation import comparison, stacking
 
     found = {name: measure(opinion, judged.threshold) for name, opinion in judged.detectors.items()}
     combined = {key: measure(opinion, judged.threshold) for key, opinion in judged.combinations.items()}
@@ -121,8 +122,12 @@ def compare(judged: Judged) -> "tuple[dict[str, pd.DataFrame], dict[str, Any]]":
         tables["As given: called fake from 0.5"] = pd.DataFrame(given)[list(TABLE)].rename(columns=TABLE)
     if differences := compare_combinations(judged):
         tables["Differences between combinations, sources held out"] = comparison.table(differences)
+    if judged.combinations and len(strict := stacking.strict_aucs(judged.files)):
+        title = f"AUC in {plural(len(strict), 'fold')} with the sources of reals held out, too"
+        tables[title] = pd.DataFrame({"combination": stacking.COMBINATIONS, "mean": strict.mean(0), "lowest": strict.min(0),
+                                      "highest": strict.max(0)})  # fmt: skip
     if failures := list_failures(judged):
-        tables["Files without a score"] = pd.DataFrame(failures, columns=["detector", "files", "file", "reason"])
+        tables[FAILURES] = pd.DataFrame(failures, columns=["detector", "files", "file", "reason"])
     by_how = {how: {name: metrics for (name, other), metrics in combined.items() if other == how} for _, how in combined}
     return tables, {"detectors": found, **({"combinations": by_how, "comparisons": differences} if by_how else {})}
 

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tfdetect.data.score_table import ScoreTable
-    from tfdetect.evaluation.stacking import Floats, Scored
+    from tfdetect.evaluation.stacking import Floats, HoldOut, Scored
 
 WITHIN, HELD_OUT = "within", "sources held out"
+HOLD_OUT: "dict[str, HoldOut]" = {WITHIN: "none", HELD_OUT: "fakes"}
 AS_GIVEN = 0.5  # threshold of probabilities that are judged as they are
 COVERAGE = 0.9
 
@@ -105,7 +106,8 @@ class Judged:
         return {name: self.opinion(scores.loc[self.rows.index, name].to_numpy(), log_odds[:, number], given is None)
                 for number, name in enumerate(scores)}  # fmt: skip
 
-    def opinion(self, score: "Floats", log_odds: "Floats", with_verdicts: bool, hold_out_sources: bool = False) -> Opinion:
+    def opinion(self, score: "Floats", log_odds: "Floats", with_verdicts: bool,
+                hold_out: "HoldOut" = "none") -> Opinion:  # fmt: skip
         """Return the predictions of the judged rows with a score, and the verdicts if asked for."""
         import numpy as np
 
@@ -114,7 +116,7 @@ class Judged:
         kept = ~self.validation
         found = None
         if with_verdicts and self.coverage:
-            found = stacking.give_verdicts(self.files, log_odds, self.threshold, self.coverage, hold_out_sources)
+            found = stacking.give_verdicts(self.files, log_odds, self.threshold, self.coverage, hold_out)
         verdicts = None if found is None else found[kept & np.isfinite(score)]
         return Opinion(stacking.to_predictions(self.rows[kept], score[kept], log_odds[kept]), verdicts)
 
@@ -131,8 +133,8 @@ class Judged:
         files, out = self.files, {}
         sources = len(set(files.sources[files.labels == 1]))
         for how in (WITHIN, HELD_OUT) if sources > 1 else (WITHIN,):
-            for name, log_odds in zip(stacking.COMBINATIONS, stacking.combine(files, how == HELD_OUT).T, strict=True):
-                found = self.opinion(log_odds, log_odds, not self.validation.any(), how == HELD_OUT)
+            for name, log_odds in zip(stacking.COMBINATIONS, stacking.combine(files, HOLD_OUT[how]).T, strict=True):
+                found = self.opinion(log_odds, log_odds, not self.validation.any(), HOLD_OUT[how])
                 if found.predictions["label"].nunique() == 2:
                     out[name, how] = found
         return out
