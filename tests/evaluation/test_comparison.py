@@ -55,7 +55,7 @@ def test_intervals_of_differences_cover_the_truth_and_are_paired():
         assert row["difference"] == pytest.approx(roc_auc_score(labels, first) - roc_auc_score(labels, second))
     assert 0.91 <= covered / sets <= 0.985  # two standard errors around 0.95, and a little more
     (own,) = comparison.compare(labels, np.arange(len(labels)), {"a": first, "b": first + 1e-9 * second})
-    assert np.ptp(own["interval"]) < 1e-6 and own["conclusion"] == "may be chance"
+    assert np.ptp(own["interval"]) < 1e-6 and own["conclusion"] == "no difference"
 
 
 def test_the_conclusion_takes_both_tests():
@@ -66,6 +66,8 @@ def test_the_conclusion_takes_both_tests():
     assert [row["conclusion"] for row in rows] == [
         "a ranks these files better than b", "a ranks these files better than c", "may be chance"]  # fmt: skip
     assert "DeLong p < 0.001); a ranks" in comparison.sentence(rows[0])
+    (same,) = comparison.compare(labels, np.arange(400), {"a": better, "b": np.exp(better)})
+    assert (same["conclusion"], same["delong_p"]) == ("no difference", None)
     (few,) = comparison.compare(labels, labels, {"a": better, "b": worse})
     assert few["interval"] is None and few["conclusion"] == "too few groups to tell"
     (grouped,) = comparison.compare(labels, np.arange(400) // 100, {"b": worse, "a": better})

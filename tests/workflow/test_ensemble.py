@@ -85,8 +85,7 @@ def test_each_run_scores_as_by_itself_and_the_mean_is_added(names, alone, reques
     assert set(result) == {"members", "comparisons", "test", "validation", "threshold_rule"}
     assert set(result["members"]) == set(names)
     for name in names:
-        own = metrics(alone[name])["test"]
-        assert result["members"][name] == {key: value for key, value in own.items() if key != "verdicts"}
+        assert result["members"][name] == metrics(alone[name])["test"]
         files = predictions.by_file(predictions.read(alone[name] / "predictions.csv")).set_index("path")
         assert table[name].tolist() == files.loc[table["path"], "probability"].tolist()
         assert f"\n{name}: AUC" in output

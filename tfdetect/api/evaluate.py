@@ -60,7 +60,6 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     console.print(devices_line(run.train.precision))
     from tfdetect.data.input_pipeline import corruptions
     from tfdetect.data.prepare.decode import usable_rows
-    from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow import results, scoring, stress
 
     aggregate, chain = args.evaluate.apply_to(run.evaluate).aggregate, corruptions.parse(args.data.corrupt)
@@ -76,19 +75,17 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     dataset.print_if_one_class(good)
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
-    warnings = (*warnings, *other_aggregate_warning(aggregate, run))
     calibration = operating_point.calibration_of(artifact, args.evaluate, aggregate)
-    # The figures of the report are those of the test files with their own share of fakes.
-    predictor = Predictor(artifact, cache.spec, run.detector, aggregate=aggregate, calibration=calibration.with_prevalence(None))
+    rule = args.evaluate.rule or run.threshold_rule
+    warnings = (*warnings, *other_aggregate_warning(aggregate, run), *operating_point.rate_note(calibration, rule))
+    predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, aggregate, calibration)
     load_model = once(partial(models.load, artifact.model))
     extractor = feature_extractor(load_model(), run, cache) if run.detector.caches_features and not chain else None
     scored = (scoring.score_features(predictor, extractor.of(good), table) if extractor
               else scoring.score(predictor, table, cache, chain))  # fmt: skip
-    context = ReportContext(load_model, scored, predictor.threshold, good,
-                            scoring.clip_loader(good, cache))  # fmt: skip
+    context = ReportContext(load_model, scored, predictor.threshold, good, scoring.clip_loader(good, cache))
     metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
     study = stress.plan_study(args.stress, run, data, context, predictor, cache, extractor)
-    rule = args.evaluate.rule or run.threshold_rule
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, rule, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor), cache=cache,

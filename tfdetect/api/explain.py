@@ -153,6 +153,6 @@ def caption(verdict: "Verdict", check: dict[str, float]) -> str:
     note = f" ({verdict.note})" if verdict.note else ""
     drops = check["hottest_tenth"], check["elsewhere"]
     changes = [f"{'raises' if drop < 0 else 'lowers'} the score by {abs(drop):.3f}" for drop in drops]
-    return (f"{verdict.verdict}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, {verdict.frames} "
-            f"frame{'s' * (verdict.frames > 1)}{note}. Hiding the hottest tenth of the map {changes[0]}; hiding the same shape "
-            f"elsewhere {changes[1]}.")  # fmt: skip
+    return (f"{verdict.verdict or verdict.label}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, "
+            f"{verdict.frames} frame{'s' * (verdict.frames > 1)}{note}. Hiding the hottest tenth of the map {changes[0]}; hiding "
+            f"the same shape elsewhere {changes[1]}.")  # fmt: skip

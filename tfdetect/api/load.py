@@ -136,8 +136,8 @@ class TrainedDetector(Results):
         return predictor.predict_files(paths, limits.timeout, limits.workers, in_order)
 
     def score(self, frames: "np.ndarray") -> "pd.DataFrame":
-        """Return a row for each clip: its score, its probability of being fake (0..1), its label ("real" or "fake"), its verdict,
-        which may be "inconclusive", and, for a detector with attribution, the probability of each source.
+        """Return a row for each clip: its score, its probability of being fake (0..1), its label and, for a detector with
+        attribution, the probability of each source.
 
         `frames` is uint8 RGB (batch, frames, height, width, 3) in 0..255, of any size; for a run on faces they are cropped to one
         face. Raises UserError for any other shape or dtype.
@@ -157,8 +157,7 @@ class TrainedDetector(Results):
         batches = [frames[start : start + CLIPS_PER_CALL] for start in range(0, len(frames), CLIPS_PER_CALL)]
         score, probability, *source = map(np.concatenate, zip(*map(self.predictor.predict_clips, batches), strict=True))
         label = np.where(probability >= self.predictor.threshold, "fake", "real")
-        verdict = self.predictor.calibration.verdicts(score)
-        table = pd.DataFrame({"score": score, "probability": probability, "label": label, "verdict": verdict})
+        table = pd.DataFrame({"score": score, "probability": probability, "label": label})
         names = [f"{SOURCE_PREFIX}{name}" for name in self.predictor.classes]
         return table.join(pd.DataFrame(source[0], columns=names)) if source else table
 

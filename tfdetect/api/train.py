@@ -273,7 +273,6 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.evaluation import predictions
     from tfdetect.serving.export import export
-    from tfdetect.serving.predictor import Predictor
     from tfdetect.training import tensorboard
     from tfdetect.training.callbacks import keep_for_resume
     from tfdetect.training.feature_extractor import FeatureExtractor
@@ -290,16 +289,13 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     if backend.is_tensorflow():
         spec = dataset.with_equalisation(cache, artifact).spec
         graph = export(model, calibration.to_dict(), run.detector, artifact.saved_model, spec, run.evaluate.aggregate)
-    # The figures of the report are those of the test files with their own share of fakes.
-    predictor = Predictor(artifact, cache.spec, run.detector, aggregate=run.evaluate.aggregate,
-                          calibration=calibration.with_prevalence(None))  # fmt: skip
+    predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, run.evaluate.aggregate, calibration)
     scored = (scoring.score_features(predictor, features, table) if features
               else scoring.score(predictor, table[table["split"] != "train"], cache))  # fmt: skip
     context = ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
                             fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
     extras = results.report_extras(run.detector, context, predictor)
-    validation = good[good["split"] == "validation"]
-    warnings = (*predictor.warnings, *operating_point.notes(calibration, validation, run.evaluate.coverage, run.threshold_rule))
+    warnings = (*predictor.warnings, *operating_point.notes(calibration, good, run.evaluate.coverage, run.threshold_rule))
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     study = stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.threshold_rule, context.load_clip,

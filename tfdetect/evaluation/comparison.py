@@ -66,6 +66,8 @@ def delong(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> float | No
 
 def conclusion(row: Mapping[str, Any]) -> str:
     """Return in words whether a difference is more than chance: only if both its interval and DeLong's test say so."""
+    if row["difference"] == 0:
+        return "no difference"
     if row["interval"] is None:
         return "too few groups to tell"
     low, high = row["interval"]

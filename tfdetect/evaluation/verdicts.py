@@ -18,11 +18,13 @@ def verdict_metrics(predictions: pd.DataFrame, calibration: Calibration) -> dict
     `by_class` has for each class n, the shares right, inconclusive and wrong (called the other class) and `coverage`, 1 - wrong,
     with its 95 % interval, all None without files. `inconclusive` is the share of all files, with interval. `precision` is the
     share of files called fake that are fake where `prevalence` of all are, with interval; None without files of both classes.
-    `level` is the coverage that the band was fitted for, None without a band.
+    `level` is the coverage that the band was fitted for, None without a band; `threshold` is a probability where `prevalence` of
+    all files are fake, if the calibration is for one.
     """
     files = by_file(predictions)
     verdict, label, group = calibration.verdicts(files["score"]), files["label"].to_numpy(), files["group"].to_numpy()
-    out: dict[str, Any] = {"level": calibration.band.coverage if calibration.band else None, "method": calibration.method,
+    out: dict[str, Any] = {"level": calibration.band.coverage if calibration.band else None, "threshold": calibration.threshold,
+                           "method": calibration.method,
                            "method_losses": dict(calibration.losses) if calibration.losses else None, "by_class": {}}  # fmt: skip
     for kind, own, other in ((0, REAL, FAKE), (1, FAKE, REAL)):
         chosen, groups = verdict[label == kind], group[label == kind]

@@ -38,6 +38,7 @@ class Report:
     metrics: Mapping[str, Mapping[str, Any]]  # {"validation": ..., "test": ...}, each from `metrics.summarise`
     detector: str = ""  # its name and a one-line description
     warnings: Sequence[str] = ()  # shown before everything else, such as a backbone without pretrained weights
+    verdicts: Mapping[str, Any] | None = None  # from `evaluation.verdicts.verdict_metrics` of the test split
     figures: Mapping[str, Figure | Path] = field(default_factory=dict)  # from `standard.standard` and `standard.history`
     # (path, label 0/1, source, probability 0..1, uint8 RGB image (height, width, 3)); see `predictions.worst_mistakes`
     mistakes: Sequence[tuple[str, int, str, float, NDArray[np.uint8]]] = ()
@@ -61,7 +62,7 @@ def write(path: str | PathLike[str], report: Report) -> None:
         raise ValueError(f"A report needs metrics of the test split under 'test', got {sorted(report.metrics)}.")
     html.write(path, "report", report.name, report.detector, (
         _warnings_section(report.warnings), _summary_section(report), _metrics_section(report.metrics),
-        verdicts_section(report.metrics["test"].get("verdicts")), _sources_section(report.metrics["test"]),
+        verdicts_section(report.verdicts), _sources_section(report.metrics["test"]),
         learnt_section(report.learnt, report.shortcuts.get("all"), report.figures.get("stress")),
         html.figure_section("Figures", [(standard.caption(name) or name, figure) for name, figure in report.figures.items()
                                         if name != "stress"]),
@@ -140,12 +141,14 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
 
 def _summary_section(report: Report) -> str:
     test = report.metrics["test"]
+    # The section on verdicts says it with an interval.
+    base_rates = "" if report.verdicts else _base_rate_note(test)
     tiles = html.tiles(_headline_tiles(test, report.shortcuts))
     caveats = html.bullet_list(cautions(report.metrics, len(report.failures), report.suspects, report.origin))
     known = escape(report.origin) or "All results are measured on files that were not used for training."
     caveats = f'<div class="careful"><h3>Caveats</h3>{caveats}</div>' if caveats else ""
     return (f'<section class="verdict"><h2>Summary</h2><p class="lead">{escape(verdict(test))}</p>'
-            f'{tiles}{_base_rate_note(test)}{caveats}'
+            f'{tiles}{base_rates}{caveats}'
             f'<p class="fine">{known} They hold for files like those '
             'in the test set; results on unseen generators and cameras may be worse.</p></section>')  # fmt: skip
 
@@ -174,8 +177,6 @@ def _headline_tiles(test: Mapping[str, Any], shortcuts: Mapping[str, float]) -> 
 def _base_rate_note(test: Mapping[str, Any]) -> str:
     """Return a paragraph on precision where fakes are rare, which the share of fakes in a test set hides."""
     counts = test["confusion"]
-    if test.get("verdicts"):  # their section says it, with an interval
-        return f"<p>Files with a probability of at least {html.format_cell(test['threshold'])} are called fake.</p>"
     if not counts or not (test["n_real"] and test["n_fake"]) or not counts["fp"] + counts["tp"]:
         return ""
     # No error in n files is compatible with rates up to 3 / n (95 % confidence, "rule of three", Hanley 1983).
@@ -196,7 +197,8 @@ def _metrics_section(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [[name, *(cell for _, values in columns for cell in _with_interval(values, key)), meaning]
             for key, name, meaning in REPORT_ROWS]  # fmt: skip
     note = ("<p>The 95 % intervals are the range expected with other test files: percentiles of resamples of whole groups of "
-            f"related files. * marks figures that rest on fewer than {FEW} files of a class.</p>")  # fmt: skip
+            f"related files. * marks figures that rest on fewer than {FEW} files of a class. An interval without width is no "
+            "certainty: no mistake in n files is compatible with a rate of mistakes of up to 3 / n.</p>")  # fmt: skip
     return (f'<section class="numbers"><h2>Metrics</h2>{_confusion_note(metrics["test"])}{note}{html.table(header, rows)}'
             "</section>")  # fmt: skip
 

@@ -14,7 +14,8 @@ def verdicts_section(found: Mapping[str, Any] | None) -> str:
     rows = [[name, row["n"], *(_percent(row[key]) for key in ("right", "inconclusive", "wrong")),
              f"{_percent(row['coverage'])}{_interval(row['coverage_interval'])}"]
             for name, row in found["by_class"].items() if row["n"]]  # fmt: skip
-    return (f"<section><h2>Verdicts</h2><p>{_band(found)}</p>{html.table(header, rows)}<p>{precision_sentence(found)}</p>"
+    return (f"<section><h2>Verdicts</h2><p>{_band(found)}</p>{html.table(header, rows)}<p>Called fake from a "
+            f"probability of {html.format_cell(found['threshold'])}. {precision_sentence(found)}</p>"
             f"<p>{_method(found)}</p></section>")  # fmt: skip
 
 

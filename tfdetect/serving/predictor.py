@@ -26,29 +26,13 @@ from tfdetect.limits import Decoding, Limits
 from tfdetect.machine import available_cores
 from tfdetect.serving.decode_ahead import DecodeAhead
 from tfdetect.serving.saved_model import import_tensorflow, load_saved_model
+from tfdetect.serving.verdict import Verdict as Verdict
 from tfdetect.stages import stage
 
 BATCH_BYTES = 2**26  # of the frames that are scored in one call; bounds the memory
 MAX_BATCH = 16  # clips per call; from 8 on a CPU takes as long for each clip (benchmarks/predict.py)
 MAX_WAIT = 1.0  # seconds that a decoded file waits for others to be scored with while none is ready
 MAX_BEHIND = 16  # batches of later files that may be scored while a file of a rare shape waits for another one
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The prediction for one file. If the file could not be read, `error` says why and the numbers are None."""
-
-    path: str
-    probability: float | None = None  # of being fake, 0..1; calibrated on the run's validation files
-    label: str | None = None  # "fake" if the probability reaches the run's threshold, otherwise "real"
-    score: float | None = None  # raw output of the detector; higher is more likely fake
-    frames: int = 0  # number of frames that were scored; with --data.crops, of their crops
-    note: str = ""  # such as "damaged: 28 of 50 frames intact"
-    error: str | None = None
-    source: str | None = None  # the most likely source of a fake, for detectors that attribute fakes to sources
-    source_probability: float | None = None  # 0..1, given that the file is fake; not calibrated
-    text: str | None = None  # the closest training text, for detectors that match images with texts
-    verdict: str | None = None  # "real", "fake" or "inconclusive": `label`, unless the score lies in the run's band
 
 
 class Predictor:

@@ -120,8 +120,11 @@ def print_verdicts(detector: "TrainedDetector", paths: FileList, args: Predict, 
 def describe(calibration: "Calibration") -> str:
     """Return in words which files are called fake, and which are inconclusive."""
     text = f"Called fake from a probability of {calibration.threshold:.3f}"
-    low, high = calibration.inconclusive or (0.0, 0.0)
-    return f"{text}; inconclusive from {low:.3f} to {high:.3f}" if high else text
+    if band := calibration.inconclusive:
+        text += f"; inconclusive from {band[0]:.3f} to {band[1]:.3f}"
+    if calibration.prevalence:
+        text += f". Probabilities hold where {100 * calibration.prevalence:.3g} % of the files are fake"
+    return text
 
 
 def summarise(paths: FileList, failed: int) -> str:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tfdetect.artifact import Artifact, load_calibration
+from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration
 from tfdetect.evaluation.calibration import Calibration
@@ -10,6 +11,9 @@ from tfdetect.verdict_settings import VerdictOverrides
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tfdetect.data.prepare.clip_cache import ClipSpec
+    from tfdetect.serving.predictor import Predictor
 
 DEFAULT_COVERAGE = 0.9
 
@@ -27,6 +31,15 @@ def calibration_of(artifact: Artifact, given: VerdictOverrides, aggregate: str |
     check(files, given.calibration, given.coverage, given.prevalence, given.rule or "")
     return calibration.refit(stored, files["score"], files["label"], files["group"], given.calibration, given.rule or "",
                              given.coverage, given.prevalence)  # fmt: skip
+
+
+def judged_predictor(artifact: Artifact, spec: "ClipSpec", detector: Detector, aggregate: str,
+                     fitted: Calibration) -> "Predictor":  # fmt: skip
+    """Return the predictor whose figures go into a report: those of the test files with their own share of fakes, whatever share
+    of them --evaluate.prevalence gives."""
+    from tfdetect.serving.predictor import Predictor
+
+    return Predictor(artifact, spec, detector, aggregate=aggregate, calibration=fitted.with_prevalence(None))
 
 
 def validation_files(artifact: Artifact, aggregate: str | None = None) -> "pd.DataFrame":
@@ -53,13 +66,17 @@ def check(files: "pd.DataFrame", method: str | None, coverage: float | None, pre
 
 
 def notes(fitted: Calibration, files: "pd.DataFrame", coverage: float | None, rule: str) -> tuple[str, ...]:
-    """Return sentences on what the validation files, with the columns label and group, were too few for."""
-    out = []
+    """Return sentences on what the validation files among these, with the columns split, label and group, were too few for."""
+    rows, missing = files[files["split"] == "validation"], ""
     if coverage is None and fitted.band is None:
-        missing = calibration.missing_files(files["label"].to_numpy(), DEFAULT_COVERAGE, files["group"].to_numpy())
-        out += [f"Every file is called real or fake, none inconclusive: {missing}"] if missing else []
-    reals, (name, _, share) = int((files["label"] == 0).sum()), rule.partition(":")
-    if name == "fpr" and 0 < float(share) * reals < 1:
-        out.append(f"A false positive rate of {float(share):g} cannot be set on {reals} real validation files: the threshold "
-                   f"lies above all of them. It takes at least {1 / float(share):,.0f}.")  # fmt: skip
-    return tuple(out)
+        missing = calibration.missing_files(rows["label"].to_numpy(), DEFAULT_COVERAGE, rows["group"].to_numpy())
+    return (*([f"Every file is called real or fake, none inconclusive: {missing}"] if missing else []), *rate_note(fitted, rule))
+
+
+def rate_note(fitted: Calibration, rule: str) -> tuple[str, ...]:
+    """Return a sentence if the rule asks for a lower false positive rate than the real validation files can show."""
+    name, _, share = rule.partition(":")
+    if name != "fpr" or not fitted.reals or not 0 < float(share) * fitted.reals < 1:
+        return ()
+    return (f"A false positive rate of {float(share):g} cannot be set on {fitted.reals} real validation files: the threshold "
+            f"lies above all of them. It takes at least {1 / float(share):,.0f}.",)  # fmt: skip

@@ -147,5 +147,5 @@ def format_verdict(verdict: "Verdict") -> str:
         return f"{'failed':12}{'':12}{'':9}{'':8}  {printable(verdict.path)}: {verdict.error}"
     note = f"  ({verdict.note})" if verdict.note else ""
     source = f"  most likely {verdict.source} ({verdict.source_probability:.2f})" if verdict.source else ""
-    numbers = f"{verdict.verdict:12}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}"
+    numbers = f"{verdict.verdict or verdict.label:12}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}"
     return f"{numbers}  {printable(verdict.path)}{source}{note}"

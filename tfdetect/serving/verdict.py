@@ -1,0 +1,20 @@
+"""The verdict on a file."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The prediction for one file. If the file could not be read, `error` says why and the numbers are None."""
+
+    path: str
+    probability: float | None = None  # of being fake, 0..1; calibrated on the run's validation files
+    label: str | None = None  # "fake" if the probability reaches the run's threshold, otherwise "real"
+    score: float | None = None  # raw output of the detector; higher is more likely fake
+    frames: int = 0  # number of frames that were scored; with --data.crops, of their crops
+    note: str = ""  # such as "damaged: 28 of 50 frames intact"
+    error: str | None = None
+    source: str | None = None  # the most likely source of a fake, for detectors that attribute fakes to sources
+    source_probability: float | None = None  # 0..1, given that the file is fake; not calibrated
+    text: str | None = None  # the closest training text, for detectors that match images with texts
+    verdict: str | None = None  # "real", "fake" or "inconclusive": `label`, unless the score lies in the run's band
