@@ -152,7 +152,9 @@ def test_average_leaves_missing_detectors_out_and_does_not_saturate():
 def test_probabilities_are_known_by_their_range_and_become_log_odds():
     assert stacking.is_probability(np.array([0, 0.5, np.nan, 1])) and not stacking.is_probability(np.array([0.5, 1.01]))
     assert not stacking.is_probability(np.array([np.nan]))
-    assert stacking.to_log_odds(np.array([0.5, 0.0])) == pytest.approx([0, logit(1e-6)])
+    assert stacking.to_log_odds(np.array([0.5, 0.1, 1e-6])) == pytest.approx(logit([0.5, 0.1, 1e-6]))
+    ends = stacking.to_log_odds(np.array([0, 1e-300, 1e-14, 1e-7, 1 - 1e-7, 1 - 1e-15, 1]))
+    assert (np.diff(ends) > 0).all() and -21 < ends[0] and ends[-1] < 18
     assert stacking.to_log_odds(np.array([-2.0, 0.5])).tolist() == [-2.0, 0.5]
 
 

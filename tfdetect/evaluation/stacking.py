@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 HoldOut = Literal["none", "fakes", "all"]  # whose sources are held out
 PARTS = 5  # of the groups, for cross-fitting
 SOURCE_FOLDS = 10  # at most; with more sources, several are held out together
-CERTAIN = 1e-6  # probabilities nearer to 0 or 1 count as this far, because a single certain mistake would flatten a calibration
+CERTAIN = 1e-6  # nearer to 0 or 1, log-odds are compressed, because a single certain mistake would flatten a calibration
 SEED = 0
 METHOD_FILES = 3000  # at most, for choosing how scores are calibrated, which takes twenty fits
 BEST, MEAN, STACK = COMBINATIONS = ("best single detector", "mean of probabilities", "stacking")
@@ -36,12 +36,18 @@ def is_probability(scores: Floats) -> bool:
 
 
 def to_log_odds(scores: Floats) -> Floats:
-    """Return probabilities as log-odds, in which a calibration is linear, and scores on any other scale as they are."""
+    """Return probabilities as log-odds, in which a calibration is linear, and scores on any other scale as they are.
+
+    Beyond those of CERTAIN, log-odds grow by their logarithm only; the ranking is kept.
+    """
     from scipy.special import logit
 
     if not is_probability(scores):
         return scores
-    out: Floats = logit(np.clip(scores, CERTAIN, 1 - CERTAIN))
+    log_odds = logit(np.clip(scores, np.finfo(np.float64).tiny, 1 - 2.0**-53))
+    limit = float(logit(1 - CERTAIN))
+    size = np.abs(log_odds)
+    out: Floats = np.sign(log_odds) * (np.minimum(size, limit) + np.log1p(np.maximum(size - limit, 0)))
     return out
 
 

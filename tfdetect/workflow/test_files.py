@@ -73,12 +73,6 @@ class Evaluate:
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folder of the run, such as saved_models/cnn.
     For several runs, the mean of their probabilities is evaluated as well."""
-    predictions: Path | None = None
-    """Instead of a run: a table with the scores of any detectors (CSV, .xlsx or Parquet), see docs/judge.md."""
-    columns: Columns = Columns()
-    model: str | None = None
-    """Instead of a run: FILE.py with a function predict(path) that returns a score, higher for fakes, or FILE.py:FUNCTION.
-    It scores the files of --data.path."""
     data: EvaluateData = EvaluateData()
     evaluate: EvaluateOverrides = field(default_factory=EvaluateOverrides)
     out: Path | None = None
@@ -86,6 +80,12 @@ class Evaluate:
     NAME is unique to the data set, --data.corrupt and --evaluate.*."""
     stress: int = 0
     """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section."""
+    predictions: Path | None = None
+    """Instead of a run: a table with the scores of any detectors (CSV, .xlsx or Parquet), see docs/judge.md."""
+    columns: Columns = Columns()
+    model: str | None = None
+    """Instead of a run: FILE.py with a function predict(path) that returns a score, higher for fakes, or FILE.py:FUNCTION.
+    It scores the files of --data.path."""
 
     def __post_init__(self) -> None:
         if self.stress < 0:
