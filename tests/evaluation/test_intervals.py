@@ -49,7 +49,7 @@ def test_figures_of_every_resample_are_those_of_scikit_learn_and_of_the_repeated
     rows = random_rows(ties=ties)
     sample = TestSet.of(rows, THRESHOLD, draws=5)
     drawn, labels, scores, probabilities = sample.draw(), *(rows[name].to_numpy() for name in ("label", "score", "probability"))
-    for draw, weights in enumerate(sample.resamples.weights[:, sample.resamples.group]):
+    for draw, weights in enumerate(sample.resamples.weights[sample.resamples.group].T):
         for name, value in expected_figures(labels, scores, probabilities, weights).items():
             assert drawn[name][draw] == pytest.approx(value, abs=1e-9), name
         repeated = np.repeat(np.arange(len(rows)), weights.astype(int))
@@ -66,7 +66,7 @@ def test_figures_of_a_source_are_those_of_its_fakes_and_all_reals():
     drawn = sample.draw_source(fakes, np.array([], int))
     against = np.concatenate([np.flatnonzero(rows["label"] == 0), fakes])
     labels, scores = (rows[name].to_numpy()[against] for name in ("label", "score"))
-    for draw, weights in enumerate(sample.resamples.weights[:, sample.resamples.group[against]]):
+    for draw, weights in enumerate(sample.resamples.weights[sample.resamples.group[against]].T):
         repeated = np.repeat(np.arange(len(against)), weights.astype(int))
         for name, figure in (("auc", metrics.auc), ("ap", metrics.average_precision), ("eer", metrics.equal_error_rate)):
             assert drawn[name][draw] == pytest.approx(figure(labels[repeated], scores[repeated]), abs=1e-9), name
@@ -171,7 +171,7 @@ def test_many_groups_are_merged_without_changing_the_width(monkeypatch):
     wide = metrics.compute_metrics(rows, THRESHOLD)["intervals"]
     monkeypatch.setattr(intervals, "MAX_GROUPS", 1000)
     merged = metrics.compute_metrics(rows, THRESHOLD)["intervals"]
-    assert len(TestSet.of(rows, THRESHOLD).resamples.weights[0]) == 1000
+    assert len(TestSet.of(rows, THRESHOLD).resamples.weights) == 1000
     for key in ("auc", "accuracy", "brier", "ap", "mcc"):
         assert np.ptp(merged[key]) == pytest.approx(np.ptp(wide[key]), rel=0.15), key
 

@@ -40,12 +40,13 @@ def test_training_stores_what_was_asked_for_and_reports_it(run):
     np.testing.assert_allclose(*edges, atol=1e-5)
     assert (stored.probability(rows["score"][rows["label"] == 0]) >= stored.threshold).mean() <= 0.1
     found = json.loads(run.metrics.read_text())
-    assert found["threshold_rule"] == "fpr:0.1" and found["verdicts"]["level"] == 0.8
+    assert found["threshold_rule"] == "fpr:0.1" and found["test"]["verdicts"]["level"] == 0.8
     test = predictions.by_file(predictions.read(run.predictions)).query("split == 'test'")
     verdicts = stored.verdicts(test["score"])
-    assert found["verdicts"]["inconclusive"] == pytest.approx((verdicts == "inconclusive").mean())
+    assert found["test"]["verdicts"]["inconclusive"] == pytest.approx((verdicts == "inconclusive").mean())
     for kind, own, other in ((0, "real", "fake"), (1, "fake", "real")):
-        assert found["verdicts"]["by_class"][own]["wrong"] == pytest.approx((verdicts[test["label"] == kind] == other).mean())
+        wrong = found["test"]["verdicts"]["by_class"][own]["wrong"]
+        assert wrong == pytest.approx((verdicts[test["label"] == kind] == other).mean())
     assert "<h2>Verdicts</h2>" in run.report.read_text() and "at most 20 %" in (run.folder / "SERVING.md").read_text()
 
 
@@ -90,7 +91,7 @@ def test_evaluate_judges_other_settings_and_leaves_the_run_as_it_is(run):
     found, stored = json.loads(out.metrics.read_text()), load_calibration(run)
     expected = operating_point.calibration_of(run, VerdictOverrides(fpr=0.3))
     assert found["threshold_rule"] == "fpr:0.3" and found["test"]["threshold"] == pytest.approx(expected.threshold)
-    assert found["verdicts"]["prevalence"] == 0.01 and "Where 1 % of the files are fake" in out.report.read_text()
+    assert found["test"]["verdicts"]["prevalence"] == 0.01 and "Where 1 % of the files are fake" in out.report.read_text()
     scored = predictions.by_file(predictions.read(out.predictions))
     np.testing.assert_allclose(scored["probability"], stored.probability(scored["score"]), atol=1e-9)  # with the test's own share
     served = operating_point.calibration_of(run, VerdictOverrides(prevalence=0.01))

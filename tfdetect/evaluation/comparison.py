@@ -29,7 +29,7 @@ def compare(labels: ArrayLike, groups: ArrayLike, scores: Mapping[str, ArrayLike
     drawn = {}
     if resamples.can_vary(label):
         samples = {name: TestSet(label, np.asarray(values), None, None, resamples) for name, values in scores.items()}
-        drawn = {name: sample.draw()["auc"] for name, sample in samples.items()}
+        drawn = {name: sample.draw_auc() for name, sample in samples.items()}
     rows = []
     for first, second in combinations(scores, 2):
         difference = exact[first] - exact[second]  # type: ignore[operator]  # there are both classes

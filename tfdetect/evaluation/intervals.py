@@ -2,7 +2,7 @@
 
 Source: B. Efron and R. Tibshirani, "An introduction to the bootstrap", 1993. `scipy.stats.bootstrap` knows no groups, and a loop
 over scikit-learn takes over 50 times as long (benchmarks/intervals.py). So each figure is a function of counts, computed for all
-resamples at once: weights of groups (draws, groups) times counts of groups (groups, cells).
+resamples at once: counts of groups (cells, groups) times weights of groups (groups, draws).
 
 Figures of the ranking depend on how many reals and fakes have each score. Up to BINS distinct scores, these counts are exact.
 Above, scores are put into at most BINS bins between quantiles of each class, and files in one bin count as tied, so that the AUC
@@ -49,9 +49,8 @@ class Resamples:
         random, count = np.random.default_rng(seed), min(len(names), MAX_GROUPS)
         merged = random.permutation(np.arange(len(names)) % count) if len(names) > count else np.arange(count)
         self.group: Array = merged[codes]
-        self.weights: Array = np.ones((1 + draws, count), np.float32)
-        for row in self.weights[1:]:
-            row[:] = np.bincount(random.integers(count, size=count), minlength=count)
+        drawn = [np.bincount(random.integers(count, size=count), minlength=count) for _ in range(draws)]
+        self.weights: Array = np.ascontiguousarray(np.stack([np.ones(count), *drawn], axis=1))  # (groups, 1 + draws), float64
 
     def total(self, rows: Array | slice, columns: Array, count: int, values: Array | None = None) -> Array:
         """Return (1 + draws, count) float64: for each resample, the sum of the values, by default 1, of the rows in each column.
@@ -61,11 +60,13 @@ class Resamples:
         from scipy.sparse import coo_array
 
         group = self.group[rows]
-        data = np.ones(len(group), np.float32) if values is None else np.asarray(values, np.float64)
-        used, places = np.unique(group, return_inverse=True) if len(group) < self.weights.shape[1] else (slice(None), group)
-        weights = self.weights[:, used]
-        by_group = coo_array((data, (columns, places)), shape=(count, weights.shape[1])).tocsr()
-        out: Array = (by_group @ weights.T).T.astype(np.float64)
+        data = np.ones(len(group)) if values is None else np.asarray(values, np.float64)
+        weights, places = self.weights, group
+        if len(group) < len(weights):
+            used, places = np.unique(group, return_inverse=True)
+            weights = weights[used]
+        by_group = coo_array((data, (columns, places)), shape=(count, len(weights))).tocsr()
+        out: Array = (by_group @ weights).T
         return out
 
     def can_vary(self, labels: Array, rows: Array | slice = slice(None)) -> bool:
@@ -95,9 +96,14 @@ class TestSet:
 
     @cached_property
     def cell(self) -> Array:
-        """The score of each row, as a number of a cell, from 0 for the highest."""
+        """The score of each row, as a number of a cell, from 0 for the highest.
+
+        Neighbouring cells without fakes are one: the true positive rate is constant there, so this changes no figure.
+        """
         edges = score_edges(self.label, self.score)
-        return len(edges) - np.searchsorted(edges, self.score, "right")
+        cell = len(edges) - np.searchsorted(edges, self.score, "right")
+        no_fakes = np.bincount(cell[self.label == 1], minlength=len(edges)) == 0
+        return (np.cumsum(~(no_fakes & np.append(False, no_fakes[:-1]))) - 1)[cell]
 
     @cached_property
     def reals(self) -> Array:
@@ -110,11 +116,20 @@ class TestSet:
         """The number of reals in each cell and all before it, (1 + draws, cells)."""
         return np.cumsum(self.reals, axis=1)
 
+    @cached_property
+    def fakes(self) -> Array:
+        """The number of fakes in each cell, (1 + draws, cells)."""
+        rows = np.flatnonzero(self.label == 1)
+        return self.resamples.total(rows, self.cell[rows], self.reals.shape[1])
+
+    def draw_auc(self) -> Array:
+        """Return the AUC of all resamples, (1 + draws,); NaN where one lacks a class."""
+        return area(self.reals, self.fakes, self.reals_so_far)
+
     def draw(self) -> dict[str, Array]:
         """Return the figures of all resamples, {name: (1 + draws,)}; NaN where a resample lacks a class."""
-        rows = np.flatnonzero(self.label == 1)
-        fakes = self.resamples.total(rows, self.cell[rows], self.reals.shape[1])
-        return {**ranking_figures(self.reals, fakes), **self._draw_decisions(), **self._draw_probabilities()}
+        ranking = ranking_figures(self.reals, self.fakes, self.reals_so_far)
+        return {**ranking, **self._draw_decisions(), **self._draw_probabilities()}
 
     def draw_source(self, fakes: Array, own_reals: Array) -> dict[str, Array]:
         """Return the figures of one source's fakes against all reals, and the share of its own reals called fake.
@@ -170,26 +185,42 @@ def score_edges(label: Array, score: Array) -> Array:
     return np.unique(np.concatenate([distinct[:1], *chosen]))
 
 
-def ranking_figures(reals: Array, fakes: Array) -> dict[str, Array]:
+def ranking_figures(reals: Array, fakes: Array, reals_so_far: Array | None = None) -> dict[str, Array]:
     """Return AUC, average precision, EER and true positive rates, each (draws,), NaN where a class is missing.
 
-    `reals` and `fakes` (draws, cells) count the rows in each cell, from the highest score to the lowest. The definitions are
-    those of scikit-learn; EER is interpolated linearly on the ROC curve, and a true positive rate is the highest at which the
-    false positive rate is not above the one given.
+    `reals` and `fakes` (draws, cells) count the rows in each cell, from the highest score to the lowest; `reals_so_far` is the
+    cumulative sum. The definitions are those of scikit-learn; EER is interpolated linearly on the ROC curve, and a true positive
+    rate is the highest at which the false positive rate is not above the one given.
     """
-    reals_so_far, fakes_so_far = np.cumsum(reals, axis=1), np.cumsum(fakes, axis=1)
-    n_real, n_fake = reals_so_far[:, -1], fakes_so_far[:, -1]
-    beaten = (fakes * (n_real[:, None] - reals_so_far + reals / 2)).sum(1)
-    precision = fakes_so_far / np.maximum(reals_so_far + fakes_so_far, 1)
-    false = np.pad(divide(reals_so_far, n_real[:, None]), ((0, 0), (1, 0)))
-    true = np.pad(divide(fakes_so_far, n_fake[:, None]), ((0, 0), (1, 0)))
-    out = {"auc": divide(beaten, n_real * n_fake), "ap": divide((fakes * precision).sum(1), n_fake),
-           "eer": crossing(false, 1 - true)}  # fmt: skip
+    so_far = np.cumsum(reals, axis=1) if reals_so_far is None else reals_so_far
+    fakes_so_far = np.cumsum(fakes, axis=1)
+    n_real, n_fake = so_far[:, -1], fakes_so_far[:, -1]
+    pairs = n_real * n_fake
+    flagged = np.maximum(so_far + fakes_so_far, 1)
+    precision = np.divide(fakes_so_far, flagged, out=flagged)
+    out = {"auc": area(reals, fakes, so_far), "ap": divide(np.einsum("ij,ij->i", fakes, precision), n_fake)}
+    # The false positive rate is below the false negative rate. Counts are exact, unlike rates.
+    place = (so_far * n_fake[:, None] + fakes_so_far * n_real[:, None] < pairs[:, None]).sum(1)
+    false, true = (np.stack([divide(at(values, place - 1), n), divide(at(values, place), n)], axis=1)
+                   for values, n in ((so_far, n_real), (fakes_so_far, n_fake)))  # fmt: skip
+    out["eer"] = crossing(false, 1 - true)
     for name, rate in FALSE_POSITIVE_RATES.items():
-        place = np.maximum((false <= rate).sum(1) - 1, 0)
-        out[name] = np.take_along_axis(true, place[:, None], axis=1)[:, 0]
-    missing = (n_real == 0) | (n_fake == 0)
-    return {name: np.where(missing, np.nan, values) for name, values in out.items()}
+        allowed = (so_far <= rate * n_real[:, None] + 1e-9).sum(1)
+        out[name] = divide(at(fakes_so_far, allowed - 1), n_fake)
+    return {name: np.where(pairs > 0, values, np.nan) for name, values in out.items()}
+
+
+def area(reals: Array, fakes: Array, reals_so_far: Array) -> Array:
+    """Return the AUC of each draw, (draws,), NaN where a class is missing; arguments as in `ranking_figures`."""
+    pairs = reals_so_far[:, -1] * fakes.sum(1)
+    beating, tied = (np.einsum("ij,ij->i", fakes, counts) for counts in (reals_so_far, reals))
+    return divide(pairs - beating + tied / 2, pairs)
+
+
+def at(counts: Array, place: Array) -> Array:
+    """Return the cumulative count (draws,) at a cell of each draw, 0 before the first cell."""
+    last = counts.shape[1] - 1
+    return np.where(place < 0, 0, counts[np.arange(len(counts)), np.clip(place, 0, last)])
 
 
 def crossing(rising: Array, falling: Array) -> Array:

@@ -17,6 +17,7 @@ from tfdetect.evaluation.predictions import check, combine_frames
 
 SOURCE_PREFIX = "is "  # followed by a source's name: the column with the probability that a fake comes from it
 
+COUNTS = ("n", "n_real", "n_fake", "n_groups")  # rows of the report that are no figures
 FEW = 20  # files of a class, below which a figure is marked
 
 # Rows of the report's metric table: (dotted key of a summary, name, explanation).
@@ -93,7 +94,7 @@ def compute_metrics(rows: pd.DataFrame, threshold: float | None, sample: interva
 def add_intervals(found: Mapping[str, Any], sample: intervals.TestSet) -> dict[str, Any]:
     """Return `auc_interval`, `intervals` and `few_files` of the figures of a test set."""
     drawn = sample.draw() if sample.resamples.can_vary(sample.label) else {}
-    values = {key: lookup(found, key) for key, *_ in REPORT_ROWS if not key.startswith("n")}
+    values = {key: lookup(found, key) for key, *_ in REPORT_ROWS if key not in COUNTS}
     ends = intervals.to_intervals(drawn, values)
     counts = {"real": found["n_real"], "fake": found["n_fake"]}
     return {"auc_interval": ends["auc"], "intervals": ends, "few_files": few_files(values, counts)}
@@ -319,4 +320,6 @@ def auc_interval(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | pd.Se
     label, score = np.asarray(labels), np.asarray(scores)
     sample = intervals.TestSet(label, score, None, None, intervals.Resamples(groups, draws))
     value = auc(label, score)
-    return intervals.to_intervals(sample.draw(), {"auc": value})["auc"] if sample.resamples.can_vary(label) else None
+    if value is None or not sample.resamples.can_vary(label):
+        return None
+    return intervals.to_intervals({"auc": sample.draw_auc()}, {"auc": value})["auc"]

@@ -38,7 +38,6 @@ class Report:
     metrics: Mapping[str, Mapping[str, Any]]  # {"validation": ..., "test": ...}, each from `metrics.summarise`
     detector: str = ""  # its name and a one-line description
     warnings: Sequence[str] = ()  # shown before everything else, such as a backbone without pretrained weights
-    verdicts: Mapping[str, Any] | None = None  # from `evaluation.verdicts.verdict_metrics` of the test split
     figures: Mapping[str, Figure | Path] = field(default_factory=dict)  # from `standard.standard` and `standard.history`
     # (path, label 0/1, source, probability 0..1, uint8 RGB image (height, width, 3)); see `predictions.worst_mistakes`
     mistakes: Sequence[tuple[str, int, str, float, NDArray[np.uint8]]] = ()
@@ -62,7 +61,7 @@ def write(path: str | PathLike[str], report: Report) -> None:
         raise ValueError(f"A report needs metrics of the test split under 'test', got {sorted(report.metrics)}.")
     html.write(path, "report", report.name, report.detector, (
         _warnings_section(report.warnings), _summary_section(report), _metrics_section(report.metrics),
-        verdicts_section(report.verdicts), _sources_section(report.metrics["test"]),
+        verdicts_section(report.metrics["test"].get("verdicts")), _sources_section(report.metrics["test"]),
         learnt_section(report.learnt, report.shortcuts.get("all"), report.figures.get("stress")),
         html.figure_section("Figures", [(standard.caption(name) or name, figure) for name, figure in report.figures.items()
                                         if name != "stress"]),
@@ -142,7 +141,7 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
 def _summary_section(report: Report) -> str:
     test = report.metrics["test"]
     # The section on verdicts says it with an interval.
-    base_rates = "" if report.verdicts else _base_rate_note(test)
+    base_rates = "" if test.get("verdicts") else _base_rate_note(test)
     tiles = html.tiles(_headline_tiles(test, report.shortcuts))
     caveats = html.bullet_list(cautions(report.metrics, len(report.failures), report.suspects, report.origin))
     known = escape(report.origin) or "All results are measured on files that were not used for training."

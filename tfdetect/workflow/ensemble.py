@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import config
@@ -182,7 +182,7 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     validation = ensemble.average(validation_rows, by=["path"])
     threshold, no_threshold = choose_threshold(validation)
     mean = ensemble.average(scored_rows := {name: rows for name, (rows, _) in scored.items()})
-    summaries = {name: metrics.summarise(rows, own_threshold) for name, (rows, own_threshold) in scored.items()}
+    summaries = {name: summarise_member(members[name], *found) for name, found in scored.items()}
     compared = comparison.compare(mean["label"], mean["group"], ensemble.file_scores(scored_rows) | {"mean": mean["score"]})
     extra_metrics = {"members": summaries, "comparisons": compared}
     if not no_threshold:
@@ -206,6 +206,15 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     results.finish(target, evaluation, {"test": "mean"})
     for row in compared[:PRINTED]:
         console.print(comparison.sentence(row))
+
+
+def summarise_member(member: Member, rows: "pd.DataFrame", threshold: float) -> dict[str, Any]:
+    """Return what `evaluate` writes about the test files of a run by itself."""
+    from tfdetect.evaluation import metrics
+    from tfdetect.evaluation.verdicts import verdict_metrics
+
+    verdicts = verdict_metrics(rows, artifacts.load_calibration(member.artifact))
+    return {**metrics.summarise(rows, threshold), "verdicts": verdicts}
 
 
 def validation_predictions(artifact: Artifact, aggregate: str) -> "pd.DataFrame":

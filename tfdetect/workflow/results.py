@@ -93,7 +93,7 @@ def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], t
     found = write(target, evaluation, shortcuts, learnt, tables, before_report)
     for split, name in lines.items():
         console.print(summary_line(name, found[split], evaluation.threshold_rule))
-    console.print(verdict_line(found.get("verdicts")), end="")
+    console.print(verdict_line(found["test"].get("verdicts")), end="")
     console.print(attribution_line(found["test"]), end="")
     console.print(shortcut_line(shortcuts.aucs))
     console.print(stress_line(learnt), end="")
@@ -114,7 +114,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **learnt.metrics,
              **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
     if evaluation.calibration:
-        found["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration)
+        found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration)
     files.write_json(target.metrics, found)
     if run and run.data.test_sources:
         write_final(target, evaluation, run, found)
@@ -125,7 +125,6 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
         detector=evaluation.title or (describe_detector(run.detector) if run else ""),
         warnings=(*all_warnings(evaluation), *learnt.warnings),
-        verdicts=found.get("verdicts"),
         figures=figures,
         mistakes=list(most_wrong_frames(evaluation)),
         data=usable_rows(evaluation.table),
