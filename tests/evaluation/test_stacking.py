@@ -154,7 +154,7 @@ def test_probabilities_are_known_by_their_range_and_become_log_odds():
     assert not stacking.is_probability(np.array([np.nan]))
     assert stacking.to_log_odds(np.array([0.5, 0.1, 1e-6])) == pytest.approx(logit([0.5, 0.1, 1e-6]))
     ends = stacking.to_log_odds(np.array([0, 1e-300, 1e-14, 1e-7, 1 - 1e-7, 1 - 1e-15, 1]))
-    assert (np.diff(ends) > 0).all() and -21 < ends[0] and ends[-1] < 18
+    assert (np.diff(ends) > 0).all() and ends[0] > -21 and ends[-1] < 18
     assert stacking.to_log_odds(np.array([-2.0, 0.5])).tolist() == [-2.0, 0.5]
 
 
