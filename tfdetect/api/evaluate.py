@@ -29,7 +29,8 @@ def evaluate(runs: "str | Path | Iterable[str | Path]" = (), data: str | Path | 
     """Evaluate a run, or several and the mean of their probabilities, and return the folder with the results.
 
     `runs` are folders such as "saved_models/cnn"; `data` is the path of a data set, by default the run's own test files. All
-    other keywords are flags of the command `evaluate`, such as `corrupt="jpeg(80)"` and `out="FOLDER"`. Raises UserError for a
+    other keywords are flags of the command `evaluate`, such as `corrupt="jpeg(80)"` and `out="FOLDER"`. Instead of runs,
+    `predictions="scores.csv"` or `model="FILE.py"` judge any detectors (docs/judge.md). Raises UserError for a
     setting that is not valid and if no file is left to evaluate, and FileNotFoundError if there is no such run.
     """
     start(settings.pop("plugin", ()))

@@ -72,7 +72,7 @@ def read(path: Path, given: Mapping[str, str], scores: Sequence[str] = (), only:
     first = rows.drop_duplicates("path") if is_frame else rows
     files = manifest.validate(first.assign(path=_existing_paths(path.parent, first["path"])), str(path))[list(ROLES)]
     number = pd.factorize(rows["path"])[0] if is_frame else np.arange(len(rows))
-    if is_frame and (torn := rows["path"][rows["label"] != first["label"].to_numpy()[number]]).any():
+    if is_frame and len(torn := rows["path"][rows["label"] != first["label"].to_numpy()[number]]):
         raise UserError(f"{path}: the frames of {torn.iloc[0]!r} have different labels; a file is real or fake.")
     means = pd.DataFrame(numbers).groupby(number).mean()
     reasons = {name: _reasons(table[name].to_numpy()[np.unique(number, return_index=True)[1]], means[name], files["path"])
