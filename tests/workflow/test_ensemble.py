@@ -98,7 +98,7 @@ def test_each_run_scores_as_by_itself_and_the_mean_is_added(names, alone, reques
     aucs = {name: row["auc"] for name, row in result["members"].items()} | {"mean": result["test"]["auc"]}
     for row in result["comparisons"]:
         assert row["difference"] == pytest.approx(aucs[row["first"]] - aucs[row["second"]])
-    assert "Differences between runs" in page
+    assert "Differences between runs" in page and "Runs and combinations, cross-fitted on these files" in page
     assert "Runs of this ensemble" in page and "<td>mean</td>" in page and 'role="alert"' not in page
 
 

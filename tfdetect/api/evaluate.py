@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from tfdetect.training.feature_extractor import FeatureExtractor
 
 
-def evaluate(runs: "str | Path | Iterable[str | Path]", data: str | Path | None = None, **settings: Any) -> Results:
+def evaluate(runs: "str | Path | Iterable[str | Path]" = (), data: str | Path | None = None, **settings: Any) -> Results:
     """Evaluate a run, or several and the mean of their probabilities, and return the folder with the results.
 
     `runs` are folders such as "saved_models/cnn"; `data` is the path of a data set, by default the run's own test files. All
-    other keywords are flags of the command `evaluate`, such as `corrupt="jpeg(80)"` and `out="FOLDER"`. Raises UserError for a
+    other keywords are flags of the command `evaluate`, such as `corrupt="jpeg(80)"` and `out="FOLDER"`. Instead of runs,
+    `predictions="scores.csv"` or `model="FILE.py"` judge any detectors (docs/judge.md). Raises UserError for a
     setting that is not valid and if no file is left to evaluate, and FileNotFoundError if there is no such run.
     """
     start(settings.pop("plugin", ()))
@@ -39,8 +40,13 @@ def evaluate(runs: "str | Path | Iterable[str | Path]", data: str | Path | None 
 
 def evaluate_runs(args: Evaluate) -> Artifact:
     """Evaluate one run, or an ensemble, and return where the results are."""
+    if args.predictions or args.model:
+        from tfdetect.workflow import judge
+
+        return judge.judge(args)
     if not args.runs:
-        raise UserError("No run given; name the folder of one, such as saved_models/cnn, or of several.")
+        raise UserError("No run given; name the folder of one, such as saved_models/cnn, or of several; or give the scores of "
+                        "any detectors with --predictions FILE.")  # fmt: skip
     if len(args.runs) > 1:
         from tfdetect.workflow import ensemble
 

@@ -137,7 +137,7 @@ def _split_rows(text: str) -> Iterator[list[str]]:
     if declaration := re.fullmatch(r'"?sep=(.)"?', header):  # Excel writes and reads such a line
         text, mark, header = text[text.index(header) + len(header) :], declaration[1], next(lines, "")
     else:
-        mark = max(SEPARATORS, key=lambda mark: sum(name in COLUMNS for name in _standard_names(_split_line(header, mark, " "))))
+        mark = max(SEPARATORS, key=lambda mark: sum(name in COLUMNS for name in standard_names(_split_line(header, mark, " "))))
     padded = any(cell != cell.lstrip() for cell in _split_line(header, mark))
     return csv.reader(io.StringIO(text, newline=""), delimiter=mark, skipinitialspace=padded or mark == " ", strict=True)
 
@@ -177,21 +177,22 @@ def _is_row_number(column: Sequence[str]) -> bool:
     return all(cell.isdecimal() and int(cell) == int(column[0]) + at for at, cell in enumerate(column))
 
 
-def _normalise(name: str) -> str:
+def normalise(name: str) -> str:
+    """Return the lower-case letters and digits of a column's name."""
     return re.sub(r"[\W_]+", "", name.lower())
 
 
 def _rename_columns(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Give the columns their standard names, and turn true/false below a header such as is_fake into labels."""
-    table = table.set_axis(_standard_names(names), axis=1)
-    if "label" in table and _normalise(names[list(table).index("label")]).startswith("is"):
+    table = table.set_axis(standard_names(names), axis=1)
+    if "label" in table and normalise(names[list(table).index("label")]).startswith("is"):
         table["label"] = table["label"].map(lambda cell: BOOLEANS.get(cell.strip().lower(), cell))
     return table
 
 
-def _standard_names(names: list[str]) -> list[str]:
+def standard_names(names: list[str]) -> list[str]:
     """Return the names, with known columns as in COLUMNS. Raises UserError if two columns have the same name."""
-    normalised, standard = [_normalise(name) for name in names], list(names)
+    normalised, standard = [normalise(name) for name in names], list(names)
     for column in COLUMNS:
         same = [at for at, name in enumerate(normalised) if name == column]
         if len(same) > 1:
@@ -204,7 +205,7 @@ def _standard_names(names: list[str]) -> list[str]:
 
 def suggest_column(name: str) -> str:
     """Return the column of COLUMNS that an unknown name may stand for; "" if there is no likely one."""
-    normalised = _normalise(name)
+    normalised = normalise(name)
     stem = re.sub("(id|name|number)$", "", normalised)
     for column, words in SUGGESTIONS.items():
         if normalised in words or normalised.removesuffix("s") in words or stem in words:

@@ -52,6 +52,7 @@ class Report:
     command: str = ""  # the exact command that repeats the run
     settings: Mapping[str, Any] = field(default_factory=dict)  # nested as in config.yaml
     versions: Mapping[str, str] = field(default_factory=dict)  # software versions by package
+    origin: str = ""  # of a detector that was not trained here: what is known, and how calibration and threshold came about
 
 
 def write(path: str | PathLike[str], report: Report) -> None:
@@ -99,7 +100,7 @@ def one_class_warning(real: int, fake: int) -> str:
 
 
 def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
-             suspects: Sequence[tuple[str, float]] = ()) -> list[str]:  # fmt: skip
+             suspects: Sequence[tuple[str, float]] = (), origin: str = "") -> list[str]:  # fmt: skip
     """Return sentences on how far the test metrics can be trusted; arguments as the fields of `Report`, but a failure count."""
     test, validation = metrics["test"], metrics.get("validation")
     real, fake, interval = test["n_real"], test["n_fake"], test["auc_interval"]
@@ -115,7 +116,8 @@ def cautions(metrics: Mapping[str, Mapping[str, Any]], failures: int = 0,
     if test["confusion"] is None and test["n"]:
         out.append("The scores are not calibrated, so there are no probabilities and no decisions; only their ranking counts.")
     if not validation or not validation["n"]:
-        out.append("There are no validation files, so the epoch and the threshold were not chosen on independent data.")
+        out += [] if origin else ["There are no validation files, so the epoch and the threshold were not chosen on independent "
+                                  "data."]
     elif not (validation["n_real"] and validation["n_fake"]):
         only = "real" if validation["n_real"] else "fake"
         out.append(f"Validation holds only {only} files. The threshold keeps most of them on the correct side.")
@@ -141,11 +143,12 @@ def _summary_section(report: Report) -> str:
     # The section on verdicts says it with an interval.
     base_rates = "" if test.get("verdicts") else _base_rate_note(test)
     tiles = html.tiles(_headline_tiles(test, report.shortcuts))
-    caveats = html.bullet_list(cautions(report.metrics, len(report.failures), report.suspects))
+    caveats = html.bullet_list(cautions(report.metrics, len(report.failures), report.suspects, report.origin))
+    known = escape(report.origin) or "All results are measured on files that were not used for training."
     caveats = f'<div class="careful"><h3>Caveats</h3>{caveats}</div>' if caveats else ""
     return (f'<section class="verdict"><h2>Summary</h2><p class="lead">{escape(verdict(test))}</p>'
             f'{tiles}{base_rates}{caveats}'
-            '<p class="fine">All results are measured on files that were not used for training. They hold for files like those '
+            f'<p class="fine">{known} They hold for files like those '
             'in the test set; results on unseen generators and cameras may be worse.</p></section>')  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, Run
-from tfdetect.workflow import dataset, output_paths
+from tfdetect.workflow import dataset, judge, output_paths
 from tfdetect.workflow.console import console, import_keras, plural
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, other_aggregate_warning
 
@@ -192,7 +192,8 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     rules = {name: member.run.threshold_rule for name, member in members.items()}
     pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
     tables = {"Runs of this ensemble": ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)}),
-              **({DIFFERENCES: comparison.table(compared)} if compared else {})}  # fmt: skip
+              **({DIFFERENCES: comparison.table(compared)} if compared else {}),
+              **judge.compare_runs(ensemble.align(scored_rows))}  # fmt: skip
     for name, summary in summaries.items():
         console.print(results.summary_line(name, summary, rules[name]))
     evaluation = results.Evaluation(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 MAX_NAME_LENGTH = 60
 DIGEST_DIGITS = 6  # hexadecimal
 PREPARED = re.compile(r"(manifest|failures)\.csv|prepared\.json|equalised|shards|features|v\d+-.*|.*\.onnx|\.part-.*")
-EVALUATED = ("predictions.csv", "metrics.json", "shortcuts.json", "report.html", "plots", "Results.csv", "Final_Prediction.txt")
+EVALUATED = ("predictions.csv", "metrics.json", "shortcuts.json", "report.html", "plots", "Results.csv", "Final_Prediction.txt",
+             "scores.jsonl")
 
 
 def unique_name(path: Path, *reading: Any) -> str:
@@ -53,6 +54,19 @@ def evaluation_folder(args: "Evaluate", names: Sequence[str] = (), corruption: s
     parts = ("+".join(names), data_name, *map(slug, data.sources), corruption, slug(args.evaluate.aggregate or ""),
              *(f"{name}-{value}" for name, value in args.evaluate.verdicts.items()))  # fmt: skip
     return Path(args.runs[0]) / "evaluations" / "-".join(filter(None, parts))
+
+
+def judged_folder(args: "Evaluate") -> Path:
+    """Return the folder for the results of --predictions or --model: --out, else one in `evaluations/` named after the file.
+
+    Raises UserError if --out holds anything but an earlier evaluation.
+    """
+    if args.out:
+        _require_evaluation(args.out)
+        return Path(args.out)
+    data = (args.data.path.resolve(), args.data) if args.data.path else ()
+    file = args.predictions or Path(str(args.model).partition(".py:")[0].removesuffix(".py") + ".py")
+    return Path("evaluations") / unique_name(file, args.model, args.columns, *data)
 
 
 def require_prepared(folder: Path, data: Path) -> None:

@@ -40,7 +40,8 @@ BeforeReport = Callable[[Mapping[str, Any], Mapping[str, Path]], None]  # gets t
 class Evaluation:
     """Scored files, and what their report says besides the metrics."""
 
-    run: Run
+    run: Run | None
+    """None for detectors of other origin, which are only judged."""
     table: pd.DataFrame
     """The prepared manifest of all files, failures included."""
     data: Data
@@ -49,8 +50,8 @@ class Evaluation:
     """Scores and probabilities of the validation and test files, or of the test files alone."""
     threshold: float
     threshold_rule: str
-    load_clip: Callable[[str], np.ndarray]
-    """Path of a file -> its uint8 clip (frames, height, width, 3)."""
+    load_clip: Callable[[str], np.ndarray] | None
+    """Path of a file -> its uint8 clip (frames, height, width, 3); None shows no images of mistakes."""
     warnings: tuple[str, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """Added to metrics.json, such as the summaries of splits that were evaluated before."""
@@ -65,6 +66,8 @@ class Evaluation:
     """What was evaluated; by default the detector and the first line of its docstring."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Shown in the report; by default those of `run`."""
+    origin: str = ""
+    """Without a run: what is known about its training, and how calibration and threshold came about."""
     calibration: Calibration | None = None
     """What gives verdicts, which may be inconclusive; None for the mean of several runs, which has only a threshold."""
 
@@ -113,14 +116,14 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     if evaluation.calibration:
         found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration)
     files.write_json(target.metrics, found)
-    if run.data.test_sources:
-        write_final(target, evaluation, found)
+    if run and run.data.test_sources:
+        write_final(target, evaluation, run, found)
     figures = save_figures(target, evaluation, shortcuts, learnt)
     drawn = standard.save_plots(target.plots, extras.figures, figures.values())
     page = report.Report(
         name=target.folder.name,
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
-        detector=evaluation.title or f"{run.detector.name}: {(type(run.detector).__doc__ or '').splitlines()[0]}",
+        detector=evaluation.title or (describe_detector(run.detector) if run else ""),
         warnings=(*all_warnings(evaluation), *learnt.warnings),
         figures=figures,
         mistakes=list(most_wrong_frames(evaluation)),
@@ -133,14 +136,20 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         extra_figures=drawn,
         extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
         command=installation.command_line(),
-        settings=evaluation.settings or config.run_to_dict(run),
+        settings=evaluation.settings or (config.run_to_dict(run) if run else {}),
         versions=versions(),
+        origin=evaluation.origin,
     )
     if before_report:
         before_report(found, drawn)
     with files.atomic_write(target.report) as temporary:  # last: a run with a report counts as finished
         report.write(temporary, page)
     return found
+
+
+def describe_detector(detector: Detector) -> str:
+    """Return the name of a detector and the first line of its docstring."""
+    return f"{detector.name}: {(type(detector).__doc__ or '').splitlines()[0]}"
 
 
 def json_values(value: Any) -> Any:
@@ -155,7 +164,8 @@ def json_values(value: Any) -> Any:
 
 def all_warnings(evaluation: Evaluation) -> tuple[str, ...]:
     """Return the warnings of the detector, its extras, the threshold, this evaluation and the data set."""
-    return (*evaluation.run.detector.warnings(), *evaluation.extras.warnings,
+    own = evaluation.run.detector.warnings() if evaluation.run else ()
+    return (*own, *evaluation.extras.warnings,
             *calibration.rule_warnings(evaluation.threshold_rule), *evaluation.warnings,
             *made_fakes.warning(evaluation.table), *dataset.copies_warning(evaluation.table),
             *dataset.data_warnings(evaluation.table))  # fmt: skip
@@ -174,18 +184,20 @@ def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shor
     return standard.save_plots(target.plots, figures)
 
 
-def write_final(target: Artifact, evaluation: Evaluation, found: Mapping[str, Any]) -> None:
+def write_final(target: Artifact, evaluation: Evaluation, run: Run, found: Mapping[str, Any]) -> None:
     """Write Results.csv and Final_Prediction.txt."""
     with files.atomic_write(target.results) as temporary:
         rows = cross_source.verdict_table(evaluation.predictions, evaluation.threshold)
         rows.to_csv(temporary, index=False, errors="surrogateescape")
-    text = cross_source.summary_text(target.folder.name, evaluation.run.data.train_sources, evaluation.predictions, found["test"])
+    text = cross_source.summary_text(target.folder.name, run.data.train_sources, evaluation.predictions, found["test"])
     text += "".join(f"{warning}\n" for warning in calibration.rule_warnings(evaluation.threshold_rule))
     files.write_bytes(target.final_prediction, text.encode(errors="surrogateescape"))
 
 
 def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, float, np.ndarray]]:
     """Yield (path, label, source, probability, middle frame) of the most wrong test files."""
+    if not evaluation.load_clip or "probability" not in evaluation.predictions:
+        return
     test = evaluation.predictions[evaluation.predictions["split"] == "test"]
     for row in predictions.worst_mistakes(test, evaluation.threshold).itertuples():
         clip = evaluation.load_clip(row.path)

@@ -45,10 +45,32 @@ class EvaluateData(DecodeOverrides):
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Evaluate an exported detector, with the threshold and calibration from its validation files."""
+class Columns:
+    """--predictions: which columns hold what; by default guessed from their names (docs/judge.md)."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    scores: tuple[str, ...] = ()
+    """Columns of scores, one for each detector, higher for fakes; * stands for any text, as in 'prob_*'."""
+    path: str = ""
+    """Column of paths or other unique names of the files."""
+    label: str = ""
+    """Column of labels: 0 or real, 1 or fake."""
+    source: str = ""
+    """Column of sources, such as generators."""
+    group: str = ""
+    """Column of groups, such as persons or original videos."""
+    split: str = ""
+    """Column of splits: if there are validation and test rows, calibration and threshold come from validation."""
+    only: tuple[str, ...] = ()
+    """Judge only rows with these values, as COLUMN=VALUE, such as modality=image."""
+    as_given: bool = False
+    """Scores are probabilities to judge as they are: not calibrated, and called fake from 0.5."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate an exported detector, with the threshold and calibration from its validation files; or the scores of others."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folder of the run, such as saved_models/cnn.
     For several runs, the mean of their probabilities is evaluated as well."""
     data: EvaluateData = EvaluateData()
@@ -58,14 +80,37 @@ class Evaluate:
     NAME is unique to the data set, --data.corrupt and --evaluate.*."""
     stress: int = 0
     """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section."""
+    predictions: Path | None = None
+    """Instead of a run: a table with the scores of any detectors (CSV, .xlsx or Parquet), see docs/judge.md."""
+    columns: Columns = Columns()
+    model: str | None = None
+    """Instead of a run: FILE.py with a function predict(path) that returns a score, higher for fakes, or FILE.py:FUNCTION.
+    It scores the files of --data.path."""
 
     def __post_init__(self) -> None:
         if self.stress < 0:
             raise UserError(f"--stress must be at least 0, got {self.stress}.")
+        self._check_foreign()
         if self.evaluate.changes_verdicts and len(self.runs) > 1:
             raise UserError("--evaluate.calibration, .coverage, .prevalence and .fpr change the verdicts of a run: give one run.")
         if self.stress and (self.data.corrupt or len(self.runs) > 1):
             raise UserError("--stress corrupts the files of a single run by itself: give it without --data.corrupt, and one run.")
+
+    def _check_foreign(self) -> None:
+        """Raise UserError if what to judge is given twice, or with a flag that it has no use for."""
+        given = [name for name in ("runs", "predictions", "model") if getattr(self, name)]
+        if len(given) > 1:
+            raise UserError(f"Give runs, --predictions or --model, one of them; got {' and '.join(given)}.")
+        if self.columns != Columns() and not self.predictions:
+            raise UserError("--columns describes the columns of --predictions FILE; give that too.")
+        if (self.predictions or self.model) and (self.stress or self.data.corrupt):
+            raise UserError("--stress and --data.corrupt alter clips of a run; --predictions and --model have none.")
+        if (self.predictions or self.model) and (self.evaluate.rule or self.evaluate.prevalence or self.evaluate.aggregate):
+            raise UserError("--evaluate.fpr, .prevalence and .aggregate need a run; --predictions and --model have none.")
+        if self.predictions and self.data.path:
+            raise UserError("--predictions holds the labels itself: omit --data.path, or give --model instead.")
+        if self.model and not self.data.path:
+            raise UserError("--model needs files to score: add --data.path DIR.")
 
 
 def other_aggregate_warning(aggregate: str, run: Run) -> tuple[str, ...]:
