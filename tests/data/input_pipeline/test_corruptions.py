@@ -31,9 +31,10 @@ from tfdetect.training import fit
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ["flip", "jpeg(20,95)", "webp(20,95)", "avif(20,95)", "video(18,40)", "h264(18,40)", "hevc(18,40)", "blur(0.5,4)",
-           "resize(0.2,0.9)", "side(10,40)", "max_side(10,40)", "crop(0.3,0.9)", "noise(3,30)", "brightness(-40,40)", "contrast(0.5,1.5)", "cutout(0.1,0.6)", "grid_mask(0.2,0.7)", "posterize(1,7)",
-           "solarize(0,200)", "equalize(p=0.5)", "autocontrast(p=0.5)", "saturation(0,3)", "hue(-90,90)", "sharpness(0,4)",
-           "mixup(0.1,0.5)", "cutmix(0.1,0.5)", "fourier_mix(0.1,0.5)", "selfblend(0.2,1)", "sbi(p=0.9)"]  # fmt: skip
+           "resize(0.2,0.9)", "side(10,40)", "max_side(10,40)", "crop(0.3,0.9)", "noise(3,30)", "brightness(-40,40)",
+           "contrast(0.5,1.5)", "cutout(0.1,0.6)", "grid_mask(0.2,0.7)", "posterize(1,7)", "solarize(0,200)", "equalize(p=0.5)",
+           "autocontrast(p=0.5)", "saturation(0,3)", "hue(-90,90)", "sharpness(0,4)", "mixup(0.1,0.5)", "cutmix(0.1,0.5)",
+           "fourier_mix(0.1,0.5)", "selfblend(0.2,1)", "sbi(p=0.9)"]  # fmt: skip
 FRAME_DEPENDENT = ("noise", "video", "h264", "hevc")  # frames of one clip differ
 RESULTS = {"flip": 2, "equalize": 2, "autocontrast": 2, "posterize": 5}  # of many draws for one clip; at least 9 by default
 
@@ -96,8 +97,9 @@ def test_each_clip_has_a_draw_that_its_frames_share(clips, text):
 
 
 @pytest.mark.parametrize("text", ["blur(0)", "resize(1)", "side(61)", "max_side(61)", "max_side(99)", "crop(1)", "noise(0)",
-                                  "brightness(0)", "contrast(1)", "cutout(0)", "grid_mask(0)", "posterize(8)", "solarize(256)", "saturation(1)", "hue(0)", "sharpness(1)",
-                                  "mixup(0)", "cutmix(0)", "fourier_mix(0)", "",
+                                  "brightness(0)", "contrast(1)", "cutout(0)", "grid_mask(0)",
+                                  "posterize(8)", "solarize(256)", "saturation(1)", "hue(0)", "sharpness(1)", "mixup(0)",
+                                  "cutmix(0)", "fourier_mix(0)", "",
                                   *(text.split("(")[0] for text in SAMPLES)])  # fmt: skip
 def test_neutral_settings_change_nothing(clips, text):
     """A bare name stands for its sample with p=0."""
@@ -115,7 +117,8 @@ def test_the_best_quality_is_nearly_neutral(clips, text, maximum, mean):
     assert max_difference(pixels, clips) <= maximum and np.abs(pixels.astype(int) - clips).mean() <= mean
 
 
-@pytest.mark.parametrize("text", ["jpeg(30)", "webp(30)", "avif(30)", "video(35)", "hevc(35)", "blur(3)", "resize(0.3)", "noise(10)", "contrast(0.5)"])
+@pytest.mark.parametrize("text", ["jpeg(30)", "webp(30)", "avif(30)", "video(35)", "hevc(35)",
+                                  "blur(3)", "resize(0.3)", "noise(10)", "contrast(0.5)"])
 def test_images_keep_their_brightness(clips, text):
     """A step that mistakes 0..255 for 0..1 would turn them white, black or grey."""
     pixels, _ = corrupt(text, clips)
@@ -240,7 +243,7 @@ def test_draws_are_uniform_and_include_both_bounds():
     drawn = corrupt("brightness(10,20)", black, np.zeros((2000, 1), np.float32))[0][:, 0, 0, 0, 0]
     assert drawn.min() == 10 and drawn.max() == 20 and drawn.mean() == pytest.approx(15, abs=0.3)
     step = corruption_spec.parse("jpeg(30,32)").steps[0]
-    integers = corruptions._scale_draws(step, tf.linspace(0.0, 1.0, 3000)).numpy()
+    integers = corruptions.scale_draws(step, tf.linspace(0.0, 1.0, 3000)).numpy()
     assert [round((integers == value).mean(), 2) for value in (30, 31, 32)] == [0.33, 0.33, 0.33]
 
 

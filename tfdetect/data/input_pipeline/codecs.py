@@ -1,5 +1,8 @@
-"""Lossy compression of one clip, there and back; each function takes the pixels (frames, height, width, 3) uint8 RGB of a clip and
-a quality, and returns pixels of the same shape, as the reader decodes them."""
+"""Lossy compression of one clip, there and back.
+
+Each function takes pixels (frames, height, width, 3) uint8 RGB and a quality, and returns pixels of that shape, as the reader
+decodes them.
+"""
 
 import io
 

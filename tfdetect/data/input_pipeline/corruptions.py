@@ -68,7 +68,7 @@ def _apply_step(step: CorruptionStep, clips: tf.Tensor, labels: tf.Tensor, seed:
                 faces: FaceSettings | None) -> tuple[tf.Tensor, tf.Tensor]:  # fmt: skip
     """Apply one step to the clips that its probability selects."""
     draws = uniform(tf.random.fold_in(seed, 0), (2, tf.shape(clips)[0]))
-    selected, values, seed = draws[0] < step.p, _scale_draws(step, draws[1]), tf.random.fold_in(seed, 1)
+    selected, values, seed = draws[0] < step.p, scale_draws(step, draws[1]), tf.random.fold_in(seed, 1)
     if step.name in MIXES:
         return _mix(clips, labels, MIXES[step.name](clips, tf.where(selected, values, 0), tf.random.fold_in(seed, 0)), seed)
     function = corruption_spec.REGISTERED.get(step.name) or FUNCTIONS.get(step.name) or self_blending(faces)
@@ -89,7 +89,7 @@ def _apply_step(step: CorruptionStep, clips: tf.Tensor, labels: tf.Tensor, seed:
     return tf.cond(tf.size(indices) > 0, corrupt_selected, lambda: clips), labels
 
 
-def _scale_draws(step: CorruptionStep, draws: tf.Tensor) -> tf.Tensor:
+def scale_draws(step: CorruptionStep, draws: tf.Tensor) -> tf.Tensor:
     """Scale draws in 0..1 to the range of the step; all integers of an integer range are equally likely."""
     if CORRUPTIONS[step.name].integer:
         return tf.minimum(tf.floor(step.low + draws * (step.high - step.low + 1)), step.high)

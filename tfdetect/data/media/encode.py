@@ -9,9 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-
-# Encoder, pixel format and options by the name of the corruption. With its macroblock tree, x264 is not deterministic: five different
-# results in 25 runs; one result without it. x265 is not with several threads.
+# Encoder, pixel format and options by the name of the corruption. With its macroblock tree, x264 is not deterministic: five
+# different results in 25 runs; one result without it. x265 gets a single thread, too.
 CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
     "h264": ("libx264", "yuv420p", {"x264-params": "mbtree=0"}),
     "hevc": ("libx265", "yuv420p", {"preset": "veryfast", "x265-params": "pools=none:frame-threads=1:log-level=none"}),
