@@ -30,6 +30,14 @@ def test_augmentation_survives_the_round_trip(tmp_path, text):
     assert config.parse(["--config", str(tmp_path / "c.yaml")], "t").train.augment == text
 
 
+def test_the_aggregate_is_kept_and_a_run_from_before_it_loads(tmp_path):
+    config.write_yaml(config.parse(["cnn", "--evaluate.aggregate", "top:3"], "t"), tmp_path / "c.yaml")
+    assert config.parse(["--config", str(tmp_path / "c.yaml")], "t").evaluate.aggregate == "top:3"
+    content = yaml.safe_load((tmp_path / "c.yaml").read_text())
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({key: value for key, value in content.items() if key != "evaluate"}))
+    assert config.parse(["--config", str(tmp_path / "c.yaml")], "t").evaluate.aggregate == "mean"
+
+
 def test_flags_override_yaml(tmp_path):
     config.write_yaml(config.parse(["cnn", "--data.size", "48", "--train.epochs", "3"], "t"), tmp_path / "c.yaml")
     run = config.parse(["--config", str(tmp_path / "c.yaml"), "--train.epochs", "7", "--name", "x"], "t")
@@ -68,6 +76,7 @@ def test_an_unknown_detector_is_refused_with_a_suggestion():
         (["cnn", "--resume"], "need --name"),
         (["cnn", "--name", "a", "--resume", "--overwrite"], "--resume and --overwrite cannot be combined"),
         (["cnn_lstm", "--detector.freeze"], "frame_model"),
+        (["cnn", "--evaluate.aggregate", "top:0"], "--evaluate.aggregate must be mean, median, max or top:K"),
     ],
 )
 def test_invalid_values_are_refused(argv, message, capsys):

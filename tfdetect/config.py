@@ -259,7 +259,7 @@ def to_flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def run_to_dict(run: Run) -> dict[str, Any]:
     """Return the content of config.yaml: all settings that affect the result, without the name and folder of the run."""
-    sections = {name: settings_to_dict(getattr(run, name)) for name in ("detector", "data", "train")}
+    sections = {name: settings_to_dict(getattr(run, name)) for name in ("detector", "data", "train", "evaluate")}
     sections["detector"] = {"name": run.detector.name, **sections["detector"]}
     return sections
 

@@ -16,6 +16,7 @@ from tfdetect import corruption_spec
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
+from tfdetect.verdict_settings import EvaluateSettings
 
 D = TypeVar("D", bound=Detector)
 
@@ -249,6 +250,7 @@ class RunOf(Generic[D]):
     detector: D
     data: Data = field(default_factory=Data)
     train: Train = field(default_factory=Train)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     name: str | None = None
     """Name of the run folder inside --out; by default the detector's name, followed by a number if it is taken."""
     out: Path = Path("saved_models")

@@ -1,6 +1,6 @@
 """The settings of `evaluate`, and which files it scores: those asked for, except what a run was trained on."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +10,7 @@ from tfdetect import corruption_spec
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, DecodeOverrides
+from tfdetect.verdict_settings import EvaluateOverrides
 from tfdetect.workflow import dataset
 from tfdetect.workflow.console import console, plural
 
@@ -51,6 +52,7 @@ class Evaluate:
     """Folder of the run, such as saved_models/cnn.
     For several runs, the mean of their probabilities is evaluated as well."""
     data: EvaluateData = EvaluateData()
+    evaluate: EvaluateOverrides = field(default_factory=EvaluateOverrides)
     out: Path | None = None
     """Output folder; by default evaluations/NAME in the folder of the (first) run.
     NAME is unique to the data set and --data.corrupt."""
