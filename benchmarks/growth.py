@@ -35,12 +35,12 @@ class Cost(NamedTuple):
 
 def main() -> None:
     parser = options_parser(__doc__, __file__)
-    parser.add_argument("--base", type=int, default=250, help="files of the first step (default 250)")
+    parser.add_argument("--base", type=int, default=1000, help="files of the first step (default 1000)")
     options = parser.parse_args()
     report = Report(__file__, options, ("tensorflow", "keras", "numpy", "pandas", "tfdetect"), {"images": 0})
     report.about["rounds"] = 1
     costs: dict[str, list[Cost]] = {name: [] for name in COMMANDS}
-    counts = [options.base * step for step in (STEPS[:3] if options.quick else STEPS)]
+    counts = [(250 if options.quick else options.base) * step for step in (STEPS[:3] if options.quick else STEPS)]
     print(f"{'':12}" + "".join(f"{count:>26,d} files" for count in counts))
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:

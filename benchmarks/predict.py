@@ -1,6 +1,6 @@
 """How fast `predict` is, beside what its parts could do alone: all files decoded, then all clips scored at the best batch size.
 
-    python benchmarks/predict.py [--images 400] [--videos 40]
+    python benchmarks/predict.py [--images 10000] [--videos 100]
 
 The first side decodes the files in as many processes as `predict` and drops the frames. The second scores as many clips, ready in
 memory, with the same SavedModel, at the batch size that a first look finds fastest. `predict` must do both, on the same cores.
@@ -21,6 +21,7 @@ from side_by_side import Report, Timed, cpu_seconds, options_parser, timed
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CASES = {"images": "residual", "videos": "cnn_lstm"}  # detectors
+QUICK_SHARE = {"images": 100, "videos": 10}
 
 
 def make_run(name: str, folder: Path, *flags: str) -> Path:
@@ -118,14 +119,15 @@ def compare(report: Report, kind: str, case: Case) -> None:
 def main() -> None:
     """Measure images, then videos."""
     parser = options_parser(__doc__, __file__)
-    parser.add_argument("--images", type=int, default=400, help="JPEG files of 256 x 256 pixels")
-    parser.add_argument("--videos", type=int, default=40, help="H.264 files of 48 frames, 256 x 256 pixels")
+    parser.add_argument("--images", type=int, default=10_000, help="JPEG files of 256 x 256 pixels")
+    parser.add_argument("--videos", type=int, default=100, help="H.264 files of 48 frames, 256 x 256 pixels")
     options = parser.parse_args()
     report = Report(__file__, options, packages=["tensorflow", "numpy", "opencv-python-headless", "av"], seeds={"sample": 0})
     with tempfile.TemporaryDirectory() as name:
         for kind, count in (("images", options.images), ("videos", options.videos)):
             if count:
-                compare(report, kind, Case(kind, max(10, count // 5) if options.quick else count, 256, Path(name)))
+                count = max(10, count // QUICK_SHARE[kind]) if options.quick else count
+                compare(report, kind, Case(kind, count, 256, Path(name)))
     report.write()
 
 

@@ -178,12 +178,25 @@ class Report:
 def describe(line: Mapping[str, Any]) -> str:
     """Return a line in words, with the bounds and whether it meets them."""
     bound, aim, ratio = line["at_least"], line["aim"], line["ratio"]
-    if bound is None:
+    if aim is None:
         return f"{line['name']}: {ratio:.3g}x"
-    meets = [ratio >= value if line["better"] == "higher" else ratio <= value for value in (bound, aim)]
-    verdict = "meets the aim" if meets[1] else "enough" if meets[0] else "MISSED"
-    limit = "at least" if line["better"] == "higher" else "at most"
-    return f"{line['name']}: {ratio:.3g}x ({verdict}; {limit} {bound:g}, aim {aim:g})"
+    limits = f"aim {aim:g}"
+    if bound is not None:
+        limits = f"{'at least' if line['better'] == 'higher' else 'at most'} {bound:g}, {limits}"
+    words = {"aim met": "meets the aim", "met": "enough", "missed": "MISSED", "aim missed": "misses the aim"}
+    return f"{line['name']}: {ratio:.3g}x ({words[verdict(line)]}; {limits})"
+
+
+def verdict(line: Mapping[str, Any]) -> str:
+    """Return whether a line meets its aim or its bound: "aim met", "met", "missed", without a bound "aim missed", or "" if it has
+    neither."""
+    if line["aim"] is None:
+        return ""
+    aim_met, met = (limit is not None and (line["ratio"] - limit) * (1 if line["better"] == "higher" else -1) >= 0
+                    for limit in (line["aim"], line["at_least"]))  # fmt: skip
+    if aim_met:
+        return "aim met"
+    return "aim missed" if line["at_least"] is None else "met" if met else "missed"
 
 
 def machine() -> dict[str, Any]:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from side_by_side import verdict
+
 HERE = Path(__file__).parent
 
 
@@ -26,17 +28,8 @@ def print_table(name: str, results: dict[str, Any]) -> None:
     for line in results["lines"]:
         sign = "" if line["better"] == "higher" else "at most "
         bounds = [f"{sign}{line[key]:g}" if line[key] is not None else "" for key in ("at_least", "aim")]
-        print(f"| {line['name']} | {line['ratio']:.3g} | {' | '.join(bounds)} | {verdict(line)} |")
-
-
-def verdict(line: dict[str, Any]) -> str:
-    """Return whether a line meets its bounds, "" if it has none."""
-    if line["at_least"] is None:
-        return ""
-    sign = 1 if line["better"] == "higher" else -1
-    if sign * line["ratio"] >= sign * line["aim"]:
-        return "aim met"
-    return "met" if sign * line["ratio"] >= sign * line["at_least"] else "**missed**"
+        result = verdict(line).replace("missed", "**missed**")
+        print(f"| {line['name']} | {line['ratio']:.3g} | {' | '.join(bounds)} | {result} |")
 
 
 if __name__ == "__main__":
