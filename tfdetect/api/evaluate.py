@@ -1,6 +1,7 @@
 """evaluate: evaluate a run again, or on another data set; or several runs and the mean of their probabilities."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache as once
 from functools import partial
 from pathlib import Path
@@ -56,7 +57,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     from tfdetect.data.input_pipeline import corruptions
     from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.serving.predictor import Predictor
-    from tfdetect.workflow import results, scoring, stress
+    from tfdetect.workflow import results, robustness, scoring, stress
 
     chain = corruptions.parse(args.data.corrupt)
     target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
@@ -84,9 +85,14 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor), cache=cache,
                                     study=study)  # fmt: skip
+    if args.robustness is not None:
+        found = robustness.measure(args.robustness, target, artifact, predictor, good, cache, data)
+        evaluation = replace(evaluation, robustness=found)
     for warning in predictor.warnings:
         console.print(warning)
     results.finish(target, evaluation, {"test": "test"})
+    if evaluation.robustness:
+        console.print(robustness.describe(evaluation.robustness, target))
     return target
 
 

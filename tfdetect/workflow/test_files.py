@@ -11,7 +11,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, DecodeOverrides
 from tfdetect.verdict_settings import EvaluateOverrides
-from tfdetect.workflow import dataset
+from tfdetect.workflow import dataset, robustness_grids
 from tfdetect.workflow.console import console, plural
 
 if TYPE_CHECKING:
@@ -58,12 +58,23 @@ class Evaluate:
     NAME is unique to the data set and --data.corrupt."""
     stress: int = 0
     """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section."""
+    robustness: tuple[str, ...] | None = None
+    """Measure how the verdicts hold when the files are corrupted at their own size (docs/robustness.md): grids, or corruptions.
+    Without a value, standard for images and video for videos.
+    Grids: standard, social, video, univfd, genimage, aigcdetect, vipcup.
+    Corruptions: texts such as "jpeg(70)" or "resize(0.5)|jpeg(80)".
+    An interrupted sweep goes on where it was."""
 
     def __post_init__(self) -> None:
         if self.stress < 0:
             raise UserError(f"--stress must be at least 0, got {self.stress}.")
         if self.stress and (self.data.corrupt or len(self.runs) > 1):
             raise UserError("--stress corrupts the files of a single run by itself: give it without --data.corrupt, and one run.")
+        if self.robustness is not None:
+            robustness_grids.parse(self.robustness)
+            if self.data.corrupt or len(self.runs) > 1:
+                raise UserError("--robustness corrupts the files of a single run by itself: give it without --data.corrupt, and "
+                                "after one run.")  # fmt: skip
 
 
 def select_test_files(args: Evaluate, artifact: Artifact, data: Data) -> "pd.DataFrame":

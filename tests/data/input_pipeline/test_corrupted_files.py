@@ -45,8 +45,8 @@ def video(tmp_path_factory):
 
 def clips(path, *texts, spec=SPEC, **options):
     """Return the results of a file after each corruption."""
-    fps = 20.0 if path.suffix == ".mp4" else 0.0
-    file = FileCorruption(str(path), digest(path), texts, 20 if fps else 1, fps)
+    is_video = path.suffix == ".mp4"
+    file = FileCorruption(str(path), digest(path), texts, is_video, 20 if is_video else 1)
     return ClipMaker(spec, path.parent, **options)(file)
 
 

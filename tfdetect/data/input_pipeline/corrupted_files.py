@@ -14,6 +14,7 @@ from fractions import Fraction
 from functools import cache, cached_property
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
@@ -21,13 +22,14 @@ from tfdetect import plugins
 from tfdetect.corruption_spec import CORRUPTIONS, CorruptionStep, parse
 from tfdetect.data import deadline
 from tfdetect.data.input_pipeline.native import NumberedSteps, corrupt, draw
-from tfdetect.data.media import encode
+from tfdetect.data.media import containers, encode
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.read import read_media, read_video
 from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure
 
+FAILURES = (MediaError, OSError, av.FFmpegError)  # of one file
 ENCODERS = 4  # at a time; each holds some forty frames
 SLOWER = 40  # encoding takes at most so many times as long as the allowance for decoding (deadline.py)
 
@@ -39,8 +41,8 @@ class FileCorruption:
     path: str
     sha: str  # decides all draws, so that a file is cropped at the same place by every corruption
     texts: tuple[str, ...]
-    frames: int = 1  # intact frames of a video; 1 for an image
-    fps: float = 0.0  # of a video; 0 for an image
+    is_video: bool = False
+    frames: int = 1  # that are intact; 1 for an image
 
     @property
     def seed(self) -> tuple[int, int]:
@@ -105,7 +107,7 @@ class _Clips:
             else:
                 waiting.append((number, step))
         # A video is equalised as a file, and without the whole file no frame can be dropped.
-        if self.file.fps and ((self.spec.plan and waiting) or any(step.name == "fps" for _, step in waiting)):
+        if self.file.is_video and ((self.spec.plan and waiting) or any(step.name == "fps" for _, step in waiting)):
             return [*encodings, _Encoding(waiting, None)], []
         return encodings, waiting
 
@@ -113,12 +115,12 @@ class _Clips:
         """Return the copies that start from the file itself, by number."""
         copies: dict[int, _Copy | WorkerFailure] = {}
         numbers = list(encodings)
-        source = _Copy(self.file.path, self.file.frames, self.file.fps)
         for start in range(0, len(numbers), ENCODERS):
             group = numbers[start : start + ENCODERS]
             try:
+                source = _Copy(self.file.path, self.file.frames, frame_rate(self.file.path))
                 made: Sequence[_Copy | WorkerFailure] = self.encode(source, [encodings[n] for n in group], f"{start}")
-            except (MediaError, OSError) as error:
+            except FAILURES as error:
                 made = [WorkerFailure(failure_reason(error))] * len(group)
             copies.update(zip(group, made, strict=True))
         return copies
@@ -159,7 +161,7 @@ class _Clips:
             deadline.extend(pixels=SLOWER * media.frames[..., 0].size)
             changed = replace(media, frames=corrupt(rest, media.frames, self.file.seed))
             return self.read_image(changed) if self.spec.plan else self.spec.of_native(changed)
-        except (MediaError, OSError) as error:
+        except FAILURES as error:
             return WorkerFailure(failure_reason(error))
 
     @cached_property
@@ -225,6 +227,18 @@ class _CopyWriter:
                 encode.video_writer(self.path, self.rate, height, width, encoder, pixel_format, options))  # fmt: skip
         self.write(np.ascontiguousarray(frame))
         self.written += 1
+
+
+def frame_rate(path: str) -> float:
+    """Return the mean frames per second of a video. Raises MediaError if its container does not say."""
+    try:
+        with containers.decodable_path(path) as name, containers.open_video(name) as (_, stream, _):
+            rate = float(containers.frame_rate(stream) or 0)
+    except containers.NoDecoder:
+        rate = 0.0
+    if not rate > 0:
+        raise MediaError("a video with an unknown frame rate, which cannot be encoded anew")
+    return rate
 
 
 def _codec_name(step: CorruptionStep | None) -> str:
