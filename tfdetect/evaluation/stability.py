@@ -20,7 +20,9 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, threshold: float) -> tupl
     verdict changed, each with an `_interval`; and to_fake and to_real, the numbers of files that changed to that verdict. The
     rows of the files are path, label, source, verdict_before, verdict, probability_before and probability.
     """
-    files = by_file(before).merge(by_file(after)[[*FILE_KEYS, "score", "probability"]], on=FILE_KEYS, suffixes=("_before", ""))
+    old = by_file(before)
+    new = by_file(after) if len(after) else old.head(0)  # `by_file` drops a column without values
+    files = old.merge(new[[*FILE_KEYS, "score", "probability"]], on=FILE_KEYS, suffixes=("_before", ""))
     was, now = files["probability_before"] >= threshold, files["probability"] >= threshold
     label, group = files["label"].to_numpy(), files["group"]
     accuracy, flipped = (now == label).to_numpy(float), (now != was).to_numpy(float)

@@ -35,6 +35,14 @@ class Robustness:
     """A row for each verdict that changed: the columns of `stability.compare`, and corruption."""
 
     @property
+    def headline(self) -> str:
+        """After which corruption the most verdicts change, as a sentence without its full stop."""
+        shares = self.table["flipped"].astype(float).fillna(0).iloc[1:]
+        worst = self.table.loc[shares.idxmax()]
+        return (f"most verdicts change after {worst['corruption']}: {html.format_percent(100 * shares.max())} % of "
+                f"{plural(int(worst['n']), 'file')}, {worst['to_fake']} to fake and {worst['to_real']} to real")  # fmt: skip
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """What metrics.json says: the row of each corruption."""
         rows = self.table.astype(object).where(self.table.notna(), None).to_dict("records")
@@ -45,12 +53,9 @@ def robustness_section(found: Robustness | None, figure: Figure | Path | None) -
     """Return the section as HTML, "" if there was no sweep."""
     if found is None:
         return ""
-    changed = found.table.iloc[1:]
-    worst = changed.loc[changed["flipped"].fillna(0).astype(float).idxmax()]
-    lead = (f"Most verdicts change after {worst['corruption']}: {html.format_percent(100 * (worst['flipped'] or 0))} % of "
-            f"{plural(int(worst['n']), 'file')}, {worst['to_fake']} to fake and {worst['to_real']} to real.")  # fmt: skip
     drawn = html.figure(caption(robustness), figure, may_be_wide=True) if figure else ""
-    return (f"<section><h2>Robustness</h2><p>{QUESTION}</p><p><b>{escape(lead)}</b></p>"
+    lead = found.headline[0].upper() + found.headline[1:]
+    return (f"<section><h2>Robustness</h2><p>{QUESTION}</p><p><b>{escape(lead)}.</b></p>"
             f'<div class="figures">{drawn}</div>{_table(found.table)}{_files(found)}</section>')  # fmt: skip
 
 

@@ -101,6 +101,8 @@ def measure(words: Sequence[str], target: Artifact, artifact: Artifact, predicto
     texts = robustness_grids.select(words, not rows["is_video"].all(), bool(rows["is_video"].any()))
     scores = Scores(target.folder / SCORES_NAME, model_key(artifact, cache))
     score_missing([UNCHANGED, *texts], rows, scores, predictor, cache, data)
+    if not any((sha, UNCHANGED) in scores.known for sha in rows["sha"]):
+        raise UserError(f"No file could be read again for --robustness. The first reason: {next(iter(scores.failed.values()))}.")
     found = summarise(texts, rows, scores, predictor)
     for name, part in ((TABLE_NAME, flat(found.table)), (FLIPS_NAME, found.flips)):
         with files.atomic_write(target.folder / name) as temporary:
@@ -210,7 +212,4 @@ def describe(found: Robustness, target: Artifact) -> str:
     auc = changed["auc"].dropna().astype(float)
     lowest = "" if auc.empty else (f"AUC {unchanged['auc']:.3f} as they are, lowest {auc.min():.3f} after "
                                    f"{changed.loc[auc.idxmin(), 'corruption']}; ")  # fmt: skip
-    worst = changed.loc[changed["flipped"].astype(float).idxmax()]
-    return (f"robustness: {lowest}most verdicts change after {worst['corruption']}: {100 * worst['flipped']:.1f} % of "
-            f"{plural(int(worst['n']), 'file')}\n"
-            f"Tables  {target.folder / TABLE_NAME}, {target.folder / FLIPS_NAME}")  # fmt: skip
+    return f"robustness: {lowest}{found.headline}\nTables  {target.folder / TABLE_NAME}, {target.folder / FLIPS_NAME}"
