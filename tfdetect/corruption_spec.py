@@ -50,6 +50,7 @@ CORRUPTIONS = {
     "side": Corruption("length", 8, 8192, "pixels", integer=True),
     "max_side": Corruption("length", 8, 8192, "pixels", integer=True),
     "crop": Corruption("scale", 0.1, 1, "of the side lengths"),
+    "square_crop": Corruption("scale", 0.1, 1, "of the shorter side"),
     "noise": Corruption("sigma", 0, 128, "levels"),
     "brightness": Corruption("shift", -255, 255, "levels"),
     "contrast": Corruption("factor", 0, 10),

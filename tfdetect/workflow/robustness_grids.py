@@ -31,7 +31,7 @@ GRIDS: dict[str, tuple[str, ...]] = {
     "univfd": (*each("jpeg({})", 100, *QUALITIES), *each("blur({})", 1, 2, 3, 4)),
     "genimage": (*each("side({})", 112, 64), *each("jpeg({})", 65, 30), *each("blur({})", 3, 5)),
     "aigcdetect": ("jpeg(95)", "blur(1)", "resize(0.5)"),
-    "vipcup": ("crop(0.625,1)|side(200)|jpeg(65,100)",),
+    "vipcup": ("square_crop(0.625,1)|side(200)|jpeg(65,100)",),
 }  # fmt: skip
 
 

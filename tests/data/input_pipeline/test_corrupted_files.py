@@ -83,6 +83,8 @@ def test_a_resized_or_cropped_picture_keeps_its_new_size(picture, tmp_path):
     [centre] = pixels(picture, "crop(0.25)", spec=spec)  # 11 x 15, whose centre of 11 x 11 starts at 0
     windows = np.lib.stride_tricks.sliding_window_view(whole, (11, 11, 3))[:, :, 0]
     assert (windows == centre[0]).all((2, 3, 4)).any(), "a window of the picture, not enlarged"
+    [square] = pixels(picture, "square_crop(0.25)", spec=spec)
+    assert (windows == square[0]).all((2, 3, 4)).any() and not np.array_equal(square, centre), "a quarter of the 44 pixels"
 
 
 def test_draws_depend_on_the_file_and_not_on_the_other_corruptions(picture):

@@ -31,8 +31,9 @@ from tfdetect.training import fit
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ["flip", "jpeg(20,95)", "webp(20,95)", "avif(20,95)", "video(18,40)", "h264(18,40)", "hevc(18,40)", "blur(0.5,4)",
-           "resize(0.2,0.9)", "side(10,40)", "max_side(10,40)", "crop(0.3,0.9)", "noise(3,30)", "brightness(-40,40)",
-           "contrast(0.5,1.5)", "cutout(0.1,0.6)", "grid_mask(0.2,0.7)", "posterize(1,7)", "solarize(0,200)", "equalize(p=0.5)",
+           "resize(0.2,0.9)", "side(10,40)", "max_side(10,40)", "crop(0.3,0.9)", "square_crop(0.3,0.9)", "noise(3,30)",
+           "brightness(-40,40)", "contrast(0.5,1.5)", "cutout(0.1,0.6)", "grid_mask(0.2,0.7)", "posterize(1,7)",
+           "solarize(0,200)", "equalize(p=0.5)",
            "autocontrast(p=0.5)", "saturation(0,3)", "hue(-90,90)", "sharpness(0,4)", "mixup(0.1,0.5)", "cutmix(0.1,0.5)",
            "fourier_mix(0.1,0.5)", "selfblend(0.2,1)", "sbi(p=0.9)"]  # fmt: skip
 FRAME_DEPENDENT = ("noise", "video", "h264", "hevc")  # frames of one clip differ

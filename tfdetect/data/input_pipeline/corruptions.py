@@ -306,8 +306,8 @@ blur, equalize, webp, avif = map(numpy_step, (_blur, _equalize, codecs.webp, cod
 h264, hevc = numpy_step(partial(codecs.video, "h264")), numpy_step(partial(codecs.video, "hevc"))
 FUNCTIONS: dict[str, CorruptionFunction] = {
     "flip": flip, "jpeg": jpeg, "webp": webp, "avif": avif, "video": h264, "h264": h264, "hevc": hevc, "blur": blur,
-    "resize": resize, "side": side, "max_side": max_side, "crop": crop, "noise": noise, "brightness": brightness,
-    "contrast": contrast, "cutout": cutout, "grid_mask": grid_mask, "equalize": equalize, "selfblend": selfblend,
-    **{name: _rounded(function) for name, function in keras_cv_steps.FUNCTIONS.items()}}  # fmt: skip
+    "resize": resize, "side": side, "max_side": max_side, "crop": crop, "square_crop": crop, "noise": noise,
+    "brightness": brightness, "contrast": contrast, "cutout": cutout, "grid_mask": grid_mask, "equalize": equalize,
+    "selfblend": selfblend, **{name: _rounded(function) for name, function in keras_cv_steps.FUNCTIONS.items()}}  # fmt: skip
 # From clips, weights (batch,) of the other clip and a seed to its share of each pixel.
 MIXES: dict[str, CorruptionFunction] = {"mixup": mixup, "cutmix": cutmix, "fourier_mix": keras_cv_steps.fourier_masks}

@@ -54,8 +54,17 @@ def _max_side(frames: np.ndarray, length: float, position: np.ndarray) -> np.nda
 
 
 def _crop(frames: np.ndarray, scale: float, position: np.ndarray) -> np.ndarray:
-    """Cut out a window at a position, given in 0..1 of how far it can move down and right."""
     height, width = (max(round(scale * length), 1) for length in frames.shape[1:3])
+    return _window(frames, height, width, position)
+
+
+def _square_crop(frames: np.ndarray, scale: float, position: np.ndarray) -> np.ndarray:
+    side = max(round(scale * min(frames.shape[1:3])), 1)
+    return _window(frames, side, side, position)
+
+
+def _window(frames: np.ndarray, height: int, width: int, position: np.ndarray) -> np.ndarray:
+    """Cut out a window at a position (2,), given in 0..1 of how far it can move down and right."""
     top, left = (int(share * (length - part + 1)) for share, length, part in
                  zip(position, frames.shape[1:3], (height, width), strict=True))  # fmt: skip
     return frames[:, top : top + height, left : left + width]
@@ -63,4 +72,4 @@ def _crop(frames: np.ndarray, scale: float, position: np.ndarray) -> np.ndarray:
 
 # Steps that keep the new size, unlike those of clips: frames (frames, height, width, 3), value, position (2,) in 0..1 -> frames.
 RESIZING: dict[str, Callable[[np.ndarray, float, np.ndarray], np.ndarray]] = {
-    "resize": _resize, "side": _side, "max_side": _max_side, "crop": _crop}  # fmt: skip
+    "resize": _resize, "side": _side, "max_side": _max_side, "crop": _crop, "square_crop": _square_crop}  # fmt: skip
