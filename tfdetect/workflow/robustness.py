@@ -7,7 +7,9 @@ stored as they come, so a sweep that was interrupted goes on where it was.
 import hashlib
 import json
 import os
+import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,19 +46,22 @@ class Scores:
     path: Path
     key: str
     """Names the model, and how a file becomes a clip."""
-    known: dict[tuple[str, str], list[float]] = field(default_factory=dict, init=False)  # (sha, corruption) -> of each frame
-    failed: dict[tuple[str, str], str] = field(default_factory=dict, init=False)  # not kept: the next sweep tries again
+    known: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(dict), init=False)
+    """Corruption -> SHA-256 of a file -> score of each of its frames."""
+    failed: dict[tuple[str, str], str] = field(default_factory=dict, init=False)
+    """(SHA-256, corruption) -> why there is no clip; not kept, so that the next sweep tries again."""
 
     def __post_init__(self) -> None:
         if not self.path.exists():
             return
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                key, sha, text, scores = json.loads(line)
-            except ValueError:  # cut off in the middle
-                continue
-            if key == self.key:
-                self.known[sha, text] = scores
+        with open(self.path, "rb") as file:
+            for line in file:
+                try:
+                    key, sha, text, scores = json.loads(line)
+                except ValueError:  # cut off in the middle
+                    continue
+                if key == self.key:
+                    self.known[text][sys.intern(sha)] = scores  # or millions of lines would hold as many copies of it
 
     def add(self, scored: Sequence[tuple[str, str, list[float]]]) -> None:
         """Keep (sha, corruption, scores) of files."""
@@ -66,11 +71,12 @@ class Scores:
             if file.tell() and _last_byte(file.name) != b"\n":  # of a line that was cut off
                 lines = "\n" + lines
             file.write(lines.encode())
-        self.known.update({(sha, text): scores for sha, text, scores in scored})
+        for sha, text, scores in scored:
+            self.known[text][sha] = scores
 
     def table(self, rows: pd.DataFrame, text: str) -> pd.DataFrame:
         """Return the columns of a predictions table without probabilities: a row for each frame of the files that have scores."""
-        found = [self.known.get((sha, text), []) for sha in rows["sha"]]
+        found = [self.known[text].get(sha, []) for sha in rows["sha"]]
         counts = list(map(len, found))
         table = rows.loc[rows.index.repeat(counts)].reset_index(drop=True)
         table["frame"] = [frame for count in counts for frame in range(count)]
@@ -101,7 +107,7 @@ def measure(words: Sequence[str], target: Artifact, artifact: Artifact, predicto
     texts = robustness_grids.select(words, not rows["is_video"].all(), bool(rows["is_video"].any()))
     scores = Scores(target.folder / SCORES_NAME, model_key(artifact, cache))
     score_missing([UNCHANGED, *texts], rows, scores, predictor, cache, data)
-    if not any((sha, UNCHANGED) in scores.known for sha in rows["sha"]):
+    if not any(sha in scores.known[UNCHANGED] for sha in rows["sha"]):
         raise UserError(f"No file could be read again for --robustness. The first reason: {next(iter(scores.failed.values()))}.")
     found = summarise(texts, rows, scores, predictor)
     for name, part in ((TABLE_NAME, flat(found.table)), (FLIPS_NAME, found.flips)):
@@ -121,7 +127,7 @@ def score_missing(texts: Sequence[str], rows: pd.DataFrame, scores: Scores, pred
     wanted = [(sha, text) for text in texts for sha in applicable(rows, text)["sha"].unique()]
     missing: dict[str, list[str]] = {}
     for sha, text in wanted:
-        if (sha, text) not in scores.known:
+        if sha not in scores.known[text]:
             missing.setdefault(sha, []).append(text)
     jobs = plan(rows.drop_duplicates("sha"), missing, cache)
     with progress("Corrupting and scoring", len(wanted)) as step, tempfile.TemporaryDirectory() as folder:
@@ -190,7 +196,7 @@ def summarise(texts: Sequence[str], rows: pd.DataFrame, scores: Scores, predicto
         before, after = (predictions.add_probabilities(scores.table(those, key), predictor.calibration)
                          for key in (UNCHANGED, text))  # fmt: skip
         summary, changed = stability.compare(before, after, predictor.threshold)
-        failed = sum((sha, text) not in scores.known for sha in those["sha"])
+        failed = sum(sha not in scores.known[text] for sha in those["sha"])
         found.append({"corruption": text or NAME_UNCHANGED, "curve": curve, "strength": strength, **summary, "failed": failed})
         flips.append(changed.assign(corruption=text))
     return Robustness(pd.DataFrame(found), pd.concat(flips, ignore_index=True))
