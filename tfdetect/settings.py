@@ -84,7 +84,7 @@ class ClipSettings(FileSettings):
     Training on images with --data.cache tfrecord takes a random crop in each epoch instead.
     pad: its longer side resized, its shorter side extended by reflection."""
     crops: int = 1
-    """Number of crops of each frame with --data.fit crop, whose scores are averaged.
+    """Number of crops of each frame with --data.fit crop, whose scores are combined by --evaluate.aggregate.
     1: the centre.
     2 to 5: the centre and the corners.
     6 or more: an even grid over the frame."""

@@ -130,17 +130,6 @@ def test_by_source_of_a_source_with_real_and_fake_files():
     assert result[""]["false_positive_rate"] == pytest.approx(1 / 3)
 
 
-def test_weighted_auc_matches_scikit_learn():
-    random = np.random.default_rng(1)
-    labels, scores = random.integers(0, 2, 60), np.sort(random.integers(0, 12, 60))
-    weights = random.integers(0, 4, (5, 60)).astype(float)
-    reals, fakes = scores[labels == 0], scores[labels == 1]
-    below, up_to = np.searchsorted(reals, fakes, "left"), np.searchsorted(reals, fakes, "right")
-    result = metrics._weighted_auc(weights[:, labels == 0], weights[:, labels == 1], below, up_to)
-    expected = [sk.roc_auc_score(labels, scores, sample_weight=row) for row in weights]
-    np.testing.assert_allclose(result, expected)
-
-
 def test_interval_contains_the_auc_is_deterministic_and_has_the_right_coverage():
     """About 95 of 100 intervals must contain the true AUC, 0.760, of two normal distributions one standard deviation apart."""
     from scipy.stats import norm

@@ -102,6 +102,33 @@ def test_page_shows_all_content(page):
     assert page.count("image/png") == len(standard.STANDARD) + 2
 
 
+def test_figures_have_intervals_marks_of_few_files_and_a_reason_where_there_is_none(tmp_path):
+    for reals, marked in ((15, True), (60, False)):
+        test = summary(reals, 60, 1.0)
+        write(tmp_path / "r.html", Report(name="r", metrics={"test": test}))
+        page, (low, high) = (tmp_path / "r.html").read_text(encoding="utf-8"), test["intervals"]["mcc"]
+        assert f"<td>MCC</td><td{' class=n' * (not marked)}>{test['mcc']:.3f}{' *' * marked}</td>" in page
+        assert f"<td class=n>{low:.3f} to {high:.3f}</td>" in page
+        assert f"not measurable: needs 3,000 real files, got {reals}" in page
+
+
+def test_a_report_of_metrics_without_intervals_is_written(tmp_path):
+    """Validation metrics of a run may be those of its training, by an older version."""
+    added = ("intervals", "few_files", "not_measurable", "mcc", "brier")
+    old = {key: value for key, value in summary().items() if key not in added}
+    write(tmp_path / "r.html", Report(name="r", metrics={"validation": old, "test": summary()}))
+    assert "<td>MCC</td><td class=n>&ndash;</td>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_sources_have_intervals_and_a_mean(tmp_path):
+    frames = table(60, 60, 1.0)
+    frames.loc[frames.index[-30:], "source"] = "other"
+    test = metrics.summarise(frames, 0.5)
+    write(tmp_path / "r.html", Report(name="r", metrics={"test": test}))
+    page, ends = (tmp_path / "r.html").read_text(encoding="utf-8"), test["macro_by_source"]["intervals"]["auc"]
+    assert "<td>mean over 2 sources of fakes</td>" in page and f"{ends[0]:.3f} to {ends[1]:.3f}" in page
+
+
 def test_minimal_report_has_no_empty_sections(tmp_path):
     write(tmp_path / "r.html", Report(name="minimal \udcff", metrics={"test": summary()}))
     page = (tmp_path / "r.html").read_text(encoding="utf-8")

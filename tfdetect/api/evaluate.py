@@ -17,7 +17,7 @@ from tfdetect.settings import Run
 from tfdetect.workflow import dataset, output_paths
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.startup import as_paths, start
-from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, select_test_files
+from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, other_aggregate_warning, select_test_files
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +59,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow import results, robustness, scoring, stress
 
-    chain = corruptions.parse(args.data.corrupt)
+    aggregate, chain = args.evaluate.apply_to(run.evaluate).aggregate, corruptions.parse(args.data.corrupt)
     target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
     data = dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake)
     cache = dataset.evaluation_cache(data, run.detector, artifact)
@@ -72,7 +72,8 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     dataset.print_if_one_class(good)
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
-    predictor = Predictor(artifact, cache.spec, run.detector)
+    warnings = (*warnings, *other_aggregate_warning(aggregate, run))
+    predictor = Predictor(artifact, cache.spec, run.detector, aggregate=aggregate)
     load_model = once(partial(models.load, artifact.model))
     extractor = feature_extractor(load_model(), run, cache) if run.detector.caches_features and not chain else None
     scored = (scoring.score_features(predictor, extractor.of(good), table) if extractor

@@ -23,5 +23,5 @@ def export_run(folder: Path) -> tuple[Path, Mapping[str, str]]:
     spec = dataset.clip_spec(run.data, run.data.cache_dir, still=run.detector.input_kind == "clip")
     if artifact.equalisation_plan.exists():
         spec = dataset.with_equalisation(dataset.cache_for(run.data, run.detector), artifact).spec
-    export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, spec)
+    export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, spec, run.evaluate.aggregate)
     return artifact.saved_model, describe_signatures(run.detector, spec)

@@ -250,12 +250,13 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
     """Train, and save the model of the best epoch; the chief also logs to TensorBoard and prints a line per epoch."""
     keras = import_keras()
     from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.evaluation import predictions
     from tfdetect.training import trace
     from tfdetect.training.callbacks import ProgressLogger
     from tfdetect.training.train import train
     from tfdetect.workflow import reconstruction_report
 
-    table = usable_rows(table)
+    table = predictions.with_aggregate(usable_rows(table), run.evaluate.aggregate)
     with files.tensorflow_path(artifact.logs) as logs, explain_out_of_memory(run):
         callbacks = [
             keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0),  # training.tensorboard writes the graph
@@ -287,8 +288,9 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     files.write_json(artifact.calibration, calibration)
     graph = None
     if backend.is_tensorflow():
-        graph = export(model, calibration, run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec)
-    predictor = Predictor(artifact, cache.spec, run.detector)
+        graph = export(model, calibration, run.detector, artifact.saved_model, dataset.with_equalisation(cache, artifact).spec,
+                       run.evaluate.aggregate)  # fmt: skip
+    predictor = Predictor(artifact, cache.spec, run.detector, aggregate=run.evaluate.aggregate)
     scored = (scoring.score_features(predictor, features, table) if features
               else scoring.score(predictor, table[table["split"] != "train"], cache))  # fmt: skip
     context = ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
@@ -321,7 +323,7 @@ def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: 
         rows = table[table["split"] == split].reset_index(drop=True)
         frames = expand_frames(rows, run.detector.input_kind == "frame")
         scores = predict_scores(model, rows, cache, run.detector, run.train.batch, extractor)
-        by_file = predictions.file_scores(frames.assign(score=scores))
+        by_file = predictions.file_scores(predictions.with_aggregate(frames.assign(score=scores), run.evaluate.aggregate))
         return by_file["score"].to_numpy(), by_file["label"].to_numpy()
 
     rule = run.train.threshold

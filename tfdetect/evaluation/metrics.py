@@ -1,7 +1,7 @@
 """Metrics of a detector: functions of labels (0 real, 1 fake), scores and probabilities.
 
 An undefined metric, such as an AUC without fakes, is None (null in JSON), never NaN or a placeholder number. To add a metric,
-write a function and add one line to `compute_metrics` and one to `REPORT_ROWS`.
+write a function, add one line to `compute_metrics` and one to `REPORT_ROWS`, and its value in all resamples to `intervals`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from tfdetect.evaluation import intervals
 from tfdetect.evaluation.calibration import calibration_error
 from tfdetect.evaluation.predictions import by_file, check
 
 SOURCE_PREFIX = "is "  # followed by a source's name: the column with the probability that a fake comes from it
+
+FEW = 20  # files of a class, below which a figure is marked
 
 # Rows of the report's metric table: (dotted key of a summary, name, explanation).
 REPORT_ROWS = (
@@ -23,9 +26,10 @@ REPORT_ROWS = (
     ("n_fake", "count (fake)", ""),
     ("n_groups", "groups", "people or original videos; single files if no groups are given"),
     ("auc", "AUC", "probability that a fake scores higher than a real file; 0.5 is chance, 1 is perfect"),
-    ("auc_interval", "AUC, 95 % interval", "range expected with other test files (bootstrap over groups)"),
     ("ap", "average precision", "area under the precision-recall curve; chance is the share of fakes"),
     ("eer", "EER", "equal error rate: false positive and false negative rate where the two are equal; 0 is perfect"),
+    ("tpr_at_fpr_1e-2", "TPR at 1 % FPR", "share of fakes found when at most 1 % of the real files are called fake"),
+    ("tpr_at_fpr_1e-3", "TPR at 0.1 % FPR", "the same at 0.1 %"),
     ("accuracy", "accuracy", "share of correct decisions"),
     ("balanced_accuracy", "balanced accuracy", "mean of the recalls of both classes"),
     ("per_class.fake.precision", "precision (fake)", "share of files called fake that are fake"),
@@ -34,7 +38,9 @@ REPORT_ROWS = (
     ("per_class.real.precision", "precision (real)", "share of files called real that are real"),
     ("per_class.real.recall", "recall (real)", "share of real files that are called real"),
     ("per_class.real.f1", "F1 (real)", "harmonic mean of precision and recall"),
+    ("mcc", "MCC", "Matthews correlation of decisions and labels: 0 is chance, 1 is perfect"),
     ("log_loss", "log loss", "cross-entropy of the probabilities; 0.693 for a constant 50 %, 0 is perfect"),
+    ("brier", "Brier score", "mean squared error of the probabilities; 0.25 for a constant 50 %, 0 is perfect"),
     ("calibration_error", "ECE", "expected calibration error: mean gap between predicted and observed frequency; 0 is perfect"),
 )
 
@@ -52,30 +58,75 @@ def summarise(predictions: pd.DataFrame, threshold: float | None) -> dict[str, A
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"The threshold is a probability in 0..1, got {threshold}.")
     files = by_file(frames)
-    per_file = compute_metrics(files, threshold)
-    per_frame = dict(per_file) if len(files) == len(frames) else compute_metrics(frames, threshold)
+    per_file = compute_metrics(files, threshold, sample := intervals.TestSet.of(files, threshold))
+    per_frame = {**(per_file if len(files) == len(frames) else compute_metrics(frames, threshold)),
+                 "few_files": per_file["few_files"]}  # fmt: skip  # frames of few files are no more than these
     attribution = {"attribution": attribution_metrics(files)} if attributed_sources(files) else {}
-    return {**per_file, "by_source": metrics_by_source(files, threshold), "by_frame": per_frame, **attribution}
+    by_source, macro = compare_sources(files, sample)
+    return {**per_file, "by_source": by_source, "macro_by_source": macro, "by_frame": per_frame, **attribution}
 
 
-def compute_metrics(rows: pd.DataFrame, threshold: float | None) -> dict[str, Any]:
-    """Return the metrics of a checked table, counting each row once. The keys do not depend on the data."""
-    labels, scores = rows["label"].to_numpy(), rows["score"].to_numpy()
-    probabilities = rows["probability"].to_numpy() if "probability" in rows else None
-    return {
+def compute_metrics(rows: pd.DataFrame, threshold: float | None, sample: intervals.TestSet | None = None) -> dict[str, Any]:
+    """Return the metrics of a checked table, counting each row once. The keys do not depend on the data.
+
+    `intervals` holds the 95 % interval of each figure, by its key of REPORT_ROWS; `few_files` the keys of those that rest on
+    fewer than FEW files of a class; `not_measurable` the reason, in words, by key. `sample` are the same rows with resamples.
+    """
+    sample = sample or intervals.TestSet.of(rows, threshold)
+    labels, scores, probabilities = sample.label, sample.score, sample.probability
+    counts = [int((labels == kind).sum()) for kind in (0, 1)]
+    found = {
         "n": len(rows),
-        "n_real": int((labels == 0).sum()),
-        "n_fake": int((labels == 1).sum()),
+        "n_real": counts[0],
+        "n_fake": counts[1],
         "n_groups": int(rows["group"].nunique()),
         "threshold": threshold,
-        "auc": auc(labels, scores),
-        "auc_interval": auc_interval(labels, scores, rows["group"]),
-        "ap": average_precision(labels, scores),
-        "eer": equal_error_rate(labels, scores),
+        **ranking_metrics(labels, scores),
         **decision_metrics(labels, probabilities, threshold),
         "log_loss": None if probabilities is None else log_loss(labels, probabilities),
+        "brier": None if probabilities is None else brier_score(labels, probabilities),
         "calibration_error": None if probabilities is None else calibration_error(labels, probabilities),
     }
+    return {**found, **add_intervals(found, sample), "not_measurable": why_not_measurable(counts)}
+
+
+def add_intervals(found: Mapping[str, Any], sample: intervals.TestSet) -> dict[str, Any]:
+    """Return `auc_interval`, `intervals` and `few_files` of the figures of a test set."""
+    drawn = sample.draw() if sample.resamples.can_vary(sample.label) else {}
+    values = {key: lookup(found, key) for key, *_ in REPORT_ROWS if not key.startswith("n")}
+    ends = intervals.to_intervals(drawn, values)
+    counts = {"real": found["n_real"], "fake": found["n_fake"]}
+    return {"auc_interval": ends["auc"], "intervals": ends, "few_files": few_files(values, counts)}
+
+
+def few_files(values: Mapping[str, float | None], counts: Mapping[str, int]) -> list[str]:
+    """Return the keys of the figures that rest on fewer than FEW files of a class; `counts` are files by class."""
+    few = {kind for kind, count in counts.items() if 0 < count < FEW}
+    of_one = {f"per_class.{kind}.recall": {kind} for kind in counts} | {"recall": {"fake"}, "false_positive_rate": {"real"}}
+    return [key for key, value in values.items() if value is not None and few & of_one.get(key, {*counts})]
+
+
+def why_not_measurable(counts: Sequence[int]) -> dict[str, str]:
+    """Return why a true positive rate has no value, by key, for these numbers of reals and fakes."""
+    least = {name: intervals.minimum_reals(rate) for name, rate in intervals.FALSE_POSITIVE_RATES.items()}
+    return {name: f"not measurable: needs {count:,} real files, got {counts[0]:,}" for name, count in least.items()
+            if counts[0] < count and counts[1]}  # fmt: skip
+
+
+def ranking_metrics(labels: NDArray[Any], scores: NDArray[Any]) -> dict[str, float | None]:
+    """Return the figures of the ranking: AUC, average precision, EER, and true positive rates at low false positive rates.
+
+    Those of the ROC curve share one, since sorting 10 million rows takes seconds.
+    """
+    from sklearn.metrics import auc as area
+    from sklearn.metrics import roc_curve
+
+    if not _has_both_classes(labels):
+        return dict.fromkeys(intervals.RANKING)
+    false_positive, true_positive, _ = roc_curve(labels, scores)
+    return {"auc": float(area(false_positive, true_positive)), "ap": average_precision(labels, scores),
+            "eer": _crossing(false_positive, true_positive),
+            **_true_positive_rates(false_positive, true_positive, int((labels == 0).sum()))}  # fmt: skip
 
 
 def attributed_sources(files: pd.DataFrame) -> list[str]:
@@ -112,24 +163,51 @@ def metrics_by_source(files: pd.DataFrame, threshold: float | None) -> dict[str,
     `files` is a checked table with one row per file. All entries have the same keys; metrics of a class that the source lacks
     are None.
     """
-    reals = files[files["label"] == 0]
-    out = {}
-    for name, rows in files.groupby("source"):
-        fakes = rows[rows["label"] == 1]
-        against = pd.concat([fakes, reals])
-        ranking = dict.fromkeys(("auc", "auc_interval", "ap", "eer"))
-        if len(fakes) and len(reals):
-            labels, scores = against["label"].to_numpy(), against["score"].to_numpy()
-            ranking = {"auc": auc(labels, scores), "auc_interval": auc_interval(labels, scores, against["group"]),
-                       "ap": average_precision(labels, scores), "eer": equal_error_rate(labels, scores)}  # fmt: skip
-        out[str(name)] = {
-            "n_real": len(rows) - len(fakes),
-            "n_fake": len(fakes),
-            **ranking,
-            "recall": _share_flagged(fakes, threshold),
-            "false_positive_rate": _share_flagged(rows[rows["label"] == 0], threshold),
-        }
-    return out
+    return compare_sources(files, intervals.TestSet.of(files, threshold))[0]
+
+
+def compare_sources(files: pd.DataFrame, sample: intervals.TestSet) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return the metrics of each source as `metrics_by_source` does, and their means over the sources with fakes.
+
+    All sources have the same resamples. The means are {n_sources, auc, ap, eer, ..., intervals}, all None without such sources.
+    """
+    labels, scores, reals = sample.label, sample.score, np.flatnonzero(sample.label == 0)
+    out, drawn_by_source = {}, []
+    for name, rows in files.reset_index(drop=True).groupby("source").indices.items():
+        fakes, own_reals = rows[labels[rows] == 1], rows[labels[rows] == 0]
+        against = np.concatenate([fakes, reals if len(fakes) else own_reals])
+        values = ranking_metrics(labels[against], scores[against])
+        values |= {"recall": _share_flagged(sample, fakes), "false_positive_rate": _share_flagged(sample, own_reals)}
+        drawn = sample.draw_source(fakes, own_reals)
+        drawn = drawn if sample.resamples.can_vary(labels, against) else {}
+        ends = intervals.to_intervals(drawn, values)
+        counts = {"real": len(reals) if len(fakes) else len(own_reals), "fake": len(fakes)}
+        out[str(name)] = {"n_real": len(own_reals), "n_fake": len(fakes), **values, "auc_interval": ends["auc"],
+                          "intervals": ends, "few_files": few_files(values, counts)}  # fmt: skip
+        drawn_by_source += [(values, drawn)] if len(fakes) else []
+    return out, _mean_over_sources(drawn_by_source)
+
+
+def _mean_over_sources(found: Sequence[tuple[Mapping[str, float | None], Mapping[str, NDArray[Any]]]]) -> dict[str, Any]:
+    """Return the means over sources of (values, values in all resamples), with intervals if all sources have some.
+
+    A source that is missing from a resample is left out of its mean.
+    """
+    keys = (*intervals.RANKING, "recall")
+    values = {key: _mean([value[key] for value, _ in found]) if found else None for key in keys}
+    drawn = {}
+    for key in keys if all(draws for _, draws in found) else ():
+        of_sources = np.array([draws[key] for _, draws in found if key in draws])
+        if len(of_sources):
+            drawn[key] = intervals.divide(np.nansum(of_sources, axis=0), np.isfinite(of_sources).sum(0))
+    return {"n_sources": len(found), **values, "intervals": intervals.to_intervals(drawn, values)}
+
+
+def lookup(values: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a summary under a dotted key of REPORT_ROWS."""
+    for part in key.split("."):
+        values = values[part]
+    return values
 
 
 def describe_interval(summary: Mapping[str, Any]) -> str:
@@ -138,10 +216,10 @@ def describe_interval(summary: Mapping[str, Any]) -> str:
     return "" if low is None else f"95 % interval {low:.3f} to {high:.3f}"
 
 
-def _share_flagged(rows: pd.DataFrame, threshold: float | None) -> float | None:
-    if threshold is None or "probability" not in rows or rows.empty:
+def _share_flagged(sample: intervals.TestSet, rows: NDArray[Any]) -> float | None:
+    if sample.threshold is None or sample.probability is None or not len(rows):
         return None
-    return float((rows["probability"] >= threshold).mean())
+    return float((sample.probability[rows] >= sample.threshold).mean())
 
 
 def _has_both_classes(labels: ArrayLike) -> bool:
@@ -169,11 +247,21 @@ def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> float | None:
     if not _has_both_classes(labels):
         return None
     false_positive, true_positive, _ = roc_curve(labels, scores)
-    gap = false_positive - (1 - true_positive)  # increases monotonically from -1 to 1
-    after = int(np.argmax(gap >= 0))
-    before = after - 1
-    weight = -gap[before] / (gap[after] - gap[before])
-    return float(false_positive[before] + weight * (false_positive[after] - false_positive[before]))
+    return _crossing(false_positive, true_positive)
+
+
+def _crossing(false_positive: NDArray[Any], true_positive: NDArray[Any]) -> float:
+    """Return the EER of a ROC curve, both arrays (points,)."""
+    return float(intervals.crossing(false_positive[None], 1 - true_positive[None])[0])
+
+
+def _true_positive_rates(false_positive: NDArray[Any], true_positive: NDArray[Any], reals: int) -> dict[str, float | None]:
+    """Return the highest true positive rates of a ROC curve at false positive rates of at most 1 % and 0.1 %.
+
+    At a rate x, that takes 3 / x real files, so that three may be called fake; with fewer, it is None.
+    """
+    return {name: float(true_positive[false_positive <= rate].max()) if reals >= intervals.minimum_reals(rate) else None
+            for name, rate in intervals.FALSE_POSITIVE_RATES.items()}  # fmt: skip
 
 
 def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
@@ -183,34 +271,32 @@ def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
     return float(cross_entropy(labels, probabilities, labels=[0, 1])) if np.size(labels) else None
 
 
+def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float | None:
+    """Return the mean squared difference of probability and label, 0..1, or None for no files."""
+    from sklearn.metrics import brier_score_loss
+
+    return float(brier_score_loss(labels, probabilities, labels=[0, 1])) if np.size(labels) else None
+
+
 def decision_metrics(labels: NDArray[Any], probabilities: NDArray[Any] | None, threshold: float | None) -> dict[str, Any]:
     """Return the metrics of the decisions, where a file is called fake if probability >= threshold.
 
-    Keys: accuracy, balanced_accuracy, f1 (of the fake class), confusion {tn, fp, fn, tp}, per_class {real, fake}, each with
+    Keys: accuracy, balanced_accuracy, f1 (of the fake class), mcc, confusion {tn, fp, fn, tp}, per_class {real, fake}, each with
     precision, recall and f1, and macro, the means over both classes. For a class without files all three are None, and so are
-    the balanced accuracy and the means.
+    the balanced accuracy, MCC and the means. The definitions are those of `intervals.decision_figures`.
     """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
-    names = ("precision", "recall", "f1")
-    per_class: dict[str, dict[str, float | None]] = {kind: dict.fromkeys(names) for kind in ("real", "fake")}
+    names, kinds, single = ("precision", "recall", "f1"), ("real", "fake"), ("accuracy", "balanced_accuracy", "f1", "mcc")
     if probabilities is None or threshold is None or not len(labels):
-        undefined = dict.fromkeys(("accuracy", "balanced_accuracy", "f1", "confusion"))
-        return {**undefined, "per_class": per_class, "macro": dict.fromkeys(names)}
-    decisions = (probabilities >= threshold).astype(int)
-    scores = precision_recall_fscore_support(labels, decisions, labels=[0, 1], zero_division=np.nan)
-    for index, values in enumerate(per_class.values()):
-        if scores[3][index]:
-            values.update({name: _finite_or_none(scores[k][index]) for k, name in enumerate(names)})
-    counts = map(int, confusion_matrix(labels, decisions, labels=[0, 1]).ravel())
-    macro = {name: _mean([values[name] for values in per_class.values()]) for name in names}
+        undefined: dict[str, Any] = dict.fromkeys((*single, "confusion"))
+        return {**undefined, "per_class": {kind: dict.fromkeys(names) for kind in kinds}, "macro": dict.fromkeys(names)}
+    counts = np.bincount(2 * labels + (probabilities >= threshold), minlength=4)
+    figures = {key: _finite_or_none(value[0]) for key, value in intervals.decision_figures(counts[None]).items()}
+    per_class = {kind: {name: figures[f"per_class.{kind}.{name}"] for name in names} for kind in kinds}
     return {
-        "accuracy": float((decisions == labels).mean()),
-        "balanced_accuracy": macro["recall"],
-        "f1": per_class["fake"]["f1"],
-        "confusion": dict(zip(("tn", "fp", "fn", "tp"), counts, strict=True)),
+        **{name: figures[name] for name in single},
+        "confusion": dict(zip(("tn", "fp", "fn", "tp"), counts.tolist(), strict=True)),
         "per_class": per_class,
-        "macro": macro,
+        "macro": {name: _mean([values[name] for values in per_class.values()]) for name in names},
     }
 
 
@@ -223,47 +309,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
-def auc_interval(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | pd.Series, draws: int = 1000,
-                 seed: int = 0, level: float = 0.95) -> list[float] | None:  # fmt: skip
-    """Return the percentile bootstrap interval [low, high] of the AUC, resampling whole groups of related files.
+def auc_interval(labels: ArrayLike, scores: ArrayLike, groups: ArrayLike | pd.Series,
+                 draws: int = intervals.DRAWS) -> list[float] | None:  # fmt: skip
+    """Return the 95 % percentile bootstrap interval [low, high] of the AUC, resampling whole groups of related files.
 
     `labels`, `scores` and `groups` are (rows,). Returns None if a class has fewer than two groups, because resamples could not
-    vary. Resamples that lack a class are ignored. Source: B. Efron and R. Tibshirani, "An introduction to the bootstrap", 1993.
-    `scipy.stats.bootstrap` knows no groups, and calls of `roc_auc_score` take over 50 times as long (benchmarks/libraries.py).
+    vary, or is missing. Resamples that lack a class are ignored.
     """
-    label, score, group = np.asarray(labels), np.asarray(scores), pd.factorize(np.asarray(groups))[0]
-    if min(len(np.unique(group[label == kind])) for kind in (0, 1)) < 2:
-        return None
-    order = np.argsort(score, kind="stable")
-    label, score, group = label[order], score[order], group[order]
-    reals, fakes = score[label == 0], score[label == 1]
-    below, up_to = np.searchsorted(reals, fakes, "left"), np.searchsorted(reals, fakes, "right")
-    random, count = np.random.default_rng(seed), int(group.max()) + 1
-    step = max(1, 1_000_000 // len(label))  # limits memory to some tens of MB
-    aucs = []
-    for start in range(0, draws, step):
-        weights = _draw_weights(random, min(step, draws - start), count)
-        aucs.append(_weighted_auc(weights[:, group[label == 0]], weights[:, group[label == 1]], below, up_to))
-    low, high = np.nanquantile(np.concatenate(aucs), [(1 - level) / 2, (1 + level) / 2])
-    return [float(low), float(high)]
-
-
-def _draw_weights(random: np.random.Generator, draws: int, count: int) -> NDArray[np.float64]:
-    """Return (draws, count): how often each of `count` groups occurs in a resample of `count` groups with replacement."""
-    drawn = random.integers(count, size=(draws, count)) + count * np.arange(draws)[:, None]
-    return np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count).astype(np.float64)
-
-
-def _weighted_auc(reals: NDArray[np.float64], fakes: NDArray[np.float64], below: NDArray[np.intp],
-                  up_to: NDArray[np.intp]) -> NDArray[np.float64]:  # fmt: skip
-    """Return the AUC of each resample, (draws,), from the weights (draws, reals) and (draws, fakes) in order of score.
-
-    `below` and `up_to` (fakes,) count the real files that score lower than each fake, and lower or equal.
-    """
-    cumulative = np.zeros((len(reals), reals.shape[1] + 1))
-    np.cumsum(reals, axis=1, out=cumulative[:, 1:])
-    beaten = (cumulative[:, below] + cumulative[:, up_to]) / 2
-    pairs = cumulative[:, -1] * fakes.sum(1)
-    out = np.full(len(pairs), np.nan)
-    np.divide((fakes * beaten).sum(1), pairs, out=out, where=pairs > 0)
-    return out
+    label, score = np.asarray(labels), np.asarray(scores)
+    sample = intervals.TestSet(label, score, None, None, intervals.Resamples(groups, draws))
+    value = auc(label, score)
+    return intervals.to_intervals(sample.draw(), {"auc": value})["auc"] if sample.resamples.can_vary(label) else None

@@ -13,6 +13,7 @@ A clip detector has one row per file (frame 0), a frame detector one row for eac
 | score | finite number, higher is more likely fake; not a probability |
 | probability | only if calibrated: probability of being fake, 0..1 |
 | log_odds | with it: the log-odds of that probability, which do not saturate when frames are averaged |
+| aggregate | text, only if it is not the mean: how the scores of frames become that of their file; the same in all rows |
 
 Other numeric columns, such as one for each attributed source, are kept.
 """
@@ -24,6 +25,7 @@ from os import PathLike
 import numpy as np
 
 from tfdetect.errors import UserError
+from tfdetect.evaluation.aggregation import MEAN, aggregate_rows
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.pandas_settings import pd
 
@@ -32,6 +34,7 @@ SPLITS = ("validation", "test")
 # The path alone does not identify a file: the four manipulations of FaceForensics++ share their file names.
 FILE_KEYS = ["path", "group", "source"]
 TEXT_COLUMNS = ["path", "group", "source", "split"]
+AGGREGATE = "aggregate"
 SOURCE_CLASS = "source_class"  # text, for detectors that attribute sources: the true class of a fake
 
 
@@ -50,6 +53,8 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
     table["source"] = table["source"].fillna("")
     if SOURCE_CLASS in table:
         table[SOURCE_CLASS] = table[SOURCE_CLASS].fillna("").astype(str)
+    if AGGREGATE in table and table[AGGREGATE].nunique(dropna=False) > 1:
+        raise UserError("The predictions name several ways to combine frames in the column aggregate; expected one.")
     for name in TEXT_COLUMNS:
         _require(table, table[name].notna(), f"has no {name}")
         table[name] = table[name].astype(str)
@@ -91,7 +96,7 @@ def read(path: str | PathLike[str]) -> pd.DataFrame:
     """
     empty_is_none = {name: [""] for name in ("label", "frame", "score", "probability")}
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT_COLUMNS, SOURCE_CLASS], str), keep_default_na=False,
+        table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT_COLUMNS, SOURCE_CLASS, AGGREGATE], str), keep_default_na=False,
                             na_values=empty_is_none, encoding_errors="surrogateescape")  # fmt: skip
     except ValueError as error:  # from the CSV parser
         raise UserError(f"{path} is not a predictions table: {str(error).strip()}.") from error
@@ -107,12 +112,22 @@ def write(table: pd.DataFrame, path: str | PathLike[str]) -> None:
 
 
 def file_scores(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
-    """Return path, group, source, label, the columns `also`, and mean score (float64) of each file, in order of first appearance.
+    """Return path, group, source, label, the columns `also`, and score (float64) of each file, in order of first appearance.
 
     Everything that ranks or classifies files, from the choice of the epoch to the verdict, uses this score.
     """
-    scores = table.astype({"score": np.float64})
-    return scores.groupby([*FILE_KEYS, "label", *also], sort=False, dropna=False)["score"].mean().reset_index()
+    files = [table[name] for name in (*FILE_KEYS, "label", *also)]
+    return aggregate_rows(table[["score"]].astype(np.float64), files, aggregate_of(table)).reset_index()
+
+
+def with_aggregate(table: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """Return a table of frames that says how their scores become those of files; unchanged for the mean."""
+    return table if rule == MEAN else table.assign(**{AGGREGATE: rule})
+
+
+def aggregate_of(table: pd.DataFrame) -> str:
+    """Return how the scores of a table's frames become those of files."""
+    return str(table[AGGREGATE].iloc[0]) if AGGREGATE in table and len(table) else MEAN
 
 
 def add_probabilities(table: pd.DataFrame, calibration: Calibration) -> pd.DataFrame:
@@ -121,10 +136,11 @@ def add_probabilities(table: pd.DataFrame, calibration: Calibration) -> pd.DataF
 
 
 def by_file(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per file in order of first appearance: mean score, `frame` 0, and `frames`, the number of rows averaged.
+    """Return one row per file in order of first appearance: its score, `frame` 0, and `frames`, the number of rows combined.
 
-    The probability of a file is that of its mean score. Calibration is linear in the log-odds, so this is the sigmoid of the
-    mean log-odds of its frames. Log-odds that are missing are recovered from the probabilities, to the precision of those.
+    The probability of a file is that of its score. Calibration is linear in the log-odds and rising, so this is the sigmoid of
+    the aggregate of its frames' log-odds. Other numbers, such as probabilities of sources, are averaged. Log-odds that are
+    missing are recovered from the probabilities, to the precision of those.
     """
     from scipy.special import expit, logit
 
@@ -133,9 +149,12 @@ def by_file(table: pd.DataFrame) -> pd.DataFrame:
     if "probability" in table and "log_odds" not in table:
         table["log_odds"] = logit(np.clip(table["probability"], 2.0**-50, 1 - 2.0**-50))  # 0 and 1 would be infinite
     keys = ["path", "label", "group", "source", "split", *([SOURCE_CLASS] if SOURCE_CLASS in table else [])]
-    others = [name for name in table.select_dtypes("number") if name not in {*COLUMNS, "probability", "frames"}]
+    combined = ["score", *(["log_odds"] if "log_odds" in table else [])]
+    others = [name for name in table.select_dtypes("number") if name not in {*COLUMNS, *combined, "probability", "frames"}]
     grouped = table.groupby(keys, sort=False)
-    files = grouped[["score", *others]].mean()
+    files = aggregate_rows(table[combined], [table[key] for key in keys], aggregate_of(table))
+    if others:
+        files = files.join(grouped[others].mean())
     files.insert(0, "frame", 0)
     if "probability" in table:
         # The probability of a single row is kept bit for bit, so that a decision at the threshold cannot flip.

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from tfdetect.evaluation.metrics import REPORT_ROWS, describe_interval
+from tfdetect.evaluation.metrics import FEW, REPORT_ROWS, describe_interval, lookup
 from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.pages.learnt import Learnt, learnt_section
@@ -184,14 +184,33 @@ def _base_rate_note(test: Mapping[str, Any]) -> str:
 
 
 def _metrics_section(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the metric table: validation and test per file, and per frame if there are several frames per file."""
+    """Return the metric table: validation and test per file, with intervals, and per frame if there are several per file."""
     splits = [split for split in ("validation", "test") if split in metrics]
     columns = [(f"{split}, per file", metrics[split]) for split in splits]
     if any(metrics[split]["by_frame"]["n"] != metrics[split]["n"] for split in splits):
         columns += [(f"{split}, per frame", metrics[split]["by_frame"]) for split in splits]
-    header = ["metric", *(title for title, _ in columns), "meaning"]
-    rows = [[name, *(_lookup(values, key) for _, values in columns), meaning] for key, name, meaning in REPORT_ROWS]
-    return f'<section class="numbers"><h2>Metrics</h2>{_confusion_note(metrics["test"])}{html.table(header, rows)}</section>'
+    header = ["metric", *(name for title, _ in columns for name in (title, "95 % interval")), "meaning"]
+    rows = [[name, *(cell for _, values in columns for cell in _with_interval(values, key)), meaning]
+            for key, name, meaning in REPORT_ROWS]  # fmt: skip
+    note = ("<p>The 95 % intervals are the range expected with other test files: percentiles of resamples of whole groups of "
+            f"related files. * marks figures that rest on fewer than {FEW} files of a class.</p>")  # fmt: skip
+    return (f'<section class="numbers"><h2>Metrics</h2>{_confusion_note(metrics["test"])}{note}{html.table(header, rows)}'
+            "</section>")  # fmt: skip
+
+
+def _with_interval(values: Mapping[str, Any], key: str) -> tuple[Any, Any]:
+    """Return a figure, marked with * if it rests on few files, and its interval; "" for the interval of a count.
+
+    Metrics of an evaluation before there were intervals have some figures only.
+    """
+    try:
+        value = lookup(values, key)
+    except KeyError:
+        return None, None
+    if value is None or isinstance(value, int):
+        return values.get("not_measurable", {}).get(key, value), ""
+    interval = values.get("intervals", {"auc": values.get("auc_interval")}).get(key)
+    return f"{value:.3f} *" if key in values.get("few_files", ()) else value, interval
 
 
 def _confusion_note(test: Mapping[str, Any]) -> str:
@@ -203,21 +222,22 @@ def _confusion_note(test: Mapping[str, Any]) -> str:
             "class of AUC and average precision; precision, recall and F1 are given for both classes.</p>")  # fmt: skip
 
 
-def _lookup(values: Mapping[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        values = values[part]
-    return values
-
-
 def _sources_section(test: Mapping[str, Any]) -> str:
-    keys = ("n_real", "n_fake", "auc", "auc_interval", "eer", "recall", "false_positive_rate")
-    rows = [[name or "(no name)", *(row[key] for key in keys)] for name, row in test["by_source"].items()]
+    """Return the table of sources, and of the means over those with fakes."""
+    keys, rows = ("auc", "ap", "eer", "recall", "false_positive_rate"), []
+    for name, row in test["by_source"].items():
+        cells = [cell for key in keys for cell in _with_interval(row, key)]
+        rows.append([name or "(no name)", row["n_real"], row["n_fake"], *cells])
     if not rows:
         return ""
-    header = ["source", "real", "fake", "AUC", "95 % interval", "EER", "recall", "false positive rate"]
-    return ("<section><h2>Metrics by source</h2><p>On the test set. AUC and EER compare the fakes of a source with all real "
-            "files. Recall is the share of its fakes that are found; the false positive rate is the share of its own real files "
-            "that are called fake.</p>"
+    if (macro := test.get("macro_by_source", {})).get("n_sources", 0) > 1:
+        cells = [cell for key in keys[:-1] for cell in _with_interval(macro, key)]
+        rows.append([f"mean over {macro['n_sources']} sources of fakes", None, None, *cells, None, None])
+    header = ["source", "real", "fake", *(text for name in ("AUC", "average precision", "EER", "recall", "false positive rate")
+                                          for text in (name, "95 % interval"))]  # fmt: skip
+    return ("<section><h2>Metrics by source</h2><p>On the test set. AUC, average precision and EER compare the fakes of a source "
+            "with all real files. Recall is the share of its fakes that are found; the false positive rate is the share of its "
+            "own real files that are called fake.</p>"
             f"{html.table(header, rows)}</section>")  # fmt: skip
 
 

@@ -4,7 +4,8 @@
 `score` and `probability` of being fake, both (batch,) float32, and `fake`, (batch,) bool, the decision at the run's threshold.
 Further outputs and signatures depend on the detector:
 
-Frames of any size become squares as in training, by the run's --data.fit; the score is then the mean over frames and crops.
+Frames of any size become squares as in training, by the run's --data.fit; the score is then that of all frames and crops,
+combined by the run's --evaluate.aggregate.
 
 - Frame detectors have `serve_bytes`, which takes encoded JPEG, PNG, WebP, GIF or BMP images, (batch,) string, and also
   returns `error`, (batch,) string: why an image could not be decoded, or "".
@@ -39,10 +40,12 @@ from tfdetect.data.media import tf_decode, tf_images
 from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.detector import Detector
+from tfdetect.evaluation.aggregation import MEAN
 from tfdetect.models import autoencoder
 from tfdetect.models.layers import common
 from tfdetect.models.layers.heads import ClosestText
 from tfdetect.models.pretrained.weight_files import flat_layers
+from tfdetect.serving import aggregation
 
 DEFAULT, FACE_CROP, BYTES, FEATURES, RECONSTRUCTION = (
     "serving_default", "serve_face_crop", "serve_bytes", "serve_features", "serve_reconstruction")  # fmt: skip
@@ -50,15 +53,16 @@ SERVING_NOTES = "SERVING.md"
 
 
 def export(model: keras.Model, calibration: Mapping[str, float], detector: Detector, target: Path,
-           clip_spec: ClipSpec | None = None) -> tf.Graph:  # fmt: skip
+           clip_spec: ClipSpec | None = None, aggregate: str = MEAN) -> tf.Graph:  # fmt: skip
     """Write the SavedModel to the folder `target`, atomically, and SERVING.md beside it; return the graph of the model's scores.
 
     `calibration` has the keys slope, intercept and threshold. `clip_spec` says how the run makes clips of files; the
-    default is one frame per file. Raises UserError on another Keras backend than TensorFlow.
+    default is one frame per file. `aggregate` says how the scores of frames become that of a file. Raises UserError on another
+    Keras backend than TensorFlow.
     """
     backend.require_tensorflow("A SavedModel")
     clip_spec = clip_spec or ClipSpec(1, model.input_shape[2])
-    functions = ServingFunctions(*split_text_output(model), calibration, detector, clip_spec)
+    functions = ServingFunctions(*split_text_output(model), calibration, detector, clip_spec, aggregate)
     descriptions = describe_signatures(detector, clip_spec)
     frames = tf.TensorSpec((None, None, None, None, 3), tf.uint8, frames_input_name(clip_spec))
     endpoints = {DEFAULT: (functions.predict_frames, frames), FACE_CROP: (functions.predict_frames, frames),
@@ -141,7 +145,7 @@ def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec) -
     squares = {"squeeze": f"resized to {side} x {side} pixels, whatever its aspect ratio",
                "shortest_side": f"resized so that its shorter side has {side} pixels, and cropped to the central square",
                "crop": f"cropped to {side} x {side} native pixels, at its centre" if fit.crops == 1 else
-                       f"cropped to at most {fit.crops} squares of {side} x {side} native pixels, whose scores are averaged",
+                       f"cropped to at most {fit.crops} squares of {side} x {side} native pixels, whose scores are combined",
                "pad": f"resized so that its longer side has {side} pixels, and extended to a square by reflection"}  # fmt: skip
     frame = "face crop" if clip_spec.faces else "frame"
     lines += ["", f"Each {frame} is {squares[fit.mode]} (`--data.fit {fit.mode}`), by `predict` and by the SavedModel alike."]
@@ -160,7 +164,8 @@ class ServingFunctions:
     """The functions behind the signatures."""
 
     def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Mapping[str, float], detector: Detector,
-                 clip_spec: ClipSpec):  # fmt: skip
+                 clip_spec: ClipSpec, aggregate: str = MEAN):  # fmt: skip
+        self.aggregate = aggregate
         self.model, self.texts, self.calibration, self.spec = model, texts, calibration, clip_spec
         self.call = trace(model)
         self.is_frame_detector, self.classes = detector.input_kind == "frame", detector.classes
@@ -204,7 +209,7 @@ class ServingFunctions:
 
     def predict(self, inputs: tf.Tensor, num_clips: tf.Tensor | None = None, call: Any = None,
                 rows: tf.Tensor | None = None, num_files: tf.Tensor | None = None) -> dict[str, tf.Tensor]:  # fmt: skip
-        """Score inputs of `call`, from `trace`, by default the whole model, and average the frames of each file.
+        """Score inputs of `call`, from `trace`, by default the whole model, and combine the frames of each file by `aggregate`.
 
         By default every input is a file. With `num_clips`, the inputs are the frames of that many clips of equal length. With
         `rows`, (inputs,) int, `rows[i]` is the index of the file, below `num_files`, to which input i belongs; files may
@@ -217,10 +222,10 @@ class ServingFunctions:
         if self.classes:
             output = tf.concat([output[:, :1], tf.nn.softmax(output[:, 1:])], axis=1)
         if rows is not None:
-            output = tf.math.unsorted_segment_mean(output, rows, num_files)
+            output = aggregation.of_files(output, self.aggregate, rows, num_files)
         elif num_clips is not None:
-            output = tf.reduce_mean(tf.reshape(output, (num_clips, -1, 1 + len(self.classes))), axis=1)
-        # Frame scores are averaged before calibration, as in `predictions.file_scores`, but in the graph. The decision compares
+            output = aggregation.of_clips(tf.reshape(output, (num_clips, -1, 1 + len(self.classes))), self.aggregate)
+        # Frame scores are combined before calibration, as in `predictions.file_scores`, but in the graph. The decision compares
         # log-odds, since float32 probabilities near 1 cannot be told apart.
         log_odds = self.calibration["slope"] * output[:, 0] + self.calibration["intercept"]
         fake = log_odds >= float(logit(self.calibration["threshold"]))

@@ -20,6 +20,7 @@ from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.detector import Detector
 from tfdetect.errors import is_out_of_memory
+from tfdetect.evaluation import aggregation
 from tfdetect.limits import Decoding, Limits
 from tfdetect.machine import available_cores
 from tfdetect.serving.decode_ahead import DecodeAhead
@@ -52,13 +53,14 @@ class Predictor:
     """An exported detector that predicts clips, stored features and files.
 
     Uses the SavedModel of the run. Runs trained on torch or jax have none; then model.keras is loaded instead, and
-    `scored_with` and `warnings` say so. For a frame detector, the score of a file is the mean over its frames.
+    `scored_with` and `warnings` say so. For a frame detector, `aggregate` says how the scores of a file's frames become its own.
     """
 
-    def __init__(self, artifact: Artifact, spec: ClipSpec, detector: Detector, before_load: Callable[[], None] | None = None):
+    def __init__(self, artifact: Artifact, spec: ClipSpec, detector: Detector, before_load: Callable[[], None] | None = None,
+                 aggregate: str = aggregation.MEAN):  # fmt: skip
         """Load the calibration; the model is loaded when it is first needed, after a call of `before_load`."""
         self.spec, self.is_frame_detector, self.classes = spec, detector.input_kind == "frame", detector.classes
-        self.calibration = load_calibration(artifact)
+        self.calibration, self.aggregate = load_calibration(artifact), aggregate
         self.threshold = self.calibration.threshold
         self.scored_with, self.warnings = "saved_model", self.calibration.warnings
         self.batch = _clips_in_memory(spec, 1 if self.is_frame_detector else spec.frames)
@@ -149,7 +151,9 @@ class Predictor:
             from scipy.special import softmax
 
             output = np.concatenate([output[:, :1], softmax(output[:, 1:], axis=1)], axis=1)
-        return _by_name(output.reshape(len(clips), -1, output.shape[1]).mean(axis=1))
+        of_clips = output.reshape(len(clips), -1, output.shape[1])
+        combined = aggregation.aggregate(of_clips[..., 0], self.aggregate)
+        return _by_name(np.column_stack([combined, of_clips[..., 1:].mean(axis=1)]).astype(output.dtype))
 
     def with_limits(self, limits: Limits, decoding: Decoding | None = None) -> "Predictor":
         """Return the same predictor, which reads files within these limits and, where it is given, with this decoding."""
@@ -267,9 +271,9 @@ class Predictor:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _verdict(self, path: str, media: Media, outputs: Mapping[str, np.ndarray]) -> Verdict:
-        # As `predictions.file_scores` in `evaluate`: each frame is scored separately, and their mean, in double precision, is
-        # calibrated. For one file pandas takes hundreds of times as long (benchmarks/libraries.py).
-        score = float(np.mean(outputs["score"], dtype=np.float64))
+        # As `predictions.file_scores` in `evaluate`: each frame is scored separately, and their aggregate, in double precision,
+        # is calibrated. For one file pandas takes hundreds of times as long (benchmarks/libraries.py).
+        score = float(aggregation.aggregate(outputs["score"], self.aggregate))
         probability = float(self.calibration.probability(score))
         text = outputs["text"][len(outputs["text"]) // 2].decode() if "text" in outputs else None
         label = "fake" if probability >= self.threshold else "real"

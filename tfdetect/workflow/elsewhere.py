@@ -74,7 +74,8 @@ def _load(score: ScoreFiles) -> "tuple[Predictor, float]":
     def import_quietly() -> None:
         _ = console.served_devices_line() if artifact.saved_model.exists() else console.import_keras()
 
-    return Predictor(artifact, spec, run.detector, import_quietly).with_limits(settings.limits), settings.timeout
+    predictor = Predictor(artifact, spec, run.detector, import_quietly, run.evaluate.aggregate)
+    return predictor.with_limits(settings.limits), settings.timeout
 
 
 def on_dask(score: ScoreFiles, paths: Iterable[str | Path], address: str | None, workers: int | None) -> "Generator[Verdict]":

@@ -13,7 +13,7 @@ from tfdetect.errors import UserError
 from tfdetect.settings import Data, Run
 from tfdetect.workflow import dataset, output_paths
 from tfdetect.workflow.console import console, import_keras, plural
-from tfdetect.workflow.test_files import Evaluate, drop_training_overlap
+from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, other_aggregate_warning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,7 @@ class Member:
     run: Run
     data: Data
     cache: "Cache"
+    aggregate: str
 
 
 def evaluate(args: Evaluate) -> Artifact:
@@ -73,7 +74,8 @@ def load_members(args: Evaluate) -> dict[str, Member]:
     data = [dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake) for run in runs]
     caches = [dataset.evaluation_cache(settings, run.detector, artifact)
               for settings, run, artifact in zip(data, runs, found, strict=True)]  # fmt: skip
-    members = map(Member, found, runs, data, caches)
+    rules = [args.evaluate.apply_to(run.evaluate).aggregate for run in runs]
+    members = map(Member, found, runs, data, caches, rules)
     return dict(zip(ensemble.unique_names([folder.name for folder in folders]), members, strict=True))
 
 
@@ -156,7 +158,7 @@ def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
     from tfdetect.workflow.scoring import score
 
     detector = member.run.detector
-    predictor = Predictor(member.artifact, member.cache.spec, detector)
+    predictor = Predictor(member.artifact, member.cache.spec, detector, aggregate=member.aggregate)
     rows, _ = dataset.add_source_classes(table[table["path"].isin(set(paths))], detector)
     for warning in predictor.warnings:
         console.print(warning)
@@ -171,12 +173,14 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     from tfdetect.workflow.scoring import clip_loader
 
     first = next(iter(members.values()))
-    validation_rows = {name: validation_predictions(member.artifact) for name, member in members.items()}
+    validation_rows = {name: validation_predictions(member.artifact, member.aggregate) for name, member in members.items()}
     validation = ensemble.average(validation_rows, by=["path"])
     threshold, no_threshold = choose_threshold(validation)
     mean = ensemble.average({name: rows for name, (rows, _) in scored.items()})
     summaries = {name: metrics.summarise(rows, own_threshold) for name, (rows, own_threshold) in scored.items()}
     extra_metrics = {"members": summaries, **({} if no_threshold else {"validation": metrics.summarise(validation, threshold)})}
+    warnings = (*warnings, *(f"{name}: {text}" for name, member in members.items()
+                             for text in other_aggregate_warning(member.aggregate, member.run)))  # fmt: skip
     rules = {name: member.run.train.threshold for name, member in members.items()}
     pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
     comparison = ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)})
@@ -192,15 +196,15 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     results.finish(target, evaluation, {"test": "mean"})
 
 
-def validation_predictions(artifact: Artifact) -> "pd.DataFrame":
+def validation_predictions(artifact: Artifact, aggregate: str) -> "pd.DataFrame":
     """Return the run's predictions of its validation files, one row per content; the column `path` holds the content's hash."""
     from tfdetect.data import manifest
     from tfdetect.evaluation import predictions
 
     rows = manifest.read_unchecked(artifact.manifest)
     shas = dict(zip(rows["path"], rows["sha"], strict=True))
-    files = predictions.read(artifact.predictions)
-    files = predictions.by_file(files[files["split"] == "validation"])
+    frames = predictions.read(artifact.predictions).drop(columns=predictions.AGGREGATE, errors="ignore")
+    files = predictions.by_file(predictions.with_aggregate(frames[frames["split"] == "validation"], aggregate))
     return files.assign(path=[shas.get(path, path) for path in absolute_paths(list(files["path"]), shas)]).drop_duplicates("path")
 
 

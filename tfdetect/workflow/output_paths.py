@@ -40,7 +40,7 @@ def evaluation_folder(args: "Evaluate", names: Sequence[str] = (), corruption: s
     """Return the folder for the results of an evaluation.
 
     Return --out if it is given, else a folder in `evaluations/` of the first run, named after the `names` of several runs, the
-    data, its sources and the corruption. Raises UserError if --out holds anything but an earlier evaluation.
+    data, its sources, the corruption and the aggregate. Raises UserError if --out holds anything but an earlier evaluation.
     """
     if args.out:
         _require_evaluation(args.out)
@@ -51,7 +51,7 @@ def evaluation_folder(args: "Evaluate", names: Sequence[str] = (), corruption: s
     data_name = "" if names else "own_test"
     if data.path or data.sources or scattered:
         data_name = unique_name(data.path or Path("own_test"), *reading, *scattered)
-    parts = ("+".join(names), data_name, *map(slug, data.sources), corruption)
+    parts = ("+".join(names), data_name, *map(slug, data.sources), corruption, slug(args.evaluate.aggregate or ""))
     return Path(args.runs[0]) / "evaluations" / "-".join(filter(None, parts))
 
 

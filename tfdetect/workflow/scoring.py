@@ -50,7 +50,7 @@ def score_with(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: C
         step(advance=len(clips))
     out = rows[COLUMNS].copy()
     out[["score", *names]] = scores
-    out = predictions.add_probabilities(out, predictor.calibration)
+    out = predictions.with_aggregate(predictions.add_probabilities(out, predictor.calibration), predictor.aggregate)
     if names:
         out[predictions.SOURCE_CLASS] = [predictor.classes[number] if number >= 0 else "" for number in rows["source_class"]]
     return out
@@ -60,7 +60,8 @@ def score_features(predictor: Predictor, features: FeatureTable, table: pd.DataF
     """Return the predictions table of the usable rows from their stored features, which have one row per frame."""
     rows = expand_frames(usable_rows(table), predictor.is_frame_detector)
     scores = [predictor.predict_features(features.features[start : start + 1024])[0] for start in range(0, len(rows), 1024)]
-    return predictions.add_probabilities(rows[COLUMNS].assign(score=np.float64(np.concatenate(scores))), predictor.calibration)
+    out = predictions.add_probabilities(rows[COLUMNS].assign(score=np.float64(np.concatenate(scores))), predictor.calibration)
+    return predictions.with_aggregate(out, predictor.aggregate)
 
 
 def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[int, np.ndarray]]:

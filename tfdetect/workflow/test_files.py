@@ -9,7 +9,7 @@ import tyro
 from tfdetect import corruption_spec
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
-from tfdetect.settings import Data, DecodeOverrides
+from tfdetect.settings import Data, DecodeOverrides, Run
 from tfdetect.verdict_settings import EvaluateOverrides
 from tfdetect.workflow import dataset, robustness_grids
 from tfdetect.workflow.console import console, plural
@@ -55,7 +55,7 @@ class Evaluate:
     evaluate: EvaluateOverrides = field(default_factory=EvaluateOverrides)
     out: Path | None = None
     """Output folder; by default evaluations/NAME in the folder of the (first) run.
-    NAME is unique to the data set and --data.corrupt."""
+    NAME is unique to the data set, --data.corrupt and --evaluate.aggregate."""
     stress: int = 0
     """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section."""
     robustness: tuple[str, ...] | None = None
@@ -75,6 +75,16 @@ class Evaluate:
             if self.data.corrupt or len(self.runs) > 1:
                 raise UserError("--robustness corrupts the files of a single run by itself: give it without --data.corrupt, and "
                                 "after one run.")  # fmt: skip
+
+
+def other_aggregate_warning(aggregate: str, run: Run) -> tuple[str, ...]:
+    """Return a warning if frames are combined in another way than the run was calibrated for; detectors of clips have none."""
+    own = run.evaluate.aggregate
+    if aggregate == own or run.detector.input_kind == "clip":
+        return ()
+    return (f"The scores of frames are combined by --evaluate.aggregate {aggregate}, but the run was calibrated for {own}: AUC, "
+            "average precision and EER hold, while probabilities and decisions are not calibrated for it. Train with this flag "
+            "for those.",)  # fmt: skip
 
 
 def select_test_files(args: Evaluate, artifact: Artifact, data: Data) -> "pd.DataFrame":

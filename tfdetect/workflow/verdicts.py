@@ -43,7 +43,7 @@ def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
         print_note(served_devices_line() if served else devices_line(run.train.precision))
 
     spec = with_equalisation(cache_for(run.data, run.detector), artifact).spec
-    predictor = Predictor(artifact, spec, run.detector, announce_device)
+    predictor = Predictor(artifact, spec, run.detector, announce_device, run.evaluate.aggregate)
     for warning in predictor.warnings:
         print_note(warning)
     return predictor
