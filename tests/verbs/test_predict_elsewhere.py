@@ -14,7 +14,7 @@ import tfdetect
 from tfdetect import artifact as artifacts
 from tfdetect import cli
 from tfdetect.settings import DecodeOverrides
-from tfdetect.workflow import elsewhere
+from tfdetect.workflow import beam_scoring, elsewhere
 
 dask_needed = pytest.mark.skipif(find_spec("distributed") is None, reason="the extra [dask] is optional")
 beam_needed = pytest.mark.skipif(find_spec("apache_beam") is None, reason="the extra [beam] is optional")
@@ -86,6 +86,31 @@ def test_rows_on_beam(run, files, tmp_path, capfd, flags):
     assert code == 1 and len(found) == 41
     assert_same_rows(found, expected)
     assert not (tmp_path / ".beam").exists()
+
+
+@beam_needed
+def test_what_a_failed_beam_has_scored_is_kept(run, files, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(beam_scoring, "BATCH", {"min_batch_size": 8, "max_batch_size": 8})
+    argv = ["predict", str(run.folder), "files", "--out", "table.jsonl"]
+    calls = []
+
+    def score(self, paths, workers=1, original=elsewhere.ScoreFiles.__call__):
+        calls.append(paths)
+        if len(calls) == 3:
+            raise RuntimeError("the cluster is gone")
+        return original(self, paths, workers)
+
+    monkeypatch.setattr(elsewhere.ScoreFiles, "__call__", score)
+    assert cli.main([*argv, "--runner", "beam"]) == 2
+    assert "the cluster is gone" in capfd.readouterr().err.splitlines()[-1] and not (tmp_path / "table.jsonl").exists()
+    kept = {*calls[0], *calls[1]}
+    assert cli.main([*argv, "--runner", "beam"]) == 1 and not (tmp_path / ".beam").exists()
+    again = [path for paths in calls[3:] for path in paths]
+    assert len(kept) == 16 and len(again) == len({*again}) == 25 and not kept & {*again}
+    rows = [json.loads(line) for line in (tmp_path / "table.jsonl").open()]
+    capfd.readouterr()
+    _, expected = predict(capfd, run, "--json", "files")
+    assert_same_rows(expected, rows)
 
 
 @beam_needed

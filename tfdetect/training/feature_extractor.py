@@ -118,7 +118,7 @@ def digest(model: keras.Model) -> str:
     """Return 16 hexadecimal digits of what decides a model's outputs: its layers, their wiring and weights, but no names."""
     sha = hashlib.sha256(json.dumps(_without_names(json.loads(model.to_json())), sort_keys=True).encode())
     for weight in model.weights:
-        sha.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).reshape(-1).view(np.uint8))
+        sha.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).reshape(-1).view(np.uint8).data)
     return sha.hexdigest()[:16]
 
 

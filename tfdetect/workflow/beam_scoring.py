@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ import numpy as np
 
 from tfdetect.data import worker_pool
 from tfdetect.data.prepare.beam import BeamRunner
+from tfdetect.errors import UserError
+from tfdetect.files import plural, write_bytes
 from tfdetect.workflow.elsewhere import ScoreFiles
 
 if TYPE_CHECKING:
@@ -24,20 +26,25 @@ PLAN_NAME = "files.jsonl"
 
 
 def on_beam(runner: BeamRunner, workers: int | None, score: ScoreFiles, paths: Iterable[str | Path]) -> "Generator[Verdict]":
-    """Yield the verdict on each file in turn, once the pipeline has scored all of them.
+    """Yield the verdict on each file in turn, once the pipeline has ended.
 
-    The pipeline's files are in a subfolder of `runner.folder` until then. Raises UserError as `BeamRunner` does.
+    If it fails, the verdicts that it has come to are yielded before its error is raised, so that `predict --out` stores them and
+    can go on. The pipeline's files are in a subfolder of `runner.folder` until then. Raises UserError as `BeamRunner` does, and
+    if the runner loses verdicts.
     """
-    from tfdetect.serving.predictor import Verdict
-
     folder = runner.folder / f"predict-{uuid4().hex[:8]}"
     folder.mkdir(parents=True)
+    count = 0
     try:
         with (folder / PLAN_NAME).open("w") as plan:
-            plan.writelines(f"{json.dumps([number, str(path)])}\n" for number, path in enumerate(paths))
-        runner.run_pipeline(_Scoring(folder, score, workers))
-        for row in _in_order(sorted(folder.glob("verdicts-*"))):
-            yield Verdict(**row)
+            for count, path in enumerate(paths, 1):
+                plan.write(f"{json.dumps([count, str(path)])}\n")
+        try:
+            runner.run_pipeline(_Scoring(folder, score, workers))
+        finally:
+            found = yield from _in_order(sorted(folder.glob("verdicts-*")))
+        if found < count:
+            raise UserError(f"{runner.runner} ended without a verdict on {plural(count - found, 'file')}: repeat the command.")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if not any(runner.folder.iterdir()):
@@ -46,7 +53,10 @@ def on_beam(runner: BeamRunner, workers: int | None, score: ScoreFiles, paths: I
 
 @dataclass(frozen=True)
 class _Scoring:
-    """Adds the steps to a pipeline: the lines of a plan, [number, path], become lines [number, verdict]."""
+    """Adds the steps to a pipeline: the lines of a plan, [number, path], become lines [number, verdict].
+
+    Workers write them to files of their own, since a runner writes the outputs of a pipeline only at its end.
+    """
 
     folder: Path
     score: ScoreFiles
@@ -56,7 +66,7 @@ class _Scoring:
         import apache_beam as beam
         from apache_beam.ml.inference.base import ModelHandler, RunInference
 
-        score, workers = self.score, self.workers or (None if all_cores else 1)
+        score, workers, folder = self.score, self.workers or (None if all_cores else 1), self.folder
 
         class Handler(ModelHandler):  # type: ignore[misc]  # apache_beam is optional and untyped
             """Its model is the predictor of a run, which knows how to read files."""
@@ -66,20 +76,24 @@ class _Scoring:
                 score.load()
                 return score
 
-            def run_inference(self, batch: Sequence[str], model: ScoreFiles, inference_args: Any = None) -> Iterator[str]:
+            def run_inference(self, batch: Sequence[str], model: ScoreFiles, inference_args: Any = None) -> Sequence[int]:
                 numbers, paths = zip(*map(json.loads, batch), strict=True)
-                for number, verdict in zip(numbers, model(paths, workers), strict=True):
-                    yield json.dumps([number, asdict(verdict)])
+                rows = zip(numbers, map(asdict, model(paths, workers)), strict=True)
+                write_bytes(folder / f"verdicts-{uuid4().hex}", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+                return numbers
 
             def batch_elements_kwargs(self) -> dict[str, int]:
                 return BATCH
 
         lines = pipeline | "files" >> beam.io.ReadFromText(str(self.folder / PLAN_NAME)) | "spread" >> beam.Reshuffle()
-        _ = lines | "score" >> RunInference(Handler()) | "verdicts" >> beam.io.WriteToText(str(self.folder / "verdicts"))
+        # Without outputs to read, FnApiRunner would wait forever for a worker that was killed.
+        _ = lines | "score" >> RunInference(Handler()) | "end" >> beam.Reshuffle()
 
 
-def _in_order(shards: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Yield the verdicts in the order of their numbers, 0, 1, ...; only their places are in memory."""
+def _in_order(shards: Sequence[Path]) -> "Generator[Verdict, None, int]":
+    """Yield the verdicts in the order of their numbers, and return how many there are; only their places are in memory."""
+    from tfdetect.serving.predictor import Verdict
+
     places = []
     for shard, path in enumerate(shards):
         with path.open("rb") as file:
@@ -88,14 +102,9 @@ def _in_order(shards: Sequence[Path]) -> Iterator[dict[str, Any]]:
                 places.append((int(line[1 : line.index(b",")]), shard, start))
                 start += len(line)
     order = np.array(places, np.int64).reshape(-1, 3)
-    order = order[order[:, 0].argsort()]
-    if (order[:, 0] != np.arange(len(order))).any():  # some runners write a part twice or lose one
-        raise RuntimeError(f"the pipeline wrote {len(order)} verdicts, which are not one of each file")
-    files = [path.open("rb") for path in shards]
-    try:
-        for _, shard, start in order:
-            files[shard].seek(start)
-            yield json.loads(files[shard].readline())[1]
-    finally:
-        for file in files:
-            file.close()
+    _, firsts = np.unique(order[:, 0], return_index=True)  # some runners repeat a batch
+    for _, shard, start in order[firsts]:
+        with shards[shard].open("rb") as file:
+            file.seek(start)
+            yield Verdict(**json.loads(file.readline())[1])
+    return len(firsts)

@@ -1,7 +1,7 @@
 """Decode with Apache Beam: the same function for each file as on one machine, on as many machines as the runner offers.
 
-Failed files go to a separate output. Clips go to TFRecord shards, and from there into the cache, in the order of the manifest.
-Files that Beam processed count as if this machine had done it, so `prepare` can resume.
+Workers write what they decode to files of their own, from which this process fills the cache in the order of the manifest. Files
+that a failed or killed run has decoded are not decoded again. Files that Beam processed count as if this machine had done it.
 """
 
 import contextlib
@@ -9,11 +9,13 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -24,21 +26,21 @@ from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.prepare.clip_cache import Cache, Decoded, failure_result
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.errors import UserError, suggestion
-from tfdetect.files import size_and_mtime, tensorflow_path
+from tfdetect.files import plural, printable, size_and_mtime, tensorflow_path
 
 LOCAL_RUNNER = "FnApiRunner"  # Beam's DirectRunner downloads a program on first use
 BATCH_SIZES = (64, 512)  # minimum and maximum number of files per start of a worker's processes
 PLAN_NAME = "files.jsonl"
+File = tuple[str, int, int]  # path, size in bytes, modification time in nanoseconds
 
 
 @dataclass(frozen=True)
 class BeamRunner:
     """How and where to run the pipeline. Its `results` replaces `decode_locally` in `decode.prepare`."""
 
-    folder: Path  # for the shards; each run creates a numbered subfolder
+    folder: Path  # for what workers write; each run creates a numbered subfolder
     runner: str = LOCAL_RUNNER
     options: Sequence[str] = ()  # Beam's command-line flags
-    shards: int | None = None  # None lets the runner decide, which avoids shuffling all clips
     verb: str = "prepare"  # for messages
 
     def results(self, paths: Iterable[str], cache: Cache, workers: int | None = None,
@@ -46,43 +48,47 @@ class BeamRunner:
         """Decode the files, each within `seconds`, and yield (path, what became of it) in their order.
 
         `workers` is the number of processes per Beam worker; by default all cores if Beam's only worker is this process,
-        else one. Raises UserError if apache-beam is missing, an option is wrong or the runner fails.
+        else one. Raises UserError if apache-beam is missing, an option is wrong, or the runner fails or loses results; the next
+        call with the same settings then decodes only what is missing.
         """
-        files: list[tuple[str, int, int]] = [(path, *size_and_mtime(path)) for path in paths]  # type: ignore[misc]
-        if not files:
-            return
-        sizes = Counter(size for _, size, _ in files)
-        settings = [cache.folder.name, repr(cache.spec.limits), seconds]
-        plan = [json.dumps(line) for line in [settings, *([*file, sizes[file[1]] > 1] for file in files)]]
-        folder = self.find_finished(plan) or self.run(plan, _DecodeBatch(cache, workers, seconds))
-        yield from unpack(folder, (path for path, *_ in files))
+        files: list[File] = [(path, *size_and_mtime(path)) for path in paths]  # type: ignore[misc]
+        settings = json.dumps({"cache": cache.folder.name, "limits": repr(cache.spec.limits), "timeout": seconds})
+        rows = self.earlier_rows(settings, set(files))
+        missing = [file for file in files if file not in rows]
+        if rows:
+            print(f"{plural(len(rows), 'file')} of {len(files):,} had been decoded by an earlier run.", file=sys.stderr)
+        if missing:
+            sizes = Counter(size for _, size, _ in missing)
+            plan = [settings, *(json.dumps([*file, sizes[file[1]] > 1]) for file in missing)]
+            rows.update(_read_rows(self.run(plan, cache, workers, seconds)))
+        if lost := [path for path, *state in files if (path, *state) not in rows]:
+            raise UserError(f"{self.runner} ended without a result for {plural(len(lost), 'file')}, the first is "
+                            f"{printable(lost[0])}: repeat the command, which decodes only what is missing.")  # fmt: skip
+        for file in files:
+            yield file[0], rows[file].load()
 
-    def find_finished(self, plan: Sequence[str]) -> Path | None:
-        """Return the folder of a finished run that decoded these files and perhaps others, which the cache had been given before
-        unpacking was interrupted, for example by a full disk."""
-        needed = {tuple(json.loads(line)[:3]) for line in plan}
-        paths = {line[0] for line in needed}
-        for folder in sorted(self.folder.absolute().glob("[0-9]" * 4)):
-            first, *others = (folder / PLAN_NAME).read_text().splitlines() if (folder / PLAN_NAME).is_file() else [""]
-            has_all = first == plan[0] and needed <= {tuple(json.loads(line)[:3]) for line in (first, *others)}
-            if has_all and any(path in paths for path, *_ in _read_lines(folder, "rows")):
-                return folder  # without clips, the files deserve another try
-        return None
+    def earlier_rows(self, settings: str, files: Container[File]) -> "dict[File, _Row]":
+        """Return what earlier runs with these settings have found out about these files, also if they failed or were killed."""
+        found: dict[File, _Row] = {}
+        for plan in sorted(self.folder.absolute().glob(f"[0-9]*/{PLAN_NAME}")):
+            with plan.open() as lines:
+                if lines.readline() == f"{settings}\n":
+                    found.update((file, row) for file, row in _read_rows(plan.parent) if file in files and row.is_final)
+        return found
 
-    def run(self, plan: Sequence[str], decode: "_DecodeBatch") -> Path:
-        """Run the pipeline and return its folder, which gets its final name once it is complete."""
+    def run(self, plan: Sequence[str], cache: Cache, workers: int | None, seconds: float | None) -> Path:
+        """Run the pipeline and return its folder, which is kept even if the pipeline fails, unless it holds no result."""
+        self.parse_options()  # before there is a folder
         folder = next(path for number in range(10_000) if not (path := self.folder.absolute() / f"{number:04d}").exists())
-        partial = folder.with_suffix(".part")
-        shutil.rmtree(partial, ignore_errors=True)  # left over from a killed run
+        folder.mkdir(parents=True)
         try:
-            self.parse_options()  # before there is a folder
-            partial.mkdir(parents=True)
-            (partial / PLAN_NAME).write_text("".join(f"{line}\n" for line in plan))
-            with tensorflow_path(partial) as link:
-                self.run_pipeline(_Decoding(Path(link), decode, self.shards))
-            return partial.rename(folder)
+            (folder / PLAN_NAME).write_text("".join(f"{line}\n" for line in plan))
+            with tensorflow_path(folder) as link:
+                self.run_pipeline(_Decoding(Path(link), cache, workers, seconds))
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            if not next(_read_rows(folder), None):
+                shutil.rmtree(folder, ignore_errors=True)
+        return folder
 
     def run_pipeline(self, add_steps: Callable[[Any, bool], None]) -> None:
         """Run a pipeline to its end. `add_steps(pipeline, all_cores)` adds its steps, which may use all cores if Beam's only
@@ -137,37 +143,53 @@ class BeamRunner:
 
 @dataclass(frozen=True)
 class _Decoding:
-    """Adds the steps to a pipeline: read folder/PLAN_NAME; write shards of clips (each content once), rows and failures."""
+    """Adds the steps to a pipeline: read folder/PLAN_NAME, and decode each content once.
+
+    Decoding runs in separate processes, so a file that crashes its decoder does not crash Beam's worker.
+    """
 
     folder: Path
-    decode: "_DecodeBatch"
-    shards: int | None
+    cache: Cache
+    workers: int | None
+    seconds: float | None
 
     def __call__(self, pipeline: Any, all_cores: bool) -> None:
         import apache_beam as beam
-        from apache_beam.io.tfrecordio import WriteToTFRecord
 
-        decode, folder = replace(self.decode, all_cores=all_cores), self.folder
-
-        class Decode(beam.DoFn):  # type: ignore[misc]  # apache_beam is optional and untyped
-            def process(self, batch: list[list[str]]) -> Iterator[Any]:
-                for name, value in decode(batch):
-                    yield beam.pvalue.TaggedOutput(name, value)
-
-        outputs = (
+        decoding = replace(self, workers=self.workers or (None if all_cores else 1))
+        _ = (
             pipeline
-            | "files" >> beam.io.ReadFromText(str(folder / PLAN_NAME), skip_header_lines=1)  # a file, since job size is limited
+            | "files" >> beam.io.ReadFromText(str(self.folder / PLAN_NAME), skip_header_lines=1)  # since job size is limited
             | "spread" >> beam.Reshuffle()
             | "content" >> beam.Map(lambda line: (_content_key(line), line))
             | "together" >> beam.GroupByKey()
             | "lines" >> beam.Map(lambda group: list(group[1]))
             | "batch" >> beam.BatchElements(*BATCH_SIZES)
-            | "decode" >> beam.ParDo(Decode()).with_outputs("clips", "rows", "failures")
+            | "decode" >> beam.Map(decoding.decode_batch)
+            | "end" >> beam.Reshuffle()  # FnApiRunner waits forever for a worker that was killed, unless it has outputs to read
         )
-        shards = WriteToTFRecord(str(folder / "clips"), file_name_suffix=".tfrecord", num_shards=self.shards or 0)
-        _ = outputs.clips | "clips" >> shards
-        for name in ("rows", "failures"):
-            _ = outputs[name] | name >> beam.io.WriteToText(str(folder / name), file_name_suffix=".jsonl")
+
+    def decode_batch(self, batch: list[list[str]]) -> None:
+        """Decode lines of the plan, grouped by content, and append what became of each file to new files of this worker.
+
+        They are not outputs of the pipeline, which a runner writes only at its end. Where a runner repeats a batch, there are
+        more of them, which does no harm. A row means that its file is done, so it is written after the clip.
+        """
+        groups: dict[str, list[list[Any]]] = {}
+        for lines in batch:
+            files = [json.loads(line)[:3] for line in lines]
+            groups.setdefault(files[0][0], []).extend(files)
+        name = self.folder / f"batch-{uuid4().hex}"
+        with open(f"{name}.clips", "wb") as clips, open(f"{name}.jsonl", "w") as rows:
+            for path, outcome in worker_pool.map_unordered(groups, self.cache.decode_file, self.workers, self.seconds):
+                crashed = isinstance(outcome, WorkerFailure)
+                decoded = Decoded(failure_result("", outcome.reason)) if isinstance(outcome, WorkerFailure) else outcome
+                clip = decoded.payload.tobytes() if isinstance(decoded.payload, np.ndarray) else decoded.payload or b""
+                row = [crashed, decoded.result, decoded.facts, clips.tell(), len(clip)]
+                clips.write(clip)
+                clips.flush()
+                rows.writelines(json.dumps([file, *row]) + "\n" for file in groups[path])
+                rows.flush()
 
 
 def _content_key(line: str) -> str:
@@ -179,72 +201,36 @@ def _content_key(line: str) -> str:
         return line
 
 
-@dataclass(frozen=True)
-class _DecodeBatch:
-    """Decode lines of the plan, grouped by content, into tagged outputs.
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line that a worker has written: what became of a file, and where its clip is."""
 
-    Yields ("clips", record) once for each content, and for each file ("rows" or "failures", line of JSON), where the line
-    is [path, whether the decoder crashed, result]. Decoding runs in separate processes, so a file that crashes its decoder does
-    not crash Beam's worker.
-    """
+    path: Path
+    offset: int
+    is_final: bool
+    """The next run need not decode the file. One that could not be opened may be readable by then, and a clip is not here if the
+    cache had it or somebody has deleted it."""
 
-    cache: Cache
-    workers: int | None
-    seconds: float | None
-    all_cores: bool = False
-
-    def __call__(self, batch: Iterable[list[str]]) -> Iterator[tuple[str, Any]]:
-        paths = [json.loads(line)[0] for lines in batch for line in lines]
-        workers = self.workers or (None if self.all_cores else 1)
-        seen = set()
-        for path, outcome in worker_pool.map_unordered(paths, self.cache.decode_file, workers, self.seconds):
-            crashed = isinstance(outcome, WorkerFailure)
-            result = failure_result("", outcome.reason) if isinstance(outcome, WorkerFailure) else outcome.result
-            if not isinstance(outcome, WorkerFailure) and outcome.payload is not None and result["sha"] not in seen:
-                seen.add(result["sha"])
-                yield "clips", _serialise(outcome)
-            yield "failures" if result["error"] else "rows", json.dumps([path, crashed, result])
+    def load(self) -> Decoded | WorkerFailure:
+        """Return what the line says, with the clip."""
+        with self.path.open("rb") as lines:
+            lines.seek(self.offset)
+            _, crashed, result, facts, start, length = json.loads(lines.readline())
+        if crashed or not length:
+            return WorkerFailure(result["error"]) if crashed else Decoded(result)
+        with self.path.with_suffix(".clips").open("rb") as clips:
+            clips.seek(start)
+            return Decoded(result, clips.read(length), facts)
 
 
-def _serialise(decoded: Decoded) -> bytes:
-    """Return a serialised tf.train.Example of a clip.
-
-    Its features are `sha`, the hash of the file, `facts`, its properties, and `clip`, the bytes for a shard of the cache.
-    """
-    import tensorflow as tf
-
-    clip = decoded.payload.tobytes() if isinstance(decoded.payload, np.ndarray) else decoded.payload
-    values = {"sha": decoded.result["sha"].encode(), "facts": (decoded.facts or "").encode(), "clip": clip}
-    features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value])) for name, value in values.items()}
-    return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-
-
-def unpack(folder: Path, paths: Iterable[str]) -> Iterator[tuple[str, Decoded | WorkerFailure]]:
-    """Yield (path, what became of it) for these files of a finished run, in this order, whatever the order of its shards."""
-    import tensorflow as tf
-
-    rows = {path: (crashed, result) for path, crashed, result in _read_lines(folder, "rows", "failures")}
-    places: dict[str, tuple[Path, int, int]] = {}  # hash -> shard, offset and length of the record
-    for shard in sorted(folder.glob("clips*.tfrecord")):
-        with shard.open("rb") as file:
-            while head := file.read(12):  # the length of the record and its checksum
-                start, length = file.tell(), int.from_bytes(head[:8], "little")
-                example = tf.train.Example.FromString(file.read(length))
-                places[example.features.feature["sha"].bytes_list.value[0].decode()] = shard, start, length
-                file.seek(4, os.SEEK_CUR)
-    for path in paths:
-        crashed, result = rows[path]
-        clip = facts = None
-        if place := places.pop(result["sha"], None):
-            shard, start, length = place
-            with shard.open("rb") as file:
-                file.seek(start)
-                features = tf.train.Example.FromString(file.read(length)).features.feature
-            clip, facts = (features[name].bytes_list.value[0] for name in ("clip", "facts"))
-        yield path, WorkerFailure(result["error"]) if crashed else Decoded(result, clip, facts.decode() if facts else None)
-
-
-def _read_lines(folder: Path, *names: str) -> Iterator[Any]:
-    for path in sorted(path for name in names for path in folder.glob(f"{name}-*.jsonl")):
-        with path.open() as file:
-            yield from map(json.loads, file)
+def _read_rows(folder: Path) -> Iterator[tuple[File, _Row]]:
+    """Yield the files that a run has decoded, those of a killed worker included."""
+    for path in sorted(folder.glob("batch-*.jsonl")):
+        end, offset = size_and_mtime(path.with_suffix(".clips"))[0], 0
+        with path.open("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):  # else its worker was killed meanwhile
+                    (name, size, modified), crashed, result, _, start, length = json.loads(line)
+                    is_final = crashed or (result["sha"] if result["error"] else 0 < length <= end - start)
+                    yield (name, size, modified), _Row(path, offset, bool(is_final))
+                offset += len(line)
