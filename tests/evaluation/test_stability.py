@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 
 from tfdetect.evaluation import predictions
+from tfdetect.evaluation.intervals import Resamples
 from tfdetect.evaluation.stability import compare, mean_interval
 
 
@@ -27,21 +28,20 @@ def test_flips_are_counted_by_direction_and_missing_files_left_out_of_both_sides
 
 
 def test_the_interval_of_a_share_covers_the_truth_and_resamples_groups():
-    rng, covered = np.random.default_rng(0), 0
+    rng, covered, group = np.random.default_rng(0), 0, Resamples(np.arange(120).repeat(2), 400)
     for _ in range(400):
-        group = np.arange(120).repeat(2)
         value = (rng.random(120) < 0.3).repeat(2)  # both files of a group share their value
-        low, high = mean_interval(value, group, draws=400)
+        low, high = mean_interval(value, group)
         covered += low <= 0.3 <= high
     assert 0.92 <= covered / 400 <= 0.98
-    files = mean_interval(value, np.arange(240), draws=4000)
-    low, high = mean_interval(value, group, draws=4000)
+    files = mean_interval(value, Resamples(np.arange(240), 4000))
+    low, high = mean_interval(value, Resamples(np.arange(120).repeat(2), 4000))
     assert (high - low) / (files[1] - files[0]) == pytest.approx(2**0.5, abs=0.1)
 
 
 def test_a_share_without_variation_has_the_interval_of_clopper_and_pearson():
-    exact = stats.binomtest(0, 30).proportion_ci(method="exact")
-    assert mean_interval(np.zeros(60), np.arange(30).repeat(2)) == pytest.approx([exact.low, exact.high])
-    low, high = mean_interval(np.ones(60), np.arange(30).repeat(2))
+    exact, groups = stats.binomtest(0, 30).proportion_ci(method="exact"), Resamples(np.arange(30).repeat(2))
+    assert mean_interval(np.zeros(60), groups) == pytest.approx([exact.low, exact.high])
+    low, high = mean_interval(np.ones(60), groups)
     assert (low, high) == (pytest.approx(1 - exact.high), 1)
-    assert mean_interval([], []) is None and mean_interval([1, 0], ["a", "a"]) is None
+    assert mean_interval([], Resamples([])) is None and mean_interval([1, 0], Resamples(["a", "a"])) is None

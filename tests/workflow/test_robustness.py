@@ -25,7 +25,7 @@ LEVELS = (100, 156)  # mean brightness of the darkest real and the lightest fake
 class Brightness:
     """Says "fake" of pictures whose mean is at least 128 levels, and of nothing else."""
 
-    is_frame_detector, classes, threshold, batch = True, (), 0.5, 5
+    is_frame_detector, classes, threshold, batch, aggregate = True, (), 0.5, 5, "mean"
     calibration = Calibration(1.0, -128.0, 0.5)
 
     def __init__(self):

@@ -193,13 +193,17 @@ def summarise(texts: Sequence[str], rows: pd.DataFrame, scores: Scores, predicto
     found, flips = [], []
     for text, (curve, strength) in curves.items():
         those = applicable(rows, text)
-        before, after = (predictions.add_probabilities(scores.table(those, key), predictor.calibration)
-                         for key in (UNCHANGED, text))  # fmt: skip
+        before, after = (with_probabilities(scores.table(those, key), predictor) for key in (UNCHANGED, text))
         summary, changed = stability.compare(before, after, predictor.threshold)
         failed = sum(sha not in scores.known[text] for sha in those["sha"])
         found.append({"corruption": text or NAME_UNCHANGED, "curve": curve, "strength": strength, **summary, "failed": failed})
         flips.append(changed.assign(corruption=text))
     return Robustness(pd.DataFrame(found), pd.concat(flips, ignore_index=True))
+
+
+def with_probabilities(table: pd.DataFrame, predictor: Predictor) -> pd.DataFrame:
+    """Return a predictions table with probabilities, and with how the scores of frames become those of files."""
+    return predictions.with_aggregate(predictions.add_probabilities(table, predictor.calibration), predictor.aggregate)
 
 
 def flat(table: pd.DataFrame) -> pd.DataFrame:
