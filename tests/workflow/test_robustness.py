@@ -1,6 +1,7 @@
 """A robustness sweep: which verdicts flip, what an interrupted sweep repeats, grids and their curves."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,10 @@ from tfdetect.data.input_pipeline import corrupted_files
 from tfdetect.data.prepare import decode
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.errors import UserError
+from tfdetect.evaluation import predictions
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.workflow import robustness, robustness_grids
+from tfdetect.workflow.test_files import Evaluate, EvaluateData
 
 pytestmark = pytest.mark.usefixtures("light_test")
 DATA = config.parse(["cnn"], "t").data
@@ -195,3 +198,28 @@ def test_corruptions_make_up_curves():
         "flip": ("flip", None), "jpeg(30,50)": ("jpeg(30,50)", None), "blur(1)|jpeg(5)": ("blur(1)|jpeg(5)", None),
         "crop(0.5)|jpeg(70)": ("crop(0.5)|jpeg(70)", None), "crop(0.9)|jpeg(90)": ("crop(0.9)|jpeg(90)", None),
     }  # fmt: skip
+
+
+def test_the_flag_takes_nothing_or_grids_and_one_run():
+    def words(*flags):
+        return config.parse_flags(Evaluate, ["RUN", *flags], "evaluate").robustness
+
+    assert words() is None and words("--robustness") == words("--robustness", "--stress", "3") == ()
+    assert words("--robustness", "univfd", "jpeg(70)|blur(1)") == ("univfd", "jpeg(70)|blur(1)")
+    assert config.parse_keywords(Evaluate((Path("RUN"),)), {"robustness": "univfd"}, "evaluate").robustness == ("univfd",)
+    for flags in ({"runs": (Path("A"), Path("B"))}, {"runs": (Path("A"),), "data": EvaluateData(corrupt="blur(1)")}):
+        with pytest.raises(UserError, match="--robustness corrupts the files of a single run by itself"):
+            Evaluate(**flags, robustness=())
+
+
+def test_scores_of_frames_become_those_of_files_by_the_rule_of_the_run(tmp_path):
+    scores = robustness.Scores(tmp_path / "scores.jsonl", "key")
+    scores.add([("a", "", [0.0, 200.0, 130.0]), ("b", "", [100.0])])
+    rows = pd.DataFrame([("b", "b.mp4", 0, "1", "", "test"), ("a", "a.mp4", 1, "2", "", "test")],
+                        columns=["sha", "path", "label", "group", "source", "split"])  # fmt: skip
+    detector = Brightness()
+    for detector.aggregate, score in (("mean", 110), ("max", 200), ("median", 130)):
+        table = robustness.with_probabilities(scores.table(rows, ""), detector)
+        assert predictions.by_file(table).set_index("path")["score"].to_dict() == {"b.mp4": 100, "a.mp4": score}
+    again = robustness.Scores(tmp_path / "scores.jsonl", "key")
+    assert again.known == scores.known and robustness.Scores(tmp_path / "scores.jsonl", "other").known == {}
