@@ -191,12 +191,14 @@ def test_a_mistake_in_a_grid_is_named(word, message):
 
 def test_corruptions_make_up_curves():
     texts = ("jpeg(90)", "blur(1)", "jpeg(30)", "resize(0.5)|h264(23)", "resize(0.2)|h264(23)", "flip", "jpeg(30,50)",
-             "blur(1)|jpeg(5)", "crop(0.5)|jpeg(70)", "crop(0.9)|jpeg(90)")  # fmt: skip
+             "blur(1)|jpeg(5)", "crop(0.5)|jpeg(70)", "crop(0.9)|jpeg(90)", "noise(1)|flip|noise(1)", "noise(2)|flip|noise(2)")
     assert robustness_grids.curves(texts) == {
         "jpeg(90)": ("jpeg(quality)", 90), "blur(1)": ("blur(sigma)", 1), "jpeg(30)": ("jpeg(quality)", 30),
         "resize(0.5)|h264(23)": ("resize(scale)|h264(23)", 0.5), "resize(0.2)|h264(23)": ("resize(scale)|h264(23)", 0.2),
         "flip": ("flip", None), "jpeg(30,50)": ("jpeg(30,50)", None), "blur(1)|jpeg(5)": ("blur(1)|jpeg(5)", None),
         "crop(0.5)|jpeg(70)": ("crop(0.5)|jpeg(70)", None), "crop(0.9)|jpeg(90)": ("crop(0.9)|jpeg(90)", None),
+        "noise(1)|flip|noise(1)": ("noise(sigma)|flip|noise(sigma)", 1),
+        "noise(2)|flip|noise(2)": ("noise(sigma)|flip|noise(sigma)", 2),
     }  # fmt: skip
 
 

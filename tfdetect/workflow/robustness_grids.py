@@ -73,8 +73,9 @@ def _check(word: str) -> str:
 def curves(texts: Sequence[str]) -> dict[str, tuple[str, float | None]]:
     """Return the curve that each corruption is a point of, and its strength there.
 
-    Corruptions with the same steps that differ in the value of one of them make up a curve, named like "jpeg(quality)" or
-    "resize(scale)|h264(23)". A chain that belongs to no curve is one of its own, of strength None.
+    Corruptions with the same steps that differ in one value make up a curve, named like "jpeg(quality)" or
+    "resize(scale)|h264(23)"; several steps may share that value. A chain that belongs to no curve is one of its own, of strength
+    None.
     """
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     steps = {text: corruption_spec.parse(text).steps for text in texts}
@@ -82,17 +83,17 @@ def curves(texts: Sequence[str]) -> dict[str, tuple[str, float | None]]:
         alike[tuple(step.name for step in steps[text])].append(text)
     found: dict[str, tuple[str, float | None]] = {}
     for members in alike.values():
-        varying = [n for n, values in enumerate(zip(*(steps[text] for text in members), strict=True)) if len(set(values)) > 1]
-        place = 0 if len(steps[members[0]]) == 1 else varying[0] if len(varying) == 1 else None
+        single = len(steps[members[0]]) == 1
+        places = [n for n, values in enumerate(zip(*(steps[text] for text in members), strict=True)) if len(set(values)) > 1]
         for text in members:
-            step = steps[text][place or 0]
-            is_point = place is not None and step.low == step.high and CORRUPTIONS[step.name].parameter
-            found[text] = (_curve(steps[text], place or 0), step.low) if is_point else (text, None)
+            varying = {steps[text][place] for place in places} or (set(steps[text]) if single else set())
+            step = varying.pop() if len(varying) == 1 else None
+            is_point = step is not None and step.low == step.high and CORRUPTIONS[step.name].parameter
+            found[text] = (_curve(steps[text], places or [0]), step.low) if step and is_point else (text, None)
     return {text: found[text] for text in texts}
 
 
-def _curve(steps: Sequence[CorruptionStep], place: int) -> str:
-    """Return the name of a curve, in which the parameter of one step stands for its value."""
-    names = list(map(str, steps))
-    names[place] = f"{steps[place].name}({CORRUPTIONS[steps[place].name].parameter})"
-    return "|".join(names)
+def _curve(steps: Sequence[CorruptionStep], places: Sequence[int]) -> str:
+    """Return the name of a curve, in which the parameter of these steps stands for their value."""
+    return "|".join(f"{step.name}({CORRUPTIONS[step.name].parameter})" if place in places else str(step)
+                    for place, step in enumerate(steps))  # fmt: skip
