@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 3
+COLUMNS, MAX_TITLE = 3, 34
 LINES = (("auc", "AUC", INK), ("accuracy", "accuracy", GREEN), ("flipped", "verdicts that changed", PURPLE))
 SEPARATE = "chains of corruptions"
 
@@ -42,6 +42,15 @@ def robustness(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def _lines(name: str) -> list[str]:
+    """Return the steps of a chain in lines of at most MAX_TITLE characters, where that is possible."""
+    lines = [""]
+    for step in name.split("|"):
+        joined = f"{lines[-1]}|{step}" if lines[-1] else step
+        lines = [*lines[:-1], joined] if len(joined) <= MAX_TITLE or not lines[-1] else [*lines, step]
+    return lines
+
+
 def _draw_panel(axes: Axes, name: str, part: pd.DataFrame) -> None:
     """Draw the corruptions of one curve over their strengths, or others below each other."""
     is_curve = bool(part["strength"].notna().all())
@@ -62,7 +71,7 @@ def _draw_panel(axes: Axes, name: str, part: pd.DataFrame) -> None:
     (axes.set_ylim if is_curve else axes.set_xlim)(-0.02, 1.02)
     axes.tick_params(labelsize=8, colors=INK, length=3)
     axes.spines[["top", "right"]].set_visible(False)
-    set_title(axes, name)
+    set_title(axes, "\n|".join(_lines(name)))
     axes.title.set_fontsize(10)
     if not is_curve:
         axes.set_yticks(places, [text.replace("|", "\n|") for text in part["corruption"]], fontsize=6)

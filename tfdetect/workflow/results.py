@@ -170,7 +170,7 @@ def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shor
     if learnt.stress:
         figures["stress"] = standard.stress(learnt.stress, shortcuts.aucs.get("all"))
     if evaluation.robustness:
-        figures["robustness"] = robustness_plots.robustness(evaluation.robustness.table)
+        figures["robustness"] = robustness_plots.robustness(evaluation.robustness.table.iloc[1:])
     return standard.save_plots(target.plots, figures)
 
 

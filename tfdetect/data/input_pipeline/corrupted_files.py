@@ -217,16 +217,18 @@ class _CopyWriter:
         if number and int(due) == int(due - float(self.rate) / self.source_rate):
             return
         frame = corrupt(self.steps, frame[None], self.seed, number)[0]
-        encoder, pixel_format, options = encode.CODECS[_codec_name(self.codec)]
         if self.codec:  # 4:2:0 needs even sides
             frame = frame[: max(frame.shape[0] // 2 * 2, 1), : max(frame.shape[1] // 2 * 2, 1)]
-            options = {**options, "crf": f"{draw(self.codec, self.seed)[0]:.0f}"}
-        if self.write is None:
-            height, width = frame.shape[:2]
-            self.write = self.stack.enter_context(
-                encode.video_writer(self.path, self.rate, height, width, encoder, pixel_format, options))  # fmt: skip
+        self.write = self.write or self.open(*frame.shape[:2])
         self.write(np.ascontiguousarray(frame))
         self.written += 1
+
+    def open(self, height: int, width: int) -> Callable[[np.ndarray], None]:
+        """Begin the file, and return the function that writes a frame of this size."""
+        encoder, pixel_format, options = encode.CODECS[_codec_name(self.codec)]
+        crf = {"crf": f"{draw(self.codec, self.seed)[0]:.0f}"} if self.codec else {}
+        return self.stack.enter_context(
+            encode.video_writer(self.path, self.rate, height, width, encoder, pixel_format, {**options, **crf}))  # fmt: skip
 
 
 def frame_rate(path: str) -> float:
