@@ -145,6 +145,18 @@ def test_bins_change_intervals_by_less_than_a_thousandth(monkeypatch):
     assert found[128]["accuracy"] == found[4096]["accuracy"]
 
 
+@pytest.mark.parametrize("shift", [0.5, 1, 3])
+def test_bins_err_by_less_than_is_stated(shift, monkeypatch):
+    random, files = np.random.default_rng(0), 20_000
+    labels = random.integers(2, size=files)
+    scores, resamples = random.normal(size=files) + shift * labels, intervals.Resamples(np.arange(files), draws=20)
+    binned = TestSet(labels, scores, None, None, resamples).draw()
+    monkeypatch.setattr(intervals, "BINS", files)
+    for key, exact in TestSet(labels, scores, None, None, resamples).draw().items():
+        error = np.abs((binned[key] - binned[key][0]) - (exact - exact[0])).max()
+        assert 0 < error < (2e-5 if key == "auc" else 1e-3), key
+
+
 def test_bins_meet_low_false_positive_rates():
     random = np.random.default_rng(0)
     labels = np.repeat([0, 1], [30_000, 3_000])

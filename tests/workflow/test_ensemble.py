@@ -1,5 +1,6 @@
 """Ensembles: all runs score the same files, each as by itself, and the mean has a threshold from validation."""
 
+import itertools
 import json
 import os
 import shutil
@@ -81,7 +82,8 @@ def test_each_run_scores_as_by_itself_and_the_mean_is_added(names, alone, reques
     out = runs[0].folder / "evaluations" / "+".join(names)
     result, table = metrics(out), predictions.read(out / "predictions.csv")
     assert "8 test files are common to all runs (8 of" in output and "\nmean: AUC" in output
-    assert set(result) == {"members", "test", "validation", "threshold_rule"} and set(result["members"]) == set(names)
+    assert set(result) == {"members", "comparisons", "test", "validation", "threshold_rule"}
+    assert set(result["members"]) == set(names)
     for name in names:
         assert result["members"][name] == metrics(alone[name])["test"]
         files = predictions.by_file(predictions.read(alone[name] / "predictions.csv")).set_index("path")
@@ -90,6 +92,13 @@ def test_each_run_scores_as_by_itself_and_the_mean_is_added(names, alone, reques
     np.testing.assert_allclose(table["probability"], table[[*names]].mean(axis=1))
     assert result["test"]["n"] == len(table) == 8 and (out / "plots" / "roc.png").exists()
     page = (out / "report.html").read_text()
+    pairs = {(row["first"], row["second"]) for row in result["comparisons"]}
+    assert pairs == {*itertools.combinations([*names, "mean"], 2)}
+    assert f"\n{names[0]} against {names[1]}: difference of AUC" in output
+    aucs = {name: row["auc"] for name, row in result["members"].items()} | {"mean": result["test"]["auc"]}
+    for row in result["comparisons"]:
+        assert row["difference"] == pytest.approx(aucs[row["first"]] - aucs[row["second"]])
+    assert "Differences between runs" in page
     assert "Runs of this ensemble" in page and "<td>mean</td>" in page and 'role="alert"' not in page
 
 

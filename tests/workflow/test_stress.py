@@ -26,7 +26,7 @@ FORMAT = Shortcuts({"container": 1.0, "all": 1.0}, find_warnings({"container": 1
 class Detail:
     """Scores how much neighbouring pixels differ: evidence that a compression removes."""
 
-    is_frame_detector, classes, calibration = True, (), Calibration(1.0, -5.0, 0.5)
+    is_frame_detector, classes, calibration, aggregate = True, (), Calibration(1.0, -5.0, 0.5), "mean"
 
     def predict_clips(self, clips):
         score = np.abs(np.diff(clips.astype(np.float32), axis=3)).mean((1, 2, 3, 4))

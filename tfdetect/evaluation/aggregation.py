@@ -4,11 +4,15 @@ Every rule is the mean over a range of places in descending order, which `averag
 arrays and tables, `serving.aggregation` in the graph.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEAN = "mean"
 

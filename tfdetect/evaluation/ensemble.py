@@ -63,6 +63,11 @@ def average(tables: Mapping[str, pd.DataFrame], by: Sequence[str] = FILE_KEYS) -
     return pd.concat([out.assign(probability=probability, log_odds=out["score"]), members], axis=1)
 
 
+def file_scores(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
+    """Return each run's scores (files,) of the files that all runs share, in the order of `average`."""
+    return {name: table["score"] for name, table in align(tables).items()}
+
+
 def fit_threshold(validation: pd.DataFrame) -> float | None:
     """Return the threshold with the best balanced accuracy of the mean probability, or None if a class is missing.
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tfdetect.evaluation import intervals
 from tfdetect.evaluation.calibration import calibration_error
-from tfdetect.evaluation.predictions import by_file, check
+from tfdetect.evaluation.predictions import check, combine_frames
 
 SOURCE_PREFIX = "is "  # followed by a source's name: the column with the probability that a fake comes from it
 
@@ -57,7 +57,7 @@ def summarise(predictions: pd.DataFrame, threshold: float | None) -> dict[str, A
         raise ValueError("The predictions hold validation and test files; summarise one split at a time.")
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"The threshold is a probability in 0..1, got {threshold}.")
-    files = by_file(frames)
+    files = combine_frames(frames)
     per_file = compute_metrics(files, threshold, sample := intervals.TestSet.of(files, threshold))
     per_frame = {**(per_file if len(files) == len(frames) else compute_metrics(frames, threshold)),
                  "few_files": per_file["few_files"]}  # fmt: skip  # frames of few files are no more than these

@@ -142,9 +142,14 @@ def by_file(table: pd.DataFrame) -> pd.DataFrame:
     the aggregate of its frames' log-odds. Other numbers, such as probabilities of sources, are averaged. Log-odds that are
     missing are recovered from the probabilities, to the precision of those.
     """
+    return combine_frames(check(table))
+
+
+def combine_frames(checked: pd.DataFrame) -> pd.DataFrame:
+    """Return the same of a table that `check` has returned: checking 10 million rows takes seconds."""
     from scipy.special import expit, logit
 
-    table = check(table)
+    table = checked.copy(deep=False)
     table["frames"] = table.get("frames", 1)
     if "probability" in table and "log_odds" not in table:
         table["log_odds"] = logit(np.clip(table["probability"], 2.0**-50, 1 - 2.0**-50))  # 0 and 1 would be infinite

@@ -193,7 +193,8 @@ def _metrics_section(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [[name, *(cell for _, values in columns for cell in _with_interval(values, key)), meaning]
             for key, name, meaning in REPORT_ROWS]  # fmt: skip
     note = ("<p>The 95 % intervals are the range expected with other test files: percentiles of resamples of whole groups of "
-            f"related files. * marks figures that rest on fewer than {FEW} files of a class.</p>")  # fmt: skip
+            f"related files. * marks figures that rest on fewer than {FEW} files of a class. An interval without width is no "
+            "certainty: no mistake in n files is compatible with a rate of mistakes of up to 3 / n.</p>")  # fmt: skip
     return (f'<section class="numbers"><h2>Metrics</h2>{_confusion_note(metrics["test"])}{note}{html.table(header, rows)}'
             "</section>")  # fmt: skip
 

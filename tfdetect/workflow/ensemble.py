@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tfdetect.data.prepare.clip_cache import Cache
 
 
+PRINTED = 10  # differences between runs; the report has all
+DIFFERENCES = "Differences between runs: bootstrap over groups, the same for all, and DeLong's test, each pair by itself"
+
+
 @dataclass(frozen=True)
 class Member:
     """A run of the ensemble, with its data settings and cache for the files to score."""
@@ -168,7 +172,7 @@ def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
 def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame",
                  scored: "Mapping[str, tuple[pd.DataFrame, float]]", warnings: tuple[str, ...]) -> None:
     """Write the report of the mean into `target`, and print the results of the mean and of each run."""
-    from tfdetect.evaluation import calibration, ensemble, metrics
+    from tfdetect.evaluation import calibration, comparison, ensemble, metrics
     from tfdetect.workflow import results
     from tfdetect.workflow.scoring import clip_loader
 
@@ -176,24 +180,30 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     validation_rows = {name: validation_predictions(member.artifact, member.aggregate) for name, member in members.items()}
     validation = ensemble.average(validation_rows, by=["path"])
     threshold, no_threshold = choose_threshold(validation)
-    mean = ensemble.average({name: rows for name, (rows, _) in scored.items()})
+    mean = ensemble.average(scored_rows := {name: rows for name, (rows, _) in scored.items()})
     summaries = {name: metrics.summarise(rows, own_threshold) for name, (rows, own_threshold) in scored.items()}
-    extra_metrics = {"members": summaries, **({} if no_threshold else {"validation": metrics.summarise(validation, threshold)})}
+    compared = comparison.compare(mean["label"], mean["group"], ensemble.file_scores(scored_rows) | {"mean": mean["score"]})
+    extra_metrics = {"members": summaries, "comparisons": compared}
+    if not no_threshold:
+        extra_metrics["validation"] = metrics.summarise(validation, threshold)
     warnings = (*warnings, *(f"{name}: {text}" for name, member in members.items()
                              for text in other_aggregate_warning(member.aggregate, member.run)))  # fmt: skip
     rules = {name: member.run.train.threshold for name, member in members.items()}
     pooled = [f"{name}: {warning}" for name, rule in rules.items() for warning in calibration.rule_warnings(rule)]
-    comparison = ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)})
+    tables = {"Runs of this ensemble": ensemble.comparison_table({**summaries, "mean": metrics.summarise(mean, threshold)}),
+              **({DIFFERENCES: comparison.table(compared)} if compared else {})}  # fmt: skip
     for name, summary in summaries.items():
         console.print(results.summary_line(name, summary, rules[name]))
     evaluation = results.Evaluation(
         first.run, table, first.data, mean, threshold, "none, 0.5" if no_threshold else "youden",
         clip_loader(table, first.cache), (*pooled, *warnings, *no_threshold), extra_metrics,
-        ReportExtras(tables={"Runs of this ensemble": comparison}),
+        ReportExtras(tables=tables),
         title=f"the mean probability of {', '.join(members)}",
         settings={name: config.run_to_dict(member.run) for name, member in members.items()},
     )  # fmt: skip
     results.finish(target, evaluation, {"test": "mean"})
+    for row in compared[:PRINTED]:
+        console.print(comparison.sentence(row))
 
 
 def validation_predictions(artifact: Artifact, aggregate: str) -> "pd.DataFrame":
