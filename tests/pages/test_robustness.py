@@ -35,6 +35,13 @@ def test_it_shows_each_corruption_and_the_files_that_flip():
     assert robustness_section(None, None) == ""
 
 
+def test_it_says_if_no_verdict_changes():
+    found = sweep()
+    calm = Robustness(found.table.iloc[:2], found.flips.head(0))
+    page = robustness_section(calm, None)
+    assert "<b>No verdict changes after any of them.</b>" in page and "<p>None.</p>" in page
+
+
 def test_one_class_has_no_auc_but_verdicts():
     found = sweep(label=lambda number: 0)
     assert found.table["auc"].isna().all() and found.metrics["robustness"]["jpeg(30)"]["auc"] is None

@@ -38,6 +38,8 @@ class Robustness:
     def headline(self) -> str:
         """After which corruption the most verdicts change, as a sentence without its full stop."""
         shares = self.table["flipped"].astype(float).fillna(0).iloc[1:]
+        if not shares.max():
+            return "no verdict changes after any of them"
         worst = self.table.loc[shares.idxmax()]
         return (f"most verdicts change after {worst['corruption']}: {html.format_percent(100 * shares.max())} % of "
                 f"{plural(int(worst['n']), 'file')}, {worst['to_fake']} to fake and {worst['to_real']} to real")  # fmt: skip
