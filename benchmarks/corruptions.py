@@ -22,10 +22,10 @@ import tyro
 
 from tfdetect.data.input_pipeline.corruptions import parse
 
-STEPS = ["flip", "jpeg(30,100)", "jpeg(30,100,p=0.1)", "webp(30,100)", "video(18,40)", "blur(0,3)", "resize(0.3,1)",
-         "crop(0.5,1)", "noise(0,20)", "brightness(-30,30)", "contrast(0.7,1.3)", "cutout(0.1,0.5)", "grid_mask(0.2,0.6)",
-         "posterize(3,7)", "solarize(100,256)", "equalize", "autocontrast", "saturation(0.5,2)", "hue(-30,30)", "sharpness(0,3)",
-         "mixup(0,0.5)", "cutmix(0,0.5)", "fourier_mix(0,0.5)", "selfblend(0.3,1)", "sbi(p=1)",
+STEPS = ["flip", "jpeg(30,100)", "jpeg(30,100,p=0.1)", "webp(30,100)", "avif(30,100)", "h264(18,40)", "hevc(18,40)", "blur(0,3)",
+         "resize(0.3,1)", "crop(0.5,1)", "noise(0,20)", "brightness(-30,30)", "contrast(0.7,1.3)", "cutout(0.1,0.5)",
+         "grid_mask(0.2,0.6)", "posterize(3,7)", "solarize(100,256)", "equalize", "autocontrast", "saturation(0.5,2)",
+         "hue(-30,30)", "sharpness(0,3)", "mixup(0,0.5)", "cutmix(0,0.5)", "fourier_mix(0,0.5)", "selfblend(0.3,1)", "sbi(p=1)",
          "blur(0,3,p=0.5)|jpeg(30,100,p=0.5)", "jpeg(80)|blur(1.1,p=0.5)"]  # fmt: skip
 JPEG = "jpeg(30,100)"
 

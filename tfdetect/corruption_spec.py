@@ -27,6 +27,8 @@ class Corruption:
     integer: bool = False  # whether the parameter is a whole number
     probability: float = 1.0  # probability that a clip is corrupted, unless the text sets p=
     changes_labels: bool = False  # such corruptions are for training only
+    encodes_video: bool = False  # whether `evaluate --robustness` encodes the whole video anew, and leaves images out
+    on_clips: bool = True  # whether it can be applied to clips, whose frame rate is unknown, or only to files
 
     def accepts(self, value: Any) -> bool:
         """Return whether `value` is a number within the range. Booleans are not numbers here."""
@@ -38,10 +40,17 @@ CORRUPTIONS = {
     "flip": Corruption(probability=0.5),
     "jpeg": Corruption("quality", 1, 100, integer=True),
     "webp": Corruption("quality", 1, 100, integer=True),
-    "video": Corruption("crf", 0, 51, integer=True),
+    "avif": Corruption("quality", 1, 100, integer=True),
+    "video": Corruption("crf", 0, 51, integer=True, encodes_video=True),
+    "h264": Corruption("crf", 0, 51, integer=True, encodes_video=True),
+    "hevc": Corruption("crf", 0, 51, integer=True, encodes_video=True),
+    "fps": Corruption("rate", 1, 240, "frames/s", encodes_video=True, on_clips=False),
     "blur": Corruption("sigma", 0, 50, "pixels"),
-    "resize": Corruption("scale", 0.05, 1, "of the side lengths"),
+    "resize": Corruption("scale", 0.05, 4, "of the side lengths"),
+    "side": Corruption("length", 8, 8192, "pixels", integer=True),
+    "max_side": Corruption("length", 8, 8192, "pixels", integer=True),
     "crop": Corruption("scale", 0.1, 1, "of the side lengths"),
+    "square_crop": Corruption("scale", 0.1, 1, "of the shorter side"),
     "noise": Corruption("sigma", 0, 128, "levels"),
     "brightness": Corruption("shift", -255, 255, "levels"),
     "contrast": Corruption("factor", 0, 10),
@@ -130,6 +139,11 @@ class CorruptionSpec:
         return not any(CORRUPTIONS[step.name].changes_labels for step in self.steps)
 
     @property
+    def encodes_video(self) -> bool:
+        """Whether a step encodes the whole video, so that the text does not apply to images."""
+        return any(CORRUPTIONS[step.name].encodes_video for step in self.steps)
+
+    @property
     def slug(self) -> str:
         """The text in a form for file names: flip-jpeg_30_100_p0.5."""
         return re.sub(r"[(,]", "_", re.sub(r"[)=]", "", str(self))).replace("|", "-")
@@ -156,6 +170,8 @@ def check_flag(text: str, flag: str, labels: bool = True) -> None:
         name = next(step.name for step in spec.steps if CORRUPTIONS[step.name].changes_labels)
         as_files = " As files, --data.make_fakes makes the fakes of sbi." if name == "sbi" and flag == "--train.augment" else ""
         raise UserError(f"{flag}: {name} changes labels, so it can only be used for training on both classes.{as_files}")
+    if names := [step.name for step in spec.steps if not CORRUPTIONS[step.name].on_clips]:
+        raise UserError(f"{flag}: {names[0]} needs whole video files, which only evaluate --robustness corrupts.")
 
 
 def _parse_step(text: str) -> CorruptionStep:

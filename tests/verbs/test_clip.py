@@ -71,6 +71,16 @@ def test_the_report_says_that_the_backbone_is_random_and_shows_its_features(trip
     assert "projector_config.pbtxt" in {path.name for path in (triplets.logs / "test").iterdir()}
 
 
+def test_a_detector_on_stored_features_is_scored_whole_in_a_robustness_sweep(triplets, manifest):
+    assert cli.main(["evaluate", str(triplets.folder), "--robustness", "brightness(-255)", "jpeg(90)"]) == 0
+    folder = triplets.folder / "evaluations" / "own_test"
+    found = json.loads((folder / "metrics.json").read_text())
+    rows, test = found["robustness"], found["test"]
+    assert rows["none"]["auc"] == test["auc"] == 1.0 and rows["none"]["accuracy"] == test["accuracy"]
+    assert rows["jpeg(90)"]["auc"] == 1.0, "brightness survives compression"
+    assert rows["brightness(-255)"]["auc"] == 0.5, "all files are black"
+
+
 def test_the_closest_text_is_in_the_saved_model_and_in_predict(triplets, manifest, capsys):
     capsys.readouterr()
     assert cli.main(["predict", str(triplets.folder), str(manifest.parent / "0.png"), "--json"]) == 0

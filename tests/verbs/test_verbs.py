@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from tfdetect import cli, config
 from tfdetect.api import explain
@@ -197,6 +198,51 @@ def test_evaluate_stress_measures_what_corrupt_does(cnn, videos, tmp_path, capsy
     assert "AUC of 8 test files: as they are" in capsys.readouterr().out
     page = (tmp_path / "100" / "report.html").read_text()
     assert "Altered test files" in page and "Nearest training files" not in page
+
+
+def test_robustness_scores_are_those_of_files_that_a_user_had_compressed(cnn, images, tmp_path, capsys):
+    for path in images.rglob("*.jpg"):
+        copy = tmp_path / "data" / path.relative_to(images)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(copy, "jpeg", quality=40)
+
+    def evaluate(data, *flags):
+        out = tmp_path / "out" / data.name
+        assert cli.main(["evaluate", str(cnn.folder), "--data.path", str(data), "--out", str(out), *flags]) == 0
+        return predictions.read(out / "predictions.csv"), out
+
+    plain, folder = evaluate(images, "--robustness", "jpeg(40)", "blur(0)")
+    assert "robustness: AUC 0." in capsys.readouterr().out
+    compressed, other = evaluate(tmp_path / "data")
+    stored = [json.loads(line) for line in (folder / "robustness_scores.jsonl").read_text().splitlines()]
+    assert len(stored) == 3 * 40
+    for text, table in (("", plain), ("blur(0)", plain), ("jpeg(40)", compressed)):
+        scores = sorted(score for _, _, other_text, [score] in stored if other_text == text)
+        np.testing.assert_allclose(scores, np.sort(table["score"]), atol=1e-5)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["robustness"]["jpeg(40)"]["auc"] == json.loads((other / "metrics.json").read_text())["test"]["auc"]
+    assert metrics["robustness"]["none"]["accuracy"] == metrics["test"]["accuracy"]
+    page = (folder / "report.html").read_text()
+    assert "<h2>Robustness</h2>" in page and "<td>jpeg(40)</td>" in page and (folder / "plots" / "robustness.png").exists()
+    evaluate(images, "--robustness", "jpeg(40)", "blur(0)")
+    assert len((folder / "robustness_scores.jsonl").read_text().splitlines()) == 3 * 40, "nothing was scored again"
+
+
+def test_robustness_of_videos_encodes_them_anew(cnn_lstm, capsys):
+    assert cli.main(["evaluate", str(cnn_lstm.folder), "--robustness", "h264(51)", "fps(5)|hevc(30)", "flip(p=1)"]) == 0
+    folder = cnn_lstm.folder / "evaluations" / "own_test"
+    table = pd.read_csv(folder / "robustness.csv").set_index("corruption")
+    assert list(table.index) == ["none", "h264(51)", "fps(5)|hevc(30)", "flip(p=1)"]
+    assert (table["n"] == 8).all() and (table["failed"] == 0).all()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert table.loc["none", "auc"] == metrics["test"]["auc"]
+    stored = [json.loads(line) for line in (folder / "robustness_scores.jsonl").read_text().splitlines()]
+    scores = {text: np.array([score for _, _, other, [score] in sorted(stored) if other == text])
+              for text in ("", "h264(51)")}  # fmt: skip
+    assert np.abs(scores[""] - scores["h264(51)"]).max() > 1e-4
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", str(cnn_lstm.folder), "--robustness", "jpg(80)"])
+    assert "perhaps you meant jpeg" in " ".join(capsys.readouterr().err.replace("│", " ").split()).lower()
 
 
 def test_export_writes_a_model_with_the_same_scores(cnn, images, capsys):

@@ -1,6 +1,7 @@
 """evaluate: evaluate a run again, or on another data set; or several runs and the mean of their probabilities."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache as once
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     console.print(devices_line(run.train.precision))
     from tfdetect.data.input_pipeline import corruptions
     from tfdetect.data.prepare.decode import usable_rows
-    from tfdetect.workflow import results, scoring, stress
+    from tfdetect.workflow import results, robustness, scoring, stress
 
     aggregate, chain = args.evaluate.apply_to(run.evaluate).aggregate, corruptions.parse(args.data.corrupt)
     target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
@@ -91,9 +92,14 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor), cache=cache,
                                     study=study, calibration=calibration)  # fmt: skip
+    if args.robustness is not None:
+        found = robustness.measure(args.robustness, target, artifact, predictor, good, cache, data)
+        evaluation = replace(evaluation, robustness=found)
     for warning in predictor.warnings:
         console.print(warning)
     results.finish(target, evaluation, {"test": "test"})
+    if evaluation.robustness:
+        console.print(robustness.describe(evaluation.robustness, target))
     return target
 
 

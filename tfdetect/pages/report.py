@@ -20,6 +20,7 @@ from tfdetect.evaluation.metrics import FEW, REPORT_ROWS, describe_interval, loo
 from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.pages.learnt import Learnt, learnt_section
+from tfdetect.pages.robustness import Robustness, robustness_section
 from tfdetect.pages.verdicts import verdicts_section
 from tfdetect.plots import standard
 
@@ -47,6 +48,7 @@ class Report:
     shortcuts: Mapping[str, float] = field(default_factory=dict)  # test AUC of each simple file property, and of "all"
     suspects: Sequence[tuple[str, float]] = ()  # (property, AUC) of those significantly above chance, highest first
     learnt: Learnt | None = None  # what altered test files and the neighbours of mistakes say
+    robustness: Robustness | None = None  # metrics and verdicts after corruptions of the files
     extra_figures: Mapping[str, Figure | Path] = field(default_factory=dict)  # detector-specific, by title
     extra_tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # detector-specific, by title
     command: str = ""  # the exact command that repeats the run
@@ -63,8 +65,9 @@ def write(path: str | PathLike[str], report: Report) -> None:
         _warnings_section(report.warnings), _summary_section(report), _metrics_section(report.metrics),
         verdicts_section(report.metrics["test"].get("verdicts")), _sources_section(report.metrics["test"]),
         learnt_section(report.learnt, report.shortcuts.get("all"), report.figures.get("stress")),
+        robustness_section(report.robustness, report.figures.get("robustness")),
         html.figure_section("Figures", [(standard.caption(name) or name, figure) for name, figure in report.figures.items()
-                                        if name != "stress"]),
+                                        if name not in ("stress", "robustness")]),
         _mistakes_section(report.mistakes), _detector_section(report), _data_section(report),
         _reproduction_section(report)))  # fmt: skip
 

@@ -23,7 +23,9 @@ from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.verdicts import verdict_metrics
 from tfdetect.pages import report
 from tfdetect.pages.learnt import Learnt
+from tfdetect.pages.robustness import Robustness
 from tfdetect.pages.verdicts import precision_sentence
+from tfdetect.plots import robustness as robustness_plots
 from tfdetect.plots import standard
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data, Run
@@ -62,6 +64,8 @@ class Evaluation:
     """Of the files' clips, which knows the properties of the files as well; None if they are to be measured again."""
     study: Callable[[audit.Shortcuts], Learnt] | None = None
     """Finds out what the detector learnt, given the shortcuts of its files; None leaves that out."""
+    robustness: Robustness | None = None
+    """What became of the verdicts after corruptions of the files; None leaves that out."""
     title: str = ""
     """What was evaluated; by default the detector and the first line of its docstring."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -112,6 +116,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     splits = {name: rows for name, rows in evaluation.predictions.groupby("split") if name in predictions.SPLITS}
     added = {name: value for name, value in json_values(extras.metrics).items() if name not in predictions.SPLITS}
     found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **learnt.metrics,
+             **(evaluation.robustness.metrics if evaluation.robustness else {}),
              **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
     if evaluation.calibration:
         found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration)
@@ -133,6 +138,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         shortcuts=shortcuts.aucs,
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
         learnt=learnt,
+        robustness=evaluation.robustness,
         extra_figures=drawn,
         extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
         command=installation.command_line(),
@@ -181,6 +187,8 @@ def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shor
         files.write_json(target.shortcuts, shortcuts.aucs)
     if learnt.stress:
         figures["stress"] = standard.stress(learnt.stress, shortcuts.aucs.get("all"))
+    if evaluation.robustness:
+        figures["robustness"] = robustness_plots.robustness(evaluation.robustness.table.iloc[1:])
     return standard.save_plots(target.plots, figures)
 
 

@@ -11,7 +11,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, DecodeOverrides, Run
 from tfdetect.verdict_settings import EvaluateOverrides
-from tfdetect.workflow import dataset
+from tfdetect.workflow import dataset, robustness_grids
 from tfdetect.workflow.console import console, plural
 
 if TYPE_CHECKING:
@@ -80,6 +80,12 @@ class Evaluate:
     NAME is unique to the data set, --data.corrupt and --evaluate.*."""
     stress: int = 0
     """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section."""
+    robustness: tuple[str, ...] | None = None
+    """Measure how the verdicts hold when the files are corrupted at their own size (docs/robustness.md): grids, or corruptions.
+    Without a value, standard for images and video for videos.
+    Grids: standard, social, video, univfd, genimage, aigcdetect, vipcup.
+    Corruptions: texts such as "jpeg(70)" or "resize(0.5)|jpeg(80)".
+    An interrupted sweep goes on where it was."""
     predictions: Path | None = None
     """Instead of a run: a table with the scores of any detectors (CSV, .xlsx or Parquet), see docs/judge.md."""
     columns: Columns = Columns()
@@ -95,6 +101,11 @@ class Evaluate:
             raise UserError("--evaluate.calibration, .coverage, .prevalence and .fpr change the verdicts of a run: give one run.")
         if self.stress and (self.data.corrupt or len(self.runs) > 1):
             raise UserError("--stress corrupts the files of a single run by itself: give it without --data.corrupt, and one run.")
+        if self.robustness is not None:
+            robustness_grids.parse(self.robustness)
+            if self.data.corrupt or len(self.runs) > 1:
+                raise UserError("--robustness corrupts the files of a single run by itself: give it without --data.corrupt, and "
+                                "after one run.")  # fmt: skip
 
     def _check_foreign(self) -> None:
         """Raise UserError if what to judge is given twice, or with a flag that it has no use for."""
@@ -103,8 +114,8 @@ class Evaluate:
             raise UserError(f"Give runs, --predictions or --model, one of them; got {' and '.join(given)}.")
         if self.columns != Columns() and not self.predictions:
             raise UserError("--columns describes the columns of --predictions FILE; give that too.")
-        if (self.predictions or self.model) and (self.stress or self.data.corrupt):
-            raise UserError("--stress and --data.corrupt alter clips of a run; --predictions and --model have none.")
+        if (self.predictions or self.model) and (self.stress or self.data.corrupt or self.robustness is not None):
+            raise UserError("--stress, --robustness and --data.corrupt need a run; --predictions and --model have none.")
         if (self.predictions or self.model) and (self.evaluate.rule or self.evaluate.prevalence or self.evaluate.aggregate):
             raise UserError("--evaluate.fpr, .prevalence and .aggregate need a run; --predictions and --model have none.")
         if self.predictions and self.data.path:

@@ -13,9 +13,9 @@ the clips that its probability selected, so rare steps are cheap. Nothing here k
 the draws; keras_cv_steps.py gives the layers of keras-cv such draws, too.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -25,9 +25,8 @@ from PIL import Image, ImageOps
 
 from tfdetect import corruption_spec
 from tfdetect.corruption_spec import CORRUPTIONS, CorruptionSpec, CorruptionStep
-from tfdetect.data.input_pipeline import keras_cv_steps
+from tfdetect.data.input_pipeline import codecs, keras_cv_steps
 from tfdetect.data.input_pipeline.face_blends import self_blending
-from tfdetect.data.media.encode import encode_h264
 from tfdetect.data.media.faces import FaceSettings
 
 CUTOUT_LEVEL = 127  # mid-grey
@@ -69,7 +68,7 @@ def _apply_step(step: CorruptionStep, clips: tf.Tensor, labels: tf.Tensor, seed:
                 faces: FaceSettings | None) -> tuple[tf.Tensor, tf.Tensor]:  # fmt: skip
     """Apply one step to the clips that its probability selects."""
     draws = uniform(tf.random.fold_in(seed, 0), (2, tf.shape(clips)[0]))
-    selected, values, seed = draws[0] < step.p, _scale_draws(step, draws[1]), tf.random.fold_in(seed, 1)
+    selected, values, seed = draws[0] < step.p, scale_draws(step, draws[1]), tf.random.fold_in(seed, 1)
     if step.name in MIXES:
         return _mix(clips, labels, MIXES[step.name](clips, tf.where(selected, values, 0), tf.random.fold_in(seed, 0)), seed)
     function = corruption_spec.REGISTERED.get(step.name) or FUNCTIONS.get(step.name) or self_blending(faces)
@@ -90,7 +89,7 @@ def _apply_step(step: CorruptionStep, clips: tf.Tensor, labels: tf.Tensor, seed:
     return tf.cond(tf.size(indices) > 0, corrupt_selected, lambda: clips), labels
 
 
-def _scale_draws(step: CorruptionStep, draws: tf.Tensor) -> tf.Tensor:
+def scale_draws(step: CorruptionStep, draws: tf.Tensor) -> tf.Tensor:
     """Scale draws in 0..1 to the range of the step; all integers of an integer range are equally likely."""
     if CORRUPTIONS[step.name].integer:
         return tf.minimum(tf.floor(step.low + draws * (step.high - step.low + 1)), step.high)
@@ -130,15 +129,29 @@ def jpeg(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def resize(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Shrink the sides by a factor with area interpolation, then enlarge back with bilinear interpolation."""
+    """Resize the sides by a factor, then back: sides shrink with area interpolation and grow with bilinear interpolation."""
     size = tf.shape(clips)[2:4]
 
-    def resample(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        frames, scale = item
-        small = tf.maximum(tf.cast(tf.round(scale * tf.cast(size, tf.float32)), tf.int32), 1)
-        return to_uint8(tf.image.resize(tf.round(tf.image.resize(frames, small, "area")), size))
+    def resample(frames: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+        small = tf.minimum(tf.shape(frames)[1:3], new)
+        return tf.round(tf.image.resize(tf.round(tf.image.resize(frames, small, "area")), new))
 
-    return tf.map_fn(resample, (clips, values), fn_output_signature=tf.uint8)
+    def there_and_back(item: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        frames, scale = item
+        new = tf.maximum(tf.cast(tf.round(scale * tf.cast(size, tf.float32)), tf.int32), 1)
+        return to_uint8(resample(resample(frames, new), size))
+
+    return tf.map_fn(there_and_back, (clips, values), fn_output_signature=tf.uint8)
+
+
+def side(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Resize so that the longer side has that many pixels, then back."""
+    return resize(clips, values / tf.cast(tf.reduce_max(tf.shape(clips)[2:4]), tf.float32), seed)
+
+
+def max_side(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The same, unless the longer side has no more pixels anyway."""
+    return side(clips, tf.minimum(values, tf.cast(tf.reduce_max(tf.shape(clips)[2:4]), tf.float32)), seed)
 
 
 def crop(clips: tf.Tensor, values: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -278,27 +291,6 @@ def _blur(clip: np.ndarray, sigma: float) -> np.ndarray:
     return np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in clip]) if sigma else clip
 
 
-def _webp(clip: np.ndarray, quality: float) -> np.ndarray:
-    def compress(frame: np.ndarray) -> np.ndarray:
-        data = cv2.imencode(".webp", frame[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, int(quality)])[1]
-        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1]
-
-    return np.stack([compress(frame) for frame in clip])
-
-
-def _video(clip: np.ndarray, crf: float) -> np.ndarray:
-    """Compress as H.264, 4:2:0, 25 frames/s, with a constant rate factor; odd sides are padded by repeating the last line."""
-    import av  # imported here because no other corruption needs FFmpeg
-
-    height, width = clip.shape[1:3]
-    even = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
-    # With its macroblock tree, x264 is not deterministic: five different results in 25 runs; one result without it.
-    data = encode_h264(even, 25, {"crf": str(int(crf)), "x264-params": "mbtree=0"})
-    with av.open(io.BytesIO(data), "r") as source:
-        frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
-    return np.stack(frames)[:, :height, :width]
-
-
 def _equalize(clip: np.ndarray, value: float) -> np.ndarray:
     """Equalise the histogram of each channel over all frames, which lie below each other."""
     stacked = Image.fromarray(clip.reshape(-1, *clip.shape[2:]))
@@ -310,9 +302,11 @@ def _rounded(function: CorruptionFunction) -> CorruptionFunction:
     return tf.autograph.experimental.do_not_convert(lambda clips, values, seed: to_uint8(function(clips, values, seed)))
 
 
-blur, webp, video, equalize = numpy_step(_blur), numpy_step(_webp), numpy_step(_video), numpy_step(_equalize)
+blur, equalize, webp, avif = map(numpy_step, (_blur, _equalize, codecs.webp, codecs.avif))
+h264, hevc = numpy_step(partial(codecs.video, "h264")), numpy_step(partial(codecs.video, "hevc"))
 FUNCTIONS: dict[str, CorruptionFunction] = {
-    "flip": flip, "jpeg": jpeg, "webp": webp, "video": video, "blur": blur, "resize": resize, "crop": crop, "noise": noise,
+    "flip": flip, "jpeg": jpeg, "webp": webp, "avif": avif, "video": h264, "h264": h264, "hevc": hevc, "blur": blur,
+    "resize": resize, "side": side, "max_side": max_side, "crop": crop, "square_crop": crop, "noise": noise,
     "brightness": brightness, "contrast": contrast, "cutout": cutout, "grid_mask": grid_mask, "equalize": equalize,
     "selfblend": selfblend, **{name: _rounded(function) for name, function in keras_cv_steps.FUNCTIONS.items()}}  # fmt: skip
 # From clips, weights (batch,) of the other clip and a seed to its share of each pixel.

@@ -68,7 +68,7 @@ def to_squares(frame: np.ndarray, size: int, fit: Fit = SQUEEZE) -> np.ndarray:
         top, left = (height - side) // 2, (width - side) // 2
         frame = frame[top : top + side, left : left + side]
     if fit.mode == "pad":
-        frame = reflect(_resize(frame, *padded_shape(height, width, size)), size)
+        frame = reflect(resize_to(frame, *padded_shape(height, width, size)), size)
     return resize(frame, size)[None]
 
 
@@ -132,10 +132,11 @@ def resize(frame: np.ndarray, size: int) -> np.ndarray:
     """
     if size < 1:
         raise ValueError(f"size is {size}; it must be at least 1 pixel")
-    return _resize(frame, size, size)
+    return resize_to(frame, size, size)
 
 
-def _resize(frame: np.ndarray, new_height: int, new_width: int) -> np.ndarray:
+def resize_to(frame: np.ndarray, new_height: int, new_width: int) -> np.ndarray:
+    """The same for any new size, both sides at least 1 pixel."""
     height, width = frame.shape[:2]
     small, new = (min(width, new_width), min(height, new_height)), (new_width, new_height)
     if small != (width, height):

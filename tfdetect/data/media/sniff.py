@@ -70,7 +70,7 @@ class MediaError(UserError):
     """A file cannot be read as an image or video: one sentence with the reason. Callers add the path."""
 
 
-def failure_reason(error: MediaError | OSError) -> str:
+def failure_reason(error: Exception) -> str:
     """Return why a file cannot be read, without its path."""
     return getattr(error, "strerror", None) or str(error)
 

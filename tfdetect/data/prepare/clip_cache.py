@@ -17,7 +17,7 @@ import numpy as np
 from tfdetect.data.audit import properties, property_cache
 from tfdetect.data.equalise import Plan, equalised_copy
 from tfdetect.data.media.faces import FaceSettings, FaceTracker
-from tfdetect.data.media.frames import SQUEEZE, Fit, Media
+from tfdetect.data.media.frames import SQUEEZE, Fit, Media, to_squares
 from tfdetect.data.media.read import DECODER_ERRORS, READER_VERSION, digest, read_media
 from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.prepare import clip_index, shards
@@ -78,6 +78,21 @@ class ClipSpec:
         media = read_media(path, self.frames, self.fps, self.size, self.limits, add_frame, self.fit, decoding=self.decoding,
                            on_restart=restart)  # fmt: skip
         return faces.to_clip(media) if faces else media
+
+    def of_native(self, media: Media) -> Media:
+        """Return the clip of frames that were read at native size, as `read` makes it of a file that is not equalised.
+
+        Raises MediaError if no face is found where one is needed.
+        """
+        faces = FaceTracker(self.faces, self.size, self.fit) if self.faces else None
+        squares = {}
+        for index, frame in zip(media.indices, media.frames, strict=True):
+            if index not in squares:
+                squares[index] = to_squares(frame, self.size, self.fit)
+                if faces:
+                    faces.add_frame(index, frame)
+        clip = replace(media, frames=np.concatenate([squares[index] for index in media.indices]))
+        return faces.to_clip(clip) if faces else clip
 
     def try_read(self, item: tuple[int, str]) -> Media | WorkerFailure:
         """Read the path in (number, path), as a task for `worker_pool.map_unordered`; return a failure on error."""

@@ -1,0 +1,62 @@
+"""How a change of the files changes the verdicts on them: metrics before and after, and which files flip."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from tfdetect.evaluation import metrics
+from tfdetect.evaluation.intervals import LEVEL, Resamples, divide
+from tfdetect.evaluation.predictions import FILE_KEYS, by_file
+
+CLASSES = ("real", "fake")
+
+
+def compare(before: pd.DataFrame, after: pd.DataFrame, threshold: float) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the metrics of changed files, and those whose verdict changed.
+
+    `before` and `after` are predictions tables with probabilities; files that `after` lacks are left out of all figures. The
+    metrics are n, n_real, n_fake, n_groups, auc, auc_before, accuracy, accuracy_before and flipped, the share of files whose
+    verdict changed, each with an `_interval`; and to_fake and to_real, the numbers of files that changed to that verdict. The
+    rows of the files are path, label, source, verdict_before, verdict, probability_before and probability.
+    """
+    old = by_file(before)
+    new = by_file(after) if len(after) else old.head(0)  # `by_file` drops a column without values
+    files = old.merge(new[[*FILE_KEYS, "score", "probability"]], on=FILE_KEYS, suffixes=("_before", ""))
+    was, now = files["probability_before"] >= threshold, files["probability"] >= threshold
+    label, group, resamples = files["label"].to_numpy(), files["group"], Resamples(files["group"])
+    accuracy, flipped = (now == label).to_numpy(float), (now != was).to_numpy(float)
+    found = {
+        "n": len(files), "n_real": int((label == 0).sum()), "n_fake": int((label == 1).sum()), "n_groups": int(group.nunique()),
+        "auc": metrics.auc(label, files["score"]), "auc_interval": metrics.auc_interval(label, files["score"], group),
+        "auc_before": metrics.auc(label, files["score_before"]),
+        "accuracy": _mean(accuracy), "accuracy_interval": mean_interval(accuracy, resamples),
+        "accuracy_before": _mean((was == label).to_numpy(float)),
+        "flipped": _mean(flipped), "flipped_interval": mean_interval(flipped, resamples),
+        "to_fake": int((now & ~was).sum()), "to_real": int((was & ~now).sum()),
+    }  # fmt: skip
+    verdicts = {"verdict_before": np.take(CLASSES, was.astype(int)), "verdict": np.take(CLASSES, now.astype(int))}
+    columns = ["path", "label", "source", *verdicts, "probability_before", "probability"]
+    return found, files.assign(**verdicts).loc[now != was, columns].reset_index(drop=True)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def mean_interval(values: ArrayLike, resamples: Resamples) -> list[float] | None:
+    """Return the 95 % interval [low, high] of the mean of values (rows,) of 0 or 1, resampling whole groups of related files.
+
+    It is the percentile bootstrap interval, except where all values are equal, whose resamples do not vary: then it is the
+    interval of Clopper and Pearson (1934) with each group as one trial. None for fewer than two groups.
+    """
+    value, count = np.asarray(values, float), resamples.weights.shape[1]
+    if count < 2:
+        return None
+    if (value == value[0]).all():
+        bound = ((1 - LEVEL) / 2) ** (1 / count)
+        return [bound, 1.0] if value[0] else [0.0, 1 - bound]
+    drawn = resamples.total(slice(None), value.astype(int), 2)
+    ends = np.quantile(divide(drawn[1:, 1], drawn[1:].sum(1)), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [float(end) for end in ends]
