@@ -21,14 +21,15 @@ CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
 @contextmanager
 def video_writer(target: io.BytesIO | str, rate: int | Fraction, height: int, width: int, encoder: str, pixel_format: str,
                  options: Mapping[str, str]) -> Iterator[Callable[[np.ndarray], None]]:  # fmt: skip
-    """Yield a function that encodes a frame (height, width, 3) uint8 RGB; afterwards `target`, memory or a path, holds an MP4 of
-    `rate` frames a second.
+    """Yield a function that encodes a frame (height, width, 3) uint8 RGB; afterwards `target`, memory or a path, holds a video of
+    `rate` frames a second, an MP4 or, of HEVC, a Matroska file.
 
     `options` are those of FFmpeg's encoder. One thread encodes, since the bytes would otherwise depend on the number of cores.
     """
     import av  # imported here, because --help and images need no FFmpeg
 
-    with av.open(target, "w", format="mp4") as container:
+    # FFmpeg's MP4 writer refuses most of x265's headers, at random ("patches welcome"); its Matroska writer takes all.
+    with av.open(target, "w", format="matroska" if encoder == "libx265" else "mp4") as container:
         stream: Any = container.add_stream(encoder, rate=rate)
         stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
         stream.options = {**options, "threads": "1"}
@@ -52,8 +53,8 @@ def encode_h264(frames: np.ndarray, rate: int | Fraction, options: Mapping[str, 
 
 
 def encode_video(frames: np.ndarray, rate: int | Fraction, codec: str, crf: int) -> bytes:
-    """Return frames (frames, height, width, 3) uint8 RGB, with even sides, as an MP4 of one of the CODECS and a constant rate
-    factor, 0..51."""
+    """Return frames (frames, height, width, 3) uint8 RGB, with even sides, as a video of one of the CODECS and a constant
+    rate factor, 0..51."""
     memory, (height, width), (encoder, pixel_format, options) = io.BytesIO(), frames.shape[1:3], CODECS[codec]
     with video_writer(memory, rate, height, width, encoder, pixel_format, {**options, "crf": str(crf)}) as write:
         for frame in frames:
