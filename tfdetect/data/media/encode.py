@@ -33,8 +33,23 @@ def video_writer(target: io.BytesIO | str, rate: int | Fraction, height: int, wi
         stream: Any = container.add_stream(encoder, rate=rate)
         stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
         stream.options = {**options, "threads": "1"}
-        yield lambda frame: container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+        packets: list[Any] = []
+        write = packets.extend if encoder == "libx265" else container.mux
+        yield lambda frame: write(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        write(stream.encode())
+        container.mux(_with_decoding_times(packets))
+
+
+def _with_decoding_times(packets: list[Any]) -> list[Any]:
+    """Return all packets of a stream, in order of decoding, with new times of decoding.
+
+    In a few clips of a thousand, x265 lets the first packet be decoded after it is shown, which no container takes.
+    """
+    shown = sorted(packet.pts for packet in packets)
+    delay = max((time - packet.pts for time, packet in zip(shown, packets, strict=True)), default=0)
+    for time, packet in zip(shown, packets, strict=True):
+        packet.dts = time - delay
+    return packets
 
 
 def h264_writer(memory: io.BytesIO, rate: int | Fraction, height: int, width: int,
