@@ -197,3 +197,22 @@ def test_a_crash_that_the_pool_overlooks_fails_its_item(monkeypatch):
     """pebble does so if a process ends before pebble reads what it is working on, while others are at work."""
     monkeypatch.setattr("pebble.pool.process.PoolManager.handle_worker_expiration", lambda manager, expiration: None)
     assert dict(map_unordered([3, 4], double, 2)) == {3: WorkerFailure("the decoder crashed"), 4: 8}
+
+
+def process_and_folder(_):
+    return os.getpid(), os.getcwd()
+
+
+def test_processes_that_are_kept_work_in_the_folder_of_each_call(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker_pool, "_idle", None)
+    worker_pool.keep_processes()
+    try:
+        found = []
+        for name in ("a", "a", "b"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            monkeypatch.chdir(tmp_path / name)
+            [(_, result)] = map_unordered([0], process_and_folder, 1)
+            found.append(result)
+        assert found[0] == found[1] and [folder for _, folder in found[1:]] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    finally:
+        worker_pool.end_idle_processes()

@@ -178,7 +178,7 @@ def test_the_function_is_found(tmp_path, content, function):
 
 @pytest.mark.parametrize(("flags", "message"), [
     (["saved_models/x", "--predictions", "s.csv"], "one of them; got runs and predictions"),
-    (["--predictions", "s.csv", "--stress", "10"], "alter clips of a run"),
+    (["--predictions", "s.csv", "--stress", "10"], "need a run; --predictions"),
     (["--predictions", "s.csv", "--data.path", "d"], "omit --data.path"),
     (["--model", "m.py"], "add --data.path DIR"), (["--model", "no.py", "--data.path", "d"], "There is no file 'no.py'"),
     (["--predictions", "s.csv", "--evaluate.fpr", "0.1"], "need a run"),

@@ -226,10 +226,10 @@ def _map_in_pool(items: Iterator[T], in_work: dict[Any, T], work: _GuardedWork[T
 
 
 class _Pool:
-    """Worker processes."""
+    """Worker processes, which read relative paths from the folder in which they were started."""
 
     def __init__(self, count: int):
-        self.count, self.context = count, _WorkerContext()
+        self.key, self.context = _pool_key(count), _WorkerContext()
         self.pool = ProcessPool(count, initializer=_initialise_worker, context=self.context)
 
     def end(self) -> None:
@@ -251,11 +251,18 @@ def end_idle_processes() -> None:
         _idle.pop().end()
 
 
+def _pool_key(count: int) -> tuple[int, str]:
+    """Return what a pool of `count` processes for the current folder has in common with others that can take its place."""
+    with suppress(OSError):  # the folder may have been deleted
+        return count, os.getcwd()
+    return count, ""
+
+
 def _take_idle(count: int) -> _Pool | None:
-    """Return a pool of `count` processes that waits for a call, if there is one; threads may ask at the same time."""
+    """Return a pool of `count` processes in this folder that waits for a call, if there is one; threads may ask at once."""
     for pool in list(_idle or ()):
         with suppress(ValueError):  # another thread has taken it
-            if pool.count == count and _idle:
+            if pool.key == _pool_key(count) and _idle:
                 _idle.remove(pool)
                 return pool
     return None

@@ -51,7 +51,7 @@ def mean_interval(values: ArrayLike, resamples: Resamples) -> list[float] | None
     It is the percentile bootstrap interval, except where all values are equal, whose resamples do not vary: then it is the
     interval of Clopper and Pearson (1934) with each group as one trial. None for fewer than two groups.
     """
-    value, count = np.asarray(values, float), resamples.weights.shape[1]
+    value, count = np.asarray(values, float), resamples.groups
     if count < 2:
         return None
     if (value == value[0]).all():
