@@ -36,7 +36,11 @@ def running(folder, *python_path, failures=1):
         for process in reversed(processes):
             process.send_signal(signal.SIGTERM)
         for process in processes:
-            process.wait(timeout=20)
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:  # a worker may wait for a process of its own that a test has killed
+                process.kill()
+                process.wait()
 
 
 def worker_pids(address, count=2):

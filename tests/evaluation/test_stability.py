@@ -45,3 +45,9 @@ def test_a_share_without_variation_has_the_interval_of_clopper_and_pearson():
     low, high = mean_interval(np.ones(60), groups)
     assert (low, high) == (pytest.approx(1 - exact.high), 1)
     assert mean_interval([], Resamples([])) is None and mean_interval([1, 0], Resamples(["a", "a"])) is None
+
+
+def test_if_none_of_the_files_could_be_scored_the_figures_are_undefined():
+    found, flips = compare(table({}), table({}), 0.5)
+    assert (found["n"], found["to_fake"], found["auc"], found["flipped_interval"]) == (0, 0, None, None) and flips.empty
+    assert found.keys() == compare(table({0: 0.2, 3: 0.9}), table({0: 0.7, 3: 0.9}), 0.5)[0].keys()

@@ -11,6 +11,10 @@ from tfdetect.evaluation.intervals import LEVEL, Resamples, divide
 from tfdetect.evaluation.predictions import FILE_KEYS, by_file
 
 CLASSES = ("real", "fake")
+COUNTS = ("n", "n_real", "n_fake", "n_groups", "to_fake", "to_real")
+KEYS = (*COUNTS[:4], "auc", "auc_interval", "auc_before", "accuracy", "accuracy_interval", "accuracy_before", "flipped",
+        "flipped_interval", *COUNTS[4:])  # fmt: skip
+FLIP_COLUMNS = ["path", "label", "source", "verdict_before", "verdict", "probability_before", "probability"]
 
 
 def compare(before: pd.DataFrame, after: pd.DataFrame, threshold: float) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -21,6 +25,8 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, threshold: float) -> tupl
     verdict changed, each with an `_interval`; and to_fake and to_real, the numbers of files that changed to that verdict. The
     rows of the files are path, label, source, verdict_before, verdict, probability_before and probability.
     """
+    if before.empty:
+        return {**dict.fromkeys(KEYS), **dict.fromkeys(COUNTS, 0)}, pd.DataFrame(columns=FLIP_COLUMNS)
     old = by_file(before)
     new = by_file(after) if len(after) else old.head(0)  # `by_file` drops a column without values
     files = old.merge(new[[*FILE_KEYS, "score", "probability"]], on=FILE_KEYS, suffixes=("_before", ""))
@@ -37,8 +43,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, threshold: float) -> tupl
         "to_fake": int((now & ~was).sum()), "to_real": int((was & ~now).sum()),
     }  # fmt: skip
     verdicts = {"verdict_before": np.take(CLASSES, was.astype(int)), "verdict": np.take(CLASSES, now.astype(int))}
-    columns = ["path", "label", "source", *verdicts, "probability_before", "probability"]
-    return found, files.assign(**verdicts).loc[now != was, columns].reset_index(drop=True)
+    return found, files.assign(**verdicts).loc[now != was, FLIP_COLUMNS].reset_index(drop=True)
 
 
 def _mean(values: np.ndarray) -> float | None:

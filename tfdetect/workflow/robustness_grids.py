@@ -43,10 +43,10 @@ def parse(words: Sequence[str]) -> tuple[str, ...]:
 
 def select(words: Sequence[str], has_images: bool, has_videos: bool) -> tuple[str, ...]:
     """Return the corruptions to apply: those of `parse` or, without words, of the grids `standard` for images and `video` for
-    videos. Raises UserError if all of them are for videos and there is none."""
+    videos. Raises UserError if one of them is for videos and there is none."""
     texts = parse(words or ["standard"] * has_images + ["video"] * has_videos)
-    if not has_videos and all(map(encodes_video, texts)):
-        raise UserError(f"{FLAG}: {', '.join(texts)} can only be applied to videos, and there is none among the files.")
+    if not has_videos and (wrong := list(filter(encodes_video, texts))):
+        raise UserError(f"{FLAG}: {', '.join(wrong)} can only be applied to videos, and there is none among the files.")
     return texts
 
 
