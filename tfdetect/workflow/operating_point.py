@@ -62,7 +62,7 @@ def check(files: "pd.DataFrame", method: str | None, coverage: float | None, pre
     calibration.check_rule(rule, label)
     calibration.require_both_classes(label, method, prevalence)
     if coverage and (missing := calibration.missing_files(label, coverage, groups)):
-        raise UserError(f"--evaluate.coverage {coverage:g} is out of reach: {missing} Lower it, or add files.")
+        raise UserError(f"--evaluate.coverage {coverage:g} is out of reach. {missing} Lower it, or add files.")
 
 
 def notes(fitted: Calibration, files: "pd.DataFrame", coverage: float | None, rule: str) -> tuple[str, ...]:
