@@ -37,7 +37,7 @@ def precision_sentence(found: Mapping[str, Any]) -> str:
     if found["precision"] is None:
         return f"{where}, nothing can be said about files called fake: no test file is."
     share = f"{_percent(found['precision'])}{_interval(found['precision_interval'])}"
-    return f"{where}, {share} of the files called fake are fake, and the others real."
+    return f"{where}, {share} of the files called fake are fake."
 
 
 def _method(found: Mapping[str, Any]) -> str:
