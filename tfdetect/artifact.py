@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect import config, files, installation
+from tfdetect import config, files, installation, versions
 from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import Run
 
@@ -37,7 +37,7 @@ class Artifact:
     equalisation_plan = property(lambda self: self.folder / "equalised.json")
     face_model = property(lambda self: self.folder / "face_model.onnx")
     model = property(lambda self: self.folder / "model.keras")
-    saved_model = property(lambda self: self.folder / "1")
+    saved_model = property(lambda self: self.folder / str(versions.number(self.folder)))
     calibration = property(lambda self: self.folder / "calibration.json")
     metrics = property(lambda self: self.folder / "metrics.json")
     predictions = property(lambda self: self.folder / "predictions.csv")
@@ -61,13 +61,16 @@ def find(folder: Path, required: str = "calibration") -> Artifact:
     """Return the artifact in `folder`, which must contain the file that the `Artifact` property `required` names.
 
     Raises FileNotFoundError, which suggests existing runs, if the run or that file does not exist, and BlockingIOError if
-    the run is being trained.
+    the run is being trained. A new version whose writing was interrupted takes effect first.
     """
     artifact = Artifact(folder)
     if not artifact.config.exists():
         raise FileNotFoundError(f"No run folder {str(folder)!r}: it has no config.yaml.{_suggest_runs(folder)}")
     if is_locked(artifact):
         raise BlockingIOError(f"{folder} is being trained by another process; wait until it has finished.")
+    if versions.is_behind(folder):
+        with lock(artifact):
+            versions.check_out(folder)
     path: Path = getattr(artifact, required)
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no {path.name}: its training did not finish, or the file was moved. "
@@ -160,7 +163,10 @@ def select_folder(run: Run) -> tuple[Artifact, bool]:
 
 
 def _require_resumable(artifact: Artifact, changed: dict[str, str]) -> None:
-    """Raise UserError if settings other than the length of the training have changed."""
+    """Raise UserError if settings other than the length of the training have changed, or a calibration would be lost."""
+    if versions.number(artifact.folder) > 1:
+        raise UserError(f"{artifact.folder} has several versions, and --resume would change the newest: give --from "
+                        f"{artifact.folder} instead, which makes a new one.")  # fmt: skip
     if texts := [text for name, text in changed.items() if name not in MAY_CHANGE_ON_RESUME]:
         raise UserError(f"{artifact.folder} was trained with other settings: {', '.join(texts[:MAX_LISTED])}. Use the same "
                         "settings or another --name; --resume can only change --train.epochs and --train.patience.")  # fmt: skip
@@ -334,6 +340,7 @@ def require_run(artifact: Artifact, hint: str = "Delete the folder yourself, or 
     if not _is_run(artifact):
         raise UserError(f"{folder} has no config.yaml of a run, so other files could be lost; nothing was deleted. {hint}")
     for path, _ in files.walk(folder):
-        if os.path.basename(path) == artifact.config.name and Path(path) != artifact.config:
+        is_version = Path(path).parent.parent == folder / versions.FOLDER
+        if os.path.basename(path) == artifact.config.name and Path(path) != artifact.config and not is_version:
             raise UserError(f"{folder} contains another run, {Path(path).parent.relative_to(folder)}; nothing was deleted. Move "
                             "that run elsewhere first.")  # fmt: skip

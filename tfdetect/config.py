@@ -223,7 +223,7 @@ def read_yaml(path: Path) -> tuple[str, list[str]]:
         raise UserError(f"{path}: plugins must be a list of paths of Python files, got {saved!r}.")
     plugins.load_saved([path.parent / Path(file).expanduser() for file in saved], content["detector"]["name"] in REGISTRY)
     options = {key: value for key, value in content["detector"].items() if key != "name"}
-    settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins")}
+    settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins", "adapted")}
     if "version" in content and isinstance(settings.get("data"), Mapping):  # a run, which states all settings that it knew
         settings["data"] = {**OLD_READING, **settings["data"]}
     return str(content["detector"]["name"]), to_flags({**settings, "detector": options})

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tfdetect.evaluation.metrics import FEW, REPORT_ROWS, describe_interval, lookup
 from tfdetect.files import plural
 from tfdetect.pages import html
+from tfdetect.pages.adaptation import Adaptation, adaptation_section
 from tfdetect.pages.learnt import Learnt, learnt_section
 from tfdetect.pages.robustness import Robustness, robustness_section
 from tfdetect.pages.verdicts import verdicts_section
@@ -48,6 +49,7 @@ class Report:
     shortcuts: Mapping[str, float] = field(default_factory=dict)  # test AUC of each simple file property, and of "all"
     suspects: Sequence[tuple[str, float]] = ()  # (property, AUC) of those significantly above chance, highest first
     learnt: Learnt | None = None  # what altered test files and the neighbours of mistakes say
+    adaptation: Adaptation | None = None  # what changed against the version before
     robustness: Robustness | None = None  # metrics and verdicts after corruptions of the files
     extra_figures: Mapping[str, Figure | Path] = field(default_factory=dict)  # detector-specific, by title
     extra_tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # detector-specific, by title
@@ -62,7 +64,7 @@ def write(path: str | PathLike[str], report: Report) -> None:
     if "test" not in report.metrics:
         raise ValueError(f"A report needs metrics of the test split under 'test', got {sorted(report.metrics)}.")
     html.write(path, "report", report.name, report.detector, (
-        _warnings_section(report.warnings), _summary_section(report), _metrics_section(report.metrics),
+        _warnings_section(report.warnings), _summary_section(report), adaptation_section(report.adaptation), _metrics_section(report.metrics),
         verdicts_section(report.metrics["test"].get("verdicts")), _sources_section(report.metrics["test"]),
         learnt_section(report.learnt, report.shortcuts.get("all"), report.figures.get("stress")),
         robustness_section(report.robustness, report.figures.get("robustness")),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tfdetect import __version__, config, files, installation
+from tfdetect import __version__, config, files, installation, versions
 from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit
 from tfdetect.data.prepare.clip_cache import Cache
@@ -22,6 +22,7 @@ from tfdetect.evaluation import calibration, cross_source, metrics, predictions
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.verdicts import verdict_metrics
 from tfdetect.pages import report
+from tfdetect.pages.adaptation import Adaptation
 from tfdetect.pages.learnt import Learnt
 from tfdetect.pages.robustness import Robustness
 from tfdetect.pages.verdicts import precision_sentence
@@ -66,6 +67,8 @@ class Evaluation:
     """Finds out what the detector learnt, given the shortcuts of its files; None leaves that out."""
     robustness: Robustness | None = None
     """What became of the verdicts after corruptions of the files; None leaves that out."""
+    adaptation: Adaptation | None = None
+    """What changed against the version before; None for a run that was not adapted."""
     title: str = ""
     """What was evaluated; by default the detector and the first line of its docstring."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -117,6 +120,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     added = {name: value for name, value in json_values(extras.metrics).items() if name not in predictions.SPLITS}
     found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **learnt.metrics,
              **(evaluation.robustness.metrics if evaluation.robustness else {}),
+             **(evaluation.adaptation.metrics if evaluation.adaptation else {}),
              **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
     if evaluation.calibration:
         found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration)
@@ -126,7 +130,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     figures = save_figures(target, evaluation, shortcuts, learnt)
     drawn = standard.save_plots(target.plots, extras.figures, figures.values())
     page = report.Report(
-        name=target.folder.name,
+        name=versions.title(target.folder),
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
         detector=evaluation.title or (describe_detector(run.detector) if run else ""),
         warnings=(*all_warnings(evaluation), *learnt.warnings),
@@ -139,11 +143,12 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
         learnt=learnt,
         robustness=evaluation.robustness,
+        adaptation=evaluation.adaptation,
         extra_figures=drawn,
         extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
         command=installation.command_line(),
         settings=evaluation.settings or (config.run_to_dict(run) if run else {}),
-        versions=versions(),
+        versions=package_versions(),
         origin=evaluation.origin,
     )
     if before_report:
@@ -212,7 +217,7 @@ def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, f
         yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the versions of tfdetect, Python and the installed PACKAGES."""
     found = {"tfdetect": __version__, "python": sys.version.split()[0]}
     for name in PACKAGES:
