@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from tfdetect.api.sample import sample
     from tfdetect.api.train import train
 
-__all__ = ["UserError", "audit", "cache", "calibrate", "doctor", "evaluate", "load", "manifest", "prepare", "reproduce", "runs", "sample",
-           "train"]  # fmt: skip
+__all__ = ["UserError", "audit", "cache", "calibrate", "doctor", "evaluate", "load", "manifest", "prepare", "reproduce", "runs",
+           "sample", "train"]  # fmt: skip
 __version__ = "0.1.0"
 
 keras_layers.register_on_keras_import()

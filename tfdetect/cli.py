@@ -34,7 +34,8 @@ VERBS = {
     "doctor": "check the installation and this machine, for a bug report",
 }
 AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over, or with --out resumes where it stopped",
-                   "export": "starts over", "calibrate": "starts over", "runs": "starts over", "cache": "starts over", "doctor": "starts over",
+                   "export": "starts over", "calibrate": "starts over", "runs": "starts over", "cache": "starts over",
+                   "doctor": "starts over",
                    "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 RARE_COLLECTIONS = (10_000, 10, 10)  # libraries make millions of objects that stay; by default a tenth of the time goes there

@@ -1,14 +1,14 @@
 """The versions of a run: the run folder is the newest one, and `versions/<n>/` holds each of them as a run folder of its own.
 
-What two versions share is a hard link, so an unchanged model takes no space twice. A new version is written beside the others, and
-takes effect by the renaming of its folder to its number; the files of the run folder follow (`check_out`), which can be repeated.
-The SavedModels of all versions stay in the run folder, as TensorFlow Serving expects: `1/`, `2/`, ...
+What two versions share is a hard link, so an unchanged model takes no space twice. A new version is written beside the
+others, and takes effect by the renaming of its folder to its number; the files of the run folder follow (`check_out`), which
+can be repeated. The SavedModels of all versions stay in the run folder, as TensorFlow Serving expects: `1/`, `2/`, ...
 """
 
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from tfdetect import config
 from tfdetect.errors import UserError
 
 FOLDER = "versions"
-PART = ".part-"  # a copy that is being made
-# What belongs to a version, besides its SavedModel. config.yaml comes last: it says which version a folder holds. TensorBoard's logs/
-# stay where a training wrote them, or it would show each curve several times.
+PART = ".version-"  # a copy that is being made, or was when a process ended
+# What belongs to a version, besides its SavedModel. config.yaml comes last: it says which version a folder holds.
+# TensorBoard's logs/ stay where a training wrote them, or it would show each curve several times.
 ENTRIES = ("manifest.csv", "failures.csv", "faces.json", "equalised.json", "face_model.onnx", "model.keras", "calibration.json",
-           "familiarity.json", "familiarity.npz", "metrics.json", "predictions.csv", "Results.csv", "Final_Prediction.txt",
+           "familiarity.npz", "metrics.json", "predictions.csv", "Results.csv", "Final_Prediction.txt",
            "history.csv", "shortcuts.json", "comparison.json", "plots", "checkpoints", "evaluations", "SERVING.md", "report.html",
            "config.yaml")  # fmt: skip
 
@@ -83,8 +83,7 @@ def publish(run: Path, staged: Path) -> Path:
     if new != next_number(run):
         raise UserError(f"{run} has got another version meanwhile; nothing was changed. Repeat the command.")
     old = run / FOLDER / str(number(run))
-    old.mkdir(exist_ok=True)
-    copy(run, old)
+    _link(run, old, entries(run))
     target = run / FOLDER / str(new)
     staged.rename(target)
     check_out(run)
@@ -92,14 +91,14 @@ def publish(run: Path, staged: Path) -> Path:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Link the files of the version in one folder into another one that lacks them or has others; nothing is removed."""
-    for name in entries(source):
-        _link(source / name, target / name)
+    """Link the files of the version in one folder into another one that lacks them or has others; nothing else is removed."""
+    _link(source, target, entries(source))
 
 
 def check_out(run: Path) -> None:
     """Make the run folder hold what the newest folder in versions/ does."""
     source = run / FOLDER / str(listed(run)[-1])
+    remove_parts(run)
     wanted = entries(source)
     remove(run, *(name for name in ENTRIES if name not in wanted))
     for name in wanted:
@@ -127,12 +126,14 @@ def remove_parts(folder: Path) -> None:
         _remove(path)
 
 
-def _link(source: Path, target: Path) -> None:
-    """Make `target` a hard link to a file, or a folder of such links; where there are none, a copy."""
+def _link(source: Path, target: Path, names: Sequence[str] | None = None) -> None:
+    """Make `target` a hard link to a file, or a folder of such links to what it holds, or to `names` in it; where the file
+    system has none, a copy."""
     if source.is_dir():
         target.mkdir(exist_ok=True)
-        for path in sorted(source.iterdir()):
-            _link(path, target / path.name)
+        remove_parts(target)
+        for name in sorted(os.listdir(source)) if names is None else names:
+            _link(source / name, target / name)
         return
     if target.exists() and os.path.samefile(source, target):
         return

@@ -1,4 +1,4 @@
-"""calibrate: a new version of a run, whose probabilities, threshold and band of inconclusive scores come from files of one's own."""
+"""calibrate: a new version of a run, with probabilities, threshold and inconclusive band fitted to files of one's own."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -59,9 +59,10 @@ class Calibrate:
 def calibrate(run: str | Path, data: str | Path, **settings: Any) -> TrainedDetector:
     """Fit the calibration of a run to files of one's own, as the command `calibrate` does, and return the new version.
 
-    `run` is a folder such as "saved_models/cnn", `data` the path of a data set. All other keywords are flags of the command, such as
-    `coverage=0.95`. The folder of the run then holds the new version, and `versions/1` in it the one before. Raises UserError for a
-    setting that is not valid and for files that nothing can be fitted to, FileNotFoundError if there is no such run.
+    `run` is a folder such as "saved_models/cnn", `data` the path of a data set. All other keywords are flags of the command,
+    such as `coverage=0.95`. The folder of the run then holds the new version, and `versions/1` in it the one before. Raises
+    UserError for a setting that is not valid and for files that nothing can be fitted to, FileNotFoundError if there is no
+    such run.
     """
     start(settings.pop("plugin", ()))
     default = Calibrate(Path(run), CalibrateData(path=Path(data)))
@@ -96,7 +97,7 @@ def settings_of(artifact: Artifact, given: VerdictOverrides) -> Run:
     run = adaptation.without_pooled(artifacts.load_config(artifact))
     if given.fpr is not None:
         run = replace(run, train=replace(run.train, threshold="youden"))
-    return replace(run, evaluate=replace(run.evaluate, **given.verdicts))
+    return replace(run, evaluate=replace(run.evaluate, **dict[str, Any](given.verdicts)))
 
 
 def score_own_files(args: Calibrate, artifact: Artifact, run: Run) -> "tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]":
@@ -145,8 +146,8 @@ def check(own: "pd.DataFrame", given: VerdictOverrides, run: Run) -> None:
     if (label == 1).any():
         operating_point.check(own, asked.calibration, asked.coverage, asked.prevalence, run.threshold_rule)
     elif named := [f"--evaluate.{name}" for name in ("calibration", "coverage", "prevalence") if name in given.verdicts]:
-        raise UserError(f"{' and '.join(named)} need fakes as well, but all {plural(len(own), 'file')} are real: add fakes, or omit "
-                        "the flag to fit what reals alone determine.")  # fmt: skip
+        raise UserError(f"{' and '.join(named)} need fakes as well, but all {plural(len(own), 'file')} are real: add fakes, or "
+                        "omit the flag to fit what reals alone determine.")  # fmt: skip
 
 
 def fit_to(own: "pd.DataFrame", stored: "Calibration", run: Run) -> "Calibration":

@@ -49,11 +49,11 @@ class Runs:
 
 
 def runs(folder: str | Path = "saved_models", **settings: Any) -> "pd.DataFrame":
-    """Return a row per run in a folder, with the columns name, versions, detector, data, auc, auc_low, auc_high, date, size, state,
-    note and path.
+    """Return a row per run in a folder, with the columns name, detector, data, auc, auc_low, auc_high, date, size, state,
+    versions, note and path.
 
     The keywords are flags of the command `runs`, such as `sort="auc"` and `min_auc=0.9`. AUC is that of the test files, in 0..1,
-    with its 95 % interval; NaN if there is none. `versions` lists the numbers of those that exist, the newest last, as in "1, 2"; the
+    with its 95 % interval; NaN if there is none. `versions` lists the numbers of those that exist, the newest last; the
     other columns are about the newest. The date is when a run was finished, or else last changed; the size is in bytes
     on disk; the note says what is wrong with the run. Raises UserError for a setting that is not valid, and if there is no such
     folder.
@@ -93,8 +93,8 @@ def natural_key(name: str) -> tuple[tuple[str, int], ...]:
     return tuple((text, int(number or -1)) for text, number in re.findall(r"(\D*)(\d*)", name))
 
 
-EMPTY = {"name": "", "versions": "", "detector": "", "data": "", "auc": math.nan, "auc_low": math.nan, "auc_high": math.nan, "date": None,
-         "size": 0, "state": "unreadable", "note": "", "path": ""}  # fmt: skip  # a row about which nothing is known
+EMPTY = {"name": "", "detector": "", "data": "", "auc": math.nan, "auc_low": math.nan, "auc_high": math.nan, "date": None,
+         "size": 0, "state": "unreadable", "versions": "", "note": "", "path": ""}  # fmt: skip  # nothing is known
 
 
 def describe(folder: Path, root: Path) -> dict[str, Any]:

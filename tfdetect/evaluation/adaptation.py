@@ -1,7 +1,7 @@
 """What another version of a detector changes: figures on the same files before and after, with intervals, and their difference.
 
-Both versions are judged on the same resamples of groups, so the interval of a difference is a paired one. Versions that only differ
-in calibration rank files alike, so their AUC is one.
+Both versions are judged on the same resamples of groups, so the interval of a difference is a paired one. Versions that only
+differ in calibration rank files alike, so their AUC is one.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def compare(labels: ArrayLike, groups: ArrayLike, before: Judged, after: Judged)
     drawn = [_draw(label, judged, resamples) for judged in (before, after)]
     out = []
     for key, name, takes_both in FIGURES:
-        if takes_both and not both or not np.isfinite(drawn[0][key][0]):
+        if (takes_both and not both) or not np.isfinite(drawn[0][key][0]):
             continue
         kind = key if key == "log_loss" else "difference"  # whose range is -1..1
         columns = (drawn[0][key], drawn[1][key], drawn[1][key] - drawn[0][key])
@@ -109,7 +109,8 @@ def _draw(label: Array, judged: Judged, resamples: Resamples) -> dict[str, Array
 
 
 def cross_fitted(files: pd.DataFrame, fit: Callable[[pd.DataFrame], Calibration]) -> Judged:
-    """Judge each of the files, with the columns score, label and group, by a calibration that `fit` fits to those of other groups.
+    """Judge each of the files, with the columns score, label and group, by a calibration that `fit` fits to those of other
+    groups.
 
     There are FOLDS folds of whole groups, with the classes spread evenly. Raises UserError if that leaves a class out.
     """
@@ -127,22 +128,23 @@ def _folds(files: pd.DataFrame) -> Iterator[tuple[Array, Array]]:
     for kind, name in enumerate((REAL, FAKE)):
         count = len(np.unique(group[label == kind]))
         if 0 < count < FOLDS:
-            raise UserError(f"The {name} files come from {count} groups of related files, and at least {FOLDS} are needed: each file "
-                            "is judged by a calibration that knows nothing of its group. Add files, or give --data.group file if "
-                            "they are unrelated.")  # fmt: skip
+            raise UserError(f"The {name} files come from {count} groups of related files, and at least {FOLDS} are needed: each "
+                            "file is judged by a calibration that knows nothing of its group. Add files, or give --data.group "
+                            "file if they are unrelated.")  # fmt: skip
     for train, test in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(files, label, group):
         if {*label[train]} != {*label}:
-            raise UserError("Nearly all files of a class are in one group, so no file can be judged by those of other groups: add files "
-                            "of other persons, cameras or videos.")  # fmt: skip
+            raise UserError("Nearly all files of a class are in one group, so no file can be judged by those of other groups: "
+                            "add files of other persons, cameras or videos.")  # fmt: skip
         if len(test):
             yield train, test
 
 
 def fit_to_reals(stored: Calibration, scores: ArrayLike, groups: ArrayLike, rule: str) -> Calibration:
-    """Return a calibration with what real files alone determine fitted again: the edge of the band of inconclusive scores that reals
-    must exceed to be called fake, and the threshold if `rule` reads only reals (quantile, fpr).
+    """Return a calibration with what real files alone determine fitted again: the edge of the band of inconclusive scores
+    that reals must exceed to be called fake, and the threshold if `rule` reads only reals (quantile, fpr).
 
-    The map to probabilities and the other edge remain. `scores` and `groups` are (files,). Raises UserError if nothing would change.
+    The map to probabilities and the other edge remain. `scores` and `groups` are (files,). Raises UserError if nothing would
+    change.
     """
     score, group = np.asarray(scores, np.float64), np.asarray(groups)
     of_reals = rule.startswith(("quantile", "fpr"))
@@ -150,6 +152,6 @@ def fit_to_reals(stored: Calibration, scores: ArrayLike, groups: ArrayLike, rule
     band = stored.band and calibration.refit_real_edge(stored.band, score, group)
     if not of_reals and (band is None or band == stored.band):
         needed = "no band of inconclusive scores" if stored.band is None else "too few groups of real files for its band"
-        raise UserError(f"All files are real, and probabilities need fakes as well; the run has {needed} and the threshold rule {rule}, "
-                        "so nothing can be calibrated. Add fakes, or give --evaluate.fpr 0.05 for a threshold.")  # fmt: skip
+        raise UserError(f"All files are real, and probabilities need fakes as well; the run has {needed} and the threshold rule "
+                        f"{rule}, so nothing can be calibrated. Add fakes, or give --evaluate.fpr 0.05 for a threshold.")
     return replace(fitted, band=band or stored.band)

@@ -22,6 +22,8 @@ LEADS = ("log_loss", "auc", "real_coverage")  # the figure that the section begi
 class Part:
     """The same files, judged by both versions."""
 
+    key: str
+    """Their name in metrics.json."""
     name: str
     """Which files, such as "your files"."""
     note: str
@@ -68,9 +70,12 @@ class Adaptation:
     @property
     def metrics(self) -> dict[str, Any]:
         """What metrics.json says."""
-        parts = {part.name: {"n_real": part.n_real, "n_fake": part.n_fake, "groups": part.groups, "verdicts_changed": len(part.flips),
-                             "figures": {change.key: {name: value for name, value in asdict(change).items() if name not in ("key", "name")}
-                                         for change in part.changes}} for part in self.parts}  # fmt: skip
+        parts = {}
+        for part in self.parts:
+            rows = {change.key: asdict(change) for change in part.changes}
+            figures = {key: {name: row[name] for name in row if name not in ("key", "name")} for key, row in rows.items()}
+            parts[part.key] = {"n_real": part.n_real, "n_fake": part.n_fake, "groups": part.groups, "figures": figures,
+                               "verdicts_changed": len(part.flips)}  # fmt: skip
         return {"adapted": {"before": self.before, "files": parts}}
 
 
@@ -78,10 +83,10 @@ def adaptation_section(found: Adaptation | None) -> str:
     """Return the section as HTML, "" for a run that was not adapted."""
     if found is None:
         return ""
-    return (f"<section><h2>Before and after</h2><p>{escape(found.origin)}</p><p><b>{' '.join(part.lead for part in found.parts)}</b></p>"
-            "<p>The 95 % intervals are percentiles of resamples of whole groups; both versions are judged on the same resamples, so a "
-            "difference whose interval excludes 0 is not chance.</p>"
-            f"{''.join(map(_part, found.parts))}</section>")  # fmt: skip
+    leads = " ".join(part.lead for part in found.parts)
+    return (f"<section><h2>Before and after</h2><p>{escape(found.origin)}</p><p><b>{leads}</b></p><p>The 95 % intervals are "
+            "percentiles of resamples of whole groups; both versions are judged on the same resamples, so a difference whose "
+            f"interval excludes 0 is not chance.</p>{''.join(map(_part, found.parts))}</section>")  # fmt: skip
 
 
 def _part(part: Part) -> str:

@@ -64,7 +64,8 @@ def write(path: str | PathLike[str], report: Report) -> None:
     if "test" not in report.metrics:
         raise ValueError(f"A report needs metrics of the test split under 'test', got {sorted(report.metrics)}.")
     html.write(path, "report", report.name, report.detector, (
-        _warnings_section(report.warnings), _summary_section(report), adaptation_section(report.adaptation), _metrics_section(report.metrics),
+        _warnings_section(report.warnings), _summary_section(report), adaptation_section(report.adaptation),
+        _metrics_section(report.metrics),
         verdicts_section(report.metrics["test"].get("verdicts")), _sources_section(report.metrics["test"]),
         learnt_section(report.learnt, report.shortcuts.get("all"), report.figures.get("stress")),
         robustness_section(report.robustness, report.figures.get("robustness")),

@@ -85,7 +85,7 @@ def export(model: keras.Model, calibration: Mapping[str, Any], detector: Detecto
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    files.write_bytes(target.parent / SERVING_NOTES, format_serving_notes(descriptions, clip_spec, fitted).encode())
+    files.write_bytes(target.parent / SERVING_NOTES, format_serving_notes(descriptions, clip_spec, fitted, target.name).encode())
     return functions.call.graph
 
 
@@ -141,8 +141,8 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, st
     return descriptions
 
 
-def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, calibration: Calibration) -> str:
-    """Return the text of SERVING.md, which is written beside the SavedModel."""
+def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, calibration: Calibration, folder: str) -> str:
+    """Return the text of SERVING.md, which is written beside the `folder` of the SavedModel."""
     lines = [f"- `{name}`: {text}" for name, text in descriptions.items()]
     lines += ["", describe_verdicts(calibration)]
     side, fit = clip_spec.size, clip_spec.fit
@@ -161,7 +161,7 @@ def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, c
         lines += ["", "This detector was trained on equalised files. `predict` equalises each file first; the SavedModel expects "
                   f"frames of equalised files: the central {clip_spec.plan.crop} x {clip_spec.plan.crop} pixels, compressed as "
                   f"JPEG of quality {clip_spec.plan.quality} or as a video, see docs/equalise.md of tfdetect."]  # fmt: skip
-    return "\n".join(["# Signatures of the SavedModel in `1/`", "", *lines, ""])
+    return "\n".join([f"# Signatures of the SavedModel in `{folder}/`", "", *lines, ""])
 
 
 def describe_verdicts(calibration: Calibration) -> str:

@@ -58,7 +58,7 @@ class Predictor:
             self.scored_with = f"model.keras on {keras.backend.backend()}"
             self.warnings += (f"Scored with {self.scored_with}, since there is no SavedModel; run export for one.",)
             self._outputs = self._keras_outputs
-        self._load = cache(partial(_load, artifact, served, self.scored_with, before_load))  # once for all copies of this predictor
+        self._load = cache(partial(_load, artifact, served, self.scored_with, before_load))  # once for all its copies
 
     @property
     def threshold(self) -> float:

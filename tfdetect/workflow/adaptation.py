@@ -114,7 +114,8 @@ def leave_out_own(table: "pd.DataFrame", run: Artifact) -> "tuple[pd.DataFrame, 
     hashes = {sha for name in HASH_COLUMNS if name in tested for sha in tested[name]} - {""}
     own = kept[[name for name in HASH_COLUMNS if name in kept]].isin(hashes).any(axis=1)
     if own.any():
-        text = f"{own.sum():,} of {plural(len(table), 'file')} are test files of this run, which choose nothing; they are left out here."
+        text = (f"{own.sum():,} of {plural(len(table), 'file')} are test files of this run, which choose nothing; they are left "
+                "out here.")  # fmt: skip
         console.print(text)
         left_out = {**kept.attrs.get("left_out", {}), "test files of the run": int(own.sum())}
         kept, notes = kept[~own].reset_index(drop=True), (*notes, text)
@@ -124,7 +125,7 @@ def leave_out_own(table: "pd.DataFrame", run: Artifact) -> "tuple[pd.DataFrame, 
     return kept, notes
 
 
-def make_part(name: str, note: str, rows: "pd.DataFrame", before: "Judged", after: "Judged") -> "Part":
+def make_part(key: str, name: str, note: str, rows: "pd.DataFrame", before: "Judged", after: "Judged") -> "Part":
     """Return what changed on files with the columns path, label and group; the judgements are in their order."""
     import pandas as pd
 
@@ -136,7 +137,7 @@ def make_part(name: str, note: str, rows: "pd.DataFrame", before: "Judged", afte
                              "before": before.verdict, "after": after.verdict})  # fmt: skip
     flips = verdicts[verdicts["before"] != verdicts["after"]].reset_index(drop=True)
     n_fake = int((rows["label"] == 1).sum())
-    return Part(name, note, len(rows) - n_fake, n_fake, rows["group"].nunique(), changes, flips)
+    return Part(key, name, note, len(rows) - n_fake, n_fake, rows["group"].nunique(), changes, flips)
 
 
 def print_changes(found: "Adaptation") -> None:

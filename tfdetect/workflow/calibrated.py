@@ -21,11 +21,12 @@ from tfdetect.workflow import dataset, operating_point, results
 from tfdetect.workflow.adaptation import make_part, print_changes, trained, write_config
 from tfdetect.workflow.console import console, plural
 
-YOURS, OWN_TEST = "your files", "the run's own test files"
-CROSS_FITTED = ("After: each file is judged by a calibration that was fitted, like that of the new version, to the files of other groups "
-                "(cross-fitting, five folds), so no figure comes from files that it was fitted to. The new version itself is fitted to all "
-                "of them.")  # fmt: skip
-HELD_OUT = "After: these files are the test split of the data set and chose nothing; the new version is fitted to its other files."
+YOURS, OWN_TEST = ("own", "your files"), ("run_test", "the run's own test files")
+CROSS_FITTED = ("After: each file is judged by a calibration that was fitted, like that of the new version, to the files of "
+                "other groups (cross-fitting, five folds), so no figure comes from files that it was fitted to. The new version "
+                "itself is fitted to all of them.")  # fmt: skip
+HELD_OUT = ("After: these files are the test split of the data set and chose nothing; the new version is fitted to its other "
+            "files.")  # fmt: skip
 OF_TEST = "Scored when the run was trained or last evaluated; neither version was fitted to them."
 SAME_RANKING = "AUC is that of the scores, which a monotone calibration does not change."
 
@@ -61,10 +62,11 @@ class Calibrated:
         after = adaptation.cross_fitted(judged, fit) if fit else Judged.by(self.fitted, judged["score"])
         how = f"Before: {name}. {CROSS_FITTED if fit else HELD_OUT} {SAME_RANKING}{self._seen(judged)}"
         tested = predictions.file_scores(self.tested)
-        parts = [make_part(YOURS, how, judged, Judged.by(stored, judged["score"]), after),
-                 make_part(OWN_TEST, OF_TEST, tested, *(Judged.by(each, tested["score"]) for each in (stored, self.fitted)))]  # fmt: skip
-        return Adaptation(f"Version {self.adapted['version']} is {name}, calibrated on {self.adapted['data']}. The model is the same.",
-                          name, parts)  # fmt: skip
+        parts = [make_part(*YOURS, how, judged, Judged.by(stored, judged["score"]), after),
+                 make_part(*OWN_TEST, OF_TEST, tested, Judged.by(stored, tested["score"]),
+                           Judged.by(self.fitted, tested["score"]))]  # fmt: skip
+        origin = f"Version {self.adapted['version']} is {name}, calibrated on {self.adapted['data']}. The model is the same."
+        return Adaptation(origin, name, parts)
 
     def _seen(self, judged: pd.DataFrame) -> str:
         """Return a sentence if the version before was calibrated on some of the same files, else ""."""
@@ -73,8 +75,8 @@ class Calibrated:
         rows = manifest.read_unchecked(self.before.manifest)
         known = set(rows.loc[rows["split"] == "validation", "sha"])
         seen = self.table.loc[self.table["path"].isin(judged["path"]), "sha"].isin(known).sum()
-        text = f" {plural(int(seen), 'file')} calibrated {versions.title(self.before.folder)} as well, which flatters its figures."
-        return text if seen else ""
+        name = versions.title(self.before.folder)
+        return f" {plural(int(seen), 'file')} calibrated {name} as well, which flatters its figures." if seen else ""
 
     def write(self, staged: Artifact, found: Adaptation) -> None:
         """Write the new version into an empty folder: what it shares with the one before as hard links."""
@@ -112,20 +114,20 @@ class Calibrated:
         for warning in warnings[len(self.notes) :]:
             console.print(warning)
         evaluated = table[table["split"] != "train"].reset_index(drop=True)
-        return results.Evaluation(self.run, evaluated, self.run.data, predictions.add_probabilities(rows, fitted), fitted.threshold,
-                                  self.run.threshold_rule, None, warnings, found.metrics, history=history, calibration=self.fitted,
-                                  adaptation=found)  # fmt: skip
+        return results.Evaluation(self.run, evaluated, self.run.data, predictions.add_probabilities(rows, fitted),
+                                  fitted.threshold, self.run.threshold_rule, None, warnings, history=history,
+                                  calibration=self.fitted, adaptation=found)  # fmt: skip
 
     def warnings(self) -> tuple[str, ...]:
         """Return what the report must say about the files that were fitted to."""
         label = predictions.file_scores(self.own)["label"]
         reals, fakes = int((label == 0).sum()), int((label == 1).sum())
         if not fakes:
-            return ("All files given are real: the map to probabilities is still that of the version before, as it takes fakes as well. "
-                    "What reals alone determine was fitted: their edge of the inconclusive band, and a threshold at a false "
-                    "positive rate.",)  # fmt: skip
-        few = (f"Calibrated on {reals} real and {fakes} fake files: with fewer than {MIN_FILES_PER_CLASS} of a class, the probabilities only "
-               "rank, and threshold and band are left to chance. Add files.",)  # fmt: skip
+            return ("All files given are real: the map to probabilities is still that of the version before, as it takes fakes "
+                    "as well. What reals alone determine was fitted: their edge of the inconclusive band, and a threshold at a "
+                    "false positive rate.",)  # fmt: skip
+        few = (f"Calibrated on {reals} real and {fakes} fake files: with fewer than {MIN_FILES_PER_CLASS} of a class, the "
+               "probabilities only rank, and threshold and band are left to chance. Add files.",)  # fmt: skip
         own = self.own.assign(split="validation")
         notes = operating_point.notes(self.fitted, own, self.run.evaluate.coverage, self.run.threshold_rule)
         return (*(few if min(reals, fakes) < MIN_FILES_PER_CLASS else ()), *notes)

@@ -45,7 +45,8 @@ def fit_band(score: NDArray[np.float64], label: NDArray[Any], coverage: float, g
 
 
 def refit_real_edge(band: Band, score: NDArray[np.float64], groups: ArrayLike) -> Band | None:
-    """Return the band with the edge of reals fitted to real files again, both arguments (files,); None if there are too few groups."""
+    """Return the band with the edge of reals fitted to real files again, both arguments (files,); None if there are too few
+    groups."""
     group = np.asarray(groups)
     if (len(np.unique(group)) + 1) * (1 - band.coverage) < 1 - 1e-9:
         return None

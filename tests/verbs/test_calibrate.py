@@ -1,0 +1,223 @@
+"""calibrate: a new version of a run from files of one's own, while the old one stays as it was."""
+
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import tfdetect
+from tfdetect import cli, versions
+from tfdetect.artifact import Artifact, load_calibration
+from tfdetect.data.sample import Sample, write
+from tfdetect.evaluation import calibration, predictions
+
+pytestmark = pytest.mark.usefixtures("light")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, light):
+    """A detector trained on the embedded sample, with a band."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    flags = ["--data.sample", "100", "--data.size", "32", "--train.epochs", "1", "--stress", "0", "--detector.width", "4"]
+    assert cli.main(["train", "cnn", *flags, "--data.cache_dir", str(folder / "cache"), "--out", str(folder / "runs")]) == 0
+    return Artifact(folder / "runs" / "cnn")
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """25 real and 25 fake images of another seed."""
+    return write(Sample("image", count=25, size=32, seed=7), tmp_path_factory.mktemp("mine") / "set").parent
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the run that a test may change."""
+    return Artifact(shutil.copytree(trained.folder, tmp_path / "cnn"))
+
+
+def calibrate(*argv, code=0):
+    try:
+        found = cli.main(["calibrate", *map(str, argv)])
+    except SystemExit as stop:
+        found = stop.code
+    assert found == code
+
+
+def predict(capsys, folder, paths):
+    """Return the scores, probabilities and verdicts on files."""
+    capsys.readouterr()
+    assert cli.main(["predict", str(folder), *paths, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [(row["score"], row["probability"], row["label"], row["verdict"]) for row in rows]
+
+
+def tree(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def own_scores(run):
+    table = predictions.read(run.predictions)
+    return predictions.file_scores(table[table["split"] == "validation"])
+
+
+def test_a_new_version_is_fitted_to_the_files_and_the_old_one_stays(run, mine, capsys):
+    paths = [str(path) for path in sorted((mine / "real").iterdir())[:3]]
+    before, old = predict(capsys, run.folder, paths), tree(run.folder)
+    calibrate(run.folder, "--data.path", mine, "--evaluate.coverage", "0.8")
+    out = capsys.readouterr().out
+    assert "On your files: 25 real and 25 fake, 25 groups" in out and "On the run's own test files: 20 real and 20 fake" in out
+    assert f"Version 2 of {run.folder} is in use; version 1 stays in {run.folder}/versions/1" in out
+    first = run.folder / "versions" / "1"
+    assert tree(first) == {name: text for name, text in old.items() if not name.startswith("logs/")}
+    assert predict(capsys, first, paths) == before, "bit for bit"
+    assert predict(capsys, run.folder, paths) == predict(capsys, run.folder / "versions" / "2", paths) != before
+    own, fitted = own_scores(run), load_calibration(run)
+    assert len(own) == 50 and own["path"].str.startswith(str(mine)).all()
+    again = calibration.fit(own["score"], own["label"], "youden", "auto", own["group"], 0.8)
+    assert fitted.to_dict() == pytest.approx(again.to_dict()) if fitted.band is None else fitted.band == again.band
+    assert (fitted.slope, fitted.intercept, fitted.threshold) == (again.slope, again.intercept, again.threshold)
+    assert os.path.samefile(run.model, first / "model.keras"), "the model is the same, and takes no space twice"
+    assert (run.folder / "1" / "saved_model.pb").exists() and (run.folder / "2" / "saved_model.pb").exists()
+    text = run.config.read_text()
+    adapted = yaml.safe_load(text)["adapted"]
+    assert adapted == {"version": 2, "by": "calibrate", "from": 1, "data": str(mine)} and str(mine) in text.splitlines()[0]
+    assert yaml.safe_load(text)["evaluate"]["coverage"] == 0.8
+    report = run.report.read_text()
+    assert "Before and after" in report and "cnn, version 2" in report and "cross-fitting" in report and str(mine) in report
+
+
+def test_the_report_says_before_and_after_with_intervals(run, mine):
+    stored = load_calibration(run)
+    calibrate(run.folder, "--data.path", mine)
+    found = json.loads(run.metrics.read_text())
+    parts = found["adapted"]["files"]
+    assert found["adapted"]["before"] == "cnn" and {*parts} == {"own", "run_test"}
+    own, fitted = own_scores(run), load_calibration(run)
+    table = predictions.read(run.predictions)
+    test = predictions.file_scores(table[table["split"] == "test"])
+    for part, files in ((parts["own"], own), (parts["run_test"], test)):
+        before = part["figures"]["accuracy"]["before"]
+        assert before == pytest.approx(((stored.probability(files["score"]) >= stored.threshold) == files["label"]).mean())
+        assert {"auc", "log_loss", "brier", "accuracy", "inconclusive", "real_coverage"} <= {*part["figures"]}
+        assert part["figures"]["auc"]["change"] == 0 and len(part["figures"]["log_loss"]["change_interval"]) == 2
+    after = parts["run_test"]["figures"]["accuracy"]["after"]
+    assert after == pytest.approx(((fitted.probability(test["score"]) >= fitted.threshold) == test["label"]).mean())
+    assert found["test"]["n"] == 40, "the run's own test files"
+
+
+def test_versions_are_counted_listed_and_used(run, mine, capsys):
+    calibrate(run.folder, "--data.path", mine)
+    calibrate(run.folder, "--data.path", mine, "--evaluate.fpr", "0.2")
+    assert versions.listed(run.folder) == [1, 2, 3] and versions.adapted(run.folder)["from"] == 2
+    report = run.report.read_text()
+    assert "50 files calibrated cnn, version 2 as well, which flatters its figures" in report
+    (row,) = tfdetect.runs(run.folder.parent).to_dict("records")
+    assert row["versions"] == "1, 2, 3" and row["state"] == "finished"
+    fitted = load_calibration(run)
+    reals = own_scores(run).query("label == 0")["score"]
+    assert (fitted.probability(reals) >= fitted.threshold).mean() <= 0.2
+    assert cli.main(["export", str(run.folder)]) == 0 and cli.main(["evaluate", str(run.folder)]) == 0
+    assert f"SavedModel  {run.folder / '3'}" in capsys.readouterr().out
+    assert (run.folder / "evaluations" / "own_test" / "report.html").exists()
+    assert cli.main(["evaluate", str(run.folder), "--data.path", str(mine)]) == 2, "they chose the verdicts"
+    assert cli.main(["train", "cnn", "--name", "cnn", "--out", str(run.folder.parent), "--resume"]) == 2
+    assert "has several versions" in capsys.readouterr().err
+
+
+def test_files_of_the_run_itself_are_left_out(run, mine, capsys, tmp_path):
+    rows = pd.read_csv(run.manifest)
+    rows[["path", "label"]].to_csv(tmp_path / "all.csv", index=False)
+    before = tree(run.folder)
+    calibrate(run.folder, "--data.path", tmp_path / "all.csv", code=2)
+    out, err = capsys.readouterr()
+    assert "160 of 200 files were used to train this run" in out and "40 of 200 files are test files of this run" in out
+    assert "No file is left: the run was trained or tested on all of them" in err
+    assert tree(run.folder) == before and not (run.folder / "versions").exists()
+
+
+def only(mine, tmp_path, **counts):
+    """Copy that many files of each class."""
+    for kind in ("real", "fake"):
+        (tmp_path / "only" / kind).mkdir(parents=True)
+        for path in sorted((mine / kind).iterdir())[: counts.get(kind, 0)]:
+            shutil.copy(path, tmp_path / "only" / kind)
+    return tmp_path / "only"
+
+
+def test_reals_alone_set_the_threshold_but_no_probabilities(run, mine, tmp_path, capsys):
+    stored, reals = load_calibration(run), only(mine, tmp_path, real=25)
+    known = pd.read_csv(run.manifest).query("split == 'train' and label == 0")["path"].iloc[0]
+    shutil.copy(known, reals / "real" / "known.jpg")
+    calibrate(run.folder, "--data.path", reals, "--evaluate.fpr", "0.1")
+    fitted, out = load_calibration(run), capsys.readouterr().out
+    assert "1 of 26 files were used to train this run" in out and len(own_scores(run)) == 25
+    assert (fitted.slope, fitted.intercept, fitted.curve) == (stored.slope, stored.intercept, stored.curve)
+    assert (fitted.probability(own_scores(run)["score"]) >= fitted.threshold).mean() <= 0.1
+    assert "All files given are real: the map to probabilities is still that of the version before" in out
+    assert "log loss" not in out.partition("On the run's own")[0]
+
+
+@pytest.mark.parametrize("counts, flags, message", [
+    ({"fake": 25}, [], "All 25 files are fake"),
+    ({"real": 25}, ["--evaluate.calibration", "platt"], "--evaluate.calibration need fakes as well"),
+    ({"real": 25, "fake": 3}, [], "The fake files come from 3 groups"),
+    ({"real": 25, "fake": 25}, ["--evaluate.coverage", "0.99"], "out of reach"),
+])  # fmt: skip
+def test_what_cannot_be_fitted_is_one_sentence_and_changes_nothing(run, mine, tmp_path, capsys, counts, flags, message):
+    before = tree(run.folder)
+    calibrate(run.folder, "--data.path", only(mine, tmp_path, **counts), *flags, code=2)
+    err = capsys.readouterr().err
+    assert message in err and "Traceback" not in err and len(err.strip().splitlines()) == 1
+    assert tree(run.folder) == before
+
+
+def test_few_files_are_marked(run, mine, tmp_path, capsys):
+    calibrate(run.folder, "--data.path", only(mine, tmp_path, real=25, fake=12))
+    text = "Calibrated on 25 real and 12 fake files: with fewer than 20 of a class"
+    assert text in capsys.readouterr().out and text in run.report.read_text()
+
+
+def test_an_interruption_leaves_the_run_as_it_was(run, mine, monkeypatch, capsys):
+    before = tree(run.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("tfdetect.workflow.results.write", interrupt)
+        calibrate(run.folder, "--data.path", mine, code=130)
+    assert "interrupted; the same command starts over" in capsys.readouterr().err
+    assert tree(run.folder) == before and not (run.folder / "versions").exists()
+    detector = tfdetect.calibrate(run.folder, mine, coverage=0.8)  # in Python, and a second time
+    assert detector.folder == run.folder and versions.number(run.folder) == 2
+    assert detector.metrics["adapted"]["before"] == "cnn" and detector.run.evaluate.coverage == 0.8
+    assert detector.predictor.calibration == load_calibration(run)
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_test_split_of_the_data_set_chooses_nothing(run, mine, tmp_path):
+    rows = pd.read_csv(mine / "manifest.csv")
+    rows["path"] = [str(mine / path) for path in rows["path"]]
+    test = rows["group"].isin(rows["group"].unique()[:8])
+    rows.assign(split=np.where(test, "test", "train")).to_csv(tmp_path / "split.csv", index=False)
+    calibrate(run.folder, "--data.path", mine)
+    calibrate(run.folder / "versions" / "1", "--data.path", tmp_path / "split.csv")
+    assert versions.number(run.folder) == 3 and versions.adapted(run.folder)["from"] == 1, "from the version that was named"
+    table, own = predictions.read(run.predictions), own_scores(run)
+    fitting = own[~own["path"].isin(rows.loc[test, "path"])]
+    fitted = load_calibration(run)
+    assert fitted.reals + fitted.fakes == len(fitting) == 34 and len(table) == 40 + 50
+    again = calibration.fit(fitting["score"], fitting["label"], "youden", "auto", fitting["group"], 0.9)
+    assert (fitted.slope, fitted.threshold) == (again.slope, again.threshold)
+    assert "chose nothing; the new version is fitted to its other files" in run.report.read_text()
+
+
+@pytest.mark.parametrize("argv, message", [(["nowhere", "--data.path", "x"], "No run folder 'nowhere'"),
+                                           (["nowhere"], "add --data.path DIR")])  # fmt: skip
+def test_a_mistake_is_one_sentence(argv, message, capsys):
+    calibrate(*argv, code=2)
+    assert message in re.sub(r"[│\s]+", " ", capsys.readouterr().err)
