@@ -142,7 +142,7 @@ def select_folder(run: Run) -> tuple[Artifact, bool]:
         existing = set(os.listdir(run.out)) if run.out.is_dir() else set()  # listed once: one stat per name takes seconds
         taken = [Artifact(run.out / name) for name in _candidate_names(run.detector.name) if name in existing]
         for artifact in taken[-1:]:
-            if not artifact.is_finished and not _changed_settings(run, artifact) and not is_locked(artifact):
+            if not artifact.is_finished and not changed_settings(run, artifact) and not is_locked(artifact):
                 return artifact, True
         name = next(name for name in _candidate_names(run.detector.name) if name not in existing)
         return Artifact(run.out / name), False
@@ -151,7 +151,7 @@ def select_folder(run: Run) -> tuple[Artifact, bool]:
         raise UserError(f"There is no run {artifact.folder} to resume.{_suggest_runs(artifact.folder)}")
     if not artifact.folder.exists() or run.overwrite:
         return artifact, False
-    changed = _changed_settings(run, artifact)
+    changed = changed_settings(run, artifact)
     if run.resume:
         _require_resumable(artifact, changed)
     if run.resume or not (changed or artifact.is_finished):
@@ -178,7 +178,7 @@ def _candidate_names(detector: str) -> Iterator[str]:
     yield from (f"{detector}-{number}" for number in range(2, 100_000))
 
 
-def _changed_settings(run: Run, artifact: Artifact) -> dict[str, str]:
+def changed_settings(run: Run, artifact: Artifact) -> dict[str, str]:
     """Map the name of each setting that affects the result and differs from the artifact's to a description of the change."""
     try:
         detector, flags = config.read_yaml(artifact.config)

@@ -10,7 +10,9 @@ import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
+
+import tyro
 
 from tfdetect import corruption_spec
 from tfdetect.detector import Detector
@@ -255,6 +257,12 @@ class RunOf(Generic[D]):
     """Name of the run folder inside --out; by default the detector's name, followed by a number if it is taken."""
     out: Path = Path("saved_models")
     """Folder for runs."""
+    from_run: Annotated[Path | None, tyro.conf.arg(name="from", aliases=("--from_run",))] = None
+    """Fine-tune this run, such as saved_models/cnn, on --data.path (docs/adapt.md), as a new version of it, or with --name as
+    another run. Its settings are the defaults, with a tenth of its learning rate."""
+    rehearse: Literal["auto", "old", "none"] = "auto"
+    """Whether --from trains on the old training files as well, as far as they exist.
+    auto: for heads on stored features, which are fitted anew."""
     resume: bool = False
     """Resume the run called --name; train a finished run further with a higher --train.epochs or --train.patience."""
     overwrite: bool = False
@@ -292,10 +300,19 @@ class RunOf(Generic[D]):
         if self.evaluate.fpr is not None and self.train.threshold != "youden":
             raise UserError(f"--evaluate.fpr {self.evaluate.fpr:g} and --train.threshold {self.train.threshold} both choose the "
                             "threshold: give one of them.")  # fmt: skip
+        if self.from_run and not self.data.path:
+            raise UserError("--from fine-tunes on files of your own: add --data.path DIR.")
+        if self.rehearse != "auto" and not self.from_run:
+            raise UserError(f"--rehearse {self.rehearse} is about the old files of a run: give it with --from RUN.")
         self._check_face_fakes()
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.
         if detector.trains_on == "real" or detector.caches_features or detector.attribute != "none":
             corruption_spec.check_flag(augment, "--train.augment", labels=False)
+
+    @property
+    def rehearses(self) -> bool:
+        """Whether the old training files of `from_run` are trained on as well."""
+        return self.rehearse == "old" or (self.rehearse == "auto" and self.detector.caches_features)
 
     @property
     def threshold_rule(self) -> str:

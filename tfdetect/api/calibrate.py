@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, models, versions
+from tfdetect import config, versions
 from tfdetect.api.load import TrainedDetector
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import DecodeOverrides, Run
 from tfdetect.verdict_settings import VerdictOverrides
 from tfdetect.workflow import adaptation, dataset, operating_point
-from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras, plural
+from tfdetect.workflow.console import console, devices_line, import_keras, plural
 from tfdetect.workflow.startup import start
 
 if TYPE_CHECKING:
@@ -103,10 +103,6 @@ def settings_of(artifact: Artifact, given: VerdictOverrides) -> Run:
 def score_own_files(args: Calibrate, artifact: Artifact, run: Run) -> "tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]":
     """Return the scores of the files by the exported model, a row per frame as in predictions.csv; the prepared manifest, and
     sentences on what was left out."""
-    from tfdetect.data.prepare.decode import usable_rows
-    from tfdetect.training.feature_extractor import FeatureExtractor
-    from tfdetect.workflow import scoring
-
     data = dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake)
     cache = dataset.evaluation_cache(data, run.detector, artifact)
     reading = {name: getattr(args.data, name) for name in ("layout", "sources", "labels", "group")}
@@ -115,12 +111,7 @@ def score_own_files(args: Calibrate, artifact: Artifact, run: Run) -> "tuple[pd.
     table, notes = adaptation.leave_out_own(dataset.decode(rows, data, cache, excluded), adaptation.trained(artifact))
     dataset.print_count(table)
     table, _ = dataset.add_source_classes(table, run.detector)
-    predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, run.evaluate.aggregate,
-                                                 artifacts.load_calibration(artifact))  # fmt: skip
-    if not run.detector.caches_features:
-        return scoring.score(predictor, table, cache), table, notes
-    extractor = FeatureExtractor(models.load(artifact.model), run.detector, cache, feature_progress)
-    return scoring.score_features(predictor, extractor.of(usable_rows(table)), table), table, notes
+    return adaptation.score_rows(artifact, run, artifacts.load_calibration(artifact), table, cache), table, notes
 
 
 def by_file(scored: "pd.DataFrame") -> "pd.DataFrame":

@@ -17,7 +17,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, made_fakes, operating_point
+from tfdetect.workflow import adaptation, dataset, fine_tuning, made_fakes, operating_point
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.startup import start
@@ -41,12 +41,14 @@ def train(detector: str | None = None, data: str | Path | None = None, **setting
 
     `detector` is its name, such as "cnn", and `data` the path of a data set, by default the embedded sample. All other keywords
     are flags of the command, by their last part or their whole name: `epochs=20`, `**{"data.size": 64}`. `config="FILE.yaml"`
-    starts from a saved run, and `plugin="FILE.py"` loads a detector of your own. A run that was interrupted resumes when the call
+    starts from a saved run, `from_run="RUN"` fine-tunes one (docs/adapt.md), and `plugin="FILE.py"` loads a detector of your own. A run that was interrupted resumes when the call
     is repeated. Raises UserError for a setting that is not valid and for data that cannot be trained on, and OSError for a path
     that does not exist.
     """
     start(settings.pop("plugin", ()))
     argv = [*([detector] if detector else []), *(["--config", str(path)] if (path := settings.pop("config", None)) else [])]
+    if old := settings.pop("from_run", None):
+        argv += ["--from", str(old), *(["--data.path", str(data)] if data else [])]
     if not argv:
         raise UserError("Neither a detector nor a config is given: name a detector, as in train('cnn').")
     with config.parser_errors():
@@ -71,7 +73,8 @@ def resolve(run: Run) -> Run:
 
 def resolve_runs(run: Run) -> Run:
     """Return the run with the names of other runs replaced by the paths of their models."""
-    return replace(run, detector=run.detector.resolve_runs(lambda name: str(artifacts.find(Path(name), "model").model)))
+    run = replace(run, detector=run.detector.resolve_runs(lambda name: str(artifacts.find(Path(name), "model").model)))
+    return fine_tuning.resolve(run)
 
 
 def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
@@ -82,10 +85,10 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
         console.print(note)
     if backend.worker_index():
         return train_as_worker(run)
-    with artifacts.reserve_folder(run) as (artifact, resuming):
+    with fine_tuning.reserve(run) as (artifact, resuming):
         if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
             console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
-            return artifact
+            return fine_tuning.publish(run, artifact)
         with profiled(run.profile, artifact.logs / "profile", with_trace=False):  # `fit` traces some steps
             run, table, cache = prepare(run)
             if resuming:
@@ -94,10 +97,11 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
                 reopen(artifact, run)
             else:
                 artifacts.reset_folder(artifact, run)
-            save_inputs(artifact, table, cache)
+            fine_tuning.mark(run, artifact)
+            save_inputs(artifact, fine_tuning.with_old_files(table, run), cache)
             fitted = fit(run, artifact, table, cache)
         finish(run, artifact, table, cache, fitted, tables)
-    return artifact
+        return fine_tuning.publish(run, artifact)
 
 
 def why_finished(run: Run, artifact: Artifact) -> str:
@@ -159,8 +163,8 @@ def reopen(artifact: Artifact, run: Run) -> None:
 
 def train_as_worker(run: Run) -> Artifact:
     """Train as a worker that is not the chief: the same data and steps, but it writes no results."""
-    if run.name is None:
-        raise UserError("Several workers need --name, so that all train the same run.")
+    if run.name is None or run.from_run:
+        raise UserError("--from trains in one process." if run.from_run else "Several workers need --name, so that all train the same run.")
     artifact = Artifact(run.out / run.name)
     run, table, cache = prepare(run)
     fit(run, artifact, table, cache, chief=False)
@@ -188,12 +192,13 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     from tfdetect.data import manifest
     from tfdetect.data.prepare.decode import usable_rows
 
-    cache = dataset.cache_for(run.data, run.detector)
+    cache = fine_tuning.cache_of(run)
     table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
     given_splits = bool((table["split"] != "").any())
     table = made_fakes.add_made_fakes(dataset.restrict_sources(manifest.split(table), run.data), run, cache)
     require_classes(table, run)
     table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
+    table = fine_tuning.adjust(table, run, cache)
     dataset.print_count(table)
     dataset.require_few_failures(table, run.data.max_failed)
     good = usable_rows(table)
@@ -264,7 +269,8 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
             *([trace.StepTimes(artifact.logs / "profile")] if run.profile else []),
             *reconstruction_report.training_callbacks(run.detector, artifact.logs, table, cache),
         ] if chief else []  # fmt: skip
-        return train(run.detector, table, cache, run.train, artifact.checkpoints, artifact.model, callbacks, feature_progress)
+        return train(run.detector, table, cache, run.train, artifact.checkpoints, artifact.model, callbacks, feature_progress,
+                     fine_tuning.start(run))
 
 
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
@@ -298,17 +304,21 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     warnings = (*predictor.warnings, *operating_point.notes(calibration, good, run.evaluate.coverage, run.threshold_rule))
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     study = stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor)
+    found = fine_tuning.compare(run, calibration, scored, table, artifact, cache)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.threshold_rule, context.load_clip,
                                     warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch, cache, study, calibration=calibration)  # fmt: skip
+                                    fitted.best_epoch, cache, study, calibration=calibration, adaptation=found)  # fmt: skip
     for warning in warnings:
         console.print(warning)
 
     def before_report(metrics: Mapping[str, Any], drawn: Mapping[str, Path]) -> None:
-        tensorboard.write(artifact.logs, context, drawn, extras.tables, config.run_to_dict(run), metrics, graph)
+        sections = {name: values for name, values in config.run_to_dict(run).items() if isinstance(values, dict)}
+        tensorboard.write(artifact.logs, context, drawn, extras.tables, sections, metrics, graph)
         keep_for_resume(artifact.checkpoints)
 
     results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)
+    if found:
+        adaptation.print_changes(found)
 
 
 def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run,

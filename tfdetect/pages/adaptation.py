@@ -15,7 +15,7 @@ from tfdetect.pages import html
 
 MAX_FILES = 20  # listed
 HEADER = ("figure", "before", "95 % interval", "after", "95 % interval", "difference", "95 % interval")
-LEADS = ("log_loss", "auc", "real_coverage")  # the figure that the section begins with: the first that there is
+LEADS = ("auc", "log_loss", "real_coverage")  # the section begins with the first of them that there is, AUC if it changed
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Part:
     @property
     def lead(self) -> str:
         """The most telling change, as a sentence."""
-        found = {change.key: change for change in self.changes}
+        found = {change.key: change for change in self.changes if change.key != "auc" or change.change}
         if (change := next((found[key] for key in LEADS if key in found), None)) is None:
             return ""
         low_high = f" ({html.format_cell(change.change_interval)})" if change.change_interval else ""

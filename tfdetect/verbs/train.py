@@ -28,7 +28,8 @@ def usage() -> str:
     summaries = {name: (cls.__doc__ or "").splitlines()[0] for name, cls in sorted(REGISTRY.items())}
     listed = "\n".join(f"  {name:{max(map(len, summaries)) + 2}}{line}" for name, line in summaries.items())
     detector = installation.command("train", "DETECTOR")
-    forms = f"{detector} [--flags]  |  {installation.command('train')} --config FILE [--flags]"
+    train = installation.command("train")
+    forms = f"{detector} [--flags]  |  {train} --config FILE [--flags]  |  {train} --from RUN --data.path DIR [--flags]"
     return f"{forms}\n\n{listed}\n\n`{detector} --help` lists its flags. --plugin FILE.py adds detectors of your own."
 
 

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, files, versions
+from tfdetect import config, files, models, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow.console import console, plural, print_columns
+from tfdetect.workflow import operating_point
+from tfdetect.workflow.console import console, feature_progress, plural, print_columns
 from tfdetect.workflow.test_files import HASH_COLUMNS, drop_training_overlap
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tfdetect.data.prepare.clip_cache import Cache
     from tfdetect.evaluation.adaptation import Judged
+    from tfdetect.evaluation.calibration import Calibration
     from tfdetect.pages.adaptation import Adaptation, Part
 
 ATTEMPTS, PAUSE = 50, 0.1  # seconds: other processes look at the lock of a run for moments
@@ -123,6 +126,19 @@ def leave_out_own(table: "pd.DataFrame", run: Artifact) -> "tuple[pd.DataFrame, 
     if usable_rows(kept).empty:
         raise UserError("No file is left: the run was trained or tested on all of them. Give files that it has not seen.")
     return kept, notes
+
+
+def score_rows(artifact: Artifact, run: Run, fitted: "Calibration", rows: "pd.DataFrame", cache: "Cache") -> "pd.DataFrame":
+    """Return the scores that the exported model gives the decoded rows, a row per frame as in predictions.csv."""
+    from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.training.feature_extractor import FeatureExtractor
+    from tfdetect.workflow import scoring
+
+    predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, run.evaluate.aggregate, fitted)
+    if not run.detector.caches_features:
+        return scoring.score(predictor, rows, cache)
+    extractor = FeatureExtractor(models.load(artifact.model), run.detector, cache, feature_progress)
+    return scoring.score_features(predictor, extractor.of(usable_rows(rows)), rows)
 
 
 def make_part(key: str, name: str, note: str, rows: "pd.DataFrame", before: "Judged", after: "Judged") -> "Part":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Calibrated:
     """What config.yaml says of the new version."""
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def tested(self) -> pd.DataFrame:
         """The scores of the run's own test files, a row per frame."""
         rows = predictions.read(self.before.predictions)
