@@ -68,8 +68,8 @@ def _parse_fine_tuning(argv: Sequence[str], verb: str, folder: Path) -> Run:
     rate = old.train.learning_rate * (1 if old.detector.caches_features else FINE_TUNING_RATE)
     kept = {name: getattr(old.data, name) for name in FINE_TUNING_DATA}
     # The flags of this command give --data.path; until then, the run has none to fine-tune on.
-    defaults = dataclasses.replace(old, data=Data(**kept), train=dataclasses.replace(old.train, learning_rate=rate), from_run=None,
-                                   rehearse="auto")  # fmt: skip
+    train = dataclasses.replace(old.train, learning_rate=rate)
+    defaults = dataclasses.replace(old, data=Data(**kept), train=train, from_run=None, rehearse="auto")
     flags = argv[len(given) :]
     return parse_flags(RunOf[type(old.detector)], flags, f"{verb} {old.detector.name}", defaults)  # type: ignore[misc]
 

@@ -41,9 +41,9 @@ def train(detector: str | None = None, data: str | Path | None = None, **setting
 
     `detector` is its name, such as "cnn", and `data` the path of a data set, by default the embedded sample. All other keywords
     are flags of the command, by their last part or their whole name: `epochs=20`, `**{"data.size": 64}`. `config="FILE.yaml"`
-    starts from a saved run, `from_run="RUN"` fine-tunes one (docs/adapt.md), and `plugin="FILE.py"` loads a detector of your own. A run that was interrupted resumes when the call
-    is repeated. Raises UserError for a setting that is not valid and for data that cannot be trained on, and OSError for a path
-    that does not exist.
+    starts from a saved run, `from_run="RUN"` fine-tunes one (docs/adapt.md), and `plugin="FILE.py"` loads a detector of your own.
+    A run that was interrupted resumes when the call is repeated. Raises UserError for a setting that is not valid and for data
+    that cannot be trained on, and OSError for a path that does not exist.
     """
     start(settings.pop("plugin", ()))
     argv = [*([detector] if detector else []), *(["--config", str(path)] if (path := settings.pop("config", None)) else [])]
@@ -163,8 +163,10 @@ def reopen(artifact: Artifact, run: Run) -> None:
 
 def train_as_worker(run: Run) -> Artifact:
     """Train as a worker that is not the chief: the same data and steps, but it writes no results."""
-    if run.name is None or run.from_run:
-        raise UserError("--from trains in one process." if run.from_run else "Several workers need --name, so that all train the same run.")
+    if run.from_run:
+        raise UserError("--from trains in one process: unset TF_CONFIG.")
+    if run.name is None:
+        raise UserError("Several workers need --name, so that all train the same run.")
     artifact = Artifact(run.out / run.name)
     run, table, cache = prepare(run)
     fit(run, artifact, table, cache, chief=False)

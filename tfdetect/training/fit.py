@@ -150,7 +150,8 @@ def start_from(model: keras.Model, path: Path) -> None:
         model.set_weights(models.load(path).get_weights())
     except ValueError as error:
         reason = str(error).partition("\n")[0][:200]
-        raise UserError(f"{path} holds another network than this version of the detector builds ({reason}): train a new run.") from error
+        raise UserError(f"{path} holds another network than this version of the detector builds ({reason}): train a new "
+                        "run.") from error  # fmt: skip
 
 
 def require_reloadable(detector: Detector, model: keras.Model) -> None:

@@ -12,7 +12,7 @@ from tfdetect import versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import adaptation, dataset, operating_point
+from tfdetect.workflow import adaptation, dataset
 from tfdetect.workflow.console import console, plural
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ NEXT = "next"  # in versions/: what is being trained, and can go on after an int
 SHAPE = ("frames", "size", "fit", "crops", "fps", "faces")  # settings of clips that a network was made for
 NEW, OLD = ("new_test", "the new test files"), ("old_test", "the old test files")
 OF_NEW = "The test split of the new data set: neither version was trained on them."
-OF_OLD = ("The test files of {before}, as far as they still exist. What is lost here is forgotten; --rehearse old trains on the old "
-          "training files as well.")  # fmt: skip
+OF_OLD = ("The test files of {before}, as far as they still exist. What is lost here is forgotten; --rehearse old trains on the "
+          "old training files as well.")  # fmt: skip
 
 
 def resolve(run: Run) -> Run:

@@ -1,9 +1,10 @@
-"""calibrate: a new version of a run from files of one's own, while the old one stays as it was."""
+"""calibrate and train --from: a new version of a run from files of one's own, while the old one stays as it was."""
 
 import json
 import os
 import re
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,8 @@ import pytest
 import yaml
 
 import tfdetect
-from tfdetect import cli, versions
+from tfdetect import artifact as artifacts
+from tfdetect import cli, config, models, versions
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data.sample import Sample, write
 from tfdetect.evaluation import calibration, predictions
@@ -40,12 +42,20 @@ def run(trained, tmp_path):
     return Artifact(shutil.copytree(trained.folder, tmp_path / "cnn"))
 
 
-def calibrate(*argv, code=0):
+def call(*argv, code=0):
+    """Run a command and check its exit code."""
     try:
-        found = cli.main(["calibrate", *map(str, argv)])
-    except SystemExit as stop:
+        found = cli.main([str(word) for word in argv])
+    except SystemExit as stop:  # from the parser of the flags
         found = stop.code
     assert found == code
+
+
+calibrate = partial(call, "calibrate")
+
+
+def fine_tune(run, mine, *flags, code=0):
+    call("train", "--from", run.folder, "--data.path", mine, "--stress", "0", *flags, code=code)
 
 
 def predict(capsys, folder, paths):
@@ -67,7 +77,7 @@ def own_scores(run):
 
 def test_a_new_version_is_fitted_to_the_files_and_the_old_one_stays(run, mine, capsys):
     paths = [str(path) for path in sorted((mine / "real").iterdir())[:3]]
-    before, old = predict(capsys, run.folder, paths), tree(run.folder)
+    before, old, stored = predict(capsys, run.folder, paths), tree(run.folder), load_calibration(run)
     calibrate(run.folder, "--data.path", mine, "--evaluate.coverage", "0.8")
     out = capsys.readouterr().out
     assert "On your files: 25 real and 25 fake, 25 groups" in out and "On the run's own test files: 20 real and 20 fake" in out
@@ -89,15 +99,15 @@ def test_a_new_version_is_fitted_to_the_files_and_the_old_one_stays(run, mine, c
     assert yaml.safe_load(text)["evaluate"]["coverage"] == 0.8
     report = run.report.read_text()
     assert "Before and after" in report and "cnn, version 2" in report and "cross-fitting" in report and str(mine) in report
+    check_figures(run, stored, own)
 
 
-def test_the_report_says_before_and_after_with_intervals(run, mine):
-    stored = load_calibration(run)
-    calibrate(run.folder, "--data.path", mine)
+def check_figures(run, stored, own):
+    """Check the figures before and after against predictions.csv and the calibrations."""
     found = json.loads(run.metrics.read_text())
     parts = found["adapted"]["files"]
     assert found["adapted"]["before"] == "cnn" and {*parts} == {"own", "run_test"}
-    own, fitted = own_scores(run), load_calibration(run)
+    fitted = load_calibration(run)
     table = predictions.read(run.predictions)
     test = predictions.file_scores(table[table["split"] == "test"])
     for part, files in ((parts["own"], own), (parts["run_test"], test)):
@@ -110,8 +120,17 @@ def test_the_report_says_before_and_after_with_intervals(run, mine):
     assert found["test"]["n"] == 40, "the run's own test files"
 
 
-def test_versions_are_counted_listed_and_used(run, mine, capsys):
-    calibrate(run.folder, "--data.path", mine)
+def test_versions_are_counted_listed_and_used_and_an_interruption_leaves_none(run, mine, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        before = tree(run.folder)
+        patch.setattr("tfdetect.workflow.results.write", interrupt)
+        calibrate(run.folder, "--data.path", mine, code=130)
+        assert "interrupted; the same command starts over" in capsys.readouterr().err
+        assert tree(run.folder) == before and not (run.folder / "versions").exists()
+    detector = tfdetect.calibrate(run.folder, mine, coverage=0.8)
+    assert detector.folder == run.folder and versions.number(run.folder) == 2
+    assert detector.metrics["adapted"]["before"] == "cnn" and detector.run.evaluate.coverage == 0.8
+    assert detector.predictor.calibration == load_calibration(run)
     calibrate(run.folder, "--data.path", mine, "--evaluate.fpr", "0.2")
     assert versions.listed(run.folder) == [1, 2, 3] and versions.adapted(run.folder)["from"] == 2
     report = run.report.read_text()
@@ -176,29 +195,18 @@ def test_what_cannot_be_fitted_is_one_sentence_and_changes_nothing(run, mine, tm
     assert tree(run.folder) == before
 
 
+@pytest.mark.slow
 def test_few_files_are_marked(run, mine, tmp_path, capsys):
     calibrate(run.folder, "--data.path", only(mine, tmp_path, real=25, fake=12))
     text = "Calibrated on 25 real and 12 fake files: with fewer than 20 of a class"
     assert text in capsys.readouterr().out and text in run.report.read_text()
 
 
-def test_an_interruption_leaves_the_run_as_it_was(run, mine, monkeypatch, capsys):
-    before = tree(run.folder)
-    with monkeypatch.context() as patch:
-        patch.setattr("tfdetect.workflow.results.write", interrupt)
-        calibrate(run.folder, "--data.path", mine, code=130)
-    assert "interrupted; the same command starts over" in capsys.readouterr().err
-    assert tree(run.folder) == before and not (run.folder / "versions").exists()
-    detector = tfdetect.calibrate(run.folder, mine, coverage=0.8)  # in Python, and a second time
-    assert detector.folder == run.folder and versions.number(run.folder) == 2
-    assert detector.metrics["adapted"]["before"] == "cnn" and detector.run.evaluate.coverage == 0.8
-    assert detector.predictor.calibration == load_calibration(run)
-
-
 def interrupt(*_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_test_split_of_the_data_set_chooses_nothing(run, mine, tmp_path):
     rows = pd.read_csv(mine / "manifest.csv")
     rows["path"] = [str(mine / path) for path in rows["path"]]
@@ -216,8 +224,90 @@ def test_a_test_split_of_the_data_set_chooses_nothing(run, mine, tmp_path):
     assert "chose nothing; the new version is fitted to its other files" in run.report.read_text()
 
 
-@pytest.mark.parametrize("argv, message", [(["nowhere", "--data.path", "x"], "No run folder 'nowhere'"),
-                                           (["nowhere"], "add --data.path DIR")])  # fmt: skip
+def test_fine_tuning_starts_from_the_weights_and_compares_new_and_old_files(run, mine, capsys):
+    """Without an epoch, the new version has the model of the old one."""
+    first, weights = tree(run.folder), models.load(run.model).get_weights()
+    fine_tune(run, mine, "--train.epochs", "0", "--evaluate.coverage", "0")
+    out = capsys.readouterr().out
+    assert "Starting from cnn, with a learning rate of 0.0001" in out and "On the new test files: 5 real and 5 fake" in out
+    assert "On the old test files: 20 real and 20 fake" in out and "Version 2 of" in out
+    assert all(np.array_equal(*pair) for pair in zip(weights, models.load(run.model).get_weights(), strict=True))
+    parts = json.loads(run.metrics.read_text())["adapted"]["files"]
+    assert [parts[key]["figures"]["auc"]["change"] for key in ("new_test", "old_test")] == [0, 0]
+    old = run.folder / "versions" / "1"
+    assert tree(old) == {name: text for name, text in first.items() if not name.startswith("logs/")}
+    content = yaml.safe_load(run.config.read_text())
+    assert content["from"] == str(old) and content["adapted"] == {"version": 2, "by": "train", "from": 1, "data": str(mine)}
+    assert content["train"]["learning_rate"] == pytest.approx(1e-4) and content["data"]["size"] == 32
+    assert config.parse(["--config", str(run.config)], "train").from_run == old, "the command repeats it"
+    rows = pd.read_csv(run.manifest)
+    assert (rows["split"] == "test").sum() == 10 and len(rows) == 50 + 160, "the files of the first training count as used"
+    report = run.report.read_text()
+    assert "Before and after" in report and "The test files of cnn, as far as they still exist" in report
+
+
+def test_an_interrupted_fine_tuning_leaves_the_run_as_it_was_and_goes_on(run, mine, monkeypatch, capsys):
+    before = tree(run.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("tfdetect.api.train.finish", interrupt)
+        fine_tune(run, mine, "--train.epochs", "1", code=130)
+    assert {name: text for name, text in tree(run.folder).items() if not name.startswith("versions/")} == before
+    assert versions.listed(run.folder) == []
+    with monkeypatch.context() as patch:
+        patch.setattr("tfdetect.workflow.adaptation.publish", interrupt)
+        fine_tune(run, mine, "--train.epochs", "1", code=130)
+    assert f"Resuming {run.folder}/versions/next" in capsys.readouterr().out and versions.listed(run.folder) == []
+    with artifacts.lock(Artifact(run.folder / "versions")):
+        calibrate(run.folder, "--data.path", mine, code=2)
+        assert "Another process is making a new version" in capsys.readouterr().err
+    fine_tune(run, mine, "--train.epochs", "1")
+    assert versions.listed(run.folder) == [1, 2] and not (run.folder / "versions" / "next").exists()
+    kernels = [models.load(folder / "model.keras").get_weights()[0] for folder in (run.folder, run.folder / "versions" / "1")]
+    assert not np.array_equal(*kernels)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--detector.width", "8"], "--detector.width was 4 and is now 8"),
+    (["--data.size", "64"], "--data.size was 32 and is now 64"),
+])  # fmt: skip
+def test_what_shapes_the_network_stays(run, mine, capsys, flags, message):
+    before = tree(run.folder)
+    fine_tune(run, mine, *flags, code=2)
+    assert message in capsys.readouterr().err and tree(run.folder) == before
+
+
+def test_fine_tuning_takes_files_that_the_run_has_not_seen(run, tmp_path, capsys):
+    pd.read_csv(run.manifest)[["path", "label"]].to_csv(tmp_path / "all.csv", index=False)
+    before = tree(run.folder)
+    fine_tune(run, tmp_path / "all.csv", code=2)
+    assert "No file is left: the run was trained or tested on all of them" in capsys.readouterr().err
+    assert tree(run.folder) == before and not (run.folder / "versions").exists()
+
+
+@pytest.mark.slow
+def test_a_head_is_fitted_anew_on_old_and_new_files(mine, tmp_path, capsys):
+    flags = ["--detector.preset", "tiny", "--data.sample", "40", "--data.size", "32", "--train.epochs", "3", "--stress", "0"]
+    where = ["--data.cache_dir", tmp_path / "cache", "--out", tmp_path]
+    assert cli.main([*map(str, ["train", "clip", *flags, *where])]) == 0
+    run = Artifact(tmp_path / "clip")
+    fine_tune(run, mine)
+    out = capsys.readouterr().out
+    rate = yaml.safe_load((run.folder / "versions" / "1" / "config.yaml").read_text())["train"]["learning_rate"]
+    assert "56 of 56 old training files still exist" in out and f"with a learning rate of {rate:g}" in out
+    rows = pd.read_csv(run.manifest)
+    assert (rows["split"] == "train").sum() == 36 + 56 + 8
+    shutil.rmtree(tmp_path / "cache")
+    fine_tune(run, mine.parent / "gone", code=2)
+    more = write(Sample("image", count=30, size=32, seed=9), tmp_path / "more").parent
+    fine_tune(run, more, "--data.cache_dir", tmp_path / "new")
+    out = capsys.readouterr().out
+    assert "old training files still exist" in out and versions.number(run.folder) == 3
+
+
+@pytest.mark.parametrize("argv, message", [(["calibrate", "nowhere", "--data.path", "x"], "No run folder 'nowhere'"),
+                                           (["calibrate", "nowhere"], "add --data.path DIR"),
+                                           (["train", "--from", "nowhere", "--data.path", "x"], "--from nowhere is no run"),
+                                           (["train", "cnn", "--rehearse", "old"], "give it with --from RUN")])  # fmt: skip
 def test_a_mistake_is_one_sentence(argv, message, capsys):
-    calibrate(*argv, code=2)
+    call(*argv, code=2)
     assert message in re.sub(r"[│\s]+", " ", capsys.readouterr().err)
