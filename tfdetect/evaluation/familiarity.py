@@ -4,10 +4,13 @@
 clip or frame. Their distance from the training files is Mahalanobis's under a shrunk covariance, and its logarithm standardised,
 so that the two are on one scale. The distance of a file is the mean over its clips, and its score the larger of the two.
 
-The p-value of a new file is the share of validation files, itself included, whose score is no lower. Of files that come from where
-these came from, at most a share of `level` has a p-value up to `level`; no other assumption is made (V. Vovk, A. Gammerman and
-G. Shafer, "Algorithmic learning in a random world", 2005; S. Bates et al., "Testing for outliers with conformal p-values", 2023,
-arXiv 2104.08279). Files of one group resemble each other, so each group counts once, as in `calibration.conformal`.
+The p-value of a new file is the share of validation files, itself included, whose score is no lower. Of files that come from
+where these came from, at most a share of `level` has a p-value up to `level`; no other assumption is made. Files of one group
+resemble each other, so each group counts once, as in `calibration.conformal`.
+
+Sources: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic learning in a random world", 2005; S. Bates et al., "Testing for outliers
+with conformal p-values", 2023 (arXiv 2104.08279); K. Lee et al., "A simple unified framework for detecting out-of-distribution
+samples and adversarial attacks", 2018 (arXiv 1807.03888), for Mahalanobis's distance of early layers.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from math import ceil
 from os import PathLike
 from typing import Any
@@ -25,10 +29,11 @@ from numpy.typing import ArrayLike, NDArray
 from tfdetect.errors import UserError
 
 DEFAULT_LEVEL = 0.05
+DISTANCES = ("content_distance", "processing_distance")  # columns of predictions, and outputs of exported models
 OTHER_CONTENT, OTHER_PROCESSING = "other content", "other processing"
 MAX_COMPONENTS = 512  # of longer vectors; bounds the size of tables and the time to fit them
 FOLDS = 5
-MARGIN = 1e-4  # of a standard deviation: a validation file is no more unusual than itself, though exported models round differently
+MARGIN = 1e-4  # standard deviations: keeps a validation file as usual as itself, though exported models round differently
 CONTENT_FLOOR, PROCESSING_FLOOR = 0.1, 0.02  # least standard deviations: relative to the others, and absolute
 
 Floats = NDArray[np.float64]
@@ -90,22 +95,25 @@ class Familiarity:
     level: float = DEFAULT_LEVEL
     """Share of files like those of validation that may be marked as unfamiliar, 0..1; 0 marks none."""
 
-    @property
+    @cached_property
     def groups(self) -> int:
         """The number of groups of the validation files; no p-value is below 1 / (groups + 1)."""
         return round(float(self.weights.sum()))
 
-    @property
+    @cached_property
     def limit(self) -> float:
-        """The score above which a file is unfamiliar."""
-        usual = self.p_values(self.table, self.table) > self.level if self.level else np.zeros(0, bool)
-        return float(self.table[usual][-1]) if usual.any() else np.inf if not self.level else -np.inf
+        """The score above which a file is unfamiliar: the highest one whose p-value is above the level."""
+        return float(self.table[self.p_values(self.table, self.table) > self.level][-1]) if self.level else np.inf
 
     def p_values(self, content: ArrayLike, processing: ArrayLike) -> Floats:
         """Return the p-value of files whose content and processing have these distances, both (files,) -> (files,) in 0..1."""
         score = np.float32(np.maximum(content, processing))
-        above = np.cumsum(np.append(0, self.weights[::-1]))[::-1]  # of the files from each place on
-        return np.asarray((1 + above[np.searchsorted(self.table, score)]) / (self.groups + 1))
+        return np.asarray((1 + self._weights_from[np.searchsorted(self.table, score)]) / (self.groups + 1))
+
+    @cached_property
+    def _weights_from(self) -> Floats:
+        """(files + 1,): the sum of the weights from each place of the table on."""
+        return np.cumsum(np.append(0, self.weights[::-1]))[::-1]
 
     def reasons(self, content: ArrayLike, processing: ArrayLike) -> NDArray[np.str_]:
         """Return for each file "" if it is familiar, else why it is not: OTHER_CONTENT or OTHER_PROCESSING."""
@@ -120,7 +128,8 @@ class Familiarity:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to an .npz file, without pickles."""
-        spaces = {f"{name}.{key}": value for name in ("content", "processing") for key, value in vars(getattr(self, name)).items()}
+        spaces = {f"{name}.{key}": value for name in ("content", "processing")
+                  for key, value in vars(getattr(self, name)).items()}  # fmt: skip
         own = {"layer": self.layer, "table": self.table, "weights": self.weights, "level": self.level}
         with open(path, "wb") as file:
             np.savez(file, **spaces, **own)
@@ -149,8 +158,8 @@ def missing_files(groups: int, level: float) -> str:
 def fit(layer: str, reference: Vectors, usual: Vectors | None = None, level: float = DEFAULT_LEVEL) -> Familiarity:
     """Return how far files are from those of `reference`, and how far those of `usual` are, which must be other files.
 
-    Without `usual`, the distances of the reference files themselves are the usual ones, each group's from the other groups. Raises
-    UserError if there are too few groups for the level.
+    Without `usual`, the distances of the reference files themselves are the usual ones, each group's from the other groups.
+    Raises UserError if there are too few groups for the level.
     """
     if missing := missing_files(len(np.unique((usual or reference).groups)), level) if level else "":
         raise UserError(f"--evaluate.unfamiliar {level:g} is out of reach. {missing} Raise it, or add files.")

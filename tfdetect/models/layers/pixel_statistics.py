@@ -1,4 +1,4 @@
-"""Some twenty statistics of the pixels of a clip, which say how it was processed: brightness, contrast, sharpness, noise, change."""
+"""Some twenty statistics of a clip's pixels, which say how it was processed: contrast, sharpness, noise, change over time."""
 
 from typing import Any
 
