@@ -8,9 +8,9 @@ The p-value of a new file is the share of validation files, itself included, who
 where these came from, at most a share of `level` has a p-value up to `level`; no other assumption is made. Files of one group
 resemble each other, so each group counts once, as in `calibration.conformal`.
 
-Sources: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic learning in a random world", 2005; S. Bates et al., "Testing for outliers
-with conformal p-values", 2023 (arXiv 2104.08279); K. Lee et al., "A simple unified framework for detecting out-of-distribution
-samples and adversarial attacks", 2018 (arXiv 1807.03888), for Mahalanobis's distance of early layers.
+Sources: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic learning in a random world", 2005; S. Bates et al., "Testing for
+outliers with conformal p-values", 2023 (arXiv 2104.08279); for Mahalanobis's distance of early layers K. Lee et al., "A simple
+unified framework for detecting out-of-distribution samples and adversarial attacks", 2018 (arXiv 1807.03888).
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Familiarity:
 
     def p_values(self, content: ArrayLike, processing: ArrayLike) -> Floats:
         """Return the p-value of files whose content and processing have these distances, both (files,) -> (files,) in 0..1."""
-        score = np.float32(np.maximum(content, processing))
+        score = _float32(np.maximum(content, processing))
         return np.asarray((1 + self._weights_from[np.searchsorted(self.table, score)]) / (self.groups + 1))
 
     @cached_property
@@ -117,8 +117,8 @@ class Familiarity:
 
     def reasons(self, content: ArrayLike, processing: ArrayLike) -> NDArray[np.str_]:
         """Return for each file "" if it is familiar, else why it is not: OTHER_CONTENT or OTHER_PROCESSING."""
-        other, limit = np.float32(content) > self.limit, self.limit
-        return np.where(other, OTHER_CONTENT, np.where(np.float32(processing) > limit, OTHER_PROCESSING, ""))
+        other_content, other_processing = (_float32(distance) > self.limit for distance in (content, processing))
+        return np.where(other_content, OTHER_CONTENT, np.where(other_processing, OTHER_PROCESSING, ""))
 
     def with_level(self, level: float | None) -> Familiarity:
         """Return the same with another level, None for the same one. Raises UserError if validation is too small for it."""
@@ -128,9 +128,9 @@ class Familiarity:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write everything to an .npz file, without pickles."""
-        spaces = {f"{name}.{key}": value for name in ("content", "processing")
-                  for key, value in vars(getattr(self, name)).items()}  # fmt: skip
-        own = {"layer": self.layer, "table": self.table, "weights": self.weights, "level": self.level}
+        spaces: dict[str, Any] = {f"{name}.{key}": value for name in ("content", "processing")
+                                  for key, value in vars(getattr(self, name)).items()}  # fmt: skip
+        own: dict[str, Any] = {"layer": self.layer, "table": self.table, "weights": self.weights, "level": self.level}
         with open(path, "wb") as file:
             np.savez(file, **spaces, **own)
 
@@ -174,7 +174,7 @@ def fit(layer: str, reference: Vectors, usual: Vectors | None = None, level: flo
     score = np.maximum(*(np.bincount(file, values) / counts for values in (far, altered))) + MARGIN
     _, index, sizes = np.unique(groups[first], return_inverse=True, return_counts=True)
     order = np.argsort(score, kind="stable")
-    return Familiarity(layer, content, processing, np.float32(score[order]), (1 / sizes[index])[order], level)
+    return Familiarity(layer, content, processing, _float32(score[order]), (1 / sizes[index])[order], level)
 
 
 def _fit_space(x: ArrayLike, groups: NDArray[Any], relative: float = 0.0, absolute: float = 0.0) -> tuple[Space, Floats]:
@@ -192,8 +192,8 @@ def _fit_space(x: ArrayLike, groups: NDArray[Any], relative: float = 0.0, absolu
         logs[others] = _log_norm((reduced[others] - centre) @ whitening)
     centre, whitening = _whitening(reduced)
     numbers = float(logs.mean()), max(float(logs.std()), 1e-6)
-    arrays = (np.float32(value) for value in (mean, scale, axes @ whitening, centre @ whitening))
-    return Space(*arrays, *numbers), (logs - numbers[0]) / numbers[1]
+    arrays = (_float32(value) for value in (mean, scale, axes @ whitening, centre @ whitening))
+    return Space(*arrays, *numbers), (logs - numbers[0]) / numbers[1]  # type: ignore[call-arg, arg-type]
 
 
 def _components(scaled: Floats) -> Floats:
@@ -233,4 +233,9 @@ def _log_norm(rows: Floats) -> Floats:
 
 def _space(values: Mapping[str, Any], prefix: str) -> Space:
     stored = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-    return Space(**{name: value if value.ndim else float(value) for name, value in stored.items()})
+    fields: dict[str, Any] = {name: value if value.ndim else float(value) for name, value in stored.items()}
+    return Space(**fields)
+
+
+def _float32(values: ArrayLike) -> NDArray[np.float32]:
+    return np.asarray(values, np.float32)

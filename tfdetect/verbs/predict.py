@@ -101,7 +101,7 @@ def runner(args: Predict, beam_options: Sequence[str]) -> "Elsewhere":
 
 def write_table(detector: "TrainedDetector", paths: FileList, args: Predict,
                 elsewhere: "Elsewhere | None") -> tuple[int, Mapping[str, int]]:  # fmt: skip
-    """Write the verdicts to the table --out; return the number of files that failed, and of those that are unfamiliar, by reason."""
+    """Write the verdicts to the table --out; return the number of files that failed, and of unfamiliar ones, by reason."""
     assert args.out is not None
     written = detector.predict_list_to(args.out, paths, args.data, elsewhere, args.evaluate)
     print(f"Verdicts  {printable(str(written.path))}")

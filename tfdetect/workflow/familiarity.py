@@ -64,8 +64,9 @@ def missing(level: float | None, files: pd.DataFrame) -> str:
 
 def vectors(model: "keras.Model", detector: Detector, table: pd.DataFrame, cache: Cache, layer: str,
             extractor: "FeatureExtractor | None" = None, every: int = 1) -> tuple[Vectors, pd.DataFrame]:  # fmt: skip
-    """Return the vectors of the usable files of a prepared table and the row of the table for each: one for a clip, for a frame
-    detector one for a frame, or of training files for one in so many frames. With `extractor`, stored features are the content."""
+    """Return the vectors of the usable files of a prepared table and the row of the table for each: one for a clip, or for a
+    frame detector one for a frame, of training files for one in so many frames. With `extractor`, stored features are the
+    content."""
     from tfdetect.models.vectors import WithVectors
 
     rows = usable_rows(table)
@@ -98,7 +99,7 @@ def observe(network: "keras.Model", frames: pd.DataFrame, detector: Detector, ca
     with progress("Looking at what is familiar", len(frames), "frames" if single else "files", may_fail=False) as step:
         for _, clips in scoring.batches(frames, cache, single):
             found = network.predict_on_batch(clips)
-            parts.append(found if isinstance(found, list | tuple) else [found])
+            parts.append(list(found) if isinstance(found, list | tuple) else [found])
             step(advance=len(clips))
     return [np.concatenate([np.asarray(part) for part in outputs]) for outputs in zip(*parts, strict=True)]
 
