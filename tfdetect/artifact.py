@@ -39,6 +39,7 @@ class Artifact:
     model = property(lambda self: self.folder / "model.keras")
     saved_model = property(lambda self: self.folder / str(versions.number(self.folder)))
     calibration = property(lambda self: self.folder / "calibration.json")
+    familiarity = property(lambda self: self.folder / "familiarity.npz")
     metrics = property(lambda self: self.folder / "metrics.json")
     predictions = property(lambda self: self.folder / "predictions.csv")
     results = property(lambda self: self.folder / "Results.csv")

@@ -62,7 +62,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     console.print(devices_line(run.train.precision))
     from tfdetect.data.input_pipeline import corruptions
     from tfdetect.data.prepare.decode import usable_rows
-    from tfdetect.workflow import results, robustness, scoring, stress
+    from tfdetect.workflow import familiarity, results, robustness, scoring, stress
 
     aggregate, chain = args.evaluate.apply_to(run.evaluate).aggregate, corruptions.parse(args.data.corrupt)
     target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
@@ -81,9 +81,10 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     rule = args.evaluate.rule or run.threshold_rule
     warnings = (*warnings, *other_aggregate_warning(aggregate, run), *operating_point.rate_note(calibration, rule))
     predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, aggregate, calibration)
+    predictor = predictor.judging(args.evaluate.unfamiliar, args.evaluate.any)
     load_model = once(partial(models.load, artifact.model))
     extractor = feature_extractor(load_model(), run, cache) if run.detector.caches_features and not chain else None
-    scored = (scoring.score_features(predictor, extractor.of(good), table) if extractor
+    scored = (familiarity.score_features(predictor, extractor.of(good), table, run.detector, cache) if extractor
               else scoring.score(predictor, table, cache, chain))  # fmt: skip
     context = ReportContext(load_model, scored, predictor.threshold, good, scoring.clip_loader(good, cache))
     metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
@@ -91,7 +92,8 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, rule, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor), cache=cache,
-                                    study=study, calibration=calibration)  # fmt: skip
+                                    study=study, calibration=calibration, familiarity=predictor.familiarity,
+                                    any_file=args.evaluate.any)  # fmt: skip
     if args.robustness is not None:
         found = robustness.measure(args.robustness, target, artifact, predictor, good, cache, data)
         evaluation = replace(evaluation, robustness=found)

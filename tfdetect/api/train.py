@@ -207,7 +207,7 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     require_classes(good, run)
     asked = run.evaluate
     validation = good[good["split"] == "validation"]
-    operating_point.check(validation, asked.calibration, asked.coverage, asked.prevalence, run.threshold_rule)
+    operating_point.check(validation, asked.calibration, asked.coverage, asked.prevalence, run.threshold_rule, asked.unfamiliar)
     dataset.print_if_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
@@ -284,7 +284,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     from tfdetect.training import tensorboard
     from tfdetect.training.callbacks import keep_for_resume
     from tfdetect.training.feature_extractor import FeatureExtractor
-    from tfdetect.workflow import results, scoring, stress
+    from tfdetect.workflow import familiarity, results, scoring, stress
 
     with files.atomic_write(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
@@ -293,23 +293,27 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     features = extractor.of(good) if extractor else None
     calibration = calibrate(model, good, cache, run, extractor)
     files.write_json(artifact.calibration, calibration.to_dict())
+    known = familiarity.fit(run.evaluate.unfamiliar, model, run.detector, good, cache, extractor)
+    familiarity.store(known, artifact)
     graph = None
     if backend.is_tensorflow():
         spec = dataset.with_equalisation(cache, artifact).spec
-        graph = export(model, calibration.to_dict(), run.detector, artifact.saved_model, spec, run.evaluate.aggregate)
+        graph = export(model, calibration.to_dict(), run.detector, artifact.saved_model, spec, run.evaluate.aggregate, known)
     predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, run.evaluate.aggregate, calibration)
-    scored = (scoring.score_features(predictor, features, table) if features
+    scored = (familiarity.score_features(predictor, features, table, run.detector, cache) if features
               else scoring.score(predictor, table[table["split"] != "train"], cache))  # fmt: skip
     context = ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
                             fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
     extras = results.report_extras(run.detector, context, predictor)
-    warnings = (*predictor.warnings, *operating_point.notes(calibration, good, run.evaluate.coverage, run.threshold_rule))
+    warnings = (*predictor.warnings, *operating_point.notes(calibration, good, run.evaluate.coverage, run.threshold_rule),
+                *familiarity.notes(run.evaluate.unfamiliar, good))  # fmt: skip
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     study = stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor)
     found = fine_tuning.compare(run, calibration, scored, table, artifact, cache)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.threshold_rule, context.load_clip,
                                     warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch, cache, study, calibration=calibration, adaptation=found)  # fmt: skip
+                                    fitted.best_epoch, cache, study, calibration=calibration, familiarity=known,
+                                    adaptation=found)  # fmt: skip
     for warning in warnings:
         console.print(warning)
 

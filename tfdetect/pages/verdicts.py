@@ -5,6 +5,10 @@ from typing import Any
 
 from tfdetect.pages import html
 
+ADVICE = ("So many files are unlike them that this detector's scores say little about files like these. If they are what it is "
+          "to judge, train it with such files.")  # fmt: skip
+MANY = 3  # times the level of unfamiliar files that call for other training data
+
 
 def verdicts_section(found: Mapping[str, Any] | None) -> str:
     """Return the section, from `evaluation.verdicts.verdict_metrics` of the test split; "" for None."""
@@ -16,7 +20,7 @@ def verdicts_section(found: Mapping[str, Any] | None) -> str:
             for name, row in found["by_class"].items() if row["n"]]  # fmt: skip
     return (f"<section><h2>Verdicts</h2><p>{_band(found)}</p>{html.table(header, rows)}<p>Called fake from a "
             f"probability of {html.format_cell(found['threshold'])}. {precision_sentence(found)}</p>"
-            f"<p>{_method(found)}</p></section>")  # fmt: skip
+            f"<p>{_method(found)}</p>{_unfamiliar(found.get('unfamiliar'))}</section>")  # fmt: skip
 
 
 def _band(found: Mapping[str, Any]) -> str:
@@ -38,6 +42,30 @@ def precision_sentence(found: Mapping[str, Any]) -> str:
         return f"{where}, nothing can be said about files called fake: no test file is."
     share = f"{_percent(found['precision'])}{_interval(found['precision_interval'])}"
     return f"{where}, {share} of the files called fake are fake."
+
+
+def unfamiliar_sentence(found: Mapping[str, Any]) -> str:
+    """Return how many test files are unlike the training data, from `unfamiliar_metrics`."""
+    if not found["level"] or not found["n"]:
+        return "No test file is marked as unlike the training data."
+    parts = (f"{_percent(found[name])} by {word}" for name, word in (("content", "content"), ("processing", "processing")))
+    return (f"Unlike the training data are {_percent(found['share'])}{_interval(found['interval'])} of the test files, "
+            f"{' and '.join(parts)}.")  # fmt: skip
+
+
+def _unfamiliar(found: Mapping[str, Any] | None) -> str:
+    """Return what is unlike the training data, and what to do about it; "" where that is not known."""
+    if not found:
+        return ""
+    header = ["class", "source", "files", "unlike training (95 % interval)", "other content", "other processing"]
+    rows = [[row["label"], row["source"] or "not given", row["n"], f"{_percent(row['share'])}{_interval(row['interval'])}",
+             *(_percent(row[name]) for name in ("content", "processing"))] for row in found["sources"]]  # fmt: skip
+    many = (found["share"] or 0) > MANY * found["level"]
+    return (f"<h3>Files unlike the training data</h3><p>{unfamiliar_sentence(found)} Of files like those of validation "
+            f"({found['groups']} groups), at most {_percent(found['level'])} are marked. They count as inconclusive, except with "
+            "<code>--any</code>. Other content is what the network did not see in training; other processing is another "
+            f"sharpness, noise, compression or change over time. {ADVICE if many else ''}</p>"
+            f"{html.table(header, rows)}")  # fmt: skip
 
 
 def _method(found: Mapping[str, Any]) -> str:

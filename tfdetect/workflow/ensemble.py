@@ -211,9 +211,12 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
 def summarise_member(member: Member, rows: "pd.DataFrame", threshold: float) -> dict[str, Any]:
     """Return what `evaluate` writes about the test files of a run by itself."""
     from tfdetect.evaluation import metrics
+    from tfdetect.evaluation.familiarity import Familiarity
     from tfdetect.evaluation.verdicts import verdict_metrics
 
-    verdicts = verdict_metrics(rows, artifacts.load_calibration(member.artifact))
+    stored = member.artifact.familiarity
+    known = Familiarity.load(stored) if stored.exists() else None
+    verdicts = verdict_metrics(rows, artifacts.load_calibration(member.artifact), known)
     return {**metrics.summarise(rows, threshold), "verdicts": verdicts}
 
 

@@ -20,12 +20,13 @@ from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration, cross_source, metrics, predictions
 from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.familiarity import Familiarity
 from tfdetect.evaluation.verdicts import verdict_metrics
 from tfdetect.pages import report
 from tfdetect.pages.adaptation import Adaptation
 from tfdetect.pages.learnt import Learnt
 from tfdetect.pages.robustness import Robustness
-from tfdetect.pages.verdicts import precision_sentence
+from tfdetect.pages.verdicts import precision_sentence, unfamiliar_sentence
 from tfdetect.plots import robustness as robustness_plots
 from tfdetect.plots import standard
 from tfdetect.serving.predictor import Predictor
@@ -77,6 +78,10 @@ class Evaluation:
     """Without a run: what is known about its training, and how calibration and threshold came about."""
     calibration: Calibration | None = None
     """What gives verdicts, which may be inconclusive; None for the mean of several runs, which has only a threshold."""
+    familiarity: Familiarity | None = None
+    """What says which files are unlike the training data, if the run knows that."""
+    any_file: bool = False
+    """Whether the verdicts on these count, too."""
 
 
 def report_extras(detector: Detector, context: ReportContext, predictor: Predictor) -> ReportExtras:
@@ -123,7 +128,8 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
              **(evaluation.adaptation.metrics if evaluation.adaptation else {}),
              **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
     if evaluation.calibration:
-        found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration)
+        found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration, evaluation.familiarity,
+                                                    evaluation.any_file)  # fmt: skip
     files.write_json(target.metrics, found)
     if run and run.data.test_sources:
         write_final(target, evaluation, run, found)
@@ -237,12 +243,15 @@ def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
 
 def verdict_line(found: Mapping[str, Any] | None) -> str:
     """Return lines on how many test files of each class are inconclusive, or called the other, and on what fake means where fakes
-    are rare; "" without a band."""
-    if not found or found["level"] is None:
+    are rare, and on how many are unlike the training data; "" without a band and without knowing that."""
+    if not found:
         return ""
+    unfamiliar = f"{unfamiliar_sentence(found['unfamiliar'])}\n" if found["unfamiliar"] else ""
+    if found["level"] is None:
+        return unfamiliar
     rows = [f"of the {name} files {100 * row['inconclusive']:.1f} % inconclusive and {100 * row['wrong']:.1f} % called {other}"
             for (name, row), other in zip(found["by_class"].items(), ("fake", "real"), strict=True) if row["n"]]  # fmt: skip
-    return f"verdicts at a coverage of {found['level']:g}: {', '.join(rows)}\n{precision_sentence(found)}\n"
+    return f"verdicts at a coverage of {found['level']:g}: {', '.join(rows)}\n{precision_sentence(found)}\n{unfamiliar}"
 
 
 def attribution_line(found: Mapping[str, Any]) -> str:
