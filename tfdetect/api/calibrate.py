@@ -21,6 +21,7 @@ from tfdetect.workflow.startup import start
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tfdetect.data.prepare.clip_cache import Cache
     from tfdetect.evaluation.calibration import Calibration
 
 
@@ -52,6 +53,8 @@ class Calibrate:
     evaluate: VerdictOverrides = field(default_factory=VerdictOverrides)
 
     def __post_init__(self) -> None:
+        if self.evaluate.any:
+            raise UserError("--evaluate.any is about single verdicts: give it to predict or evaluate.")
         if self.data.path is None:
             raise UserError("calibrate needs real and fake files of your own: add --data.path DIR.")
 
@@ -79,15 +82,17 @@ def calibrate_run(args: Calibrate) -> Artifact:
         import_keras()
         console.print(devices_line(run.train.precision))
         from tfdetect.workflow.calibrated import Calibrated
+        from tfdetect.workflow.refitted import refit
 
-        scored, table, notes = score_own_files(args, artifact, run)
+        scored, table, cache, notes = score_own_files(args, artifact, run)
         own = by_file(scored)
         fitting, judged = split_given(own)
         check(fitting, args.evaluate, run)
+        known = refit(artifact, run, table[table["path"].isin(fitting["path"])], cache)
         fit = partial(fit_to, stored=artifacts.load_calibration(artifact), run=run)
         adapted = {"version": versions.next_number(base), "by": "calibrate", "from": versions.number(artifact.folder),
                    "data": str(Path(str(args.data.path)).absolute())}  # fmt: skip
-        new = Calibrated(artifact, run, fit(fitting), scored, table, adapted, notes)
+        new = Calibrated(artifact, run, fit(fitting), known, scored, table, adapted, notes)
         new.write(staged, new.compare(judged, fit if judged is own else None))
         return adaptation.publish(base, staged)
 
@@ -97,12 +102,13 @@ def settings_of(artifact: Artifact, given: VerdictOverrides) -> Run:
     run = adaptation.without_pooled(artifacts.load_config(artifact))
     if given.fpr is not None:
         run = replace(run, train=replace(run.train, threshold="youden"))
-    return replace(run, evaluate=replace(run.evaluate, **dict[str, Any](given.verdicts)))
+    settings: dict[str, Any] = {name: value for name, value in given.verdicts.items() if name != "any"}
+    return replace(run, evaluate=replace(run.evaluate, **settings))
 
 
-def score_own_files(args: Calibrate, artifact: Artifact, run: Run) -> "tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]":
-    """Return the scores of the files by the exported model, a row per frame as in predictions.csv; the prepared manifest, and
-    sentences on what was left out."""
+def score_own_files(args: Calibrate, artifact: Artifact, run: Run) -> "tuple[pd.DataFrame, pd.DataFrame, Cache, tuple[str, ...]]":
+    """Return the scores of the files by the exported model, a row per frame as in predictions.csv; the prepared manifest, the
+    cache of their clips, and sentences on what was left out."""
     data = dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake)
     cache = dataset.evaluation_cache(data, run.detector, artifact)
     reading = {name: getattr(args.data, name) for name in ("layout", "sources", "labels", "group")}
@@ -111,7 +117,7 @@ def score_own_files(args: Calibrate, artifact: Artifact, run: Run) -> "tuple[pd.
     table, notes = adaptation.leave_out_own(dataset.decode(rows, data, cache, excluded), adaptation.trained(artifact))
     dataset.print_count(table)
     table, _ = dataset.add_source_classes(table, run.detector)
-    return adaptation.score_rows(artifact, run, artifacts.load_calibration(artifact), table, cache), table, notes
+    return adaptation.score_rows(artifact, run, artifacts.load_calibration(artifact), table, cache), table, cache, notes
 
 
 def by_file(scored: "pd.DataFrame") -> "pd.DataFrame":
@@ -135,7 +141,7 @@ def check(own: "pd.DataFrame", given: VerdictOverrides, run: Run) -> None:
     if (label == 1).all():
         raise UserError(f"All {plural(len(own), 'file')} are fake, and it takes real files to say what is real: add some.")
     if (label == 1).any():
-        operating_point.check(own, asked.calibration, asked.coverage, asked.prevalence, run.threshold_rule)
+        operating_point.check(own, asked.calibration, asked.coverage, asked.prevalence, run.threshold_rule, asked.unfamiliar)
     elif named := [f"--evaluate.{name}" for name in ("calibration", "coverage", "prevalence") if name in given.verdicts]:
         raise UserError(f"{' and '.join(named)} need fakes as well, but all {plural(len(own), 'file')} are real: add fakes, or "
                         "omit the flag to fit what reals alone determine.")  # fmt: skip

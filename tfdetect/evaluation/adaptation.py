@@ -15,8 +15,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tfdetect.errors import UserError
-from tfdetect.evaluation import calibration
+from tfdetect.evaluation import calibration, familiarity
 from tfdetect.evaluation.calibration import FAKE, INCONCLUSIVE, REAL, Calibration
+from tfdetect.evaluation.familiarity import Vectors
 from tfdetect.evaluation.intervals import Resamples, TestSet, decision_figures, divide, to_intervals
 
 Array = NDArray[Any]
@@ -31,6 +32,7 @@ FIGURES = (
     ("balanced_accuracy", "balanced accuracy", True),
     ("false_positive_rate", "reals above the threshold", False),
     ("recall", "fakes above the threshold", False),
+    ("unfamiliar", "share unlike the training files", False),
     ("inconclusive", "share inconclusive", False),
     ("real_coverage", "reals not called fake (coverage)", False),
     ("fake_coverage", "fakes not called real (coverage)", False),
@@ -48,6 +50,14 @@ class Judged:
     """Whether the probability reaches the threshold."""
     verdict: Array
     """"real", "fake" or "inconclusive"."""
+    unfamiliar: Array | None = None
+    """Whether the file is marked as unlike the training files; None if the version cannot tell."""
+
+    def marked(self, unfamiliar: Array | None) -> Judged:
+        """Return the same with marks, (files,) bool, which make verdicts inconclusive; unchanged for None."""
+        if unfamiliar is None:
+            return self
+        return replace(self, verdict=np.where(unfamiliar, INCONCLUSIVE, self.verdict), unfamiliar=unfamiliar)
 
     @classmethod
     def by(cls, fitted: Calibration, scores: ArrayLike) -> Judged:
@@ -78,7 +88,7 @@ def compare(labels: ArrayLike, groups: ArrayLike, before: Judged, after: Judged)
     drawn = [_draw(label, judged, resamples) for judged in (before, after)]
     out = []
     for key, name, takes_both in FIGURES:
-        if (takes_both and not both) or not np.isfinite(drawn[0][key][0]):
+        if (takes_both and not both) or not all(np.isfinite(each[key][0]) for each in drawn):
             continue
         kind = key if key == "log_loss" else "difference"  # whose range is -1..1
         columns = (drawn[0][key], drawn[1][key], drawn[1][key] - drawn[0][key])
@@ -101,10 +111,11 @@ def _draw(label: Array, judged: Judged, resamples: Resamples) -> dict[str, Array
         return divide(resamples.total(rows, one[rows], 1, hits[rows])[:, 0], total)
 
     figures = TestSet(label, judged.score, judged.probability, None, resamples).draw()
+    marks = np.full(resamples.weights.shape[1], np.nan) if judged.unfamiliar is None else share(judged.unfamiliar)
     decisions = decision_figures(resamples.total(slice(None), 2 * label + judged.fake, 4))
     return {**figures, **decisions,
             "false_positive_rate": share(judged.fake, 0), "recall": share(judged.fake, 1),
-            "inconclusive": share(judged.verdict == INCONCLUSIVE),
+            "unfamiliar": marks, "inconclusive": share(judged.verdict == INCONCLUSIVE),
             "real_coverage": share(judged.verdict != FAKE, 0), "fake_coverage": share(judged.verdict != REAL, 1)}  # fmt: skip
 
 
@@ -137,6 +148,24 @@ def _folds(files: pd.DataFrame) -> Iterator[tuple[Array, Array]]:
                             "add files of other persons, cameras or videos.")  # fmt: skip
         if len(test):
             yield train, test
+
+
+def cross_fitted_marks(vectors: Vectors, level: float) -> Array | None:
+    """Return whether each file, in order of first appearance, is unlike those of other groups, (files,) bool; `level` is that of
+    `familiarity.fit`. None if the files of other groups are too few for it."""
+    from sklearn.model_selection import GroupKFold
+
+    file, names = pd.factorize(vectors.files)
+    distances, marks = np.zeros((2, len(file))), np.zeros(len(names), bool)
+    for train, test in GroupKFold(FOLDS).split(file, groups=vectors.groups):
+        if familiarity.missing_files(len(np.unique(vectors.groups[train])), level):
+            return None
+        fitted, rows = familiarity.fit("", vectors[train], level=level), vectors[test]
+        distances[:, test] = fitted.content.distances(rows.content), fitted.processing.distances(rows.processing)
+        own = np.unique(file[test])
+        means = [np.bincount(file, each, len(names))[own] / np.bincount(file, minlength=len(names))[own] for each in distances]
+        marks[own] = fitted.reasons(*means) != ""
+    return marks
 
 
 def fit_to_reals(stored: Calibration, scores: ArrayLike, groups: ArrayLike, rule: str) -> Calibration:

@@ -20,11 +20,14 @@ from tfdetect.workflow.console import console, feature_progress, plural, print_c
 from tfdetect.workflow.test_files import HASH_COLUMNS, drop_training_overlap
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from tfdetect.data.prepare.clip_cache import Cache
     from tfdetect.evaluation.adaptation import Judged
     from tfdetect.evaluation.calibration import Calibration
+    from tfdetect.evaluation.familiarity import Familiarity
     from tfdetect.pages.adaptation import Adaptation, Part
 
 ATTEMPTS, PAUSE = 50, 0.1  # seconds: other processes look at the lock of a run for moments
@@ -128,17 +131,36 @@ def leave_out_own(table: "pd.DataFrame", run: Artifact) -> "tuple[pd.DataFrame, 
     return kept, notes
 
 
+def marks(scored: "pd.DataFrame", known: "Familiarity | None") -> "NDArray[np.bool_] | None":
+    """Return which files of a table of scores are marked as unlike the training files, in order of first appearance; None if the
+    version that scored them cannot tell."""
+    from tfdetect.evaluation import predictions
+    from tfdetect.evaluation.familiarity import DISTANCES
+
+    if known is None or DISTANCES[0] not in scored:
+        return None
+    files = predictions.by_file(scored.assign(split="test"))
+    return known.reasons(*(files[name] for name in DISTANCES)) != ""
+
+
+def load_familiarity(artifact: Artifact) -> "Familiarity | None":
+    """Return what a version knows of its training files, None if nothing."""
+    from tfdetect.evaluation.familiarity import Familiarity
+
+    return Familiarity.load(artifact.familiarity) if artifact.familiarity.exists() else None
+
+
 def score_rows(artifact: Artifact, run: Run, fitted: "Calibration", rows: "pd.DataFrame", cache: "Cache") -> "pd.DataFrame":
     """Return the scores that the exported model gives the decoded rows, a row per frame as in predictions.csv."""
     from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.training.feature_extractor import FeatureExtractor
-    from tfdetect.workflow import scoring
+    from tfdetect.workflow import familiarity, scoring
 
     predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, run.evaluate.aggregate, fitted)
     if not run.detector.caches_features:
         return scoring.score(predictor, rows, cache)
     extractor = FeatureExtractor(models.load(artifact.model), run.detector, cache, feature_progress)
-    return scoring.score_features(predictor, extractor.of(usable_rows(rows)), rows)
+    return familiarity.score_features(predictor, extractor.of(usable_rows(rows)), rows, run.detector, cache)
 
 
 def make_part(key: str, name: str, note: str, rows: "pd.DataFrame", before: "Judged", after: "Judged") -> "Part":

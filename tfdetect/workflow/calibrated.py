@@ -15,12 +15,15 @@ from tfdetect.data.audit import shortcuts
 from tfdetect.evaluation import adaptation, predictions
 from tfdetect.evaluation.adaptation import Judged
 from tfdetect.evaluation.calibration import MIN_FILES_PER_CLASS, Calibration
+from tfdetect.evaluation.familiarity import DISTANCES
 from tfdetect.pages.adaptation import Adaptation
 from tfdetect.pages.learnt import Learnt
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset, operating_point, results
-from tfdetect.workflow.adaptation import make_part, print_changes, trained, write_config
+from tfdetect.workflow.adaptation import load_familiarity, make_part, marks, print_changes, trained, write_config
 from tfdetect.workflow.console import console, plural
+from tfdetect.workflow.familiarity import store
+from tfdetect.workflow.refitted import Known
 
 YOURS, OWN_TEST = ("own", "your files"), ("run_test", "the run's own test files")
 CROSS_FITTED = ("After: each file is judged by a calibration that was fitted, like that of the new version, to the files of "
@@ -28,7 +31,8 @@ CROSS_FITTED = ("After: each file is judged by a calibration that was fitted, li
                 "itself is fitted to all of them.")  # fmt: skip
 HELD_OUT = ("After: these files are the test split of the data set and chose nothing; the new version is fitted to its other "
             "files.")  # fmt: skip
-OF_TEST = "Scored when the run was trained or last evaluated; neither version was fitted to them."
+OF_TEST = ("Scored when the run was trained; neither version was fitted to them. Marks of files unlike the training files are "
+           "not counted here.")  # fmt: skip
 SAME_RANKING = "AUC is that of the scores, which a monotone calibration does not change."
 
 
@@ -40,6 +44,8 @@ class Calibrated:
     run: Run
     """The settings of the new version."""
     fitted: Calibration
+    known: Known
+    """What is familiar to the new version."""
     own: pd.DataFrame
     """The scores of the files fitted to or judged, a row per frame, as in predictions.csv."""
     table: pd.DataFrame
@@ -63,7 +69,9 @@ class Calibrated:
         after = adaptation.cross_fitted(judged, fit) if fit else Judged.by(self.fitted, judged["score"])
         how = f"Before: {name}. {CROSS_FITTED if fit else HELD_OUT} {SAME_RANKING}{self._seen(judged)}"
         tested = predictions.file_scores(self.tested)
-        parts = [make_part(*YOURS, how, judged, Judged.by(stored, judged["score"]), after),
+        was = marks(self.own[self.own["path"].isin(judged["path"])], load_familiarity(self.before))
+        now = (self.known.marks if fit else None) if self.known.is_new else was
+        parts = [make_part(*YOURS, how, judged, Judged.by(stored, judged["score"]).marked(was), after.marked(now)),
                  make_part(*OWN_TEST, OF_TEST, tested, Judged.by(stored, tested["score"]),
                            Judged.by(self.fitted, tested["score"]))]  # fmt: skip
         origin = f"Version {self.adapted['version']} is {name}, calibrated on {self.adapted['data']}. The model is the same."
@@ -85,12 +93,13 @@ class Calibrated:
         versions.remove(staged.folder, str(versions.number(self.before.folder)), "evaluations", "plots", "report.html")
         write_config(self.run, staged, dict(self.adapted))
         files.write_json(staged.calibration, self.fitted.to_dict())
+        store(self.known.familiarity, staged)
         if backend.is_tensorflow():
             from tfdetect.serving.export import export
 
             cache = dataset.with_equalisation(dataset.cache_for(self.run.data, self.run.detector), staged)
             export(models.load(staged.model), self.fitted.to_dict(), self.run.detector, staged.saved_model, cache.spec,
-                   self.run.evaluate.aggregate)  # fmt: skip
+                   self.run.evaluate.aggregate, self.known.familiarity)  # fmt: skip
         table = self.manifest()
         manifest.write(table, staged.manifest)
         manifest.write(table[table["error"] != ""], staged.failures)
@@ -110,14 +119,17 @@ class Calibrated:
         fitted = self.fitted.with_prevalence(None)
         rows = pd.concat([self.own.assign(split="validation"), self.tested], ignore_index=True)
         rows = rows.drop(columns=["probability", "log_odds", predictions.FILE_LOG_ODDS], errors="ignore")
+        if self.known.is_new:  # distances of the version before say nothing of this one
+            rows = rows.drop(columns=list(DISTANCES), errors="ignore")
         history = pd.read_csv(self.before.history) if self.before.history.exists() else None
-        warnings = (*self.notes, *self.warnings())
+        warnings = (*self.notes, *self.known.notes, *self.warnings())
         for warning in warnings[len(self.notes) :]:
             console.print(warning)
         evaluated = table[table["split"] != "train"].reset_index(drop=True)
         return results.Evaluation(self.run, evaluated, self.run.data, predictions.add_probabilities(rows, fitted),
                                   fitted.threshold, self.run.threshold_rule, None, warnings, history=history,
-                                  calibration=self.fitted, adaptation=found)  # fmt: skip
+                                  calibration=self.fitted, adaptation=found,
+                                  familiarity=None if self.known.is_new else self.known.familiarity)  # fmt: skip
 
     def warnings(self) -> tuple[str, ...]:
         """Return what the report must say about the files that were fitted to."""

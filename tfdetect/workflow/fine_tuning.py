@@ -1,6 +1,6 @@
 """train --from: the folder of the version to come, its old and new files, and what changed on the test files of both."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from tfdetect.data.prepare.clip_cache import Cache
     from tfdetect.evaluation.calibration import Calibration
+    from tfdetect.evaluation.familiarity import Familiarity
     from tfdetect.pages.adaptation import Adaptation, Part
+
+    Judge = tuple[Calibration, Familiarity | None]
 
 NEXT = "next"  # in versions/: what is being trained, and can go on after an interruption
 SHAPE = ("frames", "size", "fit", "crops", "fps", "faces")  # settings of clips that a network was made for
@@ -173,22 +176,26 @@ def compare(run: Run, fitted: "Calibration", scored: "pd.DataFrame", table: "pd.
     name, stored, settings = versions.title(old.folder), artifacts.load_calibration(old), artifacts.load_config(old)
     test = table[table["split"] == "test"].reset_index(drop=True)
     by_old = partial(adaptation.score_rows, old, settings, stored)
-    parts = [_part(*NEW, OF_NEW, (stored, fitted), by_old(test, cache), scored[scored["split"] == "test"])]
+    judges = (stored, adaptation.load_familiarity(old)), (fitted, adaptation.load_familiarity(artifact))
+    parts = [_part(*NEW, OF_NEW, judges, by_old(test, cache), scored[scored["split"] == "test"])]
     if (rows := old_files(run, cache, "test")) is not None:
         rows, _ = dataset.add_source_classes(rows, run.detector)
         after = adaptation.score_rows(artifact, run, fitted, rows, cache)
-        parts.append(_part(*OLD, OF_OLD.format(before=name), (stored, fitted), by_old(rows, cache), after))
+        parts.append(_part(*OLD, OF_OLD.format(before=name), judges, by_old(rows, cache), after))
     origin = f"This is {name}, fine-tuned on {run.data.path} with a learning rate of {run.train.learning_rate:g}."
     return Adaptation(origin, name, parts)
 
 
-def _part(key: str, name: str, note: str, fitted: "tuple[Calibration, Calibration]", before: "pd.DataFrame",
-          after: "pd.DataFrame") -> "Part":  # fmt: skip
-    """Return what changed on the files that both tables of scores hold."""
+def _part(key: str, name: str, note: str, judges: "Sequence[Judge]", *scored: "pd.DataFrame") -> "Part":
+    """Return what changed on the files that the tables of scores before and after both hold."""
     from tfdetect.evaluation import predictions
     from tfdetect.evaluation.adaptation import Judged
 
-    files = predictions.file_scores(after).merge(predictions.file_scores(before)[[*predictions.FILE_KEYS, "score"]],
-                                                 on=predictions.FILE_KEYS, suffixes=("", "_before"))  # fmt: skip
-    return adaptation.make_part(key, name, note, files, Judged.by(fitted[0], files["score_before"]),
-                                Judged.by(fitted[1], files["score"]))  # fmt: skip
+    before, after = (predictions.file_scores(rows) for rows in scored)
+    files = after.reset_index().merge(before.reset_index()[[*predictions.FILE_KEYS, "index", "score"]], on=predictions.FILE_KEYS,
+                                      suffixes=("", "_before"))  # fmt: skip
+    judged = []
+    for (fitted, known), rows, end in zip(judges, scored, ("_before", ""), strict=True):
+        marked = adaptation.marks(rows, known)
+        judged.append(Judged.by(fitted, files[f"score{end}"]).marked(None if marked is None else marked[files[f"index{end}"]]))
+    return adaptation.make_part(key, name, note, files, *judged)
