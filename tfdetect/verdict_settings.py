@@ -98,7 +98,8 @@ class EvaluateOverrides(VerdictOverrides):
 
     def apply_to(self, settings: EvaluateSettings) -> EvaluateSettings:
         """Return `settings` with the values given here replaced."""
-        return dataclasses.replace(settings, **{name: value for name, value in vars(self).items() if value is not None})
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "any"}
+        return dataclasses.replace(settings, **given)
 
 
 def _check_aggregate(rule: str) -> None:

@@ -53,8 +53,8 @@ def test_groups_count_once(rng):
 def test_the_reason_is_the_part_that_is_far(rng):
     known = fit("layer", draw(rng, 200), draw(rng, 100))
     for shift, reason in (((50, 0), OTHER_CONTENT), ((0, 50), OTHER_PROCESSING), ((50, 50), OTHER_CONTENT)):
-        values, reasons = p_values(known, draw(rng, 30, shift=shift))
-        assert (values == 1 / 101).all() and set(reasons) == {reason}
+        values, reasons = p_values(known, draw(rng, 50, shift=shift))
+        assert (values == 1 / 101).all() and (reasons == reason).mean() > 0.85 and (reasons != "").all()
 
 
 def test_a_validation_file_is_as_usual_as_itself(rng):

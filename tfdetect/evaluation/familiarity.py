@@ -1,8 +1,9 @@
 """Is a file like those that a detector was trained on? A conformal p-value from two distances: of its content and its processing.
 
 `content` is what the detector's own network sees in a clip, `processing` a set of pixel statistics; each is a vector for every
-clip or frame. Their distance from the training files is Mahalanobis's under a shrunk covariance, and its logarithm standardised,
-so that the two are on one scale. The distance of a file is the mean over its clips, and its score the larger of the two.
+clip or frame. Their distance from the training files is Mahalanobis's under a shrunk covariance. Its logarithm is scaled by the
+tail of the training files, so that neither part hides the other: 0 is the median and 1 what one training file in fifty exceeds.
+The distance of a file is the mean over its clips, and its score the larger of the two.
 
 The p-value of a new file is the share of validation files, itself included, whose score is no lower. Of files that come from
 where these came from, at most a share of `level` has a p-value up to `level`; no other assumption is made. Files of one group
@@ -33,7 +34,8 @@ DISTANCES = ("content_distance", "processing_distance")  # columns of prediction
 OTHER_CONTENT, OTHER_PROCESSING = "other content", "other processing"
 MAX_COMPONENTS = 512  # of longer vectors; bounds the size of tables and the time to fit them
 FOLDS = 5
-MARGIN = 1e-4  # standard deviations: keeps a validation file as usual as itself, though exported models round differently
+TAIL = 0.98
+MARGIN = 1e-4  # of a distance of 1: keeps a validation file as usual as itself, though exported models round differently
 CONTENT_FLOOR, PROCESSING_FLOOR = 0.1, 0.02  # least standard deviations: relative to the others, and absolute
 
 Floats = NDArray[np.float64]
@@ -70,12 +72,12 @@ class Space:
     offset: NDArray[np.float32]
     """(k,), subtracted from whitened vectors."""
     centre: float
-    """Mean of the logarithms of the distances of training files, each from the others."""
+    """Median of the logarithms of the distances of training files, each from the others."""
     spread: float
-    """Their standard deviation."""
+    """What the quantile TAIL of them is above that."""
 
     def distances(self, vectors: ArrayLike) -> Floats:
-        """Return the distance of each vector, (rows, n) -> (rows,); training files have a mean of 0 and a deviation of 1."""
+        """Return the distance of each vector, (rows, n) -> (rows,); of training files 0 is the median and 1 the quantile TAIL."""
         scaled = (np.asarray(vectors, np.float64) - self.mean) / self.scale
         return (_log_norm(scaled @ self.whitening - self.offset) - self.centre) / self.spread
 
@@ -191,7 +193,8 @@ def _fit_space(x: ArrayLike, groups: NDArray[Any], relative: float = 0.0, absolu
         centre, whitening = _whitening(reduced[fitted])
         logs[others] = _log_norm((reduced[others] - centre) @ whitening)
     centre, whitening = _whitening(reduced)
-    numbers = float(logs.mean()), max(float(logs.std()), 1e-6)
+    median, tail = np.quantile(logs, [0.5, TAIL])
+    numbers = float(median), max(float(tail - median), 1e-6)
     arrays = (_float32(value) for value in (mean, scale, axes @ whitening, centre @ whitening))
     return Space(*arrays, *numbers), (logs - numbers[0]) / numbers[1]  # type: ignore[call-arg, arg-type]
 
