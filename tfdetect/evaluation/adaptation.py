@@ -84,6 +84,9 @@ class Change:
 def compare(labels: ArrayLike, groups: ArrayLike, before: Judged, after: Judged) -> list[Change]:
     """Return the FIGURES of files with these labels (0 real, 1 fake) and groups, both (files,), that are defined for them."""
     label, resamples = np.asarray(labels), Resamples(groups)
+    if before.unfamiliar is not None or after.unfamiliar is not None:  # a version that cannot tell marks none
+        none = np.zeros(len(label), bool)
+        before, after = (each if each.unfamiliar is not None else replace(each, unfamiliar=none) for each in (before, after))
     both = len(np.unique(label)) == 2
     drawn = [_draw(label, judged, resamples) for judged in (before, after)]
     out = []

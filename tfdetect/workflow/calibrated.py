@@ -71,6 +71,8 @@ class Calibrated:
         tested = predictions.file_scores(self.tested)
         was = marks(self.own[self.own["path"].isin(judged["path"])], load_familiarity(self.before))
         now = (self.known.marks if fit else None) if self.known.is_new else was
+        if now is None and self.known.familiarity:
+            was = None  # nothing to compare with
         parts = [make_part(*YOURS, how, judged, Judged.by(stored, judged["score"]).marked(was), after.marked(now)),
                  make_part(*OWN_TEST, OF_TEST, tested, Judged.by(stored, tested["score"]),
                            Judged.by(self.fitted, tested["score"]))]  # fmt: skip
