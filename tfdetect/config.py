@@ -16,6 +16,7 @@ from typing import Any
 from tfdetect import installation, plugins
 from tfdetect.detector import REGISTRY, Detector, find
 from tfdetect.errors import UserError, suggestion
+from tfdetect.protocol_settings import STUDY_ONLY
 from tfdetect.settings import PREPARED_KEYS, Data, Run, RunOf, Train
 
 RECIPE_KEYS = ("published", "dataset")  # keys of a recipe that describe the experiment and are not settings
@@ -258,8 +259,11 @@ def to_flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:
-    """Return the content of config.yaml: all settings that affect the result, without the name and folder of the run."""
+    """Return the content of config.yaml: all settings that affect the result of a single training, without the name and folder
+    of the run."""
     sections = {name: settings_to_dict(getattr(run, name)) for name in ("detector", "data", "train", "evaluate")}
+    for section, names in STUDY_ONLY.items():
+        sections[section] = {name: value for name, value in sections[section].items() if name not in names}
     sections["detector"] = {"name": run.detector.name, **sections["detector"]}
     return sections
 

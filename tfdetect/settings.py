@@ -16,6 +16,7 @@ from tfdetect import corruption_spec
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
+from tfdetect.protocol_settings import ProtocolSettings
 from tfdetect.verdict_settings import EvaluateSettings
 
 D = TypeVar("D", bound=Detector)
@@ -151,7 +152,7 @@ PREPARED_KEYS = (*CLIP_KEYS, "group")  # the settings that are stored with a pre
 
 
 @dataclass(frozen=True)
-class Data(ClipSettings):
+class Data(ProtocolSettings, ClipSettings):
     """Which files are read, and how a file becomes a clip."""
 
     path: Path | None = None
@@ -184,6 +185,7 @@ class Data(ClipSettings):
         require_minimum(0, "data", self, "make_fakes")
         if not 0 <= self.max_failed <= 1:
             raise UserError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")
+        self.check_protocol()
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,8 @@ class Train:
     """Class balancing: class weights, oversampling of the rarer class (resample), focal loss, or none."""
     seed: int = 0
     """Random seed of initial weights, file order, dropout and augmentation; it does not change the splits."""
+    seeds: int = 1
+    """Number of trainings that differ in their seed, counted up from --train.seed, with one report on their spread."""
     strategy: Literal["auto", "single", "mirrored", "multiworker", "tpu"] = "auto"
     """tf.distribute strategy; auto uses all GPUs of this machine, and multiworker reads TF_CONFIG."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
@@ -229,7 +233,7 @@ class Train:
 
     def __post_init__(self) -> None:
         require_minimum(0, "train", self, "epochs")
-        require_minimum(1, "train", self, "batch", "patience", "eval_every")
+        require_minimum(1, "train", self, "batch", "patience", "eval_every", "seeds")
         if not self.learning_rate > 0:
             raise UserError(f"--train.learning_rate must be above 0, got {self.learning_rate}.")
         if not re.fullmatch(r"youden|f1|(quantile|fpr|pooled_test_quantile):(0?\.\d+|0|1|1\.0*)", self.threshold):
@@ -264,6 +268,10 @@ class RunOf(Generic[D]):
     stress: int | None = None
     """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section.
     By default 400, or 100 (20 videos) for detectors on stored features, which are slower here."""
+    search: str = ""
+    """Search the settings that are best on validation files, such as "train.learning_rate=1e-4..1e-2 detector.dropout=0,0.3"."""
+    trials: int = 20
+    """Number of settings that --search tries."""
 
     def __post_init__(self) -> None:
         detector, balance, augment = self.detector, self.train.balance, self.train.augment

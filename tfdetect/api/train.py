@@ -191,7 +191,9 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     cache = dataset.cache_for(run.data, run.detector)
     table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
     given_splits = bool((table["split"] != "").any())
-    table = made_fakes.add_made_fakes(dataset.restrict_sources(manifest.split(table), run.data), run, cache)
+    table = folds.with_fold_as_test(table, run.data.folds, run.data.fold) if run.data.fold else table
+    table = dataset.restrict_sources(manifest.split(table), run.data)
+    table = made_fakes.add_made_fakes(folds.take_amount(table, run.data.amount), run, cache)
     require_classes(table, run)
     table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
     dataset.print_count(table)
