@@ -150,6 +150,21 @@ CLIP_KEYS = ("frames", "size", "fit", "crops", "fps", "faces", "face_model", "ca
 PREPARED_KEYS = (*CLIP_KEYS, "group")  # the settings that are stored with a prepared folder
 
 
+def parse_shares(text: str) -> dict[str, float]:
+    """Return the shares of --data.split, {"train": 0.8, "validation": 0.1, "test": 0.1} for "80/10/10".
+
+    Raises UserError unless there are three that are above 0 and sum to 100.
+    """
+    try:
+        shares = [float(part) for part in text.split("/")]
+    except ValueError:
+        shares = []
+    if len(shares) != 3 or not min(shares) > 0 or abs(sum(shares) - 100) > 1e-6:
+        raise UserError("--data.split must be three percentages above 0 that sum to 100, for training, validation and test, such "
+                        f"as 80/10/10, got {text!r}.")  # fmt: skip
+    return dict(zip(("train", "validation", "test"), (share / 100 for share in shares), strict=True))
+
+
 @dataclass(frozen=True)
 class Data(ClipSettings):
     """Which files are read, and how a file becomes a clip."""
@@ -177,10 +192,21 @@ class Data(ClipSettings):
     Training and validation then use these instead of the data set's own fakes, the test only if it has no fakes."""
     keep_fakes: bool = False
     """make_fakes: train and validate on the data set's own fakes as well."""
+    split: str = "70/10/20"
+    """Percentages of the groups for training, validation and test; files whose split the data set gives keep it."""
+    hold_out: tuple[str, ...] = ("auto",)
+    """Sources of fakes (generators or manipulations) to test on only, which tells how the detector does on fakes of others.
+    auto: the middle-sized one, if there are four or more in training and the test has no other (docs/data.md).
+    none: no source.
+    NAME ...: these sources."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_minimum(1, "data", self, "sample")
+        parse_shares(self.split)
+        if not self.hold_out or ("none" in self.hold_out and self.hold_out not in (("none",), ("auto", "none"))):
+            raise UserError("--data.hold_out must be auto, none or names of sources, got "
+                            f"{' '.join(self.hold_out) or 'nothing'}.")  # fmt: skip
         require_minimum(0, "data", self, "make_fakes")
         if not 0 <= self.max_failed <= 1:
             raise UserError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")
