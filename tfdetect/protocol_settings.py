@@ -50,3 +50,18 @@ class ProtocolSettings:
             raise UserError(f"{asked[0]} and {asked[1]} cannot be combined: a study varies one of them, and --train.seeds.")
         if self.fold is not None and self.leave_out != "none":
             raise UserError("--data.fold and --data.leave_out cannot be combined: folds test on all sources.")
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """Return the shares of --data.split, {"train": 0.8, "validation": 0.1, "test": 0.1} for "80/10/10".
+
+    Raises UserError unless there are three that are above 0 and sum to 100.
+    """
+    try:
+        shares = [float(part) for part in text.split("/")]
+    except ValueError:
+        shares = []
+    if len(shares) != 3 or not min(shares) > 0 or abs(sum(shares) - 100) > 1e-6:
+        raise UserError("--data.split must be three percentages above 0 that sum to 100, for training, validation and test, such "
+                        f"as 80/10/10, got {text!r}.")  # fmt: skip
+    return dict(zip(("train", "validation", "test"), (share / 100 for share in shares), strict=True))

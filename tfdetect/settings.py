@@ -16,7 +16,7 @@ from tfdetect import corruption_spec
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
-from tfdetect.protocol_settings import ProtocolSettings
+from tfdetect.protocol_settings import ProtocolSettings, parse_shares
 from tfdetect.verdict_settings import EvaluateSettings
 
 D = TypeVar("D", bound=Detector)
@@ -178,10 +178,21 @@ class Data(ProtocolSettings, ClipSettings):
     Training and validation then use these instead of the data set's own fakes, the test only if it has no fakes."""
     keep_fakes: bool = False
     """make_fakes: train and validate on the data set's own fakes as well."""
+    split: str = "70/10/20"
+    """Percentages of the groups for training, validation and test; files whose split the data set gives keep it."""
+    hold_out: tuple[str, ...] = ("auto",)
+    """Sources of fakes (generators or manipulations) to test on only, which tells how the detector does on fakes of others.
+    auto: the middle-sized one, if there are four or more in training and the test has no other (docs/data.md).
+    none: no source.
+    NAME ...: these sources."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_minimum(1, "data", self, "sample")
+        parse_shares(self.split)
+        if not self.hold_out or ("none" in self.hold_out and self.hold_out not in (("none",), ("auto", "none"))):
+            raise UserError("--data.hold_out must be auto, none or names of sources, got "
+                            f"{' '.join(self.hold_out) or 'nothing'}.")  # fmt: skip
         require_minimum(0, "data", self, "make_fakes")
         if not 0 <= self.max_failed <= 1:
             raise UserError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")

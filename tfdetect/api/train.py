@@ -17,7 +17,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, made_fakes, operating_point
+from tfdetect.workflow import dataset, made_fakes, operating_point, splits
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.startup import start
@@ -86,6 +86,7 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
         if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
             console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
             return artifact
+        run = splits.keep_choice(run, artifact) if resuming else run
         with profiled(run.profile, artifact.logs / "profile", with_trace=False):  # `fit` traces some steps
             run, table, cache = prepare(run)
             if resuming:
@@ -185,15 +186,13 @@ def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> No
 
 def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     """Read, split and decode the data; return the run with what the data determine, the prepared manifest and the cache."""
-    from tfdetect.data import manifest
     from tfdetect.data.prepare.decode import usable_rows
 
     cache = dataset.cache_for(run.data, run.detector)
     table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
     given_splits = bool((table["split"] != "").any())
-    table = folds.with_fold_as_test(table, run.data.folds, run.data.fold) if run.data.fold else table
-    table = dataset.restrict_sources(manifest.split(table), run.data)
-    table = made_fakes.add_made_fakes(folds.take_amount(table, run.data.amount), run, cache)
+    table, run = splits.assign(table, run)
+    table = made_fakes.add_made_fakes(table, run, cache)
     require_classes(table, run)
     table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
     dataset.print_count(table)
