@@ -26,7 +26,8 @@ RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_
                 "detector.tail": "detector.score_direction"}  # fmt: skip  # from version 1 to version 2
 # Of runs and prepared folders that do not say how videos were decoded or how frames became squares.
 OLD_READING = {"fit": "squeeze", "crops": 1, "decoder": "auto", "check": "used"}
-OLD_DATA = {**OLD_READING, "split": "70/10/20", "hold_out": ["auto", "none"], "folds": 0, "fold": None, "amount": 1.0}  # of runs that do not say these
+OLD_DATA = {**OLD_READING, "split": "70/10/20", "hold_out": ["auto", "none"],
+            "folds": 0, "fold": None, "amount": 1.0}  # fmt: skip  # of runs that do not say these
 PARSER_WORDS = re.compile(r"^Value error Error parsing (\w+: )?|^(Invalid choice|Unrecognized options) (?=invalid|Unrecognized)|"
                           r" (Argument helptext: .*)?For full helptext, .*")  # around its message
 _redirecting = threading.RLock()

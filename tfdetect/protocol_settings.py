@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tfdetect.errors import UserError
 
@@ -50,6 +51,37 @@ class ProtocolSettings:
             raise UserError(f"{asked[0]} and {asked[1]} cannot be combined: a study varies one of them, and --train.seeds.")
         if self.fold is not None and self.leave_out != "none":
             raise UserError("--data.fold and --data.leave_out cannot be combined: folds test on all sources.")
+
+
+def study_flags(run: Any) -> list[str]:
+    """Return the flags of a run that ask for several trainings; none for a single one."""
+    data = run.data
+    asked = {"--search": run.search, "--data.folds": data.folds and data.fold is None, "--data.leave_out": data.leave_out == EACH,
+             "--data.amounts": data.amounts, "--train.seeds": run.train.seeds > 1}  # fmt: skip
+    return [flag for flag, given in asked.items() if given]
+
+
+def check_study(run: Any) -> None:
+    """Raise UserError if flags of a study contradict other settings of a run."""
+    if run.trials < 1:
+        raise UserError(f"--trials must be at least 1, got {run.trials}.")
+    data, flags = run.data, study_flags(run)
+    if data.leave_out != "none" and data.hold_out[0] != "auto":
+        raise UserError(f"--data.leave_out {data.leave_out} and --data.hold_out {' '.join(data.hold_out)} both choose "
+                        "sources to leave out of training: give one of them.")  # fmt: skip
+    if data.leave_out != "none" and data.make_fakes and not data.keep_fakes:
+        raise UserError("--data.leave_out needs training on the data set's own fakes, but --data.make_fakes replaces them: add "
+                        "--data.keep_fakes.")  # fmt: skip
+    if not flags:
+        return
+    if run.resume or run.overwrite:
+        what = "A study goes on when its command is repeated: omit --resume." if run.resume else (
+               "To start a study anew, give another --name.")  # fmt: skip
+        raise UserError(f"--{'resume' if run.resume else 'overwrite'} and {flags[0]} cannot be combined. {what}")
+    if run.search and len(flags) > 1:
+        raise UserError(f"--search and {flags[1]} cannot be combined: search first, then give {flags[1]} with the best settings.")
+    if run.train.strategy == "multiworker":
+        raise UserError(f"{flags[0]} and --train.strategy multiworker cannot be combined: a study trains on one machine.")
 
 
 def parse_shares(text: str) -> dict[str, float]:

@@ -16,7 +16,7 @@ from tfdetect import corruption_spec
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
-from tfdetect.protocol_settings import ProtocolSettings, parse_shares
+from tfdetect.protocol_settings import ProtocolSettings, check_study, parse_shares
 from tfdetect.verdict_settings import EvaluateSettings
 
 D = TypeVar("D", bound=Detector)
@@ -312,6 +312,7 @@ class RunOf(Generic[D]):
             raise UserError(f"--evaluate.fpr {self.evaluate.fpr:g} and --train.threshold {self.train.threshold} both choose the "
                             "threshold: give one of them.")  # fmt: skip
         self._check_face_fakes()
+        check_study(self)
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.
         if detector.trains_on == "real" or detector.caches_features or detector.attribute != "none":
             corruption_spec.check_flag(augment, "--train.augment", labels=False)

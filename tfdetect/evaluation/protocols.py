@@ -56,7 +56,7 @@ class Aucs:
 
     def __init__(self, tables: Mapping[Hashable, pd.DataFrame]):
         """The tables have the columns label, score and group, whose names mean the same groups in all of them."""
-        self.value = {key: auc(rows["label"], rows["score"]) for key, rows in tables.items()}
+        self.value: dict[Hashable, float | None] = {key: auc(rows["label"], rows["score"]) for key, rows in tables.items()}
         self.draws: dict[Hashable, NDArray[np.float64] | None] = {}
         groups = pd.concat([rows["group"] for rows in tables.values()]) if tables else pd.Series(dtype=str)
         shared, start = Resamples(groups), 0
@@ -72,14 +72,14 @@ class Aucs:
     def combine(self, weights: Mapping[Hashable, float], name: str = "auc") -> dict[str, Any]:
         """Return the weighted sum of AUCs as {"auc", "interval"}, None where it is undefined; `name` "difference" may be
         negative."""
-        values = [self.value[key] for key in weights]
-        draws = [self.draws[key] for key in weights]
+        values, draws = [self.value[key] for key in weights], [self.draws[key] for key in weights]
         if not weights or any(value is None for value in values):
             return {name: None, "interval": None}
-        total = sum(weight * value for weight, value in zip(weights.values(), values, strict=True) if value is not None)
-        drawn = {} if any(draw is None for draw in draws) else {
-            name: sum(weight * draw for weight, draw in zip(weights.values(), draws, strict=True) if draw is not None)}  # fmt: skip
-        return {name: total, "interval": to_intervals(drawn, {name: total}, self.groups)[name]}  # type: ignore[arg-type]
+        factors = np.array(list(weights.values()))
+        total = float(factors @ np.array(values))
+        known = [draw for draw in draws if draw is not None]
+        drawn = {name: factors @ np.stack(known)} if len(known) == len(draws) else {}
+        return {name: total, "interval": to_intervals(drawn, {name: total}, self.groups)[name]}
 
     def mean(self, keys: Iterable[Hashable]) -> dict[str, Any]:
         """Return the mean of AUCs as {"auc", "interval"}."""
@@ -254,6 +254,6 @@ def widen(value: float, interval: Sequence[float], differences: Sequence[float])
 
 def judge_slope(low: float, high: float) -> str:
     """Return what the interval of the gain in AUC per doubling says."""
-    if -HARDLY < low and high < HARDLY:
+    if low > -HARDLY and high < HARDLY:
         return "hardly"
     return "helps" if low > 0 else "falls" if high < 0 else "unclear"
