@@ -162,7 +162,7 @@ def across_sources(members: Sequence[Scored]) -> dict[str, Any]:
 
     `rows` has for each source the AUC of its fakes (`unseen`) and of the other fakes (`seen`), both against all reals of the test
     and as means over seeds, with intervals, numbers of fakes and `sd_seeds`. `unseen` and `seen` are the means over sources,
-    `loss` that of their difference, `worst` the source with the lowest unseen AUC.
+    `difference` that of unseen less seen, `worst` the source with the lowest unseen AUC.
     """
     sources = list(dict.fromkeys(member.factors["left_out"] for member in members))
     tables: dict[Hashable, pd.DataFrame] = {}
@@ -188,14 +188,14 @@ def across_sources(members: Sequence[Scored]) -> dict[str, Any]:
     mean = {kind: aucs.mean(key for row in chosen for key in keys(kind, row))
             for kind, chosen in (("unseen", [row["source"] for row in known]), ("seen", both))}  # fmt: skip
     pairs = [key for source in both for key in keys("seen", source)]
-    weights = {key: 1 / len(pairs) for key in pairs} | {("unseen", *key[1:]): -1 / len(pairs) for key in pairs}  # type: ignore[index]
-    loss = aucs.combine(weights, "difference")
+    weights = {key: -1 / len(pairs) for key in pairs} | {("unseen", *key[1:]): 1 / len(pairs) for key in pairs}  # type: ignore[index]
+    difference = aucs.combine(weights, "difference")
     return {
         "rows": rows,
         **{kind: found["auc"] for kind, found in mean.items()},
         **{f"{kind}_interval": found["interval"] for kind, found in mean.items()},
-        "loss": loss["difference"],
-        "loss_interval": loss["interval"],
+        "difference": difference["difference"],
+        "difference_interval": difference["interval"],
         "worst": min(known, key=lambda row: row["unseen"])["source"] if known else None,
     }
 
@@ -239,7 +239,7 @@ def last_slope(rows: Sequence[Mapping[str, Any]], aucs: Aucs) -> dict[str, Any] 
     if found["interval"] is None:
         return out
     differences = [aucs.value[large] - aucs.value[small] for small, large in keys]  # type: ignore[operator]
-    ends = np.array(widen(found["difference"], found["interval"], differences)) / doublings
+    ends = np.clip(widen(found["difference"], found["interval"], differences), -1, 1) / doublings
     return {**out, "interval": ends.tolist(), "verdict": judge_slope(*ends)}
 
 

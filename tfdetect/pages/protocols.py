@@ -105,8 +105,9 @@ def source_sentences(found: Mapping[str, Any]) -> list[str]:
     if found["worst"] is not None:
         worst = rows[found["worst"]]
         out.append(f"The hardest unseen source is {found['worst']}: AUC {number(worst['unseen'], worst['unseen_interval'])}.")
-    if found["loss"] is not None:
-        out.append(f"A source costs {number(found['loss'], found['loss_interval'], '+')} of AUC when it is unseen.")
+    if found["difference"] is not None:
+        difference = number(found["difference"], found["difference_interval"], "+")
+        out.append(f"The difference of AUC, unseen less seen, is {difference}.")
     return [*out, f"{TEST_FILES}, not for that of sources: another generator may be harder than all of these."]
 
 

@@ -5,6 +5,7 @@ that a study in one process would end for lack of memory. A crash, as of a proce
 """
 
 import errno
+import logging
 import os
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from tfdetect.data.worker_pool import hidden_main
 from tfdetect.errors import UserError
 from tfdetect.machine import resident_memory
 from tfdetect.settings import Run
+from tfdetect.workflow.console import import_keras
 from tfdetect.workflow.protocols import MemberError, describe_error, is_disk_full
 from tfdetect.workflow.startup import start
 
@@ -114,10 +116,12 @@ def result_of(outcome: Mapping[str, Any]) -> Mapping[str, Any]:
 def serve(connection: Connection, lifeline: Connection) -> None:
     """Call the functions that come over the connection until it is closed. The process ends with its parent."""
     threading.Thread(target=end_with, args=(lifeline,), daemon=True).start()
+    logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
     try:
         start()
         while True:
             function, argv = connection.recv()
+            import_keras().backend.clear_session()
             connection.send({**outcome_of(function, argv), "memory": resident_memory()})
     except (EOFError, ConnectionError, KeyboardInterrupt):
         os._exit(0)  # without waiting for threads of libraries

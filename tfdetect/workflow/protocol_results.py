@@ -21,7 +21,6 @@ def write(study: Study, members: Sequence[Member], search: "Search | None") -> N
     from tfdetect.pages import protocols as page
     from tfdetect.plots import protocols as plots
     from tfdetect.plots import standard
-    from tfdetect.workflow.results import versions
 
     if search:
         results, predictions = search_results(study, search), None
@@ -35,7 +34,7 @@ def write(study: Study, members: Sequence[Member], search: "Search | None") -> N
     failures = [(name, study.records[name]["reason"]) for name in study.named("failed")]
     drawn = standard.save_plots(target.plots, plots.figures(study.kind, results))
     found = page.Page(study.folder.name, study.kind, study.run.detector.name, results, failures, drawn,
-                      installation.command_line(), study_settings(study.run), versions())  # fmt: skip
+                      installation.command_line(), study_settings(study.run), installation.versions())  # fmt: skip
     with files.atomic_write(target.report) as temporary:
         page.write(temporary, found)
     study.save(results)

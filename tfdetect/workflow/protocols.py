@@ -83,7 +83,8 @@ class Study:
         for number, member in enumerate(members, 1):
             artifact = Artifact(self.folder / member.name)
             if artifact.is_finished:
-                self.records.setdefault(member.name, record(member, "finished"))
+                if member.name not in self.named("finished"):
+                    self.records[member.name] = record(member, "finished")
                 console.print(f"[{number}/{total}] {member.name} is finished")
                 continue
             console.print(f"\n[{number}/{total}] {printable(member.name)}")

@@ -1,17 +1,14 @@
 """The last steps of train, evaluate and ensembles: metrics, figures and the report of scored files, and lines about them."""
 
-import contextlib
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tfdetect import __version__, config, files, installation
+from tfdetect import config, files, installation
 from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit
 from tfdetect.data.prepare.clip_cache import Cache
@@ -33,7 +30,6 @@ from tfdetect.workflow import dataset, feature_report, made_fakes, reconstructio
 from tfdetect.workflow.console import console, plural
 from tfdetect.workflow.scoring import find_shortcuts
 
-PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "av", "decord", "scikit-learn")
 Tables = Callable[[Artifact], Mapping[str, pd.DataFrame]]  # makes tables for the report from predictions.csv and metrics.json
 BeforeReport = Callable[[Mapping[str, Any], Mapping[str, Path]], None]  # gets the metrics, and the extra figures as drawn
 
@@ -143,7 +139,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
         command=installation.command_line(),
         settings=evaluation.settings or (config.run_to_dict(run) if run else {}),
-        versions=versions(),
+        versions=installation.versions(),
         origin=evaluation.origin,
     )
     if before_report:
@@ -210,15 +206,6 @@ def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, f
     for row in predictions.worst_mistakes(test, evaluation.threshold).itertuples():
         clip = evaluation.load_clip(row.path)
         yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of tfdetect, Python and the installed PACKAGES."""
-    found = {"tfdetect": __version__, "python": sys.version.split()[0]}
-    for name in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:

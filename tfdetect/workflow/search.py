@@ -302,7 +302,9 @@ def describe(settings: Mapping[str, Any]) -> str:
 def repeat_command(run: Run) -> str:
     """Return the command line that trains a run with these settings, as far as they are not the detector's defaults."""
     default, own = (flatten(config.run_to_dict(each)) for each in (config.default_run(type(run.detector)), run))
-    changed = {name: value for name, value in own.items() if name != "detector.name" and value != default.get(name)}
+    own["data.hold_out"] = own["data.hold_out"][:1] if own["data.hold_out"][0] == "auto" else own["data.hold_out"]
+    changed = {name: value for name, value in own.items() if value != default.get(name) and name not in
+               ("detector.name", *artifacts.NOT_COMPARED)}  # fmt: skip
     return installation.command("train", run.detector.name, *config.to_flags(changed))
 
 

@@ -26,11 +26,13 @@ def run_study(run: Run, train: Trainer, try_out: Trainer) -> Study:
     """
     study = open_study(run)
     searching = search.Search(study) if study.kind == "search" else None
-    members = [] if searching else plan(study)
+    table = dataset.load_dataset(run.data, run.detector)  # shows what is wrong with it before anything is trained
+    members = [] if searching else plan(study, table)
     is_new = not study.folder.exists()
     study.folder.mkdir(parents=True, exist_ok=True)
     with artifacts.lock(Artifact(study.folder)):
-        console.print(printable(f"Study {study.folder}: {plural(searching.total if searching else len(members), 'training')}"))
+        number = plural(searching.total, "trial") if searching else plural(len(members), "training")
+        console.print(printable(f"Study {study.folder}: {number}"))
         try:
             if searching:
                 searching.run(train, try_out)
@@ -45,15 +47,20 @@ def run_study(run: Run, train: Trainer, try_out: Trainer) -> Study:
     return study
 
 
-def plan(study: Study) -> list[Member]:
-    """Return the members of a study over folds, sources, amounts or seeds: all of the first seed, then of the next."""
+def plan(study: Study, table: "pd.DataFrame") -> list[Member]:
+    """Return the members of a study over folds, sources, amounts or seeds: all of the first seed, then of the next.
+
+    `table` is the manifest. Raises UserError if it has too few groups for the folds, or too few sources of fakes.
+    """
+    from tfdetect.data import folds
+
     run, data = study.run, replace(study.run.data, leave_out="none", amounts=())
     parts: list[tuple[str, dict[str, Any], Data]]
     if study.kind == "folds":
-        check_folds(read_table(run), data.folds)
+        folds.fold_numbers(table, data.folds)
         parts = [(f"fold-{fold}", {"fold": fold}, replace(data, fold=fold)) for fold in range(1, data.folds + 1)]
     elif study.kind == "leave_out":
-        names = unique_slugs(sources := list_sources(read_table(run)))
+        names = unique_slugs(sources := list_sources(table))
         parts = [(f"without-{names[source]}", {"left_out": source}, replace(data, hold_out=(source,))) for source in sources]
     elif study.kind == "amounts":
         parts = [(f"amount-{share:g}", {"amount": share}, replace(data, amount=share)) for share in sorted(run.data.amounts)]
@@ -72,18 +79,6 @@ def single_run(study: Study, name: str, data: Data, seed: int) -> Run:
     """Return a run of the study that asks for no study itself."""
     train = replace(study.run.train, seed=seed, seeds=1)
     return replace(study.run, data=data, train=train, out=study.folder, name=name, search="")
-
-
-def read_table(run: Run) -> "pd.DataFrame":
-    """Return the manifest of the data set; reading it before the first training shows what is wrong with it."""
-    return dataset.load_dataset(run.data, run.detector)
-
-
-def check_folds(table: "pd.DataFrame", number: int) -> None:
-    """Raise UserError if a class has fewer groups than there are folds."""
-    from tfdetect.data import folds
-
-    folds.fold_numbers(table, number)
 
 
 def list_sources(table: "pd.DataFrame") -> list[str]:
