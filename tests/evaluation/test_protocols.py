@@ -24,7 +24,7 @@ def drawn(random, gain, count=200, names=None):
 
 def member(table, trained_on=100, **factors):
     value = roc_auc_score(table["label"], table["score"])
-    figures = {name: None for name in protocols.FIGURES} | {"auc": value, "accuracy": 0.5 + factors["seed"] / 10}
+    figures = dict.fromkeys(protocols.FIGURES) | {"auc": value, "accuracy": 0.5 + factors["seed"] / 10}
     return Scored("-".join(map(str, factors.values())), factors, table, figures, trained_on)
 
 

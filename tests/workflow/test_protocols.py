@@ -22,7 +22,6 @@ from tfdetect.settings import Data
 from tfdetect.workflow import dataset, protocols, splits, studies
 
 
-
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """Draw nothing; this does not import TensorFlow, which no study needs by itself."""
@@ -54,7 +53,8 @@ def fake_training(run):
     manifest.write(rows.assign(error="", sha=""), artifact.manifest)
     noise = np.random.default_rng(run.train.seed).normal(size=len(rows))
     scored = rows.assign(frame=0, score=rows["label"] + noise)[rows["split"] != "train"]
-    scored = predictions.add_probabilities(scored[list(predictions.COLUMNS)], Calibration(slope=1.0, intercept=-0.5, threshold=0.5))
+    calibration = Calibration(slope=1.0, intercept=-0.5, threshold=0.5)
+    scored = predictions.add_probabilities(scored[list(predictions.COLUMNS)], calibration)
     predictions.write(scored, artifact.predictions)
     test = metrics.summarise(scored[scored["split"] == "test"], 0.5)
     files.write_json(artifact.metrics, {"test": test})
@@ -105,7 +105,8 @@ def test_each_source_is_left_out_once(table, tmp_path, capsys):
         assert set(fakes.loc[fakes["source"] == source, "split"]) == {"test"}
         assert set(fakes.loc[fakes["source"] != source, "split"]) == {"train", "validation", "test"}
     rows = {row["source"]: row for row in study.results["rows"]}
-    assert set(rows) == {"alpha", "beta x", "gamma"} and study.results["worst"] == min(rows, key=lambda name: rows[name]["unseen"])
+    assert set(rows) == {"alpha", "beta x", "gamma"}
+    assert study.results["worst"] == min(rows, key=lambda name: rows[name]["unseen"])
     assert study.results["unseen"] == pytest.approx(np.mean([row["unseen"] for row in rows.values()]))
     assert "On sources of fakes that training did not see: AUC" in capsys.readouterr().out
 
@@ -125,7 +126,7 @@ def test_a_learning_curve_has_the_same_test_files(table, tmp_path, capsys):
     assert [len(groups) for groups in trained] == [10, 21, 42]
     assert [row["trained_on"] for row in study.results["rows"]] == [20, 42, 84]
     out = capsys.readouterr().out
-    assert "--train.seeds 3 adds it" in out and "training data would" in out or "cannot be told" in out
+    assert "--train.seeds 3 adds it" in out and ("training data would" in out or "cannot be told" in out)
     assert "Learning curve" in study.report.read_text()
 
 
