@@ -18,7 +18,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, made_fakes, operating_point, protocols, splits, studies
+from tfdetect.workflow import dataset, made_fakes, operating_point, protocols, seen, splits, studies
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.resuming import reopen, require_same_splits, why_finished
@@ -273,7 +273,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     study = stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.threshold_rule, context.load_clip,
                                     warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch, cache, study, calibration=calibration)  # fmt: skip
+                                    fitted.best_epoch, cache, study,
+                                    training=seen.of_table(table, run, same_data=True), calibration=calibration)  # fmt: skip
     for warning in warnings:
         console.print(warning)
 

@@ -45,7 +45,16 @@ class Page:
         """What the study says, the result first."""
         own = {"folds": fold_sentences, "seeds": fold_sentences, "leave_out": source_sentences, "amounts": amount_sentences,
                "search": search_sentences}[self.kind](self.results)  # fmt: skip
-        return [*own, *self.failure_sentences]
+        return [*own, *self.unseen_sentences, *self.failure_sentences]
+
+    @property
+    def unseen_sentences(self) -> list[str]:
+        """Which sources the test has that training did not, where the study is about something else."""
+        names = self.results.get("unseen_sources", ())
+        if not names or self.kind == "leave_out":
+            return []
+        return [f"The test files include fakes of {', '.join(names)}, held out of training (--data.hold_out none trains on all "
+                "sources); the report of each training has the figures apart."]  # fmt: skip
 
     @property
     def failure_sentences(self) -> list[str]:

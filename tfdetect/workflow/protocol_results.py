@@ -67,7 +67,8 @@ def summarise(kind: str, scored: "Sequence[Scored]") -> "tuple[dict[str, Any], p
     rows = [{"name": each.name, **each.factors, "trained_on": each.trained_on,
              **{key: each.metrics[key] for key in ("n_real", "n_fake", "auc", "auc_interval", "accuracy", "balanced_accuracy")}}
             for each in scored]  # fmt: skip
-    return {**function(scored), "members": rows}, table
+    unseen = {name for each in scored for name in (each.metrics.get("unseen") or {}).get("sources", ())}
+    return {**function(scored), "members": rows, "unseen_sources": sorted(unseen)}, table
 
 
 def search_results(study: Study, search: "Search") -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration, cross_source, metrics, predictions
 from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.seen import sentence as seen_sentence
 from tfdetect.evaluation.verdicts import verdict_metrics
 from tfdetect.pages import report
 from tfdetect.pages.learnt import Learnt
@@ -26,9 +27,10 @@ from tfdetect.plots import robustness as robustness_plots
 from tfdetect.plots import standard
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data, Run
-from tfdetect.workflow import dataset, feature_report, made_fakes, reconstruction_report
-from tfdetect.workflow.console import console, plural
+from tfdetect.workflow import dataset, feature_report, made_fakes, reconstruction_report, seen
+from tfdetect.workflow.console import console, plural, printable
 from tfdetect.workflow.scoring import find_shortcuts
+from tfdetect.workflow.seen import TrainingSources
 
 Tables = Callable[[Artifact], Mapping[str, pd.DataFrame]]  # makes tables for the report from predictions.csv and metrics.json
 BeforeReport = Callable[[Mapping[str, Any], Mapping[str, Path]], None]  # gets the metrics, and the extra figures as drawn
@@ -68,6 +70,8 @@ class Evaluation:
     """Shown in the report; by default those of `run`."""
     origin: str = ""
     """Without a run: what is known about its training, and how calibration and threshold came about."""
+    training: TrainingSources | None = None
+    """The sources of the fakes that it was trained on; None if they are not known."""
     calibration: Calibration | None = None
     """What gives verdicts, which may be inconclusive; None for the mean of several runs, which has only a threshold."""
 
@@ -93,6 +97,8 @@ def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], t
     found = write(target, evaluation, shortcuts, learnt, tables, before_report)
     for split, name in lines.items():
         console.print(summary_line(name, found[split], evaluation.threshold_rule))
+    if said := seen_sentence(found["test"]):
+        console.print(printable(said))
     console.print(verdict_line(found["test"].get("verdicts")), end="")
     console.print(attribution_line(found["test"]), end="")
     console.print(shortcut_line(shortcuts.aucs))
@@ -114,6 +120,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **learnt.metrics,
              **(evaluation.robustness.metrics if evaluation.robustness else {}),
              **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
+    seen.add_metrics(found["test"], splits["test"], evaluation.training)
     if evaluation.calibration:
         found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration)
     files.write_json(target.metrics, found)
