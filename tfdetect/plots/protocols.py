@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfdetect.plots.style import FAINT, FAKE, GREEN, INK, create_axes, finish_axes, set_title, shorten
+from tfdetect.plots.style import FAINT, FAKE, GREEN, INK, create_axes, set_title, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def members(results: Mapping[str, Any]) -> Figure:
         axes.axvline(results["auc"], color=GREEN, linewidth=1.5, label="all together")
         if results["interval"]:
             axes.axvspan(*results["interval"], color=GREEN, alpha=0.15, linewidth=0)
-    return finish_axes(figure, axes, "lower left")
+    return _with_legend(figure, axes)
 
 
 def sources(results: Mapping[str, Any]) -> Figure:
@@ -47,7 +47,13 @@ def sources(results: Mapping[str, Any]) -> Figure:
     figure, axes = _rows_axes("Sources left out of training", [row["source"] for row in rows])
     for key, offset, color in (("unseen", -0.12, FAKE), ("seen", 0.12, INK)):
         _draw_intervals(axes, [(row[key], row[f"{key}_interval"]) for row in rows], offset, color, key)
-    return finish_axes(figure, axes, "lower left")
+    return _with_legend(figure, axes)
+
+
+def _with_legend(figure: Figure, axes: Axes) -> Figure:
+    """Add a legend above the axes, where it hides nothing. Returns the figure."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9, borderaxespad=0.2)
+    return figure
 
 
 def _rows_axes(title: str, names: Sequence[str]) -> tuple[Figure, Axes]:
@@ -79,12 +85,12 @@ def learning_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.fill_between(places, low, high, color=INK, alpha=0.12, linewidth=0)
     for place, row in zip(places, known, strict=True):
         values = [value for value in row["by_seed"].values() if value is not None]
-        axes.plot([place] * len(values), values, ".", color=GREEN, markersize=5)
+        axes.plot([place] * len(values), values, ".", color=GREEN, markersize=6, zorder=3)
     if places and min(places) > 0:
         axes.set_xscale("log", base=2)
         axes.set_xticks(places, [f"{place:,}" for place in places])
         axes.minorticks_off()
-    return finish_axes(figure, axes, "lower right")
+    return _with_legend(figure, axes)
 
 
 def trials(results: Mapping[str, Any]) -> Figure:
