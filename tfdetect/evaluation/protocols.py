@@ -234,7 +234,7 @@ def last_slope(rows: Sequence[Mapping[str, Any]], aucs: Aucs) -> dict[str, Any] 
     if found["difference"] is None or doublings <= 0:
         return out
     out["slope"] = found["difference"] / doublings
-    if last["auc"] == 1:
+    if last["auc"] > 1 - 1e-9:
         return {**out, "verdict": "perfect"}
     if found["interval"] is None:
         return out
