@@ -191,7 +191,8 @@ def changed_settings(run: Run, artifact: Artifact) -> dict[str, str]:
     changed = {}
     for name in {**old, **new}:
         before, after = (" ".join(values.get(name, ["not set"])) for values in (old, new))
-        if before != after and name not in NOT_COMPARED:
+        chosen = name == "data.hold_out" and before.split()[:1] == after.split()[:1] == ["auto"]  # followed by what auto chose
+        if before != after and name not in NOT_COMPARED and not chosen:
             changed[name] = f"{'--' * ('.' in name)}{name} was {before} and is now {after}"
     return changed
 

@@ -16,6 +16,7 @@ from typing import Any
 from tfdetect import installation, plugins
 from tfdetect.detector import REGISTRY, Detector, find
 from tfdetect.errors import UserError, suggestion
+from tfdetect.protocol_settings import STUDY_ONLY
 from tfdetect.settings import CLIP_KEYS, PREPARED_KEYS, Data, Run, RunOf, Train
 
 RECIPE_KEYS = ("published", "dataset")  # keys of a recipe that describe the experiment and are not settings
@@ -25,7 +26,10 @@ RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_
                 "detector.tail": "detector.score_direction"}  # fmt: skip  # from version 1 to version 2
 # Of runs and prepared folders that do not say how videos were decoded or how frames became squares.
 OLD_READING = {"fit": "squeeze", "crops": 1, "decoder": "auto", "check": "used"}
+OLD_DATA = {**OLD_READING, "split": "70/10/20", "hold_out": ["auto", "none"],
+            "folds": 0, "fold": None, "amount": 1.0}  # fmt: skip  # of runs that do not say these
 FINE_TUNING_RATE = 0.1  # of the learning rate of the run that is fine-tuned
+FINE_TUNING_SPLIT = "50/25/25"  # of few files, of which validation and test must have enough
 # What a fine-tuning keeps of the data settings; layout, sources and groups were those of the old data set.
 FINE_TUNING_DATA = (*CLIP_KEYS, "fake", "workers", "timeout", "limits", "cache_dir", "max_failed", "make_fakes", "keep_fakes")
 PARSER_WORDS = re.compile(r"^Value error Error parsing (\w+: )?|^(Invalid choice|Unrecognized options) (?=invalid|Unrecognized)|"
@@ -69,7 +73,7 @@ def _parse_fine_tuning(argv: Sequence[str], verb: str, folder: Path) -> Run:
     kept = {name: getattr(old.data, name) for name in FINE_TUNING_DATA}
     # The flags of this command give --data.path; until then, the run has none to fine-tune on.
     train = dataclasses.replace(old.train, learning_rate=rate)
-    defaults = dataclasses.replace(old, data=Data(**kept), train=train, from_run=None, rehearse="auto")
+    defaults = dataclasses.replace(old, data=Data(**kept, split=FINE_TUNING_SPLIT), train=train, from_run=None, rehearse="auto")
     flags = argv[len(given) :]
     return parse_flags(RunOf[type(old.detector)], flags, f"{verb} {old.detector.name}", defaults)  # type: ignore[misc]
 
@@ -253,7 +257,9 @@ def read_yaml(path: Path) -> tuple[str, list[str]]:
     options = {key: value for key, value in content["detector"].items() if key != "name"}
     settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins", "adapted")}
     if "version" in content and isinstance(settings.get("data"), Mapping):  # a run, which states all settings that it knew
-        settings["data"] = {**OLD_READING, **settings["data"]}
+        settings["data"] = {**OLD_DATA, **settings["data"]}
+    if "published" in content:  # a recipe, whose figures are of detectors that were trained on all sources
+        settings["data"] = {"hold_out": "none", **(settings.get("data") or {})}
     return str(content["detector"]["name"]), to_flags({**settings, "detector": options})
 
 
@@ -286,8 +292,11 @@ def to_flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:
-    """Return the content of config.yaml: all settings that affect the result, without the name and folder of the run."""
+    """Return the content of config.yaml: all settings that affect the result of a single training, without the name and folder
+    of the run."""
     sections = {name: settings_to_dict(getattr(run, name)) for name in ("detector", "data", "train", "evaluate")}
+    for section, names in STUDY_ONLY.items():
+        sections[section] = {name: value for name, value in sections[section].items() if name not in names}
     sections["detector"] = {"name": run.detector.name, **sections["detector"]}
     return {**({"from": str(run.from_run.absolute()), "rehearse": run.rehearse} if run.from_run else {}), **sections}
 

@@ -14,7 +14,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, operating_point, output_paths
+from tfdetect.workflow import dataset, operating_point, output_paths, seen
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.startup import as_paths, start
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, other_aggregate_warning, select_test_files
@@ -91,9 +91,9 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     study = stress.plan_study(args.stress, run, data, context, predictor, cache, extractor)
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, rule, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
-                                    results.report_extras(run.detector, context, predictor), cache=cache,
-                                    study=study, calibration=calibration, familiarity=predictor.familiarity,
-                                    any_file=args.evaluate.any)  # fmt: skip
+                                    results.report_extras(run.detector, context, predictor), cache=cache, study=study,
+                                    training=seen.of_runs({artifact: run}, args.data.path), calibration=calibration,
+                                    familiarity=predictor.familiarity, any_file=args.evaluate.any)  # fmt: skip
     if args.robustness is not None:
         found = robustness.measure(args.robustness, target, artifact, predictor, good, cache, data)
         evaluation = replace(evaluation, robustness=found)

@@ -3,23 +3,25 @@
 Heavy modules are imported where they are used, so that `--help` and error messages about flags appear quickly.
 """
 
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import backend, config, files, models
 from tfdetect.api.load import TrainedDetector
+from tfdetect.api.study import Study
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import adaptation, dataset, fine_tuning, made_fakes, operating_point
+from tfdetect.workflow import adaptation, dataset, fine_tuning, made_fakes, operating_point, protocols, seen, splits, studies
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.profile import profiled
+from tfdetect.workflow.resuming import reopen, require_same_splits, why_finished
 from tfdetect.workflow.startup import start
 
 if TYPE_CHECKING:
@@ -36,8 +38,9 @@ SPLITS = ("train", "validation", "test")
 FEW = 5  # validation files of a class below which the choice of the epoch is left to chance
 
 
-def train(detector: str | None = None, data: str | Path | None = None, **settings: Any) -> TrainedDetector:
-    """Train, evaluate and export a detector, as the command `train` does, and return it.
+def train(detector: str | None = None, data: str | Path | None = None, **settings: Any) -> TrainedDetector | Study:
+    """Train, evaluate and export a detector, as the command `train` does, and return it; several, such as with `folds=5`, as a
+    study.
 
     `detector` is its name, such as "cnn", and `data` the path of a data set, by default the embedded sample. All other keywords
     are flags of the command, by their last part or their whole name: `epochs=20`, `**{"data.size": 64}`. `config="FILE.yaml"`
@@ -54,7 +57,8 @@ def train(detector: str | None = None, data: str | Path | None = None, **setting
     with config.parser_errors():
         default = config.parse(argv, "train")
         run = config.parse([*argv, *config.keywords_to_flags(default, config.data_path(data) | settings)], "train")
-    return TrainedDetector(train_run(resolve(run)).folder)
+    run = resolve(run)
+    return Study(train_study(run).folder) if protocols.is_study(run) else TrainedDetector(train_run(run).folder)
 
 
 def resolve(run: Run) -> Run:
@@ -68,7 +72,7 @@ def resolve(run: Run) -> Run:
         raise UserError(f"--train.threshold {rule} uses the test scores, which then prove nothing: only `reproduce RECIPE` "
                         "accepts it, to repeat a published table. Give quantile:0.8, which uses the real validation "
                         "files.")  # fmt: skip
-    return resolve_runs(run)
+    return resolve_runs(protocols.as_single(run))
 
 
 def resolve_runs(run: Run) -> Run:
@@ -77,8 +81,33 @@ def resolve_runs(run: Run) -> Run:
     return fine_tuning.resolve(run)
 
 
-def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
-    """Run all steps: decode, train, calibrate, export, evaluate. `tables` adds tables to the report."""
+def train_study(run: Run) -> protocols.Study:
+    """Train the runs of a study, each in another process, and write the report of all; see `studies.run_study`."""
+    from tfdetect.workflow.child import ChildProcess
+
+    with ChildProcess() as process:
+        return studies.run_study(run, partial(process.call, train_member), partial(process.call, try_out))
+
+
+def train_member(run: Run) -> dict[str, Any]:
+    """Train and evaluate a run of a study."""
+    train_run(run)
+    return {}
+
+
+def try_out(run: Run) -> dict[str, Any]:
+    """Train a run without scoring its test files, and return its validation figures. The run counts as interrupted: `train_run`
+    goes on with calibration, export and test."""
+    from tfdetect.workflow.search import validation_figures
+
+    found: dict[str, float] = {}
+    train_run(run, conclude=lambda *trained: found.update(validation_figures(*trained)))
+    return {"validation": found}
+
+
+def train_run(run: Run, tables: "Tables | None" = None, conclude: Callable[..., None] | None = None) -> Artifact:
+    """Run all steps: decode, train, calibrate, export, evaluate. `tables` adds tables to the report; `conclude` takes the place
+    of the steps after training."""
     import_keras()
     console.print(devices_line(run.train.precision))
     if note := run.detector.require():
@@ -89,6 +118,7 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
         if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
             console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
             return fine_tuning.publish(run, artifact)
+        run = splits.keep_choice(run, artifact) if resuming else run
         with profiled(run.profile, artifact.logs / "profile", with_trace=False):  # `fit` traces some steps
             run, table, cache = prepare(run)
             if resuming:
@@ -100,65 +130,8 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
             fine_tuning.mark(run, artifact)
             save_inputs(artifact, fine_tuning.with_old_files(table, run), cache)
             fitted = fit(run, artifact, table, cache)
-        finish(run, artifact, table, cache, fitted, tables)
+        (conclude or partial(finish, tables=tables))(run, artifact, table, cache, fitted)
         return fine_tuning.publish(run, artifact)
-
-
-def why_finished(run: Run, artifact: Artifact) -> str:
-    """Return why a finished run cannot be trained further with these settings; "" if it can."""
-    old = artifacts.load_config(artifact).train
-    if not (states := checkpoint_states(artifact) or rebuilt_states(run, artifact)):
-        return "it cannot be trained further, because its head was not trained in epochs, or its checkpoints/ is gone"
-    done = max(len(state["history"]) for state in states)
-    if run.train.epochs > done and (run.train.epochs, run.train.patience) != (old.epochs, old.patience):
-        return ""
-    ended = f"it stopped early, after {done} of {old.epochs} epochs" if done < old.epochs else f"all {done} epochs are done"
-    return f"{ended}; to train it further, raise --train.epochs, or --train.patience if it stopped early"
-
-
-def checkpoint_states(artifact: Artifact) -> "list[Mapping[str, Any]]":
-    """Return the states of the run's checkpoints. Raises UserError if one is damaged."""
-    from tfdetect.training.callbacks import RESTART_HINT
-
-    return [files.read_json(path, ("history", "last"), RESTART_HINT) for path in artifact.checkpoints.glob("*/state.json")]
-
-
-def rebuilt_states(run: Run, artifact: Artifact) -> "list[Mapping[str, Any]]":
-    """Return the states of a finished run whose checkpoints are gone, rebuilt from its history; none for a head on features."""
-    import pandas as pd
-
-    from tfdetect.training.callbacks import rebuild_state
-
-    history = pd.read_csv(artifact.history) if artifact.history.exists() and not run.detector.caches_features else ()
-    if len(history):
-        rebuild_state(artifact.checkpoints, history, run.train.monitor)
-    return checkpoint_states(artifact)
-
-
-def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
-    """Raise UserError if a file is in another split than when the run was trained, because files were added or removed."""
-    from tfdetect.data import manifest
-
-    if not artifact.manifest.exists():
-        return
-    old = manifest.read(artifact.manifest)
-    old_split = dict(zip(old["path"], old["split"], strict=True))
-    paths = [str(Path(path).absolute()) for path in table["path"]]
-    moved = [path for path, split in zip(paths, table["split"], strict=True) if old_split.get(path, split) != split]
-    if moved:
-        raise UserError(f"Some files are in another split than when {artifact.folder} was trained ({len(moved)}, the first "
-                        f"{moved[0]}): the data have changed, and the run would be tested on files it was trained on. Give "
-                        "another --name.")  # fmt: skip
-
-
-def reopen(artifact: Artifact, run: Run) -> None:
-    """Store the new settings, and delete the report, which marks a run as finished."""
-    if artifact.is_finished:
-        if any(state["history"] and not state["last"] for state in checkpoint_states(artifact)):
-            console.print("The optimizer state was too large to keep: training continues from the best epoch with a new one.")
-        artifact.report.unlink()
-        shutil.rmtree(artifact.logs / "test", ignore_errors=True)
-    config.write_yaml(run, artifact.config)
 
 
 def train_as_worker(run: Run) -> Artifact:
@@ -191,13 +164,13 @@ def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> No
 
 def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     """Read, split and decode the data; return the run with what the data determine, the prepared manifest and the cache."""
-    from tfdetect.data import manifest
     from tfdetect.data.prepare.decode import usable_rows
 
     cache = fine_tuning.cache_of(run)
     table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
     given_splits = bool((table["split"] != "").any())
-    table = made_fakes.add_made_fakes(dataset.restrict_sources(manifest.split(table), run.data), run, cache)
+    table, run = splits.assign(table, run)
+    table = made_fakes.add_made_fakes(table, run, cache)
     require_classes(table, run)
     table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
     table = fine_tuning.adjust(table, run, cache)
@@ -312,8 +285,9 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     found = fine_tuning.compare(run, calibration, scored, table, artifact, cache)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.threshold_rule, context.load_clip,
                                     warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch, cache, study, calibration=calibration, familiarity=known,
-                                    adaptation=found)  # fmt: skip
+                                    fitted.best_epoch, cache, study,
+                                    training=seen.of_table(fine_tuning.with_old_files(table, run), run, same_data=not run.from_run), calibration=calibration,
+                                    familiarity=known, adaptation=found)  # fmt: skip
     for warning in warnings:
         console.print(warning)
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tfdetect.evaluation import seen
 from tfdetect.evaluation.metrics import FEW, REPORT_ROWS, describe_interval, lookup
 from tfdetect.files import plural
 from tfdetect.pages import html
@@ -150,9 +151,10 @@ def _summary_section(report: Report) -> str:
     base_rates = "" if test.get("verdicts") else _base_rate_note(test)
     tiles = html.tiles(_headline_tiles(test, report.shortcuts))
     caveats = html.bullet_list(cautions(report.metrics, len(report.failures), report.suspects, report.origin))
+    lead = f"{seen.sentence(test)} {verdict(test)}".strip()
     known = escape(report.origin) or "All results are measured on files that were not used for training."
     caveats = f'<div class="careful"><h3>Caveats</h3>{caveats}</div>' if caveats else ""
-    return (f'<section class="verdict"><h2>Summary</h2><p class="lead">{escape(verdict(test))}</p>'
+    return (f'<section class="verdict"><h2>Summary</h2><p class="lead">{escape(lead)}</p>'
             f'{tiles}{base_rates}{caveats}'
             f'<p class="fine">{known} They hold for files like those '
             'in the test set; results on unseen generators and cameras may be worse.</p></section>')  # fmt: skip
@@ -162,6 +164,8 @@ def _headline_tiles(test: Mapping[str, Any], shortcuts: Mapping[str, float]) -> 
     """Return (large text, label, small print) of the key figures at the top."""
     interval = describe_interval(test) or ("needs both classes" if test["auc"] is None else "no interval")
     tiles = [(html.format_cell(test["auc"]), "test AUC", interval)]
+    if (other := test.get("unseen")) and test.get("seen"):
+        tiles.append((html.format_cell(other["auc"]), "AUC on sources it never saw", seen.describe_interval(other, "auc")))
     if "all" in shortcuts:
         tiles.append((html.format_cell(shortcuts["all"]), "shortcut AUC", "from file size, format and colour alone"))
     counts = test["confusion"]
@@ -235,16 +239,19 @@ def _confusion_note(test: Mapping[str, Any]) -> str:
 def _sources_section(test: Mapping[str, Any]) -> str:
     """Return the table of sources, and of the means over those with fakes."""
     keys, rows = ("auc", "ap", "eer", "recall", "false_positive_rate"), []
+    known = [None] if any(row.get("in_training") is not None for row in test["by_source"].values()) else []
     for name, row in test["by_source"].items():
         cells = [cell for key in keys for cell in _with_interval(row, key)]
-        rows.append([name or "(no name)", row["n_real"], row["n_fake"], *cells])
+        trained = {True: "yes", False: "never seen"}.get(row.get("in_training"))
+        rows.append([name or "(no name)", *([trained] if known else []), row["n_real"], row["n_fake"], *cells])
     if not rows:
         return ""
     if (macro := test.get("macro_by_source", {})).get("n_sources", 0) > 1:
         cells = [cell for key in keys[:-1] for cell in _with_interval(macro, key)]
-        rows.append([f"mean over {macro['n_sources']} sources of fakes", None, None, *cells, None, None])
-    header = ["source", "real", "fake", *(text for name in ("AUC", "average precision", "EER", "recall", "false positive rate")
-                                          for text in (name, "95 % interval"))]  # fmt: skip
+        rows.append([f"mean over {macro['n_sources']} sources of fakes", *known, None, None, *cells, None, None])
+    header = ["source", *(["trained on"] if known else []), "real", "fake",
+              *(text for name in ("AUC", "average precision", "EER", "recall", "false positive rate")
+                for text in (name, "95 % interval"))]  # fmt: skip
     return ("<section><h2>Metrics by source</h2><p>On the test set. AUC, average precision and EER compare the fakes of a source "
             "with all real files. Recall is the share of its fakes that are found; the false positive rate is the share of its "
             "own real files that are called fake.</p>"

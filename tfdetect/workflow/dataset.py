@@ -212,19 +212,6 @@ def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool
     return table
 
 
-def restrict_sources(table: "pd.DataFrame", data: Data) -> "pd.DataFrame":
-    """Return the table without the fakes that --data.train_sources and --data.test_sources exclude; print how many those are."""
-    from tfdetect.data import manifest
-
-    kept = manifest.restrict_sources(table, data.train_sources, data.test_sources)
-    excluded = table["split"].value_counts() - kept["split"].value_counts().reindex(table["split"].unique(), fill_value=0)
-    if excluded.sum():
-        counts = ", ".join(f"{excluded.get(name, 0)} of {name}" for name in ("train", "validation", "test"))
-        console.print(f"Left out as fakes of other sources: {counts}. Every group stays in its split.")
-        kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "other sources in a split": int(excluded.sum())}
-    return kept
-
-
 def print_if_one_class(table: "pd.DataFrame") -> None:
     """Warn if the test has one class only, before hours are spent on it."""
     from tfdetect.pages import report

@@ -11,8 +11,9 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, Run
-from tfdetect.workflow import dataset, judge, output_paths
+from tfdetect.workflow import dataset, judge, output_paths, seen
 from tfdetect.workflow.console import console, import_keras, plural
+from tfdetect.workflow.seen import TrainingSources
 from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, other_aggregate_warning
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def evaluate(args: Evaluate) -> Artifact:
                         "Give other files.")  # fmt: skip
     scored = {name: score_member(member, decoded[name], good, chain) for name, member in members.items()}
     corrupted = (f"The clips were corrupted before they were scored: {chain}.",) if chain else ()
-    write_report(target, members, table, scored, (*warnings, *overlap, *corrupted))
+    training = seen.of_runs({member.artifact: member.run for member in members.values()}, args.data.path)
+    write_report(target, members, table, scored, training, (*warnings, *overlap, *corrupted))
     return target
 
 
@@ -171,7 +173,8 @@ def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
 
 
 def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame",
-                 scored: "Mapping[str, tuple[pd.DataFrame, float]]", warnings: tuple[str, ...]) -> None:
+                 scored: "Mapping[str, tuple[pd.DataFrame, float]]", training: TrainingSources,
+                 warnings: tuple[str, ...]) -> None:  # fmt: skip
     """Write the report of the mean into `target`, and print the results of the mean and of each run."""
     from tfdetect.evaluation import calibration, comparison, ensemble, metrics
     from tfdetect.workflow import results
@@ -200,6 +203,7 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
         first.run, table, first.data, mean, threshold, "none, 0.5" if no_threshold else "youden",
         clip_loader(table, first.cache), (*pooled, *warnings, *no_threshold), extra_metrics,
         ReportExtras(tables=tables),
+        training=training,
         title=f"the mean probability of {', '.join(members)}",
         settings={name: config.run_to_dict(member.run) for name, member in members.items()},
     )  # fmt: skip

@@ -97,7 +97,7 @@ def mark(run: Run, artifact: Artifact) -> None:
 
 def publish(run: Run, artifact: Artifact) -> Artifact:
     """Make a new version that is complete the newest one, and return the run; any other run is returned as it is."""
-    if not run.from_run or artifact.folder.name != NEXT:
+    if not run.from_run or artifact.folder.name != NEXT or not artifact.is_finished:
         return artifact
     return adaptation.publish(versions.base(artifact.folder), artifact)
 
@@ -123,7 +123,8 @@ def adjust(table: "pd.DataFrame", run: Run, cache: "Cache") -> "pd.DataFrame":
 
     console.print(f"Starting from {versions.title(before(run).folder)}, with a learning rate of {run.train.learning_rate:g}")
     kept, notes = adaptation.leave_out_own(table, adaptation.trained(before(run)))
-    rehearsed = old_files(run, cache, "train") if run.rehearses else None
+    rehearses = run.rehearse == "old" or (run.rehearse == "auto" and run.detector.caches_features)
+    rehearsed = old_files(run, cache, "train") if rehearses else None
     if rehearsed is not None:
         attrs, kept = kept.attrs, pd.concat([kept, rehearsed], ignore_index=True)
         kept = kept.fillna({name: "" for name in kept.columns if kept[name].dtype == object})
