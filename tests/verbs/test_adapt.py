@@ -17,6 +17,7 @@ from tfdetect import cli, config, models, versions
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data.sample import Sample, write
 from tfdetect.evaluation import calibration, predictions
+from tfdetect.evaluation.familiarity import Familiarity
 
 pytestmark = pytest.mark.usefixtures("light")
 
@@ -100,6 +101,8 @@ def test_a_new_version_is_fitted_to_the_files_and_the_old_one_stays(run, mine, c
     report = run.report.read_text()
     assert "Before and after" in report and "cnn, version 2" in report and "cross-fitting" in report and str(mine) in report
     check_figures(run, stored, own)
+    assert Familiarity.load(run.familiarity).groups == 25 and not Artifact(first).familiarity.exists()
+    assert 0 <= json.loads(run.metrics.read_text())["adapted"]["files"]["own"]["figures"]["unfamiliar"]["after"] < 0.25
 
 
 def check_figures(run, stored, own):
@@ -202,7 +205,7 @@ def test_few_files_are_marked(run, mine, tmp_path, capsys):
     assert text in capsys.readouterr().out and text in run.report.read_text()
 
 
-def interrupt(*_):
+def interrupt(*_, **__):
     raise KeyboardInterrupt
 
 
@@ -229,7 +232,7 @@ def test_fine_tuning_starts_from_the_weights_and_compares_new_and_old_files(run,
     first, weights = tree(run.folder), models.load(run.model).get_weights()
     fine_tune(run, mine, "--train.epochs", "0", "--evaluate.coverage", "0")
     out = capsys.readouterr().out
-    assert "Starting from cnn, with a learning rate of 0.0001" in out and "On the new test files: 5 real and 5 fake" in out
+    assert "Starting from cnn, with a learning rate of 0.0001" in out and "On the new test files: 6 real and 6 fake" in out
     assert "On the old test files: 20 real and 20 fake" in out and "Version 2 of" in out
     assert all(np.array_equal(*pair) for pair in zip(weights, models.load(run.model).get_weights(), strict=True))
     parts = json.loads(run.metrics.read_text())["adapted"]["files"]
@@ -241,7 +244,7 @@ def test_fine_tuning_starts_from_the_weights_and_compares_new_and_old_files(run,
     assert content["train"]["learning_rate"] == pytest.approx(1e-4) and content["data"]["size"] == 32
     assert config.parse(["--config", str(run.config)], "train").from_run == old, "the command repeats it"
     rows = pd.read_csv(run.manifest)
-    assert (rows["split"] == "test").sum() == 10 and len(rows) == 50 + 160, "the files of the first training count as used"
+    assert (rows["split"] == "test").sum() == 12 and len(rows) == 50 + 160, "the files of the first training count as used"
     report = run.report.read_text()
     assert "Before and after" in report and "The test files of cnn, as far as they still exist" in report
 

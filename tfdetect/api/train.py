@@ -283,10 +283,11 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     study = stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor)
     found = fine_tuning.compare(run, calibration, scored, table, artifact, cache)
+    sources = seen.of_table(fine_tuning.with_old_files(table, run), run, same_data=not run.from_run)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.threshold_rule, context.load_clip,
                                     warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
                                     fitted.best_epoch, cache, study,
-                                    training=seen.of_table(fine_tuning.with_old_files(table, run), run, same_data=not run.from_run), calibration=calibration,
+                                    training=sources, calibration=calibration,
                                     familiarity=known, adaptation=found)  # fmt: skip
     for warning in warnings:
         console.print(warning)
