@@ -101,6 +101,8 @@ def test_a_new_version_is_fitted_to_the_files_and_the_old_one_stays(run, mine, c
     report = run.report.read_text()
     assert "Before and after" in report and "cnn, version 2" in report and "cross-fitting" in report and str(mine) in report
     check_figures(run, stored, own)
+    low, _ = json.loads(run.metrics.read_text())["adapted"]["files"]["own"]["figures"]["auc"]["before_interval"]
+    assert ("may rank your files no better than chance" in report) == (low <= 0.5)
     assert Familiarity.load(run.familiarity).groups == 25 and not Artifact(first).familiarity.exists()
     assert 0 <= json.loads(run.metrics.read_text())["adapted"]["files"]["own"]["figures"]["unfamiliar"]["after"] < 0.25
 

@@ -36,6 +36,15 @@ OF_TEST = ("Scored when the run was trained; neither version was fitted to them.
 SAME_RANKING = "AUC is that of the scores, which a monotone calibration does not change."
 
 
+def no_better_than_chance(found: Adaptation) -> tuple[str, ...]:
+    """Return a sentence if the detector may rank the files no better than chance, which no calibration mends."""
+    auc = next((change for change in found.parts[0].changes if change.key == "auc"), None)
+    if auc is None or auc.before is None or (auc.before_interval or [auc.before])[0] > 0.5:
+        return ()
+    return (f"The scores may rank your files no better than chance (AUC {auc.before:.3f}), and no calibration makes verdicts of "
+            "such scores, only doubt: train --from fine-tunes the detector on more files of yours.",)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Calibrated:
     """A version before, and what was fitted to other files."""
@@ -124,7 +133,7 @@ class Calibrated:
         if self.known.is_new:  # distances of the version before say nothing of this one
             rows = rows.drop(columns=list(DISTANCES), errors="ignore")
         history = pd.read_csv(self.before.history) if self.before.history.exists() else None
-        warnings = (*self.notes, *self.known.notes, *self.warnings())
+        warnings = (*self.notes, *self.known.notes, *no_better_than_chance(found), *self.warnings())
         for warning in warnings[len(self.notes) :]:
             console.print(warning)
         evaluated = table[table["split"] != "train"].reset_index(drop=True)
