@@ -1,11 +1,14 @@
 """What was found in a file besides its pixels, before anything is made of it."""
 
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from PIL import Image
+
+from tfdetect.errors import UserError
 
 MAX_XMP = 2**20  # bytes of a packet that is read; more is noted
 MAX_UNPACKED = 2**20  # bytes that a compressed text may unpack to
@@ -68,8 +71,12 @@ class Content:
 
     @contextmanager
     def tolerating(self, what: str) -> Iterator[None]:
-        """Note that `what` is broken, whatever error its reader raises: readers raise many types for damaged and hostile data."""
+        """Note that `what` is broken, whatever error its reader raises: readers raise many types for damaged data, and warn of
+        what they pass over."""
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
         except Exception as error:
-            self.note(f"{what} cannot be read to its end ({type(error).__name__}).")
+            reason = str(error) if isinstance(error, UserError) else type(error).__name__
+            self.note(f"{what} cannot be read to its end ({reason}).")

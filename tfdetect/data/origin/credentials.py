@@ -32,7 +32,8 @@ def statements(path: str) -> Iterator[Statement]:
     state = STATES.get(store.get("validation_state", ""), "the signature was not checked")
     manifests, active = store.get("manifests", {}), store.get("active_manifest", "")
     for name in sorted(manifests, key=lambda name: name != active)[:MAX_MANIFESTS]:
-        yield from _manifest(manifests[name], "C2PA" if name == active else "C2PA of an ingredient", state if name == active else "")
+        place, checked = ("C2PA", state) if name == active else ("C2PA of an ingredient", "")
+        yield from _manifest(manifests[name], place, checked)
 
 
 def _manifest(manifest: Mapping[str, Any], place: str, state: str) -> Iterator[Statement]:

@@ -1,7 +1,7 @@
 """Find the metadata of an image: EXIF, XMP, texts, and whether there are content credentials. No pixel is decoded.
 
-Pillow parses JPEG, TIFF and AVIF, and libheif HEIC. The chunks of PNG and WebP are walked here: Pillow decodes all pixels of a PNG
-to reach the texts after them, drops all texts if one unpacks to too many bytes, and reserves memory for all pixels of a WebP.
+Pillow parses JPEG, TIFF and AVIF, and libheif HEIC. The chunks of PNG and WebP are walked here: Pillow decodes all pixels of a
+PNG to reach the texts after them, drops all texts if one unpacks to too many bytes, and reserves memory for all pixels of a WebP.
 """
 
 import io

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tfdetect.data.origin.meaning import statement
 from tfdetect.data.origin.statement import MAX_STATEMENTS, Statement
+from tfdetect.errors import UserError
 
 _IPTC, _XMP = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/", "http://ns.adobe.com/xap/1.0/"
 _TIFF, _EXIF = "http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/"
@@ -26,11 +27,11 @@ _POSITION = ((_EXIF, "GPSLatitude"), (_EXIF, "GPSLongitude"))
 def properties(packet: bytes) -> dict[tuple[str, str], list[str]]:
     """Return the texts of a packet's properties by namespace and name, whether they are attributes or elements.
 
-    Raises ValueError for a document type, which could declare entities that unpack to any size, and ParseError for broken XML.
+    Raises UserError for a document type, which could declare entities that unpack to any size, and ParseError for broken XML.
     """
     text = packet.decode("utf-16" if packet[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace").strip("\0\ufeff")
     if "<!DOCTYPE" in text:
-        raise ValueError("document types are refused")
+        raise UserError("it declares a document type, which is refused")
     found: dict[tuple[str, str], list[str]] = {}
     for element in ElementTree.fromstring(text).iter():
         inner = "".join(element.itertext()) if _name(element.tag) in _KEYS else element.text or ""
