@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import backend, config, files, models
+from tfdetect.api import explain
 from tfdetect.api.load import TrainedDetector
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
@@ -305,7 +306,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
         console.print(warning)
 
     def before_report(metrics: Mapping[str, Any], drawn: Mapping[str, Path]) -> None:
-        tensorboard.write(artifact.logs, context, drawn, extras.tables, config.run_to_dict(run), metrics, graph)
+        tensorboard.write(artifact.logs, context, drawn, extras.tables, config.run_to_dict(run), metrics, graph,
+                          explain.map_drawer(predictor, run.detector))  # fmt: skip
         keep_for_resume(artifact.checkpoints)
 
     results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)
