@@ -11,7 +11,8 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "pil": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml",
                  "c2pa": "c2pa-python"}  # fmt: skip
-FILES = {name: ROOT / f"requirements{name and '-'}{name}.txt" for name in ("", "beam", "dask", "c2pa", "backends")}
+EXTRAS = ("beam", "dask", "c2pa", "mlflow", "wandb")
+FILES = {name: ROOT / f"requirements{name and '-'}{name}.txt" for name in ("", *EXTRAS, "backends")}
 
 
 def imported(path):
@@ -38,7 +39,7 @@ def test_every_import_is_declared():
     assert len(IMPORTED) > 25, "the search finds imports inside functions"
 
 
-@pytest.mark.parametrize("name", ["", "beam", "dask", "c2pa"])
+@pytest.mark.parametrize("name", ["", *EXTRAS])
 def test_every_requirement_is_imported_or_says_who_imports_it(name):
     assert [line for line, comment in declared(FILES[name]).items() if line not in IMPORTED and "import" not in comment] == []
 

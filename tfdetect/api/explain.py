@@ -154,16 +154,16 @@ def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndar
     from tfdetect.pages import explanation
     from tfdetect.plots import style
 
-    args = Explain(Path(), (), method=resolve_method("auto", detector), frames=1 if predictor.is_frame_detector else 4)
+    method, args = resolve_method("auto", detector), Explain(Path(), (), frames=1 if predictor.is_frame_detector else 4)
 
     def draw(clip: "np.ndarray") -> tuple[bytes, str] | None:
         try:
-            frames, heat, check = explain_clip(predictor, clip, args.method, args)
+            frames, heat, check = explain_clip(predictor, clip, method, args)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             return None
-        return style.to_png(explanation.figure(frames, heat, args.method)), describe_check(check)
+        return style.to_png(explanation.figure(frames, heat, method)), describe_check(check)
 
     return draw
 
