@@ -34,7 +34,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def flags(folder):
-    return [*SETTINGS, "--data.cache_dir", str(folder / "cache"), "--out", str(folder / "runs")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explain, "MAX_SECONDS", float("inf"))  # heat-maps in TensorBoard, however busy the machine is
+        yield [*SETTINGS, "--data.cache_dir", str(folder / "cache"), "--out", str(folder / "runs")]
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,10 @@
 """explain: show which regions of a file drive its score."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor, Verdict
 
 MAX_FILES = 200  # larger pages open slowly
+MAP_PASSES = 68  # through the model for a heat-map by occlusion and its check
+MAX_SECONDS = 5.0  # for a heat-map that nobody asked for
 
 
 @dataclass(frozen=True)
@@ -150,14 +154,20 @@ def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
 
 def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndarray], tuple[bytes, str] | None]":
     """Return a function from a clip of the run's size (frames, height, width, 3) uint8 to a PNG of it with its heat-map, and what
-    the check of the map says; None if there is not enough memory for it."""
+    the check of the map says; None if that would take longer than MAX_SECONDS, or there is not enough memory for it."""
     from tfdetect.pages import explanation
     from tfdetect.plots import style
 
     method, args = resolve_method("auto", detector), Explain(Path(), (), frames=1 if predictor.is_frame_detector else 4)
 
+    @once
+    def is_fast() -> bool:
+        return MAP_PASSES * seconds_per_pass(predictor) <= MAX_SECONDS
+
     def draw(clip: "np.ndarray") -> tuple[bytes, str] | None:
         try:
+            if not is_fast():
+                return None
             frames, heat, check = explain_clip(predictor, clip, method, args)
         except Exception as error:
             if not is_out_of_memory(error):
@@ -166,6 +176,18 @@ def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndar
         return style.to_png(explanation.figure(frames, heat, method)), describe_check(check)
 
     return draw
+
+
+def seconds_per_pass(predictor: "Predictor", batch: int = 2) -> float:
+    """Return how long the model takes for what it sees at once: a frame or a clip."""
+    import numpy as np
+
+    frames, size = 1 if predictor.is_frame_detector else predictor.spec.frames, predictor.spec.size
+    clips = np.zeros((batch, frames, size, size, 3), np.uint8)
+    predictor.predict_clips(clips)  # the first call takes longer
+    start = time.monotonic()
+    predictor.predict_clips(clips)
+    return (time.monotonic() - start) / batch
 
 
 def caption(verdict: "Verdict", check: dict[str, float]) -> str:

@@ -20,7 +20,7 @@ from tfdetect.models import autoencoder
 from tfdetect.plots.features import balanced_sample
 
 EXAMPLES_PER_CLASS = 6
-HEAT_MAPS_PER_CLASS = 2  # of the examples; each takes 66 passes through the model
+HEAT_MAPS_PER_CLASS = 2  # of the examples
 FRAMES_PER_CLIP = 8  # shown side by side
 POINTS = 5000  # in the projector, which browsers still turn smoothly
 SIDE = 48  # pixels of a point's image: 71 x 71 of them stay below the 8192 pixels that browsers draw
