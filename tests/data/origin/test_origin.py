@@ -8,6 +8,7 @@ import time
 import zlib
 
 import av
+import heic
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,7 +78,7 @@ def test_texts_of_generators_are_recognised(tmp_path, key, text, name):
 @pytest.mark.parametrize("key, text, kind", [
     ("Software", "NovelAI", "generator"), ("Software", "Adobe Photoshop 25.0", "program"), ("Software", "HDR+ 1.0", "program"),
     ("Comment", "made with GIMP", "other"), ("prompt", "Steps: to the church, Sampler: none", "other"),
-    ("Title", "our trip with NovelAI", "other"), ("workflow", "scan, crop, print", "other"),
+    ("Warning", "our trip with NovelAI", "other"), ("workflow", "scan, crop, print", "other"),
 ])  # fmt: skip
 def test_texts_of_photographs_are_no_generators(tmp_path, key, text, kind):
     assert found(png(tmp_path / "a.png", **{key: text}))[f"PNG text {key}"][0] == kind
@@ -89,6 +90,12 @@ def test_exif_of_a_camera(tmp_path, ext):
     said = found(picture(tmp_path / f"a.{ext}", exif=exif))
     assert said["EXIF Make"] == ("camera", "Canon", "") and said["EXIF Software"][0] == "program"
     assert said["EXIF exposure"][:2] == ("camera", "1/125 s, f/1.8, ISO 100")
+
+
+def test_exif_of_a_phone_in_heic(tmp_path):
+    path, exif = tmp_path / "a.heic", exif_of({271: "Apple", 272: "iPhone 15"}).tobytes()[6:]
+    path.write_bytes(heic.write_heic([heic.encode_item(np.zeros((64, 64, 3), np.uint8))], exif=exif))
+    assert found(path)["EXIF Model"][:2] == ("camera", "iPhone 15")
 
 
 @pytest.mark.parametrize("comment", [
@@ -140,6 +147,7 @@ def test_the_position_is_shown_only_on_request(tmp_path):
     assert "151" not in json.dumps({**origin.to_dict(), "sha256": ""})
     said = found(path, coordinates=True)
     assert said["EXIF position"][1] == "-33.85680, 151.21500" and said["XMP position"][1] == "33,51.408S, 151,12.9E"
+    assert read_origin(png(tmp_path / "a.png", **{"exif:GPSLatitude": "33/1"})).statements[0].text == POSITION
     path = video(tmp_path / "a.mov", **{"com.apple.quicktime.location.ISO6709": "-33.8568+151.2150/"})
     assert found(path)["MP4/MOV position"][1] == POSITION
     assert found(path, coordinates=True)["MP4/MOV position"][1] == "-33.8568+151.2150/"
@@ -164,6 +172,7 @@ def test_metadata_of_a_video(tmp_path, ext, place):
     assert said[f"{place} {key}".lower()][:2] == ("camera", "Apple")
     assert said[f"{place} comment".lower()][2] == "left by ComfyUI" and "Lavf" in said[f"{place} encoder".lower()][1]
     assert "Jane" not in str(said), "names of persons are left out"
+    assert read_origin(png(tmp_path / "a.png", Author="Jane Doe", Title="my cat")).statements == ()
 
 
 def chunk(name, body):
@@ -188,7 +197,7 @@ def test_texts_behind_the_pixels_are_found(tmp_path):
 def test_bombs_cost_a_note(tmp_path):
     bomb = zlib.compress(b"\0" * 10**8)
     parameters = (b"tEXt", b"parameters\0" + A1111.encode())
-    path = with_chunks(tmp_path / "a.png", (b"zTXt", b"Comment\0\0" + bomb), (b"iTXt", b"Title\0\1\0\0\0" + bomb), parameters)
+    path = with_chunks(tmp_path / "a.png", (b"zTXt", b"Comment\0\0" + bomb), (b"iTXt", b"Warning\0\1\0\0\0" + bomb), parameters)
     origin = read_origin(path)
     assert origin.statements[0].kind == "generator" and len(origin.notes) == 2 and "unpacks to more than" in origin.notes[0]
     origin = read_origin(with_chunks(tmp_path / "b.png", *[(b"tEXt", b"k%d\0t" % i) for i in range(content.MAX_TEXTS + 5)]))
@@ -197,6 +206,10 @@ def test_bombs_cost_a_note(tmp_path):
     for packet in (entities.encode(), entities.encode("utf-16"), b"<a>" * 10000, b"<a" * 100, b"\xff" * 100, b"\xfe\xff\0"):
         origin = read_origin(picture(tmp_path / "a.jpg", xmp=packet, comment=b"hello"))
         assert [each.text for each in origin.statements] == ["hello"] and origin.notes[0].startswith("XMP cannot be read"), packet
+    xmp = images.XMP_KEY.encode() + b"\0" * 5 + b"<" * 10**7
+    long = (b"tEXt", b"Comment\0" + b"x" * 10**7), (b"eXIf", b"II*\0" * 10**7), (b"iTXt", xmp)
+    origin = read_origin(with_chunks(tmp_path / "a.png", *long, parameters))
+    assert [each.kind for each in origin.statements] == ["generator", "other"] and "XMP packet has more than" in str(origin.notes)
     many = b"Steps: 1, " * 2**18
     start = time.monotonic()
     assert meaning.recognise("parameters", many.decode()) == "" and time.monotonic() - start < 2

@@ -11,8 +11,10 @@ from PIL import Image
 from tfdetect.errors import UserError
 
 MAX_XMP = 2**20  # bytes of a packet that is read; more is noted
-MAX_UNPACKED = 2**20  # bytes that a compressed text may unpack to
+MAX_UNPACKED = 2**20  # bytes that a compressed text may unpack to, and characters of any text
+MAX_PART = 2**22  # bytes of EXIF or a text that are taken out of a file
 MAX_TEXTS = 200
+PRIVATE = ("author", "artist", "title", "copyright")  # keys of texts that name persons
 
 
 @dataclass
@@ -38,22 +40,27 @@ class Content:
                 self.exif = exif
 
     def add_text(self, place: str, key: str, text: str) -> None:
-        """Add a text, unless there are too many."""
-        if len(self.texts) < MAX_TEXTS:
-            self.texts.append((place, key, text))
-        else:
+        """Add a text, unless there are too many or its key says that it names a person; a position is kept apart."""
+        name = key.lower()
+        if "gps" in name or "location" in name:
+            self.add_position(place, text[:MAX_UNPACKED])
+        elif name.startswith("raw profile"):  # hexadecimal EXIF, by versions of ImageMagick before the chunk eXIf
+            self.note(f"The {place} {key} is in an old form that is not read.")
+        elif len(self.texts) >= MAX_TEXTS:
             self.note(f"There are more than {MAX_TEXTS} texts; the others are not read.")
+        elif name not in PRIVATE:
+            self.texts.append((place, key, text[:MAX_UNPACKED]))
 
     def add_xmp(self, packet: bytes) -> None:
         """Add an XMP packet, unless it is too large."""
         if len(packet) > MAX_XMP:
-            self.note(f"The XMP packet has {len(packet):,} bytes, at most {MAX_XMP:,} are read.")
+            self.note(f"An XMP packet has more than {MAX_XMP:,} bytes and is not read.")
         elif packet and len(self.xmp) < MAX_TEXTS:
             self.xmp.append(packet)
 
     def add_position(self, place: str, position: str) -> None:
         """Add a geographical position, unless it is ""."""
-        if position:
+        if position and len(self.positions) < MAX_TEXTS:
             self.positions.append((place, position))
 
     def note(self, text: str) -> None:

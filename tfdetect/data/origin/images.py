@@ -11,7 +11,7 @@ from typing import Any
 
 from tfdetect.data.media import images
 from tfdetect.data.media.boxes import iter_boxes
-from tfdetect.data.origin.content import Content
+from tfdetect.data.origin.content import MAX_PART, MAX_XMP, Content
 
 MAX_BOXES = 10_000
 XMP_KEY = "XML:com.adobe.xmp"  # of an iTXt chunk (XMP specification, part 3)
@@ -45,14 +45,13 @@ def _read_jpeg(data: bytes, content: Content) -> None:
 
 def _read_png(data: bytes, content: Content) -> None:
     for name, start, end in images.iter_png_chunks(data):
-        body = data[start:end]
         if name == b"eXIf":
-            content.load_exif(body)
+            content.load_exif(data[start : min(end, start + MAX_PART)])
         elif name == b"caBX":
             content.has_credentials = True
         elif name in (b"tEXt", b"zTXt", b"iTXt"):
             with content.tolerating(f"A {name.decode()} chunk"):
-                key, text = _png_text(name, body, content)
+                key, text = _png_text(name, data[start : min(end, start + MAX_PART)], content)
                 if key == XMP_KEY:
                     content.add_xmp(text)
                 else:
@@ -82,9 +81,9 @@ def _decode(text: bytes) -> str:
 def _read_webp(data: bytes, content: Content) -> None:
     for name, start, end in images.iter_webp_chunks(data):
         if name == b"EXIF":
-            content.load_exif(data[start:end])
+            content.load_exif(data[start : min(end, start + MAX_PART)])
         elif name == b"XMP ":
-            content.add_xmp(data[start:end])
+            content.add_xmp(data[start : min(end, start + MAX_XMP + 1)])
         content.has_credentials = content.has_credentials or name == b"C2PA"
 
 
@@ -116,7 +115,7 @@ def find_boxes(data: Any, content: Content) -> None:
     """Find XMP and content credentials among the boxes of a file; `data` may be a memory map."""
     for name, start, end in islice(iter_boxes(data, 0, len(data)), MAX_BOXES):
         if name == b"uuid" and data[start : start + 16] == XMP_UUID:
-            content.add_xmp(data[start + 16 : end])
+            content.add_xmp(data[start + 16 : min(end, start + 17 + MAX_XMP)])
         content.has_credentials = content.has_credentials or (name == b"uuid" and data[start : start + 16] == C2PA_UUID)
 
 

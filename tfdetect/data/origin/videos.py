@@ -9,9 +9,10 @@ from tfdetect.data.media import containers
 from tfdetect.data.origin.content import Content
 from tfdetect.data.origin.images import find_boxes
 
-# What a program, camera or generator leaves; names of persons and titles are left out.
-SHOWN = ("make", "model", "manufacturer", "software", "encoder", "writing_app", "handler_name", "creation_time", "creationdate",
-         "comment", "description", "synopsis", "prompt", "workflow", "parameters", "aigc", "date")  # fmt: skip
+# What a program, camera or generator leaves, and the position.
+READ = ("make", "model", "manufacturer", "software", "encoder", "writing_app", "handler_name", "creation_time", "creationdate",
+         "comment", "description", "synopsis", "prompt", "workflow", "parameters", "aigc", "date",
+         "location", "location-eng", "location.iso6709")  # fmt: skip
 PREFIXES = ("com.apple.quicktime.", "com.android.")
 
 
@@ -38,9 +39,7 @@ def _streams(container: Any) -> Iterator[tuple[str, Mapping[str, str]]]:
 def _add(content: Content, place: str, metadata: Mapping[str, str]) -> None:
     for key, text in metadata.items():
         name = key.lower()
-        if "location" in name:
-            content.add_position(place, text)
         for prefix in PREFIXES:
             name = name.removeprefix(prefix)
-        if text and name in SHOWN:
+        if text and name in READ:
             content.add_text(place, key, text)
