@@ -294,11 +294,17 @@ def to_flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
 def run_to_dict(run: Run) -> dict[str, Any]:
     """Return the content of config.yaml: all settings that affect the result of a single training, without the name and folder
     of the run."""
-    sections = {name: settings_to_dict(getattr(run, name)) for name in ("detector", "data", "train", "evaluate")}
+    origin = {"from": str(run.from_run.absolute()), "rehearse": run.rehearse} if run.from_run else {}
+    return {**origin, **sections(run)}
+
+
+def sections(run: Run) -> dict[str, dict[str, Any]]:
+    """Return the settings of a run by section: detector, data, train and evaluate."""
+    found = {name: settings_to_dict(getattr(run, name)) for name in ("detector", "data", "train", "evaluate")}
     for section, names in STUDY_ONLY.items():
-        sections[section] = {name: value for name, value in sections[section].items() if name not in names}
-    sections["detector"] = {"name": run.detector.name, **sections["detector"]}
-    return {**({"from": str(run.from_run.absolute()), "rehearse": run.rehearse} if run.from_run else {}), **sections}
+        found[section] = {name: value for name, value in found[section].items() if name not in names}
+    found["detector"] = {"name": run.detector.name, **found["detector"]}
+    return found
 
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Heavy modules are imported where they are used, so that `--help` and error messages about flags appear quickly.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import backend, config, files, models
+from tfdetect.api import explain
 from tfdetect.api.load import TrainedDetector
 from tfdetect.api.study import Study
 from tfdetect.artifact import Artifact
@@ -110,11 +111,14 @@ def train_run(run: Run, tables: "Tables | None" = None, conclude: Callable[..., 
     of the steps after training."""
     import_keras()
     console.print(devices_line(run.train.precision))
+    from tfdetect.training import tensorboard, trackers
+
+    trackers.require(run.train.tracker)
     if note := run.detector.require():
         console.print(note)
     if backend.worker_index():
         return train_as_worker(run)
-    with fine_tuning.reserve(run) as (artifact, resuming):
+    with fine_tuning.reserve(run) as (artifact, resuming), ExitStack() as tracked:
         if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
             console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
             return fine_tuning.publish(run, artifact)
@@ -129,8 +133,13 @@ def train_run(run: Run, tables: "Tables | None" = None, conclude: Callable[..., 
                 artifacts.reset_folder(artifact, run)
             fine_tuning.mark(run, artifact)
             save_inputs(artifact, fine_tuning.with_old_files(table, run), cache)
-            fitted = fit(run, artifact, table, cache)
+            title = tensorboard.run_name(artifact.logs)
+            tracker = tracked.enter_context(trackers.tracking(run.train.tracker, artifact.logs, title, config.sections(run)))
+            console.print(tracker.where, end="")
+            fitted = fit(run, artifact, table, cache, callbacks=tracker.callbacks)
         (conclude or partial(finish, tables=tables))(run, artifact, table, cache, fitted)
+        if artifact.is_finished:
+            tracker.finish(files.read_json(artifact.metrics, (), "train the run again."), (artifact.report, artifact.config))
         return fine_tuning.publish(run, artifact)
 
 
@@ -226,7 +235,8 @@ def explain_out_of_memory(run: Run) -> Iterator[None]:
                         "or use --train.precision mixed_bfloat16.") from error  # fmt: skip
 
 
-def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chief: bool = True) -> "Fitted":
+def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chief: bool = True,
+        callbacks: "Sequence[keras.callbacks.Callback]" = ()) -> "Fitted":  # fmt: skip
     """Train, and save the model of the best epoch; the chief also logs to TensorBoard and prints a line per epoch."""
     keras = import_keras()
     from tfdetect.data.prepare.decode import usable_rows
@@ -239,6 +249,7 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
     table = predictions.with_aggregate(usable_rows(table), run.evaluate.aggregate)
     with files.tensorflow_path(artifact.logs) as logs, explain_out_of_memory(run):
         callbacks = [
+            *callbacks,
             keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0),  # training.tensorboard writes the graph
             ProgressLogger(console, run.train.epochs),
             *([trace.StepTimes(artifact.logs / "profile")] if run.profile else []),
@@ -293,8 +304,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
         console.print(warning)
 
     def before_report(metrics: Mapping[str, Any], drawn: Mapping[str, Path]) -> None:
-        sections = {name: values for name, values in config.run_to_dict(run).items() if isinstance(values, dict)}
-        tensorboard.write(artifact.logs, context, drawn, extras.tables, sections, metrics, graph)
+        tensorboard.write(artifact.logs, context, drawn, extras.tables, config.sections(run), metrics, graph,
+                          explain.map_drawer(predictor, run.detector))  # fmt: skip
         keep_for_resume(artifact.checkpoints)
 
     results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)
