@@ -67,7 +67,7 @@ def clips(rng):
 
 
 def test_the_saved_model_says_what_python_says(exported, rng):
-    artifact, predictor, _ = exported
+    _, predictor, _ = exported
     frames, signature = clips(rng), predictor.model.signatures["serving_default"]
     served = {name: value.numpy() for name, value in signature(clip=tf.constant(frames)).items()}
     verdicts = [predictor.to_verdict("a", Media(frame, (), 3, SIZE, SIZE, "")) for frame in frames]
