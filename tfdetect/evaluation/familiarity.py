@@ -2,8 +2,9 @@
 
 `content` is what the detector's own network sees in a clip, `processing` a set of pixel statistics; each is a vector for every
 clip or frame. Their distance from the training files is Mahalanobis's under a shrunk covariance. Its logarithm is scaled by the
-tail of the training files, so that neither part hides the other: 0 is the median and 1 what one training file in fifty exceeds.
-The distance of a file is the mean over its clips, and its score the larger of the two.
+tail of the training files, so that neither part hides the other: 0 is the median, and 1 what one training file in a hundred
+exceeds by its content, or one in fifty by its processing. The distance of a file is the mean over its clips, and its score the
+larger of the two.
 
 The p-value of a new file is the share of validation files, itself included, whose score is no lower. Of files that come from
 where these came from, at most a share of `level` has a p-value up to `level`; no other assumption is made. Files of one group
@@ -34,7 +35,7 @@ DISTANCES = ("content_distance", "processing_distance")  # columns of prediction
 OTHER_CONTENT, OTHER_PROCESSING = "other content", "other processing"
 MAX_COMPONENTS = 512  # of longer vectors; bounds the size of tables and the time to fit them
 FOLDS = 5
-TAIL = 0.98
+CONTENT_TAIL, PROCESSING_TAIL = 0.99, 0.98  # quantiles of the distances of training files that are 1
 MARGIN = 1e-4  # of a distance of 1: keeps a validation file as usual as itself, though exported models round differently
 CONTENT_FLOOR, PROCESSING_FLOOR = 0.1, 0.02  # least standard deviations: relative to the others, and absolute
 
@@ -74,10 +75,10 @@ class Space:
     centre: float
     """Median of the logarithms of the distances of training files, each from the others."""
     spread: float
-    """What the quantile TAIL of them is above that."""
+    """How far a high quantile of them is above that."""
 
     def distances(self, vectors: ArrayLike) -> Floats:
-        """Return the distance of each vector, (rows, n) -> (rows,); of training files 0 is the median and 1 the quantile TAIL."""
+        """Return the distance of each vector, (rows, n) -> (rows,); of training files 0 is the median, 1 a high quantile."""
         scaled = (np.asarray(vectors, np.float64) - self.mean) / self.scale
         return (_log_norm(scaled @ self.whitening - self.offset) - self.centre) / self.spread
 
@@ -166,8 +167,8 @@ def fit(layer: str, reference: Vectors, usual: Vectors | None = None, level: flo
     if missing := missing_files(len(np.unique((usual or reference).groups)), level) if level else "":
         raise UserError(f"--evaluate.unfamiliar {level:g} is out of reach. {missing} Raise it, or add files.")
     (content, far), (processing, altered) = (
-        _fit_space(reference.content, reference.groups, relative=CONTENT_FLOOR),
-        _fit_space(reference.processing, reference.groups, absolute=PROCESSING_FLOOR))  # fmt: skip
+        _fit_space(reference.content, reference.groups, CONTENT_TAIL, relative=CONTENT_FLOOR),
+        _fit_space(reference.processing, reference.groups, PROCESSING_TAIL, absolute=PROCESSING_FLOOR))  # fmt: skip
     if usual is not None:
         far, altered = content.distances(usual.content), processing.distances(usual.processing)
     files, groups = (getattr(usual or reference, name) for name in ("files", "groups"))
@@ -179,7 +180,8 @@ def fit(layer: str, reference: Vectors, usual: Vectors | None = None, level: flo
     return Familiarity(layer, content, processing, _float32(score[order]), (1 / sizes[index])[order], level)
 
 
-def _fit_space(x: ArrayLike, groups: NDArray[Any], relative: float = 0.0, absolute: float = 0.0) -> tuple[Space, Floats]:
+def _fit_space(x: ArrayLike, groups: NDArray[Any], quantile: float, relative: float = 0.0,
+               absolute: float = 0.0) -> tuple[Space, Floats]:  # fmt: skip
     """Return the space of vectors (rows, n), and the distance (rows,) of each from those of other groups."""
     x = np.asarray(x, np.float64)
     mean, deviation = x.mean(axis=0), x.std(axis=0)
@@ -193,7 +195,7 @@ def _fit_space(x: ArrayLike, groups: NDArray[Any], relative: float = 0.0, absolu
         centre, whitening = _whitening(reduced[fitted])
         logs[others] = _log_norm((reduced[others] - centre) @ whitening)
     centre, whitening = _whitening(reduced)
-    median, tail = np.quantile(logs, [0.5, TAIL])
+    median, tail = np.quantile(logs, [0.5, quantile])
     numbers = float(median), max(float(tail - median), 1e-6)
     arrays = (_float32(value) for value in (mean, scale, axes @ whitening, centre @ whitening))
     return Space(*arrays, *numbers), (logs - numbers[0]) / numbers[1]  # type: ignore[call-arg, arg-type]

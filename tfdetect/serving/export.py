@@ -186,7 +186,7 @@ def describe_verdicts(calibration: Calibration) -> str:
     text = (f"`probability` is that of being fake{share}, calibrated on validation files by the method `{calibration.method}`. "
             f"`fake` is true from {calibration.threshold:.4g} on.")  # fmt: skip
     if not (band := calibration.band):
-        return f"{text} `inconclusive` is never true: there is no band."
+        return f"{text} No score is `inconclusive`: there is no band."
     errors = f"{100 * (1 - band.coverage):.3g} %"
     return (f"{text} Where `inconclusive` is true, the verdict is neither real nor fake, whatever `fake` says. Of files like "
             f"those of validation, at most {errors} of the real ones are called fake otherwise, and at most {errors} of the "
