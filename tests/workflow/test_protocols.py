@@ -13,6 +13,7 @@ from light import blank_png
 from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
 from tfdetect.api.runs import runs
 from tfdetect.api.study import Study
+from tfdetect.api.train import train_run
 from tfdetect.artifact import Artifact
 from tfdetect.data import manifest, score_table
 from tfdetect.errors import UserError
@@ -114,6 +115,11 @@ def test_each_source_is_left_out_once(table, tmp_path, capsys):
 def test_one_source_left_out_is_a_single_run(table, tmp_path):
     run = protocols.as_single(parse(table, tmp_path, "--data.leave_out", "alpha"))
     assert not protocols.is_study(run) and run.data.hold_out == ("alpha",) and run.data.leave_out == "none"
+
+
+def test_a_single_training_refuses_a_study(table, tmp_path):
+    with pytest.raises(UserError, match="--train.seeds asks for several trainings, but this is a single one"):
+        train_run(parse(table, tmp_path, "--train.seeds", "2"))
 
 
 def test_a_learning_curve_has_the_same_test_files(table, tmp_path, capsys):
@@ -231,6 +237,7 @@ def test_one_source_cannot_be_left_out(table, tmp_path):
     ("--data.leave_out a --data.hold_out b", "both choose sources to leave out"),
     ("--data.leave_out each --data.make_fakes 1", "add --data.keep_fakes"),
     ("--data.folds 5 --train.strategy multiworker", "a study trains on one machine"),
+    ("--trials 5", "--trials 5 needs --search"),
     ("--trials 0", "--trials must be at least 1")])  # fmt: skip
 def test_contradicting_flags(flags, message, capsys):
     with pytest.raises(SystemExit) as stop:

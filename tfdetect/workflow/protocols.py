@@ -101,6 +101,12 @@ def is_study(run: Run) -> bool:
     return bool(study_flags(run))
 
 
+def require_single(run: Run) -> None:
+    """Raise UserError if the settings ask for several trainings, which `reproduce` does not make."""
+    if flags := study_flags(run):
+        raise UserError(f"{flags[0]} asks for several trainings, but this is a single one: give it to train instead.")
+
+
 def as_single(run: Run) -> Run:
     """Return the run with a source named by --data.leave_out held out, which is what that flag means for a single training."""
     if run.data.leave_out in ("none", EACH):

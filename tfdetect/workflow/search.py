@@ -123,6 +123,11 @@ def explain_unknown(name: str, names: Sequence[str], matches: Sequence[str]) -> 
     return f"--search: there is no setting {name!r}.{hint or ' Settings: ' + ', '.join(names) + '.'}"
 
 
+def without_search(run: Run) -> Run:
+    """Return the run as a single training with its own settings."""
+    return replace(run, search="", trials=type(run).trials)
+
+
 def with_settings(run: Run, settings: Mapping[str, Any]) -> Run:
     """Return the run with these settings, given as the words of flags. Raises UserError for a value that one cannot have."""
     words = {"true": True, "false": False}
@@ -135,7 +140,7 @@ def with_settings(run: Run, settings: Mapping[str, Any]) -> Run:
 
 def require_possible(run: Run, parameter: Parameter, value: str, others: Sequence[Parameter]) -> None:
     """Raise UserError if a setting cannot have this value, neither with the other settings as they are nor with others."""
-    base = replace(run, search="")
+    base = without_search(run)
     tries = [{}, *(dict(zip([other.name for other in others], ends, strict=True))
                    for ends in islice(product(*(other.ends for other in others)), CORNERS) if ends)]  # fmt: skip
     reason = ""
@@ -201,7 +206,7 @@ class Search:
 
     def trial_run(self, name: str, settings: Mapping[str, Any]) -> Run:
         """Return the run of a trial."""
-        run = with_settings(replace(self.study.run, search="", trials=type(self.study.run).trials), settings)
+        run = with_settings(without_search(self.study.run), settings)
         return replace(run, out=self.study.folder, name=name)
 
     def members(self) -> Iterator[Member]:
