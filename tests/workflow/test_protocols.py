@@ -19,6 +19,7 @@ from tfdetect.data import manifest, score_table
 from tfdetect.errors import UserError
 from tfdetect.evaluation import metrics, predictions
 from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.protocols import FIGURES
 from tfdetect.settings import Data
 from tfdetect.workflow import dataset, protocols, splits, studies
 
@@ -57,7 +58,9 @@ def fake_training(run):
     calibration = Calibration(slope=1.0, intercept=-0.5, threshold=0.5)
     scored = predictions.add_probabilities(scored[list(predictions.COLUMNS)], calibration)
     predictions.write(scored, artifact.predictions)
-    test = metrics.summarise(scored[scored["split"] == "test"], 0.5)
+    tested = scored[scored["split"] == "test"]
+    figures = dict.fromkeys([*FIGURES, "auc_interval"]) | metrics.ranking_metrics(tested["label"].to_numpy(), tested["score"])
+    test = figures | {"n_real": int((tested["label"] == 0).sum()), "n_fake": int(tested["label"].sum())}
     files.write_json(artifact.metrics, {"test": test})
     artifact.report.write_text("")
     return {}
