@@ -154,7 +154,7 @@ def test_what_fails_is_recorded_and_the_others_go_on(table, tmp_path, capsys):
     assert members.loc["fold-2", "reason"] == "Out of memory in training: lower --train.batch."
     assert members.loc["fold-3", "reason"] == "RuntimeError: odd. The traceback is in fold-3.log."
     assert "RuntimeError: odd" in (study.folder / "fold-3.log").read_text() and not (study.folder / "fold-2.log").exists()
-    assert "2 trainings failed: fold-2, fold-3. Their files are not tested" in capsys.readouterr().out
+    assert "2 trainings failed: fold-2, fold-3. The figures are of the others" in capsys.readouterr().out
     assert study.results["n_groups"] == 30 and "Out of memory" in study.report.read_text()
     trained = []
     again = study_of(parse(table, tmp_path, "--data.folds", "4", "--name", "cnn-folds"),
@@ -194,6 +194,17 @@ def test_more_seeds_join_a_study_and_other_settings_do_not(table, tmp_path):
     (tmp_path / "other" / "notes.txt").write_text("")
     with pytest.raises(UserError, match="other exists and holds no study"):
         study_of(parse(table, tmp_path, "--name", "other", "--data.folds", "3"))
+
+
+def test_a_study_does_not_go_on_with_other_files(table, tmp_path):
+    path = shutil.copy(table, tmp_path / "set.csv")
+    study_of(parse(path, tmp_path, "--data.folds", "3", "--name", "s"))
+    rows = pd.read_csv(path)
+    rows[rows["group"] != "g7"].to_csv(path, index=False)
+    with pytest.raises(UserError, match="The files, or their labels, groups or sources, have changed since .*s was begun"):
+        study_of(parse(path, tmp_path, "--data.folds", "3", "--name", "s"))
+    rows.sample(frac=1, random_state=0).to_csv(path, index=False)
+    study_of(parse(path, tmp_path, "--data.folds", "3", "--name", "s"))
 
 
 def test_a_study_of_which_all_fail_says_why_and_leaves_nothing(table, tmp_path):

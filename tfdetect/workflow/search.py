@@ -194,7 +194,7 @@ class Search:
 
     def run(self, train: Trainer, try_out: Trainer) -> None:
         """Try settings, then train the best to the end: its test files are the only ones that are scored."""
-        self.study.train(self.members(), try_out, self.total)
+        self.study.train(self.members(), try_out)
         best = self.best
         record = self.study.records[best]
         run = self.trial_run(best, record["factors"])
@@ -262,7 +262,7 @@ class Search:
 
     def train_member(self, name: str, words: Mapping[str, str]) -> Iterator[Member]:
         """Yield the trial with these settings, or record why they cannot be combined."""
-        console.print(f"\n{name}: {describe(words)}")
+        console.print(f"\n{name} of {self.total}: {describe(words)}")
         try:
             run = self.trial_run(name, words)
         except UserError as error:
