@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = '"train.learning_rate=1e-4..1e-2 detector.dropout=0,0.3"'
 DATA_KEYS = ("frames", "size", "fit", "crops", "fps", "faces")  # others would change which files validation has
-NOT_SEARCHED = ("train.seed", "train.seeds", "train.monitor", "train.threshold", "train.strategy")
+NOT_SEARCHED = ("train.seed", "train.seeds", "train.monitor", "train.threshold", "train.strategy", "train.tracker")
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 FAR_APART = 10  # ends of a range with this ratio or more are searched on a logarithmic scale
 CORNERS = 16  # combinations in which a value is tried before it is refused
