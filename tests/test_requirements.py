@@ -53,7 +53,7 @@ def test_every_requirement_has_an_upper_bound(name):
 @pytest.mark.parametrize("path", sorted((ROOT / "constraints").glob("*.txt")), ids=lambda path: path.stem)
 def test_constraints_pin_an_allowed_version_of_every_requirement(path):
     pins = dict(line.lower().replace("_", "-").split("==") for line in path.read_text().splitlines() if "==" in line)
-    names = ("", "beam", "dask", "c2pa", "search")
-    lines = re.findall(r"^[\w.-]+[^#\n]*", "".join(FILES[name].read_text() for name in names), re.M)
+    texts = (FILES[name].read_text() for name in ("", "beam", "dask", "c2pa", "search"))
+    lines = re.findall(r"^[\w.-]+[^#\n]*", "".join(texts), re.M)
     wrong = [line for line in map(Requirement, lines) if pins.get(line.name.lower().replace("_", "-"), "") not in line.specifier]
     assert wrong == [], "renew them: .ci/nightly newest"

@@ -65,6 +65,8 @@ def check_study(run: Any) -> None:
     """Raise UserError if flags of a study contradict other settings of a run."""
     if run.trials < 1:
         raise UserError(f"--trials must be at least 1, got {run.trials}.")
+    if run.trials != type(run).trials and not run.search:
+        raise UserError(f"--trials {run.trials} needs --search, the settings to try.")
     data, flags = run.data, study_flags(run)
     if data.leave_out != "none" and data.hold_out[0] != "auto":
         raise UserError(f"--data.leave_out {data.leave_out} and --data.hold_out {' '.join(data.hold_out)} both choose "

@@ -145,5 +145,5 @@ def test_seeds_that_disagree_widen_the_interval_of_the_slope():
 
 def test_a_curve_that_is_flat_is_called_rising_or_falling_in_about_5_of_100_cases():
     random = np.random.default_rng(0)
-    found = [curve(random, {0.5: 1.0, 1.0: 1.0}, seeds=1, count=80)["slope"]["verdict"] for _ in range(60)]
-    assert 1 <= sum(verdict in ("helps", "falls") for verdict in found) <= 7
+    found = [curve(random, {0.5: 1.0, 1.0: 1.0}, seeds=1, count=80)["slope"]["verdict"] for _ in range(40)]
+    assert 1 <= sum(verdict in ("helps", "falls") for verdict in found) <= 5

@@ -13,11 +13,13 @@ from light import blank_png
 from tfdetect import config, files, models  # noqa: F401  (registers the detectors)
 from tfdetect.api.runs import runs
 from tfdetect.api.study import Study
+from tfdetect.api.train import train_run
 from tfdetect.artifact import Artifact
 from tfdetect.data import manifest, score_table
 from tfdetect.errors import UserError
 from tfdetect.evaluation import metrics, predictions
 from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.protocols import FIGURES
 from tfdetect.settings import Data
 from tfdetect.workflow import dataset, protocols, splits, studies
 
@@ -56,7 +58,9 @@ def fake_training(run):
     calibration = Calibration(slope=1.0, intercept=-0.5, threshold=0.5)
     scored = predictions.add_probabilities(scored[list(predictions.COLUMNS)], calibration)
     predictions.write(scored, artifact.predictions)
-    test = metrics.summarise(scored[scored["split"] == "test"], 0.5)
+    tested = scored[scored["split"] == "test"]
+    figures = dict.fromkeys([*FIGURES, "auc_interval"]) | metrics.ranking_metrics(tested["label"].to_numpy(), tested["score"])
+    test = figures | {"n_real": int((tested["label"] == 0).sum()), "n_fake": int(tested["label"].sum())}
     files.write_json(artifact.metrics, {"test": test})
     artifact.report.write_text("")
     return {}
@@ -116,6 +120,11 @@ def test_one_source_left_out_is_a_single_run(table, tmp_path):
     assert not protocols.is_study(run) and run.data.hold_out == ("alpha",) and run.data.leave_out == "none"
 
 
+def test_a_single_training_refuses_a_study(table, tmp_path):
+    with pytest.raises(UserError, match="--train.seeds asks for several trainings, but this is a single one"):
+        train_run(parse(table, tmp_path, "--train.seeds", "2"))
+
+
 def test_a_learning_curve_has_the_same_test_files(table, tmp_path, capsys):
     study = study_of(parse(table, tmp_path, "--data.amounts", "1", "0.25", "0.5"))
     parts = {amount: pd.read_csv(study.folder / name / "manifest.csv")
@@ -145,7 +154,7 @@ def test_what_fails_is_recorded_and_the_others_go_on(table, tmp_path, capsys):
     assert members.loc["fold-2", "reason"] == "Out of memory in training: lower --train.batch."
     assert members.loc["fold-3", "reason"] == "RuntimeError: odd. The traceback is in fold-3.log."
     assert "RuntimeError: odd" in (study.folder / "fold-3.log").read_text() and not (study.folder / "fold-2.log").exists()
-    assert "2 trainings failed: fold-2, fold-3. Their files are not tested" in capsys.readouterr().out
+    assert "2 trainings failed: fold-2, fold-3. The figures are of the others" in capsys.readouterr().out
     assert study.results["n_groups"] == 30 and "Out of memory" in study.report.read_text()
     trained = []
     again = study_of(parse(table, tmp_path, "--data.folds", "4", "--name", "cnn-folds"),
@@ -185,6 +194,17 @@ def test_more_seeds_join_a_study_and_other_settings_do_not(table, tmp_path):
     (tmp_path / "other" / "notes.txt").write_text("")
     with pytest.raises(UserError, match="other exists and holds no study"):
         study_of(parse(table, tmp_path, "--name", "other", "--data.folds", "3"))
+
+
+def test_a_study_does_not_go_on_with_other_files(table, tmp_path):
+    path = shutil.copy(table, tmp_path / "set.csv")
+    study_of(parse(path, tmp_path, "--data.folds", "3", "--name", "s"))
+    rows = pd.read_csv(path)
+    rows[rows["group"] != "g7"].to_csv(path, index=False)
+    with pytest.raises(UserError, match="The files, or their labels, groups or sources, have changed since .*s was begun"):
+        study_of(parse(path, tmp_path, "--data.folds", "3", "--name", "s"))
+    rows.sample(frac=1, random_state=0).to_csv(path, index=False)
+    study_of(parse(path, tmp_path, "--data.folds", "3", "--name", "s"))
 
 
 def test_a_study_of_which_all_fail_says_why_and_leaves_nothing(table, tmp_path):
@@ -231,6 +251,7 @@ def test_one_source_cannot_be_left_out(table, tmp_path):
     ("--data.leave_out a --data.hold_out b", "both choose sources to leave out"),
     ("--data.leave_out each --data.make_fakes 1", "add --data.keep_fakes"),
     ("--data.folds 5 --train.strategy multiworker", "a study trains on one machine"),
+    ("--trials 5", "--trials 5 needs --search"),
     ("--trials 0", "--trials must be at least 1")])  # fmt: skip
 def test_contradicting_flags(flags, message, capsys):
     with pytest.raises(SystemExit) as stop:

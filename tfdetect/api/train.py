@@ -73,11 +73,13 @@ def resolve(run: Run) -> Run:
         raise UserError(f"--train.threshold {rule} uses the test scores, which then prove nothing: only `reproduce RECIPE` "
                         "accepts it, to repeat a published table. Give quantile:0.8, which uses the real validation "
                         "files.")  # fmt: skip
-    return resolve_runs(protocols.as_single(run))
+    return resolve_runs(run)
 
 
 def resolve_runs(run: Run) -> Run:
-    """Return the run with the names of other runs replaced by the paths of their models."""
+    """Return the run with the names of other runs replaced by the paths of their models, and --data.leave_out NAME by what it
+    stands for."""
+    run = protocols.as_single(run)
     run = replace(run, detector=run.detector.resolve_runs(lambda name: str(artifacts.find(Path(name), "model").model)))
     return fine_tuning.resolve(run)
 
@@ -108,7 +110,8 @@ def try_out(run: Run) -> dict[str, Any]:
 
 def train_run(run: Run, tables: "Tables | None" = None, conclude: Callable[..., None] | None = None) -> Artifact:
     """Run all steps: decode, train, calibrate, export, evaluate. `tables` adds tables to the report; `conclude` takes the place
-    of the steps after training."""
+    of the steps after training. Raises UserError if the settings ask for several trainings."""
+    protocols.require_single(run)
     import_keras()
     console.print(devices_line(run.train.precision))
     from tfdetect.training import tensorboard, trackers
@@ -137,9 +140,11 @@ def train_run(run: Run, tables: "Tables | None" = None, conclude: Callable[..., 
             tracker = tracked.enter_context(trackers.tracking(run.train.tracker, artifact.logs, title, config.sections(run)))
             console.print(tracker.where, end="")
             fitted = fit(run, artifact, table, cache, callbacks=tracker.callbacks)
-        (conclude or partial(finish, tables=tables))(run, artifact, table, cache, fitted)
-        if artifact.is_finished:
-            tracker.finish(files.read_json(artifact.metrics, (), "train the run again."), (artifact.report, artifact.config))
+        if conclude:
+            conclude(run, artifact, table, cache, fitted)
+            return artifact
+        finish(run, artifact, table, cache, fitted, tables)
+        tracker.finish(files.read_json(artifact.metrics, (), "train the run again."), (artifact.report, artifact.config))
         return fine_tuning.publish(run, artifact)
 
 

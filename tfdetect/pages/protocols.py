@@ -61,7 +61,7 @@ class Page:
         """How many members failed, and what their absence means."""
         if not self.failures:
             return []
-        effect = {"search": " They count as trials.", "folds": " Their files are not tested, so the figures are of the others."}
+        effect = {"search": " They count as trials.", "folds": " The figures are of the others, without their test files."}
         names = ", ".join(name for name, _ in self.failures[:8]) + ", ..." * (len(self.failures) > 8)
         text = f"{plural(len(self.failures), 'training')} failed: {names}.{effect.get(self.kind, '')}"
         return [text + (" The same command tries them again." if self.kind != "search" else "")]

@@ -6,6 +6,7 @@ it.
 """
 
 import errno
+import hashlib
 import os
 import time
 import traceback
@@ -24,7 +25,7 @@ from tfdetect.settings import Run
 from tfdetect.workflow.console import console, plural, printable
 
 if TYPE_CHECKING:
-    pass
+    import pandas as pd
 
 KINDS = {"--search": "search", "--data.folds": "folds", "--data.leave_out": "leave_out", "--data.amounts": "amounts",
          "--train.seeds": "seeds"}  # fmt: skip
@@ -60,6 +61,8 @@ class Study:
     run: Run
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By name of the member: factors, state (finished or failed), reason, minutes, and what its trainer returned."""
+    files: str = ""
+    """SHA-256 of the list of files, which must not change between members."""
 
     @property
     def file(self) -> Path:
@@ -70,24 +73,38 @@ class Study:
         """Write study.json; with `results`, the study is complete."""
         members = [{"name": name, **record} for name, record in self.records.items()]
         content = {"version": 1, "kind": self.kind, "detector": self.run.detector.name, "settings": study_settings(self.run),
-                   "members": members}  # fmt: skip
+                   "files": self.files, "members": members}  # fmt: skip
         files.write_json(self.file, content | ({} if results is None else {"results": results}))
+
+    def require_same_files(self, table: "pd.DataFrame") -> None:
+        """Raise UserError if the list of files is not the one that the study began with: its tests would not fit together."""
+        columns = [table["path"].map(os.path.abspath), *(table[name] for name in ("label", "split", "group", "source"))]
+        rows = zip(*columns, strict=True)
+        digest = hashlib.sha256("\n".join(sorted(map(str, rows))).encode(errors="surrogateescape")).hexdigest()
+        if self.files and digest != self.files:
+            raise UserError(f"The files, or their labels, groups or sources, have changed since {self.folder} was begun: give "
+                            "another --name.")  # fmt: skip
+        self.files = digest
 
     def named(self, state: str) -> list[str]:
         """Return the names of the members in a state."""
         return [name for name, record in self.records.items() if record["state"] == state]
 
-    def train(self, members: Iterable[Member], trainer: Trainer, total: int) -> None:
-        """Train the members that are not finished yet, and record each. Raises UserError if all of them failed."""
+    def train(self, members: Iterable[Member], trainer: Trainer, total: int = 0) -> None:
+        """Train the members that are not finished yet, and record each; print their numbers if there is a total.
+
+        Raises UserError if all of them failed.
+        """
         self.save()
         for number, member in enumerate(members, 1):
             artifact = Artifact(self.folder / member.name)
             if artifact.is_finished:
                 if member.name not in self.named("finished"):
                     self.records[member.name] = record(member, "finished")
-                console.print(f"[{number}/{total}] {member.name} is finished")
+                console.print(f"[{number}/{total}] {printable(member.name)} is finished")
                 continue
-            console.print(f"\n[{number}/{total}] {printable(member.name)}")
+            if total:
+                console.print(f"\n[{number}/{total}] {printable(member.name)}")
             self.records[member.name] = attempt(member, trainer, self.folder)
             self.save()
         failed = self.named("failed")
@@ -99,6 +116,12 @@ class Study:
 def is_study(run: Run) -> bool:
     """Return whether the settings ask for several trainings."""
     return bool(study_flags(run))
+
+
+def require_single(run: Run) -> None:
+    """Raise UserError if the settings ask for several trainings, which `reproduce` does not make."""
+    if flags := study_flags(run):
+        raise UserError(f"{flags[0]} asks for several trainings, but this is a single one: give it to train instead.")
 
 
 def as_single(run: Run) -> Run:
@@ -153,6 +176,7 @@ def read_study(folder: Path, kind: str, run: Run) -> Study:
         what = ", ".join(changed[:8]) or f"it is one of {old['kind']} and this is one of {kind}"
         raise UserError(f"{folder} holds another study ({what}): {hint}")
     study.records = {record.pop("name"): record for record in old["members"]}
+    study.files = str(old.get("files", ""))
     return study
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = '"train.learning_rate=1e-4..1e-2 detector.dropout=0,0.3"'
 DATA_KEYS = ("frames", "size", "fit", "crops", "fps", "faces")  # others would change which files validation has
-NOT_SEARCHED = ("train.seed", "train.seeds", "train.monitor", "train.threshold", "train.strategy")
+NOT_SEARCHED = ("train.seed", "train.seeds", "train.monitor", "train.threshold", "train.strategy", "train.tracker")
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 FAR_APART = 10  # ends of a range with this ratio or more are searched on a logarithmic scale
 CORNERS = 16  # combinations in which a value is tried before it is refused
@@ -123,6 +123,11 @@ def explain_unknown(name: str, names: Sequence[str], matches: Sequence[str]) -> 
     return f"--search: there is no setting {name!r}.{hint or ' Settings: ' + ', '.join(names) + '.'}"
 
 
+def without_search(run: Run) -> Run:
+    """Return the run as a single training with its own settings."""
+    return replace(run, search="", trials=type(run).trials)
+
+
 def with_settings(run: Run, settings: Mapping[str, Any]) -> Run:
     """Return the run with these settings, given as the words of flags. Raises UserError for a value that one cannot have."""
     words = {"true": True, "false": False}
@@ -135,7 +140,7 @@ def with_settings(run: Run, settings: Mapping[str, Any]) -> Run:
 
 def require_possible(run: Run, parameter: Parameter, value: str, others: Sequence[Parameter]) -> None:
     """Raise UserError if a setting cannot have this value, neither with the other settings as they are nor with others."""
-    base = replace(run, search="")
+    base = without_search(run)
     tries = [{}, *(dict(zip([other.name for other in others], ends, strict=True))
                    for ends in islice(product(*(other.ends for other in others)), CORNERS) if ends)]  # fmt: skip
     reason = ""
@@ -189,7 +194,7 @@ class Search:
 
     def run(self, train: Trainer, try_out: Trainer) -> None:
         """Try settings, then train the best to the end: its test files are the only ones that are scored."""
-        self.study.train(self.members(), try_out, self.total)
+        self.study.train(self.members(), try_out)
         best = self.best
         record = self.study.records[best]
         run = self.trial_run(best, record["factors"])
@@ -201,7 +206,7 @@ class Search:
 
     def trial_run(self, name: str, settings: Mapping[str, Any]) -> Run:
         """Return the run of a trial."""
-        run = with_settings(replace(self.study.run, search="", trials=type(self.study.run).trials), settings)
+        run = with_settings(without_search(self.study.run), settings)
         return replace(run, out=self.study.folder, name=name)
 
     def members(self) -> Iterator[Member]:
@@ -257,7 +262,7 @@ class Search:
 
     def train_member(self, name: str, words: Mapping[str, str]) -> Iterator[Member]:
         """Yield the trial with these settings, or record why they cannot be combined."""
-        console.print(f"\n{name}: {describe(words)}")
+        console.print(f"\n{name} of {self.total}: {describe(words)}")
         try:
             run = self.trial_run(name, words)
         except UserError as error:

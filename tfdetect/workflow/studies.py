@@ -27,6 +27,7 @@ def run_study(run: Run, train: Trainer, try_out: Trainer) -> Study:
     study = open_study(run)
     searching = search.Search(study) if study.kind == "search" else None
     table = dataset.load_dataset(run.data, run.detector)  # shows what is wrong with it before anything is trained
+    study.require_same_files(table)
     members = [] if searching else plan(study, table)
     is_new = not study.folder.exists()
     study.folder.mkdir(parents=True, exist_ok=True)
