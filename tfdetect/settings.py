@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from tfdetect import corruption_spec
+from tfdetect import corruption_spec, split_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
@@ -150,21 +150,6 @@ CLIP_KEYS = ("frames", "size", "fit", "crops", "fps", "faces", "face_model", "ca
 PREPARED_KEYS = (*CLIP_KEYS, "group")  # the settings that are stored with a prepared folder
 
 
-def parse_shares(text: str) -> dict[str, float]:
-    """Return the shares of --data.split, {"train": 0.8, "validation": 0.1, "test": 0.1} for "80/10/10".
-
-    Raises UserError unless there are three that are above 0 and sum to 100.
-    """
-    try:
-        shares = [float(part) for part in text.split("/")]
-    except ValueError:
-        shares = []
-    if len(shares) != 3 or not min(shares) > 0 or abs(sum(shares) - 100) > 1e-6:
-        raise UserError("--data.split must be three percentages above 0 that sum to 100, for training, validation and test, such "
-                        f"as 80/10/10, got {text!r}.")  # fmt: skip
-    return dict(zip(("train", "validation", "test"), (share / 100 for share in shares), strict=True))
-
-
 @dataclass(frozen=True)
 class Data(ClipSettings):
     """Which files are read, and how a file becomes a clip."""
@@ -200,13 +185,17 @@ class Data(ClipSettings):
     none: no source.
     NAME ...: these sources."""
 
+    near_duplicates: Literal["auto", "refuse", "drop", "keep"] = "auto"
+    """What to do with validation and test files that look like training files of other groups.
+    auto: refuse if the splits come with the data set, else keep.
+    refuse: list them and do not train.
+    drop: train without these training files and their groups.
+    keep: train on all, and say so in the report."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_minimum(1, "data", self, "sample")
-        parse_shares(self.split)
-        if not self.hold_out or ("none" in self.hold_out and self.hold_out not in (("none",), ("auto", "none"))):
-            raise UserError("--data.hold_out must be auto, none or names of sources, got "
-                            f"{' '.join(self.hold_out) or 'nothing'}.")  # fmt: skip
+        split_settings.check(self.split, self.hold_out)
         require_minimum(0, "data", self, "make_fakes")
         if not 0 <= self.max_failed <= 1:
             raise UserError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")

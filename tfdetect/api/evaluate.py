@@ -14,10 +14,10 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, operating_point, output_paths, seen
+from tfdetect.workflow import dataset, operating_point, output_paths, overlap, seen
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.startup import as_paths, start
-from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, other_aggregate_warning, select_test_files
+from tfdetect.workflow.test_files import Evaluate, other_aggregate_warning, select_test_files
 
 if TYPE_CHECKING:
     import keras
@@ -69,7 +69,9 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     data = dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake)
     cache = dataset.evaluation_cache(data, run.detector, artifact)
     table, excluded = dataset.separate_excluded(select_test_files(args, artifact, data), cache, data.workers)
-    table, warnings = drop_training_overlap(dataset.decode(table, data, cache, excluded), artifact)
+    table = dataset.decode(table, data, cache, excluded)
+    trained = [overlap.Trained(artifact, run, cache)]
+    table, warnings = overlap.leave_out(table, trained, target.folder, args.overlap, args.data.path is not None)
     dataset.print_count(table)
     table, _ = dataset.add_source_classes(table, run.detector)
     if (good := usable_rows(table)).empty:
@@ -91,7 +93,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, rule, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor), cache=cache, study=study,
-                                    training=seen.of_runs({artifact: run}, args.data.path), calibration=calibration)  # fmt: skip
+                                    training=seen.of_run(artifact, run, args.data.path), calibration=calibration)  # fmt: skip
     if args.robustness is not None:
         found = robustness.measure(args.robustness, target, artifact, predictor, good, cache, data)
         evaluation = replace(evaluation, robustness=found)

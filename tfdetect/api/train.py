@@ -17,7 +17,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, made_fakes, operating_point, seen, splits
+from tfdetect.workflow import dataset, made_fakes, operating_point, overlap, seen, splits
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.startup import start
@@ -197,6 +197,8 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
     dataset.print_count(table)
     dataset.require_few_failures(table, run.data.max_failed)
+    if run.data.path:  # scenes of the embedded sample look alike by design
+        table = overlap.check_splits(table, cache, run, given_splits)
     good = usable_rows(table)
     require_classes(good, run)
     asked = run.evaluate
@@ -205,8 +207,6 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     dataset.print_if_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
-    if run.data.path:  # scenes of the embedded sample look alike by design
-        table = dataset.warn_of_lookalikes(table, cache, given_splits)
     table, detector = dataset.add_source_classes(table, run.detector)
     return replace(run, detector=detector), table, cache
 
