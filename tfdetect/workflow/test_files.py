@@ -23,7 +23,8 @@ class EvaluateData(DecodeOverrides):
     """Which files are evaluated, and the limits for reading them; by default as in training."""
 
     path: Path | None = None
-    """Folder or manifest, as for train; by default the run's own test files, or those that several runs have in common."""
+    """Folder or manifest, as for train; by default the run's own test files, or those that several runs have in common.
+    Given several times, each run is evaluated on each data set: a table and heat-map (docs/generalisation.md)."""
     fake: tuple[str, ...] = ()
     """Names of the folders with fakes, ignoring case; by default as in training."""
     layout: str = "auto"
@@ -70,7 +71,7 @@ class Evaluate:
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folder of the run, such as saved_models/cnn.
-    For several runs, the mean of their probabilities is evaluated as well."""
+    For several runs and one data set, the mean of their probabilities is evaluated as well."""
     data: EvaluateData = EvaluateData()
     evaluate: EvaluateOverrides = field(default_factory=EvaluateOverrides)
     overlap: Literal["refuse", "drop"] = "refuse"
