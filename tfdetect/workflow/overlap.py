@@ -122,9 +122,11 @@ def find_near(table: "pd.DataFrame", used: "pd.DataFrame", member: Trained) -> "
     """
     import pandas as pd
 
+    from tfdetect.data.audit import duplicates
     from tfdetect.data.prepare.decode import usable_rows
 
     used, good = usable_rows(used), usable_rows(table)
+    used = used.sample(min(len(used), duplicates.MAX_FILES_PER_SIDE), random_state=0)
     cache = dataset.cache_for(member.run.data, member.run.detector)
     used = used[used["sha"].isin(cache.find(used["sha"]))]
     if used.empty or good.empty:

@@ -24,15 +24,19 @@ class TrainingSources:
 
     def has(self, source: str) -> bool | None:
         """Return whether fakes of this source were used, None if that cannot be told from its name."""
-        from tfdetect.data.manifest import FAKE_WORDS
-
         if self.same_data:
             return source in self.names if self.names else None
-        lower = {name.lower() for name in self.names}
-        general = {"", "ai", *FAKE_WORDS}
+        lower, general = {name.lower() for name in self.names}, general_names()
         if source.lower() in general:
             return None
         return True if source.lower() in lower else None if not lower or lower & general else False
+
+
+def general_names() -> set[str]:
+    """Return names of sources, in lower case, that do not tell one generator from another."""
+    from tfdetect.data.manifest import FAKE_WORDS
+
+    return {"", "ai", *FAKE_WORDS}
 
 
 def of_table(table: "pd.DataFrame", run: Run, same_data: bool) -> TrainingSources:
@@ -73,7 +77,7 @@ def add_metrics(test: dict[str, Any], rows: "pd.DataFrame", training: TrainingSo
         return
     fakes = rows.loc[rows["label"] == 1, "source"].fillna("")
     in_training = {str(name): training.has(str(name)) for name in fakes.unique()}
-    test |= {**seen.compare(rows, test["threshold"], in_training),
+    test |= {**seen.compare(rows, test["threshold"], in_training, general_names()),
              "fakes_used_for": "validation" if training.validation_only else "training"}  # fmt: skip
     for name, row in test["by_source"].items():
         row["in_training"] = in_training.get(name)
