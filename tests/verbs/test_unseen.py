@@ -144,7 +144,21 @@ def test_without_the_clips_of_the_training_a_warning_says_what_was_not_compared(
     near, warnings = overlap.find_near(others, used, trained)
     assert near.empty and not warnings
     monkeypatch.setattr("tfdetect.data.prepare.clip_cache.Cache.find", lambda cache, shas: set())
-    assert overlap.find_near(others, used, trained)[1][0].startswith("Near duplicates of training files were not looked for")
+    (warning,) = overlap.find_near(others, used, trained)[1]
+    assert warning.startswith(f"Near duplicates of {len(used)} of {len(used)} training files were not looked for")
+
+
+def test_a_group_of_the_training_is_recognised_in_a_table_beside_its_own_and_a_path_anywhere(run, tmp_path):
+    settings = artifacts.load_config(run)
+    trained = overlap.Trained(run, settings, dataset.cache_for(settings.data, settings.detector))
+    used = pd.read_csv(run.manifest, keep_default_na=False).query("split == 'train'")
+    columns = {"path": ["new.jpg", "other.jpg", used["path"].iloc[0]], "group": [used["group"].iloc[1], "nobody", "who"]}
+    table = pd.DataFrame({**columns, "sha": ["1", "2", "3"], "error": "gone", "split": "test"})
+    beside = settings.data.path.with_name("test.csv")
+    beside.write_text("")
+    found = [overlap.match_training(table, trained, path)[0] for path in (beside, tmp_path / "test.csv")]
+    assert [dict(rows["reason"]) for rows in found] == [{0: "same group", 2: "same path"}, {2: "same path"}]
+    assert list(found[0]["training_file"]) == [used["path"].iloc[1], used["path"].iloc[0]]
 
 
 def test_near_duplicates_across_given_splits_are_refused_with_the_list(other, tmp_path, capsys):

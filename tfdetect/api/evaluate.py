@@ -80,7 +80,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     table, excluded = dataset.separate_excluded(select_test_files(args, artifact, data), cache, data.workers)
     table = dataset.decode(table, data, cache, excluded)
     trained = [overlap.Trained(artifact, run, cache)]
-    table, warnings = overlap.leave_out(table, trained, target.folder, args.overlap, args.data.path is not None)
+    table, warnings = overlap.leave_out(table, trained, target.folder, args.overlap, args.data.path)
     dataset.print_count(table)
     table, _ = dataset.add_source_classes(table, run.detector)
     if (good := usable_rows(table)).empty:

@@ -53,8 +53,7 @@ def evaluate(args: Evaluate) -> Artifact:
     table, excluded = dataset.separate_excluded(table, first.cache, first.data.workers)
     decoded = {name: decode(name, table, member, excluded) for name, member in members.items()}
     trained = [overlap.Trained(member.artifact, member.run, member.cache) for member in members.values()]
-    other_data = args.data.path is not None
-    table, left_out = overlap.leave_out(merge_tables(decoded), trained, target.folder, args.overlap, other_data)
+    table, left_out = overlap.leave_out(merge_tables(decoded), trained, target.folder, args.overlap, args.data.path)
     dataset.print_count(table)
     good = usable_rows(table)["path"]
     if good.empty:

@@ -1,5 +1,6 @@
 """Files that nothing may be judged on, because training had them, others of their groups, or near copies of them."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 LIST_NAME = "training_overlap.csv"
 HASH_COLUMNS = ("sha", "original_sha")  # identify a file's content, and that of the original of an equalised file
-NOT_COMPARED = ("Near duplicates of training files were not looked for: the clips of the training are no longer in {}. Files of "
+NOT_COMPARED = ("Near duplicates of {:,} of {:,} training files were not looked for: their clips are no longer in {}. Files of "
                 "the same content are found without them.")  # fmt: skip
-CONTENT, NEAR, GROUP = "same content", "near duplicate", "same group"
+CONTENT, PATH, NEAR, GROUP = REASONS = "same content", "same path", "near duplicate", "same group"
 MEMORISED = "the result on them may be memorised"
 LISTED = 3  # files in a message
 MOST = 0.5  # of a run's training files, from which on a data set counts as the one that it was trained on
@@ -39,27 +40,28 @@ class Trained:
 
 
 def leave_out(table: "pd.DataFrame", members: Sequence[Trained], target: Path, policy: Policy,
-              other_data: bool) -> "tuple[pd.DataFrame, tuple[str, ...]]":  # fmt: skip
+              path: Path | None) -> "tuple[pd.DataFrame, tuple[str, ...]]":  # fmt: skip
     """Return the decoded table without files that training or validation of a run used, and warnings about them.
 
-    Files are recognised by their bytes, or by those of their original; in `other_data`, which are not the run's own test files,
-    near duplicates are looked for as well. Other files of their groups are left out too, such as fakes of a source that was not
-    trained on. All are listed in LIST_NAME in the folder `target`. With the policy "refuse", raises UserError, unless the table
-    holds at least half of what a run was trained on: then it is not a test set with leaks, but the data set of the run.
+    Files are recognised by their bytes, by those of their original, and by their path; in the data set at `path`, None for the
+    run's own test files, near duplicates are looked for as well. Other files of their groups are left out too, such as fakes of
+    a source that was not trained on. All are listed in LIST_NAME in the folder `target`. With the policy "refuse", raises
+    UserError, unless the table holds at least half of what a run was trained on: then it is not a test set with leaks, but the
+    data set of the run.
     """
     import pandas as pd
 
     (target / LIST_NAME).unlink(missing_ok=True)
     found: list[pd.DataFrame] = []
     warnings: list[str] = []
-    is_own = not other_data
+    is_own = path is None
     for member in members:
-        matches, used, notes = match_training(table, member, other_data)
+        matches, used, notes = match_training(table, member, path)
         found.append(matches.assign(run=member.artifact.folder.name))
         warnings += notes
         is_own |= 0 < len(matches) >= MOST * used
     overlap = pd.concat(found)
-    overlap = overlap.sort_values("reason", key=lambda column: column.map([CONTENT, NEAR, GROUP].index), kind="stable")
+    overlap = overlap.sort_values("reason", key=lambda column: column.map(REASONS.index), kind="stable")
     overlap = overlap[~overlap.index.duplicated()].sort_index()
     if overlap.empty:
         return table, tuple(warnings)
@@ -76,12 +78,14 @@ def leave_out(table: "pd.DataFrame", members: Sequence[Trained], target: Path, p
     return kept, (*warnings, text)
 
 
-def match_training(table: "pd.DataFrame", member: Trained, looks: bool) -> "tuple[pd.DataFrame, int, tuple[str, ...]]":
+def match_training(table: "pd.DataFrame", member: Trained,
+                   path: Path | None) -> "tuple[pd.DataFrame, int, tuple[str, ...]]":  # fmt: skip
     """Return a row for each file of the table that a run must not be judged on, how many files the run used, and warnings.
 
-    The rows have the index of the table and the columns path, reason, training_file. With `looks`, near duplicates are found too.
-    If most of the files with known content have the same group as in training, both tables name groups in the same way, and all
-    training groups count as used. Otherwise an equal name proves nothing: most data sets have a group "1".
+    The rows have the index of the table and the columns path, reason, training_file. In the data set at `path`, near duplicates
+    are found, too. All training groups count as used if both tables name groups in the same way: if they lie in the same folder,
+    or most of the files with known content have the same group in both. Otherwise an equal name proves nothing: most data sets
+    have a group "1".
     """
     import pandas as pd
 
@@ -91,18 +95,27 @@ def match_training(table: "pd.DataFrame", member: Trained, looks: bool) -> "tupl
     used = rows[rows["split"] != "test"]
     training_file = find_content(table, used)
     reason = pd.Series(None, table.index, object).mask(training_file.notna(), CONTENT)
+    paths = table["path"].map(os.path.abspath)[training_file.isna()]
+    paths = paths[paths.isin(used["path"])]
+    training_file[paths.index], reason[paths.index] = paths, PATH
     in_training = training_file.map(dict(zip(used["path"], used["group"], strict=True)))[training_file.notna()]
     warnings: tuple[str, ...] = ()
-    if looks:
+    if path:
         near, warnings = find_near(table[training_file.isna()], used, member)
         training_file[near.index], reason[near.index] = near, NEAR
     same_names = len(in_training) and (table["group"][in_training.index] == in_training).mean() > 0.5
-    file_of_group = dict(zip(used["group"], used["path"], strict=True)) if same_names else {}
+    same_names = same_names or are_tables_of_one_folder(path, member.run.data.path)
+    file_of_group = dict(used.drop_duplicates("group")[["group", "path"]].to_numpy()) if same_names else {}
     file_of_group |= dict(zip(table["group"][training_file.notna()], training_file.dropna(), strict=True))
     related = table["group"][training_file.isna()].map(file_of_group).dropna()
     training_file[related.index], reason[related.index] = related, GROUP
     matches = table[["path"]].assign(reason=reason, training_file=training_file)[training_file.notna()]
     return matches, int((used["error"] == "").sum()), warnings
+
+
+def are_tables_of_one_folder(path: Path | None, other: Path | None) -> bool:
+    """Return whether both are tables, and in the same folder."""
+    return bool(path and other and path.is_file() and other.is_file() and path.resolve().parent == other.resolve().parent)
 
 
 def find_content(table: "pd.DataFrame", used: "pd.DataFrame") -> "pd.Series":
@@ -118,7 +131,7 @@ def find_content(table: "pd.DataFrame", used: "pd.DataFrame") -> "pd.Series":
 
 def find_near(table: "pd.DataFrame", used: "pd.DataFrame", member: Trained) -> "tuple[pd.Series, tuple[str, ...]]":
     """Return the training file that shows the same as a file of the table, for those that have one, by their index; and warnings
-    about files that are merely similar, and if the clips of the training are no longer in the cache, so that none was compared.
+    about files that are merely similar, and about training files whose clips are no longer in the cache to be compared.
     """
     import pandas as pd
 
@@ -128,17 +141,17 @@ def find_near(table: "pd.DataFrame", used: "pd.DataFrame", member: Trained) -> "
     used, good = usable_rows(used), usable_rows(table)
     used = used.sample(min(len(used), duplicates.MAX_FILES_PER_SIDE), random_state=0)
     cache = dataset.cache_for(member.run.data, member.run.detector)
-    used = used[used["sha"].isin(cache.find(used["sha"]))]
+    total, used = len(used), used[used["sha"].isin(cache.find(used["sha"]))]
+    gone = (NOT_COMPARED.format(total - len(used), total, cache.folder),) * (len(used) < total)
     if used.empty or good.empty:
-        gone = used.empty and not good.empty
-        return pd.Series(dtype=object), (NOT_COMPARED.format(cache.folder),) * gone
+        return pd.Series(dtype=object), gone
     sides = [used.assign(split="train", group="train"), good.assign(split="test", group="test")]
     readers = [(set(side["sha"]), of.reader(side["sha"])) for side, of in zip(sides, (cache, member.cache), strict=True)]
     load = lambda sha: next(reader for shas, reader in readers if sha in shas).load(sha)  # noqa: E731
     pairs = compare_clips(pd.concat([side[["path", "sha", "split", "group"]] for side in sides], ignore_index=True), load)
     similar = pairs[~pairs["certain"] & ~pairs["path"].isin(pairs.loc[pairs["certain"], "path"])]
     near = table["path"].map(dict(pairs.loc[pairs["certain"], ["path", "training_file"]].to_numpy())).dropna()
-    return near, (f"{describe_near(similar)}: {MEMORISED}.",) if len(similar) else ()
+    return near, (*gone, *([f"{describe_near(similar)}: {MEMORISED}."] if len(similar) else []))
 
 
 def compare_clips(table: "pd.DataFrame", load: "Callable[[str], np.ndarray]") -> "pd.DataFrame":
@@ -172,7 +185,8 @@ def write_list(path: Path, overlap: "pd.DataFrame") -> None:
 
 def describe(overlap: "pd.DataFrame", total: int, which: str) -> str:
     """Return how many of the files overlap with the training of `which` run, by reason."""
-    counts = {reason: int((overlap["reason"] == reason).sum()) for reason in (CONTENT, NEAR, GROUP)}
+    reasons = overlap["reason"].replace(PATH, CONTENT)
+    counts = {reason: int((reasons == reason).sum()) for reason in (CONTENT, NEAR, GROUP)}
     said = {CONTENT: f"were used to train {which}", NEAR: f"look like files that were used to train {which}",
             GROUP: f"belong to groups that were used to train {which}"}  # fmt: skip
     more = {NEAR: "more look like such files", GROUP: "more belong to their groups"}
