@@ -27,7 +27,7 @@ RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_
 # Of runs and prepared folders that do not say how videos were decoded or how frames became squares.
 OLD_READING = {"fit": "squeeze", "crops": 1, "decoder": "auto", "check": "used"}
 OLD_DATA = {**OLD_READING, "split": "70/10/20", "hold_out": ["auto", "none"],
-            "folds": 0, "fold": None, "amount": 1.0}  # fmt: skip  # of runs that do not say these
+            "near_duplicates": "keep", "folds": 0, "fold": None, "amount": 1.0}  # fmt: skip  # of runs that do not say these
 PARSER_WORDS = re.compile(r"^Value error Error parsing (\w+: )?|^(Invalid choice|Unrecognized options) (?=invalid|Unrecognized)|"
                           r" (Argument helptext: .*)?For full helptext, .*")  # around its message
 _redirecting = threading.RLock()
@@ -230,7 +230,7 @@ def read_yaml(path: Path) -> tuple[str, list[str]]:
     if "version" in content and isinstance(settings.get("data"), Mapping):  # a run, which states all settings that it knew
         settings["data"] = {**OLD_DATA, **settings["data"]}
     if "published" in content:  # a recipe, whose figures are of detectors that were trained on all sources
-        settings["data"] = {"hold_out": "none", **(settings.get("data") or {})}
+        settings["data"] = {"hold_out": "none", "near_duplicates": "keep", **(settings.get("data") or {})}
     return str(content["detector"]["name"]), to_flags({**settings, "detector": options})
 
 

@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from tfdetect import corruption_spec
+from tfdetect import corruption_spec, split_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
-from tfdetect.protocol_settings import ProtocolSettings, check_study, parse_shares
+from tfdetect.protocol_settings import ProtocolSettings, check_study
 from tfdetect.verdict_settings import EvaluateSettings
 
 D = TypeVar("D", bound=Detector)
@@ -186,13 +186,17 @@ class Data(ProtocolSettings, ClipSettings):
     none: no source.
     NAME ...: these sources."""
 
+    near_duplicates: Literal["auto", "refuse", "drop", "keep"] = "auto"
+    """What to do with validation and test files that look like training files of other groups.
+    auto: refuse if the splits come with the data set, else keep.
+    refuse: list them and do not train.
+    drop: train without these training files and their groups.
+    keep: train on all, and say so in the report."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_minimum(1, "data", self, "sample")
-        parse_shares(self.split)
-        if not self.hold_out or ("none" in self.hold_out and self.hold_out not in (("none",), ("auto", "none"))):
-            raise UserError("--data.hold_out must be auto, none or names of sources, got "
-                            f"{' '.join(self.hold_out) or 'nothing'}.")  # fmt: skip
+        split_settings.check(self.split, self.hold_out)
         require_minimum(0, "data", self, "make_fakes")
         if not 0 <= self.max_failed <= 1:
             raise UserError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")
