@@ -27,7 +27,7 @@ RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_
 # Of runs and prepared folders that do not say how videos were decoded or how frames became squares.
 OLD_READING = {"fit": "squeeze", "crops": 1, "decoder": "auto", "check": "used"}
 OLD_DATA = {**OLD_READING, "split": "70/10/20", "hold_out": ["auto", "none"],
-            "folds": 0, "fold": None, "amount": 1.0}  # fmt: skip  # of runs that do not say these
+            "near_duplicates": "keep", "folds": 0, "fold": None, "amount": 1.0}  # fmt: skip  # of runs that do not say these
 FINE_TUNING_RATE = 0.1  # of the learning rate of the run that is fine-tuned
 FINE_TUNING_SPLIT = "50/25/25"  # of few files, of which validation and test must have enough
 # What a fine-tuning keeps of the data settings; layout, sources and groups were those of the old data set.
@@ -259,7 +259,7 @@ def read_yaml(path: Path) -> tuple[str, list[str]]:
     if "version" in content and isinstance(settings.get("data"), Mapping):  # a run, which states all settings that it knew
         settings["data"] = {**OLD_DATA, **settings["data"]}
     if "published" in content:  # a recipe, whose figures are of detectors that were trained on all sources
-        settings["data"] = {"hold_out": "none", **(settings.get("data") or {})}
+        settings["data"] = {"hold_out": "none", "near_duplicates": "keep", **(settings.get("data") or {})}
     return str(content["detector"]["name"]), to_flags({**settings, "detector": options})
 
 

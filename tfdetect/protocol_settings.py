@@ -62,7 +62,11 @@ def study_flags(run: Any) -> list[str]:
 
 
 def check_study(run: Any) -> None:
-    """Raise UserError if flags of a study contradict other settings of a run."""
+    """Raise UserError if flags of a study, or of a fine-tuning, contradict other settings of a run."""
+    if run.from_run and not run.data.path:
+        raise UserError("--from fine-tunes on files of your own: add --data.path DIR.")
+    if run.rehearse != "auto" and not run.from_run:
+        raise UserError(f"--rehearse {run.rehearse} is about the old files of a run: give it with --from RUN.")
     if run.trials < 1:
         raise UserError(f"--trials must be at least 1, got {run.trials}.")
     if run.trials != type(run).trials and not run.search:
@@ -86,18 +90,3 @@ def check_study(run: Any) -> None:
         raise UserError(f"--search and {flags[1]} cannot be combined: search first, then give {flags[1]} with the best settings.")
     if run.train.strategy == "multiworker":
         raise UserError(f"{flags[0]} and --train.strategy multiworker cannot be combined: a study trains on one machine.")
-
-
-def parse_shares(text: str) -> dict[str, float]:
-    """Return the shares of --data.split, {"train": 0.8, "validation": 0.1, "test": 0.1} for "80/10/10".
-
-    Raises UserError unless there are three that are above 0 and sum to 100.
-    """
-    try:
-        shares = [float(part) for part in text.split("/")]
-    except ValueError:
-        shares = []
-    if len(shares) != 3 or not min(shares) > 0 or abs(sum(shares) - 100) > 1e-6:
-        raise UserError("--data.split must be three percentages above 0 that sum to 100, for training, validation and test, such "
-                        f"as 80/10/10, got {text!r}.")  # fmt: skip
-    return dict(zip(("train", "validation", "test"), (share / 100 for share in shares), strict=True))

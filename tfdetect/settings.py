@@ -14,11 +14,11 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 import tyro
 
-from tfdetect import corruption_spec
+from tfdetect import corruption_spec, split_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
-from tfdetect.protocol_settings import ProtocolSettings, check_study, parse_shares
+from tfdetect.protocol_settings import ProtocolSettings, check_study
 from tfdetect.verdict_settings import EvaluateSettings
 
 D = TypeVar("D", bound=Detector)
@@ -188,13 +188,17 @@ class Data(ProtocolSettings, ClipSettings):
     none: no source.
     NAME ...: these sources."""
 
+    near_duplicates: Literal["auto", "refuse", "drop", "keep"] = "auto"
+    """What to do with validation and test files that look like training files of other groups.
+    auto: refuse if the splits come with the data set, else keep.
+    refuse: list them and do not train.
+    drop: train without these training files and their groups.
+    keep: train on all, and say so in the report."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_minimum(1, "data", self, "sample")
-        parse_shares(self.split)
-        if not self.hold_out or ("none" in self.hold_out and self.hold_out not in (("none",), ("auto", "none"))):
-            raise UserError("--data.hold_out must be auto, none or names of sources, got "
-                            f"{' '.join(self.hold_out) or 'nothing'}.")  # fmt: skip
+        split_settings.check(self.split, self.hold_out)
         require_minimum(0, "data", self, "make_fakes")
         if not 0 <= self.max_failed <= 1:
             raise UserError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")
@@ -277,11 +281,10 @@ class RunOf(Generic[D]):
     out: Path = Path("saved_models")
     """Folder for runs."""
     from_run: Annotated[Path | None, tyro.conf.arg(name="from", aliases=("--from_run",))] = None
-    """Fine-tune this run, such as saved_models/cnn, on --data.path (docs/adapt.md), as a new version of it, or with --name as
-    another run. Its settings are the defaults, with a tenth of its learning rate."""
+    """Fine-tune this run on --data.path as a new version of it, or with --name as another run (docs/adapt.md).
+    Its settings are the defaults, with a tenth of its learning rate."""
     rehearse: Literal["auto", "old", "none"] = "auto"
-    """Whether --from trains on the old training files as well, as far as they exist.
-    auto: for heads on stored features, which are fitted anew."""
+    """Train on the old training files of --from as well (old), or not; auto does for heads on stored features."""
     resume: bool = False
     """Resume the run called --name; train a finished run further with a higher --train.epochs or --train.patience."""
     overwrite: bool = False
@@ -323,10 +326,6 @@ class RunOf(Generic[D]):
         if self.evaluate.fpr is not None and self.train.threshold != "youden":
             raise UserError(f"--evaluate.fpr {self.evaluate.fpr:g} and --train.threshold {self.train.threshold} both choose the "
                             "threshold: give one of them.")  # fmt: skip
-        if self.from_run and not self.data.path:
-            raise UserError("--from fine-tunes on files of your own: add --data.path DIR.")
-        if self.rehearse != "auto" and not self.from_run:
-            raise UserError(f"--rehearse {self.rehearse} is about the old files of a run: give it with --from RUN.")
         self._check_face_fakes()
         check_study(self)
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.

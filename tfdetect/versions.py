@@ -68,6 +68,20 @@ def title(folder: Path) -> str:
     return run.resolve().name + (f", version {own}" if own > 1 or run != folder else "")
 
 
+def trained(folder: Path) -> Path:
+    """Return the folder of the version whose training made the model of this one: calibrations in between leave it as it is.
+
+    Raises UserError if that version was deleted.
+    """
+    found = folder
+    while (origin := adapted(found)).get("by") == "calibrate":
+        found = base(folder) / FOLDER / str(origin["from"])
+        if not (found / "config.yaml").exists():
+            raise UserError(f"{found} is gone, which says what version {number(folder)} was trained on: copy it there again, or "
+                            "train the run again.")  # fmt: skip
+    return found
+
+
 def is_behind(run: Path) -> bool:
     """Return whether a new version has been written whose files are not in the run folder yet, because a process ended."""
     numbers = listed(run)

@@ -83,9 +83,16 @@ def test_few_groups_have_no_interval():
 
 
 @pytest.mark.parametrize("names, text", [(["a"], "a"), (["a", "b"], "a and b"), (list("abcde"), "a, b, c, d and e"),
-                                         (list("abcdef"), "a, b, c, d and 2 others"), (["", "a"], "a")])  # fmt: skip
+                                         (list("abcdef"), "a, b, c, d and 2 others"), ([], "")])  # fmt: skip
 def test_lists_of_sources(names, text):
     assert seen.list_sources(names) == text
+
+
+def test_general_names_are_not_said(rows):
+    found = metrics.summarise(rows, 0.6) | seen.compare(rows, 0.6, {"old": True, "new": True}, {"old", "new"})
+    assert "), measured only on fakes of sources it was trained on: how it does on fakes of others" in seen.sentence(found)
+    found |= seen.compare(rows, 0.6, {}, {"old"})
+    assert "on fakes of new, of which it is not known whether" in seen.sentence(found)
 
 
 def test_the_report_begins_with_the_sentence_and_marks_the_sources(rows, tmp_path):

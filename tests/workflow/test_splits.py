@@ -10,8 +10,8 @@ from tfdetect import config, models  # noqa: F401  (registers the detectors)
 from tfdetect.artifact import Artifact
 from tfdetect.data import manifest
 from tfdetect.errors import UserError
-from tfdetect.protocol_settings import parse_shares
 from tfdetect.settings import Data
+from tfdetect.split_settings import parse_shares
 from tfdetect.workflow import splits
 
 FORGERIES = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")

@@ -114,7 +114,8 @@ def score_own_files(args: Calibrate, artifact: Artifact, run: Run) -> "tuple[pd.
     reading = {name: getattr(args.data, name) for name in ("layout", "sources", "labels", "group")}
     manifest = dataset.read_manifest(Path(str(args.data.path)), replace(data, **reading))
     rows, excluded = dataset.separate_excluded(manifest, cache, data.workers)
-    table, notes = adaptation.leave_out_own(dataset.decode(rows, data, cache, excluded), adaptation.trained(artifact))
+    table, trained = dataset.decode(rows, data, cache, excluded), Artifact(versions.trained(artifact.folder))
+    table, notes = adaptation.leave_out_own(table, trained, cache, Path(str(args.data.path)))
     dataset.print_count(table)
     table, _ = dataset.add_source_classes(table, run.detector)
     return adaptation.score_rows(artifact, run, artifacts.load_calibration(artifact), table, cache), table, cache, notes

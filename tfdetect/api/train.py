@@ -19,7 +19,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import adaptation, dataset, fine_tuning, made_fakes, operating_point, protocols, seen, splits, studies
+from tfdetect.workflow import dataset, fine_tuning, made_fakes, operating_point, overlap, protocols, seen, splits, studies
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.resuming import reopen, require_same_splits, why_finished
@@ -182,7 +182,7 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
 
     cache = fine_tuning.cache_of(run)
     table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
-    given_splits = bool((table["split"] != "").any())
+    given_splits = run.data.fold is None and bool((table["split"] != "").any())
     table, run = splits.assign(table, run)
     table = made_fakes.add_made_fakes(table, run, cache)
     require_classes(table, run)
@@ -190,6 +190,8 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     table = fine_tuning.adjust(table, run, cache)
     dataset.print_count(table)
     dataset.require_few_failures(table, run.data.max_failed)
+    if run.data.path:  # scenes of the embedded sample look alike by design
+        table = overlap.check_splits(table, cache, run, given_splits)
     good = usable_rows(table)
     require_classes(good, run)
     asked = run.evaluate
@@ -198,8 +200,6 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     dataset.print_if_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
-    if run.data.path:  # scenes of the embedded sample look alike by design
-        table = dataset.warn_of_lookalikes(table, cache, given_splits)
     table, detector = dataset.add_source_classes(table, run.detector)
     return replace(run, detector=detector), table, cache
 
@@ -315,7 +315,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
 
     results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)
     if found:
-        adaptation.print_changes(found)
+        fine_tuning.print_changes(found)
 
 
 def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run,

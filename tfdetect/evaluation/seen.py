@@ -3,7 +3,7 @@
 The AUC on generators that were trained on is what misleads most: it says little about others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,14 @@ SEEN, UNSEEN, UNKNOWN = "seen", "unseen", "unknown"
 NAMED = 4  # sources in a sentence
 
 
-def compare(predictions: pd.DataFrame, threshold: float | None, in_training: Mapping[str, bool | None]) -> dict[str, Any]:
+def compare(predictions: pd.DataFrame, threshold: float | None, in_training: Mapping[str, bool | None],
+            general: Collection[str] = ("",)) -> dict[str, Any]:  # fmt: skip
     """Return the metrics of fakes of sources that training had ("seen"), had not ("unseen"), and may have had ("unknown").
 
     `predictions` are those of one split, per frame or file; `in_training` says for each source of a fake whether training or
-    validation had it, None if that is not known. Each entry is None without such fakes, else {sources, n_real, n_fake, auc, ap,
-    eer, ..., recall, auc_interval, intervals, few_files}: the fakes against all real files, per file.
+    validation had it, None if that is not known. Each entry is None without such fakes, else {sources, named, n_real, n_fake,
+    auc, ap, eer, ..., recall, auc_interval, intervals, few_files}: the fakes against all real files, per file. `named` are the
+    sources whose names, in lower case, are not as `general` as "fake".
     """
     files = by_file(predictions).reset_index(drop=True)
     sample, is_fake = intervals.TestSet.of(files, threshold), files["label"] == 1
@@ -34,7 +36,9 @@ def compare(predictions: pd.DataFrame, threshold: float | None, in_training: Map
         found, _ = against_reals(sample, rows, np.array([], int))
         found |= {"n_real": int((~is_fake).sum())}
         del found["false_positive_rate"], found["intervals"]["false_positive_rate"]
-        out[name] = {"sources": sorted(set(files["source"][rows])), **found} if len(rows) else None
+        sources = sorted(set(files["source"][rows]))
+        named = [source for source in sources if source.lower() not in general]
+        out[name] = {"sources": sources, "named": named, **found} if len(rows) else None
     return out
 
 
@@ -51,13 +55,13 @@ def sentence(test: Mapping[str, Any]) -> str:
     start = {"auc": "AUC", "recall": "Share of fakes found:"}[key]
     learnt = "validated" if test.get("fakes_used_for") == "validation" else "trained"
     if [*parts] == [SEEN]:
-        named = list_sources(parts[SEEN]["sources"])
+        named = list_sources(parts[SEEN]["named"])
         return (f"{start} {figures[SEEN]}, measured only on fakes of sources it was {learnt} on{f' ({named})' if named else ''}: "
                 "how it does on fakes of others is not known.")  # fmt: skip
-    sources = {name: list_sources(part["sources"]) for name, part in parts.items()}
+    sources = {name: list_sources(part["named"]) for name, part in parts.items()}
     said = {SEEN: f"on fakes of sources it was {learnt} on"}
     if UNSEEN in parts:
-        said[UNSEEN] = f"on {'those' if SEEN in parts else 'fakes'} of {sources[UNSEEN]}, which it never saw"
+        said[UNSEEN] = f"on {'those' if SEEN in parts else 'fakes'} of {sources[UNSEEN] or 'others'}, which it never saw"
     if UNKNOWN in parts:
         of_them = f" of {sources[UNKNOWN]}" if sources[UNKNOWN] else ""
         said[UNKNOWN] = f"on fakes{of_them}, of which it is not known whether it was {learnt} on their source"
@@ -73,7 +77,6 @@ def describe_interval(part: Mapping[str, Any], key: str) -> str:
 
 def list_sources(names: Sequence[str]) -> str:
     """Return the names, or the first few and how many more there are."""
-    names = [name for name in names if name]
     more = len(names) - NAMED
     if more > 1:
         return f"{', '.join(names[:NAMED])} and {more} others"

@@ -15,9 +15,8 @@ from tfdetect import config, files, models, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import operating_point
+from tfdetect.workflow import operating_point, overlap
 from tfdetect.workflow.console import console, feature_progress, plural, print_columns
-from tfdetect.workflow.test_files import HASH_COLUMNS, drop_training_overlap
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,43 +91,29 @@ def write_config(run: Run, staged: Artifact, adapted: dict[str, Any]) -> None:
     files.write_bytes(staged.config, f"{comment}{text}{block}".encode())
 
 
-def trained(artifact: Artifact) -> Artifact:
-    """Return the version whose training made the model of this one: calibrations in between leave it as it is.
+def leave_out_own(table: "pd.DataFrame", run: Artifact, cache: "Cache", path: Path) -> "tuple[pd.DataFrame, tuple[str, ...]]":
+    """Return the decoded table of the data set at `path` without the files that the run was trained or tested on, and sentences
+    that count them.
 
-    Raises UserError if that version was deleted.
-    """
-    found = artifact
-    while (adapted := versions.adapted(found.folder)).get("by") == "calibrate":
-        found = Artifact(versions.base(artifact.folder) / versions.FOLDER / str(adapted["from"]))
-        if not found.config.exists():
-            raise UserError(f"{found.folder} is gone, which says what version {versions.number(artifact.folder)} was trained on: "
-                            "copy it there again, or train the run again.")  # fmt: skip
-    return found
-
-
-def leave_out_own(table: "pd.DataFrame", run: Artifact) -> "tuple[pd.DataFrame, tuple[str, ...]]":
-    """Return the decoded table without the files that the run was trained or tested on, and sentences that count them.
-
-    Its test files choose nothing, or later figures on them would say nothing. Raises UserError if no file is left.
+    The test files choose nothing, or later figures on them would say nothing. Raises UserError if no file is left.
     """
     from tfdetect.data import manifest
     from tfdetect.data.prepare.decode import usable_rows
 
-    kept, notes = drop_training_overlap(table, run)
+    matches, _, notes = overlap.match_training(table, overlap.Trained(run, artifacts.load_config(run), cache), path)
     rows = manifest.read_unchecked(run.manifest)
-    tested = rows[rows["split"] == "test"]
-    hashes = {sha for name in HASH_COLUMNS if name in tested for sha in tested[name]} - {""}
-    own = kept[[name for name in HASH_COLUMNS if name in kept]].isin(hashes).any(axis=1)
-    if own.any():
-        text = (f"{own.sum():,} of {plural(len(table), 'file')} are test files of this run, which choose nothing; they are left "
-                "out here.")  # fmt: skip
+    tested = overlap.find_content(table, rows[rows["split"] == "test"]).notna() & ~table.index.isin(matches.index)
+    texts = [overlap.describe(matches, len(table), "this run")] if len(matches) else []
+    if tested.any():
+        texts.append(f"{tested.sum():,} of {plural(len(table), 'file')} are test files of this run, which choose nothing")
+    texts = [f"{text}; they are left out here." for text in texts]
+    for text in texts:
         console.print(text)
-        left_out = {**kept.attrs.get("left_out", {}), "test files of the run": int(own.sum())}
-        kept, notes = kept[~own].reset_index(drop=True), (*notes, text)
-        kept.attrs["left_out"] = left_out
+    kept = table[~tested & ~table.index.isin(matches.index)].reset_index(drop=True)
+    kept.attrs = {**table.attrs, "left_out": {**table.attrs.get("left_out", {}), "used by the run": len(table) - len(kept)}}
     if usable_rows(kept).empty:
         raise UserError("No file is left: the run was trained or tested on all of them. Give files that it has not seen.")
-    return kept, notes
+    return kept, (*notes, *texts)
 
 
 def marks(scored: "pd.DataFrame", known: "Familiarity | None") -> "NDArray[np.bool_] | None":

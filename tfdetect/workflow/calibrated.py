@@ -20,7 +20,7 @@ from tfdetect.pages.adaptation import Adaptation
 from tfdetect.pages.learnt import Learnt
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset, operating_point, results
-from tfdetect.workflow.adaptation import load_familiarity, make_part, marks, print_changes, trained, write_config
+from tfdetect.workflow.adaptation import load_familiarity, make_part, marks, print_changes, write_config
 from tfdetect.workflow.console import console, plural
 from tfdetect.workflow.familiarity import store
 from tfdetect.workflow.refitted import Known
@@ -120,7 +120,7 @@ class Calibrated:
     def manifest(self) -> pd.DataFrame:
         """Return the manifest of the new version: the files of the training, and those calibrated on as validation files, so that
         `evaluate` knows that it must not judge by them."""
-        old = manifest.read_unchecked(trained(self.before).manifest)
+        old = manifest.read_unchecked(Artifact(versions.trained(self.before.folder)).manifest)
         old["label"] = old["label"].astype(int)
         own = self.table.assign(path=[str(Path(path).absolute()) for path in self.table["path"]], split="validation")
         return pd.concat([old, own], ignore_index=True).fillna("")

@@ -13,6 +13,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
 from tfdetect.workflow import adaptation, dataset
+from tfdetect.workflow.adaptation import print_changes as print_changes
 from tfdetect.workflow.console import console, plural
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def adjust(table: "pd.DataFrame", run: Run, cache: "Cache") -> "pd.DataFrame":
     import pandas as pd
 
     console.print(f"Starting from {versions.title(before(run).folder)}, with a learning rate of {run.train.learning_rate:g}")
-    kept, notes = adaptation.leave_out_own(table, adaptation.trained(before(run)))
+    kept, notes = adaptation.leave_out_own(table, Artifact(versions.trained(before(run).folder)), cache, Path(str(run.data.path)))
     rehearses = run.rehearse == "old" or (run.rehearse == "auto" and run.detector.caches_features)
     rehearsed = old_files(run, cache, "train") if rehearses else None
     if rehearsed is not None:
@@ -141,7 +142,7 @@ def old_files(run: Run, cache: "Cache", split: str) -> "pd.DataFrame | None":
 
     from tfdetect.data import manifest
 
-    rows = manifest.read(adaptation.trained(before(run)).manifest)
+    rows = manifest.read(Artifact(versions.trained(before(run).folder)).manifest)
     rows = rows[rows["split"] == split]
     there = rows[rows["path"].map(os.path.exists)].reset_index(drop=True)
     name = {"train": "training", "test": "test"}[split]

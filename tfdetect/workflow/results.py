@@ -29,6 +29,7 @@ from tfdetect.plots import robustness as robustness_plots
 from tfdetect.plots import standard
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data, Run
+from tfdetect.split_settings import AUTO, NONE
 from tfdetect.workflow import dataset, feature_report, made_fakes, reconstruction_report, seen
 from tfdetect.workflow.console import console, plural, printable
 from tfdetect.workflow.scoring import find_shortcuts
@@ -211,7 +212,9 @@ def write_final(target: Artifact, evaluation: Evaluation, run: Run, found: Mappi
     with files.atomic_write(target.results) as temporary:
         rows = cross_source.verdict_table(evaluation.predictions, evaluation.threshold)
         rows.to_csv(temporary, index=False, errors="surrogateescape")
-    text = cross_source.summary_text(target.folder.name, run.data.train_sources, evaluation.predictions, found["test"])
+    held_out = ", ".join(run.data.hold_out) if run.data.hold_out[0] not in (AUTO, NONE) else ""
+    trained_on = run.data.train_sources or ((f"all sources but {held_out}",) if held_out else ())
+    text = cross_source.summary_text(target.folder.name, trained_on, evaluation.predictions, found["test"])
     text += "".join(f"{warning}\n" for warning in calibration.rule_warnings(evaluation.threshold_rule))
     files.write_bytes(target.final_prediction, text.encode(errors="surrogateescape"))
 

@@ -5,14 +5,12 @@ from typing import TYPE_CHECKING
 
 from tfdetect import artifact as artifacts
 from tfdetect.artifact import Artifact
-from tfdetect.protocol_settings import parse_shares
 from tfdetect.settings import Data, Run
+from tfdetect.split_settings import AUTO, NONE, parse_shares
 from tfdetect.workflow.console import console, plural, printable
 
 if TYPE_CHECKING:
     import pandas as pd
-
-AUTO, NONE = "auto", "none"  # --data.hold_out
 
 
 def assign(table: "pd.DataFrame", run: Run) -> "tuple[pd.DataFrame, Run]":
