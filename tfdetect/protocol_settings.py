@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
 
 from tfdetect.errors import UserError
 
 EACH = "each"
+FromRun = Annotated[Path | None, tyro.conf.arg(name="from", aliases=("--from_run",))]  # --from is no name in Python
 # Settings that ask for several trainings, by section; the config.yaml of a single one does not have them.
 STUDY_ONLY = {"data": ("leave_out", "amounts"), "train": ("seeds",)}
 MAX_SHARE = "--data.{} must be above 0 and at most 1, got {}."
