@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tfdetect import installation
 from tfdetect.pages import html
 
-ADVICE = ("So many files are unlike them that this detector's scores say little about files like these. If they are what it is "
-          "to judge, train it with such files.")  # fmt: skip
 MANY = 3  # times the level of unfamiliar files that call for other training data
 
 
@@ -60,12 +59,19 @@ def _unfamiliar(found: Mapping[str, Any] | None) -> str:
     header = ["class", "source", "files", "unlike training (95 % interval)", "other content", "other processing"]
     rows = [[row["label"], row["source"] or "not given", row["n"], f"{_percent(row['share'])}{_interval(row['interval'])}",
              *(_percent(row[name]) for name in ("content", "processing"))] for row in found["sources"]]  # fmt: skip
-    many = (found["share"] or 0) > MANY * found["level"]
+    many = 0 < MANY * found["level"] < (found["share"] or 0)
     return (f"<h3>Files unlike the training data</h3><p>{unfamiliar_sentence(found)} Of files like those of validation "
             f"({found['groups']} groups), at most {_percent(found['level'])} are marked. They count as inconclusive, except with "
             "<code>--any</code>. Other content is what the network did not see in training; other processing is another "
-            f"sharpness, noise, compression or change over time. {ADVICE if many else ''}</p>"
+            f"sharpness, noise, compression or change over time. {_advice() if many else ''}</p>"
             f"{html.table(header, rows)}")  # fmt: skip
+
+
+def _advice() -> str:
+    """Return what to do if many files are unlike the training data."""
+    command = html.escape(installation.command("calibrate", "RUN", "--data.path", "FILES"))
+    return ("So many are unlike them that this detector's scores say little about files like these. If they are what it is "
+            f"to judge, fit its verdicts to 50 to 200 of them with <code>{command}</code>, or train it with such files.")  # fmt: skip
 
 
 def _method(found: Mapping[str, Any]) -> str:
