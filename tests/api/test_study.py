@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tfdetect
-from tfdetect import cli
+from tfdetect import cli, config
 from tfdetect.api.study import Study
 from tfdetect.data import worker_pool
 from tfdetect.evaluation import predictions
@@ -107,6 +107,16 @@ def test_a_process_that_is_killed_fails_its_training_alone(images, tmp_path, cap
     members = json.loads((tmp_path / "cnn-seeds" / "study.json").read_text())["members"]
     assert code == 1 and [member["state"] for member in members] == ["failed", "finished"]
     assert members[0]["reason"].startswith("Its process was ended by signal 9, as happens when memory runs out.")
+
+
+def test_where_no_process_can_be_started_this_one_trains(monkeypatch, capsys):
+    def refuse(process):
+        raise PermissionError("not permitted")
+
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", refuse)
+    with ChildProcess() as process:
+        assert process.call(lambda run: {"name": run.name}, config.parse(["cnn", "--name", "x"], "train")) == {"name": "x"}
+    assert "No process can be started (not permitted): this one trains" in capsys.readouterr().err
 
 
 @pytest.mark.slow

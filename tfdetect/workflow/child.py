@@ -24,7 +24,7 @@ from tfdetect.data.worker_pool import hidden_main
 from tfdetect.errors import UserError
 from tfdetect.machine import resident_memory
 from tfdetect.settings import Run
-from tfdetect.workflow.console import import_keras
+from tfdetect.workflow.console import import_keras, print_note
 from tfdetect.workflow.protocols import MemberError, describe_error, is_disk_full
 from tfdetect.workflow.startup import start
 
@@ -49,14 +49,18 @@ class ChildProcess:
         self.end()
 
     def call(self, function: Function, run: Run) -> Mapping[str, Any]:
-        """Return what the function returns, called in the other process; in this one for a detector that only this one knows, and
-        in notebooks, which do not show what other processes print.
+        """Return what the function returns, called in the other process; in this one where none can be started, for a detector
+        that only this one knows, and in notebooks, which do not show what other processes print.
 
         Raises UserError, OSError and MemberError for the errors of the function.
         """
         if type(run.detector).__module__ == "__main__" or "ipykernel" in sys.modules:
             return function(run)
-        connection = self.connection if self.process and self.process.is_alive() and self.connection else self.begin()
+        try:
+            connection = self.connection if self.process and self.process.is_alive() and self.connection else self.begin()
+        except OSError as error:
+            print_note(f"No process can be started ({error}): this one trains, and may run out of memory after many trainings.")
+            return function(run)
         with tempfile.TemporaryDirectory(prefix="tfdetect-") as folder:
             path = Path(folder, "config.yaml")
             config.write_yaml(run, path)
@@ -75,9 +79,10 @@ class ChildProcess:
         context = SpawnContext()
         self.connection, theirs = context.Pipe()
         their_lifeline, self.lifeline = context.Pipe(duplex=False)
-        self.process, self.first_memory = context.Process(target=serve, args=(theirs, their_lifeline)), 0
+        process, self.process, self.first_memory = context.Process(target=serve, args=(theirs, their_lifeline)), None, 0
         with hidden_main():
-            self.process.start()
+            process.start()
+        self.process = process
         theirs.close()  # so that the end of the process closes the connection
         their_lifeline.close()
         return self.connection
