@@ -116,6 +116,18 @@ def leave_out_own(table: "pd.DataFrame", run: Artifact, cache: "Cache", path: Pa
     return kept, (*notes, *texts)
 
 
+def flattered(before: Artifact, table: "pd.DataFrame") -> str:
+    """Return a sentence if a version was calibrated on some files of a prepared table, else ""."""
+    from tfdetect.data import manifest
+
+    if versions.adapted(before.folder).get("by") != "calibrate":
+        return ""
+    rows = manifest.read_unchecked(before.manifest)
+    count = int(table["sha"].isin(set(rows.loc[rows["split"] == "validation", "sha"]) - {""}).sum())
+    name = versions.title(before.folder)
+    return f" {plural(count, 'file')} calibrated {name} as well, which flatters its figures." if count else ""
+
+
 def marks(scored: "pd.DataFrame", known: "Familiarity | None") -> "NDArray[np.bool_] | None":
     """Return which files of a table of scores are marked as unlike the training files, in order of first appearance; None if the
     version that scored them cannot tell."""

@@ -20,7 +20,7 @@ from tfdetect.pages.adaptation import Adaptation
 from tfdetect.pages.learnt import Learnt
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset, operating_point, results
-from tfdetect.workflow.adaptation import load_familiarity, make_part, marks, print_changes, write_config
+from tfdetect.workflow.adaptation import flattered, load_familiarity, make_part, marks, print_changes, write_config
 from tfdetect.workflow.console import console, plural
 from tfdetect.workflow.familiarity import store
 from tfdetect.workflow.refitted import Known
@@ -76,7 +76,7 @@ class Calibrated:
         """
         stored, name = load_calibration(self.before), versions.title(self.before.folder)
         after = adaptation.cross_fitted(judged, fit) if fit else Judged.by(self.fitted, judged["score"])
-        how = f"Before: {name}. {CROSS_FITTED if fit else HELD_OUT} {SAME_RANKING}{self._seen(judged)}"
+        how = f"Before: {name}. {CROSS_FITTED if fit else HELD_OUT} {SAME_RANKING}{flattered(self.before, self.table[self.table['path'].isin(judged['path'])])}"
         tested = predictions.file_scores(self.tested)
         was = marks(self.own[self.own["path"].isin(judged["path"])], load_familiarity(self.before))
         now = (self.known.marks if fit else None) if self.known.is_new else was
@@ -87,16 +87,6 @@ class Calibrated:
                            Judged.by(self.fitted, tested["score"]))]  # fmt: skip
         origin = f"Version {self.adapted['version']} is {name}, calibrated on {self.adapted['data']}. The model is the same."
         return Adaptation(origin, name, parts)
-
-    def _seen(self, judged: pd.DataFrame) -> str:
-        """Return a sentence if the version before was calibrated on some of the same files, else ""."""
-        if versions.adapted(self.before.folder).get("by") != "calibrate":
-            return ""
-        rows = manifest.read_unchecked(self.before.manifest)
-        known = set(rows.loc[rows["split"] == "validation", "sha"])
-        seen = self.table.loc[self.table["path"].isin(judged["path"]), "sha"].isin(known).sum()
-        name = versions.title(self.before.folder)
-        return f" {plural(int(seen), 'file')} calibrated {name} as well, which flatters its figures." if seen else ""
 
     def write(self, staged: Artifact, found: Adaptation) -> None:
         """Write the new version into an empty folder: what it shares with the one before as hard links."""
