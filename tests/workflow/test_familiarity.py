@@ -1,4 +1,4 @@
-"""What is familiar to detectors of other kinds: on stored features, trained and validated on real files alone, on frames of videos."""
+"""What is familiar to other kinds of detectors: on stored features, trained on real files alone, on the frames of videos."""
 
 import json
 import shutil
@@ -24,6 +24,7 @@ def train(folder, detector, data, *flags):
 
 
 def predict(run, capsys, *paths):
+    capsys.readouterr()
     assert cli.main(["predict", str(run.folder), *map(str, paths), "--json"]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
