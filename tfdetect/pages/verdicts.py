@@ -70,8 +70,8 @@ def _unfamiliar(found: Mapping[str, Any] | None) -> str:
 def _advice() -> str:
     """Return what to do if many files are unlike the training data."""
     command = html.escape(installation.command("calibrate", "RUN", "--data.path", "FILES"))
-    return ("So many are unlike them that this detector's scores say little about files like these. If they are what it is "
-            f"to judge, fit its verdicts to 50 to 200 of them with <code>{command}</code>, or train it with such files.")  # fmt: skip
+    return ("So many are unlike them that this detector's scores say little about files like these. If it is to judge such "
+            f"files, fit its verdicts to 50 to 200 of them with <code>{command}</code>, or train it with some.")  # fmt: skip
 
 
 def _method(found: Mapping[str, Any]) -> str:

@@ -107,14 +107,16 @@ def observe(network: "keras.Model", frames: pd.DataFrame, detector: Detector, ca
 def score_features(predictor: "Predictor", features: FeatureTable, table: pd.DataFrame, detector: Detector,
                    cache: Cache) -> pd.DataFrame:  # fmt: skip
     """Return the predictions of the usable files of a table from their stored features, with the columns DISTANCES where the run
-    knows what is familiar."""
+    knows what is familiar; these are missing for training files."""
     scored, known = scoring.score_features(predictor, features, table), predictor.familiarity
     if known is None:
         return scored
     rows = expand_frames(usable_rows(table), detector.input_kind == "frame")
-    pixels = pixel_statistics(rows, detector, cache)
-    values = known.content.distances(features.features), known.processing.distances(pixels)
-    return scored.assign(**dict(zip(familiarity.DISTANCES, values, strict=True)))
+    judged = (rows["split"] != "train").to_numpy()
+    pixels = pixel_statistics(rows[judged].reset_index(drop=True), detector, cache)
+    distances = np.full((len(rows), 2), np.nan)
+    distances[judged] = np.column_stack([known.content.distances(features.features[judged]), known.processing.distances(pixels)])
+    return scored.assign(**dict(zip(familiarity.DISTANCES, distances.T, strict=True)))
 
 
 def notes(level: float | None, files: pd.DataFrame) -> tuple[str, ...]:
