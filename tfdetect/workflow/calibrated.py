@@ -21,7 +21,7 @@ from tfdetect.pages.learnt import Learnt
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset, operating_point, results
 from tfdetect.workflow.adaptation import flattered, load_familiarity, make_part, marks, print_changes, write_config
-from tfdetect.workflow.console import console, plural
+from tfdetect.workflow.console import console
 from tfdetect.workflow.familiarity import store
 from tfdetect.workflow.refitted import Known
 
@@ -76,7 +76,8 @@ class Calibrated:
         """
         stored, name = load_calibration(self.before), versions.title(self.before.folder)
         after = adaptation.cross_fitted(judged, fit) if fit else Judged.by(self.fitted, judged["score"])
-        how = f"Before: {name}. {CROSS_FITTED if fit else HELD_OUT} {SAME_RANKING}{flattered(self.before, self.table[self.table['path'].isin(judged['path'])])}"
+        again = flattered(self.before, self.table[self.table["path"].isin(judged["path"])])
+        how = f"Before: {name}. {CROSS_FITTED if fit else HELD_OUT} {SAME_RANKING}{again}"
         tested = predictions.file_scores(self.tested)
         was = marks(self.own[self.own["path"].isin(judged["path"])], load_familiarity(self.before))
         now = (self.known.marks if fit else None) if self.known.is_new else was

@@ -179,7 +179,8 @@ def compare(run: Run, fitted: "Calibration", scored: "pd.DataFrame", table: "pd.
     test = table[table["split"] == "test"].reset_index(drop=True)
     by_old = partial(adaptation.score_rows, old, settings, stored)
     judges = (stored, adaptation.load_familiarity(old)), (fitted, adaptation.load_familiarity(artifact))
-    parts = [_part(*NEW, OF_NEW + adaptation.flattered(old, test), judges, by_old(test, cache), scored[scored["split"] == "test"])]
+    new = OF_NEW + adaptation.flattered(old, test)
+    parts = [_part(*NEW, new, judges, by_old(test, cache), scored[scored["split"] == "test"])]
     if (rows := old_files(run, cache, "test")) is not None:
         rows, _ = dataset.add_source_classes(rows, run.detector)
         after = adaptation.score_rows(artifact, run, fitted, rows, cache)
