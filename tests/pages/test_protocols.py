@@ -43,9 +43,10 @@ def test_sources_without_a_value_stay_empty():
              "sd_seeds": None} for name, value in (("a", 0.6), ("b", None))]  # fmt: skip
     found = {"rows": rows, "unseen": 0.6, "unseen_interval": None, "seen": 0.9, "seen_interval": [0.8, 1.0], "worst": "a",
              "difference": -0.3, "difference_interval": [-0.4, -0.2]}  # fmt: skip
-    assert page.source_sentences(found)[1:3] == [
+    assert page.source_sentences(found)[1:4] == [
         "The hardest unseen source is a: AUC 0.600.",
         "The difference of AUC, unseen less seen, is -0.300 (95 % interval -0.400 to -0.200).",
+        "The test has fewer than 20 fakes of a, b: other files may change these figures much.",
     ]
     unseen = next(line for line in plots.sources(found).axes[0].lines if line.get_label() == "unseen")
     assert np.array_equal(unseen.get_xdata(), [0.6, np.nan], equal_nan=True)

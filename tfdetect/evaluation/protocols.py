@@ -165,11 +165,7 @@ def across_sources(members: Sequence[Scored]) -> dict[str, Any]:
     `difference` that of unseen less seen, `worst` the source with the lowest unseen AUC.
     """
     sources = list(dict.fromkeys(member.factors["left_out"] for member in members))
-    tables: dict[Hashable, pd.DataFrame] = {}
-    for member in members:
-        is_real, is_left_out = member.files["label"] == 0, member.files["source"] == member.factors["left_out"]
-        for kind, chosen in (("unseen", is_real | is_left_out), ("seen", ~is_left_out | is_real)):
-            tables[(kind, member.factors["left_out"], member.factors["seed"])] = member.files[chosen]
+    tables = source_tables(members)
     aucs = Aucs(tables)
 
     def keys(kind: str, source: str | None = None) -> list[Hashable]:
@@ -198,6 +194,17 @@ def across_sources(members: Sequence[Scored]) -> dict[str, Any]:
         "difference_interval": difference["interval"],
         "worst": min(known, key=lambda row: row["unseen"])["source"] if known else None,
     }
+
+
+def source_tables(members: Sequence[Scored]) -> dict[Hashable, pd.DataFrame]:
+    """Return the test files of each training by ("unseen", source, seed) and ("seen", source, seed): all reals, with the fakes of
+    the source that it left out, and with all others."""
+    tables: dict[Hashable, pd.DataFrame] = {}
+    for member in members:
+        is_real, is_left_out = member.files["label"] == 0, member.files["source"] == member.factors["left_out"]
+        for kind, chosen in (("unseen", is_real | is_left_out), ("seen", ~is_left_out | is_real)):
+            tables[(kind, member.factors["left_out"], member.factors["seed"])] = member.files[chosen]
+    return tables
 
 
 def across_amounts(members: Sequence[Scored]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from tfdetect.evaluation.metrics import FEW
 from tfdetect.evaluation.protocols import FIGURES, HARDLY
 from tfdetect.files import plural
 from tfdetect.pages import html
@@ -92,6 +93,8 @@ def fold_sentences(found: Mapping[str, Any]) -> list[str]:
     of_seeds = f", the mean over {seeds} seeds" if seeds > 1 else ""
     how = ", each scored by the training that did not see its group" if is_folds else ""
     out = [f"AUC {number(found['auc'], found['interval'])}{of_seeds}, on {files} in {plural(found['n_groups'], 'group')}{how}."]
+    if min(found["n_real"], found["n_fake"]) < FEW:
+        out.append(f"These are fewer than {FEW} files of a class: others may change the figure much.")
     out.append(f"{TEST_FILES}, not for the chance of training.")
     if found["sd_seeds"] is not None:
         out.append(f"Standard deviation over {seeds} seeds: {found['sd_seeds']:.3f} of this AUC.")
@@ -117,6 +120,8 @@ def source_sentences(found: Mapping[str, Any]) -> list[str]:
     if found["difference"] is not None:
         difference = number(found["difference"], found["difference_interval"], "+")
         out.append(f"The difference of AUC, unseen less seen, is {difference}.")
+    if few := [row["source"] for row in found["rows"] if row["n_fake"] < FEW]:
+        out.append(f"The test has fewer than {FEW} fakes of {', '.join(few)}: other files may change these figures much.")
     return [*out, f"{TEST_FILES}, not for that of sources: another generator may be harder than all of these."]
 
 
