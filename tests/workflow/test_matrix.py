@@ -95,7 +95,7 @@ def test_every_run_is_evaluated_on_every_data_set(places, calls, tmp_path, capsy
     page = (tmp_path / "out" / "report.html").read_text()
     assert '<a href="2-two/1-A/report.html">0.950<br><small>0.850 to 1.000</small></a>' in page
     assert '<a href="1-one/2-B_b/report.html">0.600' in page and (tmp_path / "out" / "1-one" / "2-B_b" / "report.html").exists()
-    assert "one: AUC from 0.600 (B b) to 0.900 (A)." in page and "1 of 4 cells have no AUC" in page and "data:image/png" in page
+    assert "one: AUC from 0.600 (B b) to 0.900 (A)." in page and "1 of 4 cells has no AUC" in page and "data:image/png" in page
 
 
 def test_a_cell_that_fails_has_its_reason_and_the_others_are_computed(places, calls, tmp_path, capsys):

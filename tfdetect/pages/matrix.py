@@ -45,7 +45,8 @@ def summary(found: Mapping[str, Any]) -> str:
             low, high = min(cells, key=lambda cell: cell["auc"]), max(cells, key=lambda cell: cell["auc"])
             said.append(f"{row['name']}: AUC from {low['auc']:.3f} ({low['data']}) to {high['auc']:.3f} ({high['data']}).")
     without = found["counts"]["without_auc"] + found["counts"]["failed"]
-    said += [f"{without} of {plural(len(found['cells']), 'cell')} have no AUC, for the reasons below."] if without else []
+    have = "have" if without > 1 else "has"
+    said += [f"{without} of {plural(len(found['cells']), 'cell')} {have} no AUC, for the reasons below."] if without else []
     return " ".join(said)
 
 
@@ -68,7 +69,8 @@ def _section(found: Mapping[str, Any], key: str, title: str) -> str:
 def _link(cell: Mapping[str, Any], key: str) -> str:
     """Return the figure of a cell with its interval, as a link to its report; a dash if there is none."""
     interval = cell[f"{key}_interval"]
-    text = html.format_cell(cell[key]) + (f"<br><small>{html.format_cell(interval)}</small>" if interval else "")
+    small = html.format_cell(interval) if interval else "see below" if cell[key] is None and cell["reason"] else ""
+    text = html.format_cell(cell[key]) + (f"<br><small>{small}</small>" if small else "")
     return f'<a href="{escape(quote(cell["report"]))}">{text}</a>' if cell["report"] else text
 
 
