@@ -163,8 +163,8 @@ class TrainedDetector(Results):
         names = [f"{SOURCE_PREFIX}{name}" for name in self.predictor.classes]
         return table.join(pd.DataFrame(source[0], columns=names)) if source else table
 
-    def evaluate(self, data: str | Path | None = None, **settings: Any) -> Results:
-        """Evaluate the detector on another data set, or again on its own test files; see `tfdetect.evaluate`."""
+    def evaluate(self, data: "str | Path | Iterable[str | Path] | None" = None, **settings: Any) -> Results:
+        """Evaluate the detector on other data sets, or again on its own test files; see `tfdetect.evaluate`."""
         return evaluate.evaluate(self.folder, data, **settings)
 
     def explain(self, files: "str | Path | Iterable[str | Path]", **settings: Any) -> explain.Explanation:

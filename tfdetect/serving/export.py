@@ -94,7 +94,8 @@ def export(model: keras.Model, calibration: Mapping[str, Any], detector: Detecto
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    files.write_bytes(target.parent / SERVING_NOTES, format_serving_notes(descriptions, clip_spec, fitted, familiarity).encode())
+    notes = format_serving_notes(descriptions, clip_spec, fitted, familiarity, target.name)
+    files.write_bytes(target.parent / SERVING_NOTES, notes.encode())
     return functions.call.graph
 
 
@@ -156,8 +157,8 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec, familiarity: Fa
 
 
 def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, calibration: Calibration,
-                         familiarity: Familiarity | None = None) -> str:  # fmt: skip
-    """Return the text of SERVING.md, which is written beside the SavedModel."""
+                         familiarity: Familiarity | None = None, folder: str = "1") -> str:  # fmt: skip
+    """Return the text of SERVING.md, which is written beside the `folder` of the SavedModel."""
     lines = [f"- `{name}`: {text}" for name, text in descriptions.items()]
     lines += ["", describe_verdicts(calibration), *(["", describe_familiarity(familiarity)] if familiarity else [])]
     side, fit = clip_spec.size, clip_spec.fit
@@ -176,7 +177,7 @@ def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, c
         lines += ["", "This detector was trained on equalised files. `predict` equalises each file first; the SavedModel expects "
                   f"frames of equalised files: the central {clip_spec.plan.crop} x {clip_spec.plan.crop} pixels, compressed as "
                   f"JPEG of quality {clip_spec.plan.quality} or as a video, see docs/equalise.md of tfdetect."]  # fmt: skip
-    return "\n".join(["# Signatures of the SavedModel in `1/`", "", *lines, ""])
+    return "\n".join([f"# Signatures of the SavedModel in `{folder}/`", "", *lines, ""])
 
 
 def describe_verdicts(calibration: Calibration) -> str:

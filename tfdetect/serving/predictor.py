@@ -55,13 +55,14 @@ class Predictor:
         self.scored_with, self.warnings = "saved_model", self.calibration.warnings
         self.batch = _clips_in_memory(spec, 1 if self.is_frame_detector else spec.frames)
         self._outputs: Callable[[np.ndarray], Mapping[str, Any]] = self._saved_model_outputs
-        if not artifact.saved_model.exists():
+        served = artifact.saved_model  # of the version whose calibration was just read
+        if not served.exists():
             import keras
 
             self.scored_with = f"model.keras on {keras.backend.backend()}"
             self.warnings += (f"Scored with {self.scored_with}, since there is no SavedModel; run export for one.",)
             self._outputs = self._keras_outputs
-        self._load = cache(partial(_load, artifact, self.scored_with, before_load))  # once for all copies of this predictor
+        self._load = cache(partial(_load, artifact, served, self.scored_with, before_load))  # once for all its copies
 
     @property
     def threshold(self) -> float:
@@ -326,12 +327,12 @@ def _clips_in_memory(spec: ClipSpec, squares: int) -> int:
     return max(1, min(MAX_BATCH, BATCH_BYTES // (3 * spec.size**2 * squares)))
 
 
-def _load(artifact: Artifact, scored_with: str, before_load: Callable[[], None] | None) -> Any:
+def _load(artifact: Artifact, served: Path, scored_with: str, before_load: Callable[[], None] | None) -> Any:
     """Return the model of a run, which is to be kept: a signature does not keep its SavedModel alive."""
     if before_load:
         before_load()
     if scored_with == "saved_model":
-        return load_saved_model(artifact.saved_model)
+        return load_saved_model(served)
     from tfdetect import models
 
     return models.load(artifact.model)
