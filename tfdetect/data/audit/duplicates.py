@@ -19,7 +19,7 @@ from tfdetect.data.layouts.grouping import MIN_CORRELATION
 MAX_HASH_DISTANCE = 8  # differing bits of 64
 BAND_BITS = (10, 9, 9, 9, 9, 9, 9)  # hashes that differ in at most 6 bits agree in one band, and most that differ in 7 or 8
 MAX_FILES_PER_SIDE = 10_000  # of training, and of the other splits, compared after decoding
-DETAIL_SIZE, MIN_DETAIL_CORRELATION = 32, 0.93  # pixels; of near duplicates that are certain
+DETAIL_SIZE, MIN_DETAIL_CORRELATION = 32, 0.95  # pixels; of near duplicates that are certain
 MAX_NEIGHBOURS = 2000  # per hash and band; all hashes of a flat set may share one band
 
 ADVICE = {
