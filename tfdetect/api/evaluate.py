@@ -64,7 +64,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.workflow import results, robustness, scoring, stress
 
-    aggregate, chain = args.evaluate.apply_to(run.evaluate).aggregate, corruptions.parse(args.data.corrupt)
+    aggregate, chain = args.evaluate.aggregate_for(run.evaluate, run.data.faces), corruptions.parse(args.data.corrupt)
     target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
     data = dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake)
     cache = dataset.evaluation_cache(data, run.detector, artifact)
@@ -79,6 +79,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
         warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
     calibration = operating_point.calibration_of(artifact, args.evaluate, aggregate)
     rule = args.evaluate.rule or run.threshold_rule
+    warnings = (*warnings, *dataset.faces_note(run, aggregate))
     warnings = (*warnings, *other_aggregate_warning(aggregate, run), *operating_point.rate_note(calibration, rule))
     predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, aggregate, calibration)
     load_model = once(partial(models.load, artifact.model))

@@ -92,6 +92,8 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
     if args.cells > run.data.size:
         raise UserError(f"--cells {args.cells} is more than the {run.data.size} pixels per side that the run uses; give fewer.")
     predictor = (load() if load else load_predictor(artifact, run)).with_limits(data.limits, data.decoding)
+    import numpy as np
+
     from tfdetect.pages import explanation
 
     args.out.mkdir(parents=True, exist_ok=True)
@@ -104,9 +106,11 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
             for verdict, clip in predictor.map_files(paths, to_verdict, data.timeout, data.workers):
                 rows.append({**asdict(verdict), "method": method})
                 if verdict.error is None:
-                    frames, heat, check = explain_clip(predictor, predictor.model_frames(clip), method, args)
+                    faces = np.split(predictor.model_frames(clip), len(clip.clips))
+                    highest = max(range(len(faces)), key=lambda face: verdict.faces[face]["score"] if verdict.faces else 0)
+                    frames, heat, check = explain_clip(predictor, faces[highest], method, args)
                     rows[-1] |= check
-                    title = files.printable(verdict.path)
+                    title = files.printable(verdict.path) + (f", face {highest}, the most fake" if len(faces) > 1 else "")
                     sections.append(explanation.section(title, caption(verdict, check), frames, heat, method))
                 step(rows[-1])
                 if show:

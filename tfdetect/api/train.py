@@ -186,14 +186,15 @@ def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> No
 def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     """Read, split and decode the data; return the run with what the data determine, the prepared manifest and the cache."""
     from tfdetect.data import manifest
-    from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.data.prepare.decode import main_faces, usable_rows
 
     cache = dataset.cache_for(run.data, run.detector)
     table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
     given_splits = bool((table["split"] != "").any())
     table = made_fakes.add_made_fakes(dataset.restrict_sources(manifest.split(table), run.data), run, cache)
     require_classes(table, run)
-    table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
+    # The label of a fake file does not say which of its faces is fake, and small faces must not be a sign of real files.
+    table = main_faces(dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector), "train")
     dataset.print_count(table)
     dataset.require_few_failures(table, run.data.max_failed)
     good = usable_rows(table)
@@ -295,7 +296,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     context = ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
                             fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
     extras = results.report_extras(run.detector, context, predictor)
-    warnings = (*predictor.warnings, *operating_point.notes(calibration, good, run.evaluate.coverage, run.threshold_rule))
+    notes = operating_point.notes(calibration, good, run.evaluate.coverage, run.threshold_rule)
+    warnings = (*predictor.warnings, *dataset.faces_note(run), *notes)
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     study = stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.threshold_rule, context.load_clip,

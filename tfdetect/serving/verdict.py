@@ -1,6 +1,7 @@
 """The verdict on a file."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,3 +19,4 @@ class Verdict:
     source_probability: float | None = None  # 0..1, given that the file is fake; not calibrated
     text: str | None = None  # the closest training text, for detectors that match images with texts
     verdict: str | None = None  # "real", "fake" or "inconclusive": `label`, unless the score lies in the run's band
+    faces: tuple[dict[str, Any], ...] | None = None  # with --data.faces all: face, box, box_frame, score and probability of each

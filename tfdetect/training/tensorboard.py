@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfdetect import files
 from tfdetect.data.media.frames import evenly_spaced
 from tfdetect.detector import ReportContext
+from tfdetect.evaluation.predictions import clip_keys
 from tfdetect.models import autoencoder
 from tfdetect.plots.features import balanced_sample
 
@@ -79,7 +80,7 @@ def write(logs: Path, context: ReportContext, figures: Mapping[str, Path], table
     if context.features is not None:
         frames = context.predictions.reset_index(drop=True)
         projector(logs, context.features.features, frames,
-                  lambda row: context.load_clip(frames.at[row, "path"])[frames.at[row, "frame"]])  # fmt: skip
+                  lambda row: context.load_clip(*clip_keys(frames.loc[[row]])[0])[frames.at[row, "frame"]])  # fmt: skip
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -96,11 +97,12 @@ def _curve(test: pd.DataFrame) -> None:
     tf.summary.experimental.write_raw_pb(curve.SerializeToString(), step=0)
 
 
-def _clips(test: pd.DataFrame, load_clip: Callable[[str], np.ndarray]) -> None:
-    """A strip of frames for the first files of each class, described by label and probability."""
+def _clips(test: pd.DataFrame, load_clip: Callable[..., np.ndarray]) -> None:
+    """A strip of frames for the first files, or faces, of each class, described by label and probability."""
     for label, name in enumerate(("real", "fake")):
-        for row in test[(test["label"] == label) & (test["frame"] == 0)].head(EXAMPLES_PER_CLASS).itertuples():
-            clip = load_clip(row.path)
+        rows = test[(test["label"] == label) & (test["frame"] == 0)].head(EXAMPLES_PER_CLASS)
+        for row, key in zip(rows.itertuples(), clip_keys(rows), strict=True):
+            clip = load_clip(*key)
             strip = np.concatenate(clip[list(evenly_spaced(len(clip), min(FRAMES_PER_CLIP, len(clip))))], axis=1)
             text = f"{name}, {row.source}: probability of fake {row.probability:.3f}, score {row.score:.3f}"
             tf.summary.image(files.printable(f"{name}/{Path(row.path).name}"), strip[None], description=files.printable(text))

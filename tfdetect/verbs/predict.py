@@ -14,6 +14,7 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.errors import UserError
+from tfdetect.evaluation import aggregation
 from tfdetect.settings import DaskSettings
 from tfdetect.verdict_settings import VerdictOverrides
 from tfdetect.workflow.console import plural, printable
@@ -38,7 +39,7 @@ class Predict:
     evaluate: VerdictOverrides = field(default_factory=VerdictOverrides)
     json: bool = False
     """One JSON object per line.
-    It holds path, probability, label, score, frames, note, error, source, source_probability, text and verdict."""
+    It holds path, probability, label, score, frames, note, error, source, source_probability, text, verdict and faces."""
     out: Path | None = None
     """Table to write instead: .parquet, .csv, .jsonl or .xlsx, with the columns of --json, run, version, threshold and date.
     The same command again, also after an interruption, scores only the files that are not in it yet."""
@@ -79,6 +80,8 @@ def main(argv: Sequence[str]) -> int:
         failed = (write_table if args.out else print_verdicts)(detector, paths, args, elsewhere)
     if not args.json:
         print(f"{summarise(paths, failed)}. {describe(detector.deciding(args.evaluate).calibration)}.")
+        if detector.run.data.faces == "all":
+            print(f"The score of a file is {aggregation.describe(detector.run.evaluate.aggregate, True)}.")
     return 1 if failed else 0
 
 

@@ -78,7 +78,7 @@ def load_members(args: Evaluate) -> dict[str, Member]:
     data = [dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake) for run in runs]
     caches = [dataset.evaluation_cache(settings, run.detector, artifact)
               for settings, run, artifact in zip(data, runs, found, strict=True)]  # fmt: skip
-    rules = [args.evaluate.apply_to(run.evaluate).aggregate for run in runs]
+    rules = [args.evaluate.aggregate_for(run.evaluate, run.data.faces) for run in runs]
     members = map(Member, found, runs, data, caches, rules)
     return dict(zip(ensemble.unique_names([folder.name for folder in folders]), members, strict=True))
 

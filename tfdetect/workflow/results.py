@@ -52,8 +52,8 @@ class Evaluation:
     """Scores and probabilities of the validation and test files, or of the test files alone."""
     threshold: float
     threshold_rule: str
-    load_clip: Callable[[str], np.ndarray] | None
-    """Path of a file -> its uint8 clip (frames, height, width, 3); None shows no images of mistakes."""
+    load_clip: Callable[..., np.ndarray] | None
+    """Path of a file, and with all faces the number of one -> uint8 clip (frames, height, width, 3); None shows no images."""
     warnings: tuple[str, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """Added to metrics.json, such as the summaries of splits that were evaluated before."""
@@ -208,7 +208,7 @@ def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, f
         return
     test = evaluation.predictions[evaluation.predictions["split"] == "test"]
     for row in predictions.worst_mistakes(test, evaluation.threshold).itertuples():
-        clip = evaluation.load_clip(row.path)
+        clip = evaluation.load_clip(row.path, *predictions.highest_face(test, row.path))
         yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
 
 
