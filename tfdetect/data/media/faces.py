@@ -196,7 +196,8 @@ class FaceTracker:
         boxes = detect(frame, self.settings)
         self.best_score = max(self.best_score, _best_score(boxes))
         faces = boxes[boxes[:, 4] >= min(WEAK_SCORE, self.settings.score)]
-        self.most_seen = max(self.most_seen, int(((faces[:, 2:4].max(1) >= MIN_SIDE) & (faces[:, 4] >= self.settings.score)).sum()))
+        is_sure = (faces[:, 2:4].max(axis=1, initial=0) >= MIN_SIDE) & (faces[:, 4] >= self.settings.score)
+        self.most_seen = max(self.most_seen, int(is_sure.sum()))
         largest = sorted(faces, key=lambda row: -row[2] * row[3])[: max(MAX_FACES, self.settings.most)]
         self.detections[position] = [self._crop_face(frame, *map(float, row[:5])) for row in largest]
 
