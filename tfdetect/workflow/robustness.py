@@ -198,7 +198,7 @@ def summarise(texts: Sequence[str], rows: pd.DataFrame, scores: Scores, predicto
     for text, (curve, strength) in curves.items():
         those = applicable(rows, text)
         before, after = (with_probabilities(scores.table(those, key), predictor) for key in (UNCHANGED, text))
-        summary, changed = stability.compare(before, after, predictor.threshold)
+        summary, changed = stability.compare(before, after, predictor.threshold, predictor.calibration)
         failed = sum(sha not in scores.known[text] for sha in those["sha"])
         found.append({"corruption": text or NAME_UNCHANGED, "curve": curve, "strength": strength, **summary, "failed": failed})
         flips.append(changed.assign(corruption=text))
