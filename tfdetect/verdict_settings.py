@@ -67,6 +67,10 @@ class VerdictOverrides:
         names = ("calibration", "coverage", "prevalence", "fpr")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
+    def apply_to(self, settings: EvaluateSettings) -> EvaluateSettings:
+        """Return `settings` with the values given here replaced."""
+        return dataclasses.replace(settings, **{name: value for name, value in vars(self).items() if value is not None})
+
     @property
     def changes_verdicts(self) -> bool:
         """Whether the calibration of a run is to be fitted again."""
@@ -89,10 +93,6 @@ class EvaluateOverrides(VerdictOverrides):
         """Return how the frames of a run with these settings and --data.faces become files; raises as `require_faces` does."""
         require_faces(rule := self.aggregate or settings.aggregate, faces)
         return rule
-
-    def apply_to(self, settings: EvaluateSettings) -> EvaluateSettings:
-        """Return `settings` with the values given here replaced."""
-        return dataclasses.replace(settings, **{name: value for name, value in vars(self).items() if value is not None})
 
 
 def _check_aggregate(rule: str) -> None:

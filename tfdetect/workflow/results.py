@@ -73,7 +73,7 @@ class Evaluation:
     origin: str = ""
     """Without a run: what is known about its training, and how calibration and threshold came about."""
     calibration: Calibration | None = None
-    """What gives verdicts, which may be inconclusive; None for the mean of several runs, which has only a threshold."""
+    """What gives verdicts, which may be inconclusive; None for detectors of other origin and if there is only a threshold."""
 
 
 def report_extras(detector: Detector, context: ReportContext, predictor: Predictor) -> ReportExtras:
