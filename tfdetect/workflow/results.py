@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,8 @@ class Evaluation:
     """Scores and probabilities of the validation and test files, or of the test files alone."""
     threshold: float
     threshold_rule: str
-    load_clip: Callable[..., np.ndarray] | None
-    """Path of a file, and with all faces the number of one -> uint8 clip (frames, height, width, 3); None shows no images."""
+    load_clip: Callable[..., np.ndarray | None] | None
+    """Path of a file, and with all faces the number of one -> uint8 clip (frames, height, width, 3), None if it is not here."""
     warnings: tuple[str, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """Added to metrics.json, such as the summaries of splits that were evaluated before."""
@@ -109,28 +109,47 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
           before_report: BeforeReport | None = None) -> dict[str, Any]:
     """Write predictions.csv, metrics.json, plots/ and report.html, and for a test across sources Results.csv and
     Final_Prediction.txt; return the metrics."""
-    run, extras, threshold = evaluation.run, evaluation.extras, evaluation.threshold
+    run, extras = evaluation.run, evaluation.extras
     target.folder.mkdir(parents=True, exist_ok=True)
     with files.atomic_write(target.predictions) as temporary:
         predictions.write(evaluation.predictions, temporary)
-    splits = {name: rows for name, rows in evaluation.predictions.groupby("split") if name in predictions.SPLITS}
-    added = {name: value for name, value in json_values(extras.metrics).items() if name not in predictions.SPLITS}
-    found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **learnt.metrics,
-             **(evaluation.robustness.metrics if evaluation.robustness else {}),
-             **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
-    if evaluation.calibration:
-        found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration)
+    found = measure(evaluation, learnt)
     files.write_json(target.metrics, found)
     if run and run.data.test_sources:
         write_final(target, evaluation, run, found)
     figures = save_figures(target, evaluation, shortcuts, learnt)
     drawn = standard.save_plots(target.plots, extras.figures, figures.values())
-    page = report.Report(
+    own_tables = {str(name): table for name, table in extras.tables.items()}
+    page = replace(describe(target, evaluation, shortcuts, learnt), figures=figures, extra_figures=drawn,
+                   metrics={name: found[name] for name in predictions.SPLITS if name in found},
+                   extra_tables={**(tables(target) if tables else {}), **own_tables})  # fmt: skip
+    if before_report:
+        before_report(found, drawn)
+    with files.atomic_write(target.report) as temporary:  # last: a run with a report counts as finished
+        report.write(temporary, page)
+    return found
+
+
+def measure(evaluation: Evaluation, learnt: Learnt) -> dict[str, Any]:
+    """Return the content of metrics.json."""
+    added = {name: value for name, value in json_values(evaluation.extras.metrics).items() if name not in predictions.SPLITS}
+    splits = {name: rows for name, rows in evaluation.predictions.groupby("split") if name in predictions.SPLITS}
+    found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **learnt.metrics,
+             **(evaluation.robustness.metrics if evaluation.robustness else {}),
+             **{name: metrics.summarise(rows, evaluation.threshold) for name, rows in splits.items()}}  # fmt: skip
+    if evaluation.calibration:
+        found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration)
+    return found
+
+
+def describe(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, learnt: Learnt) -> report.Report:
+    """Return the report, without its metrics, figures and tables."""
+    run = evaluation.run
+    return report.Report(
         name=target.folder.name,
-        metrics={name: found[name] for name in predictions.SPLITS if name in found},
+        metrics={},
         detector=evaluation.title or (describe_detector(run.detector) if run else ""),
         warnings=(*all_warnings(evaluation), *learnt.warnings),
-        figures=figures,
         mistakes=list(most_wrong_frames(evaluation)),
         data=usable_rows(evaluation.table),
         failures=list_messages(evaluation.table, "error"),
@@ -139,18 +158,11 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
         learnt=learnt,
         robustness=evaluation.robustness,
-        extra_figures=drawn,
-        extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
         command=installation.command_line(),
         settings=evaluation.settings or (config.run_to_dict(run) if run else {}),
         versions=versions(),
         origin=evaluation.origin,
     )
-    if before_report:
-        before_report(found, drawn)
-    with files.atomic_write(target.report) as temporary:  # last: a run with a report counts as finished
-        report.write(temporary, page)
-    return found
 
 
 def describe_detector(detector: Detector) -> str:
@@ -209,7 +221,8 @@ def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, f
     test = evaluation.predictions[evaluation.predictions["split"] == "test"]
     for row in predictions.worst_mistakes(test, evaluation.threshold).itertuples():
         clip = evaluation.load_clip(row.path, *predictions.highest_face(test, row.path))
-        yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
+        if clip is not None:
+            yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
 
 
 def versions() -> dict[str, str]:

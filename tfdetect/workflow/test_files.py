@@ -62,6 +62,9 @@ class Columns:
     """Column of splits: if there are validation and test rows, calibration and threshold come from validation."""
     only: tuple[str, ...] = ()
     """Judge only rows with these values, as COLUMN=VALUE, such as modality=image."""
+    report: str = ""
+    """Detector whose figures, mistakes and sources the report shows, or a combination such as stacking.
+    By default that of the stack if there are several; tables and metrics.json have all of them."""
     as_given: bool = False
     """Scores are probabilities to judge as they are: not calibrated, and called fake from 0.5."""
 
@@ -114,8 +117,8 @@ class Evaluate:
             raise UserError("--columns describes the columns of --predictions FILE; give that too.")
         if (self.predictions or self.model) and (self.stress or self.data.corrupt or self.robustness is not None):
             raise UserError("--stress, --robustness and --data.corrupt need a run; --predictions and --model have none.")
-        if (self.predictions or self.model) and (self.evaluate.rule or self.evaluate.prevalence or self.evaluate.aggregate):
-            raise UserError("--evaluate.fpr, .prevalence and .aggregate need a run; --predictions and --model have none.")
+        if self.model and self.evaluate.aggregate:
+            raise UserError("--evaluate.aggregate combines the scores of frames, but --model gives one score for each file.")
         if self.predictions and self.data.path:
             raise UserError("--predictions holds the labels itself: omit --data.path, or give --model instead.")
         if self.model and not self.data.path:
