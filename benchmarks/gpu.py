@@ -1,6 +1,6 @@
 """Measure the steps of the large detectors on a GPU, beside the same networks in PyTorch and what the card can do at most.
 
-    KERAS_BACKEND=tensorflow|jax|torch python benchmarks/gpu.py [--torch PYTHON] [--only NAME ...] [--tiny]
+    KERAS_BACKEND=tensorflow|jax|torch python benchmarks/gpu.py [--torch PYTHON] [--only NAME ...] [--ahead 4] [--tiny]
 
 Training steps of `cnn`, `cnn_lstm`, `inception`, `resnet50` and `resnet_vae`, all layers trained, and CLIP ViT-L/14 features, all
 with random weights, in float32 and mixed_bfloat16, compiled (XLA, torch.compile) and not. Each step copies a batch of uint8 clips
@@ -18,11 +18,14 @@ once; training counts as three forward passes. --tiny takes small inputs and two
 
 import contextlib
 import functools
+import itertools
 import math
 import os
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from typing import Any
 
@@ -32,7 +35,8 @@ from side_by_side import WORKER, Report, Timed, Worker, cpu_seconds, options_par
 # name -> frames, size, batch, size and batch with --tiny
 NETWORKS = {"cnn": (1, 256, 128, 32, 2), "cnn_lstm": (20, 64, 128, 32, 2), "inception": (1, 256, 64, 75, 2),
             "resnet50": (1, 224, 64, 32, 2), "clip": (1, 224, 128, 32, 2), "resnet_vae": (1, 224, 64, 32, 2)}  # fmt: skip
-PRECISIONS = ("float32", "mixed_bfloat16")
+PRECISIONS, WAYS = ("float32", "mixed_bfloat16"), ("plain", "compiled")
+ERROR_LINE = re.compile(r"[\w.]+(Error|Exception|Exit)\b")  # the last line of a traceback
 STEPS, TINY_STEPS = 20, 2
 VIT_L14 = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14,
            "image_size": 224, "hidden_act": "quick_gelu"}  # fmt: skip
@@ -46,7 +50,8 @@ def main() -> None:
     parser.add_argument("--torch", metavar="PYTHON", default=sys.executable, help="interpreter for the PyTorch side")
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="networks to measure")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="precisions to measure")
-    parser.add_argument("--uncompiled", action="store_true", help="leave out compiled steps")
+    parser.add_argument("--steps", nargs="+", choices=WAYS, default=WAYS, help="kinds of steps to measure")
+    parser.add_argument("--ahead", type=int, default=1, help="cases that are built and compiled at the same time")
     parser.add_argument("--tiny", action="store_true", help="small inputs and two steps")
     options = parser.parse_args()
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -55,33 +60,44 @@ def main() -> None:
     report.facts |= worker.call("about", options.tiny).result
     worker.close()
     print("\n".join(f"{name}: {value}" for name, value in report.facts.items()))
-    for name in options.only:
-        for precision in options.precisions:
-            for compiled in (False, True)[: 1 if options.uncompiled else 2]:
-                measure(report, name, precision, compiled, options)
-    report.write()
+    cases = list(itertools.product(options.only, options.precisions, [way == "compiled" for way in options.steps]))
+    for start in range(0, len(cases), options.ahead):
+        batch = cases[start : start + options.ahead]
+        with ThreadPoolExecutor(2 * len(batch)) as pool:  # of calls to processes
+            prepared = [{title: pool.submit(warm_up, python, task, (*case, options.tiny))
+                         for title, python, task in (("tfdetect", sys.executable, "keras_steps"),
+                                                     ("PyTorch", options.torch, "torch_steps"))} for case in batch]  # fmt: skip
+        for case, sides in zip(batch, prepared, strict=True):
+            measure(report, *case, {title: side.result() for title, side in sides.items()}, options.tiny)
+            report.write()
 
 
-def measure(report: Report, name: str, precision: str, compiled: bool, options: Any) -> None:
+def warm_up(python: str, task: str, how: tuple[Any, ...]) -> tuple[Worker, Callable[[], Timed]] | str:
+    """Return a process that has built, compiled and run an epoch and a function that runs another, or why it cannot."""
+    worker = Worker(__file__, python, SHARED_MEMORY)
+    try:
+        worker.call(task, *how)
+    except SystemExit as error:
+        return next((line.strip()[:300] for line in str(error).splitlines()[-2::-1] if ERROR_LINE.match(line)), "it ended")
+    return worker, functools.partial(worker.call, task, *how)
+
+
+def measure(report: Report, name: str, precision: str, compiled: bool,
+            prepared: Mapping[str, tuple[Worker, Callable[[], Timed]] | str], tiny: bool) -> None:  # fmt: skip
     """Measure one network in one way; what cannot be measured is noted with its reason."""
-    case, how = f"{name}, {precision}{', compiled' if compiled else ''}", (name, precision, compiled, options.tiny)
-    workers: dict[str, tuple[Worker, str]] = {}
-    for title, python, task in (("tfdetect", sys.executable, "keras_steps"), ("PyTorch", options.torch, "torch_steps")):
-        worker = Worker(__file__, python, SHARED_MEMORY)
-        try:
-            worker.call(task, *how)  # builds, compiles and warms up
-            workers[title] = worker, task
-        except SystemExit as error:
-            reason = str(error).strip().splitlines()[-3].strip()[:300]  # the last line of the traceback
-            report.facts[f"{case}: {title}"] = reason
-            print(f"\n{case}: {title} is left out: {reason}", flush=True)
+    case = f"{name}, {precision}{', compiled' if compiled else ''}"
+    for title, side in prepared.items():
+        if isinstance(side, str):
+            report.facts[f"{case}: {title}"] = side
+            print(f"\n{case}: {title} is left out: {side}", flush=True)
+    workers = {title: side for title, side in prepared.items() if not isinstance(side, str)}
     if workers:
-        _, batch, steps = shape_of(name, options.tiny)
-        sides = {title: functools.partial(worker.call, task, *how) for title, (worker, task) in workers.items()}
-        times = report.compare(case, sides, steps * batch * NETWORKS[name][0], "images")
+        _, batch, steps = shape_of(name, tiny)
+        times = report.compare(case, {title: run for title, (_, run) in workers.items()}, steps * batch * NETWORKS[name][0],
+                               "images")  # fmt: skip
         for title, (worker, _) in workers.items():
             seconds = median(row.wall for row in times[title]) / steps
-            found = worker.call("cost", name, precision, options.tiny).result if title == "tfdetect" else {}
+            found = worker.call("cost", name, precision, tiny).result if title == "tfdetect" else {}
             row = {"steps_per_second": round(1 / seconds, 3), **shares(report, found, seconds, case)}
             report.cases[case]["sides"][title] |= row
             print(f"  {title}, batch {batch}: {', '.join(f'{key} {value}' for key, value in row.items())}", flush=True)

@@ -2,8 +2,8 @@
 
     python benchmarks/scale.py
 
-Prints the table of docs/scale.md: storage, and core hours by the CPU seconds in the JSON files beside this script. Only the size
-of the index is measured here, on 4,000 images.
+Prints the table of docs/scale.md: storage, core hours by the CPU seconds in the JSON files beside this script, and GPU hours by
+the images per second of gpu.py, with JAX in mixed_bfloat16. Only the size of the index is measured here, on 4,000 images.
 """
 
 import json
@@ -33,6 +33,8 @@ def main() -> None:
         *((f"predict, {count:,} {kind} like those of the embedded sample", hours(count, seconds_of(predict, kind, "predict")))
           for kind, count in (("videos", VIDEOS), ("images", IMAGES))),
         ("an epoch of cnn_lstm over 1 million clips of 20 x 64 x 64", hours(VIDEOS, dict(our_seconds(train))["cnn_lstm"])),
+        *(gpu_row(case, content) for name in ("gpu_jax", "gpu_jax2") for case, content in load(name)["cases"].items()
+          if "bfloat16" in case),
     ]  # fmt: skip
     print("| what | cost |\n|---|---|")
     for name, cost in rows:
@@ -63,6 +65,14 @@ def seconds_of(results: dict[str, Any], case: str, side: str) -> float:
     """Return the CPU seconds per item of one side of a case."""
     content = results["cases"][case]
     return float(content["sides"][side]["cpu"]) / int(content["items"])
+
+
+def gpu_row(case: str, content: dict[str, Any]) -> tuple[str, str]:
+    """Return what a hundred million images cost on the card that gpu.py was run on: the features of CLIP, or an epoch."""
+    seconds = content["sides"]["tfdetect"]["wall"] / content["items"]
+    what = "features of" if case.startswith("clip") else "an epoch of"
+    return f"GPU: {what} {case.partition(',')[0]} over 100 million images", f"{IMAGES * seconds / 3600:,.1f} GPU hours " \
+        f"({1 / seconds:,.0f} images/s)"  # fmt: skip
 
 
 def hours(count: int, seconds: float) -> str:

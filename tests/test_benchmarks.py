@@ -121,7 +121,8 @@ def test_a_share_within_its_floor_passes():
 def test_gpu_measures_a_tiny_network_on_the_cpu(tmp_path):
     """The PyTorch side is left out with its reason where PyTorch is not installed."""
     out = tmp_path / "gpu.json"
-    words = ["--tiny", "--quick", "--rounds", "1", "--only", "cnn_lstm", "--precisions", "float32", "--uncompiled", "--out", out]
+    words = ["--tiny", "--quick", "--rounds", "1", "--only", "cnn_lstm", "--precisions", "float32", "--steps", "plain",
+             "--out", out]  # fmt: skip
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
     subprocess.run([sys.executable, FOLDER / "gpu.py", *words], check=True, env=environment)
     written = json.loads(out.read_text())

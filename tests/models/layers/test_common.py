@@ -68,6 +68,19 @@ def test_every_temporal_network_but_attention_depends_on_the_order_of_frames(kin
     assert np.allclose(scores, reversed_scores, atol=1e-5) == (kind == "attention")
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru", "bidirectional"])
+def test_recurrent_layers_compute_in_float32_whatever_the_precision_is(kind):
+    """On a GPU, JAX's cuDNN layers take no bfloat16 and end training with 'Unknown output type bfloat16'."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = CnnLstm(temporal=kind).build((6, 32, 32, 3))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    recurrent = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.LSTM | keras.layers.GRU)]
+    assert recurrent and {layer.compute_dtype for layer in recurrent} == {"float32"}
+    assert model.get_layer("features").compute_dtype == "bfloat16"
+
+
 def test_frame_differences_subtract_the_previous_frame(rng):
     clips = rng.normal(size=(2, 4, 3, 3, 3)).astype(np.float32)
     out = keras.ops.convert_to_numpy(common.FrameDifferences()(clips))

@@ -136,12 +136,13 @@ def temporal_features(x: Any, kind: str) -> Any:
     """Summarise frame features over time, (batch, frames, features) -> (batch, n), with the given kind of temporal network."""
     from keras import layers
 
+    # Float32 also in mixed precision: on JAX, cuDNN's recurrent layers take no bfloat16, which Keras notices too late.
     if kind == "lstm":
-        return layers.LSTM(64)(x)
+        return layers.LSTM(64, dtype="float32")(x)
     if kind == "gru":
-        return layers.GRU(64)(x)
+        return layers.GRU(64, dtype="float32")(x)
     if kind == "bidirectional":
-        return layers.Bidirectional(layers.LSTM(64))(x)
+        return layers.Bidirectional(layers.LSTM(64, dtype="float32"), dtype="float32")(x)
     if kind == "convolution":
         for dilation in (1, 2):
             x = layers.Conv1D(64, 3, padding="same", dilation_rate=dilation, activation="relu")(x)
