@@ -79,7 +79,6 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
         warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
     calibration = operating_point.calibration_of(artifact, args.evaluate, aggregate)
     rule = args.evaluate.rule or run.threshold_rule
-    warnings = (*warnings, *dataset.faces_note(run, aggregate))
     warnings = (*warnings, *other_aggregate_warning(aggregate, run), *operating_point.rate_note(calibration, rule))
     predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, aggregate, calibration)
     load_model = once(partial(models.load, artifact.model))

@@ -76,20 +76,17 @@ def read(path: Path, given: Mapping[str, str], scores: Sequence[str] = (), only:
     number = pd.factorize(rows["path"])[0] if is_frame else np.arange(len(rows))
     if is_frame and len(torn := rows["path"][rows["label"] != first["label"].to_numpy()[number]]):
         raise UserError(f"{path}: the frames of {torn.iloc[0]!r} have different labels; a file is real or fake.")
-    if aggregate and not is_frame:
-        raise UserError(f"--evaluate.aggregate {aggregate} combines the frames of a file, but {path} has one row for each file: "
-                        "it takes a column frame, and rows with the same path.")  # fmt: skip
+    _require_frames(aggregate, is_frame, path)
     means = pd.DataFrame(numbers)
-    if is_frame:
-        means = _combine(means, number, table.get("face"), aggregate or aggregation.MEAN)
+    means = _combine(means, number, table.get("face"), aggregate or aggregation.MEAN) if is_frame else means
     reasons = {name: _reasons(table[name].to_numpy()[np.unique(number, return_index=True)[1]], means[name], files["path"])
                for name in names}  # fmt: skip
     notes = [_describe(columns, names, own)]
     if empty:
         notes.append(f"Left out, since all their cells are empty: {_list(empty)}.")
     if is_frame:
-        how = aggregation.describe(aggregate or aggregation.MEAN, "face" in table)
-        notes.append(f"{plural(len(rows), 'row')} of {plural(len(files), 'file')}: the score of a file is {how}.")
+        notes.append(f"{plural(len(rows), 'row')} of {plural(len(files), 'file')}: the score of a file is "
+                     f"{aggregation.describe(aggregate or aggregation.MEAN, 'face' in table)}.")  # fmt: skip
     files["frames"] = np.bincount(number)
     return ScoreTable(files, means[names], reasons, means[own] if own else None, tuple(notes))
 
@@ -165,6 +162,13 @@ def _to_numbers(cells: pd.Series, path: Path) -> pd.Series:
         raise UserError(f"{path}: the column {cells.name} holds no finite number ({seen}); expected scores, higher for fakes. "
                         "Decimals need a point.")  # fmt: skip
     return numbers
+
+
+def _require_frames(aggregate: str | None, is_frame: bool, path: Path) -> None:
+    """Raise UserError if the frames of files are to be combined, but each row is a file."""
+    if aggregate and not is_frame:
+        raise UserError(f"--evaluate.aggregate {aggregate} combines the frames of a file, but {path} has one row for each file: "
+                        "it takes a column frame, and rows with the same path.")  # fmt: skip
 
 
 def _combine(scores: pd.DataFrame, number: np.ndarray, faces: pd.Series | None, rule: str) -> pd.DataFrame:

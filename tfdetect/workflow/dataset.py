@@ -13,7 +13,7 @@ from tfdetect.config import PREPARED_FILE, read_prepared_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.files import shell_quote
-from tfdetect.settings import ClipSettings, Data, FileSettings, Run
+from tfdetect.settings import ClipSettings, Data, FileSettings
 from tfdetect.workflow import clip_space
 from tfdetect.workflow.console import console, plural, printable, progress
 
@@ -65,17 +65,6 @@ def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "Clip
     faces = None if data.faces == "none" else FaceSettings.from_model(model_path(data.face_model, cache_dir), most)
     return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits, fit=Fit(data.fit, data.crops),
                     decoding=data.decoding)  # fmt: skip
-
-
-def faces_note(run: Run, aggregate: str | None = None) -> tuple[str, ...]:
-    """Return what the score of a file with several faces is, for the report; nothing without --data.faces all."""
-    if run.data.faces != "all":
-        return ()
-    from tfdetect.evaluation.aggregation import describe
-
-    score = describe(aggregate or run.evaluate.aggregate, True)
-    return (f"Each face of a file is scored (--data.faces all); training used the largest of each file. The score of a file is "
-            f"{score}. A label is that of the file: which of its faces is fake is not known.",)  # fmt: skip
 
 
 def read_manifest(path: Path, data: FileSettings) -> "pd.DataFrame":

@@ -18,7 +18,7 @@ from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import list_messages, usable_rows
 from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.errors import UserError
-from tfdetect.evaluation import calibration, cross_source, metrics, predictions
+from tfdetect.evaluation import aggregation, calibration, cross_source, metrics, predictions
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.verdicts import verdict_metrics
 from tfdetect.pages import report
@@ -185,8 +185,17 @@ def all_warnings(evaluation: Evaluation) -> tuple[str, ...]:
     own = evaluation.run.detector.warnings() if evaluation.run else ()
     return (*own, *evaluation.extras.warnings,
             *calibration.rule_warnings(evaluation.threshold_rule), *evaluation.warnings,
-            *made_fakes.warning(evaluation.table), *dataset.copies_warning(evaluation.table),
+            *faces_note(evaluation.predictions), *made_fakes.warning(evaluation.table), *dataset.copies_warning(evaluation.table),
             *dataset.data_warnings(evaluation.table))  # fmt: skip
+
+
+def faces_note(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return what the score of a file with several faces is; nothing for predictions without faces."""
+    if "face" not in table:
+        return ()
+    rule = aggregation.describe(predictions.aggregate_of(table), True)
+    return ("Each face of a file is scored (--data.faces all); training used the largest of each file. The score of a file is "
+            f"{rule}. A label is that of the file: which of its faces is fake is not known.",)  # fmt: skip
 
 
 def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, learnt: Learnt) -> dict[str, Path]:
