@@ -1,8 +1,10 @@
 """explain: show which regions of a file drive its score."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +14,7 @@ from tfdetect import artifact as artifacts
 from tfdetect import files, models  # noqa: F401  (registers the detectors)
 from tfdetect.api.results import show_page
 from tfdetect.detector import Detector
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, is_out_of_memory
 from tfdetect.workflow.console import progress
 from tfdetect.workflow.verdicts import FileList, PredictData, load_predictor
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor, Verdict
 
 MAX_FILES = 200  # larger pages open slowly
+MAP_PASSES = 68  # through the model for a heat-map by occlusion and its check
+MAX_SECONDS = 5.0  # for a heat-map that nobody asked for
 
 
 @dataclass(frozen=True)
@@ -160,11 +164,53 @@ def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
     return clip[shown], np.stack(maps), {"hottest_tenth": float(hottest), "elsewhere": float(elsewhere)}
 
 
+def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndarray], tuple[bytes, str] | None]":
+    """Return a function from a clip of the run's size (frames, height, width, 3) uint8 to a PNG of it with its heat-map, and what
+    the check of the map says; None if that would take longer than MAX_SECONDS, or there is not enough memory for it."""
+    from tfdetect.pages import explanation
+    from tfdetect.plots import style
+
+    method, args = resolve_method("auto", detector), Explain(Path(), (), frames=1 if predictor.is_frame_detector else 4)
+
+    @once
+    def is_fast() -> bool:
+        return MAP_PASSES * seconds_per_pass(predictor) <= MAX_SECONDS
+
+    def draw(clip: "np.ndarray") -> tuple[bytes, str] | None:
+        try:
+            if not is_fast():
+                return None
+            frames, heat, check = explain_clip(predictor, clip, method, args)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return style.to_png(explanation.figure(frames, heat, method)), describe_check(check)
+
+    return draw
+
+
+def seconds_per_pass(predictor: "Predictor", batch: int = 2) -> float:
+    """Return how long the model takes for what it sees at once: a frame or a clip."""
+    import numpy as np
+
+    frames, size = 1 if predictor.is_frame_detector else predictor.spec.frames, predictor.spec.size
+    clips = np.zeros((batch, frames, size, size, 3), np.uint8)
+    predictor.predict_clips(clips)  # the first call takes longer
+    start = time.monotonic()
+    predictor.predict_clips(clips)
+    return (time.monotonic() - start) / batch
+
+
 def caption(verdict: "Verdict", check: dict[str, float]) -> str:
-    """Return the line under a figure: the verdict, and how hiding its hottest tenth, or another area, changes the score."""
+    """Return the line under a figure: the verdict, and the check of its map."""
     note = f" ({verdict.note})" if verdict.note else ""
+    return (f"{verdict.verdict or verdict.label}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, "
+            f"{verdict.frames} frame{'s' * (verdict.frames > 1)}{note}. {describe_check(check)}")  # fmt: skip
+
+
+def describe_check(check: dict[str, float]) -> str:
+    """Return how hiding the hottest tenth of a map, or another area, changes the score."""
     drops = check["hottest_tenth"], check["elsewhere"]
     changes = [f"{'raises' if drop < 0 else 'lowers'} the score by {abs(drop):.3f}" for drop in drops]
-    return (f"{verdict.verdict or verdict.label}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, "
-            f"{verdict.frames} frame{'s' * (verdict.frames > 1)}{note}. Hiding the hottest tenth of the map {changes[0]}; hiding "
-            f"the same shape elsewhere {changes[1]}.")  # fmt: skip
+    return f"Hiding the hottest tenth of the map {changes[0]}; hiding the same shape elsewhere {changes[1]}."
