@@ -81,9 +81,9 @@ def write(logs: Path, context: ReportContext, figures: Mapping[str, Path], table
             tf.summary.scalar(f"test_auc_after/{name}", row["auc"])
     writer.close()
     if context.features is not None:
-        frames = context.predictions.reset_index(drop=True)
+        frames, keys = context.predictions.reset_index(drop=True), predictions.clip_keys(context.predictions)
         projector(logs, context.features.features, frames,
-                  lambda row: context.load_clip(*predictions.clip_keys(frames.loc[[row]])[0])[frames.at[row, "frame"]])  # fmt: skip
+                  lambda row: context.load_clip(*keys[row])[frames.at[row, "frame"]])  # fmt: skip
 
 
 def _markdown(table: pd.DataFrame) -> str:
