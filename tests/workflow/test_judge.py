@@ -207,7 +207,7 @@ def test_one_class_and_wrong_scale_get_one_sentence(tmp_path, table, capsys):
 
 
 def test_a_false_positive_rate_is_set_on_validation_rows_for_each_detector_and_combination(tmp_path, capsys):
-    random, size = np.random.default_rng(1), 800
+    random, size = np.random.default_rng(1), 400
     labels, splits = np.arange(size) % 2, np.repeat(["validation", "test"], size // 2)
     rows = pd.DataFrame({"path": [f"{number}.png" for number in range(size)], "label": labels, "split": splits,
                          "score_a": random.normal(2 * labels), "score_b": random.normal(labels)})  # fmt: skip
@@ -219,7 +219,7 @@ def test_a_false_positive_rate_is_set_on_validation_rows_for_each_detector_and_c
         cut = np.quantile(real.loc["validation", name], 0.9, method="higher")
         assert 1 - found["detectors"][name]["per_class"]["real"]["recall"] == pytest.approx((real.loc["test", name] > cut).mean())
     stacked = found["combinations"]["within"]["stacking"]
-    assert stacked["per_class"]["real"]["recall"] == pytest.approx(0.9, abs=0.07)
+    assert stacked["per_class"]["real"]["recall"] == pytest.approx(0.9, abs=0.1)
     recall, rate = stacked["per_class"]["fake"]["recall"], 1 - stacked["per_class"]["real"]["recall"]
     assert stacked["rare"]["precision"] == pytest.approx(0.01 * recall / (0.01 * recall + 0.99 * rate))
     assert "Where 1 % of the files are fake, of those called fake" in tables and "at most 10 % of the real" in judged.protocol

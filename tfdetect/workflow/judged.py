@@ -189,11 +189,11 @@ class Judged:
         """
         from tfdetect.evaluation import stacking
 
-        names = [*self.detectors, *(name for name, how in self.combinations if how == WITHIN)]
+        names = [*map(str, self.table.scores), *(stacking.COMBINATIONS if len(self.table.scores.columns) > 1 else ())]
         if self.report and self.report not in names:
             raise UserError(f"--columns.report names no detector {self.report!r}.{suggestion(self.report, names)} There are: "
                             f"{', '.join(names)}.")  # fmt: skip
-        if self.report in self.detectors:
+        if self.report in self.table.scores:
             return self.report, self.detectors[self.report]
         wanted = self.report or stacking.STACK
         for how in (HELD_OUT, WITHIN):
