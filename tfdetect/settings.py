@@ -94,7 +94,8 @@ class ClipSettings(FileSettings):
     """What a detector sees of a file (docs/faces.md). Files without a face fail.
     none: the whole image.
     yunet: its largest face, found by YuNet, cropped, and tracked through videos.
-    all: each of up to 8 faces, the same way. The file is as fake as its most fake face (--evaluate.aggregate).
+    all: each of up to 8 faces, the largest first; after that one, those of 24 pixels or more.
+    The file is as fake as its most fake face (--evaluate.aggregate).
     Training uses the largest face of each file, since the label of a fake file does not say which of its faces is fake."""
     face_model: Path | None = None
     """YuNet ONNX file; by default downloaded on first use."""
