@@ -76,10 +76,10 @@ class TrainedDetector(Results):
     def predict(self, files: "str | Path | Iterable[str | Path]", **settings: Any) -> "pd.DataFrame":
         """Return a row for each of these images, videos, folders of them, and tables with a column path.
 
-        The columns are those of `Verdict`: path, probability of being fake (0..1), label ("real" or "fake"), score, frames, note,
-        error, source, source_probability, text and verdict ("real", "fake" or "inconclusive"). A file that cannot be read has its
-        reason in `error`, and no numbers. The keywords are flags of the command `predict`, such as `workers=1` and
-        `coverage=0.95`. Raises UserError if there is no file.
+        The columns are those of `Verdict`: path, probability of being fake (0..1), label ("real" or "fake"), score, frames,
+        note, error, source, source_probability, text, verdict ("real", "fake" or "inconclusive") and faces. A file that cannot
+        be read has its reason in `error`, and no numbers. The keywords are flags of the command `predict`, such as `workers=1`
+        and `coverage=0.95`. Raises UserError if there is no file.
         """
         from tfdetect.pandas_settings import pd
         from tfdetect.serving.predictor import Verdict
