@@ -177,7 +177,7 @@ class Cache:
         except (MediaError, OSError) as error:
             return Decoded(failure_result("", failure_reason(error)))
         with ClipIndex(self.folder).open() as connection:
-            if known := self.find(connection, sha):
+            if known := self.find_result(connection, sha):
                 return Decoded(known)
         middle = MiddleFrame(self.spec.frames)
         try:
@@ -191,7 +191,7 @@ class Cache:
         faces = json.dumps(clip.faces) if clip.faces else ""
         return Decoded(clip_result(sha, found, faces), self.encode(path, clip.clips), self._facts(path, clip, middle.frame))
 
-    def find(self, connection: sqlite3.Connection, sha: str) -> dict[str, Any] | None:
+    def find_result(self, connection: sqlite3.Connection, sha: str) -> dict[str, Any] | None:
         """Return the result of the file with this hash, None unless the cache has its clip, or those of all its faces."""
         faces = clip_index.find_faces(connection, sha) if self.spec.all_faces else ""
         count = len(json.loads(faces)) if faces else 1
@@ -227,6 +227,12 @@ class Cache:
 
         origin = None if self.spec.faces or self.spec.plan else path
         return b"".join(make_record(origin, clip, self.spec.limits) for clip in clips)
+
+    def find(self, shas: Iterable[str]) -> set[str]:
+        """Return those of the hashes of which there is a clip."""
+        with ClipIndex(self.folder).open() as connection:
+            found = [(sha, clip_index.find_clip(connection, sha)) for sha in shas]
+        return {sha for sha, clip in found if clip and shards.is_complete(self.folder, self.kind, clip)}
 
     def reader(self, shas: Iterable[str]) -> "ClipReader":
         """Return a reader of the clips with these hashes, as detectors see them."""

@@ -48,7 +48,7 @@ class Results:
         state = size_and_mtime(path)
         if state != [0, 0] and (state != found.state or (found.error and found.settings != self.settings)):
             return None
-        return _as_result(found) if found.error else self.cache.find(self.connection, found.sha) if found.clip else None
+        return _as_result(found) if found.error else self.cache.find_result(self.connection, found.sha) if found.clip else None
 
     def add(self, path: str, outcome: Decoded | WorkerFailure, writer: shards.ClipWriter) -> dict[str, Any]:
         """Save what became of a file, and return its result; a WorkerFailure means that the decoder crashed or timed out."""
