@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from tfdetect.data.media.frames import Media
     from tfdetect.serving.predictor import Predictor, Verdict
 
 MAX_FILES = 200  # larger pages open slowly
@@ -108,9 +109,10 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
             for verdict, clip in predictor.map_files(paths, to_verdict, data.timeout, data.workers):
                 rows.append({**asdict(verdict), "method": method})
                 if verdict.error is None:
-                    frames, heat, check = explain_clip(predictor, predictor.model_frames(clip), method, args)
+                    shown, which = most_fake_face(predictor, verdict, clip)
+                    frames, heat, check = explain_clip(predictor, shown, method, args)
                     rows[-1] |= check
-                    title = files.printable(verdict.path)
+                    title = files.printable(verdict.path) + which
                     sections.append(explanation.section(title, caption(verdict, check), frames, heat, method))
                 step(rows[-1])
                 if show:
@@ -119,6 +121,16 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
         explanation.write(args.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
         files.write_json(args.out / "explanation.json", rows)
     return Explanation(args.out / "explanation.html", method, rows)
+
+
+def most_fake_face(predictor: "Predictor", verdict: "Verdict", media: "Media") -> "tuple[np.ndarray, str]":
+    """Return the frames that the detector scores, of several faces those of the one with the highest score, and which it is."""
+    frames, faces = predictor.model_frames(media), verdict.faces or ()
+    if len(faces) < 2:
+        return frames, ""
+    highest = max(range(len(faces)), key=lambda number: faces[number]["score"])
+    clip = frames.reshape(len(faces), -1, *frames.shape[1:])[highest]
+    return clip, f", face {highest}, the most fake of {len(faces)}"
 
 
 def resolve_method(method: str, detector: Detector) -> str:
