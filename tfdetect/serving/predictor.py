@@ -180,7 +180,8 @@ class Predictor:
         gives its verdict on them, too. Raises UserError if the run does not know what is familiar, or knows too few files."""
         if level and self.familiarity is None:
             raise UserError(f"--evaluate.unfamiliar {level:g}: this run does not know what its training files were like. It is "
-                            "of an older version, or had too few validation files: train it again.")  # fmt: skip
+                            "of an older version, or had too few validation files: train it again, or fit it to files of "
+                            "yours with calibrate.")  # fmt: skip
         other = copy.copy(self)
         other.familiarity = self.familiarity and self.familiarity.with_level(level)
         other.decides_on_unfamiliar = any_file
