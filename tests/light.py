@@ -46,7 +46,8 @@ def in_process() -> Iterator[None]:
 
 @contextmanager
 def stubs() -> Iterator[None]:
-    """Replace all of the above, boosted trees in the search for shortcuts by single ones; leave out what --stress measures."""
+    """Replace all of the above, boosted trees in the search for shortcuts by single ones; leave out what --stress measures,
+    and heat-maps."""
 
     with in_process(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("tfdetect.plots.style.to_png", blank_png)
@@ -55,4 +56,5 @@ def stubs() -> Iterator[None]:
         patch.setattr("tfdetect.data.media.tf_decode.resize", resize)
         patch.setattr("tfdetect.data.audit.shortcuts.MAX_CATEGORIES", 10**6)
         patch.setattr("tfdetect.workflow.stress.FILES", 0)
+        patch.setattr("tfdetect.training.tensorboard.HEAT_MAPS_PER_CLASS", 0)
         yield

@@ -9,8 +9,10 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "pil": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-FILES = {name: ROOT / f"requirements{name and '-'}{name}.txt" for name in ("", "beam", "dask", "backends")}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "pil": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml",
+                 "c2pa": "c2pa-python"}  # fmt: skip
+EXTRAS = ("beam", "dask", "c2pa", "mlflow", "wandb")
+FILES = {name: ROOT / f"requirements{name and '-'}{name}.txt" for name in ("", *EXTRAS, "backends")}
 
 
 def imported(path):
@@ -37,7 +39,7 @@ def test_every_import_is_declared():
     assert len(IMPORTED) > 25, "the search finds imports inside functions"
 
 
-@pytest.mark.parametrize("name", ["", "beam", "dask"])
+@pytest.mark.parametrize("name", ["", *EXTRAS])
 def test_every_requirement_is_imported_or_says_who_imports_it(name):
     assert [line for line, comment in declared(FILES[name]).items() if line not in IMPORTED and "import" not in comment] == []
 
@@ -51,6 +53,6 @@ def test_every_requirement_has_an_upper_bound(name):
 @pytest.mark.parametrize("path", sorted((ROOT / "constraints").glob("*.txt")), ids=lambda path: path.stem)
 def test_constraints_pin_an_allowed_version_of_every_requirement(path):
     pins = dict(line.lower().replace("_", "-").split("==") for line in path.read_text().splitlines() if "==" in line)
-    lines = re.findall(r"^[\w.-]+[^#\n]*", "".join(FILES[name].read_text() for name in ("", "beam", "dask")), re.M)
+    lines = re.findall(r"^[\w.-]+[^#\n]*", "".join(FILES[name].read_text() for name in ("", "beam", "dask", "c2pa")), re.M)
     wrong = [line for line in map(Requirement, lines) if pins.get(line.name.lower().replace("_", "-"), "") not in line.specifier]
     assert wrong == [], "renew them: .ci/nightly newest"

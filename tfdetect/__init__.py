@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from tfdetect.api.evaluate import evaluate
     from tfdetect.api.load import load
     from tfdetect.api.manifest import manifest
+    from tfdetect.api.origin import origin
     from tfdetect.api.prepare import prepare
     from tfdetect.api.reproduce import reproduce
     from tfdetect.api.runs import runs
     from tfdetect.api.sample import sample
     from tfdetect.api.train import train
 
-__all__ = ["UserError", "audit", "cache", "doctor", "evaluate", "load", "manifest", "prepare", "reproduce", "runs", "sample",
-           "train"]  # fmt: skip
+__all__ = ["UserError", "audit", "cache", "doctor", "evaluate", "load", "manifest", "origin", "prepare", "reproduce", "runs",
+           "sample", "train"]  # fmt: skip
 __version__ = "0.1.0"
 
 keras_layers.register_on_keras_import()

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tfdetect.evaluation.calibration import Calibration
 
 MAY_CHANGE_ON_RESUME = ("train.epochs", "train.patience")
-# The number of workers and the place of the cache do not change the result; the classes are derived from the files.
-NOT_COMPARED = ("data.workers", "data.cache_dir", "detector.classes")
+# The number of workers, the place of the cache and the tracker do not change the result; the classes are derived from the files.
+NOT_COMPARED = ("data.workers", "data.cache_dir", "detector.classes", "train.tracker")
 MAX_LISTED = 8  # run names or settings in a message
 MAX_DEPTH = 3  # levels of folders in which runs are looked for
 MAX_ATTEMPTS = 100  # to reserve a folder that other processes try to reserve at the same time

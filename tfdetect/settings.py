@@ -224,6 +224,10 @@ class Train:
     """Keras dtype policy; mixed precision is faster on recent GPUs."""
     xla: bool = False
     """Compile the training step with XLA."""
+    tracker: Literal["none", "mlflow", "wandb"] = "none"
+    """Where the run is also logged (docs/tracking.md), besides logs/, which TensorBoard shows.
+    mlflow: MLflow, in MLFLOW_TRACKING_URI.
+    wandb: Weights & Biases, offline unless WANDB_MODE or WANDB_API_KEY is set."""
     augment: str = ""
     """Augmentation of training clips, such as "flip|jpeg(30,100,p=0.5)|blur(0,3,p=0.5)"; see docs/augment.md."""
 

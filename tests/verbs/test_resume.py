@@ -72,7 +72,8 @@ def test_names(tmp_path):
         with pytest.raises(BlockingIOError, match="another process"), artifacts.lock(first):
             pass
     assert artifacts.select_folder(run("--data.size", "64"))[0].folder.name == "cnn-2", "nor with other settings"
-    assert artifacts.select_folder(run("--data.workers", "1")) == (first, True), "which do not change the result"
+    for flags in (("--data.workers", "1"), ("--train.tracker", "mlflow")):
+        assert artifacts.select_folder(run(*flags)) == (first, True), "which do not change the result"
     assert artifacts.select_folder(run("--name", "cnn")) == (first, True)
     with pytest.raises(FileExistsError, match="--resume.*--overwrite"):
         artifacts.select_folder(run("--name", "cnn", "--data.size", "64"))

@@ -1,5 +1,6 @@
 """End-to-end tests on small data: train, evaluate, predict, explain, export."""
 
+import io
 import json
 import shutil
 import sys
@@ -9,6 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tensorboard import default, program
+from tensorboard.backend.application import TensorBoardWSGIApp
+from tensorboard.backend.event_processing.data_ingester import LocalDataIngester
+from werkzeug.test import Client
 
 from tfdetect import cli, config
 from tfdetect.api import explain
@@ -29,7 +34,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def flags(folder):
-    return [*SETTINGS, "--data.cache_dir", str(folder / "cache"), "--out", str(folder / "runs")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explain, "MAX_SECONDS", float("inf"))  # heat-maps in TensorBoard, however busy the machine is
+        yield [*SETTINGS, "--data.cache_dir", str(folder / "cache"), "--out", str(folder / "runs")]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +84,56 @@ def test_a_run_writes_all_its_files(name, request):
     assert "training files, by the model&#x27;s layer" in page or "No test file is misjudged." in page
     assert ("<pre>tfdetect train cnn --data.path" in page) == (name == "cnn"), "the command line, if there was one"
     assert len(list(artifact.logs.rglob("events*"))) >= 3
+
+
+
+def test_tensorboard_shows_the_run(cnn, cnn_lstm):
+    """Asked as its page asks it: through the HTTP API of the whole application."""
+    flags, plugins = configure_tensorboard(cnn.folder.parent)
+    ingester = LocalDataIngester(flags)
+    ingester.start()
+    application = TensorBoardWSGIApp(flags, plugins, ingester.data_provider, None, ingester.deprecated_multiplexer)
+    client = Client(application)
+
+    def get(route, **query):
+        response = client.get(f"/data/{route}", query_string=query or None)
+        assert response.status_code == 200, response.text
+        return response
+
+    def ask(plugin, **query):
+        return get(f"plugin/{plugin}", **query).json
+
+    active = {name for name, plugin in get("plugins_listing").json.items() if plugin["enabled"]}
+    assert {"scalars", "pr_curves", "hparams", "images", "graphs"} <= active
+    for name in ("cnn", "cnn_lstm"):
+        run = f"{name}/logs/test"
+        epochs = ask("scalars/scalars", run=f"{name}/logs/train", tag="epoch_loss")
+        assert [step for _, step, _ in epochs] == [0, 1]
+        [(_, _, auc)] = ask("scalars/scalars", run=run, tag="test_auc")
+        metrics = json.loads((cnn.folder.parent / name / "metrics.json").read_text())["test"]
+        assert auc == pytest.approx(metrics["auc"])
+        [tag] = ask("pr_curves/tags")[run]
+        [curve] = ask("pr_curves/pr_curves", run=run, tag=tag)[run]
+        assert len(curve["precision"]) == len(curve["recall"]) > 2 and curve["true_positives"][0] == metrics["n_fake"]
+        images = ask("images/tags")[run]
+        maps = {tag for tag in images if tag.startswith("heat-maps/")}
+        assert {tag.split("/")[1] for tag in maps} == {"real", "fake"} and len(maps) == 4 and maps < set(images)
+        for tag in sorted(maps):
+            assert "Hiding the hottest tenth" in images[tag]["description"]
+            [shown] = ask("images/images", run=run, tag=tag, sample=0)
+            picture = Image.open(io.BytesIO(get("plugin/images/individualImage?" + shown["query"]).data))
+            assert len(np.unique(np.asarray(picture))) > 100, "a drawn figure"
+    request = {"colParams": [], "startIndex": 0, "sliceSize": 10, "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_RUNNING"]}
+    groups = client.post("/data/plugin/hparams/session_groups", json=request).json["sessionGroups"]
+    assert {group["hparams"]["detector.name"]: group["hparams"]["data.size"] for group in groups} == {"cnn": 32, "cnn_lstm": 32}
+
+
+def configure_tensorboard(folder):
+    """Return the flags and plugins of `tensorboard --logdir folder`, which reads the events once, at its start."""
+    board = program.TensorBoard(plugins=default.get_plugins())
+    board.configure(argv=["", "--logdir", str(folder), "--reload_interval", "0", "--reload_task", "blocking",
+                          "--load_fast", "false"])  # fmt: skip
+    return board.flags, board.plugin_loaders
 
 
 def test_zero_epochs_evaluate_the_initial_weights(images, flags, folder):

@@ -1,8 +1,10 @@
 """explain: show which regions of a file drive its score."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,18 +13,22 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import files, models  # noqa: F401  (registers the detectors)
 from tfdetect.api.results import show_page
-from tfdetect.errors import UserError
+from tfdetect.detector import Detector
+from tfdetect.errors import UserError, is_out_of_memory
 from tfdetect.workflow import explaining
 from tfdetect.workflow.console import progress
 from tfdetect.workflow.verdicts import FileList, PredictData, load_predictor
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from tfdetect.serving.predictor import Media, Predictor, Verdict
     from tfdetect.workflow.masks import Masks
 
 MAX_FILES = 200  # larger pages open slowly
+MAP_PASSES = 68  # through the model for a heat-map by occlusion and its check
+MAX_SECONDS = 5.0  # for a heat-map that nobody asked for
 
 
 @dataclass(frozen=True)
@@ -159,14 +165,52 @@ def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", 
     return row, shown
 
 
+def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndarray], tuple[bytes, str] | None]":
+    """Return a function from a clip of the run's size (frames, height, width, 3) uint8 to a PNG of it with its heat-map, by
+    scores alone, and what the check of the map says; None if that would take longer than
+    MAX_SECONDS, or there is not enough memory for it."""
+    from tfdetect.pages import explanation
+    from tfdetect.plots import style
+
+    chosen = explaining.resolve_method("auto", detector)
+    maps = explaining.HeatMaps(predictor, explaining.OCCLUSION if chosen in explaining.GRADIENTS else chosen)
+    shown = 1 if predictor.is_frame_detector else 4
+
+    @once
+    def is_fast() -> bool:
+        return MAP_PASSES * seconds_per_pass(predictor) <= MAX_SECONDS
+
+    def draw(clip: "np.ndarray") -> tuple[bytes, str] | None:
+        try:
+            if not is_fast():
+                return None
+            frames, heat, check = explaining.explain_clip(maps, clip, shown, areas=False)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return style.to_png(explanation.figure(frames, heat, maps.method)), describe_check(check)
+
+    return draw
+
+
+def seconds_per_pass(predictor: "Predictor", batch: int = 2) -> float:
+    """Return how long the model takes for what it sees at once: a frame or a clip."""
+    import numpy as np
+
+    frames, size = 1 if predictor.is_frame_detector else predictor.spec.frames, predictor.spec.size
+    clips = np.zeros((batch, frames, size, size, 3), np.uint8)
+    predictor.predict_clips(clips)  # the first call takes longer
+    start = time.monotonic()
+    predictor.predict_clips(clips)
+    return (time.monotonic() - start) / batch
+
+
 def caption(verdict: "Verdict", check: Mapping[str, Any]) -> str:
     """Return the line under a figure: the verdict, how hiding its hottest tenth, or another area, changes the score, and more."""
     note = f" ({verdict.note})" if verdict.note else ""
-    drops = check["hottest_tenth"], check["elsewhere"]
-    changes = [f"{'raises' if drop < 0 else 'lowers'} the score by {abs(drop):.3f}" for drop in drops]
     text = (f"{verdict.verdict or verdict.label}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, "
-            f"{verdict.frames} frame{'s' * (verdict.frames > 1)}{note}. Hiding the hottest tenth of the map {changes[0]}; hiding "
-            f"the same shape elsewhere {changes[1]}.")  # fmt: skip
+            f"{verdict.frames} frame{'s' * (verdict.frames > 1)}{note}. {describe_check(check)}")  # fmt: skip
     areas = check.get("areas", {})
     text += "".join(f" {kind.capitalize()}: " + ", ".join(f"{name} {area[kind]:.3f}" for name, area in areas.items()) + "."
                     for kind in ("deletion", "insertion") if areas)  # fmt: skip
@@ -176,3 +220,10 @@ def caption(verdict: "Verdict", check: Mapping[str, Any]) -> str:
         text += (f" The attributions add up to {check['attributed']:.3f}; the score exceeds that of the baseline by "
                  f"{check['difference']:.3f}.")  # fmt: skip
     return text
+
+
+def describe_check(check: Mapping[str, float]) -> str:
+    """Return how hiding the hottest tenth of a map, or another area, changes the score."""
+    drops = check["hottest_tenth"], check["elsewhere"]
+    changes = [f"{'raises' if drop < 0 else 'lowers'} the score by {abs(drop):.3f}" for drop in drops]
+    return f"Hiding the hottest tenth of the map {changes[0]}; hiding the same shape elsewhere {changes[1]}."

@@ -4,14 +4,15 @@ Heavy modules are imported where they are used, so that `--help` and error messa
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import backend, config, files, models
+from tfdetect.api import explain
 from tfdetect.api.load import TrainedDetector
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
@@ -78,11 +79,14 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
     """Run all steps: decode, train, calibrate, export, evaluate. `tables` adds tables to the report."""
     import_keras()
     console.print(devices_line(run.train.precision))
+    from tfdetect.training import tensorboard, trackers
+
+    trackers.require(run.train.tracker)
     if note := run.detector.require():
         console.print(note)
     if backend.worker_index():
         return train_as_worker(run)
-    with artifacts.reserve_folder(run) as (artifact, resuming):
+    with artifacts.reserve_folder(run) as (artifact, resuming), ExitStack() as tracked:
         if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
             console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
             return artifact
@@ -95,8 +99,12 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
             else:
                 artifacts.reset_folder(artifact, run)
             save_inputs(artifact, table, cache)
-            fitted = fit(run, artifact, table, cache)
+            title = tensorboard.run_name(artifact.logs)
+            tracker = tracked.enter_context(trackers.tracking(run.train.tracker, artifact.logs, title, config.run_to_dict(run)))
+            console.print(tracker.where, end="")
+            fitted = fit(run, artifact, table, cache, callbacks=tracker.callbacks)
         finish(run, artifact, table, cache, fitted, tables)
+        tracker.finish(files.read_json(artifact.metrics, (), "train the run again."), (artifact.report, artifact.config))
     return artifact
 
 
@@ -246,7 +254,8 @@ def explain_out_of_memory(run: Run) -> Iterator[None]:
                         "or use --train.precision mixed_bfloat16.") from error  # fmt: skip
 
 
-def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chief: bool = True) -> "Fitted":
+def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chief: bool = True,
+        callbacks: "Sequence[keras.callbacks.Callback]" = ()) -> "Fitted":  # fmt: skip
     """Train, and save the model of the best epoch; the chief also logs to TensorBoard and prints a line per epoch."""
     keras = import_keras()
     from tfdetect.data.prepare.decode import usable_rows
@@ -259,6 +268,7 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
     table = predictions.with_aggregate(usable_rows(table), run.evaluate.aggregate)
     with files.tensorflow_path(artifact.logs) as logs, explain_out_of_memory(run):
         callbacks = [
+            *callbacks,
             keras.callbacks.TensorBoard(logs, write_graph=False, profile_batch=0),  # training.tensorboard writes the graph
             ProgressLogger(console, run.train.epochs),
             *([trace.StepTimes(artifact.logs / "profile")] if run.profile else []),
@@ -305,7 +315,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
         console.print(warning)
 
     def before_report(metrics: Mapping[str, Any], drawn: Mapping[str, Path]) -> None:
-        tensorboard.write(artifact.logs, context, drawn, extras.tables, config.run_to_dict(run), metrics, graph)
+        tensorboard.write(artifact.logs, context, drawn, extras.tables, config.run_to_dict(run), metrics, graph,
+                          explain.map_drawer(predictor, run.detector))  # fmt: skip
         keep_for_resume(artifact.checkpoints)
 
     results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_PEAKS = 4  # pictures beside each other
+PROMINENCE = 0.1  # of the range of the scores, by which a peak rises above the valleys beside it
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Timeline:
 
     @property
     def peaks(self) -> list[int]:
-        """The points where the score is higher than at both neighbours, the highest first, at most MAX_PEAKS."""
+        """The points where the scores peak, the highest first, at most MAX_PEAKS; see `find_peaks`."""
         return find_peaks(self.scores)[:MAX_PEAKS]
 
     def describe(self) -> str:
@@ -70,11 +71,13 @@ class Timeline:
 def find_peaks(scores: NDArray[np.float64]) -> list[int]:
     """Return the local maxima of scores (points,), the highest first; the middle of a plateau, and the ends count, too.
 
-    `scipy.signal.find_peaks` finds them.
+    Each rises above the valleys beside it by a tenth of the range of all scores (`scipy.signal.find_peaks`, prominence).
     """
     from scipy.signal import find_peaks as local_maxima
 
-    found = local_maxima(np.concatenate([[-np.inf], scores, [-np.inf]]))[0] - 1
+    low, height = scores.min(), np.ptp(scores)
+    padded = np.concatenate([[low - 1 - height], scores, [low - 1 - height]])
+    found = local_maxima(padded, prominence=max(PROMINENCE * height, 1e-9))[0] - 1
     return sorted(map(int, found), key=lambda at: -scores[at])
 
 

@@ -1,5 +1,5 @@
-"""What TensorBoard shows besides the training curves: graph, PR curve, clips with their scores, hyper-parameters, the figures
-and tables of the report's extras, and features in its projector."""
+"""What TensorBoard shows besides the training curves: graph, PR curve, clips with their scores and heat-maps, hyper-parameters,
+the figures and tables of the report's extras, and features in its projector."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -15,14 +15,17 @@ import tensorflow as tf
 from tfdetect import files
 from tfdetect.data.media.frames import evenly_spaced
 from tfdetect.detector import ReportContext
+from tfdetect.evaluation import predictions
 from tfdetect.models import autoencoder
 from tfdetect.plots.features import balanced_sample
 
 EXAMPLES_PER_CLASS = 6
+HEAT_MAPS_PER_CLASS = 2  # of the examples
 FRAMES_PER_CLIP = 8  # shown side by side
 POINTS = 5000  # in the projector, which browsers still turn smoothly
 SIDE = 48  # pixels of a point's image: 71 x 71 of them stay below the 8192 pixels that browsers draw
 ImageLoader = Callable[[int], np.ndarray]
+MapDrawer = Callable[[np.ndarray], tuple[bytes, str] | None]
 
 
 class ReconstructionImages(keras.callbacks.Callback):
@@ -51,20 +54,21 @@ class ReconstructionImages(keras.callbacks.Callback):
 
 
 def write(logs: Path, context: ReportContext, figures: Mapping[str, Path], tables: Mapping[str, pd.DataFrame],
-          settings: Mapping[str, Any], metrics: Mapping[str, Any], graph: tf.Graph | None = None) -> None:  # fmt: skip
+          settings: Mapping[str, Any], metrics: Mapping[str, Any], graph: tf.Graph | None = None,
+          draw_map: MapDrawer | None = None) -> None:  # fmt: skip
     """Write events about the test split to `logs/test`.
 
     `figures`, as PNG files, and `tables` are those that the report shows besides the standard ones. `settings` are
     those of the run, by section; `graph` holds the model's operations: Keras' own callback writes a summary of its layers, which
-    TensorBoard cannot draw.
+    TensorBoard cannot draw. `draw_map` maps a clip (frames, height, width, 3) uint8 to a PNG with its heat-map and a description.
     """
     test = context.predictions[context.predictions["split"] == "test"]
     writer = tf.summary.create_file_writer(os.fsencode(logs / "test"))
     with writer.as_default(step=0):
         if graph:
             tf.summary.graph(graph)
-        _curve(test)
-        _clips(test, context.load_clip)
+        _curve(predictions.combine_frames(test))
+        _clips(test, context.load_clip, draw_map)
         _settings(settings, run_name(logs))
         for name, path in figures.items():
             tf.summary.image(name, tf.io.decode_png(path.read_bytes(), channels=3)[None])
@@ -90,20 +94,26 @@ def _markdown(table: pd.DataFrame) -> str:
 
 
 def _curve(test: pd.DataFrame) -> None:
+    """Precision and recall of the test files, as in the report."""
     from tensorboard.plugins.pr_curve import summary
 
     curve = summary.pb("pr_curve", test["label"].to_numpy(bool), test["probability"].to_numpy(), num_thresholds=101)
     tf.summary.experimental.write_raw_pb(curve.SerializeToString(), step=0)
 
 
-def _clips(test: pd.DataFrame, load_clip: Callable[[str], np.ndarray]) -> None:
-    """A strip of frames for the first files of each class, described by label and probability."""
+def _clips(test: pd.DataFrame, load_clip: Callable[[str], np.ndarray], draw_map: MapDrawer | None) -> None:
+    """A strip of frames for the first files of each class, described by label and probability, and heat-maps of some of them."""
     for label, name in enumerate(("real", "fake")):
-        for row in test[(test["label"] == label) & (test["frame"] == 0)].head(EXAMPLES_PER_CLASS).itertuples():
+        rows = test[(test["label"] == label) & (test["frame"] == 0)].head(EXAMPLES_PER_CLASS)
+        for number, row in enumerate(rows.itertuples()):
             clip = load_clip(row.path)
             strip = np.concatenate(clip[list(evenly_spaced(len(clip), min(FRAMES_PER_CLIP, len(clip))))], axis=1)
             text = f"{name}, {row.source}: probability of fake {row.probability:.3f}, score {row.score:.3f}"
-            tf.summary.image(files.printable(f"{name}/{Path(row.path).name}"), strip[None], description=files.printable(text))
+            tag = files.printable(f"{name}/{Path(row.path).name}")
+            tf.summary.image(tag, strip[None], description=files.printable(text))
+            if draw_map and number < HEAT_MAPS_PER_CLASS and (drawn := draw_map(clip)):
+                picture = tf.io.decode_png(drawn[0], channels=3)[None]
+                tf.summary.image(f"heat-maps/{tag}", picture, description=files.printable(f"{text}. {drawn[1]}"))
 
 
 def run_name(logs: Path) -> str:

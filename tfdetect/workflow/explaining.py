@@ -119,37 +119,47 @@ class TimelineSettings(Protocol):
 
 
 def explain_clip(maps: HeatMaps, clip: np.ndarray, frames: int,
-                 region: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:  # fmt: skip
+                 region: np.ndarray | None = None, areas: bool = True,
+                 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:  # fmt: skip
     """Return some of the frames of a clip (frames, size, size, 3) uint8, evenly spaced, their heat-maps, and what was measured.
 
     A frame detector gets a heat-map of each frame that is shown, and the mean of their measurements; for a clip detector they are
     those of the clip. Measured are the drops of `heatmaps.deletion_check` (`hottest_tenth`, `elsewhere`), the areas of
-    `heatmaps.curve_areas` of this map, one of occlusion and a random one (`areas`), and with a `region`, (frames, size, size)
+    `heatmaps.curve_areas` of this map, one of occlusion and a random one (unless `areas` is false), and with a `region`, (frames, size, size)
     bool, `heatmaps.localisation`.
     """
     from tfdetect.data.media.frames import evenly_spaced
 
     shown = list(dict.fromkeys(evenly_spaced(len(clip), min(frames, len(clip)))))
     parts = [[frame] for frame in shown] if maps.predictor.is_frame_detector else [list(range(len(clip)))]
-    made = [_measure(maps, clip[part], None if region is None else region[part]) for part in parts]
+    made = [_measure(maps, clip[part], None if region is None else region[part], areas) for part in parts]
     heat = np.concatenate([heat for heat, _ in made])
     heat = heat if maps.predictor.is_frame_detector else heat[shown if len(heat) > 1 else [0] * len(shown)]
     return clip[shown], heat, _mean([measured for _, measured in made])
 
 
-def _measure(maps: HeatMaps, clip: np.ndarray, region: np.ndarray | None) -> tuple[np.ndarray, dict[str, Any]]:
+def _measure(maps: HeatMaps, clip: np.ndarray, region: np.ndarray | None,
+             areas: bool) -> tuple[np.ndarray, dict[str, Any]]:  # fmt: skip
     """Return the heat-maps of a clip, (frames or 1, size, size), and what `explain_clip` says of them."""
     from tfdetect.explain import heatmaps
 
     heat, remarks = maps.of(clip)
     flat = heat[0] if len(heat) == 1 else heat
     drops = heatmaps.deletion_check(maps.score, clip, flat)
-    references = {maps.method: flat,
-                  OCCLUSION: flat if maps.method == OCCLUSION else heatmaps.occlusion_map(maps.score, clip, maps.cells),
+    measured: dict[str, Any] = {"hottest_tenth": drops[0], "elsewhere": drops[1], **remarks}
+    if region is not None:
+        measured |= heatmaps.localisation(np.broadcast_to(heat, region.shape), region)
+    return heat, {**measured, "areas": _areas(maps, clip, flat)} if areas else measured
+
+
+def _areas(maps: HeatMaps, clip: np.ndarray, heat: np.ndarray) -> dict[str, dict[str, float]]:
+    """Return the areas of deletion and insertion of a heat-map, of the one by occlusion, and of a random one."""
+    from tfdetect.explain import heatmaps
+
+    references = {maps.method: heat,
+                  OCCLUSION: heat if maps.method == OCCLUSION else heatmaps.occlusion_map(maps.score, clip, maps.cells),
                   "random": heatmaps.random_map(*clip.shape[1:3], maps.cells)}  # fmt: skip
-    areas = {name: heatmaps.curve_areas(maps.probability, clip, each) for name, each in references.items()}
-    found = {} if region is None else heatmaps.localisation(np.broadcast_to(heat, region.shape), region)
-    return heat, {"hottest_tenth": drops[0], "elsewhere": drops[1], "areas": areas, **remarks, **found}
+    return {name: heatmaps.curve_areas(maps.probability, clip, each) for name, each in references.items()}
 
 
 def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def decode_image(data: bytearray, limits: Limits) -> tuple[np.ndarray, str]:
 
 def _decode_first_frame(name: str, data: bytearray) -> np.ndarray:
     """Decode the first frame of an animation, whose orientation OpenCV ignores."""
-    chunks = _iter_png_chunks(data) if name == "png" else _iter_webp_chunks(data)
+    chunks = iter_png_chunks(data) if name == "png" else iter_webp_chunks(data)
     exif = Image.Exif()
     with contextlib.suppress(SyntaxError, ValueError, LookupError, EOFError, struct.error):  # broken EXIF means no rotation
         exif.load(next((bytes(data[start:end]) for chunk, start, end in chunks if chunk in (b"eXIf", b"EXIF")), b""))
@@ -132,14 +132,14 @@ def _read_png_size(data: bytearray) -> tuple[int, int]:
 
 def _check_png(data: bytearray) -> None:
     """Raise MediaError if the checksum of a critical chunk is wrong or the file is truncated."""
-    for name, start, end in _iter_png_chunks(data):
+    for name, start, end in iter_png_chunks(data):
         if end + 4 > len(data):
             raise MediaError("truncated PNG: the file ends within its pixel data")
         if name[:1].isupper() and zlib.crc32(data[start - 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             raise MediaError(f"damaged PNG: the checksum of its {name!r} chunk is wrong")
 
 
-def _iter_png_chunks(data: bytearray) -> Iterator[tuple[bytes, int, int]]:
+def iter_png_chunks(data: bytes | bytearray) -> Iterator[tuple[bytes, int, int]]:
     """Yield (name, content start, content end) for each chunk up to IEND."""
     position, name = 8, b""
     while name != b"IEND":
@@ -202,7 +202,7 @@ def _read_jpeg2000_size(data: bytearray) -> tuple[int, int]:
     return right - left, bottom - top
 
 
-def _iter_webp_chunks(data: bytearray) -> Iterator[tuple[bytes, int, int]]:
+def iter_webp_chunks(data: bytes | bytearray) -> Iterator[tuple[bytes, int, int]]:
     """Yield (name, content start, content end) for each chunk."""
     position, end = 12, struct.unpack_from("<I", data, 4)[0] + 8
     while position + 8 <= end:
@@ -214,8 +214,8 @@ def _iter_webp_chunks(data: bytearray) -> Iterator[tuple[bytes, int, int]]:
 def _count_frames(name: str, data: bytearray) -> int:
     """Return the number of frames of an animated WebP or PNG; 0 or 1 for a still image."""
     if name == "webp":
-        return sum(chunk == b"ANMF" for chunk, _, _ in _iter_webp_chunks(data))
-    for chunk, start, _ in _iter_png_chunks(data) if name == "png" else ():
+        return sum(chunk == b"ANMF" for chunk, _, _ in iter_webp_chunks(data))
+    for chunk, start, _ in iter_png_chunks(data) if name == "png" else ():
         if chunk == b"acTL":
             return struct.unpack_from(">I", data, start)[0]
         if chunk == b"IDAT":  # acTL would come before it
