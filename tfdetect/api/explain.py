@@ -139,8 +139,8 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
                 if show:
                     show(verdict)
     finally:
-        page, shown = args.out / "explanation.html", (explaining.summary(rows), *sections)
-        explanation.write(page, artifact.folder.name, maps.method, predictor.threshold, shown, len(sections))
+        page, content = args.out / "explanation.html", (explaining.summary(rows), *sections)
+        explanation.write(page, artifact.folder.name, maps.method, predictor.threshold, content, len(sections))
         files.write_json(args.out / "explanation.json", rows)
     return Explanation(page, maps.method, rows)
 

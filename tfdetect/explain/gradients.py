@@ -165,4 +165,4 @@ def _cuts_patches(layer: Any) -> bool:
 
 def _without_mirrored(heat: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
     """Average the maps of images and of their mirrored copies behind them, where a model adds these (`FlipTTA`)."""
-    return heat if len(heat) == frames else (heat[:frames] + heat[frames:, :, ::-1]) / 2
+    return heat if len(heat) == frames else (heat[:frames] + heat[frames:, :, ::-1]) / np.float32(2)

@@ -103,7 +103,7 @@ def random_map(height: int, width: int, cells: int, seed: int = 0) -> NDArray[np
     import cv2
 
     noise = np.random.default_rng(seed).standard_normal((2 * cells - 1, 2 * cells - 1)).astype(np.float32)
-    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32)
 
 
 def localisation(heatmap: NDArray[np.floating], region: NDArray[np.bool_]) -> dict[str, float]:

@@ -110,7 +110,8 @@ def figure(caption: str, drawn: Figure | Path, may_be_wide: bool = False) -> str
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; media-src 'self'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; media-src 'self'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$name: tfdetect $kind</title><style>$style</style></head>
 <body><header><p>tfdetect $kind</p><h1>$name</h1><p>$subtitle</p></header>

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Method = Literal["error", "gradcam", "integrated_gradients", "occlusion"]
 Baseline = Literal["black", "mean", "blurred"]
 OCCLUSION: Method = "occlusion"
+RANDOM = "random"  # the control of the others
 GRADIENTS = ("gradcam", "integrated_gradients")
 
 
@@ -124,8 +125,8 @@ def explain_clip(maps: HeatMaps, clip: np.ndarray, frames: int,
     """Return some of the frames of a clip (frames, size, size, 3) uint8, evenly spaced, their heat-maps, and what was measured.
 
     A frame detector gets a heat-map of each frame that is shown, and the mean of their measurements; for a clip detector they are
-    those of the clip. Measured are the drops of `heatmaps.deletion_check` (`hottest_tenth`, `elsewhere`), the areas of
-    `heatmaps.curve_areas` of this map, one of occlusion and a random one (unless `areas` is false), and with a `region`, (frames, size, size)
+    those of the clip. Measured are the drops of `heatmaps.deletion_check` (`hottest_tenth`, `elsewhere`), unless told otherwise
+    the areas of `heatmaps.curve_areas` of this map, one of occlusion and a random one, and with a `region`, (frames, size, size)
     bool, `heatmaps.localisation`.
     """
     from tfdetect.data.media.frames import evenly_spaced
@@ -158,7 +159,7 @@ def _areas(maps: HeatMaps, clip: np.ndarray, heat: np.ndarray) -> dict[str, dict
 
     references = {maps.method: heat,
                   OCCLUSION: heat if maps.method == OCCLUSION else heatmaps.occlusion_map(maps.score, clip, maps.cells),
-                  "random": heatmaps.random_map(*clip.shape[1:3], maps.cells)}  # fmt: skip
+                  RANDOM: heatmaps.random_map(clip.shape[1], clip.shape[2], maps.cells)}  # fmt: skip
     return {name: heatmaps.curve_areas(maps.probability, clip, each) for name, each in references.items()}
 
 

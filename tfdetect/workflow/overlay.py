@@ -1,6 +1,7 @@
 """A video of the heat-maps over the frames of a video, which browsers play: H.264, 4:2:0, its index in front."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tfdetect.workflow.timeline import for_each_frame, readable, shrink
 MAX_SIDE = 640  # pixels; larger frames are reduced
 MIN_SIDE = 128  # smaller ones are enlarged by a whole number, so that a person sees them
 STRIP = 40  # pixels, at most, of the curve of the scores below the picture
+FAST_START = {"movflags": "+faststart"}  # the index in front
 X264 = {"preset": "veryfast", "crf": "20"}
 
 
@@ -50,7 +52,8 @@ class _Painter:
         self.centres = np.array([(line.times[window[0]] + line.times[window[-1]]) / 2 for window in windows])
         self.maps = np.stack([maps[window] for window in windows])
         self.largest = float(np.abs(self.maps).max()) or 1.0
-        self.writer = self.encode = self.crop = None
+        self.writer: AbstractContextManager[Callable[[np.ndarray], None]] | None = None
+        self.crop: np.ndarray | None = None
 
     def restart(self) -> None:
         """Begin the video anew."""
@@ -81,8 +84,8 @@ class _Painter:
         painted = explanation.overlay(picture[None], heat[None], self.method, self.largest)[0][0]
         whole = np.concatenate([np.round(255 * painted).astype(np.uint8), self._strip(picture.shape[1], position)])
         if not self.writer:
-            self.writer = video_writer(str(self.path), self.rate, *whole.shape[:2], "libx264", "yuv420p", X264,
-                                       {"movflags": "+faststart"})  # fmt: skip
+            height, width = whole.shape[:2]
+            self.writer = video_writer(str(self.path), self.rate, height, width, "libx264", "yuv420p", X264, FAST_START)
             self.encode, self.shape = self.writer.__enter__(), whole.shape[:2]
         self.encode(whole if whole.shape[:2] == self.shape else resize_to(whole, *self.shape))
 
@@ -97,11 +100,9 @@ class _Painter:
     def _face(self, frame: np.ndarray) -> np.ndarray:
         """Return the crop of the face, or the last one if there is none in this frame."""
         media = Media(frame[None], (0,), 1, frame.shape[1], frame.shape[0], "")
-        try:
+        with suppress(MediaError):
             self.crop = self.spec.of_native(media).frames[0]
-        except MediaError:
-            self.crop = np.zeros((self.spec.size, self.spec.size, 3), np.uint8) if self.crop is None else self.crop
-        return self.crop
+        return np.zeros((self.spec.size, self.spec.size, 3), np.uint8) if self.crop is None else self.crop
 
     def _strip(self, width: int, position: int) -> np.ndarray:
         """Return the curve of the probabilities, with the threshold and a line at the present frame, (height, width, 3) uint8."""

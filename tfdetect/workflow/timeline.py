@@ -152,7 +152,7 @@ class _Scorer:
                 on_window(self.windows[number], self.predictor.model_frames(media))
         found = self.predictor.to_verdicts([""] * len(full), [media for _, media in full]) if full else []
         for (number, _), verdict in zip(full, found, strict=True):
-            self.verdicts[number] = (verdict.score, verdict.probability)
+            self.verdicts[number] = (verdict.score or 0.0, verdict.probability or 0.0)
 
     def timeline(self, times: np.ndarray) -> Timeline:
         """Score what is left, and return the points. Raises MediaError if there is none."""
