@@ -10,8 +10,8 @@ curves of `heatmaps.curve_areas`, of fakes. `true` is the share of fakes whose s
 than when the same shape is hidden elsewhere.
 
 The JSON file gets a row per split, detector, method and source; those that it has already are skipped. Detectors without a run in
---runs are trained first. The rows of the test split are printed as a Markdown table, then, by those of validation, the method that
-measured best for each detector: the one with the largest mean of `fake` less what `twin` exceeds chance.
+--runs are trained first. The rows of the test split are printed as a Markdown table, and those of validation tell which method
+measured best for each detector: the one with the largest mean of `fake`, less what `twin` exceeds chance.
 """
 
 import argparse
