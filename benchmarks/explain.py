@@ -104,7 +104,7 @@ def evaluate_map(maps: Any, kind: str, path: str, group: str, size: int) -> dict
     scene = Scene.draw(np.random.default_rng([0, number]), size)
     region = scene.mask(size, np.zeros(2), 1.0)[..., 0] > 0.5
     heat = heatmaps.random_map(size, size, maps.cells, number)[None] if kind == "random" else maps.of(clip)[0]
-    flat = heat[0] if len(heat) == 1 else heat
+    flat = heat.mean(axis=0)
     hottest, elsewhere = heatmaps.deletion_check(maps.score, clip, flat)
     found = heatmaps.localisation(heat, np.broadcast_to(region, heat.shape))
     return {**found, **heatmaps.curve_areas(maps.probability, clip, flat), "hottest_tenth": hottest, "elsewhere": elsewhere}

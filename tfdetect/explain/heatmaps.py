@@ -51,13 +51,11 @@ def score_drops(score_clips: ScoreFunction, clip: NDArray[np.uint8], masks: NDAr
 def fill_with_mean(clip: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Return one clip per mask, (masks, frames, height, width, 3), with the masked pixels replaced by their mean colour.
 
-    The mean is taken in each frame. Masks are (masks, height, width), each for all frames, or (masks, frames, height, width).
+    The mean is taken in each frame. Each mask must cover at least one pixel.
     """
-    masks = masks[:, None] if masks.ndim == 3 else masks
-    flat = np.moveaxis(masks.reshape(*masks.shape[:2], -1), 1, 0).astype(np.float32)  # (1 or frames, masks, pixels)
-    mean = flat @ clip.reshape(len(clip), -1, 3).astype(np.float32) / np.maximum(flat.sum(axis=2, keepdims=True), 1)
-    colour = np.moveaxis(np.round(mean).astype(np.uint8), 0, 1)
-    return np.where(masks[..., None], colour[:, :, None, None], clip)
+    flat = masks.reshape(len(masks), -1).astype(np.float32)
+    mean = np.tensordot(flat, clip.reshape(len(clip), -1, 3), (1, 1)) / flat.sum(axis=1)[:, None, None]
+    return np.where(masks[:, None, :, :, None], np.round(mean).astype(np.uint8)[:, :, None, None], clip)
 
 
 def hottest(heatmap: NDArray[np.floating], share: float) -> NDArray[np.bool_]:
@@ -70,12 +68,13 @@ def deletion_check(score_clips: ScoreFunction, clip: NDArray[np.uint8], heatmap:
                    draws: int = 16, seed: int = 0) -> tuple[float, float]:  # fmt: skip
     """Return the score drops when hiding the hottest `share` of the pixels, and when hiding the same shape elsewhere.
 
-    The heat-map is (height, width), or (frames, height, width) with one for each frame. The second value is the median over
-    `draws` random cyclic shifts of the shape. For a meaningful heat-map the first value is clearly larger.
+    The shape is the same in all frames: one that moved would be a change over time, which is what some detectors look for. The
+    second value is the median over `draws` random cyclic shifts of the shape. For a meaningful heat-map the first value is
+    clearly larger.
     """
     shape = hottest(heatmap, share)
-    shifts = np.random.default_rng(seed).integers(0, heatmap.shape[-2:], (draws, 2))
-    masks = np.stack([shape, *(np.roll(shape, tuple(shift), (-2, -1)) for shift in shifts)])
+    shifts = np.random.default_rng(seed).integers(0, heatmap.shape, (draws, 2))
+    masks = np.stack([shape, *(np.roll(shape, tuple(shift), (0, 1)) for shift in shifts)])
     drops = score_drops(score_clips, clip, masks)
     return float(drops[0]), float(np.median(drops[1:]))
 
@@ -86,8 +85,8 @@ def curve_areas(score_clips: ScoreFunction, clip: NDArray[np.uint8], heatmap: ND
 
     Petsiuk, Das and Saenko, "RISE: Randomized input sampling for explanation of black-box models", 2018 (arXiv 1806.07421): the
     score while pixels are hidden from the hottest on, and while they are shown from the hottest on, over the share of pixels
-    from 0 to 1. A good map of a fake has a small area of deletion and a large one of insertion. Hidden pixels take their mean
-    colour. The heat-map is that of `deletion_check`.
+    from 0 to 1. A good map of a fake has a small area of deletion and a large one of insertion. Hidden pixels, the same
+    ones in all frames, take their mean colour.
     """
     shapes = [hottest(heatmap, share) for share in np.linspace(0, 1, steps + 1)[1:]]
     masks = np.stack([*shapes, *(~shape for shape in shapes[:-1])])
@@ -107,13 +106,17 @@ def random_map(height: int, width: int, cells: int, seed: int = 0) -> NDArray[np
 
 
 def localisation(heatmap: NDArray[np.floating], region: NDArray[np.bool_]) -> dict[str, float]:
-    """Return how well a heat-map finds a region; both have the same shape. Empty if the region is empty or everything.
+    """Return how well heat-maps (frames, height, width) find regions (frames, height, width): the mean over the frames.
+
+    Frames whose region is empty or everything do not count; {} if there are no others.
 
     pixel_auc: the probability that a pixel of the region is hotter than one outside, ties counting half; chance is 0.5.
     pointed: whether the hottest pixel is in the region, or the share of the hottest that are if several are equal (the pointing
     game, Zhang et al. 2018, arXiv 1608.00507, without its tolerance of 15 pixels).
     """
-    if not region.any() or region.all():
+    pairs = [(heat, forged) for heat, forged in zip(heatmap, region, strict=True) if forged.any() and not forged.all()]
+    if not pairs:
         return {}
-    return {"pixel_auc": metrics.auc(region.ravel().astype(int), heatmap.ravel()) or 0.0,
-            "pointed": float(region[heatmap == heatmap.max()].mean())}  # fmt: skip
+    aucs = [metrics.auc(forged.ravel().astype(int), heat.ravel()) for heat, forged in pairs]
+    return {"pixel_auc": float(np.mean(np.array(aucs, float))),
+            "pointed": float(np.mean([forged[heat == heat.max()].mean() for heat, forged in pairs]))}  # fmt: skip

@@ -145,7 +145,7 @@ def _measure(maps: HeatMaps, clip: np.ndarray, region: np.ndarray | None,
     from tfdetect.explain import heatmaps
 
     heat, remarks = maps.of(clip)
-    flat = heat[0] if len(heat) == 1 else heat
+    flat = heat.mean(axis=0)
     drops = heatmaps.deletion_check(maps.score, clip, flat)
     measured: dict[str, Any] = {"hottest_tenth": drops[0], "elsewhere": drops[1], **remarks}
     if region is not None:

@@ -96,7 +96,8 @@ def _of_table(table: Path) -> dict[str, tuple[str, bool]]:
     if not {"group", "label"} <= set(rows):
         return masks
     of_group = {group: found[path] for group, path in zip(given["group"], given["path"], strict=True) if group}
-    twins = rows[(rows["mask"] == "") & [str(label).lower() in ("0", "0.0", "real") for label in rows["label"]]]
+    real_words = [word for word, label in manifest.LABELS.items() if label == 0]
+    twins = rows[(rows["mask"] == "") & rows["label"].str.strip().str.lower().isin(real_words)]
     masks |= {path: (of_group[group], False) for path, group in zip(twins["path"], twins["group"], strict=True)
               if group in of_group}  # fmt: skip
     return masks
