@@ -118,9 +118,11 @@ def test_a_damaged_video_is_scored_where_it_is_intact(make_predictor, tmp_path):
 
 
 def test_peaks_stand_out():
-    assert find_peaks(np.array([0, 1, 0, 5, 5, 5, 0, 3, 0, 4.0])) == [4, 9, 7, 1], "the middle of a plateau, and the end"
-    assert find_peaks(np.zeros(4)) != [] and find_peaks(np.array([9.0, 1, 1, 2])) == [0, 3]
-    assert find_peaks(np.array([9.0, 1, 1.5, 1])) == [0], "half a level of eight is no peak"
+    values = np.array([0, 1, 0, 5, 5, 5, 0, 3, 0, 4.0])
+    assert find_peaks(values, values / 10) == [3, 9, 7, 1], "not the middle of the plateau that the first is on"
+    assert find_peaks(np.arange(10.0), values / 10)[:2] == [9, 7] and find_peaks(values, np.zeros(10)) == [3]
+    low = np.array([0.9, 0.1, 0.13, 0.1])
+    assert find_peaks(low, low) == [0], "three hundredths are no peak"
 
 
 def test_the_chart_shows_every_point_on_hovering_without_a_script(video, make_predictor):
