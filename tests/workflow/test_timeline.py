@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import stamped
 
+from tfdetect.artifact import Artifact
 from tfdetect.data.media.frames import Fit, to_squares
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.prepare.clip_cache import ClipSpec
@@ -29,11 +30,11 @@ def video(tmp_path_factory):
 @pytest.fixture
 def make_predictor(tmp_path):
     """A function that returns a predictor whose score is the mean of the numbers that its frames show."""
-    (tmp_path / "1").mkdir()
+    Artifact(tmp_path).saved_model.mkdir()
 
     def make(kind, fps=None, fit=Fit()):  # noqa: B008
         spec = ClipSpec(TAKEN, stamped.WIDTH, fps=fps, fit=fit)
-        predictor = Predictor(SimpleNamespace(saved_model=tmp_path / "1"), spec, SimpleNamespace(input_kind=kind, classes=()),
+        predictor = Predictor(Artifact(tmp_path), spec, SimpleNamespace(input_kind=kind, classes=()),
                               calibration=Calibration(0.1, -2, 0.5))  # fmt: skip
 
         def outputs(clips):
