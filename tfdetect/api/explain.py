@@ -54,7 +54,7 @@ class Explain:
     cells: int = 4
     """Regions per side for occlusion.
     More give a finer map, take longer, and miss evidence that is spread over large areas."""
-    baseline: explaining.Baseline = "blurred"
+    baseline: explaining.Baseline = "black"
     """What integrated gradients compare with: a black image, the mean colour of each frame, or its blurred copy."""
     masks: Path | None = None
     """Folder of masks, white where a file is forged, each named as its file: an image or a video.
