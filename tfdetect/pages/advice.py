@@ -87,7 +87,7 @@ def against_shortcuts(test: Mapping[str, Any], shortcut: Shortcut | None) -> str
     if auc > high:
         return f"{alone} more: an AUC of {auc:.3f} against its {test['auc']:.3f}."
     if auc >= low:
-        return f"{alone} an AUC of {auc:.3f}, which its {test['auc']:.3f} does not clearly exceed."
+        return f"{alone} an AUC of {auc:.3f}, within the interval of its own."
     return f"{alone} less: an AUC of {auc:.3f} against its {test['auc']:.3f}."
 
 
@@ -158,8 +158,8 @@ def _training_steps(report: Report, found: Standing) -> Iterator[str]:
         command = installation.command("prepare", path or "DATA", "--out", "ALIKE", "--equalise")
         yield f"Give both classes the same size and encoding, then train and test on those files: `{command}`."
     if found in (Standing.CHANCE, Standing.REVERSED) and detector != "clip":
-        yield (f"Try another detector, such as one on the features of a pretrained network: "
-               f"`{installation.command('train', 'clip', '--data.path', path or 'DATA')}`.")  # fmt: skip
+        command = installation.command("train", "clip", *(["--data.path", path] if path else []))
+        yield f"Try another detector, such as one on the features of a pretrained network: `{command}`."
     if found is Standing.SEEN_ONLY:
         yield "Train it on fakes of more generators or manipulations."
     if _unfamiliar(report.metrics["test"]):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 THUMBNAIL_SIDE = 160  # pixels
+DASH = "\u2013"
 COMMAND = re.compile(r"`([^`]+)`")
 
 
@@ -65,11 +66,16 @@ def tiles(rows: Iterable[tuple[Any, str, str]]) -> str:
 
 def format_cell(value: Any) -> str:
     """Return a value as escaped text: three decimals for floats, a dash for None and NaN, "a to b" for an interval."""
+    return escape(plain_cell(value)).replace(DASH, "&ndash;") if not isinstance(value, str) else escape(value)
+
+
+def plain_cell(value: Any) -> str:
+    """Return what `format_cell` does without escaping it."""
     if isinstance(value, (list, tuple)):
-        return " to ".join(format_cell(part) for part in value)
+        return " to ".join(plain_cell(part) for part in value)
     if value is None or (isinstance(value, (float, np.floating)) and not np.isfinite(value)):
-        return "&ndash;"
-    return escape(f"{value:.3f}" if isinstance(value, (float, np.floating)) else str(value))
+        return DASH
+    return f"{value:.3f}" if isinstance(value, (float, np.floating)) else str(value)
 
 
 def format_percent(value: float) -> str:
@@ -155,6 +161,10 @@ figcaption{font-size:.9rem;color:#46525e}
 .neighbours div figure:nth-child(2){grid-column:3}
 .neighbours figcaption{font-size:.8rem;line-height:1.3} .neighbours img{aspect-ratio:1;object-fit:cover}
 .real img{border-bottom:4px solid #0072B2} .fake img{border-bottom:4px solid #D55E00}
-@media print{body{max-width:none;font-size:11pt;padding:0} section.verdict,tr{break-inside:avoid}
- .scroll{overflow:visible} h2,h3,h2+p{break-after:avoid} *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+@media screen and (prefers-color-scheme:dark){:root{color-scheme:dark} body{color:#dfe5ea;background:#14191e}
+ header p,.fine,.tile small{color:#9fabb6} figcaption{color:#b4bfc9} a{color:#7cc4f0}
+ .verdict,pre{background:#1c232a;border-color:#35404a} .tile{background:#14191e;border-color:#35404a}
+ .warning{background:#33230f} .warning h2{color:#ffb27a} th,td{border-color:#35404a} th{border-color:#55626e} figure img{background:#fff}}
+@media print{body{max-width:none;font-size:11pt;padding:0}
+ .lead,.tiles,.careful,.next,tr{break-inside:avoid} .scroll{overflow:visible} h2,h3,h2+p{break-after:avoid} *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

@@ -72,17 +72,22 @@ def learnt_section(learnt: Learnt | None, shortcut: float | None, figure: Figure
 def _altered(learnt: Learnt, shortcut: float | None, figure: Figure | Path | None) -> str:
     if not learnt.stress:
         return ""
-    rows = [[standard.STRESS_NAMES[key], row["auc"], row["auc_interval"]] for key, row in learnt.stress.items()]
-    rows += [["equalised (see below)", learnt.equalised["auc"], learnt.equalised["auc_interval"]]] if learnt.equalised else []
-    rows += [["file properties alone (shortcuts)", shortcut, None]] if shortcut is not None else []
     count = learnt.stress[standard.UNCHANGED]["n"]
-    table = html.table(["test files", "AUC", "95 % interval"], rows)
+    table = html.table(*stress_table(learnt, shortcut))
     drawn = html.figure(standard.caption("stress"), figure) if figure else ""
     conclusion = f"<p><b>{escape(learnt.conclusion)}</b></p>" if learnt.conclusion else ""
     files = f"Measured on {count} of {learnt.tested} test files, the same in each row."
     equalised = f"<p>{escape(learnt.equalised_note)}</p>" if learnt.equalised_note else ""
     return (f"<h3>Altered test files</h3>{conclusion}<p>{ALTERED} {files}</p>"
             f'<div class="figures">{table}{drawn}</div>{equalised}')  # fmt: skip
+
+
+def stress_table(learnt: Learnt, shortcut: float | None) -> tuple[list[str], list[list[Any]]]:
+    """Return header and rows of the AUCs of altered test files."""
+    rows = [[standard.STRESS_NAMES[key], row["auc"], row["auc_interval"]] for key, row in learnt.stress.items()]
+    rows += [["equalised (see below)", learnt.equalised["auc"], learnt.equalised["auc_interval"]]] if learnt.equalised else []
+    rows += [["file properties alone (shortcuts)", shortcut, None]] if shortcut is not None else []
+    return ["test files", "AUC", "95 % interval"], rows
 
 
 def _nearest(learnt: Learnt) -> str:

@@ -65,10 +65,11 @@ def robustness_section(found: Robustness | None, figure: Figure | Path | None) -
     drawn = html.figure(caption(robustness), figure, may_be_wide=True) if figure else ""
     lead = found.headline[0].upper() + found.headline[1:]
     return (f"<section><h2>Robustness</h2><p>{QUESTION}</p><p><b>{escape(lead)}.</b></p>"
-            f'<div class="figures">{drawn}</div>{_table(found)}{_files(found)}</section>')  # fmt: skip
+            f'<div class="figures">{drawn}</div>{html.table(*robustness_table(found))}{_files(found)}</section>')  # fmt: skip
 
 
-def _table(found: Robustness) -> str:
+def robustness_table(found: Robustness) -> tuple[list[str], list[list[Any]]]:
+    """Return header and rows of the metrics after each corruption."""
     interval = "95 % interval"
     band = {"became inconclusive": "became_inconclusive", f" {interval}": "became_inconclusive_interval",
             "no longer": "from_inconclusive"} if found.has_band else {}  # fmt: skip
@@ -77,7 +78,7 @@ def _table(found: Robustness) -> str:
                ("verdicts changed" if not band else "changed side", "flipped"), (interval, "flipped_interval"),
                ("to fake", "to_fake"), ("to real", "to_real"), *band.items(), ("failed", "failed")]  # fmt: skip
     header, keys = zip(*columns, strict=True)
-    return html.table([name.strip() for name in header], found.table[list(keys)].itertuples(index=False))
+    return [name.strip() for name in header], [[*row] for row in found.table[list(keys)].itertuples(index=False)]
 
 
 def _files(found: Robustness) -> str:

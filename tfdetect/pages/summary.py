@@ -35,16 +35,15 @@ def lists(report: Report) -> list[tuple[str, str, list[str]]]:
 def summary_section(report: Report) -> str:
     """Return the section; the metrics of the test are required."""
     test = report.metrics["test"]
-    # The section on verdicts says it with an interval.
-    base_rates = "" if test.get("verdicts") else _base_rate_note(test)
+    rare = f"<p>{rates}</p>" if (rates := base_rates(test)) else ""
     below = "".join(f'<div class="{kind}"><h3>{title}</h3>{html.bullet_list(sentences, commands=kind == "next")}</div>'
                     for kind, title, sentences in lists(report))  # fmt: skip
     return (f'<section class="verdict"><h2>Summary</h2><p class="grade">{escape(grade(report))}</p>'
-            f'<p class="lead">{escape(lead(report))}</p>{html.tiles(_headline_tiles(test, report.shortcuts))}'
-            f'{base_rates}{below}<p class="fine">{escape(scope(report))}</p></section>')  # fmt: skip
+            f'<p class="lead">{escape(lead(report))}</p>{html.tiles(headline_tiles(test, report.shortcuts))}'
+            f'{rare}{below}<p class="fine">{escape(scope(report))}</p></section>')  # fmt: skip
 
 
-def _headline_tiles(test: Mapping[str, Any], shortcuts: Mapping[str, float]) -> list[tuple[str, str, str]]:
+def headline_tiles(test: Mapping[str, Any], shortcuts: Mapping[str, float]) -> list[tuple[str, str, str]]:
     """Return (large text, label, small print) of the key figures at the top."""
     interval = describe_interval(test) or ("needs both classes" if test["auc"] is None else "no interval")
     tiles = [(html.format_cell(test["auc"]), "test AUC", interval)]
@@ -67,11 +66,14 @@ def _headline_tiles(test: Mapping[str, Any], shortcuts: Mapping[str, float]) -> 
     return tiles
 
 
-def _base_rate_note(test: Mapping[str, Any]) -> str:
-    """Return a paragraph on precision where fakes are rare, which the share of fakes in a test set hides."""
-    if (bound := precision_where_rare(test)) is None:
+def base_rates(test: Mapping[str, Any]) -> str:
+    """Return a sentence on precision where fakes are rare, which the share of fakes in a test set hides.
+
+    It is "" where the section on verdicts says it, with an interval.
+    """
+    if test.get("verdicts") or (bound := precision_where_rare(test)) is None:
         return ""
     precision, counts = html.format_percent(100 * bound), test["confusion"]
     share = f"about {precision} %" if counts["fp"] else f"between {precision} % and 100 % (too few real files to be more precise)"
-    return (f"<p>Files with a probability of at least {html.format_cell(test['threshold'])} are called fake. If only 1 % of all "
-            f"files were fake, {share} of the files called fake would really be fake.</p>")  # fmt: skip
+    return (f"Files with a probability of at least {test['threshold']:.3f} are called fake. If only 1 % of all files were fake, "
+            f"{share} of the files called fake would really be fake.")  # fmt: skip

@@ -13,16 +13,22 @@ def verdicts_section(found: Mapping[str, Any] | None) -> str:
     """Return the section, from `evaluation.verdicts.verdict_metrics` of the test split; "" for None."""
     if not found:
         return ""
-    header = ["class", "files", "called right", "inconclusive", "called wrong", "not called wrong (95 % interval)"]
-    rows = [[name, row["n"], *(_percent(row[key]) for key in ("right", "inconclusive", "wrong")),
-             f"{_percent(row['coverage'])}{_interval(row['coverage_interval'])}"]
-            for name, row in found["by_class"].items() if row["n"]]  # fmt: skip
-    return (f"<section><h2>Verdicts</h2><p>{_band(found)}</p>{html.table(header, rows)}<p>Called fake from a "
+    return (f"<section><h2>Verdicts</h2><p>{band_sentence(found)}</p>{html.table(*verdicts_table(found))}<p>Called fake from a "
             f"probability of {html.format_cell(found['threshold'])}. {precision_sentence(found)}</p>"
             f"<p>{_method(found)}</p>{_unfamiliar(found.get('unfamiliar'))}</section>")  # fmt: skip
 
 
-def _band(found: Mapping[str, Any]) -> str:
+def verdicts_table(found: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Return header and rows of the table of verdicts by class."""
+    header = ["class", "files", "called right", "inconclusive", "called wrong", "not called wrong (95 % interval)"]
+    rows = [[name, row["n"], *(_percent(row[key]) for key in ("right", "inconclusive", "wrong")),
+             f"{_percent(row['coverage'])}{_interval(row['coverage_interval'])}"]
+            for name, row in found["by_class"].items() if row["n"]]  # fmt: skip
+    return header, rows
+
+
+def band_sentence(found: Mapping[str, Any]) -> str:
+    """Return what inconclusive means, and how many test files are."""
     if found["level"] is None:
         return "Every file is called real or fake: no band of inconclusive scores was asked for, or validation has too few files."
     error = _percent(1 - found["level"])

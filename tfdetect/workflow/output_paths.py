@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 MAX_NAME_LENGTH = 60
 DIGEST_DIGITS = 6  # hexadecimal
 PREPARED = re.compile(r"(manifest|failures)\.csv|prepared\.json|equalised|shards|features|v\d+-.*|.*\.onnx|\.part-.*")
-EVALUATED = ("predictions.csv", "metrics.json", "shortcuts.json", "report.html", "plots", "Results.csv", "Final_Prediction.txt",
-             "robustness.csv", "robustness_flips.csv", "robustness_scores.jsonl", "scores.jsonl",
+EVALUATED = ("predictions.csv", "metrics.json", "shortcuts.json", "report.html", "report.md", "plots", "Results.csv",
+             "Final_Prediction.txt", "robustness.csv", "robustness_flips.csv", "robustness_scores.jsonl", "scores.jsonl",
              "training_overlap.csv")
 
 
