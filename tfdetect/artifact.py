@@ -48,6 +48,7 @@ class Artifact:
     shortcuts = property(lambda self: self.folder / "shortcuts.json")
     comparison = property(lambda self: self.folder / "comparison.json")
     report = property(lambda self: self.folder / "report.html")
+    card = property(lambda self: self.folder / "README.md")
     report_text = property(lambda self: self.folder / "report.md")
     plots = property(lambda self: self.folder / "plots")
     logs = property(lambda self: self.folder / "logs")

@@ -164,7 +164,9 @@ figcaption{font-size:.9rem;color:#46525e}
 @media screen and (prefers-color-scheme:dark){:root{color-scheme:dark} body{color:#dfe5ea;background:#14191e}
  header p,.fine,.tile small{color:#9fabb6} figcaption{color:#b4bfc9} a{color:#7cc4f0}
  .verdict,pre{background:#1c232a;border-color:#35404a} .tile{background:#14191e;border-color:#35404a}
- .warning{background:#33230f} .warning h2{color:#ffb27a} th,td{border-color:#35404a} th{border-color:#55626e} figure img{background:#fff}}
+ .warning{background:#33230f} .warning h2{color:#ffb27a} th,td{border-color:#35404a} th{border-color:#55626e}
+ figure img{background:#fff}}
 @media print{body{max-width:none;font-size:11pt;padding:0}
- .lead,.tiles,.careful,.next,tr{break-inside:avoid} .scroll{overflow:visible} h2,h3,h2+p{break-after:avoid} *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+ .lead,.tiles,.careful,.next,tr{break-inside:avoid}
+ .scroll{overflow:visible} h2,h3,h2+p{break-after:avoid} *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

@@ -28,28 +28,28 @@ def write(path: str | PathLike[str], report: Report) -> None:
 def _blocks(report: Report) -> Iterator[str]:
     yield f"# {escape(report.name)}"
     yield escape(report.detector)
-    yield from _list("Warnings", report.warnings)
+    yield from bullets("Warnings", report.warnings)
     yield from _summary(report)
     yield from _adaptation(report.adaptation)
     test = report.metrics["test"]
-    yield from _section("Metrics", (escape(tables.confusion_sentence(test)), escape(tables.INTERVALS),
+    yield from section("Metrics", (escape(tables.confusion_sentence(test)), escape(tables.INTERVALS),
                                     table(*tables.metrics_table(report.metrics))))  # fmt: skip
     yield from _verdicts(test.get("verdicts"))
     if test["by_source"]:
-        yield from _section("Metrics by source", (escape(tables.SOURCES), table(*tables.sources_table(test))))
+        yield from section("Metrics by source", (escape(tables.SOURCES), table(*tables.sources_table(test))))
     yield from _learnt(report)
     if report.robustness:
-        yield from _section("Robustness", (escape(f"{robustness.QUESTION} In short: {report.robustness.headline}."),
+        yield from section("Robustness", (escape(f"{robustness.QUESTION} In short: {report.robustness.headline}."),
                                            table(*robustness.robustness_table(report.robustness))))  # fmt: skip
     captions = {name: standard.caption(name) or CAPTION.get(name, name) for name in report.figures}
-    yield from _section("Figures", _figures((captions[name], figure) for name, figure in report.figures.items()))
+    yield from section("Figures", _figures((captions[name], figure) for name, figure in report.figures.items()))
     wrong = [[path, ("real", "fake")[label], source, f"{100 * probability:.1f} %"]
              for path, label, source, probability, _ in report.mistakes]  # fmt: skip
     if wrong:
-        yield from _section("Most confident mistakes", [table(["file", "label", "source", "probability of being fake"], wrong)])
-    yield from _section("Figures of this detector", _figures(report.extra_figures.items()))
+        yield from section("Most confident mistakes", [table(["file", "label", "source", "probability of being fake"], wrong)])
+    yield from section("Figures of this detector", _figures(report.extra_figures.items()))
     for title, rows in report.extra_tables.items():
-        yield from _section(title, [table(rows.columns, rows.itertuples(index=False))])
+        yield from section(title, [table(rows.columns, rows.itertuples(index=False))])
     yield from _data(report)
     yield from _reproduction(report)
 
@@ -57,17 +57,17 @@ def _blocks(report: Report) -> Iterator[str]:
 def _summary(report: Report) -> Iterator[str]:
     test = report.metrics["test"]
     tiles = [[unescape(big), name, small] for big, name, small in summary.headline_tiles(test, report.shortcuts)]
-    yield from _section("Summary", (f"**{escape(grade(report))}**", escape(summary.lead(report)),
+    yield from section("Summary", (f"**{escape(grade(report))}**", escape(summary.lead(report)),
                                     table(["figure", "what", "note"], tiles), escape(summary.base_rates(test))))  # fmt: skip
     for kind, title, sentences in summary.lists(report):
-        yield from _list(title, sentences, level=3, commands=kind == "next")
+        yield from bullets(title, sentences, level=3, commands=kind == "next")
     yield escape(summary.scope(report))
 
 
 def _adaptation(found: Adaptation | None) -> Iterator[str]:
     if not found:
         return
-    yield from _section("Before and after", [escape(found.origin)])
+    yield from section("Before and after", [escape(found.origin)])
     for part in found.parts:
         yield f"### {escape(part.title)}"
         yield escape(" ".join(filter(None, (part.lead, part.note))))
@@ -79,14 +79,14 @@ def _verdicts(found: Mapping[str, Any] | None) -> Iterator[str]:
     if not found:
         return
     unfamiliar = verdicts.unfamiliar_sentence(found["unfamiliar"]) if found.get("unfamiliar") else ""
-    yield from _section("Verdicts", (escape(verdicts.band_sentence(found)), table(*verdicts.verdicts_table(found)),
+    yield from section("Verdicts", (escape(verdicts.band_sentence(found)), table(*verdicts.verdicts_table(found)),
                                      escape(f"{verdicts.precision_sentence(found)} {unfamiliar}".strip())))  # fmt: skip
 
 
 def _learnt(report: Report) -> Iterator[str]:
     found = report.learnt
     if found and found.stress:
-        yield from _section("What it learnt", (escape(f"{learnt.QUESTION} {found.conclusion}".strip()), escape(learnt.ALTERED),
+        yield from section("What it learnt", (escape(f"{learnt.QUESTION} {found.conclusion}".strip()), escape(learnt.ALTERED),
                                                table(*learnt.stress_table(found, report.shortcuts.get("all"))),
                                                escape(found.equalised_note)))  # fmt: skip
 
@@ -97,24 +97,25 @@ def _data(report: Report) -> Iterator[str]:
         if rows:
             shown = f"; the first {tables.MAX_ROWS} are listed" if len(rows) > tables.MAX_ROWS else ""
             blocks += [f"### {title}", f"{plural(len(rows), 'file')}{shown}.", table(["file", "reason"], rows[: tables.MAX_ROWS])]
-    yield from _section("Data", blocks)
+    yield from section("Data", blocks)
 
 
 def _reproduction(report: Report) -> Iterator[str]:
     blocks = ["This command repeats the run:", _code(report.command)] if report.command else []
     for title, values, kind in (("Settings", report.settings, "setting"), ("Software", report.versions, "package")):
         blocks += [f"### {title}", table([kind, "value"], tables.flatten(values))] if values else []
-    yield from _section("Reproducing this run", blocks)
+    yield from section("Reproducing this run", blocks)
 
 
-def _section(title: str, blocks: Iterable[str]) -> Iterator[str]:
+def section(title: str, blocks: Iterable[str]) -> Iterator[str]:
     """Yield a heading and the blocks below it, nothing if all are empty."""
     if found := [*filter(None, blocks)]:
         yield f"## {escape(title)}"
         yield from found
 
 
-def _list(title: str, sentences: Sequence[str], level: int = 2, commands: bool = False) -> Iterator[str]:
+def bullets(title: str, sentences: Sequence[str], level: int = 2, commands: bool = False) -> Iterator[str]:
+    """Yield a heading and a list of sentences, nothing without any. With `commands`, text in backticks is code."""
     if sentences:
         yield f"{'#' * level} {escape(title)}"
         yield "\n".join(f"- {_prose(text) if commands else escape(text)}" for text in sentences)

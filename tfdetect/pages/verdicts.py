@@ -15,7 +15,7 @@ def verdicts_section(found: Mapping[str, Any] | None) -> str:
         return ""
     return (f"<section><h2>Verdicts</h2><p>{band_sentence(found)}</p>{html.table(*verdicts_table(found))}<p>Called fake from a "
             f"probability of {html.format_cell(found['threshold'])}. {precision_sentence(found)}</p>"
-            f"<p>{_method(found)}</p>{_unfamiliar(found.get('unfamiliar'))}</section>")  # fmt: skip
+            f"<p>{method_sentence(found)}</p>{_unfamiliar(found.get('unfamiliar'))}</section>")  # fmt: skip
 
 
 def verdicts_table(found: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -84,7 +84,8 @@ def _advice() -> str:
             f"files, fit its verdicts to 50 to 200 of them with <code>{command}</code>, or train it with some.")  # fmt: skip
 
 
-def _method(found: Mapping[str, Any]) -> str:
+def method_sentence(found: Mapping[str, Any]) -> str:
+    """Return how scores became probabilities."""
     losses = found["method_losses"]
     if not losses:
         return f"Scores became probabilities by the method {found['method']}, fitted to validation files."

@@ -93,7 +93,7 @@ class Calibrated:
         """Write the new version into an empty folder: what it shares with the one before as hard links."""
         versions.copy(self.before.folder, staged.folder)
         own = str(versions.number(self.before.folder))
-        versions.remove(staged.folder, own, "evaluations", "plots", "report.md", "report.html")
+        versions.remove(staged.folder, own, "evaluations", "plots", "README.md", "report.md", "report.html")
         write_config(self.run, staged, dict(self.adapted))
         files.write_json(staged.calibration, self.fitted.to_dict())
         store(self.known.familiarity, staged)

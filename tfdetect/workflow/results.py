@@ -20,7 +20,7 @@ from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.familiarity import Familiarity
 from tfdetect.evaluation.seen import sentence as seen_sentence
 from tfdetect.evaluation.verdicts import verdict_metrics
-from tfdetect.pages import markdown, report
+from tfdetect.pages import card, markdown, report
 from tfdetect.pages.adaptation import Adaptation
 from tfdetect.pages.learnt import Learnt
 from tfdetect.pages.robustness import Robustness
@@ -118,8 +118,8 @@ def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], t
 
 def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, learnt: Learnt, tables: Tables | None = None,
           before_report: BeforeReport | None = None) -> dict[str, Any]:
-    """Write predictions.csv, metrics.json, plots/, report.md and report.html, and for a test across sources Results.csv and
-    Final_Prediction.txt; return the metrics."""
+    """Write predictions.csv, metrics.json, plots/, report.md and report.html, in the folder of a run its model card, and
+    for a test across sources Results.csv and Final_Prediction.txt; return the metrics."""
     run, extras = evaluation.run, evaluation.extras
     target.folder.mkdir(parents=True, exist_ok=True)
     with files.atomic_write(target.predictions) as temporary:
@@ -136,6 +136,9 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
                    extra_tables={**(tables(target) if tables else {}), **own_tables})  # fmt: skip
     if before_report:
         before_report(found, drawn)
+    if target.config.exists():  # the folder of a run
+        with files.atomic_write(target.card) as temporary:
+            card.write(temporary, page)
     with files.atomic_write(target.report_text) as temporary:
         markdown.write(temporary, page)
     with files.atomic_write(target.report) as temporary:  # last: a run with a report counts as finished

@@ -1,0 +1,92 @@
+"""The model card of a run: README.md in its folder, in the form that the Hugging Face Hub shows and searches.
+
+The front matter holds the keys of `huggingface_hub.ModelCardData`, which is not needed to write it.
+"""
+
+from collections.abc import Iterator, Mapping
+from os import PathLike
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from tfdetect import installation
+from tfdetect.pages import html, summary, tables, verdicts
+from tfdetect.pages.advice import grade, unfit_uses
+from tfdetect.pages.conclusion import cautions
+from tfdetect.pages.content import Report
+from tfdetect.pages.markdown import bullets, escape, section, table
+
+USE = (
+    "It is meant to help a person judge whether an image or a video was recorded, or generated or manipulated. Its verdict is one "
+    "piece of evidence beside others, such as where a file comes from, and no proof. It does not judge sound.")  # fmt: skip
+LICENCE = (
+    "None is stated. Before you publish the model, choose one that the training data and the pretrained weights allow, and add it "
+    "to the front matter of this file, such as `license: apache-2.0`.")  # fmt: skip
+TASKS = {False: "image-classification", True: "video-classification"}
+
+
+def write(path: str | PathLike[str], report: Report) -> None:
+    """Write the card of the run that `report` is about; its metrics of the test are required."""
+    front = yaml.safe_dump(front_matter(report), sort_keys=False, allow_unicode=True)
+    text = "\n\n".join(filter(None, (f"---\n{front}---", *_blocks(report)))) + "\n"
+    Path(path).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def front_matter(report: Report) -> dict[str, Any]:
+    """Return the keys that the Hub reads; results are those on the test files, and left out if there is no AUC."""
+    test, detector = report.metrics["test"], report.detector.partition(":")[0]
+    frames = report.data["frames"] if report.data is not None and "frames" in report.data else ()
+    task = TASKS[any(count > 1 for count in frames)]
+    out: dict[str, Any] = {"library_name": "keras", "pipeline_tag": task,
+                           "tags": [*dict.fromkeys(("deepfake-detection", "tfdetect", detector))]}  # fmt: skip
+    found = {"roc_auc": ("test AUC", test["auc"]), "accuracy": ("test accuracy", test["accuracy"])}
+    metrics = [{"type": kind, "value": round(value, 4), "name": name}
+               for kind, (name, value) in found.items() if value is not None]  # fmt: skip
+    if metrics:
+        data = {"type": "custom", "name": data_name(report)}
+        out["model-index"] = [{"name": report.name, "results": [{"task": {"type": task}, "dataset": data, "metrics": metrics}]}]
+    return out
+
+
+def data_name(report: Report) -> str:
+    """Return the name of the data set without the folders that it lies in, which are nobody's business."""
+    data = report.settings.get("data")
+    path = data.get("path") if isinstance(data, Mapping) else None
+    return PurePath(str(path)).name or "data" if path else "embedded sample"
+
+
+def _blocks(report: Report) -> Iterator[str]:
+    test = report.metrics["test"]
+    yield f"# {escape(report.name)}"
+    yield escape(report.detector)
+    yield f"**{escape(grade(report))}** {escape(summary.lead(report))}"
+    yield from section("Intended use", [escape(USE)])
+    yield from bullets("Do not use it", unfit_uses(report), level=3)
+    yield from bullets("Caveats", [*report.warnings, *cautions(report.metrics, len(report.failures), report.suspects)], level=3)
+    if report.data is not None:
+        yield from section("Data", (f"From {escape(data_name(report))}.", table(*tables.data_table(report.data))))
+    yield from section("Results", (escape(tables.confusion_sentence(test)), escape(tables.INTERVALS),
+                                   table(*tables.metrics_table({"test": test}))))  # fmt: skip
+    if test["by_source"]:
+        yield from section("Results by source", (escape(tables.SOURCES), table(*tables.sources_table(test))))
+    yield from section("Calibration and threshold", [*_calibration(test)])
+    yield from section("How to use it", [*_usage()])
+    yield from section("Licence", [LICENCE])
+    yield from section("Versions", [table(["package", "version"], report.versions.items())])
+
+
+def _calibration(test: Mapping[str, Any]) -> Iterator[str]:
+    if test["threshold"] is None:
+        yield "The scores are not calibrated: they only rank files."
+        return
+    yield f"Files with a probability of at least {html.plain_cell(test['threshold'])} are called fake."
+    if found := test.get("verdicts"):
+        yield escape(verdicts.band_sentence(found))
+        yield escape(verdicts.method_sentence(found))
+
+
+def _usage() -> Iterator[str]:
+    yield f"```\n{installation.command('predict', 'THIS_FOLDER', 'FILE')}\n{installation.command('evaluate', 'THIS_FOLDER')}\n```"
+    yield ("`model.keras` is the Keras model, the numbered folder a SavedModel with the same scores; SERVING.md lists its inputs "
+           "and outputs, report.html all results.")  # fmt: skip
