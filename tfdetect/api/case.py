@@ -1,0 +1,106 @@
+"""case: a report about a few files, for printing and filing."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfdetect import files, installation
+from tfdetect.api import explain
+from tfdetect.api.origin import read_origins
+from tfdetect.api.results import show_page
+from tfdetect.errors import UserError
+from tfdetect.verdict_settings import VerdictOverrides
+from tfdetect.workflow.console import progress
+
+if TYPE_CHECKING:
+    from tfdetect.data.media.frames import Media
+    from tfdetect.pages.case_content import Case, CaseFile, Finding, HeatMap
+    from tfdetect.serving.predictor import Predictor
+    from tfdetect.serving.verdict import Verdict
+    from tfdetect.workflow.case import Judge
+
+MAX_FILES = 20  # of a page
+FRAMES = 4  # of a video that the heat-map shows
+
+
+@dataclass(frozen=True)
+class CaseReport:
+    """Where the page is, the same as JSON, and what they say. A notebook shows the page."""
+
+    page: Path
+    data: Path
+    case: "Case" = field(repr=False, compare=False)
+
+    @property
+    def failed(self) -> int:
+        """The number of files that a run could not judge."""
+        return sum(each.failed for each in self.case.files)
+
+    def _repr_html_(self) -> str:
+        return show_page(self.page)
+
+
+def check(out: Path, count: int) -> None:
+    """Raise UserError unless the page can have this name, and hold this number of files."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"--case writes a page, such as case.html, and the same as JSON beside it; got {str(out)!r}.")
+    if count > MAX_FILES:
+        raise UserError(f"{count:,} files are too many for one case report: give at most {MAX_FILES}, or write a table with --out.")
+
+
+def write_case(judges: Sequence["Judge"], paths: Sequence[str], out: Path, given: VerdictOverrides,
+               show: "Callable[[str, Verdict], None] | None" = None) -> CaseReport:  # fmt: skip
+    """Judge each file by each run, and write the page and the JSON file beside it; `show` is called with each finding."""
+    from tfdetect.pages import case as page
+    from tfdetect.pages.case_content import Case
+    from tfdetect.workflow import case_model, results
+
+    date = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    found = tuple(judge_files(judges, paths, show))
+    models = tuple(case_model.describe(judge, given) for judge in judges)
+    case = Case(found, models, date, installation.command_line(), results.versions())
+    files.write_json(out.with_suffix(".json"), results.json_values(case.to_dict()))
+    with files.atomic_write(out) as temporary:
+        page.write(temporary, case)
+    return CaseReport(out, out.with_suffix(".json"), case)
+
+
+def judge_files(judges: Sequence["Judge"], paths: Sequence[str],
+                show: "Callable[[str, Verdict], None] | None") -> "Iterator[CaseFile]":
+    """Yield each file with its origin, its picture and what each run finds."""
+    from tfdetect.data.worker_pool import WorkerFailure, map_ordered
+    from tfdetect.pages.case_content import CaseFile
+    from tfdetect.serving.verdict import Verdict
+    from tfdetect.workflow import case
+
+    ids = [case.identify(path) for path in paths]
+    findings: list[list[Finding]] = [[] for _ in paths]
+    with progress("Judging", case.STEPS * len(paths) * len(judges), "steps", may_fail=False) as step:
+        for judge in judges:
+            limits = judge.data.timeout, judge.data.workers
+            decoded = list(judge.predictor.map_files(paths, lambda path, media: (path, media), *limits))
+            for number, (path, media) in enumerate(decoded):
+                findings[number].append(case.find(judge, path, ids[number][0], media, heat_map(judge), step))
+                if show:
+                    show(judge.artifact.folder.name, Verdict(**findings[number][-1].verdict))
+    pictures = map_ordered(paths, case.Picture(judges[0].data.limits), judges[0].data.workers, judges[0].data.timeout)
+    for (path, picture), origin, (sha, kind), found in zip(pictures, read_origins(paths), ids, findings, strict=True):
+        yield CaseFile(path, sha, origin, kind, tuple(found), None if isinstance(picture, WorkerFailure) else picture)
+
+
+def heat_map(judge: "Judge") -> "Callable[[Predictor, Media], HeatMap]":
+    """Return the function that draws which regions of a clip drive a run's score."""
+    from tfdetect.pages import explanation
+    from tfdetect.pages.case_content import HeatMap
+    from tfdetect.plots import style
+
+    method, args = explain.resolve_method("auto", judge.run.detector), explain.Explain(Path(), (), frames=FRAMES)
+
+    def draw(predictor: "Predictor", media: "Media") -> HeatMap:
+        frames, heat, check = explain.explain_clip(predictor, predictor.model_frames(media), method, args)
+        text = f"{explanation.METHOD_NOTES[method]} {explain.describe_check(check)}"
+        return HeatMap(method, text, check, style.to_png(explanation.figure(frames, heat, method)))
+
+    return draw

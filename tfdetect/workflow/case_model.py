@@ -1,0 +1,103 @@
+"""What a case report says about a run: its files, what it was trained on, and how good it is."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.metrics import describe_interval
+from tfdetect.pages import report
+from tfdetect.pages.case_content import Model
+from tfdetect.verdict_settings import VerdictOverrides
+from tfdetect.workflow.case import Judge, hashes
+from tfdetect.workflow.results import describe_detector
+from tfdetect.workflow.verdicts import settings_key
+
+BINS = 40  # of the histogram of test scores
+SAMPLE = ("It was trained on the embedded sample, pictures that are drawn by code: its verdicts on photographs and films mean "
+          "nothing.")  # fmt: skip
+NOT_MEASURED = "Its metrics.json is gone, so that nothing is known about how good it is."
+
+
+def describe(judge: Judge, given: VerdictOverrides) -> Model:
+    """Return what is known about a run that judges with these settings."""
+    artifact, fitted = judge.artifact, judge.predictor.calibration
+    found = _read_json(artifact.metrics)
+    measured, caveats = judgement(found, _read_json(artifact.shortcuts)) if "test" in found else (NOT_MEASURED, [])
+    return Model(
+        name=artifact.folder.resolve().name,
+        folder=str(artifact.folder),
+        version=artifact.saved_model.name if artifact.saved_model.exists() else "",
+        detector=describe_detector(judge.run.detector),
+        scored_with=judge.predictor.scored_with,
+        hashes=hashes(artifact),
+        settings=settings_key(artifact, judge.data, given),
+        threshold=judge.predictor.threshold,
+        inconclusive=fitted.inconclusive,
+        prevalence=prevalence_of(fitted),
+        calibration=calibration_sentence(fitted),
+        training=counts(judge),
+        measured=measured,
+        caveats=[*([SAMPLE] if judge.run.data.path is None else []), *judge.predictor.warnings, *judge.run.detector.warnings(), *caveats],
+        histogram=histogram(judge.split("test")),
+    )
+
+
+def _read_json(path: Any) -> dict[str, Any]:
+    """Return the content of a file of the run; empty if it is gone or damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def prevalence_of(fitted: Calibration) -> float | None:
+    """Return the share of fakes where the probabilities hold; None if it is unknown, or validation lacks a class."""
+    if not (fitted.reals and fitted.fakes):
+        return None
+    return fitted.prevalence or fitted.fakes / (fitted.reals + fitted.fakes)
+
+
+def calibration_sentence(fitted: Calibration) -> str:
+    """Return how scores became probabilities."""
+    files = "validation files" if fitted.reals is None else f"{fitted.reals} real and {fitted.fakes} fake validation files"
+    return f"Scores became probabilities by the method {fitted.method}, fitted to {files}."
+
+
+def judgement(found: Mapping[str, Any], shortcuts: Mapping[str, float]) -> tuple[str, list[str]]:
+    """Return how good a run is on its test files, in words, and what to be careful about, from metrics.json and shortcuts.json."""
+    test = found["test"]
+    auc = "" if test["auc"] is None else f" AUC {test['auc']:.3f} ({describe_interval(test) or 'no interval'})"
+    text = f"{report.verdict(test)} Measured on {test['n_real']:,} real and {test['n_fake']:,} fake files.{auc}"
+    if "all" in shortcuts:
+        text += f"; file size, format and colour alone reach {shortcuts['all']:.3f}"
+    return text.rstrip(".") + ".", report.cautions(found)
+
+
+def counts(judge: Judge) -> list[tuple[str, str, str, int]]:
+    """Return the number of files of the run's data set by split, class and source."""
+    path = judge.artifact.manifest
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    if not {"split", "label", "source"} <= set(rows):
+        return []
+    rows = rows[rows["error"] == ""] if "error" in rows else rows
+    grouped = rows.groupby(["split", "label", "source"]).size()
+    order = {"train": 0, "validation": 1, "test": 2}
+    keys = sorted(grouped.index, key=lambda key: (order.get(key[0], 3), *key))
+    return [(split, {"0": "real", "1": "fake"}.get(label, label), source, int(grouped[split, label, source]))
+            for split, label, source in keys]  # fmt: skip
+
+
+def histogram(files: pd.DataFrame) -> tuple[list[float], list[int], list[int]] | None:
+    """Return edges of bins of the score, and the numbers of real and of fake test files in them; None without files."""
+    if not len(files):
+        return None
+    edges = np.histogram_bin_edges(files["score"], BINS)
+    reals, fakes = (np.histogram(files.loc[files["label"] == label, "score"], edges)[0].tolist() for label in (0, 1))
+    return edges.tolist(), reals, fakes
