@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tfdetect import files, installation
 from tfdetect.api import explain
@@ -47,7 +47,7 @@ def check(out: Path, count: int) -> None:
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--case writes a page, such as case.html, and the same as JSON beside it; got {str(out)!r}.")
     if count > MAX_FILES:
-        raise UserError(f"{count:,} files are too many for one case report: give at most {MAX_FILES}, or write a table with --out.")
+        raise UserError(f"{count:,} files are too many for a case report: give at most {MAX_FILES}, or write a table with --out.")
 
 
 def write_case(judges: Sequence["Judge"], paths: Sequence[str], out: Path, given: VerdictOverrides,
@@ -68,7 +68,7 @@ def write_case(judges: Sequence["Judge"], paths: Sequence[str], out: Path, given
 
 
 def judge_files(judges: Sequence["Judge"], paths: Sequence[str],
-                show: "Callable[[str, Verdict], None] | None") -> "Iterator[CaseFile]":
+                show: "Callable[[str, Verdict], None] | None") -> "Iterator[CaseFile]":  # fmt: skip
     """Yield each file with its origin, its picture and what each run finds."""
     from tfdetect.data.worker_pool import WorkerFailure, map_ordered
     from tfdetect.pages.case_content import CaseFile

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tfdetect import machine
 from tfdetect.evaluation.calibration import FAKE, MIN_FILES_PER_CLASS, REAL, Calibration
 from tfdetect.evaluation.calibration.curves import fit_curve
 from tfdetect.evaluation.clusters import share_interval
@@ -50,8 +51,7 @@ def resampled_calibrations(fitted: Calibration, files: pd.DataFrame, draws: int 
     """Return calibrations by the method of `fitted`, each fitted to a resample of the validation files, with the columns label,
     group and score, by whole groups; none if there are fewer than MIN_FILES_PER_CLASS files of a class.
 
-    Resamples without one of the classes are left out. The method itself is not chosen again, so that the interval is, if anything,
-    too narrow.
+    Resamples without one of the classes are left out. The method itself is not chosen again, so intervals are rather too narrow.
     """
     label, score = files["label"].to_numpy(), files["score"].to_numpy(np.float64)
     if min((label == kind).sum() for kind in (0, 1)) < MIN_FILES_PER_CLASS:
@@ -59,13 +59,14 @@ def resampled_calibrations(fitted: Calibration, files: pd.DataFrame, draws: int 
     group, names = pd.factorize(files["group"])
     rows = [np.flatnonzero(group == number) for number in range(len(names))]
     random, out = np.random.default_rng(seed), []
-    for _ in range(draws):
-        drawn = np.concatenate([rows[number] for number in random.integers(len(rows), size=len(rows))])
-        reals, fakes = (int((label[drawn] == kind).sum()) for kind in (0, 1))
-        if reals and fakes:
-            slope, intercept, curve = fit_curve(fitted.method, score[drawn], label[drawn])
-            found = Calibration(slope, intercept, 0.5, reals, fakes, fitted.method, curve)
-            out.append(found.with_prevalence(fitted.prevalence))
+    with machine.threads_for(len(score)):
+        for _ in range(draws):
+            drawn = np.concatenate([rows[number] for number in random.integers(len(rows), size=len(rows))])
+            reals, fakes = (int((label[drawn] == kind).sum()) for kind in (0, 1))
+            if reals and fakes:
+                slope, intercept, curve = fit_curve(fitted.method, score[drawn], label[drawn])
+                found = Calibration(slope, intercept, 0.5, reals, fakes, fitted.method, curve)
+                out.append(found.with_prevalence(fitted.prevalence))
     return out
 
 

@@ -25,8 +25,8 @@ from tfdetect.pages.case_content import (
 from tfdetect.pages.origin import origin_section
 from tfdetect.plots.style import FAKE, REAL
 
-PARTS = {"interval": "Interval of the probability", "places": "Place among the test files", "heat_map": "Heat-map", "stability": "Stability",
-         "familiarity": "Familiarity", "timeline": "Scores over time"}  # fmt: skip
+PARTS = {"interval": "Interval of the probability", "places": "Place among the test files", "heat_map": "Heat-map",
+         "stability": "Stability", "familiarity": "Familiarity", "timeline": "Scores over time"}  # fmt: skip
 STYLE = """<style>
 .case{display:grid;grid-template-columns:minmax(0,15rem) minmax(0,1fr);gap:1rem 1.5rem;align-items:start}
 .case>img{width:100%;height:auto;border-radius:6px} .case p{margin-top:0}
@@ -34,7 +34,7 @@ STYLE = """<style>
 .chart text{font-size:11px;fill:currentColor} .missing{font-size:.9rem} .crops{display:flex;flex-wrap:wrap;gap:.8rem}
 article+article{margin-top:4rem}
 @media (max-width:40rem){.case{grid-template-columns:1fr}}
-@media print{article+article{break-before:page} .case>img{max-height:7cm;object-fit:contain} .chart,.heat figure{break-inside:avoid}}
+@media print{article+article{break-before:page} .case>img{max-height:7cm;object-fit:contain}}
 </style>"""
 
 
@@ -67,8 +67,9 @@ def verdict_section(file: CaseFile, pairs: Sequence[tuple[Model, Finding]]) -> s
         caveats.insert(0, "The detectors disagree.")
     careful = f'<div class="careful"><h3>Careful</h3>{html.bullet_list(caveats)}</div>' if caveats else ""
     sound = f'<p class="fine">{SOUND}</p>' if file.kind == "video" else ""
-    return (f'<section class="verdict"><h2><code>{escape(printable(file.path))}</code></h2><div class="case">{image}<div>{text}'
-            f"{''.join(figures(*pair, name=len(pairs) > 1) for pair in pairs)}{careful}{sound}</div></div></section>")  # fmt: skip
+    tiles = "".join(figures(*pair, name=len(pairs) > 1) for pair in pairs)
+    return (f'<section class="verdict"><h2><code>{escape(printable(file.path))}</code></h2>'
+            f'<div class="case">{image}<div>{text}{tiles}{careful}{sound}</div></div></section>')  # fmt: skip
 
 
 def figures(model: Model, finding: Finding, name: bool) -> str:
@@ -88,7 +89,8 @@ def figures(model: Model, finding: Finding, name: bool) -> str:
     if done:
         tiles.append((f"{len(finding.changes)} of {len(done)}", "re-encodings change the verdict", ""))
     if found["source"]:
-        tiles.append((escape(printable(found["source"])), "most likely source", f"{found['source_probability']:.2f}, if it is fake"))
+        share = f"{found['source_probability']:.2f}, if it is fake"
+        tiles.append((escape(printable(found["source"])), "most likely source", share))
     return (f"<h3>{escape(model.name)}</h3>" if name else "") + html.tiles(tiles)
 
 
@@ -127,7 +129,7 @@ def score_chart(model: Model, score: float) -> str:
             f'{bars}<line x1="10" x2="{width - 10:.0f}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-width=".5"/>'
             f'<line x1="{here:.1f}" x2="{here:.1f}" y1="2" y2="138" stroke="currentColor" stroke-width="2"/>'
             f'<text x="{here:.1f}" y="150" text-anchor="{anchor}">this file, score {score:.3f}</text>'
-            '</svg><p class="fine">Scores of the test files: real ones upwards in blue, fakes downwards in orange.</p>')  # fmt: skip
+            '</svg><p class="fine">Scores of the test files: reals upwards (blue), fakes downwards (orange).</p>')  # fmt: skip
 
 
 def stability_section(scored: Sequence[tuple[Model, Finding]]) -> str:
@@ -178,8 +180,9 @@ def seen_section(scored: Sequence[tuple[Model, Finding]]) -> str:
         names = [f"face {face['face']}" for face in faces] or ["middle of what was scored"]
         crops = "".join(f'<figure><img alt="{name}" src="{html.thumbnail(image)}"><figcaption>{name}</figcaption></figure>'
                         for name, image in zip(names, finding.seen, strict=False))  # fmt: skip
-        rows = [[face["face"], face["probability"], face["score"], "{2} x {3} at {0}, {1}".format(*face["box"]), face["box_frame"]]
-                for face in faces]  # fmt: skip
+        places = ["{2} x {3} at {0}, {1}".format(*face["box"]) for face in faces]
+        rows = [[face["face"], face["probability"], face["score"], place, face["box_frame"]]
+                for face, place in zip(faces, places, strict=True)]  # fmt: skip
         table = html.table(["face", "probability", "score", "pixels", "frame"], rows) if rows else ""
         parts.append(f'{_heading(model, scored)}<div class="crops">{crops}</div>{table}')
     return f"<section><h2>What the detector saw</h2>{''.join(parts)}</section>"
@@ -200,10 +203,11 @@ def models_section(case: Case) -> str:
 def _model(model: Model) -> str:
     facts = [("detector", model.detector), ("run", model.folder), ("version", model.version), ("scored with", model.scored_with),
              ("settings", model.settings), *((f"SHA-256 of {name}", value) for name, value in model.hashes.items())]  # fmt: skip
-    training = html.table(("split", "class", "source", "files"), model.training) if model.training else ""
+    known = html.table(("split", "class", "source", "files"), model.training)
+    training = f"<h3>Files it was trained and tested on</h3>{known}" if model.training else ""
     caveats = f'<div class="careful"><h3>Caveats</h3>{html.bullet_list(model.caveats)}</div>' if model.caveats else ""
     return (f"<h3>{escape(model.name)}</h3><p>{escape(model.measured)} {escape(model.calibration)}</p>{caveats}"
-            f"{html.table(('', ''), [row for row in facts if row[1]])}<h3>Files it was trained and tested on</h3>{training}")  # fmt: skip
+            f"{html.table(('', ''), [row for row in facts if row[1]])}{training}")  # fmt: skip
 
 
 def use_section(case: Case) -> str:

@@ -1,4 +1,4 @@
-"""The content of a case report: what detectors found about a few files, as plain data, and the sentences that say what it means."""
+"""The content of a case report: what detectors found about a few files, as plain data, and sentences that say what it means."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ USE = (
     "not known, and usually worse.",
     "A verdict of real is no proof: a fake by a generator that the detector never saw may well be called real.",
 )
-INTERVAL = ("The interval says how far the probability depends on the validation files that it was calibrated on: it holds 95 % of "
-            "the probabilities that resamples of them give this score. It is no interval for this file, which is real or fake, "
-            "and it does not cover files unlike those of validation.")  # fmt: skip
-STABILITY = ("The same file as others might send it on, scored again. A verdict that stays is no proof; one that changes rests on "
-             "traces that re-encoding removes or adds.")  # fmt: skip
+INTERVAL = ("The interval says how far the probability depends on the validation files that it was calibrated on: it holds 95 % "
+            "of the probabilities that resamples of them give this score. It is no interval for this file, which is real or "
+            "fake, and it does not cover files unlike those of validation.")  # fmt: skip
+STABILITY = ("The same file as others might send it on, scored again. A verdict that stays is no proof; one that changes rests "
+             "on traces that re-encoding removes or adds.")  # fmt: skip
 NAMES = {
-    "jpeg(90)": "JPEG, quality 90", "jpeg(70)": "JPEG, quality 70", "webp(80)": "WebP, quality 80", "resize(0.5)": "half the size",
-    "blur(1)": "slight blur (sigma 1 pixel)",
+    "jpeg(90)": "JPEG, quality 90", "jpeg(70)": "JPEG, quality 70", "webp(80)": "WebP, quality 80",
+    "resize(0.5)": "half the size", "blur(1)": "slight blur (sigma 1 pixel)",
     "max_side(1600)|jpeg(75)|max_side(1080)|jpeg(70)": "shared twice: 1600 pixels and JPEG 75, then 1080 pixels and JPEG 70",
     "h264(23)": "H.264, CRF 23", "h264(28)": "H.264, CRF 28", "hevc(28)": "HEVC, CRF 28",
     "resize(0.5)|h264(23)": "half the size, H.264 CRF 23", "fps(15)|h264(23)": "15 frames/s, H.264 CRF 23",
@@ -154,13 +154,13 @@ class Case:
     def to_dict(self) -> dict[str, Any]:
         """Return all but the pictures as plain data for JSON, the sentences of the page included."""
         rows = [{"path": each.path, "sha256": each.sha256, "kind": each.kind, "origin": each.origin.to_dict(),
-                 "findings": [_finding_dict(model, finding, each) for model, finding in zip(self.models, each.findings, strict=True)]}
+                 "findings": list(map(_finding_dict, self.models, each.findings))}
                 for each in self.files]  # fmt: skip
         return {"files": rows, "models": [asdict(model) for model in self.models], "date": self.date, "command": self.command,
                 "versions": dict(self.versions), "use": list(USE), "sound": SOUND, "interval": INTERVAL}  # fmt: skip
 
 
-def _finding_dict(model: Model, finding: Finding, file: CaseFile) -> dict[str, Any]:
+def _finding_dict(model: Model, finding: Finding) -> dict[str, Any]:
     found = {each.name: getattr(finding, each.name) for each in fields(finding) if each.name not in ("seen", "heat_map")}
     found |= {name: [asdict(each) for each in found[name]] for name in ("places", "stability")}
     found["verdict"], found["missing"] = dict(finding.verdict), dict(finding.missing)
@@ -186,15 +186,16 @@ def meaning(model: Model, finding: Finding) -> list[str]:
         return []
     out = []
     if model.prevalence is not None:
-        out.append(f"Where {format_percent(100 * model.prevalence)} % of the files are fake, of 100 files like those of validation "
-                   f"with this score about {100 * found['probability']:.0f} are fake.")  # fmt: skip
+        out.append(f"Where {format_percent(100 * model.prevalence)} % of the files are fake, of 100 files like those of "
+                   f"validation with this score about {100 * found['probability']:.0f} are fake.")  # fmt: skip
     if finding.by_prevalence:
         others = ", ".join(f"{value:.3f} where {format_percent(100 * share)} % are" for share, value in finding.by_prevalence)
         out.append(f"The same score means a probability of {others}.")
     words = {"real": "at least", "fake": "at most"}
-    out += [f"Of {plural(place.files, f'{place.label} test file')}, {format_percent(100 * place.share)} % have {words[place.label]} "
-            f"this score; of others like them {format_percent(100 * place.interval[0])} to {format_percent(100 * place.interval[1])} %."
-            for place in finding.places]  # fmt: skip
+    for place in finding.places:
+        share, low, high = (format_percent(100 * value) for value in (place.share, *place.interval))
+        out.append(f"Of {plural(place.files, f'{place.label} test file')}, {share} % have {words[place.label]} this score; of "
+                   f"others like them {low} to {high} % (95 % interval).")  # fmt: skip
     return out
 
 

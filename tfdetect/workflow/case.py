@@ -83,8 +83,8 @@ def find(judge: Judge, path: str, sha: str, media: Media | WorkerFailure, draw: 
         missing["places"] = "predictions.csv of the run is gone"
     heat_map = None
     if (pixels := media.total * media.width * media.height) > MAX_PIXELS and media.total > 1:
-        missing["stability"] = (f"the video has {pixels / 1e9:.1f} billion pixels, and at most {MAX_PIXELS / 1e9:.1f} are encoded "
-                                "anew; evaluate --robustness has no such limit")  # fmt: skip
+        missing["stability"] = (f"all frames of the video have {pixels / 1e9:.1f} billion pixels, and up to "
+                                f"{MAX_PIXELS / 1e9:.1f} are encoded anew; evaluate --robustness has no such limit")  # fmt: skip
         step(advance=len(GRIDS["case"]))
     else:
         stability = reencode(judge, path, sha, media, step)

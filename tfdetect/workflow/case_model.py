@@ -27,6 +27,7 @@ def describe(judge: Judge, given: VerdictOverrides) -> Model:
     artifact, fitted = judge.artifact, judge.predictor.calibration
     found = _read_json(artifact.metrics)
     measured, caveats = judgement(found, _read_json(artifact.shortcuts)) if "test" in found else (NOT_MEASURED, [])
+    sample = [SAMPLE] if judge.run.data.path is None else []
     return Model(
         name=artifact.folder.resolve().name,
         folder=str(artifact.folder),
@@ -41,7 +42,7 @@ def describe(judge: Judge, given: VerdictOverrides) -> Model:
         calibration=calibration_sentence(fitted),
         training=counts(judge),
         measured=measured,
-        caveats=[*([SAMPLE] if judge.run.data.path is None else []), *judge.predictor.warnings, *judge.run.detector.warnings(), *caveats],
+        caveats=[*sample, *judge.predictor.warnings, *judge.run.detector.warnings(), *caveats],
         histogram=histogram(judge.split("test")),
     )
 
@@ -69,7 +70,7 @@ def calibration_sentence(fitted: Calibration) -> str:
 
 
 def judgement(found: Mapping[str, Any], shortcuts: Mapping[str, float]) -> tuple[str, list[str]]:
-    """Return how good a run is on its test files, in words, and what to be careful about, from metrics.json and shortcuts.json."""
+    """Return how good a run is on its test files, and what to be careful about, from metrics.json and shortcuts.json."""
     test = found["test"]
     auc = "" if test["auc"] is None else f" AUC {test['auc']:.3f} ({describe_interval(test) or 'no interval'})"
     text = f"{report.verdict(test)} Measured on {test['n_real']:,} real and {test['n_fake']:,} fake files.{auc}"
