@@ -4,7 +4,7 @@
 
 Compare every image with every other and list the pairs that are taken for duplicates: in a folder without duplicates, these are
 the false positives. Then edit about `--count` of the images as copies on the web are edited, and print for each edit the share
-of copies that are recognised.
+of copies that are recognised, and of those of which it is certain that both show the same (`shows_the_same`).
 """
 
 import sys
@@ -72,23 +72,28 @@ def main(path: Annotated[Path, tyro.conf.Positional], count: int = 200, workers:
     pairs = duplicates.find_near_pairs(table, readable, np.arange(len(table)))
     print(f"{len(readable)} images, {len(readable) * (len(readable) - 1) // 2} pairs, {len(pairs)} taken for duplicates:")
     for first, second in sorted(pairs):
-        print(f"  {paths[first]}  {paths[second]}")
+        certain = duplicates.shows_the_same(*(read_image(paths[row]).frames[:1] for row in (first, second)))
+        print(f"  {paths[first]}  {paths[second]}{'  (certain)' if certain else ''}")
     chosen = [paths[i] for i in readable[:: max(len(readable) // count, 1)]]
-    print(f"Share of {len(chosen)} edited copies that are recognised:")
+    print(f"Share of {len(chosen)} edited copies that are recognised, and that are certain:")
     for name, (edit, quality) in EDITS.items():
-        print(f"  {name:28} {recognised_share(chosen, edit, quality, workers):6.1%}")
+        recognised, certain = recognised_shares(chosen, edit, quality, workers)
+        print(f"  {name:28} {recognised:6.1%} {certain:6.1%}")
 
 
-def recognised_share(paths: list[str], edit: Callable[[np.ndarray], np.ndarray], quality: int, workers: int) -> float:
-    """Return the share of images whose edited copy, a JPEG file of this quality, is paired with its original."""
+def recognised_shares(paths: list[str], edit: Callable[[np.ndarray], np.ndarray], quality: int,
+                      workers: int) -> tuple[float, float]:  # fmt: skip
+    """Return the share of images whose edited copy, a JPEG file of this quality, is paired with its original; and certainly."""
     with tempfile.TemporaryDirectory() as folder:
         copies = [f"{folder}/{i}.jpg" for i in range(len(paths))]
         for path, copy in zip(paths, copies, strict=True):
             frame = np.ascontiguousarray(edit(read_image(path).frames[0]))
             cv2.imwrite(copy, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
         table = properties.collect(pd.DataFrame({"path": [*paths, *copies]}), workers)
-    pairs = duplicates.find_near_pairs(table, np.arange(len(table)), np.arange(len(table)))
-    return float(np.mean([(i, i + len(paths)) in pairs for i in range(len(paths))]))
+        pairs = duplicates.find_near_pairs(table, np.arange(len(table)), np.arange(len(table)))
+        found = [(path, copy) for i, (path, copy) in enumerate(zip(paths, copies, strict=True)) if (i, i + len(paths)) in pairs]
+        certain = [duplicates.shows_the_same(*(read_image(each).frames[:1] for each in pair)) for pair in found]
+    return len(found) / len(paths), sum(certain) / len(paths)
 
 
 if __name__ == "__main__":

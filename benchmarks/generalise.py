@@ -23,6 +23,8 @@ from trials import FACES, TRIALS, command, missing_weights, train
 
 from tfdetect.data.layouts import detect
 from tfdetect.evaluation.metrics import summarise
+from tfdetect.plots.matrix import heat_map
+from tfdetect.plots.style import to_png
 
 OWN = "own test split"
 
@@ -120,24 +122,9 @@ def cell(auc: float, intervals: list[list[float]]) -> str:
 
 def draw_heat_map(rows: list[dict], path: Path) -> None:
     """Draw the matrix: blue above chance, red below."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     table = means_over_seeds(rows)
     sources = list(next(iter(table.values())))
-    values = [[aucs[source] for source in sources] for aucs in table.values()]
-    figure, axes = plt.subplots(figsize=(1.2 * len(sources) + 4, 0.36 * len(table) + 1.6), layout="constrained")
-    image = axes.imshow(values, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(sources)), sources, rotation=30, ha="right")
-    axes.set_yticks(range(len(table)), list(table))
-    for y, line in enumerate(values):
-        for x, value in enumerate(line):
-            colour = "white" if abs(value - 0.5) > 0.3 else "black"
-            axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
-    figure.colorbar(image, label="ROC AUC (0.5 is chance)")
-    figure.savefig(path, dpi=110)
+    path.write_bytes(to_png(heat_map([[aucs[source] for source in sources] for aucs in table.values()], list(table), sources)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "pil": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml",
                  "c2pa": "c2pa-python"}  # fmt: skip
-EXTRAS = ("beam", "dask", "c2pa", "mlflow", "wandb")
+EXTRAS = ("beam", "dask", "c2pa", "mlflow", "search", "wandb")
 FILES = {name: ROOT / f"requirements{name and '-'}{name}.txt" for name in ("", *EXTRAS, "backends")}
 
 
@@ -53,6 +53,7 @@ def test_every_requirement_has_an_upper_bound(name):
 @pytest.mark.parametrize("path", sorted((ROOT / "constraints").glob("*.txt")), ids=lambda path: path.stem)
 def test_constraints_pin_an_allowed_version_of_every_requirement(path):
     pins = dict(line.lower().replace("_", "-").split("==") for line in path.read_text().splitlines() if "==" in line)
-    lines = re.findall(r"^[\w.-]+[^#\n]*", "".join(FILES[name].read_text() for name in ("", "beam", "dask", "c2pa")), re.M)
+    texts = (FILES[name].read_text() for name in ("", "beam", "dask", "c2pa", "search"))
+    lines = re.findall(r"^[\w.-]+[^#\n]*", "".join(texts), re.M)
     wrong = [line for line in map(Requirement, lines) if pins.get(line.name.lower().replace("_", "-"), "") not in line.specifier]
     assert wrong == [], "renew them: .ci/nightly newest"

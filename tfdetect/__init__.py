@@ -18,6 +18,7 @@ from tfdetect.errors import UserError
 if TYPE_CHECKING:
     from tfdetect.api.audit import audit
     from tfdetect.api.cache import cache
+    from tfdetect.api.calibrate import calibrate
     from tfdetect.api.doctor import doctor
     from tfdetect.api.evaluate import evaluate
     from tfdetect.api.load import load
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from tfdetect.api.sample import sample
     from tfdetect.api.train import train
 
-__all__ = ["UserError", "audit", "cache", "doctor", "evaluate", "load", "manifest", "origin", "prepare", "reproduce", "runs",
-           "sample", "train"]  # fmt: skip
+__all__ = ["UserError", "audit", "cache", "calibrate", "doctor", "evaluate", "load", "manifest", "origin", "prepare", "reproduce",
+           "runs", "sample", "train"]  # fmt: skip
 __version__ = "0.1.0"
 
 keras_layers.register_on_keras_import()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect import config, files, installation
+from tfdetect import config, files, installation, versions
 from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import Run
 
@@ -37,8 +37,9 @@ class Artifact:
     equalisation_plan = property(lambda self: self.folder / "equalised.json")
     face_model = property(lambda self: self.folder / "face_model.onnx")
     model = property(lambda self: self.folder / "model.keras")
-    saved_model = property(lambda self: self.folder / "1")
+    saved_model = property(lambda self: self.folder / str(versions.number(self.folder)))
     calibration = property(lambda self: self.folder / "calibration.json")
+    familiarity = property(lambda self: self.folder / "familiarity.npz")
     metrics = property(lambda self: self.folder / "metrics.json")
     predictions = property(lambda self: self.folder / "predictions.csv")
     results = property(lambda self: self.folder / "Results.csv")
@@ -61,13 +62,16 @@ def find(folder: Path, required: str = "calibration") -> Artifact:
     """Return the artifact in `folder`, which must contain the file that the `Artifact` property `required` names.
 
     Raises FileNotFoundError, which suggests existing runs, if the run or that file does not exist, and BlockingIOError if
-    the run is being trained.
+    the run is being trained. A new version whose writing was interrupted takes effect first.
     """
     artifact = Artifact(folder)
     if not artifact.config.exists():
         raise FileNotFoundError(f"No run folder {str(folder)!r}: it has no config.yaml.{_suggest_runs(folder)}")
     if is_locked(artifact):
         raise BlockingIOError(f"{folder} is being trained by another process; wait until it has finished.")
+    if versions.is_behind(folder):
+        with lock(artifact):
+            versions.check_out(folder)
     path: Path = getattr(artifact, required)
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no {path.name}: its training did not finish, or the file was moved. "
@@ -139,7 +143,7 @@ def select_folder(run: Run) -> tuple[Artifact, bool]:
         existing = set(os.listdir(run.out)) if run.out.is_dir() else set()  # listed once: one stat per name takes seconds
         taken = [Artifact(run.out / name) for name in _candidate_names(run.detector.name) if name in existing]
         for artifact in taken[-1:]:
-            if not artifact.is_finished and not _changed_settings(run, artifact) and not is_locked(artifact):
+            if not artifact.is_finished and not changed_settings(run, artifact) and not is_locked(artifact):
                 return artifact, True
         name = next(name for name in _candidate_names(run.detector.name) if name not in existing)
         return Artifact(run.out / name), False
@@ -148,7 +152,7 @@ def select_folder(run: Run) -> tuple[Artifact, bool]:
         raise UserError(f"There is no run {artifact.folder} to resume.{_suggest_runs(artifact.folder)}")
     if not artifact.folder.exists() or run.overwrite:
         return artifact, False
-    changed = _changed_settings(run, artifact)
+    changed = changed_settings(run, artifact)
     if run.resume:
         _require_resumable(artifact, changed)
     if run.resume or not (changed or artifact.is_finished):
@@ -160,7 +164,10 @@ def select_folder(run: Run) -> tuple[Artifact, bool]:
 
 
 def _require_resumable(artifact: Artifact, changed: dict[str, str]) -> None:
-    """Raise UserError if settings other than the length of the training have changed."""
+    """Raise UserError if settings other than the length of the training have changed, or a calibration would be lost."""
+    if versions.number(artifact.folder) > 1:
+        raise UserError(f"{artifact.folder} has several versions, and --resume would change the newest: give --from "
+                        f"{artifact.folder} instead, which makes a new one.")  # fmt: skip
     if texts := [text for name, text in changed.items() if name not in MAY_CHANGE_ON_RESUME]:
         raise UserError(f"{artifact.folder} was trained with other settings: {', '.join(texts[:MAX_LISTED])}. Use the same "
                         "settings or another --name; --resume can only change --train.epochs and --train.patience.")  # fmt: skip
@@ -172,7 +179,7 @@ def _candidate_names(detector: str) -> Iterator[str]:
     yield from (f"{detector}-{number}" for number in range(2, 100_000))
 
 
-def _changed_settings(run: Run, artifact: Artifact) -> dict[str, str]:
+def changed_settings(run: Run, artifact: Artifact) -> dict[str, str]:
     """Map the name of each setting that affects the result and differs from the artifact's to a description of the change."""
     try:
         detector, flags = config.read_yaml(artifact.config)
@@ -184,7 +191,8 @@ def _changed_settings(run: Run, artifact: Artifact) -> dict[str, str]:
     changed = {}
     for name in {**old, **new}:
         before, after = (" ".join(values.get(name, ["not set"])) for values in (old, new))
-        if before != after and name not in NOT_COMPARED:
+        chosen = name == "data.hold_out" and before.split()[:1] == after.split()[:1] == ["auto"]  # followed by what auto chose
+        if before != after and name not in NOT_COMPARED and not chosen:
             changed[name] = f"{'--' * ('.' in name)}{name} was {before} and is now {after}"
     return changed
 
@@ -334,6 +342,7 @@ def require_run(artifact: Artifact, hint: str = "Delete the folder yourself, or 
     if not _is_run(artifact):
         raise UserError(f"{folder} has no config.yaml of a run, so other files could be lost; nothing was deleted. {hint}")
     for path, _ in files.walk(folder):
-        if os.path.basename(path) == artifact.config.name and Path(path) != artifact.config:
+        is_version = Path(path).parent.parent == folder / versions.FOLDER
+        if os.path.basename(path) == artifact.config.name and Path(path) != artifact.config and not is_version:
             raise UserError(f"{folder} contains another run, {Path(path).parent.relative_to(folder)}; nothing was deleted. Move "
                             "that run elsewhere first.")  # fmt: skip

@@ -25,6 +25,7 @@ VERBS = {
     "train": "train, evaluate and export a detector",
     "reproduce": "repeat a published experiment and compare the results",
     "evaluate": "evaluate a run again, or on another data set",
+    "calibrate": "fit the verdicts of a run to files of your own",
     "explain": "show which regions drive a prediction",
     "predict": "predict whether files are real or fake",
     "origin": "show what files say of their own origin: camera, programs, generators",
@@ -34,8 +35,8 @@ VERBS = {
     "doctor": "check the installation and this machine, for a bug report",
 }
 AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over, or with --out resumes where it stopped",
-                   "origin": "starts over", "export": "starts over", "runs": "starts over", "cache": "starts over",
-                   "doctor": "starts over",
+                   "origin": "starts over", "export": "starts over", "calibrate": "starts over", "runs": "starts over",
+                   "cache": "starts over", "doctor": "starts over",
                    "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 RARE_COLLECTIONS = (10_000, 10, 10)  # libraries make millions of objects that stay; by default a tenth of the time goes there

@@ -16,7 +16,8 @@ from typing import Any
 from tfdetect import installation, plugins
 from tfdetect.detector import REGISTRY, Detector, find
 from tfdetect.errors import UserError, suggestion
-from tfdetect.settings import PREPARED_KEYS, Data, Run, RunOf, Train
+from tfdetect.protocol_settings import STUDY_ONLY
+from tfdetect.settings import CLIP_KEYS, PREPARED_KEYS, Data, Run, RunOf, Train
 
 RECIPE_KEYS = ("published", "dataset")  # keys of a recipe that describe the experiment and are not settings
 PATH_FLAGS = ("--out", "--data.path", "--data.cache_dir", "--data.face_model", "--config")  # flags that take a path
@@ -25,6 +26,12 @@ RENAMED_KEYS = {"train.rate": "train.learning_rate", "train.every": "train.eval_
                 "detector.tail": "detector.score_direction"}  # fmt: skip  # from version 1 to version 2
 # Of runs and prepared folders that do not say how videos were decoded or how frames became squares.
 OLD_READING = {"fit": "squeeze", "crops": 1, "decoder": "auto", "check": "used"}
+OLD_DATA = {**OLD_READING, "split": "70/10/20", "hold_out": ["auto", "none"],
+            "near_duplicates": "keep", "folds": 0, "fold": None, "amount": 1.0}  # fmt: skip  # of runs that do not say these
+FINE_TUNING_RATE = 0.1  # of the learning rate of the run that is fine-tuned
+FINE_TUNING_SPLIT = "50/25/25"  # of few files, of which validation and test must have enough
+# What a fine-tuning keeps of the data settings; layout, sources and groups were those of the old data set.
+FINE_TUNING_DATA = (*CLIP_KEYS, "fake", "workers", "timeout", "limits", "cache_dir", "max_failed", "make_fakes", "keep_fakes")
 PARSER_WORDS = re.compile(r"^Value error Error parsing (\w+: )?|^(Invalid choice|Unrecognized options) (?=invalid|Unrecognized)|"
                           r" (Argument helptext: .*)?For full helptext, .*")  # around its message
 _redirecting = threading.RLock()
@@ -46,10 +53,29 @@ def parse(argv: Sequence[str], verb: str) -> Run:
         name, yaml_flags = read_yaml(Path(argv[index + 1]))
         del argv[index : index + 2]
         argv = argv if argv and not argv[0].startswith("-") else [name, *argv]
+    elif old := _last_value(argv, "--from") or _last_value(argv, "--from_run"):
+        return _parse_fine_tuning(argv, verb, Path(old))
     detector = find(argv[0])
     flags = [*yaml_flags, *argv[1:]]  # the last of two equal flags wins
     defaults = default_run(detector, read_prepared_settings(_data_path(flags)))
     return parse_flags(RunOf[detector], flags, f"{verb} {argv[0]}", defaults)  # type: ignore[valid-type]  # a class at run time
+
+
+def _parse_fine_tuning(argv: Sequence[str], verb: str, folder: Path) -> Run:
+    """Parse `[NAME] --from RUN [--flags]`, where the settings of that run are the defaults."""
+    if not (folder / "config.yaml").exists():
+        raise UserError(f"--from {folder} is no run: it has no config.yaml. Give the folder of one, such as saved_models/cnn.")
+    old = parse(["--config", str(folder / "config.yaml")], verb)
+    given = [] if argv[0].startswith("-") else [argv[0]]
+    if given and find(given[0]).name != old.detector.name:
+        raise UserError(f"{folder} is a {old.detector.name}, so --from cannot make a {given[0]} of it: omit {given[0]}.")
+    rate = old.train.learning_rate * (1 if old.detector.caches_features else FINE_TUNING_RATE)
+    kept = {name: getattr(old.data, name) for name in FINE_TUNING_DATA}
+    # The flags of this command give --data.path; until then, the run has none to fine-tune on.
+    train = dataclasses.replace(old.train, learning_rate=rate)
+    defaults = dataclasses.replace(old, data=Data(**kept, split=FINE_TUNING_SPLIT), train=train, from_run=None, rehearse="auto")
+    flags = argv[len(given) :]
+    return parse_flags(RunOf[type(old.detector)], flags, f"{verb} {old.detector.name}", defaults)  # type: ignore[misc]
 
 
 def parse_flags(spec: Any, argv: Sequence[str], verb: str, default: Any = None, unknown: bool = False) -> Any:
@@ -196,12 +222,18 @@ def read_prepared_groups(folder: Path) -> dict[str, str]:
 
 def _data_path(flags: Sequence[str]) -> Path | None:
     """Return the value of the last --data.path, None if there is none."""
-    path = None
+    path = _last_value(flags, "--data.path")
+    return None if path in (None, "None") else Path(path)
+
+
+def _last_value(flags: Sequence[str], wanted: str) -> str | None:
+    """Return the value of the last flag of this name, None if there is none."""
+    found = None
     for flag, following in zip(flags, [*flags[1:], None], strict=False):
         name, equals, value = flag.partition("=")
-        if name == "--data.path":
-            path = value if equals else following
-    return None if path in (None, "None") else Path(path)
+        if name == wanted:
+            found = value if equals else following
+    return found
 
 
 def read_yaml(path: Path) -> tuple[str, list[str]]:
@@ -223,9 +255,11 @@ def read_yaml(path: Path) -> tuple[str, list[str]]:
         raise UserError(f"{path}: plugins must be a list of paths of Python files, got {saved!r}.")
     plugins.load_saved([path.parent / Path(file).expanduser() for file in saved], content["detector"]["name"] in REGISTRY)
     options = {key: value for key, value in content["detector"].items() if key != "name"}
-    settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins")}
+    settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins", "adapted")}
     if "version" in content and isinstance(settings.get("data"), Mapping):  # a run, which states all settings that it knew
-        settings["data"] = {**OLD_READING, **settings["data"]}
+        settings["data"] = {**OLD_DATA, **settings["data"]}
+    if "published" in content:  # a recipe, whose figures are of detectors that were trained on all sources
+        settings["data"] = {"hold_out": "none", "near_duplicates": "keep", **(settings.get("data") or {})}
     return str(content["detector"]["name"]), to_flags({**settings, "detector": options})
 
 
@@ -258,10 +292,19 @@ def to_flags(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:
-    """Return the content of config.yaml: all settings that affect the result, without the name and folder of the run."""
-    sections = {name: settings_to_dict(getattr(run, name)) for name in ("detector", "data", "train", "evaluate")}
-    sections["detector"] = {"name": run.detector.name, **sections["detector"]}
-    return sections
+    """Return the content of config.yaml: all settings that affect the result of a single training, without the name and folder
+    of the run."""
+    origin = {"from": str(run.from_run.absolute()), "rehearse": run.rehearse} if run.from_run else {}
+    return {**origin, **sections(run)}
+
+
+def sections(run: Run) -> dict[str, dict[str, Any]]:
+    """Return the settings of a run by section: detector, data, train and evaluate."""
+    found = {name: settings_to_dict(getattr(run, name)) for name in ("detector", "data", "train", "evaluate")}
+    for section, names in STUDY_ONLY.items():
+        found[section] = {name: value for name, value in found[section].items() if name not in names}
+    found["detector"] = {"name": run.detector.name, **found["detector"]}
+    return found
 
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:

@@ -232,6 +232,13 @@ class Detector(ABC):
 
     # The model and its report
 
+    @property
+    def content_layer(self) -> str | None:
+        """Path of the layer whose output, averaged over positions and frames, says what a clip shows, such as
+        "frames/frame_network/conv2d_1": files for which it is unusual are marked as unfamiliar. None takes the stored features,
+        or a layer half way through the network."""
+        return None
+
     @abstractmethod
     def build(self, clip_shape: tuple[int, int, int, int]) -> keras.Model:
         """Return a model from uint8 RGB clips (batch, frames, height, width, 3), 0..255, to scores (batch, 1) float32.

@@ -1,11 +1,15 @@
 """Where tfdetect runs, a checkout or an installed package: the commands, recipes and pages that its messages name."""
 
+import contextlib
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tfdetect import __version__
 from tfdetect.files import shell_quote
 
 PACKAGE = Path(__file__).resolve().parent
+LIBRARIES = ("tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "av", "decord", "scikit-learn")
 
 
 def folder(name: str) -> Path:
@@ -34,6 +38,15 @@ def command_line() -> str:
     if _is_script():
         return _join("python", *sys.argv)
     return _join("tfdetect", *sys.argv[1:]) if _program().name in ("tfdetect", "cli.py") else ""
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of tfdetect, Python and the installed LIBRARIES."""
+    found = {"tfdetect": __version__, "python": sys.version.split()[0]}
+    for name in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _program() -> Path:

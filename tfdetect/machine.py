@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -57,6 +58,15 @@ def free_memory() -> int:
     except (OSError, ValueError, KeyError):
         pass
     return max(0, min([memory_limit(), *free]))
+
+
+def resident_memory() -> int:
+    """Return the memory in bytes that this process holds; the most that it ever held where that is all that is known."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _memory_groups() -> Iterator[tuple[int, int]]:

@@ -12,10 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
-from tfdetect import corruption_spec
+from tfdetect import corruption_spec, split_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
+from tfdetect.protocol_settings import FromRun, ProtocolSettings, check_study
 from tfdetect.verdict_settings import EvaluateSettings
 
 D = TypeVar("D", bound=Detector)
@@ -151,7 +152,7 @@ PREPARED_KEYS = (*CLIP_KEYS, "group")  # the settings that are stored with a pre
 
 
 @dataclass(frozen=True)
-class Data(ClipSettings):
+class Data(ProtocolSettings, ClipSettings):
     """Which files are read, and how a file becomes a clip."""
 
     path: Path | None = None
@@ -177,13 +178,29 @@ class Data(ClipSettings):
     Training and validation then use these instead of the data set's own fakes, the test only if it has no fakes."""
     keep_fakes: bool = False
     """make_fakes: train and validate on the data set's own fakes as well."""
+    split: str = "70/10/20"
+    """Percentages of the groups for training, validation and test; files whose split the data set gives keep it."""
+    hold_out: tuple[str, ...] = ("auto",)
+    """Sources of fakes (generators or manipulations) to test on only, which tells how the detector does on fakes of others.
+    auto: the middle-sized one, if there are four or more in training and the test has no other (docs/data.md).
+    none: no source.
+    NAME ...: these sources."""
+
+    near_duplicates: Literal["auto", "refuse", "drop", "keep"] = "auto"
+    """What to do with validation and test files that look like training files of other groups.
+    auto: refuse if the splits come with the data set, else keep.
+    refuse: list them and do not train.
+    drop: train without these training files and their groups.
+    keep: train on all, and say so in the report."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_minimum(1, "data", self, "sample")
+        split_settings.check(self.split, self.hold_out)
         require_minimum(0, "data", self, "make_fakes")
         if not 0 <= self.max_failed <= 1:
             raise UserError(f"--data.max_failed must be within 0..1, got {self.max_failed}.")
+        self.check_protocol()
 
 
 @dataclass(frozen=True)
@@ -218,6 +235,8 @@ class Train:
     """Class balancing: class weights, oversampling of the rarer class (resample), focal loss, or none."""
     seed: int = 0
     """Random seed of initial weights, file order, dropout and augmentation; it does not change the splits."""
+    seeds: int = 1
+    """Number of trainings that differ in their seed, counted up from --train.seed, with one report on their spread."""
     strategy: Literal["auto", "single", "mirrored", "multiworker", "tpu"] = "auto"
     """tf.distribute strategy; auto uses all GPUs of this machine, and multiworker reads TF_CONFIG."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
@@ -233,7 +252,7 @@ class Train:
 
     def __post_init__(self) -> None:
         require_minimum(0, "train", self, "epochs")
-        require_minimum(1, "train", self, "batch", "patience", "eval_every")
+        require_minimum(1, "train", self, "batch", "patience", "eval_every", "seeds")
         if not self.learning_rate > 0:
             raise UserError(f"--train.learning_rate must be above 0, got {self.learning_rate}.")
         if not re.fullmatch(r"youden|f1|(quantile|fpr|pooled_test_quantile):(0?\.\d+|0|1|1\.0*)", self.threshold):
@@ -259,6 +278,11 @@ class RunOf(Generic[D]):
     """Name of the run folder inside --out; by default the detector's name, followed by a number if it is taken."""
     out: Path = Path("saved_models")
     """Folder for runs."""
+    from_run: FromRun = None
+    """Fine-tune this run on --data.path as a new version of it, or with --name as another run (docs/adapt.md).
+    Its settings are the defaults, with a tenth of its learning rate."""
+    rehearse: Literal["auto", "old", "none"] = "auto"
+    """Train on the old training files of --from as well (old), or not; auto does for heads on stored features."""
     resume: bool = False
     """Resume the run called --name; train a finished run further with a higher --train.epochs or --train.patience."""
     overwrite: bool = False
@@ -268,6 +292,10 @@ class RunOf(Generic[D]):
     stress: int | None = None
     """Number of test files that the report's section "What it learnt" compresses, resizes and blurs; 0 omits the section.
     By default 400, or 100 (20 videos) for detectors on stored features, which are slower here."""
+    search: str = ""
+    """Search the settings that are best on validation files, such as "train.learning_rate=1e-4..1e-2 detector.dropout=0,0.3"."""
+    trials: int = 20
+    """Number of settings that --search tries."""
 
     def __post_init__(self) -> None:
         detector, balance, augment = self.detector, self.train.balance, self.train.augment
@@ -297,6 +325,7 @@ class RunOf(Generic[D]):
             raise UserError(f"--evaluate.fpr {self.evaluate.fpr:g} and --train.threshold {self.train.threshold} both choose the "
                             "threshold: give one of them.")  # fmt: skip
         self._check_face_fakes()
+        check_study(self)
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.
         if detector.trains_on == "real" or detector.caches_features or detector.attribute != "none":
             corruption_spec.check_flag(augment, "--train.augment", labels=False)

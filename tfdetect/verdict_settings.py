@@ -10,6 +10,7 @@ from typing import Literal
 from tfdetect.errors import UserError
 
 Method = Literal["auto", "temperature", "platt", "beta", "isotonic"]
+REFITTED = ("calibration", "coverage", "prevalence", "fpr")  # settings for which a calibration is fitted again
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class EvaluateSettings:
     """Share of fakes where the detector is used, such as 0.01; probabilities are shifted from that of validation."""
     fpr: float | None = None
     """Share of real validation files that may be called fake, such as 0.01: short for --train.threshold fpr:SHARE."""
+    unfamiliar: float | None = None
+    """Share of files like those of training that may be marked as unlike them, and so inconclusive (docs/familiarity.md).
+    By default 0.05 if there are enough validation files; 0 marks none."""
 
     def __post_init__(self) -> None:
         _check_aggregate(self.aggregate)
@@ -50,6 +54,10 @@ class VerdictOverrides:
     """Share of fakes where the detector is used, such as 0.01; by default as in training."""
     fpr: float | None = None
     """Share of real validation files that may be called fake, such as 0.01; by default the threshold of the run."""
+    unfamiliar: float | None = None
+    """Share of files like those of training that may be marked as unlike them, 0 for none; by default as in training."""
+    any: bool = False
+    """Give the verdict on files that are unlike the training data, too; they are inconclusive otherwise."""
 
     def __post_init__(self) -> None:
         _check_shares(self)
@@ -61,14 +69,20 @@ class VerdictOverrides:
 
     @property
     def verdicts(self) -> dict[str, object]:
-        """What is given, by name; none if the calibration of a run is to stay as it is."""
-        names = ("calibration", "coverage", "prevalence", "fpr")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        """What is given, by name; none if the verdicts of a run are to stay as they are."""
+        names = (*REFITTED, "unfamiliar")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return given | ({"any": True} if self.any else {})
 
     @property
     def changes_verdicts(self) -> bool:
-        """Whether the calibration of a run is to be fitted again."""
+        """Whether the verdicts of a run are to be others than its own."""
         return bool(self.verdicts)
+
+    @property
+    def refits(self) -> bool:
+        """Whether the calibration of a run is to be fitted again."""
+        return any(name in self.verdicts for name in REFITTED)
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,8 @@ class EvaluateOverrides(VerdictOverrides):
 
     def apply_to(self, settings: EvaluateSettings) -> EvaluateSettings:
         """Return `settings` with the values given here replaced."""
-        return dataclasses.replace(settings, **{name: value for name, value in vars(self).items() if value is not None})
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "any"}
+        return dataclasses.replace(settings, **given)
 
 
 def _check_aggregate(rule: str) -> None:
@@ -97,6 +112,8 @@ def _check_shares(settings: EvaluateSettings | VerdictOverrides) -> None:
         raise UserError(f"--evaluate.coverage must be a share below 1, such as 0.9, or 0 for none, got {settings.coverage}.")
     if settings.prevalence is not None and not 0 < settings.prevalence < 1:
         raise UserError(f"--evaluate.prevalence must be a share between 0 and 1, such as 0.01, got {settings.prevalence}.")
+    if settings.unfamiliar is not None and not 0 <= settings.unfamiliar < 1:
+        raise UserError(f"--evaluate.unfamiliar must be a share below 1, such as 0.05, or 0 for none, got {settings.unfamiliar}.")
     if settings.fpr is not None and not 0 <= settings.fpr <= 1:
         raise UserError(f"--evaluate.fpr must be a share in 0..1, such as 0.01, got {settings.fpr}.")
 

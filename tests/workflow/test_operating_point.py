@@ -1,7 +1,9 @@
-"""--evaluate.calibration, .coverage, .fpr and .prevalence in train, predict and evaluate, on files whose answers are known."""
+"""--evaluate.calibration, .coverage, .fpr, .prevalence and .unfamiliar in train, predict and evaluate, on known files."""
 
 import json
+import shutil
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,8 +13,9 @@ from tfdetect.api import load
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration, predictions
+from tfdetect.evaluation.familiarity import Familiarity
 from tfdetect.verdict_settings import VerdictOverrides
-from tfdetect.workflow import operating_point, table_formats
+from tfdetect.workflow import familiarity, operating_point, table_formats
 
 pytestmark = pytest.mark.usefixtures("light")
 
@@ -42,7 +45,9 @@ def test_training_stores_what_was_asked_for_and_reports_it(run):
     found = json.loads(run.metrics.read_text())
     assert found["threshold_rule"] == "fpr:0.1" and found["test"]["verdicts"]["level"] == 0.8
     test = predictions.by_file(predictions.read(run.predictions)).query("split == 'test'")
-    verdicts = stored.verdicts(test["score"])
+    known = Familiarity.load(run.familiarity)
+    reasons = known.reasons(test["content_distance"], test["processing_distance"])
+    verdicts = np.where(reasons == "", stored.verdicts(test["score"]), "inconclusive")
     assert found["test"]["verdicts"]["inconclusive"] == pytest.approx((verdicts == "inconclusive").mean())
     for kind, own, other in ((0, "real", "fake"), (1, "fake", "real")):
         wrong = found["test"]["verdicts"]["by_class"][own]["wrong"]
@@ -55,6 +60,7 @@ def test_predict_prints_and_writes_the_verdicts_that_its_flags_ask_for(run, tmp_
     for flags, given in (([], VerdictOverrides()), (["--evaluate.coverage", "0.95"], VerdictOverrides(coverage=0.95)),
                          (["--evaluate.coverage", "0", "--evaluate.calibration", "isotonic", "--evaluate.fpr", "0.3"],
                           VerdictOverrides("isotonic", 0.0, None, 0.3))):  # fmt: skip
+        flags = [*flags, "--any"]
         fitted = operating_point.calibration_of(run, given)
         capsys.readouterr()
         assert cli.main(["predict", str(run.folder), *paths, "--json", *flags]) == 0
@@ -66,9 +72,9 @@ def test_predict_prints_and_writes_the_verdicts_that_its_flags_ask_for(run, tmp_
         table = list(table_formats.by_suffix(tmp_path / "a.csv").read(tmp_path / f"{len(flags)}.csv"))
         assert [row["verdict"] for row in table] == [row["verdict"] for row in rows]
         assert table[0]["threshold"] == fitted.threshold
-    assert cli.main(["predict", str(run.folder), *paths, "--out", str(tmp_path / "0.csv"), "--evaluate.coverage", "0.5"]) == 2
+    assert cli.main(["predict", str(run.folder), *paths, "--out", str(tmp_path / "1.csv"), "--evaluate.coverage", "0.5"]) == 2
     assert "another model, or with another threshold" in capsys.readouterr().err
-    found = load.load(run.folder).predict(paths, coverage=0.95)
+    found = load.load(run.folder).predict(paths, coverage=0.95, any=True)
     careful = operating_point.calibration_of(run, VerdictOverrides(coverage=0.95))
     assert found["verdict"].tolist() == careful.verdicts(found["score"]).tolist()
 
@@ -76,7 +82,7 @@ def test_predict_prints_and_writes_the_verdicts_that_its_flags_ask_for(run, tmp_
 def test_predict_says_in_words_what_its_probabilities_mean(run, capsys):
     path = predictions.read(run.predictions)["path"][0]
     assert cli.main(["predict", str(run.folder), path, "--evaluate.coverage", "0.94", "--evaluate.prevalence", "0.01"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
+    last = next(line for line in capsys.readouterr().out.splitlines() if "Called fake" in line)
     fitted = operating_point.calibration_of(run, VerdictOverrides(coverage=0.94, prevalence=0.01))
     low, high = fitted.inconclusive
     assert last.endswith(f"Called fake from a probability of {fitted.threshold:.3f}; inconclusive from {low:.3f} to {high:.3f}. "
@@ -98,6 +104,71 @@ def test_evaluate_judges_other_settings_and_leaves_the_run_as_it_is(run):
     assert (served.probability(scored["score"]) < scored["probability"]).all()
 
 
+@pytest.fixture(scope="module")
+def strange(run, tmp_path_factory):
+    """Two test files of the run, and a picture of noise and a black one."""
+    folder = tmp_path_factory.mktemp("strange")
+    for name, picture in (("noise", np.random.default_rng(0).integers(0, 256, (32, 32, 3))), ("black", np.zeros((32, 32, 3)))):
+        cv2.imwrite(str(folder / f"{name}.png"), picture)
+    test = predictions.by_file(predictions.read(run.predictions)).query("split == 'test'")
+    known = Familiarity.load(run.familiarity)
+    usual = test["path"][known.p_values(test["content_distance"], test["processing_distance"]) > 0.3]
+    return [*usual.head(2), str(folder / "noise.png"), str(folder / "black.png")]
+
+
+def test_files_unlike_the_training_data_are_inconclusive_unless_any(run, strange, capsys):
+    for flags, verdict in (([], {"inconclusive"}), (["--any"], {"real", "fake", "inconclusive"})):
+        assert cli.main(["predict", str(run.folder), *strange, "--json", "--evaluate.coverage", "0", *flags]) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [row["unfamiliar"] for row in rows] == [False, False, True, True]
+        assert all(row["familiarity"] > 0.3 and row["unfamiliar_reason"] is None for row in rows[:2])
+        assert all(row["familiarity"] <= 0.05 and row["unfamiliar_reason"].startswith("other ") for row in rows[2:])
+        assert {row["verdict"] for row in rows[2:]} <= verdict
+        assert all(row["verdict"] == row["label"] for row in (rows if flags else rows[:2]))
+    assert cli.main(["predict", str(run.folder), *strange]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("2 of 4 files are unlike the training data (")
+    assert cli.main(["predict", str(run.folder), *strange, "--evaluate.unfamiliar", "0", "--json"]) == 0
+    assert not any(json.loads(line)["unfamiliar"] for line in capsys.readouterr().out.splitlines())
+    assert cli.main(["predict", str(run.folder), *strange, "--evaluate.unfamiliar", "0.01"]) == 2
+    assert "needs 99 groups of validation files, but there are 20" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "xlsx"])
+def test_tables_have_columns_for_it_and_go_on_from_tables_without(run, strange, suffix, tmp_path, capsys, monkeypatch):
+    out = tmp_path / f"table.{suffix}"
+    assert cli.main(["predict", str(run.folder), *strange, "--out", str(out)]) == 0
+    assert "2 of 4 files are unlike the training data" in capsys.readouterr().out
+    rows = [*table_formats.by_suffix(out).read(out)]
+    assert [row["unfamiliar"] for row in rows] == [False, False, True, True] and rows[2]["unfamiliar_reason"].startswith("other ")
+    with monkeypatch.context() as patch:
+        patch.setattr(table_formats, "TYPES", {name: kind for name, kind in table_formats.TYPES.items() if "famil" not in name})
+        table_formats.by_suffix(out).write(out, rows[:2])  # as an older version would have
+    assert cli.main(["predict", str(run.folder), *strange, "--out", str(out)]) == 0
+    assert [row.get("unfamiliar") for row in table_formats.by_suffix(out).read(out)] == [None, None, True, True]
+
+
+def test_the_report_says_how_many_test_files_are_unlike_the_training_data(run):
+    found = json.loads(run.metrics.read_text())["test"]["verdicts"]["unfamiliar"]
+    assert (found["level"], found["groups"], found["n"]) == (0.05, 20, 80)
+    assert found["share"] == pytest.approx(found["content"] + found["processing"]) and found["interval"][0] <= found["share"]
+    real, *fakes = found["sources"]
+    assert (real["label"], real["n"], sum(row["n"] for row in fakes)) == ("real", 40, 40) and fakes[0]["label"] == "fake"
+    assert "Unlike the training data are" in run.report.read_text()
+    assert "`unfamiliar` is true" in (run.folder / "SERVING.md").read_text()
+
+
+def test_a_run_of_an_older_version_says_nothing_about_it(run, strange, tmp_path, capsys):
+    old = tmp_path / "old"
+    shutil.copytree(run.folder, old)
+    Artifact(old).familiarity.unlink()
+    assert cli.main(["export", str(old)]) == 0
+    assert cli.main(["predict", str(old), *strange, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert all(row["unfamiliar"] is None and row["familiarity"] is None for row in rows)
+    assert cli.main(["predict", str(old), *strange, "--evaluate.unfamiliar", "0.1"]) == 2
+    assert "does not know what its training files were like" in capsys.readouterr().err
+
+
 def test_a_coverage_out_of_reach_is_refused_in_one_sentence(run, capsys):
     paths = predictions.read(run.predictions)["path"].tolist()[:1]
     assert cli.main(["predict", str(run.folder), *paths, "--evaluate.coverage", "0.99"]) == 2
@@ -107,6 +178,7 @@ def test_a_coverage_out_of_reach_is_refused_in_one_sentence(run, capsys):
 @pytest.mark.parametrize(("flags", "message"), [
     (["--evaluate.coverage", "1"], "--evaluate.coverage must be a share below 1"),
     (["--evaluate.prevalence", "0"], "--evaluate.prevalence must be a share between 0 and 1"),
+    (["--evaluate.unfamiliar", "1"], "--evaluate.unfamiliar must be a share below 1"),
     (["--evaluate.fpr", "2"], "--evaluate.fpr must be a share in 0..1"),
     (["--evaluate.fpr", "0.01", "--train.threshold", "f1"], "both choose the threshold"),
 ])  # fmt: skip
@@ -124,6 +196,10 @@ def test_notes_say_what_validation_is_too_small_for():
     assert "It takes at least 100." in text and operating_point.notes(fitted, rows, 0.0, "youden") == ()
     with pytest.raises(UserError, match=r"0\.9 is out of reach"):
         operating_point.check(rows, None, 0.9, None, "youden")
+    assert "needs 19 groups of validation files, but there are 10" in " ".join(familiarity.notes(None, rows))
+    assert familiarity.notes(0.0, rows) == ()
+    with pytest.raises(UserError, match=r"unfamiliar 0\.05 is out of reach"):
+        operating_point.check(rows, None, None, None, "youden", 0.05)
 
 
 def test_a_run_without_its_predictions_keeps_its_own_verdicts_only(run, tmp_path):

@@ -27,9 +27,13 @@ class Detail:
     """Scores how much neighbouring pixels differ: evidence that a compression removes."""
 
     is_frame_detector, classes, calibration, aggregate = True, (), Calibration(1.0, -5.0, 0.5), "mean"
+    familiarity = None
+
+    def outputs(self, clips):
+        return {"score": np.abs(np.diff(clips.astype(np.float32), axis=3)).mean((1, 2, 3, 4))}
 
     def predict_clips(self, clips):
-        score = np.abs(np.diff(clips.astype(np.float32), axis=3)).mean((1, 2, 3, 4))
+        score = self.outputs(clips)["score"]
         return score, self.calibration.probability(score)
 
 

@@ -1,6 +1,6 @@
-"""evaluate: evaluate a run again, or on another data set; or several runs and the mean of their probabilities."""
+"""evaluate: evaluate a run again, or on other data sets; or several runs and the mean of their probabilities."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache as once
 from functools import partial
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, files, models
-from tfdetect.api.results import Results
+from tfdetect.api.results import Matrix, Results
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, operating_point, output_paths
+from tfdetect.workflow import dataset, operating_point, output_paths, overlap, seen
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.startup import as_paths, start
-from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, other_aggregate_warning, select_test_files
+from tfdetect.workflow.test_files import Evaluate, other_aggregate_warning, select_test_files
 
 if TYPE_CHECKING:
     import keras
@@ -26,21 +26,30 @@ if TYPE_CHECKING:
     from tfdetect.training.feature_extractor import FeatureExtractor
 
 
-def evaluate(runs: "str | Path | Iterable[str | Path]" = (), data: str | Path | None = None, **settings: Any) -> Results:
+def evaluate(runs: "str | Path | Iterable[str | Path]" = (), data: "str | Path | Iterable[str | Path] | None" = None,
+             **settings: Any) -> Results:  # fmt: skip
     """Evaluate a run, or several and the mean of their probabilities, and return the folder with the results.
 
-    `runs` are folders such as "saved_models/cnn"; `data` is the path of a data set, by default the run's own test files. All
-    other keywords are flags of the command `evaluate`, such as `corrupt="jpeg(80)"` and `out="FOLDER"`. Instead of runs,
-    `predictions="scores.csv"` or `model="FILE.py"` judge any detectors (docs/judge.md). Raises UserError for a
-    setting that is not valid and if no file is left to evaluate, and FileNotFoundError if there is no such run.
+    `runs` are folders such as "saved_models/cnn"; `data` is the path of a data set, by default the run's own test files. With a
+    list of several data sets, each run is evaluated on each of them, and a `Matrix` is returned. All other keywords are flags of
+    the command `evaluate`, such as `corrupt="jpeg(80)"` and `out="FOLDER"`. Instead of runs, `predictions="scores.csv"` or
+    `model="FILE.py"` judge any detectors (docs/judge.md). Raises UserError for a setting that is not valid and if no file is left
+    to evaluate, and FileNotFoundError if there is no such run.
     """
     start(settings.pop("plugin", ()))
     default = Evaluate(tuple(as_paths(runs)))
-    return Results(evaluate_runs(config.parse_keywords(default, config.data_path(data) | settings, "evaluate")).folder)
+    paths = [] if data is None else as_paths(data)
+    args = config.parse_keywords(default, config.data_path(paths[0] if paths else None) | settings, "evaluate")
+    folder = evaluate_runs(args, paths).folder
+    return Matrix(folder) if len(paths) > 1 else Results(folder)
 
 
-def evaluate_runs(args: Evaluate) -> Artifact:
-    """Evaluate one run, or an ensemble, and return where the results are."""
+def evaluate_runs(args: Evaluate, paths: Sequence[Path] = ()) -> Artifact:
+    """Evaluate one run, an ensemble, or with several `paths` of data sets each run on each; return where the results are."""
+    if len(paths) > 1:
+        from tfdetect.workflow import matrix
+
+        return matrix.evaluate(args, paths, evaluate_run)
     if args.predictions or args.model:
         from tfdetect.workflow import judge
 
@@ -62,14 +71,16 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     console.print(devices_line(run.train.precision))
     from tfdetect.data.input_pipeline import corruptions
     from tfdetect.data.prepare.decode import usable_rows
-    from tfdetect.workflow import results, robustness, scoring, stress
+    from tfdetect.workflow import familiarity, results, robustness, scoring, stress
 
     aggregate, chain = args.evaluate.apply_to(run.evaluate).aggregate, corruptions.parse(args.data.corrupt)
     target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
     data = dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake)
     cache = dataset.evaluation_cache(data, run.detector, artifact)
     table, excluded = dataset.separate_excluded(select_test_files(args, artifact, data), cache, data.workers)
-    table, warnings = drop_training_overlap(dataset.decode(table, data, cache, excluded), artifact)
+    table = dataset.decode(table, data, cache, excluded)
+    trained = [overlap.Trained(artifact, run, cache)]
+    table, warnings = overlap.leave_out(table, trained, target.folder, args.overlap, args.data.path)
     dataset.print_count(table)
     table, _ = dataset.add_source_classes(table, run.detector)
     if (good := usable_rows(table)).empty:
@@ -81,17 +92,19 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     rule = args.evaluate.rule or run.threshold_rule
     warnings = (*warnings, *other_aggregate_warning(aggregate, run), *operating_point.rate_note(calibration, rule))
     predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, aggregate, calibration)
+    predictor = predictor.judging(args.evaluate.unfamiliar, args.evaluate.any)
     load_model = once(partial(models.load, artifact.model))
     extractor = feature_extractor(load_model(), run, cache) if run.detector.caches_features and not chain else None
-    scored = (scoring.score_features(predictor, extractor.of(good), table) if extractor
+    scored = (familiarity.score_features(predictor, extractor.of(good), table, run.detector, cache) if extractor
               else scoring.score(predictor, table, cache, chain))  # fmt: skip
     context = ReportContext(load_model, scored, predictor.threshold, good, scoring.clip_loader(good, cache))
     metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
     study = stress.plan_study(args.stress, run, data, context, predictor, cache, extractor)
     evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, rule, context.load_clip,
                                     (*warnings, *predictor.warnings), metrics,
-                                    results.report_extras(run.detector, context, predictor), cache=cache,
-                                    study=study, calibration=calibration)  # fmt: skip
+                                    results.report_extras(run.detector, context, predictor), cache=cache, study=study,
+                                    training=seen.of_run(artifact, run, args.data.path), calibration=calibration,
+                                    familiarity=predictor.familiarity, any_file=args.evaluate.any)  # fmt: skip
     if args.robustness is not None:
         found = robustness.measure(args.robustness, target, artifact, predictor, good, cache, data)
         evaluation = replace(evaluation, robustness=found)

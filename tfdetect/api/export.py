@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tfdetect import artifact as artifacts
 from tfdetect import models
+from tfdetect.evaluation.familiarity import Familiarity
 from tfdetect.workflow import dataset
 from tfdetect.workflow.console import import_keras
 
@@ -23,5 +24,6 @@ def export_run(folder: Path) -> tuple[Path, Mapping[str, str]]:
     spec = dataset.clip_spec(run.data, run.data.cache_dir, still=run.detector.input_kind == "clip")
     if artifact.equalisation_plan.exists():
         spec = dataset.with_equalisation(dataset.cache_for(run.data, run.detector), artifact).spec
-    export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, spec, run.evaluate.aggregate)
-    return artifact.saved_model, describe_signatures(run.detector, spec)
+    known = Familiarity.load(artifact.familiarity) if artifact.familiarity.exists() else None
+    export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, spec, run.evaluate.aggregate, known)
+    return artifact.saved_model, describe_signatures(run.detector, spec, known)

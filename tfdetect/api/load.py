@@ -72,14 +72,16 @@ class TrainedDetector(Results):
 
         if not given.changes_verdicts:
             return self.predictor
-        return self.predictor.with_calibration(operating_point.calibration_of(self.artifact, given))
+        predictor = self.predictor.judging(given.unfamiliar, given.any)
+        return predictor.with_calibration(operating_point.calibration_of(self.artifact, given)) if given.refits else predictor
 
     def predict(self, files: "str | Path | Iterable[str | Path]", **settings: Any) -> "pd.DataFrame":
         """Return a row for each of these images, videos, folders of them, and tables with a column path.
 
         The columns are those of `Verdict`: path, probability of being fake (0..1), label ("real" or "fake"), score, frames, note,
-        error, source, source_probability, text and verdict ("real", "fake" or "inconclusive"). A file that cannot be read has its
-        reason in `error`, and no numbers. The keywords are flags of the command `predict`, such as `workers=1` and
+        error, source, source_probability, text, verdict ("real", "fake" or "inconclusive"), familiarity (a p-value: is the file
+        like those of training?), unfamiliar and unfamiliar_reason. A file that cannot be read has its reason in `error`, and no
+        numbers. The keywords are flags of the command `predict`, such as `workers=1` and
         `coverage=0.95`. Raises UserError if there is no file.
         """
         from tfdetect.pandas_settings import pd
@@ -162,8 +164,8 @@ class TrainedDetector(Results):
         names = [f"{SOURCE_PREFIX}{name}" for name in self.predictor.classes]
         return table.join(pd.DataFrame(source[0], columns=names)) if source else table
 
-    def evaluate(self, data: str | Path | None = None, **settings: Any) -> Results:
-        """Evaluate the detector on another data set, or again on its own test files; see `tfdetect.evaluate`."""
+    def evaluate(self, data: "str | Path | Iterable[str | Path] | None" = None, **settings: Any) -> Results:
+        """Evaluate the detector on other data sets, or again on its own test files; see `tfdetect.evaluate`."""
         return evaluate.evaluate(self.folder, data, **settings)
 
     def explain(self, files: "str | Path | Iterable[str | Path]", **settings: Any) -> explain.Explanation:

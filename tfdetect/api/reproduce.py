@@ -114,7 +114,7 @@ def use_all_sources(recipe: Recipe, run: Run, error: UnknownSource) -> Run:
     the data are then incomplete, and if a flag names the source."""
     named = [source for name in recipes.SOURCE_SETTINGS for source in getattr(run.data, name)]
     present = {name.lower() for name in error.known} & {name.lower() for name in named}
-    if present or tuple(named) != recipe.sources:
+    if present or not named or tuple(named) != recipe.sources:
         raise error
     console.print(f"No fakes have the sources of the recipe ({', '.join(named)}): these are other data, and all of their sources "
                   "are used.")  # fmt: skip

@@ -50,6 +50,32 @@ class Results:
         return show_page(self.report, head=True) if self.report.exists() else f"<code>{escape(repr(self))}</code>"
 
 
+@dataclass(frozen=True)
+class Matrix(Results):
+    """The folder of runs that were evaluated on several data sets. `report` is the page with all of them."""
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The content of matrix.json: rows (runs), columns (data sets), cells and counts."""
+        return files.read_json(self.folder / "matrix.json", ["cells"], "evaluate the runs again.")
+
+    @property
+    def predictions(self) -> "pd.DataFrame":
+        """The predictions of all cells that could be computed, with the columns run and data."""
+        import pandas as pd
+
+        cells = [cell for cell in self.metrics["cells"] if cell["report"]]
+        tables = [Results((self.folder / cell["report"]).parent).predictions for cell in cells]
+        return pd.concat([table.assign(run=cell["run"], data=cell["data"]) for table, cell in zip(tables, cells, strict=True)])
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """A row for each cell: run, data, auc, auc_interval, balanced_accuracy and so on, and why something is missing."""
+        import pandas as pd
+
+        return pd.DataFrame(self.metrics["cells"])
+
+
 def show_page(path: Path, head: bool = False) -> str:
     """Return a page, or its head up to the first figure, as HTML for a notebook, in a frame of its own and with its path."""
     from tfdetect.pages import html

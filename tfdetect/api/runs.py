@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, files, installation
+from tfdetect import config, files, installation, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError, suggestion
 
@@ -49,11 +49,12 @@ class Runs:
 
 
 def runs(folder: str | Path = "saved_models", **settings: Any) -> "pd.DataFrame":
-    """Return a row per run in a folder, with the columns name, detector, data, auc, auc_low, auc_high, date, size, state, note
-    and path.
+    """Return a row per run in a folder, with the columns name, detector, data, auc, auc_low, auc_high, date, size, state,
+    versions, note and path.
 
     The keywords are flags of the command `runs`, such as `sort="auc"` and `min_auc=0.9`. AUC is that of the test files, in 0..1,
-    with its 95 % interval; NaN if there is none. The date is when a run was finished, or else last changed; the size is in bytes
+    with its 95 % interval; NaN if there is none. `versions` lists the numbers of those that exist, the newest last; the
+    other columns are about the newest. The date is when a run was finished, or else last changed; the size is in bytes
     on disk; the note says what is wrong with the run. Raises UserError for a setting that is not valid, and if there is no such
     folder.
     """
@@ -93,7 +94,7 @@ def natural_key(name: str) -> tuple[tuple[str, int], ...]:
 
 
 EMPTY = {"name": "", "detector": "", "data": "", "auc": math.nan, "auc_low": math.nan, "auc_high": math.nan, "date": None,
-         "size": 0, "state": "unreadable", "note": "", "path": ""}  # fmt: skip  # a row about which nothing is known
+         "size": 0, "state": "unreadable", "versions": "", "note": "", "path": ""}  # fmt: skip  # nothing is known
 
 
 def describe(folder: Path, root: Path) -> dict[str, Any]:
@@ -103,12 +104,14 @@ def describe(folder: Path, root: Path) -> dict[str, Any]:
     artifact = Artifact(folder)
     name = folder.relative_to(root).as_posix() if folder != root else folder.absolute().name
     status = [status for _, status in files.walk(folder)]
+    lengths = {(item.st_dev, item.st_ino): item.st_size for item in status}  # versions share files by hard links
     changed = max((item.st_mtime for item in status), default=0.0)
-    row = EMPTY | {"path": str(folder), "name": name, "size": sum(files.disk_size(item.st_size) for item in status)}
+    row = EMPTY | {"path": str(folder), "name": name, "size": sum(files.disk_size(length) for length in lengths.values())}
     try:
         finished = artifact.report.stat().st_mtime if artifact.is_finished else None
         row["date"] = pd.Timestamp.fromtimestamp(int(finished or changed))
         row |= read_settings(config.load_yaml(artifact.config))
+        row["versions"] = ", ".join(map(str, sorted({*versions.listed(folder), versions.number(folder)})))
         row |= {"state": "training", "note": ""} if artifacts.is_locked(artifact) else {}
         if not row["state"]:
             row["state"] = "interrupted" if finished is None else "finished"

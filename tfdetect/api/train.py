@@ -3,10 +3,10 @@
 Heavy modules are imported where they are used, so that `--help` and error messages about flags appear quickly.
 """
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,15 @@ from tfdetect import artifact as artifacts
 from tfdetect import backend, config, files, models
 from tfdetect.api import explain
 from tfdetect.api.load import TrainedDetector
+from tfdetect.api.study import Study
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, made_fakes, operating_point
+from tfdetect.workflow import dataset, fine_tuning, made_fakes, operating_point, overlap, protocols, seen, splits, studies
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.profile import profiled
+from tfdetect.workflow.resuming import reopen, require_same_splits, why_finished
 from tfdetect.workflow.startup import start
 
 if TYPE_CHECKING:
@@ -37,23 +39,27 @@ SPLITS = ("train", "validation", "test")
 FEW = 5  # validation files of a class below which the choice of the epoch is left to chance
 
 
-def train(detector: str | None = None, data: str | Path | None = None, **settings: Any) -> TrainedDetector:
-    """Train, evaluate and export a detector, as the command `train` does, and return it.
+def train(detector: str | None = None, data: str | Path | None = None, **settings: Any) -> TrainedDetector | Study:
+    """Train, evaluate and export a detector, as the command `train` does, and return it; several, such as with `folds=5`, as a
+    study.
 
     `detector` is its name, such as "cnn", and `data` the path of a data set, by default the embedded sample. All other keywords
     are flags of the command, by their last part or their whole name: `epochs=20`, `**{"data.size": 64}`. `config="FILE.yaml"`
-    starts from a saved run, and `plugin="FILE.py"` loads a detector of your own. A run that was interrupted resumes when the call
-    is repeated. Raises UserError for a setting that is not valid and for data that cannot be trained on, and OSError for a path
-    that does not exist.
+    starts from a saved run, `from_run="RUN"` fine-tunes one (docs/adapt.md), and `plugin="FILE.py"` loads a detector of your own.
+    A run that was interrupted resumes when the call is repeated. Raises UserError for a setting that is not valid and for data
+    that cannot be trained on, and OSError for a path that does not exist.
     """
     start(settings.pop("plugin", ()))
     argv = [*([detector] if detector else []), *(["--config", str(path)] if (path := settings.pop("config", None)) else [])]
+    if old := settings.pop("from_run", None):
+        argv += ["--from", str(old), *(["--data.path", str(data)] if data else [])]
     if not argv:
         raise UserError("Neither a detector nor a config is given: name a detector, as in train('cnn').")
     with config.parser_errors():
         default = config.parse(argv, "train")
         run = config.parse([*argv, *config.keywords_to_flags(default, config.data_path(data) | settings)], "train")
-    return TrainedDetector(train_run(resolve(run)).folder)
+    run = resolve(run)
+    return Study(train_study(run).folder) if protocols.is_study(run) else TrainedDetector(train_run(run).folder)
 
 
 def resolve(run: Run) -> Run:
@@ -71,12 +77,41 @@ def resolve(run: Run) -> Run:
 
 
 def resolve_runs(run: Run) -> Run:
-    """Return the run with the names of other runs replaced by the paths of their models."""
-    return replace(run, detector=run.detector.resolve_runs(lambda name: str(artifacts.find(Path(name), "model").model)))
+    """Return the run with the names of other runs replaced by the paths of their models, and --data.leave_out NAME by what it
+    stands for."""
+    run = protocols.as_single(run)
+    run = replace(run, detector=run.detector.resolve_runs(lambda name: str(artifacts.find(Path(name), "model").model)))
+    return fine_tuning.resolve(run)
 
 
-def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
-    """Run all steps: decode, train, calibrate, export, evaluate. `tables` adds tables to the report."""
+def train_study(run: Run) -> protocols.Study:
+    """Train the runs of a study, each in another process, and write the report of all; see `studies.run_study`."""
+    from tfdetect.workflow.child import ChildProcess
+
+    with ChildProcess() as process:
+        return studies.run_study(run, partial(process.call, train_member), partial(process.call, try_out))
+
+
+def train_member(run: Run) -> dict[str, Any]:
+    """Train and evaluate a run of a study."""
+    train_run(run)
+    return {}
+
+
+def try_out(run: Run) -> dict[str, Any]:
+    """Train a run without scoring its test files, and return its validation figures. The run counts as interrupted: `train_run`
+    goes on with calibration, export and test."""
+    from tfdetect.workflow.search import validation_figures
+
+    found: dict[str, float] = {}
+    train_run(run, conclude=lambda *trained: found.update(validation_figures(*trained)))
+    return {"validation": found}
+
+
+def train_run(run: Run, tables: "Tables | None" = None, conclude: Callable[..., None] | None = None) -> Artifact:
+    """Run all steps: decode, train, calibrate, export, evaluate. `tables` adds tables to the report; `conclude` takes the place
+    of the steps after training. Raises UserError if the settings ask for several trainings."""
+    protocols.require_single(run)
     import_keras()
     console.print(devices_line(run.train.precision))
     from tfdetect.training import tensorboard, trackers
@@ -86,10 +121,11 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
         console.print(note)
     if backend.worker_index():
         return train_as_worker(run)
-    with artifacts.reserve_folder(run) as (artifact, resuming), ExitStack() as tracked:
+    with fine_tuning.reserve(run) as (artifact, resuming), ExitStack() as tracked:
         if resuming and artifact.is_finished and (reason := why_finished(run, artifact)):
             console.print(f"{artifact.folder} is finished: {reason}. Report: {artifact.report}")
-            return artifact
+            return fine_tuning.publish(run, artifact)
+        run = splits.keep_choice(run, artifact) if resuming else run
         with profiled(run.profile, artifact.logs / "profile", with_trace=False):  # `fit` traces some steps
             run, table, cache = prepare(run)
             if resuming:
@@ -98,75 +134,24 @@ def train_run(run: Run, tables: "Tables | None" = None) -> Artifact:
                 reopen(artifact, run)
             else:
                 artifacts.reset_folder(artifact, run)
-            save_inputs(artifact, table, cache)
+            fine_tuning.mark(run, artifact)
+            save_inputs(artifact, fine_tuning.with_old_files(table, run), cache)
             title = tensorboard.run_name(artifact.logs)
-            tracker = tracked.enter_context(trackers.tracking(run.train.tracker, artifact.logs, title, config.run_to_dict(run)))
+            tracker = tracked.enter_context(trackers.tracking(run.train.tracker, artifact.logs, title, config.sections(run)))
             console.print(tracker.where, end="")
             fitted = fit(run, artifact, table, cache, callbacks=tracker.callbacks)
+        if conclude:
+            conclude(run, artifact, table, cache, fitted)
+            return artifact
         finish(run, artifact, table, cache, fitted, tables)
         tracker.finish(files.read_json(artifact.metrics, (), "train the run again."), (artifact.report, artifact.config))
-    return artifact
-
-
-def why_finished(run: Run, artifact: Artifact) -> str:
-    """Return why a finished run cannot be trained further with these settings; "" if it can."""
-    old = artifacts.load_config(artifact).train
-    if not (states := checkpoint_states(artifact) or rebuilt_states(run, artifact)):
-        return "it cannot be trained further, because its head was not trained in epochs, or its checkpoints/ is gone"
-    done = max(len(state["history"]) for state in states)
-    if run.train.epochs > done and (run.train.epochs, run.train.patience) != (old.epochs, old.patience):
-        return ""
-    ended = f"it stopped early, after {done} of {old.epochs} epochs" if done < old.epochs else f"all {done} epochs are done"
-    return f"{ended}; to train it further, raise --train.epochs, or --train.patience if it stopped early"
-
-
-def checkpoint_states(artifact: Artifact) -> "list[Mapping[str, Any]]":
-    """Return the states of the run's checkpoints. Raises UserError if one is damaged."""
-    from tfdetect.training.callbacks import RESTART_HINT
-
-    return [files.read_json(path, ("history", "last"), RESTART_HINT) for path in artifact.checkpoints.glob("*/state.json")]
-
-
-def rebuilt_states(run: Run, artifact: Artifact) -> "list[Mapping[str, Any]]":
-    """Return the states of a finished run whose checkpoints are gone, rebuilt from its history; none for a head on features."""
-    import pandas as pd
-
-    from tfdetect.training.callbacks import rebuild_state
-
-    history = pd.read_csv(artifact.history) if artifact.history.exists() and not run.detector.caches_features else ()
-    if len(history):
-        rebuild_state(artifact.checkpoints, history, run.train.monitor)
-    return checkpoint_states(artifact)
-
-
-def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
-    """Raise UserError if a file is in another split than when the run was trained, because files were added or removed."""
-    from tfdetect.data import manifest
-
-    if not artifact.manifest.exists():
-        return
-    old = manifest.read(artifact.manifest)
-    old_split = dict(zip(old["path"], old["split"], strict=True))
-    paths = [str(Path(path).absolute()) for path in table["path"]]
-    moved = [path for path, split in zip(paths, table["split"], strict=True) if old_split.get(path, split) != split]
-    if moved:
-        raise UserError(f"Some files are in another split than when {artifact.folder} was trained ({len(moved)}, the first "
-                        f"{moved[0]}): the data have changed, and the run would be tested on files it was trained on. Give "
-                        "another --name.")  # fmt: skip
-
-
-def reopen(artifact: Artifact, run: Run) -> None:
-    """Store the new settings, and delete the report, which marks a run as finished."""
-    if artifact.is_finished:
-        if any(state["history"] and not state["last"] for state in checkpoint_states(artifact)):
-            console.print("The optimizer state was too large to keep: training continues from the best epoch with a new one.")
-        artifact.report.unlink()
-        shutil.rmtree(artifact.logs / "test", ignore_errors=True)
-    config.write_yaml(run, artifact.config)
+        return fine_tuning.publish(run, artifact)
 
 
 def train_as_worker(run: Run) -> Artifact:
     """Train as a worker that is not the chief: the same data and steps, but it writes no results."""
+    if run.from_run:
+        raise UserError("--from trains in one process: unset TF_CONFIG.")
     if run.name is None:
         raise UserError("Several workers need --name, so that all train the same run.")
     artifact = Artifact(run.out / run.name)
@@ -193,27 +178,28 @@ def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> No
 
 def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     """Read, split and decode the data; return the run with what the data determine, the prepared manifest and the cache."""
-    from tfdetect.data import manifest
     from tfdetect.data.prepare.decode import usable_rows
 
-    cache = dataset.cache_for(run.data, run.detector)
+    cache = fine_tuning.cache_of(run)
     table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
-    given_splits = bool((table["split"] != "").any())
-    table = made_fakes.add_made_fakes(dataset.restrict_sources(manifest.split(table), run.data), run, cache)
+    given_splits = run.data.fold is None and bool((table["split"] != "").any())
+    table, run = splits.assign(table, run)
+    table = made_fakes.add_made_fakes(table, run, cache)
     require_classes(table, run)
     table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
+    table = fine_tuning.adjust(table, run, cache)
     dataset.print_count(table)
     dataset.require_few_failures(table, run.data.max_failed)
+    if run.data.path:  # scenes of the embedded sample look alike by design
+        table = overlap.check_splits(table, cache, run, given_splits)
     good = usable_rows(table)
     require_classes(good, run)
     asked = run.evaluate
     validation = good[good["split"] == "validation"]
-    operating_point.check(validation, asked.calibration, asked.coverage, asked.prevalence, run.threshold_rule)
+    operating_point.check(validation, asked.calibration, asked.coverage, asked.prevalence, run.threshold_rule, asked.unfamiliar)
     dataset.print_if_one_class(good)
     for warning in warnings(run, good):
         console.print(warning)
-    if run.data.path:  # scenes of the embedded sample look alike by design
-        table = dataset.warn_of_lookalikes(table, cache, given_splits)
     table, detector = dataset.add_source_classes(table, run.detector)
     return replace(run, detector=detector), table, cache
 
@@ -274,7 +260,8 @@ def fit(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", chi
             *([trace.StepTimes(artifact.logs / "profile")] if run.profile else []),
             *reconstruction_report.training_callbacks(run.detector, artifact.logs, table, cache),
         ] if chief else []  # fmt: skip
-        return train(run.detector, table, cache, run.train, artifact.checkpoints, artifact.model, callbacks, feature_progress)
+        return train(run.detector, table, cache, run.train, artifact.checkpoints, artifact.model, callbacks, feature_progress,
+                     fine_tuning.start(run))
 
 
 def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", fitted: "Fitted",
@@ -286,7 +273,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     from tfdetect.training import tensorboard
     from tfdetect.training.callbacks import keep_for_resume
     from tfdetect.training.feature_extractor import FeatureExtractor
-    from tfdetect.workflow import results, scoring, stress
+    from tfdetect.workflow import familiarity, results, scoring, stress
 
     with files.atomic_write(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
@@ -295,31 +282,40 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     features = extractor.of(good) if extractor else None
     calibration = calibrate(model, good, cache, run, extractor)
     files.write_json(artifact.calibration, calibration.to_dict())
+    known = familiarity.fit(run.evaluate.unfamiliar, model, run.detector, good, cache, extractor)
+    familiarity.store(known, artifact)
     graph = None
     if backend.is_tensorflow():
         spec = dataset.with_equalisation(cache, artifact).spec
-        graph = export(model, calibration.to_dict(), run.detector, artifact.saved_model, spec, run.evaluate.aggregate)
+        graph = export(model, calibration.to_dict(), run.detector, artifact.saved_model, spec, run.evaluate.aggregate, known)
     predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, run.evaluate.aggregate, calibration)
-    scored = (scoring.score_features(predictor, features, table) if features
+    scored = (familiarity.score_features(predictor, features, table, run.detector, cache) if features
               else scoring.score(predictor, table[table["split"] != "train"], cache))  # fmt: skip
     context = ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
                             fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
     extras = results.report_extras(run.detector, context, predictor)
-    warnings = (*predictor.warnings, *operating_point.notes(calibration, good, run.evaluate.coverage, run.threshold_rule))
+    warnings = (*predictor.warnings, *operating_point.notes(calibration, good, run.evaluate.coverage, run.threshold_rule),
+                *familiarity.notes(run.evaluate.unfamiliar, good))  # fmt: skip
     evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
     study = stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor)
+    found = fine_tuning.compare(run, calibration, scored, table, artifact, cache)
+    sources = seen.of_table(fine_tuning.with_old_files(table, run), run, same_data=not run.from_run)
     evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.threshold_rule, context.load_clip,
                                     warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch, cache, study, calibration=calibration)  # fmt: skip
+                                    fitted.best_epoch, cache, study,
+                                    training=sources, calibration=calibration,
+                                    familiarity=known, adaptation=found)  # fmt: skip
     for warning in warnings:
         console.print(warning)
 
     def before_report(metrics: Mapping[str, Any], drawn: Mapping[str, Path]) -> None:
-        tensorboard.write(artifact.logs, context, drawn, extras.tables, config.run_to_dict(run), metrics, graph,
+        tensorboard.write(artifact.logs, context, drawn, extras.tables, config.sections(run), metrics, graph,
                           explain.map_drawer(predictor, run.detector))  # fmt: skip
         keep_for_resume(artifact.checkpoints)
 
     results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)
+    if found:
+        fine_tuning.print_changes(found)
 
 
 def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run,

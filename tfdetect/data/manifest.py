@@ -162,24 +162,24 @@ def split(table: pd.DataFrame, fractions: dict[str, float] | None = None) -> pd.
         total = fractions["train"] + sum(fractions[name] for name in missing)
         shares = {name: fractions[name] / total for name in missing}
         unassigned, targets = unassigned | (splits == "train"), {"train": 1 - sum(shares.values()), **shares}
-    assigned = _assign_splits(table[unassigned], targets)
+    assigned = assign_splits(table[unassigned], targets)
     splits[unassigned] = [assigned[group] for group in table.loc[unassigned, "group"]]
     table["split"] = pd.Series(splits, table.index)
     return table
 
 
-def _assign_splits(table: pd.DataFrame, targets: dict[str, float]) -> dict[str, str]:
+def assign_splits(table: pd.DataFrame, targets: dict[str, float]) -> dict[str, str]:
     """Return group -> split. Each group goes to the split that is furthest below its target, in its stratum and overall."""
     names, shares = list(targets), list(targets.values())
     totals = [0] * len(names)
     assigned: dict[str, str] = {}
-    for _, groups in sorted(_strata(table).items()):
-        groups.sort(key=_shuffle_key)
+    for _, groups in sorted(strata(table).items()):
+        groups.sort(key=shuffle_key)
         assigned.update(zip(groups, (names[index] for index in _choose_splits(len(groups), shares, totals)), strict=True))
     return assigned
 
 
-def _strata(table: pd.DataFrame) -> dict[str, list[str]]:
+def strata(table: pd.DataFrame) -> dict[str, list[str]]:
     """Return the labels and sources of a group -> all groups with exactly these."""
     kinds, kind_names = pd.factorize(table["label"].astype(str) + ":" + table["source"], sort=True)
     groups, group_names = pd.factorize(table["group"])
@@ -211,7 +211,7 @@ def _choose_splits(count: int, shares: Sequence[float], totals: list[int]) -> It
         yield index
 
 
-def _shuffle_key(group: str) -> bytes:
+def shuffle_key(group: str) -> bytes:
     """Return a sort key for a fixed random order; names are often sorted by time or quality."""
     return hashlib.sha256(group.encode("utf-8", "surrogateescape")).digest()
 

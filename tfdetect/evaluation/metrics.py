@@ -172,21 +172,30 @@ def compare_sources(files: pd.DataFrame, sample: intervals.TestSet) -> tuple[dic
 
     All sources have the same resamples. The means are {n_sources, auc, ap, eer, ..., intervals}, all None without such sources.
     """
-    labels, scores, reals = sample.label, sample.score, np.flatnonzero(sample.label == 0)
     out, drawn_by_source = {}, []
     for name, rows in files.reset_index(drop=True).groupby("source").indices.items():
-        fakes, own_reals = rows[labels[rows] == 1], rows[labels[rows] == 0]
-        against = np.concatenate([fakes, reals if len(fakes) else own_reals])
-        values = ranking_metrics(labels[against], scores[against])
-        values |= {"recall": _share_flagged(sample, fakes), "false_positive_rate": _share_flagged(sample, own_reals)}
-        drawn = sample.draw_source(fakes, own_reals)
-        drawn = drawn if sample.resamples.can_vary(labels, against) else {}
-        ends = intervals.to_intervals(drawn, values, sample.resamples.groups)
-        counts = {"real": len(reals) if len(fakes) else len(own_reals), "fake": len(fakes)}
-        out[str(name)] = {"n_real": len(own_reals), "n_fake": len(fakes), **values, "auc_interval": ends["auc"],
-                          "intervals": ends, "few_files": few_files(values, counts)}  # fmt: skip
-        drawn_by_source += [(values, drawn)] if len(fakes) else []
+        fakes, own_reals = rows[sample.label[rows] == 1], rows[sample.label[rows] == 0]
+        out[str(name)], drawn = against_reals(sample, fakes, own_reals)
+        drawn_by_source += [(out[str(name)], drawn)] if len(fakes) else []
     return out, _mean_over_sources(drawn_by_source, sample.resamples.groups)
+
+
+def against_reals(sample: intervals.TestSet, fakes: NDArray[Any],
+                  own_reals: NDArray[Any]) -> tuple[dict[str, Any], Mapping[str, NDArray[Any]]]:  # fmt: skip
+    """Return the metrics of some fakes against all reals, the share of some reals called fake, and the values in all resamples.
+
+    Both arguments are numbers of rows of a test set with one row per file.
+    """
+    reals = np.flatnonzero(sample.label == 0)
+    against = np.concatenate([fakes, reals if len(fakes) else own_reals])
+    values = ranking_metrics(sample.label[against], sample.score[against])
+    values |= {"recall": _share_flagged(sample, fakes), "false_positive_rate": _share_flagged(sample, own_reals)}
+    drawn = sample.draw_source(fakes, own_reals)
+    drawn = drawn if sample.resamples.can_vary(sample.label, against) else {}
+    ends = intervals.to_intervals(drawn, values, sample.resamples.groups)
+    counts = {"real": len(reals) if len(fakes) else len(own_reals), "fake": len(fakes)}
+    return {"n_real": len(own_reals), "n_fake": len(fakes), **values, "auc_interval": ends["auc"], "intervals": ends,
+            "few_files": few_files(values, counts)}, drawn  # fmt: skip
 
 
 def _mean_over_sources(found: Sequence[tuple[Mapping[str, float | None], Mapping[str, NDArray[Any]]]],

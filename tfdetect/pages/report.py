@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tfdetect.evaluation import seen
 from tfdetect.evaluation.metrics import FEW, REPORT_ROWS, describe_interval, lookup
 from tfdetect.files import plural
 from tfdetect.pages import html
+from tfdetect.pages.adaptation import Adaptation, adaptation_section
 from tfdetect.pages.learnt import Learnt, learnt_section
 from tfdetect.pages.robustness import Robustness, robustness_section
 from tfdetect.pages.verdicts import verdicts_section
@@ -48,6 +50,7 @@ class Report:
     shortcuts: Mapping[str, float] = field(default_factory=dict)  # test AUC of each simple file property, and of "all"
     suspects: Sequence[tuple[str, float]] = ()  # (property, AUC) of those significantly above chance, highest first
     learnt: Learnt | None = None  # what altered test files and the neighbours of mistakes say
+    adaptation: Adaptation | None = None  # what changed against the version before
     robustness: Robustness | None = None  # metrics and verdicts after corruptions of the files
     extra_figures: Mapping[str, Figure | Path] = field(default_factory=dict)  # detector-specific, by title
     extra_tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # detector-specific, by title
@@ -62,7 +65,8 @@ def write(path: str | PathLike[str], report: Report) -> None:
     if "test" not in report.metrics:
         raise ValueError(f"A report needs metrics of the test split under 'test', got {sorted(report.metrics)}.")
     html.write(path, "report", report.name, report.detector, (
-        _warnings_section(report.warnings), _summary_section(report), _metrics_section(report.metrics),
+        _warnings_section(report.warnings), _summary_section(report), adaptation_section(report.adaptation),
+        _metrics_section(report.metrics),
         verdicts_section(report.metrics["test"].get("verdicts")), _sources_section(report.metrics["test"]),
         learnt_section(report.learnt, report.shortcuts.get("all"), report.figures.get("stress")),
         robustness_section(report.robustness, report.figures.get("robustness")),
@@ -147,9 +151,10 @@ def _summary_section(report: Report) -> str:
     base_rates = "" if test.get("verdicts") else _base_rate_note(test)
     tiles = html.tiles(_headline_tiles(test, report.shortcuts))
     caveats = html.bullet_list(cautions(report.metrics, len(report.failures), report.suspects, report.origin))
+    lead = f"{seen.sentence(test)} {verdict(test)}".strip()
     known = escape(report.origin) or "All results are measured on files that were not used for training."
     caveats = f'<div class="careful"><h3>Caveats</h3>{caveats}</div>' if caveats else ""
-    return (f'<section class="verdict"><h2>Summary</h2><p class="lead">{escape(verdict(test))}</p>'
+    return (f'<section class="verdict"><h2>Summary</h2><p class="lead">{escape(lead)}</p>'
             f'{tiles}{base_rates}{caveats}'
             f'<p class="fine">{known} They hold for files like those '
             'in the test set; results on unseen generators and cameras may be worse.</p></section>')  # fmt: skip
@@ -159,6 +164,8 @@ def _headline_tiles(test: Mapping[str, Any], shortcuts: Mapping[str, float]) -> 
     """Return (large text, label, small print) of the key figures at the top."""
     interval = describe_interval(test) or ("needs both classes" if test["auc"] is None else "no interval")
     tiles = [(html.format_cell(test["auc"]), "test AUC", interval)]
+    if (other := test.get("unseen")) and test.get("seen"):
+        tiles.append((html.format_cell(other["auc"]), "AUC on sources it never saw", seen.describe_interval(other, "auc")))
     if "all" in shortcuts:
         tiles.append((html.format_cell(shortcuts["all"]), "shortcut AUC", "from file size, format and colour alone"))
     counts = test["confusion"]
@@ -232,16 +239,19 @@ def _confusion_note(test: Mapping[str, Any]) -> str:
 def _sources_section(test: Mapping[str, Any]) -> str:
     """Return the table of sources, and of the means over those with fakes."""
     keys, rows = ("auc", "ap", "eer", "recall", "false_positive_rate"), []
+    known = [None] if any(row.get("in_training") is not None for row in test["by_source"].values()) else []
     for name, row in test["by_source"].items():
         cells = [cell for key in keys for cell in _with_interval(row, key)]
-        rows.append([name or "(no name)", row["n_real"], row["n_fake"], *cells])
+        trained = {True: "yes", False: "never seen"}.get(row.get("in_training"))
+        rows.append([name or "(no name)", *([trained] if known else []), row["n_real"], row["n_fake"], *cells])
     if not rows:
         return ""
     if (macro := test.get("macro_by_source", {})).get("n_sources", 0) > 1:
         cells = [cell for key in keys[:-1] for cell in _with_interval(macro, key)]
-        rows.append([f"mean over {macro['n_sources']} sources of fakes", None, None, *cells, None, None])
-    header = ["source", "real", "fake", *(text for name in ("AUC", "average precision", "EER", "recall", "false positive rate")
-                                          for text in (name, "95 % interval"))]  # fmt: skip
+        rows.append([f"mean over {macro['n_sources']} sources of fakes", *known, None, None, *cells, None, None])
+    header = ["source", *(["trained on"] if known else []), "real", "fake",
+              *(text for name in ("AUC", "average precision", "EER", "recall", "false positive rate")
+                for text in (name, "95 % interval"))]  # fmt: skip
     return ("<section><h2>Metrics by source</h2><p>On the test set. AUC, average precision and EER compare the fakes of a source "
             "with all real files. Recall is the share of its fakes that are found; the false positive rate is the share of its "
             "own real files that are called fake.</p>"

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tfdetect import installation
 from tfdetect.pages import html
+
+MANY = 3  # times the level of unfamiliar files that call for other training data
 
 
 def verdicts_section(found: Mapping[str, Any] | None) -> str:
@@ -16,7 +19,7 @@ def verdicts_section(found: Mapping[str, Any] | None) -> str:
             for name, row in found["by_class"].items() if row["n"]]  # fmt: skip
     return (f"<section><h2>Verdicts</h2><p>{_band(found)}</p>{html.table(header, rows)}<p>Called fake from a "
             f"probability of {html.format_cell(found['threshold'])}. {precision_sentence(found)}</p>"
-            f"<p>{_method(found)}</p></section>")  # fmt: skip
+            f"<p>{_method(found)}</p>{_unfamiliar(found.get('unfamiliar'))}</section>")  # fmt: skip
 
 
 def _band(found: Mapping[str, Any]) -> str:
@@ -38,6 +41,37 @@ def precision_sentence(found: Mapping[str, Any]) -> str:
         return f"{where}, nothing can be said about files called fake: no test file is."
     share = f"{_percent(found['precision'])}{_interval(found['precision_interval'])}"
     return f"{where}, {share} of the files called fake are fake."
+
+
+def unfamiliar_sentence(found: Mapping[str, Any]) -> str:
+    """Return how many test files are unlike the training data, from `unfamiliar_metrics`."""
+    if not found["level"] or not found["n"]:
+        return "No test file is marked as unlike the training data."
+    parts = (f"{_percent(found[name])} by {word}" for name, word in (("content", "content"), ("processing", "processing")))
+    return (f"Unlike the training data are {_percent(found['share'])}{_interval(found['interval'])} of the test files, "
+            f"{' and '.join(parts)}.")  # fmt: skip
+
+
+def _unfamiliar(found: Mapping[str, Any] | None) -> str:
+    """Return what is unlike the training data, and what to do about it; "" where that is not known."""
+    if not found:
+        return ""
+    header = ["class", "source", "files", "unlike training (95 % interval)", "other content", "other processing"]
+    rows = [[row["label"], row["source"] or "not given", row["n"], f"{_percent(row['share'])}{_interval(row['interval'])}",
+             *(_percent(row[name]) for name in ("content", "processing"))] for row in found["sources"]]  # fmt: skip
+    many = 0 < MANY * found["level"] < (found["share"] or 0)
+    return (f"<h3>Files unlike the training data</h3><p>{unfamiliar_sentence(found)} Of files like those of validation "
+            f"({found['groups']} groups), at most {_percent(found['level'])} are marked. They count as inconclusive, except with "
+            "<code>--any</code>. Other content is what the network did not see in training; other processing is another "
+            f"sharpness, noise, compression or change over time. {_advice() if many else ''}</p>"
+            f"{html.table(header, rows)}")  # fmt: skip
+
+
+def _advice() -> str:
+    """Return what to do if many files are unlike the training data."""
+    command = html.escape(installation.command("calibrate", "RUN", "--data.path", "FILES"))
+    return ("So many are unlike them that this detector's scores say little about files like these. If it is to judge such "
+            f"files, fit its verdicts to 50 to 200 of them with <code>{command}</code>, or train it with some.")  # fmt: skip
 
 
 def _method(found: Mapping[str, Any]) -> str:

@@ -3,6 +3,10 @@
 `serving_default` takes uint8 RGB frames of any size and number, (batch, frames, height, width, 3) in 0..255. It returns
 `score` and `probability` of being fake, both (batch,) float32, `fake`, (batch,) bool, the decision at the run's threshold, and
 `inconclusive`, (batch,) bool: whether the score lies in the run's band, so that the verdict is neither real nor fake.
+Where the run knows what its training files were like (`evaluation.familiarity`), there are `familiarity`, (batch,) float32, the
+p-value of being like them, `unfamiliar`, (batch,) bool, whether it is at most the run's level, which makes the verdict
+inconclusive, too, the reasons `other_content` and `other_processing`, (batch,) bool, and the distances they were decided by,
+`content_distance` and `processing_distance`, (batch,) float32. `serve_features`, which gets no pixels, does not return them.
 Further outputs and signatures depend on the detector:
 
 Frames of any size become squares as in training, by the run's --data.fit; the score is then that of all frames and crops,
@@ -27,7 +31,7 @@ the input name `face_crop`, as does `serving_default`, which Keras adds as an al
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,31 +46,36 @@ from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.detector import Detector
 from tfdetect.evaluation.aggregation import MEAN
 from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.familiarity import DISTANCES, Familiarity
 from tfdetect.models import autoencoder
 from tfdetect.models.layers import common
 from tfdetect.models.layers.heads import ClosestText
 from tfdetect.models.pretrained.weight_files import flat_layers
+from tfdetect.models.vectors import WithVectors
 from tfdetect.serving import aggregation
-from tfdetect.serving.verdict_graph import verdict_outputs
+from tfdetect.serving.verdict_graph import familiarity_outputs, verdict_outputs
 
 DEFAULT, FACE_CROP, BYTES, FEATURES, RECONSTRUCTION = (
     "serving_default", "serve_face_crop", "serve_bytes", "serve_features", "serve_reconstruction")  # fmt: skip
+FAMILIARITY = ("familiarity", "unfamiliar", "other_content", "other_processing")
 SERVING_NOTES = "SERVING.md"
 
 
 def export(model: keras.Model, calibration: Mapping[str, Any], detector: Detector, target: Path,
-           clip_spec: ClipSpec | None = None, aggregate: str = MEAN) -> tf.Graph:  # fmt: skip
+           clip_spec: ClipSpec | None = None, aggregate: str = MEAN,
+           familiarity: Familiarity | None = None) -> tf.Graph:  # fmt: skip
     """Write the SavedModel to the folder `target`, atomically, and SERVING.md beside it; return the graph of the model's scores.
 
     `calibration` is the content of calibration.json, at least slope, intercept and threshold. `clip_spec` says how the run makes
-    clips of files; the default is one frame per file. `aggregate` says how the scores of frames become that of a file. Raises
-    UserError on another Keras backend than TensorFlow.
+    clips of files; the default is one frame per file. `aggregate` says how the scores of frames become that of a file, and
+    `familiarity`, where it is known, what the training files were like. Raises UserError on another Keras backend than
+    TensorFlow.
     """
     backend.require_tensorflow("A SavedModel")
     clip_spec = clip_spec or ClipSpec(1, model.input_shape[2])
     fitted = Calibration.from_dict(calibration)
-    functions = ServingFunctions(*split_text_output(model), fitted, detector, clip_spec, aggregate)
-    descriptions = describe_signatures(detector, clip_spec)
+    functions = ServingFunctions(*split_text_output(model), fitted, detector, clip_spec, aggregate, familiarity)
+    descriptions = describe_signatures(detector, clip_spec, familiarity)
     frames = tf.TensorSpec((None, None, None, None, 3), tf.uint8, frames_input_name(clip_spec))
     endpoints = {DEFAULT: (functions.predict_frames, frames), FACE_CROP: (functions.predict_frames, frames),
                  RECONSTRUCTION: (functions.reconstruct, frames),
@@ -85,7 +94,8 @@ def export(model: keras.Model, calibration: Mapping[str, Any], detector: Detecto
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    files.write_bytes(target.parent / SERVING_NOTES, format_serving_notes(descriptions, clip_spec, fitted).encode())
+    notes = format_serving_notes(descriptions, clip_spec, fitted, familiarity, target.name)
+    files.write_bytes(target.parent / SERVING_NOTES, notes.encode())
     return functions.call.graph
 
 
@@ -104,10 +114,13 @@ def save(folder: str, model: keras.Model, signatures: Mapping[str, Any]) -> None
     tf.saved_model.save(module, folder, {DEFAULT: default, **signatures})
 
 
-def trace(model: keras.Model) -> Any:
-    """Return a model's call as one concrete function: all signatures share it, so it is traced and written once."""
-    inputs = tf.TensorSpec((None, *model.input_shape[1:]), model.inputs[0].dtype)
-    return tf.function(lambda x: model(x, training=False), autograph=False).get_concrete_function(inputs)
+def trace(model: keras.Model, call: Callable[..., Any] | None = None) -> Any:
+    """Return a model's call as one concrete function: all signatures share it, so it is traced and written once.
+
+    `call` is called in its place, with the same inputs.
+    """
+    inputs, function = tf.TensorSpec((None, *model.input_shape[1:]), model.inputs[0].dtype), call or model
+    return tf.function(lambda x: function(x, training=False), autograph=False).get_concrete_function(inputs)
 
 
 def frames_input_name(clip_spec: ClipSpec) -> str:
@@ -115,7 +128,7 @@ def frames_input_name(clip_spec: ClipSpec) -> str:
     return "face_crop" if clip_spec.faces else "clip"
 
 
-def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, str]:
+def describe_signatures(detector: Detector, clip_spec: ClipSpec, familiarity: Familiarity | None = None) -> dict[str, str]:
     """Map the name of each signature to a description of its inputs and outputs.
 
     There is no `serve_bytes` for runs on faces or equalised files: the graph cannot find faces or compress files as
@@ -126,7 +139,9 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, st
     squares = "frames, size" if clip_spec.fit.crops == 1 else "frames x crops, size"
     if clip_spec.faces:
         content = "square crops of one face, see docs/faces.md of tfdetect"
-    outputs = "score, probability, fake, inconclusive (batch,)"
+    outputs = verdict = "score, probability, fake, inconclusive (batch,)"
+    if familiarity:
+        outputs = verdict.replace(" (batch,)", f", {', '.join(FAMILIARITY)}, {', '.join(DISTANCES)} (batch,)")
     signature = FACE_CROP if clip_spec.faces else DEFAULT
     descriptions = {signature: f"{name}, uint8 (batch, frames, height, width, 3), {content} -> {outputs}"}
     if detector.input_kind == "frame" and not clip_spec.faces and not clip_spec.plan:
@@ -135,16 +150,17 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec) -> dict[str, st
         features = "(batch, n), the output of the backbone"
         if detector.input_kind == "clip":
             features = f"(batch, {clip_spec.frames} x n), the outputs of the frame model, one frame after the other"
-        descriptions[FEATURES] = f"features, float32 {features} -> {outputs}"
+        descriptions[FEATURES] = f"features, float32 {features} -> {verdict}"
     if detector.reconstructs:
         descriptions[RECONSTRUCTION] = f"{name} -> reconstruction, uint8 (batch, {squares}, size, 3), and error"
     return descriptions
 
 
-def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, calibration: Calibration) -> str:
-    """Return the text of SERVING.md, which is written beside the SavedModel."""
+def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, calibration: Calibration,
+                         familiarity: Familiarity | None = None, folder: str = "1") -> str:  # fmt: skip
+    """Return the text of SERVING.md, which is written beside the `folder` of the SavedModel."""
     lines = [f"- `{name}`: {text}" for name, text in descriptions.items()]
-    lines += ["", describe_verdicts(calibration)]
+    lines += ["", describe_verdicts(calibration), *(["", describe_familiarity(familiarity)] if familiarity else [])]
     side, fit = clip_spec.size, clip_spec.fit
     squares = {"squeeze": f"resized to {side} x {side} pixels, whatever its aspect ratio",
                "shortest_side": f"resized so that its shorter side has {side} pixels, and cropped to the central square",
@@ -161,7 +177,7 @@ def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, c
         lines += ["", "This detector was trained on equalised files. `predict` equalises each file first; the SavedModel expects "
                   f"frames of equalised files: the central {clip_spec.plan.crop} x {clip_spec.plan.crop} pixels, compressed as "
                   f"JPEG of quality {clip_spec.plan.quality} or as a video, see docs/equalise.md of tfdetect."]  # fmt: skip
-    return "\n".join(["# Signatures of the SavedModel in `1/`", "", *lines, ""])
+    return "\n".join([f"# Signatures of the SavedModel in `{folder}/`", "", *lines, ""])
 
 
 def describe_verdicts(calibration: Calibration) -> str:
@@ -170,21 +186,29 @@ def describe_verdicts(calibration: Calibration) -> str:
     text = (f"`probability` is that of being fake{share}, calibrated on validation files by the method `{calibration.method}`. "
             f"`fake` is true from {calibration.threshold:.4g} on.")  # fmt: skip
     if not (band := calibration.band):
-        return f"{text} `inconclusive` is never true: there is no band."
+        return f"{text} No score is `inconclusive`: there is no band."
     errors = f"{100 * (1 - band.coverage):.3g} %"
     return (f"{text} Where `inconclusive` is true, the verdict is neither real nor fake, whatever `fake` says. Of files like "
             f"those of validation, at most {errors} of the real ones are called fake otherwise, and at most {errors} of the "
             "fakes real.")  # fmt: skip
 
 
+def describe_familiarity(familiarity: Familiarity) -> str:
+    """Return what `familiarity` and `unfamiliar` mean for a run, as a paragraph."""
+    when = f"true where it is at most {familiarity.level:g}, and so is `inconclusive` then" if familiarity.level else "never true"
+    return ("`familiarity` is the p-value of a file being like the training files, uniform in 0..1 for files like those of "
+            f"validation. `unfamiliar` is {when}. `other_content` and `other_processing` say why: by what the network sees in a "
+            "clip, or by statistics of its pixels such as sharpness and noise.")  # fmt: skip
+
+
 class ServingFunctions:
     """The functions behind the signatures."""
 
     def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Calibration, detector: Detector,
-                 clip_spec: ClipSpec, aggregate: str = MEAN):  # fmt: skip
-        self.aggregate = aggregate
+                 clip_spec: ClipSpec, aggregate: str = MEAN, familiarity: Familiarity | None = None):  # fmt: skip
+        self.aggregate, self.familiarity = aggregate, familiarity
         self.model, self.texts, self.calibration, self.spec = model, texts, calibration, clip_spec
-        self.call = trace(model)
+        self.call = trace(model, WithVectors(model, familiarity.layer, familiarity) if familiarity else None)
         self.is_frame_detector, self.classes = detector.input_kind == "frame", detector.classes
         self.frames, self.size = model.input_shape[1:3]
         if detector.reconstructs:
@@ -221,8 +245,9 @@ class ServingFunctions:
         rows, squares, error = tf_images.decode_images(image, self.to_squares, spec.frames, spec.fps, spec.limits, spec.fit.crops)
         outputs = self.predict(squares[:, None], rows=rows, num_files=tf.shape(image)[0])
         failed = error != ""
-        numbers = {name: tf.where(failed, np.nan, outputs[name]) for name in ("score", "probability")}
-        decisions = {name: outputs[name] & ~failed for name in ("fake", "inconclusive")}
+        numbers = {name: tf.where(failed, np.nan, outputs[name])
+                   for name in ("score", "probability", "familiarity", *DISTANCES) if name in outputs}  # fmt: skip
+        decisions = {name: value & ~failed for name, value in outputs.items() if value.dtype == tf.bool}
         return {**outputs, **numbers, **decisions, "error": error}
 
     def predict(self, inputs: tf.Tensor, num_clips: tf.Tensor | None = None, call: Any = None,
@@ -233,20 +258,27 @@ class ServingFunctions:
         `rows`, (inputs,) int, `rows[i]` is the index of the file, below `num_files`, to which input i belongs; files may
         differ in their number of frames or have none.
         """
-        output, text = (call or self.call)(inputs), {}
+        output, *others = tf.nest.flatten((call or self.call)(inputs))
+        text: dict[str, tf.Tensor] = {}
         if self.texts:
-            output, text_index = output
+            text_index, *others = others
             text = {"text": tf.gather(tf.constant(self.texts), select_middle_frames(text_index, num_clips, rows, num_files))}
         if self.classes:
             output = tf.concat([output[:, :1], tf.nn.softmax(output[:, 1:])], axis=1)
+        output = tf.concat([output, *others], axis=1)  # distances of frames are averaged
         if rows is not None:
             output = aggregation.of_files(output, self.aggregate, rows, num_files)
         elif num_clips is not None:
-            output = aggregation.of_clips(tf.reshape(output, (num_clips, -1, 1 + len(self.classes))), self.aggregate)
+            output = aggregation.of_clips(tf.reshape(output, (num_clips, -1, output.shape[1])), self.aggregate)
         # Frame scores are combined before calibration, as in `predictions.file_scores`, but in the graph.
-        score = output[:, 0]
-        sources = {"source": output[:, 1:], "source_name": tf.constant(list(self.classes))} if self.classes else {}
-        return {"score": score, **verdict_outputs(self.calibration, score), **sources, **text}
+        end = 1 + len(self.classes)
+        score, distances = output[:, 0], dict(zip(DISTANCES, tf.unstack(output[:, end:], axis=1), strict=False))
+        sources = {"source": output[:, 1:end], "source_name": tf.constant(list(self.classes))} if self.classes else {}
+        verdict = dict(verdict_outputs(self.calibration, score))
+        if distances and self.familiarity:
+            verdict |= {**familiarity_outputs(self.familiarity, *distances.values()), **distances}
+            verdict["inconclusive"] |= verdict["unfamiliar"]
+        return {"score": score, **verdict, **sources, **text}
 
 
 def select_middle_frames(values: tf.Tensor, num_clips: tf.Tensor | None = None, rows: tf.Tensor | None = None,

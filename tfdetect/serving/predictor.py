@@ -7,7 +7,7 @@ import copy
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from tfdetect.data.media.frames import Media
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.detector import Detector
-from tfdetect.errors import is_out_of_memory
+from tfdetect.errors import UserError, is_out_of_memory
 from tfdetect.evaluation import aggregation
-from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.calibration import INCONCLUSIVE, Calibration
+from tfdetect.evaluation.familiarity import DISTANCES, Familiarity
 from tfdetect.limits import Decoding, Limits
 from tfdetect.machine import available_cores
+from tfdetect.serving.batching import File, Group, score_groups, sort_results
 from tfdetect.serving.decode_ahead import DecodeAhead
 from tfdetect.serving.saved_model import import_tensorflow, load_saved_model
 from tfdetect.serving.verdict import Verdict as Verdict
@@ -48,16 +50,19 @@ class Predictor:
         `before_load`."""
         self.spec, self.is_frame_detector, self.classes = spec, detector.input_kind == "frame", detector.classes
         self.calibration, self.aggregate = calibration or load_calibration(artifact), aggregate
+        self.familiarity = Familiarity.load(artifact.familiarity) if artifact.familiarity.exists() else None
+        self.decides_on_unfamiliar = False
         self.scored_with, self.warnings = "saved_model", self.calibration.warnings
         self.batch = _clips_in_memory(spec, 1 if self.is_frame_detector else spec.frames)
         self._outputs: Callable[[np.ndarray], Mapping[str, Any]] = self._saved_model_outputs
-        if not artifact.saved_model.exists():
+        served = artifact.saved_model  # of the version whose calibration was just read
+        if not served.exists():
             import keras
 
             self.scored_with = f"model.keras on {keras.backend.backend()}"
             self.warnings += (f"Scored with {self.scored_with}, since there is no SavedModel; run export for one.",)
             self._outputs = self._keras_outputs
-        self._load = cache(partial(_load, artifact, self.scored_with, before_load))  # once for all copies of this predictor
+        self._load = cache(partial(_load, artifact, served, self.scored_with, before_load))  # once for all its copies
 
     @property
     def threshold(self) -> float:
@@ -82,7 +87,13 @@ class Predictor:
         Returns score, (batch,) float32, probability of being fake, (batch,) float64, and, for detectors that attribute
         fakes to sources, the probability of each source given that the clip is fake, (batch, sources) float32.
         """
-        return self._calibrate(self._outputs(clips))
+        return self._calibrate(self.outputs(clips))
+
+    def outputs(self, clips: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the outputs for such clips by name: score; source and text of detectors that have them; and DISTANCES, (batch,)
+        float32, where the run knows what is familiar."""
+        found = self._outputs(clips)
+        return {name: np.asarray(found[name]) for name in ("score", "source", "text", *DISTANCES) if name in found}
 
     def predict_features(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
         """Score the features, (batch, n) float32, that the frozen part of the model computed of frames, or of clips.
@@ -137,19 +148,41 @@ class Predictor:
 
     @stage("step")
     def _keras_outputs(self, clips: np.ndarray) -> Mapping[str, Any]:
-        output = self.model.predict_on_batch(self._fit(clips))
+        output, *distances = self._observing_model.predict_on_batch(self._fit(clips)) if self.familiarity else [
+            self.model.predict_on_batch(self._fit(clips))]  # fmt: skip
         if self.classes:
             from scipy.special import softmax
 
             output = np.concatenate([output[:, :1], softmax(output[:, 1:], axis=1)], axis=1)
-        of_clips = output.reshape(len(clips), -1, output.shape[1])
+        of_clips = np.concatenate([output, *distances], axis=1).reshape(len(clips), -1, output.shape[1] + len(distances))
         combined = aggregation.aggregate(of_clips[..., 0], self.aggregate)
-        return _by_name(np.column_stack([combined, of_clips[..., 1:].mean(axis=1)]).astype(output.dtype))
+        columns = np.column_stack([combined, of_clips[..., 1:].mean(axis=1)]).astype(output.dtype)
+        count = output.shape[1]
+        return _by_name(columns[:, :count]) | dict(zip(DISTANCES, columns[:, count:].T, strict=False))
+
+    @cached_property
+    def _observing_model(self) -> Any:
+        """The Keras model with distances from the training files as further outputs; only where there is no SavedModel."""
+        from tfdetect.models.vectors import WithVectors
+
+        assert self.familiarity is not None
+        return WithVectors(self.model, self.familiarity.layer, self.familiarity)
 
     def with_calibration(self, calibration: Calibration) -> "Predictor":
         """Return the same predictor, which decides by this calibration."""
         other = copy.copy(self)
         other.calibration = calibration
+        return other
+
+    def judging(self, level: float | None, any_file: bool) -> "Predictor":
+        """Return the same predictor, which marks files as unfamiliar at this level, by default the run's, and with `any_file`
+        gives its verdict on them, too. Raises UserError if the run does not know what is familiar, or knows too few files."""
+        if level and self.familiarity is None:
+            raise UserError(f"--evaluate.unfamiliar {level:g}: this run does not know what its training files were like. It is "
+                            "of an older version, or had too few validation files: train it again.")  # fmt: skip
+        other = copy.copy(self)
+        other.familiarity = self.familiarity and self.familiarity.with_level(level)
+        other.decides_on_unfamiliar = any_file
         return other
 
     def with_limits(self, limits: Limits, decoding: Decoding | None = None) -> "Predictor":
@@ -174,8 +207,8 @@ class Predictor:
         with closing(self.decode(paths, seconds, workers)) as decoded:
             _ = self.model
             yield None
-            scored = _scored(self._gather(decoded), self.to_verdicts)
-            yield from _in_order(scored) if in_order else (verdict for _, verdict in scored)
+            scored = score_groups(self._gather(decoded), self.to_verdicts)
+            yield from sort_results(scored) if in_order else (verdict for _, verdict in scored)
 
     def decode(self, paths: Iterable[str | Path], seconds: float | None = None,
                workers: int | None = None) -> "DecodeAhead[tuple[int, str]]":  # fmt: skip
@@ -192,11 +225,11 @@ class Predictor:
         """Yield `function(path, media)` for each file, in the order of `paths`; see `decode`."""
         with closing(self.decode(paths, seconds, workers)) as decoded:
             results = iter(decoded.get, None)
-            yield from _in_order((number, function(path, media)) for (number, path), media in results)
+            yield from sort_results((number, function(path, media)) for (number, path), media in results)
 
-    def _gather(self, decoded: "DecodeAhead[tuple[int, str]]") -> "Iterator[list[_File]]":
+    def _gather(self, decoded: "DecodeAhead[tuple[int, str]]") -> Iterator[list[File]]:
         """Yield groups of files that are scored together: clips of equal shape, at most `batch` unless a file has more frames."""
-        groups: dict[Any, _Group] = {}  # the oldest first
+        groups: dict[Any, Group] = {}  # the oldest first
         while True:
             oldest = next(iter(groups), None)
             try:
@@ -216,7 +249,7 @@ class Predictor:
             clips = len(media.frames) if self.is_frame_detector else 1
             if key in groups and groups[key].clips + clips > self.batch:
                 yield groups.pop(key).files
-            group = groups.setdefault(key, _Group([], 0, time.monotonic()))
+            group = groups.setdefault(key, Group([], 0, time.monotonic()))
             group.files.append((number, path, media))
             group.clips += clips
             if group.clips >= self.batch:
@@ -256,8 +289,7 @@ class Predictor:
         while start < len(clips):
             batch = clips[start : start + self.batch]
             try:
-                outputs = self._outputs(batch)
-                part = {name: np.asarray(outputs[name]) for name in ("score", "source", "text") if name in outputs}
+                part = self.outputs(batch)
             except Exception as error:
                 if not is_out_of_memory(error) or len(batch) == 1:
                     raise
@@ -281,7 +313,13 @@ class Predictor:
         note, frames = self.spec.extend_note(media.note, len(media.frames)), len(media.frames)
         frames *= self.spec.repeat_count(frames)
         verdict = str(self.calibration.verdicts(score))
-        return Verdict(path, probability, label, score, frames, note, None, source, source_probability, text, verdict)
+        p_value, reason = None, None
+        if self.familiarity and DISTANCES[0] in outputs:
+            distances = [float(np.mean(outputs[name], dtype=np.float64)) for name in DISTANCES]
+            p_value, reason = float(self.familiarity.p_values(*distances)), str(self.familiarity.reasons(*distances))
+            verdict = INCONCLUSIVE if reason and not self.decides_on_unfamiliar else verdict
+        return Verdict(path, probability, label, score, frames, note, None, source, source_probability, text, verdict, p_value,
+                       None if reason is None else bool(reason), reason or None)  # fmt: skip
 
 
 def _clips_in_memory(spec: ClipSpec, squares: int) -> int:
@@ -289,46 +327,15 @@ def _clips_in_memory(spec: ClipSpec, squares: int) -> int:
     return max(1, min(MAX_BATCH, BATCH_BYTES // (3 * spec.size**2 * squares)))
 
 
-def _load(artifact: Artifact, scored_with: str, before_load: Callable[[], None] | None) -> Any:
+def _load(artifact: Artifact, served: Path, scored_with: str, before_load: Callable[[], None] | None) -> Any:
     """Return the model of a run, which is to be kept: a signature does not keep its SavedModel alive."""
     if before_load:
         before_load()
     if scored_with == "saved_model":
-        return load_saved_model(artifact.saved_model)
+        return load_saved_model(served)
     from tfdetect import models
 
     return models.load(artifact.model)
-
-
-_File = tuple[int, str, Media | WorkerFailure]  # number, path and frames
-
-
-@dataclass
-class _Group:
-    """Files that wait to be scored together."""
-
-    files: list[_File]
-    clips: int
-    since: float  # when the first of them was decoded, by time.monotonic
-
-
-def _scored(groups: Iterable[list[_File]], score: Callable[[Sequence[str], Sequence[Media | WorkerFailure]], list[Verdict]],
-            ) -> Iterator[tuple[int, Verdict]]:  # fmt: skip
-    """Yield (number, verdict) of each file."""
-    for group in groups:
-        numbers, paths, media = zip(*group, strict=True)
-        yield from zip(numbers, score(paths, media), strict=True)
-
-
-def _in_order(results: Iterable[tuple[int, Any]]) -> Iterator[Any]:
-    """Yield the second of each pair, in the order of the first, which counts from 0."""
-    pending: dict[int, Any] = {}
-    next_number = 0
-    for number, result in results:
-        pending[number] = result
-        while next_number in pending:
-            yield pending.pop(next_number)
-            next_number += 1
 
 
 def _by_name(output: np.ndarray) -> dict[str, np.ndarray]:

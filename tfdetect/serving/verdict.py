@@ -18,3 +18,6 @@ class Verdict:
     source_probability: float | None = None  # 0..1, given that the file is fake; not calibrated
     text: str | None = None  # the closest training text, for detectors that match images with texts
     verdict: str | None = None  # "real", "fake" or "inconclusive": `label`, unless the score lies in the run's band
+    familiarity: float | None = None  # 0..1, p-value of being like the training files; None if the run does not know them
+    unfamiliar: bool | None = None  # whether that is at most the run's level; the verdict is then inconclusive, except with --any
+    unfamiliar_reason: str | None = None  # "other content" or "other processing"

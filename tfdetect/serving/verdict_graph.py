@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from tfdetect.evaluation.calibration import Beta, Calibration, Isotonic
+from tfdetect.evaluation.familiarity import Familiarity
 
 
 def verdict_outputs(calibration: Calibration, score: tf.Tensor) -> Mapping[str, tf.Tensor]:
@@ -21,6 +22,16 @@ def verdict_outputs(calibration: Calibration, score: tf.Tensor) -> Mapping[str, 
         can_be_real, can_be_fake = score <= -_round_up(-band.real_up_to), score >= _round_up(band.fake_from)
         outputs["inconclusive"] = (fake & can_be_real) | (~fake & can_be_fake)
     return outputs
+
+
+def familiarity_outputs(familiarity: Familiarity, content: tf.Tensor, processing: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    """Return `familiarity`, the p-value, float32 in 0..1, `unfamiliar`, bool, and why: `other_content` and `other_processing`,
+    bool, for the distances of content and processing, float32, all (batch,)."""
+    limit = np.float32(familiarity.limit)
+    not_lower = tf.cast(tf.constant(familiarity.table) >= tf.maximum(content, processing)[:, None], tf.float32)
+    p_value = (1 + tf.linalg.matvec(not_lower, familiarity.weights.astype(np.float32))) / np.float32(familiarity.groups + 1)
+    other = {"other_content": content > limit, "other_processing": processing > limit}
+    return {"familiarity": p_value, "unfamiliar": other["other_content"] | other["other_processing"], **other}
 
 
 def _probability(calibration: Calibration, score: tf.Tensor) -> tf.Tensor:

@@ -40,11 +40,12 @@ class Fitted:
 
 
 def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path, target: Path,
-        callbacks: list[keras.callbacks.Callback]) -> Fitted:
+        callbacks: list[keras.callbacks.Callback], start: Path | None = None) -> Fitted:
     """Train on the rows of split `train`, choose the epoch on `validation`, save that model to `target` (.keras).
 
     `table` is a prepared manifest. Training resumes from what is in `checkpoints`. A one-class detector sees no fakes in
-    training, and in validation only for the ranking metrics. Raises UserError if the loss is not finite.
+    training, and in validation only for the ranking metrics. `start` is a .keras file of the same network, whose weights training
+    starts from. Raises UserError if the loss is not finite.
     """
     devices.setup(settings.precision, settings.seed)
     strategy = devices.strategy(settings.strategy)
@@ -63,6 +64,8 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
                          for rows in (validation, loss_rows))  # fmt: skip
     with devices.scope(strategy):
         model = build(detector, cache)
+    if start:
+        start_from(model, start)
     require_reloadable(detector, model)
     common.synchronise_batch_norms(model, strategy is not None)
     for first, last, phase in schedule:
@@ -139,6 +142,16 @@ def build(detector: Detector, cache: Cache) -> keras.Model:
         found = f"outputs {shape}" if shape else type(model).__name__
         raise UserError(f"{detector.name}: build must return a keras.Model with outputs (batch, {outputs}), got {found}.")
     return model
+
+
+def start_from(model: keras.Model, path: Path) -> None:
+    """Give a new model the weights of the one in a .keras file. Raises UserError if it is another network."""
+    try:
+        model.set_weights(models.load(path).get_weights())
+    except ValueError as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise UserError(f"{path} holds another network than this version of the detector builds ({reason}): train a new "
+                        "run.") from error  # fmt: skip
 
 
 def require_reloadable(detector: Detector, model: keras.Model) -> None:

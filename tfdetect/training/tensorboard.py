@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from tfdetect import files
+from tfdetect import files, versions
 from tfdetect.data.media.frames import evenly_spaced
 from tfdetect.detector import ReportContext
 from tfdetect.evaluation import predictions
@@ -120,7 +120,8 @@ def run_name(logs: Path) -> str:
     """Return the name of the run in TensorBoard's table of hyper-parameters, which merges runs that have the same one: the name
     of its folder, after that of the folder around it unless that is saved_models."""
     folder = logs.absolute().parent
-    return files.printable(folder.name if folder.parent.name == "saved_models" else f"{folder.parent.name}/{folder.name}")
+    name, parent = versions.title(folder), versions.base(folder).parent.name
+    return files.printable(name if parent == "saved_models" else f"{parent}/{name}")
 
 
 def _settings(settings: Mapping[str, Any], name: str) -> None:

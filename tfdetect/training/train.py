@@ -14,8 +14,8 @@ from tfdetect.training.fit_head import fit_head
 
 
 def train(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, checkpoints: Path, target: Path,
-          callbacks: list[keras.callbacks.Callback], progress: Progress) -> Fitted:
+          callbacks: list[keras.callbacks.Callback], progress: Progress, start: Path | None = None) -> Fitted:
     """Train as `fit.fit` does; `progress` shows how features are computed."""
     if detector.caches_features:
         return fit_head(detector, table, cache, settings, checkpoints, target, callbacks, progress)
-    return fit(detector, table, cache, settings, checkpoints, target, callbacks)
+    return fit(detector, table, cache, settings, checkpoints, target, callbacks, start)

@@ -13,7 +13,7 @@ from tfdetect.workflow.console import console
 
 @dataclass(frozen=True)
 class Export:
-    """Re-export the SavedModel of a run, from its model.keras and calibration.json into its folder 1/."""
+    """Re-export the SavedModel of a run, from its model.keras and calibration.json into its folder 1/, or that of its version."""
 
     run: tyro.conf.Positional[Path]
     """Folder of the run, such as saved_models/cnn."""

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,10 +17,9 @@ from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.errors import UserError
 from tfdetect.settings import DaskSettings
-from tfdetect.verdict_settings import VerdictOverrides
 from tfdetect.workflow.console import plural, printable
 from tfdetect.workflow.profile import profiled
-from tfdetect.workflow.verdicts import FileList, PredictData, format_verdict
+from tfdetect.workflow.verdicts import FileList, PredictData, PredictVerdicts, format_verdict
 
 if TYPE_CHECKING:
     from tfdetect.api.load import TrainedDetector
@@ -37,10 +37,11 @@ class Predict:
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Images, videos, folders of them, and tables (CSV, .xlsx, Parquet) with a column path."""
     data: PredictData = field(default_factory=PredictData)
-    evaluate: VerdictOverrides = field(default_factory=VerdictOverrides)
+    evaluate: PredictVerdicts = field(default_factory=PredictVerdicts)
     json: bool = False
     """One JSON object per line.
-    It holds path, probability, label, score, frames, note, error, source, source_probability, text and verdict."""
+    It holds path, probability, label, score, frames, note, error, source, source_probability, text, verdict, familiarity,
+    unfamiliar and unfamiliar_reason."""
     out: Path | None = None
     """Table to write instead: .parquet, .csv, .jsonl or .xlsx, with the columns of --json, run, version, threshold and date.
     The same command again, also after an interruption, scores only the files that are not in it yet."""
@@ -85,9 +86,10 @@ def main(argv: Sequence[str]) -> int:
     detector = TrainedDetector(artifact.folder)
     elsewhere = None if args.runner == "local" else runner(args, beam_options)
     with profiled(args.profile, artifact.logs / "predict"):
-        failed = (write_table if args.out else print_verdicts)(detector, paths, args, elsewhere)
+        failed, unfamiliar = (write_table if args.out else print_verdicts)(detector, paths, args, elsewhere)
     if not args.json:
         print(f"{summarise(paths, failed)}. {describe(detector.deciding(args.evaluate).calibration)}.")
+        print(describe_unfamiliar(unfamiliar, len(paths), args.evaluate.any), end="")
     return 1 if failed else 0
 
 
@@ -106,24 +108,38 @@ def runner(args: Predict, beam_options: Sequence[str]) -> "Elsewhere":
     return partial(on_beam, beam, args.data.workers)
 
 
-def write_table(detector: "TrainedDetector", paths: FileList, args: Predict, elsewhere: "Elsewhere | None") -> int:
-    """Write the verdicts to the table --out, and return the number of files that failed."""
+def write_table(detector: "TrainedDetector", paths: FileList, args: Predict,
+                elsewhere: "Elsewhere | None") -> tuple[int, Mapping[str, int]]:  # fmt: skip
+    """Write the verdicts to the table --out; return the number of files that failed, and of unfamiliar ones, by reason."""
     assert args.out is not None
     written = detector.predict_list_to(args.out, paths, args.data, elsewhere, args.evaluate)
     print(f"Verdicts  {printable(str(written.path))}")
-    return written.failed
+    return written.failed, written.unfamiliar
 
 
-def print_verdicts(detector: "TrainedDetector", paths: FileList, args: Predict, elsewhere: "Elsewhere | None") -> int:
-    """Print each verdict, and return the number of files that failed."""
-    failed = 0
+def print_verdicts(detector: "TrainedDetector", paths: FileList, args: Predict,
+                   elsewhere: "Elsewhere | None") -> tuple[int, Mapping[str, int]]:  # fmt: skip
+    """Print each verdict; return the same as `write_table`."""
+    failed, unfamiliar = 0, Counter[str]()
     with closing(detector.predict_each(paths, args.data, elsewhere=elsewhere, given=args.evaluate)) as verdicts:
         if not args.json:
             print(f"{'verdict':12}{'probability':>12}{'score':>9}{'frames':>8}  file")
         for verdict in verdicts:
             failed += verdict.error is not None
+            unfamiliar.update([verdict.unfamiliar_reason] if verdict.unfamiliar_reason else [])
             print(json.dumps(dataclasses.asdict(verdict)) if args.json else format_verdict(verdict), flush=True)
-    return failed
+    return failed, unfamiliar
+
+
+def describe_unfamiliar(reasons: Mapping[str, int], files: int, any_file: bool) -> str:
+    """Return a line on how many files are unlike the training data, and why; "" if none is."""
+    if not (count := sum(reasons.values())):
+        return ""
+    listed = ", ".join(f"{number:,} {reason}" for reason, number in sorted(reasons.items()))
+    verb, whose = ("is", "its verdict") if count == 1 else ("are", "their verdicts")
+    then = (f"; --any gives {whose} all the same" if any_file else
+            f"; {whose.removesuffix('s')} is inconclusive. --any gives it anyway")  # fmt: skip
+    return f"{count:,} of {plural(files, 'file')} {verb} unlike the training data ({listed}){then}.\n"
 
 
 def write_case(args: Predict) -> int:

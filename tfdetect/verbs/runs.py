@@ -50,9 +50,9 @@ def main(argv: Sequence[str]) -> int:
 
 def print_table(table: "pd.DataFrame") -> None:
     """Print a line per run, what is wrong with some, and the total."""
-    header = ("name", "detector", "test AUC (95 % interval)", "date", "size", "state", "data")
+    header = ("name", "detector", "test AUC (95 % interval)", "date", "size", "state", "versions", "data")
     rows = [(row.name, row.detector, format_auc(row.auc, row.auc_low, row.auc_high), f"{row.date:%Y-%m-%d %H:%M}",
-             format_bytes(row.size), row.state, row.data) for row in table.itertuples(index=False)]  # fmt: skip
+             format_bytes(row.size), row.state, row.versions, row.data) for row in table.itertuples(index=False)]  # fmt: skip
     print_columns(header, rows, right=("size",))
     for row in table[table["note"] != ""].itertuples():
         console.print(printable(f"{row.name}: {row.note}"))

@@ -4,11 +4,19 @@ import os
 from collections.abc import Sequence
 
 from tfdetect import backend, config, files, installation, plugins
-from tfdetect.api.train import resolve, train_run
+from tfdetect.api.train import resolve, train_run, train_study
 from tfdetect.artifact import Artifact
 from tfdetect.detector import REGISTRY
 from tfdetect.settings import Run
+from tfdetect.workflow import protocols
 from tfdetect.workflow.console import console, print_command
+
+STUDIES = """Several trainings with one report (docs/protocols.md):
+  --data.folds 5                  cross-validation by group
+  --data.leave_out each           each source of fakes left out of training once
+  --data.amounts 0.1 0.25 0.5 1   learning curve
+  --train.seeds 3                 spread over seeds, also of the three above
+  --search "train.learning_rate=1e-4..1e-2" --trials 20"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -17,10 +25,22 @@ def main(argv: Sequence[str]) -> int:
         print(usage())
         return 0 if argv else 2
     run = resolve(config.parse(argv, "train"))
+    if protocols.is_study(run):
+        return train_several(run)
     artifact = train_run(run)
     if not backend.worker_index():
         print_next_steps(artifact, run)
     return 0
+
+
+def train_several(run: Run) -> int:
+    """Train the runs of a study and print where its report is; return 1 if some of them failed."""
+    study = train_study(run)
+    console.print(f"\nReport      {Artifact(study.folder).report}")
+    if (predictions := Artifact(study.folder).predictions).exists():
+        console.print("\nNext:")
+        print_command("evaluate", "--predictions", predictions)
+    return 1 if study.named("failed") else 0
 
 
 def usage() -> str:
@@ -28,8 +48,10 @@ def usage() -> str:
     summaries = {name: (cls.__doc__ or "").splitlines()[0] for name, cls in sorted(REGISTRY.items())}
     listed = "\n".join(f"  {name:{max(map(len, summaries)) + 2}}{line}" for name, line in summaries.items())
     detector = installation.command("train", "DETECTOR")
-    forms = f"{detector} [--flags]  |  {installation.command('train')} --config FILE [--flags]"
-    return f"{forms}\n\n{listed}\n\n`{detector} --help` lists its flags. --plugin FILE.py adds detectors of your own."
+    train = installation.command("train")
+    forms = f"{detector} [--flags]  |  {train} --config FILE [--flags]  |  {train} --from RUN --data.path DIR [--flags]"
+    hint = f"`{detector} --help` lists its flags. --plugin FILE.py adds detectors of your own."
+    return f"{forms}\n\n{listed}\n\n{hint}\n\n{STUDIES}"
 
 
 def print_next_steps(artifact: Artifact, run: Run) -> None:

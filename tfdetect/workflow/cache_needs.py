@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdetect import artifact as artifacts
-from tfdetect import config
+from tfdetect import config, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.workflow.console import counter
@@ -66,7 +66,8 @@ def find_needs(runs: Sequence[Path], training_only: bool) -> Needs:
 
     Raises UserError if a run cannot be read, or if all runs are asked for and there is none: nothing would then be needed.
     """
-    found = [Artifact(folder) for root in runs if root.is_dir() for folder in artifacts.find_runs(root)]
+    found = [Artifact(version) for root in runs if root.is_dir() for folder in artifacts.find_runs(root)
+             for version in (folder, *versions.older(folder))]  # fmt: skip
     if not found and not training_only:
         raise UserError(f"There is no run in {', '.join(map(str, runs))}, so nothing would count as needed: give the "
                         "folders of your runs with --runs, or choose by age alone, such as --older_than 30d.")  # fmt: skip

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect import installation
 from tfdetect.artifact import Artifact
 from tfdetect.config import PREPARED_FILE, read_prepared_settings
 from tfdetect.detector import Detector
@@ -189,40 +188,6 @@ def data_warnings(table: "pd.DataFrame") -> tuple[str, ...]:
     files."""
     groups = "" if table.attrs.get("given") else table.attrs.get("groups", "")
     return (*([groups] if groups else []), *table.attrs.get("alike", ()))
-
-
-def warn_of_lookalikes(table: "pd.DataFrame", cache: "Cache", given_splits: bool) -> "pd.DataFrame":
-    """Return the decoded table; print, and keep for the report, if validation or test images look like training images of other
-    groups. `given_splits` says whether the splits came with the data."""
-    from tfdetect.data.audit import duplicates
-    from tfdetect.data.prepare.decode import usable_rows
-
-    good = usable_rows(table)
-    if pairs := duplicates.find_near_pairs_across_splits(good, cache.reader(good["sha"]).load):
-        evaluated = sorted({other for _, other in pairs})
-        splits = " or ".join(sorted(set(good.loc[good["path"].isin(evaluated), "split"])))
-        first, second = pairs[0]
-        fix = "keep them on one side of the split" if given_splits else "put them into one group"
-        many = f"{len(evaluated)} {splits} files look" if len(evaluated) > 1 else f"1 {splits} file looks"
-        audit = installation.command("audit", "DIR", "--write_groups")
-        text = (f"{many} like training files of other groups, e.g. {printable(second)} and {printable(first)}: the result on "
-                f"them may be memorised. To {fix}, see --data.group, or run {audit}, which writes such a manifest.")  # fmt: skip
-        console.print(text)
-        table.attrs["alike"] = (text,)
-    return table
-
-
-def restrict_sources(table: "pd.DataFrame", data: Data) -> "pd.DataFrame":
-    """Return the table without the fakes that --data.train_sources and --data.test_sources exclude; print how many those are."""
-    from tfdetect.data import manifest
-
-    kept = manifest.restrict_sources(table, data.train_sources, data.test_sources)
-    excluded = table["split"].value_counts() - kept["split"].value_counts().reindex(table["split"].unique(), fill_value=0)
-    if excluded.sum():
-        counts = ", ".join(f"{excluded.get(name, 0)} of {name}" for name in ("train", "validation", "test"))
-        console.print(f"Left out as fakes of other sources: {counts}. Every group stays in its split.")
-        kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "other sources in a split": int(excluded.sum())}
-    return kept
 
 
 def print_if_one_class(table: "pd.DataFrame") -> None:

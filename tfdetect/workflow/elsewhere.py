@@ -79,7 +79,7 @@ def _load(score: ScoreFiles) -> "tuple[Predictor, float]":
 
     calibration = operating_point.calibration_of(artifact, score.given)
     predictor = Predictor(artifact, spec, run.detector, import_quietly, run.evaluate.aggregate, calibration)
-    return predictor.with_limits(settings.limits), settings.timeout
+    return predictor.judging(score.given.unfamiliar, score.given.any).with_limits(settings.limits), settings.timeout
 
 
 def on_dask(score: ScoreFiles, paths: Iterable[str | Path], address: str | None, workers: int | None) -> "Generator[Verdict]":

@@ -11,9 +11,10 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, Run
-from tfdetect.workflow import dataset, judge, output_paths
+from tfdetect.workflow import dataset, judge, output_paths, overlap, seen
 from tfdetect.workflow.console import console, import_keras, plural
-from tfdetect.workflow.test_files import Evaluate, drop_training_overlap, other_aggregate_warning
+from tfdetect.workflow.seen import TrainingSources
+from tfdetect.workflow.test_files import Evaluate, other_aggregate_warning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,8 @@ def evaluate(args: Evaluate) -> Artifact:
     first = next(iter(members.values()))
     table, excluded = dataset.separate_excluded(table, first.cache, first.data.workers)
     decoded = {name: decode(name, table, member, excluded) for name, member in members.items()}
-    table, overlap = drop_training_overlap(merge_tables(decoded), *(member.artifact for member in members.values()))
+    trained = [overlap.Trained(member.artifact, member.run, member.cache) for member in members.values()]
+    table, left_out = overlap.leave_out(merge_tables(decoded), trained, target.folder, args.overlap, args.data.path)
     dataset.print_count(table)
     good = usable_rows(table)["path"]
     if good.empty:
@@ -59,7 +61,8 @@ def evaluate(args: Evaluate) -> Artifact:
                         "Give other files.")  # fmt: skip
     scored = {name: score_member(member, decoded[name], good, chain) for name, member in members.items()}
     corrupted = (f"The clips were corrupted before they were scored: {chain}.",) if chain else ()
-    write_report(target, members, table, scored, (*warnings, *overlap, *corrupted))
+    training = {name: seen.of_run(member.artifact, member.run, args.data.path) for name, member in members.items()}
+    write_report(target, members, table, scored, training, (*warnings, *left_out, *corrupted))
     return target
 
 
@@ -171,7 +174,8 @@ def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
 
 
 def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame",
-                 scored: "Mapping[str, tuple[pd.DataFrame, float]]", warnings: tuple[str, ...]) -> None:
+                 scored: "Mapping[str, tuple[pd.DataFrame, float]]", training: Mapping[str, TrainingSources],
+                 warnings: tuple[str, ...]) -> None:  # fmt: skip
     """Write the report of the mean into `target`, and print the results of the mean and of each run."""
     from tfdetect.evaluation import calibration, comparison, ensemble, metrics
     from tfdetect.workflow import results
@@ -182,7 +186,7 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     validation = ensemble.average(validation_rows, by=["path"])
     threshold, no_threshold = choose_threshold(validation)
     mean = ensemble.average(scored_rows := {name: rows for name, (rows, _) in scored.items()})
-    summaries = {name: summarise_member(members[name], *found) for name, found in scored.items()}
+    summaries = {name: summarise_member(members[name], training[name], *found) for name, found in scored.items()}
     compared = comparison.compare(mean["label"], mean["group"], ensemble.file_scores(scored_rows) | {"mean": mean["score"]})
     extra_metrics = {"members": summaries, "comparisons": compared}
     if not no_threshold:
@@ -200,6 +204,7 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
         first.run, table, first.data, mean, threshold, "none, 0.5" if no_threshold else "youden",
         clip_loader(table, first.cache), (*pooled, *warnings, *no_threshold), extra_metrics,
         ReportExtras(tables=tables),
+        training=seen.of_any(training.values()),
         title=f"the mean probability of {', '.join(members)}",
         settings={name: config.run_to_dict(member.run) for name, member in members.items()},
     )  # fmt: skip
@@ -208,13 +213,16 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
         console.print(comparison.sentence(row))
 
 
-def summarise_member(member: Member, rows: "pd.DataFrame", threshold: float) -> dict[str, Any]:
+def summarise_member(member: Member, training: TrainingSources, rows: "pd.DataFrame", threshold: float) -> dict[str, Any]:
     """Return what `evaluate` writes about the test files of a run by itself."""
     from tfdetect.evaluation import metrics
+    from tfdetect.evaluation.familiarity import Familiarity
     from tfdetect.evaluation.verdicts import verdict_metrics
 
-    verdicts = verdict_metrics(rows, artifacts.load_calibration(member.artifact))
-    return {**metrics.summarise(rows, threshold), "verdicts": verdicts}
+    found, stored = metrics.summarise(rows, threshold), member.artifact.familiarity
+    seen.add_metrics(found, rows, training)
+    known = Familiarity.load(stored) if stored.exists() else None
+    return {**found, "verdicts": verdict_metrics(rows, artifacts.load_calibration(member.artifact), known)}
 
 
 def validation_predictions(artifact: Artifact, aggregate: str) -> "pd.DataFrame":

@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.evaluation import calibration
+from tfdetect.evaluation import calibration, familiarity
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.verdict_settings import VerdictOverrides
 
@@ -25,7 +27,7 @@ def calibration_of(artifact: Artifact, given: VerdictOverrides, aggregate: str |
     gone, or too few or of one class where the settings need more.
     """
     stored = load_calibration(artifact)
-    if not given.changes_verdicts:
+    if not given.refits:
         return stored
     files = validation_files(artifact, aggregate)
     check(files, given.calibration, given.coverage, given.prevalence, given.rule or "")
@@ -56,13 +58,16 @@ def validation_files(artifact: Artifact, aggregate: str | None = None) -> "pd.Da
     return predictions.file_scores(files)
 
 
-def check(files: "pd.DataFrame", method: str | None, coverage: float | None, prevalence: float | None, rule: str) -> None:
+def check(files: "pd.DataFrame", method: str | None, coverage: float | None, prevalence: float | None, rule: str,
+          unfamiliar: float | None = None) -> None:  # fmt: skip
     """Raise UserError if validation, with the columns label and group, is too small for what was asked for."""
     label, groups = files["label"].to_numpy(), files["group"].to_numpy()
     calibration.check_rule(rule, label)
     calibration.require_both_classes(label, method, prevalence)
     if coverage and (missing := calibration.missing_files(label, coverage, groups)):
         raise UserError(f"--evaluate.coverage {coverage:g} is out of reach. {missing} Lower it, or add files.")
+    if unfamiliar and (missing := familiarity.missing_files(len(np.unique(groups)), unfamiliar)):
+        raise UserError(f"--evaluate.unfamiliar {unfamiliar:g} is out of reach. {missing} Raise it, or add files.")
 
 
 def notes(fitted: Calibration, files: "pd.DataFrame", coverage: float | None, rule: str) -> tuple[str, ...]:

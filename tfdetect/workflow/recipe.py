@@ -256,7 +256,7 @@ def protocol_of_settings(recipe: Recipe, run: Run) -> dict[str, Any]:
         "frames": run.data.frames,
         "faces": run.data.faces,
         "seed": run.train.seed,
-        "split": "the data set's own if it has one, else 70, 10 and 20 % by group",
+        "split": "the data set's own if it has one, else {}, {} and {} % by group".format(*run.data.split.split("/")),
         "batch": run.train.batch,
         "weights": run.detector.initial_weights or "none",
         "augment": run.train.augment or "none",

@@ -1,17 +1,14 @@
 """The last steps of train, evaluate and ensembles: metrics, figures and the report of scored files, and lines about them."""
 
-import contextlib
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tfdetect import __version__, config, files, installation
+from tfdetect import config, files, installation, versions
 from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit
 from tfdetect.data.prepare.clip_cache import Cache
@@ -20,20 +17,24 @@ from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration, cross_source, metrics, predictions
 from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.familiarity import Familiarity
+from tfdetect.evaluation.seen import sentence as seen_sentence
 from tfdetect.evaluation.verdicts import verdict_metrics
 from tfdetect.pages import report
+from tfdetect.pages.adaptation import Adaptation
 from tfdetect.pages.learnt import Learnt
 from tfdetect.pages.robustness import Robustness
-from tfdetect.pages.verdicts import precision_sentence
+from tfdetect.pages.verdicts import precision_sentence, unfamiliar_sentence
 from tfdetect.plots import robustness as robustness_plots
 from tfdetect.plots import standard
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data, Run
-from tfdetect.workflow import dataset, feature_report, made_fakes, reconstruction_report
-from tfdetect.workflow.console import console, plural
+from tfdetect.split_settings import AUTO, NONE
+from tfdetect.workflow import dataset, feature_report, made_fakes, reconstruction_report, seen
+from tfdetect.workflow.console import console, plural, printable
 from tfdetect.workflow.scoring import find_shortcuts
+from tfdetect.workflow.seen import TrainingSources
 
-PACKAGES = ("tensorflow", "keras", "numpy", "opencv-python", "opencv-python-headless", "av", "decord", "scikit-learn")
 Tables = Callable[[Artifact], Mapping[str, pd.DataFrame]]  # makes tables for the report from predictions.csv and metrics.json
 BeforeReport = Callable[[Mapping[str, Any], Mapping[str, Path]], None]  # gets the metrics, and the extra figures as drawn
 
@@ -66,14 +67,22 @@ class Evaluation:
     """Finds out what the detector learnt, given the shortcuts of its files; None leaves that out."""
     robustness: Robustness | None = None
     """What became of the verdicts after corruptions of the files; None leaves that out."""
+    adaptation: Adaptation | None = None
+    """What changed against the version before; None for a run that was not adapted."""
     title: str = ""
     """What was evaluated; by default the detector and the first line of its docstring."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Shown in the report; by default those of `run`."""
     origin: str = ""
     """Without a run: what is known about its training, and how calibration and threshold came about."""
+    training: TrainingSources | None = None
+    """The sources of the fakes that it was trained on; None if they are not known."""
     calibration: Calibration | None = None
     """What gives verdicts, which may be inconclusive; None for the mean of several runs, which has only a threshold."""
+    familiarity: Familiarity | None = None
+    """What says which files are unlike the training data, if the run knows that."""
+    any_file: bool = False
+    """Whether the verdicts on these count, too."""
 
 
 def report_extras(detector: Detector, context: ReportContext, predictor: Predictor) -> ReportExtras:
@@ -97,6 +106,8 @@ def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], t
     found = write(target, evaluation, shortcuts, learnt, tables, before_report)
     for split, name in lines.items():
         console.print(summary_line(name, found[split], evaluation.threshold_rule))
+    if said := seen_sentence(found["test"]):
+        console.print(printable(said))
     console.print(verdict_line(found["test"].get("verdicts")), end="")
     console.print(attribution_line(found["test"]), end="")
     console.print(shortcut_line(shortcuts.aucs))
@@ -117,16 +128,19 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     added = {name: value for name, value in json_values(extras.metrics).items() if name not in predictions.SPLITS}
     found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **learnt.metrics,
              **(evaluation.robustness.metrics if evaluation.robustness else {}),
+             **(evaluation.adaptation.metrics if evaluation.adaptation else {}),
              **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
+    seen.add_metrics(found["test"], splits["test"], evaluation.training)
     if evaluation.calibration:
-        found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration)
+        found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration, evaluation.familiarity,
+                                                    evaluation.any_file)  # fmt: skip
     files.write_json(target.metrics, found)
     if run and run.data.test_sources:
         write_final(target, evaluation, run, found)
     figures = save_figures(target, evaluation, shortcuts, learnt)
     drawn = standard.save_plots(target.plots, extras.figures, figures.values())
     page = report.Report(
-        name=target.folder.name,
+        name=versions.title(target.folder),
         metrics={name: found[name] for name in predictions.SPLITS if name in found},
         detector=evaluation.title or (describe_detector(run.detector) if run else ""),
         warnings=(*all_warnings(evaluation), *learnt.warnings),
@@ -139,11 +153,12 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
         learnt=learnt,
         robustness=evaluation.robustness,
+        adaptation=evaluation.adaptation,
         extra_figures=drawn,
         extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
         command=installation.command_line(),
         settings=evaluation.settings or (config.run_to_dict(run) if run else {}),
-        versions=versions(),
+        versions=installation.versions(),
         origin=evaluation.origin,
     )
     if before_report:
@@ -197,7 +212,9 @@ def write_final(target: Artifact, evaluation: Evaluation, run: Run, found: Mappi
     with files.atomic_write(target.results) as temporary:
         rows = cross_source.verdict_table(evaluation.predictions, evaluation.threshold)
         rows.to_csv(temporary, index=False, errors="surrogateescape")
-    text = cross_source.summary_text(target.folder.name, run.data.train_sources, evaluation.predictions, found["test"])
+    held_out = ", ".join(run.data.hold_out) if run.data.hold_out[0] not in (AUTO, NONE) else ""
+    trained_on = run.data.train_sources or ((f"all sources but {held_out}",) if held_out else ())
+    text = cross_source.summary_text(target.folder.name, trained_on, evaluation.predictions, found["test"])
     text += "".join(f"{warning}\n" for warning in calibration.rule_warnings(evaluation.threshold_rule))
     files.write_bytes(target.final_prediction, text.encode(errors="surrogateescape"))
 
@@ -212,15 +229,6 @@ def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, f
         yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of tfdetect, Python and the installed PACKAGES."""
-    found = {"tfdetect": __version__, "python": sys.version.split()[0]}
-    for name in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
 def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
     """Return the result of a split on one line; that of the test says if the threshold was chosen on it."""
     interval = f" ({text})" if (text := metrics.describe_interval(found)) else ""
@@ -232,12 +240,15 @@ def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
 
 def verdict_line(found: Mapping[str, Any] | None) -> str:
     """Return lines on how many test files of each class are inconclusive, or called the other, and on what fake means where fakes
-    are rare; "" without a band."""
-    if not found or found["level"] is None:
+    are rare, and on how many are unlike the training data; "" without a band and without knowing that."""
+    if not found:
         return ""
+    unfamiliar = f"{unfamiliar_sentence(found['unfamiliar'])}\n" if found["unfamiliar"] else ""
+    if found["level"] is None:
+        return unfamiliar
     rows = [f"of the {name} files {100 * row['inconclusive']:.1f} % inconclusive and {100 * row['wrong']:.1f} % called {other}"
             for (name, row), other in zip(found["by_class"].items(), ("fake", "real"), strict=True) if row["n"]]  # fmt: skip
-    return f"verdicts at a coverage of {found['level']:g}: {', '.join(rows)}\n{precision_sentence(found)}\n"
+    return f"verdicts at a coverage of {found['level']:g}: {', '.join(rows)}\n{precision_sentence(found)}\n{unfamiliar}"
 
 
 def attribution_line(found: Mapping[str, Any]) -> str:

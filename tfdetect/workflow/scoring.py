@@ -15,7 +15,7 @@ from tfdetect.data.made_fakes import SOURCE as SELF_BLENDED
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import usable_rows
 from tfdetect.detector import FeatureTable
-from tfdetect.evaluation import metrics, predictions
+from tfdetect.evaluation import familiarity, metrics, predictions
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data
 from tfdetect.workflow.console import progress
@@ -40,18 +40,20 @@ def score_with(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: C
     """Return the same; `step` is called with `advance=` clips scored."""
     rows = expand_frames(usable_rows(table), predictor.is_frame_detector)
     names = [f"{metrics.SOURCE_PREFIX}{name}" for name in predictor.classes]
+    names += familiarity.DISTANCES if predictor.familiarity else ()
     scores = np.full((len(rows), 1 + len(names)), np.nan)
     corrupt = chain.compiled() if chain else None
     for start, clips in batches(rows, cache, predictor.is_frame_detector):
         if corrupt:
             clips = corrupt(clips, np.zeros((len(clips), 1), np.float32), np.array([0, start], np.int32))[0].numpy()
-        score, _, *source = predictor.predict_clips(clips)
-        scores[start : start + len(clips)] = np.column_stack([score, *source])
+        found = predictor.outputs(clips)
+        columns = [found[name] for name in ("score", "source", *familiarity.DISTANCES) if name in found]
+        scores[start : start + len(clips)] = np.column_stack(columns)
         step(advance=len(clips))
     out = rows[COLUMNS].copy()
     out[["score", *names]] = scores
     out = predictions.add_probabilities(predictions.with_aggregate(out, predictor.aggregate), predictor.calibration)
-    if names:
+    if predictor.classes:
         out[predictions.SOURCE_CLASS] = [predictor.classes[number] if number >= 0 else "" for number in rows["source_class"]]
     return out
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 TYPES = {"path": str, "probability": float, "label": str, "score": float, "frames": int, "note": str, "error": str, "source": str,
-         "source_probability": float, "text": str, "verdict": str, "run": str, "version": str, "threshold": float, "date": str,
-         "bytes": int, "modified": str, "settings": str}  # fmt: skip
+         "source_probability": float, "text": str, "verdict": str, "familiarity": float, "unfamiliar": bool,
+         "unfamiliar_reason": str, "run": str, "version": str, "threshold": float, "date": str, "bytes": int, "modified": str,
+         "settings": str}  # fmt: skip
 ROW_GROUP = 2**14  # rows that Parquet compresses together; bounds the memory
 MAX_SHEET_ROWS = 2**20 - 1  # below the header
 RISKY = re.compile(r"^[=+\-@'\x00-\x1f]")  # beginnings that a spreadsheet might run, and the apostrophe that marks them
@@ -42,7 +43,7 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, path: Path, rows: Iterable[Row]) -> None:
-        """Write all rows, which have the columns TYPES."""
+        """Write all rows, which have the columns TYPES, or those of an older version."""
 
     @abstractmethod
     def read(self, path: Path) -> Iterator[dict[str, Any]]:
@@ -72,7 +73,7 @@ class Csv(Format):
         with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(TYPES)
-            writer.writerows([self._cell(row[name]) for name in TYPES] for row in rows)
+            writer.writerows([self._cell(row.get(name)) for name in TYPES] for row in rows)
 
     def _cell(self, value: Any) -> Any:
         return f"'{value}" if isinstance(value, str) and RISKY.match(value) else value
@@ -80,11 +81,13 @@ class Csv(Format):
     def read(self, path: Path) -> Iterator[dict[str, Any]]:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             for row in csv.DictReader(file, strict=True):
-                yield {name: self._value(row[name], kind, name) for name, kind in TYPES.items()}
+                yield {name: self._value(row[name], kind, name) for name, kind in TYPES.items() if name in row}
 
     def _value(self, cell: str, kind: type, name: str) -> Any:
         if not cell:
             return "" if name == "note" else None
+        if kind is bool:
+            return cell == "True"
         return cell.removeprefix("'") if kind is str else kind(cell)
 
 
@@ -108,13 +111,14 @@ class Parquet(Format):
     def _schema(self) -> "pa.Schema":
         import pyarrow as pa
 
-        return pa.schema([(name, {str: pa.string(), float: pa.float64(), int: pa.int64()}[kind]) for name, kind in TYPES.items()])
+        types = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
+        return pa.schema([(name, types[kind]) for name, kind in TYPES.items()])
 
     def read(self, path: Path) -> Iterator[dict[str, Any]]:
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(2**12, columns=list(TYPES)):
+            for batch in file.iter_batches(2**12, columns=[name for name in TYPES if name in file.schema.names]):
                 yield from batch.to_pylist()
 
 
@@ -135,7 +139,7 @@ class Workbook(Format):
         sheet = book.create_sheet("verdicts")
         sheet.append(list(TYPES))
         for row in rows:
-            sheet.append([self._cell(sheet, row[name]) for name in TYPES])
+            sheet.append([self._cell(sheet, row.get(name)) for name in TYPES])
         with open(path, "wb") as file:
             book.save(file)
 
@@ -156,7 +160,7 @@ class Workbook(Format):
             header = list(next(rows))
             for cells in rows:
                 row = dict(zip(header, cells, strict=True))
-                yield {name: self._value(row[name], kind, name) for name, kind in TYPES.items()}
+                yield {name: self._value(row[name], kind, name) for name, kind in TYPES.items() if name in row}
 
     def _value(self, cell: Any, kind: type, name: str) -> Any:
         if cell is None:

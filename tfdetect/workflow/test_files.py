@@ -17,15 +17,14 @@ from tfdetect.workflow.console import console, plural
 if TYPE_CHECKING:
     import pandas as pd
 
-HASH_COLUMNS = ("sha", "original_sha")  # identify a file's content, and that of the original of an equalised file
-
 
 @dataclass(frozen=True)
 class EvaluateData(DecodeOverrides):
     """Which files are evaluated, and the limits for reading them; by default as in training."""
 
     path: Path | None = None
-    """Folder or manifest, as for train; by default the run's own test files, or those that several runs have in common."""
+    """Folder or manifest, as for train; by default the run's own test files, or those that several runs have in common.
+    Given several times, each run is evaluated on each data set: a table and heat-map (docs/generalisation.md)."""
     fake: tuple[str, ...] = ()
     """Names of the folders with fakes, ignoring case; by default as in training."""
     layout: str = "auto"
@@ -72,9 +71,13 @@ class Evaluate:
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folder of the run, such as saved_models/cnn.
-    For several runs, the mean of their probabilities is evaluated as well."""
+    For several runs and one data set, the mean of their probabilities is evaluated as well."""
     data: EvaluateData = EvaluateData()
     evaluate: EvaluateOverrides = field(default_factory=EvaluateOverrides)
+    overlap: Literal["refuse", "drop"] = "refuse"
+    """What to do with files of --data.path that training had, of their groups, and near duplicates; all are listed in a table.
+    refuse: stop, unless these are the data that the run was trained on: then evaluate the rest of them.
+    drop: evaluate the rest in any case."""
     out: Path | None = None
     """Output folder; by default evaluations/NAME in the folder of the (first) run.
     NAME is unique to the data set, --data.corrupt and --evaluate.*."""
@@ -150,50 +153,3 @@ def select_test_files(args: Evaluate, artifact: Artifact, data: Data) -> "pd.Dat
         table = table[table["split"] == "test"]
         table.attrs["left_out"] = {**table.attrs.get("left_out", {}), **({"other splits": others} if others else {})}
     return table.assign(split="test").reset_index(drop=True)
-
-
-def drop_training_overlap(table: "pd.DataFrame", *runs: Artifact) -> "tuple[pd.DataFrame, tuple[str, ...]]":
-    """Return the table without files that training or validation of a run used, and a warning that counts them.
-
-    Files are recognised by their bytes, or by those of their original. Other files of their groups are dropped as well, such as
-    fakes of a source that was not trained on.
-    """
-    import pandas as pd
-
-    seen, overlapping = pd.Series(False, table.index), pd.Series(False, table.index)
-    for run in runs:
-        seen_by_run, groups = files_seen_in_training(table, run)
-        seen, overlapping = seen | seen_by_run, overlapping | table["group"].isin(groups)
-    if not overlapping.any():
-        return table, ()
-    which = "this run" if len(runs) == 1 else "one of these runs"
-    related = int((overlapping & ~seen).sum())
-    more = f", and {related} more belong to their groups" if related else ""
-    text = f"{seen.sum():,} of {plural(len(table), 'file')} were used to train {which}{more}; they are left out here."
-    console.print(text)
-    kept = table[~overlapping].reset_index(drop=True)
-    kept.attrs["left_out"] = {**table.attrs.get("left_out", {}), "used in training": int(overlapping.sum())}
-    return kept, (text,)
-
-
-def files_seen_in_training(table: "pd.DataFrame", run: Artifact) -> "tuple[pd.Series, set[str]]":
-    """Return which files of the table the run was trained or validated on, (files,) bool, and the groups that it used.
-
-    If most of these files have the same group as in training, both tables name groups in the same way, and all training groups
-    count as used. Otherwise an equal name proves nothing: most data sets have a group "1".
-    """
-    import pandas as pd
-
-    from tfdetect.data import manifest
-
-    rows = manifest.read_unchecked(run.manifest)
-    used = rows[rows["split"] != "test"]
-    group_of = {sha: group for name in HASH_COLUMNS if name in used
-                for sha, group in used[[name, "group"]].to_numpy() if sha and group}  # fmt: skip
-    training_group = pd.Series(None, table.index, object)
-    for name in filter(table.columns.__contains__, HASH_COLUMNS):
-        training_group = training_group.fillna(table[name].map(group_of))
-    seen = training_group.notna()
-    groups = table.loc[seen, "group"]
-    same_names = (groups == training_group[seen]).mean() > 0.5
-    return seen, set(groups) | (set(used["group"]) if same_names else set())

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,16 +33,20 @@ CREATE TABLE IF NOT EXISTS rows (number INTEGER PRIMARY KEY, path BLOB UNIQUE, f
 CREATE TABLE IF NOT EXISTS places (place INTEGER PRIMARY KEY, path BLOB);
 """
 OTHERS = "SELECT row FROM rows WHERE path NOT IN (SELECT path FROM places) ORDER BY number"
+REASONS = ("SELECT json_extract(row, '$.unfamiliar_reason') AS reason, count(*) FROM places JOIN rows USING (path) "
+           "WHERE reason IS NOT NULL GROUP BY reason")  # fmt: skip
 GIVEN = "SELECT row FROM places JOIN rows USING (path) ORDER BY place"
 
 
 @dataclass(frozen=True)
 class WrittenVerdicts:
-    """What `predict --out` wrote: the table, the number of files, and how many of them failed."""
+    """What `predict --out` wrote: the table, the number of files, how many of them failed, and how many are unlike the training
+    data, for each reason."""
 
     path: Path
     files: int
     failed: int
+    unfamiliar: Mapping[str, int] = field(default_factory=dict)
 
 
 class VerdictTable:
@@ -98,7 +102,8 @@ class VerdictTable:
             with atomic_write(self.path) as temporary:
                 self.format.write(temporary, (json.loads(row) for query in (GIVEN, OTHERS)
                                               for (row,) in self._database.execute(query)))  # fmt: skip
-        return WrittenVerdicts(self.path, files, failed or 0)
+            unfamiliar = dict(self._database.execute(REASONS).fetchall())
+        return WrittenVerdicts(self.path, files, failed or 0, unfamiliar)
 
     def load_rows(self) -> None:
         """Read the rows of an earlier table. Raises UserError if it holds anything else, or verdicts under other settings."""

@@ -32,6 +32,14 @@ class PredictData(DecodeOverrides):
     """Number of decoding processes; by default as in training."""
 
 
+@dataclass(frozen=True)
+class PredictVerdicts(VerdictOverrides):
+    """How scores become verdicts; by default as in training. What is given is fitted to the run's validation files again."""
+
+    any: Annotated[bool, tyro.conf.arg(aliases=("--any",))] = False
+    """Give the verdict on files that are unlike the training data, too; they are inconclusive otherwise."""
+
+
 def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
     """Return a predictor that decodes files as the run's training did; print its warnings, and the device once it is loaded."""
     from tfdetect.serving.predictor import Predictor
@@ -55,7 +63,7 @@ class PredictSettings:
     """The keywords of the Python calls that predict files."""
 
     data: DecodeOverrides = field(default_factory=DecodeOverrides)
-    evaluate: VerdictOverrides = field(default_factory=VerdictOverrides)
+    evaluate: PredictVerdicts = field(default_factory=PredictVerdicts)
 
 
 class FileList:
@@ -133,7 +141,7 @@ def settings_key(artifact: artifacts.Artifact, data: Data, given: VerdictOverrid
     else:
         with zipfile.ZipFile(artifact.model) as archive:
             parts = [f"{member.filename} {member.CRC}".encode() for member in archive.infolist()]
-    settings = (artifact.config, artifact.calibration, artifact.equalisation_plan, artifact.face_model)
+    settings = (artifact.config, artifact.calibration, artifact.equalisation_plan, artifact.face_model, artifact.familiarity)
     parts += [path.read_bytes() for path in settings if path.exists()]
     parts += [repr((READER_VERSION, data.timeout, data.limits, data.decoding)).encode()]
     if given.changes_verdicts:
@@ -145,7 +153,8 @@ def format_verdict(verdict: "Verdict") -> str:
     """Return a verdict as a line of the table."""
     if verdict.error is not None:
         return f"{'failed':12}{'':12}{'':9}{'':8}  {printable(verdict.path)}: {verdict.error}"
-    note = f"  ({verdict.note})" if verdict.note else ""
+    notes = ", ".join(filter(None, (verdict.unfamiliar_reason, verdict.note)))
+    note = f"  ({notes})" if notes else ""
     source = f"  most likely {verdict.source} ({verdict.source_probability:.2f})" if verdict.source else ""
     numbers = f"{verdict.verdict or verdict.label:12}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}"
     return f"{numbers}  {printable(verdict.path)}{source}{note}"

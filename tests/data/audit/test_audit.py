@@ -10,6 +10,7 @@ from in_process import map_here
 from PIL import Image
 
 from tfdetect.data.audit import duplicates, properties, shortcuts
+from tfdetect.data.sample import Sample, render_clip
 
 
 @pytest.fixture(autouse=True)
@@ -272,3 +273,21 @@ def test_a_property_of_a_single_file_is_not_a_shortcut(rng):
     assert shortcuts.held_out_auc(quality[:, None], label, folds) == pytest.approx(0.5, abs=0.1)
     both = np.column_stack([quality, rng.random(60)])
     assert 0.2 < shortcuts.held_out_auc(both, label, folds) < 0.8
+
+
+def test_near_copies_are_told_from_drawings_that_merely_look_alike():
+    drawn = [render_clip(Sample("image", count=120, size=32, seed=seed), group, "camera")[:1]
+             for seed, group in ((0, 84), (5, 25), (5, 108))]  # fmt: skip
+    hashed = pd.DataFrame([properties.hash_clip(each) for each in drawn], columns=["hashes", "small"])
+    assert duplicates.find_near_pairs(hashed, np.arange(3), np.arange(3)) == {(0, 2), (1, 2)}
+    assert not duplicates.shows_the_same(drawn[0], drawn[2]) and not duplicates.shows_the_same(drawn[1], drawn[2])
+
+
+def test_another_encoding_size_or_brightness_shows_the_same():
+    one, other = (render_clip(Sample("image", count=2, size=96), group, "camera")[:1] for group in (0, 1))
+    jpeg = cv2.imdecode(cv2.imencode(".jpg", one[0], [cv2.IMWRITE_JPEG_QUALITY, 70])[1], cv2.IMREAD_COLOR)
+    half, bright = cv2.resize(one[0], (48, 48), interpolation=cv2.INTER_AREA), np.uint8(np.clip(one[0] * 1.2 + 5, 0, 255))
+    for changed in (jpeg, half, bright):
+        assert duplicates.shows_the_same(one, changed[None]) and not duplicates.shows_the_same(other, changed[None])
+    assert duplicates.shows_the_same(np.concatenate([other, one, other]), jpeg[None]), "one frame of a video"
+    assert not duplicates.shows_the_same(one[:, ::6, ::6], one[:, ::6, ::6]), "too small to tell"

@@ -18,7 +18,7 @@ from keras import ops
 
 from tfdetect import models
 from tfdetect.models import layers
-from tfdetect.models.layers import autoencoder, block_dct, common, heads, noise, one_class_scores, resample
+from tfdetect.models.layers import autoencoder, block_dct, common, heads, noise, one_class_scores, pixel_statistics, resample
 
 POLICIES = ["float32", "mixed_float16", "mixed_bfloat16"]
 
@@ -81,6 +81,7 @@ LAYERS = {
     "GaussianMixtureNLL": Case(lambda: one_class_scores.GaussianMixtureNLL(num_components=3), ((5,),)),
     "ResidualStatistics": Case(noise.ResidualStatistics, ((16, 24, 3),), scale=100.0),
     "RadialSpectrum": Case(lambda: noise.RadialSpectrum(5), ((16, 24, 3),), scale=100.0),
+    "PixelStatistics": Case(pixel_statistics.PixelStatistics, ((3, 16, 24, 3),), scale=100.0),
     "SetScaling": Case(lambda: heads.SetScaling(["a", "b"], [2, 3]), ((5,),)),
     "SVMDecisionFunction": Case(lambda: heads.SVMDecisionFunction(3, "rbf", 0.5), ((5,),)),
     "KNNMargin": Case(lambda: heads.KNNMargin(3, 4, 2), ((5,),)),

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 
@@ -18,6 +19,7 @@ from tfdetect.data.layouts.grouping import MIN_CORRELATION
 MAX_HASH_DISTANCE = 8  # differing bits of 64
 BAND_BITS = (10, 9, 9, 9, 9, 9, 9)  # hashes that differ in at most 6 bits agree in one band, and most that differ in 7 or 8
 MAX_FILES_PER_SIDE = 10_000  # of training, and of the other splits, compared after decoding
+DETAIL_SIZE, MIN_DETAIL_CORRELATION = 32, 0.95  # pixels; of near duplicates that are certain
 MAX_NEIGHBOURS = 2000  # per hash and band; all hashes of a flat set may share one band
 
 ADVICE = {
@@ -80,6 +82,28 @@ def find_near_pairs_across_splits(table: pd.DataFrame, load: Callable[[str], np.
     in_train = (table["split"] == "train").to_numpy()
     paths = table["path"].to_list()
     return [(paths[a], paths[b]) if in_train[a] else (paths[b], paths[a]) for a, b in sorted(pairs) if in_train[a] != in_train[b]]
+
+
+def shows_the_same(clip: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two clips that are near duplicates, (frames, height, width, 3) uint8, have the same details as well.
+
+    Compared are grey images of DETAIL_SIZE pixels without what a blur leaves of them. Another encoding, size, brightness or gamma
+    changes these details little in photographs, while different images of the same pose or light rarely share them; cropped
+    ones do not either. `python benchmarks/duplicates.py DIR` measures both. Clips of fewer pixels have too few details to tell.
+    """
+    if min(*clip.shape[1:3], *other.shape[1:3]) < DETAIL_SIZE:
+        return False
+    ones, others = ([_details(each[at]) for at in sorted({0, len(each) // 2, len(each) - 1})] for each in (clip, other))
+    return max(float((one * two).sum()) for one in ones for two in others) >= MIN_DETAIL_CORRELATION
+
+
+def _details(frame: np.ndarray) -> np.ndarray:
+    """Return the details of a frame (height, width, 3) uint8 as (DETAIL_SIZE, DETAIL_SIZE) float32 of mean 0 and norm 1."""
+    grey = cv2.cvtColor(np.array(frame), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    small = cv2.resize(grey, (DETAIL_SIZE, DETAIL_SIZE), interpolation=cv2.INTER_AREA)
+    details = small - cv2.GaussianBlur(small, (0, 0), 2)
+    details -= details.mean()
+    return details / (np.linalg.norm(details) + 1e-6)
 
 
 def candidate_pairs(hashes: np.ndarray, groups: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -205,6 +205,12 @@ class Cache:
 
         return make_record(None if self.spec.faces or self.spec.plan else path, frames, self.spec.limits)
 
+    def find(self, shas: Iterable[str]) -> set[str]:
+        """Return those of the hashes of which there is a clip."""
+        with ClipIndex(self.folder).open() as connection:
+            found = [(sha, clip_index.find_clip(connection, sha)) for sha in shas]
+        return {sha for sha, clip in found if clip and shards.is_complete(self.folder, self.kind, clip)}
+
     def reader(self, shas: Iterable[str]) -> "ClipReader":
         """Return a reader of the clips with these hashes, as detectors see them."""
         return ClipReader(self, shas)

@@ -4,7 +4,7 @@
 method, `thresholds` and `conformal` the decision, and `reliability` says how good probabilities are.
 """
 
-from tfdetect.evaluation.calibration.conformal import Band, fit_band, missing_files
+from tfdetect.evaluation.calibration.conformal import Band, fit_band, missing_files, refit_real_edge
 from tfdetect.evaluation.calibration.curves import MIN_FILES_PER_CLASS, Beta, Isotonic
 from tfdetect.evaluation.calibration.model import FAKE, INCONCLUSIVE, REAL, Calibration
 from tfdetect.evaluation.calibration.reliability import calibration_error, reliability
@@ -26,6 +26,7 @@ from tfdetect.evaluation.calibration.thresholds import (
 __all__ = [
     "FAKE", "INCONCLUSIVE", "METHODS", "MIN_FILES_PER_CLASS", "REAL", "TEST_SEEN_NOTE", "Band", "Beta", "Calibration", "Isotonic",
     "best_f1_threshold", "calibration_error", "check_rule", "choose", "compute_threshold", "describe_rule", "f1_scores", "fit",
-    "fit_band", "is_pooled", "missing_files", "pool_threshold", "quantile_threshold", "refit", "reliability",
+    "fit_band", "is_pooled", "missing_files", "pool_threshold", "quantile_threshold", "refit", "refit_real_edge",
+    "reliability",
     "require_both_classes", "rule_warnings", "youden_threshold",
 ]  # fmt: skip

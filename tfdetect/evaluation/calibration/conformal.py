@@ -12,7 +12,7 @@ gentle introduction to conformal prediction", 2021 (arXiv 2107.07511); for group
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -42,6 +42,15 @@ def fit_band(score: NDArray[np.float64], label: NDArray[Any], coverage: float, g
     group = np.arange(len(score)) if groups is None else np.asarray(groups)
     reals, fakes = (label == kind for kind in (0, 1))
     return Band(coverage, -_upper_edge(-score[fakes], group[fakes], coverage), _upper_edge(score[reals], group[reals], coverage))
+
+
+def refit_real_edge(band: Band, score: NDArray[np.float64], groups: ArrayLike) -> Band | None:
+    """Return the band with the edge of reals fitted to real files again, both arguments (files,); None if there are too few
+    groups."""
+    group = np.asarray(groups)
+    if (len(np.unique(group)) + 1) * (1 - band.coverage) < 1 - 1e-9:
+        return None
+    return replace(band, real_up_to=_upper_edge(score, group, band.coverage))
 
 
 def missing_files(label: NDArray[Any], coverage: float, groups: ArrayLike | None = None) -> str:
