@@ -2,105 +2,129 @@
 
     python benchmarks/explain.py benchmarks/explain.json
 
-`fake` is the pixel AUC, averaged over test fakes of the sources `swap` and `upsample`: the probability that a pixel in the forged
+`fake` is the pixel AUC, averaged over fakes of the sources `swap` and `upsample`: the probability that a pixel in the forged
 region is hotter than one outside; chance is 0.5. Because the region lies near the centre, a map that is always hot there would
-do well, so `twin` is the same metric on the real twin of each fake, in which nothing was forged. `true` is the share of fakes
-whose score drops more when the hottest tenth is hidden than when the same shape is hidden elsewhere.
+do well, so `twin` is the same metric on the real twin of each fake, in which nothing was forged. `pointed` is the share of fakes
+whose hottest pixel is in the region, `pointed_twin` that of the twins. `deletion` and `insertion` are the mean areas under the
+curves of `heatmaps.curve_areas`, of fakes. `true` is the share of fakes whose score drops more when the hottest tenth is hidden
+than when the same shape is hidden elsewhere.
 
-The JSON file gets a row per detector, method and source; detectors that it has already are skipped. Detectors without a run in
---runs are trained first. The table of all rows is printed as Markdown.
+The JSON file gets a row per split, detector, method and source; those that it has already are skipped. Detectors without a run in
+--runs are trained first. The rows of the test split are printed as a Markdown table, and those of validation tell which method
+measured best for each detector: the one with the largest mean of `fake`, less what `twin` exceeds chance.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from tfdetect.api.explain import Explain
-    from tfdetect.serving.predictor import Predictor
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-METHODS: list[dict[str, Any]] = [{"method": "occlusion", "cells": cells} for cells in (8, 4, 3)]
-RUNS = {"cnn": METHODS, "cnn_lstm": METHODS, "feature_oneclass": METHODS, "oc_fakedect": [{"method": "error"}, *METHODS]}
+METHODS = ("occlusion:4", "gradcam", "integrated_gradients:blurred", "random")
+RUNS = {"cnn": METHODS, "cnn_lstm": METHODS, "feature_oneclass": METHODS, "oc_fakedect": ("error", *METHODS)}
+NUMBERS = ("fake", "twin", "pointed", "pointed_twin", "deletion", "insertion")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="JSON file to read and extend")
     parser.add_argument("--runs", type=Path, default=ROOT / "saved_models" / "explain", help="folder of the runs")
-    parser.add_argument("--split", default="test", help="split to measure on")
-    parser.add_argument("--files", type=int, default=20, help="fakes per source")
+    parser.add_argument("--splits", nargs="+", default=["validation", "test"], help="splits to measure on")
+    parser.add_argument("--files", type=int, default=10, help="fakes per source")
     parser.add_argument("--only", nargs="+", default=list(RUNS), help="detectors to measure")
+    parser.add_argument("--methods", nargs="+", help="such as occlusion:8 (cells) or integrated_gradients:black (baseline)")
     arguments = parser.parse_args()
     rows = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
     for name in arguments.only:
-        if any(row["detector"] == name for row in rows):
-            continue
-        rows += measure(name, arguments)
-        arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
-    print(markdown_table(rows))
+        done = {(row["split"], row["method"]) for row in rows if row["detector"] == name}
+        for split, method in itertools.product(arguments.splits, arguments.methods or RUNS[name]):
+            if (split, method) not in done:
+                rows += measure(name, method, split, arguments)
+                arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
+    print(markdown_table([row for row in rows if row["split"] == "test"]))
+    for name, method in best_methods([row for row in rows if row["split"] == "validation"]).items():
+        print(f"{name}: {method} measured best")
 
 
-def measure(name: str, arguments: argparse.Namespace) -> list[dict]:
-    """Return a row per method and source for one detector, which is trained if it has no run."""
+def measure(name: str, method: str, split: str, arguments: argparse.Namespace) -> list[dict]:
+    """Return a row per source for one detector, which is trained if it has no run; none if the method is impossible for it."""
     if not (arguments.runs / name / "metrics.json").exists():
         subprocess.run([sys.executable, ROOT / "scripts" / "train.py", name, "--out", arguments.runs], check=True,
                        env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
     from tfdetect import artifact, models  # noqa: F401
-    from tfdetect.api.explain import Explain
+    from tfdetect.errors import UserError
     from tfdetect.serving.predictor import Predictor
+    from tfdetect.workflow import explaining
     from tfdetect.workflow.dataset import cache_for
 
     folder = artifact.find(arguments.runs / name)
     run = artifact.load_config(folder)
     predictor = Predictor(folder, cache_for(run.data, run.detector).spec, run.detector)
-    table = pd.read_csv(folder.manifest, keep_default_na=False).query("split == @arguments.split and error == ''")
+    kind, _, option = method.partition(":")
+    options = {"cells": int(option) if kind == "occlusion" else 4, "baseline": option or "blurred"}
+    asked = "occlusion" if kind == explaining.RANDOM else kind
+    try:
+        maps = explaining.prepare(predictor, folder, run.detector, asked, **options)
+    except UserError as error:
+        print(error)
+        return []
+    table = pd.read_csv(folder.manifest, keep_default_na=False).query("split == @split and error == ''")
     fakes = table[table["source"].isin(["swap", "upsample"])].groupby("source").head(arguments.files)
     reals = table[table["label"] == 0].set_index("group")["path"]
     rows = []
-    for options in RUNS[name]:
-        settings = Explain(arguments.runs / name, (), frames=1, **options)
-        for source, files in fakes.groupby("source"):
-            results = {kind: [evaluate_map(predictor, path, group, run.data.size, settings)
-                              for path, group in zip(paths, files["group"], strict=True)]
-                       for kind, paths in (("fake", files["path"]), ("twin", reals[files["group"]]))}  # fmt: skip
-            aucs = {kind: round(float(np.mean([auc for auc, _ in pairs])), 3) for kind, pairs in results.items()}
-            true = round(float(np.mean([passed for _, passed in results["fake"]])), 3)
-            rows.append({"detector": name, **options, "source": source, "files": len(files), **aucs, "true": true})
-            print(rows[-1], flush=True)
+    for source, files in fakes.groupby("source"):
+        pairs = [[evaluate_map(maps, kind, each, group, run.data.size) for each in (path, reals[group])]
+                 for path, group in zip(files["path"], files["group"], strict=True)]  # fmt: skip
+        values = [[fake["pixel_auc"], twin["pixel_auc"], fake["pointed"], twin["pointed"], fake["deletion"], fake["insertion"],
+                   fake["hottest_tenth"] > fake["elsewhere"]] for fake, twin in pairs]  # fmt: skip
+        means = np.mean(values, axis=0).round(3).tolist()
+        rows.append({"split": split, "detector": name, "method": method, "source": source, "files": len(files),
+                     **dict(zip((*NUMBERS, "true"), means, strict=True))})  # fmt: skip
+        print(rows[-1], flush=True)
     return rows
 
 
-def evaluate_map(predictor: "Predictor", path: str, group: str, size: int, settings: "Explain") -> tuple[float, bool]:
-    """Return the pixel AUC of a file's heat-map for the region of its scene, and whether the map passes the check.
-
-    It passes if hiding the hottest tenth lowers the score more than hiding the same shape elsewhere.
-    """
-    from tfdetect.api.explain import explain_clip
+def evaluate_map(maps: Any, kind: str, path: str, group: str, size: int) -> dict[str, float]:
+    """Return what was measured of the heat-map of a file's middle frame, or clip, with the region of its scene."""
     from tfdetect.data.sample import Scene
-    from tfdetect.evaluation import metrics
+    from tfdetect.explain import heatmaps
 
-    _, heat, check = explain_clip(predictor, predictor.model_frames(predictor.spec.read(path)), settings.method, settings)
-    scene = Scene.draw(np.random.default_rng([0, int(group.removeprefix("scene-"))]), size)
+    predictor = maps.predictor
+    clip = predictor.model_frames(predictor.spec.read(path))
+    clip = clip[len(clip) // 2 :][:1] if predictor.is_frame_detector else clip
+    number = int(group.removeprefix("scene-"))
+    scene = Scene.draw(np.random.default_rng([0, number]), size)
     region = scene.mask(size, np.zeros(2), 1.0)[..., 0] > 0.5
-    return metrics.auc(region.ravel().astype(int), heat[0].ravel()), check["hottest_tenth"] > check["elsewhere"]
+    heat = heatmaps.random_map(size, size, maps.cells, number)[None] if kind == "random" else maps.of(clip)[0]
+    flat = heat.mean(axis=0)
+    hottest, elsewhere = heatmaps.deletion_check(maps.score, clip, flat)
+    found = heatmaps.localisation(heat, np.broadcast_to(region, heat.shape))
+    return {**found, **heatmaps.curve_areas(maps.probability, clip, flat), "hottest_tenth": hottest, "elsewhere": elsewhere}
+
+
+def best_methods(rows: list[dict]) -> dict[str, str]:
+    """Return the method for each detector with the largest mean AUC on fakes, less what that on their twins exceeds chance."""
+    table = pd.DataFrame([row for row in rows if row["method"] != "random"])
+    table["value"] = table["fake"] - (table["twin"] - 0.5).clip(lower=0)
+    means = table.groupby(["detector", "method"])["value"].mean()
+    return {name: of_detector.idxmax()[1] for name, of_detector in means.groupby("detector")}
 
 
 def markdown_table(rows: list[dict]) -> str:
     """Return the results as a Markdown table."""
-    lines = ["| detector | method | source | pixel AUC, fakes | real twins | true |", "|---|---|---|---|---|---|"]
+    lines = ["| detector | method | source | pixel AUC, fakes | real twins | pointing game, fakes | real twins | deletion "
+             "| insertion | true |", "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for row in rows:
-        method = row["method"] + (f", --cells {row['cells']}" if "cells" in row else "")
-        numbers = f"{row['fake']:.3f} | {row['twin']:.3f} | {row['true']:.0%}"
-        lines.append(f"| {row['detector']} | {method} | {row['source']} | {numbers} |")
+        numbers = " | ".join(f"{row[name]:.3f}" for name in NUMBERS)
+        lines.append(f"| {row['detector']} | {row['method']} | {row['source']} | {numbers} | {row['true']:.0%} |")
     return "\n".join(lines)
 
 

@@ -140,6 +140,9 @@ class Detector(ABC):
     """Whether it is an autoencoder: its model has a layer `picture`, the normalised input, and a layer `reconstruction` with the
     outputs [normalised input, reconstruction, latent mean, and for a variational one the latent log variance]."""
 
+    heat_map: ClassVar[Literal["error", "gradcam", "integrated_gradients", "occlusion"]] = "occlusion"
+    """The method of `explain` by default; for those of the suite the one that found forgeries best, see docs/explain.md."""
+
     # Training
 
     @property

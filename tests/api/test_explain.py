@@ -16,7 +16,7 @@ def test_a_map_is_drawn_unless_the_model_is_slow(monkeypatch, rng):
         return (clips.mean(axis=(1, 2, 3, 4)),)
 
     predictor = SimpleNamespace(predict_clips=predict_clips, is_frame_detector=True, spec=SimpleNamespace(frames=2, size=16))
-    detector, clip = SimpleNamespace(reconstructs=False), rng.integers(0, 256, (2, 16, 16, 3), np.uint8)
+    detector, clip = SimpleNamespace(reconstructs=False, heat_map="occlusion"), rng.integers(0, 256, (2, 16, 16, 3), np.uint8)
     monkeypatch.setattr("tfdetect.plots.style.to_png", light.blank_png)
     png, text = explain.map_drawer(predictor, detector)(clip)
     assert png[1:4] == b"PNG" and text.startswith("Hiding the hottest tenth of the map")

@@ -1,4 +1,4 @@
-"""Heat-heat are hot where the score comes from, and the deletion check detects wrong ones."""
+"""Heat-maps are hot where the score comes from, and the deletion check detects wrong ones."""
 
 import numpy as np
 import pytest
@@ -74,10 +74,46 @@ def test_deletion_check_detects_a_wrong_map(clip):
     assert heatmaps.deletion_check(red_patch, clip, correct) == first, "the random shifts are deterministic"
 
 
+def test_areas_of_deletion_and_insertion_match_a_manual_computation():
+    """The score is the share of the ten columns that are still white; the fill of two colours is grey."""
+    clip = np.zeros((1, 10, 10, 3), np.uint8)
+    clip[:, :, ::2] = 255
+
+    def white(clips):
+        return (clips[:, 0, :, :, 0] == 255).mean(axis=(1, 2))
+
+    heat = np.repeat(np.where(np.arange(10) % 2, -1.0, 1.0)[None] * 100 - np.arange(10), 10, axis=0)  # white columns first
+    areas = heatmaps.curve_areas(white, clip, heat)
+    # White columns alone are filled with white: nothing changes until the first black one is hidden, and then none is left.
+    deletion = np.array([0.5] * 6 + [0.0] * 5)
+    insertion = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
+    assert areas["deletion"] == pytest.approx(np.trapezoid(deletion) / 10)
+    assert areas["insertion"] == pytest.approx(np.trapezoid(insertion) / 10)
+
+
+def test_a_good_map_beats_a_random_one(clip):
+    good = heatmaps.curve_areas(red_patch, clip, heatmaps.occlusion_map(red_patch, clip, 8))
+    random = heatmaps.curve_areas(red_patch, clip, heatmaps.random_map(HEIGHT, WIDTH, 4))
+    assert good["deletion"] < random["deletion"] - 10 and good["insertion"] > random["insertion"] + 10
+
+
+def test_localisation_of_known_maps():
+    region = np.zeros((2, 6, 8), bool)
+    region[0, 1:3, 2:5] = region[1, 4:, 5:] = True
+    good = region * np.array([1.0, 0.001])[:, None, None]
+    assert heatmaps.localisation(good, region) == {"pixel_auc": 1.0, "pointed": 1.0}, "frame by frame, whatever their scale"
+    assert heatmaps.localisation(good[::-1], region) == {"pixel_auc": pytest.approx(0.43, abs=0.01), "pointed": 0.0}
+    flat = heatmaps.localisation(np.zeros((2, 6, 8)), region)
+    assert flat == {"pixel_auc": 0.5, "pointed": pytest.approx(6 / 48)}
+    region[1] = False
+    assert heatmaps.localisation(good, region)["pixel_auc"] == 1.0 and heatmaps.localisation(good, region & False) == {}
+
+
 def test_figure_of_each_kind_of_map(rng):
     frames = rng.integers(0, 256, (3, 32, 40, 3), np.uint8)
     shape = frames.shape[:3]
-    for method, heat in (("occlusion", rng.normal(size=shape)), ("error", rng.random(shape)), ("error", np.zeros(shape))):
+    for method, heat in (("occlusion", rng.normal(size=shape)), ("error", rng.random(shape)), ("error", np.zeros(shape)),
+                         ("gradcam", rng.random(shape)), ("integrated_gradients", rng.normal(size=shape))):  # fmt: skip
         figure = explanation.figure(frames, heat, method)
         assert len(figure.axes) == 9
         assert len(explanation.figure(frames[:1], heat[:1], method).axes) == 3

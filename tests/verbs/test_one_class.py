@@ -118,7 +118,8 @@ def test_explain_shows_the_reconstruction_error(run, manifest, tmp_path, capsys)
     assert bare.scored_with.startswith("model.keras")
     errors = bare.reconstruction_errors(clip[None])[0]
     np.testing.assert_allclose(errors, error, atol=0.05, err_msg="without a SavedModel, as on other backends")
-    assert cli.main(["explain", str(run.folder), str(tmp_path / "half.png"), "--out", str(out)]) == 0
+    argv = ["explain", str(run.folder), str(tmp_path / "half.png"), "--out", str(out), "--method", "error"]
+    assert cli.main(argv) == 0
     assert "1 file explained with method error" in capsys.readouterr().out
     assert "The reconstruction error of each region" in (out / "explanation.html").read_text()
 

@@ -15,6 +15,7 @@ from tfdetect import files, models  # noqa: F401  (registers the detectors)
 from tfdetect.api.results import show_page
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError, is_out_of_memory
+from tfdetect.workflow import explaining
 from tfdetect.workflow.console import progress
 from tfdetect.workflow.verdicts import FileList, PredictData, load_predictor
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from tfdetect.serving.predictor import Predictor, Verdict
+    from tfdetect.serving.predictor import Media, Predictor, Verdict
+    from tfdetect.workflow.masks import Masks
 
 MAX_FILES = 200  # larger pages open slowly
 MAP_PASSES = 68  # through the model for a heat-map by occlusion and its check
@@ -39,21 +41,38 @@ class Explain:
     """Images, videos, folders of them, and tables (CSV, .xlsx, Parquet) with a column path."""
     data: PredictData = field(default_factory=PredictData)
     out: Path = Path("explained")
-    """Folder for explanation.html and explanation.json."""
-    method: Literal["auto", "error", "occlusion"] = "auto"
+    """Folder for explanation.html, explanation.json, and an overlay.mp4 for each video."""
+    method: Literal["auto", "error", "gradcam", "integrated_gradients", "occlusion"] = "auto"
     """What the heat-map shows.
     error: the reconstruction error of an autoencoder.
+    gradcam: where the maps of the last convolution raise the score.
+    integrated_gradients: what each pixel adds to the score, compared with a baseline.
     occlusion: how much the score drops when a region is hidden, for any detector.
-    auto: error for autoencoders, else occlusion."""
+    auto: the one that finds forgeries best with this detector, see docs/explain.md."""
     frames: int = 4
     """Frames shown of each video, evenly spaced among those that the detector sees."""
     cells: int = 4
     """Regions per side for occlusion.
     More give a finer map, take longer, and miss evidence that is spread over large areas."""
+    baseline: explaining.Baseline = "blurred"
+    """What integrated gradients compare with: a black image, the mean colour of each frame, or its blurred copy."""
+    masks: Path | None = None
+    """Folder of masks, white where a file is forged, each named as its file: an image or a video.
+    Tables may name them in a column mask; those of FaceForensics++ are found beside its videos."""
+    timeline: int = 64
+    """Points of the timeline of a video; 0 for none."""
+    window: int | None = None
+    """Frames of the video that a window of the timeline spans, for clip detectors.
+    By default as many as the detector takes."""
+    overlay: int = 16
+    """Heat-maps over time in overlay.mp4; frames between two of them show a mixture. 0 writes no video."""
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.cells < 2:
             raise UserError(f"--frames must be at least 1 and --cells at least 2, got {self.frames} and {self.cells}.")
+        if min(self.timeline, self.overlay) < 0 or (self.window is not None and self.window < 1):
+            raise UserError("--timeline and --overlay must be at least 0 and --window at least 1, got "
+                            f"{self.timeline}, {self.overlay} and {self.window}.")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,8 +85,7 @@ class Explanation:
 
     @property
     def table(self) -> "pd.DataFrame":
-        """A row per file: the columns of `predict`, and how much the score drops when the hottest tenth of the map, or the same
-        shape elsewhere, is hidden."""
+        """A row per file: the columns of `predict`, and what `heat_maps.explain_clip` measures of its heat-map."""
         from tfdetect.pandas_settings import pd
 
         return pd.DataFrame(self.rows)
@@ -89,15 +107,21 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
     """
     artifact = artifacts.find(args.run)
     run = artifacts.load_config(artifact)
-    data, method = args.data.apply_to(run.data), resolve_method(args.method, run.detector)
+    data = args.data.apply_to(run.data)
+    explaining.resolve_method(args.method, run.detector)
     paths = FileList(args.files)
     if len(paths) > MAX_FILES:
         raise UserError(f"{len(paths)} files are too many for one page; give at most {MAX_FILES}.")
     if args.cells > run.data.size:
         raise UserError(f"--cells {args.cells} is more than the {run.data.size} pixels per side that the run uses; give fewer.")
-    predictor = (load() if load else load_predictor(artifact, run)).with_limits(data.limits, data.decoding)
     from tfdetect.pages import explanation
+    from tfdetect.workflow.masks import Masks
 
+    masks = Masks.find(args.files, args.masks)
+    predictor = (load() if load else load_predictor(artifact, run)).with_limits(data.limits, data.decoding)
+    if args.masks and predictor.spec.faces:
+        raise UserError("--masks cover whole frames, and this run sees crops of faces: train one without --data.faces.")
+    maps = explaining.prepare(predictor, artifact, run.detector, args.method, args.cells, args.baseline)
     args.out.mkdir(parents=True, exist_ok=True)
     sections: list[str] = []
     rows: list[dict[str, Any]] = []
@@ -106,59 +130,51 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
         with bar as step:
             to_verdict = lambda path, clip: (predictor.to_verdict(path, clip), clip)  # noqa: E731
             for verdict, clip in predictor.map_files(paths, to_verdict, data.timeout, data.workers):
-                rows.append({**asdict(verdict), "method": method})
+                rows.append({**asdict(verdict), "method": maps.method})
                 if verdict.error is None:
-                    frames, heat, check = explain_clip(predictor, predictor.model_frames(clip), method, args)
-                    rows[-1] |= check
-                    title = files.printable(verdict.path)
-                    sections.append(explanation.section(title, caption(verdict, check), frames, heat, method))
+                    row, shown = explain_file(maps, verdict, clip, masks, args, len(sections), bool(show))
+                    rows[-1] |= row
+                    sections.append(shown)
                 step(rows[-1])
                 if show:
                     show(verdict)
     finally:
-        explanation.write(args.out / "explanation.html", artifact.folder.name, method, predictor.threshold, sections)
+        page, content = args.out / "explanation.html", (explaining.summary(rows), *sections)
+        explanation.write(page, artifact.folder.name, maps.method, predictor.threshold, content, len(sections))
         files.write_json(args.out / "explanation.json", rows)
-    return Explanation(args.out / "explanation.html", method, rows)
+    return Explanation(page, maps.method, rows)
 
 
-def resolve_method(method: str, detector: Detector) -> str:
-    """Return the method that `auto` stands for. Raises UserError for `error` on a detector that does not reconstruct."""
-    if method == "error" and not detector.reconstructs:
-        raise UserError(f"--method error needs an autoencoder, and {detector.name} reconstructs nothing: use --method occlusion.")
-    return method if method != "auto" else "error" if detector.reconstructs else "occlusion"
+def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", masks: "Masks", args: Explain, number: int,
+                 show_progress: bool) -> tuple[dict[str, Any], str]:  # fmt: skip
+    """Return what was measured of a file, and its sections of the page: its heat-maps and, for a video, its timeline."""
+    from tfdetect.pages import explanation
 
-
-def explain_clip(predictor: "Predictor", clip: "np.ndarray", method: str,
-                 args: Explain) -> "tuple[np.ndarray, np.ndarray, dict[str, float]]":
-    """Return (shown frames, their heat-maps, the mean of `heatmaps.deletion_check`) of a clip (frames, height, width, 3) uint8.
-
-    A frame detector gets a map per shown frame; for a clip detector all frames share one.
-    """
-    import numpy as np
-
-    from tfdetect.data.media.frames import evenly_spaced
-    from tfdetect.explain import heatmaps
-
-    def score(clips: "np.ndarray") -> "np.ndarray":
-        return predictor.predict_clips(clips)[0]
-
-    shown = list(dict.fromkeys(evenly_spaced(len(clip), min(args.frames, len(clip)))))
-    inputs = [clip[[frame]] for frame in shown] if predictor.is_frame_detector else [clip]
-    make_map = {"error": lambda frames: predictor.reconstruction_errors(frames[None])[0].mean(axis=0),
-                "occlusion": lambda frames: heatmaps.occlusion_map(score, frames, args.cells)}[method]  # fmt: skip
-    maps = [make_map(frames) for frames in inputs]
-    hottest, elsewhere = np.mean([heatmaps.deletion_check(score, *pair) for pair in zip(inputs, maps, strict=True)], axis=0)
-    maps = maps if predictor.is_frame_detector else maps * len(shown)
-    return clip[shown], np.stack(maps), {"hottest_tenth": float(hottest), "elsewhere": float(elsewhere)}
+    row: dict[str, Any] = {}
+    region, mask = masks.region(verdict.path, maps.predictor, media)
+    if mask:
+        row |= mask
+    frames, heat, check = explaining.explain_clip(maps, maps.predictor.model_frames(media), args.frames, region)
+    row |= check
+    shown = explanation.section(files.printable(verdict.path), caption(verdict, row), frames, heat, maps.method)
+    if args.timeline and media.total > 1:
+        name = f"overlay{f'-{number + 1}' * (number > 0)}.mp4"
+        found, timeline = explaining.follow(maps, verdict.path, media.total, args, args.out / name, show_progress)
+        row |= found
+        shown += timeline
+    return row, shown
 
 
 def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndarray], tuple[bytes, str] | None]":
-    """Return a function from a clip of the run's size (frames, height, width, 3) uint8 to a PNG of it with its heat-map, and what
-    the check of the map says; None if that would take longer than MAX_SECONDS, or there is not enough memory for it."""
+    """Return a function from a clip of the run's size (frames, height, width, 3) uint8 to a PNG of it with its heat-map, by
+    scores alone, and what the check of the map says; None if that would take longer than
+    MAX_SECONDS, or there is not enough memory for it."""
     from tfdetect.pages import explanation
     from tfdetect.plots import style
 
-    method, args = resolve_method("auto", detector), Explain(Path(), (), frames=1 if predictor.is_frame_detector else 4)
+    chosen = explaining.resolve_method("auto", detector)
+    maps = explaining.HeatMaps(predictor, explaining.OCCLUSION if chosen in explaining.GRADIENTS else chosen)
+    shown = 1 if predictor.is_frame_detector else 4
 
     @once
     def is_fast() -> bool:
@@ -168,12 +184,12 @@ def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndar
         try:
             if not is_fast():
                 return None
-            frames, heat, check = explain_clip(predictor, clip, method, args)
+            frames, heat, check = explaining.explain_clip(maps, clip, shown, areas=False)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             return None
-        return style.to_png(explanation.figure(frames, heat, method)), describe_check(check)
+        return style.to_png(explanation.figure(frames, heat, maps.method)), describe_check(check)
 
     return draw
 
@@ -190,14 +206,23 @@ def seconds_per_pass(predictor: "Predictor", batch: int = 2) -> float:
     return (time.monotonic() - start) / batch
 
 
-def caption(verdict: "Verdict", check: dict[str, float]) -> str:
-    """Return the line under a figure: the verdict, and the check of its map."""
+def caption(verdict: "Verdict", check: Mapping[str, Any]) -> str:
+    """Return the line under a figure: the verdict, how hiding its hottest tenth, or another area, changes the score, and more."""
     note = f" ({verdict.note})" if verdict.note else ""
-    return (f"{verdict.verdict or verdict.label}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, "
+    text = (f"{verdict.verdict or verdict.label}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, "
             f"{verdict.frames} frame{'s' * (verdict.frames > 1)}{note}. {describe_check(check)}")  # fmt: skip
+    areas = check.get("areas", {})
+    text += "".join(f" {kind.capitalize()}: " + ", ".join(f"{name} {area[kind]:.3f}" for name, area in areas.items()) + "."
+                    for kind in ("deletion", "insertion") if areas)  # fmt: skip
+    if "pixel_auc" in check:
+        text += f" Pixel AUC for the mask {check['pixel_auc']:.3f}, pointing game {check['pointed']:.2f}."
+    if "attributed" in check:
+        text += (f" The attributions add up to {check['attributed']:.3f}; the score exceeds that of the baseline by "
+                 f"{check['difference']:.3f}.")  # fmt: skip
+    return text
 
 
-def describe_check(check: dict[str, float]) -> str:
+def describe_check(check: Mapping[str, float]) -> str:
     """Return how hiding the hottest tenth of a map, or another area, changes the score."""
     drops = check["hottest_tenth"], check["elsewhere"]
     changes = [f"{'raises' if drop < 0 else 'lowers'} the score by {abs(drop):.3f}" for drop in drops]

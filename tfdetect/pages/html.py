@@ -1,7 +1,7 @@
 """Building blocks of the HTML pages: escaped text, tables and images in one self-contained file.
 
 All text from outside, file names above all, is escaped, and a Content-Security-Policy forbids the page to load or run
-anything.
+anything, but for videos beside it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def figure(caption: str, drawn: Figure | Path, may_be_wide: bool = False) -> str
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; media-src 'self'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$name: tfdetect $kind</title><style>$style</style></head>
 <body><header><p>tfdetect $kind</p><h1>$name</h1><p>$subtitle</p></header>

@@ -20,16 +20,18 @@ CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
 
 @contextmanager
 def video_writer(target: io.BytesIO | str, rate: int | Fraction, height: int, width: int, encoder: str, pixel_format: str,
-                 options: Mapping[str, str]) -> Iterator[Callable[[np.ndarray], None]]:  # fmt: skip
+                 options: Mapping[str, str], muxer: Mapping[str, str] | None = None,
+                 ) -> Iterator[Callable[[np.ndarray], None]]:  # fmt: skip
     """Yield a function that encodes a frame (height, width, 3) uint8 RGB; afterwards `target`, memory or a path, holds a video of
     `rate` frames a second, an MP4 or, of HEVC, a Matroska file.
 
-    `options` are those of FFmpeg's encoder. One thread encodes, since the bytes would otherwise depend on the number of cores.
+    `options` are those of FFmpeg's encoder, `muxer` those of its container. One thread encodes, since the bytes would otherwise
+    depend on the number of cores.
     """
     import av  # imported here, because --help and images need no FFmpeg
 
     # FFmpeg's MP4 writer refuses most of x265's headers, at random ("patches welcome"); its Matroska writer takes all.
-    with av.open(target, "w", format="matroska" if encoder == "libx265" else "mp4") as container:
+    with av.open(target, "w", format="matroska" if encoder == "libx265" else "mp4", options=dict(muxer or {})) as container:
         stream: Any = container.add_stream(encoder, rate=rate)
         stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
         stream.options = {**options, "threads": "1"}

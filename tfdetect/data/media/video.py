@@ -24,7 +24,7 @@ from tfdetect.data.media.orientation import Orientation
 from tfdetect.data.media.other_decoders import PositionedFrames, Unsuitable, iter_opencv, read_with_decord, read_with_opencv
 from tfdetect.data.media.pyav_decode import decode, without_broken
 from tfdetect.data.media.selection import Selection, has_one_frame_per_packet, select_frames
-from tfdetect.data.media.sniff import MediaError
+from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.limits import Decoding, Limits
 
 PASSES = 3  # maximum number of times that a frame is decoded: for its pixels, to find the damage, and again for its pixels
@@ -80,6 +80,26 @@ def read_video(path: str | Path, frames: int, fps: float | None, consumer: Consu
         # These include FFmpeg's MemoryError, because damaged headers request huge buffers; Python's passes through.
         reason = getattr(error, "strerror", None) or error
         raise MediaError(f"damaged video (decoder error: {str(reason)!r})") from None
+
+
+def frame_times(path: str | Path, total: int, limits: Limits) -> list[float]:
+    """Return when each of the `total` intact frames of a video is shown, in seconds after the first, ascending.
+
+    The timestamps of the packets say so; where they do not, or not all frames are intact, frames are taken to be as far apart as
+    the frame rate says. Raises MediaError if the file is no video that PyAV can decode.
+    """
+    if media_kind(path) != "video":
+        raise MediaError("expected a video, but the file is an image")
+    containers.silence_libraries()
+    try:
+        with containers.decodable_path(path) as name:
+            scan = containers.scan_packets(name, containers.inspect(name, limits)[0], limits)
+    except (av.FFmpegError, containers.NoDecoder) as error:
+        raise MediaError(f"no timestamps ({error})") from None
+    if scan.exact and len(scan.pts) == total:
+        pts = sorted(at or 0 for at in scan.pts)
+        return [(at - pts[0]) * scan.time_base for at in pts]
+    return [number / (scan.fps or 25) for number in range(total)]
 
 
 def _read(name: str, frames: int, fps: float | None, consumer: Consumer, limits: Limits, decoding: Decoding) -> Media:

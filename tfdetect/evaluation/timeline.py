@@ -1,0 +1,87 @@
+"""The scores of a video over time: a window of frames for each point, and the points where the scores peak."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_PEAKS = 4  # pictures beside each other
+PROMINENCE = 0.1  # of the range of the scores, by which a peak rises above the valleys beside it
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One point for each window of a video, in order. A frame detector's window is one frame."""
+
+    windows: NDArray[np.int64]
+    """(points, frames): the frames of the video that the detector was shown for each point, counted from 0."""
+    scores: NDArray[np.float64]
+    """(points,); higher means more likely fake."""
+    probabilities: NDArray[np.float64]
+    """(points,), of being fake, 0..1."""
+    times: NDArray[np.float64]
+    """(frames of the video,) seconds since its first frame."""
+    stride: int
+    """Frames of the video from one window to the next; the last window ends with the video."""
+    threshold: float
+    """The probability from which on a file is called fake."""
+    pictures: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict, compare=False)
+    """The middle frame of the window at each peak, small, (height, width, 3) RGB, by the number of the point."""
+    note: str = ""
+    """What was left out, such as windows without a face."""
+
+    @property
+    def span(self) -> int:
+        """Frames of the video from the first to the last of a window, both included."""
+        return int(np.ptp(self.windows, axis=1).max()) + 1
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """(points,) seconds: the middle of each window."""
+        return (self.times[self.windows[:, 0]] + self.times[self.windows[:, -1]]) / 2
+
+    @property
+    def peaks(self) -> list[int]:
+        """The points where the scores peak, the highest first, at most MAX_PEAKS; see `find_peaks`."""
+        return find_peaks(self.scores)[:MAX_PEAKS]
+
+    def describe(self) -> str:
+        """Return one sentence: what a point is, and how far apart they are."""
+        count, taken = len(self.times), self.windows.shape[1]
+        length = f"{count} frames, {self.times[-1]:.2f} s"
+        if taken == 1:
+            return f"One point for every {_ordinal(self.stride)}frame of the video ({length}); each is scored by itself."
+        frames = f"{self.span} consecutive frames" if self.span == taken else f"{self.span} frames, of which it takes {taken}"
+        if len(self.scores) == 1:
+            return f"The video ({length}) is not longer than one window of the detector: {frames}."
+        return f"Each point is the score of a window of {frames}; the next one begins {self.stride} later ({length})."
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold: how the windows were laid, and a row for each."""
+        rows = zip(self.windows[:, 0].tolist(), self.windows[:, -1].tolist(), self.centres.tolist(), self.scores.tolist(),
+                   self.probabilities.tolist(), strict=True)  # fmt: skip
+        names = ("first_frame", "last_frame", "seconds", "score", "probability")
+        return {"frames": len(self.times), "seconds": float(self.times[-1]), "window": self.span,
+                "frames_per_window": self.windows.shape[1], "stride": self.stride, "threshold": self.threshold, "note": self.note,
+                "peaks": self.peaks, "points": [dict(zip(names, row, strict=True)) for row in rows]}  # fmt: skip
+
+
+def find_peaks(scores: NDArray[np.float64]) -> list[int]:
+    """Return the local maxima of scores (points,), the highest first; the middle of a plateau, and the ends count, too.
+
+    Each rises above the valleys beside it by a tenth of the range of all scores (`scipy.signal.find_peaks`, prominence).
+    """
+    from scipy.signal import find_peaks as local_maxima
+
+    low, height = scores.min(), np.ptp(scores)
+    padded = np.concatenate([[low - 1 - height], scores, [low - 1 - height]])
+    found = local_maxima(padded, prominence=max(PROMINENCE * height, 1e-9))[0] - 1
+    return sorted(map(int, found), key=lambda at: -scores[at])
+
+
+def _ordinal(number: int) -> str:
+    """Return "" for 1, and "2nd ", "3rd ", "11th " for others."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return "" if number == 1 else f"{number}{ending} "

@@ -1,0 +1,177 @@
+"""Score a video window by window, in one pass over its frames: a sliding window for a clip detector, single frames otherwise."""
+
+import bisect
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfdetect.data.equalise import equalised_copy
+from tfdetect.data.media import video
+from tfdetect.data.media.frames import Media, evenly_spaced, frame_positions, resize_to, to_squares
+from tfdetect.data.media.read import read_video
+from tfdetect.data.media.sniff import MediaError
+from tfdetect.data.prepare.clip_cache import ClipSpec
+from tfdetect.errors import UserError
+from tfdetect.evaluation.timeline import MAX_PEAKS, Timeline, find_peaks
+from tfdetect.files import plural
+
+if TYPE_CHECKING:
+    from tfdetect.serving.predictor import Predictor
+
+POINTS = 64  # of a timeline: two a second in half a minute
+THUMBNAIL_SIDE = 160  # pixels
+OnWindow = Callable[[tuple[int, ...], np.ndarray], None]  # (frames of the video, their clip (frames, size, size, 3) uint8)
+
+
+def build(predictor: "Predictor", path: str | Path, total: int, points: int = POINTS, span: int | None = None,
+          step: Callable[[], object] | None = None, on_window: OnWindow | None = None, shown: int = 0) -> Timeline:  # fmt: skip
+    """Return the scores of a video over time; those of `predict`, were a file made of the frames of each window.
+
+    `total` is `Media.total` of the video. There are about `points` windows, at least 1 frame apart. A clip detector's window has
+    `span` frames of the video: by default as many as the detector takes, or as it takes in that time where the run has
+    `--data.fps`; a video that is not longer is one window, the clip that `predict` sees. `step` is called for each decoded frame,
+    and `on_window` with `shown` of the windows, evenly spaced. Memory holds the frames of one batch of windows. Raises MediaError
+    if the file is no video, or none of its windows can be scored; UserError if `points` or `span` is not positive.
+    """
+    if points < 1 or (span is not None and span < 1):
+        raise UserError(f"A timeline needs at least 1 point and 1 frame in a window, got {points} and {span}.")
+    with readable(predictor.spec, path) as (spec, name):
+        times = np.asarray(video.frame_times(name, total, spec.limits))
+        frames = 1 if predictor.is_frame_detector else spec.frames
+        windows = lay_windows(times.tolist(), frames, None if frames == 1 else spec.fps, span, points)
+        passed_on = evenly_spaced(len(windows), min(shown, len(windows))) if on_window and shown else ()
+        scorer = _Scorer(predictor, spec, windows, dict.fromkeys(passed_on, on_window), step)
+        for_each_frame(name, total, spec, scorer.add, scorer.restart)
+    return scorer.timeline(times)
+
+
+def lay_windows(times: Sequence[float], frames: int, fps: float | None, span: int | None, points: int) -> list[tuple[int, ...]]:
+    """Return the frames of each window, `frames` numbers, for a video whose frames are shown at `times`, in seconds, ascending.
+
+    Windows begin a fixed number of frames apart, as few as `points` windows allow; the last one ends with the video. With `fps`
+    a window has as many frames per second, else it spreads evenly over `span` frames.
+    """
+    span = span or frames
+    if fps:
+        last = bisect.bisect_right(times, times[-1] - (frames - 1) / fps + 1e-3) - 1
+    else:
+        last = len(times) - span
+    if last <= 0 or not frames:
+        return [frame_positions(times, frames, fps)]
+    stride = max(1, -(-last // max(1, points - 1)))
+    starts = [*range(0, last, stride), last] if points > 1 else [last // 2]
+    if fps:
+        return [tuple(bisect.bisect_right(times, times[start] + k / fps + 1e-3) - 1 for k in range(frames)) for start in starts]
+    return [tuple(start + k for k in evenly_spaced(span, frames)) for start in starts]
+
+
+@contextmanager
+def readable(spec: ClipSpec, path: str | Path) -> Iterator[tuple[ClipSpec, str]]:
+    """Yield a spec and the file that it reads as `spec` reads `path`: an equalised copy, where training files were equalised."""
+    if not spec.plan:
+        yield spec, str(path)
+        return
+    with equalised_copy(path, spec.plan, spec.limits, spec.decoding) as copy:
+        yield replace(spec, plan=None), str(copy)
+
+
+def for_each_frame(path: str, total: int, spec: ClipSpec, add: Callable[[int, np.ndarray], None],
+                   restart: Callable[[], None]) -> None:  # fmt: skip
+    """Call `add(position, frame)` with each of the `total` intact frames of a video, in order: native (height, width, 3) uint8.
+
+    They come from the reader that `predict` uses, which keeps one pixel of each. `restart` is called before it begins anew.
+    """
+    read_video(path, total, None, 1, spec.limits, add, decoding=spec.decoding, on_restart=restart)
+
+
+@dataclass
+class _Scorer:
+    """Collects the frames of each window and scores full windows, several per call."""
+
+    predictor: "Predictor"
+    spec: ClipSpec
+    windows: list[tuple[int, ...]]
+    on_window: Mapping[int, OnWindow | None]
+    step: Callable[[], object] | None
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all frames and scores."""
+        self.uses = Counter(position for window in self.windows for position in set(window))
+        self.kept: dict[int, np.ndarray] = {}
+        self.open = 0  # the first window that is not full
+        self.full: list[tuple[int, Media]] = []
+        self.verdicts: dict[int, tuple[float, float]] = {}
+        self.thumbnails: dict[int, np.ndarray] = {}
+        self.middles: dict[int, list[int]] = {}
+        for number, window in enumerate(self.windows):
+            self.middles.setdefault(window[len(window) // 2], []).append(number)
+
+    def add(self, position: int, frame: np.ndarray) -> None:
+        """Take the next frame, native (height, width, 3) uint8 RGB."""
+        if self.step:
+            self.step()
+        if position in self.uses:
+            self.kept[position] = frame if self.spec.faces else to_squares(frame, self.spec.size, self.spec.fit)
+        for number in self.middles.get(position, ()):
+            self.thumbnails[number] = shrink(frame, THUMBNAIL_SIDE)
+        while self.open < len(self.windows) and self.windows[self.open][-1] <= position:
+            self._close(self.open, frame.shape)
+            self.open += 1
+
+    def _close(self, number: int, shape: tuple[int, ...]) -> None:
+        """Make the clip of a window all of whose frames have come, and forget frames that no later one needs."""
+        window = self.windows[number]
+        if any(position not in self.kept for position in window):
+            return
+        frames = [self.kept[position] for position in window]
+        for position in set(window):
+            self.uses[position] -= 1
+            if not self.uses[position]:
+                del self.kept[position]
+        squares = np.stack(frames) if self.spec.faces else np.concatenate(frames)
+        media = Media(squares, window, len(self.windows), shape[1], shape[0], "")
+        try:
+            self.full.append((number, self.spec.of_native(media) if self.spec.faces else media))
+        except MediaError:  # no face
+            return
+        if len(self.full) * len(window) >= self.predictor.batch:
+            self._score()
+
+    def _score(self) -> None:
+        full, self.full = self.full, []
+        for number, media in full:
+            if on_window := self.on_window.get(number):
+                on_window(self.windows[number], self.predictor.model_frames(media))
+        found = self.predictor.to_verdicts([""] * len(full), [media for _, media in full]) if full else []
+        for (number, _), verdict in zip(full, found, strict=True):
+            self.verdicts[number] = (verdict.score or 0.0, verdict.probability or 0.0)
+
+    def timeline(self, times: np.ndarray) -> Timeline:
+        """Score what is left, and return the points. Raises MediaError if there is none."""
+        self._score()
+        if not self.verdicts:
+            raise MediaError("no timeline: " + ("no face in any window" if self.spec.faces else "no window is intact"))
+        numbers = sorted(self.verdicts)
+        scores, probabilities = np.array([self.verdicts[number] for number in numbers]).T
+        pictures = {at: self.thumbnails[numbers[at]] for at in find_peaks(scores)[:MAX_PEAKS]}
+        stride = self.windows[1][0] - self.windows[0][0] if len(self.windows) > 1 else 1
+        missing = len(self.windows) - len(numbers)
+        reason = "show no face" if self.spec.faces else "are damaged"
+        note = f"{missing} of {plural(len(self.windows), 'window')} left out: they {reason}" if missing else ""
+        windows = np.array([self.windows[number] for number in numbers])
+        return Timeline(windows, scores, probabilities, times, stride, self.predictor.threshold, pictures, note)
+
+
+def shrink(frame: np.ndarray, side: int) -> np.ndarray:
+    """Return a frame whose longer side has at most `side` pixels, and both at least 1."""
+    height, width = frame.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    return resize_to(frame, max(1, round(scale * height)), max(1, round(scale * width)))
