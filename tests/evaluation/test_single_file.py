@@ -40,7 +40,8 @@ def test_the_interval_holds_the_probability_and_narrows_with_more_files(rng, met
 def test_the_interval_is_as_wide_as_what_other_validation_files_give(rng):
     """Against the spread of probabilities fitted to 200 fresh sets of validation files."""
     with machine.threads_for(120):
-        fresh = [calibration.fit(files["score"], files["label"]).probability(0.75) for files in (drawn(rng, 60) for _ in range(200))]
+        sets = [drawn(rng, 60) for _ in range(200)]
+        fresh = [calibration.fit(files["score"], files["label"]).probability(0.75) for files in sets]
     files = drawn(rng, 60)
     low, high = single_file.probability_interval(0.75, single_file.resampled_calibrations(
         calibration.fit(files["score"], files["label"]), files))  # fmt: skip

@@ -11,11 +11,10 @@ from PIL import Image
 
 import tfdetect
 from tfdetect import cli
-from tfdetect.api import case as api
 from tfdetect.errors import UserError
 from tfdetect.pages import case as page
 from tfdetect.pages.case_content import NAMES
-from tfdetect.workflow import case
+from tfdetect.workflow import case, explaining
 from tfdetect.workflow.robustness_grids import GRIDS
 
 pytestmark = pytest.mark.usefixtures("light")
@@ -69,6 +68,7 @@ def test_every_file_has_its_hash_its_origin_and_what_each_detector_found(report,
     for finding in (*picture["findings"], *video["findings"]):
         assert f"{finding['verdict']['probability']:.3f}" in html and finding["heat_map"]["check"]["hottest_tenth"] is not None
         assert [place["label"] for place in finding["places"]] == ["real", "fake"] and finding["places"][0]["files"] == 4
+        assert (finding["timeline"] is None) == (finding in picture["findings"])
         assert finding["interval"] is None and "validation files" in finding["missing"]["interval"], "8 of them are too few"
     assert all(finding["verdict"]["error"] and not finding["stability"] for finding in broken["findings"])
     assert "could not judge this file" in html and broken["sha256"] in html
@@ -114,7 +114,7 @@ def test_python_gives_the_same_and_says_what_is_missing(runs, files, light, tmp_
     [finding] = found.case.files[0].findings
     assert finding.missing.keys() >= {"interval"} and "Not in this report" in found.page.read_text()
     runs[0].artifact.predictions.rename(tmp_path / "predictions.csv")
-    monkeypatch.setattr(api.explain, "explain_clip", lambda *_: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr(explaining, "explain_clip", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
     try:
         [less] = runs[0].case(files[0], tmp_path / "b.html").case.files[0].findings
     finally:

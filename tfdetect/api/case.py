@@ -15,14 +15,14 @@ from tfdetect.verdict_settings import VerdictOverrides
 from tfdetect.workflow.console import progress
 
 if TYPE_CHECKING:
-    from tfdetect.data.media.frames import Media
+    import numpy as np
+
     from tfdetect.pages.case_content import Case, CaseFile, Finding, HeatMap
-    from tfdetect.serving.predictor import Predictor
     from tfdetect.serving.verdict import Verdict
     from tfdetect.workflow.case import Judge
 
 MAX_FILES = 20  # of a page
-FRAMES = 4  # of a video that the heat-map shows
+FRAMES, CELLS = 4, 4  # of a video that the heat-map shows, and regions per side where it is by occlusion
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def write_case(judges: Sequence["Judge"], paths: Sequence[str], out: Path, given
     date = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     found = tuple(judge_files(judges, paths, show))
     models = tuple(case_model.describe(judge, given) for judge in judges)
-    case = Case(found, models, date, installation.command_line(), results.versions())
+    case = Case(found, models, date, installation.command_line(), installation.versions())
     files.write_json(out.with_suffix(".json"), results.json_values(case.to_dict()))
     with files.atomic_write(out) as temporary:
         page.write(temporary, case)
@@ -81,8 +81,9 @@ def judge_files(judges: Sequence["Judge"], paths: Sequence[str],
         for judge in judges:
             limits = judge.data.timeout, judge.data.workers
             decoded = list(judge.predictor.map_files(paths, lambda path, media: (path, media), *limits))
+            draw = heat_map(judge)
             for number, (path, media) in enumerate(decoded):
-                findings[number].append(case.find(judge, path, ids[number][0], media, heat_map(judge), step))
+                findings[number].append(case.find(judge, path, ids[number][0], media, draw, step))
                 if show:
                     show(judge.artifact.folder.name, Verdict(**findings[number][-1].verdict))
     pictures = map_ordered(paths, case.Picture(judges[0].data.limits), judges[0].data.workers, judges[0].data.timeout)
@@ -90,17 +91,18 @@ def judge_files(judges: Sequence["Judge"], paths: Sequence[str],
         yield CaseFile(path, sha, origin, kind, tuple(found), None if isinstance(picture, WorkerFailure) else picture)
 
 
-def heat_map(judge: "Judge") -> "Callable[[Predictor, Media], HeatMap]":
-    """Return the function that draws which regions of a clip drive a run's score."""
+def heat_map(judge: "Judge") -> "Callable[[np.ndarray], HeatMap]":
+    """Return the function that draws which regions of a clip (frames, size, size, 3) drive a run's score."""
     from tfdetect.pages import explanation
     from tfdetect.pages.case_content import HeatMap
     from tfdetect.plots import style
+    from tfdetect.workflow import explaining
 
-    method, args = explain.resolve_method("auto", judge.run.detector), explain.Explain(Path(), (), frames=FRAMES)
+    maps = explaining.prepare(judge.predictor, judge.artifact, judge.run.detector, "auto", CELLS, "blurred")
 
-    def draw(predictor: "Predictor", media: "Media") -> HeatMap:
-        frames, heat, check = explain.explain_clip(predictor, predictor.model_frames(media), method, args)
-        text = f"{explanation.METHOD_NOTES[method]} {explain.describe_check(check)}"
-        return HeatMap(method, text, check, style.to_png(explanation.figure(frames, heat, method)))
+    def draw(clip: "np.ndarray") -> HeatMap:
+        frames, heat, check = explaining.explain_clip(maps, clip, FRAMES, areas=False)
+        text = f"{explanation.METHOD_NOTES[maps.method]} {explain.describe_check(check)}"
+        return HeatMap(maps.method, text, check, style.to_png(explanation.figure(frames, heat, maps.method)))
 
     return draw

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfdetect.files import plural, printable
-from tfdetect.pages import html
+from tfdetect.pages import html, timeline
 from tfdetect.pages.case_content import (
     INTERVAL,
     SOUND,
@@ -169,7 +169,9 @@ def _png(content: bytes) -> str:
 
 def timelines(scored: Sequence[tuple[Model, Finding]]) -> Iterator[str]:
     """Yield the sections on scores over time."""
-    return iter(())
+    for model, finding in scored:
+        if finding.timeline:
+            yield timeline.section(finding.timeline, "Scores over time" + f", {model.name}" * (len(scored) > 1))
 
 
 def seen_section(scored: Sequence[tuple[Model, Finding]]) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tfdetect.data.origin.statement import Origin
 from tfdetect.evaluation.single_file import Place
+from tfdetect.evaluation.timeline import Timeline
 from tfdetect.files import plural
 from tfdetect.pages.html import format_percent
 
@@ -80,8 +81,8 @@ class Finding:
     """The split of the run, "train", "validation" or "test", that holds this very file; "" if none does."""
     stability: tuple[Reencoded, ...] = ()
     heat_map: HeatMap | None = None
-    timeline: Any = None
-    """Of a video: an `evaluation.timeline.Timeline`."""
+    timeline: Timeline | None = None
+    """The scores of a video over time."""
     seen: tuple[NDArray[np.uint8], ...] = field(default=(), repr=False)
     """The middle frame of what was scored, or of each face, (height, width, 3) RGB."""
     missing: Mapping[str, str] = field(default_factory=dict)
@@ -100,7 +101,7 @@ class Model:
     name: str
     folder: str
     version: str
-    """Of its SavedModel; "" without one."""
+    """The number of the run's version."""
     detector: str
     scored_with: str
     hashes: Mapping[str, str]

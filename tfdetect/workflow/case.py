@@ -1,11 +1,10 @@
 """A case report: what is to be known about a few files, each judged by one run or several; `predict --case`."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,18 +17,21 @@ from tfdetect.data.media.read import digest, read_media
 from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.data.prepare.clip_cache import MiddleFrame
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
+from tfdetect.errors import is_out_of_memory
 from tfdetect.evaluation import predictions, single_file
 from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.timeline import Timeline
 from tfdetect.limits import Limits
 from tfdetect.pages.case_content import NAMES, Finding, HeatMap, Reencoded
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data, Run
+from tfdetect.workflow import timeline
 from tfdetect.workflow.robustness_grids import GRIDS
 
 PICTURE_SIDE = 480  # pixels of the longer side of the picture of a file
 MAX_PIXELS = 2**31  # of all frames of a video that is encoded anew; about a minute and a half of HD
-STEPS = 2 + len(GRIDS["case"])  # of the progress bar: the verdict, the heat-map, each re-encoding
-Draw = Callable[[Predictor, Media], HeatMap]
+STEPS = 3 + len(GRIDS["case"])  # of the progress bar: verdict, heat-map, timeline, each re-encoding
+Draw = Callable[[np.ndarray], HeatMap]
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,30 @@ def find(judge: Judge, path: str, sha: str, media: Media | WorkerFailure, draw: 
     else:
         stability = reencode(judge, path, sha, media, step)
     try:
-        heat_map = draw(judge.predictor, media)
-    except (MemoryError, ValueError) as error:
-        missing["heat_map"] = str(error) or "not enough memory"
+        heat_map = draw(judge.predictor.model_frames(media))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        missing["heat_map"] = "not enough memory"
     step()
-    if vars(verdict).get("familiarity") is None:
+    line = follow(judge, path, media, missing)
+    step()
+    if verdict.familiarity is None:
         missing["familiarity"] = "the run does not know what its training files were like"
     return Finding(asdict(verdict), interval, single_file.places(score, judge.split("test")),
                    single_file.by_prevalence(score, judge.predictor.calibration), judge.splits.get(sha, "") if sha else "",
-                   stability, heat_map, seen=seen(media), missing=missing)  # fmt: skip
+                   stability, heat_map, line, seen(media), missing)  # fmt: skip
+
+
+def follow(judge: Judge, path: str, media: Media, missing: dict[str, str]) -> Timeline | None:
+    """Return the scores of a video over time; None, with the reason in `missing`, if there are none, and for an image."""
+    if media.total == 1:
+        return None
+    try:
+        return timeline.build(judge.predictor, path, media.total)
+    except MediaError as error:
+        missing["timeline"] = str(error)
+        return None
 
 
 def seen(media: Media) -> tuple[np.ndarray, ...]:
@@ -164,8 +181,8 @@ def folder_digest(folder: Path) -> str:
 
 def hashes(artifact: Artifact) -> dict[str, str]:
     """Return the SHA-256 of each file of a run that decides its verdicts, and of its SavedModel."""
-    names = ("model", "calibration", "config", "familiarity", "equalisation_plan", "face_model")
-    paths: Sequence[Any] = [getattr(artifact, name, None) for name in names]
-    found = {path.name: digest(path) for path in paths if path and path.exists()}
+    paths = (artifact.model, artifact.calibration, artifact.familiarity, artifact.config, artifact.equalisation_plan,
+             artifact.face_model)  # fmt: skip
+    found = {path.name: digest(path) for path in paths if path.exists()}
     saved = artifact.saved_model
     return {**({f"{saved.name}/ (SavedModel)": folder_digest(saved)} if saved.exists() else {}), **found}

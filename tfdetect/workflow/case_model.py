@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tfdetect import versions
+from tfdetect.evaluation import seen
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.metrics import describe_interval
 from tfdetect.pages import report
@@ -29,9 +31,9 @@ def describe(judge: Judge, given: VerdictOverrides) -> Model:
     measured, caveats = judgement(found, _read_json(artifact.shortcuts)) if "test" in found else (NOT_MEASURED, [])
     sample = [SAMPLE] if judge.run.data.path is None else []
     return Model(
-        name=artifact.folder.resolve().name,
+        name=versions.title(artifact.folder),
         folder=str(artifact.folder),
-        version=artifact.saved_model.name if artifact.saved_model.exists() else "",
+        version=str(versions.number(artifact.folder)),
         detector=describe_detector(judge.run.detector),
         scored_with=judge.predictor.scored_with,
         hashes=hashes(artifact),
@@ -73,10 +75,11 @@ def judgement(found: Mapping[str, Any], shortcuts: Mapping[str, float]) -> tuple
     """Return how good a run is on its test files, and what to be careful about, from metrics.json and shortcuts.json."""
     test = found["test"]
     auc = "" if test["auc"] is None else f" AUC {test['auc']:.3f} ({describe_interval(test) or 'no interval'})"
-    text = f"{report.verdict(test)} Measured on {test['n_real']:,} real and {test['n_fake']:,} fake files.{auc}"
+    counted = f"Measured on {test['n_real']:,} real and {test['n_fake']:,} fake files."
+    text = f"{seen.sentence(test)} {report.verdict(test)} {counted}{auc}"
     if "all" in shortcuts:
         text += f"; file size, format and colour alone reach {shortcuts['all']:.3f}"
-    return text.rstrip(".") + ".", report.cautions(found)
+    return text.strip().rstrip(".") + ".", report.cautions(found)
 
 
 def counts(judge: Judge) -> list[tuple[str, str, str, int]]:
