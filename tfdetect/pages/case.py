@@ -62,7 +62,7 @@ def verdict_section(file: CaseFile, pairs: Sequence[tuple[Model, Finding]]) -> s
     image = f'<img alt="the file" src="{html.thumbnail(file.picture, side=480)}">' if file.picture is not None else ""
     text = "".join(f'<p class="lead">{escape(printable(conclusion(*pair)))}</p>' for pair in pairs)
     caveats = [f"{model.name}: {text}" if len(pairs) > 1 else text for model, finding in pairs for text in file_caveats(finding)]
-    verdicts = {finding.verdict["verdict"] for _, finding in pairs}
+    verdicts = {finding.verdict["verdict"] for _, finding in pairs} - {None}
     if len(verdicts) > 1:
         caveats.insert(0, "The detectors disagree.")
     careful = f'<div class="careful"><h3>Careful</h3>{html.bullet_list(caveats)}</div>' if caveats else ""
@@ -85,9 +85,8 @@ def figures(model: Model, finding: Finding, name: bool) -> str:
     if found.get("familiarity") is not None:
         small = found["unfamiliar_reason"] if found["unfamiliar"] else "like the training files"
         tiles.append((f"p = {found['familiarity']:.3g}", "familiarity", small))
-    done = [each for each in finding.stability if each.error is None]
-    if done:
-        tiles.append((f"{len(finding.changes)} of {len(done)}", "re-encodings change the verdict", ""))
+    if finding.judged:
+        tiles.append((f"{len(finding.changes)} of {len(finding.judged)}", "re-encodings change the verdict", ""))
     if found["source"]:
         share = f"{found['source_probability']:.2f}, if it is fake"
         tiles.append((escape(printable(found["source"])), "most likely source", share))

@@ -89,9 +89,14 @@ class Finding:
     """Part of the report -> why it is not there."""
 
     @property
+    def judged(self) -> tuple[Reencoded, ...]:
+        """The re-encodings after which the file could be judged."""
+        return tuple(each for each in self.stability if each.error is None)
+
+    @property
     def changes(self) -> tuple[Reencoded, ...]:
         """The re-encodings after which the verdict is another."""
-        return tuple(each for each in self.stability if each.verdict and each.verdict != self.verdict["verdict"])
+        return tuple(each for each in self.judged if each.verdict != self.verdict["verdict"])
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,7 @@ def file_caveats(finding: Finding) -> list[str]:
     elif found["verdict"] == "inconclusive":
         out.append("Its score is common among validation files of both classes.")
     if finding.changes:
-        out.append(f"The verdict changes after {len(finding.changes)} of {len(finding.stability)} re-encodings.")
+        out.append(f"The verdict changes after {len(finding.changes)} of {plural(len(finding.judged), 're-encoding')}.")
     heat = finding.heat_map
     if heat and heat.check["hottest_tenth"] <= heat.check["elsewhere"]:
         out.append("The heat-map fails its check: do not rely on it.")
