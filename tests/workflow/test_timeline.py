@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import stamped
 
+from tfdetect.artifact import Artifact
 from tfdetect.data.media.frames import Fit, to_squares
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.prepare.clip_cache import ClipSpec
@@ -29,11 +30,11 @@ def video(tmp_path_factory):
 @pytest.fixture
 def make_predictor(tmp_path):
     """A function that returns a predictor whose score is the mean of the numbers that its frames show."""
-    (tmp_path / "1").mkdir()
+    Artifact(tmp_path).saved_model.mkdir()
 
     def make(kind, fps=None, fit=Fit()):  # noqa: B008
         spec = ClipSpec(TAKEN, stamped.WIDTH, fps=fps, fit=fit)
-        predictor = Predictor(SimpleNamespace(saved_model=tmp_path / "1"), spec, SimpleNamespace(input_kind=kind, classes=()),
+        predictor = Predictor(Artifact(tmp_path), spec, SimpleNamespace(input_kind=kind, classes=()),
                               calibration=Calibration(0.1, -2, 0.5))  # fmt: skip
 
         def outputs(clips):
@@ -118,9 +119,11 @@ def test_a_damaged_video_is_scored_where_it_is_intact(make_predictor, tmp_path):
 
 
 def test_peaks_stand_out():
-    assert find_peaks(np.array([0, 1, 0, 5, 5, 5, 0, 3, 0, 4.0])) == [4, 9, 7, 1], "the middle of a plateau, and the end"
-    assert find_peaks(np.zeros(4)) != [] and find_peaks(np.array([9.0, 1, 1, 2])) == [0, 3]
-    assert find_peaks(np.array([9.0, 1, 1.5, 1])) == [0], "half a level of eight is no peak"
+    values = np.array([0, 1, 0, 5, 5, 5, 0, 3, 0, 4.0])
+    assert find_peaks(values, values / 10) == [3, 9, 7, 1], "not the middle of the plateau that the first is on"
+    assert find_peaks(np.arange(10.0), values / 10)[:2] == [9, 7] and find_peaks(values, np.zeros(10)) == [3]
+    low = np.array([0.9, 0.1, 0.13, 0.1])
+    assert find_peaks(low, low) == [0], "three hundredths are no peak"
 
 
 def test_the_chart_shows_every_point_on_hovering_without_a_script(video, make_predictor):

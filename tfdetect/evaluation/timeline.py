@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_PEAKS = 4  # pictures beside each other
-PROMINENCE = 0.1  # of the range of the scores, by which a peak rises above the valleys beside it
+PROMINENCE = 0.05  # of probability, by which a peak rises above the valleys beside it
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Timeline:
     @property
     def peaks(self) -> list[int]:
         """The points where the scores peak, the highest first, at most MAX_PEAKS; see `find_peaks`."""
-        return find_peaks(self.scores)[:MAX_PEAKS]
+        return find_peaks(self.scores, self.probabilities)[:MAX_PEAKS]
 
     def describe(self) -> str:
         """Return one sentence: what a point is, and how far apart they are."""
@@ -68,17 +68,19 @@ class Timeline:
                 "peaks": self.peaks, "points": [dict(zip(names, row, strict=True)) for row in rows]}  # fmt: skip
 
 
-def find_peaks(scores: NDArray[np.float64]) -> list[int]:
-    """Return the local maxima of scores (points,), the highest first; the middle of a plateau, and the ends count, too.
+def find_peaks(scores: NDArray[np.float64], probabilities: NDArray[np.float64]) -> list[int]:
+    """Return the point with the highest score, and other local maxima of the probability, by their scores; all (points,).
 
-    Each rises above the valleys beside it by a tenth of the range of all scores (`scipy.signal.find_peaks`, prominence).
+    The others rise above the valleys beside them by PROMINENCE (`scipy.signal.find_peaks`), and such a valley lies between each
+    and the first. Of a plateau the middle counts, and the ends count, too.
     """
     from scipy.signal import find_peaks as local_maxima
 
-    low, height = scores.min(), np.ptp(scores)
-    padded = np.concatenate([[low - 1 - height], scores, [low - 1 - height]])
-    found = local_maxima(padded, prominence=max(PROMINENCE * height, 1e-9))[0] - 1
-    return sorted(map(int, found), key=lambda at: -scores[at])
+    top = int(np.argmax(scores))
+    found = local_maxima(np.concatenate([[-1.0], probabilities, [-1.0]]), prominence=PROMINENCE)[0] - 1
+    others = [int(at) for at in found
+              if probabilities[min(at, top) : max(at, top) + 1].min() <= probabilities[at] - PROMINENCE]  # fmt: skip
+    return [top, *sorted(others, key=lambda at: -scores[at])]
 
 
 def _ordinal(number: int) -> str:

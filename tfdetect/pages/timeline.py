@@ -23,9 +23,9 @@ def section(line: Timeline, title: str = "Scores over time", overlay: str = "") 
     at_most = f"The highest is {line.probabilities.max():.3f}, the lowest {line.probabilities.min():.3f}."
     text = " ".join(filter(None, (line.describe(), at_most, line.note and f"{line.note}.")))
     address = escape(overlay)
-    link = (f'<figure><video controls preload="metadata" src="{address}"></video><figcaption>The heat-maps over the frames: '
-            f'<a href="{address}">{address}</a></figcaption></figure>' if overlay else "")  # fmt: skip
-    return (f"<section><h2>{escape(title)}</h2>{chart(line)}<p class=fine>{escape(text)}</p>"
+    link = (f'<figure><video controls preload="metadata" src="{address}" style="max-width:100%"></video><figcaption>Heat-maps '
+            f'over the frames: <a href="{address}">{address}</a></figcaption></figure>' if overlay else "")  # fmt: skip
+    return (f"<section><h2>{escape(title)}</h2><div class=scroll>{chart(line)}</div><p>{escape(text)}</p>"
             f'<div class="pictures">{_pictures(line)}</div>{link}</section>')  # fmt: skip
 
 
@@ -40,8 +40,8 @@ def chart(line: Timeline) -> str:
     seconds = "".join(_text(_x(line, at), HEIGHT - 14, f"{at:g} s", "middle") for at in _ticks(line))
     called = _text(WIDTH - RIGHT, threshold + (15 if threshold < 35 else -5), f"called fake from {line.threshold:.3f}", "end")
     dashed = f'stroke="{style.FAKE}" stroke-dasharray="6 4"'
-    return (f'<svg class="timeline" viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" role="img" font-size="13" fill="currentColor" '
-            f'aria-label="Probability of being fake over time" xmlns="http://www.w3.org/2000/svg">{grid}{seconds}'
+    return (f'<svg class="timeline" viewBox="0 0 {WIDTH} {HEIGHT}" style="width:100%;min-width:34rem" role="img" font-size="13" '
+            f'fill="currentColor" aria-label="Probability of being fake over time" xmlns="http://www.w3.org/2000/svg">{grid}{seconds}'
             f"{_rule(threshold, dashed)}{called}"
             f'<polyline points="{path}" fill="none" stroke="currentColor" stroke-width="1.5" opacity="0.6"/>{letters}'
             f"{_points(line, x, y)}</svg>")  # fmt: skip

@@ -17,7 +17,7 @@ from tfdetect.data.media.read import read_video
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.errors import UserError
-from tfdetect.evaluation.timeline import MAX_PEAKS, Timeline, find_peaks
+from tfdetect.evaluation.timeline import Timeline
 from tfdetect.files import plural
 
 if TYPE_CHECKING:
@@ -161,13 +161,13 @@ class _Scorer:
             raise MediaError("no timeline: " + ("no face in any window" if self.spec.faces else "no window is intact"))
         numbers = sorted(self.verdicts)
         scores, probabilities = np.array([self.verdicts[number] for number in numbers]).T
-        pictures = {at: self.thumbnails[numbers[at]] for at in find_peaks(scores)[:MAX_PEAKS]}
         stride = self.windows[1][0] - self.windows[0][0] if len(self.windows) > 1 else 1
         missing = len(self.windows) - len(numbers)
         reason = "show no face" if self.spec.faces else "are damaged"
         note = f"{missing} of {plural(len(self.windows), 'window')} left out: they {reason}" if missing else ""
         windows = np.array([self.windows[number] for number in numbers])
-        return Timeline(windows, scores, probabilities, times, stride, self.predictor.threshold, pictures, note)
+        line = Timeline(windows, scores, probabilities, times, stride, self.predictor.threshold, note=note)
+        return replace(line, pictures={at: self.thumbnails[numbers[at]] for at in line.peaks})
 
 
 def shrink(frame: np.ndarray, side: int) -> np.ndarray:

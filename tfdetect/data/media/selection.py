@@ -66,11 +66,12 @@ def _needed_packets(scan: PacketScan, wanted: set[int]) -> set[int]:
     if leading and scan.codec != "hevc":
         return set(range(max(wanted) + 1))
     starts = [n for n, is_key in enumerate(scan.is_key) if is_key]
-    needed: set[int] = set()
+    ends: dict[int, int] = {}
     for number in wanted:
         segment = bisect.bisect_right(starts, number) - 1
-        needed |= set(range(starts[max(segment - (number in leading), 0)], number + 1))
-    return needed
+        start = starts[max(segment - (number in leading), 0)]
+        ends[start] = max(ends.get(start, 0), number)
+    return {number for start, end in ends.items() for number in range(start, end + 1)}
 
 
 def leading_frames(scan: PacketScan) -> set[int]:

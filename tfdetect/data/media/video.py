@@ -48,6 +48,9 @@ class Consumer:
         the result. If a first attempt ended midway, `on_restart` is called before frames are passed to `on_frame` again.
         """
         clip, missing, native = None, set(chosen), (0, 0)
+        places: dict[int, list[int]] = {}
+        for place, position in enumerate(chosen):
+            places.setdefault(position, []).append(place)
         if self.is_used and self.on_restart:
             self.on_restart()
         for position, frame in decoded:
@@ -59,7 +62,7 @@ class Consumer:
             clip = np.empty((len(chosen), *squares.shape), np.uint8) if clip is None else clip
             if squares.shape != clip.shape[1:]:
                 raise MediaError("the frame size changes within the video: read it with a fixed size and one crop per frame")
-            clip[[k for k, wanted in enumerate(chosen) if wanted == position]] = squares
+            clip[places.get(position, [])] = squares
             missing.discard(position)
         if clip is None or missing:
             raise MediaError("damaged: frames that decoded once failed to decode a second time")
