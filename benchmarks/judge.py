@@ -27,13 +27,13 @@ THEIR_SEED, THEIR_SHARE = 42, 0.3
 def main(path: Path) -> None:
     """Print the results."""
     words = score_table.read(path, {}, [VERDICT])
-    verdict = measure(Judged(words, as_given=True).detectors[VERDICT], 0.5)
+    verdict = measure(Judged(words, as_given=True).detectors[VERDICT])
     false = 1 - verdict["per_class"]["real"]["recall"]
     print(f"All files, verdicts of their ensemble: recall {verdict['per_class']['fake']['recall']:.3f}, false positive rate "
           f"{false:.3f}; {len(words.reasons[VERDICT])} of {len(words.files)} are undetermined")  # fmt: skip
     for modality in ("images", "audio", "video"):
         only = [f"modality={modality}"]
-        own = measure(Judged(score_table.read(path, {}, [ENSEMBLE], only)).detectors[ENSEMBLE], 0.5)
+        own = measure(Judged(score_table.read(path, {}, [ENSEMBLE], only)).detectors[ENSEMBLE])
         print(f"\n{modality}: their ensemble, AUC {own['auc']:.4f} ({own['n']} files)")
         judged = Judged(score_table.read(path, {}, [PATTERN], only), coverage=0.95)
         tables, found = compare(judged)

@@ -84,8 +84,8 @@ class ReportContext:
     """Probability from which a file is called fake."""
     files: pd.DataFrame
     """The prepared manifest of all files that could be decoded, with the columns path, label, split, group and source."""
-    load_clip: Callable[[str], np.ndarray]
-    """Path of a file -> its uint8 clip (frames, height, width, 3), RGB 0..255."""
+    load_clip: Callable[..., np.ndarray]
+    """Path of a file, and with --data.faces all the number of a face -> uint8 clip (frames, height, width, 3), RGB 0..255."""
     history: pd.DataFrame | None = None
     """One row per epoch; None if the run was not trained just now."""
     best_epoch: int | None = None

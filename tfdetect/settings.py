@@ -17,7 +17,7 @@ from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
 from tfdetect.protocol_settings import FromRun, ProtocolSettings, check_study
-from tfdetect.verdict_settings import EvaluateSettings
+from tfdetect.verdict_settings import EvaluateSettings, require_faces
 
 D = TypeVar("D", bound=Detector)
 
@@ -91,9 +91,13 @@ class ClipSettings(FileSettings):
     6 or more: an even grid over the frame."""
     fps: float | None = None
     """Frames per second, taken from the middle of the video; by default frames are spread evenly over the whole video."""
-    faces: Literal["none", "yunet"] = "none"
-    """Use the whole image (none), or crop the largest face and track it through videos (yunet).
-    Files without a face fail."""
+    faces: Literal["none", "yunet", "all"] = "none"
+    """What a detector sees of a file (docs/faces.md). Files without a face fail.
+    none: the whole image.
+    yunet: its largest face, found by YuNet, cropped, and tracked through videos.
+    all: each of up to 8 faces, the largest first; after that one, those of 24 pixels or more.
+    The file is as fake as its most fake face (--evaluate.aggregate).
+    Training uses the largest face of each file, since the label of a fake file does not say which of its faces is fake."""
     face_model: Path | None = None
     """YuNet ONNX file; by default downloaded on first use."""
     cache: Literal["npy", "tfrecord"] = "npy"
@@ -324,6 +328,7 @@ class RunOf(Generic[D]):
         if self.evaluate.fpr is not None and self.train.threshold != "youden":
             raise UserError(f"--evaluate.fpr {self.evaluate.fpr:g} and --train.threshold {self.train.threshold} both choose the "
                             "threshold: give one of them.")  # fmt: skip
+        require_faces(self.evaluate.aggregate, self.data.faces)
         self._check_face_fakes()
         check_study(self)
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.

@@ -20,7 +20,9 @@ class EvaluateSettings:
     aggregate: str = "mean"
     """How the scores of a file's frames or crops become the score of the file.
     mean, median or max of them.
-    top:K: mean of the K highest, such as top:3."""
+    top:K: mean of the K highest, such as top:3.
+    With --data.faces all, these are the frames of each face, and the file's score is the max over its faces.
+    FRAMES,FACES, such as mean,mean or mean,top:2, combines the scores of faces in another way."""
     calibration: Method = "auto"
     """How scores become probabilities, on validation files (docs/calibration.md).
     auto: the simplest method whose cross-validated log loss is as low as that of the best.
@@ -74,6 +76,11 @@ class VerdictOverrides:
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         return given | ({"any": True} if self.any else {})
 
+    def apply_to(self, settings: EvaluateSettings) -> EvaluateSettings:
+        """Return `settings` with the values given here replaced."""
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "any"}
+        return dataclasses.replace(settings, **given)
+
     @property
     def changes_verdicts(self) -> bool:
         """Whether the verdicts of a run are to be others than its own."""
@@ -90,21 +97,31 @@ class EvaluateOverrides(VerdictOverrides):
     """How scores become verdicts and figures; by default as in training."""
 
     aggregate: str | None = None
-    """How the scores of a file's frames or crops become its score: mean, median, max or top:K; by default as in training."""
+    """How the scores of a file's frames or crops become its score: mean, median, max or top:K; by default as in training.
+    With --data.faces all also FRAMES,FACES, such as mean,mean; of faces, the max counts by default."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_aggregate(self.aggregate or "mean")
 
-    def apply_to(self, settings: EvaluateSettings) -> EvaluateSettings:
-        """Return `settings` with the values given here replaced."""
-        given = {name: value for name, value in vars(self).items() if value is not None and name != "any"}
-        return dataclasses.replace(settings, **given)
+    def aggregate_for(self, settings: EvaluateSettings, faces: str) -> str:
+        """Return how the frames of a run with these settings and --data.faces become files; raises as `require_faces` does."""
+        require_faces(rule := self.aggregate or settings.aggregate, faces)
+        return rule
 
 
 def _check_aggregate(rule: str) -> None:
-    if not re.fullmatch(r"mean|median|max|top:[1-9]\d*", rule):
-        raise UserError(f"--evaluate.aggregate must be mean, median, max or top:K with a number K of at least 1, got {rule!r}.")
+    one = r"(mean|median|max|top:[1-9]\d*)"
+    if not re.fullmatch(f"{one}(,{one})?", rule):
+        raise UserError("--evaluate.aggregate must be mean, median, max or top:K with a number K of at least 1, or two of them, "
+                        f"FRAMES,FACES, got {rule!r}.")  # fmt: skip
+
+
+def require_faces(rule: str, faces: str) -> None:
+    """Raise UserError if a rule says how faces are combined where files do not have several; `faces` is --data.faces."""
+    if "," in rule and faces != "all":
+        raise UserError(f"--evaluate.aggregate {rule} combines the faces of a file, which takes --data.faces all, not {faces}; "
+                        f"give {rule.partition(',')[0]}.")  # fmt: skip
 
 
 def _check_shares(settings: EvaluateSettings | VerdictOverrides) -> None:

@@ -44,3 +44,24 @@ def test_predictions_with_two_rules_are_refused():
     frames = frames_of_files()
     with pytest.raises(UserError, match="several ways to combine frames"):
         predictions.check(frames.assign(aggregate=["max"] + ["mean"] * (len(frames) - 1)))
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("mean", [4, 2]), ("max", [5, 2]), ("mean,mean", [2.5, 2]),
+                                                ("max,mean", [3.5, 2]), ("mean,top:2", [2.5, 2])])  # fmt: skip
+def test_a_file_is_as_fake_as_its_most_fake_face(rule, expected, tmp_path):
+    """Frames of the faces: 3 and 5 (mean 4), 0 and 2 (mean 1); another file has one face."""
+    rows = [("a", 0, 0, 3), ("a", 0, 1, 5), ("a", 1, 0, 0), ("a", 1, 1, 2), ("b", 0, 0, 2), ("b", 0, 1, 2)]
+    table = pd.DataFrame(rows, columns=["path", "face", "frame", "score"])
+    table = table.assign(label=[1] * 4 + [0] * 2, group=table["path"], source="", split="test", box="1,2,3,4", box_frame=7)
+    table = predictions.with_aggregate(table.assign(probability=1 / (1 + np.exp(-table["score"]))), rule)
+    predictions.write(table, tmp_path / "p.csv")
+    for each in (table, predictions.read(tmp_path / "p.csv")):
+        files = predictions.by_file(each)
+        assert files["path"].tolist() == ["a", "b"] and files["frames"].tolist() == [4, 2] and "box_frame" not in files
+        np.testing.assert_allclose(files["score"], expected)
+        np.testing.assert_allclose(files["probability"], 1 / (1 + np.exp(-np.array(expected))), atol=1e-12)
+        np.testing.assert_allclose(predictions.file_scores(each)["score"], expected)
+        np.testing.assert_allclose(aggregation.aggregate_faces(each["score"][:4], rule, 2)[0], expected[0])
+    assert predictions.read(tmp_path / "p.csv")["box"].tolist() == ["1,2,3,4"] * 6
+    with pytest.raises(UserError, match="lists the same frame twice"):
+        predictions.check(table.assign(face=0))

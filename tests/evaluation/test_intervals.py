@@ -201,3 +201,21 @@ def test_intervals_cover_the_truth_in_95_of_100_simulated_sets():
             if key in truth:
                 covered[key] += ends[0] <= truth[key] <= ends[1]
     assert all(0.93 <= count / sets <= 0.97 for count in covered.values()), covered
+
+
+def test_the_interval_of_the_calibration_error_covers_the_truth_where_percentiles_do_not():
+    """Probabilities expit(z) where expit(0.6 z) is true; the truth is the error of the bins without noise."""
+    random, key = np.random.default_rng(0), "calibration_error"
+    logits = random.normal(0, 2, 10**6)
+    gaps = np.bincount(intervals.bin_numbers(expit(logits)), expit(logits) - expit(0.6 * logits))
+    truth, hits, plain = np.abs(gaps).sum() / len(logits), [], []
+    for _ in range(80):
+        logits = random.normal(0, 2, 400)
+        rows = rows_of(random.random(400) < expit(0.6 * logits), logits).astype({"label": int})
+        drawn = TestSet.of(rows, THRESHOLD, draws=150)._draw_probabilities()[key]
+        value = metrics.calibration_error(rows["label"], rows["probability"])
+        low, high = intervals.to_intervals({key: drawn}, {key: value}, 400)[key]
+        assert 0 <= low <= value <= high <= 1
+        hits.append(low <= truth <= high)
+        plain.append(np.quantile(drawn[1:], 0.025) <= truth <= np.quantile(drawn[1:], 0.975))
+    assert np.mean(hits) >= 0.85 and np.mean(plain) <= 0.5

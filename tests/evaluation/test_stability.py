@@ -1,11 +1,15 @@
 """Verdicts before and after a change of the files, and the interval of a share."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from tfdetect.evaluation import predictions
+from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.calibration.conformal import Band
 from tfdetect.evaluation.intervals import Resamples
 from tfdetect.evaluation.stability import compare, mean_interval
 
@@ -25,6 +29,22 @@ def test_flips_are_counted_by_direction_and_missing_files_left_out_of_both_sides
     changes = flips[["path", "verdict_before", "verdict"]].to_numpy().tolist()
     assert changes == [["0.png", "real", "fake"], ["1.png", "fake", "real"]]
     assert flips["probability"].tolist() == pytest.approx([0.7, 0.3])
+
+
+def test_with_a_band_verdicts_that_change_side_and_those_that_become_inconclusive_are_told_apart():
+    """Scores are log-odds; probabilities from 0.4 to 0.6 are inconclusive."""
+    calibration = Calibration(1.0, 0.0, 0.5, band=Band(0.9, np.log(0.4 / 0.6), np.log(0.6 / 0.4)))
+    before = table({0: 0.2, 1: 0.3, 2: 0.5, 3: 0.9, 4: 0.7, 5: 0.8}).assign(score=lambda rows: rows["log_odds"])
+    after = table({0: 0.7, 1: 0.45, 2: 0.8, 3: 0.55, 4: 0.3, 5: 0.9}).assign(score=lambda rows: rows["log_odds"])
+    found, changed = compare(before, after, 0.5, calibration)
+    assert (found["flipped"], found["became_inconclusive"]) == (pytest.approx(2 / 6), pytest.approx(2 / 6))
+    assert [found[key] for key in ("to_fake", "to_real", "to_inconclusive", "from_inconclusive")] == [1, 1, 2, 1]
+    assert changed[["path", "verdict_before", "verdict"]].to_numpy().tolist() == [
+        ["0.png", "real", "fake"], ["1.png", "real", "inconclusive"], ["2.png", "inconclusive", "fake"],
+        ["3.png", "fake", "inconclusive"], ["4.png", "fake", "real"]]  # fmt: skip
+    without, _ = compare(before, after, 0.5, replace(calibration, band=None))
+    assert (without["flipped"], without["became_inconclusive"], without["to_inconclusive"]) == (pytest.approx(2 / 6), None, 0)
+    assert without["accuracy"] == found["accuracy"], "accuracy is that of the threshold"
 
 
 def test_the_interval_of_a_share_covers_the_truth_and_resamples_groups():

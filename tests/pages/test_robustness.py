@@ -3,6 +3,8 @@
 import pandas as pd
 
 from tfdetect.evaluation import predictions, stability
+from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.calibration.conformal import Band
 from tfdetect.pages.robustness import Robustness, robustness_section
 from tfdetect.plots.robustness import robustness
 
@@ -12,14 +14,14 @@ def predicted(probabilities, label=lambda number: number % 2):
     return pd.DataFrame(rows, columns=[*predictions.COLUMNS, "probability", "log_odds"])
 
 
-def sweep(**options):
+def sweep(calibration=None, **options):
     """Return a sweep of 40 files, all judged correctly, of which every fourth is called fake after compression."""
     before = predicted([0.1, 0.9] * 20, **options)
     after = {"none": before, "jpeg(90)": before, "jpeg(30)": predicted([0.8, 0.9, 0.1, 0.9] * 10, **options),
              "flip|blur(1)": predicted([], **options)}  # fmt: skip
     rows, flips = [], []
     for text, table in after.items():
-        row, changed = stability.compare(before, table, 0.5)
+        row, changed = stability.compare(before, table, 0.5, calibration)
         strength = float(text[5:7]) if text.startswith("jpeg") else None
         rows.append({"corruption": text, "curve": "jpeg(quality)", "strength": strength, **row, "failed": 40 - row["n"]})
         flips.append(changed.assign(corruption=text))
@@ -54,3 +56,12 @@ def test_the_figure_has_a_panel_for_each_curve_and_one_for_chains():
     curve, chains = [axes for axes in figure.axes if axes.axison]
     assert curve.lines[0].get_xdata().tolist() == [30, 90] and curve.lines[0].get_label() == "AUC"
     assert [label.get_text() for label in chains.get_yticklabels()] == ["flip\n|blur(1)"]
+
+
+def test_with_a_band_the_files_that_become_inconclusive_have_columns_of_their_own():
+    found = sweep(Calibration(10.0, -5.0, 0.5, band=Band(0.9, 0.75, 0.85)))  # scores are probabilities
+    page = robustness_section(found, figure := robustness(found.table.iloc[1:]))
+    assert "0 % of 40 files change side, 0 to fake and 0 to real, and 25 % become inconclusive.</b>" in page
+    assert "<th>became inconclusive</th>" in page and "jpeg(30) (inconclusive)" in page
+    assert "verdicts that became inconclusive" in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "became inconclusive" not in robustness_section(sweep(), None)

@@ -79,3 +79,15 @@ def test_history_marks_the_kept_epoch_and_omits_the_learning_rate():
 
 def test_caption_of_an_unknown_figure_is_empty():
     assert standard.caption("np") == standard.caption("latent space") == ""
+
+
+def test_of_many_sources_the_worst_are_drawn_and_the_others_counted():
+    """Source n has one fake, which scores above n of 40 reals."""
+    rows = [(f"{n}.png", 0, f"r{n}", "camera", "test", 0, float(n)) for n in range(40)]
+    rows += [(f"f{n}.png", 1, f"f{n}", f"gan{n}", "test", 0, n - 0.5) for n in range(41)]
+    figure = standard.sources(pd.DataFrame(rows, columns=predictions.COLUMNS), None)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == [f"gan{n} (1)" for n in range(30)] and figure.axes[0].yaxis_inverted(), "the worst is at the top"
+    assert "the lowest 30 of 41" in figure.axes[0].get_title("left")
+    assert "11 sources not drawn: AUC 0.750 to 1.000" in text_of(figure)
+    assert figure.get_size_inches()[1] < 20

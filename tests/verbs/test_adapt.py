@@ -53,6 +53,7 @@ def call(*argv, code=0):
 
 
 calibrate = partial(call, "calibrate")
+PLATT = ("--evaluate.calibration", "platt")  # choosing a method takes a third of the time
 
 
 def fine_tune(run, mine, *flags, code=0):
@@ -79,7 +80,7 @@ def own_scores(run):
 def test_a_new_version_is_fitted_to_the_files_and_the_old_one_stays(run, mine, capsys):
     paths = [str(path) for path in sorted((mine / "real").iterdir())[:3]]
     before, old, stored = predict(capsys, run.folder, paths), tree(run.folder), load_calibration(run)
-    calibrate(run.folder, "--data.path", mine, "--evaluate.coverage", "0.8")
+    calibrate(run.folder, "--data.path", mine, "--evaluate.coverage", "0.8", *PLATT)
     out = capsys.readouterr().out
     assert "On your files: 25 real and 25 fake, 25 groups" in out and "On the run's own test files: 20 real and 20 fake" in out
     assert f"Version 2 of {run.folder} is in use; version 1 stays in {run.folder}/versions/1" in out
@@ -89,8 +90,8 @@ def test_a_new_version_is_fitted_to_the_files_and_the_old_one_stays(run, mine, c
     assert predict(capsys, run.folder, paths) == predict(capsys, run.folder / "versions" / "2", paths) != before
     own, fitted = own_scores(run), load_calibration(run)
     assert len(own) == 50 and own["path"].str.startswith(str(mine)).all()
-    again = calibration.fit(own["score"], own["label"], "youden", "auto", own["group"], 0.8)
-    assert fitted.to_dict() == pytest.approx(again.to_dict()) if fitted.band is None else fitted.band == again.band
+    again = calibration.fit(own["score"], own["label"], "youden", "platt", own["group"], 0.8)
+    assert fitted.band == again.band is not None
     assert (fitted.slope, fitted.intercept, fitted.threshold) == (again.slope, again.intercept, again.threshold)
     assert os.path.samefile(run.model, first / "model.keras"), "the model is the same, and takes no space twice"
     assert (run.folder / "1" / "saved_model.pb").exists() and (run.folder / "2" / "saved_model.pb").exists()
@@ -129,10 +130,10 @@ def test_versions_are_counted_listed_and_used_and_an_interruption_leaves_none(ru
     with monkeypatch.context() as patch:
         before = tree(run.folder)
         patch.setattr("tfdetect.workflow.results.write", interrupt)
-        calibrate(run.folder, "--data.path", mine, code=130)
+        calibrate(run.folder, "--data.path", mine, *PLATT, code=130)
         assert "interrupted; the same command starts over" in capsys.readouterr().err
         assert tree(run.folder) == before and not (run.folder / "versions").exists()
-    detector = tfdetect.calibrate(run.folder, mine, coverage=0.8)
+    detector = tfdetect.calibrate(run.folder, mine, coverage=0.8, calibration="platt")
     assert detector.folder == run.folder and versions.number(run.folder) == 2
     assert detector.metrics["adapted"]["before"] == "cnn" and detector.run.evaluate.coverage == 0.8
     assert detector.predictor.calibration == load_calibration(run)

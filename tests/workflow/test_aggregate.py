@@ -59,7 +59,7 @@ def test_predict_and_the_saved_model_combine_as_evaluate_does(run, capsys):
     assert np.abs(clips - single.mean(axis=1)).max() > 1e-4, "the rule makes no difference here"
 
 
-def test_evaluate_with_another_rule_says_that_probabilities_are_not_calibrated_for_it(run):
+def test_evaluate_with_another_rule_fits_calibration_and_threshold_to_validation_again_and_says_so(run):
     assert cli.main(["evaluate", str(run.folder)]) == 0
     assert cli.main(["evaluate", str(run.folder), "--evaluate.aggregate", "max"]) == 0
     own, other = (Artifact(run.folder / "evaluations" / name) for name in ("own_test", "own_test-max"))
@@ -67,5 +67,11 @@ def test_evaluate_with_another_rule_says_that_probabilities_are_not_calibrated_f
     table = predictions.read(other.predictions)
     highest = table.groupby("path", sort=False)["score"].max()
     np.testing.assert_allclose(predictions.by_file(table)["score"], highest)
+    frames = predictions.with_aggregate(predictions.read(run.predictions).drop(columns="aggregate"), "max")
+    files = predictions.file_scores(frames[frames["split"] == "validation"])
+    fitted = calibration.fit(files["score"], files["label"], "youden", "auto", files["group"])
+    np.testing.assert_allclose(predictions.by_file(table)["probability"], fitted.probability(highest), rtol=1e-9)
+    assert json.loads(other.metrics.read_text())["test"]["threshold"] == pytest.approx(fitted.threshold)
+    assert json.loads(own.metrics.read_text())["test"]["threshold"] == json.loads(run.calibration.read_text())["threshold"]
     labels = table.drop_duplicates("path")["label"]
     assert json.loads(other.metrics.read_text())["test"]["auc"] == pytest.approx(metrics.auc(labels, highest))

@@ -11,8 +11,9 @@ import pytest
 
 from tfdetect import cli
 from tfdetect.artifact import Artifact
-from tfdetect.evaluation import predictions
+from tfdetect.evaluation import calibration, predictions
 from tfdetect.evaluation.calibration import youden_threshold
+from tfdetect.evaluation.ensemble import average
 from tfdetect.workflow import ensemble
 
 pytestmark = pytest.mark.usefixtures("light")
@@ -125,6 +126,32 @@ def test_threshold_of_the_mean_comes_from_the_common_validation_files(first, sec
     expected = youden_threshold(mean.to_numpy(), validation[0]["label"].to_numpy())
     assert result["test"]["threshold"] == pytest.approx(expected, abs=1e-12)
     assert result["validation"]["n"] == len(validation[0])
+
+
+def test_flags_of_verdicts_refit_each_run_and_the_mean(first, second, tmp_path, capsys):
+    given = {"fpr": "0.5", "coverage": "0.5", "prevalence": "0.1", "calibration": "platt"}
+    flags = [word for name, value in given.items() for word in (f"--evaluate.{name}", value)]
+    assert evaluate(first.folder, second.folder, *flags, "--out", tmp_path / "both") == 0
+    result = metrics(tmp_path / "both")
+    tables = [predictions.by_file(predictions.read(run.predictions)) for run in (first, second)]
+    tables = [table[table["split"] == "validation"].assign(path=lambda rows: rows["path"].str.extract("([^/]*/[^/]*)$"))
+              for table in tables]  # fmt: skip
+    fitted = [calibration.fit(table["score"], table["label"], groups=table["group"]) for table in tables]
+    tables = [table.assign(log_odds=fit.log_odds(table["score"]), probability=fit.probability(table["score"]))
+              for table, fit in zip(tables, fitted, strict=True)]  # fmt: skip
+    for name, table in zip(("first", "second"), tables, strict=True):
+        cut = calibration.quantile_threshold(table["probability"][table["label"] == 0].to_numpy(), 0.5)
+        assert result["members"][name]["threshold"] == pytest.approx(cut, abs=1e-9)
+        assert result["members"][name]["verdicts"]["level"] == 0.5 and result["members"][name]["verdicts"]["method"] == "platt"
+    mean = average(dict(zip("ab", tables, strict=True)), by=["path"])
+    real = (mean["label"] == 0).to_numpy()
+    threshold, verdicts = result["test"]["threshold"], result["test"]["verdicts"]
+    assert (mean["probability"][real] >= threshold).mean() <= 0.5 and result["threshold_rule"] == "fpr:0.5"
+    assert threshold == pytest.approx(calibration.quantile_threshold(mean["probability"][real].to_numpy(), 0.5), abs=1e-9)
+    assert verdicts["level"] == 0.5 and verdicts["prevalence"] == 0.1
+    capsys.readouterr()
+    assert evaluate(first.folder, second.folder, "--evaluate.coverage", "0.999", "--out", tmp_path / "none") == 2
+    assert "A coverage of 0.999 needs" in capsys.readouterr().err
 
 
 def test_other_files_exclude_those_that_any_run_was_trained_on(first, stills, images, videos, tmp_path, capsys):

@@ -11,8 +11,11 @@ from sklearn.metrics import roc_auc_score
 
 import tfdetect
 from tfdetect import cli
+from tfdetect.data import score_table
+from tfdetect.errors import UserError
 from tfdetect.evaluation import predictions
-from tfdetect.workflow import scored_files
+from tfdetect.workflow import judge, scored_files
+from tfdetect.workflow.judged import Judged
 
 MODEL = '''
 import os
@@ -181,7 +184,7 @@ def test_the_function_is_found(tmp_path, content, function):
     (["--predictions", "s.csv", "--stress", "10"], "need a run; --predictions"),
     (["--predictions", "s.csv", "--data.path", "d"], "omit --data.path"),
     (["--model", "m.py"], "add --data.path DIR"), (["--model", "no.py", "--data.path", "d"], "There is no file 'no.py'"),
-    (["--predictions", "s.csv", "--evaluate.fpr", "0.1"], "need a run"),
+    (["--model", "m.py", "--data.path", "d", "--evaluate.aggregate", "max"], "one score for each file"),
     (["saved_models/x", "--columns.label", "y"], "give that too"), ([], "No run given"),
     (["--predictions", "no.csv"], "No such file"),
 ])  # fmt: skip
@@ -201,3 +204,54 @@ def test_one_class_and_wrong_scale_get_one_sentence(tmp_path, table, capsys):
     table.to_csv(tmp_path / "s.csv", index=False)
     assert evaluate("--predictions", tmp_path / "s.csv", "--columns.as_given") == 2
     assert "those of score_two are not within 0..1" in capsys.readouterr().err
+
+
+def test_a_false_positive_rate_is_set_on_validation_rows_for_each_detector_and_combination(tmp_path, capsys):
+    random, size = np.random.default_rng(1), 400
+    labels, splits = np.arange(size) % 2, np.repeat(["validation", "test"], size // 2)
+    rows = pd.DataFrame({"path": [f"{number}.png" for number in range(size)], "label": labels, "split": splits,
+                         "score_a": random.normal(2 * labels), "score_b": random.normal(labels)})  # fmt: skip
+    rows.to_csv(tmp_path / "s.csv", index=False)
+    judged = Judged(score_table.read(tmp_path / "s.csv", {}), method="platt", coverage=0, rule="fpr:0.1", report="score_a")
+    tables, found = judge.compare(judged, prevalence=0.01)
+    real = rows[rows["label"] == 0].set_index("split")
+    for name in ("score_a", "score_b"):
+        cut = np.quantile(real.loc["validation", name], 0.9, method="higher")
+        assert 1 - found["detectors"][name]["per_class"]["real"]["recall"] == pytest.approx((real.loc["test", name] > cut).mean())
+    stacked = found["combinations"]["within"]["stacking"]
+    assert stacked["per_class"]["real"]["recall"] == pytest.approx(0.9, abs=0.1)
+    recall, rate = stacked["per_class"]["fake"]["recall"], 1 - stacked["per_class"]["real"]["recall"]
+    assert stacked["rare"]["precision"] == pytest.approx(0.01 * recall / (0.01 * recall + 0.99 * rate))
+    assert "Where 1 % of the files are fake, of those called fake" in tables and "at most 10 % of the real" in judged.protocol
+    assert judged.main[0] == "score_a" and judged.main[1].threshold == judged.detectors["score_a"].threshold != judged.threshold
+    assert evaluate("--predictions", tmp_path / "s.csv", "--columns.report", "score_c", "--out", tmp_path / "out") == 2
+    assert "names no detector 'score_c'. Perhaps you meant" in " ".join(capsys.readouterr().err.split())
+    rows.drop(columns="split").to_csv(tmp_path / "s.csv", index=False)
+    assert evaluate("--predictions", tmp_path / "s.csv", "--evaluate.fpr", "0.1") == 2
+    assert "a column split" in " ".join(capsys.readouterr().err.split())
+
+
+def test_frames_of_a_table_are_combined_by_the_rule_that_is_given(tmp_path):
+    rows = pd.DataFrame({"path": np.repeat(list("abcd"), 3), "frame": [0, 1, 2] * 4, "label": np.repeat([0, 0, 1, 1], 3),
+                         "score": [1, 2, 6, 0, 1, np.nan, 3, 4, 5, 7, 8, 0]})  # fmt: skip
+    rows.to_csv(tmp_path / "s.csv", index=False)
+    for rule, expected in (("max", [6, 1, 5, 8]), ("median", [2, 0.5, 4, 7]), ("mean", [3, 0.5, 4, 5])):
+        assert score_table.read(tmp_path / "s.csv", {}, aggregate=rule).scores["score"].tolist() == pytest.approx(expected)
+    faces = rows.assign(face=rows["frame"] > 1, box="1,2,3,4", box_frame=0).astype({"face": int})
+    faces.to_csv(tmp_path / "f.csv", index=False)
+    read = score_table.read(tmp_path / "f.csv", {})
+    assert read.scores["score"].tolist() == [6, 0.5, 5, 7.5], "a file is as fake as its most fake face"
+    rows.drop_duplicates("path").to_csv(tmp_path / "s.csv", index=False)
+    with pytest.raises(UserError, match="has one row for each file"):
+        score_table.read(tmp_path / "s.csv", {}, aggregate="max")
+
+
+def test_the_most_wrong_files_are_shown_where_they_exist(tmp_path, images, light_test):
+    rows = pd.DataFrame([(str(path), label) for label, name in enumerate(("real", "fake"))
+                         for path in sorted(images.glob(f"{name}/*"))[:6]], columns=["path", "label"])  # fmt: skip
+    rows.loc[0, "path"] = str(tmp_path / "gone.png")
+    rows.assign(score=[0.9, 0.9, *[0.1] * 4, *[0.8] * 5, 0.05]).to_csv(tmp_path / "s.csv", index=False)
+    assert evaluate("--predictions", tmp_path / "s.csv", "--columns.as_given", "--out", tmp_path / "out") == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    shown = page.partition("<h2>Most confident mistakes</h2>")[2].partition("</section>")[0]
+    assert shown.count("<figure>") == 2 and rows["path"][1] in shown and rows["path"][11] in shown

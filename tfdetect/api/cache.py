@@ -194,9 +194,11 @@ def clips_of(connection: "Connection", shard: int) -> tuple[tuple[str, int], ...
 
 def unneeded_part(entry: Entry, place: Place, needs: Needs) -> Entry | None:
     """Return the clips of a shard that no run needs, None if there are none; the others are kept."""
+    from tfdetect.data.prepare import clip_index
+
     hashes = needs.hashes_for(place.key)
-    dropped = [] if hashes is None else [length for sha, length in entry.clips if sha not in hashes]
-    kept = frozenset(sha for sha, _ in entry.clips if hashes is None or sha in hashes)
+    dropped = [] if hashes is None else [length for key, length in entry.clips if clip_index.file_of(key) not in hashes]
+    kept = frozenset(key for key, _ in entry.clips if hashes is None or clip_index.file_of(key) in hashes)
     return entry._replace(size=sum(dropped), kept=kept) if dropped else None
 
 
@@ -229,17 +231,21 @@ def needed_by(place: Place, needs: Needs, unused: bool) -> Callable[[Entry], boo
     elif place.name.startswith("features/"):
         return lambda entry: not entry.name.startswith(PARTIAL) and not hashes.isdisjoint(hashes_of_part(entry))
     else:
-        return lambda entry: any(sha in hashes for sha, _ in entry.clips)
+        from tfdetect.data.prepare import clip_index
+
+        return lambda entry: any(clip_index.file_of(key) in hashes for key, _ in entry.clips)
     return lambda entry: answer and not entry.name.startswith(PARTIAL)
 
 
 def hashes_of_part(entry: Entry) -> Iterator[str]:
     """Yield the hashes of the files whose features are in a part of a feature store; none for one that is incomplete or was
     deleted meanwhile."""
+    from tfdetect.data.prepare import clip_index
+
     for path in entry.paths:
         if path.endswith(".txt"):
             with suppress(FileNotFoundError):
-                yield from (row.partition(":")[0] for row in Path(path).read_text().split())
+                yield from (clip_index.file_of(row.partition(":")[0]) for row in Path(path).read_text().split())
 
 
 def prune(places: Sequence[Place], step: Callable[..., None]) -> tuple[int, int]:

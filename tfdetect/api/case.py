@@ -15,8 +15,7 @@ from tfdetect.verdict_settings import VerdictOverrides
 from tfdetect.workflow.console import progress
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from tfdetect.data.media.frames import Media
     from tfdetect.pages.case_content import Case, CaseFile, Finding, HeatMap
     from tfdetect.serving.verdict import Verdict
     from tfdetect.workflow.case import Judge
@@ -91,8 +90,8 @@ def judge_files(judges: Sequence["Judge"], paths: Sequence[str],
         yield CaseFile(path, sha, origin, kind, tuple(found), None if isinstance(picture, WorkerFailure) else picture)
 
 
-def heat_map(judge: "Judge") -> "Callable[[np.ndarray], HeatMap]":
-    """Return the function that draws which regions of a clip (frames, size, size, 3) drive a run's score."""
+def heat_map(judge: "Judge") -> "Callable[[Verdict, Media], HeatMap]":
+    """Return the function that draws which regions of a file, or of its most fake face, drive a run's score."""
     from tfdetect.pages import explanation
     from tfdetect.pages.case_content import HeatMap
     from tfdetect.plots import style
@@ -100,9 +99,11 @@ def heat_map(judge: "Judge") -> "Callable[[np.ndarray], HeatMap]":
 
     maps = explaining.prepare(judge.predictor, judge.artifact, judge.run.detector, "auto", CELLS, "blurred")
 
-    def draw(clip: "np.ndarray") -> HeatMap:
+    def draw(verdict: "Verdict", media: "Media") -> HeatMap:
+        clip, which = explain.most_fake_face(judge.predictor, verdict, media)
         frames, heat, check = explaining.explain_clip(maps, clip, FRAMES, areas=False)
-        text = f"{explanation.METHOD_NOTES[maps.method]} {explain.describe_check(check)}"
+        shown = which and f"Shown is{which.removeprefix(',')}. "
+        text = f"{shown}{explanation.METHOD_NOTES[maps.method]} {explain.describe_check(check)}"
         return HeatMap(maps.method, text, check, style.to_png(explanation.figure(frames, heat, maps.method)))
 
     return draw

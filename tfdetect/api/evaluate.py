@@ -73,7 +73,7 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     from tfdetect.data.prepare.decode import usable_rows
     from tfdetect.workflow import familiarity, results, robustness, scoring, stress
 
-    aggregate, chain = args.evaluate.apply_to(run.evaluate).aggregate, corruptions.parse(args.data.corrupt)
+    aggregate, chain = args.evaluate.aggregate_for(run.evaluate, run.data.faces), corruptions.parse(args.data.corrupt)
     target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
     data = dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake)
     cache = dataset.evaluation_cache(data, run.detector, artifact)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from tfdetect.serving.predictor import Media, Predictor, Verdict
+    from tfdetect.data.media.frames import Media
+    from tfdetect.serving.predictor import Predictor, Verdict
     from tfdetect.workflow.masks import Masks
 
 MAX_FILES = 200  # larger pages open slowly
@@ -145,6 +146,16 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
     return Explanation(page, maps.method, rows)
 
 
+def most_fake_face(predictor: "Predictor", verdict: "Verdict", media: "Media") -> "tuple[np.ndarray, str]":
+    """Return the frames that the detector scores, of several faces those of the one with the highest score, and which it is."""
+    frames, faces = predictor.model_frames(media), verdict.faces or ()
+    if len(faces) < 2:
+        return frames, ""
+    highest = max(range(len(faces)), key=lambda number: faces[number]["score"])
+    clip = frames.reshape(len(faces), -1, *frames.shape[1:])[highest]
+    return clip, f", face {highest}, the most fake of {len(faces)}"
+
+
 def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", masks: "Masks", args: Explain, number: int,
                  show_progress: bool) -> tuple[dict[str, Any], str]:  # fmt: skip
     """Return what was measured of a file, and its sections of the page: its heat-maps and, for a video, its timeline."""
@@ -154,9 +165,10 @@ def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", 
     region, mask = masks.region(verdict.path, maps.predictor, media)
     if mask:
         row |= mask
-    frames, heat, check = explaining.explain_clip(maps, maps.predictor.model_frames(media), args.frames, region)
+    clip, which = most_fake_face(maps.predictor, verdict, media)
+    frames, heat, check = explaining.explain_clip(maps, clip, args.frames, region)
     row |= check
-    shown = explanation.section(files.printable(verdict.path), caption(verdict, row), frames, heat, maps.method)
+    shown = explanation.section(files.printable(verdict.path) + which, caption(verdict, row), frames, heat, maps.method)
     if args.timeline and media.total > 1:
         name = f"overlay{f'-{number + 1}' * (number > 0)}.mp4"
         found, timeline = explaining.follow(maps, verdict.path, media.total, args, args.out / name, show_progress)

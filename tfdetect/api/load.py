@@ -80,8 +80,8 @@ class TrainedDetector(Results):
 
         The columns are those of `Verdict`: path, probability of being fake (0..1), label ("real" or "fake"), score, frames, note,
         error, source, source_probability, text, verdict ("real", "fake" or "inconclusive"), familiarity (a p-value: is the file
-        like those of training?), unfamiliar and unfamiliar_reason. A file that cannot be read has its reason in `error`, and no
-        numbers. The keywords are flags of the command `predict`, such as `workers=1` and
+        like those of training?), unfamiliar, unfamiliar_reason and faces. A file that cannot be read has its reason in `error`,
+        and no numbers. The keywords are flags of the command `predict`, such as `workers=1` and
         `coverage=0.95`. Raises UserError if there is no file.
         """
         from tfdetect.pandas_settings import pd

@@ -178,7 +178,7 @@ def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> No
 
 def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     """Read, split and decode the data; return the run with what the data determine, the prepared manifest and the cache."""
-    from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.data.prepare.decode import main_faces, usable_rows
 
     cache = fine_tuning.cache_of(run)
     table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
@@ -187,7 +187,8 @@ def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
     table = made_fakes.add_made_fakes(table, run, cache)
     require_classes(table, run)
     table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
-    table = fine_tuning.adjust(table, run, cache)
+    # The label of a fake file does not say which of its faces is fake, and small faces must not be a sign of real files.
+    table = main_faces(fine_tuning.adjust(table, run, cache), "train")
     dataset.print_count(table)
     dataset.require_few_failures(table, run.data.max_failed)
     if run.data.path:  # scenes of the embedded sample look alike by design

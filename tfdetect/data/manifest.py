@@ -23,7 +23,8 @@ COLUMNS = ("path", "label", "split", "group", "source", "text")
 # Kept if present. `left_out` is the reason why a row is not used; the last three describe equalised files.
 OPTIONAL_COLUMNS = ("family", "category", "left_out", "original", "original_sha", "equalised")
 # `prepare` writes and replaces these.
-PREPARED_COLUMNS = ("sha", "frames", "width", "height", "note", "decoded_frames", "total_frames", "error", "source_class")
+PREPARED_COLUMNS = ("sha", "frames", "width", "height", "note", "decoded_frames", "total_frames", "faces", "error",
+                    "source_class")  # fmt: skip
 SPLIT_FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 SPLIT_NAMES = {"": "", "train": "train", "training": "train", "val": "validation", "valid": "validation",
                "validation": "validation", "dev": "validation", "test": "test", "testing": "test"}  # fmt: skip

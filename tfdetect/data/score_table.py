@@ -22,6 +22,7 @@ import numpy as np
 
 from tfdetect.data import manifest, tables
 from tfdetect.errors import UserError, suggestion
+from tfdetect.evaluation import aggregation, predictions
 from tfdetect.files import plural
 from tfdetect.pandas_settings import pd
 
@@ -29,7 +30,7 @@ SCORE_WORDS = {"score", "scores", "prob", "probs", "proba", "probability", "logi
                "confidence", "fakeness"}  # fmt: skip
 MORE_NAMES = {"path": ("id", "name", "key"), "label": ("target", "truth", "groundtruth", "gt", "y", "ytrue")}
 ROLES = ("path", "label", "source", "group", "split")
-NOT_SCORES = {"frame", "error", *tables.COLUMNS, *manifest.PREPARED_COLUMNS}
+NOT_SCORES = {"frame", "error", *predictions.FACE_COLUMNS, *tables.COLUMNS, *manifest.PREPARED_COLUMNS}
 MAX_NAMED = 8  # columns in a message
 
 
@@ -49,13 +50,14 @@ class ScoreTable:
     """How the columns were understood, for the user."""
 
 
-def read(path: Path, given: Mapping[str, str], scores: Sequence[str] = (), only: Sequence[str] = ()) -> ScoreTable:
+def read(path: Path, given: Mapping[str, str], scores: Sequence[str] = (), only: Sequence[str] = (),
+         aggregate: str | None = None) -> ScoreTable:  # fmt: skip
     """Read a table (CSV, .xlsx or Parquet). `given` names the columns of ROLES that are not to be guessed, `scores` those of
     scores, where * stands for any text; `only` are COLUMN=VALUE pairs which the rows must match.
 
     Scores are numbers, or words that are labels (real, fake); higher is more likely fake. Any other cell counts as a failure of
-    that detector. Rows of one path that differ in `frame` are averaged. Raises UserError if a column is missing, ambiguous or
-    invalid, and if no row is left; OSError if the file cannot be read.
+    that detector. Rows of one path that differ in `frame`, and `face`, are combined by `aggregate`, by default the mean. Raises
+    UserError if a column is missing, ambiguous or invalid, and if no row is left; OSError if the file cannot be read.
     """
     table = _select_rows(tables.read(path), only, path)
     if table.empty:
@@ -74,14 +76,17 @@ def read(path: Path, given: Mapping[str, str], scores: Sequence[str] = (), only:
     number = pd.factorize(rows["path"])[0] if is_frame else np.arange(len(rows))
     if is_frame and len(torn := rows["path"][rows["label"] != first["label"].to_numpy()[number]]):
         raise UserError(f"{path}: the frames of {torn.iloc[0]!r} have different labels; a file is real or fake.")
-    means = pd.DataFrame(numbers).groupby(number).mean()
+    _require_frames(aggregate, is_frame, path)
+    means = pd.DataFrame(numbers)
+    means = _combine(means, number, table.get("face"), aggregate or aggregation.MEAN) if is_frame else means
     reasons = {name: _reasons(table[name].to_numpy()[np.unique(number, return_index=True)[1]], means[name], files["path"])
                for name in names}  # fmt: skip
     notes = [_describe(columns, names, own)]
     if empty:
         notes.append(f"Left out, since all their cells are empty: {_list(empty)}.")
     if is_frame:
-        notes.append(f"{plural(len(rows), 'row')} of {plural(len(files), 'file')}: the scores of a file's frames are averaged.")
+        notes.append(f"{plural(len(rows), 'row')} of {plural(len(files), 'file')}: the score of a file is "
+                     f"{aggregation.describe(aggregate or aggregation.MEAN, 'face' in table)}.")  # fmt: skip
     files["frames"] = np.bincount(number)
     return ScoreTable(files, means[names], reasons, means[own] if own else None, tuple(notes))
 
@@ -157,6 +162,23 @@ def _to_numbers(cells: pd.Series, path: Path) -> pd.Series:
         raise UserError(f"{path}: the column {cells.name} holds no finite number ({seen}); expected scores, higher for fakes. "
                         "Decimals need a point.")  # fmt: skip
     return numbers
+
+
+def _require_frames(aggregate: str | None, is_frame: bool, path: Path) -> None:
+    """Raise UserError if the frames of files are to be combined, but each row is a file."""
+    if aggregate and not is_frame:
+        raise UserError(f"--evaluate.aggregate {aggregate} combines the frames of a file, but {path} has one row for each file: "
+                        "it takes a column frame, and rows with the same path.")  # fmt: skip
+
+
+def _combine(scores: pd.DataFrame, number: np.ndarray, faces: pd.Series | None, rule: str) -> pd.DataFrame:
+    """Return the score of each file for each detector, from those of its frames that have one; `number` is that of the file."""
+    out = pd.DataFrame(index=range(number.max() + 1), columns=scores.columns, dtype=np.float64)
+    for name in scores:
+        known = scores[name].notna().to_numpy()
+        shown = None if faces is None else faces.to_numpy()[known]
+        out[name] = aggregation.aggregate_rows(scores.loc[known, [name]], [number[known]], rule, shown)[name]
+    return out
 
 
 def _reasons(cells: Iterable[str], scores: pd.Series, paths: pd.Series) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.errors import UserError
-from tfdetect.evaluation.calibration import youden_threshold
+from tfdetect.evaluation.calibration import Calibration, compute_threshold, fit_band
 from tfdetect.evaluation.predictions import COLUMNS, FILE_KEYS, by_file
 
 RESERVED = (*COLUMNS, "probability", "log_odds", "frames", "mean")  # column names that no run may have
@@ -68,13 +68,25 @@ def file_scores(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
     return {name: table["score"] for name, table in align(tables).items()}
 
 
-def fit_threshold(validation: pd.DataFrame) -> float | None:
-    """Return the threshold with the best balanced accuracy of the mean probability, or None if a class is missing.
+def fit_threshold(validation: pd.DataFrame, rule: str = "youden") -> float | None:
+    """Return the threshold that a rule of `calibration.fit` chooses for the mean probability, or None if a class is missing.
 
     `validation` holds files on which no run was trained.
     """
     label = validation["label"].to_numpy()
-    return youden_threshold(validation["probability"].to_numpy(), label) if len(np.unique(label)) == 2 else None
+    return compute_threshold(validation["probability"].to_numpy(), label, rule) if len(np.unique(label)) == 2 else None
+
+
+def fit_verdicts(validation: pd.DataFrame, rule: str = "youden", coverage: float | None = None,
+                 prevalence: float | None = None) -> Calibration | None:  # fmt: skip
+    """Return the calibration of the mean: its probability as it is, with the threshold of `fit_threshold`, a band of inconclusive
+    scores for `coverage`, none if there are too few files for it, and `prevalence`. None if a class is missing."""
+    if (threshold := fit_threshold(validation, rule)) is None:
+        return None
+    label, score = validation["label"].to_numpy(), validation["score"].to_numpy()
+    band = fit_band(score, label, coverage, validation["group"].to_numpy()) if coverage else None
+    reals, fakes = (int((label == kind).sum()) for kind in (0, 1))
+    return Calibration(1.0, 0.0, threshold, reals, fakes, band=band).with_prevalence(prevalence)
 
 
 def comparison_table(summaries: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

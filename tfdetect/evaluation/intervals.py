@@ -28,6 +28,7 @@ MAX_GROUPS = 10_000  # more are merged at random
 ECE_BINS = 15
 FALSE_POSITIVE_RATES = {"tpr_at_fpr_1e-2": 0.01, "tpr_at_fpr_1e-3": 0.001}
 SIGNED = ("mcc", "difference")  # within -1..1
+BIASED = ("calibration_error",)  # larger in resamples than in the sample
 RANKING = ("auc", "ap", "eer", *FALSE_POSITIVE_RATES)
 
 
@@ -276,6 +277,10 @@ def to_intervals(drawn: Mapping[str, Array], values: Mapping[str, float | None],
     With the number of groups, the percentiles lie further out as those of Student's t do, because resamples of n groups vary too
     little by n / (n - 1): with 100 groups, 2.3 % and 97.7 % (T. Hesterberg, "What teachers should know about the bootstrap",
     2015).
+
+    The calibration error is a mean of absolute gaps, which noise makes larger, in a sample and once more in its resamples: the
+    percentiles may all lie above it. So its interval is the basic one (A. Davison and D. Hinkley, "Bootstrap methods and their
+    application", 1997, section 5.2), which mirrors the percentiles at the value, and which is extended to it if need be.
     """
     tail = (1 - LEVEL) / 2
     if groups and groups > 1:
@@ -287,6 +292,9 @@ def to_intervals(drawn: Mapping[str, Array], values: Mapping[str, float | None],
         found = drawn[name][1:][np.isfinite(drawn[name][1:])] if name in drawn else ()
         if value is not None and len(found):
             ends = np.quantile(found, [tail, 1 - tail]) + (value - drawn[name][0])
+            if name in BIASED:
+                low, high = 2 * value - ends[::-1]
+                ends = np.array([min(low, value), max(high, value)])
             out[name] = [float(end) for end in (ends if name == "log_loss" else np.clip(ends, -1 if name in SIGNED else 0, 1))]
     return out
 

@@ -10,11 +10,13 @@ A clip detector has one row per file (frame 0), a frame detector one row for eac
 | source | text; the generator, manipulation or camera set; may be empty |
 | split | "validation" or "test" |
 | frame | integer from 0 |
+| face | only with --data.faces all: number of the face, 0 the largest; a row for each face, or each of its frames |
+| box, box_frame | with it: left, top, width and height of the face in pixels, and the frame of the file where it is there |
 | score | finite number, higher is more likely fake; not a probability |
 | probability | only if calibrated: probability of being fake, 0..1 |
 | log_odds | with it: the log-odds of that probability, which do not saturate when frames are averaged |
 | file_log_odds | if calibration is not linear (beta, isotonic): those of the score of the file |
-| aggregate | text, only if it is not the mean: how the scores of frames become that of their file; the same in all rows |
+| aggregate | text, only if it is not the mean: how the scores of frames (and faces, `aggregation`) become that of their file |
 
 Other numeric columns, such as one for each attributed source, are kept.
 """
@@ -22,6 +24,7 @@ Other numeric columns, such as one for each attributed source, are kept.
 import csv
 from collections.abc import Sequence
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +40,7 @@ FILE_KEYS = ["path", "group", "source"]
 TEXT_COLUMNS = ["path", "group", "source", "split"]
 FILE_LOG_ODDS = "file_log_odds"
 AGGREGATE = "aggregate"
+FACE_COLUMNS = ("face", "box", "box_frame")
 SOURCE_CLASS = "source_class"  # text, for detectors that attribute sources: the true class of a fake
 
 
@@ -69,17 +73,20 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
 
 def _convert_numbers(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with label and frame as int64 and other numbers as float64. Raises UserError if one is out of range."""
-    for name in ("frame", "score", *(name for name in ("probability", "log_odds", FILE_LOG_ODDS) if name in table)):
+    counts = ["frame", *(name for name in ("face", "box_frame") if name in table)]
+    for name in (*counts, "score", *(name for name in ("probability", "log_odds", FILE_LOG_ODDS) if name in table)):
         table[name] = pd.to_numeric(table[name], errors="coerce").astype(np.float64)
         _require(table, np.isfinite(table[name]), f"has a {name} that is not a finite number")
-    _require(table, (table["frame"] >= 0) & (table["frame"] % 1 == 0), "has a frame that is not a non-negative integer")
+    for name in counts:
+        _require(table, (table[name] >= 0) & (table[name] % 1 == 0), f"has a {name} that is not a non-negative integer")
     if "probability" in table:
         _require(table, table["probability"].between(0, 1), "has a probability outside 0..1")
-    return table.astype({"label": np.int64, "frame": np.int64})
+    return table.astype(dict.fromkeys(["label", *counts], np.int64))
 
 
 def _check_files(table: pd.DataFrame) -> None:
-    _require(table, ~table.duplicated([*FILE_KEYS, "frame"]), "lists the same frame twice; expected one score per frame")
+    keys = [*FILE_KEYS, *(["face"] if "face" in table else []), "frame"]
+    _require(table, ~table.duplicated(keys), "lists the same frame twice; expected one score per frame")
     combinations = table.drop_duplicates([*FILE_KEYS, "label", "split"])
     _require(combinations, ~combinations.duplicated(FILE_KEYS), "has two labels or two splits; expected one of each per file")
 
@@ -98,8 +105,9 @@ def read(path: str | PathLike[str]) -> pd.DataFrame:
     """
     empty_is_none = {name: [""] for name in ("label", "frame", "score", "probability")}
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys([*TEXT_COLUMNS, SOURCE_CLASS, AGGREGATE], str), keep_default_na=False,
-                            na_values=empty_is_none, encoding_errors="surrogateescape")  # fmt: skip
+        texts = dict.fromkeys([*TEXT_COLUMNS, SOURCE_CLASS, AGGREGATE, "box"], str)
+        table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=empty_is_none,
+                            encoding_errors="surrogateescape")  # fmt: skip
     except ValueError as error:  # from the CSV parser
         raise UserError(f"{path} is not a predictions table: {str(error).strip()}.") from error
     return check(table)
@@ -119,7 +127,7 @@ def file_scores(table: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
     Everything that ranks or classifies files, from the choice of the epoch to the verdict, uses this score.
     """
     files = [table[name] for name in (*FILE_KEYS, "label", *also)]
-    return aggregate_rows(table[["score"]].astype(np.float64), files, aggregate_of(table)).reset_index()
+    return aggregate_rows(table[["score"]].astype(np.float64), files, aggregate_of(table), table.get("face")).reset_index()
 
 
 def with_aggregate(table: pd.DataFrame, rule: str) -> pd.DataFrame:
@@ -138,7 +146,7 @@ def add_probabilities(table: pd.DataFrame, calibration: Calibration) -> pd.DataF
     A table whose frames do not become files by their mean says so already (`with_aggregate`).
     """
     table = table.assign(probability=calibration.probability(table["score"]), log_odds=calibration.log_odds(table["score"]))
-    if calibration.is_linear or not table["frame"].any():
+    if calibration.is_linear or not (table["frame"].any() or ("face" in table and table["face"].any())):
         return table
     scores = table[FILE_KEYS].merge(file_scores(table)[[*FILE_KEYS, "score"]], how="left", on=FILE_KEYS)["score"]
     return table.assign(**{FILE_LOG_ODDS: calibration.log_odds(scores)})
@@ -164,9 +172,10 @@ def combine_frames(checked: pd.DataFrame) -> pd.DataFrame:
         table["log_odds"] = logit(np.clip(table["probability"], 2.0**-50, 1 - 2.0**-50))  # 0 and 1 would be infinite
     keys = ["path", "label", "group", "source", "split", *([SOURCE_CLASS] if SOURCE_CLASS in table else [])]
     combined = ["score", *(["log_odds"] if "log_odds" in table else [])]
-    others = [name for name in table.select_dtypes("number") if name not in {*COLUMNS, *combined, "probability", "frames"}]
+    known = {*COLUMNS, *FACE_COLUMNS, *combined, "probability", "frames"}
+    others = [name for name in table.select_dtypes("number") if name not in known]
     grouped = table.groupby(keys, sort=False)
-    files = aggregate_rows(table[combined], [table[key] for key in keys], aggregate_of(table))
+    files = aggregate_rows(table[combined], [table[key] for key in keys], aggregate_of(table), table.get("face"))
     if others:
         files = files.join(grouped[others].mean())
     files.insert(0, "frame", 0)
@@ -178,6 +187,16 @@ def combine_frames(checked: pd.DataFrame) -> pd.DataFrame:
         files.insert(2, "probability", np.where(grouped.size() == 1, grouped["probability"].first(), mean))
     files["frames"] = grouped["frames"].sum()
     return files.reset_index()
+
+
+def clip_keys(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Return what the clip of each row is found by: the path of the file and, where there is one, the number of the face."""
+    return list(rows[["path", *(["face"] if "face" in rows else [])]].itertuples(index=False, name=None))
+
+
+def highest_face(table: pd.DataFrame, path: str) -> tuple[int, ...]:
+    """Return the number of the face of a file with the highest score of a frame; () for a table without faces."""
+    return (int(table.loc[table.loc[table["path"] == path, "score"].idxmax(), "face"]),) if "face" in table else ()
 
 
 def worst_mistakes(table: pd.DataFrame, threshold: float, count: int = 8) -> pd.DataFrame:

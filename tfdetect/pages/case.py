@@ -151,7 +151,8 @@ def _cells(found: Mapping[str, Any], before: str | None = None) -> list[Any]:
     if found["error"] is not None:
         return [f"none: {found['error']}", None, None]
     changed = " (changed)" if before not in (None, found["verdict"]) else ""
-    return [f"{found['verdict']}{changed}", found["probability"], found["score"]]
+    reason = f", {found['unfamiliar_reason']}" if found.get("unfamiliar_reason") else ""
+    return [f"{found['verdict']}{reason}{changed}", found["probability"], found["score"]]
 
 
 def heat_section(scored: Sequence[tuple[Model, Finding]]) -> str:

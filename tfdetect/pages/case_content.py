@@ -49,6 +49,7 @@ class Reencoded:
     probability: float | None = None
     score: float | None = None
     familiarity: float | None = None
+    unfamiliar_reason: str | None = None
     error: str | None = None
     """Why there is none; the numbers are then None."""
 

@@ -37,12 +37,19 @@ class Robustness:
     @property
     def headline(self) -> str:
         """After which corruption the most verdicts change, as a sentence without its full stop."""
-        shares = self.table["flipped"].astype(float).fillna(0).iloc[1:]
-        if not shares.max():
+        shares = self.table[["flipped", "became_inconclusive"]].astype(float).fillna(0).iloc[1:]
+        if not shares.sum(axis=1).max():
             return "no verdict changes after any of them"
-        worst = self.table.loc[shares.idxmax()]
-        return (f"most verdicts change after {worst['corruption']}: {html.format_percent(100 * shares.max())} % of "
-                f"{plural(int(worst['n']), 'file')}, {worst['to_fake']} to fake and {worst['to_real']} to real")  # fmt: skip
+        worst = self.table.loc[shares.sum(axis=1).idxmax()]
+        side, unsure = (html.format_percent(100 * share) for share in shares.loc[worst.name])
+        where = f"most verdicts change after {worst['corruption']}: {side} % of {plural(int(worst['n']), 'file')}"
+        kinds = f"{worst['to_fake']} to fake and {worst['to_real']} to real"
+        return f"{where} change side, {kinds}, and {unsure} % become inconclusive" if self.has_band else f"{where}, {kinds}"
+
+    @property
+    def has_band(self) -> bool:
+        """Whether verdicts may be inconclusive."""
+        return bool(self.table["became_inconclusive"].notna().any())
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -58,22 +65,27 @@ def robustness_section(found: Robustness | None, figure: Figure | Path | None) -
     drawn = html.figure(caption(robustness), figure, may_be_wide=True) if figure else ""
     lead = found.headline[0].upper() + found.headline[1:]
     return (f"<section><h2>Robustness</h2><p>{QUESTION}</p><p><b>{escape(lead)}.</b></p>"
-            f'<div class="figures">{drawn}</div>{_table(found.table)}{_files(found)}</section>')  # fmt: skip
+            f'<div class="figures">{drawn}</div>{_table(found)}{_files(found)}</section>')  # fmt: skip
 
 
-def _table(table: pd.DataFrame) -> str:
-    header = ["corruption", "files", "AUC", "95 % interval", "accuracy", "95 % interval", "verdicts changed", "95 % interval",
-              "to fake", "to real", "failed"]  # fmt: skip
-    keys = ["corruption", "n", "auc", "auc_interval", "accuracy", "accuracy_interval", "flipped", "flipped_interval",
-            "to_fake", "to_real", "failed"]  # fmt: skip
-    return html.table(header, table[keys].itertuples(index=False))
+def _table(found: Robustness) -> str:
+    interval = "95 % interval"
+    band = {"became inconclusive": "became_inconclusive", f" {interval}": "became_inconclusive_interval",
+            "no longer": "from_inconclusive"} if found.has_band else {}  # fmt: skip
+    columns = [("corruption", "corruption"), ("files", "n"), ("AUC", "auc"), (interval, "auc_interval"),
+               ("accuracy", "accuracy"), (interval, "accuracy_interval"),
+               ("verdicts changed" if not band else "changed side", "flipped"), (interval, "flipped_interval"),
+               ("to fake", "to_fake"), ("to real", "to_real"), *band.items(), ("failed", "failed")]  # fmt: skip
+    header, keys = zip(*columns, strict=True)
+    return html.table([name.strip() for name in header], found.table[list(keys)].itertuples(index=False))
 
 
 def _files(found: Robustness) -> str:
     """Return the files whose verdicts change most often."""
     if found.flips.empty:
         return "<h3>Files whose verdict changes</h3><p>None.</p>"
-    files = found.flips.groupby(["path", "label", "source"], sort=False)["corruption"].agg(["count", ", ".join])
+    to = found.flips["corruption"] + (" (" + found.flips["verdict"] + ")" if found.has_band else "")
+    files = found.flips.assign(to=to).groupby(["path", "label", "source"], sort=False)["to"].agg(["count", ", ".join])
     files = files.sort_values("count", ascending=False, kind="stable").reset_index()
     files["label"] = files["label"].map({0: "real", 1: "fake"})
     total = int(found.table["n"].iloc[0])

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from tfdetect.plots.style import FAINT, GREEN, INK, PURPLE, set_title
+from tfdetect.plots.style import AMBER, FAINT, GREEN, INK, PURPLE, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMNS, MAX_TITLE = 3, 34
-LINES = (("auc", "AUC", INK), ("accuracy", "accuracy", GREEN), ("flipped", "verdicts that changed", PURPLE))
+LINES = (("auc", "AUC", INK), ("accuracy", "accuracy", GREEN), ("flipped", "verdicts that changed side", PURPLE),
+         ("became_inconclusive", "verdicts that became inconclusive", AMBER))  # fmt: skip
 SEPARATE = "chains of corruptions"
 
 
 def robustness(table: pd.DataFrame) -> Figure:
-    """AUC, accuracy and the share of verdicts that changed, over the strength of each corruption, with 95 % intervals. Dashed
-    lines are the AUC and the accuracy of the same files as they are; the grey line is 0.5.
+    """AUC, accuracy and the shares of verdicts that changed side or became inconclusive, over the strength of each corruption,
+    with 95 % intervals. Dashed lines are the AUC and the accuracy of the same files as they are; the grey line is 0.5.
 
     `table` has a row for each corruption: corruption, curve, strength (NaN for a chain that belongs to no curve), n, and for auc,
-    accuracy and flipped the value, its `_interval` and, for the first two, the value `_before`.
+    accuracy, flipped and became_inconclusive the value, its `_interval` and, for the first two, the value `_before`.
     """
     from matplotlib.figure import Figure
 
+    lines = [line for line in LINES if table[line[0]].notna().any()]
     is_point = table["strength"].notna()
     panels = list(table[is_point].groupby("curve", sort=False))
     if not is_point.all():
@@ -35,10 +38,10 @@ def robustness(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(4.2 * min(COLUMNS, max(len(panels), 1)), 3.1 * rows + 0.4), layout="constrained")
     grid = figure.subplots(rows, min(COLUMNS, max(len(panels), 1)), squeeze=False).ravel()
     for axes, (name, part) in zip(grid, panels, strict=False):
-        _draw_panel(axes, str(name), part)
+        _draw_panel(axes, str(name), part, lines)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
-    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(LINES), frameon=False, fontsize=9)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
@@ -51,12 +54,12 @@ def _lines(name: str) -> list[str]:
     return lines
 
 
-def _draw_panel(axes: Axes, name: str, part: pd.DataFrame) -> None:
+def _draw_panel(axes: Axes, name: str, part: pd.DataFrame, lines: Sequence[tuple[str, str, str]]) -> None:
     """Draw the corruptions of one curve over their strengths, or others below each other."""
     is_curve = bool(part["strength"].notna().all())
     part = part.sort_values("strength") if is_curve else part
     places = part["strength"].to_numpy(float) if is_curve else np.arange(len(part))
-    for key, label, color in LINES:
+    for key, label, color in lines:
         values = part[key].to_numpy(float)
         low, high = np.array([pair or (np.nan, np.nan) for pair in part[f"{key}_interval"]], float).T
         if is_curve:

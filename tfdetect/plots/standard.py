@@ -18,6 +18,7 @@ import pandas as pd
 
 from tfdetect.evaluation import calibration, metrics
 from tfdetect.evaluation.predictions import SPLITS, by_file
+from tfdetect.files import plural
 from tfdetect.plots import style as plots_style
 from tfdetect.plots.style import (
     CLASSES,
@@ -38,6 +39,7 @@ from tfdetect.plots.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MAX_SOURCES = 30  # drawn
 STANDARD = ("roc", "precision_recall", "scores", "confusion", "reliability", "sources")
 PROPERTY_NAMES = {"all": "all properties", "all_container": "all container properties", "jpeg_quality": "JPEG quality",
                   "exif": "EXIF metadata", "fps": "frame rate", "bytes": "file size", "aspect": "aspect ratio"}  # fmt: skip
@@ -182,14 +184,17 @@ def reliability(predictions: pd.DataFrame, threshold: float | None) -> Figure:
 
 
 def sources(predictions: pd.DataFrame, threshold: float | None) -> Figure:
-    """AUC of the fakes from each source against all real files in the test set. Bars start at chance; thin lines are 95 %
-    intervals; the number of fakes is in brackets."""
+    """AUC of the fakes from each source against all real files in the test set, the lowest at the top; of many sources, only
+    those with the lowest AUC are drawn. Bars start at chance; thin lines are 95 % intervals; the number of fakes is in
+    brackets."""
     files = predictions[predictions["split"] == "test"]
     by_source = {name: row for name, row in metrics.metrics_by_source(files, threshold).items() if row["auc"] is not None}
-    figure, axes = create_axes("AUC by source", "AUC against all real files", "", height=1.6 + 0.42 * max(4, len(by_source)))
+    ranked = sorted(by_source.items(), key=lambda item: item[1]["auc"])
+    ranked, better = ranked[:MAX_SOURCES], ranked[MAX_SOURCES:]
+    title = f"AUC by source: the lowest {MAX_SOURCES} of {len(by_source)}" if better else "AUC by source"
+    figure, axes = create_axes(title, "AUC against all real files", "", height=1.6 + 0.42 * max(4, len(ranked) + bool(better)))
     if not by_source:
         return show_message(figure, axes, NEEDS_BOTH_CLASSES)
-    ranked = sorted(by_source.items(), key=lambda item: item[1]["auc"])
     for place, (_, row) in enumerate(ranked):
         axes.barh(place, row["auc"] - 0.5, left=0.5, height=0.6, color=FAKE, alpha=0.8)
         low, high = row["auc_interval"] or (row["auc"], row["auc"])
@@ -197,8 +202,12 @@ def sources(predictions: pd.DataFrame, threshold: float | None) -> Figure:
         side = axes.get_yaxis_transform()
         axes.text(1.015, place, f"{row['auc']:.3f}", va="center", fontsize=10, color=INK, transform=side)
     axes.set_yticks(range(len(ranked)), [f"{shorten(name)} ({row['n_fake']})" for name, row in ranked])
+    axes.set_ylim(len(ranked) - 0.4 + bool(better), -0.6)
+    if better:
+        text = f"{plural(len(better), 'source')} not drawn: AUC {better[0][1]['auc']:.3f} to {better[-1][1]['auc']:.3f}"
+        axes.text(0.5, len(ranked), text, va="center", fontsize=10, color=INK)
     axes.axvline(0.5, color=INK, linewidth=1)
-    lowest = min(min(row["auc"], *(row["auc_interval"] or [1])) for row in by_source.values())
+    lowest = min(min(row["auc"], *(row["auc_interval"] or [1])) for _, row in ranked)
     axes.set_xlim(min(0.45, lowest - 0.02), 1.0)
     axes.grid(False, axis="y")
     return figure

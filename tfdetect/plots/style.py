@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REAL, FAKE, INK, FAINT, GRID = "#0072B2", "#D55E00", "#1f2933", "#8a94a0", "#e4e7eb"
 DPI = 160
-GREEN, PURPLE = "#009E73", "#CC79A7"  # for anything that is not a class
+GREEN, PURPLE, AMBER = "#009E73", "#CC79A7", "#E69F00"  # for anything that is not a class
 CLASSES = ((0, "real", REAL), (1, "fake", FAKE))
 # The test split, which is the result, is dark; validation, which chose epoch and threshold, is faint and dashed.
 SPLIT_STYLES: dict[str, dict[str, Any]] = {

@@ -44,7 +44,7 @@ from tfdetect.data.media import tf_decode, tf_images
 from tfdetect.data.media.tf_images import evenly_spaced_indices
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.detector import Detector
-from tfdetect.evaluation.aggregation import MEAN
+from tfdetect.evaluation.aggregation import MEAN, frame_rule
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.familiarity import DISTANCES, Familiarity
 from tfdetect.models import autoencoder
@@ -173,6 +173,9 @@ def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, c
         lines += [f"- `{DEFAULT}`: an alias of `{FACE_CROP}`, for servers that do not choose a signature", "",
                   "This detector was trained on face crops. `predict` finds and crops the face of each file; the SavedModel "
                   "expects crops, and its score for a whole image is meaningless."]  # fmt: skip
+    if clip_spec.all_faces:
+        lines += ["", "`predict` scores each face of a file and combines their scores (`--evaluate.aggregate`); a clip of the "
+                  "SavedModel shows one face, and its score is that of this face."]  # fmt: skip
     if clip_spec.plan:
         lines += ["", "This detector was trained on equalised files. `predict` equalises each file first; the SavedModel expects "
                   f"frames of equalised files: the central {clip_spec.plan.crop} x {clip_spec.plan.crop} pixels, compressed as "
@@ -206,7 +209,7 @@ class ServingFunctions:
 
     def __init__(self, model: keras.Model, texts: Sequence[str], calibration: Calibration, detector: Detector,
                  clip_spec: ClipSpec, aggregate: str = MEAN, familiarity: Familiarity | None = None):  # fmt: skip
-        self.aggregate, self.familiarity = aggregate, familiarity
+        self.aggregate, self.familiarity = frame_rule(aggregate), familiarity  # a clip shows one face
         self.model, self.texts, self.calibration, self.spec = model, texts, calibration, clip_spec
         self.call = trace(model, WithVectors(model, familiarity.layer, familiarity) if familiarity else None)
         self.is_frame_detector, self.classes = detector.input_kind == "frame", detector.classes

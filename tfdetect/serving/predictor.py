@@ -155,7 +155,7 @@ class Predictor:
 
             output = np.concatenate([output[:, :1], softmax(output[:, 1:], axis=1)], axis=1)
         of_clips = np.concatenate([output, *distances], axis=1).reshape(len(clips), -1, output.shape[1] + len(distances))
-        combined = aggregation.aggregate(of_clips[..., 0], self.aggregate)
+        combined = aggregation.aggregate(of_clips[..., 0], aggregation.frame_rule(self.aggregate))
         columns = np.column_stack([combined, of_clips[..., 1:].mean(axis=1)]).astype(output.dtype)
         count = output.shape[1]
         return _by_name(columns[:, :count]) | dict(zip(DISTANCES, columns[:, count:].T, strict=False))
@@ -179,7 +179,8 @@ class Predictor:
         gives its verdict on them, too. Raises UserError if the run does not know what is familiar, or knows too few files."""
         if level and self.familiarity is None:
             raise UserError(f"--evaluate.unfamiliar {level:g}: this run does not know what its training files were like. It is "
-                            "of an older version, or had too few validation files: train it again.")  # fmt: skip
+                            "of an older version, or had too few validation files: train it again, or fit it to files of "
+                            "yours with calibrate.")  # fmt: skip
         other = copy.copy(self)
         other.familiarity = self.familiarity and self.familiarity.with_level(level)
         other.decides_on_unfamiliar = any_file
@@ -245,8 +246,8 @@ class Predictor:
             if isinstance(media, WorkerFailure):
                 yield [(number, path, media)]
                 continue
-            key = media.frames.shape[self.is_frame_detector :]
-            clips = len(media.frames) if self.is_frame_detector else 1
+            key = media.clips[0].shape[self.is_frame_detector :]
+            clips = len(media.frames) if self.is_frame_detector else len(media.clips)
             if key in groups and groups[key].clips + clips > self.batch:
                 yield groups.pop(key).files
             group = groups.setdefault(key, Group([], 0, time.monotonic()))
@@ -257,9 +258,9 @@ class Predictor:
         yield from (group.files for group in groups.values())
 
     def model_frames(self, media: Media) -> np.ndarray:
-        """Return the frames that the detector scores, (frames, height, width, 3) uint8; a still image is repeated for a clip
-        detector."""
-        return np.repeat(media.frames, self.spec.repeat_count(len(media.frames)), axis=0)
+        """Return the frames that the detector scores, (frames, height, width, 3) uint8, of all faces in turn; a still image is
+        repeated for a clip detector."""
+        return np.repeat(media.frames, self.spec.repeat_count(len(media.clips[0])), axis=0)
 
     def to_verdict(self, path: str, media: Media | WorkerFailure) -> Verdict:
         """Score a decoded file."""
@@ -268,17 +269,20 @@ class Predictor:
     def to_verdicts(self, paths: Sequence[str], decoded: Sequence[Media | WorkerFailure]) -> list[Verdict]:
         """Score decoded files in one call; all clips must have the same shape, for a frame detector all frames."""
         media = [each for each in decoded if not isinstance(each, WorkerFailure)]
-        clips = list(map(self.model_frames, media))
-        outputs = iter(self._score_clips(clips) if clips else ())
+        outputs = iter(self.score_clips([self.model_frames(each) for each in media], [len(each.clips) for each in media])
+                       if media else ())  # fmt: skip
         return [Verdict(path, error=each.reason) if isinstance(each, WorkerFailure) else self._verdict(path, each, next(outputs))
                 for path, each in zip(paths, decoded, strict=True)]  # fmt: skip
 
-    def _score_clips(self, clips: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """Yield the outputs for each clip (frames, height, width, 3) uint8, whose first axis is the frames if they are scored
-        separately, else 1."""
-        stacked = np.concatenate(clips)[:, None] if self.is_frame_detector else np.stack(clips)
-        outputs = self._outputs_in_batches(stacked)
-        ends = np.cumsum([len(clip) if self.is_frame_detector else 1 for clip in clips])
+    def score_clips(self, files: Sequence[np.ndarray], faces: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the outputs for each file, from its frames (frames, height, width, 3) uint8, those of each of its faces in turn.
+
+        Their first axis is the frames if they are scored separately, else the faces, 1 where they are not told apart.
+        """
+        counts = list(map(len, files)) if self.is_frame_detector else list(faces)
+        clips = [frames.reshape(count, -1, *frames.shape[1:]) for frames, count in zip(files, counts, strict=True)]
+        outputs = self._outputs_in_batches(np.concatenate(clips))
+        ends = np.cumsum(counts)
         for start, end in zip([0, *ends], ends, strict=False):
             yield {name: values[start:end] for name, values in outputs.items()}
 
@@ -302,7 +306,7 @@ class Predictor:
     def _verdict(self, path: str, media: Media, outputs: Mapping[str, np.ndarray]) -> Verdict:
         # As `predictions.file_scores` in `evaluate`: each frame is scored separately, and their aggregate, in double precision,
         # is calibrated. For one file pandas takes hundreds of times as long (benchmarks/libraries.py).
-        score = float(aggregation.aggregate(outputs["score"], self.aggregate))
+        score, of_faces = aggregation.aggregate_faces(outputs["score"], self.aggregate, len(media.clips))
         probability = float(self.calibration.probability(score))
         text = outputs["text"][len(outputs["text"]) // 2].decode() if "text" in outputs else None
         label = "fake" if probability >= self.threshold else "real"
@@ -310,16 +314,23 @@ class Predictor:
         if self.classes and label == "fake":
             mean = np.mean(outputs["source"], axis=0)
             source, source_probability = self.classes[mean.argmax()], float(mean.max())
-        note, frames = self.spec.extend_note(media.note, len(media.frames)), len(media.frames)
-        frames *= self.spec.repeat_count(frames)
-        verdict = str(self.calibration.verdicts(score))
+        frames = len(media.clips[0])
+        note, verdict = self.spec.extend_note(media.note, frames), str(self.calibration.verdicts(score))
+        frames *= self.spec.repeat_count(frames) * len(media.clips)
+        faces = self._face_rows(media, of_faces) if media.faces else None
         p_value, reason = None, None
         if self.familiarity and DISTANCES[0] in outputs:
             distances = [float(np.mean(outputs[name], dtype=np.float64)) for name in DISTANCES]
             p_value, reason = float(self.familiarity.p_values(*distances)), str(self.familiarity.reasons(*distances))
             verdict = INCONCLUSIVE if reason and not self.decides_on_unfamiliar else verdict
         return Verdict(path, probability, label, score, frames, note, None, source, source_probability, text, verdict, p_value,
-                       None if reason is None else bool(reason), reason or None)  # fmt: skip
+                       None if reason is None else bool(reason), reason or None, faces)  # fmt: skip
+
+    def _face_rows(self, media: Media, scores: np.ndarray) -> tuple[dict[str, Any], ...]:
+        """Return number, place, score and probability of each face, as `Verdict.faces` has them."""
+        found = zip(media.faces, scores.tolist(), self.calibration.probability(scores).tolist(), strict=True)
+        return tuple({"face": number, "box": list(face[:4]), "box_frame": face.frame, "score": score, "probability": probability}
+                     for number, (face, score, probability) in enumerate(found))  # fmt: skip
 
 
 def _clips_in_memory(spec: ClipSpec, squares: int) -> int:

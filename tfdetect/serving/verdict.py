@@ -1,6 +1,7 @@
 """The verdict on a file."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,4 @@ class Verdict:
     familiarity: float | None = None  # 0..1, p-value of being like the training files; None if the run does not know them
     unfamiliar: bool | None = None  # whether that is at most the run's level; the verdict is then inconclusive, except with --any
     unfamiliar_reason: str | None = None  # "other content" or "other processing"
+    faces: tuple[dict[str, Any], ...] | None = None  # with --data.faces all: face, box, box_frame, score and probability of each

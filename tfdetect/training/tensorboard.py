@@ -81,9 +81,9 @@ def write(logs: Path, context: ReportContext, figures: Mapping[str, Path], table
             tf.summary.scalar(f"test_auc_after/{name}", row["auc"])
     writer.close()
     if context.features is not None:
-        frames = context.predictions.reset_index(drop=True)
+        frames, keys = context.predictions.reset_index(drop=True), predictions.clip_keys(context.predictions)
         projector(logs, context.features.features, frames,
-                  lambda row: context.load_clip(frames.at[row, "path"])[frames.at[row, "frame"]])  # fmt: skip
+                  lambda row: context.load_clip(*keys[row])[frames.at[row, "frame"]])  # fmt: skip
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -101,12 +101,13 @@ def _curve(test: pd.DataFrame) -> None:
     tf.summary.experimental.write_raw_pb(curve.SerializeToString(), step=0)
 
 
-def _clips(test: pd.DataFrame, load_clip: Callable[[str], np.ndarray], draw_map: MapDrawer | None) -> None:
-    """A strip of frames for the first files of each class, described by label and probability, and heat-maps of some of them."""
+def _clips(test: pd.DataFrame, load_clip: Callable[..., np.ndarray], draw_map: MapDrawer | None) -> None:
+    """A strip of frames for the first files, or faces, of each class, described by label and probability, and heat-maps of some
+    of them."""
     for label, name in enumerate(("real", "fake")):
         rows = test[(test["label"] == label) & (test["frame"] == 0)].head(EXAMPLES_PER_CLASS)
-        for number, row in enumerate(rows.itertuples()):
-            clip = load_clip(row.path)
+        for number, (row, key) in enumerate(zip(rows.itertuples(), predictions.clip_keys(rows), strict=True)):
+            clip = load_clip(*key)
             strip = np.concatenate(clip[list(evenly_spaced(len(clip), min(FRAMES_PER_CLIP, len(clip))))], axis=1)
             text = f"{name}, {row.source}: probability of fake {row.probability:.3f}, score {row.score:.3f}"
             tag = files.printable(f"{name}/{Path(row.path).name}")

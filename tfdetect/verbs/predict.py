@@ -16,6 +16,7 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import config
 from tfdetect.errors import UserError
+from tfdetect.evaluation import aggregation
 from tfdetect.settings import DaskSettings
 from tfdetect.workflow.console import plural, printable
 from tfdetect.workflow.profile import profiled
@@ -41,7 +42,7 @@ class Predict:
     json: bool = False
     """One JSON object per line.
     It holds path, probability, label, score, frames, note, error, source, source_probability, text, verdict, familiarity,
-    unfamiliar and unfamiliar_reason."""
+    unfamiliar, unfamiliar_reason and faces."""
     out: Path | None = None
     """Table to write instead: .parquet, .csv, .jsonl or .xlsx, with the columns of --json, run, version, threshold and date.
     The same command again, also after an interruption, scores only the files that are not in it yet."""
@@ -90,6 +91,8 @@ def main(argv: Sequence[str]) -> int:
     if not args.json:
         print(f"{summarise(paths, failed)}. {describe(detector.deciding(args.evaluate).calibration)}.")
         print(describe_unfamiliar(unfamiliar, len(paths), args.evaluate.any), end="")
+        if detector.run.data.faces == "all":
+            print(f"The score of a file is {aggregation.describe(detector.run.evaluate.aggregate, True)}.")
     return 1 if failed else 0
 
 

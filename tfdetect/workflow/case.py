@@ -23,7 +23,7 @@ from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.limits import Limits
 from tfdetect.pages.case_content import NAMES, Finding, HeatMap, Reencoded
-from tfdetect.serving.predictor import Predictor
+from tfdetect.serving.predictor import Predictor, Verdict
 from tfdetect.settings import Data, Run
 from tfdetect.workflow import timeline
 from tfdetect.workflow.robustness_grids import GRIDS
@@ -31,7 +31,7 @@ from tfdetect.workflow.robustness_grids import GRIDS
 PICTURE_SIDE = 480  # pixels of the longer side of the picture of a file
 MAX_PIXELS = 2**31  # of all frames of a video that is encoded anew; about a minute and a half of HD
 STEPS = 3 + len(GRIDS["case"])  # of the progress bar: verdict, heat-map, timeline, each re-encoding
-Draw = Callable[[np.ndarray], HeatMap]
+Draw = Callable[[Verdict, Media], HeatMap]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def find(judge: Judge, path: str, sha: str, media: Media | WorkerFailure, draw: 
     else:
         stability = reencode(judge, path, sha, media, step)
     try:
-        heat_map = draw(judge.predictor.model_frames(media))
+        heat_map = draw(verdict, media)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -119,7 +119,7 @@ def follow(judge: Judge, path: str, media: Media, missing: dict[str, str]) -> Ti
 
 def seen(media: Media) -> tuple[np.ndarray, ...]:
     """Return the middle frame of the clip, or of that of each face."""
-    return (np.array(media.frames[len(media.frames) // 2]),)
+    return tuple(np.array(clip[len(clip) // 2]) for clip in media.clips)
 
 
 def reencode(judge: Judge, path: str, sha: str, media: Media, step: Callable[..., None]) -> tuple[Reencoded, ...]:
@@ -133,8 +133,8 @@ def reencode(judge: Judge, path: str, sha: str, media: Media, step: Callable[...
         for job, results in map_unordered(jobs, work, judge.data.workers, judge.data.timeout):
             [text], result = job.texts, results if isinstance(results, WorkerFailure) else results[0]
             verdict = asdict(judge.predictor.to_verdict(path, result))
-            values = {name: verdict.get(name) for name in ("verdict", "probability", "score", "familiarity", "error")}
-            found[text] = Reencoded(text, NAMES[text], **values)
+            names = ("verdict", "probability", "score", "familiarity", "unfamiliar_reason", "error")
+            found[text] = Reencoded(text, NAMES[text], **{name: verdict[name] for name in names})
             step()
     return tuple(found[text] for text in texts)
 

@@ -56,11 +56,12 @@ def evaluation_cache(data: Data, detector: Detector, artifact: Artifact) -> "Cac
 
 def clip_spec(data: ClipSettings, cache_dir: Path, still: bool = False) -> "ClipSpec":
     """Return how files become clips. A missing face model is downloaded into `cache_dir`."""
-    from tfdetect.data.media.faces import FaceSettings, model_path
+    from tfdetect.data.media.faces import ALL_FACES, FaceSettings, model_path
     from tfdetect.data.media.frames import Fit
     from tfdetect.data.prepare.clip_cache import ClipSpec
 
-    faces = FaceSettings.from_model(model_path(data.face_model, cache_dir)) if data.faces == "yunet" else None
+    most = ALL_FACES if data.faces == "all" else 1
+    faces = None if data.faces == "none" else FaceSettings.from_model(model_path(data.face_model, cache_dir), most)
     return ClipSpec(data.frames, data.size, data.fps, still, faces, data.limits, fit=Fit(data.fit, data.crops),
                     decoding=data.decoding)  # fmt: skip
 

@@ -11,7 +11,8 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, Run
-from tfdetect.workflow import dataset, judge, output_paths, overlap, seen
+from tfdetect.verdict_settings import VerdictOverrides
+from tfdetect.workflow import dataset, judge, operating_point, output_paths, overlap, seen
 from tfdetect.workflow.console import console, import_keras, plural
 from tfdetect.workflow.seen import TrainingSources
 from tfdetect.workflow.test_files import Evaluate, other_aggregate_warning
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from tfdetect.data.input_pipeline.corruptions import CorruptionChain
     from tfdetect.data.prepare.clip_cache import Cache
+    from tfdetect.evaluation.calibration import Calibration
 
 
 PRINTED = 10  # differences between runs; the report has all
@@ -36,6 +38,13 @@ class Member:
     data: Data
     cache: "Cache"
     aggregate: str
+    calibration: "Calibration"
+    """Its own, or what is given fitted to its validation files again."""
+
+    @property
+    def judging(self) -> "Calibration":
+        """The same with probabilities for the share of fakes in its validation, for all runs alike."""
+        return self.calibration.with_prevalence(None)
 
 
 def evaluate(args: Evaluate) -> Artifact:
@@ -62,7 +71,7 @@ def evaluate(args: Evaluate) -> Artifact:
     scored = {name: score_member(member, decoded[name], good, chain) for name, member in members.items()}
     corrupted = (f"The clips were corrupted before they were scored: {chain}.",) if chain else ()
     training = {name: seen.of_run(member.artifact, member.run, args.data.path) for name, member in members.items()}
-    write_report(target, members, table, scored, training, (*warnings, *left_out, *corrupted))
+    write_report(target, members, table, scored, training, (*warnings, *left_out, *corrupted), args.evaluate)
     return target
 
 
@@ -81,8 +90,9 @@ def load_members(args: Evaluate) -> dict[str, Member]:
     data = [dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake) for run in runs]
     caches = [dataset.evaluation_cache(settings, run.detector, artifact)
               for settings, run, artifact in zip(data, runs, found, strict=True)]  # fmt: skip
-    rules = [args.evaluate.apply_to(run.evaluate).aggregate for run in runs]
-    members = map(Member, found, runs, data, caches, rules)
+    rules = [args.evaluate.aggregate_for(run.evaluate, run.data.faces) for run in runs]
+    fitted = [operating_point.calibration_of(artifact, args.evaluate, rule) for artifact, rule in zip(found, rules, strict=True)]
+    members = map(Member, found, runs, data, caches, rules, fitted)
     return dict(zip(ensemble.unique_names([folder.name for folder in folders]), members, strict=True))
 
 
@@ -165,8 +175,7 @@ def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
     from tfdetect.workflow.scoring import score
 
     detector = member.run.detector
-    predictor = Predictor(member.artifact, member.cache.spec, detector, aggregate=member.aggregate)
-    predictor = predictor.with_calibration(predictor.calibration.with_prevalence(None))  # that of validation, for all runs alike
+    predictor = Predictor(member.artifact, member.cache.spec, detector, aggregate=member.aggregate, calibration=member.judging)
     rows, _ = dataset.add_source_classes(table[table["path"].isin(set(paths))], detector)
     for warning in predictor.warnings:
         console.print(warning)
@@ -175,16 +184,17 @@ def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
 
 def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame",
                  scored: "Mapping[str, tuple[pd.DataFrame, float]]", training: Mapping[str, TrainingSources],
-                 warnings: tuple[str, ...]) -> None:  # fmt: skip
-    """Write the report of the mean into `target`, and print the results of the mean and of each run."""
+                 warnings: tuple[str, ...], given: VerdictOverrides) -> None:  # fmt: skip
+    """Write the report of the mean into `target`, and print the results of the mean and of each run; `given` changes how its
+    threshold and band are fitted."""
     from tfdetect.evaluation import calibration, comparison, ensemble, metrics
     from tfdetect.workflow import results
     from tfdetect.workflow.scoring import clip_loader
 
     first = next(iter(members.values()))
-    validation_rows = {name: validation_predictions(member.artifact, member.aggregate) for name, member in members.items()}
-    validation = ensemble.average(validation_rows, by=["path"])
-    threshold, no_threshold = choose_threshold(validation)
+    validation = ensemble.average({name: validation_predictions(member) for name, member in members.items()}, by=["path"])
+    fitted, rule, no_threshold = fit_mean(validation, members, given)
+    threshold = fitted.with_prevalence(None).threshold if fitted else 0.5
     mean = ensemble.average(scored_rows := {name: rows for name, (rows, _) in scored.items()})
     summaries = {name: summarise_member(members[name], training[name], *found) for name, found in scored.items()}
     compared = comparison.compare(mean["label"], mean["group"], ensemble.file_scores(scored_rows) | {"mean": mean["score"]})
@@ -201,12 +211,13 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
     for name, summary in summaries.items():
         console.print(results.summary_line(name, summary, rules[name]))
     evaluation = results.Evaluation(
-        first.run, table, first.data, mean, threshold, "none, 0.5" if no_threshold else "youden",
+        first.run, table, first.data, mean, threshold, rule,
         clip_loader(table, first.cache), (*pooled, *warnings, *no_threshold), extra_metrics,
         ReportExtras(tables=tables),
         training=seen.of_any(training.values()),
         title=f"the mean probability of {', '.join(members)}",
         settings={name: config.run_to_dict(member.run) for name, member in members.items()},
+        calibration=fitted,
     )  # fmt: skip
     results.finish(target, evaluation, {"test": "mean"})
     for row in compared[:PRINTED]:
@@ -222,18 +233,20 @@ def summarise_member(member: Member, training: TrainingSources, rows: "pd.DataFr
     found, stored = metrics.summarise(rows, threshold), member.artifact.familiarity
     seen.add_metrics(found, rows, training)
     known = Familiarity.load(stored) if stored.exists() else None
-    return {**found, "verdicts": verdict_metrics(rows, artifacts.load_calibration(member.artifact), known)}
+    return {**found, "verdicts": verdict_metrics(rows, member.calibration, known)}
 
 
-def validation_predictions(artifact: Artifact, aggregate: str) -> "pd.DataFrame":
+def validation_predictions(member: Member) -> "pd.DataFrame":
     """Return the run's predictions of its validation files, one row per content; the column `path` holds the content's hash."""
     from tfdetect.data import manifest
     from tfdetect.evaluation import predictions
 
-    rows = manifest.read_unchecked(artifact.manifest)
+    rows = manifest.read_unchecked(member.artifact.manifest)
     shas = dict(zip(rows["path"], rows["sha"], strict=True))
-    frames = predictions.read(artifact.predictions).drop(columns=predictions.AGGREGATE, errors="ignore")
-    files = predictions.by_file(predictions.with_aggregate(frames[frames["split"] == "validation"], aggregate))
+    frames, own = predictions.read(member.artifact.predictions), [predictions.AGGREGATE, predictions.FILE_LOG_ODDS]
+    frames = frames[frames["split"] == "validation"].drop(columns=own, errors="ignore")
+    frames = predictions.with_aggregate(frames, member.aggregate)
+    files = predictions.by_file(predictions.add_probabilities(frames, member.judging))
     return files.assign(path=[shas.get(path, path) for path in absolute_paths(list(files["path"]), shas)]).drop_duplicates("path")
 
 
@@ -248,12 +261,28 @@ def absolute_paths(paths: list[str], known_paths: Iterable[str]) -> list[str]:
     return [path if os.path.isabs(path) else root + path for path in paths]
 
 
-def choose_threshold(validation: "pd.DataFrame") -> tuple[float, tuple[str, ...]]:
-    """Return the threshold of the mean, and a warning if the common validation files cannot give one."""
+def fit_mean(validation: "pd.DataFrame", members: Mapping[str, Member],
+             given: VerdictOverrides) -> "tuple[Calibration | None, str, tuple[str, ...]]":  # fmt: skip
+    """Return how the mean probability becomes a verdict, fitted to the validation files that all runs have in common, the rule
+    for its threshold, and a warning if these files lack a class, so that there is neither.
+
+    The coverage of its band is by default that of the runs, if they have the same. Raises UserError if the files are too few for
+    what is given.
+    """
     from tfdetect.evaluation import ensemble
 
-    threshold = ensemble.fit_threshold(validation)
-    if threshold is not None:
-        return threshold, ()
-    return 0.5, (f"The runs have {len(validation)} validation files in common, and these lack a class. The threshold of the mean "
-                 "is therefore 0.5 and not fitted to data.",)  # fmt: skip
+    rule = given.rule or "youden"
+    if validation["label"].nunique() < 2:
+        lacking = f"The runs have {plural(len(validation), 'validation file')} in common, and these lack a class."
+        if given.coverage or given.prevalence is not None or given.rule:
+            raise UserError(f"{lacking} The mean of the runs needs both for --evaluate.coverage, .prevalence and .fpr.")
+        return None, "none, 0.5", (f"{lacking} The threshold of the mean is therefore 0.5 and not fitted to data.",)
+    try:
+        operating_point.check(validation, None, given.coverage, given.prevalence, rule)
+    except UserError as error:
+        raise UserError(f"For the mean, on the validation files that the runs have in common: {error}") from error
+    bands = [member.calibration.band for member in members.values()]
+    levels = {band.coverage if band else None for band in bands}
+    coverage = given.coverage if given.coverage is not None else levels.pop() if len(levels) == 1 else None
+    fitted = ensemble.fit_verdicts(validation, rule, coverage, given.prevalence)
+    return fitted, rule, operating_point.rate_note(fitted, rule) if fitted else ()

@@ -77,7 +77,7 @@ def compare_with_pixels(context: ReportContext, rows: pd.DataFrame, predictor: P
     stored = context.predictions.loc[test, ["score", "probability"]].to_numpy()
     count = CHECKED_FRAMES if predictor.is_frame_detector else max(1, CHECKED_FRAMES // predictor.spec.frames)
     checked = rows[test.to_numpy()].iloc[:count]
-    files = zip(map(context.load_clip, checked["path"]), checked["frame"], strict=True)
+    files = zip((context.load_clip(*key) for key in predictions.clip_keys(checked)), checked["frame"], strict=True)
     clips = np.stack([clip[frame : frame + 1] if predictor.is_frame_detector else clip for clip, frame in files])
     pixels = np.column_stack(predictor.predict_clips(clips)[:2])
     score, probability = np.abs(pixels - stored[: len(pixels)]).max(axis=0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect import config
 from tfdetect.artifact import Artifact
+from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
 from tfdetect.settings import Data
@@ -17,6 +18,7 @@ from tfdetect.workflow.test_files import Evaluate
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from tfdetect.data.score_table import ScoreTable
     from tfdetect.workflow.judged import Opinion
@@ -27,6 +29,8 @@ TABLE = {"detector": "detector", "n": "files", "failed": "no score", "auc": "AUC
          "accuracy": "accuracy", "recall": "recall", "fpr": "false positive rate", "calibration_error": "ECE"}  # fmt: skip
 DOUBTS = {"detector": "detector", "inconclusive": "inconclusive", "accuracy_decided": "accuracy of the others",
           "coverage_real": "real files not called fake", "coverage_fake": "fakes not called real"}  # fmt: skip
+RARE = {"detector": "detector", "precision": "fake", "precision_interval": "95 % interval"}
+PICTURE = 256  # pixels
 UNKNOWN = "What these detectors were trained on is not known here: if it was files like these, the results are too good."
 
 
@@ -38,7 +42,8 @@ def judge(args: Evaluate) -> Artifact:
         console.print(printable(note))
     settings = args.evaluate
     coverage = COVERAGE if settings.coverage is None else settings.coverage
-    judged = Judged(table, args.columns.as_given, settings.calibration or "auto", coverage)
+    judged = Judged(table, args.columns.as_given, settings.calibration or "auto", coverage, settings.rule or "",
+                    args.columns.report)  # fmt: skip
     write_report(target, judged, args)
     return target
 
@@ -49,7 +54,7 @@ def read_predictions(args: Evaluate) -> "ScoreTable":
 
     columns = args.columns
     given = {role: getattr(columns, role) for role in score_table.ROLES}
-    return score_table.read(Path(str(args.predictions)), given, columns.scores, columns.only)
+    return score_table.read(Path(str(args.predictions)), given, columns.scores, columns.only, args.evaluate.aggregate)
 
 
 def run_model(args: Evaluate, target: Artifact) -> "ScoreTable":
@@ -76,24 +81,25 @@ def run_model(args: Evaluate, target: Artifact) -> "ScoreTable":
 
 def write_report(target: Artifact, judged: Judged, args: Evaluate) -> None:
     """Print the results, and write predictions, metrics, plots and the report of the only detector, or of the stack."""
-    import_keras()  # quietly; the report's modules need it
     from tfdetect.evaluation import comparison
-    from tfdetect.workflow import results
 
     name, main = judged.main
-    tables, metrics = compare(judged)
+    import_keras()  # quietly; the report's modules need it
+    from tfdetect.workflow import results
+
+    tables, metrics = compare(judged, args.evaluate.prevalence)
     warnings = list_warnings(judged, metrics)
     console.print(judged.protocol)
     for warning in warnings:
         console.print(printable(warning))
     for title, rows in tables.items():
-        if title.startswith(("Detectors", "Verdicts", "AUC")):
+        if title.startswith(("Detectors", "Verdicts", "AUC", "Where")):
             console.print(f"\n{title}")
             print_table(rows)
-    mistakes = list_mistakes(main.predictions, judged.threshold)
-    rule = "as given" if judged.as_given else "share of fakes"
+    mistakes, pictures = list_mistakes(main.predictions, main.threshold), load_pictures(main, args)
+    rule = judged.rule or ("as given" if judged.as_given else "share of fakes")
     evaluation = results.Evaluation(
-        None, list_files(judged), Data(), main.predictions, judged.threshold, rule, None, tuple(warnings), {},
+        None, list_files(judged), Data(), main.predictions, main.threshold, rule, pictures.get, tuple(warnings), {},
         ReportExtras(tables={**tables, **mistakes}, metrics=metrics), title=name, settings=config.settings_to_dict(args),
         origin=f"{judged.protocol} {UNKNOWN}",
     )  # fmt: skip
@@ -102,14 +108,15 @@ def write_report(target: Artifact, judged: Judged, args: Evaluate) -> None:
         console.print(comparison.sentence(row))
 
 
-def compare(judged: Judged) -> "tuple[dict[str, pd.DataFrame], dict[str, Any]]":
-    """Return the tables of all detectors and combinations, by title, and their metrics for metrics.json."""
+def compare(judged: Judged, prevalence: float | None = None) -> "tuple[dict[str, pd.DataFrame], dict[str, Any]]":
+    """Return the tables of all detectors and combinations, by title, and their metrics for metrics.json; with `prevalence` also
+    what "fake" means where that share of the files is fake."""
     import pandas as pd
 
     from tfdetect.evaluation import comparison, stacking
 
-    found = {name: measure(opinion, judged.threshold) for name, opinion in judged.detectors.items()}
-    combined = {key: measure(opinion, judged.threshold) for key, opinion in judged.combinations.items()}
+    found = {name: measure(opinion, prevalence) for name, opinion in judged.detectors.items()}
+    combined = {key: measure(opinion, prevalence) for key, opinion in judged.combinations.items()}
     total = int((~judged.validation).sum())
     best = sorted(found, key=lambda name: -(found[name]["auc"] or 0))
     rows = [to_row(name, found[name], total) for name in best]
@@ -118,6 +125,9 @@ def compare(judged: Judged) -> "tuple[dict[str, pd.DataFrame], dict[str, Any]]":
     if doubts := [{**row, **row["verdicts"]} for row in rows if row["verdicts"]]:
         title = f"Verdicts that may be inconclusive, at a coverage of {judged.coverage:g}"
         tables[title] = pd.DataFrame(doubts)[list(DOUBTS)].rename(columns=DOUBTS)
+    if rare := [{**row, **row["rare"]} for row in rows if row.get("rare")]:
+        title = f"Where {100 * (prevalence or 0):.3g} % of the files are fake, of those called fake"
+        tables[title] = pd.DataFrame(rare)[list(RARE)].rename(columns=RARE)
     if not judged.as_given and (given := as_given_rows(judged, total)):
         tables["As given: called fake from 0.5"] = pd.DataFrame(given)[list(TABLE)].rename(columns=TABLE)
     if differences := compare_combinations(judged):
@@ -143,13 +153,16 @@ def compare_combinations(judged: Judged) -> list[dict[str, Any]]:
     return comparison.compare(rows["label"], rows["group"], {name: each["score"] for name, each in opinions.items()})
 
 
-def measure(opinion: "Opinion", threshold: float) -> dict[str, Any]:
+def measure(opinion: "Opinion", prevalence: float | None = None) -> dict[str, Any]:
     """Return the metrics of a detector or combination, with `verdicts`: the share that is inconclusive, the accuracy of the
-    others, and the share of each class that is not called the other."""
+    others, and the share of each class that is not called the other; and with a prevalence `rare`: `precision`, the share of
+    files called fake that are fake where that share of all files is, and its interval."""
     from tfdetect.evaluation.metrics import compute_metrics
     from tfdetect.evaluation.predictions import check
 
-    found, verdicts = compute_metrics(check(opinion.predictions), threshold), None
+    found, verdicts = compute_metrics(check(opinion.predictions), opinion.threshold), None
+    if prevalence is not None and "probability" in opinion.predictions:
+        found["rare"] = rare_fakes(opinion, prevalence)
     if (given := opinion.verdicts) is not None:
         label = opinion.predictions["label"].to_numpy()
         decided = given != "inconclusive"
@@ -159,6 +172,47 @@ def measure(opinion: "Opinion", threshold: float) -> dict[str, Any]:
                     **{f"coverage_{name}": float((given[label == kind] != other).mean())
                        for kind, name, other in ((0, "real", "fake"), (1, "fake", "real"))}}  # fmt: skip
     return {**found, "verdicts": verdicts}
+
+
+def rare_fakes(opinion: "Opinion", prevalence: float) -> dict[str, Any]:
+    """Return what "fake" means where this share of the files is fake: prevalence, precision and precision_interval."""
+    from tfdetect.evaluation.clusters import precision_interval
+
+    rows, verdicts = opinion.predictions, opinion.verdicts
+    called = (rows["probability"] >= opinion.threshold).to_numpy() if verdicts is None else verdicts == "fake"
+    kinds = [(rows["label"] == kind).to_numpy() for kind in (0, 1)]
+    hits, groups = (tuple(values[kind] for kind in kinds) for values in (called, rows["group"].to_numpy()))
+    precision, interval = precision_interval(hits, groups, prevalence)
+    return {"prevalence": prevalence, "precision": precision, "precision_interval": interval}
+
+
+def load_pictures(main: "Opinion", args: Evaluate) -> "dict[str, NDArray[Any]]":
+    """Return a small picture (1, height, width, 3) uint8 of each of the most confident mistakes whose file is here.
+
+    They are decoded in another process, since a file may crash its decoder.
+    """
+    from tfdetect.data.worker_pool import map_unordered
+    from tfdetect.evaluation.predictions import worst_mistakes
+
+    if "probability" not in main.predictions:
+        return {}
+    paths = [path for path in worst_mistakes(main.predictions, main.threshold)["path"] if Path(path).is_file()]
+    found = map_unordered(paths, read_picture, args.data.workers, Data().timeout)
+    return {path: frames for path, frames in found if not isinstance(frames, WorkerFailure)}
+
+
+def read_picture(path: str) -> "NDArray[Any] | WorkerFailure":
+    """Return the middle frame of a file, its longer side at most PICTURE pixels."""
+    from tfdetect.data.media.frames import padded_shape, resize_to
+    from tfdetect.data.media.read import read_media
+    from tfdetect.data.media.sniff import MediaError, failure_reason
+
+    try:
+        frame = read_media(path).frames[0]
+    except (MediaError, OSError) as error:
+        return WorkerFailure(failure_reason(error))
+    height, width = frame.shape[:2]
+    return resize_to(frame, *padded_shape(height, width, min(PICTURE, max(height, width))))[None]
 
 
 def to_row(name: str, metrics: Mapping[str, Any], total: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, suggestion
 from tfdetect.workflow.console import plural
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Opinion:
     predictions: "pd.DataFrame"
     verdicts: "NDArray[Any] | None"
     """"real", "fake" or "inconclusive" for each row of the predictions; None without a band of inconclusive scores."""
+    threshold: float = AS_GIVEN
+    """Probability from which files are called fake."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,15 @@ class Judged:
     """How scores are calibrated; see `calibration.fit`."""
     coverage: float = COVERAGE
     """Share of each class that is not to be called the other; 0 for no inconclusive verdicts."""
+    rule: str = ""
+    """How each threshold is chosen on validation files, such as fpr:0.01; see `calibration.fit`. By default `threshold`."""
+    report: str = ""
+    """The detector or combination that `main` returns."""
 
     def __post_init__(self) -> None:
+        if self.rule and not self.validation.any():
+            raise UserError("--evaluate.fpr chooses the threshold on validation files of both classes, but there are none beside "
+                            "test files: give a table with a column split, or a data set with splits.")  # fmt: skip
         if self.as_given and (others := [name for name in self.table.scores if not self.is_probability(name)]):
             raise UserError(f"--columns.as_given takes scores for probabilities, but those of {others[0]} are not within 0..1.")
         labels = self.rows["label"][~self.validation]
@@ -91,22 +100,43 @@ class Judged:
         return AS_GIVEN if self.as_given or self.table.probability is not None else float(fitted.mean())
 
     @cached_property
+    def given(self) -> "pd.DataFrame | None":
+        """The probabilities of each detector that are judged as they are; None if scores are calibrated."""
+        scores, own = self.table.scores, self.table.probability
+        return scores if self.as_given else None if own is None else scores.assign(**dict.fromkeys(scores, own))
+
+    @cached_property
     def detectors(self) -> "dict[str, Opinion]":
         """What each detector says."""
         from scipy.special import logit
 
         from tfdetect.evaluation import stacking
 
-        scores, own = self.table.scores, self.table.probability
-        given = scores if self.as_given else None if own is None else scores.assign(**dict.fromkeys(scores, own))
+        scores, given = self.table.scores, self.given
         if given is None:
             log_odds = stacking.calibrate_each(self.files, self.method)
         else:
             log_odds = logit(given.loc[self.rows.index].clip(2.0**-50, 1 - 2.0**-50).to_numpy())
-        return {name: self.opinion(scores.loc[self.rows.index, name].to_numpy(), log_odds[:, number], given is None)
-                for number, name in enumerate(scores)}  # fmt: skip
+        return {name: self.opinion(scores.loc[self.rows.index, name].to_numpy(), column, given is None,
+                                   self.threshold_of(name, column[self.validation], self.files.labels[self.validation]))
+                for name, column in zip(scores, log_odds.T, strict=True)}  # fmt: skip
 
-    def opinion(self, score: "Floats", log_odds: "Floats", with_verdicts: bool,
+    def threshold_of(self, name: str, log_odds: "Floats", labels: "NDArray[Any]") -> float:
+        """Return the probability from which files are called fake: `threshold`, or what the rule chooses for the log-odds of
+        validation files, with their labels, (files,). Raises UserError if none of the files it needs has a score."""
+        import numpy as np
+        from scipy.special import expit
+
+        from tfdetect.evaluation import calibration
+
+        if not self.rule:
+            return self.threshold
+        known = np.isfinite(log_odds)
+        if (labels[known] == 0).sum() == 0:
+            raise UserError(f"--evaluate.fpr needs real validation files with a score of each detector; {name} has none.")
+        return calibration.compute_threshold(expit(log_odds[known]), labels[known], self.rule)
+
+    def opinion(self, score: "Floats", log_odds: "Floats", with_verdicts: bool, threshold: float,
                 hold_out: "HoldOut" = "none") -> Opinion:  # fmt: skip
         """Return the predictions of the judged rows with a score, and the verdicts if asked for."""
         import numpy as np
@@ -116,15 +146,16 @@ class Judged:
         kept = ~self.validation
         found = None
         if with_verdicts and self.coverage:
-            found = stacking.give_verdicts(self.files, log_odds, self.threshold, self.coverage, hold_out)
+            found = stacking.give_verdicts(self.files, log_odds, threshold, self.coverage, hold_out)
         verdicts = None if found is None else found[kept & np.isfinite(score)]
-        return Opinion(stacking.to_predictions(self.rows[kept], score[kept], log_odds[kept]), verdicts)
+        return Opinion(stacking.to_predictions(self.rows[kept], score[kept], log_odds[kept]), verdicts, threshold)
 
     @cached_property
     def combinations(self) -> "dict[tuple[str, str], Opinion]":
         """(combination, WITHIN or HELD_OUT) -> what it says; none for a single detector or where nothing can be fitted.
 
-        With validation files there are no verdicts: the stack fits the files it was fitted to better than others.
+        With validation files there are no verdicts: the stack fits the files it was fitted to better than others. Its threshold,
+        if a rule asks for one, is therefore chosen on validation files of which each is scored by a fit to the others.
         """
         from tfdetect.evaluation import stacking
 
@@ -133,19 +164,40 @@ class Judged:
         files, out = self.files, {}
         sources = len(set(files.sources[files.labels == 1]))
         for how in (WITHIN, HELD_OUT) if sources > 1 else (WITHIN,):
-            for name, log_odds in zip(stacking.COMBINATIONS, stacking.combine(files, HOLD_OUT[how]).T, strict=True):
-                found = self.opinion(log_odds, log_odds, not self.validation.any(), HOLD_OUT[how])
+            fitted = stacking.combine(files, HOLD_OUT[how]).T
+            crossed = stacking.combine(self.fitted_on, HOLD_OUT[how]).T if self.rule else fitted
+            for name, log_odds, others in zip(stacking.COMBINATIONS, fitted, crossed, strict=True):
+                threshold = self.threshold_of(f"{name}, {how}", others, self.fitted_on.labels)
+                found = self.opinion(log_odds, log_odds, not self.validation.any(), threshold, HOLD_OUT[how])
                 if found.predictions["label"].nunique() == 2:
                     out[name, how] = found
         return out
 
+    @cached_property
+    def fitted_on(self) -> "Scored":
+        """The validation files alone, each to be scored by what is fitted to the others."""
+        from tfdetect.evaluation.stacking import Scored
+
+        files, rows = self.files, self.validation
+        return Scored(files.scores[rows], files.labels[rows], files.groups[rows], files.sources[rows], rows[rows] & False)
+
     @property
     def main(self) -> "tuple[str, Opinion]":
-        """What the figures of the report show: the only detector, or the stack of several."""
+        """What the figures of the report show: what `report` names, the only detector, or the stack of several.
+
+        Raises UserError if there is no such detector or combination.
+        """
         from tfdetect.evaluation import stacking
 
+        names = [*map(str, self.table.scores), *(stacking.COMBINATIONS if len(self.table.scores.columns) > 1 else ())]
+        if self.report and self.report not in names:
+            raise UserError(f"--columns.report names no detector {self.report!r}.{suggestion(self.report, names)} There are: "
+                            f"{', '.join(names)}.")  # fmt: skip
+        if self.report in self.table.scores:
+            return self.report, self.detectors[self.report]
+        wanted = self.report or stacking.STACK
         for how in (HELD_OUT, WITHIN):
-            if (key := (stacking.STACK, how)) in self.combinations:
+            if (key := (wanted, how)) in self.combinations:
                 return f"{key[0]} of {plural(len(self.detectors), 'detector')}, {how}", self.combinations[key]
         return next(iter(self.detectors.items()))
 
@@ -154,10 +206,13 @@ class Judged:
         """How calibration and threshold came about, in a sentence."""
         names = [name for name in self.detectors if self.is_probability(name)]
         scale = "all scores" if len(names) == len(self.detectors) else f"the scores of {', '.join(names)}" if names else ""
-        if self.threshold == AS_GIVEN and (self.as_given or self.table.probability is not None):
-            return "The probabilities are judged as they were given: not calibrated, and called fake from 0.5."
+        cut = (f"Each detector calls files fake from the probability that at most {100 * float(self.rule[4:]):g} % of the real "
+               "validation files reach." if self.rule else f"Files are called fake from a probability of {self.threshold:.3f}, "
+               "the share of fakes, by which mistakes on either class weigh the same.")  # fmt: skip
+        if self.given is not None:
+            return "The probabilities are judged as they were given: not calibrated" + (
+                f". {cut}" if self.rule else ", and called fake from 0.5.")
         treated = f"; {scale} lie within 0..1 and were taken for probabilities, whose log-odds are calibrated" if scale else ""
         fitted = (f"on {plural(int(self.validation.sum()), 'validation file')}" if self.validation.any()
                   else "by cross-fitting: each file by a fit to other groups")  # fmt: skip
-        return (f"Scores were calibrated {fitted} ({self.method}){treated}. Files are called fake from a probability of "
-                f"{self.threshold:.3f}, the share of fakes, by which mistakes on either class weigh the same.")  # fmt: skip
+        return f"Scores were calibrated {fitted} ({self.method}){treated}. {cut}"

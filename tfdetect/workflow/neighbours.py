@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tfdetect.data.input_pipeline.dataset import expand_frames
-from tfdetect.data.prepare.clip_cache import Cache
+from tfdetect.data.prepare.clip_cache import FACES, Cache
 from tfdetect.detector import ReportContext
 from tfdetect.evaluation import predictions
 from tfdetect.files import plural
@@ -61,7 +61,7 @@ def embed(context: ReportContext, cache: Cache, single: bool, files: pd.DataFram
     pixels of a thumbnail for a model without such a layer."""
     if context.features is not None:
         return stored(context, files), "the features that its head is trained on"
-    rows = expand_frames(files, single)
+    rows = expand_frames(files.drop(columns=FACES, errors="ignore"), single)  # the largest face of each file
     if single:  # the middle frame of each file
         rows = rows[rows["frame"] == rows["frames"] // 2].reset_index(drop=True)
     if any(layer.name == "features" for layer in context.model.layers):

@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfdetect.artifact import Artifact, load_calibration
+from tfdetect.artifact import Artifact, load_calibration, load_config
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
 from tfdetect.evaluation import calibration, familiarity
+from tfdetect.evaluation.aggregation import face_rule, frame_rule
 from tfdetect.evaluation.calibration import Calibration
+from tfdetect.settings import Run
 from tfdetect.verdict_settings import VerdictOverrides
 
 if TYPE_CHECKING:
@@ -23,16 +25,28 @@ DEFAULT_COVERAGE = 0.9
 def calibration_of(artifact: Artifact, given: VerdictOverrides, aggregate: str | None = None) -> Calibration:
     """Return the calibration of a run, with what is `given` fitted to the validation files in its predictions.csv.
 
-    `aggregate` says how the scores of frames become those of files, by default as in training. Raises UserError if the files are
-    gone, or too few or of one class where the settings need more.
+    `aggregate` says how the scores of frames become those of files, by default as in training; for another way than that, all is
+    fitted again. Raises UserError if the files are gone, or too few or of one class where the settings need more.
     """
-    stored = load_calibration(artifact)
-    if not given.refits:
+    stored, run = load_calibration(artifact), load_config(artifact) if aggregate else None
+    is_other = run is not None and is_other_aggregate(aggregate or "", run) and not calibration.is_pooled(run.train.threshold)
+    if not given.refits and not is_other:
         return stored
     files = validation_files(artifact, aggregate)
     check(files, given.calibration, given.coverage, given.prevalence, given.rule or "")
+    if run is not None and is_other:
+        asked = given.apply_to(run.evaluate)
+        coverage = DEFAULT_COVERAGE if asked.coverage is None else asked.coverage
+        return calibration.fit(files["score"], files["label"], given.rule or run.threshold_rule, asked.calibration,
+                               files["group"], coverage, asked.prevalence)  # fmt: skip
     return calibration.refit(stored, files["score"], files["label"], files["group"], given.calibration, given.rule or "",
                              given.coverage, given.prevalence)  # fmt: skip
+
+
+def is_other_aggregate(rule: str, run: Run) -> bool:
+    """Return whether a rule combines the frames or faces of a file in another way than the run does; clips have no frames."""
+    frames, faces = ([part(each) for each in (rule, run.evaluate.aggregate)] for part in (frame_rule, face_rule))
+    return (run.detector.input_kind == "frame" and len({*frames}) > 1) or (run.data.faces == "all" and len({*faces}) > 1)
 
 
 def judged_predictor(artifact: Artifact, spec: "ClipSpec", detector: Detector, aggregate: str,

@@ -1,7 +1,7 @@
 """The last steps of train, evaluate and ensembles: metrics, figures and the report of scored files, and lines about them."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import list_messages, usable_rows
 from tfdetect.detector import Detector, ReportContext, ReportExtras
 from tfdetect.errors import UserError
-from tfdetect.evaluation import calibration, cross_source, metrics, predictions
+from tfdetect.evaluation import aggregation, calibration, cross_source, metrics, predictions
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.familiarity import Familiarity
 from tfdetect.evaluation.seen import sentence as seen_sentence
@@ -53,8 +53,8 @@ class Evaluation:
     """Scores and probabilities of the validation and test files, or of the test files alone."""
     threshold: float
     threshold_rule: str
-    load_clip: Callable[[str], np.ndarray] | None
-    """Path of a file -> its uint8 clip (frames, height, width, 3); None shows no images of mistakes."""
+    load_clip: Callable[..., np.ndarray | None] | None
+    """Path of a file, and with all faces the number of one -> uint8 clip (frames, height, width, 3), None if it is not here."""
     warnings: tuple[str, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """Added to metrics.json, such as the summaries of splits that were evaluated before."""
@@ -78,7 +78,7 @@ class Evaluation:
     training: TrainingSources | None = None
     """The sources of the fakes that it was trained on; None if they are not known."""
     calibration: Calibration | None = None
-    """What gives verdicts, which may be inconclusive; None for the mean of several runs, which has only a threshold."""
+    """What gives verdicts, which may be inconclusive; None for detectors of other origin and if there is only a threshold."""
     familiarity: Familiarity | None = None
     """What says which files are unlike the training data, if the run knows that."""
     any_file: bool = False
@@ -120,31 +120,50 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
           before_report: BeforeReport | None = None) -> dict[str, Any]:
     """Write predictions.csv, metrics.json, plots/ and report.html, and for a test across sources Results.csv and
     Final_Prediction.txt; return the metrics."""
-    run, extras, threshold = evaluation.run, evaluation.extras, evaluation.threshold
+    run, extras = evaluation.run, evaluation.extras
     target.folder.mkdir(parents=True, exist_ok=True)
     with files.atomic_write(target.predictions) as temporary:
         predictions.write(evaluation.predictions, temporary)
-    splits = {name: rows for name, rows in evaluation.predictions.groupby("split") if name in predictions.SPLITS}
-    added = {name: value for name, value in json_values(extras.metrics).items() if name not in predictions.SPLITS}
-    found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **learnt.metrics,
-             **(evaluation.robustness.metrics if evaluation.robustness else {}),
-             **(evaluation.adaptation.metrics if evaluation.adaptation else {}),
-             **{name: metrics.summarise(rows, threshold) for name, rows in splits.items()}}  # fmt: skip
-    seen.add_metrics(found["test"], splits["test"], evaluation.training)
-    if evaluation.calibration:
-        found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration, evaluation.familiarity,
-                                                    evaluation.any_file)  # fmt: skip
+    found = measure(evaluation, learnt)
     files.write_json(target.metrics, found)
     if run and run.data.test_sources:
         write_final(target, evaluation, run, found)
     figures = save_figures(target, evaluation, shortcuts, learnt)
     drawn = standard.save_plots(target.plots, extras.figures, figures.values())
-    page = report.Report(
+    own_tables = {str(name): table for name, table in extras.tables.items()}
+    page = replace(describe(target, evaluation, shortcuts, learnt), figures=figures, extra_figures=drawn,
+                   metrics={name: found[name] for name in predictions.SPLITS if name in found},
+                   extra_tables={**(tables(target) if tables else {}), **own_tables})  # fmt: skip
+    if before_report:
+        before_report(found, drawn)
+    with files.atomic_write(target.report) as temporary:  # last: a run with a report counts as finished
+        report.write(temporary, page)
+    return found
+
+
+def measure(evaluation: Evaluation, learnt: Learnt) -> dict[str, Any]:
+    """Return the content of metrics.json."""
+    splits = {name: rows for name, rows in evaluation.predictions.groupby("split") if name in predictions.SPLITS}
+    added = {name: value for name, value in json_values(evaluation.extras.metrics).items() if name not in predictions.SPLITS}
+    found = {**added, "threshold_rule": evaluation.threshold_rule, **evaluation.metrics, **learnt.metrics,
+             **(evaluation.robustness.metrics if evaluation.robustness else {}),
+             **(evaluation.adaptation.metrics if evaluation.adaptation else {}),
+             **{name: metrics.summarise(rows, evaluation.threshold) for name, rows in splits.items()}}  # fmt: skip
+    seen.add_metrics(found["test"], splits["test"], evaluation.training)
+    if evaluation.calibration:
+        found["test"]["verdicts"] = verdict_metrics(splits["test"], evaluation.calibration, evaluation.familiarity,
+                                                    evaluation.any_file)  # fmt: skip
+    return found
+
+
+def describe(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, learnt: Learnt) -> report.Report:
+    """Return the report, without its metrics, figures and tables."""
+    run = evaluation.run
+    return report.Report(
         name=versions.title(target.folder),
-        metrics={name: found[name] for name in predictions.SPLITS if name in found},
+        metrics={},
         detector=evaluation.title or (describe_detector(run.detector) if run else ""),
         warnings=(*all_warnings(evaluation), *learnt.warnings),
-        figures=figures,
         mistakes=list(most_wrong_frames(evaluation)),
         data=usable_rows(evaluation.table),
         failures=list_messages(evaluation.table, "error"),
@@ -154,18 +173,11 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
         learnt=learnt,
         robustness=evaluation.robustness,
         adaptation=evaluation.adaptation,
-        extra_figures=drawn,
-        extra_tables={**(tables(target) if tables else {}), **{str(name): table for name, table in extras.tables.items()}},
         command=installation.command_line(),
         settings=evaluation.settings or (config.run_to_dict(run) if run else {}),
         versions=installation.versions(),
         origin=evaluation.origin,
     )
-    if before_report:
-        before_report(found, drawn)
-    with files.atomic_write(target.report) as temporary:  # last: a run with a report counts as finished
-        report.write(temporary, page)
-    return found
 
 
 def describe_detector(detector: Detector) -> str:
@@ -188,8 +200,17 @@ def all_warnings(evaluation: Evaluation) -> tuple[str, ...]:
     own = evaluation.run.detector.warnings() if evaluation.run else ()
     return (*own, *evaluation.extras.warnings,
             *calibration.rule_warnings(evaluation.threshold_rule), *evaluation.warnings,
-            *made_fakes.warning(evaluation.table), *dataset.copies_warning(evaluation.table),
+            *faces_note(evaluation.predictions), *made_fakes.warning(evaluation.table), *dataset.copies_warning(evaluation.table),
             *dataset.data_warnings(evaluation.table))  # fmt: skip
+
+
+def faces_note(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return what the score of a file with several faces is; nothing for predictions without faces."""
+    if "face" not in table:
+        return ()
+    rule = aggregation.describe(predictions.aggregate_of(table), True)
+    return ("Each face of a file is scored (--data.faces all); training used the largest of each file. The score of a file is "
+            f"{rule}. A label is that of the file: which of its faces is fake is not known.",)  # fmt: skip
 
 
 def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, learnt: Learnt) -> dict[str, Path]:
@@ -225,8 +246,9 @@ def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, f
         return
     test = evaluation.predictions[evaluation.predictions["split"] == "test"]
     for row in predictions.worst_mistakes(test, evaluation.threshold).itertuples():
-        clip = evaluation.load_clip(row.path)
-        yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
+        clip = evaluation.load_clip(row.path, *predictions.highest_face(test, row.path))
+        if clip is not None:
+            yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
 
 
 def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,8 +47,8 @@ class Scores:
     path: Path
     key: str
     """Names the model, and how a file becomes a clip."""
-    known: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(dict), init=False)
-    """Corruption -> SHA-256 of a file -> score of each of its frames."""
+    known: dict[str, dict[str, list[Any]]] = field(default_factory=lambda: defaultdict(dict), init=False)
+    """Corruption -> SHA-256 of a file -> score of each of its frames; with --data.faces all, a list of those for each face."""
     failed: dict[tuple[str, str], str] = field(default_factory=dict, init=False)
     """(SHA-256, corruption) -> why there is no clip; not kept, so that the next sweep tries again."""
 
@@ -63,7 +64,7 @@ class Scores:
                 if key == self.key:
                     self.known[text][sys.intern(sha)] = scores  # or millions of lines would hold as many copies of it
 
-    def add(self, scored: Sequence[tuple[str, str, list[float]]]) -> None:
+    def add(self, scored: Sequence[tuple[str, str, list[Any]]]) -> None:
         """Keep (sha, corruption, scores) of files."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps([self.key, *row]) + "\n" for row in scored)
@@ -76,11 +77,13 @@ class Scores:
 
     def table(self, rows: pd.DataFrame, text: str) -> pd.DataFrame:
         """Return the columns of a predictions table without probabilities: a row for each frame of the files that have scores."""
-        found = [self.known[text].get(sha, []) for sha in rows["sha"]]
-        counts = list(map(len, found))
-        table = rows.loc[rows.index.repeat(counts)].reset_index(drop=True)
-        table["frame"] = [frame for count in counts for frame in range(count)]
-        return table[COLUMNS].assign(score=np.array([score for scores in found for score in scores], float))
+        found = [np.array(self.known[text].get(sha, []), float) for sha in rows["sha"]]
+        table = rows.loc[rows.index.repeat([scores.size for scores in found])].reset_index(drop=True)
+        table["frame"] = [frame for scores in found for frame in np.indices(scores.shape)[-1].reshape(-1)]
+        table = table[COLUMNS].assign(score=np.concatenate([scores.reshape(-1) for scores in found] or [np.zeros(0)]))
+        if not any(scores.ndim == 2 for scores in found):
+            return table
+        return table.assign(face=[face for scores in found for face in np.indices(scores.shape)[0].reshape(-1)])
 
 
 def _last_byte(path: str) -> bytes:
@@ -153,7 +156,8 @@ class Corrupted:
 
     sha: str
     text: str
-    frames: np.ndarray  # (frames, size, size, 3) uint8 RGB, as the detector gets them
+    frames: np.ndarray  # (frames, size, size, 3) uint8 RGB, as the detector gets them, of all faces in turn
+    faces: int | None = None  # how many they are; None without --data.faces all
 
 
 def batches(jobs: Iterator[FileCorruption], work: ClipMaker, data: Data, scores: Scores, predictor: Predictor,
@@ -167,7 +171,7 @@ def batches(jobs: Iterator[FileCorruption], work: ClipMaker, data: Data, scores:
                 scores.failed[job.sha, text] = result.reason
                 step({"error": result.reason})
             else:
-                waiting.append(Corrupted(job.sha, text, predictor.model_frames(result)))
+                waiting.append(Corrupted(job.sha, text, predictor.model_frames(result), len(result.faces) or None))
         while len(waiting) >= predictor.batch:
             yield waiting[: predictor.batch]
             waiting = waiting[predictor.batch :]
@@ -175,16 +179,16 @@ def batches(jobs: Iterator[FileCorruption], work: ClipMaker, data: Data, scores:
         yield waiting
 
 
-def score_batch(batch: Sequence[Corrupted], predictor: Predictor) -> list[tuple[str, str, list[float]]]:
-    """Return (sha, corruption, score of each frame, or of the clip) of corrupted files."""
-    if not predictor.is_frame_detector:
-        found = predictor.predict_clips(np.stack([each.frames for each in batch]))[0]
-        return [(each.sha, each.text, [float(score)]) for each, score in zip(batch, found, strict=True)]
-    frames = np.concatenate([each.frames for each in batch])[:, None]
-    starts = range(0, len(frames), predictor.batch)
-    found = np.concatenate([predictor.predict_clips(frames[start : start + predictor.batch])[0] for start in starts])
-    parts = np.split(found, np.cumsum([len(each.frames) for each in batch])[:-1])
-    return [(each.sha, each.text, part.astype(float).tolist()) for each, part in zip(batch, parts, strict=True)]
+def score_batch(batch: Sequence[Corrupted], predictor: Predictor) -> list[tuple[str, str, list[Any]]]:
+    """Return (sha, corruption, score of each frame, or of the clip; with --data.faces all, of each face) of corrupted files."""
+    counts = [len(each.frames) if predictor.is_frame_detector else each.faces or 1 for each in batch]
+    clips = np.concatenate([each.frames.reshape(count, -1, *each.frames.shape[1:])
+                            for each, count in zip(batch, counts, strict=True)])  # fmt: skip
+    starts = range(0, len(clips), predictor.batch)
+    found = np.concatenate([predictor.predict_clips(clips[start : start + predictor.batch])[0] for start in starts])
+    parts = np.split(found.astype(float), np.cumsum(counts)[:-1])
+    return [(each.sha, each.text, (part.reshape(each.faces, -1) if each.faces else part).tolist())
+            for each, part in zip(batch, parts, strict=True)]  # fmt: skip
 
 
 def summarise(texts: Sequence[str], rows: pd.DataFrame, scores: Scores, predictor: Predictor) -> Robustness:
@@ -194,7 +198,7 @@ def summarise(texts: Sequence[str], rows: pd.DataFrame, scores: Scores, predicto
     for text, (curve, strength) in curves.items():
         those = applicable(rows, text)
         before, after = (with_probabilities(scores.table(those, key), predictor) for key in (UNCHANGED, text))
-        summary, changed = stability.compare(before, after, predictor.threshold)
+        summary, changed = stability.compare(before, after, predictor.threshold, predictor.calibration)
         failed = sum(sha not in scores.known[text] for sha in those["sha"])
         found.append({"corruption": text or NAME_UNCHANGED, "curve": curve, "strength": strength, **summary, "failed": failed})
         flips.append(changed.assign(corruption=text))

@@ -13,7 +13,7 @@ from tfdetect.data.input_pipeline.corruptions import CorruptionChain
 from tfdetect.data.input_pipeline.dataset import expand_frames
 from tfdetect.data.made_fakes import SOURCE as SELF_BLENDED
 from tfdetect.data.prepare.clip_cache import Cache
-from tfdetect.data.prepare.decode import usable_rows
+from tfdetect.data.prepare.decode import expand_faces, usable_rows
 from tfdetect.detector import FeatureTable
 from tfdetect.evaluation import familiarity, metrics, predictions
 from tfdetect.serving.predictor import Predictor
@@ -50,7 +50,7 @@ def score_with(predictor: Predictor, table: pd.DataFrame, cache: Cache, chain: C
         columns = [found[name] for name in ("score", "source", *familiarity.DISTANCES) if name in found]
         scores[start : start + len(clips)] = np.column_stack(columns)
         step(advance=len(clips))
-    out = rows[COLUMNS].copy()
+    out = rows[columns_of(rows)].copy()
     out[["score", *names]] = scores
     out = predictions.add_probabilities(predictions.with_aggregate(out, predictor.aggregate), predictor.calibration)
     if predictor.classes:
@@ -62,8 +62,13 @@ def score_features(predictor: Predictor, features: FeatureTable, table: pd.DataF
     """Return the predictions table of the usable rows from their stored features, which have one row per frame."""
     rows = expand_frames(usable_rows(table), predictor.is_frame_detector)
     scores = [predictor.predict_features(features.features[start : start + 1024])[0] for start in range(0, len(rows), 1024)]
-    out = predictions.with_aggregate(rows[COLUMNS].assign(score=np.float64(np.concatenate(scores))), predictor.aggregate)
+    out = predictions.with_aggregate(rows[columns_of(rows)].assign(score=np.float64(np.concatenate(scores))), predictor.aggregate)
     return predictions.add_probabilities(out, predictor.calibration)
+
+
+def columns_of(rows: pd.DataFrame) -> list[str]:
+    """Return the columns of rows of `expand_frames` that a predictions table takes over."""
+    return [*COLUMNS, *(name for name in predictions.FACE_COLUMNS if name in rows)]
 
 
 def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[int, np.ndarray]]:
@@ -79,11 +84,13 @@ def batches(rows: pd.DataFrame, cache: Cache, single: bool) -> Iterator[tuple[in
         yield start, np.stack(clips)
 
 
-def clip_loader(table: pd.DataFrame, cache: Cache) -> Callable[[str], np.ndarray]:
-    """Return a function from the path of a usable file of a prepared table to its uint8 clip (frames, size, size, 3)."""
-    rows = usable_rows(table)
-    shas, reader = dict(zip(rows["path"], rows["sha"], strict=True)), cache.reader(rows["sha"])
-    return lambda path: reader.load(shas[path])
+def clip_loader(table: pd.DataFrame, cache: Cache) -> Callable[..., np.ndarray]:
+    """Return a function from the path of a usable file of a prepared table, and with all faces the number of one, by default the
+    largest, to its uint8 clip (frames, size, size, 3)."""
+    rows = expand_faces(usable_rows(table))
+    faces = rows["face"] if "face" in rows else [0] * len(rows)
+    shas, reader = dict(zip(zip(rows["path"], faces, strict=True), rows["sha"], strict=True)), cache.reader(rows["sha"])
+    return lambda path, face=0: reader.load(shas[path, face])
 
 
 def find_shortcuts(table: pd.DataFrame, data: Data, cache: Cache | None = None) -> shortcuts.Shortcuts:

@@ -16,7 +16,7 @@ from tfdetect.data.audit.shortcuts import Shortcuts
 from tfdetect.data.input_pipeline import corruptions
 from tfdetect.data.input_pipeline.dataset import expand_frames
 from tfdetect.data.prepare import decode
-from tfdetect.data.prepare.clip_cache import Cache
+from tfdetect.data.prepare.clip_cache import FACES, Cache
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.evaluation import metrics, predictions
@@ -146,7 +146,7 @@ def why_not_equalised(sample: pd.DataFrame, cache: Cache, shortcuts: Shortcuts) 
 def score_equalised(predictor: Predictor, sample: pd.DataFrame, scored: pd.DataFrame, cache: Cache, data: Data,
                     folder: Path) -> dict[str, Any]:  # fmt: skip
     """Equalise, decode and score the sampled files in a folder. Raises UserError if no file is left."""
-    plain, other = sample.drop(columns=[*decode.RESULT_FIELDS]), replace(cache, root=folder, kind="npy")
+    plain, other = sample.drop(columns=[*decode.RESULT_FIELDS, FACES], errors="ignore"), replace(cache, root=folder, kind="npy")
     with progress("Equalising test files", 3 * len(sample)) as step:
         copies = equalise.equalise(plain, folder / "copies", data.workers, step, data.timeout, data.limits,
                                     decoding=data.decoding)  # fmt: skip

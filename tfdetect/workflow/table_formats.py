@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 TYPES = {"path": str, "probability": float, "label": str, "score": float, "frames": int, "note": str, "error": str, "source": str,
          "source_probability": float, "text": str, "verdict": str, "familiarity": float, "unfamiliar": bool,
-         "unfamiliar_reason": str, "run": str, "version": str, "threshold": float, "date": str, "bytes": int, "modified": str,
-         "settings": str}  # fmt: skip
+         "unfamiliar_reason": str, "faces": str, "run": str, "version": str, "threshold": float, "date": str, "bytes": int,
+         "modified": str, "settings": str}  # fmt: skip
 ROW_GROUP = 2**14  # rows that Parquet compresses together; bounds the memory
 MAX_SHEET_ROWS = 2**20 - 1  # below the header
 RISKY = re.compile(r"^[=+\-@'\x00-\x1f]")  # beginnings that a spreadsheet might run, and the apostrophe that marks them

@@ -11,7 +11,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, DecodeOverrides, Run
 from tfdetect.verdict_settings import EvaluateOverrides
-from tfdetect.workflow import dataset, robustness_grids
+from tfdetect.workflow import dataset, operating_point, robustness_grids
 from tfdetect.workflow.console import console, plural
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ class Columns:
     """Column of splits: if there are validation and test rows, calibration and threshold come from validation."""
     only: tuple[str, ...] = ()
     """Judge only rows with these values, as COLUMN=VALUE, such as modality=image."""
+    report: str = ""
+    """Detector whose figures, mistakes and sources the report shows, or a combination such as stacking.
+    By default that of the stack if there are several; tables and metrics.json have all of them."""
     as_given: bool = False
     """Scores are probabilities to judge as they are: not calibrated, and called fake from 0.5."""
 
@@ -100,8 +103,6 @@ class Evaluate:
         if self.stress < 0:
             raise UserError(f"--stress must be at least 0, got {self.stress}.")
         self._check_foreign()
-        if self.evaluate.changes_verdicts and len(self.runs) > 1:
-            raise UserError("--evaluate.calibration, .coverage, .prevalence and .fpr change the verdicts of a run: give one run.")
         if self.stress and (self.data.corrupt or len(self.runs) > 1):
             raise UserError("--stress corrupts the files of a single run by itself: give it without --data.corrupt, and one run.")
         if self.robustness is not None:
@@ -119,8 +120,8 @@ class Evaluate:
             raise UserError("--columns describes the columns of --predictions FILE; give that too.")
         if (self.predictions or self.model) and (self.stress or self.data.corrupt or self.robustness is not None):
             raise UserError("--stress, --robustness and --data.corrupt need a run; --predictions and --model have none.")
-        if (self.predictions or self.model) and (self.evaluate.rule or self.evaluate.prevalence or self.evaluate.aggregate):
-            raise UserError("--evaluate.fpr, .prevalence and .aggregate need a run; --predictions and --model have none.")
+        if self.model and self.evaluate.aggregate:
+            raise UserError("--evaluate.aggregate combines the scores of frames, but --model gives one score for each file.")
         if self.predictions and self.data.path:
             raise UserError("--predictions holds the labels itself: omit --data.path, or give --model instead.")
         if self.model and not self.data.path:
@@ -128,13 +129,17 @@ class Evaluate:
 
 
 def other_aggregate_warning(aggregate: str, run: Run) -> tuple[str, ...]:
-    """Return a warning if frames are combined in another way than the run was calibrated for; detectors of clips have none."""
-    own = run.evaluate.aggregate
-    if aggregate == own or run.detector.input_kind == "clip":
+    """Return a warning if frames or faces are combined in another way than in training."""
+    if not operating_point.is_other_aggregate(aggregate, run):
         return ()
-    return (f"The scores of frames are combined by --evaluate.aggregate {aggregate}, but the run was calibrated for {own}: AUC, "
-            "average precision and EER hold, while probabilities and decisions are not calibrated for it. Train with this flag "
-            "for those.",)  # fmt: skip
+    from tfdetect.evaluation.calibration import is_pooled
+
+    text = (f"The scores of frames are combined by --evaluate.aggregate {aggregate}, but the run itself is calibrated for "
+            f"{run.evaluate.aggregate}: ")  # fmt: skip
+    if is_pooled(run.train.threshold):
+        return (f"{text}AUC, average precision and EER hold, while probabilities and decisions are not calibrated for it, since "
+                "its threshold is that of a published table.",)  # fmt: skip
+    return (f"{text}calibration, threshold and band were fitted again to the validation files, combined in the same way.",)
 
 
 def select_test_files(args: Evaluate, artifact: Artifact, data: Data) -> "pd.DataFrame":

@@ -81,7 +81,8 @@ class VerdictTable:
     def add(self, verdict: "Verdict") -> None:
         """Add the verdict on a file that `missing` yielded."""
         with self._lock:
-            row = {**asdict(verdict), **self._facts, **self._states.pop(verdict.path), "settings": self._settings}
+            faces = verdict.faces and json.dumps(verdict.faces)  # as text, which every format has
+            row = {**asdict(verdict), "faces": faces, **self._facts, **self._states.pop(verdict.path), "settings": self._settings}
             self._store({**row, "path": self.format.path_text(verdict.path)})
             if time.monotonic() > self._saved + SAVE_EVERY:
                 self.save()

@@ -157,4 +157,12 @@ def format_verdict(verdict: "Verdict") -> str:
     note = f"  ({notes})" if notes else ""
     source = f"  most likely {verdict.source} ({verdict.source_probability:.2f})" if verdict.source else ""
     numbers = f"{verdict.verdict or verdict.label:12}{verdict.probability:12.3f}{verdict.score:9.3f}{verdict.frames:8d}"
-    return f"{numbers}  {printable(verdict.path)}{source}{note}"
+    lines = [f"  face {face['face']:<5}{face['probability']:12.3f}{face['score']:9.3f}{'':8}    {describe_place(face)}"
+             for face in verdict.faces or ()]  # fmt: skip
+    return "\n".join([f"{numbers}  {printable(verdict.path)}{source}{note}", *lines])
+
+
+def describe_place(face: Mapping[str, Any]) -> str:
+    """Return where a face of `Verdict.faces` is."""
+    left, top, width, height = face["box"]
+    return f"{width} x {height} pixels at {left}, {top}" + (f" of frame {face['box_frame']}" if face["box_frame"] else "")

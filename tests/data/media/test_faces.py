@@ -16,6 +16,7 @@ from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError
 
 SETTINGS = FaceSettings(Path("yunet.onnx"), "0123456789abcdef")
+EVERY = FaceSettings(Path("yunet.onnx"), "0123456789abcdef", most=faces.ALL_FACES)
 
 
 def scene(*marks: tuple[int, int, int], height: int = 120, width: int = 200) -> np.ndarray:
@@ -41,7 +42,7 @@ def follow(monkeypatch):
         monkeypatch.setattr(faces, "detect", lambda frame, _: np.array(boxes[current["frame"]], float).reshape(-1, 5))
         for current["frame"] in range(len(boxes)):
             centres = [(int(x + w / 2), int(y + h / 2)) for x, y, w, h, _ in boxes[current["frame"]]]
-            tracker.add_frame(current["frame"], scene(*((x, y, 100 + n * 50) for n, (x, y) in enumerate(centres))))
+            tracker.add_frame(current["frame"], scene(*((x, y, 100 + n * 50 % 156) for n, (x, y) in enumerate(centres))))
         return tracker.to_clip(media or clip_of(len(boxes)))
 
     return run
@@ -167,9 +168,48 @@ def test_only_the_largest_faces_of_a_crowd_are_kept(monkeypatch):
     assert [face.area for face in tracker.detections[0]] == pytest.approx([6 * (5 + i / 100) for i in range(499, 494, -1)])
 
 
+def test_all_faces_of_an_image_are_cropped_the_largest_first_as_it_is_alone(follow):
+    boxes = [(20, 20, 26, 26, 0.95), (120, 40, 40, 44, 0.8), (60, 80, 30, 30, 0.69), (10, 90, 23, 23, 0.9), (90, 10, 24, 20, 0.9)]
+    every = follow([boxes], settings=EVERY)
+    assert every.faces == ((120, 40, 40, 44, 0), (20, 20, 26, 26, 0), (90, 10, 24, 20, 0)), "sure of, and at least 24 pixels"
+    assert [centre(clip[0])[0] for clip in every.clips] == pytest.approx([140, 33, 102], abs=3) and every.note == ""
+    alone = follow([boxes])
+    np.testing.assert_array_equal(every.clips[0], alone.frames)
+    assert alone.faces == () and len(alone.clips) == 1
+    small = [(60, 60, 10, 10, 0.9)]
+    assert follow([small], settings=EVERY).faces == ((60, 60, 10, 10, 0),), "the main face may be of any size"
+    with pytest.raises(MediaError, match="no face found"):
+        follow([[(60, 80, 30, 30, 0.69)]], settings=EVERY)
+
+
+def test_of_a_crowd_the_largest_faces_are_used_and_the_note_says_so(follow):
+    crowd = [(20 * (n % 9), 10 + 40 * (n // 9), 24 + n / 4, 24, 0.9) for n in range(12)]
+    clip = follow([crowd], settings=EVERY)
+    assert len(clip.clips) == 8 and clip.note == "more than 8 faces: only the largest are used"
+    assert [face.left for face in clip.faces] == [20 * (n % 9) for n in range(11, 3, -1)]
+    assert follow([crowd[:8]], settings=EVERY).note == ""
+
+
+def test_each_face_of_a_video_is_a_clip_of_its_own(follow):
+    left = [(20 + 6 * n, 40, 40, 40, 0.9) for n in range(4)]
+    right = [(140, 50, side, side, 0.9) for side in (26, 30, 26, 26)]
+    boxes = [[left[0], right[0]], [right[1], left[1]], [left[2]], [right[3], left[3]]]
+    clip = follow(boxes, clip_of(8, indices=(0, 2, 5, 7)), settings=EVERY)
+    assert [[centre(crop)[0] for crop in face] for face in clip.clips] == [
+        pytest.approx([40, 46, 52, 58], abs=3), pytest.approx([153, 155, 155, 153], abs=3)]  # fmt: skip
+    assert clip.faces == ((20, 40, 40, 40, 0), (140, 50, 30, 30, 2)), "where each is at its largest"
+    np.testing.assert_array_equal(clip.clips[0], follow(boxes, clip_of(8, indices=(0, 2, 5, 7))).frames)
+
+
+def test_the_main_face_of_a_crowded_video_does_not_depend_on_the_smaller_ones(follow):
+    """In each frame the sixth face is where the largest was before, and would continue its track."""
+    boxes = [[(10 + 30 * n + 5 * f, 10, 30 + n, 30, 0.9) for n in range(5)] + [(128 + 5 * f, 12, 29, 29, 0.9)] for f in range(3)]
+    np.testing.assert_array_equal(follow(boxes, settings=EVERY).clips[0], follow(boxes).frames)
+
+
 def test_settings_can_be_pickled_and_name_a_folder():
     assert pickle.loads(pickle.dumps(SETTINGS)) == SETTINGS
-    assert SETTINGS.key == "yunet-01234567-1.3-0.7"
+    assert SETTINGS.key == "yunet-01234567-1.3-0.7" and EVERY.key == "yunet-01234567-1.3-0.7-all8-24"
     options = itertools.product(("0" * 9, "1" * 9), (1.3, 2), (0.7, 0.8))
     keys = {FaceSettings(Path("m"), *values).key for values in options}
     assert len(keys) == 8

@@ -15,6 +15,7 @@ from tfdetect import stages
 from tfdetect.data.input_pipeline import corruptions
 from tfdetect.data.media.tf_decode import read_record
 from tfdetect.data.prepare.clip_cache import Cache
+from tfdetect.data.prepare.decode import expand_faces
 from tfdetect.settings import Train
 
 CROPS = 2**16  # number of the stream of random crops, which no step of an augmentation has
@@ -43,7 +44,11 @@ class Part(NamedTuple):
 
 
 def expand_frames(table: pd.DataFrame, single: bool) -> pd.DataFrame:
-    """Return one row for each model input: the clip of a file, or with `single` each of its frames, numbered in `frame`."""
+    """Return one row for each model input: the clip of a file, or with `single` each of its frames, numbered in `frame`.
+
+    Where a table has all faces of its files, the clip of each face, as `expand_faces` returns them, counts as that of a file.
+    """
+    table = expand_faces(table)
     counts = table["frames"].to_numpy() if single else np.ones(len(table), int)
     rows = table.loc[table.index.repeat(counts)].reset_index(drop=True)
     rows["frame"] = np.concatenate([np.arange(count) for count in counts]) if len(counts) else []

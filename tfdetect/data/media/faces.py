@@ -1,9 +1,9 @@
-"""Find the main face of an image or video, track it through the frames and crop it from the native pixels.
+"""Find the faces of an image or video, track them through the frames and crop them from the native pixels.
 
-YuNet (Wu, Peng and Yu, Machine Intelligence Research 2023) detects faces in each frame as it is decoded, and their crops are kept
-at the clip's size. Once all frames are read, overlapping crops are linked into tracks, so that a clip shows one identity. A crop
-is a square within the frame, moved and if necessary shrunk to fit: padding would add pixels that neither a camera nor a generator
-produced.
+YuNet (Wu, Peng and Yu, Machine Intelligence Research 2023) detects faces in each frame as it is decoded, and their crops are
+kept at the clip's size. Once all frames are read, overlapping crops are linked into tracks, so that a clip shows one identity:
+the main face of the file, or each of its faces in turn. A crop is a square within the frame, moved and if necessary shrunk to
+fit: padding would add pixels that neither a camera nor a generator produced.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tfdetect.data.media.frames import SQUEEZE, Fit, Media, to_squares
+from tfdetect.data.media.frames import SQUEEZE, Face, Fit, Media, to_squares
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.errors import UserError
 from tfdetect.files import write_bytes
@@ -36,7 +36,9 @@ MIN_SEARCH_SIDE = 128  # smaller images are enlarged to this, because YuNet miss
 WEAK_SCORE = 0.5  # a face with this score continues a track that reaches the full score in another frame
 LINK_SCALE = 2.0  # crops are enlarged by this factor before their overlap is measured, because heads move between frames
 MIN_OVERLAP = 0.2  # intersection over union of the enlarged crops from which they show the same face
-MAX_FACES = 5  # per frame; the largest are kept
+MAX_FACES = 5  # per frame, among which the main face is looked for; the largest are kept
+ALL_FACES = 8  # with --data.faces all: per frame and per file
+MIN_SIDE = 24  # pixels; longer side of the box that a face after the main one must reach in a frame (docs/faces.md)
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ class FaceSettings:
     sha256: str
     margin: float = 1.3  # side of the crop as a multiple of the longer side of the face's box
     score: float = 0.7  # 0..1, which a face must reach in at least one frame
+    most: int = 1  # faces of a file that become clips
 
     @classmethod
-    def from_model(cls, path: Path) -> "FaceSettings":
+    def from_model(cls, path: Path, most: int = 1) -> "FaceSettings":
         """Return the settings for that model. Raises UserError if OpenCV cannot run it as YuNet, OSError if it cannot be read."""
-        settings = cls(path, _sha256(path.read_bytes()))
+        settings = cls(path, _sha256(path.read_bytes()), most=most)
         try:
             detect(np.zeros((MIN_SEARCH_SIDE, MIN_SEARCH_SIDE, 3), np.uint8), settings)
         except cv2.error as error:
@@ -63,7 +66,8 @@ class FaceSettings:
     @property
     def key(self) -> str:
         """Everything that decides the crops, as part of a folder name."""
-        return f"yunet-{self.sha256[:8]}-{self.margin:g}-{self.score:g}"
+        every = f"-all{self.most}-{MIN_SIDE}" if self.most > 1 else ""
+        return f"yunet-{self.sha256[:8]}-{self.margin:g}-{self.score:g}{every}"
 
 
 def model_path(path: Path | None, cache_dir: Path) -> Path:
@@ -162,9 +166,14 @@ class FaceDetection:
     """One face in one frame."""
 
     square: Square  # the crop before it is moved and shrunk to fit into the frame
-    area: float  # of the face's box, in native pixels
+    box: tuple[float, float, float, float]  # left, top, width and height of the face, in native pixels
     score: float  # 0..1
     crop: np.ndarray  # (size, size, 3) uint8 RGB
+
+    @property
+    def area(self) -> float:
+        """Of the box."""
+        return self.box[2] * self.box[3]
 
 
 Track = dict[int, FaceDetection]  # frame position -> the face in that frame
@@ -172,13 +181,14 @@ Track = dict[int, FaceDetection]  # frame position -> the face in that frame
 
 @dataclass
 class FaceTracker:
-    """Collects the faces of one file frame by frame, then builds the clip of its main face."""
+    """Collects the faces of one file frame by frame, then builds the clip of its main face, or of up to `settings.most`."""
 
     settings: FaceSettings
     size: int  # side of a crop in pixels
     fit: Fit = SQUEEZE  # how the square around a face becomes a crop of that size; a single one
     detections: dict[int, list[FaceDetection]] = field(default_factory=dict, init=False)  # by frame position
     best_score: float = field(default=0.0, init=False)  # over all frames, weak detections included
+    most_seen: int = field(default=0, init=False)  # faces of a frame that might each become a clip
 
     @stage("face")
     def add_frame(self, position: int, frame: np.ndarray) -> None:
@@ -186,38 +196,54 @@ class FaceTracker:
         boxes = detect(frame, self.settings)
         self.best_score = max(self.best_score, _best_score(boxes))
         faces = boxes[boxes[:, 4] >= min(WEAK_SCORE, self.settings.score)]
-        largest = sorted(faces, key=lambda row: -row[2] * row[3])[:MAX_FACES]
+        is_sure = (faces[:, 2:4].max(axis=1, initial=0) >= MIN_SIDE) & (faces[:, 4] >= self.settings.score)
+        self.most_seen = max(self.most_seen, int(is_sure.sum()))
+        largest = sorted(faces, key=lambda row: -row[2] * row[3])[: max(MAX_FACES, self.settings.most)]
         self.detections[position] = [self._crop_face(frame, *map(float, row[:5])) for row in largest]
 
     def restart(self) -> None:
         """Forget all frames."""
         self.detections.clear()
-        self.best_score = 0.0
+        self.best_score, self.most_seen = 0.0, 0
 
     def _crop_face(self, frame: np.ndarray, left: float, top: float, width: float, height: float, score: float) -> FaceDetection:
         square = (left + width / 2, top + height / 2, self.settings.margin * max(width, height))
         crop = to_squares(crop_square(frame, square), self.size, self.fit)[0].copy()  # a view would keep the frame in memory
-        return FaceDetection(square, width * height, score, crop)
+        return FaceDetection(square, (left, top, width, height), score, crop)
 
     def to_clip(self, media: Media) -> Media:
         """Return `media` with its frames replaced by crops of the face with the largest area, summed over all frames.
 
-        Frames without this face get its nearest crop, and the note gives their number. Raises MediaError if no face reaches the
-        required score.
+        Frames without this face get its nearest crop, and the note gives their number. If `settings.most` is above 1, crops of
+        the other faces follow, and `faces` says where they are. Raises MediaError if no face reaches the required score.
         """
-        tracks = [track for track in link_tracks(self.detections)
-                  if max(face.score for face in track.values()) >= self.settings.score]  # fmt: skip
-        if not tracks:
+        found, most = self.find_tracks(), self.settings.most
+        if not (tracks := found[:most]):
             best = int(self.best_score * 100) / 100  # rounded down, because rounding up might read as sufficient
             raise MediaError(f"no face found (best detection score {best}, {self.settings.score} required)")
-        track = max(tracks, key=lambda track: sum(face.area for face in track.values()))
         positions = self._frame_positions(media)
-        with_face = [n for n, position in enumerate(positions) if position in track]
-        nearest = [min(with_face, key=lambda k: abs(k - n)) for n in range(len(positions))]
-        without = len(positions) - len(with_face)
-        note = f"no face in {without} of {len(positions)} frames" if without else ""
-        crops = np.stack([track[positions[n]].crop for n in nearest])
-        return replace(media, frames=crops, note="; ".join(filter(None, (media.note, note))))
+        without = sum(position not in tracks[0] for position in positions)
+        notes = [media.note, f"no face in {without} of {len(positions)} frames" if without else ""]
+        if 1 < most < max(self.most_seen, len(found)):
+            notes.append(f"more than {most} faces: only the largest are used")
+        crops = np.concatenate([_fill(track, positions) for track in tracks])
+        indices = dict(zip(positions, media.indices, strict=True))
+        faces = tuple(_largest_box(track, indices) for track in tracks) if most > 1 else ()
+        return replace(media, frames=crops, note="; ".join(filter(None, notes)), faces=faces)
+
+    def find_tracks(self) -> list[Track]:
+        """Return the faces of the file, the main one first, which does not depend on `settings.most`.
+
+        It is one of the MAX_FACES largest of each frame; the others are only linked among themselves.
+        """
+        groups = [{position: faces[part] for position, faces in self.detections.items()}
+                  for part in (slice(MAX_FACES), slice(MAX_FACES, None))]  # fmt: skip
+        found: list[Track] = []
+        for tracks in map(link_tracks, groups):
+            tracks = [track for track in tracks if max(face.score for face in track.values()) >= self.settings.score]
+            found += sorted(tracks, key=lambda track: -sum(face.area for face in track.values()))
+        others = [track for track in found[1:] if max(max(face.box[2:]) for face in track.values()) >= MIN_SIDE]
+        return [*found[:1], *others]
 
     def _frame_positions(self, media: Media) -> list[int]:
         """Return the position passed to `add_frame` for each frame of the clip, whose frames may repeat.
@@ -228,6 +254,20 @@ class FaceTracker:
         if len(indices) != len(positions):
             raise ValueError(f"{len(positions)} frames were searched for faces, but {len(indices)} were read; pass each one once")
         return [dict(zip(indices, positions, strict=True))[index] for index in media.indices]
+
+
+def _fill(track: Track, positions: Sequence[int]) -> np.ndarray:
+    """Return the crop of a face in each of these frames, (frames, size, size, 3); where it is missing, the nearest one."""
+    with_face = [n for n, position in enumerate(positions) if position in track]
+    nearest = [min(with_face, key=lambda k: abs(k - n)) for n in range(len(positions))]
+    return np.stack([track[positions[n]].crop for n in nearest])
+
+
+def _largest_box(track: Track, indices: Mapping[int, int]) -> Face:
+    """Return where a face is at its largest; `indices` are those of the frames in the file, by their position."""
+    position = max(track, key=lambda position: track[position].area)
+    left, top, width, height = map(round, track[position].box)
+    return Face(left, top, width, height, indices[position])
 
 
 def crop_square(frame: np.ndarray, square: Square) -> np.ndarray:

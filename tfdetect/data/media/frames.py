@@ -4,7 +4,7 @@ import bisect
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +15,16 @@ from tfdetect.stages import stage
 LIMITS = Limits()
 BLOCK = 8  # pixels; side of a block of JPEG, on whose grid crops start
 FrameCallback = Callable[[int, np.ndarray], None]  # (position, native (height, width, 3) uint8 RGB frame) -> None
+
+
+class Face(NamedTuple):
+    """Where a face is in the frame in which its box is largest, in pixels of the upright frame at native size."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    frame: int  # index of that frame in the file; 0 for an image
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,12 @@ class Media:
     height: int
     note: str  # "", "damaged: 28 of 50 frames intact" or "only 3 distinct frames for 16 requested"; several joined by "; "
     decoded: int | None = None  # number of frames that were decoded for these, if that is known; the others were not checked
+    faces: tuple[Face, ...] = ()  # with --data.faces all: those that the frames show, as many frames of each in turn
+
+    @property
+    def clips(self) -> list[np.ndarray]:
+        """The clip (frames, height, width, 3) of each face in `faces`, or else all frames as the only one."""
+        return np.split(self.frames, max(1, len(self.faces)))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ File names are only in the index, labels only in the manifest.
 
 import json
 import os
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from tfdetect.limits import Decoding, Limits
 from tfdetect.stages import stage
 
 CLIP_FIELDS = Clip._fields[3:]  # what the result of a file says of its clip
+FACES = "faces"  # with --data.faces all: where the faces of a file are, as JSON of a list of `frames.Face`
 MAX_OPEN = 256  # shards that a reader keeps open
 
 
@@ -55,9 +57,19 @@ class ClipSpec:
         return f"{self.frames}x{self.size}{rate}{self.fit.key}{faces}{plan}{self.decoding.key}"
 
     @property
-    def max_squares(self) -> int:
-        """The largest number of squares of a video."""
+    def squares(self) -> int:
+        """The largest number of squares of a video, or of one face in it."""
         return self.frames * self.fit.crops
+
+    @property
+    def max_squares(self) -> int:
+        """The largest number of squares of a video, with all faces."""
+        return self.squares * (self.faces.most if self.faces else 1)
+
+    @property
+    def all_faces(self) -> bool:
+        """Whether a file has a clip for each of its faces."""
+        return bool(self.faces and self.faces.most > 1)
 
     def read(self, path: str | Path, viewer: "MiddleFrame | None" = None) -> Media:
         """Decode the clip of a file, whose native frames `viewer` sees; an image has one frame. Raises MediaError or OSError."""
@@ -116,9 +128,9 @@ class Decoded:
     """A file as a worker process has read it: what the index will say of it, and its pixels, unless it failed or is cached."""
 
     result: dict[str, Any]
-    """The fields sha, error and CLIP_FIELDS."""
+    """The fields sha, error, CLIP_FIELDS and, with all faces, FACES."""
     payload: np.ndarray | bytes | None = None
-    """The frames (frames, size, size, 3) uint8 RGB, or a TFRecord."""
+    """The frames (frames, size, size, 3) uint8 RGB, or a TFRecord; of all faces in turn."""
     facts: str | None = None
     """The properties of the file by which shortcuts are found, as JSON; None if they are to be measured when they are needed."""
 
@@ -165,9 +177,8 @@ class Cache:
         except (MediaError, OSError) as error:
             return Decoded(failure_result("", failure_reason(error)))
         with ClipIndex(self.folder).open() as connection:
-            known = clip_index.find_clip(connection, sha)
-        if known and shards.is_complete(self.folder, self.kind, known):
-            return Decoded(clip_result(sha, known))
+            if known := self.find_result(connection, sha):
+                return Decoded(known)
         middle = MiddleFrame(self.spec.frames)
         try:
             clip = self.spec.read(path, middle)
@@ -176,8 +187,18 @@ class Cache:
         except OSError as error:
             return Decoded(failure_result("", failure_reason(error)))
         decoded_frames = clip.total if clip.decoded is None else clip.decoded
-        found = Clip(0, 0, 0, len(clip.frames), clip.width, clip.height, clip.note, decoded_frames, clip.total)  # no place yet
-        return Decoded(clip_result(sha, found), self.encode(path, clip.frames), self._facts(path, clip, middle.frame))
+        found = Clip(0, 0, 0, len(clip.clips[0]), clip.width, clip.height, clip.note, decoded_frames, clip.total)  # no place yet
+        faces = json.dumps(clip.faces) if clip.faces else ""
+        return Decoded(clip_result(sha, found, faces), self.encode(path, clip.clips), self._facts(path, clip, middle.frame))
+
+    def find_result(self, connection: sqlite3.Connection, sha: str) -> dict[str, Any] | None:
+        """Return the result of the file with this hash, None unless the cache has its clip, or those of all its faces."""
+        faces = clip_index.find_faces(connection, sha) if self.spec.all_faces else ""
+        count = len(json.loads(faces)) if faces else 1
+        clips = [clip_index.find_clip(connection, clip_index.clip_of_face(sha, number)) for number in range(count)]
+        if all(clip and shards.is_complete(self.folder, self.kind, clip) for clip in clips) and clips[0]:
+            return clip_result(sha, clips[0], faces)
+        return None
 
     @stage("describe")
     def _facts(self, path: str, clip: Media, frame: np.ndarray) -> str | None:
@@ -197,13 +218,15 @@ class Cache:
             texts = [clip_index.find_facts(connection, sha) for sha in shas]
         return [json.loads(text, object_hook=property_cache.decode_array) if text else None for text in texts]
 
-    def encode(self, path: str, frames: np.ndarray) -> np.ndarray | bytes:
-        """Return what the cache stores of the file at `path` with these frames, (frames, size, size, 3) uint8 RGB."""
+    def encode(self, path: str, clips: Sequence[np.ndarray]) -> np.ndarray | bytes:
+        """Return what the cache stores of the file at `path` with these clips, (frames, size, size, 3) uint8 RGB, one or several
+        of faces, which have equally many frames."""
         if self.kind == "npy":
-            return frames
+            return np.concatenate(clips)
         from tfdetect.data.media.tf_decode import make_record  # imported here because it imports TensorFlow
 
-        return make_record(None if self.spec.faces or self.spec.plan else path, frames, self.spec.limits)
+        origin = None if self.spec.faces or self.spec.plan else path
+        return b"".join(make_record(origin, clip, self.spec.limits) for clip in clips)
 
     def find(self, shas: Iterable[str]) -> set[str]:
         """Return those of the hashes of which there is a clip."""
@@ -279,9 +302,10 @@ class ClipReader:
         return out
 
 
-def clip_result(sha: str, clip: Clip) -> dict[str, Any]:
-    """Return the result of a file whose clip is in the cache."""
-    return {"sha": sha, "error": "", **{name: getattr(clip, name) for name in CLIP_FIELDS}}
+def clip_result(sha: str, clip: Clip, faces: str = "") -> dict[str, Any]:
+    """Return the result of a file whose clip, or those of whose faces, are in the cache."""
+    found = {"sha": sha, "error": "", **{name: getattr(clip, name) for name in CLIP_FIELDS}}
+    return found | ({FACES: faces} if faces else {})
 
 
 def failure_result(sha: str, reason: str) -> dict[str, Any]:

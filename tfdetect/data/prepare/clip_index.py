@@ -18,6 +18,7 @@ import numpy as np
 from tfdetect.errors import UserError
 
 INDEX_NAME = "index.sqlite"
+SHA_LENGTH = 64  # hexadecimal digits of a file's hash
 LOCK_SECONDS = 60.0  # how long to wait for another process that is writing
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS clips (sha BLOB PRIMARY KEY, shard INTEGER, start INTEGER, length INTEGER, frames INTEGER,
@@ -25,6 +26,7 @@ CREATE TABLE IF NOT EXISTS clips (sha BLOB PRIMARY KEY, shard INTEGER, start INT
  total_frames INTEGER, facts TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, sha BLOB, error TEXT, settings TEXT)
  WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS faces (sha BLOB PRIMARY KEY, boxes TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS places ON clips (shard, start, length);
 """
 _FIND_FILE = """
@@ -135,6 +137,22 @@ def find_facts(connection: sqlite3.Connection, sha: str) -> str | None:
     return row[0] if row else None
 
 
+def find_faces(connection: sqlite3.Connection, sha: str) -> str:
+    """Return where the faces of the file with this hash are, as JSON; "" for an index of clips without faces."""
+    row = connection.execute("SELECT boxes FROM faces WHERE sha = ?", (bytes.fromhex(sha),)).fetchone()
+    return row[0] if row else ""
+
+
+def clip_of_face(sha: str, number: int) -> str:
+    """Return the key of the clip of a face of a file; the first face has that of the file, its hash."""
+    return f"{sha}{number:02x}" if number else sha
+
+
+def file_of(key: str) -> str:
+    """Return the hash of the file of a clip."""
+    return key[:SHA_LENGTH]
+
+
 def shard_ends(connection: sqlite3.Connection) -> dict[int, int]:
     """Return the number of each shard, with the offset at which its last clip ends."""
     return dict(connection.execute("SELECT shard, MAX(start + length) FROM clips GROUP BY shard").fetchall())
@@ -146,9 +164,9 @@ def clips_in(connection: sqlite3.Connection, shard: int) -> Iterator[tuple[str, 
     return ((sha.hex(), start, length) for sha, start, length in rows)
 
 
-def save(connection: sqlite3.Connection, clips: Mapping[str, tuple[Clip, str | None]],
-         files: Mapping[str, Sequence[Any]]) -> None:  # fmt: skip
-    """Save clips, by hash, each with its facts, and results of files, by path, in one transaction.
+def save(connection: sqlite3.Connection, clips: Mapping[str, tuple[Clip, str | None]], files: Mapping[str, Sequence[Any]],
+         faces: Mapping[str, str]) -> None:  # fmt: skip
+    """Save clips, by hash, each with its facts, results of files, by path, and faces of files, by hash, in one transaction.
 
     A result is (size, modification time, hash or "", error, settings). A clip replaces one with the same hash.
     """
@@ -159,6 +177,7 @@ def save(connection: sqlite3.Connection, clips: Mapping[str, tuple[Clip, str | N
         connection.executemany("REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
                                ((key(path), size, mtime, bytes.fromhex(sha), error, settings)
                                 for path, (size, mtime, sha, error, settings) in files.items()))  # fmt: skip
+        connection.executemany("REPLACE INTO faces VALUES (?, ?)", ((bytes.fromhex(sha), text) for sha, text in faces.items()))
 
 
 def move_clips(connection: sqlite3.Connection, shard: int, places: Mapping[str, tuple[int, int]]) -> None:

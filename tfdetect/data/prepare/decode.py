@@ -15,7 +15,7 @@ from tfdetect import stages
 from tfdetect.data.media.read import digest
 from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.data.prepare import clip_index, shards
-from tfdetect.data.prepare.clip_cache import CLIP_FIELDS, Cache, ClipSpec, Decoded, clip_result, failure_result
+from tfdetect.data.prepare.clip_cache import CLIP_FIELDS, FACES, Cache, ClipSpec, Decoded, clip_result, failure_result
 from tfdetect.data.prepare.clip_index import ClipIndex
 from tfdetect.data.worker_pool import WorkerFailure, map_ordered, map_unordered
 from tfdetect.files import size_and_mtime
@@ -48,8 +48,7 @@ class Results:
         state = size_and_mtime(path)
         if state != [0, 0] and (state != found.state or (found.error and found.settings != self.settings)):
             return None
-        is_cached = found.clip and shards.is_complete(self.cache.folder, self.cache.kind, found.clip)
-        return _as_result(found) if found.error or is_cached else None
+        return _as_result(found) if found.error else self.cache.find_result(self.connection, found.sha) if found.clip else None
 
     def add(self, path: str, outcome: Decoded | WorkerFailure, writer: shards.ClipWriter) -> dict[str, Any]:
         """Save what became of a file, and return its result; a WorkerFailure means that the decoder crashed or timed out."""
@@ -58,7 +57,10 @@ class Results:
         sha, error = result["sha"], result["error"]
         if not isinstance(outcome, WorkerFailure) and outcome.payload is not None:
             clip = {name: result[name] for name in CLIP_FIELDS}
-            writer.add_clip(sha, outcome.payload, clip, outcome.facts)
+            if FACES in result:
+                writer.add_faces(sha, outcome.payload, clip, outcome.facts, result[FACES])
+            else:
+                writer.add_clip(sha, outcome.payload, clip, outcome.facts)
         if sha or crashed:
             writer.add_file(path, (*size_and_mtime(path), sha, error, self.settings if error else ""))
         else:
@@ -72,6 +74,11 @@ class Results:
             assert found is not None
             result = _as_result(found)
         return [result[name] for name in RESULT_FIELDS]
+
+
+    def faces(self, sha: str) -> str:
+        """Return FACES of a file with this hash, which is "" if it failed."""
+        return clip_index.find_faces(self.connection, sha) if sha else ""
 
 
 def _as_result(found: clip_index.FileResult) -> dict[str, Any]:
@@ -100,8 +107,8 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
             seconds: float | None = None, runner: Runner = decode_locally) -> pd.DataFrame:  # fmt: skip
     """Decode every file of the manifest that the cache lacks, each within `seconds`, locally or with `beam.BeamRunner`.
 
-    Returns the manifest with the columns RESULT_FIELDS. `progress` is called with the result of each file. A file whose decoder
-    crashes or hangs fails like any other. Raises OSError if the cache cannot be written.
+    Returns the manifest with the columns RESULT_FIELDS and, with all faces, FACES. `progress` is called with the result of each
+    file. A file whose decoder crashes or hangs fails like any other. Raises OSError if the cache cannot be written.
     """
     progress = progress or (lambda result: None)
     with cache.writer() as writer:
@@ -118,7 +125,10 @@ def prepare(table: pd.DataFrame, cache: Cache, workers: int | None = None, progr
         for path, outcome in stages.waiting(runner(missing_paths(), cache, workers, seconds)):
             progress(results.add(path, outcome, writer))
         writer.save()
-        return add_results(table, results.values, cache.spec)
+        out = add_results(table, results.values, cache.spec)
+        if cache.spec.all_faces:
+            out[FACES] = list(map(results.faces, out["sha"].where(out["error"] == "", "")))
+        return out
 
 
 @dataclass(frozen=True)
@@ -175,12 +185,12 @@ def _expected_size(path: str, cache: Cache) -> int:
             return os.path.getsize(path)
     except (OSError, MediaError):
         return 0
-    return (spec.fit.crops if is_image else spec.max_squares) * spec.size**2 * 3
+    return (spec.fit.crops if is_image else spec.squares) * spec.size**2 * 3
 
 
 def size_on_disk(table: pd.DataFrame, cache: Cache) -> int:
     """Return the bytes that the clips of a prepared manifest take."""
-    return int(cache.reader(table.loc[table["error"] == "", "sha"]).places[:, 2].sum())
+    return int(cache.reader(expand_faces(usable_rows(table))["sha"]).places[:, 2].sum())
 
 
 def add_results(table: pd.DataFrame, values: Callable[[str], Iterable[Any]], spec: ClipSpec) -> pd.DataFrame:
@@ -192,6 +202,7 @@ def add_results(table: pd.DataFrame, values: Callable[[str], Iterable[Any]], spe
     for path in table["path"]:
         for name, value in zip(RESULT_FIELDS, values(path), strict=True):
             columns[name].append(value)
+    columns |= {FACES: [""] * len(table)} if spec.all_faces else {}
     columns["note"] = [spec.extend_note(note, frames) for note, frames in zip(columns["note"], columns["frames"], strict=True)]
     columns["frames"] = [frames * spec.repeat_count(frames) for frames in columns["frames"]]
     dtypes = dict.fromkeys(set(CLIP_FIELDS) - {"note"}, "int64")  # also if there are no rows
@@ -203,6 +214,35 @@ def add_results(table: pd.DataFrame, values: Callable[[str], Iterable[Any]], spe
 def usable_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a prepared manifest whose files were decoded."""
     return table[table["error"] == ""].reset_index(drop=True)
+
+
+def expand_faces(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return usable rows as one row for each face of a file, with `face`, its number from 0, the largest first; `box`, its left,
+    top, width and height in pixels; `box_frame`, the frame of the file in which it is there; and, in `sha`, the key of its clip.
+
+    Rows without the column FACES are returned as they are.
+    """
+    if FACES not in rows:
+        return rows
+    faces = [json.loads(text) for text in rows[FACES]]
+    counts = list(map(len, faces))
+    out = rows.drop(columns=FACES).loc[rows.index.repeat(counts)].reset_index(drop=True)
+    out["face"] = [number for count in counts for number in range(count)]
+    out["box"] = [",".join(map(str, face[:4])) for each in faces for face in each]
+    out["box_frame"] = [face[4] for each in faces for face in each]
+    out["sha"] = [clip_index.clip_of_face(sha, number) for sha, number in zip(out["sha"], out["face"], strict=True)]
+    return out
+
+
+def main_faces(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the table in which the files of a split have only their first face; unchanged without the column FACES."""
+    if FACES not in table:
+        return table
+    chosen = (table["split"] == split) & (table[FACES] != "")
+    first = table[FACES].where(~chosen, table[FACES].map(lambda text: json.dumps(json.loads(text)[:1]) if text else ""))
+    out = table.assign(**{FACES: first})
+    out.attrs = table.attrs
+    return out
 
 
 def list_messages(table: pd.DataFrame, column: str) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ TFRecord for each clip. Clips are appended in the order in which they are added,
 """
 
 import itertools
+import json
 import os
 import sqlite3
 import time
@@ -45,6 +46,7 @@ class ClipWriter:
         self.folder, self.kind, self.size, self.index = folder, kind, size, clip_index.ClipIndex(folder)
         self.clips: dict[str, tuple[Clip, str | None]] = {}  # not saved yet
         self.files: dict[str, Sequence[Any]] = {}
+        self.faces: dict[str, str] = {}
         self.last_save = time.monotonic()
         self.shard: IO[bytes] | None = None
         self.number = self.position = 0
@@ -68,6 +70,13 @@ class ClipWriter:
             return
         start, length = self.append(payload)
         self.clips[sha] = (Clip(self.number, start, length, **clip), facts)
+
+    def add_faces(self, sha: str, payload: np.ndarray | bytes, clip: Mapping[str, Any], facts: str | None, faces: str) -> None:
+        """Append the clips of all faces of a file, those after the first under keys of their own."""
+        parts = split_faces(payload, len(json.loads(faces)))
+        for number, part in enumerate(parts):
+            self.add_clip(clip_index.clip_of_face(sha, number), part, clip, None if number else facts)
+        self.faces[sha] = faces
 
     def add_file(self, path: str, result: Sequence[Any]) -> None:
         """Add the result of a file, as in `clip_index.save`."""
@@ -104,8 +113,8 @@ class ClipWriter:
                 os.pwrite(self.shard.fileno(), npy_header(self.position, self.size), 0)
             getattr(os, "fdatasync", os.fsync)(self.shard.fileno())  # macOS has only the latter
         if self.clips or self.files:
-            clip_index.save(self.connection, self.clips, self.files)
-        self.clips, self.files, self.last_save = {}, {}, time.monotonic()
+            clip_index.save(self.connection, self.clips, self.files, self.faces)
+        self.clips, self.files, self.faces, self.last_save = {}, {}, {}, time.monotonic()
 
     def _open_shard(self) -> None:
         """Open the last shard, or the first one after it that has room and that no other process writes to."""
@@ -130,6 +139,14 @@ class ClipWriter:
         if self.shard:
             self.shard.close()
             self.shard = None
+
+
+def split_faces(payload: np.ndarray | bytes, count: int) -> list[Any]:
+    """Return the clip of each of `count` faces, which have equally many frames, and their TFRecords as many bytes."""
+    if not isinstance(payload, bytes):
+        return np.split(payload, count)
+    size = len(payload) // count
+    return [payload[size * number : size * (number + 1)] for number in range(count)]
 
 
 def npy_header(end: int, size: int) -> bytes:
