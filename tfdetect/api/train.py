@@ -144,7 +144,8 @@ def train_run(run: Run, tables: "Tables | None" = None, conclude: Callable[..., 
             conclude(run, artifact, table, cache, fitted)
             return artifact
         finish(run, artifact, table, cache, fitted, tables)
-        tracker.finish(files.read_json(artifact.metrics, (), "train the run again."), (artifact.report, artifact.config))
+        if run.train.tracker != "none":
+            tracker.finish(files.read_json(artifact.metrics, (), "train the run again."), (artifact.report, artifact.config))
         return fine_tuning.publish(run, artifact)
 
 
