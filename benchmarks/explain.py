@@ -28,7 +28,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-METHODS = ("occlusion:4", "gradcam", "integrated_gradients:blurred", "random")
+METHODS = ("occlusion:4", "gradcam", "integrated_gradients:black", "random")
 RUNS = {"cnn": METHODS, "cnn_lstm": METHODS, "feature_oneclass": METHODS, "oc_fakedect": ("error", *METHODS)}
 NUMBERS = ("fake", "twin", "pointed", "pointed_twin", "deletion", "insertion")
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=["validation", "test"], help="splits to measure on")
     parser.add_argument("--files", type=int, default=10, help="fakes per source")
     parser.add_argument("--only", nargs="+", default=list(RUNS), help="detectors to measure")
-    parser.add_argument("--methods", nargs="+", help="such as occlusion:8 (cells) or integrated_gradients:black (baseline)")
+    parser.add_argument("--methods", nargs="+", help="such as occlusion:8 (cells) or integrated_gradients:mean (baseline)")
     arguments = parser.parse_args()
     rows = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
     for name in arguments.only:
@@ -69,7 +69,7 @@ def measure(name: str, method: str, split: str, arguments: argparse.Namespace) -
     run = artifact.load_config(folder)
     predictor = Predictor(folder, cache_for(run.data, run.detector).spec, run.detector)
     kind, _, option = method.partition(":")
-    options = {"cells": int(option) if kind == "occlusion" else 4, "baseline": option or "blurred"}
+    options = {"cells": int(option) if kind == "occlusion" else 4, "baseline": option or "black"}
     asked = "occlusion" if kind == explaining.RANDOM else kind
     try:
         maps = explaining.prepare(predictor, folder, run.detector, asked, **options)

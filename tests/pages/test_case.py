@@ -56,7 +56,6 @@ def test_the_chart_shows_the_score_among_those_of_the_test_files(tmp_path):
 @pytest.mark.parametrize(("changes", "caveat"), [
     ({"verdict": {"verdict": "inconclusive", "unfamiliar": True, "unfamiliar_reason": "other content", "familiarity": 0.01}},
      "The file is unlike the training data (other content, p = 0.01)"),
-    ({"verdict": {"verdict": "inconclusive"}}, "common among validation files of both classes"),
     ({"used_in": "train"}, "trained on this very file, so its verdict says nothing"),
     ({"used_in": "validation"}, "calibrated on this very file"),
     ({"used_in": "test"}, "one of the run's test files"),
@@ -75,6 +74,8 @@ def test_detectors_that_disagree_are_said_to(tmp_path):
     other = Model(**{**vars(MODEL), "name": "clip", "histogram": None})
     page, _ = shown(tmp_path, (MODEL, finding()), (other, finding(verdict={"verdict": "real", "probability": 0.2})))
     assert "The detectors disagree." in page and "cnn calls this file fake" in page and "clip calls this file real" in page
+    page, _ = shown(tmp_path, (MODEL, finding()), (other, finding(verdict={"verdict": "inconclusive"})))
+    assert "The detectors disagree." in page and "clip cannot tell: files of both classes have such scores." in page
     page, _ = shown(tmp_path, (MODEL, finding()), (other, finding()))
     assert "disagree" not in page
     failed = Finding({**VERDICT, **dict.fromkeys(("verdict", "probability", "score")), "error": "no face found"})

@@ -186,7 +186,7 @@ def test_explain_writes_a_page_with_a_map_of_each_frame_shown(name, method, requ
     artifact, out = request.getfixturevalue(name), tmp_path / "out"
     files = [str(next((images / "fake").iterdir())), str(next((videos / "fake").iterdir())), str(tmp_path / "none.jpg")]
     argv = ["explain", str(artifact.folder), *files, "--out", str(out), "--cells", "4", "--frames", "2", "--timeline", "8"]
-    assert cli.main([*argv, "--method", method, "--overlay", "2"]) == 1
+    assert cli.main([*argv, "--overlay", "2"]) == 1
     printed = capsys.readouterr().out
     assert "No such file or directory" in printed and f"2 files explained with method {method}, 1 failed" in printed
     page, rows = (out / "explanation.html").read_text(), json.loads((out / "explanation.json").read_text())

@@ -148,10 +148,10 @@ def test_the_overlay_plays_in_browsers_and_is_hot_where_the_map_is(video, make_p
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 25)
         frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(stream)]
-    assert len(frames) == COUNT and frames[0].shape == (64 + overlay.STRIP, 128, 3)
-    colour = [np.ptp(frame[:64], axis=-1) for frame in frames]  # frames are grey where the map is 0
-    assert colour[10].mean() < 6 and colour[39][36:60, 4:28].mean() > 60 and colour[39][:28].mean() < 12
-    assert colour[20][36:60, 4:28].mean() < colour[30][36:60, 4:28].mean() < colour[39][36:60, 4:28].mean(), "mixed in between"
+    assert len(frames) == COUNT and frames[0].shape == (128 + overlay.STRIP, 256, 3)
+    colour = [np.ptp(frame[:128], axis=-1) for frame in frames]  # frames are grey where the map is 0
+    assert colour[10].mean() < 6 and colour[39][72:120, 8:56].mean() > 60 and colour[39][:56].mean() < 12
+    assert colour[20][72:120, 8:56].mean() < colour[30][72:120, 8:56].mean() < colour[39][72:120, 8:56].mean(), "mixed in between"
 
 
 @pytest.mark.parametrize("fit", [Fit(), Fit("shortest_side"), Fit("pad"), Fit("crop", 1), Fit("crop", 5)])

@@ -103,7 +103,7 @@ def heat_map(judge: "Judge") -> "Callable[[Verdict, Media], HeatMap]":
         clip, which = explain.most_fake_face(judge.predictor, verdict, media)
         frames, heat, check = explaining.explain_clip(maps, clip, FRAMES, areas=False)
         shown = which and f"Shown is{which.removeprefix(',')}. "
-        text = f"{shown}{explanation.METHOD_NOTES[maps.method]} {explain.describe_check(check)}"
-        return HeatMap(maps.method, text, check, style.to_png(explanation.figure(frames, heat, maps.method)))
+        picture, note = style.to_png(explanation.figure(frames, heat, maps.method)), explanation.METHOD_NOTES[maps.method]
+        return HeatMap(maps.method, note, f"{shown}{explain.describe_check(check)}", check, picture)
 
     return draw

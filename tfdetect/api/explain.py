@@ -55,7 +55,7 @@ class Explain:
     cells: int = 4
     """Regions per side for occlusion.
     More give a finer map, take longer, and miss evidence that is spread over large areas."""
-    baseline: explaining.Baseline = "blurred"
+    baseline: explaining.Baseline = "black"
     """What integrated gradients compare with: a black image, the mean colour of each frame, or its blurred copy."""
     masks: Path | None = None
     """Folder of masks, white where a file is forged, each named as its file: an image or a video.
@@ -146,16 +146,6 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
     return Explanation(page, maps.method, rows)
 
 
-def most_fake_face(predictor: "Predictor", verdict: "Verdict", media: "Media") -> "tuple[np.ndarray, str]":
-    """Return the frames that the detector scores, of several faces those of the one with the highest score, and which it is."""
-    frames, faces = predictor.model_frames(media), verdict.faces or ()
-    if len(faces) < 2:
-        return frames, ""
-    highest = max(range(len(faces)), key=lambda number: faces[number]["score"])
-    clip = frames.reshape(len(faces), -1, *frames.shape[1:])[highest]
-    return clip, f", face {highest}, the most fake of {len(faces)}"
-
-
 def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", masks: "Masks", args: Explain, number: int,
                  show_progress: bool) -> tuple[dict[str, Any], str]:  # fmt: skip
     """Return what was measured of a file, and its sections of the page: its heat-maps and, for a video, its timeline."""
@@ -168,13 +158,24 @@ def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", 
     clip, which = most_fake_face(maps.predictor, verdict, media)
     frames, heat, check = explaining.explain_clip(maps, clip, args.frames, region)
     row |= check
-    shown = explanation.section(files.printable(verdict.path) + which, caption(verdict, row), frames, heat, maps.method)
+    title = files.printable(verdict.path) + which
+    shown = explanation.section(title, caption(verdict, row), frames, heat, maps.method)
     if args.timeline and media.total > 1:
         name = f"overlay{f'-{number + 1}' * (number > 0)}.mp4"
         found, timeline = explaining.follow(maps, verdict.path, media.total, args, args.out / name, show_progress)
         row |= found
         shown += timeline
     return row, shown
+
+
+def most_fake_face(predictor: "Predictor", verdict: "Verdict", media: "Media") -> "tuple[np.ndarray, str]":
+    """Return the frames that the detector scores, of several faces those of the one with the highest score, and which it is."""
+    frames, faces = predictor.model_frames(media), verdict.faces or ()
+    if len(faces) < 2:
+        return frames, ""
+    highest = max(range(len(faces)), key=lambda number: faces[number]["score"])
+    clip = frames.reshape(len(faces), -1, *frames.shape[1:])[highest]
+    return clip, f", face {highest}, the most fake of {len(faces)}"
 
 
 def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndarray], tuple[bytes, str] | None]":

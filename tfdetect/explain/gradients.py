@@ -62,7 +62,7 @@ class GradCam:
         return _without_mirrored(heat, clips.shape[0] * clips.shape[1]).reshape(clips.shape[:4])
 
 
-def integrated_gradients(model: Any, clip: NDArray[np.uint8], baseline: Baseline = "blurred",
+def integrated_gradients(model: Any, clip: NDArray[np.uint8], baseline: Baseline = "black",
                          steps: int = STEPS) -> tuple[NDArray[np.float32], float]:  # fmt: skip
     """Return what each pixel adds to the score, (frames, height, width) float32, and the difference that they should add up to.
 

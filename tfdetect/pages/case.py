@@ -27,9 +27,12 @@ from tfdetect.plots.style import FAKE, REAL
 
 PARTS = {"interval": "Interval of the probability", "places": "Place among the test files", "heat_map": "Heat-map",
          "stability": "Stability", "familiarity": "Familiarity", "timeline": "Scores over time"}  # fmt: skip
+CHECK = ("<p>Each map is checked: if hiding its hottest tenth does not lower the score by more than hiding the same shape "
+         "elsewhere does, do not rely on it. A map shows what a detector looks at; it proves nothing.</p>")  # fmt: skip
 STYLE = """<style>
 .case{display:grid;grid-template-columns:minmax(0,15rem) minmax(0,1fr);gap:1rem 1.5rem;align-items:start}
 .case>img{width:100%;height:auto;border-radius:6px} .case p{margin-top:0}
+.heat{max-width:44rem} .case .tile b{font-size:1.2rem} .case .tiles{grid-template-columns:repeat(auto-fit,minmax(8rem,1fr))}
 .heat img{max-width:100%;height:auto} .chart{width:100%;max-width:40rem;height:auto;display:block;margin:.6rem 0}
 .chart text{font-size:11px;fill:currentColor} .missing{font-size:.9rem} .crops{display:flex;flex-wrap:wrap;gap:.8rem}
 article+article{margin-top:4rem}
@@ -84,7 +87,7 @@ def figures(model: Model, finding: Finding, name: bool) -> str:
              (html.format_cell(found["score"]), "score", plural(found["frames"], "frame"))]  # fmt: skip
     if found.get("familiarity") is not None:
         small = found["unfamiliar_reason"] if found["unfamiliar"] else "like the training files"
-        tiles.append((f"p = {found['familiarity']:.3g}", "familiarity", small))
+        tiles.append((f"p = {found['familiarity']:.2g}", "familiarity", small))
     if finding.judged:
         tiles.append((f"{len(finding.changes)} of {len(finding.judged)}", "re-encodings change the verdict", ""))
     if found["source"]:
@@ -157,10 +160,11 @@ def _cells(found: Mapping[str, Any], before: str | None = None) -> list[Any]:
 
 def heat_section(scored: Sequence[tuple[Model, Finding]]) -> str:
     """Return the heat-maps with their checks."""
-    shown = [f'{_heading(model, scored)}<figure class="heat"><img alt="heat-map" src="{_png(finding.heat_map.picture)}">'
-             f"<figcaption>{escape(finding.heat_map.note)}</figcaption></figure>"
-             for model, finding in scored if finding.heat_map]  # fmt: skip
-    return f"<section><h2>What drives the score</h2>{''.join(shown)}</section>" if shown else ""
+    maps = [(model, finding.heat_map) for model, finding in scored if finding.heat_map]
+    shown = [f'{_heading(model, scored)}<figure class="heat"><img alt="heat-map" src="{_png(heat.picture)}">'
+             f"<figcaption>{escape(heat.result)}</figcaption></figure>" for model, heat in maps]  # fmt: skip
+    notes = "".join(f"<p>{escape(note)}</p>" for note in dict.fromkeys(heat.note for _, heat in maps))
+    return f"<section><h2>What drives the score</h2>{notes}{CHECK}{''.join(shown)}</section>" if shown else ""
 
 
 def _png(content: bytes) -> str:
@@ -176,18 +180,20 @@ def timelines(scored: Sequence[tuple[Model, Finding]]) -> Iterator[str]:
 
 def seen_section(scored: Sequence[tuple[Model, Finding]]) -> str:
     """Return what the models saw, and the score of each face."""
-    parts = []
+    crops, tables = [], []
     for model, finding in scored:
         faces = finding.verdict.get("faces") or ()
-        names = [f"face {face['face']}" for face in faces] or ["middle of what was scored"]
-        crops = "".join(f'<figure><img alt="{name}" src="{html.thumbnail(image)}"><figcaption>{name}</figcaption></figure>'
-                        for name, image in zip(names, finding.seen, strict=False))  # fmt: skip
+        names = [f"{model.name}: {name}" if len(scored) > 1 else name
+                 for name in [f"face {face['face']}" for face in faces] or ["middle of what was scored"]]  # fmt: skip
+        crops += [f'<figure><img alt="" src="{html.thumbnail(image)}"><figcaption>{escape(name)}</figcaption></figure>'
+                  for name, image in zip(names, finding.seen, strict=False)]  # fmt: skip
         places = ["{2} x {3} at {0}, {1}".format(*face["box"]) for face in faces]
         rows = [[face["face"], face["probability"], face["score"], place, face["box_frame"]]
                 for face, place in zip(faces, places, strict=True)]  # fmt: skip
-        table = html.table(["face", "probability", "score", "pixels", "frame"], rows) if rows else ""
-        parts.append(f'{_heading(model, scored)}<div class="crops">{crops}</div>{table}')
-    return f"<section><h2>What the detector saw</h2>{''.join(parts)}</section>"
+        if rows:
+            tables.append(_heading(model, scored) + html.table(["face", "probability", "score", "pixels", "frame"], rows))
+    return (f'<section><h2>What the detector saw</h2><div class="crops">{"".join(crops)}</div>'
+            f"{''.join(tables)}</section>")  # fmt: skip
 
 
 def missing_section(scored: Sequence[tuple[Model, Finding]]) -> str:

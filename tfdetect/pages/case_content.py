@@ -60,7 +60,9 @@ class HeatMap:
 
     method: str
     note: str
-    """How to read it, and what its check says."""
+    """How to read it."""
+    result: str
+    """What its check says."""
     check: Mapping[str, float]
     picture: bytes = field(repr=False)
     """A PNG of the frames, their maps, and both overlaid."""
@@ -173,7 +175,7 @@ def _finding_dict(model: Model, finding: Finding) -> dict[str, Any]:
     found["verdict"], found["missing"] = dict(finding.verdict), dict(finding.missing)
     found["timeline"] = finding.timeline.as_dict() if finding.timeline else None
     heat = finding.heat_map
-    found["heat_map"] = {"method": heat.method, "check": dict(heat.check), "note": heat.note} if heat else None
+    found["heat_map"] = heat and {each.name: getattr(heat, each.name) for each in fields(heat) if each.name != "picture"}
     return {"model": model.name, **found, "meaning": meaning(model, finding), "caveats": file_caveats(finding)}
 
 
@@ -182,7 +184,8 @@ def conclusion(model: Model, finding: Finding) -> str:
     found = finding.verdict
     if found["error"] is not None:
         return f"{model.name} could not judge this file: {found['error']}."
-    what = {"fake": "calls this file fake", "real": "calls this file real"}.get(found["verdict"], "cannot tell: inconclusive")
+    doubt = "the file is unlike its training data" if found.get("unfamiliar") else "files of both classes have such scores"
+    what = {"fake": "calls this file fake", "real": "calls this file real"}.get(found["verdict"], f"cannot tell: {doubt}")
     return f"{model.name} {what}. Probability of being fake {found['probability']:.3f}; called fake from {model.threshold:.3f}."
 
 
@@ -217,8 +220,6 @@ def file_caveats(finding: Finding) -> list[str]:
     if found.get("unfamiliar"):
         out.append(f"The file is unlike the training data ({found['unfamiliar_reason']}, p = {found['familiarity']:.3g}): the "
                    "detector's figures say nothing about such files.")  # fmt: skip
-    elif found["verdict"] == "inconclusive":
-        out.append("Its score is common among validation files of both classes.")
     if finding.changes:
         out.append(f"The verdict changes after {len(finding.changes)} of {plural(len(finding.judged), 're-encoding')}.")
     heat = finding.heat_map

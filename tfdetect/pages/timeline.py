@@ -23,8 +23,8 @@ def section(line: Timeline, title: str = "Scores over time", overlay: str = "") 
     at_most = f"The highest is {line.probabilities.max():.3f}, the lowest {line.probabilities.min():.3f}."
     text = " ".join(filter(None, (line.describe(), at_most, line.note and f"{line.note}.")))
     address = escape(overlay)
-    link = (f'<figure><video controls preload="metadata" src="{address}" style="max-width:100%"></video><figcaption>Heat-maps '
-            f'over the frames: <a href="{address}">{address}</a></figcaption></figure>' if overlay else "")  # fmt: skip
+    link = (f'<figure style="margin-top:1rem"><video controls src="{address}" style="max-width:100%"></video><figcaption>'
+            f'Heat-maps over the frames: <a href="{address}">{address}</a></figcaption></figure>' if overlay else "")  # fmt: skip
     return (f"<section><h2>{escape(title)}</h2><div class=scroll>{chart(line)}</div><p>{escape(text)}</p>"
             f'<div class="pictures">{_pictures(line)}</div>{link}</section>')  # fmt: skip
 

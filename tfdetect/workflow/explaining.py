@@ -30,7 +30,7 @@ class HeatMaps:
     predictor: "Predictor"
     method: Method
     cells: int = 4
-    baseline: Baseline = "blurred"
+    baseline: Baseline = "black"
     tool: Any = None
 
     def of(self, clip: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:

@@ -17,7 +17,7 @@ from tfdetect.pages import explanation
 from tfdetect.workflow.timeline import for_each_frame, readable, shrink
 
 MAX_SIDE = 640  # pixels; larger frames are reduced
-MIN_SIDE = 128  # smaller ones are enlarged by a whole number, so that a person sees them
+MIN_SIDE = 256  # smaller ones are enlarged by a whole number, so that a person sees them
 STRIP = 40  # pixels, at most, of the curve of the scores below the picture
 FAST_START = {"movflags": "+faststart"}  # the index in front
 X264 = {"preset": "veryfast", "crf": "20"}

@@ -35,8 +35,9 @@ def build(predictor: "Predictor", path: str | Path, total: int, points: int = PO
     `total` is `Media.total` of the video. There are about `points` windows, at least 1 frame apart. A clip detector's window has
     `span` frames of the video: by default as many as the detector takes, or as it takes in that time where the run has
     `--data.fps`; a video that is not longer is one window, the clip that `predict` sees. `step` is called for each decoded frame,
-    and `on_window` with `shown` of the windows, evenly spaced. Memory holds the frames of one batch of windows. Raises MediaError
-    if the file is no video, or none of its windows can be scored; UserError if `points` or `span` is not positive.
+    and `on_window` with `shown` of the windows, evenly spaced, of several faces with the main one. Memory holds the frames of one
+    batch of windows. Raises MediaError if the file is no video, or none of its windows can be scored; UserError if `points` or
+    `span` is not positive.
     """
     if points < 1 or (span is not None and span < 1):
         raise UserError(f"A timeline needs at least 1 point and 1 frame in a window, got {points} and {span}.")
@@ -149,7 +150,8 @@ class _Scorer:
         full, self.full = self.full, []
         for number, media in full:
             if on_window := self.on_window.get(number):
-                on_window(self.windows[number], self.predictor.model_frames(media))
+                main_face = replace(media, frames=media.clips[0], faces=())
+                on_window(self.windows[number], self.predictor.model_frames(main_face))
         found = self.predictor.to_verdicts([""] * len(full), [media for _, media in full]) if full else []
         for (number, _), verdict in zip(full, found, strict=True):
             self.verdicts[number] = (verdict.score or 0.0, verdict.probability or 0.0)

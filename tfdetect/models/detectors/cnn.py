@@ -14,6 +14,7 @@ class Cnn(Detector):
     Command: `tfdetect train cnn`. The README has measured results.
     """
 
+    heat_map = "gradcam"
     default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 16, "train.epochs": 20}
 
     width: int = 16

@@ -20,6 +20,7 @@ class CnnLstm(Detector):
     """
 
     input_kind = "clip"
+    heat_map = "integrated_gradients"
     default_overrides = {"data.size": 64, "data.frames": 16, "train.batch": 8, "train.learning_rate": 5e-4, "train.epochs": 12}
 
     frame_model: str | None = None
