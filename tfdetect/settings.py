@@ -17,7 +17,7 @@ from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
 from tfdetect.protocol_settings import FromRun, ProtocolSettings, check_study
-from tfdetect.verdict_settings import EvaluateSettings, require_faces
+from tfdetect.verdict_settings import EvaluateSettings, check_faces
 
 D = TypeVar("D", bound=Detector)
 
@@ -328,8 +328,7 @@ class RunOf(Generic[D]):
         if self.evaluate.fpr is not None and self.train.threshold != "youden":
             raise UserError(f"--evaluate.fpr {self.evaluate.fpr:g} and --train.threshold {self.train.threshold} both choose the "
                             "threshold: give one of them.")  # fmt: skip
-        require_faces(self.evaluate.aggregate, self.data.faces)
-        self._check_face_fakes()
+        check_faces(self)
         check_study(self)
         # Steps that change labels would teach a one-class detector fakes as reals, and their fakes have no source.
         if detector.trains_on == "real" or detector.caches_features or detector.attribute != "none":
@@ -339,17 +338,6 @@ class RunOf(Generic[D]):
     def threshold_rule(self) -> str:
         """The rule that chooses the threshold on validation files, such as "youden" or "fpr:0.01"."""
         return self.train.threshold if self.evaluate.fpr is None else f"fpr:{self.evaluate.fpr:g}"
-
-    def _check_face_fakes(self) -> None:
-        """Raise UserError if fakes are to be made of faces that are not looked for, or still ones for a detector of clips."""
-        if self.data.faces == "none" and self.train.makes_face_fakes:
-            raise UserError("The step sbi of --train.augment blends face crops, but no faces are looked for: add --data.faces "
-                            "yunet. For pictures without faces, there is the step selfblend.")  # fmt: skip
-        if self.data.make_fakes and self.detector.input_kind == "clip":
-            raise UserError(f"--data.make_fakes makes still pictures, but {self.detector.name} takes clips: use one of single "
-                            "frames.")  # fmt: skip
-        if self.data.keep_fakes and not self.data.make_fakes:
-            raise UserError("--data.keep_fakes needs --data.make_fakes: without it, the data set's own fakes are used anyway.")
 
 
 Run = RunOf[Detector]  # a run of any detector

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tfdetect.errors import UserError
 
@@ -122,6 +122,20 @@ def require_faces(rule: str, faces: str) -> None:
     if "," in rule and faces != "all":
         raise UserError(f"--evaluate.aggregate {rule} combines the faces of a file, which takes --data.faces all, not {faces}; "
                         f"give {rule.partition(',')[0]}.")  # fmt: skip
+
+
+def check_faces(run: Any) -> None:
+    """Raise UserError if the settings of a run need faces that are not looked for: to combine those of a file, or to make fakes;
+    or if still fakes are to be made for a detector of clips."""
+    require_faces(run.evaluate.aggregate, run.data.faces)
+    if run.data.faces == "none" and run.train.makes_face_fakes:
+        raise UserError("The step sbi of --train.augment blends face crops, but no faces are looked for: add --data.faces "
+                        "yunet. For pictures without faces, there is the step selfblend.")  # fmt: skip
+    if run.data.make_fakes and run.detector.input_kind == "clip":
+        raise UserError(f"--data.make_fakes makes still pictures, but {run.detector.name} takes clips: use one of single "
+                        "frames.")  # fmt: skip
+    if run.data.keep_fakes and not run.data.make_fakes:
+        raise UserError("--data.keep_fakes needs --data.make_fakes: without it, the data set's own fakes are used anyway.")
 
 
 def _check_shares(settings: EvaluateSettings | VerdictOverrides) -> None:

@@ -29,6 +29,7 @@ from tfdetect.serving.batching import File, Group, score_groups, sort_results
 from tfdetect.serving.decode_ahead import DecodeAhead
 from tfdetect.serving.saved_model import import_tensorflow, load_saved_model
 from tfdetect.serving.verdict import Verdict as Verdict
+from tfdetect.serving.verdict import face_rows
 from tfdetect.stages import stage
 
 BATCH_BYTES = 2**26  # of the frames that are scored in one call; bounds the memory
@@ -317,7 +318,7 @@ class Predictor:
         frames = len(media.clips[0])
         note, verdict = self.spec.extend_note(media.note, frames), str(self.calibration.verdicts(score))
         frames *= self.spec.repeat_count(frames) * len(media.clips)
-        faces = self._face_rows(media, of_faces) if media.faces else None
+        faces = face_rows(media.faces, of_faces, self.calibration.probability(of_faces)) if media.faces else None
         p_value, reason = None, None
         if self.familiarity and DISTANCES[0] in outputs:
             distances = [float(np.mean(outputs[name], dtype=np.float64)) for name in DISTANCES]
@@ -325,12 +326,6 @@ class Predictor:
             verdict = INCONCLUSIVE if reason and not self.decides_on_unfamiliar else verdict
         return Verdict(path, probability, label, score, frames, note, None, source, source_probability, text, verdict, p_value,
                        None if reason is None else bool(reason), reason or None, faces)  # fmt: skip
-
-    def _face_rows(self, media: Media, scores: np.ndarray) -> tuple[dict[str, Any], ...]:
-        """Return number, place, score and probability of each face, as `Verdict.faces` has them."""
-        found = zip(media.faces, scores.tolist(), self.calibration.probability(scores).tolist(), strict=True)
-        return tuple({"face": number, "box": list(face[:4]), "box_frame": face.frame, "score": score, "probability": probability}
-                     for number, (face, score, probability) in enumerate(found))  # fmt: skip
 
 
 def _clips_in_memory(spec: ClipSpec, squares: int) -> int:

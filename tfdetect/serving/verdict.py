@@ -1,7 +1,16 @@
 """The verdict on a file."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tfdetect.data.media.frames import Face
 
 
 @dataclass(frozen=True)
@@ -23,3 +32,11 @@ class Verdict:
     unfamiliar: bool | None = None  # whether that is at most the run's level; the verdict is then inconclusive, except with --any
     unfamiliar_reason: str | None = None  # "other content" or "other processing"
     faces: tuple[dict[str, Any], ...] | None = None  # with --data.faces all: face, box, box_frame, score and probability of each
+
+
+def face_rows(faces: Sequence[Face], scores: NDArray[np.float64],
+              probabilities: NDArray[np.float64]) -> tuple[dict[str, Any], ...]:  # fmt: skip
+    """Return number, place, score and probability of each face, as `Verdict.faces` has them; all are (faces,)."""
+    found = zip(faces, scores.tolist(), probabilities.tolist(), strict=True)
+    return tuple({"face": number, "box": list(face[:4]), "box_frame": face.frame, "score": score, "probability": probability}
+                 for number, (face, score, probability) in enumerate(found))  # fmt: skip
