@@ -32,7 +32,8 @@ CHECK = ("<p>Each map is checked: if hiding its hottest tenth does not lower the
 STYLE = """<style>
 .case{display:grid;grid-template-columns:minmax(0,15rem) minmax(0,1fr);gap:1rem 1.5rem;align-items:start}
 .case>img{width:100%;height:auto;border-radius:6px} .case p{margin-top:0}
-.heat{max-width:44rem} .case .tile b{font-size:1.2rem} .case .tiles{grid-template-columns:repeat(auto-fit,minmax(8rem,1fr))}
+.heat{max-width:44rem} .case .tile b{font-size:1.1rem} .case .tiles{grid-template-columns:repeat(auto-fit,minmax(9.4rem,1fr))}
+.case>div:only-child{grid-column:1/-1}
 .heat img{max-width:100%;height:auto} .chart{width:100%;max-width:40rem;height:auto;display:block;margin:.6rem 0}
 .chart text{font-size:11px;fill:currentColor} .missing{font-size:.9rem} .crops{display:flex;flex-wrap:wrap;gap:.8rem}
 article+article{margin-top:4rem}

@@ -74,12 +74,11 @@ def calibration_sentence(fitted: Calibration) -> str:
 def judgement(found: Mapping[str, Any], shortcuts: Mapping[str, float]) -> tuple[str, list[str]]:
     """Return how good a run is on its test files, and what to be careful about, from metrics.json and shortcuts.json."""
     test = found["test"]
-    auc = "" if test["auc"] is None else f" AUC {test['auc']:.3f} ({describe_interval(test) or 'no interval'})"
-    counted = f"Measured on {test['n_real']:,} real and {test['n_fake']:,} fake files."
-    text = f"{seen.sentence(test)} {report.verdict(test)} {counted}{auc}"
-    if "all" in shortcuts:
-        text += f"; file size, format and colour alone reach {shortcuts['all']:.3f}"
-    return text.strip().rstrip(".") + ".", report.cautions(found)
+    auc = "" if test["auc"] is None else f" AUC {test['auc']:.3f} ({describe_interval(test) or 'no interval'})."
+    parts = [seen.sentence(test), report.verdict(test),
+             f"Measured on {test['n_real']:,} real and {test['n_fake']:,} fake files.{auc}",
+             f"File size, format and colour alone reach {shortcuts['all']:.3f}." if "all" in shortcuts else ""]  # fmt: skip
+    return " ".join(filter(None, parts)), report.cautions(found)
 
 
 def counts(judge: Judge) -> list[tuple[str, str, str, int]]:
