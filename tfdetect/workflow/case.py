@@ -19,7 +19,7 @@ from tfdetect.data.prepare.clip_cache import MiddleFrame
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 from tfdetect.errors import is_out_of_memory
 from tfdetect.evaluation import predictions, single_file
-from tfdetect.evaluation.calibration import Calibration
+from tfdetect.evaluation.calibration import MIN_FILES_PER_CLASS, Calibration
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.limits import Limits
 from tfdetect.pages.case_content import NAMES, Finding, HeatMap, Reencoded
@@ -28,6 +28,7 @@ from tfdetect.settings import Data, Run
 from tfdetect.workflow import timeline
 from tfdetect.workflow.robustness_grids import GRIDS
 
+GONE = "the run has no predictions.csv with such files"
 PICTURE_SIDE = 480  # pixels of the longer side of the picture of a file
 MAX_PIXELS = 2**31  # of all frames of a video that is encoded anew; about a minute and a half of HD
 STEPS = 3 + len(GRIDS["case"])  # of the progress bar: verdict, heat-map, timeline, each re-encoding
@@ -80,9 +81,9 @@ def find(judge: Judge, path: str, sha: str, media: Media | WorkerFailure, draw: 
     stability: tuple[Reencoded, ...] = ()
     score, interval = verdict.score, single_file.probability_interval(verdict.score, judge.resampled)
     if interval is None:
-        missing["interval"] = "it takes more validation files of both classes, or predictions.csv of the run is gone"
+        missing["interval"] = why_no_interval(judge.split("validation"))
     if not len(judge.split("test")):
-        missing["places"] = "predictions.csv of the run is gone"
+        missing["places"] = GONE
     heat_map = None
     if (pixels := media.total * media.width * media.height) > MAX_PIXELS and media.total > 1:
         missing["stability"] = (f"all frames of the video have {pixels / 1e9:.1f} billion pixels, and up to "
@@ -104,6 +105,13 @@ def find(judge: Judge, path: str, sha: str, media: Media | WorkerFailure, draw: 
     return Finding(asdict(verdict), interval, single_file.places(score, judge.split("test")),
                    single_file.by_prevalence(score, judge.predictor.calibration), judge.splits.get(sha, "") if sha else "",
                    stability, heat_map, line, seen(media), missing)  # fmt: skip
+
+
+def why_no_interval(validation: pd.DataFrame) -> str:
+    """Return why `single_file.resampled_calibrations` of these files has none."""
+    reals, fakes = (int((validation["label"] == label).sum()) for label in (0, 1))
+    return GONE if not len(validation) else (f"it takes {MIN_FILES_PER_CLASS} real and as many fake validation files, and there "
+                                             f"are {reals} and {fakes}")  # fmt: skip
 
 
 def follow(judge: Judge, path: str, media: Media, missing: dict[str, str]) -> Timeline | None:

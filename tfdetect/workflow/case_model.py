@@ -21,6 +21,8 @@ from tfdetect.workflow.verdicts import settings_key
 BINS = 40  # of the histogram of test scores
 SAMPLE = ("It was trained on the embedded sample, pictures that are drawn by code: its verdicts on photographs and films mean "
           "nothing.")  # fmt: skip
+FACES = "It judges faces only, and nothing else in the picture."
+FRAMES = "It judges each frame by itself, so that it sees no motion."
 NOT_MEASURED = "Its metrics.json is gone, so that nothing is known about how good it is."
 
 
@@ -29,7 +31,8 @@ def describe(judge: Judge, given: VerdictOverrides) -> Model:
     artifact, fitted = judge.artifact, judge.predictor.calibration
     found = _read_json(artifact.metrics)
     measured, caveats = judgement(found, _read_json(artifact.shortcuts)) if "test" in found else (NOT_MEASURED, [])
-    sample = [SAMPLE] if judge.run.data.path is None else []
+    scope = [text for text, holds in ((SAMPLE, judge.run.data.path is None), (FACES, judge.run.data.faces != "none"),
+                                      (FRAMES, judge.predictor.is_frame_detector)) if holds]  # fmt: skip
     return Model(
         name=versions.title(artifact.folder),
         folder=str(artifact.folder),
@@ -44,7 +47,7 @@ def describe(judge: Judge, given: VerdictOverrides) -> Model:
         calibration=calibration_sentence(fitted),
         training=counts(judge),
         measured=measured,
-        caveats=[*sample, *judge.predictor.warnings, *judge.run.detector.warnings(), *caveats],
+        caveats=[*scope, *judge.predictor.warnings, *judge.run.detector.warnings(), *caveats],
         histogram=histogram(judge.split("test")),
     )
 
