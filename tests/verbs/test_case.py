@@ -146,6 +146,33 @@ def test_long_videos_are_not_encoded_anew(runs, videos, tmp_path, monkeypatch):
     assert finding.stability == () and "encoded anew" in finding.missing["stability"] and finding.verdict["score"] is not None
 
 
+def test_an_interrupted_report_holds_the_finished_files_and_names_the_others(runs, images, tmp_path, monkeypatch):
+    paths, find = sorted((images / "real").iterdir())[:3], case.find
+
+    def interrupted(judge, path, *rest):
+        if path == str(paths[1]):
+            raise KeyboardInterrupt
+        return find(judge, path, *rest)
+
+    monkeypatch.setattr(case, "find", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runs[0].case(paths, tmp_path / "a.html")
+    data = json.loads((tmp_path / "a.json").read_text())
+    assert [file["path"] for file in data["files"]] == [str(paths[0])] and data["left_out"] == list(map(str, paths[1:]))
+    page = (tmp_path / "a.html").read_text()
+    assert "interrupted before these files were judged" in page and f"<li>{paths[2]}</li>" in page
+
+
+def test_a_file_that_changes_meanwhile_is_not_reported(runs, images, tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(next((images / "real").iterdir()).read_bytes())
+    find = case.find
+    monkeypatch.setattr(case, "find", lambda *args: path.write_bytes(path.read_bytes() + b"more") and find(*args))
+    with pytest.raises(UserError, match="changed while it was judged"):
+        runs[0].case(path, tmp_path / "a.html")
+    assert not (tmp_path / "a.html").exists()
+
+
 def test_calls_that_cannot_be_answered(runs, files, images, tmp_path, capsys):
     call = ["predict", str(runs[0].folder)]
     assert cli.main([*call, str(images), "--case", str(tmp_path / "a.html")]) == 2

@@ -51,19 +51,34 @@ def check(out: Path, count: int) -> None:
 
 def write_case(judges: Sequence["Judge"], paths: Sequence[str], out: Path, given: VerdictOverrides,
                show: "Callable[[str, Verdict], None] | None" = None) -> CaseReport:  # fmt: skip
-    """Judge each file by each run, and write the page and the JSON file beside it; `show` is called with each finding."""
-    from tfdetect.pages import case as page
+    """Judge each file by each run, and write the page and the JSON file beside it; `show` is called with each verdict.
+
+    If it is interrupted, they hold the files that are finished, and say so. Raises UserError if a file changes meanwhile.
+    """
     from tfdetect.pages.case_content import Case
-    from tfdetect.workflow import case_model, results
+    from tfdetect.workflow import case_model
 
     date = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    found = tuple(judge_files(judges, paths, show))
     models = tuple(case_model.describe(judge, given) for judge in judges)
-    case = Case(found, models, date, installation.command_line(), installation.versions())
+    found: list[CaseFile] = []
+    try:
+        for each in judge_files(judges, paths, show):
+            found.append(each)
+    finally:
+        case = Case(tuple(found), models, date, installation.command_line(), installation.versions(), tuple(paths[len(found) :]))
+        if found:
+            write(out, case)
+    return CaseReport(out, out.with_suffix(".json"), case)
+
+
+def write(out: Path, case: "Case") -> None:
+    """Write the page and the JSON file."""
+    from tfdetect.pages import case as page
+    from tfdetect.workflow import results
+
     files.write_json(out.with_suffix(".json"), results.json_values(case.to_dict()))
     with files.atomic_write(out) as temporary:
         page.write(temporary, case)
-    return CaseReport(out, out.with_suffix(".json"), case)
 
 
 def judge_files(judges: Sequence["Judge"], paths: Sequence[str],
@@ -74,20 +89,23 @@ def judge_files(judges: Sequence["Judge"], paths: Sequence[str],
     from tfdetect.serving.verdict import Verdict
     from tfdetect.workflow import case
 
-    ids = [case.identify(path) for path in paths]
-    findings: list[list[Finding]] = [[] for _ in paths]
+    ids, limits = [case.identify(path) for path in paths], (judges[0].data.workers, judges[0].data.timeout)
+    pictures = [None if isinstance(found, WorkerFailure) else found
+                for _, found in map_ordered(paths, case.Picture(judges[0].data.limits), *limits)]  # fmt: skip
+    origins = list(read_origins(paths))
+    decoded = [list(judge.predictor.map_files(paths, lambda _, media: media, judge.data.timeout, judge.data.workers))
+               for judge in judges]  # fmt: skip
+    draws = list(map(heat_map, judges))
     with progress("Judging", case.STEPS * len(paths) * len(judges), "steps", may_fail=False) as step:
-        for judge in judges:
-            limits = judge.data.timeout, judge.data.workers
-            decoded = list(judge.predictor.map_files(paths, lambda path, media: (path, media), *limits))
-            draw = heat_map(judge)
-            for number, (path, media) in enumerate(decoded):
-                findings[number].append(case.find(judge, path, ids[number][0], media, draw, step))
+        for path, (sha, kind), origin, picture, *media in zip(paths, ids, origins, pictures, *decoded, strict=True):
+            findings: list[Finding] = []
+            for judge, clip, draw in zip(judges, media, draws, strict=True):
+                findings.append(case.find(judge, path, sha, clip, draw, step))
                 if show:
-                    show(judge.artifact.folder.name, Verdict(**findings[number][-1].verdict))
-    pictures = map_ordered(paths, case.Picture(judges[0].data.limits), judges[0].data.workers, judges[0].data.timeout)
-    for (path, picture), origin, (sha, kind), found in zip(pictures, read_origins(paths), ids, findings, strict=True):
-        yield CaseFile(path, sha, origin, kind, tuple(found), None if isinstance(picture, WorkerFailure) else picture)
+                    show(judge.artifact.folder.name, Verdict(**findings[-1].verdict))
+            if case.identify(path)[0] != sha or origin.sha256 not in ("", sha):
+                raise UserError(f"{path} changed while it was judged: judge a copy that nothing writes to.")
+            yield CaseFile(path, sha, origin, kind, tuple(findings), picture)
 
 
 def heat_map(judge: "Judge") -> "Callable[[Verdict, Media], HeatMap]":

@@ -47,7 +47,16 @@ def write(path: str | PathLike[str], case: Case) -> None:
     name = printable(Path(case.files[0].path).name) if len(case.files) == 1 else plural(len(case.files), "file")
     judged = " and ".join(model.name for model in case.models)
     html.write(path, "case report", name, f"judged by {judged}; {case.date}; tfdetect {case.versions.get('tfdetect', '')}",
-               [STYLE, *(file_article(case, file) for file in case.files), models_section(case), use_section(case)])  # fmt: skip
+               [STYLE, left_out(case), *(file_article(case, file) for file in case.files), models_section(case),
+                use_section(case)])  # fmt: skip
+
+
+def left_out(case: Case) -> str:
+    """Return a warning about files that were not judged."""
+    if not case.left_out:
+        return ""
+    names = html.bullet_list([printable(path) for path in case.left_out])
+    return f'<section class="warning"><h2>Incomplete: interrupted before these files were judged</h2>{names}</section>'
 
 
 def file_article(case: Case, file: CaseFile) -> str:

@@ -159,14 +159,17 @@ class Case:
     date: str
     command: str
     versions: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
+    """Files that were given and not judged, since the command was interrupted."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the pictures as plain data for JSON, the sentences of the page included."""
         rows = [{"path": each.path, "sha256": each.sha256, "kind": each.kind, "origin": each.origin.to_dict(),
                  "findings": list(map(_finding_dict, self.models, each.findings))}
                 for each in self.files]  # fmt: skip
-        return {"files": rows, "models": [asdict(model) for model in self.models], "date": self.date, "command": self.command,
-                "versions": dict(self.versions), "use": list(USE), "sound": SOUND, "interval": INTERVAL}  # fmt: skip
+        return {"files": rows, "left_out": list(self.left_out), "models": [asdict(model) for model in self.models],
+                "date": self.date, "command": self.command, "versions": dict(self.versions),
+                "use": list(USE), "sound": SOUND, "interval": INTERVAL}  # fmt: skip
 
 
 def _finding_dict(model: Model, finding: Finding) -> dict[str, Any]:
