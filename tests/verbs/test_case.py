@@ -146,6 +146,21 @@ def test_long_videos_are_not_encoded_anew(runs, videos, tmp_path, monkeypatch):
     assert finding.stability == () and "encoded anew" in finding.missing["stability"] and finding.verdict["score"] is not None
 
 
+def test_a_heat_map_that_fails_its_check_is_replaced_by_occlusion(runs, files, tmp_path, monkeypatch):
+    from tfdetect.explain import heatmaps
+
+    check, calls = heatmaps.deletion_check, []
+
+    def fail_first(*args, **options):
+        calls.append(check(*args, **options))
+        return (0.0, 1.0) if len(calls) == 1 else calls[-1]
+
+    monkeypatch.setattr(heatmaps, "deletion_check", fail_first)
+    heat = runs[0].case(files[0], tmp_path / "a.html").case.files[0].findings[0].heat_map
+    assert heat.method == "occlusion" and len(calls) == 2 and (heat.check["hottest_tenth"], heat.check["elsewhere"]) == calls[1]
+    assert heat.result.startswith("The map by gradcam, the detector's default, failed its check; this one is by occlusion.")
+
+
 def test_an_interrupted_report_holds_the_finished_files_and_names_the_others(runs, images, tmp_path, monkeypatch):
     paths, find = sorted((images / "real").iterdir())[:3], case.find
 

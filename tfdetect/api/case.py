@@ -109,18 +109,24 @@ def judge_files(judges: Sequence["Judge"], paths: Sequence[str],
 
 
 def heat_map(judge: "Judge") -> "Callable[[Verdict, Media], HeatMap]":
-    """Return the function that draws which regions of a file, or of its most fake face, drive a run's score."""
+    """Return the function that draws which regions of a file, or of its most fake face, drive a run's score: by the method that
+    measures best for the detector or, where that map fails its check, by occlusion."""
     from tfdetect.pages import explanation
-    from tfdetect.pages.case_content import HeatMap
+    from tfdetect.pages.case_content import HeatMap, fails
     from tfdetect.plots import style
     from tfdetect.workflow import explaining
 
-    maps = explaining.prepare(judge.predictor, judge.artifact, judge.run.detector, "auto", CELLS, "blurred")
+    best = explaining.prepare(judge.predictor, judge.artifact, judge.run.detector, "auto", CELLS, "blurred")
+    other = explaining.HeatMaps(judge.predictor, explaining.OCCLUSION, CELLS)
 
     def draw(verdict: "Verdict", media: "Media") -> HeatMap:
+        maps, shown = best, ""
         clip, which = explain.most_fake_face(judge.predictor, verdict, media)
         frames, heat, check = explaining.explain_clip(maps, clip, FRAMES, areas=False)
-        shown = which and f"Shown is{which.removeprefix(',')}. "
+        if fails(check) and maps.method != other.method:
+            maps, shown = other, f"The map by {best.method}, the detector's default, failed its check; this one is by occlusion. "
+            frames, heat, check = explaining.explain_clip(maps, clip, FRAMES, areas=False)
+        shown += which and f"Shown is{which.removeprefix(',')}. "
         picture, note = style.to_png(explanation.figure(frames, heat, maps.method)), explanation.METHOD_NOTES[maps.method]
         return HeatMap(maps.method, note, f"{shown}{explain.describe_check(check)}", check, picture)
 

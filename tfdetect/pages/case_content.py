@@ -212,6 +212,11 @@ def meaning(model: Model, finding: Finding) -> list[str]:
     return out
 
 
+def fails(check: Mapping[str, float]) -> bool:
+    """Return whether hiding the hottest tenth of a heat-map lowers the score no more than hiding the same shape elsewhere."""
+    return check["hottest_tenth"] <= check["elsewhere"]
+
+
 def file_caveats(finding: Finding) -> list[str]:
     """Return what to be careful about in the verdict on a file, in sentences."""
     found, out = finding.verdict, []
@@ -226,7 +231,7 @@ def file_caveats(finding: Finding) -> list[str]:
     if finding.changes:
         out.append(f"The verdict changes after {len(finding.changes)} of {plural(len(finding.judged), 're-encoding')}.")
     heat = finding.heat_map
-    if heat and heat.check["hottest_tenth"] <= heat.check["elsewhere"]:
+    if heat and fails(heat.check):
         out.append("The heat-map fails its check: do not rely on it.")
     if found["note"]:
         out.append(f"While reading the file: {found['note']}.")
