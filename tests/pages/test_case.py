@@ -15,7 +15,8 @@ VERDICT = {"path": "a.jpg", "probability": 0.9, "label": "fake", "score": 1.25, 
            "source": None, "source_probability": None, "text": None, "verdict": "fake", "familiarity": 0.4, "unfamiliar": False,
            "unfamiliar_reason": None, "faces": None}  # fmt: skip
 MODEL = Model("cnn", "saved_models/cnn", "1", "cnn: a small one", "saved_model", {"model.keras": "ab12"}, "cd34", 0.5,
-              (0.3, 0.7), 0.5, "Scores became probabilities.", [("train", "real", "camera", 10)], "It is good.", ["It is small."],
+              (0.3, 0.7), 0.5, "Scores became probabilities.", [("train", "real", "camera", 10)], "It is good.",
+              ["cnn: do not use it at night."], ["It is small."],
               ([0.0, 1.0, 2.0], [4, 0], [1, 3]))  # fmt: skip
 
 
@@ -40,6 +41,7 @@ def test_probability_interval_and_place_are_said_in_words(tmp_path):
     assert sentences == meaning(MODEL, finding()) and all(text in page for text in sentences)
     assert "Where 50 % of the files are fake, of 100 files like those of validation with this score about 90 are fake." in page
     assert "Of 40 real test files, 2.5 % have at least this score; of others like them 0.1 to 13 % (95 % interval)." in page
+    assert "<li>cnn: do not use it at night.</li>" in page and "<li>It is small.</li>" in page
     assert "0.080 where 1 % are" in page and "p = 0.4" in page
 
 

@@ -100,6 +100,7 @@ def test_the_detector_is_named_by_hashes_that_other_programs_compute(report, run
     found = subprocess.run(listed, shell=True, cwd=runs[0].artifact.saved_model, capture_output=True, text=True, check=True)
     assert models[0]["hashes"]["1/ (SavedModel)"] == found.stdout.split()[0]
     assert models[1]["hashes"]["model.keras"] == hashlib.sha256(runs[1].artifact.model.read_bytes()).hexdigest()
+    assert all("cnn: do not use it " in text for text in models[0]["unfit"]) and models[0]["unfit"]
     assert models[0]["training"] and models[0]["settings"] != models[1]["settings"]
 
 

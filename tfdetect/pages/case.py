@@ -230,7 +230,8 @@ def _model(model: Model) -> str:
 
 def use_section(case: Case) -> str:
     """Return what the report must not be used for, and how it was made."""
+    unfit = [text for model in case.models for text in model.unfit]
     versions = ", ".join(f"{name} {version}" for name, version in case.versions.items())
     command = f"<pre>{escape(printable(case.command))}</pre>" if case.command else ""
-    return (f"<section><h2>What it must not be used for</h2>{html.bullet_list(USE)}</section><section><h2>How it was made</h2>"
-            f"{command}<p>{escape(case.date)}; {escape(versions)}</p></section>")  # fmt: skip
+    return (f"<section><h2>What it must not be used for</h2>{html.bullet_list([*unfit, *USE])}</section>"
+            f"<section><h2>How it was made</h2>{command}<p>{escape(case.date)}; {escape(versions)}</p></section>")  # fmt: skip

@@ -126,6 +126,8 @@ class Model:
     """(split, class, source, number of files)."""
     measured: str
     """How good it is on its test files, in words."""
+    unfit: Sequence[str]
+    """What it is not fit for, in sentences."""
     caveats: Sequence[str]
     histogram: tuple[Sequence[float], Sequence[int], Sequence[int]] | None = None
     """Edges of bins of the score, and the real and the fake test files in each."""

@@ -1,7 +1,6 @@
 """What a case report says about a run: its files, what it was trained on, and how good it is."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,9 @@ from tfdetect import versions
 from tfdetect.evaluation import seen
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.metrics import describe_interval
-from tfdetect.pages import report
+from tfdetect.pages import advice, conclusion
 from tfdetect.pages.case_content import Model
+from tfdetect.pages.content import Report
 from tfdetect.verdict_settings import VerdictOverrides
 from tfdetect.workflow.case import Judge, hashes
 from tfdetect.workflow.results import describe_detector
@@ -30,7 +30,8 @@ def describe(judge: Judge, given: VerdictOverrides) -> Model:
     """Return what is known about a run that judges with these settings."""
     artifact, fitted = judge.artifact, judge.predictor.calibration
     found = _read_json(artifact.metrics)
-    measured, caveats = judgement(found, _read_json(artifact.shortcuts)) if "test" in found else (NOT_MEASURED, [])
+    measured, unfit, caveats = (judgement(Report(artifact.folder.name, found, shortcuts=_read_json(artifact.shortcuts)))
+                                if "test" in found else (NOT_MEASURED, [], []))  # fmt: skip
     scope = [text for text, holds in ((SAMPLE, judge.run.data.path is None), (FACES, judge.run.data.faces != "none"),
                                       (FRAMES, judge.predictor.is_frame_detector)) if holds]  # fmt: skip
     return Model(
@@ -47,6 +48,7 @@ def describe(judge: Judge, given: VerdictOverrides) -> Model:
         calibration=calibration_sentence(fitted),
         training=counts(judge),
         measured=measured,
+        unfit=[f"{versions.title(artifact.folder)}: do not use it {text}" for text in unfit],
         caveats=[*scope, *judge.predictor.warnings, *judge.run.detector.warnings(), *caveats],
         histogram=histogram(judge.split("test")),
     )
@@ -74,14 +76,14 @@ def calibration_sentence(fitted: Calibration) -> str:
     return f"Scores became probabilities by the method {fitted.method}, fitted to {files}."
 
 
-def judgement(found: Mapping[str, Any], shortcuts: Mapping[str, float]) -> tuple[str, list[str]]:
-    """Return how good a run is on its test files, and what to be careful about, from metrics.json and shortcuts.json."""
-    test = found["test"]
-    auc = "" if test["auc"] is None else f" AUC {test['auc']:.3f} ({describe_interval(test) or 'no interval'})."
-    parts = [seen.sentence(test), report.verdict(test),
-             f"Measured on {test['n_real']:,} real and {test['n_fake']:,} fake files.{auc}",
-             f"File size, format and colour alone reach {shortcuts['all']:.3f}." if "all" in shortcuts else ""]  # fmt: skip
-    return " ".join(filter(None, parts)), report.cautions(found)
+def judgement(report: Report) -> tuple[str, list[str], list[str]]:
+    """Return how good a run is on its test files, what it is not fit for, and what to be careful about, as its report says it."""
+    test = report.metrics["test"]
+    auc = "" if test["auc"] is None else f"AUC {test['auc']:.3f} ({describe_interval(test) or 'no interval'})."
+    counted = f"Measured on {test['n_real']:,} real and {test['n_fake']:,} fake files."
+    parts = (advice.grade(report), seen.sentence(test) or auc, counted,
+             advice.against_shortcuts(test, advice.strongest_shortcut(report)))  # fmt: skip
+    return " ".join(filter(None, parts)), advice.unfit_uses(report), conclusion.cautions(report.metrics)
 
 
 def counts(judge: Judge) -> list[tuple[str, str, str, int]]:
