@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from os import PathLike
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 THUMBNAIL_SIDE = 160  # pixels
+COMMAND = re.compile(r"`([^`]+)`")
 
 
 def write(path: str | PathLike[str], kind: str, name: str, subtitle: str, sections: Iterable[str]) -> None:
@@ -40,9 +42,10 @@ def head(page: str) -> str:
     return before.rpartition("<section>")[0] + "</body></html>" if figures else page
 
 
-def bullet_list(sentences: Sequence[str]) -> str:
-    """Return an HTML list of escaped sentences, or "" if there are none."""
-    return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in sentences) + "</ul>" if sentences else ""
+def bullet_list(sentences: Sequence[str], commands: bool = False) -> str:
+    """Return an HTML list of escaped sentences, or "" if there are none. With `commands`, text in backticks is code."""
+    items = (COMMAND.sub(r"<code>\1</code>", escape(text)) if commands else escape(text) for text in sentences)
+    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" if sentences else ""
 
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
@@ -76,8 +79,8 @@ def format_percent(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def thumbnail(image: NDArray[np.uint8]) -> str:
-    """Return a uint8 RGB image (height, width, 3) as the data URI of a JPEG of at most THUMBNAIL_SIDE pixels per side.
+def thumbnail(image: NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> str:
+    """Return a uint8 RGB image (height, width, 3) as the data URI of a JPEG of at most `side` pixels per side.
 
     Raises ValueError for any other shape or dtype.
     """
@@ -86,7 +89,7 @@ def thumbnail(image: NDArray[np.uint8]) -> str:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"Expected a uint8 image (height, width, 3), got {image.dtype} {image.shape}.")
     buffer, small = io.BytesIO(), Image.fromarray(image)
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.thumbnail((side, side))
     small.save(buffer, format="JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
@@ -127,11 +130,13 @@ section{margin:2.5rem 0} h2{font-size:1.35rem;margin:0 0 .6rem} h3{font-size:1.0
 .verdict,.warning{border-radius:10px;padding:1.2rem 1.4rem;margin:1.5rem 0}
 .verdict{background:#f3f6f9;border:1px solid #d9e0e7}
 .warning{background:#fff4e5;border:2px solid #D55E00} .warning h2{color:#9a3f00}
+.grade{font-size:1.45rem;font-weight:600;line-height:1.3;margin:.2rem 0 .5rem}
 .lead{font-size:1.2rem;margin:.2rem 0 1rem} .fine{color:#5b6672;font-size:.9rem;margin-bottom:0}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.6rem,1fr));gap:.8rem;margin:1rem 0}
 .tile{background:#fff;border:1px solid #d9e0e7;border-radius:8px;padding:.8rem 1rem}
 .tile b{display:block;font-size:1.45rem;line-height:1.3} .tile span,.tile small{display:block} .tile small{color:#5b6672}
-.careful{border-left:4px solid #D55E00;padding:.1rem 0 .1rem 1rem;margin:1rem 0} .careful h3{margin:0}
+.careful,.next{border-left:4px solid #D55E00;padding:.1rem 0 .1rem 1rem;margin:1rem 0} .careful h3,.next h3{margin:0}
+.next{border-color:#0072B2}
 ul{margin:.3rem 0;padding-left:1.2rem}
 .scroll{overflow-x:auto} table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;vertical-align:top;padding:.32rem 1.1rem .32rem 0;border-bottom:1px solid #e4e7eb}

@@ -59,12 +59,16 @@ def _unfamiliar(found: Mapping[str, Any] | None) -> str:
     header = ["class", "source", "files", "unlike training (95 % interval)", "other content", "other processing"]
     rows = [[row["label"], row["source"] or "not given", row["n"], f"{_percent(row['share'])}{_interval(row['interval'])}",
              *(_percent(row[name]) for name in ("content", "processing"))] for row in found["sources"]]  # fmt: skip
-    many = 0 < MANY * found["level"] < (found["share"] or 0)
     return (f"<h3>Files unlike the training data</h3><p>{unfamiliar_sentence(found)} Of files like those of validation "
             f"({found['groups']} groups), at most {_percent(found['level'])} are marked. They count as inconclusive, except with "
             "<code>--any</code>. Other content is what the network did not see in training; other processing is another "
-            f"sharpness, noise, compression or change over time. {_advice() if many else ''}</p>"
+            f"sharpness, noise, compression or change over time. {_advice() if are_many(found) else ''}</p>"
             f"{html.table(header, rows)}")  # fmt: skip
+
+
+def are_many(found: Mapping[str, Any]) -> bool:
+    """Return whether so many test files are unlike the training data that it needs others, from `unfamiliar_metrics`."""
+    return 0 < MANY * (found["level"] or 0) < (found["share"] or 0)
 
 
 def _advice() -> str:

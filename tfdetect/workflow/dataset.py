@@ -193,10 +193,10 @@ def data_warnings(table: "pd.DataFrame") -> tuple[str, ...]:
 
 def print_if_one_class(table: "pd.DataFrame") -> None:
     """Warn if the test has one class only, before hours are spent on it."""
-    from tfdetect.pages import report
+    from tfdetect.pages.conclusion import one_class_warning
 
     labels = table.loc[table["split"] == "test", "label"]
-    if text := report.one_class_warning(int((labels == 0).sum()), int((labels == 1).sum())):
+    if text := one_class_warning(int((labels == 0).sum()), int((labels == 1).sum())):
         console.print(text)
 
 

@@ -176,8 +176,16 @@ def describe(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcut
         command=installation.command_line(),
         settings=evaluation.settings or (config.run_to_dict(run) if run else {}),
         versions=installation.versions(),
+        epochs=kept_and_last_epoch(evaluation),
         origin=evaluation.origin,
     )
+
+
+def kept_and_last_epoch(evaluation: Evaluation) -> tuple[int, int] | None:
+    """Return the epoch whose weights were kept and the last one; None without a training by epochs."""
+    if evaluation.history is None or not len(evaluation.history) or not evaluation.best_epoch:
+        return None
+    return evaluation.best_epoch, int(evaluation.history["epoch"].max())
 
 
 def describe_detector(detector: Detector) -> str:
