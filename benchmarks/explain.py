@@ -11,7 +11,7 @@ than when the same shape is hidden elsewhere.
 
 The JSON file gets a row per split, detector, method and source; those that it has already are skipped. Detectors without a run in
 --runs are trained first. The rows of the test split are printed as a Markdown table, and those of validation tell which method
-measured best for each detector: the one with the largest mean of `fake`, less what `twin` exceeds chance.
+measured best for each detector: the one with the largest mean of `fake`, less what `twin` exceeds chance (`values_table`).
 """
 
 import argparse
@@ -50,8 +50,7 @@ def main() -> None:
                 rows += measure(name, method, split, arguments)
                 arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
     print(markdown_table([row for row in rows if row["split"] == "test"]))
-    for name, method in best_methods([row for row in rows if row["split"] == "validation"]).items():
-        print(f"{name}: {method} measured best")
+    print(values_table([row for row in rows if row["split"] == "validation"]))
 
 
 def measure(name: str, method: str, split: str, arguments: argparse.Namespace) -> list[dict]:
@@ -110,21 +109,31 @@ def evaluate_map(maps: Any, kind: str, path: str, group: str, size: int) -> dict
     return {**found, **heatmaps.curve_areas(maps.probability, clip, flat), "hottest_tenth": hottest, "elsewhere": elsewhere}
 
 
-def best_methods(rows: list[dict]) -> dict[str, str]:
-    """Return the method for each detector with the largest mean AUC on fakes, less what that on their twins exceeds chance."""
+def values_table(rows: list[dict]) -> str:
+    """Return a Markdown table of the value of each method, by which the default is chosen; the best one of a detector is bold.
+
+    It is the mean AUC on fakes, less what that on their twins exceeds chance.
+    """
     table = pd.DataFrame([row for row in rows if row["method"] != "random"])
+    if table.empty:
+        return ""
     table["value"] = table["fake"] - (table["twin"] - 0.5).clip(lower=0)
-    means = table.groupby(["detector", "method"])["value"].mean()
-    return {name: of_detector.idxmax()[1] for name, of_detector in means.groupby("detector")}
+    values = table.groupby(["detector", "method"])["value"].mean().unstack()
+    lines = [f"| validation | {' | '.join(values)} |", "|---" * (1 + len(values.columns)) + "|"]
+    for name, of_detector in values.iterrows():
+        cells = ["" if np.isnan(value) else f"**{value:.3f}**" if value == of_detector.max() else f"{value:.3f}"
+                 for value in of_detector]  # fmt: skip
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def markdown_table(rows: list[dict]) -> str:
-    """Return the results as a Markdown table."""
-    lines = ["| detector | method | source | pixel AUC, fakes | real twins | pointing game, fakes | real twins | deletion "
-             "| insertion | true |", "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    """Return the results as a Markdown table; each second AUC and pointing game is that of the real twins."""
+    names = ["detector", "method", "source", "fakes", "pixel AUC", "twins", "pointing", "twins", "deletion", "insertion", "true"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in rows:
-        numbers = " | ".join(f"{row[name]:.3f}" for name in NUMBERS)
-        lines.append(f"| {row['detector']} | {row['method']} | {row['source']} | {numbers} | {row['true']:.0%} |")
+        cells = [row["detector"], row["method"], row["source"], row["files"], *(f"{row[name]:.3f}" for name in NUMBERS)]
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['true']:.0%} |")
     return "\n".join(lines)
 
 

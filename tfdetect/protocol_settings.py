@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from tfdetect.errors import UserError
 
 EACH = "each"
-FromRun = Annotated[Path | None, tyro.conf.arg(name="from", aliases=("--from_run",))]  # --from is no name in Python
 # Settings that ask for several trainings, by section; the config.yaml of a single one does not have them.
 STUDY_ONLY = {"data": ("leave_out", "amounts"), "train": ("seeds",)}
 MAX_SHARE = "--data.{} must be above 0 and at most 1, got {}."
+
+
+def flag(name: str, alias: str) -> Any:
+    """Return the annotation of a setting whose flag has another name, such as --from, which is no name in Python.
+
+    The parser is imported here because annotations are read only where flags are parsed: `doctor` does without it.
+    """
+    import tyro
+
+    return tyro.conf.arg(name=name, aliases=(f"--{alias}",))
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from tfdetect import corruption_spec, split_settings
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.limits import Check, Decoder, Decoding, LimitOverrides, Limits
-from tfdetect.protocol_settings import FromRun, ProtocolSettings, check_study
+from tfdetect.protocol_settings import ProtocolSettings, check_study, flag
 from tfdetect.verdict_settings import EvaluateSettings, check_faces
 
 D = TypeVar("D", bound=Detector)
@@ -282,7 +282,7 @@ class RunOf(Generic[D]):
     """Name of the run folder inside --out; by default the detector's name, followed by a number if it is taken."""
     out: Path = Path("saved_models")
     """Folder for runs."""
-    from_run: FromRun = None
+    from_run: Annotated[Path | None, flag("from", "from_run")] = None
     """Fine-tune this run on --data.path as a new version of it, or with --name as another run (docs/adapt.md).
     Its settings are the defaults, with a tenth of its learning rate."""
     rehearse: Literal["auto", "old", "none"] = "auto"

@@ -78,6 +78,14 @@ def test_a_clip_detector_scores_a_sliding_window(video, make_predictor):
     assert short.scores == pytest.approx(predictor.to_verdict("", predictor.spec.read(video)).score), "the clip that predict sees"
 
 
+def test_a_run_with_a_frame_rate_has_windows_of_that_rate_unless_told_otherwise(video, make_predictor):
+    predictor = make_predictor("clip", fps=12.5)
+    line = timeline.build(predictor, video, COUNT, 100)
+    assert line.windows[3].tolist() == [3, 5, 7, 9] and line.windows[-1][-1] == COUNT - 1 and line.scores[3] == 6
+    assert "window of 7 frames, of which it takes 4" in line.describe()
+    assert timeline.build(predictor, video, COUNT, 100, span=10).windows[3].tolist() == [3, 6, 9, 12]
+
+
 def test_a_frame_detector_scores_single_frames(video, make_predictor):
     predictor = make_predictor("frame")
     line = timeline.build(predictor, video, COUNT)
@@ -85,7 +93,7 @@ def test_a_frame_detector_scores_single_frames(video, make_predictor):
     media = predictor.spec.read(video)
     assert predictor.to_verdict("", media).score == line.scores[list(media.indices)].mean()
     assert "One point for every frame" in line.describe() and line.stride == 1
-    assert "every 8th frame" in timeline.build(predictor, video, COUNT, 6).describe()
+    assert "every 8th frame" in timeline.build(predictor, video, COUNT, 6, span=9).describe(), "it has no windows"
 
 
 def test_the_frames_of_few_windows_are_in_memory(video, make_predictor, monkeypatch):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
-from tfdetect.api import evaluate, explain, export
+from tfdetect.api import case, evaluate, explain, export
+from tfdetect.api.case import CaseReport
 from tfdetect.api.results import Results
 from tfdetect.errors import UserError
 from tfdetect.settings import DecodeOverrides, Run
@@ -175,6 +176,28 @@ class TrainedDetector(Results):
         """
         default = explain.Explain(self.folder, tuple(as_paths(files)))
         return explain.explain_files(config.parse_keywords(default, settings, "explain"), lambda: self.predictor)
+
+    def case(self, files: "str | Path | Iterable[str | Path]", out: str | Path = "case.html",
+             also: "Iterable[TrainedDetector]" = (), **settings: Any) -> CaseReport:  # fmt: skip
+        """Write a case report about a few files, which also asks the detectors `also`; see docs/case.md.
+
+        The keywords are those of `predict`. Raises UserError for more than 20 files, and if there is no file.
+        """
+        given = config.parse_keywords(verdicts.PredictSettings(), settings, "predict")
+        return self.write_case(verdicts.FileList(as_paths(files)), Path(out), also, given.data, given.evaluate)
+
+    def write_case(self, paths: verdicts.FileList, out: Path, also: "Iterable[TrainedDetector]", data: DecodeOverrides,
+                   given: VerdictOverrides = AS_TRAINED, show: Any = None) -> CaseReport:  # fmt: skip
+        """Write a case report about a list of files; see `case` and `api.case.write_case`."""
+        case.check(out, len(paths))
+        from tfdetect.workflow.case import Judge
+
+        judges = []
+        for each in (self, *also):
+            limits = data.apply_to(each.run.data)
+            predictor = each.deciding(given).with_limits(limits.limits, limits.decoding)
+            judges.append(Judge(each.artifact, each.run, limits, predictor))
+        return case.write_case(judges, list(map(str, paths)), out, given, show)
 
     def export(self) -> Path:
         """Re-export the SavedModel from model.keras and calibration.json, and return its folder."""

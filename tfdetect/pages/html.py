@@ -85,8 +85,8 @@ def format_percent(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
 
 
-def thumbnail(image: NDArray[np.uint8]) -> str:
-    """Return a uint8 RGB image (height, width, 3) as the data URI of a JPEG of at most THUMBNAIL_SIDE pixels per side.
+def thumbnail(image: NDArray[np.uint8], side: int = THUMBNAIL_SIDE) -> str:
+    """Return a uint8 RGB image (height, width, 3) as the data URI of a JPEG of at most `side` pixels per side.
 
     Raises ValueError for any other shape or dtype.
     """
@@ -95,7 +95,7 @@ def thumbnail(image: NDArray[np.uint8]) -> str:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"Expected a uint8 image (height, width, 3), got {image.dtype} {image.shape}.")
     buffer, small = io.BytesIO(), Image.fromarray(image)
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.thumbnail((side, side))
     small.save(buffer, format="JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 

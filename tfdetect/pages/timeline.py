@@ -11,6 +11,7 @@ from tfdetect.plots import style
 WIDTH, HEIGHT = 1000, 230  # units of the SVG, which scales to the page
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 22, 34  # margins around the axes
 LETTERS = "ABCD"
+CAUTION = "The threshold was chosen for verdicts on whole files: of many points the highest is high by chance, too."
 
 
 def section(line: Timeline, title: str = "Scores over time", overlay: str = "") -> str:
@@ -21,7 +22,7 @@ def section(line: Timeline, title: str = "Scores over time", overlay: str = "") 
     if len(line.scores) < 2:
         return ""
     at_most = f"The highest is {line.probabilities.max():.3f}, the lowest {line.probabilities.min():.3f}."
-    text = " ".join(filter(None, (line.describe(), at_most, line.note and f"{line.note}.")))
+    text = " ".join(filter(None, (line.describe(), at_most, line.note and f"{line.note}.", CAUTION)))
     address = escape(overlay)
     link = (f'<figure style="margin-top:1rem"><video controls src="{address}" style="max-width:100%"></video><figcaption>'
             f'Heat-maps over the frames: <a href="{address}">{address}</a></figcaption></figure>' if overlay else "")  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from tfdetect.workflow.verdicts import FileList, PredictData, PredictVerdicts, f
 if TYPE_CHECKING:
     from tfdetect.api.load import TrainedDetector
     from tfdetect.evaluation.calibration import Calibration
+    from tfdetect.serving.verdict import Verdict
     from tfdetect.workflow.elsewhere import Elsewhere
 
 
@@ -44,6 +46,9 @@ class Predict:
     out: Path | None = None
     """Table to write instead: .parquet, .csv, .jsonl or .xlsx, with the columns of --json, run, version, threshold and date.
     The same command again, also after an interruption, scores only the files that are not in it yet."""
+    case: Path | None = None
+    """Page (.html) to write about at most 20 files, for printing and filing, with the same as JSON beside it (docs/case.md).
+    It shows origin, verdict, what it rests on and how it holds. More run folders before the files judge them side by side."""
     profile: bool = False
     """Print where the time went, and write a profile for TensorBoard into the run's folder logs/."""
     runner: str = "local"
@@ -60,6 +65,8 @@ class Predict:
             raise UserError(f"--profile measures this machine: it needs --runner local, got --runner {self.runner}.")
         if self.json and self.out:
             raise UserError("--json prints the verdicts and --out writes them: give one of them.")
+        if self.case and (self.json or self.out or self.profile or self.runner != "local"):
+            raise UserError("--case writes a page and JSON on this machine: leave out --json, --out, --profile and --runner.")
         if self.out:
             from tfdetect.workflow import table_formats
 
@@ -72,6 +79,8 @@ def main(argv: Sequence[str]) -> int:
     if beam_options and args.runner in ("local", "dask"):
         config.parse_flags(Predict, argv, "predict")  # exits with a message about the unknown flags
     artifact = artifacts.find(args.run)
+    if args.case:
+        return write_case(args)
     paths = FileList(args.files)
     from tfdetect.api.load import TrainedDetector
 
@@ -134,6 +143,24 @@ def describe_unfamiliar(reasons: Mapping[str, int], files: int, any_file: bool) 
     then = (f"; --any gives {whose} all the same" if any_file else
             f"; {whose.removesuffix('s')} is inconclusive. --any gives it anyway")  # fmt: skip
     return f"{count:,} of {plural(files, 'file')} {verb} unlike the training data ({listed}){then}.\n"
+
+
+def write_case(args: Predict) -> int:
+    """Write the case report, print each verdict, and return the exit code."""
+    assert args.case is not None
+    more = list(takewhile(lambda path: artifacts.Artifact(path).config.exists(), args.files))
+    paths = FileList(args.files[len(more) :])
+    from tfdetect.api.load import TrainedDetector
+
+    first, *others = (TrainedDetector(artifacts.find(run).folder) for run in (args.run, *more))
+
+    def show(name: str, verdict: "Verdict") -> None:
+        print(format_verdict(verdict) + f"  by {printable(name)}" * bool(others), flush=True)
+
+    print(f"{'verdict':12}{'probability':>12}{'score':>9}{'frames':>8}  file")
+    written = first.write_case(paths, args.case, others, args.data, args.evaluate, show)
+    print(f"Case report  {printable(str(written.page))}, {printable(str(written.data))}")
+    return 1 if written.failed else 0
 
 
 def describe(calibration: "Calibration") -> str:

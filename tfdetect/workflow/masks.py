@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfdetect.data.manifest import REAL_WORDS
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.sniff import MediaError, failure_reason
 from tfdetect.data.prepare.clip_cache import ClipSpec
@@ -41,13 +42,16 @@ class Masks:
         return cls(by_path, by_stem)
 
     def of(self, path: str) -> tuple[Path, bool] | None:
-        """Return the mask of a file and whether it is the forged one, not its real twin; None if it has none."""
+        """Return the mask of a file and whether it is the forged one, not its real twin; None if it has none.
+
+        Of files that share the name of a mask in the folder, those in a folder `real` or the like are twins.
+        """
         if path in self.by_path:
             mask, is_forged = self.by_path[path]
             return Path(mask), is_forged
         file = Path(path)
         if file.stem in self.by_stem:
-            return self.by_stem[file.stem], True
+            return self.by_stem[file.stem], file.parent.name.lower() not in REAL_WORDS
         for part in set(file.parts) & set(COMPRESSIONS):
             beside = Path(*("masks" if each == part else each for each in file.parts))
             if beside.is_file():

@@ -31,6 +31,9 @@ GRIDS: dict[str, tuple[str, ...]] = {
     "univfd": (*each("jpeg({})", 100, *QUALITIES), *each("blur({})", 1, 2, 3, 4)),
     "genimage": (*each("side({})", 112, 64), *each("jpeg({})", 65, 30), *each("blur({})", 3, 5)),
     "aigcdetect": ("jpeg(95)", "blur(1)", "resize(0.5)"),
+    "case": ("jpeg(90)", "jpeg(70)", "webp(80)", "resize(0.5)", "blur(1)", SOCIAL[0]),
+    "case_video": ("h264(23)", "h264(28)", "hevc(28)", "resize(0.5)|h264(23)", "fps(15)|h264(23)",
+                   "max_side(1280)|h264(28)|max_side(854)|h264(28)"),
     "vipcup": ("square_crop(0.625,1)|side(200)|jpeg(65,100)",),
 }  # fmt: skip
 

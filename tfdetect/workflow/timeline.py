@@ -43,8 +43,10 @@ def build(predictor: "Predictor", path: str | Path, total: int, points: int = PO
         raise UserError(f"A timeline needs at least 1 point and 1 frame in a window, got {points} and {span}.")
     with readable(predictor.spec, path) as (spec, name):
         times = np.asarray(video.frame_times(name, total, spec.limits))
-        frames = 1 if predictor.is_frame_detector else spec.frames
-        windows = lay_windows(times.tolist(), frames, None if frames == 1 else spec.fps, span, points)
+        if predictor.is_frame_detector:
+            windows = lay_windows(times.tolist(), 1, None, None, points)
+        else:
+            windows = lay_windows(times.tolist(), spec.frames, None if span else spec.fps, span, points)
         passed_on = evenly_spaced(len(windows), min(shown, len(windows))) if on_window and shown else ()
         scorer = _Scorer(predictor, spec, windows, dict.fromkeys(passed_on, on_window), step)
         for_each_frame(name, total, spec, scorer.add, scorer.restart)
