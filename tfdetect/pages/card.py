@@ -18,11 +18,11 @@ from tfdetect.pages.content import Report
 from tfdetect.pages.markdown import bullets, escape, section, table
 
 USE = (
-    "It is meant to help a person judge whether an image or a video was recorded, or generated or manipulated. Its verdict is one "
-    "piece of evidence beside others, such as where a file comes from, and no proof. It does not judge sound.")  # fmt: skip
+    "It is meant to help a person judge whether an image or a video was recorded, or generated or manipulated. Its verdict is "
+    "one piece of evidence beside others, such as where a file comes from, and no proof. It does not judge sound.")  # fmt: skip
 LICENCE = (
-    "None is stated. Before you publish the model, choose one that the training data and the pretrained weights allow, and add it "
-    "to the front matter of this file, such as `license: apache-2.0`.")  # fmt: skip
+    "None is stated. Before you publish the model, choose one that the training data and the pretrained weights allow, and add "
+    "it to the front matter of this file, such as `license: apache-2.0`.")  # fmt: skip
 TASKS = {False: "image-classification", True: "video-classification"}
 
 
