@@ -47,7 +47,7 @@ def test_it_says_what_it_is_not_for_and_how_it_is_used(tmp_path):
 
 def test_videos_and_a_test_without_an_auc(tmp_path):
     rows = table(0, 60, 1.0)
-    data = pd.DataFrame({"split": ["test"], "label": [1], "source": ["x"], "group": ["g"], "frames": [8]})
+    data = pd.DataFrame({"split": ["test"], "label": [1], "source": ["x"], "group": ["g"], "frames": ["8"]})
     test = metrics.summarise(rows.drop(columns="probability"), None)
     found = card.front_matter(Report("r", {"test": test}, "cnn: x", data=data))
     assert found["pipeline_tag"] == "video-classification" and "model-index" not in found

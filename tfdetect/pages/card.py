@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path, PurePath
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from tfdetect import installation
@@ -36,8 +37,9 @@ def write(path: str | PathLike[str], report: Report) -> None:
 def front_matter(report: Report) -> dict[str, Any]:
     """Return the keys that the Hub reads; results are those on the test files, and left out if there is no AUC."""
     test, detector = report.metrics["test"], report.detector.partition(":")[0]
-    frames = report.data["frames"] if report.data is not None and "frames" in report.data else ()
-    task = TASKS[any(count > 1 for count in frames)]
+    # A manifest that is read from its file holds text.
+    frames = pd.to_numeric(report.data.get("frames", pd.Series()), errors="coerce") if report.data is not None else pd.Series()
+    task = TASKS[bool((frames > 1).any())]
     out: dict[str, Any] = {"library_name": "keras", "pipeline_tag": task,
                            "tags": [*dict.fromkeys(("deepfake-detection", "tfdetect", detector))]}  # fmt: skip
     found = {"roc_auc": ("test AUC", test["auc"]), "accuracy": ("test accuracy", test["accuracy"])}

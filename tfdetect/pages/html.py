@@ -148,7 +148,7 @@ ul{margin:.3rem 0;padding-left:1.2rem}
 th,td{text-align:left;vertical-align:top;padding:.32rem 1.1rem .32rem 0;border-bottom:1px solid #e4e7eb}
 th{font-weight:600;border-bottom:2px solid #c5ced8;vertical-align:bottom}
 td.n,.numbers td:first-child{white-space:nowrap} .numbers td:last-child{min-width:15rem}
-td:not(.n){min-width:5.5rem}
+td:not(.n){min-width:6.2rem}
 td,code{overflow-wrap:anywhere;unicode-bidi:isolate} code,pre{font:.85em ui-monospace,"DejaVu Sans Mono",monospace}
 pre{background:#f3f6f9;border:1px solid #d9e0e7;border-radius:8px;padding:.8rem 1rem}
 pre{white-space:pre-wrap;overflow-wrap:anywhere}
@@ -168,5 +168,7 @@ figcaption{font-size:.9rem;color:#46525e}
  figure img{background:#fff}}
 @media print{body{max-width:none;font-size:11pt;padding:0}
  .lead,.tiles,.careful,.next,tr{break-inside:avoid}
+ table{font-size:8pt} td:not(.n),.numbers td:last-child{min-width:2.6rem} th,td{padding-right:.5rem}
+ .scroll td.n{white-space:normal;overflow-wrap:normal} .figures{grid-template-columns:1fr 1fr}
  .scroll{overflow:visible} h2,h3,h2+p{break-after:avoid} *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """
