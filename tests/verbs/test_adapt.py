@@ -124,6 +124,10 @@ def check_figures(run, stored, own):
     after = parts["run_test"]["figures"]["accuracy"]["after"]
     assert after == pytest.approx(((fitted.probability(test["score"]) >= fitted.threshold) == test["label"]).mean())
     assert found["test"]["n"] == 40, "the run's own test files"
+    was = json.loads(Artifact(run.folder / "versions" / "1").metrics.read_text())["test"]
+    assert {name: found["test"]["by_source"][name]["in_training"] for name in was["by_source"]} == \
+        {name: row["in_training"] for name, row in was["by_source"].items()} and found["test"]["seen"]["auc"] == \
+        was["seen"]["auc"], "what calibrates trains nothing"  # fmt: skip
 
 
 def test_versions_are_counted_listed_and_used_and_an_interruption_leaves_none(run, mine, monkeypatch, capsys):

@@ -24,7 +24,7 @@ def heat_map(aucs: ArrayLike, rows: Sequence[str], columns: Sequence[str]) -> Fi
     values = np.asarray(aucs, float)
     rows, columns = [shorten(name) for name in rows], [shorten(name) for name in columns]
     widest = max(map(len, rows))
-    figure = Figure(figsize=(1.5 + 0.09 * widest + 1.05 * len(columns), 1.9 + 0.42 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(max(6.0, 1.5 + 0.09 * widest + 1.05 * len(columns)), 1.9 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(np.ma.masked_invalid(values), cmap="RdBu", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")

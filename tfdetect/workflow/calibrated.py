@@ -19,7 +19,7 @@ from tfdetect.evaluation.familiarity import DISTANCES
 from tfdetect.pages.adaptation import Adaptation
 from tfdetect.pages.learnt import Learnt
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, operating_point, results
+from tfdetect.workflow import dataset, operating_point, results, seen
 from tfdetect.workflow.adaptation import flattered, load_familiarity, make_part, marks, print_changes, write_config
 from tfdetect.workflow.console import console
 from tfdetect.workflow.familiarity import store
@@ -131,7 +131,7 @@ class Calibrated:
         evaluated = table[table["split"] != "train"].reset_index(drop=True)
         return results.Evaluation(self.run, evaluated, self.run.data, predictions.add_probabilities(rows, fitted),
                                   fitted.threshold, self.run.threshold_rule, None, warnings, history=history,
-                                  calibration=self.fitted, adaptation=found,
+                                  training=seen.of_run(self.before, self.run, None), calibration=self.fitted, adaptation=found,
                                   familiarity=None if self.known.is_new else self.known.familiarity)  # fmt: skip
 
     def warnings(self) -> tuple[str, ...]:
