@@ -214,8 +214,8 @@ class Search:
         from optuna.trial import TrialState
 
         sampler = self.open_storage()
-        for trial in sampler.get_trials(states=(TrialState.RUNNING,)):  # begun by a process that was interrupted
-            yield from self.attempt(sampler, trial.number, trial.params)
+        for begun in sampler.get_trials(states=(TrialState.RUNNING,)):  # by a process that was interrupted
+            yield from self.attempt(sampler, begun.number, begun.params)
         distributions = {parameter.name: parameter.distribution for parameter in self.space}
         while len(sampler.get_trials(states=(TrialState.COMPLETE, TrialState.FAIL))) < self.total:
             trial = sampler.ask(distributions)
