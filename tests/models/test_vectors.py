@@ -14,6 +14,11 @@ from tfdetect.models.layers.pixel_statistics import PixelStatistics
 SIZE = 32
 
 
+def to_numpy(values):
+    """Return the outputs of a network, of any backend, as NumPy arrays."""
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, values)
+
+
 @pytest.mark.parametrize(("name", "settings", "layer"), [
     ("cnn_lstm", {}, "frames/frame_network/"), ("squeezenet", {"weights": "none", "sides": True}, "fire"),
     ("oc_fakedect", {}, "encoder/"), ("feature_oneclass", {"backbone": "cosines"}, "features"),
@@ -25,10 +30,10 @@ def test_each_detector_has_such_a_layer_and_its_scores_stay_the_same(name, setti
     path = vectors.content_layer(model, detector)
     assert path.startswith(layer)
     network, clips = vectors.WithVectors(model, path), rng.integers(0, 256, (3, frames, 64, 64, 3), np.uint8)
-    scores, content, processing = (values.numpy() for values in network(clips, training=False))
-    np.testing.assert_allclose(scores, model(clips, training=False), atol=1e-5)
+    scores, content, processing = to_numpy(network(clips, training=False))
+    np.testing.assert_allclose(scores, to_numpy(model(clips, training=False)), atol=1e-5)
     assert content.shape[0] == processing.shape[0] == 3 and np.isfinite(content).all() and np.isfinite(processing).all()
-    alone = network(clips[1:2], training=False)  # no clip gets what belongs to another one
+    alone = to_numpy(network(clips[1:2], training=False))  # no clip gets what belongs to another one
     np.testing.assert_allclose(alone[1][0], content[1], rtol=2e-3, atol=2e-4)
     np.testing.assert_allclose(alone[2][0], processing[1], rtol=1e-4, atol=1e-5)
 
@@ -45,8 +50,8 @@ def model_of(frames):
 def test_the_content_is_the_mean_over_positions_and_frames_and_a_layer_keeps_its_call(rng):
     model, network = model_of(3)
     clips = rng.integers(0, 256, (2, 3, SIZE, SIZE, 3), np.uint8)
-    expected = network.layers[0](clips.reshape(6, SIZE, SIZE, 3) / np.float32(255)).numpy().reshape(2, -1, 5).mean(axis=1)
-    content = vectors.WithVectors(model, f"frames/{network.name}/first")(clips)[1]
+    expected = to_numpy(network.layers[0](clips.reshape(6, SIZE, SIZE, 3) / np.float32(255))).reshape(2, -1, 5).mean(axis=1)
+    content = to_numpy(vectors.WithVectors(model, f"frames/{network.name}/first")(clips)[1])
     np.testing.assert_allclose(content, expected, atol=1e-5)
     assert "call" not in vars(network.layers[0])
     fast = network.layers[0].call = network.layers[0].call  # as `fast_blocks` replaces it
@@ -56,8 +61,8 @@ def test_the_content_is_the_mean_over_positions_and_frames_and_a_layer_keeps_its
 
 def test_rows_beyond_the_batch_are_frames_of_clips_or_copies_of_the_batch():
     rows = np.arange(6, dtype=np.float32)[:, None]
-    assert vectors.pool(rows, 2, True).numpy()[:, 0].tolist() == [1, 4]
-    assert vectors.pool(rows, 2, False).numpy()[:, 0].tolist() == [2, 3]
+    assert to_numpy(vectors.pool(rows, 2, True))[:, 0].tolist() == [1, 4]
+    assert to_numpy(vectors.pool(rows, 2, False))[:, 0].tolist() == [2, 3]
 
 
 def test_a_detector_may_name_its_layer_and_one_without_weights_has_its_clips(rng):
@@ -65,7 +70,7 @@ def test_a_detector_may_name_its_layer_and_one_without_weights_has_its_clips(rng
     bare = keras.Model(clip, layers.Flatten()(layers.GlobalAveragePooling3D()(layers.Rescaling(1.0)(clip)))[:, :1])
     assert vectors.content_layer(bare, find("cnn")()) == ""
     clips = rng.integers(0, 256, (2, 1, SIZE, SIZE, 3), np.uint8)
-    np.testing.assert_allclose(vectors.WithVectors(bare, "")(clips)[1], clips.mean(axis=(1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(vectors.WithVectors(bare, "")(clips)[1]), clips.mean(axis=(1, 2, 3)), rtol=1e-5)
 
     class Own(find("cnn")):
         content_layer = "features"
@@ -77,16 +82,16 @@ def test_distances_in_the_network_are_those_of_numpy(rng):
     model, network = model_of(2)
     path = f"frames/{network.name}/second"
     clips = rng.integers(0, 256, (60, 2, SIZE, SIZE, 3), np.uint8) // np.arange(1, 61, dtype=np.uint8)[:, None, None, None, None]
-    _, *found = vectors.WithVectors(model, path)(clips)
-    known = fit(path, Vectors(*(values.numpy() for values in found), np.arange(60), np.arange(60)))
-    content, processing = (values.numpy() for values in vectors.WithVectors(model, path, known)(clips)[1:])
+    _, *found = to_numpy(vectors.WithVectors(model, path)(clips))
+    known = fit(path, Vectors(*found, np.arange(60), np.arange(60)))
+    content, processing = to_numpy(vectors.WithVectors(model, path, known)(clips)[1:])
     np.testing.assert_allclose(content[:, 0], known.content.distances(found[0]), atol=1e-4)
     np.testing.assert_allclose(processing[:, 0], known.processing.distances(found[1]), atol=1e-4)
     assert content.std() > 0.1 and processing.std() > 0.1
 
 
 def statistics(clips):
-    return PixelStatistics()(clips).numpy()
+    return to_numpy(PixelStatistics()(clips))
 
 
 def test_pixel_statistics_have_known_values(rng):
