@@ -70,7 +70,8 @@ def test_a_clip_detector_scores_a_sliding_window(video, make_predictor):
     assert (line.stride, line.span, len(steps)) == (4, TAKEN, COUNT) and line.times[-1] == pytest.approx(39 / 25)
     assert [window[0] for window, _ in seen] == [0, 16, 36] and all(window[0] == first for window, first in seen)
     assert line.peaks == [9] and stamped.index_of(line.pictures[9]) == 38, "the middle frame of the highest window"
-    assert "window of 4 consecutive frames; the next one begins 4 later (40 frames, 1.56 s)" in line.describe()
+    assert "window of 4 consecutive frames; the next window begins 4 frames later. The video has 40 " in line.describe()
+    assert line.describe().endswith("40 frames in 1.56 s.")
     row = line.as_dict()
     assert row["points"][2] == {"first_frame": 8, "last_frame": 11, "seconds": pytest.approx(0.38), "score": 9.5,
                                 "probability": pytest.approx(line.probabilities[2])}  # fmt: skip

@@ -225,8 +225,9 @@ def caption(verdict: "Verdict", check: Mapping[str, Any]) -> str:
     text = (f"{verdict.verdict or verdict.label}, probability {verdict.probability:.3f}, score {verdict.score:.3f}, "
             f"{verdict.frames} frame{'s' * (verdict.frames > 1)}{note}. {describe_check(check)}")  # fmt: skip
     areas = check.get("areas", {})
-    text += "".join(f" {kind.capitalize()}: " + ", ".join(f"{name} {area[kind]:.3f}" for name, area in areas.items()) + "."
-                    for kind in ("deletion", "insertion") if areas)  # fmt: skip
+    for kind in ("deletion", "insertion") if areas else ():
+        found = ", ".join(f"{name.replace('_', ' ')} {area[kind]:.3f}" for name, area in areas.items())
+        text += f" {kind.capitalize()}: {found}."
     if "pixel_auc" in check:
         text += f" Pixel AUC for the mask {check['pixel_auc']:.3f}, pointing game {check['pointed']:.2f}."
     if "attributed" in check:

@@ -48,15 +48,16 @@ class Timeline:
         return find_peaks(self.scores, self.probabilities)[:MAX_PEAKS]
 
     def describe(self) -> str:
-        """Return one sentence: what a point is, and how far apart they are."""
+        """Return in words what a point is, and how far apart they are."""
         count, taken = len(self.times), self.windows.shape[1]
-        length = f"{count} frames, {self.times[-1]:.2f} s"
+        length = f"{count} frames in {self.times[-1]:.2f} s"
         if taken == 1:
             return f"One point for every {_ordinal(self.stride)}frame of the video ({length}); each is scored by itself."
         frames = f"{self.span} consecutive frames" if self.span == taken else f"{self.span} frames, of which it takes {taken}"
         if len(self.scores) == 1:
             return f"The video ({length}) is not longer than one window of the detector: {frames}."
-        return f"Each point is the score of a window of {frames}; the next one begins {self.stride} later ({length})."
+        stride = f"{self.stride} frame{'s' * (self.stride > 1)}"
+        return f"Each point is the score of a window of {frames}; the next window begins {stride} later. The video has {length}."
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON can hold: how the windows were laid, and a row for each."""
