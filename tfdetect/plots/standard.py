@@ -124,7 +124,7 @@ def scores_by_source(predictions: pd.DataFrame, threshold: float | None) -> Figu
     column = "probability" if "probability" in predictions else "score"
     files = predictions[predictions["split"] == "test"].fillna({"source": ""})
     by_source = files.groupby(["label", "source"])[column]
-    height = 1.6 + 0.36 * max(4, min(MAX_SOURCES, by_source.ngroups))
+    height = 1.6 + 0.36 * max(5, min(MAX_SOURCES, by_source.ngroups))
     figure, axes = create_axes("Test files by source", f"{column} (higher: more likely fake)", "", height=height)
     if files.empty:
         return show_message(figure, axes, "Not drawn: there are no test files.")
