@@ -22,7 +22,7 @@ PART = ".version-"  # a copy that is being made, or was when a process ended
 ENTRIES = ("manifest.csv", "failures.csv", "faces.json", "equalised.json", "face_model.onnx", "model.keras", "calibration.json",
            "familiarity.npz", "metrics.json", "predictions.csv", "Results.csv", "Final_Prediction.txt",
            "history.csv", "shortcuts.json", "comparison.json", "plots", "checkpoints", "evaluations", "SERVING.md", "README.md",
-           "report.md", "report.html", "config.yaml")  # fmt: skip
+           "report.md", "report.html", "SHA256SUMS", "config.yaml")  # fmt: skip
 
 
 def adapted(folder: Path) -> Mapping[str, Any]:

@@ -70,7 +70,7 @@ def test_a_run_writes_all_its_files(name, request):
     names = {path.name for path in artifact.folder.iterdir()}
     assert names == {"1", "config.yaml", "model.keras", "calibration.json", "metrics.json", "predictions.csv", "history.csv",
                      "report.html", "report.md", "README.md", "plots", "logs", "manifest.csv", "failures.csv", "SERVING.md",
-                     "shortcuts.json", "checkpoints"}  # fmt: skip
+                     "shortcuts.json", "checkpoints", "SHA256SUMS"}  # fmt: skip
     metrics = json.loads(artifact.metrics.read_text())
     keys = {"n", "auc", "ap", "eer", "accuracy", "balanced_accuracy", "f1", "log_loss", "confusion", "by_source", "by_frame"}
     assert set(metrics) == {"validation", "test", "scored_with", "threshold_rule", "stress"} and keys <= set(metrics["test"])

@@ -61,7 +61,7 @@ def evaluate_runs(args: Evaluate, paths: Sequence[Path] = ()) -> Artifact:
         from tfdetect.workflow import ensemble
 
         return ensemble.evaluate(args)
-    artifact = artifacts.find(args.runs[0])
+    artifact = artifacts.find(args.runs[0], trust=args.trust)
     return evaluate_run(args, artifact, artifacts.load_config(artifact))
 
 

@@ -17,12 +17,14 @@ class Export:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run, such as saved_models/cnn."""
+    trust: bool = False
+    """Accept files that differ from SHA256SUMS, and write it again."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and export."""
     args = config.parse_flags(Export, argv, "export")
-    folder, signatures = export_run(args.run)
+    folder, signatures = export_run(args.run, args.trust)
     from tfdetect.serving.export import SERVING_NOTES
 
     console.print(f"SavedModel  {folder}, described in {folder.parent / SERVING_NOTES}")
