@@ -65,7 +65,7 @@ class Models:
         and for two of the same name.
         """
         self.settings = settings or ServeSettings()
-        self._runs = {find(run).folder.resolve().name: run for run in runs}
+        self._runs = {find(run, self.settings.trust).folder.resolve().name: run for run in runs}
         if twice := [name for name, count in Counter(run.resolve().name for run in runs).items() if count > 1]:
             raise UserError(f"Two runs are named {twice[0]}, and a model is asked for by its name: rename one of the folders.")
         self._loaded: dict[str, dict[int, ServedModel]] = {}
@@ -75,7 +75,7 @@ class Models:
         """Load the newest version of each run that is not loaded, and return self. Raises UserError for a damaged one."""
         for name, run in self._runs.items():
             if name not in self._loaded:
-                model = load_version(name, run)
+                model = load_version(name, run, self.settings.trust)
                 with self._lock:
                     self._loaded[name] = {model.version: model}
         return self
@@ -122,18 +122,19 @@ class Models:
         self._batcher.close()
 
 
-def find(run: Path) -> artifacts.Artifact:
-    """Return the artifact of a run that can be served. Raises FileNotFoundError and UserError as `Models` does."""
-    artifact = artifacts.find(run)
+def find(run: Path, trust: bool = False) -> artifacts.Artifact:
+    """Return the artifact of a run that can be served. Raises FileNotFoundError and UserError as `Models` does, and UserError if
+    its files differ from its SHA256SUMS, unless `trust`."""
+    artifact = artifacts.find(run, trust=trust)
     if not artifact.saved_model.exists():
         raise UserError(f"{run} has no SavedModel: make one with {installation.command('export', run)}, on the Keras backend "
                         "TensorFlow.")  # fmt: skip
     return artifact
 
 
-def load_version(name: str, run: Path) -> ServedModel:
-    """Load the newest version of a run. Raises UserError if it is damaged."""
-    detector = TrainedDetector(find(run).folder)
+def load_version(name: str, run: Path, trust: bool = False) -> ServedModel:
+    """Load the newest version of a run. Raises UserError if it is damaged, and as `find` does."""
+    detector = TrainedDetector(find(run, trust).folder)
     model = ServedModel(name, versions.number(run), detector)
     model.signatures()  # loads it
     return model

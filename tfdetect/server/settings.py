@@ -32,6 +32,8 @@ class ServeSettings:
     port: int = 8501
     """Port to listen on; 0 for any free one."""
     batch: BatchSettings = field(default_factory=BatchSettings)
+    trust: bool = False
+    """Use runs even if their files differ from their SHA256SUMS."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
