@@ -82,8 +82,8 @@ def main(argv: Sequence[str]) -> int:
     if args.case:
         return write_case(args)
     if others := [path for path in args.files if artifacts.Artifact(path).config.exists()]:
-        raise UserError(f"{others[0]} is a run, not a file to judge: several runs judge files side by side with --case PAGE.html, "
-                        f"and {installation.command('evaluate', args.run, others[0])} measures them.")  # fmt: skip
+        raise UserError(f"{others[0]} is a run, not a file to judge: several runs judge files side by side with --case "
+                        f"PAGE.html, and {installation.command('evaluate', args.run, others[0])} measures them.")  # fmt: skip
     paths = FileList(args.files)
     from tfdetect.api.load import TrainedDetector
 

@@ -83,10 +83,10 @@ def match_training(table: "pd.DataFrame", member: Trained,
                    path: Path | None) -> "tuple[pd.DataFrame, int, tuple[str, ...]]":  # fmt: skip
     """Return a row for each file of the table that a run must not be judged on, how many files the run used, and warnings.
 
-    The rows have the index of the table and the columns path, reason, training_file, used_to. In the data set at `path`, near duplicates
-    are found, too. All training groups count as used if both tables name groups in the same way: if they lie in the same folder,
-    or most of the files with known content have the same group in both. Otherwise an equal name proves nothing: most data sets
-    have a group "1".
+    The rows have the index of the table and the columns path, reason, training_file, used_to. In the data set at `path`, near
+    duplicates are found, too. All training groups count as used if both tables name groups in the same way: if they lie in the
+    same folder, or most of the files with known content have the same group in both. Otherwise an equal name proves nothing:
+    most data sets have a group "1".
     """
     import pandas as pd
 
