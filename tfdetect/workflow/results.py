@@ -127,6 +127,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     with files.atomic_write(target.predictions) as temporary:
         predictions.write(evaluation.predictions, temporary)
     found = measure(evaluation, learnt)
+    found["test"]["shortcut_intervals"] = shortcuts.intervals
     files.write_json(target.metrics, found)
     if run and run.data.test_sources:
         write_final(target, evaluation, run, found)
@@ -229,7 +230,7 @@ def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shor
     if evaluation.history is not None and len(evaluation.history):
         figures["history"] = standard.history(evaluation.history, evaluation.best_epoch)
     if shortcuts.aucs:
-        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit.WARNING_AUC, audit.SEVERE_AUC)
+        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit.WARNING_AUC, audit.SEVERE_AUC, shortcuts.intervals)
         files.write_json(target.shortcuts, shortcuts.aucs)
     if learnt.stress:
         figures["stress"] = standard.stress(learnt.stress, shortcuts.aucs.get("all"))
