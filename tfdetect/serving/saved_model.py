@@ -2,10 +2,13 @@
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from threading import get_ident
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from tfdetect import files, installation
 from tfdetect.errors import UserError
@@ -43,3 +46,10 @@ def load_saved_model(folder: Path) -> Any:
     except Exception as error:
         raise UserError(f"{folder} is not a complete SavedModel; re-export it with "
                         f"{installation.command('export', folder.parent)}.") from error  # fmt: skip
+
+
+def call_signature(signature: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Call a signature of a SavedModel with arrays by the names of its inputs; return its outputs by name."""
+    tf = import_tensorflow()
+    outputs = signature(**{name: tf.constant(value) for name, value in inputs.items()})
+    return {name: value.numpy() for name, value in outputs.items()}
