@@ -208,7 +208,7 @@ figcaption{font-size:.9rem;color:#46525e} figcaption small{display:block;margin-
 .neighbours div figure:nth-child(2){grid-column:3}
 .neighbours figcaption{font-size:.8rem;line-height:1.3} .neighbours img{aspect-ratio:1;object-fit:cover}
 .real img{border-bottom:4px solid #0072B2} .fake img{border-bottom:4px solid #D55E00}
-@media screen and (max-width:36rem){th,td{padding-right:.7rem} td:not(.n){min-width:4rem}
+@media screen and (max-width:36rem){th,td{padding-right:.7rem} td:not(.n){min-width:5.5rem}
  .wide{overflow-x:auto} .wide .chart,.wide>img{min-width:34rem}}
 @media screen and (prefers-color-scheme:dark){:root{color-scheme:dark;--paper:#14191e;--shade:#fff4}
  body{color:#dfe5ea;background:#14191e}
@@ -219,8 +219,8 @@ figcaption{font-size:.9rem;color:#46525e} figcaption small{display:block;margin-
  .chart img{filter:invert(1) hue-rotate(180deg);background:none;mix-blend-mode:screen}}
 @media print{.value,th button::after{display:none} body{max-width:none;font-size:11pt;padding:0}
  .lead,.tiles,.careful,.next,tr{break-inside:avoid}
- table{font-size:8pt} td:not(.n),.numbers td:last-child{min-width:2.6rem} th,td{padding-right:.5rem}
- .scroll td.n{white-space:normal;overflow-wrap:normal} .figures{grid-template-columns:1fr 1fr}
+ table{font-size:8pt} td:not(.n),.numbers td:last-child{min-width:3.4rem} th,td{padding-right:.5rem}
+ .scroll td.n{white-space:normal;overflow-wrap:normal} .figures,.neighbours{grid-template-columns:1fr 1fr}
  .scroll{overflow:visible;background:none} h2,h3,h2+p{break-after:avoid}
  *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from tfdetect import backend, files, models, versions
+from tfdetect import backend, files, hashes, models, versions
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data import manifest
 from tfdetect.data.audit import shortcuts
@@ -103,6 +103,7 @@ class Calibrated:
             cache = dataset.with_equalisation(dataset.cache_for(self.run.data, self.run.detector), staged)
             export(models.load(staged.model), self.fitted.to_dict(), self.run.detector, staged.saved_model, cache.spec,
                    self.run.evaluate.aggregate, self.known.familiarity)  # fmt: skip
+        hashes.write(staged.folder)
         table = self.manifest()
         manifest.write(table, staged.manifest)
         manifest.write(table[table["error"] != ""], staged.failures)

@@ -82,7 +82,7 @@ def test_content_is_not_reported_as_container(tmp_path, rng):
 
 
 @pytest.mark.parametrize("count", [10, 40])
-@pytest.mark.parametrize("seeds", [range(2), pytest.param(range(2, 10), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 10), marks=pytest.mark.slow)])
 def test_noise_causes_no_warning(count, seeds):
     for seed in seeds:
         rng = np.random.default_rng(seed)
