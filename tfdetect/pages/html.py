@@ -146,7 +146,7 @@ def _points(values: Sequence[tuple[str, float, float, Sequence[float]]], width: 
         f'<g class="point"><title>{escape(text)}</title><circle cx="{x:.1f}" cy="{y:.1f}" r="9"/>'
         f'<rect x="{left:.0f}" y="{top:.0f}" width="{wide:.0f}" height="{high:.0f}"/></g>'
         for text, x, y, (left, top, wide, high) in values)  # fmt: skip
-    return f'<svg viewBox="0 0 {width} {height}">{shown}</svg>'
+    return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{shown}</svg>'
 
 
 PAGE = Template("""<!DOCTYPE html>
