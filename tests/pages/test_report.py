@@ -197,6 +197,7 @@ def test_verdict_without_two_classes_or_groups_makes_no_claim():
     without = metrics.summarise(table(0, 60, 3.0).drop(columns="probability"), None)
     assert verdict(without).startswith("No verdict is possible")
     assert "too few independent groups" in verdict(summary(reals=1, fakes=1))
+    assert verdict(summary(reals=3, fakes=3)).endswith("but 6 independent groups cannot tell that from chance.")
 
 
 def test_cautions():

@@ -195,7 +195,7 @@ td,code{overflow-wrap:anywhere;unicode-bidi:isolate} code,pre{font:.85em ui-mono
 pre{background:#f3f6f9;border:1px solid #d9e0e7;border-radius:8px;padding:.8rem 1rem}
 pre{white-space:pre-wrap;overflow-wrap:anywhere}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1.5rem 2rem}
-figure{margin:0;break-inside:avoid} figure img{width:100%;height:auto} .wide{grid-column:1/-1;max-width:58rem}
+figure{margin:0;min-width:0;break-inside:avoid} figure img{width:100%;height:auto} .wide{grid-column:1/-1;max-width:58rem}
 figcaption{font-size:.9rem;color:#46525e} figcaption small{display:block;margin-top:.2rem}
 .chart{position:relative} .chart svg{position:absolute;inset:0;width:100%;height:100%}
 .chart rect{fill:transparent} .chart circle{fill:#D55E00;stroke:#fff;stroke-width:2;opacity:0}
