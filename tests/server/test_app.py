@@ -7,7 +7,10 @@ import pytest
 from served import picture
 from starlette.testclient import TestClient
 
+from tfdetect import hashes
+from tfdetect.errors import UserError
 from tfdetect.server.models import Models
+from tfdetect.server.settings import ServeSettings
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +41,13 @@ def test_a_run_that_cannot_be_served_is_one_sentence(own_run):
     (own_run / "1").rename(own_run / "other")
     with pytest.raises(Exception, match=r"has no SavedModel,.* make one with .*export"):
         Models([own_run])
+
+
+def test_a_changed_run_is_not_served_unless_it_is_trusted(own_run):
+    hashes.write(own_run)
+    (own_run / "calibration.json").write_text('{"slope": 2, "intercept": 0.25, "threshold": 0.9}')
+    with pytest.raises(UserError, match=r"tiny differs from its SHA256SUMS: calibration\.json \(changed\)"):
+        Models([own_run])
+    models = Models([own_run], ServeSettings(trust=True)).load()
+    assert models.get("tiny").predictor.threshold == 0.9
+    models.close()

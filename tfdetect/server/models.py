@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tfdetect import artifact as artifacts
-from tfdetect import installation, versions
+from tfdetect import hashes, installation, versions
 from tfdetect.api.load import TrainedDetector
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
@@ -74,9 +74,14 @@ class ServedModel:
         by_row = {name for name, spec in function.structured_outputs.items() if spec.shape.rank and spec.shape[0] is None}
         return saved_model.call_signature(function, inputs), by_row
 
+    @cached_property
+    def model_hash(self) -> str:
+        """The SHA-256 of the run's SHA256SUMS, which stands for all files that decide a verdict (docs/runs.md)."""
+        return hashes.model_hash(self.detector.folder)
+
     def warm_up(self) -> None:
         """Load all that answers need, and call each signature once: the first calls are slow, and fail if it is damaged."""
-        self.signatures()
+        _ = self.model_hash, self.signatures()
         _ = self.predictor.spec, self.signature_defs
         saved_model.warm_up(self.detector.artifact.saved_model, self.predictor.model)
 
@@ -101,7 +106,7 @@ class Models:
         for two of the same name, and for a label of an unknown model.
         """
         self.settings, batch = settings or ServeSettings(), (settings or ServeSettings()).batch
-        self._runs = {find(run).folder.resolve().name: run for run in runs}
+        self._runs = {find(run, self.settings.trust).folder.resolve().name: run for run in runs}
         if twice := [name for name, count in Counter(run.resolve().name for run in runs).items() if count > 1]:
             raise UserError(f"Two runs are named {twice[0]}, and a model is asked for by its name: rename one of the folders.")
         self.labels = self.settings.labels_of(self._runs)
@@ -239,7 +244,7 @@ class Models:
         with self._lock:
             self._versions[name][number] = entry
         try:
-            model = ServedModel(name, number, TrainedDetector(folder))
+            model = ServedModel(name, number, TrainedDetector(find(folder, self.settings.trust).folder))
             model.warm_up()
         except Exception as error:
             entry.state, entry.error, entry.changed = "END", " ".join(str(error).split()), changed
@@ -257,9 +262,10 @@ class Models:
         self._wake.set()
 
 
-def find(run: Path) -> Artifact:
-    """Return the artifact of a run that can be served. Raises FileNotFoundError and UserError as `Models` does."""
-    artifact = artifacts.find(run)
+def find(run: Path, trust: bool = False) -> Artifact:
+    """Return the artifact of a run that can be served. Raises FileNotFoundError and UserError as `Models` does, and UserError if
+    its files differ from its SHA256SUMS, unless `trust`."""
+    artifact = artifacts.find(run, trust=trust)
     if not artifact.saved_model.exists():
         raise UserError(f"{run} has no SavedModel, as after a training with KERAS_BACKEND=torch or jax: make one with "
                         f"{installation.command('export', run)}.")  # fmt: skip

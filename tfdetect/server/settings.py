@@ -45,6 +45,8 @@ class ServeSettings:
     reload: float = 5.0
     """Seconds between two looks for new versions, which then take effect; 0 for never."""
     batch: BatchSettings = field(default_factory=BatchSettings)
+    trust: bool = False
+    """Use runs even if their files differ from their SHA256SUMS."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
