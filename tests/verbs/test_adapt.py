@@ -156,8 +156,11 @@ def test_versions_are_counted_listed_and_used_and_an_interruption_leaves_none(ru
     assert (fitted.probability(reals) >= fitted.threshold).mean() <= 0.2
     assert cli.main(["export", str(run.folder)]) == 0 and cli.main(["evaluate", str(run.folder)]) == 0
     assert f"SavedModel  {run.folder / '3'}" in capsys.readouterr().out
-    assert (run.folder / "evaluations" / "own_test" / "report.html").exists()
+    report = (run.folder / "evaluations" / "own_test" / "report.html").read_text()
+    assert "<h1>cnn, version 3 on its own test files</h1>" in report
+    capsys.readouterr()
     assert cli.main(["evaluate", str(run.folder), "--data.path", str(mine)]) == 2, "they chose the verdicts"
+    assert "50 files were used to calibrate this run" in capsys.readouterr().err
     assert cli.main(["train", "cnn", "--name", "cnn", "--out", str(run.folder.parent), "--resume"]) == 2
     assert "has several versions" in capsys.readouterr().err
 

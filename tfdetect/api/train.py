@@ -19,7 +19,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, fine_tuning, made_fakes, operating_point, overlap, protocols, seen, splits, studies
+from tfdetect.workflow import cost, dataset, fine_tuning, made_fakes, operating_point, overlap, protocols, seen, splits, studies
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.resuming import reopen, require_same_splits, why_finished
@@ -139,7 +139,8 @@ def train_run(run: Run, tables: "Tables | None" = None, conclude: Callable[..., 
             title = tensorboard.run_name(artifact.logs)
             tracker = tracked.enter_context(trackers.tracking(run.train.tracker, artifact.logs, title, config.sections(run)))
             console.print(tracker.where, end="")
-            fitted = fit(run, artifact, table, cache, callbacks=tracker.callbacks)
+            with cost.timed(artifact, run.train.precision):
+                fitted = fit(run, artifact, table, cache, callbacks=tracker.callbacks)
         if conclude:
             conclude(run, artifact, table, cache, fitted)
             return artifact

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import config
+from tfdetect import config, installation
 from tfdetect.errors import UserError
 from tfdetect.evaluation import aggregation
 from tfdetect.settings import DaskSettings
@@ -83,6 +83,9 @@ def main(argv: Sequence[str]) -> int:
     artifact = artifacts.find(args.run, trust=args.trust)
     if args.case:
         return write_case(args)
+    if others := [path for path in args.files if artifacts.Artifact(path).config.exists()]:
+        raise UserError(f"{others[0]} is a run, not a file to judge: several runs judge files side by side with --case "
+                        f"PAGE.html, and {installation.command('evaluate', args.run, others[0])} measures them.")  # fmt: skip
     paths = FileList(args.files)
     from tfdetect.api.load import TrainedDetector
 

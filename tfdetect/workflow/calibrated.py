@@ -155,4 +155,5 @@ class Calibrated:
             return shortcuts.Shortcuts({}, [])
         aucs = files.read_json(self.before.shortcuts, (), "delete it.")
         suspects = shortcuts.find_warnings(aucs, list(self.tested["label"]), list(self.tested["group"]))
-        return shortcuts.Shortcuts(aucs, suspects)
+        measured = files.read_json(self.before.metrics, (), "train the run again.") if self.before.metrics.exists() else {}
+        return shortcuts.Shortcuts(aucs, suspects, measured.get("test", {}).get("shortcut_intervals", {}))

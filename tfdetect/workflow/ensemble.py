@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
-from tfdetect import config
+from tfdetect import config, versions
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
@@ -93,7 +93,7 @@ def load_members(args: Evaluate) -> dict[str, Member]:
     rules = [args.evaluate.aggregate_for(run.evaluate, run.data.faces) for run in runs]
     fitted = [operating_point.calibration_of(artifact, args.evaluate, rule) for artifact, rule in zip(found, rules, strict=True)]
     members = map(Member, found, runs, data, caches, rules, fitted)
-    return dict(zip(ensemble.unique_names([folder.name for folder in folders]), members, strict=True))
+    return dict(zip(ensemble.unique_names([versions.name(artifact.folder) for artifact in found]), members, strict=True))
 
 
 def read_test_files(args: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame, tuple[str, ...]]":

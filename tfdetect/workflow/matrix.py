@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from tfdetect import __version__, config, files, installation
+from tfdetect import __version__, config, files, installation, versions
 from tfdetect import artifact as artifacts
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
@@ -98,7 +98,7 @@ def plan(args: Evaluate, paths: Sequence[Path]) -> Matrix:
         artifacts.find(run, trust=args.trust)
     if missing := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(f"No data set {str(missing[0])!r}: there is no such file or folder.")
-    runs = dict(zip(unique_names([run.resolve().name for run in args.runs]), args.runs, strict=True))
+    runs = dict(zip(unique_names([versions.name(run.resolve()) for run in args.runs]), args.runs, strict=True))
     names = [path.resolve().stem if path.is_file() else path.resolve().name or "root" for path in paths]
     data = dict(zip(unique_names(names), paths, strict=True))
     return Matrix(args, runs, data, find_folder(args, paths, data))
