@@ -34,8 +34,9 @@ def sentences(folder):
 def of_findings():
     """Return what is said of the verdict on a file."""
     places = (Place("real", 140, 0.007, (0.001, 0.039)), Place("fake", 120, 0.617, (0.528, 0.699)))
-    verdict = {"error": None, "probability": 0.93, "note": "damaged: 28 of 50 frames intact", "unfamiliar": True, "familiarity": 0.004}
-    for used, reason in (("", "other content"), ("train", "other processing"), ("validation", "other content"), ("test", "other content")):
+    verdict = {"error": None, "probability": 0.93, "note": "damaged: 28 of 50 frames intact", "unfamiliar": True,
+               "familiarity": 0.004}  # fmt: skip
+    for used, reason in zip(("", "train", "validation", "test"), 2 * ("other content", "other processing"), strict=True):
         found = Finding(verdict | {"unfamiliar_reason": reason}, None, places, ((0.5, 0.593), (0.1, 0.117), (0.01, 0.02)), used)
         yield from (*meaning(SimpleNamespace(prevalence=0.5), found), *file_caveats(found))
 

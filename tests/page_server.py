@@ -19,15 +19,16 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from PIL import Image
 
+from tfdetect.pages import explanation
 from tfdetect.server import page
 
-CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src blob:; connect-src 'self'; "
-       "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")  # fmt: skip
+CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src blob:; "
+       "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")  # fmt: skip
 FIRST = {"name": "faces_v2", "version": 3, "detector": "cnn_lstm", "input": "clip", "faces": "all", "threshold": 0.577,
          "band": [0.45, 0.7], "explains": True, "caveats": [],
-         "headline": "Better than chance and than file properties, on fakes of sources it knows; others were not measured. AUC 0.953 "
-                     "(0.912 to 0.984, 120 fakes), measured only on fakes of sources it was trained on (swap and upsample): how it does on "
-                     "fakes of others is not known. Measured on 140 real and 120 fake files.",
+         "headline": "Better than chance and than file properties, on fakes of sources it knows; others were not measured. "
+                     "AUC 0.953 (0.912 to 0.984, 120 fakes), measured only on fakes of sources it was trained on (swap and "
+                     "upsample): how it does on fakes of others is not known. Measured on 140 real and 120 fake files.",
          "not_for": ["on fakes of other sources than it was tested on (swap and upsample): how it does there is not known.",
                      "to accuse anyone where few files are fake: where 1 % are, 84 % of those that it calls fake are real."],
          "date": "2026-05-04T10:11:12+00:00"}  # fmt: skip
@@ -36,7 +37,8 @@ SECOND = FIRST | {"name": "clip_images", "version": 1, "detector": "clip", "inpu
 MEANING = ["Where 50 % of the files are fake, of 100 files like those of validation with this score about 93 are fake.",
            "The same score means a probability of 0.593 where 10 % are, 0.117 where 1 % are.",
            "Of 140 real test files, 0.7 % have at least this score; of others like them 0.1 to 3.9 % (95 % interval).",
-           "Of 120 fake test files, 61.7 % have at most this score; of others like them 52.8 to 69.9 % (95 % interval)."]  # fmt: skip
+           "Of 120 fake test files, 61.7 % have at most this score; of others like them 52.8 to 69.9 % (95 % interval).",
+           ]  # fmt: skip
 PROBABILITIES = {"fake": 0.931, "real": 0.0412, "inconclusive": 0.55, "unfamiliar": 0.82}
 
 
@@ -80,8 +82,8 @@ def verdict(name, model):
     if "faces" in name:
         faces = [{"face": 0, "box": [6, 4, 11, 13], "box_frame": 0, "score": 2.1, "probability": 0.93},
                  {"face": 1, "box": [40, 20, 8, 9], "box_frame": 0, "score": -1.2, "probability": 0.08}]  # fmt: skip
-    found = {"probability": probability, "label": "fake" if probability >= model["threshold"] else "real", "score": 2.591, "frames": 8,
-             "note": "damaged: 28 of 50 frames intact" if "note" in name else "", "error": None, "source": None,
+    found = {"probability": probability, "label": "fake" if probability >= model["threshold"] else "real", "score": 2.591,
+             "frames": 8, "note": "damaged: 28 of 50 frames intact" if "note" in name else "", "error": None, "source": None,
              "source_probability": None, "text": None, "verdict": "inconclusive" if word == "unfamiliar" else word,
              "familiarity": 0.004 if word == "unfamiliar" else 0.412, "unfamiliar": word == "unfamiliar",
              "unfamiliar_reason": "other content" if word == "unfamiliar" else None, "faces": faces}  # fmt: skip
@@ -107,18 +109,17 @@ def score(file, models):
     return entry | {"findings": findings}
 
 
-def explanation(file, model):
+def explained(file, model):
     """Return the answer of /v1/explain."""
     times = [round(0.1 * at, 3) for at in range(40)]
-    curve = [0.15 + 0.75 * float(np.exp(-((at - 1.4) ** 2) / 0.1)) + 0.5 * float(np.exp(-((at - 3.1) ** 2) / 0.05)) for at in times]
+    bump = lambda at, middle, width: np.exp(-((at - middle) ** 2) / width).item()  # noqa: E731
+    curve = [0.15 + 0.75 * bump(at, 1.4, 0.1) + 0.5 * bump(at, 3.1, 0.05) for at in times]
     peaks = [{"time": 1.4, "probability": 0.9, "image": data_uri(picture(1, 120))},
              {"time": 3.1, "probability": 0.65, "image": data_uri(picture(2, 120))}]  # fmt: skip
     line = {"times": times, "probabilities": curve, "scores": curve, "threshold": model["threshold"], "peaks": peaks}
     failed = "badmap" in file.filename
     heat = {"image": data_uri(overlay()), "method": "occlusion", "passed": not failed, "result": "Hiding ...",
-            "note": "How much the score drops when a region is hidden. Orange regions are evidence for fake, blue ones for real. The "
-                    "colour scale differs from file to file, so a strong colour does not mean a strong verdict. If everything is blue, "
-                    "hiding a region makes the image unusual in itself, as for one-class detectors; then the palest regions count.",
+            "note": explanation.METHOD_NOTES["occlusion"],
             "check": {"hottest_tenth": -0.021 if failed else 0.583, "elsewhere": 0.042}}  # fmt: skip
     found = verdict(file.filename, model)
     return {"name": file.filename, "sha256": "0" * 64, "kind": kind_of(file), "model": model["name"], "version": model["version"],
@@ -152,8 +153,8 @@ def create_app(models=(FIRST,), keeps=None, token="", limits=None):
         form = await request.form()
         file = form["file"]
         asked = [by_name[name] for name in form.getlist("model")] or list(models)
-        refusals = {"busy": (429, "Too many requests."), "unready": (503, "Models are being loaded."), "crash": (500, "It failed."),
-                    "huge": (413, "The image has 400 megapixels, at most 100 are read."),
+        refusals = {"busy": (429, "Too many requests."), "unready": (503, "Models are being loaded."),
+                    "crash": (500, "It failed."), "huge": (413, "The image has 400 megapixels, at most 100 are read."),
                     "text": (415, "not an image or video in a supported format (first bytes b'Dear Sir')")}  # fmt: skip
         for word, (status, sentence) in refusals.items():
             if word in file.filename:
@@ -164,7 +165,8 @@ def create_app(models=(FIRST,), keeps=None, token="", limits=None):
         if "job" not in file.filename and "poll" not in file.filename:
             return result
         number = f"j{len(app.state.jobs)}"
-        app.state.jobs[number] = {"id": number, "state": "running", "done": 0, "total": 4, "stage": "reading frames", "result": result}
+        app.state.jobs[number] = {"id": number, "state": "running", "done": 0, "total": 2 if "poll" in file.filename else 4,
+                                  "stage": "Decoding", "result": result}  # fmt: skip
         return JSONResponse({"job": number}, 202)
 
     @app.post("/v1/score")
@@ -173,7 +175,7 @@ def create_app(models=(FIRST,), keeps=None, token="", limits=None):
 
     @app.post("/v1/explain")
     async def post_explain(request: Request):
-        return await respond(request, lambda file, asked: explanation(file, asked[0]))
+        return await respond(request, lambda file, asked: explained(file, asked[0]))
 
     @app.post("/v1/case")
     async def post_case(request: Request):

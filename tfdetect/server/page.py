@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.staticfiles import StaticFiles
@@ -40,8 +40,8 @@ class ServerModel(BaseModel):
     detector: str
     """Its name in the registry, such as cnn_lstm."""
     input: Literal["image", "clip"]
-    faces: Literal["none", "largest", "all"]
-    """Which faces it looks at, "none" for one that looks at the whole picture."""
+    faces: Literal["none", "yunet", "all"]
+    """Whether it looks at the whole picture, at the largest face (yunet), or at all faces."""
     threshold: float
     """The probability from which on a file is called fake, 0..1."""
     band: tuple[float, float] | None
@@ -139,8 +139,8 @@ def card(model: ServedModel) -> tuple[str, list[str]]:
 
     shortcuts = model.detector.artifact.shortcuts
     try:
-        measured = Report(model.name, model.detector.metrics, shortcuts=files.read_json(shortcuts, (), "") if shortcuts.exists() else {})
-        headline, not_for, _ = case_model.judgement(measured)
+        found = files.read_json(shortcuts, (), "") if shortcuts.exists() else {}
+        headline, not_for, _ = case_model.judgement(Report(model.name, model.detector.metrics, shortcuts=found))
     except (OSError, KeyError, UserError):  # gone, damaged, or of a run that was not tested
         return case_model.NOT_MEASURED, []
     return headline, not_for
