@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfdetect import __version__
-from tfdetect.server import health, record, tf_serving
+from tfdetect.server import health, page, record, tf_serving
 from tfdetect.server.batcher import Overloaded
 from tfdetect.server.models import Models, UnknownLabel, UnknownModel
 from tfdetect.server.settings import ServeSettings
@@ -30,7 +30,7 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
     app = FastAPI(title="tfdetect", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan)  # pages from a CDN
     app.state.models, app.state.settings = models, settings
     app.state.record, app.state.jobs = open_record(models, settings), None
-    for router in (health.router, tf_serving.router, record.router):
+    for router in (health.router, tf_serving.router, record.router, page.router):
         app.include_router(router)
     add_errors(app)
     app.add_middleware(CountRequests, models=models)
