@@ -113,7 +113,7 @@ def test_a_run_on_faces_names_its_input_face_crop(tmp_path, rng):
     export(model, CALIBRATION, detector, artifact.saved_model, clip_spec)
     served = tf.saved_model.load(str(artifact.saved_model)).signatures
     inputs = {name: list(signature.structured_input_signature[1]) for name, signature in served.items()}
-    assert inputs == dict.fromkeys(("serve_face_crop", "serving_default", "explain"), ["face_crop"])
+    assert inputs == {name: ["face_crop"] for name in ("serve_face_crop", "serving_default", "explain")}
     notes = (tmp_path / "SERVING.md").read_text()
     assert "a whole image" in notes and "serve_bytes" not in notes
     crop = rng.integers(0, 256, (2, 1, 32, 32, 3), np.uint8)
