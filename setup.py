@@ -8,6 +8,7 @@ setup(
     package_data={
         "tfdetect": ["py.typed"],
         "tfdetect.pages": ["*.js"],
+        "tfdetect.server": ["page/*"],
         "tfdetect.recipes": ["*.yaml"],
         "tfdetect.docs": ["*.md"],
     },
