@@ -37,7 +37,7 @@ def write_hostile(path):
     noise = random.integers(0, 256, (480, 640, 3)).astype(np.uint8)
     mistakes = [(f"wrong{i}{EVIL}", i % 2, EVIL, 0.9 - 0.8 * (i % 2), noise) for i in range(40)]
     report = Report(
-        name=f"run {EVIL}", detector=EVIL, warnings=[f"random backbone {EVIL}"],
+        name=f"run {EVIL}", detector=EVIL, warnings=[f"random backbone {EVIL}", "/name" * 60],
         metrics={split: metrics.summarise(both[both["split"] == split], 0.5) for split in ("validation", "test")},
         figures=standard.standard(both, 0.5) | {"history": standard.history(pd.DataFrame({"epoch": [1, 2], "loss": [2, 1]}))},
         mistakes=mistakes, data=pd.concat([both, both.assign(split="train")]),

@@ -164,7 +164,7 @@ $body
 
 STYLE = """
 body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;color:#1f2933;background:#fff;
- max-width:70rem;margin:0 auto;padding:1.5rem 1rem 4rem}
+ max-width:70rem;margin:0 auto;padding:1.5rem 1rem 4rem;overflow-wrap:break-word}
 header p{margin:0;color:#5b6672} h1{margin:0;font-size:2rem;overflow-wrap:anywhere}
 section{margin:2.5rem 0} h2{font-size:1.35rem;margin:0 0 .6rem} h3{font-size:1.05rem;margin:1.5rem 0 .4rem}
 .verdict,.warning{border-radius:10px;padding:1.2rem 1.4rem;margin:1.5rem 0}
