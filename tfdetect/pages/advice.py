@@ -83,7 +83,7 @@ def against_shortcuts(test: Mapping[str, Any], shortcut: Shortcut | None) -> str
         f"The {standard.property_name(name)} of a file alone reaches")  # fmt: skip
     interval = test.get("shortcut_intervals", {}).get(name)
     figure, own = _with_interval(auc, interval), _with_interval(test["auc"], test["auc_interval"])
-    if test["auc_interval"] is None:
+    if test["auc_interval"] is None or has_few_groups(test):
         return f"{alone} an AUC of {figure}."
     low, high = test["auc_interval"]
     if auc > high:
