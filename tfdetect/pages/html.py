@@ -208,7 +208,7 @@ figcaption{font-size:.9rem;color:#46525e} figcaption small{display:block;margin-
 .neighbours div figure:nth-child(2){grid-column:3}
 .neighbours figcaption{font-size:.8rem;line-height:1.3} .neighbours img{aspect-ratio:1;object-fit:cover}
 .real img{border-bottom:4px solid #0072B2} .fake img{border-bottom:4px solid #D55E00}
-@media screen and (max-width:36rem){th,td{padding-right:.7rem} td:not(.n){min-width:5.5rem}
+@media screen and (max-width:36rem){th,td{padding-right:.7rem}
  .wide{overflow-x:auto} .wide .chart,.wide>img{min-width:34rem}}
 @media screen and (prefers-color-scheme:dark){:root{color-scheme:dark;--paper:#14191e;--shade:#fff4}
  body{color:#dfe5ea;background:#14191e}
