@@ -200,8 +200,8 @@ figcaption{font-size:.9rem;color:#46525e} figcaption small{display:block;margin-
 .chart{position:relative} .chart svg{position:absolute;inset:0;width:100%;height:100%}
 .chart rect{fill:transparent} .chart circle{fill:#D55E00;stroke:#fff;stroke-width:2;opacity:0}
 .chart .point:hover circle{opacity:1}
-.value{position:fixed;z-index:1;max-width:17rem;padding:.3rem .6rem;border-radius:6px;font-size:.85rem;pointer-events:none;
- color:#fff;background:#1f2933;white-space:pre-line}
+.value{position:fixed;z-index:1;max-width:min(23rem,92vw);padding:.3rem .6rem;border-radius:6px;font-size:.85rem;
+ pointer-events:none;color:#fff;background:#1f2933;white-space:pre-line}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:1rem}
 .neighbours{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,30rem),1fr));gap:1.2rem 2rem}
 .neighbours div{display:grid;grid-template-columns:minmax(0,1fr) 0 repeat(3,minmax(0,1fr));gap:.5rem;break-inside:avoid}
