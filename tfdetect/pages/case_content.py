@@ -64,6 +64,8 @@ class HeatMap:
     result: str
     """What its check says."""
     check: Mapping[str, float]
+    passed: bool
+    """Whether it passed its check."""
     picture: bytes = field(repr=False)
     """A PNG of the frames, their maps, and both overlaid."""
 
@@ -233,7 +235,7 @@ def file_caveats(finding: Finding) -> list[str]:
     if finding.changes:
         out.append(f"The verdict changes after {len(finding.changes)} of {plural(len(finding.judged), 're-encoding')}.")
     heat = finding.heat_map
-    if heat and fails(heat.check):
+    if heat and not heat.passed:
         out.append("The heat-map fails its check: do not rely on it.")
     if found["note"]:
         out.append(f"While reading the file: {found['note']}.")
