@@ -159,7 +159,7 @@ def test_a_heat_map_that_fails_its_check_is_replaced_by_occlusion(runs, files, t
     monkeypatch.setattr(heatmaps, "deletion_check", fail_first)
     heat = runs[0].case(files[0], tmp_path / "a.html").case.files[0].findings[0].heat_map
     assert heat.method == "occlusion" and len(calls) == 2 and (heat.check["hottest_tenth"], heat.check["elsewhere"]) == calls[1]
-    assert heat.result.startswith("The map by integrated_gradients, the detector's default, failed its check; this one is by occlusion.")
+    assert heat.result.startswith(f"{explaining.INSTEAD.format('integrated_gradients')} Hiding the hottest tenth")
 
 
 def test_an_interrupted_report_holds_the_finished_files_and_names_the_others(runs, images, tmp_path, monkeypatch):
