@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, files, models, versions
+from tfdetect.api import explain
 from tfdetect.api.results import Comparison, Matrix, Results
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
@@ -68,7 +69,7 @@ def evaluate_runs(args: Evaluate, paths: Sequence[Path] = ()) -> Artifact:
         from tfdetect.workflow import ensemble
 
         return ensemble.evaluate(args)
-    artifact = artifacts.find(args.runs[0])
+    artifact = artifacts.find(args.runs[0], trust=args.trust)
     return evaluate_run(args, artifact, artifacts.load_config(artifact))
 
 
@@ -112,7 +113,8 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
                                     results.report_extras(run.detector, context, predictor), cache=cache, study=study,
                                     training=seen.of_run(artifact, run, args.data.path), calibration=calibration,
                                     familiarity=predictor.familiarity, any_file=args.evaluate.any,
-                                    name=evaluation_name(artifact, args.data.path))  # fmt: skip
+                                    name=evaluation_name(artifact, args.data.path),
+                                    make_map=explain.map_maker(predictor, run.detector))  # fmt: skip
     if args.robustness is not None:
         found = robustness.measure(args.robustness, target, artifact, predictor, good, cache, data)
         evaluation = replace(evaluation, robustness=found)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
-from tfdetect import backend, config, files, models
+from tfdetect import backend, config, files, hashes, models
 from tfdetect.api import explain
 from tfdetect.api.load import TrainedDetector
 from tfdetect.api.study import Study
@@ -291,6 +291,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     if backend.is_tensorflow():
         spec = dataset.with_equalisation(cache, artifact).spec
         graph = export(model, calibration.to_dict(), run.detector, artifact.saved_model, spec, run.evaluate.aggregate, known)
+    hashes.write(artifact.folder)
     predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, run.evaluate.aggregate, calibration)
     scored = (familiarity.score_features(predictor, features, table, run.detector, cache) if features
               else scoring.score(predictor, table[table["split"] != "train"], cache))  # fmt: skip
@@ -307,7 +308,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
                                     warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
                                     fitted.best_epoch, cache, study,
                                     training=sources, calibration=calibration,
-                                    familiarity=known, adaptation=found)  # fmt: skip
+                                    familiarity=known, adaptation=found,
+                                    make_map=explain.map_maker(predictor, run.detector))  # fmt: skip
     for warning in warnings:
         console.print(warning)
 

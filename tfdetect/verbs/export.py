@@ -19,6 +19,8 @@ class Export:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run, such as saved_models/cnn."""
+    trust: bool = False
+    """Accept files that differ from SHA256SUMS, and write it again."""
     push_to_hub: str = ""
     """Instead of exporting: list what would be pushed to this repository of the Hugging Face Hub, such as me/cnn."""
     yes: bool = False
@@ -36,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     args = config.parse_flags(Export, argv, "export")
     if args.push_to_hub:
         return hub.run(args.run, args.push_to_hub, args.yes, args.private)
-    folder, signatures = export_run(args.run)
+    folder, signatures = export_run(args.run, args.trust)
     from tfdetect.serving.export import SERVING_NOTES
 
     console.print(f"SavedModel  {folder}, described in {folder.parent / SERVING_NOTES}")

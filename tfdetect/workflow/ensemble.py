@@ -83,7 +83,7 @@ def load_members(args: Evaluate) -> dict[str, Member]:
     repeated = [str(path) for number, path in enumerate(args.runs) if folders[number] in folders[:number]]
     if repeated:
         raise UserError(f"{repeated[0]} was given twice; an ensemble takes different runs.")
-    found = [artifacts.find(path) for path in args.runs]
+    found = [artifacts.find(path, trust=args.trust) for path in args.runs]
     runs = [artifacts.load_config(artifact) for artifact in found]
     if args.data.path and not args.data.fake and len({run.data.fake for run in runs}) > 1:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")

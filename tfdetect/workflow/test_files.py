@@ -100,6 +100,8 @@ class Evaluate:
     model: str | None = None
     """Instead of a run: FILE.py with a function predict(path) that returns a score, higher for fakes, or FILE.py:FUNCTION.
     It scores the files of --data.path."""
+    trust: bool = False
+    """Use a run even if its files differ from its SHA256SUMS."""
 
     def __post_init__(self) -> None:
         if self.stress < 0:
