@@ -11,7 +11,6 @@ from tfdetect.files import plural, printable
 from tfdetect.pages import html, timeline
 from tfdetect.pages.case_content import (
     INTERVAL,
-    SOUND,
     STABILITY,
     USE,
     Case,
@@ -21,6 +20,7 @@ from tfdetect.pages.case_content import (
     conclusion,
     file_caveats,
     meaning,
+    sound_sentence,
 )
 from tfdetect.pages.origin import origin_section
 from tfdetect.plots.style import FAKE, REAL
@@ -79,7 +79,7 @@ def verdict_section(file: CaseFile, pairs: Sequence[tuple[Model, Finding]]) -> s
     if len(verdicts) > 1:
         caveats.insert(0, "The detectors disagree.")
     careful = f'<div class="careful"><h3>Careful</h3>{html.bullet_list(caveats)}</div>' if caveats else ""
-    sound = f'<p class="fine">{SOUND}</p>' if file.kind == "video" else ""
+    sound = f'<p class="fine">{sound_sentence(file)}</p>' if file.kind == "video" else ""
     tiles = "".join(figures(*pair, name=len(pairs) > 1) for pair in pairs)
     return (f'<section class="verdict"><h2><code>{escape(printable(file.path))}</code></h2>'
             f'<div class="case">{image}<div>{text}{tiles}{careful}{sound}</div></div></section>')  # fmt: skip
@@ -224,7 +224,9 @@ def _model(model: Model) -> str:
     known = html.table(("split", "class", "source", "files"), model.training)
     training = f"<h3>Files it was trained and tested on</h3>{known}" if model.training else ""
     caveats = f'<div class="careful"><h3>Caveats</h3>{html.bullet_list(model.caveats)}</div>' if model.caveats else ""
-    return (f"<h3>{escape(model.name)}</h3><p>{escape(model.measured)} {escape(model.calibration)}</p>{caveats}"
+    said = " ".join(filter(None, (model.card.get("headline"), model.card.get("use"))))
+    quoted = f'<p>Its model card says: <q>{escape(said)}</q></p>' if said else "<p>It has no model card.</p>"
+    return (f"<h3>{escape(model.name)}</h3><p>{escape(model.measured)} {escape(model.calibration)}</p>{quoted}{caveats}"
             f"{html.table(('', ''), [row for row in facts if row[1]])}{training}")  # fmt: skip
 
 

@@ -194,7 +194,7 @@ def folder_digest(folder: Path) -> str:
 def hashes(artifact: Artifact) -> dict[str, str]:
     """Return the SHA-256 of each file of a run that decides its verdicts, and of its SavedModel."""
     paths = (artifact.model, artifact.calibration, artifact.familiarity, artifact.config, artifact.equalisation_plan,
-             artifact.face_model)  # fmt: skip
+             artifact.face_model, artifact.card)  # fmt: skip
     found = {path.name: digest(path) for path in paths if path.exists()}
     saved = artifact.saved_model
     return {**({f"{saved.name}/ (SavedModel)": folder_digest(saved)} if saved.exists() else {}), **found}
