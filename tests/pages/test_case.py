@@ -109,5 +109,5 @@ def test_sound_is_said_not_to_be_judged(tracks, sentence):
 
 
 def test_the_line_of_a_card_is_quoted_as_it_was_written(tmp_path):
-    text = "---\nlicense: mit\n---\n\n# cnn\n\n**Better \\*than\\* chance.** AUC 0.9\n\n## Intended use\n\nFor films.\n\n### Not\n"
+    text = "---\nlicense: mit\n---\n\n**Better \\*than\\* chance.** AUC 0.9\n\n## Intended use\n\nFor films.\n\n### Not\n"
     assert quote(text) == {"headline": "Better *than* chance.", "use": "For films."} and quote("# mine") == {}
