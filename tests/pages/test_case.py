@@ -48,7 +48,7 @@ def test_probability_interval_and_place_are_said_in_words(tmp_path):
 
 def test_the_chart_shows_the_score_among_those_of_the_test_files(tmp_path):
     page, _ = shown(tmp_path, (MODEL, finding()))
-    svg = re.search(r'<svg class="chart".*?</svg>', page)[0]
+    svg = re.search(r'<svg class="histogram".*?</svg>', page)[0]
     heights = [float(value) for value in re.findall(r'<rect[^>]* height="([\d.]+)"', svg)]
     assert heights == [60, 15, 45], "four reals in the first bin; one fake, three fakes"
     assert svg.count("<title>4 real test files, score 0 to 1</title>") == 1

@@ -34,8 +34,8 @@ STYLE = """<style>
 .case>img{width:100%;height:auto;border-radius:6px} .case p{margin-top:0}
 .heat{max-width:44rem} .case .tile b{font-size:1.1rem} .case .tiles{grid-template-columns:repeat(auto-fit,minmax(9.4rem,1fr))}
 .case>div:only-child{grid-column:1/-1}
-.heat img{max-width:100%;height:auto} .chart{width:100%;max-width:40rem;height:auto;display:block;margin:.6rem 0}
-.chart text{font-size:11px;fill:currentColor} .missing{font-size:.9rem} .crops{display:flex;flex-wrap:wrap;gap:.8rem}
+.heat img{max-width:100%;height:auto} .histogram{width:100%;max-width:40rem;height:auto;display:block;margin:.6rem 0}
+.histogram text{font-size:11px;fill:currentColor} .missing{font-size:.9rem} .crops{display:flex;flex-wrap:wrap;gap:.8rem}
 article+article{margin-top:4rem}
 @media (max-width:40rem){.case{grid-template-columns:1fr}}
 @media print{article+article{break-before:page} .case>img{max-height:7cm;object-fit:contain}}
@@ -137,8 +137,9 @@ def score_chart(model: Model, score: float) -> str:
                    for n, count in enumerate(values) if count)  # fmt: skip
     here = x(score)
     anchor = "start" if here < width / 2 else "end"
-    return (f'<svg class="chart" viewBox="0 0 {width:.0f} 160" role="img" aria-label="Scores of the test files and of this file">'
-            f'{bars}<line x1="10" x2="{width - 10:.0f}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-width=".5"/>'
+    named = 'role="img" aria-label="Scores of the test files and of this file"'
+    return (f'<svg class="histogram" viewBox="0 0 {width:.0f} 160" {named}>{bars}'
+            f'<line x1="10" x2="{width - 10:.0f}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-width=".5"/>'
             f'<line x1="{here:.1f}" x2="{here:.1f}" y1="2" y2="138" stroke="currentColor" stroke-width="2"/>'
             f'<text x="{here:.1f}" y="150" text-anchor="{anchor}">this file, score {score:.3f}</text>'
             '</svg><p class="fine">Scores of the test files: reals upwards (blue), fakes downwards (orange).</p>')  # fmt: skip
