@@ -26,8 +26,8 @@ prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }
 
 
 def model_name(run: Path) -> str:
-    """Return the name under which a run is served, from the folder of one of its versions: that of its folder."""
-    return versions.base(run).resolve().name
+    """Return the name under which a run is served, from the folder of one of its versions: that of its folder, as UTF-8."""
+    return _utf8(versions.base(run).resolve().name)
 
 
 def write_models(target: Path, folders: Mapping[str, str]) -> None:
@@ -37,7 +37,7 @@ def write_models(target: Path, folders: Mapping[str, str]) -> None:
 
     config = ModelServerConfig()
     for name, folder in folders.items():
-        config.model_config_list.config.add(name=name, base_path=f"{MOUNT}/{folder}", model_platform="tensorflow")
+        config.model_config_list.config.add(name=_utf8(name), base_path=_utf8(f"{MOUNT}/{folder}"), model_platform="tensorflow")
     comment = "# For --model_config_file: the models, and where the server finds their versions.\n"
     files.write_bytes(target, (comment + text_format.MessageToString(config)).encode())
 
@@ -47,3 +47,8 @@ def write(run: Path, name: str) -> None:
     write_models(run / MODELS, {name: name})
     files.write_bytes(run / BATCHING, BATCHING_TEXT.encode())
     files.write_bytes(run / MONITORING, MONITORING_TEXT.encode())
+
+
+def _utf8(text: str) -> str:
+    """Return a file name as protocol buffers take it: bytes that are not UTF-8 as "\\udcff"."""
+    return text.encode(errors="backslashreplace").decode()
