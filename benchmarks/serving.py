@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -71,15 +71,17 @@ class Server:
             raise SystemExit(f"{found['lost']} answers were lost and {found.get('wrong')} wrong: {found}")
         return Timed(found["wall"], self.cpu() - before, found)
 
-    def close(self) -> None:
-        """Stop it."""
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.process.terminate()
         self.process.wait()
 
 
-def start_serve(run: Path, *flags: str) -> Server:
-    """Start `serve`."""
-    return Server(HERE.parent / "scripts" / "serve.py", run, "--port", "0", *flags)
+def serve_command(run: Path, *flags: str) -> list[object]:
+    """Return the command that serves a run at a free port."""
+    return [HERE.parent / "scripts" / "serve.py", run, "--port", "0", *flags]
 
 
 def score(saved_model: str, paths: list[str], items: int, batch: int) -> list[float]:
@@ -123,22 +125,20 @@ def environment(detector: str):
 
 def compare(report: Report, options: argparse.Namespace) -> None:
     """Compare throughput and latency at each number of clients."""
-    with environment(options.detector) as (run, paths, loop, clients):
+    with environment(options.detector) as (run, paths, loop, clients), ExitStack() as stack:
         saved_model = str(run / "1")
         batch, rates = fastest_batch(loop, saved_model, paths)
         expected = loop.call("score", saved_model, paths, len(paths), 1).result
         report.facts |= {"detector": options.detector, "fastest_batch": batch, "images_per_second_by_batch": rates, "latency": {}}
         print(f"the SavedModel in a loop, images a second by batch size: {rates}")
-        servers = {SERVE: start_serve(run), UNBATCHED: start_serve(run, "--batch.size", "1"),
-                   PLAIN: Server(HERE / "serving_plain.py", run / "model.keras", PLAIN_PORT, port=PLAIN_PORT)}  # fmt: skip
-        try:
-            for count in CLIENTS:
-                requests = max(16, options.requests * (4 + count) // 36)
-                offline = (loop, saved_model, paths, expected, batch if count > 1 else 1)
-                at_clients(report, count, requests, offline, servers, clients)
-        finally:
-            for server in servers.values():
-                server.close()
+        commands = {SERVE: serve_command(run), UNBATCHED: serve_command(run, "--batch.size", "1"),
+                    PLAIN: [HERE / "serving_plain.py", run / "model.keras", PLAIN_PORT]}  # fmt: skip
+        servers = {name: stack.enter_context(Server(*command, port=PLAIN_PORT if name == PLAIN else 0))
+                   for name, command in commands.items()}  # fmt: skip
+        for count in CLIENTS:
+            requests = max(16, options.requests * (4 + count) // 36)
+            offline = (loop, saved_model, paths, expected, batch if count > 1 else 1)
+            at_clients(report, count, requests, offline, servers, clients)
     add_lines(report, batch)
 
 
@@ -168,6 +168,7 @@ def add_lines(report: Report, batch: int) -> None:
     """Add the lines that have bounds."""
     case, limit = f"{CLIENTS[-1]} clients", f"SavedModel in a loop, batches of {batch}"
     report.line("serve at 32 clients against the SavedModel in a loop", case, SERVE, limit, 0.8, 0.95)
+    report.line("CPU seconds of serve at 32 clients against the SavedModel in a loop", case, SERVE, limit, None, None, "cpu")
     report.line("serve at 32 clients against FastAPI and model.predict", case, SERVE, PLAIN, 3, 3)
     report.line("serve at 32 clients against itself without batches", case, SERVE, UNBATCHED, None, None)
     latency = report.facts["latency"]
@@ -180,8 +181,7 @@ def soak(minutes: float, detector: str) -> None:
     with environment(detector) as (run, paths, loop, clients):
         other = make_run(detector, run.parent / "other", "--data.size", "256", "--train.seed", "1")
         expected = [loop.call("score", str(each / "1"), paths, len(paths), 1).result for each in (run, other)]
-        server = start_serve(run, "--reload", "1")
-        try:
+        with Server(*serve_command(run, "--reload", "1")) as server:
             server.load(clients, paths, 8, 200, None, expected)
             memory, versions = [server.memory()], threading.Timer(30 * minutes, add_version, (run, other))
             versions.start()
@@ -192,8 +192,6 @@ def soak(minutes: float, detector: str) -> None:
                   f"memory {memory[0] / 2**20:.0f} MiB before, {memory[1] / 2**20:.0f} MiB after")  # fmt: skip
             if not all(found.result["by_version"]):
                 raise SystemExit("the new version did not answer")
-        finally:
-            server.close()
 
 
 def add_version(run: Path, other: Path) -> None:
