@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from tfdetect import __version__
-from tfdetect.server import health, tf_serving
+from tfdetect.server import case, explain, health, jobs, score, tf_serving
 from tfdetect.server.batcher import Overloaded
+from tfdetect.server.guard import add_guard
 from tfdetect.server.models import Models, UnknownModel
 from tfdetect.server.settings import ServeSettings
 
@@ -25,9 +26,10 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
     app = FastAPI(title="tfdetect", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan)  # pages from a CDN
     app.state.models, app.state.settings, app.state.metrics = models, settings, health.Metrics()
     app.state.record = app.state.jobs = None
-    for router in (tf_serving.router, health.router):
+    for router in (tf_serving.router, health.router, score.router, explain.router, case.router, jobs.router):
         app.include_router(router)
     add_errors(app)
+    add_guard(app, settings)
     return app
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import tyro
 
 from tfdetect.errors import UserError, require_minimum
+from tfdetect.server.limits import Access, ServeLimits
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class ServeSettings:
     port: int = 8501
     """Port to listen on; 0 for any free one."""
     batch: BatchSettings = field(default_factory=BatchSettings)
+    limits: ServeLimits = field(default_factory=ServeLimits)
+    access: Access = field(default_factory=Access)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
