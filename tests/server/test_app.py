@@ -7,7 +7,10 @@ import pytest
 from served import picture
 from starlette.testclient import TestClient
 
+from tfdetect import hashes
+from tfdetect.errors import UserError
 from tfdetect.server.models import Models
+from tfdetect.server.settings import ServeSettings
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +33,21 @@ def test_scores_equal_those_offline(app, client):
 def test_alive_ready_and_errors(client):
     assert client.get("/healthz").json() == {"status": "alive"} and client.get("/readyz").status_code == 200
     assert "tfdetect_requests" in client.get("/metrics").text
-    answer = client.get("/v1/models/none")
-    assert (answer.status_code, answer.json()) == (404, {"error": "Servable not found for request: Latest(none)"})
     assert client.get("/nowhere").json() == {"error": "Not Found"} and client.get("/openapi.json").status_code == 200
     assert client.get("/docs").status_code == 404, "that page loads scripts from a CDN"
 
 
 def test_a_run_that_cannot_be_served_is_one_sentence(own_run):
     (own_run / "1").rename(own_run / "other")
-    with pytest.raises(Exception, match=r"has no SavedModel: make one with .*export"):
+    with pytest.raises(Exception, match=r"has no SavedModel,.* make one with .*export"):
         Models([own_run])
+
+
+def test_a_changed_run_is_not_served_unless_it_is_trusted(own_run):
+    hashes.write(own_run)
+    (own_run / "calibration.json").write_text('{"slope": 2, "intercept": 0.25, "threshold": 0.9}')
+    with pytest.raises(UserError, match=r"tiny differs from its SHA256SUMS: calibration\.json \(changed\)"):
+        Models([own_run])
+    models = Models([own_run], ServeSettings(trust=True)).load()
+    assert models.get("tiny").predictor.threshold == 0.9
+    models.close()

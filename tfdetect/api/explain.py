@@ -67,6 +67,8 @@ class Explain:
     By default as many as the detector takes."""
     overlay: int = 16
     """Heat-maps over time in overlay.mp4; frames between two of them show a mixture. 0 writes no video."""
+    trust: bool = False
+    """Use a run even if its files differ from its SHA256SUMS."""
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.cells < 2:
@@ -106,7 +108,7 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
 
     `load` returns a predictor that is loaded already, and `show` is called with each verdict; by default a progress bar is shown.
     """
-    artifact = artifacts.find(args.run)
+    artifact = artifacts.find(args.run, trust=args.trust)
     run = artifacts.load_config(artifact)
     data = args.data.apply_to(run.data)
     explaining.resolve_method(args.method, run.detector)

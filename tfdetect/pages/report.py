@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML file without scripts that needs no network and prints well.
+"""The report of a run: one self-contained HTML file that needs no network and prints well.
 
 It starts with a plain summary of how good the detector is and what to be careful about; the detailed tables follow.
 """
@@ -63,7 +63,8 @@ def _metrics_section(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _sources_section(test: Mapping[str, Any]) -> str:
     header, rows = sources_table(test)
-    return f"<section><h2>Metrics by source</h2><p>{SOURCES}</p>{html.table(header, rows)}</section>" if rows else ""
+    table = html.table(header, rows, foot=len(rows) - len(test["by_source"]))  # the mean over sources
+    return f"<section><h2>Metrics by source</h2><p>{SOURCES}</p>{table}</section>" if rows else ""
 
 
 def _mistakes_section(files: Sequence[tuple[str, int, str, float, NDArray[np.uint8]]]) -> str:

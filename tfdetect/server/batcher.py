@@ -34,6 +34,7 @@ class _Request:
 class _Group:
     """Requests that may share a call of `function`; one that is not batched is called without inputs."""
 
+    key: Hashable
     function: Callable[..., Any]
     batched: bool = True
     requests: deque[_Request] = field(default_factory=deque)
@@ -47,9 +48,9 @@ class Batcher:
     """
 
     def __init__(self, size: int = 32, queue: int = 1000, threads: int = 1,
-                 observe: Callable[[int, float], None] = lambda rows, waited: None):  # fmt: skip
+                 observe: Callable[[Any, int, float], None] = lambda key, rows, waited: None):  # fmt: skip
         """Start the threads. `size` is that of a batch in rows, `queue` the number of requests that may wait, and `observe` is
-        called with the rows of each batch and the seconds that its first request has waited."""
+        called with the key and rows of each batch and the seconds that its first request has waited."""
         self.size, self.queue, self.observe = size, queue, observe
         self._groups: dict[Hashable, _Group] = {}  # the one whose turn is next first
         self._changed, self._waiting, self._closed = threading.Condition(), 0, False
@@ -82,7 +83,7 @@ class Batcher:
         with self._changed:
             if self._waiting >= self.queue or self._closed:
                 raise Overloaded
-            self._groups.setdefault(key, _Group(function, batched)).requests.append(request)
+            self._groups.setdefault(key, _Group(key, function, batched)).requests.append(request)
             self._waiting += 1
             self._changed.notify()
         return request.future
@@ -93,8 +94,8 @@ class Batcher:
             requests = [each for each in requests if each.future.set_running_or_notify_cancel()]
             if not requests:
                 continue
-            self.observe(sum(each.rows for each in requests), time.monotonic() - requests[0].since)
             if group.batched:
+                self.observe(group.key, sum(each.rows for each in requests), time.monotonic() - requests[0].since)
                 self._answer(group.function, requests)
             else:
                 _settle(requests[0], group.function)
@@ -106,13 +107,12 @@ class Batcher:
                 if self._closed:
                     return None
                 self._changed.wait()
-            key = next(iter(self._groups))
-            group, taken, rows = self._groups.pop(key), list[_Request](), 0
+            group, taken, rows = self._groups.pop(next(iter(self._groups))), list[_Request](), 0
             while group.requests and (not taken or rows + group.requests[0].rows <= self.size):
                 taken.append(group.requests.popleft())
                 rows += taken[-1].rows
             if group.requests:
-                self._groups[key] = group
+                self._groups[group.key] = group
             self._waiting -= len(taken)
         return group, taken
 

@@ -1,7 +1,7 @@
 """Whether the server is alive, whether it is ready, and its figures for Prometheus."""
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 router = APIRouter(tags=["health"])
@@ -18,15 +18,6 @@ class Health(BaseModel):
     """The answer of /healthz and /readyz."""
 
     status: str
-
-
-class Metrics:
-    """The figures of one server; each has a registry of its own, so that a process may hold several."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter("tfdetect_requests", "Requests by path and status.", ["path", "status"], registry=self.registry)
-        self.seconds = Histogram("tfdetect_request_seconds", "Time to answer.", ["path"], registry=self.registry)
 
 
 @router.get("/healthz")
@@ -47,4 +38,4 @@ async def readyz(request: Request, response: Response) -> Health | Error:
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Figures for Prometheus."""
-    return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(request.app.state.models.metrics.registry), media_type=CONTENT_TYPE_LATEST)

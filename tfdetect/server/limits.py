@@ -16,7 +16,7 @@ class ServeLimits:
 
     bytes: int = 200_000_000
     """Maximum size of a request in bytes, all its files together."""
-    files: int = 10
+    files: int = 20
     """Maximum number of files in a request."""
     pixels: int = 100_000_000
     """Maximum width times height of an image or video frame."""

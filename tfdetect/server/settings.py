@@ -1,5 +1,7 @@
 """The settings of the server, which are the flags of `serve`. Imports nothing heavy, since `--help` needs it."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import tyro
 
 from tfdetect.errors import UserError, require_minimum
 from tfdetect.server.limits import Access, ServeLimits
+
+LABEL = re.compile(r"(?:(?P<model>[^/]+):)?(?P<label>[^/:=]+)=(?P<version>\d+)")
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,41 @@ class ServeSettings:
     """Address to listen on; 0.0.0.0 for all networks of this machine."""
     port: int = 8501
     """Port to listen on; 0 for any free one."""
+    demo: bool = False
+    """Without a finished run in saved_models, train one on the embedded sample first, which takes a few minutes."""
+    versions: int = 1
+    """Number of the newest versions of each run to serve; older ones are asked for by /versions/N."""
+    labels: tuple[str, ...] = ()
+    """Names of versions, such as stable=1, or cnn:stable=1 with several runs.
+    These versions are served, too, and asked for by /labels/stable."""
+    reload: float = 5.0
+    """Seconds between two looks for new versions, which then take effect; 0 for never."""
     batch: BatchSettings = field(default_factory=BatchSettings)
     limits: ServeLimits = field(default_factory=ServeLimits)
     access: Access = field(default_factory=Access)
+    trust: bool = False
+    """Use runs even if their files differ from their SHA256SUMS."""
+    log: str | None = None
+    """Keep a record of all verdicts (docs/log.md): the path of an SQLite file, or postgresql://USER@HOST/DATABASE.
+    It holds time, SHA-256 and size of a file, model, verdict and who asked, never the file. By default nothing is kept."""
+    log_readers: tuple[str, ...] = ()
+    """Names of the tokens that may read what others asked; any other token reads its own rows of the log."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
             raise UserError(f"--port must be within 0..65535, got {self.port}.")
+        if self.versions < 1 or self.reload < 0:
+            raise UserError(f"--versions must be at least 1 and --reload at least 0, got {self.versions} and {self.reload:g}.")
+        if wrong := [text for text in self.labels if not LABEL.fullmatch(text)]:
+            raise UserError(f"--labels takes names such as stable=1 or cnn:stable=1, got {wrong[0]}.")
+
+    def labels_of(self, models: Iterable[str]) -> dict[tuple[str, str], int]:
+        """Return (model, label) -> version. Raises UserError for a label of a model that is not among these, or of several."""
+        names, found = list(models), {}
+        for match in filter(None, map(LABEL.fullmatch, self.labels)):
+            name = match["model"] or names[0]
+            if name not in names or (len(names) > 1 and not match["model"]):
+                raise UserError(f"--labels {match[0]} must name one of the models {', '.join(names)}, as in {names[0]}:"
+                                f"{match['label']}={match['version']}.")  # fmt: skip
+            found[name, match["label"]] = int(match["version"])
+        return found

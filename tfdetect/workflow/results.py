@@ -13,7 +13,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.data.audit import shortcuts as audit
 from tfdetect.data.prepare.clip_cache import Cache
 from tfdetect.data.prepare.decode import list_messages, usable_rows
-from tfdetect.detector import Detector, ReportContext, ReportExtras
+from tfdetect.detector import Detector, ReportContext, ReportExtras, describe_detector
 from tfdetect.errors import UserError
 from tfdetect.evaluation import aggregation, calibration, cross_source, metrics, predictions
 from tfdetect.evaluation.calibration import Calibration
@@ -69,6 +69,8 @@ class Evaluation:
     """What became of the verdicts after corruptions of the files; None leaves that out."""
     adaptation: Adaptation | None = None
     """What changed against the version before; None for a run that was not adapted."""
+    name: str = ""
+    """Heads the report; by default the name of the run, or of the folder of results."""
     title: str = ""
     """What was evaluated; by default the detector and the first line of its docstring."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -125,6 +127,7 @@ def write(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, 
     with files.atomic_write(target.predictions) as temporary:
         predictions.write(evaluation.predictions, temporary)
     found = measure(evaluation, learnt)
+    found["test"]["shortcut_intervals"] = shortcuts.intervals
     files.write_json(target.metrics, found)
     if run and run.data.test_sources:
         write_final(target, evaluation, run, found)
@@ -165,7 +168,7 @@ def describe(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcut
     """Return the report, without its metrics, figures and tables."""
     run = evaluation.run
     return report.Report(
-        name=versions.title(target.folder),
+        name=evaluation.name or versions.title(target.folder),
         metrics={},
         detector=evaluation.title or (describe_detector(run.detector) if run else ""),
         warnings=(*all_warnings(evaluation), *learnt.warnings),
@@ -191,11 +194,6 @@ def kept_and_last_epoch(evaluation: Evaluation) -> tuple[int, int] | None:
     if evaluation.history is None or not len(evaluation.history) or not evaluation.best_epoch:
         return None
     return evaluation.best_epoch, int(evaluation.history["epoch"].max())
-
-
-def describe_detector(detector: Detector) -> str:
-    """Return the name of a detector and the first line of its docstring."""
-    return f"{detector.name}: {(type(detector).__doc__ or '').splitlines()[0]}"
 
 
 def json_values(value: Any) -> Any:
@@ -232,7 +230,7 @@ def save_figures(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shor
     if evaluation.history is not None and len(evaluation.history):
         figures["history"] = standard.history(evaluation.history, evaluation.best_epoch)
     if shortcuts.aucs:
-        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit.WARNING_AUC, audit.SEVERE_AUC)
+        figures["shortcuts"] = standard.shortcuts(shortcuts.aucs, audit.WARNING_AUC, audit.SEVERE_AUC, shortcuts.intervals)
         files.write_json(target.shortcuts, shortcuts.aucs)
     if learnt.stress:
         figures["stress"] = standard.stress(learnt.stress, shortcuts.aucs.get("all"))
