@@ -1,6 +1,7 @@
 """POST /v1/case: the case report of a file, as a page or as JSON."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +22,7 @@ from tfdetect.server.answers import AS_JOB, REFUSALS, form
 from tfdetect.server.explain import in_turn
 from tfdetect.server.jobs import Job
 from tfdetect.server.judges import KnownModel
+from tfdetect.server.score import record
 from tfdetect.server.uploads import PATH, Form, Upload, without_paths
 from tfdetect.workflow import results
 from tfdetect.workflow.console import reporting_to
@@ -47,19 +49,29 @@ async def case_of_form(state: Any, received: Form, names: Sequence[str], job: Jo
     with ExitStack() as held:
         served = [held.enter_context(state.models.hold(name)) for name in names]
         known = [await asyncio.to_thread(state.judges.of, each) for each in served]
+        [upload], start = received.files, time.monotonic()
         try:
-            return await asyncio.to_thread(write_case, known, received.files[0], job, as_page)
+            report = await asyncio.to_thread(write_case, known, upload, job)
         except UserError as error:
-            raise HTTPException(400, without_paths(str(error), received.files[0])) from error
+            raise HTTPException(400, without_paths(str(error), upload)) from error
+        seconds, [file] = time.monotonic() - start, report.files
+        findings = [{"model": each.name, "verdict": found.verdict, "seconds": seconds}
+                    for each, found in zip(served, file.findings, strict=True)]  # fmt: skip
+        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": findings}], served, job.who)
+        return await asyncio.to_thread(as_answer, report, upload, as_page)
 
 
-def write_case(known: Sequence[KnownModel], upload: Upload, job: Job, as_page: bool) -> dict[str, Any]:
-    """Judge a file, and return its report; see `case_of_form`."""
+def write_case(known: Sequence[KnownModel], upload: Upload, job: Job) -> Case:
+    """Judge a file, and return its report, without paths of the server."""
     date = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     with reporting_to(job.report):
         [found] = case.judge_files([each.judge for each in known], [str(upload.path)], None)
     models = tuple(model_without_paths(each.model) for each in known)
-    report = Case((file_without_paths(found, upload),), models, date, "", installation.versions())
+    return Case((file_without_paths(found, upload),), models, date, "", installation.versions())
+
+
+def as_answer(report: Case, upload: Upload, as_page: bool) -> dict[str, Any]:
+    """Return a report as the answer has it; see `case_of_form`."""
     if not as_page:
         plain: dict[str, Any] = results.json_values(report.to_dict())
         return plain

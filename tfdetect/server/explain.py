@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,8 +23,8 @@ from tfdetect.pages.case_content import fails
 from tfdetect.server import uploads
 from tfdetect.server.answers import AS_JOB, REFUSALS, ExplainAnswer, form
 from tfdetect.server.jobs import Job
-from tfdetect.server.judges import KnownModel, verdict_answer
-from tfdetect.server.score import choose, decode, is_long, judge, unless_gone
+from tfdetect.server.judges import KnownModel
+from tfdetect.server.score import choose, decode, finding, is_long, judge, record, unless_gone
 from tfdetect.server.uploads import Form, Upload, without_paths
 from tfdetect.serving.predictor import Verdict
 from tfdetect.workflow import timeline
@@ -65,15 +66,17 @@ async def in_turn(request: Request, wait: bool, work: Work, models: int | None) 
 
 async def explain_form(state: Any, received: Form, names: Sequence[str], job: Job) -> dict[str, Any]:
     """Return the answer of /v1/explain. Raises HTTPException 400 for a file that cannot be read."""
-    [upload], [name] = received.files, names
+    [upload], [name], start = received.files, names, time.monotonic()
     with state.models.hold(name) as served:
         job.report("Decoding", 0, 3)
         known: KnownModel = await asyncio.to_thread(state.judges.of, served)
         media = await decode(state, known, upload, [])
         job.report("Scoring", 1, 3)
         verdict = await judge(state, known, upload, media)
+        found = finding(known, verdict, upload, (), time.monotonic() - start)
+        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], job.who)
         answer = {"name": upload.name, "sha256": upload.sha256, "kind": upload.kind, "model": name, "version": served.version,
-                  "verdict": verdict_answer(verdict, upload), "faces": answer_faces(verdict),
+                  "verdict": found["verdict"], "faces": answer_faces(verdict),
                   "face_note": face_note(known, verdict, media)}  # fmt: skip
         if isinstance(media, WorkerFailure):
             if not answer["face_note"]:
