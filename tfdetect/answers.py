@@ -139,6 +139,7 @@ class LogCheck:
     rows: int
     first_changed: int | None  # the id of the first row that does not fit to those before it
     chain: str  # of the last row: keep it, and a later check shows that no row up to it was replaced
+    known: bool | None = None  # whether a row has the chain that was asked for
 
 
 def build(kind: type[T], content: Any, path: str = "") -> T:

@@ -131,9 +131,10 @@ class Client:
         digest = name if SHA256.fullmatch(name) and not os.path.exists(name) else sha256(file)
         return [self._build(LoggedVerdict, row) for row in self._json("GET", f"/v1/log/{digest}")["rows"]]
 
-    def check_log(self) -> LogCheck:
-        """Return whether the rows of the server's log are still as they were written."""
-        return self._build(LogCheck, self._json("GET", "/v1/log/check"))
+    def check_log(self, chain: str = "") -> LogCheck:
+        """Return whether the rows of the server's log are still as they were written, and whether the row is still there whose
+        `chain` an earlier check returned."""
+        return self._build(LogCheck, self._json("GET", "/v1/log/check", params={"chain": chain}))
 
     def _names(self, models: Iterable[str] | None) -> list[str]:
         """Return the names of models to ask for, none for all. Raises UserError, which suggests one, for an unknown name."""

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,10 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfdetect import __version__
-from tfdetect.server import health, page, tf_serving
+from tfdetect.server import health, page, record, tf_serving
 from tfdetect.server.batcher import Overloaded
 from tfdetect.server.models import Models, UnknownLabel, UnknownModel
 from tfdetect.server.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from tfdetect.server.record_store import Record
 
 log = logging.getLogger("tfdetect.server")
 RETRY_AFTER = {"Retry-After": "1"}  # seconds
@@ -25,8 +29,8 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
     """Return the application that serves these models; those that are not loaded yet are, once it has started."""
     app = FastAPI(title="tfdetect", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan)  # pages from a CDN
     app.state.models, app.state.settings = models, settings
-    app.state.record = app.state.jobs = None
-    for router in (health.router, tf_serving.router, page.router):
+    app.state.record, app.state.jobs = open_record(models, settings), None
+    for router in (health.router, tf_serving.router, record.router, page.router):
         app.include_router(router)
     add_errors(app)
     app.add_middleware(CountRequests, models=models)
@@ -38,6 +42,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.models.watch()
     yield
     app.state.models.stop_watching()
+    if app.state.record:
+        app.state.record.close()
+
+
+def open_record(models: Models, settings: ServeSettings) -> "Record | None":
+    """Return the log that the settings ask for. Raises UserError if it cannot be opened."""
+    if settings.log is None:
+        return None
+    from tfdetect.server.record_store import Record
+
+    return Record(settings.log, models.metrics.registry)
 
 
 class CountRequests:

@@ -47,6 +47,11 @@ class ServeSettings:
     batch: BatchSettings = field(default_factory=BatchSettings)
     trust: bool = False
     """Use runs even if their files differ from their SHA256SUMS."""
+    log: str | None = None
+    """Keep a record of all verdicts (docs/log.md): the path of an SQLite file, or postgresql://USER@HOST/DATABASE.
+    It holds time, SHA-256 and size of a file, model, verdict and who asked, never the file. By default nothing is kept."""
+    log_readers: tuple[str, ...] = ()
+    """Names of the tokens that may read what others asked; any other token reads its own rows of the log."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:

@@ -42,12 +42,16 @@ class Score:
     """Send nothing but the SHA-256 of each file, and print what the server's log has about it (docs/log.md)."""
     verify: bool = False
     """Print whether the rows of the server's log are still as they were written, and exit with 1 if not."""
+    chain: str = ""
+    """With --verify: the hash of the last row that an earlier --verify printed; that row must still be there."""
 
     def __post_init__(self) -> None:
         if self.lookup and self.models:
             raise UserError("--lookup prints what all models found earlier: omit --models.")
         if self.verify and (self.files or self.lookup or self.models):
             raise UserError("--verify is about the whole log: give the address of the server alone.")
+        if self.chain and not self.verify:
+            raise UserError("--chain is checked by --verify: give both.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
 
     with Client(args.url, args.token, noting(time.monotonic)) as client:
         if args.verify:
-            return verify_log(client)
+            return verify_log(client, args.chain)
         return look_up(client, args) if args.lookup else print_verdicts(client, FileList(args.files), args)
 
 
@@ -140,11 +144,14 @@ def cells(name: str, row: "LoggedVerdict") -> tuple[str, ...]:
     return row.time, row.verdict, probability, row.model, str(row.version), row.who, name
 
 
-def verify_log(client: "Client") -> int:
+def verify_log(client: "Client", chain: str) -> int:
     """Print whether the log is as it was written; return the exit code."""
-    found = client.check_log()
-    if found.first_changed is None:
+    found = client.check_log(chain)
+    if found.known is False:
+        print(f"The log was changed: the row with the hash {chain} is gone, or it is another log.")
+    elif found.first_changed is None:
         print(f"The log is as it was written: {plural(found.rows, 'row')}. Keep this hash of the last row: {found.chain}")
         return 0
-    print(f"The log was changed: row {found.first_changed} does not follow from those before it.")
+    else:
+        print(f"The log was changed: row {found.first_changed} does not follow from those before it.")
     return 1
