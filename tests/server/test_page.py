@@ -221,6 +221,7 @@ def test_cancelling_ends_the_job_on_the_server(visit, servers):
     expect(task).to_contain_text("Decoding (0 of 4)")
     task.get_by_role("button", name="Cancel").click()
     expect(tab.get_by_role("heading", name="Cancelled")).to_be_visible()
+    expect(tab.get_by_role("heading", name="endless_job.png")).to_be_focused()  # the button that had the focus is gone
     tab.wait_for_timeout(100)
     assert [job["state"] for job in app.state.jobs.values() if "endless" in str(job["result"])] == ["failed"]
 
@@ -246,6 +247,8 @@ def test_two_detectors_stand_side_by_side_and_disagree(visit):
     assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
     large = give(tab, "large.png", data=bytes(60_000)).first
     expect(large).to_contain_text("The file has 60 kB, and the server takes up to 50 kB.")
+    expect(give(tab, "unfamiliar.png").first.locator(".disagree")).to_contain_text("None of the detectors can tell.")
+    expect(give(tab, "inconclusive_split.png").first.locator(".disagree")).to_contain_text("Not all detectors commit themselves.")
     tab.get_by_role("checkbox", name="faces_v2").uncheck()
     expect(give(tab, "fake.png").first.locator(".by")).to_have_text(["Verdict of clip_images"])
 

@@ -111,17 +111,19 @@ function details({ verdict, seconds, version, model }) {
   return el("dl", {}, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
 
-/** Return a note on several detectors: that they agree, or where they disagree; null for one. */
+/** Return a note on several detectors: whether they agree, and who says what if they do not; null for one. */
 export function comparison(findings) {
   const judged = findings.filter(({ verdict }) => !verdict.error);
   if (judged.length < 2) return null;
-  const groups = Map.groupBy(judged, stateOf);
-  if (groups.size === 1) return el("p", { class: "agree" }, symbol("passed"), el("span", {}, t(judged.length === 2 ? "models.both" : "models.agree", { n: judged.length })));
-  const sides = [...groups].map(([state, members]) => el("li", {}, t("models.side", {
+  const groups = Map.groupBy(judged, stateOf), sides = ["real", "fake"].filter((state) => groups.has(state)).length;
+  if (sides === 1 && groups.size === 1) {
+    return el("p", { class: "agree" }, symbol("passed"), el("span", {}, t(judged.length === 2 ? "models.both" : "models.agree", { n: judged.length })));
+  }
+  const who = [...groups].map(([state, members]) => el("li", {}, t("models.side", {
     word: t(`verdict.${state}`), models: members.map(({ model }) => model).join(", ") })));
-  const opposed = groups.has("real") && groups.has("fake");
-  return el("div", { class: "disagree" }, symbol("careful"), el("div", {}, el("p", { class: "label" }, t("models.disagree")),
-    el("ul", {}, sides), el("p", {}, t(opposed ? "models.opposed" : "models.undecided"))));
+  const kind = ["none", "partly", "opposed"][sides];
+  return el("div", { class: "disagree" }, symbol("careful"), el("div", {}, el("p", { class: "label" }, t(`models.${kind}`)),
+    el("ul", {}, who), el("p", {}, t(`models.${kind}.help`))));
 }
 
 /** Return the faces of a file in words, [] where the detector does not look for them. */
