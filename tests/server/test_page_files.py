@@ -61,7 +61,7 @@ def test_files_have_their_types_and_are_asked_for_again_only_if_they_changed():
 
 
 def test_the_server_says_what_its_card_says(app):
-    found = TestClient(app).get("/v1/server").json()
+    found = TestClient(app, base_url="http://127.0.0.1").get("/v1/server").json()
     [model] = found["models"]
     predictor = app.state.models.get("tiny").predictor
     expected = {"detector": "cnn", "input": "image", "faces": "none", "threshold": predictor.threshold, "explains": True}
