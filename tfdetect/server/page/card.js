@@ -27,7 +27,7 @@ export class Card {
     this.render();
     try {
       if (limits.bytes && this.file.size > limits.bytes) {
-        throw new Failure("too_large", t("error.size", { size: bytes(this.file.size), limit: bytes(limits.bytes) }));
+        throw new Failure("too_large", el("span", {}, t("error.size", { size: bytes(this.file.size), limit: bytes(limits.bytes) })));
       }
       const answer = await this.task.post(this.kind() === "video" ? "v1/score?wait=false" : "v1/score", [["file", this.file], ...this.models.map((name) => ["model", name])]);
       this.accept(answer.files[0]);
