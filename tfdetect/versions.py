@@ -21,7 +21,8 @@ PART = ".version-"  # a copy that is being made, or was when a process ended
 # TensorBoard's logs/ stay where a training wrote them, or it would show each curve several times.
 ENTRIES = ("manifest.csv", "failures.csv", "faces.json", "equalised.json", "face_model.onnx", "model.keras", "calibration.json",
            "familiarity.npz", "metrics.json", "predictions.csv", "Results.csv", "Final_Prediction.txt",
-           "history.csv", "shortcuts.json", "comparison.json", "plots", "checkpoints", "evaluations", "SERVING.md", "README.md",
+           "history.csv", "shortcuts.json", "comparison.json", "plots", "checkpoints", "evaluations", "onnx", "onnx-int8",
+           "openvino", "openvino-int8", "litert", "litert-int8", "SERVING.md", "README.md",
            "report.md", "report.html", "config.yaml")  # fmt: skip
 
 
