@@ -17,10 +17,10 @@ from tfdetect.serving import convert, converted
 def cnn(images, tmp_path_factory, light):
     """The folder of an image detector that was never trained."""
     artifact = Artifact(tmp_path_factory.mktemp("runs") / "cnn")
-    run = config.parse(["cnn", "--data.path", str(images), "--data.size", "32", "--detector.width", "4"], "train")
+    run = config.parse(["cnn", "--data.path", str(images), "--data.size", "24", "--detector.width", "4"], "train")
     artifact.folder.mkdir()
     reset_folder(artifact, run)
-    run.detector.build((1, 32, 32, 3)).save(artifact.model)
+    run.detector.build((1, 24, 24, 3)).save(artifact.model)
     files.write_json(artifact.calibration, {"slope": 2.0, "intercept": 0.25, "threshold": 0.5, "method": "platt"})
     rows = [f"{path},{label},{split}" for label, folder in enumerate(("real", "fake"))
             for path, split in zip(sorted(images.rglob(f"{folder}/*.jpg")), ["test"] * 4 + ["validation"] * 2, strict=False)]
@@ -34,6 +34,8 @@ def saved_model_as(monkeypatch):
     """Take the place of converters and runtimes: a function that makes `export --format onnx` give the SavedModel's outputs after
     `change(outputs)`."""
 
+    shapes = set()
+
     def install(change, write=lambda file: file.write_bytes(b"model")):
         monkeypatch.setattr(convert, "convert", lambda functions, form, file, *_, **__: write(file))
         monkeypatch.setattr("tfdetect.api.export.require_ready", lambda *_: None)
@@ -42,30 +44,32 @@ def saved_model_as(monkeypatch):
             model = tf.saved_model.load(str(Artifact(file.parents[1]).saved_model))
 
             def call(clips, model=model):
+                shapes.add(clips.shape[1:])
                 outputs = model.signatures["serving_default"](**{clip_input: tf.constant(clips)})
                 return change({name: value.numpy() for name, value in outputs.items() if value.dtype != tf.string})
 
             return call
 
         monkeypatch.setitem(converted.FORMATS, "onnx", converted.Format("ONNX", "model.onnx", load, (), True))
+        return shapes
 
     return install
 
 
 def test_a_conversion_is_compared_described_and_replaced(cnn, saved_model_as, capsys):
-    saved_model_as(lambda outputs: outputs)
-    run = cnn
+    shapes = saved_model_as(lambda outputs: outputs)
     for _ in range(2):
-        assert cli.main(["export", str(run), "--format", "onnx"]) == 0
+        assert cli.main(["export", str(cnn), "--format", "onnx"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "with the SavedModel on 8 files; allowed 0.0001, largest differences: none" in printed
-    told = json.loads((run / "onnx" / "model.json").read_bytes())
+    told = json.loads((cnn / "onnx" / "model.json").read_bytes())
     assert told["compared"] == {"files": 8, "largest": 0.0, "differences": dict.fromkeys(told["outputs"], 0.0)}
-    assert told["calibration"] == json.loads((run / "calibration.json").read_bytes())
+    assert told["calibration"] == json.loads((cnn / "calibration.json").read_bytes())
     assert told["input"] == {"name": "clip", "dtype": "uint8", "shape": [None, None, None, None, 3], "values": "RGB, 0..255",
                              "axes": "batch, frames, height, width, channels"}  # fmt: skip
-    assert "`score`" in (run / "onnx" / "README.md").read_text()
-    assert not list(run.glob(".part-*"))
+    assert "`score`" in (cnn / "onnx" / "README.md").read_text()
+    assert not list(cnn.glob(".part-*"))
+    assert shapes == {(1, 32, 32, 3)}, "native frames, which the graph resizes to 24 x 24"
 
 
 def test_int8_says_what_it_costs(cnn, saved_model_as):

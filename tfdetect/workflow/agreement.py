@@ -1,15 +1,19 @@
 """Compare a converted detector with the SavedModel on real files, and measure what int8 costs."""
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfdetect.artifact import Artifact
 from tfdetect.data.media.frames import Media
+from tfdetect.data.media.read import read_media
+from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.errors import UserError
 from tfdetect.evaluation import aggregation
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4  # of each output; relative for those beyond -1..1
 NOT_COMPARED = ("familiarity",)  # a step function of the distances, which are compared
 MAX_SIZES = 8  # of frames, for a format that needs a compilation for each
+NATIVE_SIZE = 1080  # pixels; how many decoded files may wait is computed from it
 SAMPLES = 64  # validation files on which int8 finds the ranges of activations
 
 
@@ -96,11 +101,24 @@ class Scores:
                 "other_decisions": int(decisions.sum()), "largest": float(np.abs(self.before - self.after).max())}  # fmt: skip
 
 
+class NativeFrames(ClipSpec):
+    """Like the run's, but frames stay as they are in the file, so that what is compared contains the resizing in the graph."""
+
+    def read(self, path: str | Path, viewer: Any = None) -> Media:
+        """Decode a file at native size."""
+        return read_media(path, self.frames, self.fps, None, self.limits, decoding=self.decoding)
+
+
 class Files:
-    """Files that both models score: those given, or `count` of the run's test files, evenly spread over them."""
+    """Files that both models score: the rows of a table with the columns path and label.
+
+    Their frames have native size; those of runs on faces or equalised files are what the SavedModel of such a run expects.
+    """
 
     def __init__(self, predictor: "Predictor", data: Data, rows: "pd.DataFrame"):
-        self.predictor, self.data, self.rows = predictor, data, rows
+        self.predictor, self.data, self.rows = copy.copy(predictor), data, rows
+        if not (predictor.spec.faces or predictor.spec.plan):
+            self.predictor.spec = NativeFrames(**{**vars(predictor.spec), "size": NATIVE_SIZE})
         self.paths = list(rows["path"])
 
     def each(self, function: Callable[[str, np.ndarray, int], Any], step: Callable[..., None]) -> Iterator[Any]:

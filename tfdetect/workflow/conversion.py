@@ -111,6 +111,7 @@ class Conversion:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line that a library says about an error, without its end of the sentence."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
+    """Return the first line of a library's error that says more than where in the library it was raised."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = next((line for line in lines if line and not line.startswith("Exception from ")), "no message")
+    return f"{type(error).__name__}: {said[:250]}{'...' * (len(said) > 250)}"
