@@ -118,6 +118,7 @@ def test_a_share_within_its_floor_passes():
 # --- gpu -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gpu_measures_a_tiny_network_on_the_cpu(tmp_path):
     """The PyTorch side is left out with its reason where PyTorch is not installed."""
     out = tmp_path / "gpu.json"

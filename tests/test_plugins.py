@@ -84,6 +84,7 @@ def test_run_loads_its_plugin_again(trained, folder, images, tmp_path):
     moved.parent.mkdir()
     text = (trained / "config.yaml").read_text()
     shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "SHA256SUMS").unlink()
     (tmp_path / "run" / "config.yaml").write_text(text.replace(str(folder / "tiny.py"), "/gone/tiny.py"))
     result = run("predict", "run", file, cwd=tmp_path)
     assert result.returncode == 2 and "needs the plugin /gone/tiny.py" in result.stderr

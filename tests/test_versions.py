@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tfdetect import artifact as artifacts
-from tfdetect import versions
+from tfdetect import hashes, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 
@@ -20,6 +20,7 @@ def write_run(folder, number):
         (folder / name).write_text(f"{name} of {number}")
     adapted = f"adapted: {{version: {number}, by: calibrate, from: {number - 1}}}\n" if number > 1 else ""
     (folder / "config.yaml").write_text(f"version: 2\ndetector: {{name: cnn}}\n{adapted}")
+    hashes.write(folder)
     return folder
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect import config, files, installation, versions
+from tfdetect import config, files, hashes, installation, versions
 from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import Run
 
@@ -60,11 +60,11 @@ class Artifact:
         return self.report.exists()
 
 
-def find(folder: Path, required: str = "calibration") -> Artifact:
+def find(folder: Path, required: str = "calibration", trust: bool = False) -> Artifact:
     """Return the artifact in `folder`, which must contain the file that the `Artifact` property `required` names.
 
-    Raises FileNotFoundError, which suggests existing runs, if the run or that file does not exist, and BlockingIOError if
-    the run is being trained. A new version whose writing was interrupted takes effect first.
+    Raises FileNotFoundError, which suggests existing runs, if the run or that file does not exist, BlockingIOError if the run is
+    being trained, UserError if files differ from SHA256SUMS, unless `trust`. An interrupted new version takes effect first.
     """
     artifact = Artifact(folder)
     if not artifact.config.exists():
@@ -78,6 +78,8 @@ def find(folder: Path, required: str = "calibration") -> Artifact:
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no {path.name}: its training did not finish, or the file was moved. "
                                 f"Train the run with {installation.command('train')}.")  # fmt: skip
+    if not trust:
+        hashes.check(folder, saved_model=required != "model")
     return artifact
 
 
@@ -227,10 +229,8 @@ def lock(artifact: Artifact, shared: bool = False) -> Iterator[None]:
 
     Raises BlockingIOError if another process is training into the folder.
     """
-    try:
-        import fcntl
-    except ModuleNotFoundError as error:
-        raise UserError("tfdetect runs on Linux and macOS; on Windows, run it inside WSL 2.") from error
+    import fcntl  # which Windows lacks; there, nothing starts
+
     handle = os.open(artifact.folder, os.O_RDONLY)
     try:
         try:

@@ -30,13 +30,15 @@ VERBS = {
     "predict": "predict whether files are real or fake",
     "origin": "show what files say of their own origin: camera, programs, generators",
     "export": "re-export the SavedModel",
+    "serve": "answer requests over HTTP, with a page for people and TensorFlow Serving's REST contract",
+    "score": "ask a server for the verdicts on files",
     "runs": "list runs with their results, and delete runs",
     "cache": "show what takes space in the cache, and delete what is not needed",
     "doctor": "check the installation and this machine, for a bug report",
 }
 AFTER_INTERRUPT = {"explain": "starts over", "predict": "starts over, or with --out resumes where it stopped",
                    "origin": "starts over", "export": "starts over", "calibrate": "starts over", "runs": "starts over",
-                   "cache": "starts over", "doctor": "starts over",
+                   "serve": "starts over", "score": "starts over", "cache": "starts over", "doctor": "starts over",
                    "evaluate": "decodes only the remaining files, then evaluates all of them"}  # fmt: skip
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 RARE_COLLECTIONS = (10_000, 10, 10)  # libraries make millions of objects that stay; by default a tenth of the time goes there

@@ -295,3 +295,8 @@ def find(name: str) -> type[Detector]:
     known = ", ".join(sorted(REGISTRY))
     raise UserError(f"There is no detector {name!r}.{suggestion(name, REGISTRY)} Detectors: {known}. A detector of your own "
                     "needs --plugin FILE.")
+
+
+def describe_detector(detector: Detector) -> str:
+    """Return the name of a detector and the first line of its docstring."""
+    return f"{detector.name}: {(type(detector).__doc__ or '').splitlines()[0]}"

@@ -20,10 +20,10 @@ PART = ".version-"  # a copy that is being made, or was when a process ended
 # What belongs to a version, besides its SavedModel. config.yaml comes last: it says which version a folder holds.
 # TensorBoard's logs/ stay where a training wrote them, or it would show each curve several times.
 ENTRIES = ("manifest.csv", "failures.csv", "faces.json", "equalised.json", "face_model.onnx", "model.keras", "calibration.json",
-           "familiarity.npz", "metrics.json", "predictions.csv", "Results.csv", "Final_Prediction.txt",
+           "familiarity.npz", "cost.json", "metrics.json", "predictions.csv", "Results.csv", "Final_Prediction.txt",
            "history.csv", "shortcuts.json", "comparison.json", "plots", "checkpoints", "evaluations", "onnx", "onnx-int8",
-           "openvino", "openvino-int8", "litert", "litert-int8", "SERVING.md", "README.md",
-           "report.md", "report.html", "config.yaml")  # fmt: skip
+           "openvino", "openvino-int8", "litert", "litert-int8", "SERVING.md", "models.config", "batching.config",
+           "monitoring.config", "README.md", "report.md", "report.html", "SHA256SUMS", "config.yaml")  # fmt: skip
 
 
 def adapted(folder: Path) -> Mapping[str, Any]:
@@ -67,6 +67,12 @@ def title(folder: Path) -> str:
     """Return the name of a run for a page: "cnn", or "cnn, version 2"."""
     own, run = number(folder), base(folder)
     return run.resolve().name + (f", version {own}" if own > 1 or run != folder else "")
+
+
+def name(folder: Path) -> str:
+    """Return the name of a run among others: "cnn", or "cnn-v1" for one of its versions."""
+    run = base(folder)
+    return run.resolve().name + (f"-v{number(folder)}" if run != folder else "")
 
 
 def trained(folder: Path) -> Path:

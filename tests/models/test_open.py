@@ -7,7 +7,9 @@ import keras
 import pytest
 from detectors import LARGE, clip_shape, make_detector
 
+from tfdetect import models
 from tfdetect.detector import REGISTRY
+from tfdetect.errors import UserError
 
 OPEN = "import sys; {}; [keras.models.load_model(path) for path in sys.argv[1:]]; print(len(sys.argv) - 1)"
 
@@ -37,3 +39,14 @@ def test_every_detector_loads_in_a_new_process_in_either_import_order(saved, imp
 def test_importing_the_package_imports_neither_keras_nor_numpy():
     code = "import sys, tfdetect; print(sorted({'keras', 'tensorflow', 'numpy', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("where", ["function", "inside"])
+def test_a_file_with_program_code_is_refused(where, tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x + 1)])
+    if where == "inside":
+        model = keras.Sequential([keras.Input((3, 2)), keras.layers.TimeDistributed(model)])
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(UserError, match=r"m\.keras has a Lambda layer, which is program code") as caught:
+        models.load(tmp_path / "m.keras")
+    assert len(str(caught.value).splitlines()) == 1

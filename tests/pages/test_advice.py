@@ -53,9 +53,16 @@ def test_the_strongest_shortcut_is_all_properties_or_a_significant_one():
 
 
 @pytest.mark.parametrize("test, shortcut, expected", [
-    (CHANCE, ("all", 0.675), "File size, format and colour alone reach more: an AUC of 0.675 against its 0.525."),
-    ({}, ("width", 0.93), "The width of a file alone reaches an AUC of 0.930, within the interval of its own."),
-    ({}, ("all", 0.6), "File size, format and colour alone reach less: an AUC of 0.600 against its 0.950."),
+    (CHANCE, ("all", 0.675),
+     "File size, format and colour alone reach more: an AUC of 0.675 against its 0.525 (0.450 to 0.600)."),
+    ({}, ("width", 0.93),
+     "The width of a file alone reaches an AUC of 0.930, within the interval of its own 0.950 (0.920 to 0.970)."),
+    ({}, ("all", 0.6), "File size, format and colour alone reach less: an AUC of 0.600 against its 0.950 (0.920 to 0.970)."),
+    ({"shortcut_intervals": {"all": [0.5, 0.7]}}, ("all", 0.6),
+     "File size, format and colour alone reach less: an AUC of 0.600 (0.500 to 0.700) against its 0.950 (0.920 to 0.970)."),
+    ({"shortcut_intervals": {"all": [0.8, 0.93]}}, ("all", 0.9),
+     "File size, format and colour alone reach less: an AUC of 0.900 (0.800 to 0.930) against its 0.950 (0.920 to 0.970). The "
+     "intervals overlap, so the difference may be due to the choice of test files."),
     ({"auc_interval": None}, ("all", 0.6), "File size, format and colour alone reach an AUC of 0.600."),
     ({"auc": None}, ("all", 0.6), ""),
     ({}, None, "")])  # fmt: skip

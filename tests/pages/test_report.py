@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 
 import numpy as np
@@ -7,6 +9,8 @@ from matplotlib.figure import Figure
 
 from tfdetect.evaluation import metrics, predictions
 from tfdetect.pages import html
+from tfdetect.pages.content import HeatMap
+from tfdetect.pages.explanation import METHOD_NOTES
 from tfdetect.pages.report import MAX_MISTAKES, MAX_ROWS, Report, cautions, verdict, write
 from tfdetect.plots import standard
 
@@ -25,10 +29,10 @@ def summary(reals=60, fakes=60, gap=3.0, **options):
     return metrics.summarise(table(reals, fakes, gap, **options), 0.5)
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """Return a page with every section, and hostile text in every field."""
+def write_hostile(path):
+    """Write a page with every section, and hostile text in every field."""
     both = pd.concat([table(60, 60, 3.0, "validation", frames=2), table(60, 60, 3.0, frames=2)])
+    both.loc[(both["label"] == 1) & (both.groupby("label").cumcount() % 4 < 2), "source"] = "other gan"
     random = np.random.default_rng(0)
     noise = random.integers(0, 256, (480, 640, 3)).astype(np.uint8)
     mistakes = [(f"wrong{i}{EVIL}", i % 2, EVIL, 0.9 - 0.8 * (i % 2), noise) for i in range(40)]
@@ -37,13 +41,17 @@ def page(tmp_path_factory):
         metrics={split: metrics.summarise(both[both["split"] == split], 0.5) for split in ("validation", "test")},
         figures=standard.standard(both, 0.5) | {"history": standard.history(pd.DataFrame({"epoch": [1, 2], "loss": [2, 1]}))},
         mistakes=mistakes, data=pd.concat([both, both.assign(split="train")]),
+        heat_maps={mistakes[0][0]: HeatMap(noise, "occlusion", EVIL)}, leaks=[("copies", EVIL)], machine={"system": EVIL},
         failures=[(f"broken{i}{EVIL}", f"reason{i} {EVIL}") for i in range(73)], notes=[(f"odd {EVIL}", EVIL)],
         extra_figures={EVIL: Figure()},
         extra_tables={EVIL: pd.DataFrame({EVIL: [EVIL, None], "x": [0.123456, np.nan]})},
         command=f"python train.py {EVIL}", settings={"train": {"seed": 7, EVIL: EVIL}}, versions={"keras": "3.15"})
-    path = tmp_path_factory.mktemp("report") / "report.html"
     write(path, report)
-    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(report_page):
+    return report_page.read_text(encoding="utf-8")
 
 
 def test_page_is_self_contained_and_small(page):
@@ -53,8 +61,19 @@ def test_page_is_self_contained_and_small(page):
     assert len(page) < 3e6
 
 
+def test_nothing_but_the_one_script_can_run(page):
+    """The policy names the hash of the only script, and nothing else that runs is in the page; a browser proves the hash."""
+    policy = re.search(r'http-equiv="Content-Security-Policy"\s+content="([^"]*)"', page)[1]
+    [script] = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    sources = dict(part.split(None, 1) for part in policy.split(";"))
+    assert script == html.SCRIPT.read_text() and sources["default-src"] == "'none'"
+    assert sources["script-src"] == f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    assert sources["img-src"] == "data:" and "connect-src" not in sources
+    rest = page.replace(script, "")
+    assert rest.lower().count("<script") == 1 and not re.search(r"<[^>]*\son\w+\s*=|javascript:|<iframe|<object|<embed", rest)
+
+
 def test_hostile_text_is_escaped_everywhere(page):
-    assert "<script" not in page
     assert "<b>gan" not in page
     assert page.count("&lt;script&gt;") > 50
     assert "alert('1')" not in page  # quotes are escaped too; otherwise they could end an attribute
@@ -98,7 +117,8 @@ def test_page_shows_all_content(page):
         assert text in page, text
     sentence = r"Of \d+ real test files, \d+ are called real and \d+ fake; of \d+ fake test files, \d+ are called fake"
     assert re.search(sentence, page)
-    assert page.count("image/jpeg") == 2 * MAX_MISTAKES
+    assert page.count("image/jpeg") == 2 * MAX_MISTAKES + 1, "one has a heat-map"
+    assert "Random seed: train.seed 7." in page and METHOD_NOTES["occlusion"] in page and "<h2>Leaks" in page
     assert page.count("image/png") == len(standard.STANDARD) + 2
 
 

@@ -5,7 +5,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from tfdetect.evaluation import predictions
-from tfdetect.plots import standard
+from tfdetect.plots import curves, standard
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_plots_of_missing_or_constant_data_do_not_raise(frames, change):
 
 def test_empty_plots_give_the_reason(frames):
     reals = frames[frames["label"] == 0]
-    assert "Not drawn" in text_of(standard.roc(reals, 0.5))
+    assert "Not drawn" in text_of(curves.roc(reals, 0.5))
     assert "Not drawn" in text_of(standard.sources(reals, 0.5))
     assert "Not drawn" in text_of(standard.reliability(reals, 0.5))
     assert "there are no test files" in text_of(standard.scores(reals[reals["split"] == "validation"], 0.5))
@@ -55,9 +55,9 @@ def test_empty_plots_give_the_reason(frames):
 
 def test_a_test_set_of_fakes_only_still_shows_the_validation_curves(frames):
     fakes = frames[(frames["split"] == "validation") | (frames["label"] == 1)]
-    for plot in (standard.roc, standard.precision_recall):
+    for plot in (curves.roc, curves.det, curves.precision_recall):
         figure = plot(fakes, 0.5)
-        assert "Not drawn" not in text_of(figure) and "validation: A" in text_of(figure)
+        assert "Not drawn" not in text_of(figure) and "validation: " in text_of(figure)
     assert text_of(standard.confusion(fakes, 0.5)).count("–") == 2, "shares of an empty row are undefined"
 
 

@@ -184,6 +184,7 @@ def test_failures_do_not_reach_the_network(predictor, monkeypatch):
     assert predictor.to_verdict("a", WorkerFailure("broken")).error == "broken"
 
 
+@pytest.mark.parametrize("predictor", ["clip"], indirect=True)
 def test_serving_a_saved_model_imports_neither_keras_nor_pandas(predictor, tmp_path):
     """In a process of its own; Keras can be imported afterwards, and reads the model."""
     image = tmp_path / "a.png"
@@ -193,10 +194,9 @@ def test_serving_a_saved_model_imports_neither_keras_nor_pandas(predictor, tmp_p
 import sys
 from tfdetect.artifact import Artifact
 from tfdetect.data.prepare.clip_cache import ClipSpec
-from tfdetect.models.detectors.{"cnn" if predictor.is_frame_detector else "cnn_lstm"} import *
+from tfdetect.models.detectors.cnn_lstm import CnnLstm
 from tfdetect.serving.predictor import Predictor
-detector = {"Cnn(width=4)" if predictor.is_frame_detector else "CnnLstm()"}
-predictor = Predictor(Artifact(__import__("pathlib").Path({str(folder)!r})), ClipSpec({FRAMES}, {SIZE}, still=True), detector)
+predictor = Predictor(Artifact(__import__("pathlib").Path({str(folder)!r})), ClipSpec({FRAMES}, {SIZE}, still=True), CnnLstm())
 assert "tensorflow" not in sys.modules, "TensorFlow is imported before the model is needed"
 [verdict] = predictor.predict_files([{str(image)!r}], workers=1)
 heavy = {{"keras", "pandas", "sklearn", "matplotlib"}} & set(sys.modules)

@@ -178,7 +178,7 @@ def test_several_devices_are_refused(table, tmp_path):
 
 
 @pytest.mark.parametrize("detector", [
-    *(pytest.param(Clip(preset="tiny", head=head), id=head, marks=[pytest.mark.slow] * (head in ("mlp", "logistic")))
+    *(pytest.param(Clip(preset="tiny", head=head), id=head, marks=[pytest.mark.slow] * (head != "triplet_svm"))
       for head in HEADS),
     pytest.param(Clip(preset="tiny", features="layers:1+patches:2", head="svm"), id="layers"),
     pytest.param(Fusion(sets=("tiny@penultimate+patches:1", "cosines", "residuals", "spectrum")), id="fusion"),

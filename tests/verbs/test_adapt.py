@@ -1,5 +1,6 @@
 """calibrate and train --from: a new version of a run from files of one's own, while the old one stays as it was."""
 
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import yaml
 
 import tfdetect
 from tfdetect import artifact as artifacts
-from tfdetect import cli, config, models, versions
+from tfdetect import cli, config, hashes, models, versions
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data.sample import Sample, write
 from tfdetect.evaluation import calibration, predictions
@@ -94,7 +95,13 @@ def test_a_new_version_is_fitted_to_the_files_and_the_old_one_stays(run, mine, c
     assert fitted.band == again.band is not None
     assert (fitted.slope, fitted.intercept, fitted.threshold) == (again.slope, again.intercept, again.threshold)
     assert os.path.samefile(run.model, first / "model.keras"), "the model is the same, and takes no space twice"
-    assert (run.folder / "1" / "saved_model.pb").exists() and (run.folder / "2" / "saved_model.pb").exists()
+    for number in "12":
+        assert {"saved_model.pb", "assets.extra"} <= {path.name for path in (run.folder / number).iterdir()}
+    for place in (run.folder, first, run.folder / "versions" / "2"):
+        assert 'base_path: "/models/cnn"' in (place / "models.config").read_text(), "whatever the version"
+    written = [folder / hashes.NAME for folder in (run.folder, first, run.folder / "versions" / "2")]
+    assert [hashlib.sha256(path.read_bytes()).hexdigest() == hashes.model_hash(path.parent) for path in written] == [True] * 3
+    assert written[0].read_text() == written[2].read_text() != written[1].read_text()
     text = run.config.read_text()
     adapted = yaml.safe_load(text)["adapted"]
     assert adapted == {"version": 2, "by": "calibrate", "from": 1, "data": str(mine)} and str(mine) in text.splitlines()[0]
@@ -152,8 +159,11 @@ def test_versions_are_counted_listed_and_used_and_an_interruption_leaves_none(ru
     assert (fitted.probability(reals) >= fitted.threshold).mean() <= 0.2
     assert cli.main(["export", str(run.folder)]) == 0 and cli.main(["evaluate", str(run.folder)]) == 0
     assert f"SavedModel  {run.folder / '3'}" in capsys.readouterr().out
-    assert (run.folder / "evaluations" / "own_test" / "report.html").exists()
+    report = (run.folder / "evaluations" / "own_test" / "report.html").read_text()
+    assert "<h1>cnn, version 3 on its own test files</h1>" in report
+    capsys.readouterr()
     assert cli.main(["evaluate", str(run.folder), "--data.path", str(mine)]) == 2, "they chose the verdicts"
+    assert "50 files were used to calibrate this run" in capsys.readouterr().err
     assert cli.main(["train", "cnn", "--name", "cnn", "--out", str(run.folder.parent), "--resume"]) == 2
     assert "has several versions" in capsys.readouterr().err
 
@@ -271,6 +281,7 @@ def test_an_interrupted_fine_tuning_leaves_the_run_as_it_was_and_goes_on(run, mi
         calibrate(run.folder, "--data.path", mine, code=2)
         assert "Another process is making a new version" in capsys.readouterr().err
     fine_tune(run, mine, "--train.epochs", "1")
+    assert artifacts.find(run.folder) and artifacts.find(run.folder / "versions" / "1"), "with the hashes of their files"
     assert versions.listed(run.folder) == [1, 2] and not (run.folder / "versions" / "next").exists()
     kernels = [models.load(folder / "model.keras").get_weights()[0] for folder in (run.folder, run.folder / "versions" / "1")]
     assert not np.array_equal(*kernels)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tfdetect import cli
+from tfdetect import cli, hashes
 from tfdetect.artifact import Artifact
 from tfdetect.data import manifest
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
@@ -108,7 +108,9 @@ def test_a_prepared_folder_with_an_odd_name_can_be_trained_on(data, root, cache,
 
 @pytest.fixture
 def copy(run, tmp_path):
-    return Artifact(Path(shutil.copytree(run.folder, tmp_path / "copy")))
+    copy = Artifact(Path(shutil.copytree(run.folder, tmp_path / "copy", ignore=shutil.ignore_patterns(hashes.NAME))))
+    assert run.folder.joinpath(hashes.NAME).exists(), "which would be what is wrong"
+    return copy
 
 
 def cut(path):

@@ -51,6 +51,7 @@ def assert_same_rows(found, expected):
         assert row == {name: value for name, value in other.items() if name in row}
 
 
+@pytest.mark.slow  # starts a cluster of two workers, each with TensorFlow
 @dask_needed
 def test_rows_on_dask_though_a_worker_is_killed(run, files, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(elsewhere, "FILES", 4)

@@ -217,7 +217,7 @@ def test_verdicts_of_another_model_are_not_mixed(run, folder, tmp_path, capsys):
     before = table.read_bytes()
     calibration = json.loads((copy / "calibration.json").read_text())
     (copy / "calibration.json").write_text(json.dumps({**calibration, "threshold": 0.9}))
-    assert cli.main(["predict", str(copy), str(folder), "--out", str(table)]) == 2
+    assert cli.main(["predict", str(copy), str(folder), "--out", str(table), "--trust"]) == 2
     assert "holds verdicts of another model, or with another threshold, timeout or limit" in capsys.readouterr().err
     assert table.read_bytes() == before and not Path(f"{table}.part").exists()
 

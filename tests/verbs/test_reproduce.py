@@ -117,6 +117,7 @@ def test_a_stand_in_prints_and_saves_both_rows(capsys, monkeypatch, tmp_path):
     assert "published: not measured here" in page
 
 
+@pytest.mark.slow
 def test_a_stand_in_reads_texts_and_warns_of_its_random_backbone(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     code, out, _ = call(capsys, "--stand-in", "clip_triplet_svm_cyclegan_product", *TINY)

@@ -113,6 +113,7 @@ def test_a_finished_run_is_trained_further(train, two, six, capsys):
     train("longer", "--resume", "--train.epochs", "7")
     output = capsys.readouterr().out
     assert "continues from the best epoch with a new one" in output and "Epoch 7/7" in output and "Epoch 6/7" not in output
+    assert artifacts.find(longer.folder) and artifacts.find(two.folder), "the hashes are those of their files"
     assert longer.history.read_text().startswith(six.history.read_text())
 
 

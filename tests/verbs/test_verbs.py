@@ -17,7 +17,7 @@ from tensorboard.backend.application import TensorBoardWSGIApp
 from tensorboard.backend.event_processing.data_ingester import LocalDataIngester
 from werkzeug.test import Client
 
-from tfdetect import cli, config
+from tfdetect import cli, config, models
 from tfdetect.api import explain
 from tfdetect.api import train as training
 from tfdetect.artifact import Artifact
@@ -27,6 +27,7 @@ from tfdetect.evaluation import predictions
 from tfdetect.pages import explanation
 from tfdetect.plots import standard
 from tfdetect.serving.predictor import Verdict
+from tfdetect.workflow import cost
 
 pytestmark = pytest.mark.usefixtures("light_test")  # but the two runs are trained without stubs
 SETTINGS = ["--data.frames", "4", "--data.size", "32", "--train.epochs", "2", "--train.batch", "8"]
@@ -70,7 +71,10 @@ def test_a_run_writes_all_its_files(name, request):
     names = {path.name for path in artifact.folder.iterdir()}
     assert names == {"1", "config.yaml", "model.keras", "calibration.json", "metrics.json", "predictions.csv", "history.csv",
                      "report.html", "report.md", "README.md", "plots", "logs", "manifest.csv", "failures.csv", "SERVING.md",
-                     "shortcuts.json", "checkpoints"}  # fmt: skip
+                     "shortcuts.json", "checkpoints", "cost.json", "SHA256SUMS"}  # fmt: skip
+    spent = json.loads((artifact.folder / "cost.json").read_text())
+    assert 0 < spent["training_seconds"] < 600 and "CPU" in spent["device"]
+    assert cost.count_parameters(artifact.model) == models.load(artifact.model).count_params()
     metrics = json.loads(artifact.metrics.read_text())
     keys = {"n", "auc", "ap", "eer", "accuracy", "balanced_accuracy", "f1", "log_loss", "confusion", "by_source", "by_frame"}
     assert set(metrics) == {"validation", "test", "scored_with", "threshold_rule", "stress"} and keys <= set(metrics["test"])

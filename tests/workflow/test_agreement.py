@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from tfdetect.errors import UserError
-from tfdetect.evaluation.calibration import Band, Calibration
-from tfdetect.serving import convert_notes
 from tfdetect.workflow.agreement import Comparison, ConversionError, Scores, difference
 
 
@@ -48,17 +46,3 @@ def test_the_cost_of_quantizing_is_measured_on_files():
     scores = Scores(np.array([0, 0, 1, 1]), np.array([-2.0, -1, 1, 2]), np.array([-2.0, 1.5, 1, 2]))
     assert scores.summary(0.0) == {"files": 4, "auc_before": 1.0, "auc_after": 0.75, "other_decisions": 1, "largest": 2.5}
     assert Scores(np.ones(2), np.ones(2), np.ones(2)).summary(0.0)["auc_after"] is None
-
-
-@pytest.mark.parametrize(("fake_from", "real_up_to", "expected"), [
-    (-1.0, 2.0, [-1.0, 2.0]), (3.0, -3.0, None), (-1.0, -2.0, [-1.0, 0.0]), (1.0, 2.0, [0.0, 2.0])])  # fmt: skip
-def test_inconclusive_scores_are_those_that_the_calibration_calls_so(fake_from, real_up_to, expected):
-    calibration = Calibration(1.0, 0.0, 0.5, band=Band(0.9, fake_from, real_up_to))
-    found = convert_notes.inconclusive_scores(calibration)
-    assert (found and [round(value, 9) for value in found]) == expected
-    scores = np.linspace(-4, 4, 801)
-    lowest, highest = expected or (9, 9)
-    inconclusive = calibration.verdicts(scores) == "inconclusive"
-    inside = (scores > lowest + 1e-6) & (scores < highest - 1e-6)
-    outside = (scores < lowest - 1e-6) | (scores > highest + 1e-6)
-    assert inconclusive[inside].all() and not inconclusive[outside].any()

@@ -104,7 +104,7 @@ def test_each_run_scores_as_by_itself_and_the_mean_is_added(names, alone, reques
 
 
 def test_only_the_run_whose_threshold_has_seen_its_test_is_marked(first, second, tmp_path, capsys):
-    shutil.copytree(second.folder, tmp_path / "pooled")
+    shutil.copytree(second.folder, tmp_path / "pooled", ignore=shutil.ignore_patterns("SHA256SUMS"))
     output = second.config.read_text().replace("threshold: youden", "threshold: pooled_test_quantile:0.8")
     (tmp_path / "pooled" / "config.yaml").write_text(output)
     assert evaluate(first.folder, tmp_path / "pooled", "--out", tmp_path / "both") == 0
@@ -231,7 +231,7 @@ def test_runs_with_different_class_folders_need_a_flag(first, tmp_path, images, 
     text = (other / "config.yaml").read_text()
     assert "fake:\n  - fake\n" in text or "fake: [fake]" in text
     (other / "config.yaml").write_text(text.replace("- fake\n", "- made\n").replace("[fake]", "[made]"))
-    assert evaluate(first.folder, other, "--data.path", images) == 2
+    assert evaluate(first.folder, other, "--data.path", images, "--trust") == 2
     assert "name the fake class folders" in capsys.readouterr().err
 
 

@@ -98,10 +98,11 @@ def test_a_frame_detector_scores_single_frames(video, make_predictor):
 
 
 def test_the_frames_of_few_windows_are_in_memory(video, make_predictor, monkeypatch):
-    most = []
-    add = timeline._Scorer.add
-    monkeypatch.setattr(timeline._Scorer, "add", lambda self, *frame: (add(self, *frame), most.append(
-        len(self.kept) + sum(len(media.frames) for _, media in self.full))))  # fmt: skip
+    most, waiting = [], []
+    add, score = timeline._Collector.add, timeline._Scorer.add
+    monkeypatch.setattr(timeline._Collector, "add", lambda self, *frame: (add(self, *frame), most.append(
+        len(self.kept) + sum(len(media.frames) for scorer in waiting[-1:] for _, media in scorer.full))))  # fmt: skip
+    monkeypatch.setattr(timeline._Scorer, "add", lambda self, *clip: (score(self, *clip), waiting.append(self)))
     predictor = make_predictor("clip")
     predictor.batch = 2
     timeline.build(predictor, video, COUNT, 100)

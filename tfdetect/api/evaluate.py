@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, files, models
-from tfdetect.api.results import Matrix, Results
+from tfdetect import config, files, models, versions
+from tfdetect.api import explain
+from tfdetect.api.results import Comparison, Matrix, Results
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
@@ -31,7 +32,8 @@ def evaluate(runs: "str | Path | Iterable[str | Path]" = (), data: "str | Path |
     """Evaluate a run, or several and the mean of their probabilities, and return the folder with the results.
 
     `runs` are folders such as "saved_models/cnn"; `data` is the path of a data set, by default the run's own test files. With a
-    list of several data sets, each run is evaluated on each of them, and a `Matrix` is returned. All other keywords are flags of
+    list of several data sets, each run is evaluated on each of them, and a `Matrix` is returned; with `compare=True`, finished
+    runs are only compared, and a `Comparison` is returned. All other keywords are flags of
     the command `evaluate`, such as `corrupt="jpeg(80)"` and `out="FOLDER"`. Instead of runs, `predictions="scores.csv"` or
     `model="FILE.py"` judge any detectors (docs/judge.md). Raises UserError for a setting that is not valid and if no file is left
     to evaluate, and FileNotFoundError if there is no such run.
@@ -41,6 +43,8 @@ def evaluate(runs: "str | Path | Iterable[str | Path]" = (), data: "str | Path |
     paths = [] if data is None else as_paths(data)
     args = config.parse_keywords(default, config.data_path(paths[0] if paths else None) | settings, "evaluate")
     folder = evaluate_runs(args, paths).folder
+    if args.compare:
+        return Comparison(folder)
     return Matrix(folder) if len(paths) > 1 else Results(folder)
 
 
@@ -50,6 +54,10 @@ def evaluate_runs(args: Evaluate, paths: Sequence[Path] = ()) -> Artifact:
         from tfdetect.workflow import matrix
 
         return matrix.evaluate(args, paths, evaluate_run)
+    if args.compare:
+        from tfdetect.workflow import compare
+
+        return compare.evaluate(args)
     if args.predictions or args.model:
         from tfdetect.workflow import judge
 
@@ -61,7 +69,7 @@ def evaluate_runs(args: Evaluate, paths: Sequence[Path] = ()) -> Artifact:
         from tfdetect.workflow import ensemble
 
         return ensemble.evaluate(args)
-    artifact = artifacts.find(args.runs[0])
+    artifact = artifacts.find(args.runs[0], trust=args.trust)
     return evaluate_run(args, artifact, artifacts.load_config(artifact))
 
 
@@ -104,7 +112,9 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
                                     (*warnings, *predictor.warnings), metrics,
                                     results.report_extras(run.detector, context, predictor), cache=cache, study=study,
                                     training=seen.of_run(artifact, run, args.data.path), calibration=calibration,
-                                    familiarity=predictor.familiarity, any_file=args.evaluate.any)  # fmt: skip
+                                    familiarity=predictor.familiarity, any_file=args.evaluate.any,
+                                    name=evaluation_name(artifact, args.data.path),
+                                    make_map=explain.map_maker(predictor, run.detector))  # fmt: skip
     if args.robustness is not None:
         found = robustness.measure(args.robustness, target, artifact, predictor, good, cache, data)
         evaluation = replace(evaluation, robustness=found)
@@ -114,6 +124,11 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     if evaluation.robustness:
         console.print(robustness.describe(evaluation.robustness, target))
     return target
+
+
+def evaluation_name(artifact: Artifact, path: Path | None) -> str:
+    """Return what heads the report of a run on a data set, None for its own test files."""
+    return f"{versions.title(artifact.folder)} on {(path.resolve().name or path) if path else 'its own test files'}"
 
 
 def feature_extractor(model: "keras.Model", run: Run, cache: "Cache") -> "FeatureExtractor":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import backend, installation, models
+from tfdetect import backend, hashes, installation, models
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.evaluation.familiarity import Familiarity
@@ -43,8 +43,18 @@ class Export:
     """Images and videos, or folders or tables of them, to compare on; by default the run's own test files."""
     count: int = 200
     """The largest number of test files to compare on."""
+    trust: bool = False
+    """Accept files that differ from SHA256SUMS, and write it again."""
+    push_to_hub: str = ""
+    """Instead of exporting: list what would be pushed to this repository of the Hugging Face Hub, such as me/cnn."""
+    yes: bool = False
+    """With --push_to_hub: push it."""
+    private: bool = False
+    """With --push_to_hub: make the repository private if it does not exist yet."""
 
     def __post_init__(self) -> None:
+        if (self.yes or self.private) and not self.push_to_hub:
+            raise UserError("--yes and --private belong to --push_to_hub REPOSITORY.")
         if self.quantize != "none" and self.format == "saved_model":
             raise UserError("--quantize int8 needs --format onnx, openvino or litert; a SavedModel is not quantized.")
         if self.quantize != "none" and self.files:
@@ -67,12 +77,13 @@ class Converted:
         return sum(path.stat().st_size for path in self.folder.glob("model.*") if path.suffix != ".json")
 
 
-def export_run(folder: Path) -> tuple[Path, Mapping[str, str]]:
+def export_run(folder: Path, trust: bool = False) -> tuple[Path, Mapping[str, str]]:
     """Re-export the SavedModel of a run, from its model.keras and calibration.json into its folder 1/.
 
-    Returns that folder, and a line about each of its signatures.
+    Returns that folder, and a line about each of its signatures. Raises UserError if other files than those of the SavedModel
+    differ from SHA256SUMS; with `trust`, they are accepted as they are, and SHA256SUMS is renewed.
     """
-    artifact = artifacts.find(folder, "model")
+    artifact = artifacts.find(folder, "model", trust)
     run = artifacts.load_config(artifact)
     calibration = artifacts.load_calibration(artifact).to_dict()
     import_keras()
@@ -80,6 +91,7 @@ def export_run(folder: Path) -> tuple[Path, Mapping[str, str]]:
 
     spec, known = clip_spec(artifact, run), familiarity(artifact)
     export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, spec, run.evaluate.aggregate, known)
+    hashes.write(folder)
     return artifact.saved_model, describe_signatures(run.detector, spec, known)
 
 
@@ -101,12 +113,12 @@ def convert_run(settings: Export) -> Converted:
     Raises ConversionError if the run cannot be converted, or the result does not load or differs from the SavedModel; UserError
     without the extra, the SavedModel, or files to compare on.
     """
-    artifact = artifacts.find(settings.run, "model")
+    artifact = artifacts.find(settings.run, "model", settings.trust)
     run = artifacts.load_config(artifact)
     require_ready(artifact, settings.format)
     import_keras()
     backend.require_tensorflow("A conversion")
-    from tfdetect.serving.export import ServingFunctions, split_text_output
+    from tfdetect.serving.functions import ServingFunctions, split_text_output
 
     rows = (agreement.given_files(list(map(str, verdicts.FileList(settings.files)))) if settings.files
             else agreement.own_files(artifact, "test", settings.count))  # fmt: skip

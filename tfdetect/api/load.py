@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 CLIPS_PER_CALL = 32
 
 
-def load(run: str | Path, plugin: str | Path | Iterable[str | Path] = ()) -> "TrainedDetector":
+def load(run: str | Path, plugin: str | Path | Iterable[str | Path] = (), trust: bool = False) -> "TrainedDetector":
     """Return the trained detector in the folder of a run, such as "saved_models/cnn".
 
-    Raises FileNotFoundError, with the names of existing runs, if there is none, and UserError if its files are damaged.
+    Raises FileNotFoundError, with the names of existing runs, if there is none, and UserError if its files are damaged or, unless
+    `trust`, differ from its SHA256SUMS.
     """
     start(plugin)
-    return TrainedDetector(artifacts.find(Path(run)).folder)
+    return TrainedDetector(artifacts.find(Path(run), trust=trust).folder)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,16 @@ class Matrix(Results):
         return pd.DataFrame(self.metrics["cells"])
 
 
+@dataclass(frozen=True)
+class Comparison(Results):
+    """The folder of a comparison of runs. `report` is the page with all of them side by side."""
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The content of compare.json: members (runs), differences between them, and conclusion."""
+        return files.read_json(self.folder / "compare.json", ["members"], "compare the runs again.")
+
+
 def show_page(path: Path, head: bool = False) -> str:
     """Return a page, or its head up to the first figure, as HTML for a notebook, in a frame of its own and with its path."""
     from tfdetect.pages import html

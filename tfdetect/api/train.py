@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
-from tfdetect import backend, config, files, models
+from tfdetect import backend, config, files, hashes, models
 from tfdetect.api import explain
 from tfdetect.api.load import TrainedDetector
 from tfdetect.api.study import Study
@@ -19,7 +19,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, fine_tuning, made_fakes, operating_point, overlap, protocols, seen, splits, studies
+from tfdetect.workflow import cost, dataset, fine_tuning, made_fakes, operating_point, overlap, protocols, seen, splits, studies
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.resuming import reopen, require_same_splits, why_finished
@@ -139,7 +139,8 @@ def train_run(run: Run, tables: "Tables | None" = None, conclude: Callable[..., 
             title = tensorboard.run_name(artifact.logs)
             tracker = tracked.enter_context(trackers.tracking(run.train.tracker, artifact.logs, title, config.sections(run)))
             console.print(tracker.where, end="")
-            fitted = fit(run, artifact, table, cache, callbacks=tracker.callbacks)
+            with cost.timed(artifact, run.train.precision):
+                fitted = fit(run, artifact, table, cache, callbacks=tracker.callbacks)
         if conclude:
             conclude(run, artifact, table, cache, fitted)
             return artifact
@@ -290,6 +291,7 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
     if backend.is_tensorflow():
         spec = dataset.with_equalisation(cache, artifact).spec
         graph = export(model, calibration.to_dict(), run.detector, artifact.saved_model, spec, run.evaluate.aggregate, known)
+    hashes.write(artifact.folder)
     predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, run.evaluate.aggregate, calibration)
     scored = (familiarity.score_features(predictor, features, table, run.detector, cache) if features
               else scoring.score(predictor, table[table["split"] != "train"], cache))  # fmt: skip
@@ -306,7 +308,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
                                     warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
                                     fitted.best_epoch, cache, study,
                                     training=sources, calibration=calibration,
-                                    familiarity=known, adaptation=found)  # fmt: skip
+                                    familiarity=known, adaptation=found,
+                                    make_map=explain.map_maker(predictor, run.detector))  # fmt: skip
     for warning in warnings:
         console.print(warning)
 

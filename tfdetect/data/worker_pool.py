@@ -20,8 +20,10 @@ from pebble import ProcessExpired, ProcessPool
 
 from tfdetect import machine, stages
 from tfdetect.data import deadline
+from tfdetect.data.confinement import Confinement
 
 CRASHED = "the decoder crashed"
+NOT_STARTED = "no decoder could be started"
 NO_PROCESSES = ("Worker processes cannot be started ({}): files are decoded in this process, one at a time and without a time "
                 "limit. A file that crashes its decoder now ends this process.")  # fmt: skip
 T = TypeVar("T")
@@ -57,6 +59,7 @@ class _GuardedWork(Generic[T, R]):
 
 _hiding_main = threading.Lock()  # pools of several threads start processes at the same time
 _idle: "list[_Pool] | None" = None  # pools that wait for the next call; None where each call ends its own
+_confinement: Confinement | None = None  # of all worker processes that are started
 
 
 @contextmanager
@@ -111,7 +114,7 @@ def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | Non
     its process or exceeds its time, its result is a WorkerFailure and a new process takes over. Exceptions of `work` are
     re-raised here and stop the iteration. Only a few items are read ahead, so `items` may be infinite. Once another thread sets
     `stop`, the iteration ends within a second. Where no process can be started, the items are processed in this one, without a
-    time limit, and a line on stderr says so.
+    time limit, and a line on stderr says so; if processes are confined (`confine`), the items fail instead.
     """
     remaining, guarded = iter(items), _GuardedWork(work, seconds)
     while True:
@@ -121,9 +124,12 @@ def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | Non
             return
         except BrokenProcessPool as error:
             if not _processes_start():
+                remaining = chain(in_work.values(), remaining)
+                if _confinement:
+                    yield from ((item, WorkerFailure(NOT_STARTED)) for item in remaining)
+                    return
                 with machine.stderr_lock:
                     print(NO_PROCESSES.format(error.__cause__ or error), file=sys.stderr)
-                remaining = chain(in_work.values(), remaining)
                 break
         for item in in_work.values():  # one of them ended its process before the pool knew that it was working on it
             yield item, _run_alone(item, guarded)
@@ -230,7 +236,7 @@ class _Pool:
 
     def __init__(self, count: int):
         self.key, self.context = _pool_key(count), _WorkerContext()
-        self.pool = ProcessPool(count, initializer=_initialise_worker, context=self.context)
+        self.pool = ProcessPool(count, initializer=_initialise_worker, initargs=(_confinement,), context=self.context)
 
     def end(self) -> None:
         """End the processes, whatever they do."""
@@ -243,6 +249,18 @@ def keep_processes() -> None:
     """Let worker processes survive the calls that start them, for a process that makes many short calls."""
     global _idle
     _idle = [] if _idle is None else _idle
+
+
+def confine(limits: Confinement | None) -> None:
+    """Limit what worker processes that are started from now on may use, and decode nothing elsewhere; None ends it."""
+    global _confinement
+    end_idle_processes()
+    _confinement = limits
+
+
+def is_confined() -> bool:
+    """Return whether files may only be decoded by limited processes."""
+    return _confinement is not None
 
 
 def end_idle_processes() -> None:
@@ -322,7 +340,9 @@ def _raise_error(answer: tuple[Any, dict[str, float]]) -> Any:
     return result
 
 
-def _initialise_worker() -> None:
+def _initialise_worker(confinement: Confinement | None) -> None:
+    if confinement:
+        confinement.apply()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # workers decode on the CPU and must not take the GPU's memory
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # codecs print errors about damaged files; their reasons are returned instead

@@ -70,12 +70,25 @@ def conclusion(row: Mapping[str, Any]) -> str:
         return "no difference"
     if row["interval"] is None:
         return "too few groups to tell"
-    low, high = row["interval"]
-    outside, significant = not low <= 0 <= high, row["delong_p"] is not None and row["delong_p"] < SIGNIFICANCE
-    if outside and significant:
-        better, worse = (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])
+    if all(signs := _signs(row)):
+        better, worse = _order(row)
         return f"{better} ranks these files better than {worse}"
-    return "open: the interval and DeLong's test disagree" if outside or significant else "may be chance"
+    return "open: the interval and DeLong's test disagree" if any(signs) else "may be chance"
+
+
+def _signs(row: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Return whether the interval, and whether DeLong's test, say that a difference is more than chance."""
+    low, high = row["interval"] or (0, 0)
+    return not low <= 0 <= high, row["delong_p"] is not None and row["delong_p"] < SIGNIFICANCE
+
+
+def order(row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return (the better, the worse) of a row of `compare` if the difference is more than chance, else None."""
+    return _order(row) if all(_signs(row)) else None
+
+
+def _order(row: Mapping[str, Any]) -> tuple[str, str]:
+    return (row["first"], row["second"]) if row["difference"] > 0 else (row["second"], row["first"])
 
 
 def sentence(row: Mapping[str, Any]) -> str:

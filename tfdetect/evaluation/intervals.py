@@ -274,29 +274,35 @@ def to_intervals(drawn: Mapping[str, Array], values: Mapping[str, float | None],
                  groups: int | None = None) -> dict[str, list[float] | None]:  # fmt: skip
     """Return the interval [low, high] of each of the exact values, to which it is moved; None if it was not drawn or is None.
 
-    With the number of groups, the percentiles lie further out as those of Student's t do, because resamples of n groups vary too
-    little by n / (n - 1): with 100 groups, 2.3 % and 97.7 % (T. Hesterberg, "What teachers should know about the bootstrap",
-    2015).
-
     The calibration error is a mean of absolute gaps, which noise makes larger, in a sample and once more in its resamples: the
     percentiles may all lie above it. So its interval is the basic one (A. Davison and D. Hinkley, "Bootstrap methods and their
     application", 1997, section 5.2), which mirrors the percentiles at the value, and which is extended to it if need be.
     """
-    tail = (1 - LEVEL) / 2
-    if groups and groups > 1:
-        from scipy.stats import norm, t
-
-        tail = float(norm.cdf(t.ppf(tail, groups - 1) * np.sqrt(groups / (groups - 1))))
+    share = tail(groups)
     out: dict[str, list[float] | None] = dict.fromkeys(values)
     for name, value in values.items():
         found = drawn[name][1:][np.isfinite(drawn[name][1:])] if name in drawn else ()
         if value is not None and len(found):
-            ends = np.quantile(found, [tail, 1 - tail]) + (value - drawn[name][0])
+            ends = np.quantile(found, [share, 1 - share]) + (value - drawn[name][0])
             if name in BIASED:
                 low, high = 2 * value - ends[::-1]
                 ends = np.array([min(low, value), max(high, value)])
             out[name] = [float(end) for end in (ends if name == "log_loss" else np.clip(ends, -1 if name in SIGNED else 0, 1))]
     return out
+
+
+def tail(groups: int | None = None) -> float:
+    """Return the share of the resamples below an interval, and above it.
+
+    With the number of groups, it is smaller, as that of Student's t is, because resamples of n groups vary too little by
+    n / (n - 1): with 100 groups, 2.3 % (T. Hesterberg, "What teachers should know about the bootstrap", 2015).
+    """
+    share = (1 - LEVEL) / 2
+    if not groups or groups < 2:
+        return share
+    from scipy.stats import norm, t
+
+    return float(norm.cdf(t.ppf(share, groups - 1) * np.sqrt(groups / (groups - 1))))
 
 
 def divide(part: Array, whole: Array) -> Array:

@@ -46,9 +46,15 @@ class GradCam:
         """
         import tensorflow as tf
 
+        found: NDArray[np.float32] = self.maps(tf.constant(clips, tf.float32)).numpy()
+        return found
+
+    def maps(self, pixels: Any) -> Any:
+        """Return the same as a tensor, of a float32 tensor, whose shape is known; also inside a graph."""
+        import tensorflow as tf
+
         self.outputs.clear()
         with tf.GradientTape() as tape:
-            pixels = tf.constant(clips, tf.float32)
             tape.watch(pixels)
             score = self.model(pixels, training=False)[:, 0]
         maps = _last_convolution(self.outputs)
@@ -58,8 +64,8 @@ class GradCam:
             raise NoGradient("whose score has no gradient with respect to its last convolution")
         maps, gradient = tf.cast(maps, tf.float32), tf.cast(gradient, tf.float32)
         heat = tf.nn.relu(tf.reduce_sum(tf.reduce_mean(gradient, (1, 2), keepdims=True) * maps, -1, keepdims=True))
-        heat = tf.image.resize(heat, clips.shape[2:4])[..., 0].numpy()
-        return _without_mirrored(heat, clips.shape[0] * clips.shape[1]).reshape(clips.shape[:4])
+        heat = tf.image.resize(heat, pixels.shape[2:4])[..., 0]
+        return tf.reshape(_without_mirrored(heat, pixels.shape[0] * pixels.shape[1]), pixels.shape[:4])
 
 
 def integrated_gradients(model: Any, clip: NDArray[np.uint8], baseline: Baseline = "black",
@@ -163,6 +169,9 @@ def _cuts_patches(layer: Any) -> bool:
     return tuple(layer.strides) == tuple(layer.kernel_size) and min(layer.strides) >= PATCH
 
 
-def _without_mirrored(heat: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
+def _without_mirrored(heat: Any, frames: int) -> Any:
     """Average the maps of images and of their mirrored copies behind them, where a model adds these (`FlipTTA`)."""
-    return heat if len(heat) == frames else (heat[:frames] + heat[frames:, :, ::-1]) / np.float32(2)
+    import tensorflow as tf
+
+    copies = tf.reshape(heat, (-1, frames, *heat.shape[1:]))
+    return tf.reduce_mean(tf.concat([copies[:1], copies[1:, :, :, ::-1]], axis=0), axis=0)

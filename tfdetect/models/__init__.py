@@ -40,7 +40,7 @@ def require_reloadable(model: "keras.Model") -> None:
 def load(path: str | PathLike[str]) -> "keras.Model":
     """Load a .keras file for inference: not compiled, and without the losses that layers add in training.
 
-    Raises UserError for a damaged file, or one from an incompatible version.
+    Raises UserError for a damaged file, one from an incompatible version, and one that holds program code, as Lambda layers do.
     """
     import keras
 
@@ -50,9 +50,12 @@ def load(path: str | PathLike[str]) -> "keras.Model":
     register()
     try:
         with no_random_weights():
-            model = keras.saving.load_model(path, compile=False)
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).strip().partition("\n")[0][:200]
+        if "`Lambda`" in reason:
+            raise UserError(f"{path} has a Lambda layer, which is program code that would run here; no such file is loaded. "
+                            "Write the layer as a class that a plugin registers with Keras.") from error  # fmt: skip
         raise UserError(f"{path} cannot be loaded: it is damaged, or from another version of tfdetect or Keras ({reason}). Copy "
                         "it again, or repeat the training run.") from error  # fmt: skip
     for layer in model.layers:

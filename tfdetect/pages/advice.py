@@ -1,7 +1,7 @@
 """The report's verdict in one line, what a detector is not fit for, and what to do next: from the content of a report alone."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -81,14 +81,23 @@ def against_shortcuts(test: Mapping[str, Any], shortcut: Shortcut | None) -> str
     name, auc = shortcut
     alone = "File size, format and colour alone reach" if name.startswith("all") else (
         f"The {standard.property_name(name)} of a file alone reaches")  # fmt: skip
+    interval = test.get("shortcut_intervals", {}).get(name)
+    figure, own = _with_interval(auc, interval), _with_interval(test["auc"], test["auc_interval"])
     if test["auc_interval"] is None:
-        return f"{alone} an AUC of {auc:.3f}."
+        return f"{alone} an AUC of {figure}."
     low, high = test["auc_interval"]
     if auc > high:
-        return f"{alone} more: an AUC of {auc:.3f} against its {test['auc']:.3f}."
+        return f"{alone} more: an AUC of {figure} against its {own}."
     if auc >= low:
-        return f"{alone} an AUC of {auc:.3f}, within the interval of its own."
-    return f"{alone} less: an AUC of {auc:.3f} against its {test['auc']:.3f}."
+        return f"{alone} an AUC of {figure}, within the interval of its own {own}."
+    unsure = ". The intervals overlap, so the difference may be due to the choice of test files" if (
+        interval and interval[1] >= low) else ""  # fmt: skip
+    return f"{alone} less: an AUC of {figure} against its {own}{unsure}."
+
+
+def _with_interval(auc: float, interval: Sequence[float] | None) -> str:
+    """Return an AUC with its 95 % interval in brackets, if it has one."""
+    return f"{auc:.3f} ({interval[0]:.3f} to {interval[1]:.3f})" if interval else f"{auc:.3f}"
 
 
 def unfit_uses(report: Report) -> list[str]:

@@ -1,22 +1,20 @@
-"""The model card of a run: README.md in its folder, in the form that the Hugging Face Hub shows and searches.
-
-The front matter holds the keys of `huggingface_hub.ModelCardData`, which is not needed to write it.
-"""
+"""The model card of a run: README.md in its folder, in the form that the Hugging Face Hub shows and searches."""
 
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import yaml
 
-from tfdetect import installation
 from tfdetect.pages import html, summary, tables, verdicts
 from tfdetect.pages.advice import grade, unfit_uses
 from tfdetect.pages.conclusion import cautions
 from tfdetect.pages.content import Report
 from tfdetect.pages.markdown import bullets, escape, section, table
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
 
 USE = (
     "It is meant to help a person judge whether an image or a video was recorded, or generated or manipulated. Its verdict is "
@@ -29,26 +27,26 @@ TASKS = {False: "image-classification", True: "video-classification"}
 
 def write(path: str | PathLike[str], report: Report) -> None:
     """Write the card of the run that `report` is about; its metrics of the test are required."""
-    front = yaml.safe_dump(front_matter(report), sort_keys=False, allow_unicode=True)
-    text = "\n\n".join(filter(None, (f"---\n{front}---", *_blocks(report)))) + "\n"
+    from huggingface_hub import ModelCard
+
+    blocks = filter(None, (f"---\n{front_matter(report).to_yaml()}\n---", *_blocks(report)))
+    text = ModelCard("\n\n".join(blocks) + "\n").content  # reads it as the Hub does
     Path(path).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def front_matter(report: Report) -> dict[str, Any]:
+def front_matter(report: Report) -> "ModelCardData":
     """Return the keys that the Hub reads; results are those on the test files, and left out if there is no AUC."""
+    from huggingface_hub import EvalResult, ModelCardData
+
     test, detector = report.metrics["test"], report.detector.partition(":")[0]
     # A manifest that is read from its file holds text.
     frames = pd.to_numeric(report.data.get("frames", pd.Series()), errors="coerce") if report.data is not None else pd.Series()
     task = TASKS[bool((frames > 1).any())]
-    out: dict[str, Any] = {"library_name": "keras", "pipeline_tag": task,
-                           "tags": [*dict.fromkeys(("deepfake-detection", "tfdetect", detector))]}  # fmt: skip
     found = {"roc_auc": ("test AUC", test["auc"]), "accuracy": ("test accuracy", test["accuracy"])}
-    metrics = [{"type": kind, "value": round(value, 4), "name": name}
+    results = [EvalResult(task, "custom", data_name(report), kind, round(value, 4), metric_name=name)
                for kind, (name, value) in found.items() if value is not None]  # fmt: skip
-    if metrics:
-        data = {"type": "custom", "name": data_name(report)}
-        out["model-index"] = [{"name": report.name, "results": [{"task": {"type": task}, "dataset": data, "metrics": metrics}]}]
-    return out
+    tags = [*dict.fromkeys(("deepfake-detection", "tfdetect", detector))]
+    return ModelCardData(library_name="keras", pipeline_tag=task, tags=tags, model_name=report.name, eval_results=results or None)
 
 
 def data_name(report: Report) -> str:
@@ -89,6 +87,6 @@ def _calibration(test: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _usage() -> Iterator[str]:
-    yield f"```\n{installation.command('predict', 'THIS_FOLDER', 'FILE')}\n{installation.command('evaluate', 'THIS_FOLDER')}\n```"
+    yield "```\ntfdetect predict THIS_FOLDER FILE\ntfdetect explain THIS_FOLDER FILE\n```"
     yield ("`model.keras` is the Keras model, the numbered folder a SavedModel with the same scores; SERVING.md lists its inputs "
            "and outputs, report.html all results.")  # fmt: skip

@@ -1,13 +1,15 @@
 """Building blocks of the HTML pages: escaped text, tables and images in one self-contained file.
 
-All text from outside, file names above all, is escaped, and a Content-Security-Policy forbids the page to load or run
-anything, but for videos beside it.
+All text from outside, file names above all, is escaped. Besides, a Content-Security-Policy forbids the page to load anything but
+videos beside it, and to run anything but page.js, which it allows by its hash. Pages are complete without that script.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -19,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tfdetect.plots.style import to_png
+from tfdetect.plots.style import VALUES, to_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SCRIPT = Path(__file__).with_name("page.js")
 THUMBNAIL_SIDE = 160  # pixels
 DASH = "\u2013"
 COMMAND = re.compile(r"`([^`]+)`")
@@ -31,10 +34,16 @@ COMMAND = re.compile(r"`([^`]+)`")
 
 def write(path: str | PathLike[str], kind: str, name: str, subtitle: str, sections: Iterable[str]) -> None:
     """Write a page of the given kind ("report", "audit") to `path`; empty sections are skipped."""
-    body = "\n".join(filter(None, sections))
-    page = PAGE.substitute(kind=kind, name=escape(name), subtitle=escape(subtitle), style=STYLE, body=body)
+    script = SCRIPT.read_text(encoding="utf-8")
+    page = PAGE.substitute(kind=kind, name=escape(name), subtitle=escape(subtitle), style=STYLE, script=script,
+                           hash=source_hash(script), body="\n".join(filter(None, sections)))  # fmt: skip
     # File names that are not valid UTF-8 contain surrogates, which cannot be encoded; they are written as \udc...
     Path(path).write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def source_hash(script: str) -> str:
+    """Return the source expression of Content Security Policy Level 3, section 2.3.1, that allows exactly this inline script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def head(page: str) -> str:
@@ -49,12 +58,18 @@ def bullet_list(sentences: Sequence[str], commands: bool = False) -> str:
     return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" if sentences else ""
 
 
-def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """Return an HTML table that scrolls sideways on narrow screens. Cells are formatted by `format_cell`; numbers do not wrap."""
+def table(header: Iterable[Any], rows: Iterable[Iterable[Any]], foot: int = 0) -> str:
+    """Return an HTML table that scrolls sideways on narrow screens. Cells are formatted by `format_cell`; numbers do not wrap.
+
+    The page's script makes it sortable, but for so many last rows, the `foot`, such as a mean of the others.
+    """
     head = "".join(f"<th>{escape(str(name))}</th>" for name in header)
     cells = (((" class=n" * (not isinstance(value, str)), format_cell(value)) for value in row) for row in rows)
-    body = "".join(f"<tr>{''.join(f'<td{kind}>{text}</td>' for kind, text in row)}</tr>" for row in cells)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    body = [f"<tr>{''.join(f'<td{kind}>{text}</td>' for kind, text in row)}</tr>" for row in cells]
+    last = len(body) - foot
+    below = f"<tfoot>{''.join(body[last:])}</tfoot>" if foot else ""
+    return (f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body[:last])}</tbody>{below}</table>'
+            "</div>")  # fmt: skip
 
 
 def tiles(rows: Iterable[tuple[Any, str, str]]) -> str:
@@ -109,22 +124,41 @@ def figure_section(title: str, figures: Iterable[tuple[str, Figure | Path]]) -> 
 def figure(caption: str, drawn: Figure | Path, may_be_wide: bool = False) -> str:
     """Return a figure, or the PNG at a path, with its caption; a wide one spans both columns if it may."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngImageFile
 
     data = to_png(drawn)
-    width, height = Image.open(io.BytesIO(data)).size
+    image = Image.open(io.BytesIO(data))
+    width, height = image.size
     source = "data:image/png;base64," + base64.b64encode(data).decode()
     kind = " class=wide" if may_be_wide and width > 1.6 * height else ""
-    return f'<figure{kind}><img alt="{escape(caption)}" src="{source}"><figcaption>{escape(caption)}</figcaption></figure>'
+    shown = f'<img alt="{escape(caption)}" src="{source}">'
+    if isinstance(image, PngImageFile) and (values := image.text.get(VALUES)) is not None:
+        shown = f'<div class="chart">{shown}{_points(json.loads(values), width, height)}</div>'
+    return f"<figure{kind}>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _points(values: Sequence[tuple[str, float, float, Sequence[float]]], width: int, height: int) -> str:
+    """Return a transparent layer for a chart of this size in pixels, whose points show their values on hovering.
+
+    `values` are those of `style.values_of`.
+    """
+    shown = "".join(
+        f'<g class="point"><title>{escape(text)}</title><circle cx="{x:.1f}" cy="{y:.1f}" r="9"/>'
+        f'<rect x="{left:.0f}" y="{top:.0f}" width="{wide:.0f}" height="{high:.0f}"/></g>'
+        for text, x, y, (left, top, wide, high) in values)  # fmt: skip
+    return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{shown}</svg>'
 
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; media-src 'self'; style-src 'unsafe-inline'">
+ content="default-src 'none'; script-src '$hash'; style-src 'unsafe-inline'; img-src data:; media-src 'self';
+ base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$name: tfdetect $kind</title><style>$style</style></head>
 <body><header><p>tfdetect $kind</p><h1>$name</h1><p>$subtitle</p></header>
 $body
+<script>$script</script>
 </body></html>
 """)
 
@@ -144,9 +178,17 @@ section{margin:2.5rem 0} h2{font-size:1.35rem;margin:0 0 .6rem} h3{font-size:1.0
 .careful,.next{border-left:4px solid #D55E00;padding:.1rem 0 .1rem 1rem;margin:1rem 0} .careful h3,.next h3{margin:0}
 .next{border-color:#0072B2}
 ul{margin:.3rem 0;padding-left:1.2rem}
-.scroll{overflow-x:auto} table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
+:root{--paper:#fff;--shade:#0003}
+.scroll{overflow-x:auto;background:linear-gradient(90deg,var(--paper) 30%,transparent) 0 0/2.5rem 100% no-repeat local,
+ linear-gradient(270deg,var(--paper) 30%,transparent) 100% 0/2.5rem 100% no-repeat local,
+ linear-gradient(90deg,var(--shade),transparent) 0 0/.8rem 100% no-repeat scroll,
+ linear-gradient(270deg,var(--shade),transparent) 100% 0/.8rem 100% no-repeat scroll} /* shaded where it scrolls */
+table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;vertical-align:top;padding:.32rem 1.1rem .32rem 0;border-bottom:1px solid #e4e7eb}
 th{font-weight:600;border-bottom:2px solid #c5ced8;vertical-align:bottom}
+th button{font:inherit;color:inherit;text-align:left;background:none;border:0;padding:0;cursor:pointer}
+th button::after{content:"\\2195";opacity:.35;padding-left:.25em} th[aria-sort] button::after{content:"\\2191";opacity:1}
+th[aria-sort=descending] button::after{content:"\\2193"} tfoot td{border-top:2px solid #c5ced8}
 td.n,.numbers td:first-child{white-space:nowrap} .numbers td:last-child{min-width:15rem}
 td:not(.n){min-width:6.2rem}
 td,code{overflow-wrap:anywhere;unicode-bidi:isolate} code,pre{font:.85em ui-monospace,"DejaVu Sans Mono",monospace}
@@ -154,21 +196,31 @@ pre{background:#f3f6f9;border:1px solid #d9e0e7;border-radius:8px;padding:.8rem 
 pre{white-space:pre-wrap;overflow-wrap:anywhere}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1.5rem 2rem}
 figure{margin:0;break-inside:avoid} figure img{width:100%;height:auto} .wide{grid-column:1/-1;max-width:58rem}
-figcaption{font-size:.9rem;color:#46525e}
+figcaption{font-size:.9rem;color:#46525e} figcaption small{display:block;margin-top:.2rem}
+.chart{position:relative} .chart svg{position:absolute;inset:0;width:100%;height:100%}
+.chart rect{fill:transparent} .chart circle{fill:#D55E00;stroke:#fff;stroke-width:2;opacity:0}
+.chart .point:hover circle{opacity:1}
+.value{position:fixed;z-index:1;max-width:17rem;padding:.3rem .6rem;border-radius:6px;font-size:.85rem;pointer-events:none;
+ color:#fff;background:#1f2933;white-space:pre-line}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:1rem}
 .neighbours{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,30rem),1fr));gap:1.2rem 2rem}
 .neighbours div{display:grid;grid-template-columns:minmax(0,1fr) 0 repeat(3,minmax(0,1fr));gap:.5rem;break-inside:avoid}
 .neighbours div figure:nth-child(2){grid-column:3}
 .neighbours figcaption{font-size:.8rem;line-height:1.3} .neighbours img{aspect-ratio:1;object-fit:cover}
 .real img{border-bottom:4px solid #0072B2} .fake img{border-bottom:4px solid #D55E00}
-@media screen and (prefers-color-scheme:dark){:root{color-scheme:dark} body{color:#dfe5ea;background:#14191e}
+@media screen and (max-width:36rem){th,td{padding-right:.7rem} td:not(.n){min-width:5.5rem}
+ .wide{overflow-x:auto} .wide .chart,.wide>img{min-width:34rem}}
+@media screen and (prefers-color-scheme:dark){:root{color-scheme:dark;--paper:#14191e;--shade:#fff4}
+ body{color:#dfe5ea;background:#14191e}
  header p,.fine,.tile small{color:#9fabb6} figcaption{color:#b4bfc9} a{color:#7cc4f0}
  .verdict,pre{background:#1c232a;border-color:#35404a} .tile{background:#14191e;border-color:#35404a}
- .warning{background:#33230f} .warning h2{color:#ffb27a} th,td{border-color:#35404a} th{border-color:#55626e}
- figure img{background:#fff}}
-@media print{body{max-width:none;font-size:11pt;padding:0}
+ .warning{background:#33230f} .warning h2{color:#ffb27a} th,td{border-color:#35404a}
+ th,tfoot td{border-color:#55626e} figure img{background:#fff} .value{color:#14191e;background:#dfe5ea}
+ .chart img{filter:invert(1) hue-rotate(180deg);background:none;mix-blend-mode:screen}}
+@media print{.value,th button::after{display:none} body{max-width:none;font-size:11pt;padding:0}
  .lead,.tiles,.careful,.next,tr{break-inside:avoid}
- table{font-size:8pt} td:not(.n),.numbers td:last-child{min-width:2.6rem} th,td{padding-right:.5rem}
- .scroll td.n{white-space:normal;overflow-wrap:normal} .figures{grid-template-columns:1fr 1fr}
- .scroll{overflow:visible} h2,h3,h2+p{break-after:avoid} *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+ table{font-size:8pt} td:not(.n),.numbers td:last-child{min-width:3.4rem} th,td{padding-right:.5rem}
+ .scroll td.n{white-space:normal;overflow-wrap:normal} .figures,.neighbours{grid-template-columns:1fr 1fr}
+ .scroll{overflow:visible;background:none} h2,h3,h2+p{break-after:avoid}
+ *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

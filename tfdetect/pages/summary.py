@@ -50,7 +50,9 @@ def headline_tiles(test: Mapping[str, Any], shortcuts: Mapping[str, float]) -> l
     if (other := test.get("unseen")) and test.get("seen"):
         tiles.append((html.format_cell(other["auc"]), "AUC on sources it never saw", seen.describe_interval(other, "auc")))
     if "all" in shortcuts:
-        tiles.append((html.format_cell(shortcuts["all"]), "shortcut AUC", "from file size, format and colour alone"))
+        ends = test.get("shortcut_intervals", {}).get("all")
+        small = f"95 %: {ends[0]:.3f} to {ends[1]:.3f}; " if ends else ""
+        tiles.append((html.format_cell(shortcuts["all"]), "shortcut AUC", f"{small}file size, format and colour alone"))
     counts = test["confusion"]
     if counts is None:
         return tiles

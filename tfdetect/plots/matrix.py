@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tfdetect.plots.style import FAINT, INK, set_title, shorten
+from tfdetect.plots.style import FAINT, INK, create_chart, set_title, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,12 +19,10 @@ def heat_map(aucs: ArrayLike, rows: Sequence[str], columns: Sequence[str]) -> Fi
 
     `aucs` is (rows, columns), 0..1, NaN for none.
     """
-    from matplotlib.figure import Figure
-
     values = np.asarray(aucs, float)
     rows, columns = [shorten(name) for name in rows], [shorten(name) for name in columns]
     widest = max(map(len, rows))
-    figure = Figure(figsize=(max(6.0, 1.5 + 0.09 * widest + 1.05 * len(columns)), 1.9 + 0.42 * len(rows)), layout="constrained")
+    figure = create_chart(max(6.0, 1.5 + 0.09 * widest + 1.05 * len(columns)), 1.9 + 0.42 * len(rows))
     axes = figure.subplots()
     image = axes.imshow(np.ma.masked_invalid(values), cmap="RdBu", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")

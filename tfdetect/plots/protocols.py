@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfdetect.plots.style import FAINT, FAKE, GREEN, INK, create_axes, set_title, shorten
+from tfdetect.plots.style import FAINT, FAKE, GREEN, INK, add_values, create_axes, create_chart, describe, set_title, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +72,7 @@ def _draw_intervals(axes: Axes, rows: Sequence[tuple[float | None, Sequence[floa
     low, high = np.array([interval or (np.nan, np.nan) for _, interval in rows], float).reshape(-1, 2).T
     axes.plot(values, places, "o", markersize=5, color=color, label=label)
     axes.hlines(places, low, high, color=color, alpha=0.5, linewidth=2)
+    add_values(axes, values, places, [f"{label}: AUC {describe(*row)}" for row in rows])
 
 
 def learning_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -81,6 +82,9 @@ def learning_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
     known = [row for row in rows if row["auc"] is not None]
     places = [row["trained_on"] for row in known]
     axes.plot(places, [row["auc"] for row in known], marker="o", color=INK, linewidth=2, label="mean over seeds")
+    texts = [f"{place:,} training files: AUC {describe(row['auc'], row['interval'])}"
+             for place, row in zip(places, known, strict=True)]  # fmt: skip
+    add_values(axes, places, [row["auc"] for row in known], texts, "column")
     low, high = np.array([row["interval"] or (np.nan, np.nan) for row in known], float).reshape(-1, 2).T
     axes.fill_between(places, low, high, color=INK, alpha=0.12, linewidth=0)
     for place, row in zip(places, known, strict=True):
@@ -96,13 +100,11 @@ def learning_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def trials(results: Mapping[str, Any]) -> Figure:
     """The validation figure that judges the trials of a search, over each setting; the best is marked. With enough trials, titles
     tell how much of its variation a setting explains (fANOVA)."""
-    from matplotlib.figure import Figure
-
     rows = [row for row in results["trials"] if results["monitor"] in row]
     names = list(results["settings"])
     columns = min(PANELS, len(names))
     height = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(4.2 * columns, 3.2 * height), layout="constrained")
+    figure = create_chart(4.2 * columns, 3.2 * height)
     grid = figure.subplots(height, columns, squeeze=False).ravel()
     for axes, name in zip(grid, names, strict=False):
         _draw_setting(axes, name, rows, results)
@@ -124,6 +126,9 @@ def _draw_setting(axes: Axes, name: str, rows: Sequence[Mapping[str, Any]], resu
     elif name in results["log"]:
         axes.set_xscale("log")
     axes.plot(places, values, "o", color=INK, alpha=0.7, markersize=5)
+    texts = [f"{row['name']}: {word}, {results['monitor']} {value:.4g}"
+             for row, word, value in zip(rows, words, values, strict=True)]  # fmt: skip
+    add_values(axes, places, values, texts)
     best = next(number for number, row in enumerate(rows) if row["name"] == results["best"])
     axes.plot(places[best], values[best], "o", color=FAKE, markersize=9, fillstyle="none", markeredgewidth=2)
     share = results["importance"].get(name)

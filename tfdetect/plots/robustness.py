@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from tfdetect.plots.style import AMBER, FAINT, GREEN, INK, PURPLE, set_title
+from tfdetect.plots.style import AMBER, FAINT, GREEN, INK, PURPLE, add_values, create_chart, describe, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,15 +27,13 @@ def robustness(table: pd.DataFrame) -> Figure:
     `table` has a row for each corruption: corruption, curve, strength (NaN for a chain that belongs to no curve), n, and for auc,
     accuracy, flipped and became_inconclusive the value, its `_interval` and, for the first two, the value `_before`.
     """
-    from matplotlib.figure import Figure
-
     lines = [line for line in LINES if table[line[0]].notna().any()]
     is_point = table["strength"].notna()
     panels = list(table[is_point].groupby("curve", sort=False))
     if not is_point.all():
         panels.append((SEPARATE, table[~is_point].reset_index(drop=True)))
     rows = -(-max(len(panels), 1) // COLUMNS)
-    figure = Figure(figsize=(4.2 * min(COLUMNS, max(len(panels), 1)), 3.1 * rows + 0.4), layout="constrained")
+    figure = create_chart(4.2 * min(COLUMNS, max(len(panels), 1)), 3.1 * rows + 0.4)
     grid = figure.subplots(rows, min(COLUMNS, max(len(panels), 1)), squeeze=False).ravel()
     for axes, (name, part) in zip(grid, panels, strict=False):
         _draw_panel(axes, str(name), part, lines)
@@ -70,6 +68,10 @@ def _draw_panel(axes: Axes, name: str, part: pd.DataFrame, lines: Sequence[tuple
             axes.hlines(places, low, high, color=color, alpha=0.5)
         if is_curve and f"{key}_before" in part and len(before := part[f"{key}_before"].dropna()):
             axes.axhline(float(before.iloc[0]), color=color, linewidth=1, linestyle="--", alpha=0.6)
+    texts = ["\n".join([row["corruption"], *(f"{label} {describe(row[key], row[f'{key}_interval'])}" for key, label, _ in lines)])
+             for row in part.to_dict("records")]  # fmt: skip
+    first = part[lines[0][0]].fillna(0.5)
+    add_values(axes, places if is_curve else first, first if is_curve else places, texts, "column" if is_curve else "row")
     (axes.axhline if is_curve else axes.axvline)(0.5, color=FAINT, linewidth=1)
     (axes.set_ylim if is_curve else axes.set_xlim)(-0.02, 1.02)
     axes.tick_params(labelsize=8, colors=INK, length=3)

@@ -1,4 +1,5 @@
-"""Common style of all figures: colours, axes, confusion matrices, image grids, and a message in place of an empty plot.
+"""Common style of all figures: colours, axes, confusion matrices, image grids, the values that pages show on hovering, and a
+message in place of an empty plot.
 
 Figures are created without pyplot, so they share no global state and are safe to draw in threads. Real is blue and fake is
 orange throughout, from the colour-blind-safe palette of Okabe and Ito ("Color universal design", 2008).
@@ -7,6 +8,7 @@ orange throughout, from the colour-blind-safe palette of Okabe and Ito ("Color u
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import wrap
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 REAL, FAKE, INK, FAINT, GRID = "#0072B2", "#D55E00", "#1f2933", "#8a94a0", "#e4e7eb"
 DPI = 160
+VALUES = "values"  # name of the text in a PNG that holds what a page shows on hovering, and of the same of figure and axes
+NEAR = 14  # pixels around a point in which it is hovered
 GREEN, PURPLE, AMBER = "#009E73", "#CC79A7", "#E69F00"  # for anything that is not a class
 CLASSES = ((0, "real", REAL), (1, "fake", FAKE))
 # The test split, which is the result, is dark; validation, which chose epoch and threshold, is faint and dashed.
@@ -33,12 +37,19 @@ SPLIT_STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-def create_axes(title: str, xlabel: str, ylabel: str, width: float = 5.2, height: float = 4.2,
-                columns: int = 1) -> tuple[Figure, Any]:  # fmt: skip
-    """Return a figure of width x height inches and its axes in the common style; an array of axes for several columns."""
+def create_chart(width: float, height: float) -> Figure:
+    """Return an empty figure of width x height inches that pages take for a chart: they show its values, and may darken it."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
+    vars(figure)[VALUES] = True
+    return figure
+
+
+def create_axes(title: str, xlabel: str, ylabel: str, width: float = 5.2, height: float = 4.2,
+                columns: int = 1) -> tuple[Figure, Any]:  # fmt: skip
+    """Return a figure of width x height inches and its axes in the common style; an array of axes for several columns."""
+    figure = create_chart(width, height)
     panels = figure.subplots(1, columns)
     for axes in np.atleast_1d(panels):
         set_title(axes, title)
@@ -55,6 +66,49 @@ def create_axes(title: str, xlabel: str, ylabel: str, width: float = 5.2, height
 def set_title(axes: Axes, text: str) -> None:
     """Set the title of a panel in the common style."""
     axes.set_title(text, fontsize=12, weight="bold", loc="left", color=INK)
+
+
+def add_values(axes: Axes, x: ArrayLike, y: ArrayLike, texts: Sequence[str], strip: str = "") -> None:
+    """Let a page show a text when the pointer is at one of these points, x and y (n,) in data coordinates.
+
+    It is shown near the point, or with the `strip` "row" or "column" anywhere across the axes at the height, or the place, of the
+    point. Matplotlib has no such thing, so it is kept beside what an axes knows of itself.
+    """
+    vars(axes).setdefault(VALUES, []).append((np.column_stack([x, y]), texts, strip))
+
+
+def describe(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """Return a figure with its interval, to be shown on hovering."""
+    ends = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+    return ("none" if value is None or np.isnan(value) else f"{value:.3f}") + ends
+
+
+def values_of(figure: Figure) -> list[tuple[str, float, float, list[float]]]:
+    """Return what `add_values` was given for the axes of a drawn figure: text, x, y, and left, top, width and height of the area
+    to be hovered, in pixels from the upper left of the figure."""
+    out, bottom = [], figure.bbox.height
+    for axes in figure.axes:
+        frame = axes.bbox
+        for points, texts, strip in vars(axes).get(VALUES, ()):
+            x, y = (at := axes.transData.transform(points)).T
+            left, right, low, high = x - NEAR, x + NEAR, y - NEAR, y + NEAR
+            if strip == "column":
+                (left, right), low, high = _halfway(x, frame.x0, frame.x1), np.full(len(at), frame.y0), np.full(len(at), frame.y1)
+            if strip == "row":
+                (low, high), left, right = _halfway(y, frame.y0, frame.y1), np.full(len(at), frame.x0), np.full(len(at), frame.x1)
+            areas = np.column_stack([left, bottom - high, right - left, high - low])
+            out += [(text, float(px), float(bottom - py), area.tolist())
+                    for text, (px, py), area in zip(texts, at, areas, strict=True) if np.isfinite(area).all()]  # fmt: skip
+    return out
+
+
+def _halfway(places: NDArray[np.float64], first: float, last: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return where the strips around places (n,) begin and end: halfway to their neighbours, or at the ends of the axis."""
+    order = np.argsort(places)
+    middles = (places[order][1:] + places[order][:-1]) / 2
+    begin, end = np.empty_like(places), np.empty_like(places)
+    begin[order], end[order] = np.concatenate([[first], middles]), np.concatenate([middles, [last]])
+    return begin, end
 
 
 def draw_histogram(axes: Axes, values: ArrayLike, label: str, **options: Any) -> None:
@@ -128,14 +182,20 @@ def caption(plot: Callable[..., Any]) -> str:
 
 
 def to_png(figure: Figure | Path) -> bytes:
-    """Return a figure, or the file at a path to one already saved, as PNG: vector curves of a million points would be huge."""
+    """Return a figure, or the file at a path to one already saved, as PNG: vector curves of a million points would be huge.
+
+    The PNG of a chart, which `create_chart` began, holds its `values_of` as text.
+    """
     if isinstance(figure, Path):
         return figure.read_bytes()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     figure.set(dpi=DPI, facecolor="white")
-    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    canvas, buffer, info = FigureCanvasAgg(figure), io.BytesIO(), PngInfo()
     canvas.draw()  # once: `savefig` lays a figure out twice
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, format="PNG")
+    if VALUES in vars(figure):  # a chart, not a picture
+        info.add_text(VALUES, json.dumps(values_of(figure)), zip=True)
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()

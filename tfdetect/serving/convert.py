@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfdetect.models.layers.common import Tensor
 from tfdetect.models.pretrained.weight_files import flat_layers
 from tfdetect.models.vectors import WithVectors
-from tfdetect.serving.export import ServingFunctions
+from tfdetect.serving.functions import ServingFunctions
 
 QUANTIZED_OPERATIONS = ["Conv", "Gemm", "MatMul"]
 

@@ -12,6 +12,9 @@ MEANINGS = {
     "probability": "of being fake, 0..1, calibrated on the run's validation files",
     "fake": "whether the probability reaches the threshold",
     "inconclusive": "whether the verdict is neither real nor fake, whatever `fake` says",
+    "threshold": "probability from which on clips are called fake",
+    "band_from": "lowest probability that is inconclusive; NaN if there is none",
+    "band_to": "highest probability that is inconclusive",
     "familiarity": "p-value, 0..1, of being like the training files",
     "unfamiliar": "whether the clip is unlike the training files; it is `inconclusive` then, too",
     "other_content": "unfamiliar because of what it shows",
@@ -72,18 +75,9 @@ def facts(calibration: Calibration, shape: Sequence[int | None], outputs: Sequen
                   "values": "RGB, 0..255"},
         "outputs": {name: MEANINGS.get(name, "") for name in sorted(outputs, key=[*MEANINGS, *outputs].index)},
         "threshold": calibration.threshold, "score_threshold": limit if np.isfinite(limit) else None,
-        "inconclusive_scores": inconclusive_scores(calibration),
+        "inconclusive": list(calibration.inconclusive) if calibration.inconclusive else None,
         "calibration": calibration.to_dict(),
     }  # fmt: skip
-
-
-def inconclusive_scores(calibration: Calibration) -> list[float] | None:
-    """Return the lowest and the highest score whose verdict is neither real nor fake; None if there are none."""
-    if not (band := calibration.band):
-        return None
-    limit = calibration.score_threshold
-    lowest, highest = min(band.fake_from, limit), max(band.real_up_to, limit)
-    return [lowest, highest] if lowest < highest else None
 
 
 def readme(form: str, title: str, told: Mapping[str, Any], size: int, notes: Sequence[str]) -> str:
@@ -107,11 +101,11 @@ def readme(form: str, title: str, told: Mapping[str, Any], size: int, notes: Seq
 
 
 def describe_decision(told: Mapping[str, Any]) -> str:
-    """Return from which probability and score on a clip is called fake, and which scores are inconclusive."""
-    limit, band = told["score_threshold"], told["inconclusive_scores"]
+    """Return from which probability and score on a clip is called fake, and which are inconclusive."""
+    limit, band = told["score_threshold"], told["inconclusive"]
     return (f"A clip is called fake from the probability {told['threshold']:.6g} on"
             + ("" if limit is None else f", which is the score {limit:.6g}")
-            + (f", and inconclusive at scores from {band[0]:.6g} to {band[1]:.6g}. " if band else ". ")
+            + (f", and inconclusive at probabilities from {band[0]:.6g} to {band[1]:.6g}. " if band else ". ")
             + "`model.json` has the calibration.")  # fmt: skip
 
 

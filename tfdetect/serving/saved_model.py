@@ -2,10 +2,13 @@
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from threading import get_ident
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from tfdetect import files, installation
 from tfdetect.errors import UserError
@@ -43,3 +46,53 @@ def load_saved_model(folder: Path) -> Any:
     except Exception as error:
         raise UserError(f"{folder} is not a complete SavedModel; re-export it with "
                         f"{installation.command('export', folder.parent)}.") from error  # fmt: skip
+
+
+def call_signature(signature: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Call a signature of a SavedModel with arrays by the names of its inputs; return its outputs by name."""
+    tf = import_tensorflow()
+    outputs = signature(**{name: tf.constant(value) for name, value in inputs.items()})
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def signature_defs(folder: Path) -> dict[str, Any]:
+    """Return the signatures of a SavedModel by name as JSON, as TensorFlow Serving's /metadata shows them."""
+    import_tensorflow()
+    from google.protobuf.json_format import MessageToDict
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    found = SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].signature_def
+    return {name: MessageToDict(found[name], always_print_fields_with_no_presence=True, preserving_proto_field_name=True)
+            for name in sorted(found) if not name.startswith("__")}  # fmt: skip  # that one only initialises the model
+
+
+def warm_up(folder: Path, model: Any) -> None:
+    """Call the signatures of a SavedModel that was loaded from `folder`, with the requests that it holds for that or else small
+    pictures: the first call of each is slow."""
+    tf = import_tensorflow()
+    for name, inputs in _warm_up_requests(folder) or [(name, _small_inputs(each)) for name, each in model.signatures.items()]:
+        model.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+
+
+def _warm_up_requests(folder: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """Return (signature, inputs) of each request that TensorFlow Serving replays when it loads this SavedModel."""
+    if not (path := folder / "assets.extra" / "tf_serving_warmup_requests").exists():
+        return []
+    tf = import_tensorflow()
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    logs = [PredictionLog.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    return [(each.predict_log.request.model_spec.signature_name,
+             {key: tf.make_ndarray(value) for key, value in each.predict_log.request.inputs.items()})
+            for each in logs]  # fmt: skip
+
+
+def _small_inputs(signature: Any) -> dict[str, Any]:
+    """Return inputs of a signature, for one file of one frame of 64 x 64 pixels."""
+    tf = import_tensorflow()
+    picture, inputs = tf.zeros((64, 64, 3), tf.uint8), {}
+    for key, spec in signature.structured_input_signature[1].items():
+        sizes = spec.shape.as_list()
+        sizes = (1, 1, 64, 64, 3) if len(sizes) == 5 else [size or 1 for size in sizes]
+        inputs[key] = tf.io.encode_png(picture)[None] if spec.dtype == tf.string else tf.zeros(sizes, spec.dtype)
+    return inputs

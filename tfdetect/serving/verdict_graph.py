@@ -1,7 +1,8 @@
 """A calibration as TensorFlow operations: what `Calibration` computes in Python, inside the SavedModel.
 
-Numbers are float32 and all operations built into TensorFlow Lite, which has neither float64 nor string outputs nor searches in
-tables. Constants are split, or scores compared, so that probabilities still agree with Python's to 1e-6 and decisions exactly.
+Numbers are float32, and all operations but those of words are built into TensorFlow Lite, which has neither float64 nor string
+outputs nor searches in tables. Constants are split, or scores compared, so that probabilities still agree with Python's to 1e-6
+and decisions exactly.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
-from tfdetect.evaluation.calibration import Beta, Calibration, Isotonic
+from tfdetect.evaluation.calibration import FAKE, INCONCLUSIVE, REAL, Beta, Calibration, Isotonic
 from tfdetect.evaluation.familiarity import Familiarity
 
 
@@ -22,6 +23,20 @@ def verdict_outputs(calibration: Calibration, score: tf.Tensor) -> Mapping[str, 
         can_be_real, can_be_fake = score <= -_round_up(-band.real_up_to), score >= _round_up(band.fake_from)
         outputs["inconclusive"] = (fake & can_be_real) | (~fake & can_be_fake)
     return outputs
+
+
+def word_outputs(calibration: Calibration, decisions: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+    """Return what `predict` says of decisions `fake` and `inconclusive`, and what they were made by, all (batch,).
+
+    `label` is "real" or "fake", `verdict` the same or "inconclusive", string. `threshold` is the probability from which files are
+    called fake; those from `band_from` to `band_to` are inconclusive, NaN where there is no band; float32.
+    """
+    fake, inconclusive = decisions["fake"], decisions["inconclusive"]
+    numbers = dict(zip(("threshold", "band_from", "band_to"),
+                       (calibration.threshold, *(calibration.inconclusive or (np.nan, np.nan))), strict=True))  # fmt: skip
+    label = tf.where(fake, FAKE, REAL)
+    return {"label": label, "verdict": tf.where(inconclusive, INCONCLUSIVE, label),
+            **{name: tf.fill(tf.shape(fake), np.float32(value)) for name, value in numbers.items()}}  # fmt: skip
 
 
 def familiarity_outputs(familiarity: Familiarity, content: tf.Tensor, processing: tf.Tensor) -> Mapping[str, tf.Tensor]:

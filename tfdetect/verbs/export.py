@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from tfdetect import config, files
 from tfdetect.api.export import Converted, Export, convert_run, export_run
+from tfdetect.workflow import hub
 from tfdetect.workflow.agreement import TOLERANCE, ConversionError
 from tfdetect.workflow.console import console
 
@@ -12,6 +13,8 @@ from tfdetect.workflow.console import console
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, and export or convert; 1 if the run cannot be converted."""
     args = config.parse_flags(Export, argv, "export")
+    if args.push_to_hub:
+        return hub.run(args.run, args.push_to_hub, args.yes, args.private)
     if args.format == "saved_model":
         return export(args)
     try:
@@ -24,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
 
 def export(args: Export) -> int:
     """Re-export the SavedModel, and print its signatures."""
-    folder, signatures = export_run(args.run)
+    folder, signatures = export_run(args.run, args.trust)
     from tfdetect.serving.export import SERVING_NOTES
 
     console.print(f"SavedModel  {folder}, described in {folder.parent / SERVING_NOTES}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import config
+from tfdetect import config, installation
 from tfdetect.errors import UserError
 from tfdetect.evaluation import aggregation
 from tfdetect.settings import DaskSettings
@@ -58,6 +58,8 @@ class Predict:
     beam: Apache Beam on this machine.
     NAME: a Beam runner such as FlinkRunner, which receives all unknown flags."""
     dask: DaskSettings = field(default_factory=DaskSettings)
+    trust: bool = False
+    """Use a run even if its files differ from its SHA256SUMS."""
 
     def __post_init__(self) -> None:
         self.dask.require_runner(self.runner)
@@ -78,9 +80,12 @@ def main(argv: Sequence[str]) -> int:
     args, beam_options = config.parse_flags(Predict, argv, "predict", unknown=True)
     if beam_options and args.runner in ("local", "dask"):
         config.parse_flags(Predict, argv, "predict")  # exits with a message about the unknown flags
-    artifact = artifacts.find(args.run)
+    artifact = artifacts.find(args.run, trust=args.trust)
     if args.case:
         return write_case(args)
+    if others := [path for path in args.files if artifacts.Artifact(path).config.exists()]:
+        raise UserError(f"{others[0]} is a run, not a file to judge: several runs judge files side by side with --case "
+                        f"PAGE.html, and {installation.command('evaluate', args.run, others[0])} measures them.")  # fmt: skip
     paths = FileList(args.files)
     from tfdetect.api.load import TrainedDetector
 
@@ -152,7 +157,7 @@ def write_case(args: Predict) -> int:
     paths = FileList(args.files[len(more) :])
     from tfdetect.api.load import TrainedDetector
 
-    first, *others = (TrainedDetector(artifacts.find(run).folder) for run in (args.run, *more))
+    first, *others = (TrainedDetector(artifacts.find(run, trust=args.trust).folder) for run in (args.run, *more))
 
     def show(name: str, verdict: "Verdict") -> None:
         print(format_verdict(verdict) + f"  by {printable(name)}" * bool(others), flush=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from tfdetect import backend, files, models, versions
+from tfdetect import backend, files, hashes, models, versions
 from tfdetect.artifact import Artifact, load_calibration
 from tfdetect.data import manifest
 from tfdetect.data.audit import shortcuts
@@ -103,6 +103,7 @@ class Calibrated:
             cache = dataset.with_equalisation(dataset.cache_for(self.run.data, self.run.detector), staged)
             export(models.load(staged.model), self.fitted.to_dict(), self.run.detector, staged.saved_model, cache.spec,
                    self.run.evaluate.aggregate, self.known.familiarity)  # fmt: skip
+        hashes.write(staged.folder)
         table = self.manifest()
         manifest.write(table, staged.manifest)
         manifest.write(table[table["error"] != ""], staged.failures)
@@ -154,4 +155,5 @@ class Calibrated:
             return shortcuts.Shortcuts({}, [])
         aucs = files.read_json(self.before.shortcuts, (), "delete it.")
         suspects = shortcuts.find_warnings(aucs, list(self.tested["label"]), list(self.tested["group"]))
-        return shortcuts.Shortcuts(aucs, suspects)
+        measured = files.read_json(self.before.metrics, (), "train the run again.") if self.before.metrics.exists() else {}
+        return shortcuts.Shortcuts(aucs, suspects, measured.get("test", {}).get("shortcut_intervals", {}))

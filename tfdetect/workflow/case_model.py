@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tfdetect import versions
+from tfdetect.detector import describe_detector
 from tfdetect.evaluation import seen
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.metrics import describe_interval
@@ -15,7 +16,6 @@ from tfdetect.pages.case_content import Model
 from tfdetect.pages.content import Report
 from tfdetect.verdict_settings import VerdictOverrides
 from tfdetect.workflow.case import Judge, hashes
-from tfdetect.workflow.results import describe_detector
 from tfdetect.workflow.verdicts import settings_key
 
 BINS = 40  # of the histogram of test scores

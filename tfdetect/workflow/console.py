@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +63,35 @@ class Rate(ProgressColumn):
         return Text(f"{speed:.1f} {self.unit}/s" if speed else f"- {self.unit}/s")
 
 
+Listener = Callable[[str, float, float], None]  # (title, units done, units in total)
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def reporting_to(listener: Listener) -> Iterator[None]:
+    """Call `listener` instead of showing progress bars in this thread, which may not be the only one that shows some."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
 @contextmanager
 def progress(title: str, total: int, unit: str = "files", may_fail: bool = True) -> Iterator[Callable[..., None]]:
     """Show a progress bar with speed, time left, and failures if items `may_fail`; yield a function to call with the result of
     each file, or with `advance=` for several at once."""
+    if listener := _listener.get():
+        done = 0.0
+
+        def report(result: dict[str, Any] | None = None, advance: float = 1) -> None:
+            nonlocal done
+            done += advance
+            listener(title, done, total)
+
+        report(advance=0)
+        yield report
+        return
     failed = [TextColumn("{task.fields[failures]} failed")] if may_fail else []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(unit), *failed, TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:

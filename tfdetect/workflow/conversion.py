@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tfdetect.serving.converted import Call, Outputs
-    from tfdetect.serving.export import ServingFunctions
+    from tfdetect.serving.functions import ServingFunctions
     from tfdetect.serving.predictor import Predictor
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
-from tfdetect import config
+from tfdetect import config, versions
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
@@ -83,7 +83,7 @@ def load_members(args: Evaluate) -> dict[str, Member]:
     repeated = [str(path) for number, path in enumerate(args.runs) if folders[number] in folders[:number]]
     if repeated:
         raise UserError(f"{repeated[0]} was given twice; an ensemble takes different runs.")
-    found = [artifacts.find(path) for path in args.runs]
+    found = [artifacts.find(path, trust=args.trust) for path in args.runs]
     runs = [artifacts.load_config(artifact) for artifact in found]
     if args.data.path and not args.data.fake and len({run.data.fake for run in runs}) > 1:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
@@ -93,7 +93,7 @@ def load_members(args: Evaluate) -> dict[str, Member]:
     rules = [args.evaluate.aggregate_for(run.evaluate, run.data.faces) for run in runs]
     fitted = [operating_point.calibration_of(artifact, args.evaluate, rule) for artifact, rule in zip(found, rules, strict=True)]
     members = map(Member, found, runs, data, caches, rules, fitted)
-    return dict(zip(ensemble.unique_names([folder.name for folder in folders]), members, strict=True))
+    return dict(zip(ensemble.unique_names([versions.name(artifact.folder) for artifact in found]), members, strict=True))
 
 
 def read_test_files(args: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame, tuple[str, ...]]":

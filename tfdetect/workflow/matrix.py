@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from tfdetect import __version__, config, files, installation
+from tfdetect import __version__, config, files, installation, versions
 from tfdetect import artifact as artifacts
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
@@ -95,10 +95,10 @@ def plan(args: Evaluate, paths: Sequence[Path]) -> Matrix:
         if twice := [str(path) for number, path in enumerate(given) if resolved[number] in resolved[:number]]:
             raise UserError(f"{twice[0]} was given twice; a matrix takes each {what} once.")
     for run in args.runs:
-        artifacts.find(run)
+        artifacts.find(run, trust=args.trust)
     if missing := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(f"No data set {str(missing[0])!r}: there is no such file or folder.")
-    runs = dict(zip(unique_names([run.resolve().name for run in args.runs]), args.runs, strict=True))
+    runs = dict(zip(unique_names([versions.name(run.resolve()) for run in args.runs]), args.runs, strict=True))
     names = [path.resolve().stem if path.is_file() else path.resolve().name or "root" for path in paths]
     data = dict(zip(unique_names(names), paths, strict=True))
     return Matrix(args, runs, data, find_folder(args, paths, data))
@@ -121,7 +121,8 @@ def find_folder(args: Evaluate, paths: Sequence[Path], names: Iterable[str]) -> 
 
 def settings(args: Evaluate) -> dict[str, Any]:
     """Return the settings that all cells share."""
-    return config.settings_to_dict(replace(args, runs=(), out=None, data=replace(args.data, path=None, workers=None)))
+    data = replace(args.data, path=None, workers=None)
+    return config.settings_to_dict(replace(args, runs=(), out=None, trust=False, data=data))
 
 
 def cell_key(matrix: Matrix, run: str, data: str) -> str:

@@ -18,7 +18,7 @@ DIGEST_DIGITS = 6  # hexadecimal
 PREPARED = re.compile(r"(manifest|failures)\.csv|prepared\.json|equalised|shards|features|v\d+-.*|.*\.onnx|\.part-.*")
 EVALUATED = ("predictions.csv", "metrics.json", "shortcuts.json", "report.html", "report.md", "plots", "Results.csv",
              "Final_Prediction.txt", "robustness.csv", "robustness_flips.csv", "robustness_scores.jsonl", "scores.jsonl",
-             "training_overlap.csv")
+             "training_overlap.csv", "compare.json")
 
 
 def unique_name(path: Path, *reading: Any) -> str:

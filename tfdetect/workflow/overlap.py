@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tfdetect import files, installation
+from tfdetect import files, installation, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, output_paths
+from tfdetect.workflow import dataset, leaks, output_paths
 from tfdetect.workflow.console import console, plural, printable, progress
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ HASH_COLUMNS = ("sha", "original_sha")  # identify a file's content, and that of
 NOT_COMPARED = ("Near duplicates of {:,} of {:,} training files were not looked for: their clips are no longer in {}. Files of "
                 "the same content are found without them.")  # fmt: skip
 CONTENT, PATH, NEAR, GROUP = REASONS = "same content", "same path", "near duplicate", "same group"
+TRAIN, CALIBRATE = "train", "calibrate"
 MEMORISED = "the result on them may be memorised"
 LISTED = 3  # files in a message
 MOST = 0.5  # of a run's training files, from which on a data set counts as the one that it was trained on
@@ -63,6 +64,7 @@ def leave_out(table: "pd.DataFrame", members: Sequence[Trained], target: Path, p
     overlap = pd.concat(found)
     overlap = overlap.sort_values("reason", key=lambda column: column.map(REASONS.index), kind="stable")
     overlap = overlap[~overlap.index.duplicated()].sort_index()
+    table.attrs[leaks.TRAINED_ON] = leaks.left_out(len(overlap))
     if overlap.empty:
         return table, tuple(warnings)
     write_list(target / LIST_NAME, overlap)
@@ -82,10 +84,10 @@ def match_training(table: "pd.DataFrame", member: Trained,
                    path: Path | None) -> "tuple[pd.DataFrame, int, tuple[str, ...]]":  # fmt: skip
     """Return a row for each file of the table that a run must not be judged on, how many files the run used, and warnings.
 
-    The rows have the index of the table and the columns path, reason, training_file. In the data set at `path`, near duplicates
-    are found, too. All training groups count as used if both tables name groups in the same way: if they lie in the same folder,
-    or most of the files with known content have the same group in both. Otherwise an equal name proves nothing: most data sets
-    have a group "1".
+    The rows have the index of the table and the columns path, reason, training_file, used_to. In the data set at `path`, near
+    duplicates are found, too. All training groups count as used if both tables name groups in the same way: if they lie in the
+    same folder, or most of the files with known content have the same group in both. Otherwise an equal name proves nothing:
+    most data sets have a group "1".
     """
     import pandas as pd
 
@@ -110,7 +112,19 @@ def match_training(table: "pd.DataFrame", member: Trained,
     related = table["group"][training_file.isna()].map(file_of_group).dropna()
     training_file[related.index], reason[related.index] = related, GROUP
     matches = table[["path"]].assign(reason=reason, training_file=training_file)[training_file.notna()]
+    matches["used_to"] = matches["training_file"].isin(calibrated_on(used, member.artifact)).map({True: CALIBRATE, False: TRAIN})
     return matches, int((used["error"] == "").sum()), warnings
+
+
+def calibrated_on(used: "pd.DataFrame", artifact: Artifact) -> "set[str]":
+    """Return the files among `used` that only calibrated a version of a run; none if the version that was trained is gone."""
+    from tfdetect.data import manifest
+
+    try:
+        trained = manifest.read_unchecked(Artifact(versions.trained(artifact.folder)).manifest)
+    except UserError:
+        return set()
+    return set(used["path"]) - set(trained["path"])
 
 
 def are_tables_of_one_folder(path: Path | None, other: Path | None) -> bool:
@@ -187,8 +201,8 @@ def describe(overlap: "pd.DataFrame", total: int, which: str) -> str:
     """Return how many of the files overlap with the training of `which` run, by reason."""
     reasons = overlap["reason"].replace(PATH, CONTENT)
     counts = {reason: int((reasons == reason).sum()) for reason in (CONTENT, NEAR, GROUP)}
-    said = {CONTENT: f"were used to train {which}", NEAR: f"look like files that were used to train {which}",
-            GROUP: f"belong to groups that were used to train {which}"}  # fmt: skip
+    use = f"were used to {' or '.join(kind for kind in (TRAIN, CALIBRATE) if kind in set(overlap['used_to']))} {which}"
+    said = {CONTENT: use, NEAR: f"look like files that {use}", GROUP: f"belong to groups that {use}"}
     more = {NEAR: "more look like such files", GROUP: "more belong to their groups"}
     (first, count), *others = [(reason, count) for reason, count in counts.items() if count]
     return ", and ".join([f"{count:,} of {plural(total, 'file')} {said[first]}",
@@ -213,6 +227,7 @@ def check_splits(table: "pd.DataFrame", cache: "Cache", run: Run, given_splits: 
 
     good = usable_rows(table)
     pairs = compare_clips(good, cache.reader(good["sha"]).load)
+    table.attrs[dataset.NEAR] = f"{plural(pairs['path'].nunique(), 'file')} found" if len(pairs) else "none found"
     policy = run.data.near_duplicates
     policy = policy if policy != "auto" else "refuse" if given_splits else "keep"
     certain = pairs[pairs["certain"]]
@@ -228,6 +243,7 @@ def check_splits(table: "pd.DataFrame", cache: "Cache", run: Run, given_splits: 
         left_out = {**table.attrs.get("left_out", {}), "near duplicates": int(dropped.sum())}
         table, pairs = table[~dropped].reset_index(drop=True), pairs[~pairs["certain"]]
         table.attrs["left_out"] = left_out
+        table.attrs[dataset.NEAR] = f"{leaks.left_out(certain['path'].nunique())} in training"
     if len(pairs):
         fix = "keep them on one side of the split" if given_splits else "put them into one group"
         audit = installation.command("audit", "DIR", "--write_groups")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, files
+from tfdetect import config, files, hashes, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
@@ -64,7 +64,8 @@ def require_same_splits(artifact: Artifact, table: "pd.DataFrame") -> None:
 
 
 def reopen(artifact: Artifact, run: Run) -> None:
-    """Store the new settings, and delete the report, which marks a run as finished."""
+    """Store the new settings, and delete the report, which marks a run as finished, and the hashes of its files."""
+    versions.remove(artifact.folder, hashes.NAME)
     if artifact.is_finished:
         if any(state["history"] and not state["last"] for state in checkpoint_states(artifact)):
             console.print("The optimizer state was too large to keep: training continues from the best epoch with a new one.")

@@ -92,12 +92,16 @@ class Evaluate:
     Grids: standard, social, video, univfd, genimage, aigcdetect, vipcup.
     Corruptions: texts such as "jpeg(70)" or "resize(0.5)|jpeg(80)".
     An interrupted sweep goes on where it was."""
+    compare: bool = False
+    """Only compare several finished runs, by their stored predictions: a page with all side by side (docs/compare.md)."""
     predictions: Path | None = None
     """Instead of a run: a table with the scores of any detectors (CSV, .xlsx or Parquet), see docs/judge.md."""
     columns: Columns = Columns()
     model: str | None = None
     """Instead of a run: FILE.py with a function predict(path) that returns a score, higher for fakes, or FILE.py:FUNCTION.
     It scores the files of --data.path."""
+    trust: bool = False
+    """Use a run even if its files differ from its SHA256SUMS."""
 
     def __post_init__(self) -> None:
         if self.stress < 0:
@@ -105,6 +109,8 @@ class Evaluate:
         self._check_foreign()
         if self.stress and (self.data.corrupt or len(self.runs) > 1):
             raise UserError("--stress corrupts the files of a single run by itself: give it without --data.corrupt, and one run.")
+        if self.compare and replace(self, runs=(), compare=False, out=None) != Evaluate():
+            raise UserError("--compare reads what the runs have stored: give it with runs and --out alone.")
         if self.robustness is not None:
             robustness_grids.parse(self.robustness)
             if self.data.corrupt or len(self.runs) > 1:

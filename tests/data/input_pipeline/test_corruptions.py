@@ -416,6 +416,7 @@ def test_a_resumed_run_sees_the_same_draws(prepared, size):
     assert batches(0, 1, "") == batches(0, 1, "blur(0)"), "augmentation does not change the order"
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_augmentation_resumes_to_the_same_result(prepared, tmp_path):
     settings = Train(epochs=2, batch=8, augment=AUGMENT)
 

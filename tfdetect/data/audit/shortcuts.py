@@ -6,13 +6,14 @@ with advice on how to remove the shortcut.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tfdetect.data.audit.properties import CATEGORICAL, CONTAINER, CONTENT
+from tfdetect.evaluation import intervals
 
 PROPERTIES = (*CONTAINER, *CONTENT)
 COMBINATIONS = {"all_container": CONTAINER, "all": PROPERTIES}
@@ -69,6 +70,32 @@ class Shortcuts:
 
     aucs: dict[str, float]
     warnings: list[ShortcutWarning]  # highest AUC first
+    intervals: dict[str, list[float]] = field(default_factory=dict)  # of the AUCs of the best property, and of all together
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How well something separates fake from real on held-out files."""
+
+    auc: float
+    parts: Folds = field(default_factory=list)
+    """(rows, scores) of held-out files. Scores of different parts are not comparable: the AUC is the mean over the parts."""
+
+    def interval(self, labels: np.ndarray, groups: np.ndarray) -> list[float] | None:
+        """Return the 95 % interval of the AUC, [low, high], by resampling groups of the held-out files; None if it has none.
+
+        Like that of a detector, it is for the same training files; `labels` and `groups` (files,) are those of all files.
+        """
+        if not self.parts:
+            return None
+        held_out = np.unique(np.concatenate([rows for rows, _ in self.parts]))
+        resamples = intervals.Resamples(groups[held_out])
+        if not resamples.can_vary(labels[held_out]):
+            return None
+        drawn = np.ma.masked_invalid([_draw_auc(np.searchsorted(held_out, rows), scores, labels[rows], resamples)
+                                      for rows, scores in self.parts])  # fmt: skip
+        means = np.ma.filled(np.ma.average(drawn, axis=0, weights=[len(rows) for rows, _ in self.parts]), np.nan)
+        return intervals.to_intervals({"auc": means}, {"auc": self.auc}, resamples.groups)["auc"]
 
 
 def find_shortcuts(table: pd.DataFrame, properties: pd.DataFrame, folds: Folds | None = None) -> Shortcuts:
@@ -77,12 +104,21 @@ def find_shortcuts(table: pd.DataFrame, properties: pd.DataFrame, folds: Folds |
     label, group = table["label"].to_numpy(), table["group"].to_numpy()
     folds = grouped_folds(label, group) if folds is None else folds
     tested = np.unique(np.concatenate([test for _, test in folds])) if folds else slice(0)
-    aucs = property_aucs(properties, label, folds)
-    return Shortcuts(aucs, find_warnings(aucs, label[tested], group[tested]))
+    found = separations(properties, label, folds)
+    aucs = {name: one.auc for name, one in found.items()}
+    best = dict.fromkeys([*sorted(found.keys() - {"all"}, key=lambda name: -aucs[name])[:1], *({"all"} & found.keys())])
+    ends = {name: found[name].interval(label, group) for name in best}
+    return Shortcuts(aucs, find_warnings(aucs, label[tested], group[tested]),
+                     {name: interval for name, interval in ends.items() if interval})  # fmt: skip
 
 
 def property_aucs(properties: pd.DataFrame, label: Sequence[int], folds: Folds) -> dict[str, float]:
-    """Return the AUC, 0..1, with which each of PROPERTIES and COMBINATIONS separates fake (1) from real (0) on held-out files.
+    """Return the AUC of each of `separations`, 0..1."""
+    return {name: found.auc for name, found in separations(properties, label, folds).items()}
+
+
+def separations(properties: pd.DataFrame, label: Sequence[int], folds: Folds) -> dict[str, Separation]:
+    """Return how well each of PROPERTIES and COMBINATIONS separates fake (1) from real (0) on held-out files.
 
     `properties` are those of `properties.collect`, without failures. Properties that no file has are omitted. Returns an
     empty dict if `folds` is empty.
@@ -94,7 +130,7 @@ def property_aucs(properties: pd.DataFrame, label: Sequence[int], folds: Folds) 
         available = [matrices[part] for part in parts if part in matrices]
         if available:
             matrices[name] = np.concatenate(available, axis=1)
-    return {name: held_out_auc(matrix, labels, folds) for name, matrix in matrices.items()} if folds else {}
+    return {name: separate(matrix, labels, folds) for name, matrix in matrices.items()} if folds else {}
 
 
 def to_matrix(column: pd.Series, name: str) -> np.ndarray:
@@ -108,7 +144,12 @@ def to_matrix(column: pd.Series, name: str) -> np.ndarray:
 
 
 def held_out_auc(values: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
-    """Return the AUC of a property on files that it was not fitted on, the better of two methods.
+    """Return the AUC of a property, as `separate` does."""
+    return separate(values, labels, folds).auc
+
+
+def separate(values: np.ndarray, labels: np.ndarray, folds: Folds) -> Separation:
+    """Return how well a property separates files that it was not fitted on, by the better of two methods.
 
     Trees treat a missing value like any other, because it is a shortcut too if only one class has a JPEG quality. A
     single number is also scored directly, because trees are coarse on few files.
@@ -118,21 +159,20 @@ def held_out_auc(values: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
     # A rare property may be missing from all files that a fold is fitted on.
     folds = [(train, test) for train, test in folds if np.isfinite(values[train]).any()]
     if (values == values[:1]).all() or not folds:
-        return 0.5
+        return Separation(0.5)
     with threadpool_limits(1 if len(values) < 2000 else None):  # on little data, threads cost more than they save
-        return max(_tree_auc(values, labels, folds), _direct_auc(values[:, 0], labels, folds) if values.shape[1] == 1 else 0)
+        found = [_by_trees(values, labels, folds)]
+        found += [_directly(values[:, 0], labels, folds)] if values.shape[1] == 1 else []
+    return max(found, key=lambda one: one.auc)
 
 
-def _tree_auc(values: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
-    """Return the mean AUC over the folds. Scores of different folds are not comparable, so one AUC over all would be wrong.
-
-    A single tree is fitted to few values, boosted trees to many.
-    """
+def _by_trees(values: np.ndarray, labels: np.ndarray, folds: Folds) -> Separation:
+    """Separate by trees: a single one is fitted to few values, boosted ones to many. Each fold is a part."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.tree import DecisionTreeClassifier
 
-    aucs = []
+    parts = []
     for train, test in folds:
         common: dict[str, Any] = {"max_leaf_nodes": 8, "min_samples_leaf": int(np.clip(len(train) // 40, 2, 20)),
                                   "class_weight": "balanced", "random_state": 0}  # fmt: skip
@@ -141,18 +181,26 @@ def _tree_auc(values: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
         else:
             trees = HistGradientBoostingClassifier(max_iter=50, early_stopping=False, **common)
         known = np.isfinite(values[train]).any(axis=0)
-        scores = trees.fit(values[train][:, known], labels[train]).predict_proba(values[test][:, known])[:, 1]
-        aucs.append(roc_auc_score(labels[test], scores))
-    return float(np.average(aucs, weights=[len(test) for _, test in folds]))
+        parts.append((test, trees.fit(values[train][:, known], labels[train]).predict_proba(values[test][:, known])[:, 1]))
+    aucs = [roc_auc_score(labels[test], scores) for test, scores in parts]
+    return Separation(float(np.average(aucs, weights=[len(test) for test, _ in parts])), parts)
 
 
-def _direct_auc(column: np.ndarray, labels: np.ndarray, folds: Folds) -> float:
-    """Return the AUC of the number itself; its direction is chosen on the training files of each fold."""
+def _directly(column: np.ndarray, labels: np.ndarray, folds: Folds) -> Separation:
+    """Separate by the number itself; its direction is chosen on the training files of each fold. All folds are one part."""
     from sklearn.metrics import roc_auc_score
 
     filled = np.where(np.isnan(column), np.nanmedian(column), column)
     scores = [filled[test] * (1 if roc_auc_score(labels[train], filled[train]) >= 0.5 else -1) for train, test in folds]
-    return float(roc_auc_score(np.concatenate([labels[test] for _, test in folds]), np.concatenate(scores)))
+    rows, joined = np.concatenate([test for _, test in folds]), np.concatenate(scores)
+    return Separation(float(roc_auc_score(labels[rows], joined)), [(rows, joined)])
+
+
+def _draw_auc(rows: np.ndarray, scores: np.ndarray, labels: np.ndarray, resamples: intervals.Resamples) -> np.ndarray:
+    """Return the AUC of scores in each resample, (1 + draws,); `rows`, `scores` and `labels` (n,) go together."""
+    cells, cell = np.unique(-scores, return_inverse=True)
+    reals, fakes = (resamples.total(rows[labels == kind], cell[labels == kind], len(cells)) for kind in (0, 1))
+    return intervals.area(reals, fakes, np.cumsum(reals, axis=1))
 
 
 def grouped_folds(label: Sequence[int], group: Sequence[str], count: int = 5) -> Folds:

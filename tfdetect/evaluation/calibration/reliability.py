@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tfdetect.evaluation.clusters import share_interval
+
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> pd.DataFrame:
+def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10, groups: ArrayLike | None = None) -> pd.DataFrame:
     """Return the data of a reliability diagram: one row for each non-empty bin of equal width.
 
-    Columns: low, high (edges of the bin), n, predicted (mean probability, 0..1), observed (share of fakes, 0..1).
+    Columns: low, high (edges of the bin), n, predicted (mean probability, 0..1), observed (share of fakes, 0..1), and with the
+    `groups` of the files interval, [low, high] of the latter; see `clusters.share_interval`.
     scikit-learn's `calibration_curve` lacks n, by which the calibration error weights the bins.
     """
     import pandas as pd
@@ -27,6 +30,9 @@ def reliability(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> 
     index = np.minimum((probability * bins).astype(int), bins - 1)
     table = pd.DataFrame({"bin": index, "predicted": probability, "observed": label})
     rows = table.groupby("bin").agg(n=("bin", "size"), predicted=("predicted", "mean"), observed=("observed", "mean"))
+    if groups is not None:
+        named = table.assign(group=np.asarray(groups))
+        rows["interval"] = [share_interval(part["observed"] == 1, part["group"]) for _, part in named.groupby("bin")]
     rows.insert(0, "high", (rows.index + 1) / bins)
     rows.insert(0, "low", rows.index / bins)
     return rows.reset_index(drop=True)

@@ -1,0 +1,11 @@
+"""Run `tfdetect serve` from a checkout, whether the package is installed or not; `--help` lists the options."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tfdetect.cli import run_verb
+
+if __name__ == "__main__":
+    sys.exit(run_verb("serve", sys.argv[1:]))

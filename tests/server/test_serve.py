@@ -1,0 +1,100 @@
+"""The command `serve` as a process on loopback: hot reload and stop under load, in one process; and its mistakes."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from served import add_version, write_half_plus_run
+
+from tfdetect import cli
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "serve.py"
+SECONDS = 60  # for anything to happen
+
+
+def post(url, body):
+    with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=SECONDS) as answer:
+        return json.load(answer)
+
+
+def wait_for(condition):
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose version 1 returns x / 2 + 1."""
+    return write_half_plus_run(tmp_path / "tiny")
+
+
+@pytest.fixture
+def server(run, tmp_path):
+    """The process, the URL of its model, and the file of its log."""
+    with open(tmp_path / "log", "w+") as log:
+        process = subprocess.Popen([sys.executable, SCRIPT, run, "--port", "0", "--reload", "0.05"], stdout=subprocess.PIPE,
+                                   stderr=log, text=True)  # fmt: skip
+        lines = iter(process.stdout.readline, "")
+        url = next(match[0] for line in lines if (match := re.search(r"http://\S+/v1/models/tiny(?=:predict)", line)))
+        yield process, url, Path(log.name)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_versions_change_under_load_and_a_stop_loses_nothing(server, run):
+    process, url, log = server
+    answers, stop = [[], [], []], threading.Event()
+
+    def ask(found):
+        while not stop.is_set():
+            found.append(post(f"{url}:predict", {"instances": [2.0]})["predictions"])
+
+    with ThreadPoolExecutor(4) as pool:
+        askers = [pool.submit(ask, found) for found in answers]
+        wait_for(lambda: all(answers))
+        add_version(run, 2)
+        wait_for(lambda: all(found[-1] == [3.0] for found in answers))
+        add_version(run, 0, damaged=True)
+        wait_for(lambda: "version=3 not loaded" in log.read_text())
+        count = len(answers[0])
+        wait_for(lambda: len(answers[0]) > count + 5)
+        stop.set()
+        assert [each.result() for each in askers] == [None] * 3, "no request failed"
+        for found in answers:
+            assert found == sorted(found) and {str(each) for each in found} == {"[2.0]", "[3.0]"}, "first the old, then the new"
+        slow = pool.submit(post, f"{url}:predict", {"signature_name": "slowly", "instances": [1000.0]})
+        time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert slow.result() == {"predictions": [502.0]}, "what was accepted is answered"
+    assert process.wait(SECONDS) == 0 and process.stdout.read().endswith("Stopped.\n")
+    lines = log.read_text().splitlines()
+    events = [line.partition("level=")[2] for line in lines if "level=" in line]
+    assert [event.split(" in ")[0].split(": ")[0] for event in events] == [
+        "INFO model=tiny version=1 loaded", "INFO model=tiny version=2 loaded", "INFO model=tiny version=1 unloaded",
+        "ERROR model=tiny version=3 not loaded"]  # fmt: skip
+
+
+def test_mistakes_are_one_sentence(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        cases = {(str(run), "--port", port): f"Cannot listen on 127.0.0.1:{port}, it is in use: give another --port",
+                 ("nowhere", "--port", "0"): "No run folder 'nowhere'",
+                 (str(run), str(run), "--port", "0"): "Two runs are named tiny",
+                 ("--port", "0"): "There is no finished run in saved_models: train one with"}  # fmt: skip
+        for argv, message in cases.items():
+            assert cli.main(["serve", *argv]) == 2
+            error = capsys.readouterr().err
+            assert message in error and error.count("\n") == 1

@@ -1,0 +1,100 @@
+"""SHA256SUMS of a run: what `sha256sum` reads, which changes are found, and how a user accepts one."""
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tfdetect import artifact as artifacts
+from tfdetect import cli, hashes
+from tfdetect.errors import UserError
+
+CONTENT = {"1/saved_model.pb": "graph", "1/variables/variables.index": "numbers", "model.keras": "weights", "config.yaml":
+           "version: 2\ndetector: {name: cnn}\n", "calibration.json": "{}", "familiarity.npz": "vectors", "metrics.json": "{}",
+           "0/saved_model.pb": "of another version"}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    for name, text in CONTENT.items():
+        (tmp_path / "cnn" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cnn" / name).write_text(text)
+    hashes.write(tmp_path / "cnn")
+    return tmp_path / "cnn"
+
+
+def test_sha256sum_reads_it_and_it_covers_what_decides_a_verdict(run):
+    lines = dict(reversed(line.split("  ")) for line in (run / hashes.NAME).read_text().splitlines())
+    assert lines == {name: hashlib.sha256(CONTENT[name].encode()).hexdigest() for name in
+                     {*CONTENT} - {"metrics.json", "0/saved_model.pb"}}  # fmt: skip
+    assert hashes.model_hash(run) == hashlib.sha256((run / hashes.NAME).read_bytes()).hexdigest()
+    if program := shutil.which("sha256sum"):
+        subprocess.run([program, "--check", "--strict", "--quiet", hashes.NAME], cwd=run, check=True)
+    assert artifacts.find(run).folder == run
+
+
+def problem(run, **options):
+    with pytest.raises(UserError) as caught:
+        artifacts.find(run, **options)
+    text = str(caught.value)
+    assert text.startswith(f"{run} differs from its SHA256SUMS: ") and "--trust uses it as it is" in text
+    return text
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("calibration.json", '{"threshold": 0}', "calibration.json (changed). Copy the run again; if the change is yours"),
+        ("familiarity.npz", None, "familiarity.npz (missing)"),
+        ("equalised.json", "{}", "equalised.json (added)"),
+        ("model.keras", "other", "model.keras (changed)"),
+        ("config.yaml", CONTENT["config.yaml"] + "data: {fps: 1}\n", "config.yaml (changed)"),
+        ("1/assets/new", "", "1/assets/new (added)"),
+        ("SHA256SUMS", "nonsense\n", "SHA256SUMS (damaged)"),
+    ],
+)
+def test_a_changed_missing_or_added_file_is_named(run, name, text, message):
+    path = run / name
+    path.unlink() if text is None else (path.parent.mkdir(exist_ok=True), path.write_text(text))
+    assert message in problem(run)
+    assert artifacts.find(run, trust=True).folder == run
+    hashes.write(run)
+    assert artifacts.find(run).folder == run
+
+
+def test_many_files_are_counted(run):
+    for number in range(9):
+        (run / "1" / str(number)).write_text("")
+    assert "1/3 (added) and 5 more. Copy" in problem(run)
+
+
+def test_a_damaged_saved_model_is_exported_again(run):
+    (run / "1" / "saved_model.pb").write_text("gr")
+    assert "1/saved_model.pb (changed)" in (text := problem(run)) and f"tfdetect export {run} writes the SavedModel again" in text
+    assert artifacts.find(run, "model").folder == run, "what export reads is as it was"
+    (run / "model.keras").write_text("other")
+    assert "model.keras (changed)" in (text := problem(run, required="model")) and f"export {run} --trust accepts it" in text
+    assert "saved_model.pb" not in text
+
+
+def test_a_run_without_a_saved_model_or_without_hashes_is_used(run):
+    shutil.rmtree(run / "1")
+    assert artifacts.find(run).folder == run, "model.keras is used, and a warning says so"
+    (run / "model.keras").write_text("other")
+    problem(run)
+    (run / hashes.NAME).unlink()
+    assert artifacts.find(run).folder == run, "of an older version"
+
+
+@pytest.mark.parametrize("verb, more", [("predict", ["x.png"]), ("evaluate", []), ("explain", ["x.png"]), ("export", [])])
+def test_each_command_refuses_a_changed_run_in_one_sentence(run, verb, more, capsys, tmp_path):
+    (Path(tmp_path) / "x.png").write_text("")
+    (run / "calibration.json").write_text("[]")
+    argv = [verb, str(run), *(str(tmp_path / name) for name in more)]
+    assert cli.main(argv) == 2
+    err = capsys.readouterr().err
+    assert "calibration.json (changed)" in err and len(err.strip().splitlines()) == 1
+    assert cli.main([*argv, "--trust"]) == 2
+    assert "differs" not in (err := capsys.readouterr().err) and ("calibration.json is damaged" in err or verb == "evaluate")

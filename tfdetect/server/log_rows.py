@@ -1,0 +1,57 @@
+"""What a row of the log holds (docs/log.md). The file itself is never kept."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from tfdetect.files import printable
+
+if TYPE_CHECKING:
+    from tfdetect.server.models import ServedModel
+
+FAILED = "failed"  # the verdict on a file that could not be judged
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """A verdict of a model on a file."""
+
+    time: str  # UTC, as `text_of` returns it
+    sha256: str  # of the file, in hexadecimal
+    bytes: int
+    model: str
+    version: int
+    model_hash: str  # `ServedModel.model_hash`
+    verdict: str  # "real", "fake", "inconclusive", or FAILED
+    probability: float | None  # of being fake, 0..1
+    seconds: float  # from the file's arrival to the verdict
+    who: str  # the name of the token, "" without one
+
+
+COLUMNS = tuple(each.name for each in fields(LogRow))
+
+
+def text_of(time: datetime) -> str:
+    """Return a time in UTC as the log has it: ISO 8601 with microseconds, so that texts are in the order of time."""
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def rows_of(files: Iterable[Mapping[str, Any]], models: Sequence["ServedModel"], who: str) -> list[LogRow]:
+    """Return the rows for files as /v1/score answers them, asked of these models: one for each model."""
+    found = []
+    for file in files:
+        findings = {each["model"]: each for each in file["findings"]}
+        for model in models:
+            finding = findings.get(model.name, {})
+            verdict = finding.get("verdict", {})
+            found.append(row(file["sha256"], file["bytes"], model, verdict.get("verdict"), verdict.get("probability"),
+                             finding.get("seconds", 0.0), who))  # fmt: skip
+    return found
+
+
+def row(sha256: str, size: int, model: "ServedModel", verdict: str | None, probability: float | None, seconds: float,
+        who: str) -> LogRow:  # fmt: skip
+    """Return the row of a verdict that a model has just given; None as `verdict` is a file that could not be judged."""
+    return LogRow(text_of(datetime.now(UTC)), sha256, size, printable(model.name), model.version, model.model_hash,
+                  verdict or FAILED, probability, seconds, printable(who))  # fmt: skip

@@ -1,0 +1,111 @@
+"""serve: answer requests over HTTP until a signal to stop."""
+
+import errno
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfdetect import config, installation
+from tfdetect.errors import UserError
+from tfdetect.server.settings import ServeSettings
+from tfdetect.workflow.console import console, printable
+
+if TYPE_CHECKING:
+    from tfdetect.server.models import Models
+
+RUNS = Path("saved_models")  # that are served by default
+DEMO = "demo"  # name of the run that --demo trains
+GRACE = 30  # seconds that an accepted request has to be answered after a signal to stop
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags, bind the port, serve the runs until a signal to stop, and answer what was accepted."""
+    settings = config.parse_flags(ServeSettings, argv, "serve")
+    listener = listen(settings.host, settings.port)  # before the models are loaded, which takes a while
+    runs = settings.runs or finished_runs() or (train_demo() if settings.demo else ())
+    if not runs:
+        raise UserError(f"There is no finished run in {RUNS}: train one with {installation.command('train')}, name the folder of "
+                        "a run, or give --demo, which trains one on the embedded sample.")  # fmt: skip
+    from tfdetect.server.models import Models
+
+    serve(Models(runs, settings), settings, listener)
+    return 0
+
+
+def serve(models: "Models", settings: ServeSettings, listener: socket.socket) -> None:
+    """Load the models and answer requests; raises what keeps a model from being loaded at first."""
+    import uvicorn
+
+    from tfdetect.server.app import create_app
+
+    start_log()
+    app = create_app(models, settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, server_header=False,
+                                           timeout_graceful_shutdown=GRACE))  # fmt: skip
+    models.on_ready = lambda: announce(models.names(), listener, settings)
+    models.on_failure = lambda: setattr(server, "should_exit", True)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn handles them, and then raises them again
+        signal.signal(number, lambda *_: None)
+    console.print(f"Loading {', '.join(map(printable, models.names()))} ...")
+    server.run([listener])
+    models.close()
+    if models.failure:
+        raise models.failure
+    console.print("Stopped.")
+
+
+def announce(names: Sequence[str], listener: socket.socket, settings: ServeSettings) -> None:
+    """Print where the server is, and how to ask it."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://{'localhost' if host in ('0.0.0.0', '::', '127.0.0.1', '::1') else host}:{port}"
+    console.print(f"Serving {', '.join(map(printable, names))}; stop with Ctrl-C.")
+    console.print(f"  Page         {url}/")
+    console.print(f"  Predict      {url}/v1/models/{names[0]}:predict, as TensorFlow Serving does")
+    console.print(f"  More         {url}/openapi.json, {url}/metrics; {installation.page('server.md')}")
+    if settings.host not in ("127.0.0.1", "::1", "localhost"):
+        console.print(f"  Anyone who reaches {settings.host}:{port} can use it.")
+
+
+def finished_runs() -> Sequence[Path]:
+    """Return the finished runs in saved_models that have a SavedModel."""
+    from tfdetect.artifact import Artifact, find_runs
+
+    return [run for run in find_runs(RUNS) if Artifact(run).is_finished and Artifact(run).saved_model.exists()]
+
+
+def train_demo() -> Sequence[Path]:
+    """Train a small CNN on the embedded sample of images, in a process of its own, which takes its memory with it."""
+    from tfdetect.api.train import train_member
+    from tfdetect.workflow.child import ChildProcess
+
+    console.print(f"There is no finished run in {RUNS}: training one on the embedded sample, which takes a few minutes.")
+    with ChildProcess() as process:
+        process.call(train_member, config.parse(["cnn", "--name", DEMO, "--out", str(RUNS)], "train"))
+    return [RUNS / DEMO]
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to the address. Raises UserError if that is not possible."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        reason = "it is in use" if error.errno == errno.EADDRINUSE else error.strerror
+        raise UserError(f"Cannot listen on {host}:{port}, {reason}: give another --port or --host.") from error
+    return listener
+
+
+def start_log() -> None:
+    """Write what operators need to know to stderr, a line per event: versions loaded, unloaded or damaged, and bugs."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("time=%(asctime)s level=%(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z"))
+    for name, level in (("tfdetect.server", logging.INFO), ("uvicorn.error", logging.ERROR)):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = False
