@@ -2,7 +2,7 @@
 
     python benchmarks/convert.py [--only cnn clip] [--json benchmarks/convert.json] [--page docs/export.md]
 
-Needs the extras onnx, openvino and litert. Each detector of the suite, with its initial weights, and with its head trained where it
+Needs the extras onnx, openvino and litert. Each detector, with its initial weights, and with its head trained where it
 stores features, is exported with `export --format` and compared on 8 images or videos of the embedded sample, which are larger
 than the network's frames, so that the resizing is compared as well. A row has the largest difference of any output, or why there
 is none. --page replaces the table in that page.
