@@ -203,6 +203,12 @@ def test_uploads_of_all_kinds_do_no_harm(server, monkeypatch):
         trap.accept()
 
 
+def test_a_case_report_has_its_reencodings(server):
+    url = f"http://127.0.0.1:{server.port}/v1/case?format=json"
+    [found] = httpx.post(url, files=[("file", picture(1))], timeout=300).json()["files"][0]["findings"]
+    assert len(found["stability"]) == 6 and all(each["error"] is None for each in found["stability"])
+
+
 def test_whatever_the_document_allows_is_answered(server):
     """schemathesis (https://schemathesis.readthedocs.io) derives requests from /openapi.json, valid and invalid ones."""
     command = [Path(sys.executable).parent / "schemathesis", "run", f"http://127.0.0.1:{server.port}/openapi.json", "--checks",

@@ -11,7 +11,6 @@ import pandas as pd
 
 from tfdetect import plugins
 from tfdetect.artifact import Artifact
-from tfdetect.data.input_pipeline.corrupted_files import ClipMaker, FileCorruption
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.read import digest, read_media
 from tfdetect.data.media.sniff import MediaError, media_kind
@@ -140,6 +139,8 @@ def seen(media: Media) -> tuple[np.ndarray, ...]:
 
 def reencode(judge: Judge, path: str, sha: str, media: Media, step: Callable[..., None]) -> tuple[Reencoded, ...]:
     """Return the verdicts on a file after each re-encoding of the grid for its kind."""
+    from tfdetect.data.input_pipeline.corrupted_files import ClipMaker, FileCorruption  # TensorFlow, which pictures do not need
+
     is_video = media_kind(path) == "video"
     texts = GRIDS["case_video" if is_video else "case"]
     workers = judge.data.workers or available_cores()
