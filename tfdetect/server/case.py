@@ -34,7 +34,7 @@ CONTENT: dict[int | str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@router.post("/v1/case", response_class=HTMLResponse, responses={**AS_JOB, **REFUSALS, **CONTENT}, openapi_extra=form(1))
+@router.post("/v1/case", responses={**AS_JOB, **REFUSALS, **CONTENT}, openapi_extra=form(1))
 async def case_of_upload(request: Request, wait: bool = True, format: Literal["html", "json"] = "html") -> Response:
     """Write the case report of one file: a page for printing and filing, or the same as JSON. As the result of a job, the page is
     {"html": page}."""
