@@ -1,7 +1,7 @@
 """Stands in for TensorFlow Serving: answers recorded requests with TensorFlow alone, by its two loaders of SavedModels.
 
-`python plain_server.py FOLDER ...`: each folder holds a SavedModel `1` and a TFRecord `requests` of PredictRequest; for each loader
-a TFRecord of PredictResponse is written beside them.
+`python plain_server.py FOLDER ...`: each folder holds a SavedModel `1` and a TFRecord `requests` of PredictRequest. For each
+loader, a TFRecord of PredictResponse is written beside them; the requests with which the SavedModel is to be warmed up come last.
 """
 
 import os
@@ -10,8 +10,8 @@ import sys
 sys.modules.update({"tfdetect": None, "keras": None})  # importing either is an error
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+import tensorflow as tf  # noqa: E402
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2  # noqa: E402
 
 WARM_UP = "1/assets.extra/tf_serving_warmup_requests"
 
@@ -44,10 +44,14 @@ def by_session(folder, requests):
             yield response(request, session.run(names, inputs))
 
 
+def records(path, message):
+    """Return the messages in a TFRecord."""
+    return [message.FromString(record.numpy()) for record in tf.data.TFRecordDataset(path)]
+
+
 for place in sys.argv[1:]:
-    logs = (prediction_log_pb2.PredictionLog.FromString(each) for each in tf.compat.v1.io.tf_record_iterator(f"{place}/{WARM_UP}"))
-    asked = [predict_pb2.PredictRequest.FromString(each) for each in tf.compat.v1.io.tf_record_iterator(f"{place}/requests")]
-    asked += [log.predict_log.request for log in logs]
+    asked = records(f"{place}/requests", predict_pb2.PredictRequest)
+    asked += [log.predict_log.request for log in records(f"{place}/{WARM_UP}", prediction_log_pb2.PredictionLog)]
     for answer in (by_saved_model_load, by_session):
         with tf.io.TFRecordWriter(f"{place}/{answer.__name__}") as file:
             for each in answer(place, asked):

@@ -13,6 +13,7 @@ from tfdetect.models.detectors.cnn import Cnn
 from tfdetect.settings import Data, Run, Train
 
 SIZE = 32
+DETECTOR = Cnn(width=4)
 CALIBRATION = {"slope": 2.0, "intercept": 0.25, "threshold": 0.5}
 
 
@@ -24,14 +25,21 @@ def write_run(folder, seed=0, threshold=0.5):
     from tfdetect.serving.export import export
 
     keras.utils.set_random_seed(seed)
-    detector, artifact = Cnn(width=4), Artifact(folder)
-    folder.mkdir(parents=True)
-    config.write_yaml(Run(detector, Data(frames=4, size=SIZE), Train()), artifact.config)
-    detector.build((1, SIZE, SIZE, 3)).save(artifact.model)
-    files.write_json(artifact.calibration, CALIBRATION | {"threshold": threshold})
-    export(models.load(artifact.model), CALIBRATION | {"threshold": threshold}, detector, artifact.saved_model, ClipSpec(4, SIZE))
-    artifact.report.write_text("")  # which says that it is finished
+    artifact, calibration = write_settings(folder), CALIBRATION | {"threshold": threshold}
+    files.write_json(artifact.calibration, calibration)
+    DETECTOR.build((1, SIZE, SIZE, 3)).save(artifact.model)
+    export(models.load(artifact.model), calibration, DETECTOR, artifact.saved_model, ClipSpec(4, SIZE))
     return artifact.folder
+
+
+def write_settings(folder):
+    """Write all of the run of a frame detector but its models, and return its artifact."""
+    artifact = Artifact(folder)
+    folder.mkdir(parents=True)
+    config.write_yaml(Run(DETECTOR, Data(frames=4, size=SIZE), Train()), artifact.config)
+    files.write_json(artifact.calibration, CALIBRATION)
+    artifact.report.write_text("")  # which says that it is finished
+    return artifact
 
 
 def picture(seed=0, size=(40, 48), kind="png"):
@@ -39,6 +47,12 @@ def picture(seed=0, size=(40, 48), kind="png"):
     target = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)).save(target, kind)
     return target.getvalue()
+
+
+def write_half_plus_run(folder):
+    """Write a run whose SavedModel returns x / 2 + 1, which takes no Keras; return its folder."""
+    write_half_plus(write_settings(folder).saved_model, 1)
+    return folder
 
 
 def add_version(run, offset, damaged=False):

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "pil": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml",
-                 "c2pa": "c2pa-python"}  # fmt: skip
+                 "c2pa": "c2pa-python", "tensorflow-serving": "tensorflow-serving-api", "google": "protobuf"}  # fmt: skip
 EXTRAS = ("beam", "dask", "c2pa", "mlflow", "postgres", "search", "wandb")
 FILES = {name: ROOT / f"requirements{name and '-'}{name}.txt" for name in ("", *EXTRAS, "backends")}
 
@@ -21,7 +21,8 @@ def imported(path):
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
     roots = {name.partition(".")[0] for name in names} - {*sys.stdlib_module_names, "tfdetect"}
-    return {DISTRIBUTIONS.get(root.lower(), root.lower().replace("_", "-")) for root in roots}
+    names = {root.lower().replace("_", "-") for root in roots}
+    return {DISTRIBUTIONS.get(name, name) for name in names}
 
 
 def declared(path):

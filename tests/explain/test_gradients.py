@@ -110,4 +110,4 @@ def test_without_a_convolution_or_a_gradient_one_sentence_says_so():
 def test_mirrored_copies_of_images_are_turned_back():
     heat = np.zeros((2, 4, 4), np.float32)
     heat[0, 1, 0], heat[1, 1, 3] = 2, 4  # the same place, in the image and in its mirror image
-    assert gradients._without_mirrored(heat, 1)[0, 1].tolist() == [3, 0, 0, 0]
+    assert np.array(gradients._without_mirrored(heat, 1))[0, 1].tolist() == [3, 0, 0, 0]

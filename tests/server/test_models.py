@@ -3,13 +3,12 @@
 import asyncio
 import gc
 import logging
-import shutil
 import threading
 import weakref
 
 import numpy as np
 import pytest
-from served import add_version, write_half_plus
+from served import add_version, write_half_plus_run
 
 from tfdetect.errors import UserError
 from tfdetect.server.models import Models, UnknownLabel, UnknownModel
@@ -17,11 +16,9 @@ from tfdetect.server.settings import ServeSettings
 
 
 @pytest.fixture
-def run(own_run):
+def run(tmp_path):
     """A run whose version 1 returns x / 2 + 1."""
-    shutil.rmtree(own_run / "1")
-    write_half_plus(own_run / "1", 1)
-    return own_run
+    return write_half_plus_run(tmp_path / "tiny")
 
 
 @pytest.fixture

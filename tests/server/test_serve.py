@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from served import add_version, write_half_plus
+from served import add_version, write_half_plus_run
 
 from tfdetect import cli
 
@@ -35,12 +34,16 @@ def wait_for(condition):
 
 
 @pytest.fixture
-def server(own_run, tmp_path):
+def run(tmp_path):
+    """A run whose version 1 returns x / 2 + 1."""
+    return write_half_plus_run(tmp_path / "tiny")
+
+
+@pytest.fixture
+def server(run, tmp_path):
     """The process, the URL of its model, and the file of its log."""
-    shutil.rmtree(own_run / "1")
-    write_half_plus(own_run / "1", 1)
     with open(tmp_path / "log", "w+") as log:
-        process = subprocess.Popen([sys.executable, SCRIPT, own_run, "--port", "0", "--reload", "0.05"], stdout=subprocess.PIPE,
+        process = subprocess.Popen([sys.executable, SCRIPT, run, "--port", "0", "--reload", "0.05"], stdout=subprocess.PIPE,
                                    stderr=log, text=True)  # fmt: skip
         lines = iter(process.stdout.readline, "")
         url = next(match[0] for line in lines if (match := re.search(r"http://\S+/v1/models/tiny(?=:predict)", line)))
@@ -50,7 +53,7 @@ def server(own_run, tmp_path):
         process.stdout.close()
 
 
-def test_versions_change_under_load_and_a_stop_loses_nothing(server, own_run):
+def test_versions_change_under_load_and_a_stop_loses_nothing(server, run):
     process, url, log = server
     answers, stop = [[], [], []], threading.Event()
 
@@ -61,9 +64,9 @@ def test_versions_change_under_load_and_a_stop_loses_nothing(server, own_run):
     with ThreadPoolExecutor(4) as pool:
         askers = [pool.submit(ask, found) for found in answers]
         wait_for(lambda: all(answers))
-        add_version(own_run, 2)
+        add_version(run, 2)
         wait_for(lambda: all(found[-1] == [3.0] for found in answers))
-        add_version(own_run, 0, damaged=True)
+        add_version(run, 0, damaged=True)
         wait_for(lambda: "version=3 not loaded" in log.read_text())
         count = len(answers[0])
         wait_for(lambda: len(answers[0]) > count + 5)
@@ -83,13 +86,13 @@ def test_versions_change_under_load_and_a_stop_loses_nothing(server, own_run):
         "ERROR model=tiny version=3 not loaded"]  # fmt: skip
 
 
-def test_mistakes_are_one_sentence(tiny_run, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_one_sentence(run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        cases = {(str(tiny_run), "--port", port): f"Cannot listen on 127.0.0.1:{port}, it is in use: give another --port",
+        cases = {(str(run), "--port", port): f"Cannot listen on 127.0.0.1:{port}, it is in use: give another --port",
                  ("nowhere", "--port", "0"): "No run folder 'nowhere'",
-                 (str(tiny_run), str(tiny_run), "--port", "0"): "Two runs are named tiny",
+                 (str(run), str(run), "--port", "0"): "Two runs are named tiny",
                  ("--port", "0"): "There is no finished run in saved_models: train one with"}  # fmt: skip
         for argv, message in cases.items():
             assert cli.main(["serve", *argv]) == 2

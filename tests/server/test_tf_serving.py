@@ -8,11 +8,14 @@ import re
 
 import numpy as np
 import pytest
+from served import write_settings
 from starlette.testclient import TestClient
 
 from tfdetect.server.app import create_app
 from tfdetect.server.models import Models
 from tfdetect.server.settings import ServeSettings
+
+HALF = "half_plus_three"
 
 
 def half_plus_three():
@@ -49,19 +52,16 @@ def half_plus_three():
 
 
 @pytest.fixture(scope="module")
-def client(tiny_run, tmp_path_factory):
+def client(tmp_path_factory):
     """A client of a server with that model, version 1 of which has the label stable."""
-    import shutil
-
     import tensorflow as tf
 
-    run = shutil.copytree(tiny_run, tmp_path_factory.mktemp("contract") / "half_plus_three")
-    shutil.rmtree(run / "1")
+    artifact = write_settings(tmp_path_factory.mktemp("contract") / HALF)
     module, signatures = half_plus_three()
-    tf.saved_model.save(module, str(run / "1"), signatures)
+    tf.saved_model.save(module, str(artifact.saved_model), signatures)
     settings = ServeSettings(labels=("stable=1",))
-    models = Models([run], settings).load()
-    yield TestClient(create_app(models, settings), raise_server_exceptions=False)
+    models = Models([artifact.folder], settings).load()
+    yield TestClient(create_app(models, settings), base_url="http://127.0.0.1", raise_server_exceptions=False)
     models.close()
 
 
@@ -71,7 +71,6 @@ ROWS = [{"tag": "foo", "signal": [1, 2, 3, 4, 5], "sensor": [[1, 2], [3, 4]]},
 COLUMNS = {name: [row[name] for row in ROWS] for name in ROWS[0]}
 ANSWERS = [{"even": False, "raw_bytes": {"b64": "Zm9v"}, "sensor": [[1.0, 2.0], [3.0, 4.0]], "tag": "foo", "total": 15},
            {"even": False, "raw_bytes": {"b64": "YmFy"}, "sensor": [[4.0, 5.0], [6.0, 8.0]], "tag": "bar", "total": 15}]
-HALF = "half_plus_three"
 
 
 def several(**given):

@@ -64,6 +64,10 @@ def test_served_verdicts_are_those_of_predict(rng, tmp_path, method, frames):
     names = np.where(served["inconclusive"], "inconclusive", np.where(served["fake"], "fake", "real"))
     assert names.tolist() == [verdict.verdict for verdict in verdicts] and set(names) == {"real", "fake", "inconclusive"}
     assert [verdict.label for verdict in verdicts] == np.where(served["fake"], "fake", "real").tolist()
+    assert served["verdict"].numpy().astype(str).tolist() == names.tolist()
+    assert served["label"].numpy().astype(str).tolist() == [verdict.label for verdict in verdicts]
+    edges = np.float32([fitted.threshold, *fitted.inconclusive])
+    assert (np.column_stack([served[name] for name in ("threshold", "band_from", "band_to")]) == edges).all()
     assert f"method `{method}`" in (tmp_path / "SERVING.md").read_text()
 
 

@@ -95,9 +95,7 @@ def test_without_a_saved_model_the_keras_model_says_the_same(exported, rng, tmp_
 
 
 def test_encoded_images_get_it_too_and_damaged_ones_are_not_marked(exported, rng):
-    _, predictor, detector = exported
-    if detector.input_kind == "clip":
-        pytest.skip("clip detectors take no encoded images")
+    _, predictor, _ = exported
     frames = clips(rng)[:, 0]
     images = [tf.io.encode_png(frame).numpy() for frame in frames] + [b"damaged"]
     found = {name: value.numpy() for name, value in predictor.model.signatures["serve_bytes"](image=tf.constant(images)).items()}
@@ -105,11 +103,3 @@ def test_encoded_images_get_it_too_and_damaged_ones_are_not_marked(exported, rng
     np.testing.assert_allclose(found["content_distance"][:-1], whole["content_distance"], atol=1e-4)
     assert np.isnan(found["familiarity"][-1]) and not found["unfamiliar"][-1] and not found["inconclusive"][-1]
     assert found["unfamiliar"][-2]
-
-
-@pytest.mark.slow
-def test_it_converts_to_tensorflow_lite(exported):
-    artifact, *_ = exported
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(artifact.saved_model), signature_keys=["serving_default"])
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
-    assert b"TFL3" in converter.convert()[:8]

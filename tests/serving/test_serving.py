@@ -77,9 +77,7 @@ def test_native_and_cached_clips_give_the_same_probability(exported, videos):
 def test_bytes_and_frames_agree(exported, rng):
     artifact, _, single = exported
     signatures = predictor(artifact, single).model.signatures
-    assert set(signatures) == ({"serving_default", "serve_bytes"} if single else {"serving_default"})
-    if not single:
-        return
+    assert set(signatures) == {"serving_default", "serve_bytes", "explain"}
     image = cv2.GaussianBlur(rng.integers(0, 256, (60, 44, 3), np.uint8), (0, 0), 2)
     encoded = [cv2.imencode(extension, image)[1].tobytes() for extension in (".jpg", ".png", ".webp")]
     out = signatures["serve_bytes"](image=tf.constant(encoded))
@@ -107,18 +105,6 @@ def test_predict_files_keeps_the_order_and_reports_failures(exported, images, vi
     assert verdicts[2].error == "No such file or directory"
 
 
-def test_the_default_signature_converts_to_tensorflow_lite(exported, rng):
-    artifact, _, single = exported
-    if not single:
-        pytest.skip("an LSTM needs the flex delegate, which the Python interpreter of TensorFlow Lite does not have")
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(artifact.saved_model), signature_keys=["serving_default"])
-    lite = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner("serving_default")
-    served = predictor(artifact, single).model.signatures["serving_default"]
-    for shape in ((1, 3, 50, 40, 3), (2, 4, 20, 70, 3), (1, 2, 32, 32, 3)):
-        clip = rng.integers(0, 256, shape, np.uint8)
-        np.testing.assert_allclose(lite(clip=clip)["score"], served(clip=tf.constant(clip))["score"], atol=1e-4)
-
-
 def test_a_run_on_faces_names_its_input_face_crop(tmp_path, rng):
     artifact, detector = Artifact(tmp_path), DETECTORS["frame"][0]
     clip_spec = ClipSpec(1, 32, faces=FaceSettings(tmp_path / "none.onnx", "0" * 64))
@@ -127,7 +113,7 @@ def test_a_run_on_faces_names_its_input_face_crop(tmp_path, rng):
     export(model, CALIBRATION, detector, artifact.saved_model, clip_spec)
     served = tf.saved_model.load(str(artifact.saved_model)).signatures
     inputs = {name: list(signature.structured_input_signature[1]) for name, signature in served.items()}
-    assert inputs == {"serve_face_crop": ["face_crop"], "serving_default": ["face_crop"]}
+    assert inputs == {name: ["face_crop"] for name in ("serve_face_crop", "serving_default", "explain")}
     notes = (tmp_path / "SERVING.md").read_text()
     assert "a whole image" in notes and "serve_bytes" not in notes
     crop = rng.integers(0, 256, (2, 1, 32, 32, 3), np.uint8)
@@ -138,7 +124,8 @@ def test_a_run_on_faces_names_its_input_face_crop(tmp_path, rng):
 def test_serving_notes_name_the_signatures(exported):
     artifact, _, single = exported
     notes = (artifact.folder / "SERVING.md").read_text()
-    assert "`serving_default`: clip" in notes and ("`serve_bytes`: image" in notes) == single
+    assert "`serving_default`: clip" in notes and "`serve_bytes`: image" in notes and ("A still is repeated" in notes) != single
+    assert f"(`method` is `{DETECTORS['frame' if single else 'clip'][0].heat_map}`)" in notes
 
 
 def test_each_weight_is_written_once_and_the_model_is_traced_once(tmp_path, monkeypatch):

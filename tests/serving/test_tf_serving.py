@@ -34,8 +34,9 @@ ANSWER = {"score", "probability", "label", "verdict", "threshold", "band_from", 
 
 def pictures(rng, *shape):
     """Return blurred noise (*shape, 3) uint8, its colours different from picture to picture."""
-    noise = cv2.GaussianBlur(rng.integers(0, 256, (shape[-2], np.prod(shape[:-2], dtype=int) * shape[-1], 3), np.uint8), (0, 0), 2)
-    return np.moveaxis(noise.reshape(shape[-2], *shape[:-2], shape[-1], 3), 0, -3)
+    *many, height, width = shape
+    noise = rng.integers(0, 256, (height, np.prod(many, dtype=int) * width, 3), np.uint8)
+    return np.moveaxis(cv2.GaussianBlur(noise, (0, 0), 2).reshape(height, *many, width, 3), 0, -3)
 
 
 def make(kind, folder):
@@ -43,7 +44,7 @@ def make(kind, folder):
     keras.utils.set_random_seed(0)
     detector, frames = (Cnn(width=4), 1) if kind == "frame" else (CnnLstm(), FRAMES)
     model, spec, artifact = detector.build((frames, SIZE, SIZE, 3)), ClipSpec(FRAMES, SIZE, still=frames > 1), Artifact(folder)
-    *_, kernel, bias = model.weights
+    *_, kernel, _ = model.weights
     kernel.assign(kernel * 100)  # scores that differ
     clips = np.repeat(pictures(np.random.default_rng(1), 40, 1, SIZE, SIZE), frames, axis=1)
     low, middle, high = np.quantile(model.predict(clips, verbose=0)[:, 0].astype(float), [0.3, 0.5, 0.7])
@@ -159,7 +160,7 @@ def test_the_server_s_metadata_names_the_inputs_and_splits_all_outputs_by_rows(s
 
 def test_words_and_numbers_are_those_of_predict(served, rng, tmp_path, monkeypatch):
     monkeypatch.setattr("tfdetect.serving.decode_ahead.map_unordered", map_here)
-    artifact, predictor = served
+    _, predictor = served
     images = [encoded(rng, size=(SIZE, SIZE)) for _ in range(24)]
     for number, image in enumerate(images):
         (tmp_path / f"{number:02}.png").write_bytes(image)
@@ -210,8 +211,8 @@ def message_class(name, **messages):
 
 
 def test_configuration_files_parse_as_the_server_s_messages(served):
-    """The fields of the two that tensorflow-serving-api lacks are those of session_bundle_config.proto and monitoring_config.proto
-    of github.com/tensorflow/serving."""
+    """The fields of the two that tensorflow-serving-api lacks are those of the server's session_bundle_config.proto and
+    monitoring_config.proto."""
     from google.protobuf import wrappers_pb2  # noqa: F401  (registers the file that the description below depends on)
 
     folder = served[0].folder

@@ -95,7 +95,10 @@ def test_a_new_version_is_fitted_to_the_files_and_the_old_one_stays(run, mine, c
     assert fitted.band == again.band is not None
     assert (fitted.slope, fitted.intercept, fitted.threshold) == (again.slope, again.intercept, again.threshold)
     assert os.path.samefile(run.model, first / "model.keras"), "the model is the same, and takes no space twice"
-    assert (run.folder / "1" / "saved_model.pb").exists() and (run.folder / "2" / "saved_model.pb").exists()
+    for number in "12":
+        assert {"saved_model.pb", "assets.extra"} <= {path.name for path in (run.folder / number).iterdir()}
+    for place in (run.folder, first, run.folder / "versions" / "2"):
+        assert 'base_path: "/models/cnn"' in (place / "models.config").read_text(), "whatever the version"
     written = [folder / hashes.NAME for folder in (run.folder, first, run.folder / "versions" / "2")]
     assert [hashlib.sha256(path.read_bytes()).hexdigest() == hashes.model_hash(path.parent) for path in written] == [True] * 3
     assert written[0].read_text() == written[2].read_text() != written[1].read_text()

@@ -70,9 +70,9 @@ def export(model: keras.Model, calibration: Mapping[str, Any], detector: Detecto
     it; return the graph of the model's scores.
 
     `calibration` is the content of calibration.json, at least slope, intercept and threshold. `clip_spec` says how the run makes
-    clips of files; the default is one frame per file, or those of a clip. `aggregate` says how the scores of frames become that of
-    a file, and `familiarity`, where it is known, what the training files were like. Raises UserError on another Keras backend than
-    TensorFlow.
+    clips of files; the default is as many frames of a file as the model takes. `aggregate` says how the scores of frames become
+    that of a file, and `familiarity`, where it is known, what the training files were like. Raises UserError on another Keras
+    backend than TensorFlow.
     """
     backend.require_tensorflow("A SavedModel")
     clip_spec = replace(clip_spec or ClipSpec(*model.input_shape[1:3]), still=detector.input_kind == "clip")

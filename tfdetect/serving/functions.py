@@ -1,6 +1,6 @@
 """The functions behind the signatures of the SavedModel; `export` describes them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -68,7 +68,7 @@ class ServingFunctions:
         return {"reconstruction": tf.reshape(after, (*shape, 3)), "error": tf.reshape(error, shape)}
 
     def reconstruction(self, clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the reconstruction of clips that fit the model, float32 as they are, and its error, (batch, frames, size, size)."""
+        """Return the reconstruction of clips that fit the model, float32 in their shape, and its error for each pixel."""
         outputs = self.reconstruction_model(clips, training=False)[:2]
         before, after = (tf.reshape(autoencoder.to_pixels(self.model, output), tf.shape(clips)) for output in outputs)
         return after, tf.reduce_mean(tf.abs(before - after), axis=-1)

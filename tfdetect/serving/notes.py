@@ -2,24 +2,26 @@
 
 from collections.abc import Mapping
 
+import tensorflow as tf
+
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.detector import Detector
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.familiarity import DISTANCES, Familiarity
 
-DEFAULT, FACE_CROP, BYTES, EXPLAIN, FEATURES, RECONSTRUCTION = (
-    "serving_default", "serve_face_crop", "serve_bytes", "explain", "serve_features", "serve_reconstruction")  # fmt: skip
+DEFAULT, FACE_CROP, BYTES, EXPLAIN = "serving_default", "serve_face_crop", "serve_bytes", "explain"
+FEATURES, RECONSTRUCTION = "serve_features", "serve_reconstruction"
 ANSWER = ("score", "probability", "label", "verdict", "threshold", "band_from", "band_to", "fake", "inconclusive")
 FAMILIARITY = ("familiarity", "unfamiliar", "other_content", "other_processing", *DISTANCES)
 SERVING_NOTES = "SERVING.md"
 HEAT_MAPS = {
     "error": "The heat-map of `explain` is the reconstruction error in grey levels (`method` is `error`).",
-    "gradcam": "The heat-map of `explain` is by Grad-CAM (`method` is `gradcam`): where the maps of the last convolution speak for a "
-               "higher score. It takes about as long as three scores.",
-    "integrated_gradients": "The heat-map of `explain` is by integrated gradients (`method` is `integrated_gradients`): what each "
-                            "pixel adds to the score. It takes about as long as a hundred scores.",
+    "gradcam": "The heat-map of `explain` is by Grad-CAM (`method` is `gradcam`): where the maps of the last convolution speak "
+               "for a higher score.",
+    "integrated_gradients": "The heat-map of `explain` is by integrated gradients (`method` is `integrated_gradients`): what "
+                            "each pixel adds to the score. It takes the gradients of 32 scores.",
     "occlusion": "The heat-map of `explain` is by occlusion (`method` is `occlusion`): how much the score drops where an area is "
-                 "hidden. It takes about as long as 50 scores.",
+                 "hidden. It takes 50 scores.",
 }  # fmt: skip
 
 
@@ -35,7 +37,9 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec, familiarity: Fa
     `predict` does.
     """
     clips, squares = detector.input_kind == "clip", "frames, size" if clip_spec.fit.crops == 1 else "frames x crops, size"
-    content = "square crops of one face, see docs/faces.md of tfdetect" if clip_spec.faces else "RGB, any size and number of frames"
+    content = "RGB, any size and number of frames"
+    if clip_spec.faces:
+        content = "square crops of one face, see docs/faces.md of tfdetect"
     frames = f"{frames_input_name(clip_spec)}, uint8 (batch, frames, height, width, 3), {content}"
     features = f"(batch, {clip_spec.frames} x n), the outputs of the frame model, one frame after the other" if clips else \
         "(batch, n), the output of the backbone"  # fmt: skip
@@ -46,7 +50,7 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec, familiarity: Fa
     has_bytes = not clip_spec.faces and not clip_spec.plan
     found = {
         FACE_CROP if clip_spec.faces else DEFAULT: f"{frames} -> {answer}",
-        BYTES: has_bytes and f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {answer}, error{note} (batch,) string",
+        BYTES: has_bytes and f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {answer}, error{note} (batch,)",
         EXPLAIN: f"as above, frames -> the same outputs, {maps}, and method (batch,) string",
         FEATURES: detector.caches_features and f"features, float32 {features} -> {of_features}",
         RECONSTRUCTION: detector.reconstructs and f"frames -> reconstruction, uint8 (batch, {squares}, size, 3), and error",
@@ -63,11 +67,14 @@ def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, c
     paragraphs = [describe_verdicts(calibration), describe_familiarity(familiarity) if familiarity else "", HEAT_MAPS[method]]
     if BYTES in descriptions:
         still = f" A still is repeated to the {clip_spec.frames} frames of a clip; `note` says so." if clip_spec.still else ""
-        paragraphs += [f"`serve_bytes` decodes at most {clip_spec.limits.pixels:,} pixels of an image, by its header. An image that it "
-                       "does not decode has an `error`, an empty `verdict` and a score of NaN, and costs its own row alone."
-                       + still]  # fmt: skip
-    paragraphs += describe_squares(clip_spec)
-    return "\n".join([f"# Signatures of the SavedModel in `{folder}/`", "", *lines, "", "\n\n".join(filter(None, paragraphs)), ""])
+        paragraphs += [f"`serve_bytes` refuses an image whose header announces more than {clip_spec.limits.pixels:,} pixels. One "
+                       "that is refused or damaged has an `error`, an empty `verdict` and a score of NaN; the others of its "
+                       f"batch do not suffer.{still}"]  # fmt: skip
+    paragraphs += [*describe_squares(clip_spec), f"Exported with TensorFlow {tf.__version__}: a server must be of that release, "
+                   "or of a later one. `models.config`, `batching.config` and `monitoring.config` configure TensorFlow Serving; "
+                   "docs/serving.md of tfdetect has the commands."]  # fmt: skip
+    title = f"# Signatures of the SavedModel in `{folder}/`"
+    return "\n".join([title, "", *lines, "", "\n\n".join(filter(None, paragraphs)), ""])
 
 
 def describe_squares(clip_spec: ClipSpec) -> list[str]:
@@ -101,10 +108,10 @@ def describe_verdicts(calibration: Calibration) -> str:
     if not (band := calibration.band):
         return f"{text} No score is `inconclusive`: there is no band, and `band_from` and `band_to` are NaN."
     errors, edges = f"{100 * (1 - band.coverage):.3g} %", calibration.inconclusive
-    where = f"from `band_from` {edges[0]:.4g} to `band_to` {edges[1]:.4g}" if edges else "in an empty band, whose edges are NaN"
-    return (f"{text} A probability {where} is `inconclusive`: the `verdict` is neither real nor fake, whatever `label` says. Of files "
-            f"like those of validation, at most {errors} of the real ones are called fake otherwise, and at most {errors} of the "
-            "fakes real.")  # fmt: skip
+    where = f"from `band_from` {edges[0]:.4g} to `band_to` {edges[1]:.4g}" if edges else "in the band, which is empty,"
+    return (f"{text} A probability {where} is `inconclusive`: the `verdict` is neither real nor fake, whatever `label` says. Of "
+            f"files like those of validation, at most {errors} of the real ones are called fake otherwise, and at most {errors} of "
+            "the fakes real.")  # fmt: skip
 
 
 def describe_familiarity(familiarity: Familiarity) -> str:

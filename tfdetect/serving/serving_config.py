@@ -38,7 +38,8 @@ def models_config(base_paths: Mapping[str, str]) -> str:
     config = ModelServerConfig()
     for name, path in base_paths.items():
         config.model_config_list.config.add(name=name, base_path=path, model_platform="tensorflow")
-    return "# For --model_config_file: the models, and where the server finds their versions.\n" + text_format.MessageToString(config)
+    comment = "# For --model_config_file: the models, and where the server finds their versions.\n"
+    return comment + text_format.MessageToString(config)
 
 
 def write(run: Path, name: str) -> None:

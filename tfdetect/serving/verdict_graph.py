@@ -1,7 +1,8 @@
 """A calibration as TensorFlow operations: what `Calibration` computes in Python, inside the SavedModel.
 
-Numbers are float32 and all operations but those of words built into TensorFlow Lite, which has neither float64 nor string outputs
-nor searches in tables. Constants are split, or scores compared, so that probabilities still agree with Python's to 1e-6 and decisions exactly.
+Numbers are float32, and all operations but those of words are built into TensorFlow Lite, which has neither float64 nor string
+outputs nor searches in tables. Constants are split, or scores compared, so that probabilities still agree with Python's to 1e-6
+and decisions exactly.
 """
 
 from collections.abc import Mapping

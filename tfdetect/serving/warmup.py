@@ -6,6 +6,7 @@ https://www.tensorflow.org/tfx/serving/saved_model_warmup. Equal exports write e
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +26,7 @@ def requests(name: str, inputs: Mapping[str, tf.TensorSpec], spec: ClipSpec) -> 
     for signature, given in inputs.items():
         if signature == EXPLAIN:
             continue
+        values: Any
         if given.dtype == tf.string:
             values = [tf.io.encode_jpeg(picture(2 * spec.size)).numpy()]
         elif given.dtype == tf.uint8:

@@ -1,0 +1,72 @@
+"""What a server says about files and detectors, as the code writes it: the page must know it in every language."""
+
+import io
+from itertools import product
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+
+from tfdetect.data.media import read, sniff
+from tfdetect.evaluation.single_file import Place
+from tfdetect.evaluation.timeline import Timeline
+from tfdetect.limits import Limits
+from tfdetect.pages import explanation
+from tfdetect.pages.case_content import Finding, file_caveats, meaning
+from tfdetect.pages.content import Report
+from tfdetect.workflow import case_model
+
+INTERVALS = {"auc": (0.9, 0.97)}
+SEEN = {"named": ["swap", "gan"], "n_fake": 40, "auc": 0.95, "auc_interval": (0.9, 0.97), "intervals": INTERVALS}
+GOOD = {"auc": 0.95, "auc_interval": [0.92, 0.97], "n": 200, "n_real": 100, "n_fake": 100, "n_groups": 100, "by_source": {},
+        "confusion": {"tn": 90, "fp": 10, "tp": 90, "fn": 10}}  # fmt: skip
+TESTS = [{}, {"seen": SEEN}, {"seen": SEEN | {"named": []}}, {"seen": SEEN, "unseen": SEEN}, {"unseen": SEEN},
+         {"seen": SEEN, "unseen": SEEN | {"auc_interval": None}}, {"auc": 0.525, "auc_interval": [0.45, 0.6]},
+         {"auc_interval": None}, {"auc": 0.1, "auc_interval": [0.05, 0.2]}, {"auc": None, "auc_interval": None, "n_fake": 0},
+         {"verdicts": {"precision": 0.2, "prevalence": 0.01, "unfamiliar": {"share": 0.5, "level": 0.05}}}]  # fmt: skip
+
+
+def sentences(folder):
+    """Return them; `folder` is one for a few files."""
+    return [*of_findings(), *of_detectors(), *of_timelines(), *explanation.METHOD_NOTES.values(), *of_unreadable_files(folder)]
+
+
+def of_findings():
+    """Return what is said of the verdict on a file."""
+    places = (Place("real", 140, 0.007, (0.001, 0.039)), Place("fake", 120, 0.617, (0.528, 0.699)))
+    verdict = {"error": None, "probability": 0.93, "note": "damaged: 28 of 50 frames intact", "unfamiliar": True,
+               "familiarity": 0.004}  # fmt: skip
+    for used, reason in zip(("", "train", "validation", "test"), 2 * ("other content", "other processing"), strict=True):
+        found = Finding(verdict | {"unfamiliar_reason": reason}, None, places, ((0.5, 0.593), (0.1, 0.117), (0.01, 0.02)), used)
+        yield from (*meaning(SimpleNamespace(prevalence=0.5), found), *file_caveats(found))
+
+
+def of_detectors():
+    """Return what is said of how good a detector is, and of what it is not for."""
+    yield from (case_model.NOT_MEASURED, case_model.SAMPLE)
+    for test, shortcuts in product(TESTS, ({}, {"all": 0.6}, {"all": 0.93}, {"all": 0.99})):
+        headline, not_for, _ = case_model.judgement(Report("run", {"test": GOOD | test}, shortcuts=shortcuts))
+        yield from (headline, *not_for)
+
+
+def of_timelines():
+    """Return what is said of the points of a timeline."""
+    for taken, span, stride in ((1, 1, 1), (1, 1, 2), (8, 8, 1), (8, 8, 4), (8, 15, 4)):
+        starts = np.arange(0, 60, stride)
+        windows = starts[:, None] + np.linspace(0, span - 1, taken).astype(int)
+        scores = np.zeros(len(starts))
+        yield Timeline(windows, scores, scores, np.arange(100) / 25, stride, 0.5).describe()
+
+
+def of_unreadable_files(folder):
+    """Return why a few files cannot be read."""
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    picture.save(jpeg, "jpeg")
+    picture.save(png, "png")
+    for content in (b"", b"Dear Sir", jpeg.getvalue()[:-40], jpeg.getvalue()[:60], png.getvalue()[:-40], png.getvalue()[:-8]):
+        (folder / "file").write_bytes(content)
+        try:
+            read.read_media(folder / "file", 1, None, 1, Limits())
+        except sniff.MediaError as error:
+            yield str(error)

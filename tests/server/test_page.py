@@ -1,0 +1,334 @@
+"""The page in Chromium, against a server whose answers are made up: what a person does and sees."""
+
+import io
+import json
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import page_server
+import pytest
+from page_sentences import sentences
+from page_server import FIRST, SECOND
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (requirements-dev.txt)")
+expect = sync_api.expect
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+AXE = os.environ.get("AXE_CORE", "node_modules/axe-core")
+PICTURE = page_server.png(page_server.picture(0, 64))
+LANGUAGES = {"en": "en-GB", "it": "it-IT"}
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: install Debian's package chromium")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def servers():
+    """The addresses of a server with one detector, and of one with two, a record and a token; and their applications."""
+    one, limits = page_server.create_app(), {"bytes": 50_000, "seconds": 60.0}
+    two = page_server.create_app((FIRST, SECOND), keeps=["time", "sha256"], token="secret", limits=limits)
+    with page_server.serving(one) as first, page_server.serving(two) as second:
+        yield {"one": (first, one), "two": (second, two)}
+
+
+@pytest.fixture
+def visit(browser, servers):
+    """Open the page; at the end, no request has left the server, and the console is free of errors."""
+    with visits(browser, servers) as opened:
+        yield opened
+
+
+@contextmanager
+def visits(browser, servers):
+    contexts, errors, strangers = [], [], []
+
+    def opened(name="one", language="en", width=1200, **settings):
+        address = servers[name][0]
+        context = browser.new_context(locale=LANGUAGES[language], viewport={"width": width, "height": 800}, **settings)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.set_default_timeout(10_000)
+        tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        own = (address, "data:", "blob:")
+        tab.on("request", lambda asked: None if asked.url.startswith(own) else strangers.append(asked.url))
+        tab.goto(address)
+        tab.locator("body.ready").wait_for()
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    refused = "Failed to load resource: "  # what Chromium says of each refusal that a test asked for
+    assert not strangers and not [text for text in errors if not text.startswith(refused)]
+
+
+def give(tab, *names, kind="image/png", data=PICTURE):
+    """Choose files of these names, and wait until each has an answer."""
+    tab.locator("#files").set_input_files([{"name": name, "mimeType": kind, "buffer": data} for name in names])
+    expect(tab.locator(".task")).to_have_count(0, timeout=10_000)
+    return tab.locator(".card")
+
+
+def video():
+    """Return an H.264 video of 4 s."""
+    import av
+
+    target = io.BytesIO()
+    with av.open(target, "w", "mp4") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 10 * number, np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return target.getvalue()
+
+
+def test_an_image_gets_a_verdict_in_words_its_meaning_and_a_heat_map(visit):
+    tab = visit()
+    expect(tab.get_by_text("Nothing is kept")).to_be_visible()
+    card = give(tab, "a_fake.png")
+    verdict = card.get_by_role("region", name="Verdict of faces_v2 Fake")
+    expect(verdict).to_contain_text("93.1%")
+    expect(verdict).to_contain_text("93.1% is above 70%, from which on this detector calls a file fake.")
+    expect(verdict.get_by_role("img")).to_have_attribute("aria-label", re.compile("this file lies at 93.1%.*fake from 70% on"))
+    expect(card.get_by_role("heading", name="a_fake.png")).to_be_focused()
+    expect(tab.get_by_role("status")).to_contain_text("the explanation of faces_v2 is ready")
+    verdict.get_by_text("How good is this detector?").click()
+    expect(verdict.get_by_text("84 % of those that it calls fake are real.")).to_be_visible()
+    expect(card).to_contain_text("Hiding the marked tenth of the picture lowers the score by 0.583")
+    slider, overlay = card.get_by_role("slider"), card.locator(".overlay")
+    expect(overlay).to_have_css("opacity", "0.8")
+    slider.fill("30")
+    expect(overlay).to_have_css("opacity", "0.3")
+    expect(slider).to_have_attribute("aria-valuetext", "heat-map at 30%")
+    expect(card.locator(".preview img")).to_have_js_property("naturalWidth", 64)
+
+
+def test_json_and_case_report_are_downloads(visit):
+    tab = visit()
+    card = give(tab, "a_fake.png")
+    with tab.expect_download() as saved:
+        card.get_by_role("button", name="Data (JSON)").click()
+    assert saved.value.suggested_filename == "a_fake-verdict.json"
+    found = json.loads(Path(saved.value.path()).read_text())
+    assert found["findings"][0]["verdict"]["probability"] == 0.931 and "data:image" not in json.dumps(found)
+    assert found["explanations"][0]["heat_map"]["check"]["hottest_tenth"] == 0.583
+    with tab.expect_download() as saved:
+        card.get_by_role("button", name="Case report").click()
+    assert (saved.value.suggested_filename, Path(saved.value.path()).read_text()) == ("a_fake-case.html", "<h1>case</h1>")
+
+
+VERDICTS = {
+    "a_fake.png": ("Fake", "93.1% is above 70%"),
+    "real.png": ("Real", "4.1% is below 45%, up to which this detector calls a file real."),
+    "inconclusive.png": ("Inconclusive", "55% lies between 45% and 70%, where this detector commits itself to neither."),
+    "unfamiliar.png": ("Unfamiliar", "It shows other content than the files that the detector was trained on."),
+    "noface.png": ("Not judged", "No face found, and this detector judges nothing else."),
+}
+
+
+def test_every_verdict_has_a_word_a_symbol_and_a_sentence(visit):
+    tab = visit()
+    cards = give(tab, *VERDICTS)
+    for card, (name, (word, sentence)) in zip(cards.all(), VERDICTS.items(), strict=True):
+        expect(card.get_by_role("heading", level=2)).to_have_text(name)
+        expect(card.locator(".word")).to_have_text(word)
+        expect(card).to_contain_text(sentence)
+    shapes = [symbol.get_attribute("d") for symbol in tab.locator(".call .symbol path").all()]
+    assert len(set(shapes)) == len(VERDICTS)
+    offered = tab.get_by_role("button", name="Show what drives the verdict of faces_v2")
+    expect(offered).to_have_count(4)  # of several files they are made on demand
+
+
+def test_a_video_has_a_timeline_to_click_and_to_walk_along(visit):
+    tab = visit()
+    card = give(tab, "job_fake.mp4", kind="video/mp4", data=video())
+    player, chart = card.locator("video"), card.get_by_role("slider", name="Moment of the video")
+    time_is = lambda seconds: expect(player).to_have_js_property("currentTime", seconds)  # noqa: E731
+    chart.focus()
+    tab.keyboard.press("ArrowRight")
+    expect(chart).to_have_attribute("aria-valuetext", "0.1 s: probability of being fake 15%")
+    time_is(0.1)
+    tab.keyboard.press("End")
+    time_is(3.9)
+    box = chart.bounding_box()
+    chart.click(position={"x": 46 + (box["width"] - 60) / 4, "y": 90})
+    assert player.evaluate("video => video.currentTime") == pytest.approx(1, abs=0.05), "a quarter of 4 s"
+    expect(card.locator(".readout")).to_have_text("1 s: probability of being fake 30.1%")
+    card.get_by_role("button", name="Go to peak A: 1.4 s, 90%").click()
+    time_is(1.4)
+    expect(card.locator(".point-fake")).to_have_count(3)  # those above 70 %
+    expect(card).to_contain_text("Only the pictures of a video are judged, not its sound.")
+
+
+def test_faces_are_drawn_where_they_are_and_said_in_words(visit):
+    card = give(visit(), "two_faces.png")
+    expect(card.locator(".boxes")).to_have_attribute("viewBox", "0 0 64 64")
+    first = card.locator(".boxes rect").first
+    assert [first.get_attribute(name) for name in ("x", "y", "width", "height")] == ["6", "4", "11", "13"]
+    expect(card).to_contain_text("2 faces found")
+    expect(card).to_contain_text("Face 2: probability of being fake 8%")
+    image, boxes = card.locator(".preview img").bounding_box(), card.locator(".boxes").bounding_box()
+    assert boxes == pytest.approx(image, abs=1)
+
+
+REFUSED = {
+    "broken.jpg": ("This file cannot be read", "Reason: truncated JPEG: its end marker is missing", False),
+    "huge.png": ("This file is too large", "Reason: The image has 400 megapixels, at most 100 are read.", False),
+    "text.pdf": ("This is neither an image nor a video", "Documents and archives are not opened", False),
+    "busy.png": ("Too many requests", "The server asks you to wait 7 seconds.", True),
+    "unready.png": ("The server is not ready", "Your file is fine.", True),
+    "crash_500.png": ("Something went wrong on the server", "This is not your file's fault.", True),
+}
+
+
+def test_what_cannot_be_judged_says_why(visit):
+    tab = visit()
+    cards = give(tab, *REFUSED)
+    for card, (title, reason, again) in zip(cards.all(), REFUSED.values(), strict=True):
+        expect(card.get_by_role("heading", level=3)).to_have_text(title)
+        expect(card).to_contain_text(reason)
+        expect(card.get_by_role("button", name="Try again")).to_have_count(int(again))
+    expect(tab.get_by_role("heading", name="broken.jpg")).to_be_focused()
+
+
+def test_a_lost_connection_is_no_verdict_and_can_be_tried_again(visit):
+    tab = visit()
+    tab.context.set_offline(True)
+    card = give(tab, "a_fake.png")
+    expect(card.get_by_role("heading", level=3)).to_have_text("The connection is gone")
+    tab.context.set_offline(False)
+    card.get_by_role("button", name="Try again").click()
+    expect(card.locator(".word")).to_have_text("Fake")
+
+
+def test_cancelling_ends_the_job_on_the_server(visit, servers):
+    tab, (_, app) = visit(), servers["one"]
+    tab.locator("#files").set_input_files([{"name": "endless_job.png", "mimeType": "image/png", "buffer": PICTURE}])
+    task = tab.locator(".task")
+    expect(task).to_contain_text("Decoding (0 of 4)")
+    task.get_by_role("button", name="Cancel").click()
+    expect(tab.get_by_role("heading", name="Cancelled")).to_be_visible()
+    tab.wait_for_timeout(100)
+    assert [job["state"] for job in app.state.jobs.values() if "endless" in str(job["result"])] == ["failed"]
+
+
+def test_without_events_a_job_is_asked_for_its_state(visit, servers):
+    tab, (_, app) = visit(), servers["one"]
+    expect(give(tab, "poll_real.png").locator(".word")).to_have_text("Real")
+    assert sum(request.startswith("GET /v1/jobs/") and not request.endswith("events") for request in app.state.seen) >= 2
+
+
+def test_two_detectors_stand_side_by_side_and_disagree(visit):
+    tab = visit("two")
+    expect(tab.get_by_text("In its record it keeps the time and the file's fingerprint (SHA-256).")).to_be_visible()
+    card = give(tab, "split_fake.png")
+    expect(card.get_by_role("heading", level=3)).to_have_text("The access token is missing or wrong")
+    expect(tab.get_by_label("access token")).to_be_focused()
+    tab.keyboard.type("secret")
+    tab.keyboard.press("Enter")
+    expect(card.locator(".word")).to_have_text(["Fake", "Real"])
+    expect(card).to_contain_text("The detectors disagree.")
+    expect(card.locator(".before")).to_contain_text("already has 3 verdicts on this very file, the first of 1 March 2026")
+    left, right = (panel.bounding_box() for panel in card.locator(".finding").all())
+    assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
+    large = give(tab, "large.png", data=bytes(60_000)).first
+    expect(large).to_contain_text("The file has 60 kB, and the server takes up to 50 kB.")
+    tab.get_by_role("checkbox", name="faces_v2").uncheck()
+    expect(give(tab, "fake.png").first.locator(".by")).to_have_text(["Verdict of clip_images"])
+
+
+def test_everything_is_reached_by_keys(visit):
+    tab = visit()
+    with tab.expect_file_chooser() as chooser:
+        for _ in range(4):  # past the link to the results, the name and the language
+            tab.keyboard.press("Tab")
+        tab.keyboard.press("Enter")
+    chooser.value.set_files([{"name": "a_fake.png", "mimeType": "image/png", "buffer": PICTURE}])
+    card = tab.locator(".card")
+    expect(card.get_by_role("heading", name="a_fake.png")).to_be_focused()
+    expect(card.locator(".drives")).to_be_visible()
+    reached = []
+    while "Data (JSON)" not in reached:
+        tab.keyboard.press("Tab")
+        reached.append(tab.evaluate("document.activeElement.textContent || document.activeElement.type"))
+        if reached[-1] == "What this figure means":
+            tab.keyboard.press("Space")
+            expect(card.get_by_text("about 93 are fake.")).to_be_visible()
+        if reached[-1] == "range":
+            tab.keyboard.press("Home")
+            expect(card.locator(".overlay")).to_have_css("opacity", "0")
+    assert reached == ["Remove", "What this figure means", "How good is this detector?", "Details", "range", "Case report",
+                       "Data (JSON)"]  # fmt: skip
+
+
+def test_in_italian_nothing_stays_english(visit):
+    tab = visit(language="it")
+    card = give(tab, "note_fake.mp4", kind="video/mp4", data=video())
+    expect(tab.get_by_role("heading", level=1)).to_have_text("È autentico?")
+    expect(card).to_contain_text("93,1% è sopra 70%")
+    expect(card).to_contain_text("danneggiato: 28 fotogrammi intatti su 50")
+    expect(tab.locator("#about")).to_contain_text("AUC 0,953 (da 0,912 a 0,984, 120 falsi)")
+    assert tab.locator("html").get_attribute("lang") == "it" and tab.locator("[lang=en]:not(option)").all_text_contents() == []
+    tab.locator("#language").select_option("en")
+    expect(card.locator(".word")).to_have_text("Fake")
+    expect(card.locator(".chart")).to_be_visible()  # the explanation is still there
+    tab.reload()
+    expect(tab.get_by_role("heading", level=1)).to_have_text("Is this real?")
+
+
+def test_what_the_server_says_is_translated(visit, tmp_path):
+    """Whoever changes one of these sentences finds here that its translation must follow."""
+    texts = sorted(set(sentences(tmp_path)))
+    found = visit(language="it").evaluate("""async (texts) => { const { said } = await import('/page/texts.js');
+        return texts.map(said).map((node) => [node.textContent, node.querySelectorAll('[lang=en]').length]); }""", texts)
+    left = [text for text, marked in found if marked or re.search(r"\b(the|of|to|its|where|are|is|and|which|it)\b", text)]
+    assert len(found) > 50 and left == []
+
+
+def test_a_narrow_phone_shows_all_of_it(visit):
+    tab = visit("one", width=360, has_touch=True, is_mobile=True)
+    camera = tab.locator("#camera")
+    assert camera.get_attribute("capture") == "environment"
+    expect(tab.get_by_text("Take a picture")).to_be_visible()
+    give(tab, "job_fake_with_a_very_long_name_that_has_no_space_in_it_at_all_0123456789.mp4", kind="video/mp4", data=video())
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360
+    small = tab.evaluate("""[...document.querySelectorAll('button, select, summary, .button, input[type=range]')].filter((each) =>
+        each.offsetParent && each.getBoundingClientRect().height < 24).map((each) => each.outerHTML)""")
+    assert not small, "targets of at least 24 pixels (WCAG 2.2, 2.5.8)"
+    tab.emulate_media(media="print", reduced_motion="reduce")
+    expect(tab.locator(".drop")).to_be_hidden()
+    expect(tab.locator(".word")).to_be_visible()
+
+
+@pytest.mark.skipif(not Path(AXE, "axe.min.js").exists(), reason=f"no axe-core in {AXE}: npm install axe-core, or set AXE_CORE")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(visit, scheme):
+    """Deque's axe-core knows about 100 faults: https://github.com/dequelabs/axe-core/blob/develop/doc/rule-descriptions.md"""
+    script = Path(AXE, "axe.min.js").read_text(encoding="utf-8")
+    for server, names, kind in (("one", [], ""), ("two", [], ""), ("one", [*VERDICTS, *REFUSED, "faces.png"], "image/png"),
+                                ("one", ["a_fake.mp4"], "video/mp4"), ("one", ["badmap_note_real.png"], "image/png"),
+                                ("two", ["split.png"], "image/png")):  # fmt: skip
+        tab = visit(server, color_scheme=scheme)
+        if server == "two" and names:
+            tab.get_by_label("access token").fill("secret")
+            tab.keyboard.press("Enter")
+        if names:
+            give(tab, *names, kind=kind, data=video() if kind == "video/mp4" else PICTURE)
+            tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        tab.evaluate(script)
+        found = tab.evaluate("axe.run().then(({ violations }) => violations)")
+        faults = [(each["id"], each["impact"], [node["html"] for node in each["nodes"]]) for each in found]
+        assert not [fault for fault in faults if fault[1] in ("serious", "critical")]
