@@ -30,7 +30,7 @@ SHA = ["a" * 64, "b" * 64]
 def row(number=0, **changes):
     values = {"time": f"2026-01-{number % 28 + 1:02}T00:00:00.000000Z", "sha256": SHA[number % 2], "bytes": 10 + number,
               "model": "cnn", "version": 1, "model_hash": "f" * 64, "verdict": "fake", "probability": 1 / (number + 3),
-              "seconds": 0.1 + number / 7, "who": ""}  # fmt: skip
+              "seconds": 0.1 + number / 7, "request": "score", "who": ""}  # fmt: skip
     return LogRow(**{**values, **changes})
 
 
@@ -299,9 +299,10 @@ def test_rows_of_an_answer(kept):
         name, version, model_hash = "cnn", 2, "e" * 64
 
     verdict = {"verdict": "real", "probability": 0.25}
-    files = [{"sha256": SHA[0], "bytes": 3, "findings": [{"model": "cnn", "seconds": 0.5, "verdict": verdict}]},
-             {"sha256": SHA[1], "bytes": 4, "findings": []}]  # fmt: skip
-    first, second = log_rows.rows_of(files, [Model()], "desk")
+    files = [{"sha256": SHA[0], "bytes": 3, "kind": "image", "findings": [{"model": "cnn", "seconds": 0.5, "verdict": verdict}]},
+             {"sha256": SHA[1], "bytes": 4, "kind": "image", "findings": []},
+             {"sha256": SHA[1], "bytes": 4, "kind": None, "findings": []}]  # fmt: skip
+    first, second = log_rows.of_files(files, [Model()], "desk")
     assert (first.verdict, first.probability, first.seconds, first.model_hash, first.who) == ("real", 0.25, 0.5, "e" * 64, "desk")
     assert (second.verdict, second.probability, second.bytes) == ("failed", None, 4) and len(first.time) == 27
     assert json.dumps(vars(first)) and first.time <= second.time

@@ -1,12 +1,13 @@
 """POST /v1/case: the case report of a file, as a page or as JSON."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -17,6 +18,7 @@ from tfdetect.api import case
 from tfdetect.errors import UserError
 from tfdetect.pages import case as page
 from tfdetect.pages.case_content import Case, CaseFile, Finding, Model
+from tfdetect.server import log_rows
 from tfdetect.server.answers import AS_JOB, REFUSALS, form
 from tfdetect.server.explain import in_turn
 from tfdetect.server.jobs import Job
@@ -24,6 +26,9 @@ from tfdetect.server.judges import KnownModel
 from tfdetect.server.uploads import PATH, Form, Upload, without_paths
 from tfdetect.workflow import results
 from tfdetect.workflow.console import reporting_to
+
+if TYPE_CHECKING:
+    from tfdetect.server.record_store import Record
 
 router = APIRouter(tags=["verdicts"])
 CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox"
@@ -48,16 +53,23 @@ async def case_of_form(state: Any, received: Form, names: Sequence[str], job: Jo
         served = [held.enter_context(state.models.hold(name)) for name in names]
         known = [await asyncio.to_thread(state.judges.of, each) for each in served]
         try:
-            return await asyncio.to_thread(write_case, known, received.files[0], job, as_page)
+            return await asyncio.to_thread(write_case, known, received, job, as_page, state.record)
         except UserError as error:
             raise HTTPException(400, without_paths(str(error), received.files[0])) from error
 
 
-def write_case(known: Sequence[KnownModel], upload: Upload, job: Job, as_page: bool) -> dict[str, Any]:
+def write_case(known: Sequence[KnownModel], received: Form, job: Job, as_page: bool,
+               record: "Record | None") -> dict[str, Any]:  # fmt: skip
     """Judge a file, and return its report; see `case_of_form`."""
+    [upload], start = received.files, time.monotonic()
     date = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     with reporting_to(job.report):
         [found] = case.judge_files([each.judge for each in known], [str(upload.path)], None)
+    if record:
+        seconds = time.monotonic() - start
+        record.add([log_rows.row(upload.sha256, upload.bytes, each.served, of_it.verdict["verdict"], of_it.verdict["probability"],
+                                 seconds, "case", received.who)
+                    for each, of_it in zip(known, found.findings, strict=True)])  # fmt: skip
     models = tuple(model_without_paths(each.model) for each in known)
     report = Case((file_without_paths(found, upload),), models, date, "", installation.versions())
     if not as_page:

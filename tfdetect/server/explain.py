@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from tfdetect.errors import is_out_of_memory
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.pages import explanation
 from tfdetect.pages.case_content import fails
-from tfdetect.server import uploads
+from tfdetect.server import log_rows, uploads
 from tfdetect.server.answers import AS_JOB, REFUSALS, ExplainAnswer, form
 from tfdetect.server.jobs import Job
 from tfdetect.server.judges import KnownModel, verdict_answer
@@ -65,13 +66,16 @@ async def in_turn(request: Request, wait: bool, work: Work, models: int | None) 
 
 async def explain_form(state: Any, received: Form, names: Sequence[str], job: Job) -> dict[str, Any]:
     """Return the answer of /v1/explain. Raises HTTPException 400 for a file that cannot be read."""
-    [upload], [name] = received.files, names
+    [upload], [name], start = received.files, names, time.monotonic()
     with state.models.hold(name) as served:
         job.report("Decoding", 0, 3)
         known: KnownModel = await asyncio.to_thread(state.judges.of, served)
         media = await decode(state, known, upload, [])
         job.report("Scoring", 1, 3)
         verdict = await judge(state, known, upload, media)
+        if state.record:
+            state.record.add([log_rows.row(upload.sha256, upload.bytes, served, verdict.verdict, verdict.probability,
+                                           time.monotonic() - start, "explain", received.who)])  # fmt: skip
         answer = {"name": upload.name, "sha256": upload.sha256, "kind": upload.kind, "model": name, "version": served.version,
                   "verdict": verdict_answer(verdict, upload), "faces": answer_faces(verdict),
                   "face_note": face_note(known, verdict, media)}  # fmt: skip

@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from tfdetect.files import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tfdetect.server.models import ServedModel
 
 FAILED = "failed"  # the verdict on a file that could not be judged
@@ -26,6 +29,7 @@ class LogRow:
     verdict: str  # "real", "fake", "inconclusive", or FAILED
     probability: float | None  # of being fake, 0..1
     seconds: float  # from the file's arrival to the verdict
+    request: str  # "score", "explain", "case", or "predict" of TensorFlow Serving's contract
     who: str  # the name of the token, "" without one
 
 
@@ -37,21 +41,37 @@ def text_of(time: datetime) -> str:
     return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def rows_of(files: Iterable[Mapping[str, Any]], models: Sequence["ServedModel"], who: str) -> list[LogRow]:
-    """Return the rows for files as /v1/score answers them, asked of these models: one for each model."""
+def row(digest: str, size: int, model: "ServedModel", verdict: str | None, probability: float | None, seconds: float,
+        request: str, who: str) -> LogRow:  # fmt: skip
+    """Return the row of a verdict that a model has just given; None as `verdict` is a file that could not be judged."""
+    return LogRow(text_of(datetime.now(UTC)), digest, size, printable(model.name), model.version, model.model_hash,
+                  verdict or FAILED, probability, seconds, request, printable(who))  # fmt: skip
+
+
+def of_files(files: Iterable[Mapping[str, Any]], models: Sequence["ServedModel"], who: str) -> list[LogRow]:
+    """Return the rows for images and videos as /v1/score answers them, asked of these models: one for each model."""
     found = []
     for file in files:
         findings = {each["model"]: each for each in file["findings"]}
-        for model in models:
+        for model in models if file["kind"] else ():
             finding = findings.get(model.name, {})
             verdict = finding.get("verdict", {})
             found.append(row(file["sha256"], file["bytes"], model, verdict.get("verdict"), verdict.get("probability"),
-                             finding.get("seconds", 0.0), who))  # fmt: skip
+                             finding.get("seconds", 0.0), "score", who))  # fmt: skip
     return found
 
 
-def row(sha256: str, size: int, model: "ServedModel", verdict: str | None, probability: float | None, seconds: float,
-        who: str) -> LogRow:  # fmt: skip
-    """Return the row of a verdict that a model has just given; None as `verdict` is a file that could not be judged."""
-    return LogRow(text_of(datetime.now(UTC)), sha256, size, printable(model.name), model.version, model.model_hash,
-                  verdict or FAILED, probability, seconds, printable(who))  # fmt: skip
+def of_tensors(inputs: Mapping[str, "np.ndarray"], outputs: Mapping[str, "np.ndarray"], model: "ServedModel", seconds: float,
+               who: str) -> list[LogRow]:  # fmt: skip
+    """Return a row for each row of a tensor that a signature gave verdicts on; none for signatures that give none.
+
+    Encoded images are files; arrays of pixels have the hash and size of their bytes.
+    """
+    if len(inputs) != 1 or not {"verdict", "probability"} <= {*outputs}:
+        return []
+    [values], found = inputs.values(), []
+    for value, verdict, probability in zip(values, outputs["verdict"].tolist(), outputs["probability"].tolist(), strict=True):
+        data, judged = value if isinstance(value, bytes) else value.tobytes(), probability == probability  # which NaN does not
+        found.append(row(sha256(data).hexdigest(), len(data), model, verdict.decode() if judged else None,
+                         probability if judged else None, seconds, "predict", who))  # fmt: skip
+    return found

@@ -13,8 +13,6 @@ from pydantic import BaseModel
 
 from tfdetect.files import printable
 from tfdetect.server.health import Error
-from tfdetect.server.log_rows import LogRow as LogRow
-from tfdetect.server.log_rows import rows_of as rows_of
 from tfdetect.server.log_rows import text_of
 from tfdetect.workflow.table_formats import RISKY
 
@@ -41,6 +39,8 @@ class LogEntry(BaseModel):
     """"real", "fake" or "inconclusive"; "failed" for a file that could not be judged."""
     probability: float | None
     seconds: float
+    request: str
+    """"score", "explain", "case" or "predict"."""
     who: str
     """The name of the token that asked."""
     chain: str

@@ -44,10 +44,11 @@ TABLE = sql.Table(
     sql.Column("verdict", sql.String(16), nullable=False),
     sql.Column("probability", sql.Double),
     sql.Column("seconds", sql.Double, nullable=False),
+    sql.Column("request", sql.String(16), nullable=False),
     sql.Column("who", sql.Text, nullable=False),
     sql.Column("chain", sql.String(64), nullable=False),
 )  # fmt: skip
-TEXTS = ("sha256", "model", "model_hash", "verdict", "who")  # columns that are searched for a text
+TEXTS = ("sha256", "model", "model_hash", "verdict", "request", "who")  # columns that are searched for a text
 
 
 class Record:

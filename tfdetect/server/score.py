@@ -16,7 +16,7 @@ from tfdetect.data.media.frames import Media
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.limits import Limits
-from tfdetect.server import uploads
+from tfdetect.server import log_rows, uploads
 from tfdetect.server.answers import AS_JOB, REFUSALS, ScoreAnswer, form
 from tfdetect.server.decoding import Decoders, Duration, Reader
 from tfdetect.server.jobs import Job, Jobs
@@ -116,7 +116,10 @@ async def score_form(state: Any, received: Form, names: Sequence[str], report: C
             done += 1
             report("Scoring", done, total)
 
-        return {"files": list(await asyncio.gather(*(score_file(state, each, served, step) for each in received.files)))}
+        files = list(await asyncio.gather(*(score_file(state, each, served, step) for each in received.files)))
+        if state.record:
+            state.record.add(log_rows.of_files(files, served, received.who))
+        return {"files": files}
 
 
 async def score_file(state: Any, upload: Upload, models: Sequence[ServedModel], step: Callable[[], None]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 
-from tfdetect.server import tf_serving_json
+from tfdetect.server import log_rows, tf_serving_json
 from tfdetect.server.health import Error
 from tfdetect.server.models import Models, ServedModel
 from tfdetect.server.tf_serving_json import BadRequest
@@ -116,12 +117,16 @@ async def other(request: Request, rest: str) -> None:
 async def call(request: Request, asked: Asked) -> Response:
     """Answer a `:predict` request."""
     models: Models = request.app.state.models
-    body = await request.body()
+    body, start = await request.body(), time.monotonic()
     with models.hold(asked.name, asked.version, asked.label) as model:
         try:
             read = partial(_read, model, body)
             signature, inputs, by_row = await asyncio.to_thread(read) if len(body) > IN_THREAD else read()
             outputs = await _outputs(models, model, signature, inputs)
+            if record := request.app.state.record:
+                who = getattr(request.state, "who", "")
+                rows = partial(log_rows.of_tensors, inputs, outputs, model, time.monotonic() - start, who)
+                record.add(await asyncio.to_thread(rows) if len(body) > IN_THREAD else rows())
             return Response(tf_serving_json.write_outputs(outputs, by_row), media_type="application/json")
         except BadRequest as error:
             raise HTTPException(400, str(error)) from error
