@@ -161,6 +161,21 @@ def test_a_lost_database_loses_no_answer_and_few_rows(server, monkeypatch, caplo
     assert problem.startswith("the log cannot be written (") and problem.endswith(": answers go on, and up to 5 rows wait")
 
 
+def test_a_server_needs_no_right_to_change_rows(server):
+    """As docs/log.md grants them."""
+    with closing(Record(server.url)) as owner:
+        with owner.engine.begin() as connection:
+            for statement in ("CREATE ROLE web LOGIN", "GRANT SELECT, INSERT ON tfdetect_log TO web",
+                              "GRANT USAGE ON SEQUENCE tfdetect_log_id_seq TO web"):  # fmt: skip
+                connection.exec_driver_sql(statement)
+        with closing(Record(server.url.replace("postgres@", "web@"))) as log:
+            log.add([row(0)])
+            assert log.settle(10) and log.count() == 1 and log.check()["first_changed"] is None
+            with pytest.raises(sql.exc.ProgrammingError, match="permission denied"), log.engine.begin() as connection:
+                connection.execute(sql.update(TABLE).values(verdict="real"))
+        TABLE.metadata.drop_all(owner.engine)
+
+
 def test_a_full_disk_and_a_stop_meanwhile(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(record_store, "PAUSES", (0.02, 0.02))
     monkeypatch.setattr(record_store, "CLOSE_SECONDS", 0.2)

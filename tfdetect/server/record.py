@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from tfdetect.files import printable
+from tfdetect.server import page
 from tfdetect.server.health import Error
 from tfdetect.server.log_rows import text_of
 from tfdetect.workflow.table_formats import RISKY
@@ -120,6 +121,12 @@ def readable() -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         raise HTTPException(503, "The database of the log cannot be read.", {"Retry-After": "10"}) from error
+
+
+@router.get("/log", include_in_schema=False)
+async def log_page(request: Request) -> Response:
+    """The page of the log. Whether there is one, it asks itself, with a token if need be."""
+    return await page.page_file("log.html", request)
 
 
 @router.get("/v1/log")
