@@ -65,4 +65,5 @@ def stubs() -> Iterator[None]:
         patch.setattr("tfdetect.data.audit.shortcuts.MAX_CATEGORIES", 10**6)
         patch.setattr("tfdetect.workflow.stress.FILES", 0)
         patch.setattr("tfdetect.training.tensorboard.HEAT_MAPS_PER_CLASS", 0)
+        patch.setattr("tfdetect.workflow.mistakes.MAPS", 0)
         yield

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from tfdetect.evaluation import metrics, predictions
 from tfdetect.pages import html
+from tfdetect.pages.content import HeatMap
+from tfdetect.pages.explanation import METHOD_NOTES
 from tfdetect.pages.report import MAX_MISTAKES, MAX_ROWS, Report, cautions, verdict, write
 from tfdetect.plots import standard
 
@@ -27,10 +29,10 @@ def summary(reals=60, fakes=60, gap=3.0, **options):
     return metrics.summarise(table(reals, fakes, gap, **options), 0.5)
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """Return a page with every section, and hostile text in every field."""
+def write_hostile(path):
+    """Write a page with every section, and hostile text in every field."""
     both = pd.concat([table(60, 60, 3.0, "validation", frames=2), table(60, 60, 3.0, frames=2)])
+    both.loc[(both["label"] == 1) & (both.groupby("label").cumcount() % 4 < 2), "source"] = "other gan"
     random = np.random.default_rng(0)
     noise = random.integers(0, 256, (480, 640, 3)).astype(np.uint8)
     mistakes = [(f"wrong{i}{EVIL}", i % 2, EVIL, 0.9 - 0.8 * (i % 2), noise) for i in range(40)]
@@ -39,13 +41,17 @@ def page(tmp_path_factory):
         metrics={split: metrics.summarise(both[both["split"] == split], 0.5) for split in ("validation", "test")},
         figures=standard.standard(both, 0.5) | {"history": standard.history(pd.DataFrame({"epoch": [1, 2], "loss": [2, 1]}))},
         mistakes=mistakes, data=pd.concat([both, both.assign(split="train")]),
+        heat_maps={mistakes[0][0]: HeatMap(noise, "occlusion", EVIL)}, leaks=[("copies", EVIL)], machine={"system": EVIL},
         failures=[(f"broken{i}{EVIL}", f"reason{i} {EVIL}") for i in range(73)], notes=[(f"odd {EVIL}", EVIL)],
         extra_figures={EVIL: Figure()},
         extra_tables={EVIL: pd.DataFrame({EVIL: [EVIL, None], "x": [0.123456, np.nan]})},
         command=f"python train.py {EVIL}", settings={"train": {"seed": 7, EVIL: EVIL}}, versions={"keras": "3.15"})
-    path = tmp_path_factory.mktemp("report") / "report.html"
     write(path, report)
-    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(report_page):
+    return report_page.read_text(encoding="utf-8")
 
 
 def test_page_is_self_contained_and_small(page):
@@ -111,7 +117,8 @@ def test_page_shows_all_content(page):
         assert text in page, text
     sentence = r"Of \d+ real test files, \d+ are called real and \d+ fake; of \d+ fake test files, \d+ are called fake"
     assert re.search(sentence, page)
-    assert page.count("image/jpeg") == 2 * MAX_MISTAKES
+    assert page.count("image/jpeg") == 2 * MAX_MISTAKES + 1, "one has a heat-map"
+    assert "Random seed: train.seed 7." in page and METHOD_NOTES["occlusion"] in page and "<h2>Leaks" in page
     assert page.count("image/png") == len(standard.STANDARD) + 2
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, files, models, versions
+from tfdetect.api import explain
 from tfdetect.api.results import Comparison, Matrix, Results
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
@@ -112,7 +113,8 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
                                     results.report_extras(run.detector, context, predictor), cache=cache, study=study,
                                     training=seen.of_run(artifact, run, args.data.path), calibration=calibration,
                                     familiarity=predictor.familiarity, any_file=args.evaluate.any,
-                                    name=evaluation_name(artifact, args.data.path))  # fmt: skip
+                                    name=evaluation_name(artifact, args.data.path),
+                                    make_map=explain.map_maker(predictor, run.detector))  # fmt: skip
     if args.robustness is not None:
         found = robustness.measure(args.robustness, target, artifact, predictor, good, cache, data)
         evaluation = replace(evaluation, robustness=found)

@@ -181,12 +181,24 @@ def most_fake_face(predictor: "Predictor", verdict: "Verdict", media: "Media") -
 
 
 def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndarray], tuple[bytes, str] | None]":
-    """Return a function from a clip of the run's size (frames, height, width, 3) uint8 to a PNG of it with its heat-map, by
-    scores alone, and what the check of the map says; None if that would take longer than
-    MAX_SECONDS, or there is not enough memory for it."""
+    """Return a function from a clip to a PNG of it with its heat-map, and what the check of the map says; see `map_maker`."""
     from tfdetect.pages import explanation
     from tfdetect.plots import style
 
+    make = map_maker(predictor, detector)
+
+    def draw(clip: "np.ndarray") -> tuple[bytes, str] | None:
+        made = make(clip)
+        return made and (style.to_png(explanation.figure(*made[:3])), made[3])
+
+    return draw
+
+
+def map_maker(predictor: "Predictor",
+              detector: Detector) -> "Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, str, str] | None]":  # fmt: skip
+    """Return a function from a clip of the run's size (frames, height, width, 3) uint8 to some of its frames, their heat-maps by
+    scores alone, the method, and what the check of the maps says; None if that would take longer than MAX_SECONDS, or there is
+    not enough memory for it."""
     chosen = explaining.resolve_method("auto", detector)
     maps = explaining.HeatMaps(predictor, explaining.OCCLUSION if chosen in explaining.GRADIENTS else chosen)
     shown = 1 if predictor.is_frame_detector else 4
@@ -195,7 +207,7 @@ def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndar
     def is_fast() -> bool:
         return MAP_PASSES * seconds_per_pass(predictor) <= MAX_SECONDS
 
-    def draw(clip: "np.ndarray") -> tuple[bytes, str] | None:
+    def make(clip: "np.ndarray") -> "tuple[np.ndarray, np.ndarray, str, str] | None":
         try:
             if not is_fast():
                 return None
@@ -204,9 +216,9 @@ def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndar
             if not is_out_of_memory(error):
                 raise
             return None
-        return style.to_png(explanation.figure(frames, heat, maps.method)), describe_check(check)
+        return frames, heat, maps.method, describe_check(check)
 
-    return draw
+    return make
 
 
 def seconds_per_pass(predictor: "Predictor", batch: int = 2) -> float:

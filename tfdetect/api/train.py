@@ -308,7 +308,8 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
                                     warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
                                     fitted.best_epoch, cache, study,
                                     training=sources, calibration=calibration,
-                                    familiarity=known, adaptation=found)  # fmt: skip
+                                    familiarity=known, adaptation=found,
+                                    make_map=explain.map_maker(predictor, run.detector))  # fmt: skip
     for warning in warnings:
         console.print(warning)
 

@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class HeatMap:
+    """What drives the score of a misjudged file."""
+
+    image: NDArray[np.uint8]  # (height, width, 3) RGB: a frame with the map over it
+    method: str  # a key of `explanation.METHOD_NOTES`
+    check: str  # what hiding the hottest part changes, in words
+
+
+@dataclass(frozen=True)
 class Report:
     """Content of a report. Only `name` and `metrics` are required; sections without content are left out."""
 
@@ -35,6 +44,8 @@ class Report:
     notes: Sequence[tuple[str, str]] = ()  # (path, remark) of files that were used despite a problem, such as damage
     shortcuts: Mapping[str, float] = field(default_factory=dict)  # test AUC of each simple file property, and of "all"
     suspects: Sequence[tuple[str, float]] = ()  # (property, AUC) of those significantly above chance, highest first
+    leaks: Sequence[tuple[str, str]] = ()  # (what was looked for between splits, what was found)
+    heat_maps: Mapping[str, HeatMap] = field(default_factory=dict)  # of some of the mistakes, by path
     learnt: Learnt | None = None  # what altered test files and the neighbours of mistakes say
     adaptation: Adaptation | None = None  # what changed against the version before
     robustness: Robustness | None = None  # metrics and verdicts after corruptions of the files
@@ -43,5 +54,6 @@ class Report:
     command: str = ""  # the exact command that repeats the run
     settings: Mapping[str, Any] = field(default_factory=dict)  # nested as in config.yaml
     versions: Mapping[str, str] = field(default_factory=dict)  # software versions by package
+    machine: Mapping[str, str] = field(default_factory=dict)  # operating system, memory, devices
     epochs: tuple[int, int] | None = None  # (the one whose weights were kept, the last one) of the training, from 1
     origin: str = ""  # of a detector that was not trained here: what is known, and how calibration and threshold came about

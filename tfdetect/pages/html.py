@@ -146,7 +146,7 @@ def _points(values: Sequence[tuple[str, float, float, Sequence[float]]], width: 
         f'<g class="point"><title>{escape(text)}</title><circle cx="{x:.1f}" cy="{y:.1f}" r="9"/>'
         f'<rect x="{left:.0f}" y="{top:.0f}" width="{wide:.0f}" height="{high:.0f}"/></g>'
         for text, x, y, (left, top, wide, high) in values)  # fmt: skip
-    return f'<svg viewBox="0 0 {width} {height}">{shown}</svg>'
+    return f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{shown}</svg>'
 
 
 PAGE = Template("""<!DOCTYPE html>
@@ -178,7 +178,12 @@ section{margin:2.5rem 0} h2{font-size:1.35rem;margin:0 0 .6rem} h3{font-size:1.0
 .careful,.next{border-left:4px solid #D55E00;padding:.1rem 0 .1rem 1rem;margin:1rem 0} .careful h3,.next h3{margin:0}
 .next{border-color:#0072B2}
 ul{margin:.3rem 0;padding-left:1.2rem}
-.scroll{overflow-x:auto} table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
+:root{--paper:#fff;--shade:#0003}
+.scroll{overflow-x:auto;background:linear-gradient(90deg,var(--paper) 30%,transparent) 0 0/2.5rem 100% no-repeat local,
+ linear-gradient(270deg,var(--paper) 30%,transparent) 100% 0/2.5rem 100% no-repeat local,
+ linear-gradient(90deg,var(--shade),transparent) 0 0/.8rem 100% no-repeat scroll,
+ linear-gradient(270deg,var(--shade),transparent) 100% 0/.8rem 100% no-repeat scroll} /* shaded where it scrolls */
+table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;vertical-align:top;padding:.32rem 1.1rem .32rem 0;border-bottom:1px solid #e4e7eb}
 th{font-weight:600;border-bottom:2px solid #c5ced8;vertical-align:bottom}
 th button{font:inherit;color:inherit;text-align:left;background:none;border:0;padding:0;cursor:pointer}
@@ -191,7 +196,7 @@ pre{background:#f3f6f9;border:1px solid #d9e0e7;border-radius:8px;padding:.8rem 
 pre{white-space:pre-wrap;overflow-wrap:anywhere}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1.5rem 2rem}
 figure{margin:0;break-inside:avoid} figure img{width:100%;height:auto} .wide{grid-column:1/-1;max-width:58rem}
-figcaption{font-size:.9rem;color:#46525e}
+figcaption{font-size:.9rem;color:#46525e} figcaption small{display:block;margin-top:.2rem}
 .chart{position:relative} .chart svg{position:absolute;inset:0;width:100%;height:100%}
 .chart rect{fill:transparent} .chart circle{fill:#D55E00;stroke:#fff;stroke-width:2;opacity:0}
 .chart .point:hover circle{opacity:1}
@@ -203,7 +208,10 @@ figcaption{font-size:.9rem;color:#46525e}
 .neighbours div figure:nth-child(2){grid-column:3}
 .neighbours figcaption{font-size:.8rem;line-height:1.3} .neighbours img{aspect-ratio:1;object-fit:cover}
 .real img{border-bottom:4px solid #0072B2} .fake img{border-bottom:4px solid #D55E00}
-@media screen and (prefers-color-scheme:dark){:root{color-scheme:dark} body{color:#dfe5ea;background:#14191e}
+@media screen and (max-width:36rem){th,td{padding-right:.7rem} td:not(.n){min-width:5.5rem}
+ .wide{overflow-x:auto} .wide .chart,.wide>img{min-width:34rem}}
+@media screen and (prefers-color-scheme:dark){:root{color-scheme:dark;--paper:#14191e;--shade:#fff4}
+ body{color:#dfe5ea;background:#14191e}
  header p,.fine,.tile small{color:#9fabb6} figcaption{color:#b4bfc9} a{color:#7cc4f0}
  .verdict,pre{background:#1c232a;border-color:#35404a} .tile{background:#14191e;border-color:#35404a}
  .warning{background:#33230f} .warning h2{color:#ffb27a} th,td{border-color:#35404a}
@@ -211,7 +219,8 @@ figcaption{font-size:.9rem;color:#46525e}
  .chart img{filter:invert(1) hue-rotate(180deg);background:none;mix-blend-mode:screen}}
 @media print{.value,th button::after{display:none} body{max-width:none;font-size:11pt;padding:0}
  .lead,.tiles,.careful,.next,tr{break-inside:avoid}
- table{font-size:8pt} td:not(.n),.numbers td:last-child{min-width:2.6rem} th,td{padding-right:.5rem}
- .scroll td.n{white-space:normal;overflow-wrap:normal} .figures{grid-template-columns:1fr 1fr}
- .scroll{overflow:visible} h2,h3,h2+p{break-after:avoid} *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+ table{font-size:8pt} td:not(.n),.numbers td:last-child{min-width:3.4rem} th,td{padding-right:.5rem}
+ .scroll td.n{white-space:normal;overflow-wrap:normal} .figures,.neighbours{grid-template-columns:1fr 1fr}
+ .scroll{overflow:visible;background:none} h2,h3,h2+p{break-after:avoid}
+ *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

@@ -23,6 +23,7 @@ ALTERED = ("A detector of forgeries gets worse step by step as details are lost.
 NEAREST = ("The most confident mistakes on test files, each beside the three training files nearest to it. If neighbours of the "
            "other class share its motif, pose or light, the detector may go by these.")  # fmt: skip
 CLASSES = ("real", "fake")
+STABILITY = (("verdicts that changed side", "flipped"), ("that became inconclusive", "became_inconclusive"))
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,22 @@ def _altered(learnt: Learnt, shortcut: float | None, figure: Figure | Path | Non
     files = f"Measured on {count} of {learnt.tested} test files, the same in each row."
     equalised = f"<p>{escape(learnt.equalised_note)}</p>" if learnt.equalised_note else ""
     return (f"<h3>Altered test files</h3>{conclusion}<p>{ALTERED} {files}</p>"
-            f'<div class="figures">{table}{drawn}</div>{equalised}')  # fmt: skip
+            f'{table}<div class="figures">{drawn}</div>{equalised}')  # fmt: skip
 
 
 def stress_table(learnt: Learnt, shortcut: float | None) -> tuple[list[str], list[list[Any]]]:
-    """Return header and rows of the AUCs of altered test files."""
-    rows = [[standard.STRESS_NAMES[key], row["auc"], row["auc_interval"]] for key, row in learnt.stress.items()]
+    """Return header and rows of the AUCs of altered test files, and of how many of their verdicts changed.
+
+    Runs that were evaluated by an older version know the AUCs only.
+    """
+    shown = [(name, key) for name, key in STABILITY if any(row.get(key) is not None for row in learnt.stress.values())]
+    ends = [name for key, _ in shown for name in (key, "95 % interval")]
+    rows = [[standard.STRESS_NAMES[key], row["auc"], row["auc_interval"],
+             *(row.get(f"{name}{part}") for _, name in shown for part in ("", "_interval"))]
+            for key, row in learnt.stress.items()]  # fmt: skip
     rows += [["equalised (see below)", learnt.equalised["auc"], learnt.equalised["auc_interval"]]] if learnt.equalised else []
     rows += [["file properties alone (shortcuts)", shortcut, None]] if shortcut is not None else []
-    return ["test files", "AUC", "95 % interval"], rows
+    return ["test files", "AUC", "95 % interval", *ends], [[*row, *[None] * (3 + len(ends) - len(row))] for row in rows]
 
 
 def _nearest(learnt: Learnt) -> str:

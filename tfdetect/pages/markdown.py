@@ -43,14 +43,13 @@ def _blocks(report: Report) -> Iterator[str]:
                                            table(*robustness.robustness_table(report.robustness))))  # fmt: skip
     captions = {name: standard.caption(name) or CAPTION.get(name, name) for name in report.figures}
     yield from section("Figures", _figures((captions[name], figure) for name, figure in report.figures.items()))
-    wrong = [[path, ("real", "fake")[label], source, f"{100 * probability:.1f} %"]
-             for path, label, source, probability, _ in report.mistakes]  # fmt: skip
-    if wrong:
-        yield from section("Most confident mistakes", [table(["file", "label", "source", "probability of being fake"], wrong)])
+    yield from _mistakes(report)
     yield from section("Figures of this detector", _figures(report.extra_figures.items()))
     for title, rows in report.extra_tables.items():
         yield from section(title, [table(rows.columns, rows.itertuples(index=False))])
     yield from _data(report)
+    if report.leaks:
+        yield from section("Leaks", [tables.LEAKS, table(["looked for", "found"], report.leaks)])
     yield from _reproduction(report)
 
 
@@ -91,6 +90,15 @@ def _learnt(report: Report) -> Iterator[str]:
                                                escape(found.equalised_note)))  # fmt: skip
 
 
+def _mistakes(report: Report) -> Iterator[str]:
+    header = ["file", "label", "source", "probability of being fake", *(["check of its heat-map"] if report.heat_maps else [])]
+    rows = [[path, ("real", "fake")[label], source, f"{100 * probability:.1f} %",
+             *([found.check if (found := report.heat_maps.get(path)) else None] if report.heat_maps else [])]
+            for path, label, source, probability, _ in report.mistakes]  # fmt: skip
+    if rows:
+        yield from section("Most confident mistakes", [table(header, rows), escape(tables.TRUST) if report.heat_maps else ""])
+
+
 def _data(report: Report) -> Iterator[str]:
     blocks = [table(*tables.data_table(report.data))] if report.data is not None else []
     for title, rows in (("Could not be read or scored", report.failures), ("Used despite a problem", report.notes)):
@@ -102,7 +110,8 @@ def _data(report: Report) -> Iterator[str]:
 
 def _reproduction(report: Report) -> Iterator[str]:
     blocks = ["This command repeats the run:", _code(report.command)] if report.command else []
-    for title, values, kind in (("Settings", report.settings, "setting"), ("Software", report.versions, "package")):
+    blocks.append(escape(tables.seeds_sentence(report.settings)))
+    for title, values, kind in tables.reproduction_tables(report):
         blocks += [f"### {title}", table([kind, "value"], tables.flatten(values))] if values else []
     yield from section("Reproducing this run", blocks)
 

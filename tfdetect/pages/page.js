@@ -51,11 +51,11 @@ value.setAttribute("role", "status");
 value.hidden = true;
 
 function showValue(event) {
-  const point = event.target.closest?.(".point");
+  const point = event.target.closest?.("svg [data-value], svg :has(> title)");
   value.hidden = !point;
   if (!point) return;
-  const title = point.querySelector("title"); // browsers would show it as well, a second later
-  if (title) {
+  const title = point.querySelector("title");
+  if (title) { // browsers would show it as well, a second later
     point.dataset.value = title.textContent;
     title.remove();
   }

@@ -6,9 +6,12 @@ from typing import Any
 import pandas as pd
 
 from tfdetect.evaluation.metrics import FEW, REPORT_ROWS, lookup
+from tfdetect.pages.content import Report
 
 MAX_ROWS = 50  # failures and notes listed; all are counted
 
+TRUST = "Trust a heat-map only if hiding its hottest tenth lowers the score more than hiding the same shape elsewhere."
+LEAKS = "What would make the test easier than it seems: files that training and test have in common, or that resemble each other."
 Table = tuple[Sequence[str], list[list[Any]]]  # header and rows, whose cells are text, numbers, intervals or None
 
 INTERVALS = (
@@ -88,3 +91,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[list[Any]]:
         nested = isinstance(value, Mapping) and value
         out += flatten(value, f"{prefix}{key}.") if nested else [[f"{prefix}{key}", str(value)]]
     return out
+
+
+def seeds_sentence(settings: Mapping[str, Any]) -> str:
+    """Return the random seeds among nested settings, in a sentence; "" without any."""
+    seeds = [f"{key} {value}" for key, value in flatten(settings) if key.rpartition(".")[2] == "seed"]
+    return f"Random seed: {', '.join(seeds)}." if seeds else ""
+
+
+def reproduction_tables(report: Report) -> list[tuple[str, Mapping[str, Any], str]]:
+    """Return (title, nested values, what their names are) of the tables on how the run was made."""
+    software, machine = ("Software", report.versions, "package"), ("Machine", report.machine, "part")
+    return [("Settings", report.settings, "setting"), software, machine]

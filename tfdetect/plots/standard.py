@@ -201,7 +201,7 @@ def reliability(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     size = 20 + 280 * rows["n"] / rows["n"].max()
     axes.scatter(rows["predicted"], rows["observed"], s=size, color=INK, alpha=0.75, edgecolor="white", clip_on=False,
                  label=f"test: ECE {error:.3f}", zorder=3)  # fmt: skip
-    return finish_axes(figure, axes, legend="upper left", square=True)
+    return finish_axes(figure, axes, legend="lower right", square=True)
 
 
 def sources(predictions: pd.DataFrame, threshold: float | None) -> Figure:
@@ -270,7 +270,7 @@ def shortcuts(aucs: Mapping[str, float], suspect: float, fatal: float,
     Above the dashed line it is a possible shortcut; above the solid line a detector will learn it instead of the forgery. Thin
     lines are 95 % intervals, of the best property and of all together."""
     ranked = sorted(aucs.items(), key=lambda item: item[1])
-    figure, axes = create_axes("AUC of shortcuts", "AUC", "", width=10, height=1.2 + 0.26 * max(3, len(ranked)))
+    figure, axes = create_axes("AUC of shortcuts", "AUC", "", width=6.4, height=1.2 + 0.26 * max(3, len(ranked)))
     if not ranked:
         return show_message(figure, axes, "Not drawn: measuring shortcuts needs real and fake files, each in several groups.")
     for place, (key, auc) in enumerate(ranked):

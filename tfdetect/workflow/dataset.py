@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 
 FAKE_NAMES = re.compile(r"fake|synth|gener|(^|[\W_])(ai|gan|swap)([\W_]|$)|manip|forge|spoof|edit", re.I)
+NEAR = "near duplicates"  # attribute of a table: what the search for them across splits found, as text
 COPIES = "{:,} of {:,} files are copies of others; copies form one group, so they stay in one split."
 
 
@@ -148,7 +149,9 @@ def load_dataset(data: Data, detector: Detector) -> "pd.DataFrame":
                   f"{folder}")
     with progress("Drawing", 2 * spec.count) as step:
         write(spec, folder, data.workers, step)
-    return detect.read(folder)
+    table = detect.read(folder)
+    table.attrs[NEAR] = "not looked for: scenes of the embedded sample look alike by design"
+    return table
 
 
 def print_reading(table: "pd.DataFrame") -> None:

@@ -10,7 +10,7 @@ from tfdetect import files, installation, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
-from tfdetect.workflow import dataset, output_paths
+from tfdetect.workflow import dataset, leaks, output_paths
 from tfdetect.workflow.console import console, plural, printable, progress
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def leave_out(table: "pd.DataFrame", members: Sequence[Trained], target: Path, p
     overlap = pd.concat(found)
     overlap = overlap.sort_values("reason", key=lambda column: column.map(REASONS.index), kind="stable")
     overlap = overlap[~overlap.index.duplicated()].sort_index()
+    table.attrs[leaks.TRAINED_ON] = leaks.left_out(len(overlap))
     if overlap.empty:
         return table, tuple(warnings)
     write_list(target / LIST_NAME, overlap)
@@ -226,6 +227,7 @@ def check_splits(table: "pd.DataFrame", cache: "Cache", run: Run, given_splits: 
 
     good = usable_rows(table)
     pairs = compare_clips(good, cache.reader(good["sha"]).load)
+    table.attrs[dataset.NEAR] = f"{plural(pairs['path'].nunique(), 'file')} found" if len(pairs) else "none found"
     policy = run.data.near_duplicates
     policy = policy if policy != "auto" else "refuse" if given_splits else "keep"
     certain = pairs[pairs["certain"]]
@@ -241,6 +243,7 @@ def check_splits(table: "pd.DataFrame", cache: "Cache", run: Run, given_splits: 
         left_out = {**table.attrs.get("left_out", {}), "near duplicates": int(dropped.sum())}
         table, pairs = table[~dropped].reset_index(drop=True), pairs[~pairs["certain"]]
         table.attrs["left_out"] = left_out
+        table.attrs[dataset.NEAR] = f"{leaks.left_out(certain['path'].nunique())} in training"
     if len(pairs):
         fix = "keep them on one side of the split" if given_splits else "put them into one group"
         audit = installation.command("audit", "DIR", "--write_groups")

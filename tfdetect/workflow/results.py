@@ -1,6 +1,6 @@
 """The last steps of train, evaluate and ensembles: metrics, figures and the report of scored files, and lines about them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,16 @@ from tfdetect.plots import standard
 from tfdetect.serving.predictor import Predictor
 from tfdetect.settings import Data, Run
 from tfdetect.split_settings import AUTO, NONE
-from tfdetect.workflow import dataset, feature_report, made_fakes, reconstruction_report, seen
+from tfdetect.workflow import (
+    dataset,
+    environment,
+    feature_report,
+    leaks,
+    made_fakes,
+    mistakes,
+    reconstruction_report,
+    seen,
+)
 from tfdetect.workflow.console import console, plural, printable
 from tfdetect.workflow.scoring import find_shortcuts
 from tfdetect.workflow.seen import TrainingSources
@@ -85,6 +94,8 @@ class Evaluation:
     """What says which files are unlike the training data, if the run knows that."""
     any_file: bool = False
     """Whether the verdicts on these count, too."""
+    make_map: mistakes.MapMaker | None = None
+    """Makes heat-maps of mistakes; None leaves them out."""
 
 
 def report_extras(detector: Detector, context: ReportContext, predictor: Predictor) -> ReportExtras:
@@ -112,7 +123,7 @@ def finish(target: Artifact, evaluation: Evaluation, lines: Mapping[str, str], t
         console.print(printable(said))
     console.print(verdict_line(found["test"].get("verdicts")), end="")
     console.print(attribution_line(found["test"]), end="")
-    console.print(shortcut_line(shortcuts.aucs))
+    console.print(shortcut_line(shortcuts))
     console.print(stress_line(learnt), end="")
     for warning in learnt.warnings:
         console.print(warning)
@@ -167,23 +178,28 @@ def measure(evaluation: Evaluation, learnt: Learnt) -> dict[str, Any]:
 def describe(target: Artifact, evaluation: Evaluation, shortcuts: audit.Shortcuts, learnt: Learnt) -> report.Report:
     """Return the report, without its metrics, figures and tables."""
     run = evaluation.run
+    mistaken, heat_maps = mistakes.most_wrong(evaluation.predictions, evaluation.threshold, evaluation.load_clip,
+                                               evaluation.make_map)  # fmt: skip
     return report.Report(
         name=evaluation.name or versions.title(target.folder),
         metrics={},
         detector=evaluation.title or (describe_detector(run.detector) if run else ""),
         warnings=(*all_warnings(evaluation), *learnt.warnings),
-        mistakes=list(most_wrong_frames(evaluation)),
+        mistakes=mistaken,
         data=usable_rows(evaluation.table),
+        heat_maps=heat_maps,
         failures=list_messages(evaluation.table, "error"),
         notes=list_messages(evaluation.table, "note"),
         shortcuts=shortcuts.aucs,
         suspects=[(warning.property, warning.auc) for warning in shortcuts.warnings],
+        leaks=leaks.find(evaluation.table),
         learnt=learnt,
         robustness=evaluation.robustness,
         adaptation=evaluation.adaptation,
         command=installation.command_line(),
         settings=evaluation.settings or (config.run_to_dict(run) if run else {}),
         versions=installation.versions(),
+        machine=environment.describe(run.train.precision if run else ""),
         epochs=kept_and_last_epoch(evaluation),
         origin=evaluation.origin,
     )
@@ -251,17 +267,6 @@ def write_final(target: Artifact, evaluation: Evaluation, run: Run, found: Mappi
     files.write_bytes(target.final_prediction, text.encode(errors="surrogateescape"))
 
 
-def most_wrong_frames(evaluation: Evaluation) -> Iterator[tuple[str, int, str, float, np.ndarray]]:
-    """Yield (path, label, source, probability, middle frame) of the most wrong test files."""
-    if not evaluation.load_clip or "probability" not in evaluation.predictions:
-        return
-    test = evaluation.predictions[evaluation.predictions["split"] == "test"]
-    for row in predictions.worst_mistakes(test, evaluation.threshold).itertuples():
-        clip = evaluation.load_clip(row.path, *predictions.highest_face(test, row.path))
-        if clip is not None:
-            yield row.path, row.label, row.source, row.probability, np.array(clip[len(clip) // 2])
-
-
 def summary_line(name: str, found: Mapping[str, Any], rule: str = "") -> str:
     """Return the result of a split on one line; that of the test says if the threshold was chosen on it."""
     interval = f" ({text})" if (text := metrics.describe_interval(found)) else ""
@@ -300,10 +305,12 @@ def stress_line(learnt: Learnt) -> str:
     return f"AUC of {plural(learnt.stress[standard.UNCHANGED]['n'], 'test file')}: {aucs}\n"
 
 
-def shortcut_line(aucs: Mapping[str, float]) -> str:
+def shortcut_line(found: audit.Shortcuts) -> str:
     """Return what cheap properties of the files alone reach, to be read beside the detector's result."""
-    if not aucs:
+    if not (aucs := found.aucs):
         return "shortcuts: not measured, too few files or groups, or files unavailable"
     best = max(aucs, key=lambda name: aucs[name])
     single = "" if best == "all" else f"; the best single one: {standard.property_name(best)}, {aucs[best]:.3f}"
-    return f"shortcuts: file size, format and the like alone reach AUC {aucs['all']:.3f}{single}"
+    text = metrics.describe_interval({"auc_interval": found.intervals.get("all")})
+    interval = f" ({text})" if text else ""
+    return f"shortcuts: file size, format and the like alone reach AUC {aucs['all']:.3f}{interval}{single}"

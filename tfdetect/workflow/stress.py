@@ -19,7 +19,7 @@ from tfdetect.data.prepare import decode
 from tfdetect.data.prepare.clip_cache import FACES, Cache
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
-from tfdetect.evaluation import metrics, predictions
+from tfdetect.evaluation import metrics, predictions, stability
 from tfdetect.pages.learnt import Learnt, Mistake
 from tfdetect.plots.standard import STRESS_NAMES, UNCHANGED, property_name
 from tfdetect.serving.predictor import Predictor
@@ -34,6 +34,7 @@ FRAMES_FROM_FEATURES, MIN_FILES_FROM_FEATURES = 100, 20
 GROUP_SHARE = 20  # no group gives more than one in so many of the files, or few groups would leave no interval
 ORDINARY = "jpeg(70)"  # what happens to any file that is shared
 KEYS = ("n", "n_real", "n_fake", "auc", "auc_interval")
+STABILITY = ("flipped", "flipped_interval", "became_inconclusive", "became_inconclusive_interval")
 
 
 def plan_study(count: int | None, run: Run, data: Data, context: ReportContext, predictor: Predictor, cache: Cache,
@@ -87,18 +88,27 @@ def summarise(scored: pd.DataFrame) -> dict[str, Any]:
     return {key: found[key] for key in KEYS}
 
 
+def summarise_altered(before: pd.DataFrame, after: pd.DataFrame, predictor: Predictor) -> dict[str, Any]:
+    """Return the same of altered files, and how many verdicts changed: the figures of STABILITY, by `stability.compare`."""
+    changed, _ = stability.compare(before, after, predictor.calibration.threshold, predictor.calibration)
+    return summarise(after) | {key: changed[key] for key in STABILITY}
+
+
 def corrupted_aucs(predictor: Predictor, sample: pd.DataFrame, scored: pd.DataFrame, cache: Cache,
                    extractor: FeatureExtractor | None = None) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Return the summary of the sampled files as they are, whose predictions are in `scored`, and after each corruption."""
-    found = {UNCHANGED: summarise(of_files(scored, sample))}
+    before = of_files(scored, sample)
+    found = {UNCHANGED: summarise(before)}
     texts = [text for text in STRESS_NAMES if text != UNCHANGED]
     if extractor:
         features = {text: extractor.of_corrupted(sample, text) for text in texts}
-        return found | {text: summarise(scoring.score_features(predictor, features[text], sample)) for text in texts}
+        altered = {text: scoring.score_features(predictor, features[text], sample) for text in texts}
+        return found | {text: summarise_altered(before, after, predictor) for text, after in altered.items()}
     inputs = len(expand_frames(sample, predictor.is_frame_detector))
     with progress("Scoring after corruptions", len(texts) * inputs, "frames" if predictor.is_frame_detector else "files") as step:
         for text in texts:
-            found[text] = summarise(scoring.score_with(predictor, sample, cache, corruptions.parse(text), step))
+            after = scoring.score_with(predictor, sample, cache, corruptions.parse(text), step)
+            found[text] = summarise_altered(before, after, predictor)
     return found
 
 

@@ -94,7 +94,7 @@ class Separation:
             return None
         drawn = np.ma.masked_invalid([_draw_auc(np.searchsorted(held_out, rows), scores, labels[rows], resamples)
                                       for rows, scores in self.parts])  # fmt: skip
-        means = np.ma.average(drawn, axis=0, weights=[len(rows) for rows, _ in self.parts]).filled(np.nan)
+        means = np.ma.filled(np.ma.average(drawn, axis=0, weights=[len(rows) for rows, _ in self.parts]), np.nan)
         return intervals.to_intervals({"auc": means}, {"auc": self.auc}, resamples.groups)["auc"]
 
 
