@@ -242,4 +242,4 @@ def _shown(url: URL) -> str:
 def _reason(error: BaseException) -> str:
     """Return what a database says, on one line, without the statement."""
     said = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error)
-    return " ".join(said.split())[:300].rstrip(".")
+    return " ".join(said.split())[:300].rstrip(".?")
