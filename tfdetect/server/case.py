@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -18,17 +18,14 @@ from tfdetect.api import case
 from tfdetect.errors import UserError
 from tfdetect.pages import case as page
 from tfdetect.pages.case_content import Case, CaseFile, Finding, Model
-from tfdetect.server import log_rows
 from tfdetect.server.answers import AS_JOB, REFUSALS, form
 from tfdetect.server.explain import in_turn
 from tfdetect.server.jobs import Job
 from tfdetect.server.judges import KnownModel
+from tfdetect.server.score import record
 from tfdetect.server.uploads import PATH, Form, Upload, without_paths
 from tfdetect.workflow import results
 from tfdetect.workflow.console import reporting_to
-
-if TYPE_CHECKING:
-    from tfdetect.server.record_store import Record
 
 router = APIRouter(tags=["verdicts"])
 CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox"
@@ -37,7 +34,7 @@ CONTENT: dict[int | str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@router.post("/v1/case", response_class=HTMLResponse, responses={**AS_JOB, **REFUSALS, **CONTENT}, openapi_extra=form(1))
+@router.post("/v1/case", responses={**AS_JOB, **REFUSALS, **CONTENT}, openapi_extra=form(1))
 async def case_of_upload(request: Request, wait: bool = True, format: Literal["html", "json"] = "html") -> Response:
     """Write the case report of one file: a page for printing and filing, or the same as JSON. As the result of a job, the page is
     {"html": page}."""
@@ -52,26 +49,29 @@ async def case_of_form(state: Any, received: Form, names: Sequence[str], job: Jo
     with ExitStack() as held:
         served = [held.enter_context(state.models.hold(name)) for name in names]
         known = [await asyncio.to_thread(state.judges.of, each) for each in served]
+        [upload], start = received.files, time.monotonic()
         try:
-            return await asyncio.to_thread(write_case, known, received, job, as_page, state.record)
+            report = await asyncio.to_thread(write_case, known, upload, job)
         except UserError as error:
-            raise HTTPException(400, without_paths(str(error), received.files[0])) from error
+            raise HTTPException(400, without_paths(str(error), upload)) from error
+        seconds, [file] = time.monotonic() - start, report.files
+        findings = [{"model": each.name, "verdict": found.verdict, "seconds": seconds}
+                    for each, found in zip(served, file.findings, strict=True)]  # fmt: skip
+        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": findings}], served, "case", job.who)
+        return await asyncio.to_thread(as_answer, report, upload, as_page)
 
 
-def write_case(known: Sequence[KnownModel], received: Form, job: Job, as_page: bool,
-               record: "Record | None") -> dict[str, Any]:  # fmt: skip
-    """Judge a file, and return its report; see `case_of_form`."""
-    [upload], start = received.files, time.monotonic()
+def write_case(known: Sequence[KnownModel], upload: Upload, job: Job) -> Case:
+    """Judge a file, and return its report, without paths of the server."""
     date = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     with reporting_to(job.report):
         [found] = case.judge_files([each.judge for each in known], [str(upload.path)], None)
-    if record:
-        seconds = time.monotonic() - start
-        record.add([log_rows.row(upload.sha256, upload.bytes, each.served, of_it.verdict["verdict"], of_it.verdict["probability"],
-                                 seconds, "case", received.who)
-                    for each, of_it in zip(known, found.findings, strict=True)])  # fmt: skip
     models = tuple(model_without_paths(each.model) for each in known)
-    report = Case((file_without_paths(found, upload),), models, date, "", installation.versions())
+    return Case((file_without_paths(found, upload),), models, date, "", installation.versions())
+
+
+def as_answer(report: Case, upload: Upload, as_page: bool) -> dict[str, Any]:
+    """Return a report as the answer has it; see `case_of_form`."""
     if not as_page:
         plain: dict[str, Any] = results.json_values(report.to_dict())
         return plain

@@ -33,11 +33,12 @@ class Decoders:
         self._threads = ThreadPoolExecutor(self.count, "decoder")
 
     def start(self) -> None:
-        """Start the processes, so that the first request need not wait for them."""
+        """Start the processes, so that the first request need not wait for them, and one more for the job that has its turn."""
         worker_pool.keep_processes()
         worker_pool.confine(Confinement(self.limits.memory, 10 * self.limits.bytes, self.limits.decode_seconds))
         for _ in range(self.count):
-            self._threads.submit(self._run, Duration(Limits()), "", threading.Event())
+            self._threads.submit(self._run, *WARM_UP, threading.Event())
+        threading.Thread(target=self._run, args=(*WARM_UP, threading.Event()), daemon=True).start()
 
     async def run(self, work: Callable[[str], R], path: str) -> R | WorkerFailure:
         """Return `work(path)`, computed by one of the processes, or why there is no result. `work` must be picklable; temporary
@@ -88,3 +89,6 @@ class Duration:
                     return float(stream.duration * stream.time_base)
                 return container.duration / av.time_base if container.duration else stream.frames / containers.frame_rate(stream)
         return 0.0
+
+
+WARM_UP = Duration(Limits()), ""  # work that imports what decoding needs

@@ -20,11 +20,11 @@ from tfdetect.errors import is_out_of_memory
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.pages import explanation
 from tfdetect.pages.case_content import fails
-from tfdetect.server import log_rows, uploads
+from tfdetect.server import uploads
 from tfdetect.server.answers import AS_JOB, REFUSALS, ExplainAnswer, form
 from tfdetect.server.jobs import Job
-from tfdetect.server.judges import KnownModel, verdict_answer
-from tfdetect.server.score import choose, decode, is_long, judge, unless_gone
+from tfdetect.server.judges import KnownModel
+from tfdetect.server.score import choose, decode, finding, is_long, judge, record, unless_gone
 from tfdetect.server.uploads import Form, Upload, without_paths
 from tfdetect.serving.predictor import Verdict
 from tfdetect.workflow import timeline
@@ -73,11 +73,10 @@ async def explain_form(state: Any, received: Form, names: Sequence[str], job: Jo
         media = await decode(state, known, upload, [])
         job.report("Scoring", 1, 3)
         verdict = await judge(state, known, upload, media)
-        if state.record:
-            state.record.add([log_rows.row(upload.sha256, upload.bytes, served, verdict.verdict, verdict.probability,
-                                           time.monotonic() - start, "explain", received.who)])  # fmt: skip
+        found = finding(known, verdict, upload, (), time.monotonic() - start)
+        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], "explain", job.who)
         answer = {"name": upload.name, "sha256": upload.sha256, "kind": upload.kind, "model": name, "version": served.version,
-                  "verdict": verdict_answer(verdict, upload), "faces": answer_faces(verdict),
+                  "verdict": found["verdict"], "faces": answer_faces(verdict),
                   "face_note": face_note(known, verdict, media)}  # fmt: skip
         if isinstance(media, WorkerFailure):
             if not answer["face_note"]:

@@ -174,6 +174,9 @@ def requested(request: Request, id: str) -> Job:
 Requested = Annotated[Job, Depends(requested)]
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Error, "description": "No such job, or no longer."}}
 
+AS_JSON = {"application/json": {"schema": Error.model_json_schema()}}  # in a route whose answers are no JSON otherwise
+UNKNOWN_AS_JSON: dict[int | str, dict[str, Any]] = {404: {"content": AS_JSON, "description": "No such job, or no longer."}}
+
 
 @router.get("/v1/jobs/{id}", responses=UNKNOWN)
 async def show(job: Requested) -> JobState:
@@ -181,7 +184,7 @@ async def show(job: Requested) -> JobState:
     return job.now
 
 
-@router.get("/v1/jobs/{id}/events", response_class=EventSourceResponse, responses=UNKNOWN)
+@router.get("/v1/jobs/{id}/events", response_class=EventSourceResponse, responses=UNKNOWN_AS_JSON)
 async def events(job: Requested) -> AsyncIterator[ServerSentEvent]:
     """The same as server-sent events named `progress`; the last one is named `end`."""
     async for state in job.follow():

@@ -3,14 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from tfdetect.files import printable
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tfdetect.server.models import ServedModel
 
 FAILED = "failed"  # the verdict on a file that could not be judged
@@ -48,30 +45,14 @@ def row(digest: str, size: int, model: "ServedModel", verdict: str | None, proba
                   verdict or FAILED, probability, seconds, request, printable(who))  # fmt: skip
 
 
-def of_files(files: Iterable[Mapping[str, Any]], models: Sequence["ServedModel"], who: str) -> list[LogRow]:
+def rows_of(files: Iterable[Mapping[str, Any]], models: Sequence["ServedModel"], request: str, who: str) -> list[LogRow]:
     """Return the rows for images and videos as /v1/score answers them, asked of these models: one for each model."""
     found = []
     for file in files:
         findings = {each["model"]: each for each in file["findings"]}
-        for model in models if file["kind"] else ():
+        for model in models if file.get("kind", "image") else ():
             finding = findings.get(model.name, {})
             verdict = finding.get("verdict", {})
             found.append(row(file["sha256"], file["bytes"], model, verdict.get("verdict"), verdict.get("probability"),
-                             finding.get("seconds", 0.0), "score", who))  # fmt: skip
-    return found
-
-
-def of_tensors(inputs: Mapping[str, "np.ndarray"], outputs: Mapping[str, "np.ndarray"], model: "ServedModel", seconds: float,
-               who: str) -> list[LogRow]:  # fmt: skip
-    """Return a row for each row of a tensor that a signature gave verdicts on; none for signatures that give none.
-
-    Encoded images are files; arrays of pixels have the hash and size of their bytes.
-    """
-    if len(inputs) != 1 or not {"verdict", "probability"} <= {*outputs}:
-        return []
-    [values], found = inputs.values(), []
-    for value, verdict, probability in zip(values, outputs["verdict"].tolist(), outputs["probability"].tolist(), strict=True):
-        data, judged = value if isinstance(value, bytes) else value.tobytes(), probability == probability  # which NaN does not
-        found.append(row(sha256(data).hexdigest(), len(data), model, verdict.decode() if judged else None,
-                         probability if judged else None, seconds, "predict", who))  # fmt: skip
+                             finding.get("seconds", 0.0), request, who))  # fmt: skip
     return found

@@ -107,8 +107,9 @@ def describe(models: Models, settings: ServeSettings) -> Server:
         except LookupError:
             continue
     limits = {name: getattr(settings.limits, name) for name in ("bytes", "pixels", "frames", "seconds", "files")}
-    return Server(version=__version__, languages=languages(), models=found, limits=limits, needs_token=bool(settings.access.tokens),
-                  keeps=list(COLUMNS) if settings.log else None)  # fmt: skip
+    keeps = list(COLUMNS) if settings.log else None
+    return Server(version=__version__, languages=languages(), models=found, limits=limits, keeps=keeps,
+                  needs_token=settings.access.tokens is not None)  # fmt: skip
 
 
 def describe_model(model: ServedModel) -> ServerModel:

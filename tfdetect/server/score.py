@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -16,11 +16,12 @@ from tfdetect.data.media.frames import Media
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.limits import Limits
-from tfdetect.server import log_rows, uploads
+from tfdetect.server import uploads
 from tfdetect.server.answers import AS_JOB, REFUSALS, ScoreAnswer, form
 from tfdetect.server.decoding import Decoders, Duration, Reader
 from tfdetect.server.jobs import Job, Jobs
 from tfdetect.server.judges import Judges, KnownModel, verdict_answer
+from tfdetect.server.log_rows import rows_of
 from tfdetect.server.models import Models, ServedModel
 from tfdetect.server.uploads import Form, Upload
 from tfdetect.serving.predictor import Verdict
@@ -49,7 +50,7 @@ async def score(request: Request, wait: bool = True) -> JSONResponse:
     """Judge images and videos; a bad file only fails itself. A long video, or `wait=false`, becomes a job."""
     state = request.app.state
     received = await uploads.receive(request, state.settings.limits)
-    work = partial(score_form, state, received)
+    work = partial(score_form, state, received, request.state.who)
     try:
         models = choose(state.models, received.models)
         inline = wait and not await is_long(state, received)
@@ -104,7 +105,8 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
             await asyncio.wait([task])
 
 
-async def score_form(state: Any, received: Form, names: Sequence[str], report: Callable[..., None]) -> dict[str, Any]:
+async def score_form(state: Any, received: Form, who: str, names: Sequence[str],
+                     report: Callable[..., None]) -> dict[str, Any]:  # fmt: skip
     """Return the answer: each file with what each model finds about it."""
     with ExitStack() as held:
         served = [held.enter_context(state.models.hold(name)) for name in names]
@@ -116,10 +118,15 @@ async def score_form(state: Any, received: Form, names: Sequence[str], report: C
             done += 1
             report("Scoring", done, total)
 
-        files = list(await asyncio.gather(*(score_file(state, each, served, step) for each in received.files)))
-        if state.record:
-            state.record.add(log_rows.of_files(files, served, received.who))
-        return {"files": files}
+        found = await asyncio.gather(*(score_file(state, each, served, step) for each in received.files))
+        record(state, found, served, "score", who)
+        return {"files": found}
+
+
+def record(state: Any, files: Iterable[Mapping[str, Any]], models: Sequence[ServedModel], request: str, who: str) -> None:
+    """Keep the verdicts on files, as the answer has them, where there is a log."""
+    if state.record:
+        state.record.add(rows_of(files, models, request, who))
 
 
 async def score_file(state: Any, upload: Upload, models: Sequence[ServedModel], step: Callable[[], None]) -> dict[str, Any]:

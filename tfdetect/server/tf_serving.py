@@ -1,6 +1,7 @@
 """TensorFlow Serving's REST contract, https://www.tensorflow.org/tfx/serving/api_rest, for the models of this server."""
 
 import asyncio
+import hashlib
 import re
 import time
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 
-from tfdetect.server import log_rows, tf_serving_json
+from tfdetect.server import tf_serving_json
 from tfdetect.server.health import Error
+from tfdetect.server.log_rows import LogRow, row
 from tfdetect.server.models import Models, ServedModel
 from tfdetect.server.tf_serving_json import BadRequest
 
@@ -115,21 +117,31 @@ async def other(request: Request, rest: str) -> None:
 
 
 async def call(request: Request, asked: Asked) -> Response:
-    """Answer a `:predict` request."""
-    models: Models = request.app.state.models
-    body, start = await request.body(), time.monotonic()
+    """Answer a `:predict` request, and log its images where there is a log."""
+    models, start = request.app.state.models, time.perf_counter()
+    body = await request.body()
     with models.hold(asked.name, asked.version, asked.label) as model:
         try:
             read = partial(_read, model, body)
             signature, inputs, by_row = await asyncio.to_thread(read) if len(body) > IN_THREAD else read()
             outputs = await _outputs(models, model, signature, inputs)
-            if record := request.app.state.record:
-                who = getattr(request.state, "who", "")
-                rows = partial(log_rows.of_tensors, inputs, outputs, model, time.monotonic() - start, who)
-                record.add(await asyncio.to_thread(rows) if len(body) > IN_THREAD else rows())
-            return Response(tf_serving_json.write_outputs(outputs, by_row), media_type="application/json")
+            answer = tf_serving_json.write_outputs(outputs, by_row)
         except BadRequest as error:
             raise HTTPException(400, str(error)) from error
+        if request.app.state.record and "verdict" in outputs:
+            who = getattr(request.state, "who", "")
+            request.app.state.record.add(_log_rows(model, inputs, outputs, time.perf_counter() - start, who))
+    return Response(answer, media_type="application/json")
+
+
+def _log_rows(model: ServedModel, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray], seconds: float,
+              who: str) -> list[LogRow]:  # fmt: skip
+    """Return a row for each encoded image; pixels and features are no files, and are not logged."""
+    images = [value for value in inputs.values() if value.dtype.kind == "O"]
+    return [row(hashlib.sha256(image).hexdigest(), len(image), model, verdict.decode() or None,
+                float(probability) if verdict else None, seconds, "predict", who)
+            for image, verdict, probability in zip(*images, outputs["verdict"], outputs["probability"], strict=True)
+            ] if len(images) == 1 else []  # fmt: skip
 
 
 def _read(model: ServedModel, body: bytes) -> tuple[str, dict[str, np.ndarray], bool]:

@@ -7,7 +7,7 @@ import secrets
 import tempfile
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
@@ -47,8 +47,6 @@ class Form:
     files: Sequence[Upload]
     models: Sequence[str]
     folder: "tempfile.TemporaryDirectory[str]" = field(repr=False)
-    who: str = ""
-    """The name of the token that sent it."""
 
     def close(self) -> None:
         """Delete the files, and what decoders left beside them."""
@@ -65,7 +63,7 @@ async def receive(request: Request, limits: ServeLimits, files: int | None = Non
         raise HTTPException(415, "Expected a form (multipart/form-data) with a field file.")
     try:
         async with request.form(max_files=files or limits.files, max_fields=FIELDS, max_part_size=1000) as form:
-            return replace(await store(form), who=getattr(request.state, "who", ""))
+            return await store(form)
     except OSError as error:
         raise HTTPException(503, "The server has no room for the file: try again later.", {"Retry-After": "60"}) from error
 

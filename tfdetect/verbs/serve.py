@@ -1,6 +1,7 @@
 """serve: answer requests over HTTP until a signal to stop."""
 
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from tfdetect import config, installation
 from tfdetect.errors import UserError
 from tfdetect.server.settings import ServeSettings
-from tfdetect.workflow.console import console, printable
+from tfdetect.workflow.console import console, printable, served_devices_line
 
 if TYPE_CHECKING:
     from tfdetect.server.models import Models
@@ -51,7 +52,9 @@ def serve(models: "Models", settings: ServeSettings, listener: socket.socket) ->
     models.on_failure = lambda: setattr(server, "should_exit", True)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn handles them, and then raises them again
         signal.signal(number, lambda *_: None)
-    console.print(f"Loading {', '.join(map(printable, models.names()))} ...")
+    console.print(f"Loading {', '.join(map(printable, models.names()))}: {served_devices_line()}")
+    gc.collect()
+    gc.freeze()  # what libraries have made so far stays; to look through it after each change of a version takes half a second
     server.run([listener])
     models.close()
     if models.failure:
