@@ -315,7 +315,6 @@ def test_rows_of_an_answer(kept):
 
     verdict = {"verdict": "real", "probability": 0.25}
     files = [{"sha256": SHA[0], "bytes": 3, "kind": "image", "findings": [{"model": "cnn", "seconds": 0.5, "verdict": verdict}]},
-             {"sha256": SHA[1], "bytes": 4, "kind": "image", "findings": []},
              {"sha256": SHA[1], "bytes": 4, "kind": None, "findings": []}]  # fmt: skip
     first, second = log_rows.rows_of(files, [Model()], "score", "desk")
     assert (first.verdict, first.probability, first.seconds, first.model_hash, first.who) == ("real", 0.25, 0.5, "e" * 64, "desk")

@@ -50,7 +50,7 @@ def rows_of(files: Iterable[Mapping[str, Any]], models: Sequence["ServedModel"],
     found = []
     for file in files:
         findings = {each["model"]: each for each in file["findings"]}
-        for model in models if file.get("kind", "image") else ():
+        for model in models:
             finding = findings.get(model.name, {})
             verdict = finding.get("verdict", {})
             found.append(row(file["sha256"], file["bytes"], model, verdict.get("verdict"), verdict.get("probability"),
