@@ -263,6 +263,8 @@ def test_the_log_is_searched_and_looked_up(kept):
     assert [each["bytes"] for each in client.get(f"/v1/log/{SHA[0].upper()}").json()["rows"]] == [14, 12, 10]
     assert client.get(f"/v1/log/{'0' * 64}").json() == {"rows": []}
     assert client.get("/v1/log/check").json()["first_changed"] is None
+    with kept.checking:
+        assert client.get("/v1/log/check").status_code == 503
 
 
 @pytest.mark.parametrize("path", ["?limit=0", "?limit=1001", "?since=yesterday", "/abc", "?offset=-1"])

@@ -164,9 +164,14 @@ def write_csv(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 @router.get("/v1/log/check")
 def check(log: Log, chain: Annotated[str, Query(max_length=64)] = "") -> LogCheck:
-    """Whether each row follows from those before it, and whether the row with this chain is still there."""
-    with readable():
-        return LogCheck(**log.check(chain.lower()))
+    """Whether each row follows from those before it, and whether the row with this chain is still there. One at a time."""
+    if not log.checking.acquire(blocking=False):  # it reads the whole log
+        raise HTTPException(503, "The log is being checked already; try again in a moment.", {"Retry-After": "2"})
+    try:
+        with readable():
+            return LogCheck(**log.check(chain.lower()))
+    finally:
+        log.checking.release()
 
 
 @router.get("/v1/log/{sha256}")

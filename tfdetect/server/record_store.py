@@ -64,7 +64,7 @@ class Record:
         self._results = Counter("log_rows", "Rows of the log that were written, or lost.", ["result"], **own)
         Gauge("log_rows_waiting", "Rows of the log that wait to be written.", **own).set_function(lambda: len(self._rows))
         self._rows, self._changed = deque[LogRow](), threading.Condition()
-        self._closed, self.lost = threading.Event(), 0
+        self._closed, self.lost, self.checking = threading.Event(), 0, threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
 
