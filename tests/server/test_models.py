@@ -9,8 +9,10 @@ import weakref
 import numpy as np
 import pytest
 from served import add_version, write_half_plus_run
+from starlette.testclient import TestClient
 
 from tfdetect.errors import UserError
+from tfdetect.server.app import create_app
 from tfdetect.server.models import Models, UnknownLabel, UnknownModel
 from tfdetect.server.settings import ServeSettings
 
@@ -74,6 +76,14 @@ def test_a_run_without_a_version_that_loads_is_an_error(run, serve):
     (run / "1" / "saved_model.pb").write_bytes(b"")
     with pytest.raises(UserError, match="not a complete SavedModel"):
         serve(run)
+    models, told = Models([run]), threading.Event()
+    models.on_failure = told.set
+    client = TestClient(create_app(models, models.settings))
+    assert client.get("/readyz").status_code == 503 and client.get("/healthz").status_code == 200
+    models.watch()
+    assert told.wait(60) and "not a complete SavedModel" in str(models.failure)
+    assert client.get("/v1/models/tiny").json()["model_version_status"][0]["state"] == "END"
+    models.close()
 
 
 def test_older_versions_and_labels_stay(run, serve):
