@@ -1,20 +1,22 @@
 """New versions take effect while requests are answered, damaged ones do not, and replaced ones leave memory."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from served import add_version, write_half_plus_run
+from served import SECONDS, add_version, wait_for, write_half_plus_run
 from starlette.testclient import TestClient
 
 from tfdetect.errors import UserError
 from tfdetect.server.app import create_app
 from tfdetect.server.models import Models, UnknownLabel, UnknownModel
-from tfdetect.server.settings import ServeSettings
+from tfdetect.server.settings import BatchSettings, ServeSettings
 
 
 @pytest.fixture
@@ -116,3 +118,23 @@ def test_requests_are_gathered_and_each_gets_its_rows(run, serve):
     assert [len(each) for each in found] == [1, 3, 20, 9, 40]
     assert all(np.array_equal(each, np.arange(len(each)) / 2 + 1) for each in found)
     assert calls == [("tiny", 4), ("tiny", 20), ("tiny", 9), ("tiny", 40)], "16 rows at most, unless one request has more"
+
+
+def test_more_requests_than_may_wait_are_refused(run, serve):
+    models, release = serve(run, batch=BatchSettings(queue=1)), threading.Event()
+    client = TestClient(create_app(models, models.settings))
+
+    def waiting():
+        return models.metrics.registry.get_sample_value("tfdetect_queue_length")
+
+    with ThreadPoolExecutor(2) as pool, contextlib.ExitStack() as stack:
+        stack.callback(release.set)
+        started = threading.Event()
+        blocked = pool.submit(asyncio.run, models.run(lambda: started.set() or release.wait(SECONDS)))
+        assert started.wait(SECONDS)
+        second = pool.submit(ask, models)
+        wait_for(lambda: waiting() == 1)
+        answer = client.post("/v1/models/tiny:predict", json={"instances": [2.0]})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1") and "Too many requests" in answer.json()["error"]
+    assert blocked.result() and second.result() == [2.0] and waiting() == 0
+    assert client.post("/v1/models/tiny:predict", json={"instances": [2.0]}).json() == {"predictions": [2.0]}
