@@ -16,7 +16,7 @@ from tfdetect.server.settings import ServeSettings
 
 @pytest.fixture(scope="module")
 def client(app):
-    return TestClient(app, raise_server_exceptions=False)
+    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
 def test_scores_equal_those_offline(app, client):

@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from tfdetect.errors import UserError, require_minimum
+from tfdetect.server.limits import Access, ServeLimits
 
 LABEL = re.compile(r"(?:(?P<model>[^/]+):)?(?P<label>[^/:=]+)=(?P<version>\d+)")
 
@@ -45,6 +46,8 @@ class ServeSettings:
     reload: float = 5.0
     """Seconds between two looks for new versions, which then take effect; 0 for never."""
     batch: BatchSettings = field(default_factory=BatchSettings)
+    limits: ServeLimits = field(default_factory=ServeLimits)
+    access: Access = field(default_factory=Access)
     trust: bool = False
     """Use runs even if their files differ from their SHA256SUMS."""
     log: str | None = None

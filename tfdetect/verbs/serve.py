@@ -41,10 +41,12 @@ def serve(models: "Models", settings: ServeSettings, listener: socket.socket) ->
     import uvicorn
 
     from tfdetect.server.app import create_app
+    from tfdetect.server.connection import timed_protocol
 
     start_log()
     app = create_app(models, settings)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, server_header=False,
+                                           http=timed_protocol(settings.limits.stall_seconds),
                                            timeout_graceful_shutdown=GRACE))  # fmt: skip
     models.on_ready = lambda: announce(models.names(), listener, settings)
     models.on_failure = lambda: setattr(server, "should_exit", True)
@@ -70,7 +72,8 @@ def announce(names: Sequence[str], listener: socket.socket, settings: ServeSetti
     console.print(f"  Predict      {url}/v1/models/{names[0]}:predict, as TensorFlow Serving does")
     console.print(f"  More         {url}/openapi.json, {url}/metrics; {installation.page('server.md')}")
     if settings.host not in ("127.0.0.1", "::1", "localhost"):
-        console.print(f"  Anyone who reaches {settings.host}:{port} can use it.")
+        who = "Anyone with a token" if settings.access.tokens else "Anyone"
+        console.print(f"  {who} who reaches {settings.host}:{port} can use it.")
 
 
 def finished_runs() -> Sequence[Path]:
