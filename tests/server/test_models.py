@@ -80,7 +80,7 @@ def test_a_run_without_a_version_that_loads_is_an_error(run, serve):
         serve(run)
     models, told = Models([run]), threading.Event()
     models.on_failure = told.set
-    client = TestClient(create_app(models, models.settings))
+    client = TestClient(create_app(models, models.settings), base_url="http://127.0.0.1")
     assert client.get("/readyz").status_code == 503 and client.get("/healthz").status_code == 200
     models.watch()
     assert told.wait(60) and "not a complete SavedModel" in str(models.failure)
@@ -122,7 +122,7 @@ def test_requests_are_gathered_and_each_gets_its_rows(run, serve):
 
 def test_more_requests_than_may_wait_are_refused(run, serve):
     models, release = serve(run, batch=BatchSettings(queue=1)), threading.Event()
-    client = TestClient(create_app(models, models.settings))
+    client = TestClient(create_app(models, models.settings), base_url="http://127.0.0.1")
 
     def waiting():
         return models.metrics.registry.get_sample_value("tfdetect_queue_length")
