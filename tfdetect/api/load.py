@@ -191,15 +191,21 @@ class TrainedDetector(Results):
                    given: VerdictOverrides = AS_TRAINED, show: Any = None) -> CaseReport:  # fmt: skip
         """Write a case report about a list of files; see `case` and `api.case.write_case`."""
         case.check(out, len(paths))
-        from tfdetect.workflow.case import Judge
-
-        judges = []
+        found = []
         for each in (self, *also):
             limits = data.apply_to(each.run.data)
-            predictor = each.deciding(given).with_limits(limits.limits, limits.decoding)
-            judges.append(Judge(each.artifact, each.run, limits, predictor))
+            found.append((each.artifact, each.run, limits, each.deciding(given).with_limits(limits.limits, limits.decoding)))
+        from tfdetect.workflow.case import Judge  # after TensorFlow, which a predictor imports quietly
+
+        judges = [Judge(*each) for each in found]
         return case.write_case(judges, list(map(str, paths)), out, given, show)
 
-    def export(self) -> Path:
-        """Re-export the SavedModel from model.keras and calibration.json, and return its folder."""
-        return export.export_run(self.folder)[0]
+    def export(self, **settings: Any) -> Path:
+        """Re-export the SavedModel from model.keras and calibration.json, or with `format="onnx"`, "openvino" or "litert" convert
+        the detector; return the folder.
+
+        The keywords are flags of the command `export`, such as `quantize="int8"`. Raises `agreement.ConversionError` if the
+        detector cannot be converted or the result differs from the SavedModel.
+        """
+        given = config.parse_keywords(export.Export(self.folder), settings, "export")
+        return export.export_run(self.folder)[0] if given.format == "saved_model" else export.convert_run(given).folder
