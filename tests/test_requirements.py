@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "pil": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml",
                  "c2pa": "c2pa-python", "tensorflow-serving": "tensorflow-serving-api", "google": "protobuf"}  # fmt: skip
-EXTRAS = ("beam", "dask", "c2pa", "mlflow", "postgres", "search", "wandb")
+EXTRAS = ("beam", "dask", "c2pa", "litert", "mlflow", "onnx", "openvino", "postgres", "search", "wandb")
 FILES = {name: ROOT / f"requirements{name and '-'}{name}.txt" for name in ("", *EXTRAS, "backends")}
 
 

@@ -21,9 +21,9 @@ PART = ".version-"  # a copy that is being made, or was when a process ended
 # TensorBoard's logs/ stay where a training wrote them, or it would show each curve several times.
 ENTRIES = ("manifest.csv", "failures.csv", "faces.json", "equalised.json", "face_model.onnx", "model.keras", "calibration.json",
            "familiarity.npz", "cost.json", "metrics.json", "predictions.csv", "Results.csv", "Final_Prediction.txt",
-           "history.csv", "shortcuts.json", "comparison.json", "plots", "checkpoints", "evaluations", "SERVING.md",
-           "models.config", "batching.config", "monitoring.config", "README.md", "report.md", "report.html", "SHA256SUMS",
-           "config.yaml")  # fmt: skip
+           "history.csv", "shortcuts.json", "comparison.json", "plots", "checkpoints", "evaluations", "onnx", "onnx-int8",
+           "openvino", "openvino-int8", "litert", "litert-int8", "SERVING.md", "models.config", "batching.config",
+           "monitoring.config", "README.md", "report.md", "report.html", "SHA256SUMS", "config.yaml")  # fmt: skip
 
 
 def adapted(folder: Path) -> Mapping[str, Any]:

@@ -200,6 +200,12 @@ class TrainedDetector(Results):
         judges = [Judge(*each) for each in found]
         return case.write_case(judges, list(map(str, paths)), out, given, show)
 
-    def export(self) -> Path:
-        """Re-export the SavedModel from model.keras and calibration.json, and return its folder."""
-        return export.export_run(self.folder)[0]
+    def export(self, **settings: Any) -> Path:
+        """Re-export the SavedModel from model.keras and calibration.json, or with `format="onnx"`, "openvino" or "litert" convert
+        the detector; return the folder.
+
+        The keywords are flags of the command `export`, such as `quantize="int8"`. Raises `agreement.ConversionError` if the
+        detector cannot be converted or the result differs from the SavedModel.
+        """
+        given = config.parse_keywords(export.Export(self.folder), settings, "export")
+        return export.export_run(self.folder)[0] if given.format == "saved_model" else export.convert_run(given).folder

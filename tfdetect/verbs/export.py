@@ -1,43 +1,32 @@
-"""export: re-export the SavedModel of a run."""
+"""export: re-export the SavedModel of a run, or convert the run to ONNX, OpenVINO or LiteRT."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-import tyro
-
-from tfdetect import config
-from tfdetect.api.export import export_run
-from tfdetect.errors import UserError
+from tfdetect import config, files
+from tfdetect.api.export import Converted, Export, convert_run, export_run
 from tfdetect.workflow import hub
+from tfdetect.workflow.agreement import TOLERANCE, ConversionError
 from tfdetect.workflow.console import console
 
 
-@dataclass(frozen=True)
-class Export:
-    """Re-export the SavedModel of a run, from its model.keras and calibration.json into its folder 1/, or that of its version."""
-
-    run: tyro.conf.Positional[Path]
-    """Folder of the run, such as saved_models/cnn."""
-    trust: bool = False
-    """Accept files that differ from SHA256SUMS, and write it again."""
-    push_to_hub: str = ""
-    """Instead of exporting: list what would be pushed to this repository of the Hugging Face Hub, such as me/cnn."""
-    yes: bool = False
-    """With --push_to_hub: push it."""
-    private: bool = False
-    """With --push_to_hub: make the repository private if it does not exist yet."""
-
-    def __post_init__(self) -> None:
-        if (self.yes or self.private) and not self.push_to_hub:
-            raise UserError("--yes and --private belong to --push_to_hub REPOSITORY.")
-
-
 def main(argv: Sequence[str]) -> int:
-    """Parse the flags and export."""
+    """Parse the flags, and export or convert; 1 if the run cannot be converted."""
     args = config.parse_flags(Export, argv, "export")
     if args.push_to_hub:
         return hub.run(args.run, args.push_to_hub, args.yes, args.private)
+    if args.format == "saved_model":
+        return export(args)
+    try:
+        report(convert_run(args))
+    except ConversionError as error:
+        print(f"tfdetect export: {files.printable(str(error))}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def export(args: Export) -> int:
+    """Re-export the SavedModel, and print its signatures."""
     folder, signatures = export_run(args.run, args.trust)
     from tfdetect.serving.export import SERVING_NOTES
 
@@ -45,3 +34,18 @@ def main(argv: Sequence[str]) -> int:
     for name, description in signatures.items():
         console.print(f"  {name}: {description}")
     return 0
+
+
+def report(result: Converted) -> None:
+    """Print where a converted detector is, how it compares with the SavedModel, and what int8 costs."""
+    from tfdetect.serving.convert_notes import describe_cost
+
+    told = result.told
+    compared, size = told["compared"], files.format_bytes(result.size)
+    console.print(f"Converted  {result.folder / told['file']} ({size}); README.md beside it says how to call it")
+    before = " before quantization" if told["quantized"] else ""
+    differences = ", ".join(f"{name} {value:.1g}" for name, value in compared["differences"].items() if value)
+    console.print(f"Compared   with the SavedModel on {files.plural(compared['files'], 'file')}{before}; allowed {TOLERANCE:g}, "
+                  f"largest differences: {differences or 'none'}")  # fmt: skip
+    if told["quantized"]:
+        console.print(f"Quantized  {describe_cost(told['quantized'], told['file'])}")

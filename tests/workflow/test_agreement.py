@@ -1,0 +1,48 @@
+"""A converted detector must give what the SavedModel gives, and int8 is measured."""
+
+import numpy as np
+import pytest
+
+from tfdetect.errors import UserError
+from tfdetect.workflow.agreement import Comparison, ConversionError, Scores, difference
+
+
+@pytest.mark.parametrize(("wanted", "got", "largest"), [
+    ([1.0, 2.0], [1.0, 2.0001], 5e-5),  # relative beyond 1
+    ([0.5], [0.5001], 1e-4),
+    ([1000.0], [1000.05], 5e-5),
+    ([np.nan, 1.0], [np.nan, 1.0], 0),
+    ([np.inf], [np.inf], 0),
+    ([np.inf], [1.0], np.inf),
+    ([0.0], [np.nan], np.inf),
+    ([0.0, 1.0], [0.0], np.inf),
+    ([True, False], [True, False], 0),
+    ([True, False], [True, True], np.inf)])  # fmt: skip
+def test_difference_of_two_outputs(wanted, got, largest):
+    assert difference(np.array(wanted), np.array(got)) == pytest.approx(largest, rel=1e-6)
+
+
+def test_a_comparison_keeps_the_largest_difference_and_its_file():
+    comparison = Comparison()
+    for path, score in (("a", 0.00001), ("b", 0.3), ("c", 0.0)):
+        comparison.add(path, {"score": np.array([0.0]), "familiarity": np.array([0.2])}, {"score": np.array([score])}
+                       | {"familiarity": np.array([0.9])})  # fmt: skip
+    assert (comparison.files, comparison.worst, comparison.largest) == (3, "b", 0.3)
+    with pytest.raises(ConversionError, match=r"differs from the SavedModel by more than 0.0001 in score \(0.3\), most on b"):
+        comparison.check("ONNX")
+
+
+def test_outputs_that_agree_or_are_missing_or_were_never_compared():
+    comparison = Comparison()
+    with pytest.raises(UserError, match="None of the files could be read"):
+        comparison.check("ONNX")
+    comparison.add("a", {"score": np.array([5.0])}, {"score": np.array([5.0004])})
+    comparison.check("ONNX")
+    with pytest.raises(ConversionError, match="lacks the output fake"):
+        comparison.add("b", {"score": np.array([5.0]), "fake": np.array([True])}, {"score": np.array([5.0])})
+
+
+def test_the_cost_of_quantizing_is_measured_on_files():
+    scores = Scores(np.array([0, 0, 1, 1]), np.array([-2.0, -1, 1, 2]), np.array([-2.0, 1.5, 1, 2]))
+    assert scores.summary(0.0) == {"files": 4, "auc_before": 1.0, "auc_after": 0.75, "other_decisions": 1, "largest": 2.5}
+    assert Scores(np.ones(2), np.ones(2), np.ones(2)).summary(0.0)["auc_after"] is None
