@@ -74,7 +74,7 @@ async def explain_form(state: Any, received: Form, names: Sequence[str], job: Jo
         job.report("Scoring", 1, 3)
         verdict = await judge(state, known, upload, media)
         found = finding(known, verdict, upload, (), time.monotonic() - start)
-        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], job.who)
+        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], "explain", job.who)
         answer = {"name": upload.name, "sha256": upload.sha256, "kind": upload.kind, "model": name, "version": served.version,
                   "verdict": found["verdict"], "faces": answer_faces(verdict),
                   "face_note": face_note(known, verdict, media)}  # fmt: skip

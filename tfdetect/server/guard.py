@@ -28,7 +28,7 @@ from tfdetect.server.settings import ServeSettings
 
 log = logging.getLogger("tfdetect.server")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json", "/v1/server")  # which need no token, and below /page/
+OPEN_PATHS = ("/", "/log", "/healthz", "/readyz", "/openapi.json", "/v1/server")  # which need no token, and below /page/
 CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
        "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")  # fmt: skip
 HEADERS = {
