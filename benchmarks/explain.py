@@ -29,7 +29,8 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 METHODS = ("occlusion:4", "gradcam", "integrated_gradients:black", "random")
-RUNS = {"cnn": METHODS, "cnn_lstm": METHODS, "feature_oneclass": METHODS, "oc_fakedect": ("error", *METHODS)}
+RUNS = {"cnn": METHODS, "cnn_lstm": METHODS, "feature_oneclass": METHODS, "mesonet": METHODS, "oc_fakedect": ("error", *METHODS),
+        "residual": METHODS}  # fmt: skip
 NUMBERS = ("fake", "twin", "pointed", "pointed_twin", "deletion", "insertion")
 
 

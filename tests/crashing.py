@@ -1,6 +1,7 @@
 """What worker processes run in tests of the predictor; here, so that they do not import TensorFlow with the tests."""
 
 import os
+import signal
 import time
 
 from tfdetect.data.prepare.clip_cache import ClipSpec
@@ -18,3 +19,27 @@ class CrashingSpec(ClipSpec):
 def sleep(item):
     """Take longer than any test."""
     time.sleep(1000)
+
+
+class Dying:
+    """Takes the place of a decoder's work and is killed, as by the kernel where memory runs out."""
+
+    def __init__(self, spec=None):
+        pass
+
+    def __call__(self, path):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Hungry(Dying):
+    """Takes more memory than a decoding process of the server may have."""
+
+    def __call__(self, path):
+        return len(bytearray(3 * 2**30))
+
+
+class Slow(Dying):
+    """Takes longer than any test."""
+
+    def __call__(self, path):
+        time.sleep(1000)

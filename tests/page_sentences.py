@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tfdetect.data.media import read, sniff
+from tfdetect.evaluation.calibration.model import Calibration
 from tfdetect.evaluation.single_file import Place
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.limits import Limits
@@ -43,7 +44,7 @@ def of_findings():
 
 def of_detectors():
     """Return what is said of how good a detector is, and of what it is not for."""
-    yield from (case_model.NOT_MEASURED, case_model.SAMPLE)
+    yield from (case_model.NOT_MEASURED, case_model.SAMPLE, *Calibration(1.0, 0.0, 0.5, reals=19, fakes=50).warnings)
     for test, shortcuts in product(TESTS, ({}, {"all": 0.6}, {"all": 0.93}, {"all": 0.99})):
         headline, not_for, _ = case_model.judgement(Report("run", {"test": GOOD | test}, shortcuts=shortcuts))
         yield from (headline, *not_for)

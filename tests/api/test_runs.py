@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from google.protobuf import text_format
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from tfdetect import artifact as artifacts
 from tfdetect import cli
@@ -124,6 +126,20 @@ def test_text_json_and_csv(root, capsys):
     assert call(capsys, root, "--json", "--delete", "cnn")[0] == 2 and (root / "cnn").exists()
     code, _, err = call(capsys, root / "nowhere")
     assert code == 2 and "There is no folder" in err
+
+
+def test_a_list_for_tensorflow_serving(root, capsys):
+    target = root / "models.config"
+    for folder in (root / "cnn", root / "study" / "clip"):
+        (folder / "1").mkdir()
+    assert call(capsys, root, "--sort", "name", "--models_config", target)[0] == 0
+    models = text_format.Parse(target.read_text(), ModelServerConfig()).model_config_list.config
+    assert [(model.name, model.base_path) for model in models] == [("cnn", "/models/cnn"), ("clip", "/models/study/clip")]
+    make_run(root / "study" / "cnn").saved_model.mkdir()
+    code, _, err = call(capsys, root, "--models_config", target)
+    assert code == 2 and "different names, got clip, cnn, cnn: select some with --name" in err
+    assert "got none" in call(capsys, root, "--name", "cnn-2", "--models_config", target)[2]
+    assert len(text_format.Parse(target.read_text(), ModelServerConfig()).model_config_list.config) == 2, "as it was"
 
 
 def test_a_folder_that_cannot_be_read_hides_no_other(root, monkeypatch):

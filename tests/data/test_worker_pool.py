@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +14,7 @@ import pytest
 
 from tfdetect import machine
 from tfdetect.data import deadline, worker_pool
+from tfdetect.data.confinement import Beside, Confinement
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 
 
@@ -216,3 +218,45 @@ def test_processes_that_are_kept_work_in_the_folder_of_each_call(tmp_path, monke
         assert found[0] == found[1] and [folder for _, folder in found[1:]] == [str(tmp_path / "a"), str(tmp_path / "b")]
     finally:
         worker_pool.end_idle_processes()
+
+
+def take(size):
+    """Allocate memory, and return its size."""
+    return len(bytearray(size))
+
+
+def write(path):
+    """Write a megabyte beside a path; return where temporary files lie and whether it was all written."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(bytes(10**6))
+        file.flush()
+        return os.path.dirname(file.name)
+
+
+@pytest.fixture
+def confined():
+    worker_pool.confine(Confinement(memory=2**30, file_bytes=10**5, seconds=0.5))
+    yield
+    worker_pool.confine(None)
+    assert not worker_pool.is_confined()
+
+
+def test_confined_processes_have_little_memory_small_files_and_little_time(confined, tmp_path):
+    assert dict(map_unordered([10**6, 2**31], take, 1)) == {10**6: 10**6, 2**31: WorkerFailure("not enough memory to decode it")}
+    with pytest.raises(OSError, match="File too large"):
+        list(map_unordered([str(tmp_path / "x")], Beside(write), 1))
+    assert not list(tmp_path.iterdir())
+    [(_, late)] = map_unordered([(1000, 100.0)], sleep_with_extension, 1, 60.0)
+    assert isinstance(late, WorkerFailure), "no file gets more time, however long it claims to be"
+
+
+def test_temporary_files_lie_beside_the_path(tmp_path):
+    before = tempfile.gettempdir()
+    assert Beside(write)(str(tmp_path / "x")) == str(tmp_path) and tempfile.gettempdir() == before
+
+
+def test_nothing_is_decoded_here_where_processes_are_confined(confined, monkeypatch, capsys):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    failure = WorkerFailure("no decoder could be started")
+    assert dict(map_unordered(range(3), fail_at_five, 1)) == dict.fromkeys(range(3), failure)
+    assert not capsys.readouterr().err

@@ -44,6 +44,7 @@ def test_the_bands_hold_the_curves_and_the_area_between_them_that_of_the_interva
     assert (found == 1).all() and (missed == 1).all(), "all files are told apart in all resamples"
 
 
-@pytest.mark.parametrize("change", [lambda rows: rows[rows["label"] == 0], lambda rows: rows.assign(group="one")])
-def test_one_class_or_group_has_no_band(change):
+@pytest.mark.parametrize("change", [lambda rows: rows[rows["label"] == 0], lambda rows: rows.assign(group="one"),
+                                    lambda rows: rows.assign(group=rows["group"].astype(int) % 7)])  # fmt: skip
+def test_one_class_or_few_groups_have_no_band(change):
     assert curves.roc_band(change(table(10, 1)), RATES) is None and curves.precision_band(change(table(10, 1)), RATES) is None

@@ -32,12 +32,28 @@ def clip(rng):
     return rng.integers(0, 256, (1, SIZE, SIZE, 3), np.uint8)
 
 
-def test_grad_cam_is_the_map_times_the_mean_gradient(clip):
+def test_grad_cam_is_the_map_times_the_gradient(clip):
     heat = gradients.GradCam(red_network())(np.stack([clip, 255 - clip]))
     assert heat.shape == (2, 1, SIZE, SIZE) and heat.dtype == np.float32
     expected = clip[..., 0] / 255 * 3 / SIZE**2  # each position of the map has the gradient 3 / positions
     np.testing.assert_allclose(heat[0], expected, rtol=1e-5)
     np.testing.assert_allclose(heat[1], 3 / SIZE**2 - expected, atol=1e-7)
+
+
+def test_grad_cam_finds_evidence_that_counts_at_one_place_alone():
+    """A flattened map whose weights are 2 at one place and -1 at all others: the mean gradient would leave nothing."""
+    inputs = keras.Input((1, 4, 4, 3), dtype="uint8")
+    bright, score = layers.Conv2D(1, 1, use_bias=False), layers.Dense(1, use_bias=False)
+    x = bright(layers.Reshape((4, 4, 3))(layers.Rescaling(1 / 255)(inputs)))
+    model = keras.Model(inputs, score(layers.Flatten()(x)))
+    bright.set_weights([np.full((1, 1, 3, 1), 1 / 3, np.float32)])
+    weights = np.full((16, 1), -1, np.float32)
+    weights[6] = 2
+    score.set_weights([weights])
+    heat = gradients.GradCam(with_float_input(model))(np.full((1, 1, 4, 4, 3), 255, np.uint8))[0, 0]
+    expected = np.zeros((4, 4))
+    expected[1, 2] = 2
+    np.testing.assert_allclose(heat, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("baseline", ["black", "mean", "blurred"])

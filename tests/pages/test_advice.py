@@ -19,6 +19,8 @@ def report(test=None, **content):
 @pytest.mark.parametrize("test, shortcut, expected", [
     ({"auc": None, "auc_interval": None}, None, Standing.UNMEASURED),
     ({"auc_interval": None}, None, Standing.TOO_SMALL),
+    ({"n_groups": 7, "auc_interval": [1.0, 1.0]}, None, Standing.TOO_SMALL),
+    ({"n_groups": 8}, None, Standing.BETTER),
     ({"auc": 0.1, "auc_interval": [0.05, 0.2]}, None, Standing.REVERSED),
     (CHANCE, None, Standing.CHANCE),
     (CHANCE, ("all", 0.675), Standing.CHANCE),

@@ -9,7 +9,8 @@ import pytest
 from tfdetect.data.origin.statement import Origin
 from tfdetect.evaluation.single_file import Place
 from tfdetect.pages import case
-from tfdetect.pages.case_content import Case, CaseFile, Finding, Model, Reencoded, file_caveats, meaning
+from tfdetect.pages.card import quote
+from tfdetect.pages.case_content import Case, CaseFile, Finding, Model, Reencoded, file_caveats, meaning, sound_sentence
 
 VERDICT = {"path": "a.jpg", "probability": 0.9, "label": "fake", "score": 1.25, "frames": 1, "note": "", "error": None,
            "source": None, "source_probability": None, "text": None, "verdict": "fake", "familiarity": 0.4, "unfamiliar": False,
@@ -47,7 +48,7 @@ def test_probability_interval_and_place_are_said_in_words(tmp_path):
 
 def test_the_chart_shows_the_score_among_those_of_the_test_files(tmp_path):
     page, _ = shown(tmp_path, (MODEL, finding()))
-    svg = re.search(r'<svg class="chart".*?</svg>', page)[0]
+    svg = re.search(r'<svg class="histogram".*?</svg>', page)[0]
     heights = [float(value) for value in re.findall(r'<rect[^>]* height="([\d.]+)"', svg)]
     assert heights == [60, 15, 45], "four reals in the first bin; one fake, three fakes"
     assert svg.count("<title>4 real test files, score 0 to 1</title>") == 1
@@ -98,3 +99,15 @@ def test_what_is_missing_is_said(tmp_path):
     page, data = shown(tmp_path, (MODEL, Finding(VERDICT, missing={"interval": "too few files"})))
     assert "Interval of the probability: too few files." in page and "no interval" in page
     assert data["files"][0]["findings"][0]["missing"] == {"interval": "too few files"}
+
+
+@pytest.mark.parametrize(("tracks", "sentence"), [
+    (None, "Only the pictures were judged. Sound was not."), (0, "It has no audio track."),
+    (2, "It has 2 audio tracks. Only the pictures were judged. Sound was not.")])  # fmt: skip
+def test_sound_is_said_not_to_be_judged(tracks, sentence):
+    assert sound_sentence(CaseFile("a.mp4", "", Origin("a.mp4", audio_tracks=tracks), "video", ())) == sentence
+
+
+def test_the_line_of_a_card_is_quoted_as_it_was_written(tmp_path):
+    text = "---\nlicense: mit\n---\n\n**Better \\*than\\* chance.** AUC 0.9\n\n## Intended use\n\nFor films.\n\n### Not\n"
+    assert quote(text) == {"headline": "Better *than* chance.", "use": "For films."} and quote("# mine") == {}

@@ -37,7 +37,7 @@ def write_hostile(path):
     noise = random.integers(0, 256, (480, 640, 3)).astype(np.uint8)
     mistakes = [(f"wrong{i}{EVIL}", i % 2, EVIL, 0.9 - 0.8 * (i % 2), noise) for i in range(40)]
     report = Report(
-        name=f"run {EVIL}", detector=EVIL, warnings=[f"random backbone {EVIL}"],
+        name=f"run {EVIL}", detector=EVIL, warnings=[f"random backbone {EVIL}", "/name" * 60],
         metrics={split: metrics.summarise(both[both["split"] == split], 0.5) for split in ("validation", "test")},
         figures=standard.standard(both, 0.5) | {"history": standard.history(pd.DataFrame({"epoch": [1, 2], "loss": [2, 1]}))},
         mistakes=mistakes, data=pd.concat([both, both.assign(split="train")]),
@@ -197,6 +197,7 @@ def test_verdict_without_two_classes_or_groups_makes_no_claim():
     without = metrics.summarise(table(0, 60, 3.0).drop(columns="probability"), None)
     assert verdict(without).startswith("No verdict is possible")
     assert "too few independent groups" in verdict(summary(reals=1, fakes=1))
+    assert verdict(summary(reals=3, fakes=3)).endswith("but 6 independent groups cannot tell that from chance.")
 
 
 def test_cautions():

@@ -24,7 +24,7 @@ def own_run(tiny_run, tmp_path):
 
 @pytest.fixture(scope="session")
 def app(tiny_run):
-    """An application that serves this run; `starlette.testclient.TestClient(app)` asks it."""
+    """An application that serves this run; `starlette.testclient.TestClient(app, base_url="http://127.0.0.1")` asks it."""
     models = Models([tiny_run]).load()
     yield create_app(models, ServeSettings())
     models.close()

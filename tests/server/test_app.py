@@ -1,6 +1,7 @@
 """A served run answers with the scores that it has offline, and says in one sentence what it cannot do."""
 
 import base64
+import hashlib
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tfdetect.server.settings import ServeSettings
 
 @pytest.fixture(scope="module")
 def client(app):
-    return TestClient(app, raise_server_exceptions=False)
+    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
 def test_scores_equal_those_offline(app, client):
@@ -28,6 +29,40 @@ def test_scores_equal_those_offline(app, client):
     expected = [offline(image=np.array([image], object))["score"].numpy()[0] for image in images]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert np.std(found) > 1e-4, "the images have different scores"
+
+
+def test_images_are_logged_where_there_is_a_log(app, client, monkeypatch):
+    class Log:
+        rows = []
+        add = rows.extend
+
+    monkeypatch.setattr(app.state, "record", Log)
+    images = [picture(0), b"no image"]
+    instances = [{"b64": base64.b64encode(image).decode()} for image in images]
+    answers = client.post("/v1/models/tiny:predict", json={"signature_name": "serve_bytes", "instances": instances}).json()
+    first, second = answers["predictions"]
+    assert [row.sha256 for row in Log.rows] == [hashlib.sha256(image).hexdigest() for image in images]
+    assert [(row.model, row.version, row.verdict) for row in Log.rows] == [("tiny", 1, first["verdict"]), ("tiny", 1, "failed")]
+    assert Log.rows[0].probability == pytest.approx(first["probability"]) and Log.rows[1].probability is None
+    assert first["error"] == "" and second["error"] and [row.bytes for row in Log.rows] == list(map(len, images))
+
+
+def test_metrics_count_requests_and_batches(client):
+    def value(name):
+        line = next((line for line in client.get("/metrics").text.splitlines() if line.startswith(name)), "0")
+        return float(line.split()[-1])
+
+    names = ('tfdetect_requests_total{model="tiny",path="/v1/models/{name}:predict",status="400"}',
+             'tfdetect_requests_total{model="",path="/v1/models/{name}:predict",status="404"}',
+             'tfdetect_request_seconds_count{model="tiny",path="/v1/models/{name}:predict"}',
+             'tfdetect_batch_rows_sum{model="tiny"}')  # fmt: skip
+    before = list(map(value, names))
+    client.post("/v1/models/tiny:predict", content=b"x")
+    client.post("/v1/models/secret-name:predict", content=b"x")
+    client.post("/v1/models/tiny:predict", json={"instances": [np.zeros((1, 8, 8, 3), int).tolist()] * 3})
+    assert [after - then for after, then in zip(map(value, names), before, strict=True)] == [1, 1, 2, 3]
+    assert "secret-name" not in client.get("/metrics").text, "who asks cannot make the table grow"
+    assert value('tfdetect_model_version{model="tiny"}') == 1 and value("process_resident_memory_bytes") > 2**27
 
 
 def test_alive_ready_and_errors(client):

@@ -105,4 +105,4 @@ def test_requests_are_gathered_and_each_gets_its_rows(run, serve):
     found = asyncio.run(all_at_once())
     assert [len(each) for each in found] == [1, 3, 20, 9, 40]
     assert all(np.array_equal(each, np.arange(len(each)) / 2 + 1) for each in found)
-    assert calls == [("tiny", 24), ("tiny", 9), ("tiny", 40)], "32 rows at most, unless one request has more"
+    assert calls == [("tiny", 4), ("tiny", 20), ("tiny", 9), ("tiny", 40)], "16 rows at most, unless one request has more"

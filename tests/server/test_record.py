@@ -227,7 +227,7 @@ def application(log, **settings):
     app.include_router(record.router)
     add_errors(app)
     app.add_middleware(Tokens)
-    return TestClient(app, raise_server_exceptions=False)
+    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The command `serve` as a process on loopback: hot reload and stop under load, in one process; and its mistakes."""
 
+import base64
 import json
 import re
 import signal
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from served import add_version, write_half_plus_run
+from served import add_version, picture, write_half_plus_run
 
 from tfdetect import cli
 
@@ -98,3 +99,26 @@ def test_mistakes_are_one_sentence(run, tmp_path, monkeypatch, capsys):
             assert cli.main(["serve", *argv]) == 2
             error = capsys.readouterr().err
             assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_demo_trains_a_run_serves_it_and_serves_it_again(tmp_path):
+    def ask(seconds):
+        command = [sys.executable, SCRIPT, "--demo", "--port", "0"]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        start, lines = time.monotonic(), iter(process.stdout.readline, "")
+        url = next(match[0] for line in lines if (match := re.search(r"http://\S+/v1/models/demo(?=:predict)", line)))
+        assert time.monotonic() - start < seconds
+        body = {"signature_name": "serve_bytes", "instances": [{"b64": base64.b64encode(picture()).decode()}]}
+        [found] = post(f"{url}:predict", body)["predictions"]
+        with urllib.request.urlopen(url.partition("/v1/")[0], timeout=SECONDS) as answer:
+            page = answer.read().decode()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS) == 0
+        process.stdout.close()
+        return found, page
+
+    first, page = ask(900)
+    assert first["verdict"] in ("real", "fake", "inconclusive") and "<html" in page
+    assert (tmp_path / "saved_models" / "demo" / "report.html").exists()
+    assert ask(90)[0] == first, "the run is served again, without another training"

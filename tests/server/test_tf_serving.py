@@ -61,7 +61,7 @@ def client(tmp_path_factory):
     tf.saved_model.save(module, str(artifact.saved_model), signatures)
     settings = ServeSettings(labels=("stable=1",))
     models = Models([artifact.folder], settings).load()
-    yield TestClient(create_app(models, settings), raise_server_exceptions=False)
+    yield TestClient(create_app(models, settings), base_url="http://127.0.0.1", raise_server_exceptions=False)
     models.close()
 
 

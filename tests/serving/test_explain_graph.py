@@ -36,7 +36,7 @@ def test_grad_cam(rng, mirror):
     keras.utils.set_random_seed(0)
     model = Cnn(width=4, mirror=mirror).build((1, SIZE, SIZE, 3))
     clips = rng.integers(0, 256, (2, 1, SIZE, SIZE, 3), np.uint8)
-    method, maps = made(Cnn(), model)
+    method, maps = made(type("Own", (Cnn,), {"heat_map": "gradcam"})(), model)
     expected = gradients.GradCam(with_float_input(model))(clips)
     np.testing.assert_allclose(maps(tf.constant(clips)), expected, atol=1e-6 * expected.max())
     assert method == "gradcam" and expected.max() > 0

@@ -23,7 +23,10 @@ def audit(path, out, *flags):
 
 def test_page_and_json_of_a_clean_set(images, tmp_path, capsys):
     findings, page = audit(images, tmp_path / "a")
-    assert set(findings) == {"check", "counts", "shortcuts", "warnings", "duplicates", "leaks", "failures", "groups"}
+    assert set(findings) == {"check", "counts", "shortcuts", "shortcut_intervals", "warnings", "duplicates", "leaks",
+                             "failures", "groups"}  # fmt: skip
+    low, high = findings["shortcut_intervals"]["all"]
+    assert low <= findings["shortcuts"]["all"] <= high
     assert findings["counts"]["label"] == {"real": 20, "fake": 20}
     assert not [warning for warning in findings["warnings"] if warning["kind"] == "container"] and not findings["failures"]
     assert 0 <= findings["shortcuts"]["all"] <= 1 and {"width", "bytes", "thumbnail"} <= set(findings["shortcuts"])

@@ -65,7 +65,10 @@ def test_every_file_has_its_hash_its_origin_and_what_each_detector_found(report,
     assert [each["model"] for each in picture["findings"]] == ["cnn", "cnn_lstm"] == [model["name"] for model in data["models"]]
     assert picture["origin"]["statements"][0]["kind"] == "generator" and "Stable Diffusion" in html
     assert [picture["kind"], video["kind"], broken["kind"]] == ["image", "video", "image"]
-    assert html.count("Only the pictures were judged. Sound was not.") == 1, "of the video"
+    assert html.count("It has no audio track.") == 1 and [row["sound"] for row in data["files"]].count(None) == 2, "of the video"
+    assert all(model["card"]["use"].startswith("It is meant to help a person judge") for model in data["models"])
+    assert html.count(f"Its model card says: <q>{data['models'][0]['card']['headline']} It is meant to help") >= 1
+    assert all(len(model["hashes"]["README.md"]) == 64 for model in data["models"])
     for finding in (*picture["findings"], *video["findings"]):
         assert f"{finding['verdict']['probability']:.3f}" in html and finding["heat_map"]["check"]["hottest_tenth"] is not None
         assert [place["label"] for place in finding["places"]] == ["real", "fake"] and finding["places"][0]["files"] == 4
@@ -159,7 +162,7 @@ def test_a_heat_map_that_fails_its_check_is_replaced_by_occlusion(runs, files, t
     monkeypatch.setattr(heatmaps, "deletion_check", fail_first)
     heat = runs[0].case(files[0], tmp_path / "a.html").case.files[0].findings[0].heat_map
     assert heat.method == "occlusion" and len(calls) == 2 and (heat.check["hottest_tenth"], heat.check["elsewhere"]) == calls[1]
-    assert heat.result.startswith("The map by gradcam, the detector's default, failed its check; this one is by occlusion.")
+    assert heat.result.startswith(f"{explaining.INSTEAD.format('integrated_gradients')} Hiding the hottest tenth")
 
 
 def test_an_interrupted_report_holds_the_finished_files_and_names_the_others(runs, images, tmp_path, monkeypatch):

@@ -83,6 +83,14 @@ def test_a_detector_of_the_file_format_is_found_out(prepared, context):
     assert found.metrics == {"stress": found.stress, "equalised": found.equalised}
 
 
+def test_verdicts_that_an_alteration_changes_are_counted(context):
+    before = context.predictions.assign(score=[*range(48)], probability=[*np.linspace(0, 1, 48)])
+    after = before.assign(probability=before["probability"].where(before.index >= 12, 1 - before["probability"]))
+    found = stress.summarise_altered(before, after, Detail())
+    assert found["flipped"] == 12 / 48 and found["flipped_interval"][0] < 0.25 < found["flipped_interval"][1]
+    assert found["became_inconclusive"] is None and found["auc"] == stress.summarise(after)["auc"]
+
+
 def test_zero_leaves_it_out_and_light_tests_do_so_by_default(prepared, context):
     assert stress.plan_study(0, RUN, RUN.data, context, Detail(), prepared[1]) is None
     assert stress.plan_study(None, RUN, RUN.data, context, Detail(), prepared[1]) is None

@@ -179,6 +179,7 @@ def find_problems(table: "pd.DataFrame", properties: "pd.DataFrame") -> dict[str
         "groups": {"count": int(table["group"].nunique()), "known": not grouping_note.startswith(grouping.NO_GROUPS[:-1]),
                    "said": grouping_note},
         "shortcuts": shortcuts.aucs,
+        "shortcut_intervals": shortcuts.intervals,
         "warnings": [asdict(warning) for warning in shortcuts.warnings],
         "duplicates": sets,
         "leaks": duplicates.find_leaks(table, used),

@@ -112,22 +112,17 @@ def heat_map(judge: "Judge") -> "Callable[[Verdict, Media], HeatMap]":
     """Return the function that draws which regions of a file, or of its most fake face, drive a run's score: by the method that
     measures best for the detector or, where that map fails its check, by occlusion."""
     from tfdetect.pages import explanation
-    from tfdetect.pages.case_content import HeatMap, fails
+    from tfdetect.pages.case_content import HeatMap
     from tfdetect.plots import style
     from tfdetect.workflow import explaining
 
-    best = explaining.prepare(judge.predictor, judge.artifact, judge.run.detector, "auto", CELLS, "blurred")
-    other = explaining.HeatMaps(judge.predictor, explaining.OCCLUSION, CELLS)
+    maps = explaining.prepare(judge.predictor, judge.artifact, judge.run.detector, "auto", CELLS, "blurred")
 
     def draw(verdict: "Verdict", media: "Media") -> HeatMap:
-        maps, shown = best, ""
         clip, which = explain.most_fake_face(judge.predictor, verdict, media)
-        frames, heat, check = explaining.explain_clip(maps, clip, FRAMES, areas=False)
-        if fails(check) and maps.method != other.method:
-            maps, shown = other, f"The map by {best.method}, the detector's default, failed its check; this one is by occlusion. "
-            frames, heat, check = explaining.explain_clip(maps, clip, FRAMES, areas=False)
-        shown += which and f"Shown is{which.removeprefix(',')}. "
-        picture, note = style.to_png(explanation.figure(frames, heat, maps.method)), explanation.METHOD_NOTES[maps.method]
-        return HeatMap(maps.method, note, f"{shown}{explain.describe_check(check)}", check, picture)
+        found = explaining.explain(maps, clip, FRAMES, areas=False)
+        shown = f"Shown is{which.removeprefix(',')}. " if which else ""
+        picture = style.to_png(explanation.figure(found.frames, found.heat, found.maps.method))
+        return HeatMap(found.maps.method, found.note, f"{shown}{found.result}", found.check, found.passed, picture)
 
     return draw

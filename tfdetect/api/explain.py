@@ -17,6 +17,7 @@ from tfdetect.detector import Detector
 from tfdetect.errors import UserError, is_out_of_memory
 from tfdetect.workflow import explaining
 from tfdetect.workflow.console import progress
+from tfdetect.workflow.explaining import describe_check
 from tfdetect.workflow.verdicts import FileList, PredictData, load_predictor
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Explain:
     gradcam: where the maps of the last convolution raise the score.
     integrated_gradients: what each pixel adds to the score, compared with a baseline.
     occlusion: how much the score drops when a region is hidden, for any detector.
-    auto: the one that finds forgeries best with this detector, see docs/explain.md."""
+    auto: the one that finds forgeries best with this detector, see docs/explain.md; where its map fails its check, occlusion."""
     frames: int = 4
     """Frames shown of each video, evenly spaced among those that the detector sees."""
     cells: int = 4
@@ -84,6 +85,7 @@ class Explanation:
 
     page: Path
     method: str
+    """The one that was asked for; a row names another where that map failed its check."""
     rows: Sequence[Mapping[str, Any]] = field(repr=False, compare=False)
 
     @property
@@ -143,7 +145,8 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
                     show(verdict)
     finally:
         page, content = args.out / "explanation.html", (explaining.summary(rows), *sections)
-        explanation.write(page, artifact.folder.name, maps.method, predictor.threshold, content, len(sections))
+        methods = list(dict.fromkeys([maps.method, *(row["method"] for row in rows)]))
+        explanation.write(page, artifact.folder.name, methods, predictor.threshold, content, len(sections))
         files.write_json(args.out / "explanation.json", rows)
     return Explanation(page, maps.method, rows)
 
@@ -158,14 +161,14 @@ def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", 
     if mask:
         row |= mask
     clip, which = most_fake_face(maps.predictor, verdict, media)
-    frames, heat, check = explaining.explain_clip(maps, clip, args.frames, region)
-    row |= check
-    title = files.printable(verdict.path) + which
-    shown = explanation.section(title, caption(verdict, row), frames, heat, maps.method)
+    found = explaining.explain(maps, clip, args.frames, region, fall_back=args.method == "auto")
+    row |= {**found.check, "method": found.maps.method, "passed": found.passed}
+    title, text = files.printable(verdict.path) + which, f"{found.instead} {caption(verdict, row)}".strip()
+    shown = explanation.section(title, text, found.frames, found.heat, found.maps.method)
     if args.timeline and media.total > 1:
         name = f"overlay{f'-{number + 1}' * (number > 0)}.mp4"
-        found, timeline = explaining.follow(maps, verdict.path, media.total, args, args.out / name, show_progress)
-        row |= found
+        line, timeline = explaining.follow(found.maps, verdict.path, media.total, args, args.out / name, show_progress)
+        row |= line
         shown += timeline
     return row, shown
 
@@ -211,12 +214,12 @@ def map_maker(predictor: "Predictor",
         try:
             if not is_fast():
                 return None
-            frames, heat, check = explaining.explain_clip(maps, clip, shown, areas=False)
+            found = explaining.explain(maps, clip, shown, areas=False)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             return None
-        return frames, heat, maps.method, describe_check(check)
+        return found.frames, found.heat, found.maps.method, found.result
 
     return make
 
@@ -248,10 +251,3 @@ def caption(verdict: "Verdict", check: Mapping[str, Any]) -> str:
         text += (f" The attributions add up to {check['attributed']:.3f}; the score exceeds that of the baseline by "
                  f"{check['difference']:.3f}.")  # fmt: skip
     return text
-
-
-def describe_check(check: Mapping[str, float]) -> str:
-    """Return how hiding the hottest tenth of a map, or another area, changes the score."""
-    drops = check["hottest_tenth"], check["elsewhere"]
-    changes = [f"{'raises' if drop < 0 else 'lowers'} the score by {abs(drop):.3f}" for drop in drops]
-    return f"Hiding the hottest tenth of the map {changes[0]}; hiding the same shape elsewhere {changes[1]}."

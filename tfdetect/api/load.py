@@ -191,13 +191,13 @@ class TrainedDetector(Results):
                    given: VerdictOverrides = AS_TRAINED, show: Any = None) -> CaseReport:  # fmt: skip
         """Write a case report about a list of files; see `case` and `api.case.write_case`."""
         case.check(out, len(paths))
-        from tfdetect.workflow.case import Judge
-
-        judges = []
+        found = []
         for each in (self, *also):
             limits = data.apply_to(each.run.data)
-            predictor = each.deciding(given).with_limits(limits.limits, limits.decoding)
-            judges.append(Judge(each.artifact, each.run, limits, predictor))
+            found.append((each.artifact, each.run, limits, each.deciding(given).with_limits(limits.limits, limits.decoding)))
+        from tfdetect.workflow.case import Judge  # after TensorFlow, which a predictor imports quietly
+
+        judges = [Judge(*each) for each in found]
         return case.write_case(judges, list(map(str, paths)), out, given, show)
 
     def export(self, **settings: Any) -> Path:

@@ -25,8 +25,8 @@ class Confinement:
     open_files: int = 256
 
     def apply(self) -> None:
-        """Limit this process. Time is that of `deadline`, since RLIMIT_CPU counts that of all earlier files, too. It leaves no core
-        dump, which would keep the file."""
+        """Limit this process, which also leaves no core dump, since that would keep the file. Time is that of `deadline`:
+        RLIMIT_CPU would count that of all earlier files, too."""
         deadline.cap(self.seconds)
         for kind, limit in ((resource.RLIMIT_DATA, self.memory), (resource.RLIMIT_FSIZE, self.file_bytes),
                             (resource.RLIMIT_NOFILE, self.open_files), (resource.RLIMIT_CORE, 0)):  # fmt: skip
@@ -37,7 +37,7 @@ class Confinement:
 
 @dataclass(frozen=True)
 class Beside(Generic[R]):
-    """Call `work` on a path while temporary files are written beside it: they go with its folder, even if the process is ended."""
+    """Call `work` on a path while temporary files are written beside it: they go with its folder, even if the process dies."""
 
     work: Callable[[str], R]
 

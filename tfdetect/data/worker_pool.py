@@ -181,7 +181,8 @@ class _Numbered(Generic[T, R]):
 
 
 def _processes_start() -> bool:
-    """Return whether a worker process can be started and used."""
+    """Return whether a worker process can be started and used. Those that wait may have died, too, and are ended."""
+    end_idle_processes()
     guarded: _GuardedWork[int, Any] = _GuardedWork(abs, None)
     try:
         return bool(list(_map_in_pool(iter([0]), {}, guarded, 1)))
@@ -265,8 +266,9 @@ def is_confined() -> bool:
 
 def end_idle_processes() -> None:
     """End the worker processes that wait for another call."""
-    while _idle:
-        _idle.pop().end()
+    with suppress(IndexError):  # another thread has taken the last
+        while _idle:
+            _idle.pop().end()
 
 
 def _pool_key(count: int) -> tuple[int, str]:

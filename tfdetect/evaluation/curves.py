@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from tfdetect.evaluation.intervals import Array, TestSet, tail
+from tfdetect.evaluation.intervals import FEW_GROUPS, Array, TestSet, tail
 
 Band = tuple[Array, Array]  # low and high, (points,) each
 
@@ -18,7 +18,7 @@ Band = tuple[Array, Array]  # low and high, (points,) each
 def roc_band(files: pd.DataFrame, rates: Array) -> Band | None:
     """Return the band of the true positive rate at false positive rates (points,), 0..1, of a table of predictions.
 
-    Between two thresholds the curve is a line. None for a class with fewer than two groups.
+    Between two thresholds the curve is a line. None for a class with fewer than two groups, and for FEW_GROUPS.
     """
     return _band(files, lambda reals, fakes: np.interp(rates, _shares(reals), _shares(fakes)))
 
@@ -39,7 +39,7 @@ def precision_band(files: pd.DataFrame, recalls: Array) -> Band | None:
 def _band(files: pd.DataFrame, curve: Callable[[Array, Array], Array]) -> Band | None:
     """Return the band of a function of the numbers of reals and fakes in each cell of scores, the highest first."""
     test = TestSet.of(files, None)
-    if len(np.unique(test.label)) < 2 or not test.resamples.can_vary(test.label):
+    if len(np.unique(test.label)) < 2 or not test.resamples.can_vary(test.label) or test.resamples.groups < FEW_GROUPS:
         return None
     drawn = [curve(*counts) for counts in zip(test.reals[1:], test.fakes[1:], strict=True) if all(map(np.any, counts))]
     share = tail(test.resamples.groups)

@@ -25,8 +25,12 @@ class NoGradient(ValueError):
 class GradCam:
     """Grad-CAM of a model: where the maps of its last convolution speak for a higher score.
 
-    Selvaraju et al., "Grad-CAM: Visual explanations from deep networks via gradient-based localization", 2017 (arXiv 1610.02391):
-    the channels of the map, weighted by the mean gradient of the score, summed; negative sums count as 0.
+    Selvaraju et al., "Grad-CAM: Visual explanations from deep networks via gradient-based localization", 2017 (arXiv 1610.02391),
+    in the form of Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural
+    networks", 2020 (arXiv 2011.08891): the channels of the map times the gradient of the score, summed; negative sums count as 0.
+    Grad-CAM takes the mean gradient of each channel instead. Where the map is averaged before the last layer, both are the same;
+    where it is flattened, a channel speaks for a higher score at one place and for a lower one at another, and its mean says
+    nothing: maps of `cnn` were empty even on fakes that it found.
     """
 
     def __init__(self, model: Any) -> None:
@@ -42,7 +46,8 @@ class GradCam:
     def __call__(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the maps of clips (batch, frames, height, width, 3): (batch, frames, height, width) float32, at least 0.
 
-        In units of the score for a change of the whole map. Raises NoGradient if the score does not depend on the map.
+        In units of the score: what a position of the convolution's map adds to it. Raises NoGradient if the score does not depend
+        on that map.
         """
         import tensorflow as tf
 
@@ -63,7 +68,7 @@ class GradCam:
         if gradient is None:
             raise NoGradient("whose score has no gradient with respect to its last convolution")
         maps, gradient = tf.cast(maps, tf.float32), tf.cast(gradient, tf.float32)
-        heat = tf.nn.relu(tf.reduce_sum(tf.reduce_mean(gradient, (1, 2), keepdims=True) * maps, -1, keepdims=True))
+        heat = tf.nn.relu(tf.reduce_sum(gradient * maps, -1, keepdims=True))
         heat = tf.image.resize(heat, pixels.shape[2:4])[..., 0]
         return tf.reshape(_without_mirrored(heat, pixels.shape[0] * pixels.shape[1]), pixels.shape[:4])
 

@@ -8,7 +8,7 @@ from typing import Any
 from tfdetect import installation
 from tfdetect.evaluation.seen import list_sources
 from tfdetect.pages import html
-from tfdetect.pages.conclusion import precision_where_rare
+from tfdetect.pages.conclusion import has_few_groups, precision_where_rare
 from tfdetect.pages.content import Report
 from tfdetect.pages.verdicts import are_many
 from tfdetect.plots import standard
@@ -22,7 +22,7 @@ class Standing(StrEnum):
     """What a test shows. Each but the last is a reason not to rely on the detector; the first that holds counts."""
 
     UNMEASURED = "not measured: the test lacks files of a class"
-    TOO_SMALL = "the test is too small for a confidence interval"
+    TOO_SMALL = "the test is too small to tell it from chance"
     REVERSED = "worse than chance"
     CHANCE = "not shown to be better than chance"
     SHORTCUT = "not shown to be better than file properties that are no evidence of a forgery"
@@ -43,7 +43,7 @@ def standing(test: Mapping[str, Any], shortcut: Shortcut | None) -> Standing:
     """Return what the metrics of the test split show, beside the AUC of the strongest shortcut."""
     if test["auc"] is None:
         return Standing.UNMEASURED
-    if test["auc_interval"] is None:
+    if test["auc_interval"] is None or has_few_groups(test):
         return Standing.TOO_SMALL
     low, high = test["auc_interval"]
     if low <= 0.5:
@@ -83,7 +83,7 @@ def against_shortcuts(test: Mapping[str, Any], shortcut: Shortcut | None) -> str
         f"The {standard.property_name(name)} of a file alone reaches")  # fmt: skip
     interval = test.get("shortcut_intervals", {}).get(name)
     figure, own = _with_interval(auc, interval), _with_interval(test["auc"], test["auc_interval"])
-    if test["auc_interval"] is None:
+    if test["auc_interval"] is None or has_few_groups(test):
         return f"{alone} an AUC of {figure}."
     low, high = test["auc_interval"]
     if auc > high:

@@ -97,7 +97,8 @@ def _shortcuts_section(found: Mapping[str, Any]) -> str:
     note = ("<p>Container: how a file was created and stored. Content: what the image shows; a difference may be the forgery "
             "itself, or the two classes may simply show different things.</p>")  # fmt: skip
     caption = standard.caption("shortcuts")
-    figure = html.figure_section("All properties", [(caption, standard.shortcuts(found["shortcuts"], WARNING_AUC, SEVERE_AUC))])
+    drawn = standard.shortcuts(found["shortcuts"], WARNING_AUC, SEVERE_AUC, found.get("shortcut_intervals", {}))
+    figure = html.figure_section("All properties", [(caption, drawn)])
     return f"<section><h2>Shortcuts</h2>{note}{table}</section>{figure}"
 
 

@@ -1,5 +1,6 @@
 """The model card of a run: README.md in its folder, in the form that the Hugging Face Hub shows and searches."""
 
+import re
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path, PurePath
@@ -90,3 +91,12 @@ def _usage() -> Iterator[str]:
     yield "```\ntfdetect predict THIS_FOLDER FILE\ntfdetect explain THIS_FOLDER FILE\n```"
     yield ("`model.keras` is the Keras model, the numbered folder a SavedModel with the same scores; SERVING.md lists its inputs "
            "and outputs, report.html all results.")  # fmt: skip
+
+
+def quote(text: str) -> dict[str, str]:
+    """Return what a card says in short, by name: how good the detector is ("headline") and its intended use ("use"); without
+    those that it lacks, since anyone may have rewritten it."""
+    body = text.split("---\n", 2)[-1]
+    patterns = {"headline": r"^\*\*(.+?)\*\*", "use": r"^## Intended use\n+(.+)$"}
+    found = {name: re.search(pattern, body, re.M) for name, pattern in patterns.items()}
+    return {name: re.sub(r"\\(.)", r"\1", match[1]) for name, match in found.items() if match}

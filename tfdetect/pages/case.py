@@ -11,7 +11,6 @@ from tfdetect.files import plural, printable
 from tfdetect.pages import html, timeline
 from tfdetect.pages.case_content import (
     INTERVAL,
-    SOUND,
     STABILITY,
     USE,
     Case,
@@ -21,6 +20,7 @@ from tfdetect.pages.case_content import (
     conclusion,
     file_caveats,
     meaning,
+    sound_sentence,
 )
 from tfdetect.pages.origin import origin_section
 from tfdetect.plots.style import FAKE, REAL
@@ -34,8 +34,8 @@ STYLE = """<style>
 .case>img{width:100%;height:auto;border-radius:6px} .case p{margin-top:0}
 .heat{max-width:44rem} .case .tile b{font-size:1.1rem} .case .tiles{grid-template-columns:repeat(auto-fit,minmax(9.4rem,1fr))}
 .case>div:only-child{grid-column:1/-1}
-.heat img{max-width:100%;height:auto} .chart{width:100%;max-width:40rem;height:auto;display:block;margin:.6rem 0}
-.chart text{font-size:11px;fill:currentColor} .missing{font-size:.9rem} .crops{display:flex;flex-wrap:wrap;gap:.8rem}
+.heat img{max-width:100%;height:auto} .histogram{width:100%;max-width:40rem;height:auto;display:block;margin:.6rem 0}
+.histogram text{font-size:11px;fill:currentColor} .missing{font-size:.9rem} .crops{display:flex;flex-wrap:wrap;gap:.8rem}
 article+article{margin-top:4rem}
 @media (max-width:40rem){.case{grid-template-columns:1fr}}
 @media print{article+article{break-before:page} .case>img{max-height:7cm;object-fit:contain}}
@@ -79,7 +79,7 @@ def verdict_section(file: CaseFile, pairs: Sequence[tuple[Model, Finding]]) -> s
     if len(verdicts) > 1:
         caveats.insert(0, "The detectors disagree.")
     careful = f'<div class="careful"><h3>Careful</h3>{html.bullet_list(caveats)}</div>' if caveats else ""
-    sound = f'<p class="fine">{SOUND}</p>' if file.kind == "video" else ""
+    sound = f'<p class="fine">{sound_sentence(file)}</p>' if file.kind == "video" else ""
     tiles = "".join(figures(*pair, name=len(pairs) > 1) for pair in pairs)
     return (f'<section class="verdict"><h2><code>{escape(printable(file.path))}</code></h2>'
             f'<div class="case">{image}<div>{text}{tiles}{careful}{sound}</div></div></section>')  # fmt: skip
@@ -137,8 +137,9 @@ def score_chart(model: Model, score: float) -> str:
                    for n, count in enumerate(values) if count)  # fmt: skip
     here = x(score)
     anchor = "start" if here < width / 2 else "end"
-    return (f'<svg class="chart" viewBox="0 0 {width:.0f} 160" role="img" aria-label="Scores of the test files and of this file">'
-            f'{bars}<line x1="10" x2="{width - 10:.0f}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-width=".5"/>'
+    named = 'role="img" aria-label="Scores of the test files and of this file"'
+    return (f'<svg class="histogram" viewBox="0 0 {width:.0f} 160" {named}>{bars}'
+            f'<line x1="10" x2="{width - 10:.0f}" y1="{middle}" y2="{middle}" stroke="currentColor" stroke-width=".5"/>'
             f'<line x1="{here:.1f}" x2="{here:.1f}" y1="2" y2="138" stroke="currentColor" stroke-width="2"/>'
             f'<text x="{here:.1f}" y="150" text-anchor="{anchor}">this file, score {score:.3f}</text>'
             '</svg><p class="fine">Scores of the test files: reals upwards (blue), fakes downwards (orange).</p>')  # fmt: skip
@@ -224,7 +225,9 @@ def _model(model: Model) -> str:
     known = html.table(("split", "class", "source", "files"), model.training)
     training = f"<h3>Files it was trained and tested on</h3>{known}" if model.training else ""
     caveats = f'<div class="careful"><h3>Caveats</h3>{html.bullet_list(model.caveats)}</div>' if model.caveats else ""
-    return (f"<h3>{escape(model.name)}</h3><p>{escape(model.measured)} {escape(model.calibration)}</p>{caveats}"
+    said = " ".join(filter(None, (model.card.get("headline"), model.card.get("use"))))
+    quoted = f'<p>Its model card says: <q>{escape(said)}</q></p>' if said else "<p>It has no model card.</p>"
+    return (f"<h3>{escape(model.name)}</h3><p>{escape(model.measured)} {escape(model.calibration)}</p>{quoted}{caveats}"
             f"{html.table(('', ''), [row for row in facts if row[1]])}{training}")  # fmt: skip
 
 

@@ -64,6 +64,8 @@ class HeatMap:
     result: str
     """What its check says."""
     check: Mapping[str, float]
+    passed: bool
+    """Whether it passed its check."""
     picture: bytes = field(repr=False)
     """A PNG of the frames, their maps, and both overlaid."""
 
@@ -131,6 +133,8 @@ class Model:
     caveats: Sequence[str]
     histogram: tuple[Sequence[float], Sequence[int], Sequence[int]] | None = None
     """Edges of bins of the score, and the real and the fake test files in each."""
+    card: Mapping[str, str] = field(default_factory=dict)
+    """What its model card says of it in short; see `pages.card.quote`. Empty without a card."""
 
 
 @dataclass(frozen=True)
@@ -167,11 +171,12 @@ class Case:
     def to_dict(self) -> dict[str, Any]:
         """Return all but the pictures as plain data for JSON, the sentences of the page included."""
         rows = [{"path": each.path, "sha256": each.sha256, "kind": each.kind, "origin": each.origin.to_dict(),
+                 "sound": sound_sentence(each) if each.kind == "video" else None,
                  "findings": list(map(_finding_dict, self.models, each.findings))}
                 for each in self.files]  # fmt: skip
         return {"files": rows, "left_out": list(self.left_out), "models": [asdict(model) for model in self.models],
                 "date": self.date, "command": self.command, "versions": dict(self.versions),
-                "use": list(USE), "sound": SOUND, "interval": INTERVAL}  # fmt: skip
+                "use": list(USE), "interval": INTERVAL}  # fmt: skip
 
 
 def _finding_dict(model: Model, finding: Finding) -> dict[str, Any]:
@@ -182,6 +187,14 @@ def _finding_dict(model: Model, finding: Finding) -> dict[str, Any]:
     heat = finding.heat_map
     found["heat_map"] = heat and {each.name: getattr(heat, each.name) for each in fields(heat) if each.name != "picture"}
     return {"model": model.name, **found, "meaning": meaning(model, finding), "caveats": file_caveats(finding)}
+
+
+def sound_sentence(file: CaseFile) -> str:
+    """Return whether a video has sound, and that it was not judged."""
+    tracks = file.origin.audio_tracks
+    if tracks is None:
+        return SOUND
+    return f"It has {plural(tracks, 'audio track')}. {SOUND}" if tracks else "It has no audio track."
 
 
 def conclusion(model: Model, finding: Finding) -> str:
@@ -233,7 +246,7 @@ def file_caveats(finding: Finding) -> list[str]:
     if finding.changes:
         out.append(f"The verdict changes after {len(finding.changes)} of {plural(len(finding.judged), 're-encoding')}.")
     heat = finding.heat_map
-    if heat and fails(heat.check):
+    if heat and not heat.passed:
         out.append("The heat-map fails its check: do not rely on it.")
     if found["note"]:
         out.append(f"While reading the file: {found['note']}.")

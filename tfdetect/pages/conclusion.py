@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfdetect.evaluation.intervals import FEW_GROUPS
 from tfdetect.files import plural
 from tfdetect.pages import html
 from tfdetect.plots import standard
@@ -21,12 +22,19 @@ def verdict(test: Mapping[str, Any]) -> str:
     ranking = f"Given a real file and a fake, it scores the fake higher in {html.format_percent(100 * auc)} of 100 cases"
     if interval is None:
         return f"{ranking}, but the test set has too few independent groups for a confidence interval."
+    if has_few_groups(test):
+        return f"{ranking}, but {plural(test['n_groups'], 'independent group')} cannot tell that from chance."
     low, high = interval
     if low <= 0.5 <= high:
         return f"It may be no better than chance. {ranking}; guessing gets 50."
     if high < 0.5:
         return f"It ranks real files above fakes, worse than chance. {ranking}; guessing gets 50. Check which label means fake."
     return f"It tells fakes from real files better than chance. {ranking}; guessing gets 50."
+
+
+def has_few_groups(test: Mapping[str, Any]) -> bool:
+    """Return whether the intervals of a summary rest on so few groups that they show nothing."""
+    return bool(test.get("n_groups", FEW_GROUPS) < FEW_GROUPS)
 
 
 def one_class_warning(real: int, fake: int) -> str:

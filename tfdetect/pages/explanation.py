@@ -38,11 +38,11 @@ CURVE_NOTE = (
     "occlusion, and with a random one, which shows nothing.")
 
 
-def write(path: str | PathLike[str], name: str, method: str, threshold: float, sections: Sequence[str],
+def write(path: str | PathLike[str], name: str, methods: Sequence[str], threshold: float, sections: Sequence[str],
           files: int) -> None:  # fmt: skip
     """Write a page of these sections, most from `section`, on `files` files to `path`. `threshold` is a probability, 0..1."""
     subtitle = f"{plural(files, 'file')}; called fake if the probability is at least {threshold:.3f}"
-    notes = (METHOD_NOTES[method], CHECK_NOTE, CURVE_NOTE)
+    notes = (*(METHOD_NOTES[method] for method in methods), CHECK_NOTE, CURVE_NOTE)
     text = f"<section><h2>How to read it</h2>{''.join(f'<p>{escape(note)}</p>' for note in notes)}</section>"
     html.write(path, "explanation", name, subtitle, (text, *sections))
 

@@ -164,7 +164,7 @@ $body
 
 STYLE = """
 body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;color:#1f2933;background:#fff;
- max-width:70rem;margin:0 auto;padding:1.5rem 1rem 4rem}
+ max-width:70rem;margin:0 auto;padding:1.5rem 1rem 4rem;overflow-wrap:break-word}
 header p{margin:0;color:#5b6672} h1{margin:0;font-size:2rem;overflow-wrap:anywhere}
 section{margin:2.5rem 0} h2{font-size:1.35rem;margin:0 0 .6rem} h3{font-size:1.05rem;margin:1.5rem 0 .4rem}
 .verdict,.warning{border-radius:10px;padding:1.2rem 1.4rem;margin:1.5rem 0}
@@ -195,20 +195,20 @@ td,code{overflow-wrap:anywhere;unicode-bidi:isolate} code,pre{font:.85em ui-mono
 pre{background:#f3f6f9;border:1px solid #d9e0e7;border-radius:8px;padding:.8rem 1rem}
 pre{white-space:pre-wrap;overflow-wrap:anywhere}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1.5rem 2rem}
-figure{margin:0;break-inside:avoid} figure img{width:100%;height:auto} .wide{grid-column:1/-1;max-width:58rem}
+figure{margin:0;min-width:0;break-inside:avoid} figure img{width:100%;height:auto} .wide{grid-column:1/-1;max-width:58rem}
 figcaption{font-size:.9rem;color:#46525e} figcaption small{display:block;margin-top:.2rem}
 .chart{position:relative} .chart svg{position:absolute;inset:0;width:100%;height:100%}
 .chart rect{fill:transparent} .chart circle{fill:#D55E00;stroke:#fff;stroke-width:2;opacity:0}
 .chart .point:hover circle{opacity:1}
-.value{position:fixed;z-index:1;max-width:17rem;padding:.3rem .6rem;border-radius:6px;font-size:.85rem;pointer-events:none;
- color:#fff;background:#1f2933;white-space:pre-line}
+.value{position:fixed;z-index:1;max-width:min(23rem,92vw);padding:.3rem .6rem;border-radius:6px;font-size:.85rem;
+ pointer-events:none;color:#fff;background:#1f2933;white-space:pre-line}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:1rem}
 .neighbours{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,30rem),1fr));gap:1.2rem 2rem}
 .neighbours div{display:grid;grid-template-columns:minmax(0,1fr) 0 repeat(3,minmax(0,1fr));gap:.5rem;break-inside:avoid}
 .neighbours div figure:nth-child(2){grid-column:3}
 .neighbours figcaption{font-size:.8rem;line-height:1.3} .neighbours img{aspect-ratio:1;object-fit:cover}
 .real img{border-bottom:4px solid #0072B2} .fake img{border-bottom:4px solid #D55E00}
-@media screen and (max-width:36rem){th,td{padding-right:.7rem} td:not(.n){min-width:5.5rem}
+@media screen and (max-width:36rem){th,td{padding-right:.7rem}
  .wide{overflow-x:auto} .wide .chart,.wide>img{min-width:34rem}}
 @media screen and (prefers-color-scheme:dark){:root{color-scheme:dark;--paper:#14191e;--shade:#fff4}
  body{color:#dfe5ea;background:#14191e}

@@ -68,8 +68,8 @@ def det(predictions: pd.DataFrame, threshold: float | None) -> Figure:
     figure, axes = create_axes("DET curve", "false positive rate (real files called fake)", "miss rate (fakes called real)")
     if not (splits := _splits_with_both_classes(predictions)):
         return show_message(figure, axes, ONE_CLASS)
-    fewest = min(files["label"].value_counts().min() for _, files in splits)
-    low, high = DET_TICKS[max(0, np.searchsorted(DET_TICKS, 0.5 / fewest, "right") - 1)], 0.6
+    fewest = splits[-1][1]["label"].value_counts().min()  # of a class of the test, whose rates are steps of 1 / files
+    low, high = DET_TICKS[np.clip(np.searchsorted(DET_TICKS, 0.5 / fewest, "right") - 1, 0, 7)], 0.6
 
     def place(rates: Any) -> Any:
         return ndtri(np.clip(rates, low, 1 - low))

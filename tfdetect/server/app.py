@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfdetect import __version__
-from tfdetect.server import health, page, record, tf_serving
+from tfdetect.server import case, explain, health, jobs, page, record, score, tf_serving
 from tfdetect.server.batcher import Overloaded
+from tfdetect.server.guard import add_guard
 from tfdetect.server.models import Models, UnknownLabel, UnknownModel
 from tfdetect.server.settings import ServeSettings
 
@@ -29,11 +30,12 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
     """Return the application that serves these models; those that are not loaded yet are, once it has started."""
     app = FastAPI(title="tfdetect", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan)  # pages from a CDN
     app.state.models, app.state.settings = models, settings
-    app.state.record, app.state.jobs = open_record(models, settings), None
-    for router in (health.router, tf_serving.router, record.router, page.router):
-        app.include_router(router)
+    app.state.record = open_record(models, settings)
+    for each in (health, tf_serving, score, explain, case, jobs, record, page):
+        app.include_router(each.router)
     add_errors(app)
-    app.add_middleware(CountRequests, models=models)
+    add_guard(app, settings)
+    app.add_middleware(CountRequests, models=models)  # around the guard, whose refusals count
     return app
 
 

@@ -5,6 +5,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -62,10 +63,12 @@ class Job:
         elif self.is_over:
             raise asyncio.CancelledError
         else:
-            self._loop.call_soon_threadsafe(lambda: self.is_over or self.change(stage=stage, done=done, total=total))
+            self._loop.call_soon_threadsafe(partial(self.change, stage=stage, done=done, total=total))
 
     def change(self, **new: Any) -> None:
-        """Change the state and wake those who follow it."""
+        """Change the state, unless it is final, and wake those who follow it."""
+        if self.is_over:
+            return
         self.now = self.now.model_copy(update=new)
         self._changed.set()
         self._changed = asyncio.Event()
@@ -101,15 +104,18 @@ class Jobs:
         self._jobs: dict[str, Job] = {}  # the oldest first
         self._turn, self._tasks = asyncio.Lock(), set[asyncio.Task[Any]]()
 
-    def start(self, work: Work, who: str = "") -> Job:
-        """Queue `work(job)`, whose result becomes that of the job. Raises HTTPException 503 if too many wait."""
+    def start(self, work: Work, who: str = "", cleanup: Callable[[], None] = lambda: None) -> Job:
+        """Queue `work(job)`, whose result becomes that of the job; `cleanup` is called at its end, however it comes, also if it
+        never begins. Raises HTTPException 503 if too many wait."""
         if len(self._tasks) >= self.most:
+            cleanup()
             raise HTTPException(503, "Too many jobs are waiting: try again later.", {"Retry-After": "10"})
         job = Job(who)
         self._jobs[job.now.id] = job
         job.task = asyncio.create_task(self._run(job, work))
         self._tasks.add(job.task)
         job.task.add_done_callback(self._tasks.discard)
+        job.task.add_done_callback(lambda task: cleanup())
         return job
 
     def find(self, name: str, who: str = "") -> Job:
@@ -168,6 +174,9 @@ def requested(request: Request, id: str) -> Job:
 Requested = Annotated[Job, Depends(requested)]
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Error, "description": "No such job, or no longer."}}
 
+AS_JSON = {"application/json": {"schema": Error.model_json_schema()}}  # in a route whose answers are no JSON otherwise
+UNKNOWN_AS_JSON: dict[int | str, dict[str, Any]] = {404: {"content": AS_JSON, "description": "No such job, or no longer."}}
+
 
 @router.get("/v1/jobs/{id}", responses=UNKNOWN)
 async def show(job: Requested) -> JobState:
@@ -175,7 +184,7 @@ async def show(job: Requested) -> JobState:
     return job.now
 
 
-@router.get("/v1/jobs/{id}/events", response_class=EventSourceResponse, responses=UNKNOWN)
+@router.get("/v1/jobs/{id}/events", response_class=EventSourceResponse, responses=UNKNOWN_AS_JSON)
 async def events(job: Requested) -> AsyncIterator[ServerSentEvent]:
     """The same as server-sent events named `progress`; the last one is named `end`."""
     async for state in job.follow():

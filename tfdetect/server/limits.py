@@ -1,4 +1,4 @@
-"""What the server accepts, and from whom: `--limits` and `--access` of `serve`. Imports nothing heavy, since `--help` needs it."""
+"""What the server accepts, and from whom: `--limits` and `--access` of `serve`. Imports nothing heavy, for `--help`."""
 
 import hashlib
 from dataclasses import dataclass, fields
@@ -16,7 +16,7 @@ class ServeLimits:
 
     bytes: int = 200_000_000
     """Maximum size of a request in bytes, all its files together."""
-    files: int = 10
+    files: int = 20
     """Maximum number of files in a request."""
     pixels: int = 100_000_000
     """Maximum width times height of an image or video frame."""
@@ -76,15 +76,17 @@ class Access:
         try:
             lines = self.tokens.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--access.tokens {self.tokens} cannot be read ({getattr(error, 'strerror', 0) or error}).") from error
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"--access.tokens {self.tokens} cannot be read ({reason}).") from error
         found: dict[bytes, str] = {}
         for number, line in enumerate(lines, 1):
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue
             if len(words) != 2 or len(words[1]) < SHORTEST_TOKEN:
+                make = 'python -c "import secrets; print(secrets.token_urlsafe())"'
                 raise UserError(f"{self.tokens}, line {number}: expected a name and a token of at least {SHORTEST_TOKEN} "
-                                'characters. Make one with: python -c "import secrets; print(secrets.token_urlsafe())"')  # fmt: skip
+                                f"characters, such as that of: {make}")  # fmt: skip
             found[hashlib.sha256(words[1].encode()).digest()] = words[0]
         if not found:
             raise UserError(f"{self.tokens} has no token, so nobody could use the server: add lines NAME TOKEN.")

@@ -29,6 +29,7 @@ from tfdetect.server.batcher import Batcher
 from tfdetect.server.metrics import Metrics
 from tfdetect.server.settings import ServeSettings
 from tfdetect.serving import saved_model
+from tfdetect.workflow import verdicts
 
 if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor
@@ -43,6 +44,15 @@ class UnknownModel(LookupError):
 
 class UnknownLabel(UnknownModel):
     """There is no such label, which TensorFlow Serving calls an invalid request."""
+
+
+class ServedDetector(TrainedDetector):
+    """A detector that is loaded without a line on the device each time."""
+
+    @cached_property
+    def predictor(self) -> "Predictor":
+        """The exported model and its calibration."""
+        return verdicts.load_predictor(self.artifact, self.run, announce=False)
 
 
 @dataclass(frozen=True)
@@ -114,7 +124,7 @@ class Models:
         self._batcher = Batcher(batch.size, batch.queue, observe=lambda key, *figures: self.metrics.batch(key[0], *figures))
         self._versions: dict[str, dict[int, _Version]] = {name: {} for name in self._runs}
         self._lock, self._loading = threading.Lock(), threading.Lock()
-        self._wake, self._stopped = threading.Event(), False
+        self._wake, self._stopped, self._unloaded = threading.Event(), False, False
         self._watcher: threading.Thread | None = None
         self.failure: Exception | None = None
         self.on_ready: Callable[[], None] = lambda: None
@@ -215,7 +225,9 @@ class Models:
                 log.exception("looking for new versions failed")
             self._wake.wait(self.settings.reload or None)
             self._wake.clear()
-            gc.collect()  # TensorFlow's objects refer to each other
+            if self._unloaded:
+                self._unloaded = False
+                gc.collect()  # TensorFlow's objects refer to each other
 
     def _refresh(self, name: str, run: Path) -> None:
         """Load the newest versions of a run that can be loaded, and those with a label; drop the others."""
@@ -244,7 +256,7 @@ class Models:
         with self._lock:
             self._versions[name][number] = entry
         try:
-            model = ServedModel(name, number, TrainedDetector(find(folder, self.settings.trust).folder))
+            model = ServedModel(name, number, ServedDetector(find(folder, self.settings.trust).folder))
             model.warm_up()
         except Exception as error:
             entry.state, entry.error, entry.changed = "END", " ".join(str(error).split()), changed
@@ -257,7 +269,7 @@ class Models:
 
     def _forget(self, name: str, number: int) -> None:
         """Note that nobody holds a replaced version any more, and have its memory freed."""
-        self._versions[name][number].state = "END"
+        self._versions[name][number].state, self._unloaded = "END", True
         log.info("model=%s version=%d unloaded", name, number)
         self._wake.set()
 

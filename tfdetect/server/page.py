@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from tfdetect import __version__, files
 from tfdetect.errors import UserError
+from tfdetect.server.log_rows import COLUMNS
 
 if TYPE_CHECKING:
     from tfdetect.server.models import Models, ServedModel
@@ -105,7 +106,10 @@ def describe(models: Models, settings: ServeSettings) -> Server:
             found.append(describe_model(models.get(name)))
         except LookupError:
             continue
-    return Server(version=__version__, languages=languages(), models=found, limits={}, keeps=None, needs_token=False)
+    limits = {name: getattr(settings.limits, name) for name in ("bytes", "pixels", "frames", "seconds", "files")}
+    keeps = list(COLUMNS) if settings.log else None
+    return Server(version=__version__, languages=languages(), models=found, limits=limits, keeps=keeps,
+                  needs_token=settings.access.tokens is not None)  # fmt: skip
 
 
 def describe_model(model: ServedModel) -> ServerModel:

@@ -8,6 +8,7 @@ from pathlib import Path
 import tyro
 
 from tfdetect.errors import UserError, require_minimum
+from tfdetect.server.limits import Access, ServeLimits
 
 LABEL = re.compile(r"(?:(?P<model>[^/]+):)?(?P<label>[^/:=]+)=(?P<version>\d+)")
 
@@ -16,7 +17,7 @@ LABEL = re.compile(r"(?:(?P<model>[^/]+):)?(?P<label>[^/:=]+)=(?P<version>\d+)")
 class BatchSettings:
     """How requests are gathered: while a call of the network runs, the next ones wait for it, and are then scored together."""
 
-    size: int = 32
+    size: int = 16  # above it, an image takes as long (benchmarks/serving.py)
     """Maximum number of images or clips in one call of the network."""
     queue: int = 1000
     """Maximum number of requests that wait; those above it are refused with 503."""
@@ -45,6 +46,8 @@ class ServeSettings:
     reload: float = 5.0
     """Seconds between two looks for new versions, which then take effect; 0 for never."""
     batch: BatchSettings = field(default_factory=BatchSettings)
+    limits: ServeLimits = field(default_factory=ServeLimits)
+    access: Access = field(default_factory=Access)
     trust: bool = False
     """Use runs even if their files differ from their SHA256SUMS."""
     log: str | None = None

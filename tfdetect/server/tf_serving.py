@@ -1,7 +1,9 @@
 """TensorFlow Serving's REST contract, https://www.tensorflow.org/tfx/serving/api_rest, for the models of this server."""
 
 import asyncio
+import hashlib
 import re
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -11,6 +13,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 
 from tfdetect.server import tf_serving_json
 from tfdetect.server.health import Error
+from tfdetect.server.log_rows import LogRow, row
 from tfdetect.server.models import Models, ServedModel
 from tfdetect.server.tf_serving_json import BadRequest
 
@@ -114,17 +117,31 @@ async def other(request: Request, rest: str) -> None:
 
 
 async def call(request: Request, asked: Asked) -> Response:
-    """Answer a `:predict` request."""
-    models: Models = request.app.state.models
+    """Answer a `:predict` request, and log its images where there is a log."""
+    models, start = request.app.state.models, time.perf_counter()
     body = await request.body()
     with models.hold(asked.name, asked.version, asked.label) as model:
         try:
             read = partial(_read, model, body)
             signature, inputs, by_row = await asyncio.to_thread(read) if len(body) > IN_THREAD else read()
             outputs = await _outputs(models, model, signature, inputs)
-            return Response(tf_serving_json.write_outputs(outputs, by_row), media_type="application/json")
+            answer = tf_serving_json.write_outputs(outputs, by_row)
         except BadRequest as error:
             raise HTTPException(400, str(error)) from error
+        if request.app.state.record and "verdict" in outputs:
+            who = getattr(request.state, "who", "")
+            request.app.state.record.add(_log_rows(model, inputs, outputs, time.perf_counter() - start, who))
+    return Response(answer, media_type="application/json")
+
+
+def _log_rows(model: ServedModel, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray], seconds: float,
+              who: str) -> list[LogRow]:  # fmt: skip
+    """Return a row for each encoded image; pixels and features are no files, and are not logged."""
+    images = [value for value in inputs.values() if value.dtype.kind == "O"]
+    return [row(hashlib.sha256(image).hexdigest(), len(image), model, verdict.decode() or None,
+                float(probability) if verdict else None, seconds, who)
+            for image, verdict, probability in zip(*images, outputs["verdict"], outputs["probability"], strict=True)
+            ] if len(images) == 1 else []  # fmt: skip
 
 
 def _read(model: ServedModel, body: bytes) -> tuple[str, dict[str, np.ndarray], bool]:

@@ -26,24 +26,29 @@ prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }
 
 
 def model_name(run: Path) -> str:
-    """Return the name under which a run is served, from the folder of one of its versions: that of its folder."""
-    return versions.base(run).resolve().name
+    """Return the name under which a run is served, from the folder of one of its versions: that of its folder, as UTF-8."""
+    return _utf8(versions.base(run).resolve().name)
 
 
-def models_config(base_paths: Mapping[str, str]) -> str:
-    """Return the text of a ModelServerConfig that serves the newest version in each folder, by the name of its model."""
+def write_models(target: Path, folders: Mapping[str, str]) -> None:
+    """Write a ModelServerConfig that serves the newest version in each folder, below /models, by the name of its model."""
     from google.protobuf import text_format
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
     config = ModelServerConfig()
-    for name, path in base_paths.items():
-        config.model_config_list.config.add(name=name, base_path=path, model_platform="tensorflow")
+    for name, folder in folders.items():
+        config.model_config_list.config.add(name=_utf8(name), base_path=_utf8(f"{MOUNT}/{folder}"), model_platform="tensorflow")
     comment = "# For --model_config_file: the models, and where the server finds their versions.\n"
-    return comment + text_format.MessageToString(config)
+    files.write_bytes(target, (comment + text_format.MessageToString(config)).encode())
 
 
 def write(run: Path, name: str) -> None:
     """Write the three files into the folder of a run, or of one of its versions."""
-    texts = {MODELS: models_config({name: f"{MOUNT}/{name}"}), BATCHING: BATCHING_TEXT, MONITORING: MONITORING_TEXT}
-    for file, text in texts.items():
-        files.write_bytes(run / file, text.encode())
+    write_models(run / MODELS, {name: name})
+    files.write_bytes(run / BATCHING, BATCHING_TEXT.encode())
+    files.write_bytes(run / MONITORING, MONITORING_TEXT.encode())
+
+
+def _utf8(text: str) -> str:
+    """Return a file name as protocol buffers take it: bytes that are not UTF-8 as "\\udcff"."""
+    return text.encode(errors="backslashreplace").decode()

@@ -13,5 +13,8 @@ def main(argv: Sequence[str]) -> int:
     args = config.parse_flags(Explain, argv, "explain")
     explanation = explain_files(args, show=lambda verdict: print(format_verdict(verdict), flush=True))
     explained = plural(len(explanation.rows) - explanation.failed, "file")
-    console.print(f"{explained} explained with method {explanation.method}, {explanation.failed} failed: {explanation.page}")
+    other = sum(row["method"] != explanation.method for row in explanation.rows)
+    instead = f" ({other} with occlusion, since that map failed its check)" if other else ""
+    console.print(f"{explained} explained with method {explanation.method}{instead}, {explanation.failed} failed: "
+                  f"{explanation.page}")  # fmt: skip
     return 1 if explanation.failed else 0

@@ -29,6 +29,8 @@ class Runs(api.Runs):
     """Print one JSON object per line."""
     csv: bool = False
     """Print CSV."""
+    models_config: Path | None = None
+    """Write a list of these runs for TensorFlow Serving to this file, such as saved_models/models.config (docs/serving.md)."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,6 +41,8 @@ def main(argv: Sequence[str]) -> int:
     table = api.list_runs(args)
     if args.delete:
         return delete(api.select(table, args.delete), args.yes)
+    if args.models_config:
+        write_models_config(table, args.models_config)
     if args.json or args.csv:
         print_records(table, args.csv)
     elif table.empty:
@@ -46,6 +50,19 @@ def main(argv: Sequence[str]) -> int:
     else:
         print_table(table)
     return 0
+
+
+def write_models_config(table: "pd.DataFrame", target: Path) -> None:
+    """Write the list of the runs that have a SavedModel. Raises UserError if there is none, or two of one name."""
+    from tfdetect.serving import serving_config
+
+    finished = table[table["state"] == "finished"]
+    served = finished[[Artifact(Path(path)).saved_model.exists() for path in finished["path"]]]
+    names = [Path(path).resolve().name for path in served["path"]]
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"{target} needs runs with SavedModels and different names, got {', '.join(sorted(names)) or 'none'}: "
+                        "select some with --name.")  # fmt: skip
+    serving_config.write_models(target, dict(zip(names, served["name"], strict=True)))
 
 
 def print_table(table: "pd.DataFrame") -> None:

@@ -1,6 +1,7 @@
 """serve: answer requests over HTTP until a signal to stop."""
 
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from tfdetect import config, installation
 from tfdetect.errors import UserError
 from tfdetect.server.settings import ServeSettings
-from tfdetect.workflow.console import console, printable
+from tfdetect.workflow.console import console, printable, served_devices_line
 
 if TYPE_CHECKING:
     from tfdetect.server.models import Models
@@ -40,16 +41,20 @@ def serve(models: "Models", settings: ServeSettings, listener: socket.socket) ->
     import uvicorn
 
     from tfdetect.server.app import create_app
+    from tfdetect.server.connection import timed_protocol
 
     start_log()
     app = create_app(models, settings)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, server_header=False,
+                                           http=timed_protocol(settings.limits.stall_seconds),
                                            timeout_graceful_shutdown=GRACE))  # fmt: skip
     models.on_ready = lambda: announce(models.names(), listener, settings)
     models.on_failure = lambda: setattr(server, "should_exit", True)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn handles them, and then raises them again
         signal.signal(number, lambda *_: None)
-    console.print(f"Loading {', '.join(map(printable, models.names()))} ...")
+    console.print(f"Loading {', '.join(map(printable, models.names()))}: {served_devices_line()}")
+    gc.collect()
+    gc.freeze()  # what libraries have made so far stays; to look through it after each change of a version takes half a second
     server.run([listener])
     models.close()
     if models.failure:
@@ -66,7 +71,8 @@ def announce(names: Sequence[str], listener: socket.socket, settings: ServeSetti
     console.print(f"  Predict      {url}/v1/models/{names[0]}:predict, as TensorFlow Serving does")
     console.print(f"  More         {url}/openapi.json, {url}/metrics; {installation.page('server.md')}")
     if settings.host not in ("127.0.0.1", "::1", "localhost"):
-        console.print(f"  Anyone who reaches {settings.host}:{port} can use it.")
+        who = "Anyone with a token" if settings.access.tokens else "Anyone"
+        console.print(f"  {who} who reaches {settings.host}:{port} can use it.")
 
 
 def finished_runs() -> Sequence[Path]:

@@ -22,6 +22,7 @@ from tfdetect.evaluation import predictions, single_file
 from tfdetect.evaluation.calibration import MIN_FILES_PER_CLASS, Calibration
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.limits import Limits
+from tfdetect.machine import available_cores
 from tfdetect.pages.case_content import NAMES, Finding, HeatMap, Reencoded
 from tfdetect.serving.predictor import Predictor, Verdict
 from tfdetect.settings import Data, Run
@@ -134,16 +135,19 @@ def reencode(judge: Judge, path: str, sha: str, media: Media, step: Callable[...
     """Return the verdicts on a file after each re-encoding of the grid for its kind."""
     is_video = media_kind(path) == "video"
     texts = GRIDS["case_video" if is_video else "case"]
-    jobs = [FileCorruption(path, sha, (text,), is_video, media.total) for text in texts]  # one each, for all cores
+    workers = judge.data.workers or available_cores()
+    shares = [texts[start::workers] for start in range(min(workers, len(texts)))]  # for all cores; each decodes the video once
+    jobs = [FileCorruption(path, sha, share, is_video, media.total) for share in shares]
     found: dict[str, Reencoded] = {}
     with tempfile.TemporaryDirectory() as folder:
-        work = ClipMaker(judge.predictor.spec, Path(folder), tuple(plugins.loaded_files()))
+        work = ClipMaker(judge.predictor.spec, Path(folder), tuple(plugins.loaded_files()), quick=True)
         for job, results in map_unordered(jobs, work, judge.data.workers, judge.data.timeout):
-            [text], result = job.texts, results if isinstance(results, WorkerFailure) else results[0]
-            verdict = asdict(judge.predictor.to_verdict(path, result))
-            names = ("verdict", "probability", "score", "familiarity", "unfamiliar_reason", "error")
-            found[text] = Reencoded(text, NAMES[text], **{name: verdict[name] for name in names})
-            step()
+            results = [results] * len(job.texts) if isinstance(results, WorkerFailure) else results
+            for text, result in zip(job.texts, results, strict=True):
+                verdict = asdict(judge.predictor.to_verdict(path, result))
+                names = ("verdict", "probability", "score", "familiarity", "unfamiliar_reason", "error")
+                found[text] = Reencoded(text, NAMES[text], **{name: verdict[name] for name in names})
+                step()
     return tuple(found[text] for text in texts)
 
 
@@ -190,7 +194,7 @@ def folder_digest(folder: Path) -> str:
 def hashes(artifact: Artifact) -> dict[str, str]:
     """Return the SHA-256 of each file of a run that decides its verdicts, and of its SavedModel."""
     paths = (artifact.model, artifact.calibration, artifact.familiarity, artifact.config, artifact.equalisation_plan,
-             artifact.face_model)  # fmt: skip
+             artifact.face_model, artifact.card)  # fmt: skip
     found = {path.name: digest(path) for path in paths if path.exists()}
     saved = artifact.saved_model
     return {**({f"{saved.name}/ (SavedModel)": folder_digest(saved)} if saved.exists() else {}), **found}

@@ -11,7 +11,7 @@ from tfdetect.detector import describe_detector
 from tfdetect.evaluation import seen
 from tfdetect.evaluation.calibration import Calibration
 from tfdetect.evaluation.metrics import describe_interval
-from tfdetect.pages import advice, conclusion
+from tfdetect.pages import advice, card, conclusion
 from tfdetect.pages.case_content import Model
 from tfdetect.pages.content import Report
 from tfdetect.verdict_settings import VerdictOverrides
@@ -50,6 +50,7 @@ def describe(judge: Judge, given: VerdictOverrides) -> Model:
         measured=measured,
         unfit=[f"{versions.title(artifact.folder)}: do not use it {text}" for text in unfit],
         caveats=[*scope, *judge.predictor.warnings, *judge.run.detector.warnings(), *caveats],
+        card=card.quote(artifact.card.read_text(encoding="utf-8", errors="replace")) if artifact.card.exists() else {},
         histogram=histogram(judge.split("test")),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from tfdetect.artifact import Artifact
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
+from tfdetect.pages.case_content import fails
 from tfdetect.workflow.console import import_keras, print_note, progress
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Method = Literal["error", "gradcam", "integrated_gradients", "occlusion"]
 Baseline = Literal["black", "mean", "blurred"]
 OCCLUSION: Method = "occlusion"
+INSTEAD = "The map by {}, the detector's default, failed its check; this one is by occlusion."
 RANDOM = "random"  # the control of the others
 GRADIENTS = ("gradcam", "integrated_gradients")
 
@@ -117,6 +119,56 @@ class TimelineSettings(Protocol):
     def window(self) -> int | None: ...
     @property
     def overlay(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The heat-map of a clip, and what its check says."""
+
+    maps: HeatMaps
+    """What made it, by `maps.method`; its score and cells are those of the method that was asked for."""
+    frames: np.ndarray
+    """Those of `explain_clip`, (n, size, size, 3) uint8."""
+    heat: np.ndarray
+    """A map of each, (n, size, size) float32."""
+    check: Mapping[str, Any]
+    """What was measured; see `explain_clip`."""
+    instead: str = ""
+    """Why the map is by another method than the default, in a sentence; "" if it is not."""
+
+    @property
+    def note(self) -> str:
+        """How to read the map."""
+        from tfdetect.pages.explanation import METHOD_NOTES
+
+        return METHOD_NOTES[self.maps.method]
+
+    @property
+    def result(self) -> str:
+        """What the check says, in sentences."""
+        return f"{self.instead} {describe_check(self.check)}".strip()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the map passed its check."""
+        return not fails(self.check)
+
+
+def explain(maps: HeatMaps, clip: np.ndarray, frames: int, region: np.ndarray | None = None, areas: bool = True,
+            fall_back: bool = True) -> Explained:  # fmt: skip
+    """Explain a clip as `explain_clip` does; where the map fails its check, unless told otherwise, by occlusion."""
+    found = Explained(maps, *explain_clip(maps, clip, frames, region, areas))
+    if found.passed or maps.method == OCCLUSION or not fall_back:
+        return found
+    other = HeatMaps(maps.predictor, OCCLUSION, maps.cells)
+    return Explained(other, *explain_clip(other, clip, frames, region, areas), INSTEAD.format(maps.method))
+
+
+def describe_check(check: Mapping[str, float]) -> str:
+    """Return how hiding the hottest tenth of a map, or another area, changes the score."""
+    drops = check["hottest_tenth"], check["elsewhere"]
+    changes = [f"{'raises' if drop < 0 else 'lowers'} the score by {abs(drop):.3f}" for drop in drops]
+    return f"Hiding the hottest tenth of the map {changes[0]}; hiding the same shape elsewhere {changes[1]}."
 
 
 def explain_clip(maps: HeatMaps, clip: np.ndarray, frames: int,

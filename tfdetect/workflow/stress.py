@@ -20,6 +20,7 @@ from tfdetect.data.prepare.clip_cache import FACES, Cache
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.evaluation import metrics, predictions, stability
+from tfdetect.pages.conclusion import has_few_groups
 from tfdetect.pages.learnt import Learnt, Mistake
 from tfdetect.plots.standard import STRESS_NAMES, UNCHANGED, property_name
 from tfdetect.serving.predictor import Predictor
@@ -33,7 +34,7 @@ FILES = 400  # test files by default
 FRAMES_FROM_FEATURES, MIN_FILES_FROM_FEATURES = 100, 20
 GROUP_SHARE = 20  # no group gives more than one in so many of the files, or few groups would leave no interval
 ORDINARY = "jpeg(70)"  # what happens to any file that is shared
-KEYS = ("n", "n_real", "n_fake", "auc", "auc_interval")
+KEYS = ("n", "n_real", "n_fake", "n_groups", "auc", "auc_interval")
 STABILITY = ("flipped", "flipped_interval", "became_inconclusive", "became_inconclusive_interval")
 
 
@@ -185,7 +186,8 @@ def limit(shortcuts: Shortcuts) -> tuple[float, str]:
 
 def conclude(found: Mapping[str, Mapping[str, Any]], shortcuts: Shortcuts) -> str:
     """Return whether the detector is clearly above its shortcuts once the test files are compressed; "" without an interval."""
-    if not (interval := found.get(ORDINARY, {}).get("auc_interval")):
+    row = found.get(ORDINARY, {})
+    if not (interval := row.get("auc_interval")) or has_few_groups(row):
         return ""
     least, name = limit(shortcuts)
     return f"After JPEG compression of quality 70, its AUC is {'still' if interval[0] > least else 'not'} clearly above {name}."
@@ -198,6 +200,8 @@ def warnings(found: Mapping[str, Mapping[str, Any]], shortcuts: Shortcuts, run: 
     """
     before, after, (least, name) = found.get(UNCHANGED, {}), found.get(ORDINARY, {}), limit(shortcuts)
     if not before.get("auc_interval") or before["auc_interval"][0] <= 0.5 or after["auc_interval"][0] > least:
+        return ()
+    if has_few_groups(before):
         return ()
     if after["auc"] >= before["auc_interval"][0] and not shortcuts.warnings:
         return ()

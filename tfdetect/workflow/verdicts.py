@@ -40,8 +40,9 @@ class PredictVerdicts(VerdictOverrides):
     """Give the verdict on files that are unlike the training data, too; they are inconclusive otherwise."""
 
 
-def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
-    """Return a predictor that decodes files as the run's training did; print its warnings, and the device once it is loaded."""
+def load_predictor(artifact: artifacts.Artifact, run: Run, announce: bool = True) -> "Predictor":
+    """Return a predictor that decodes files as the run's training did; print its warnings, and with `announce` the device once it
+    is loaded."""
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow.dataset import cache_for, with_equalisation
 
@@ -52,7 +53,7 @@ def load_predictor(artifact: artifacts.Artifact, run: Run) -> "Predictor":
         print_note(served_devices_line() if served else devices_line(run.train.precision))
 
     spec = with_equalisation(cache_for(run.data, run.detector), artifact).spec
-    predictor = Predictor(artifact, spec, run.detector, announce_device, run.evaluate.aggregate)
+    predictor = Predictor(artifact, spec, run.detector, announce_device if announce else None, run.evaluate.aggregate)
     for warning in predictor.warnings:
         print_note(warning)
     return predictor

@@ -257,3 +257,39 @@ def test_content_credentials_are_told_without_c2pa(tmp_path, write, name, monkey
     monkeypatch.setitem(sys.modules, "c2pa", None)
     kind, text, _ = found(write(tmp_path / name))["C2PA"]
     assert kind == "credentials" and "unread: pip install 'tfdetect[c2pa]'" in text
+
+
+def with_iptc(path, *records, charset=b"\x1b%G"):
+    """Write a JPEG file with records of IPTC-IIM, (number in record 2, text), in a Photoshop segment."""
+    image = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(image, "JPEG")
+    coded = [(1, 90, charset), *((2, number, text.encode()) for number, text in records)]
+    data = b"".join(b"\x1c" + struct.pack(">BBH", record, number, len(text)) + text for record, number, text in coded)
+    block = b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(data)) + data + b"\0" * (len(data) % 2)
+    body = b"Photoshop 3.0\0" + block
+    path.write_bytes(b"\xff\xd8\xff\xed" + struct.pack(">H", len(body) + 2) + body + image.getvalue()[2:])
+    return path
+
+
+def test_iptc_iim_is_read_and_names_of_persons_are_not_shown(tmp_path):
+    records = (110, "Made with Google AI"), (80, "Jané Doe"), (115, "Agentur Süd")
+    assert found(with_iptc(tmp_path / "a.jpg", *records)) == {
+        "IPTC-IIM Credit": ("generator", "Made with Google AI", "names a generator"),
+        "IPTC-IIM By-line": ("other", "there is one, which is not shown", ""),
+        "IPTC-IIM Source": ("program", "Agentur Süd", "")}  # fmt: skip
+    assert found(with_iptc(tmp_path / "b.jpg", (80, "Midjourney")))["IPTC-IIM By-line"][0] == "generator"
+
+
+@pytest.mark.parametrize("tracks", [0, 1])
+def test_audio_tracks_of_a_video_are_counted(tmp_path, tracks):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        video, *sound = (container.add_stream(name, rate=rate) for name, rate in (("mpeg4", 5), ("aac", 8000))[: 1 + tracks])
+        video.width = video.height = 32
+        for stream in sound:
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
+            samples.sample_rate = 8000
+            container.mux([*stream.encode(samples), *stream.encode()])
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
+        container.mux([*video.encode(frame), *video.encode()])
+    assert read_origin(tmp_path / "a.mp4").audio_tracks == tracks
+    assert read_origin(png(tmp_path / "a.png")).audio_tracks is None

@@ -59,12 +59,14 @@ class ClipMaker:
     """For copies of videos."""
     plugins: tuple[Path, ...] = ()
     """Files that register corruptions."""
+    quick: bool = False
+    """Encode videos with the presets of `encode.QUICK`."""
 
     def __call__(self, file: FileCorruption) -> list[Media | WorkerFailure]:
         """Return the clip, or why there is none, for each of `file.texts`."""
         _load_plugins(self.plugins)
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            return _Clips(self.spec, file, Path(folder)).make()
+            return _Clips(self.spec, file, Path(folder), self.quick).make()
 
 
 @cache
@@ -88,6 +90,7 @@ class _Clips:
     spec: ClipSpec
     file: FileCorruption
     folder: Path  # for copies; emptied by the caller
+    quick: bool = False
 
     def make(self) -> list[Media | WorkerFailure]:
         """Return the clip after each corruption, or why there is none."""
@@ -127,7 +130,7 @@ class _Clips:
 
     def encode(self, source: "_Copy", encodings: Sequence[_Encoding], name: str) -> "list[_Copy]":
         """Encode a video several times while it is decoded once."""
-        writers = [_CopyWriter(str(self.folder / f"{name}-{n}.mp4"), encoding, source.fps, self.file.seed)
+        writers = [_CopyWriter(str(self.folder / f"{name}-{n}.mp4"), encoding, source.fps, self.file.seed, self.quick)
                    for n, encoding in enumerate(encodings)]  # fmt: skip
 
         def start() -> None:
@@ -192,8 +195,8 @@ class _Copy:
 class _CopyWriter:
     """Writes a corrupted copy of a video, frame by frame."""
 
-    def __init__(self, path: str, encoding: _Encoding, fps: float, seed: tuple[int, int]):
-        dropping = [step.high for _, step in encoding.steps if step.name == "fps"]
+    def __init__(self, path: str, encoding: _Encoding, fps: float, seed: tuple[int, int], quick: bool):
+        self.quick, dropping = quick, [step.high for _, step in encoding.steps if step.name == "fps"]
         self.path, self.seed, self.codec, self.source_rate = path, seed, encoding.codec, fps
         self.steps = [(number, step) for number, step in encoding.steps if step.name != "fps"]
         self.rate = Fraction(min([fps, *dropping])).limit_denominator(1001)
@@ -225,7 +228,8 @@ class _CopyWriter:
 
     def open(self, height: int, width: int) -> Callable[[np.ndarray], None]:
         """Begin the file, and return the function that writes a frame of this size."""
-        encoder, pixel_format, options = encode.CODECS[_codec_name(self.codec)]
+        encoder, pixel_format, options = encode.CODECS[name := _codec_name(self.codec)]
+        options = {**options, **(encode.QUICK[name] if self.quick else {})}
         crf = {"crf": f"{draw(self.codec, self.seed)[0]:.0f}"} if self.codec else {}
         return self.stack.enter_context(
             encode.video_writer(self.path, self.rate, height, width, encoder, pixel_format, {**options, **crf}))  # fmt: skip

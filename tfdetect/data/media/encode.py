@@ -16,6 +16,8 @@ CODECS: dict[str, tuple[str, str, dict[str, str]]] = {
     "hevc": ("libx265", "yuv420p", {"preset": "veryfast", "x265-params": "pools=none:frame-threads=1:log-level=none"}),
     "lossless": ("libx264rgb", "rgb24", {"preset": "ultrafast", "qp": "0"}),
 }
+# Presets that take less than half of the time, at about the same size and quality.
+QUICK = {"h264": {"preset": "veryfast"}, "hevc": {"preset": "ultrafast"}, "lossless": {}}
 
 
 @contextmanager

@@ -29,6 +29,8 @@ class Content:
     """Whether there is a C2PA manifest store."""
     positions: list[tuple[str, str]] = field(default_factory=list)
     """(place, geographical position)."""
+    audio_tracks: int | None = None
+    """Of a video."""
     notes: list[str] = field(default_factory=list)
 
     def load_exif(self, data: bytes) -> None:

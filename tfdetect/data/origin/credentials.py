@@ -13,7 +13,8 @@ from tfdetect.data.origin.statement import Statement, shorten
 UNREAD = "content credentials are there, but unread: pip install 'tfdetect[c2pa]'"
 MAX_MANIFESTS = 32  # of a file: its own, and those of the files that it was made of
 SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_trust": False}}
-STATES = {"Valid": "the signature fits the file; whether the signer is to be trusted was not checked",
+STATES = {"Valid": "the signature fits the file; whether its signer is to be trusted, and whether the certificate was revoked, "
+                   "was not checked",
           "Trusted": "the signature fits the file, and its signer is trusted",
           "Invalid": "the signature or a hash does NOT fit: the file or its credentials were changed"}  # fmt: skip
 
@@ -39,7 +40,8 @@ def statements(path: str) -> Iterator[Statement]:
 def _manifest(manifest: Mapping[str, Any], place: str, state: str) -> Iterator[Statement]:
     signature = manifest.get("signature_info") or {}
     program = next((info.get("name") for info in manifest.get("claim_generator_info") or ()), manifest.get("claim_generator"))
-    text = f"made by {program or 'a program without a name'}, signed by {signature.get('issuer') or 'a signer without a name'}"
+    names = dict.fromkeys(filter(None, (signature.get("common_name"), signature.get("issuer"))))
+    text = f"made by {program or 'a program without a name'}, signed by {' of '.join(names) or 'a signer without a name'}"
     yield Statement("credentials", place, shorten(text + (f" on {signature['time']}" if signature.get("time") else "")), state)
     for assertion in manifest.get("assertions", ()):
         if assertion.get("label", "").startswith("c2pa.actions"):

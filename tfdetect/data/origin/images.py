@@ -12,9 +12,13 @@ from typing import Any
 from tfdetect.data.media import images
 from tfdetect.data.media.boxes import iter_boxes
 from tfdetect.data.origin.content import MAX_PART, MAX_XMP, Content
+from tfdetect.data.origin.meaning import NAMES
 
 MAX_BOXES = 10_000
 XMP_KEY = "XML:com.adobe.xmp"  # of an iTXt chunk (XMP specification, part 3)
+# Of IPTC's IIM, record 2, which has no Digital Source Type. By-lines name persons, who are nobody's business, or generators.
+BYLINE, UTF8_OF_IPTC, MAX_IPTC = "By-line", b"\x1b%G", 10
+IPTC_KEYS = {65: "Originating Program", 80: BYLINE, 110: "Credit", 115: "Source", 55: "Date Created", 120: "Caption"}
 C2PA_TIFF_TAG, XMP_TIFF_TAG = 0xCD41, 700
 # Boxes of these types hold content credentials (C2PA specification, "Embedding manifests into BMFF-based assets") and XMP.
 C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
@@ -36,11 +40,31 @@ def _read_jpeg(data: bytes, content: Content) -> None:
     image: Any = JpegImageFile(io.BytesIO(data))
     content.load_exif(image.info.get("exif", b""))
     content.add_xmp(image.info.get("xmp", b""))
+    has_iptc = False
     for name, segment in image.applist:
         if name == "COM":
             content.add_text("JPEG comment", "", segment.decode("utf-8", "replace"))
+        elif name == "APP13":
+            has_iptc = True
         elif name == "APP11" and segment[:2] == b"JP" and b"jumb" in segment[:64]:  # ISO/IEC 19566-5, annex D
             content.has_credentials = content.has_credentials or b"c2pa" in segment[:128]
+    if has_iptc:
+        with content.tolerating("IPTC-IIM"):
+            _read_iptc(image, content)
+
+
+def _read_iptc(image: Any, content: Content) -> None:
+    """Read the older binary records of IPTC (IIM 4.2) in a JPEG file's Photoshop segment."""
+    from PIL import IptcImagePlugin
+
+    records: Any = IptcImagePlugin.getiptcinfo(image) or {}
+    charset = "utf-8" if records.get((1, 90)) == UTF8_OF_IPTC else "latin-1"
+    for number, key in IPTC_KEYS.items():
+        values = records.get((2, number), ())
+        for value in ([values] if isinstance(values, bytes) else values)[:MAX_IPTC]:
+            text = value.decode(charset, "replace")
+            is_shown = key != BYLINE or NAMES.search(text)
+            content.add_text("IPTC-IIM", key, text if is_shown else "there is one, which is not shown")
 
 
 def _read_png(data: bytes, content: Content) -> None:

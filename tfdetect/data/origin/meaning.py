@@ -12,7 +12,7 @@ from tfdetect.data.origin.statement import Statement, shorten
 MAX_SEARCHED = 2**16  # characters of a text that are searched for a generator's settings
 CAMERA_KEYS = ("make", "model", "manufacturer", "lensmodel", "exposure", "makernote")
 PROGRAM_KEYS = ("software", "processingsoftware", "creatortool", "encoder", "writing_app", "handler_name", "vendor_id",
-                "historysoftwareagent", "credit", "source", "aisystemused")  # fmt: skip
+                "historysoftwareagent", "credit", "source", "originating program", "aisystemused")  # fmt: skip
 DIGITAL_SOURCE_KEYS = ("digitalsourcetype", "digitalsourcefiletype")
 
 
@@ -72,7 +72,7 @@ def statement(place: str, key: str, text: str) -> Statement:
         return digital_source(where, text)
     if generator := recognise(name, text):
         return Statement("generator", where, shorten(text), f"left by {generator}")
-    if name in PROGRAM_KEYS and NAMES.search(text[:MAX_SEARCHED]):
+    if name in (*PROGRAM_KEYS, "by-line") and NAMES.search(text[:MAX_SEARCHED]):
         return Statement("generator", where, shorten(text), "names a generator")
     kind = "camera" if name in CAMERA_KEYS else "program" if name in PROGRAM_KEYS else "other"
     return Statement(kind, where, shorten(text))

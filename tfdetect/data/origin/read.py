@@ -48,7 +48,8 @@ def read_origin(path: str | Path, coordinates: bool = False) -> Origin:
     found = sorted(_interpret(name, content, coordinates), key=lambda each: list(KINDS).index(each.kind))
     if len(found) > MAX_STATEMENTS:
         content.note(f"There are {len(found)} statements; the first {MAX_STATEMENTS} are listed.")
-    return Origin(name, digest(name), size, form, tuple(found[:MAX_STATEMENTS]), bool(content.positions), tuple(content.notes))
+    return Origin(name, digest(name), size, form, tuple(found[:MAX_STATEMENTS]), bool(content.positions), content.audio_tracks,
+                  tuple(content.notes))
 
 
 def _interpret(path: str, content: Content, coordinates: bool) -> list[Statement]:

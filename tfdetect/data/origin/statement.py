@@ -48,6 +48,8 @@ class Origin:
     """The strongest kind of evidence first."""
     has_position: bool = False
     """Whether the file holds a geographical position, which is only read on request."""
+    audio_tracks: int | None = None
+    """Of a video; None for an image, and where that is not known."""
     notes: tuple[str, ...] = field(default=())
     """What could not be read, and why."""
     error: str | None = None

@@ -26,6 +26,7 @@ def read_video(path: str, demuxer: str) -> Content:
                 find_boxes(data, content)
         truncation, _ = containers.inspect(path)
         with containers.decodable_path(path) as readable, containers.open_video(readable, truncation) as (container, _, _):
+            content.audio_tracks = len(container.streams.audio)
             for place, metadata in ((name, container.metadata), *_streams(container)):
                 _add(content, place, metadata)
     return content

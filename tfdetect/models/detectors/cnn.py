@@ -14,7 +14,7 @@ class Cnn(Detector):
     Command: `tfdetect train cnn`. The README has measured results.
     """
 
-    heat_map = "gradcam"
+    heat_map = "integrated_gradients"
     default_overrides = {"data.size": 256, "data.frames": 8, "train.batch": 16, "train.epochs": 20}
 
     width: int = 16

@@ -6,7 +6,7 @@ const KINDS = { 400: "invalid", 401: "token", 404: "missing", 408: "timeout", 41
   503: "unavailable" };
 const TOKEN = "tfdetect.token";
 
-/** Why there is no answer. `kind` names a text ("error.busy"), `detail` is the server's sentence, `wait` seconds to wait. */
+/** Why there is no answer. `kind` names a text ("error.busy"), `detail` is the server's sentence, or a node, `wait` seconds to wait. */
 export class Failure extends Error {
   constructor(kind, detail = "", wait = null) {
     super(`${kind}: ${detail}`);

@@ -27,7 +27,7 @@ export class Card {
     this.render();
     try {
       if (limits.bytes && this.file.size > limits.bytes) {
-        throw new Failure("too_large", t("error.size", { size: bytes(this.file.size), limit: bytes(limits.bytes) }));
+        throw new Failure("too_large", el("span", {}, t("error.size", { size: bytes(this.file.size), limit: bytes(limits.bytes) })));
       }
       const answer = await this.task.post(this.kind() === "video" ? "v1/score?wait=false" : "v1/score", [["file", this.file], ...this.models.map((name) => ["model", name])]);
       this.accept(answer.files[0]);
@@ -38,7 +38,8 @@ export class Card {
     if (this.closed) return;
     this.render();
     this.app.finished(this);
-    if (this.alone && this.explaining().length) this.explain(this.explaining()[0]);
+    const explaining = this.explaining();
+    if (this.alone && explaining.length) this.explain(explaining.find((name) => stateOf(this.findingOf(name)) !== "unfamiliar") ?? explaining[0]);
   }
 
   accept(entry) {
@@ -58,16 +59,21 @@ export class Card {
     return `${this.file.name}: ${this.entry.findings.map((each) => (this.entry.findings.length > 1 ? `${each.model}: ` : "") + oneLine(each)).join("; ")}`;
   }
 
-  close() {
-    this.closed = true;
+  /** Cancel what is under way. */
+  stop() {
     this.task?.cancel();
     this.explanations.forEach(({ task }) => task?.cancel());
+  }
+
+  close() {
+    this.closed = true;
+    this.stop();
     URL.revokeObjectURL(this.url);
     this.node.remove();
   }
 
   render() {
-    const kind = this.kind();
+    const kind = this.kind(), hadFocus = this.node.contains(document.activeElement);
     this.heading = el("h2", { id: this.title, tabindex: -1 }, this.file.name);
     this.why = el("div", { class: "why" });
     this.node.replaceChildren(...[
@@ -78,6 +84,7 @@ export class Card {
       this.failure ? failureBox(this.failure, () => this.judge()) : "",
       ...(this.entry ? this.results() : [])].filter(Boolean));
     if (this.entry) this.renderExplanations();
+    if (hadFocus) this.heading.focus(); // what had it is gone
   }
 
   kind() {
@@ -123,20 +130,27 @@ export class Card {
       .map(({ model }) => model);
   }
 
+  findingOf(name) {
+    return this.entry.findings.find(({ model }) => model === name);
+  }
+
   async explain(name) {
     const task = new Task(this.app.queue, 1, t("progress.explaining"));
     const fromHere = this.why.contains(document.activeElement);
     this.explanations.set(name, { task });
     this.renderExplanations();
+    if (fromHere) task.node.querySelector("button").focus();
     try {
       this.explanations.set(name, { found: await task.post("v1/explain?wait=false", [["file", this.file], ["model", name]]) });
+      this.app.announce(t("map.ready", { name: this.file.name, model: name }));
     } catch (error) {
       this.explanations.set(name, { failure: error });
+      this.app.announce(`${this.file.name}: ${t(`error.${error.kind ?? "page"}`)}`);
       if (error.kind === "token") this.app.needsToken();
     }
+    const cancelHadFocus = task.node.contains(document.activeElement);
     this.renderExplanations();
-    this.app.announce(t("map.ready", { name: this.file.name, model: name }));
-    if (fromHere) this.why.querySelector("h3")?.focus();
+    if (cancelHadFocus) this.why.querySelector("h3")?.focus();
   }
 
   renderExplanations() {
@@ -144,7 +158,7 @@ export class Card {
       const { task, found, failure } = this.explanations.get(name) ?? {};
       if (task) return [task.node];
       if (failure) return [failureBox(failure, () => this.explain(name))];
-      if (found) return explanationParts(found, this.entry.findings.find(({ model }) => model === name), this.video);
+      if (found) return explanationParts(found, this.findingOf(name), this.video);
       const label = this.entry.kind === "video" ? "map.show_video" : "map.show";
       return [el("p", { class: "offer" }, el("button", { type: "button", onclick: () => this.explain(name) }, t(label, { model: name })))];
     }));
@@ -157,6 +171,7 @@ export class Card {
   downloads() {
     const state = el("div", {}), stem = this.file.name.replace(/\.[^.]*$/, "") || "file";
     const report = async () => {
+      if (state.querySelector(".task")) return; // under way
       const task = new Task(this.app.queue, 1, t("progress.report"));
       state.replaceChildren(task.node);
       try {

@@ -5,7 +5,7 @@ const SVG = "http://www.w3.org/2000/svg";
 /** Paths of 24 x 24 symbols; each verdict has a shape of its own, so that none is told by colour alone. */
 const SYMBOLS = {
   real: "M12 2.5a9.5 9.5 0 1 0 0 19a9.5 9.5 0 0 0 0-19zM7.6 12.4l3 3l5.8-6.4",
-  fake: "M12 3L22 20.5H2zM12 9.5v5M12 17.4v.2",
+  fake: "M8 2.5h8L21.5 8v8L16 21.5H8L2.5 16V8zM12 7.3v5.9M12 16.4v.2",
   inconclusive: "M12 1.8L22.2 12L12 22.2L1.8 12zM9.7 9.8a2.4 2.4 0 1 1 3.6 2.1c-.9.5-1.3 1-1.3 1.9M12 16.4v.2",
   unfamiliar: "M4 4h16v16H4zM8 9.7h8M8 14.3h8M14.6 7L9.4 17",
   scored: "M4 20V11M10 20V4M16 20v-7M21 20H2",

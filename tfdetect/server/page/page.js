@@ -47,7 +47,7 @@ function showAll(languages) {
 
 function showServer() {
   const { error, models = [], limits = {}, keeps = null, version = "" } = server;
-  say(error ? t(error.kind === "token" ? "error.token.help" : "error.start") : models.length ? "" : t("models.none"));
+  say(error ? t(error.kind === "token" ? "error.token.help" : "error.start") : models.length ? "" : t("models.missing"));
   byId("access").hidden = !(server.needs_token && !hasToken()) && error?.kind !== "token";
   byId("limits").textContent = [limits.bytes && t("limits.bytes", { bytes: bytes(limits.bytes) }),
     limits.pixels && t("limits.pixels", { megapixels: number(limits.pixels / 1e6) }),
@@ -93,7 +93,7 @@ function listen() {
   document.addEventListener("drop", (event) => { over(event, false); takeDropped(event.dataTransfer); });
   document.addEventListener("paste", (event) => takePasted(event));
   byId("access").addEventListener("submit", (event) => { event.preventDefault(); signIn(); });
-  window.addEventListener("pagehide", () => cards.forEach((card) => card.close())); // nobody waits for the answers any more
+  window.addEventListener("pagehide", () => cards.forEach((card) => card.stop())); // nobody waits for the answers any more
 }
 
 function takeDropped(data) {

@@ -51,7 +51,10 @@ export class Task {
     const answer = this.queue.add(this.rank, async () => {
       if (signal.aborted) throw new Failure("cancelled");
       this.show(t("progress.upload", { percent: percent(0) }), 0);
-      return post(path, fields, hooks);
+      return post(path, fields, hooks).catch((error) => {
+        error.detail = error.detail?.replace(`${fields[0][1].name}: `, ""); // the card says which file it is
+        throw error;
+      });
     });
     return Promise.race([answer, cancelled]); // a request in the queue need not wait for its turn to be cancelled
   }
@@ -80,6 +83,6 @@ export function failureBox(failure, tryAgain) {
   return el("div", { class: "failure" }, symbol("failed"), el("div", { class: "words" },
     el("h3", {}, t(`error.${known.kind}`)),
     el("p", {}, t(`error.${known.kind}.help`), wait && ` ${wait}`),
-    known.detail && !SELF_EVIDENT.has(known.kind) ? el("p", { class: "fine" }, t("error.reason"), " ", said(known.detail)) : "",
+    known.detail && !SELF_EVIDENT.has(known.kind) ? el("p", { class: "fine" }, t("error.reason"), " ", known.detail instanceof Node ? known.detail : said(known.detail)) : "",
     tryAgain && !FINAL.has(known.kind) ? el("button", { type: "button", onclick: tryAgain }, t("again")) : ""));
 }

@@ -4,7 +4,7 @@ import { el } from "./dom.js";
 
 const STORED = "tfdetect.language";
 let texts = {};
-let patterns = [];
+let sentences = [], parts = []; // what the server says in English, as expressions, and its translations
 let locale = "en"; // the language as it is written where the reader lives, such as en-GB
 export let language = "en";
 
@@ -16,7 +16,8 @@ export async function loadTexts(languages, chosen = stored()) {
   texts = await answer.json();
   language = found;
   locale = navigator.languages.find((code) => code.startsWith(language)) ?? language;
-  patterns = Object.entries(texts.server ?? {}).map(([english, own]) => ({ english: pattern(english), own, ofParts: english.startsWith("{}") }));
+  sentences = Object.entries(texts.server).map(([english, own]) => ({ english: pattern(english), own }));
+  parts = Object.entries(texts.parts).map(([english, own]) => ({ english: pattern(english), own }));
   document.documentElement.lang = language;
 }
 
@@ -61,13 +62,14 @@ function saidBy(text, separators) {
 }
 
 /** Return a sentence of the server in the reader's language, null if the texts do not know it.
- *  Patterns that begin with what varies, such as "{} to {}", hold only for parts of a sentence. */
-function translated(sentence, isPart = false) {
-  for (const { english, own, ofParts } of patterns) {
-    const match = ofParts && !isPart ? null : english.exec(sentence);
-    if (match) return own.replace(/\{(\d)\}/g, (_, at) => translated(match[Number(at) + 1], true) ?? localNumbers(match[Number(at) + 1]));
+ *  What varies in it may be a sentence as well, or one of the parts, such as "{} to {}". */
+function translated(sentence, known = sentences) {
+  for (const { english, own } of known) {
+    const match = english.exec(sentence);
+    if (match) return own.replace(/\{(\d)\}/g, (_, at) => translated(match[Number(at) + 1], [...sentences, ...parts]) ?? localNumbers(match[Number(at) + 1]));
   }
-  return null;
+  const unfinished = sentence.endsWith(".") ? translated(sentence.slice(0, -1), known) : null; // a reason that became a sentence
+  return unfinished === null ? null : `${unfinished}.`;
 }
 
 /** Return the expression of a sentence in which {} stands for what varies. */

@@ -13,6 +13,7 @@ export function timelineSection(line, band, video) {
     el("h3", { id: title }, t("timeline.title")),
     el("p", { class: "fine" }, t("timeline.how")),
     chart.node, chart.readout,
+    el("p", { class: "fine" }, t(band ? "timeline.legend_band" : "timeline.legend", { threshold: percent(chart.limit) })),
     el("div", { class: "peaks" }, (line.peaks ?? []).slice(0, LETTERS.length).map((peak, at) => peakButton(peak, LETTERS[at], chart))),
     el("p", { class: "fine" }, line.description ? said(line.description) : "", " ", line.note ? [said(line.note), ". "] : "", t("timeline.caution")));
 }
@@ -79,8 +80,7 @@ class Chart {
   limits() {
     const width = this.width - LEFT - RIGHT, y = this.y(this.limit);
     const band = this.band && svg("rect", { x: LEFT, width, y: this.y(this.band[1]), height: this.y(this.band[0]) - this.y(this.band[1]), class: "zone-band" });
-    return [band, svg("line", { x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y, class: "threshold" }),
-      svg("text", { x: this.width - RIGHT, y: y < 45 ? y + 15 : y - 6, "text-anchor": "end", class: "halo" }, t("gauge.threshold", { threshold: percent(this.limit) }))];
+    return [band, svg("line", { x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y, class: "threshold" })];
   }
 
   letters() {

@@ -13,14 +13,19 @@ export function stateOf({ verdict }) {
 
 /** Return the finding in one line, for the list of files and for screen readers. */
 export function oneLine(finding) {
-  const { probability } = finding.verdict, word = t(`verdict.${stateOf(finding)}`);
-  return probability === null || probability === undefined ? word : t("verdict.line", { word, percent: percent(probability) });
+  const word = t(`verdict.${stateOf(finding)}`);
+  return hasProbability(finding) ? t("verdict.line", { word, percent: percent(finding.verdict.probability) }) : word;
+}
+
+/** Whether the probability is worth showing: not of a file that the detector does not know. */
+function hasProbability(finding) {
+  return typeof finding.verdict.probability === "number" && stateOf(finding) !== "unfamiliar";
 }
 
 /** Return the panel of a finding; `model` is what the server says about the detector, `kind` "image" or "video". */
 export function verdictPanel(finding, model, kind) {
   const state = stateOf(finding), title = uniqueId(), { verdict } = finding;
-  const calibrated = verdict.probability !== null && verdict.probability !== undefined;
+  const calibrated = hasProbability(finding);
   return el("section", { class: `finding ${state}`, "aria-labelledby": title },
     el("div", { class: "call" }, symbol(state),
       el("h3", { id: title }, el("span", { class: "by" }, t("verdict.by", { model: finding.model })),
@@ -96,6 +101,7 @@ export function smallPrint(model) {
 function details({ verdict, seconds, version, model }) {
   const rows = [[t("details.model"), `${model}, ${t("details.version", { version })}`]];
   const add = (name, value, write) => value !== null && value !== undefined && value !== "" && rows.push([t(`details.${name}`), write(value)]);
+  add("probability", verdict.probability, percent);
   add("score", verdict.score, (value) => number(value, 3));
   add("frames", verdict.frames, (value) => number(value));
   add("familiarity", verdict.familiarity, (value) => `p = ${number(value, 3)}`);
@@ -105,17 +111,19 @@ function details({ verdict, seconds, version, model }) {
   return el("dl", {}, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
 
-/** Return a note on several detectors: that they agree, or where they disagree; null for one. */
+/** Return a note on several detectors: whether they agree, and who says what if they do not; null for one. */
 export function comparison(findings) {
   const judged = findings.filter(({ verdict }) => !verdict.error);
   if (judged.length < 2) return null;
-  const groups = Map.groupBy(judged, stateOf);
-  if (groups.size === 1) return el("p", { class: "agree" }, symbol("passed"), el("span", {}, t("models.agree", { n: judged.length })));
-  const sides = [...groups].map(([state, members]) => el("li", {}, t("models.side", {
+  const groups = Map.groupBy(judged, stateOf), sides = ["real", "fake"].filter((state) => groups.has(state)).length;
+  if (sides === 1 && groups.size === 1) {
+    return el("p", { class: "agree" }, symbol("passed"), el("span", {}, t(judged.length === 2 ? "models.both" : "models.agree", { n: judged.length })));
+  }
+  const who = [...groups].map(([state, members]) => el("li", {}, t("models.side", {
     word: t(`verdict.${state}`), models: members.map(({ model }) => model).join(", ") })));
-  const opposed = groups.has("real") && groups.has("fake");
-  return el("div", { class: "disagree" }, symbol("careful"), el("div", {}, el("p", { class: "label" }, t("models.disagree")),
-    el("ul", {}, sides), el("p", {}, t(opposed ? "models.opposed" : "models.undecided"))));
+  const kind = ["none", "partly", "opposed"][sides];
+  return el("div", { class: "disagree" }, symbol("careful"), el("div", {}, el("p", { class: "label" }, t(`models.${kind}`)),
+    el("ul", {}, who), el("p", {}, t(`models.${kind}.help`))));
 }
 
 /** Return the faces of a file in words, [] where the detector does not look for them. */

@@ -1,98 +1,14 @@
 """The page in Chromium, against a server whose answers are made up: what a person does and sees."""
 
-import io
 import json
-import os
 import re
-import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import page_server
 import pytest
+from page_browser import PICTURE, expect, give, needs_chromium, video
 from page_sentences import sentences
-from page_server import FIRST, SECOND
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (requirements-dev.txt)")
-expect = sync_api.expect
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-AXE = os.environ.get("AXE_CORE", "node_modules/axe-core")
-PICTURE = page_server.png(page_server.picture(0, 64))
-LANGUAGES = {"en": "en-GB", "it": "it-IT"}
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: install Debian's package chromium")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield found
-        found.close()
-
-
-@pytest.fixture(scope="module")
-def servers():
-    """The addresses of a server with one detector, and of one with two, a record and a token; and their applications."""
-    one, limits = page_server.create_app(), {"bytes": 50_000, "seconds": 60.0}
-    two = page_server.create_app((FIRST, SECOND), keeps=["time", "sha256"], token="secret", limits=limits)
-    with page_server.serving(one) as first, page_server.serving(two) as second:
-        yield {"one": (first, one), "two": (second, two)}
-
-
-@pytest.fixture
-def visit(browser, servers):
-    """Open the page; at the end, no request has left the server, and the console is free of errors."""
-    with visits(browser, servers) as opened:
-        yield opened
-
-
-@contextmanager
-def visits(browser, servers):
-    contexts, errors, strangers = [], [], []
-
-    def opened(name="one", language="en", width=1200, **settings):
-        address = servers[name][0]
-        context = browser.new_context(locale=LANGUAGES[language], viewport={"width": width, "height": 800}, **settings)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.set_default_timeout(10_000)
-        tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        own = (address, "data:", "blob:")
-        tab.on("request", lambda asked: None if asked.url.startswith(own) else strangers.append(asked.url))
-        tab.goto(address)
-        tab.locator("body.ready").wait_for()
-        return tab
-
-    yield opened
-    for context in contexts:
-        context.close()
-    refused = "Failed to load resource: "  # what Chromium says of each refusal that a test asked for
-    assert not strangers and not [text for text in errors if not text.startswith(refused)]
-
-
-def give(tab, *names, kind="image/png", data=PICTURE):
-    """Choose files of these names, and wait until each has an answer."""
-    tab.locator("#files").set_input_files([{"name": name, "mimeType": kind, "buffer": data} for name in names])
-    expect(tab.locator(".task")).to_have_count(0, timeout=10_000)
-    return tab.locator(".card")
-
-
-def video():
-    """Return an H.264 video of 4 s."""
-    import av
-
-    target = io.BytesIO()
-    with av.open(target, "w", "mp4") as container:
-        stream = container.add_stream("libx264", rate=5)
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv420p"
-        for number in range(20):
-            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 10 * number, np.uint8))
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return target.getvalue()
+pytestmark = needs_chromium
 
 
 def test_an_image_gets_a_verdict_in_words_its_meaning_and_a_heat_map(visit):
@@ -221,6 +137,7 @@ def test_cancelling_ends_the_job_on_the_server(visit, servers):
     expect(task).to_contain_text("Decoding (0 of 4)")
     task.get_by_role("button", name="Cancel").click()
     expect(tab.get_by_role("heading", name="Cancelled")).to_be_visible()
+    expect(tab.get_by_role("heading", name="endless_job.png")).to_be_focused()  # the button that had the focus is gone
     tab.wait_for_timeout(100)
     assert [job["state"] for job in app.state.jobs.values() if "endless" in str(job["result"])] == ["failed"]
 
@@ -246,6 +163,8 @@ def test_two_detectors_stand_side_by_side_and_disagree(visit):
     assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
     large = give(tab, "large.png", data=bytes(60_000)).first
     expect(large).to_contain_text("The file has 60 kB, and the server takes up to 50 kB.")
+    expect(give(tab, "unfamiliar.png").first.locator(".disagree")).to_contain_text("None of the detectors can tell.")
+    expect(give(tab, "inconclusive_split.png").first.locator(".disagree")).to_contain_text("Not all detectors commit themselves.")
     tab.get_by_role("checkbox", name="faces_v2").uncheck()
     expect(give(tab, "fake.png").first.locator(".by")).to_have_text(["Verdict of clip_images"])
 
@@ -311,24 +230,3 @@ def test_a_narrow_phone_shows_all_of_it(visit):
     tab.emulate_media(media="print", reduced_motion="reduce")
     expect(tab.locator(".drop")).to_be_hidden()
     expect(tab.locator(".word")).to_be_visible()
-
-
-@pytest.mark.skipif(not Path(AXE, "axe.min.js").exists(), reason=f"no axe-core in {AXE}: npm install axe-core, or set AXE_CORE")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(visit, scheme):
-    """Deque's axe-core knows about 100 faults: https://github.com/dequelabs/axe-core/blob/develop/doc/rule-descriptions.md"""
-    script = Path(AXE, "axe.min.js").read_text(encoding="utf-8")
-    for server, names, kind in (("one", [], ""), ("two", [], ""), ("one", [*VERDICTS, *REFUSED, "faces.png"], "image/png"),
-                                ("one", ["a_fake.mp4"], "video/mp4"), ("one", ["badmap_note_real.png"], "image/png"),
-                                ("two", ["split.png"], "image/png")):  # fmt: skip
-        tab = visit(server, color_scheme=scheme)
-        if server == "two" and names:
-            tab.get_by_label("access token").fill("secret")
-            tab.keyboard.press("Enter")
-        if names:
-            give(tab, *names, kind=kind, data=video() if kind == "video/mp4" else PICTURE)
-            tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
-        tab.evaluate(script)
-        found = tab.evaluate("axe.run().then(({ violations }) => violations)")
-        faults = [(each["id"], each["impact"], [node["html"] for node in each["nodes"]]) for each in found]
-        assert not [fault for fault in faults if fault[1] in ("serious", "critical")]

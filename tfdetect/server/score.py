@@ -1,0 +1,175 @@
+"""POST /v1/score: verdicts of several models on several images and videos."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from tfdetect.data.media.frames import Media
+from tfdetect.data.prepare.clip_cache import ClipSpec
+from tfdetect.data.worker_pool import WorkerFailure
+from tfdetect.limits import Limits
+from tfdetect.server import uploads
+from tfdetect.server.answers import AS_JOB, REFUSALS, ScoreAnswer, form
+from tfdetect.server.decoding import Decoders, Duration, Reader
+from tfdetect.server.jobs import Job, Jobs
+from tfdetect.server.judges import Judges, KnownModel, verdict_answer
+from tfdetect.server.log_rows import rows_of
+from tfdetect.server.models import Models, ServedModel
+from tfdetect.server.uploads import Form, Upload
+from tfdetect.serving.predictor import Verdict
+
+LOOK_SECONDS = 0.5  # between two looks whether the client is still there
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Start what the routes of this package need, and end it."""
+    limits = app.state.settings.limits
+    app.state.jobs = Jobs(limits.jobs, limits.results, limits.keep_seconds)
+    app.state.judges, app.state.decoders = Judges(limits), Decoders(limits)
+    app.state.decoders.start()
+    yield
+    await app.state.jobs.close()
+    app.state.decoders.close()
+
+
+router = APIRouter(tags=["verdicts"], lifespan=lifespan)
+
+
+@router.post("/v1/score", responses={**AS_JOB, **REFUSALS, 200: {"model": ScoreAnswer}}, openapi_extra=form(None))
+async def score(request: Request, wait: bool = True) -> JSONResponse:
+    """Judge images and videos; a bad file only fails itself. A long video, or `wait=false`, becomes a job."""
+    state = request.app.state
+    received = await uploads.receive(request, state.settings.limits)
+    work = partial(score_form, state, received, request.state.who)
+    try:
+        models = choose(state.models, received.models)
+        inline = wait and not await is_long(state, received)
+    except BaseException:
+        received.close()
+        raise
+    if not inline:
+        return as_job(request, lambda job: work(models, job.report), received)
+    try:
+        return JSONResponse(await unless_gone(request, work(models, lambda *_: None)))
+    finally:
+        received.close()
+
+
+def choose(models: Models, names: Sequence[str]) -> list[str]:
+    """Return the names of the models that are asked for, by default of all. Raises UnknownModel, and HTTPException 503 while
+    they are being loaded."""
+    if not models.ready:
+        raise HTTPException(503, "Models are being loaded.", {"Retry-After": "5"})
+    found = list(names) or models.names()
+    for name in found:
+        models.get(name)
+    return found
+
+
+async def is_long(state: Any, received: Form) -> bool:
+    """Return whether a form has a video that takes longer than a client should wait for an answer."""
+    limits = state.settings.limits
+    probe = Duration(limits.of_files(Limits()))
+    videos = [each for each in received.files if each.kind == "video"]
+    seconds = await asyncio.gather(*(state.decoders.run(probe, str(each.path)) for each in videos))
+    return any(found > limits.inline_seconds for found in seconds if not isinstance(found, WorkerFailure))
+
+
+def as_job(request: Request, work: Callable[[Job], Coroutine[Any, Any, dict[str, Any]]], received: Form) -> JSONResponse:
+    """Start work as a job, which ends with deleting the files, and say how it is called."""
+    job = request.app.state.jobs.start(work, request.state.who, received.close)
+    return JSONResponse({"job": job.now.id}, 202)
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """Return the result of some work. If the client leaves meanwhile, it is cancelled; raises ClientDisconnect."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def score_form(state: Any, received: Form, who: str, names: Sequence[str],
+                     report: Callable[..., None]) -> dict[str, Any]:  # fmt: skip
+    """Return the answer: each file with what each model finds about it."""
+    with ExitStack() as held:
+        served = [held.enter_context(state.models.hold(name)) for name in names]
+        total, done = len(received.files) * len(served), 0
+        report("Scoring", 0, total)
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            report("Scoring", done, total)
+
+        found = await asyncio.gather(*(score_file(state, each, served, step) for each in received.files))
+        record(state, found, served, who)
+        return {"files": found}
+
+
+def record(state: Any, files: Iterable[Mapping[str, Any]], models: Sequence[ServedModel], who: str) -> None:
+    """Keep the verdicts on files, as the answer has them, where there is a log."""
+    if state.record:
+        state.record.add(rows_of(files, models, who))
+
+
+async def score_file(state: Any, upload: Upload, models: Sequence[ServedModel], step: Callable[[], None]) -> dict[str, Any]:
+    """Return a file with what each model finds about it; with an error if it cannot be read, or no model can judge it."""
+    facts = {"name": upload.name, "sha256": upload.sha256, "bytes": upload.bytes, "kind": upload.kind}
+    if upload.kind is None:
+        for _ in models:
+            step()
+        return {**facts, "error": uploads.without_paths(upload.error or "", upload), "findings": []}
+    start, decoded, findings = time.monotonic(), list[tuple[ClipSpec, Media | WorkerFailure]](), []
+    for served in models:
+        known = await asyncio.to_thread(state.judges.of, served)
+        media = await decode(state, known, upload, decoded)
+        verdict = await judge(state, known, upload, media)
+        meaning = await asyncio.to_thread(known.meaning, verdict, upload.sha256)
+        findings.append(finding(known, verdict, upload, meaning, time.monotonic() - start))
+        step()
+    errors = list(dict.fromkeys(each["verdict"]["error"] for each in findings))
+    failed = None not in errors
+    return {**facts, "error": "; ".join(errors) if failed else None, "findings": [] if failed else findings}
+
+
+async def decode(state: Any, known: KnownModel, upload: Upload,
+                 decoded: "list[tuple[ClipSpec, Media | WorkerFailure]]") -> Media | WorkerFailure:  # fmt: skip
+    """Return the clip of a file that a model sees, once for all models that see the same; or why there is none."""
+    spec = known.judge.predictor.spec
+    for other, media in decoded:
+        if other == spec:
+            return media
+    decoded.append((spec, await state.decoders.run(Reader(spec), str(upload.path))))
+    return decoded[-1][1]
+
+
+async def judge(state: Any, known: KnownModel, upload: Upload, media: Media | WorkerFailure) -> Verdict:
+    """Return the verdict of a model on a decoded file."""
+    [verdict] = await state.models.run(known.judge.predictor.to_verdicts, [upload.name], [media])
+    found: Verdict = verdict
+    return found
+
+
+def finding(known: KnownModel, verdict: Verdict, upload: Upload, meaning: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Return what a model found about a file, as the answer has it."""
+    calibration = known.judge.predictor.calibration
+    return {"model": known.served.name, "version": known.served.version, "threshold": calibration.threshold,
+            "band": calibration.inconclusive, "seconds": seconds, "verdict": verdict_answer(verdict, upload),
+            "meaning": [uploads.without_paths(text, upload) for text in meaning]}  # fmt: skip
