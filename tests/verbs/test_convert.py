@@ -55,13 +55,13 @@ def saved_model_as(monkeypatch):
 
 def test_a_conversion_is_compared_described_and_replaced(cnn, saved_model_as, capsys):
     shapes = saved_model_as(lambda outputs: outputs)
-    for _ in range(2):
-        assert cli.main(["export", str(cnn), "--format", "onnx"]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "with the SavedModel on 8 files; allowed 0.0001, largest differences: none" in printed
+    for flags, files in (["--files", str(cnn.parent / "0.png"), str(cnn.parent / "9.png")], 2), ([], 8):
+        assert cli.main(["export", str(cnn), "--format", "onnx", *flags]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert f"with the SavedModel on {files} files; allowed 0.0001, largest differences: none" in printed
     told = json.loads((cnn / "onnx" / "model.json").read_bytes())
     assert told["compared"] == {"files": 8, "largest": 0.0, "differences": dict.fromkeys(told["outputs"], 0.0)}
-    assert told["calibration"] == json.loads((cnn / "calibration.json").read_bytes())
+    assert told["calibration"] == served.CALIBRATION | {"method": "platt"}
     assert told["input"] == {"name": "clip", "dtype": "uint8", "shape": [None, None, None, None, 3], "values": "RGB, 0..255",
                              "axes": "batch, frames, height, width, channels"}  # fmt: skip
     assert "`score`" in (cnn / "onnx" / "README.md").read_text()

@@ -52,7 +52,7 @@ class Conversion:
                 **convert_notes.facts(self.functions.calibration, convert.input_shape(self.functions, self.format),
                                       list(compared.differences), clip_input),
                 "compared": {"files": compared.files, "differences": compared.differences, "largest": compared.largest},
-                "quantized": cost, "made_with": installation.versions()}  # fmt: skip
+                "sources": list(self.functions.classes), "quantized": cost, "made_with": installation.versions()}  # fmt: skip
         spec = self.predictor.spec
         notes = [convert_notes.FACES] * bool(spec.faces) + [convert_notes.EQUALISED] * bool(spec.plan)
         text = convert_notes.readme(self.format, form.title, told, self.functions.size, notes)
