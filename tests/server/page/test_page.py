@@ -1,5 +1,6 @@
 """The page in Chromium, against a server whose answers are made up: what a person does and sees."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -21,6 +22,8 @@ def test_an_image_gets_a_verdict_in_words_its_meaning_and_a_heat_map(visit):
     expect(verdict.get_by_role("img")).to_have_attribute("aria-label", re.compile("this file lies at 93.1%.*fake from 70% on"))
     expect(card.get_by_role("heading", name="a_fake.png")).to_be_focused()
     expect(tab.get_by_role("status")).to_contain_text("the explanation of faces_v2 is ready")
+    verdict.get_by_text("Details").click()
+    expect(verdict).to_contain_text(hashlib.sha256(PICTURE).hexdigest())
     verdict.get_by_text("How good is this detector?").click()
     expect(verdict.get_by_text("84 % of those that it calls fake are real.")).to_be_visible()
     expect(card).to_contain_text("Hiding the marked tenth of the picture lowers the score by 0.583")

@@ -96,7 +96,7 @@ export class Card {
     this.faces = el("div", {});
     this.before = el("p", { class: "fine before" }, this.seen ?? "");
     return [comparison(findings), el("div", { class: findings.length > 1 ? "verdict-and-file several" : "verdict-and-file" },
-      el("div", { class: "findings" }, findings.map((each) => verdictPanel(each, this.app.model(each.model), kind))),
+      el("div", { class: "findings" }, findings.map((each) => verdictPanel(each, this.app.model(each.model), this.entry))),
       el("div", { class: "preview" }, this.preview, this.faces, kind === "video" ? el("p", { class: "fine" }, t("sound")) : "")),
     this.why, this.downloads(), this.before];
   }

@@ -22,8 +22,8 @@ function hasProbability(finding) {
   return typeof finding.verdict.probability === "number" && stateOf(finding) !== "unfamiliar";
 }
 
-/** Return the panel of a finding; `model` is what the server says about the detector, `kind` "image" or "video". */
-export function verdictPanel(finding, model, kind) {
+/** Return the panel of a finding; `model` is what the server says about the detector, the third what it says about the file. */
+export function verdictPanel(finding, model, { kind, sha256 }) {
   const state = stateOf(finding), title = uniqueId(), { verdict } = finding;
   const calibrated = hasProbability(finding);
   return el("section", { class: `finding ${state}`, "aria-labelledby": title },
@@ -38,7 +38,7 @@ export function verdictPanel(finding, model, kind) {
       cautions(finding, state, model)),
     el("div", {}, fold(t("meaning.title"), list((finding.meaning ?? []).map(said))),
       fold(t("model.title"), smallPrint(model)),
-      state === "failed" ? "" : fold(t("details.title"), details(finding))));
+      state === "failed" ? "" : fold(t("details.title"), details(finding, sha256))));
 }
 
 /** Return the verdict in a sentence about an image or a video. */
@@ -98,7 +98,7 @@ export function smallPrint(model) {
     unfit ? el("p", { class: "label" }, t("model.not_for")) : "", unfit].filter(Boolean);
 }
 
-function details({ verdict, seconds, version, model }) {
+function details({ verdict, seconds, version, model }, sha256) {
   const rows = [[t("details.model"), `${model}, ${t("details.version", { version })}`]];
   const add = (name, value, write) => value !== null && value !== undefined && value !== "" && rows.push([t(`details.${name}`), write(value)]);
   add("probability", verdict.probability, percent);
@@ -108,6 +108,7 @@ function details({ verdict, seconds, version, model }) {
   add("source", verdict.source, (value) => [value, verdict.source_probability === null ? "" : ` (${t("details.if_fake", { percent: percent(verdict.source_probability) })})`]);
   add("text", verdict.text, (value) => value);
   add("seconds", seconds, (value) => duration(value, 2));
+  rows.push(["SHA-256", sha256]);
   return el("dl", {}, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
 
