@@ -1,4 +1,4 @@
-"""The clients in examples/ do what they say: `predict` against a server of a tiny run, `score` against made-up answers of /v1."""
+"""The clients in examples/ do what they say, against a server of a tiny run, and `score` against made-up answers, too."""
 
 import base64
 import json
@@ -7,11 +7,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import page_server
 import pytest
 from served import picture
-from starlette.testclient import TestClient
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RUNNERS = {".py": [sys.executable], ".sh": ["sh"], ".mjs": ["node"]}
@@ -50,13 +50,24 @@ def made_up():
         yield url
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_predict_prints_the_probability_of_an_image(real, app, file, suffix):
-    printed = run(f"predict{suffix}", real, "tiny", file).strip()
-    found = json.loads(printed)["predictions"][0]["probability"] if suffix == ".sh" else re.findall(r"[\d.]+$", printed)[0]
+@pytest.fixture(scope="module")
+def expected(real, file):
+    """The probability that the server gives the file."""
     body = {"signature_name": "serve_bytes", "inputs": [{"b64": base64.b64encode(file.read_bytes()).decode()}]}
-    expected = TestClient(app).post("/v1/models/tiny:predict", json=body).json()["outputs"]
-    assert float(found) == pytest.approx(expected["probability"][0], abs=1e-6)
+    with urlopen(f"{real}/v1/models/tiny:predict", json.dumps(body).encode()) as answer:
+        return json.load(answer)["outputs"]["probability"][0]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_both_print_the_probability_of_an_image(real, file, expected, suffix):
+    predicted, scored = run(f"predict{suffix}", real, "tiny", file), run(f"score{suffix}", real, file)
+    if suffix == ".sh":  # which print JSON
+        found = json.loads(predicted)["predictions"][0]["probability"]
+        assert json.loads(scored)["files"][0]["findings"][0]["verdict"]["probability"] == pytest.approx(expected, abs=1e-6)
+    else:
+        found = re.findall(r"[\d.]+$", predicted.strip())[0]
+        assert f"probability of being fake {expected:.3f} (tiny)" in scored
+    assert float(found) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
