@@ -110,8 +110,8 @@ def describe_verdicts(calibration: Calibration) -> str:
     errors, edges = f"{100 * (1 - band.coverage):.3g} %", calibration.inconclusive
     where = f"from `band_from` {edges[0]:.4g} to `band_to` {edges[1]:.4g}" if edges else "in the band, which is empty,"
     return (f"{text} A probability {where} is `inconclusive`: the `verdict` is neither real nor fake, whatever `label` says. Of "
-            f"files like those of validation, at most {errors} of the real ones are called fake otherwise, and at most {errors} of "
-            "the fakes real.")  # fmt: skip
+            f"files like those of validation, at most {errors} of the real ones are called fake otherwise, and at most {errors} "
+            "of the fakes real.")  # fmt: skip
 
 
 def describe_familiarity(familiarity: Familiarity) -> str:

@@ -20,6 +20,7 @@ from tfdetect.errors import is_out_of_memory
 from tfdetect.evaluation import predictions, single_file
 from tfdetect.evaluation.calibration import MIN_FILES_PER_CLASS, Calibration
 from tfdetect.evaluation.timeline import Timeline
+from tfdetect.hashes import NAME, model_hash
 from tfdetect.limits import Limits
 from tfdetect.machine import available_cores
 from tfdetect.pages.case_content import NAMES, Finding, HeatMap, Reencoded
@@ -205,4 +206,5 @@ def hashes(artifact: Artifact) -> dict[str, str]:
              artifact.face_model, artifact.card)  # fmt: skip
     found = {path.name: digest(path) for path in paths if path.exists()}
     saved = artifact.saved_model
+    found[NAME] = model_hash(artifact.folder)  # stands for all that decide a verdict
     return {**({f"{saved.name}/ (SavedModel)": folder_digest(saved)} if saved.exists() else {}), **found}
