@@ -26,7 +26,7 @@ def on_page_markdown(markdown: str, page: object, **_: object) -> str:
 
 
 def relink(text: str, folder: Path) -> str:
-    """Return Markdown of `folder` whose links to pages lead to where these are in the site; mkdocs refuses those to other files."""
+    """Return Markdown of `folder` with links to where its targets are in the site; mkdocs refuses those that are not in it."""
 
     def replace(match: re.Match[str]) -> str:
         target = (folder / match[2]).resolve()

@@ -82,6 +82,22 @@ def test_the_snippet_of_the_readme_gives_the_score(run, images, videos, form):
     assert float(re.search(r"'score': array\(\[(.*?)\]", done.stdout)[1]) == pytest.approx(expected, abs=1e-4)
 
 
+def test_log1p_is_spelt_out(tmp_path):
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    from tfdetect.serving.convert import spell_out_log1p
+
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None]) for name in "xy")
+    nodes = [onnx.helper.make_node(kind, [given], [out], kind)
+             for kind, given, out in (("Abs", "x", "a"), ("Log1p", "a", "b"), ("Neg", "b", "y"))]  # fmt: skip
+    graph = onnx.helper.make_graph(nodes, "graph", [x], [y])
+    file = tmp_path / "model.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 15)]), file)
+    spell_out_log1p(file)
+    x = np.array([-3.0, 0.0, 1e-3, 7.0], np.float32)
+    found = runtime.InferenceSession(file).run(None, {"x": x})[0]
+    np.testing.assert_allclose(found, -np.log1p(abs(x)), atol=1e-6)
+
+
 def test_openvino_needs_the_size_of_the_frames(cnn, rng):
     """The reason why the file is written for one size. If this fails, OpenVINO has been mended: see `converted.load_openvino`."""
     file = convert(cnn, "openvino") / "model.xml"

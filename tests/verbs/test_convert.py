@@ -4,29 +4,26 @@ import json
 import re
 
 import pytest
+import served
 import tensorflow as tf
 
 import tfdetect
-from tfdetect import cli, config, files
-from tfdetect.api.export import export_run
-from tfdetect.artifact import Artifact, reset_folder
+from tfdetect import cli
+from tfdetect.artifact import Artifact
 from tfdetect.serving import convert, converted
 
 
 @pytest.fixture(scope="module")
-def cnn(images, tmp_path_factory, light):
+def cnn(tmp_path_factory, light):
     """The folder of an image detector that was never trained."""
-    artifact = Artifact(tmp_path_factory.mktemp("runs") / "cnn")
-    run = config.parse(["cnn", "--data.path", str(images), "--data.size", "24", "--detector.width", "4"], "train")
-    artifact.folder.mkdir()
-    reset_folder(artifact, run)
-    run.detector.build((1, 24, 24, 3)).save(artifact.model)
-    files.write_json(artifact.calibration, {"slope": 2.0, "intercept": 0.25, "threshold": 0.5, "method": "platt"})
-    rows = [f"{path},{label},{split}" for label, folder in enumerate(("real", "fake"))
-            for path, split in zip(sorted(images.rglob(f"{folder}/*.jpg")), ["test"] * 4 + ["validation"] * 2, strict=False)]
-    artifact.manifest.write_text("\n".join(["path,label,split", *rows]))
-    export_run(artifact.folder)
-    return artifact.folder
+    folder = tmp_path_factory.mktemp("runs")
+    run, lines = served.write_run(folder / "cnn"), ["path,label,split"]
+    for number in range(12):
+        path = folder / f"{number}.png"
+        path.write_bytes(served.picture(number))
+        lines.append(f"{path},{number % 2},{'test' if number < 8 else 'validation'}")
+    Artifact(run).manifest.write_text("\n".join(lines))
+    return run
 
 
 @pytest.fixture
@@ -58,18 +55,18 @@ def saved_model_as(monkeypatch):
 
 def test_a_conversion_is_compared_described_and_replaced(cnn, saved_model_as, capsys):
     shapes = saved_model_as(lambda outputs: outputs)
-    for _ in range(2):
-        assert cli.main(["export", str(cnn), "--format", "onnx"]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "with the SavedModel on 8 files; allowed 0.0001, largest differences: none" in printed
+    for flags, files in (["--files", str(cnn.parent / "0.png"), str(cnn.parent / "9.png")], 2), ([], 8):
+        assert cli.main(["export", str(cnn), "--format", "onnx", *flags]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert f"with the SavedModel on {files} files; allowed 0.0001, largest differences: none" in printed
     told = json.loads((cnn / "onnx" / "model.json").read_bytes())
     assert told["compared"] == {"files": 8, "largest": 0.0, "differences": dict.fromkeys(told["outputs"], 0.0)}
-    assert told["calibration"] == json.loads((cnn / "calibration.json").read_bytes())
+    assert told["calibration"] == served.CALIBRATION | {"method": "platt"}
     assert told["input"] == {"name": "clip", "dtype": "uint8", "shape": [None, None, None, None, 3], "values": "RGB, 0..255",
                              "axes": "batch, frames, height, width, channels"}  # fmt: skip
     assert "`score`" in (cnn / "onnx" / "README.md").read_text()
     assert not list(cnn.glob(".part-*"))
-    assert shapes == {(1, 32, 32, 3)}, "native frames, which the graph resizes to 24 x 24"
+    assert shapes == {(1, 40, 48, 3)}, "native frames, which the graph resizes"
 
 
 def test_int8_says_what_it_costs(cnn, saved_model_as):

@@ -131,7 +131,7 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.hosts and _host_of(f"//{host}") not in self.hosts:
             raise HTTPException(400, "The server is not known by this host name (--access.hosts).")
-        if origin and origin not in self.origins and "*" not in self.origins and urlsplit_netloc(origin) != host.lower():
+        if origin and origin not in self.origins and "*" not in self.origins and _netloc_of(origin) != host.lower():
             raise HTTPException(403, "Pages of this origin may not use the server (--access.cors).")
 
     def identify(self, scope: Scope, headers: Headers) -> str:
@@ -232,7 +232,7 @@ def _host_of(url: str) -> str:
         return ""
 
 
-def urlsplit_netloc(origin: str) -> str:
+def _netloc_of(origin: str) -> str:
     """Return host and port of an origin, in lower case; "" for "null" and for anything else."""
     try:
         return urlsplit(origin).netloc.lower()

@@ -68,10 +68,30 @@ def convert(functions: ServingFunctions, form: str, file: Path, clip_input: str,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of NumPy about names that Keras looks for
         graph.export(str(onnx_file), "onnx", verbose=False, input_signature=signature)
+    spell_out_log1p(onnx_file)
     if quantize:
         quantize_onnx(onnx_file, {layer.name for layer in flat_layers(functions.model) if layer.weights}, clip_input, samples())
     if form == "openvino":  # which cannot read the graph of a Keras model itself
         write_openvino(onnx_file, file, functions)
+
+
+def spell_out_log1p(file: Path) -> None:
+    """Replace Log1p, which the converter keeps as if ONNX had it, by the logarithm of 1 + x in an ONNX file."""
+    import onnx
+
+    model, nodes = onnx.load(str(file)), []
+    for node in model.graph.node:
+        if node.op_type == "Log1p":
+            sum_name = f"{node.output[0]}/1_plus"
+            nodes.append(onnx.helper.make_node("Add", [node.input[0], "log1p/1"], [sum_name], f"{node.name}/1_plus"))
+            node = onnx.helper.make_node("Log", [sum_name], node.output, node.name)
+        nodes.append(node)
+    if len(nodes) == len(model.graph.node):
+        return
+    model.graph.initializer.append(onnx.helper.make_tensor("log1p/1", onnx.TensorProto.FLOAT, (), [1.0]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, str(file))
 
 
 def write_openvino(onnx_file: Path, file: Path, functions: ServingFunctions) -> None:

@@ -91,7 +91,9 @@ def readme(form: str, title: str, told: Mapping[str, Any], size: int, notes: Seq
              f"`{told['file']}` is the detector `{told['detector']}` of the run `{told['run']}`, version {told['version']}.", "",
              f"**Input** `{given['name']}`: uint8 {axes}: clips, frames, height, width, RGB in 0..255. "
              + SIZES[form].format(size=size), "", *(line for note in notes for line in (note, "")), "**Outputs**, (batch,) each:",
-             "", *(f"- `{name}`: {meaning}" for name, meaning in told["outputs"].items()), "", describe_decision(told), "",
+             "", *(f"- `{name}`: {meaning}" for name, meaning in told["outputs"].items()), "",
+             *([f"The sources are {', '.join(told['sources'])}, in this order.", ""] if told["sources"] else []),
+             describe_decision(told), "",
              "```python", read + call + "print(outputs)", "```", "",
              f"Its outputs were compared with those of the SavedModel on {compared['files']} files: they agree to "
              f"{compared['largest']:.1g}."]  # fmt: skip

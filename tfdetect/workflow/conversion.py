@@ -1,5 +1,6 @@
 """Convert a run to another format and describe the result; see `agreement` for how it is compared."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from tfdetect.serving.converted import Call, Outputs
     from tfdetect.serving.functions import ServingFunctions
     from tfdetect.serving.predictor import Predictor
+
+# Lines of OpenVINO's errors that come before the reason
+WHERE = re.compile(r"Exception from |Check '.*' failed at |FrontEnd API failed|Model wasn't fully converted|-- .* with a message")
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Conversion:
                 **convert_notes.facts(self.functions.calibration, convert.input_shape(self.functions, self.format),
                                       list(compared.differences), clip_input),
                 "compared": {"files": compared.files, "differences": compared.differences, "largest": compared.largest},
-                "quantized": cost, "made_with": installation.versions()}  # fmt: skip
+                "sources": list(self.functions.classes), "quantized": cost, "made_with": installation.versions()}  # fmt: skip
         spec = self.predictor.spec
         notes = [convert_notes.FACES] * bool(spec.faces) + [convert_notes.EQUALISED] * bool(spec.plan)
         text = convert_notes.readme(self.format, form.title, told, self.functions.size, notes)
@@ -112,6 +116,6 @@ class Conversion:
 
 def first_line(error: Exception) -> str:
     """Return the first line of a library's error that says more than where in the library it was raised."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    said = next((line for line in lines if line and not line.startswith("Exception from ")), "no message")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in lines if not WHERE.match(line)), lines[-1] if lines else "no message")
     return f"{type(error).__name__}: {said[:250]}{'...' * (len(said) > 250)}"

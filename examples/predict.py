@@ -1,0 +1,21 @@
+"""TensorFlow Serving's REST contract from Python's standard library: python examples/predict.py http://localhost:8501 MODEL a.jpg
+
+The same request goes to `serve` and to `tensorflow/serving`. A clip detector takes each image for
+a still.
+"""
+
+import base64
+import json
+import sys
+import urllib.request
+from pathlib import Path
+
+url, model, *files = sys.argv[1:]
+images = [{"b64": base64.b64encode(Path(file).read_bytes()).decode()} for file in files]
+request = urllib.request.Request(f"{url}/v1/models/{model}:predict",
+                                 json.dumps({"signature_name": "serve_bytes", "instances": images}).encode(),
+                                 {"Content-Type": "application/json"})  # fmt: skip
+with urllib.request.urlopen(request, timeout=60) as response:
+    predictions = json.load(response)["predictions"]
+for file, found in zip(files, predictions, strict=True):
+    print(f"{file}: {found['error'] or found['verdict']}, probability of being fake {found['probability']}")
