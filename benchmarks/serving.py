@@ -1,7 +1,7 @@
 """How fast `serve` answers, on loopback: beside the same SavedModel called in a loop, which is the limit; beside itself without
 batches; and beside the plainest service of FastAPI and `model.predict`.
 
-    python benchmarks/serving.py [--detector residual] [--requests 320] [--quick]
+    python benchmarks/serving.py [--detector residual] [--requests 160] [--quick]
     python benchmarks/serving.py --soak 10          # minutes of load instead, with a new version in the middle
 
 1, 8 and 32 clients each send a JPEG of 256 x 256 pixels as a `:predict` request, wait for the answer, and send the next one.
@@ -211,7 +211,7 @@ def main() -> None:
     """Compare, or with --soak load the server for a while."""
     parser = options_parser(__doc__, __file__)
     parser.add_argument("--detector", default="residual", help="an image detector")
-    parser.add_argument("--requests", type=int, default=320, help="of 32 clients in a round; fewer clients send fewer")
+    parser.add_argument("--requests", type=int, default=160, help="of 32 clients in a round; fewer clients send fewer")
     parser.add_argument("--soak", type=float, help="minutes of load")
     options = parser.parse_args()
     if options.soak:

@@ -54,10 +54,11 @@ def in_process() -> Iterator[None]:
 @contextmanager
 def stubs() -> Iterator[None]:
     """Replace all of the above, boosted trees in the search for shortcuts by single ones; leave out what --stress measures,
-    and heat-maps."""
+    and heat-maps, and most figures."""
 
     with in_process(), pytest.MonkeyPatch.context() as patch:
         patch.setattr("tfdetect.plots.style.to_png", blank_png)
+        patch.setattr("tfdetect.plots.standard.STANDARD", ("roc", "sources", "confusion"))
         patch.setattr("tfdetect.pages.html.to_png", blank_png)
         patch.setattr("tfdetect.data.media.tf_images.decode_images", decode_plain_images)
         patch.setattr("tfdetect.data.media.tf_decode.resize", resize)

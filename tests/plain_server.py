@@ -1,7 +1,7 @@
 """Stands in for TensorFlow Serving: answers recorded requests with TensorFlow alone, by its two loaders of SavedModels.
 
-`python plain_server.py FOLDER ...`: each folder holds a SavedModel `1` and a TFRecord `requests` of PredictRequest. For each
-loader, a TFRecord of PredictResponse is written beside them; the requests with which the SavedModel is to be warmed up come last.
+`python plain_server.py LOADER FOLDER`: the folder holds a SavedModel `1` and a TFRecord `requests` of PredictRequest. A TFRecord
+`answers` of PredictResponse is written beside them; the requests with which the SavedModel is to be warmed up come last.
 """
 
 import os
@@ -49,10 +49,9 @@ def records(path, message):
     return [message.FromString(record.numpy()) for record in tf.data.TFRecordDataset(path)]
 
 
-for place in sys.argv[1:]:
-    asked = records(f"{place}/requests", predict_pb2.PredictRequest)
-    asked += [log.predict_log.request for log in records(f"{place}/{WARM_UP}", prediction_log_pb2.PredictionLog)]
-    for answer in (by_saved_model_load, by_session):
-        with tf.io.TFRecordWriter(f"{place}/{answer.__name__}") as file:
-            for each in answer(place, asked):
-                file.write(each.SerializeToString())
+loader, place = sys.argv[1:]
+asked = records(f"{place}/requests", predict_pb2.PredictRequest)
+asked += [log.predict_log.request for log in records(f"{place}/{WARM_UP}", prediction_log_pb2.PredictionLog)]
+with tf.io.TFRecordWriter(f"{place}/answers") as answers:
+    for answer in {"saved_model": by_saved_model_load, "session": by_session}[loader](place, asked):
+        answers.write(answer.SerializeToString())

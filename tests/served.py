@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import time
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,7 @@ from tfdetect.models.detectors.cnn import Cnn
 from tfdetect.settings import Data, Run, Train
 
 SIZE = 32
+SECONDS = 60  # for anything to happen
 DETECTOR = Cnn(width=4)
 CALIBRATION = {"slope": 2.0, "intercept": 0.25, "threshold": 0.5}
 
@@ -87,3 +89,11 @@ def write_half_plus(folder, offset):
 
     module = Module()
     tf.saved_model.save(module, str(folder), {"serving_default": module.half_plus, "slowly": module.slowly})
+
+
+def wait_for(condition):
+    """Wait until `condition()` is true."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)

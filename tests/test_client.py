@@ -255,7 +255,8 @@ def test_the_command_prints_what_predict_prints(served, files, tmp_path, capsys)
 
 def test_the_command_looks_up_and_verifies(served, files, capsys):
     row = {"id": 1, "time": "2026-01-01T00:00:00.000000Z", "sha256": clients.sha256(files[0]), "bytes": 5, "model": "cnn",
-           "version": 1, "model_hash": "f" * 64, "verdict": "fake", "probability": 0.75, "seconds": 0.1, "who": "me"}  # fmt: skip
+           "version": 1, "model_hash": "f" * 64, "verdict": "fake", "probability": 0.75, "seconds": 0.1, "request": "score",
+           "who": "me"}  # fmt: skip
     checks = iter([None, 7])
     known, unknown = (200, {"rows": [row]}, {}), (200, {"rows": []}, {})
     url, seen = served(**{f"v1__log__{row['sha256']}": known, "v1__log__0": unknown, "v1__log__check": lambda _: (

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tfdetect import cli, corruption_spec, plugins
+from tfdetect import cli, config, corruption_spec, plugins
 from tfdetect.data.layouts import detect  # noqa: F401  (registers the layouts)
 from tfdetect.data.layouts.tree import LAYOUTS
 from tfdetect.detector import REGISTRY
@@ -90,6 +90,21 @@ def test_run_loads_its_plugin_again(trained, folder, images, tmp_path):
     assert result.returncode == 2 and "needs the plugin /gone/tiny.py" in result.stderr
     shutil.copy(folder / "tiny.py", moved)
     assert run("predict", "run", file, f"--plugin={moved}", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("place", ["tiny.py", "../tiny.py", "{}/run/tiny.py"])
+def test_a_plugin_that_came_with_a_run_is_not_imported_by_itself(place, folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    file = tmp_path / "run" / place.format(tmp_path)
+    file.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n" + (folder / "tiny.py").read_text())
+    settings = {"version": config.VERSION, "plugins": [place.format(tmp_path)], "detector": {"name": "tiny"}}
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "run" / "calibration.json").write_text("{}")
+    result = run("predict", "run", "x.jpg", cwd=tmp_path)
+    assert result.returncode == 2 and "which came with it: program code of whoever made the run" in result.stderr
+    assert not (tmp_path / "executed").exists()
+    assert "which came with it" not in run("predict", "run", "x.jpg", "--plugin", file, cwd=tmp_path).stderr
+    assert (tmp_path / "executed").exists()
 
 
 def test_detector_file_inside_the_package_becomes_a_subcommand(tmp_path):

@@ -128,6 +128,7 @@ class LoggedVerdict:
     verdict: str
     probability: float | None
     seconds: float
+    request: str
     who: str
     id: int = 0
 

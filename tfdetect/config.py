@@ -253,7 +253,9 @@ def read_yaml(path: Path) -> tuple[str, list[str]]:
     saved = content.get("plugins") or []
     if not isinstance(saved, list) or not all(isinstance(file, str) for file in saved):
         raise UserError(f"{path}: plugins must be a list of paths of Python files, got {saved!r}.")
-    plugins.load_saved([path.parent / Path(file).expanduser() for file in saved], content["detector"]["name"] in REGISTRY)
+    run = path.parent if "version" in content else None
+    named = [(Path() if run else path.parent) / Path(file).expanduser() for file in saved]
+    plugins.load_saved(named, content["detector"]["name"] in REGISTRY, run)
     options = {key: value for key, value in content["detector"].items() if key != "name"}
     settings = {key: value for key, value in content.items() if key not in (*RECIPE_KEYS, "version", "plugins", "adapted")}
     if "version" in content and isinstance(settings.get("data"), Mapping):  # a run, which states all settings that it knew

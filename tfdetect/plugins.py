@@ -69,15 +69,21 @@ def load_file(path: Path) -> None:
         raise UserError(f"The plugin {path} cannot be imported: {reason(error)}.") from error
 
 
-def load_saved(paths: Sequence[Path], registered: bool) -> None:
+def load_saved(paths: Sequence[Path], registered: bool, run: Path | None = None) -> None:
     """Load the plugins that a config.yaml names.
 
     A plugin that was moved may have been given with `--plugin` before. If the run's detector is `registered` already, a plugin
-    that cannot be loaded is skipped: it may have become part of the suite.
+    that cannot be loaded is skipped: it may have become part of the suite. `run` is the folder of a run, which names plugins by
+    the absolute paths that they had in training: any other came with the run, and is imported only if `--plugin` gives it.
     """
     names = {path.name for path in loaded_files()}
     for path in paths:
-        if path.name in names or (registered and not path.is_file()):
+        if path.name in names:
+            continue
+        if run and (not path.is_absolute() or path.resolve().is_relative_to(run.resolve())):
+            raise UserError(f"{run} names the plugin {path}, which came with it: program code of whoever made the run. If you "
+                            f"trust it, give its path with {FLAG}.")  # fmt: skip
+        if registered and not path.is_file():
             continue
         if not path.is_file():
             raise UserError(f"This run needs the plugin {path}, which does not exist; give its new path with {FLAG}.")

@@ -1,18 +1,22 @@
 """New versions take effect while requests are answered, damaged ones do not, and replaced ones leave memory."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from served import add_version, write_half_plus_run
+from served import SECONDS, add_version, wait_for, write_half_plus_run
+from starlette.testclient import TestClient
 
 from tfdetect.errors import UserError
+from tfdetect.server.app import create_app
 from tfdetect.server.models import Models, UnknownLabel, UnknownModel
-from tfdetect.server.settings import ServeSettings
+from tfdetect.server.settings import BatchSettings, ServeSettings
 
 
 @pytest.fixture
@@ -74,6 +78,14 @@ def test_a_run_without_a_version_that_loads_is_an_error(run, serve):
     (run / "1" / "saved_model.pb").write_bytes(b"")
     with pytest.raises(UserError, match="not a complete SavedModel"):
         serve(run)
+    models, told = Models([run]), threading.Event()
+    models.on_failure = told.set
+    client = TestClient(create_app(models, models.settings), base_url="http://127.0.0.1")
+    assert client.get("/readyz").status_code == 503 and client.get("/healthz").status_code == 200
+    models.watch()
+    assert told.wait(60) and "not a complete SavedModel" in str(models.failure)
+    assert client.get("/v1/models/tiny").json()["model_version_status"][0]["state"] == "END"
+    models.close()
 
 
 def test_older_versions_and_labels_stay(run, serve):
@@ -105,4 +117,24 @@ def test_requests_are_gathered_and_each_gets_its_rows(run, serve):
     found = asyncio.run(all_at_once())
     assert [len(each) for each in found] == [1, 3, 20, 9, 40]
     assert all(np.array_equal(each, np.arange(len(each)) / 2 + 1) for each in found)
-    assert calls == [("tiny", 4), ("tiny", 20), ("tiny", 9), ("tiny", 40)], "16 rows at most, unless one request has more"
+    assert calls == [("tiny", 4), ("tiny", 20), ("tiny", 9), ("tiny", 40)], "8 rows at most, unless one request has more"
+
+
+def test_more_requests_than_may_wait_are_refused(run, serve):
+    models, release = serve(run, batch=BatchSettings(queue=1)), threading.Event()
+    client = TestClient(create_app(models, models.settings), base_url="http://127.0.0.1")
+
+    def waiting():
+        return models.metrics.registry.get_sample_value("tfdetect_queue_length")
+
+    with ThreadPoolExecutor(2) as pool, contextlib.ExitStack() as stack:
+        stack.callback(release.set)
+        started = threading.Event()
+        blocked = pool.submit(asyncio.run, models.run(lambda: started.set() or release.wait(SECONDS)))
+        assert started.wait(SECONDS)
+        second = pool.submit(ask, models)
+        wait_for(lambda: waiting() == 1)
+        answer = client.post("/v1/models/tiny:predict", json={"instances": [2.0]})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1") and "Too many requests" in answer.json()["error"]
+    assert blocked.result() and second.result() == [2.0] and waiting() == 0
+    assert client.post("/v1/models/tiny:predict", json={"instances": [2.0]}).json() == {"predictions": [2.0]}

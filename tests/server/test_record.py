@@ -30,7 +30,7 @@ SHA = ["a" * 64, "b" * 64]
 def row(number=0, **changes):
     values = {"time": f"2026-01-{number % 28 + 1:02}T00:00:00.000000Z", "sha256": SHA[number % 2], "bytes": 10 + number,
               "model": "cnn", "version": 1, "model_hash": "f" * 64, "verdict": "fake", "probability": 1 / (number + 3),
-              "seconds": 0.1 + number / 7, "who": ""}  # fmt: skip
+              "seconds": 0.1 + number / 7, "request": "score", "who": ""}  # fmt: skip
     return LogRow(**{**values, **changes})
 
 
@@ -161,6 +161,21 @@ def test_a_lost_database_loses_no_answer_and_few_rows(server, monkeypatch, caplo
     assert problem.startswith("the log cannot be written (") and problem.endswith(": answers go on, and up to 5 rows wait")
 
 
+def test_a_server_needs_no_right_to_change_rows(server):
+    """As docs/log.md grants them."""
+    with closing(Record(server.url)) as owner:
+        with owner.engine.begin() as connection:
+            for statement in ("CREATE ROLE web LOGIN", "GRANT SELECT, INSERT ON tfdetect_log TO web",
+                              "GRANT USAGE ON SEQUENCE tfdetect_log_id_seq TO web"):  # fmt: skip
+                connection.exec_driver_sql(statement)
+        with closing(Record(server.url.replace("postgres@", "web@"))) as log:
+            log.add([row(0)])
+            assert log.settle(10) and log.count() == 1 and log.check()["first_changed"] is None
+            with pytest.raises(sql.exc.ProgrammingError, match="permission denied"), log.engine.begin() as connection:
+                connection.execute(sql.update(TABLE).values(verdict="real"))
+        TABLE.metadata.drop_all(owner.engine)
+
+
 def test_a_full_disk_and_a_stop_meanwhile(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(record_store, "PAUSES", (0.02, 0.02))
     monkeypatch.setattr(record_store, "CLOSE_SECONDS", 0.2)
@@ -248,6 +263,8 @@ def test_the_log_is_searched_and_looked_up(kept):
     assert [each["bytes"] for each in client.get(f"/v1/log/{SHA[0].upper()}").json()["rows"]] == [14, 12, 10]
     assert client.get(f"/v1/log/{'0' * 64}").json() == {"rows": []}
     assert client.get("/v1/log/check").json()["first_changed"] is None
+    with kept.checking:
+        assert client.get("/v1/log/check").status_code == 503
 
 
 @pytest.mark.parametrize("path", ["?limit=0", "?limit=1001", "?since=yesterday", "/abc", "?offset=-1"])
@@ -299,9 +316,9 @@ def test_rows_of_an_answer(kept):
         name, version, model_hash = "cnn", 2, "e" * 64
 
     verdict = {"verdict": "real", "probability": 0.25}
-    files = [{"sha256": SHA[0], "bytes": 3, "findings": [{"model": "cnn", "seconds": 0.5, "verdict": verdict}]},
-             {"sha256": SHA[1], "bytes": 4, "findings": []}]  # fmt: skip
-    first, second = log_rows.rows_of(files, [Model()], "desk")
+    files = [{"sha256": SHA[0], "bytes": 3, "kind": "image", "findings": [{"model": "cnn", "seconds": 0.5, "verdict": verdict}]},
+             {"sha256": SHA[1], "bytes": 4, "kind": None, "findings": []}]  # fmt: skip
+    first, second = log_rows.rows_of(files, [Model()], "score", "desk")
     assert (first.verdict, first.probability, first.seconds, first.model_hash, first.who) == ("real", 0.25, 0.5, "e" * 64, "desk")
     assert (second.verdict, second.probability, second.bytes) == ("failed", None, 4) and len(first.time) == 27
     assert json.dumps(vars(first)) and first.time <= second.time

@@ -14,24 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from served import add_version, picture, write_half_plus_run
+from served import SECONDS, add_version, picture, wait_for, write_half_plus_run
 
 from tfdetect import cli
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "serve.py"
-SECONDS = 60  # for anything to happen
 
 
 def post(url, body):
     with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=SECONDS) as answer:
         return json.load(answer)
-
-
-def wait_for(condition):
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture

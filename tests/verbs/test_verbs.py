@@ -71,7 +71,8 @@ def test_a_run_writes_all_its_files(name, request):
     names = {path.name for path in artifact.folder.iterdir()}
     assert names == {"1", "config.yaml", "model.keras", "calibration.json", "metrics.json", "predictions.csv", "history.csv",
                      "report.html", "report.md", "README.md", "plots", "logs", "manifest.csv", "failures.csv", "SERVING.md",
-                     "shortcuts.json", "checkpoints", "cost.json", "SHA256SUMS"}  # fmt: skip
+                     "shortcuts.json", "checkpoints", "cost.json", "SHA256SUMS", "models.config", "monitoring.config",
+                     "batching.config"}  # fmt: skip
     spent = json.loads((artifact.folder / "cost.json").read_text())
     assert 0 < spent["training_seconds"] < 600 and "CPU" in spent["device"]
     assert cost.count_parameters(artifact.model) == models.load(artifact.model).count_params()

@@ -86,7 +86,9 @@ def test_each_run_scores_as_by_itself_and_the_mean_is_added(names, alone, reques
     assert set(result) == {"members", "comparisons", "test", "validation", "threshold_rule"}
     assert set(result["members"]) == set(names)
     for name in names:
-        assert result["members"][name] == metrics(alone[name])["test"]
+        by_itself = metrics(alone[name])["test"]
+        of_files = {"shortcut_intervals": by_itself["shortcut_intervals"]}
+        assert {**result["members"][name], **of_files} == by_itself and "shortcut_intervals" in result["test"]
         files = predictions.by_file(predictions.read(alone[name] / "predictions.csv")).set_index("path")
         assert table[name].tolist() == files.loc[table["path"], "probability"].tolist()
         assert f"\n{name}: AUC" in output

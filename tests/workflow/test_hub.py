@@ -8,7 +8,7 @@ import yaml
 
 import tfdetect
 from tests.workflow.test_compare import make_run
-from tfdetect import cli
+from tfdetect import cli, hashes
 from tfdetect.artifact import Artifact
 
 CARD = "---\nlibrary_name: keras\ntags:\n- tfdetect\n---\n\n# a run\n"
@@ -26,6 +26,7 @@ def run(tmp_path):
     artifact.card.write_text(CARD)
     text = artifact.config.read_text().replace("path: null", "path: /home/me/faces")
     artifact.config.write_text(f"# {tmp_path}\n{text}")
+    hashes.write(artifact.folder)
     return artifact
 
 
@@ -59,7 +60,7 @@ def test_without_yes_it_only_says_what_would_be_pushed(run, hub, capsys):
     assert export(run, "--push_to_hub", "me/cnn") == 0
     text = capsys.readouterr().out
     assert "https://huggingface.co/me/cnn" in text and "Nothing was pushed" in text and "--yes" in text
-    assert " 16 B  1/saved_model.pb" in text and "8 files" in text and "licence: none" in text
+    assert " 16 B  1/saved_model.pb" in text and "9 files" in text and "licence: none" in text
     left_out = next(line for line in text.splitlines() if line.startswith("Left out"))
     assert all(name in left_out for name in ("checkpoints", "manifest.csv", "predictions.csv", "report.html"))
     assert hub == []
@@ -70,13 +71,14 @@ def test_with_yes_the_files_are_pushed_without_names_of_folders(run, hub, tmp_pa
     (name, options), (target, content) = hub
     assert (name, options, target) == ("cnn", {"private": True, "exist_ok": True}, "me/cnn")
     assert set(content) == {"1/saved_model.pb", "1/variables/variables.index", "README.md", "config.yaml", "model.keras",
-                            "calibration.json", "metrics.json", "shortcuts.json"}  # fmt: skip
+                            "calibration.json", "metrics.json", "shortcuts.json", "SHA256SUMS"}  # fmt: skip
     assert yaml.safe_load(content["config.yaml"])["data"]["path"] == "faces"
     assert b"/home/me" not in content["config.yaml"] and str(tmp_path).encode() not in content["config.yaml"]
     assert "https://huggingface.co/me/cnn/commit/1" in capsys.readouterr().out
     pushed = Artifact(tmp_path / "pulled")
     shutil.copytree(run.folder, pushed.folder)
-    pushed.config.write_bytes(content["config.yaml"])
+    for name in ("config.yaml", "SHA256SUMS"):
+        (pushed.folder / name).write_bytes(content[name])
     assert tfdetect.load(pushed.folder).run.detector.name == "cnn", "what was pushed is a run"
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tfdetect.workflow.case import Judge
 
 MAX_FILES = 20  # of a page
-FRAMES, CELLS = 4, 4  # of a video that the heat-map shows, and regions per side where it is by occlusion
+FRAMES = 4  # of a video that the heat-map shows
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def heat_map(judge: "Judge") -> "Callable[[Verdict, Media], HeatMap]":
     from tfdetect.plots import style
     from tfdetect.workflow import explaining
 
-    maps = explaining.prepare(judge.predictor, judge.artifact, judge.run.detector, "auto", CELLS, "blurred")
+    maps = judge.maps
 
     def draw(verdict: "Verdict", media: "Media") -> HeatMap:
         clip, which = explain.most_fake_face(judge.predictor, verdict, media)

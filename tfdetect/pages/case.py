@@ -228,7 +228,7 @@ def _model(model: Model) -> str:
     said = " ".join(filter(None, (model.card.get("headline"), model.card.get("use"))))
     quoted = f'<p>Its model card says: <q>{escape(said)}</q></p>' if said else "<p>It has no model card.</p>"
     return (f"<h3>{escape(model.name)}</h3><p>{escape(model.measured)} {escape(model.calibration)}</p>{quoted}{caveats}"
-            f"{html.table(('', ''), [row for row in facts if row[1]])}{training}")  # fmt: skip
+            f"{html.table(('what', 'value'), [row for row in facts if row[1]])}{training}")  # fmt: skip
 
 
 def use_section(case: Case) -> str:

@@ -167,7 +167,7 @@ def sections(content: Comparison, roc: Path) -> Iterator[Section]:
             yield Section(name, lead, table)
 
 
-def _per_run(content: Comparison, rows: Rows, first: str = "") -> Table:
+def _per_run(content: Comparison, rows: Rows, first: str = "what") -> Table:
     """Return a table with a column for each run, and a row for each name and function; rows without any value are left out."""
     made = [[name, *(cell(member) for member in content.members)] for name, cell in rows]
     header = [first, *(member.name for member in content.members)]

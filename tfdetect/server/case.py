@@ -57,7 +57,7 @@ async def case_of_form(state: Any, received: Form, names: Sequence[str], job: Jo
         seconds, [file] = time.monotonic() - start, report.files
         findings = [{"model": each.name, "verdict": found.verdict, "seconds": seconds}
                     for each, found in zip(served, file.findings, strict=True)]  # fmt: skip
-        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": findings}], served, job.who)
+        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": findings}], served, "case", job.who)
         return await asyncio.to_thread(as_answer, report, upload, as_page)
 
 

@@ -19,7 +19,6 @@ from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.errors import is_out_of_memory
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.pages import explanation
-from tfdetect.pages.case_content import fails
 from tfdetect.server import uploads
 from tfdetect.server.answers import AS_JOB, REFUSALS, ExplainAnswer, form
 from tfdetect.server.jobs import Job
@@ -27,7 +26,7 @@ from tfdetect.server.judges import KnownModel
 from tfdetect.server.score import choose, decode, finding, is_long, judge, record, unless_gone
 from tfdetect.server.uploads import Form, Upload, without_paths
 from tfdetect.serving.predictor import Verdict
-from tfdetect.workflow import timeline
+from tfdetect.workflow import explaining, timeline
 
 router = APIRouter(tags=["verdicts"])
 STRENGTH = 0.7  # opacity of a heat-map where it is strongest
@@ -74,7 +73,7 @@ async def explain_form(state: Any, received: Form, names: Sequence[str], job: Jo
         job.report("Scoring", 1, 3)
         verdict = await judge(state, known, upload, media)
         found = finding(known, verdict, upload, (), time.monotonic() - start)
-        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], job.who)
+        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], "explain", job.who)
         answer = {"name": upload.name, "sha256": upload.sha256, "kind": upload.kind, "model": name, "version": served.version,
                   "verdict": found["verdict"], "faces": answer_faces(verdict),
                   "face_note": face_note(known, verdict, media)}  # fmt: skip
@@ -108,19 +107,15 @@ def heat_map(known: KnownModel, verdict: Verdict, media: Media) -> dict[str, Any
     not enough memory for one."""
     clip, which = explain.most_fake_face(known.judge.predictor, verdict, media)
     try:
-        maps, frames, heat, check = known.explain(clip)
+        found = explaining.explain(known.judge.maps, clip, 1, areas=False)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         return {"picture": png(clip[len(clip) // 2]), "heat_map": None}
-    notes = [explanation.METHOD_NOTES[maps.method]]
-    if maps.method != known.maps.method:
-        notes.insert(0, f"The map by {known.maps.method}, the detector's default, failed its check; this one is by occlusion.")
-    if which:
-        notes.append(f"Shown is{which.removeprefix(',')}.")
-    shown = {"image": png(overlay(frames, heat, maps.method)), "method": maps.method, "note": " ".join(notes), "check": check,
-             "result": explain.describe_check(check), "passed": not fails(check)}  # fmt: skip
-    return {"picture": png(frames[0]), "heat_map": shown}
+    method, result = found.maps.method, found.result
+    shown = {"image": png(overlay(found.frames, found.heat, method)), "method": method, "note": found.note, "check": found.check,
+             "result": f"Shown is{which.removeprefix(',')}. {result}" if which else result, "passed": found.passed}  # fmt: skip
+    return {"picture": png(found.frames[0]), "heat_map": shown}
 
 
 def overlay(frames: np.ndarray, heat: np.ndarray, method: str) -> np.ndarray:

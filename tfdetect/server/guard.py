@@ -28,7 +28,7 @@ from tfdetect.server.settings import ServeSettings
 
 log = logging.getLogger("tfdetect.server")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-OPEN_PATHS = ("/", "/healthz", "/readyz", "/openapi.json", "/v1/server")  # which need no token, and below /page/
+OPEN_PATHS = ("/", "/log", "/healthz", "/readyz", "/openapi.json", "/v1/server")  # which need no token, and below /page/
 CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
        "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")  # fmt: skip
 HEADERS = {
@@ -131,7 +131,7 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.hosts and _host_of(f"//{host}") not in self.hosts:
             raise HTTPException(400, "The server is not known by this host name (--access.hosts).")
-        if origin and origin not in self.origins and "*" not in self.origins and urlsplit_netloc(origin) != host.lower():
+        if origin and origin not in self.origins and "*" not in self.origins and _netloc_of(origin) != host.lower():
             raise HTTPException(403, "Pages of this origin may not use the server (--access.cors).")
 
     def identify(self, scope: Scope, headers: Headers) -> str:
@@ -232,7 +232,7 @@ def _host_of(url: str) -> str:
         return ""
 
 
-def urlsplit_netloc(origin: str) -> str:
+def _netloc_of(origin: str) -> str:
     """Return host and port of an origin, in lower case; "" for "null" and for anything else."""
     try:
         return urlsplit(origin).netloc.lower()

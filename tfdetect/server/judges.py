@@ -6,18 +6,15 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
-from tfdetect.api.case import CELLS
 from tfdetect.evaluation import single_file
-from tfdetect.pages.case_content import Finding, Model, fails, file_caveats, meaning
+from tfdetect.pages.case_content import Finding, Model, file_caveats, meaning
 from tfdetect.server.decoding import BASE_SECONDS
 from tfdetect.server.limits import ServeLimits
 from tfdetect.server.models import ServedModel
 from tfdetect.server.uploads import Upload, without_paths
 from tfdetect.serving.predictor import Verdict
 from tfdetect.verdict_settings import AS_TRAINED
-from tfdetect.workflow import case_model, explaining
+from tfdetect.workflow import case_model
 from tfdetect.workflow.case import Judge
 
 MAX_KEPT = 32  # versions of models
@@ -34,21 +31,6 @@ class KnownModel:
     def model(self) -> Model:
         """How good it is, on what, and what it must not be used for; its hashes take a second per gigabyte."""
         return case_model.describe(self.judge, AS_TRAINED)
-
-    @cached_property
-    def maps(self) -> explaining.HeatMaps:
-        """What draws its heat-maps, by the method that measures best for the detector; loads model.keras where that needs it."""
-        return explaining.prepare(self.judge.predictor, self.judge.artifact, self.judge.run.detector, "auto", CELLS, "blurred")
-
-    def explain(self, clip: np.ndarray) -> tuple[explaining.HeatMaps, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Return how the heat-map of the middle of a clip (frames, size, size, 3) uint8 was made, by occlusion where the default
-        fails its check; that frame and its map, (1, size, size, 3) and (1, size, size); and the check."""
-        maps = self.maps
-        frames, heat, check = explaining.explain_clip(maps, clip, 1, areas=False)
-        if fails(check) and maps.method != explaining.OCCLUSION:
-            maps = explaining.HeatMaps(self.judge.predictor, explaining.OCCLUSION, CELLS)
-            frames, heat, check = explaining.explain_clip(maps, clip, 1, areas=False)
-        return maps, frames, heat, check
 
     def meaning(self, verdict: Verdict, sha: str) -> list[str]:
         """Return what a verdict means, and what to be careful about, in sentences; none for a file that was not scored."""

@@ -26,6 +26,7 @@ class LogRow:
     verdict: str  # "real", "fake", "inconclusive", or FAILED
     probability: float | None  # of being fake, 0..1
     seconds: float  # from the file's arrival to the verdict
+    request: str  # "score", "explain", "case", or "predict" of TensorFlow Serving's contract
     who: str  # the name of the token, "" without one
 
 
@@ -37,8 +38,15 @@ def text_of(time: datetime) -> str:
     return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def rows_of(files: Iterable[Mapping[str, Any]], models: Sequence["ServedModel"], who: str) -> list[LogRow]:
-    """Return the rows for files as /v1/score answers them, asked of these models: one for each model."""
+def row(digest: str, size: int, model: "ServedModel", verdict: str | None, probability: float | None, seconds: float,
+        request: str, who: str) -> LogRow:  # fmt: skip
+    """Return the row of a verdict that a model has just given; None as `verdict` is a file that could not be judged."""
+    return LogRow(text_of(datetime.now(UTC)), digest, size, printable(model.name), model.version, model.model_hash,
+                  verdict or FAILED, probability, seconds, request, printable(who))  # fmt: skip
+
+
+def rows_of(files: Iterable[Mapping[str, Any]], models: Sequence["ServedModel"], request: str, who: str) -> list[LogRow]:
+    """Return the rows for images and videos as /v1/score answers them, asked of these models: one for each model."""
     found = []
     for file in files:
         findings = {each["model"]: each for each in file["findings"]}
@@ -46,12 +54,5 @@ def rows_of(files: Iterable[Mapping[str, Any]], models: Sequence["ServedModel"],
             finding = findings.get(model.name, {})
             verdict = finding.get("verdict", {})
             found.append(row(file["sha256"], file["bytes"], model, verdict.get("verdict"), verdict.get("probability"),
-                             finding.get("seconds", 0.0), who))  # fmt: skip
+                             finding.get("seconds", 0.0), request, who))  # fmt: skip
     return found
-
-
-def row(sha256: str, size: int, model: "ServedModel", verdict: str | None, probability: float | None, seconds: float,
-        who: str) -> LogRow:  # fmt: skip
-    """Return the row of a verdict that a model has just given; None as `verdict` is a file that could not be judged."""
-    return LogRow(text_of(datetime.now(UTC)), sha256, size, printable(model.name), model.version, model.model_hash,
-                  verdict or FAILED, probability, seconds, printable(who))  # fmt: skip

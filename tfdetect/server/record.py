@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from tfdetect.files import printable
+from tfdetect.server import page
 from tfdetect.server.health import Error
-from tfdetect.server.log_rows import LogRow as LogRow
-from tfdetect.server.log_rows import rows_of as rows_of
 from tfdetect.server.log_rows import text_of
 from tfdetect.workflow.table_formats import RISKY
 
@@ -41,6 +40,8 @@ class LogEntry(BaseModel):
     """"real", "fake" or "inconclusive"; "failed" for a file that could not be judged."""
     probability: float | None
     seconds: float
+    request: str
+    """"score", "explain", "case" or "predict"."""
     who: str
     """The name of the token that asked."""
     chain: str
@@ -122,6 +123,12 @@ def readable() -> Iterator[None]:
         raise HTTPException(503, "The database of the log cannot be read.", {"Retry-After": "10"}) from error
 
 
+@router.get("/log", include_in_schema=False)
+async def log_page(request: Request) -> Response:
+    """The page of the log. Whether there is one, it asks itself, with a token if need be."""
+    return await page.page_file("log.html", request)
+
+
 @router.get("/v1/log")
 def search(log: Log, asked: Wanted, limit: Annotated[int, Query(ge=1, le=1000)] = 100,
            offset: Annotated[int, Query(ge=0, le=2**31)] = 0) -> LogPage:  # fmt: skip
@@ -157,9 +164,14 @@ def write_csv(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 @router.get("/v1/log/check")
 def check(log: Log, chain: Annotated[str, Query(max_length=64)] = "") -> LogCheck:
-    """Whether each row follows from those before it, and whether the row with this chain is still there."""
-    with readable():
-        return LogCheck(**log.check(chain.lower()))
+    """Whether each row follows from those before it, and whether the row with this chain is still there. One at a time."""
+    if not log.checking.acquire(blocking=False):  # it reads the whole log
+        raise HTTPException(503, "The log is being checked already; try again in a moment.", {"Retry-After": "2"})
+    try:
+        with readable():
+            return LogCheck(**log.check(chain.lower()))
+    finally:
+        log.checking.release()
 
 
 @router.get("/v1/log/{sha256}")

@@ -44,10 +44,11 @@ TABLE = sql.Table(
     sql.Column("verdict", sql.String(16), nullable=False),
     sql.Column("probability", sql.Double),
     sql.Column("seconds", sql.Double, nullable=False),
+    sql.Column("request", sql.String(16), nullable=False),
     sql.Column("who", sql.Text, nullable=False),
     sql.Column("chain", sql.String(64), nullable=False),
 )  # fmt: skip
-TEXTS = ("sha256", "model", "model_hash", "verdict", "who")  # columns that are searched for a text
+TEXTS = ("sha256", "model", "model_hash", "verdict", "request", "who")  # columns that are searched for a text
 
 
 class Record:
@@ -63,7 +64,7 @@ class Record:
         self._results = Counter("log_rows", "Rows of the log that were written, or lost.", ["result"], **own)
         Gauge("log_rows_waiting", "Rows of the log that wait to be written.", **own).set_function(lambda: len(self._rows))
         self._rows, self._changed = deque[LogRow](), threading.Condition()
-        self._closed, self.lost = threading.Event(), 0
+        self._closed, self.lost, self.checking = threading.Event(), 0, threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
 
@@ -241,4 +242,4 @@ def _shown(url: URL) -> str:
 def _reason(error: BaseException) -> str:
     """Return what a database says, on one line, without the statement."""
     said = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error)
-    return " ".join(said.split())[:300].rstrip(".")
+    return " ".join(said.split())[:300].rstrip(".?")

@@ -119,14 +119,14 @@ async def score_form(state: Any, received: Form, who: str, names: Sequence[str],
             report("Scoring", done, total)
 
         found = await asyncio.gather(*(score_file(state, each, served, step) for each in received.files))
-        record(state, found, served, who)
+        record(state, found, served, "score", who)
         return {"files": found}
 
 
-def record(state: Any, files: Iterable[Mapping[str, Any]], models: Sequence[ServedModel], who: str) -> None:
+def record(state: Any, files: Iterable[Mapping[str, Any]], models: Sequence[ServedModel], request: str, who: str) -> None:
     """Keep the verdicts on files, as the answer has them, where there is a log."""
     if state.record:
-        state.record.add(rows_of(files, models, who))
+        state.record.add(rows_of(files, models, request, who))
 
 
 async def score_file(state: Any, upload: Upload, models: Sequence[ServedModel], step: Callable[[], None]) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def _log_rows(model: ServedModel, inputs: dict[str, np.ndarray], outputs: dict[s
     """Return a row for each encoded image; pixels and features are no files, and are not logged."""
     images = [value for value in inputs.values() if value.dtype.kind == "O"]
     return [row(hashlib.sha256(image).hexdigest(), len(image), model, verdict.decode() or None,
-                float(probability) if verdict else None, seconds, who)
+                float(probability) if verdict else None, seconds, "predict", who)
             for image, verdict, probability in zip(*images, outputs["verdict"], outputs["probability"], strict=True)
             ] if len(images) == 1 else []  # fmt: skip
 

@@ -65,7 +65,8 @@ def serve(models: "Models", settings: ServeSettings, listener: socket.socket) ->
 def announce(names: Sequence[str], listener: socket.socket, settings: ServeSettings) -> None:
     """Print where the server is, and how to ask it."""
     host, port = listener.getsockname()[:2]
-    url = f"http://{'localhost' if host in ('0.0.0.0', '::', '127.0.0.1', '::1') else host}:{port}"
+    name = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
+    url = f"http://{name}:{port}"
     console.print(f"Serving {', '.join(map(printable, names))}; stop with Ctrl-C.")
     console.print(f"  Page         {url}/")
     console.print(f"  Predict      {url}/v1/models/{names[0]}:predict, as TensorFlow Serving does")

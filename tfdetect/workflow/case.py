@@ -11,7 +11,6 @@ import pandas as pd
 
 from tfdetect import plugins
 from tfdetect.artifact import Artifact
-from tfdetect.data.input_pipeline.corrupted_files import ClipMaker, FileCorruption
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.read import digest, read_media
 from tfdetect.data.media.sniff import MediaError, media_kind
@@ -21,15 +20,18 @@ from tfdetect.errors import is_out_of_memory
 from tfdetect.evaluation import predictions, single_file
 from tfdetect.evaluation.calibration import MIN_FILES_PER_CLASS, Calibration
 from tfdetect.evaluation.timeline import Timeline
+from tfdetect.hashes import NAME, model_hash
 from tfdetect.limits import Limits
 from tfdetect.machine import available_cores
 from tfdetect.pages.case_content import NAMES, Finding, HeatMap, Reencoded
 from tfdetect.serving.predictor import Predictor, Verdict
 from tfdetect.settings import Data, Run
-from tfdetect.workflow import timeline
+from tfdetect.workflow import explaining, timeline
+from tfdetect.workflow.explaining import HeatMaps
 from tfdetect.workflow.robustness_grids import GRIDS
 
 GONE = "the run has no predictions.csv with such files"
+CELLS = 4  # regions per side of a heat-map by occlusion
 PICTURE_SIDE = 480  # pixels of the longer side of the picture of a file
 MAX_PIXELS = 2**31  # of all frames of a video that is encoded anew; about a minute and a half of HD
 STEPS = 3 + len(GRIDS["case"])  # of the progress bar: verdict, heat-map, timeline, each re-encoding
@@ -61,6 +63,11 @@ class Judge:
     def resampled(self) -> list[Calibration]:
         """Calibrations fitted to resamples of the validation files."""
         return single_file.resampled_calibrations(self.predictor.calibration, self.split("validation"))
+
+    @cached_property
+    def maps(self) -> HeatMaps:
+        """What draws its heat-maps, by the method that measures best for the detector; loads model.keras where that needs it."""
+        return explaining.prepare(self.predictor, self.artifact, self.run.detector, "auto", CELLS, "blurred")
 
     @cached_property
     def splits(self) -> dict[str, str]:
@@ -133,6 +140,8 @@ def seen(media: Media) -> tuple[np.ndarray, ...]:
 
 def reencode(judge: Judge, path: str, sha: str, media: Media, step: Callable[..., None]) -> tuple[Reencoded, ...]:
     """Return the verdicts on a file after each re-encoding of the grid for its kind."""
+    from tfdetect.data.input_pipeline.corrupted_files import ClipMaker, FileCorruption  # TensorFlow, which pictures do not need
+
     is_video = media_kind(path) == "video"
     texts = GRIDS["case_video" if is_video else "case"]
     workers = judge.data.workers or available_cores()
@@ -197,4 +206,5 @@ def hashes(artifact: Artifact) -> dict[str, str]:
              artifact.face_model, artifact.card)  # fmt: skip
     found = {path.name: digest(path) for path in paths if path.exists()}
     saved = artifact.saved_model
+    found[NAME] = model_hash(artifact.folder)  # stands for all that decide a verdict
     return {**({f"{saved.name}/ (SavedModel)": folder_digest(saved)} if saved.exists() else {}), **found}

@@ -11,7 +11,6 @@ import numpy as np
 from tfdetect.artifact import Artifact
 from tfdetect.detector import Detector
 from tfdetect.errors import UserError
-from tfdetect.pages.case_content import fails
 from tfdetect.workflow.console import import_keras, print_note, progress
 
 if TYPE_CHECKING:
@@ -151,6 +150,8 @@ class Explained:
     @property
     def passed(self) -> bool:
         """Whether the map passed its check."""
+        from tfdetect.pages.case_content import fails
+
         return not fails(self.check)
 
 

@@ -1,5 +1,6 @@
 """export --push_to_hub: which files of a run go to the Hugging Face Hub, and their push once it is asked for."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import yaml
 
 from tfdetect import artifact as artifacts
-from tfdetect import config, files
+from tfdetect import config, files, hashes
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.workflow.console import console
@@ -64,7 +65,7 @@ def plan(run: Path, repository: str) -> Push:
         raise UserError(f"--push_to_hub takes a repository such as me/cnn, got {repository!r}: {error}") from None
     artifact = artifacts.find(run, "model")
     licence = read_card(artifact)
-    names = [artifact.saved_model.name, *PUSHED]
+    names = [artifact.saved_model.name, *PUSHED, hashes.NAME]
     kept = sorted(path.name for path in artifact.folder.iterdir() if path.name not in names)
     return Push(repository, dict(content_of(artifact)), tuple(kept), licence)
 
@@ -86,7 +87,8 @@ def read_card(artifact: Artifact) -> str | None:
 
 
 def content_of(artifact: Artifact) -> Iterator[tuple[str, Path | bytes]]:
-    """Yield the name of each file in the repository, and the file; config.yaml without the folders of this machine."""
+    """Yield the name of each file in the repository, and the file; config.yaml without the folders of this machine, and with it
+    SHA256SUMS."""
     for name in (artifact.saved_model.name, *PUSHED):
         path = artifact.folder / name
         if path.is_dir():
@@ -94,7 +96,11 @@ def content_of(artifact: Artifact) -> Iterator[tuple[str, Path | bytes]]:
             yield from ((each.relative_to(artifact.folder).as_posix(), each) for each in inside)
         elif path == artifact.config:
             plain = yaml.safe_dump(without_folders(config.load_yaml(path)), sort_keys=False, allow_unicode=True)
-            yield name, plain.encode(errors="backslashreplace")
+            content = plain.encode(errors="backslashreplace")
+            yield name, content
+            if (sums := artifact.folder / hashes.NAME).exists():
+                own = f"{hashlib.sha256(content).hexdigest()}  {name}"
+                yield sums.name, re.sub(rf"^[0-9a-f]{{64}}  {re.escape(name)}$", own, sums.read_text(), flags=re.M).encode()
         elif path.exists():
             yield name, path
 

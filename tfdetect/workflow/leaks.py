@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from tfdetect.data.prepare.decode import usable_rows
 from tfdetect.files import plural
 from tfdetect.workflow.dataset import NEAR, content_hashes
 
@@ -14,6 +13,8 @@ TRAINED_ON = "trained on"  # attribute of a table, like NEAR: what the search fo
 
 def find(table: "pd.DataFrame") -> list[tuple[str, str]]:
     """Return (what was looked for, what was found) for the prepared manifest of a training or of an evaluation."""
+    from tfdetect.data.prepare.decode import usable_rows
+
     good = usable_rows(table)
     out = []
     if good["split"].nunique() > 1:

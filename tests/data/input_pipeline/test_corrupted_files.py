@@ -181,6 +181,15 @@ def test_a_file_that_cannot_be_read_has_a_reason(picture, video, tmp_path):
     assert not list(tmp_path.glob("tmp*"))
 
 
+@pytest.mark.parametrize("text", ["h264(23)", "hevc(28)"])
+def test_quick_presets_encode_the_same_frames_about_as_well(video, text):
+    """As much noise as the slower presets leave, and as often."""
+    original, slow, quick = (found.frames.astype(float) for found in (SPEC.read(str(video)), *clips(video, text),
+                                                                      *clips(video, text, quick=True)))  # fmt: skip
+    noise = [np.abs(copy - original).mean() for copy in (slow, quick)]
+    assert 0 < noise[1] < 1.6 * noise[0] + 0.5 and not np.array_equal(slow, quick)
+
+
 def test_a_plugin_is_loaded_by_the_worker(picture, tmp_path):
     from tfdetect import corruption_spec, plugins
 

@@ -28,13 +28,16 @@ export const hasToken = () => token !== "";
 const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
 
 /** Return the JSON answer of a GET request. Throws Failure. */
-export async function get(path, signal) {
+export const get = async (path, signal) => parse(await getText(path, signal));
+
+/** Return the answer of a GET request as text. Throws Failure. */
+export async function getText(path, signal) {
   const answer = await fetch(path, { headers: headers(), signal, cache: "no-store" }).catch((error) => {
     throw signal?.aborted ? new Failure("cancelled") : new Failure("network", String(error.message ?? ""));
   });
   const text = await answer.text();
   if (!answer.ok) throw refusal(answer.status, text, answer.headers.get("Retry-After"));
-  return parse(text);
+  return text;
 }
 
 /** Return the answer of a POST of form fields: an object, or text where the server sends a page.
