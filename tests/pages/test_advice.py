@@ -37,6 +37,8 @@ def test_the_standing_is_the_first_reason_for_doubt(test, shortcut, expected):
 @pytest.mark.parametrize("test, content, expected", [
     ({}, {}, "Better than chance."),
     ({}, {"shortcuts": {"all": 0.6}}, "Better than chance and than file properties."),
+    ({"shortcut_intervals": {"all": [0.5, 0.69]}}, {"shortcuts": {"all": 0.6}}, "Better than chance and than file properties."),
+    ({"shortcut_intervals": {"all": [0.5, 0.999]}}, {"shortcuts": {"all": 0.6}}, "Better than chance."),
     ({"seen": SEEN}, {}, "Better than chance, on fakes of sources it knows; others were not measured."),
     ({"seen": SEEN, "unseen": SEEN}, {}, "Better than chance, also on fakes of sources it never saw."),
     ({"seen": SEEN, "unknown": SEEN}, {}, "Better than chance."),

@@ -63,7 +63,7 @@ def grade(report: Report) -> str:
     text = found.value[0].upper() + found.value[1:]
     if found is not Standing.BETTER:
         return f"{text}."
-    text += " and than file properties" if shortcut else ""
+    text += " and than file properties" if shortcut and not _overlap(test, shortcut) else ""
     if test.get("unseen"):
         return f"{text}, also on fakes of sources it never saw."
     return f"{text}, on fakes of sources it knows; others were not measured." if only_seen(test) else f"{text}."
@@ -90,9 +90,14 @@ def against_shortcuts(test: Mapping[str, Any], shortcut: Shortcut | None) -> str
         return f"{alone} more: an AUC of {figure} against its {own}."
     if auc >= low:
         return f"{alone} an AUC of {figure}, within the interval of its own {own}."
-    unsure = ". The intervals overlap, so the difference may be due to the choice of test files" if (
-        interval and interval[1] >= low) else ""  # fmt: skip
+    unsure = ". The intervals overlap, so the difference may be due to the choice of test files" * _overlap(test, shortcut)
     return f"{alone} less: an AUC of {figure} against its {own}{unsure}."
+
+
+def _overlap(test: Mapping[str, Any], shortcut: Shortcut) -> bool:
+    """Return whether the interval of a shortcut reaches up to the detector's; False if it has none."""
+    interval = test.get("shortcut_intervals", {}).get(shortcut[0])
+    return bool(interval and interval[1] >= test["auc_interval"][0])
 
 
 def _with_interval(auc: float, interval: Sequence[float] | None) -> str:
