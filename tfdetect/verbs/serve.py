@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tfdetect.server.models import Models
 
 RUNS = Path("saved_models")  # that are served by default
-DEMO = "demo"  # name of the run that --demo trains
+DEMO = ("cnn", "--name", "demo", "--train.epochs", "5")  # what --demo trains; more epochs learn no more of the sample
 GRACE = 30  # seconds that an accepted request has to be answered after a signal to stop
 
 
@@ -90,8 +90,8 @@ def train_demo() -> Sequence[Path]:
 
     console.print(f"There is no finished run in {RUNS}: training one on the embedded sample, which takes a few minutes.")
     with ChildProcess() as process:
-        process.call(train_member, config.parse(["cnn", "--name", DEMO, "--out", str(RUNS)], "train"))
-    return [RUNS / DEMO]
+        process.call(train_member, config.parse([*DEMO, "--out", str(RUNS)], "train"))
+    return [RUNS / "demo"]
 
 
 def listen(host: str, port: int) -> socket.socket:
