@@ -38,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
 
 def serve(models: "Models", settings: ServeSettings, listener: socket.socket) -> None:
     """Load the models and answer requests; raises what keeps a model from being loaded at first."""
+    # First: it imports TensorFlow without its messages.
+    console.print(f"Loading {', '.join(map(printable, models.names()))}: {served_devices_line()}")
     import uvicorn
 
     from tfdetect.server.app import create_app
@@ -52,7 +54,6 @@ def serve(models: "Models", settings: ServeSettings, listener: socket.socket) ->
     models.on_failure = lambda: setattr(server, "should_exit", True)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn handles them, and then raises them again
         signal.signal(number, lambda *_: None)
-    console.print(f"Loading {', '.join(map(printable, models.names()))}: {served_devices_line()}")
     gc.collect()
     gc.freeze()  # what libraries have made so far stays; to look through it after each change of a version takes half a second
     server.run([listener])
