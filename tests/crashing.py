@@ -39,7 +39,9 @@ class Hungry(Dying):
 
 
 class Slow(Dying):
-    """Takes longer than any test."""
+    """Takes longer than any test, and says in the file which process that is."""
 
     def __call__(self, path):
+        with open(path, "w") as file:
+            file.write(str(os.getpid()))
         time.sleep(1000)

@@ -16,7 +16,7 @@ def test_shared_groups_and_contents_are_counted():
     found = dict(leaks.find(table(*rows)))
     assert found == {"Groups in more than one split": "1 found", "Files of the same content in more than one split": "1 found"}
     assert set(dict(leaks.find(table(*rows[2:3], *rows[1:2]))).values()) == {"none found"}
-    broken = table(*rows).assign(error=["", "no image", "", "", "", ""])
+    broken = table(*rows).assign(error=["", "no image", "", "", ""])
     assert dict(leaks.find(broken))["Groups in more than one split"] == "none found", "a file that is not used"
 
 

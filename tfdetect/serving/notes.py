@@ -51,7 +51,7 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec, familiarity: Fa
     found = {
         FACE_CROP if clip_spec.faces else DEFAULT: f"{frames} -> {answer}",
         BYTES: has_bytes and f"image, encoded JPEG, PNG, WebP, GIF or BMP, (batch,) string -> {answer}, error{note} (batch,)",
-        EXPLAIN: f"as above, frames -> the same outputs, {maps}, and method (batch,) string",
+        EXPLAIN: f"frames, as above -> the same outputs, {maps}, and method (batch,) string",
         FEATURES: detector.caches_features and f"features, float32 {features} -> {of_features}",
         RECONSTRUCTION: detector.reconstructs and f"frames -> reconstruction, uint8 (batch, {squares}, size, 3), and error",
     }
@@ -108,10 +108,11 @@ def describe_verdicts(calibration: Calibration) -> str:
     if not (band := calibration.band):
         return f"{text} No score is `inconclusive`: there is no band, and `band_from` and `band_to` are NaN."
     errors, edges = f"{100 * (1 - band.coverage):.3g} %", calibration.inconclusive
-    where = f"from `band_from` {edges[0]:.4g} to `band_to` {edges[1]:.4g}" if edges else "in the band, which is empty,"
-    return (f"{text} A probability {where} is `inconclusive`: the `verdict` is neither real nor fake, whatever `label` says. Of "
-            f"files like those of validation, at most {errors} of the real ones are called fake otherwise, and at most {errors} "
-            "of the fakes real.")  # fmt: skip
+    where = (f"A probability from `band_from` {edges[0]:.4g} to `band_to` {edges[1]:.4g} is `inconclusive`: the `verdict` is "
+             "neither real nor fake, whatever `label` says." if edges else
+             "No score is `inconclusive`: the band is empty, and `band_from` and `band_to` are NaN.")  # fmt: skip
+    return (f"{text} {where} Of files like those of validation, at most {errors} of the real ones are called fake otherwise, and "
+            f"at most {errors} of the fakes real.")  # fmt: skip
 
 
 def describe_familiarity(familiarity: Familiarity) -> str:
