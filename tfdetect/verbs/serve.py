@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tfdetect.server.models import Models
 
 RUNS = Path("saved_models")  # that are served by default
-DEMO = "demo"  # name of the run that --demo trains
+DEMO = ("cnn", "--name", "demo", "--train.epochs", "5")  # what --demo trains; more epochs learn no more of the sample
 GRACE = 30  # seconds that an accepted request has to be answered after a signal to stop
 
 
@@ -38,6 +38,8 @@ def main(argv: Sequence[str]) -> int:
 
 def serve(models: "Models", settings: ServeSettings, listener: socket.socket) -> None:
     """Load the models and answer requests; raises what keeps a model from being loaded at first."""
+    # First: it imports TensorFlow without its messages.
+    console.print(f"Loading {', '.join(map(printable, models.names()))}: {served_devices_line()}")
     import uvicorn
 
     from tfdetect.server.app import create_app
@@ -52,7 +54,6 @@ def serve(models: "Models", settings: ServeSettings, listener: socket.socket) ->
     models.on_failure = lambda: setattr(server, "should_exit", True)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn handles them, and then raises them again
         signal.signal(number, lambda *_: None)
-    console.print(f"Loading {', '.join(map(printable, models.names()))}: {served_devices_line()}")
     gc.collect()
     gc.freeze()  # what libraries have made so far stays; to look through it after each change of a version takes half a second
     server.run([listener])
@@ -90,8 +91,8 @@ def train_demo() -> Sequence[Path]:
 
     console.print(f"There is no finished run in {RUNS}: training one on the embedded sample, which takes a few minutes.")
     with ChildProcess() as process:
-        process.call(train_member, config.parse(["cnn", "--name", DEMO, "--out", str(RUNS)], "train"))
-    return [RUNS / DEMO]
+        process.call(train_member, config.parse([*DEMO, "--out", str(RUNS)], "train"))
+    return [RUNS / "demo"]
 
 
 def listen(host: str, port: int) -> socket.socket:
