@@ -1,5 +1,6 @@
 // TensorFlow Serving's REST contract from JavaScript: node examples/predict.mjs http://localhost:8501 MODEL a.jpg
-// The same request goes to `serve` and to `tensorflow/serving`, which writes NaN where JSON has no word for it.
+// The same request goes to `serve` and to `tensorflow/serving`, which writes NaN, for an image that
+// cannot be decoded, where JSON has no word for it.
 import { readFile } from "node:fs/promises";
 
 const [url, model, ...files] = process.argv.slice(2);

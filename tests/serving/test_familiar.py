@@ -77,6 +77,7 @@ def test_the_saved_model_says_what_python_says(exported, rng):
     reasons = np.where(served["other_content"], "other content", np.where(served["other_processing"], "other processing", None))
     assert reasons.tolist() == [verdict.unfamiliar_reason for verdict in verdicts]
     assert (served["inconclusive"] == served["unfamiliar"]).all()  # there is no band
+    assert (served["band_from"] == served["threshold"]).all() and (served["band_to"] == served["threshold"]).all(), "no NaN"
     assert [verdict.verdict == "inconclusive" for verdict in verdicts] == served["unfamiliar"].tolist()
     known = predictor.familiarity
     np.testing.assert_allclose(served["familiarity"], known.p_values(served["content_distance"], served["processing_distance"]),

@@ -13,7 +13,7 @@ MEANINGS = {
     "fake": "whether the probability reaches the threshold",
     "inconclusive": "whether the verdict is neither real nor fake, whatever `fake` says",
     "threshold": "probability from which on clips are called fake",
-    "band_from": "lowest probability that is inconclusive; NaN if there is none",
+    "band_from": "lowest probability that is inconclusive; if there is none, `threshold`, as `band_to` is",
     "band_to": "highest probability that is inconclusive",
     "familiarity": "p-value, 0..1, of being like the training files",
     "unfamiliar": "whether the clip is unlike the training files; it is `inconclusive` then, too",

@@ -106,11 +106,11 @@ def describe_verdicts(calibration: Calibration) -> str:
     text = (f"`probability` is that of being fake{share}, calibrated on validation files by the method `{calibration.method}`. "
             f"From the `threshold` {calibration.threshold:.4g} on, `label` is fake, and `fake` true.")  # fmt: skip
     if not (band := calibration.band):
-        return f"{text} No score is `inconclusive`: there is no band, and `band_from` and `band_to` are NaN."
+        return f"{text} No score is `inconclusive`: there is no band, and `band_from` and `band_to` are the `threshold`."
     errors, edges = f"{100 * (1 - band.coverage):.3g} %", calibration.inconclusive
     where = (f"A probability from `band_from` {edges[0]:.4g} to `band_to` {edges[1]:.4g} is `inconclusive`: the `verdict` is "
              "neither real nor fake, whatever `label` says." if edges else
-             "No score is `inconclusive`: the band is empty, and `band_from` and `band_to` are NaN.")  # fmt: skip
+             "No score is `inconclusive`: the band is empty, and `band_from` and `band_to` are the `threshold`.")  # fmt: skip
     return (f"{text} {where} Of files like those of validation, at most {errors} of the real ones are called fake otherwise, and "
             f"at most {errors} of the fakes real.")  # fmt: skip
 
