@@ -1,6 +1,7 @@
 """Who may ask, how much and how fast; every answer has the headers that keep a browser from harm."""
 
 import asyncio
+import http.client
 import json
 import socket
 import threading
@@ -169,8 +170,8 @@ def test_limits_of_files_are_the_lower_ones():
 
 @pytest.fixture(scope="module")
 def port():
-    """The port of a server on loopback that waits half a second for the next byte."""
-    limits = ServeLimits(stall_seconds=0.5, upload_seconds=1.5)
+    """The port of a server on loopback that waits half a second for the next byte, and takes 1,000 of them."""
+    limits = ServeLimits(stall_seconds=0.5, upload_seconds=1.5, bytes=1000)
     config = uvicorn.Config(make_app(ServeSettings(limits=limits)), port=0, log_config=None, http=timed_protocol(0.5))
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -202,6 +203,16 @@ def test_slow_senders_are_refused(port, parts, pause):
             answer += block
     assert b" 408 " in answer and json.loads(answer.rpartition(b"\r\n\r\n")[2])["error"].startswith("The request did not arrive")
     assert 0.4 < time.monotonic() - start < 4.5
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_client_that_sends_all_before_it_reads_learns_that_it_is_too_much(port, declared):
+    connection, body = http.client.HTTPConnection("127.0.0.1", port, timeout=5), b"x" * 20_000_000  # more than buffers hold
+    connection.request("POST", "/v1/echo", body if declared else iter([body]), encode_chunked=not declared,
+                       headers={"Content-Length": str(len(body))} if declared else {"Transfer-Encoding": "chunked"})  # fmt: skip
+    answer = connection.getresponse()
+    assert answer.status == 413 and "more than 1,000 bytes" in json.load(answer)["error"]
+    connection.close()
 
 
 def test_streams_are_not_held_back():

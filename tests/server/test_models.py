@@ -138,3 +138,13 @@ def test_more_requests_than_may_wait_are_refused(run, serve):
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1") and "Too many requests" in answer.json()["error"]
     assert blocked.result() and second.result() == [2.0] and waiting() == 0
     assert client.post("/v1/models/tiny:predict", json={"instances": [2.0]}).json() == {"predictions": [2.0]}
+
+
+def test_a_stop_while_models_are_loaded_loads_no_more_and_announces_nothing(run, tmp_path, monkeypatch):
+    models, announced = Models([run, write_half_plus_run(tmp_path / "other")]), []
+    ensure = models._ensure
+    monkeypatch.setattr(models, "_ensure", lambda *which: setattr(models, "_stopped", True) or ensure(*which))
+    models.on_ready = models.on_failure = lambda: announced.append(models.failure)
+    models.watch()
+    models.close()
+    assert models.states("tiny") == {1: ("AVAILABLE", "")} and models.states("other") == {} and not announced

@@ -17,6 +17,9 @@ import pytest
 from served import SECONDS, add_version, picture, wait_for, write_half_plus_run
 
 from tfdetect import cli
+from tfdetect.server.models import Models
+from tfdetect.server.settings import ServeSettings
+from tfdetect.verbs import serve
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "serve.py"
 
@@ -114,3 +117,23 @@ def test_the_demo_trains_a_run_serves_it_and_serves_it_again(tmp_path):
     assert first["verdict"] in ("real", "fake", "inconclusive") and "<html" in page
     assert (tmp_path / "saved_models" / "demo" / "report.html").exists()
     assert ask(90)[0] == first, "the run is served again, without another training"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_uvicorn_handles_them_stops_the_server(run, monkeypatch, capsys, number):
+    stopping, handlers = [], {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+
+    def run_server(server, sockets):
+        signal.raise_signal(number)
+        stopping.append(server.should_exit)
+
+    monkeypatch.setattr("uvicorn.Server.run", run_server)
+    monkeypatch.setattr(serve, "start_log", lambda: None)
+    monkeypatch.setattr(serve.gc, "freeze", lambda: None)
+    try:
+        with serve.listen("127.0.0.1", 0) as listener:
+            serve.serve(Models([run]), ServeSettings(), listener)
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    assert stopping == [True] and capsys.readouterr().out.endswith("Stopped.\n")

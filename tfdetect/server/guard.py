@@ -10,7 +10,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -118,7 +118,8 @@ class Guard:
                 return
             client = who or (scope.get("client") or ("",))[0]
             with self.admitted(client):
-                await self.app(scope, Body(receive, self.limits, headers).receive, send)
+                body = Body(receive, send, self.limits, headers)
+                await self.app(scope, body.receive, body.send)
         except HTTPException as error:
             await _answer(error.status_code, error.detail, error.headers)(scope, receive, send)
 
@@ -193,13 +194,26 @@ class Bucket:
 
 
 class Body:
-    """The body of a request, which ends with an error once it is too large or too slow."""
+    """The body of a request, which ends with an error once it is too large or too slow, and the answer, which waits for its end.
 
-    def __init__(self, receive: Receive, limits: ServeLimits, headers: Headers):
-        self._receive, self.limits = receive, limits
+    Many clients send all before they read anything: what is left is read and thrown away, since closing a connection on which
+    data still arrive resets it, and the answer with it (https://httpwg.org/specs/rfc9112.html#persistent.tear-down).
+    """
+
+    def __init__(self, receive: Receive, send: Send, limits: ServeLimits, headers: Headers):
+        self._receive, self._send, self.limits = receive, send, limits
         self.length, self.end, self.complete = 0, time.monotonic() + limits.upload_seconds, False
         declared = headers.get("content-length", "0")
-        self.check(int(declared) if declared.isascii() and declared.isdecimal() else 0)
+        self.declared = int(declared) if declared.isascii() and declared.isdecimal() else 0
+
+    async def receive(self) -> Message:
+        """Return the next part. Raises HTTPException 408 and 413."""
+        if self.complete:  # what follows is the client's leaving, for which an answer may wait as long as it takes
+            return await self._receive()
+        self.check(self.declared)  # before a client that asks first is told to send
+        message = await self.next()
+        self.check(self.length)
+        return message
 
     def check(self, length: int) -> None:
         """Raise HTTPException 413 for a body of this length."""
@@ -207,21 +221,29 @@ class Body:
             raise HTTPException(413, f"The request has more than {self.limits.bytes:,} bytes (--limits.bytes).",
                                 {"Connection": "close"})  # fmt: skip
 
-    async def receive(self) -> Message:
-        """Return the next part. Raises HTTPException 408 and 413."""
-        if self.complete:  # what follows is the client's leaving, for which an answer may wait as long as it takes
-            return await self._receive()
+    async def next(self) -> Message:
+        """Return the next part, however large. Raises HTTPException 408."""
         try:
             async with asyncio.timeout(min(self.limits.stall_seconds, max(0.0, self.end - time.monotonic()))):
                 message = await self._receive()
         except TimeoutError:
+            self.complete = True
             text = (f"The request did not arrive in time: pauses may last {self.limits.stall_seconds:g} s, the whole "
                     f"{self.limits.upload_seconds:g} s.")  # fmt: skip
             raise HTTPException(408, text, {"Connection": "close"}) from None
         self.length += len(message.get("body", b""))
         self.complete = not message.get("more_body", False)
-        self.check(self.length)
         return message
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer, and end it once the request has."""
+        if message["type"] == "http.response.body" and not message.get("more_body", False) and not self.complete:
+            await self._send({**message, "more_body": True})
+            with suppress(HTTPException):
+                while not self.complete:
+                    await self.next()
+            message = {"type": "http.response.body"}
+        await self._send(message)
 
 
 def _host_of(url: str) -> str:

@@ -184,6 +184,8 @@ class Models:
         """
         with self._loading:
             for name, run in self._runs.items():
+                if self._stopped and not self.ready:
+                    break  # nobody will ask
                 self._refresh(name, run)
         return self
 
@@ -215,7 +217,7 @@ class Models:
                 if not self.ready or (self.settings.reload and time.monotonic() - last >= self.settings.reload):
                     was_ready, _ = self.ready, self.load()
                     last = time.monotonic()
-                    if not was_ready:
+                    if not was_ready and not self._stopped:
                         self.on_ready()
             except Exception as error:
                 if not self.ready:

@@ -29,12 +29,13 @@ def word_outputs(calibration: Calibration, decisions: Mapping[str, tf.Tensor]) -
     """Return what `predict` says of decisions `fake` and `inconclusive`, and what they were made by, all (batch,).
 
     `label` is "real" or "fake", `verdict` the same or "inconclusive", string. `threshold` is the probability from which files are
-    called fake; those from `band_from` to `band_to` are inconclusive, or none where both are the threshold, since JSON has no NaN;
-    float32.
+    called fake; those from `band_from` to `band_to` are inconclusive; both are the threshold where none are, since JSON has no
+    NaN; float32.
     """
     fake, inconclusive = decisions["fake"], decisions["inconclusive"]
+    threshold = calibration.threshold
     numbers = dict(zip(("threshold", "band_from", "band_to"),
-                       (calibration.threshold, *(calibration.inconclusive or [calibration.threshold] * 2)), strict=True))  # fmt: skip
+                       (threshold, *(calibration.inconclusive or (threshold, threshold))), strict=True))  # fmt: skip
     label = tf.where(fake, FAKE, REAL)
     return {"label": label, "verdict": tf.where(inconclusive, INCONCLUSIVE, label),
             **{name: tf.fill(tf.shape(fake), np.float32(value)) for name, value in numbers.items()}}  # fmt: skip

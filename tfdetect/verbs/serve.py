@@ -52,8 +52,8 @@ def serve(models: "Models", settings: ServeSettings, listener: socket.socket) ->
                                            timeout_graceful_shutdown=GRACE))  # fmt: skip
     models.on_ready = lambda: announce(models.names(), listener, settings)
     models.on_failure = lambda: setattr(server, "should_exit", True)
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn handles them, and then raises them again
-        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGTERM):  # until uvicorn handles them, and for when it then raises them again
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     gc.collect()
     gc.freeze()  # what libraries have made so far stays; to look through it after each change of a version takes half a second
     server.run([listener])
