@@ -163,11 +163,13 @@ def test_two_detectors_stand_side_by_side_and_disagree(visit):
     expect(card).to_contain_text("The detectors disagree.")
     expect(card.locator(".before")).to_contain_text("already has 3 verdicts on this very file, the first of 1 March 2026")
     left, right = (panel.bounding_box() for panel in card.locator(".finding").all())
+    line_height = card.locator(".word").first.bounding_box()["height"]
     assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
     large = give(tab, "large.png", data=bytes(60_000)).first
     expect(large).to_contain_text("The file has 60 kB, and the server takes up to 50 kB.")
     expect(give(tab, "unfamiliar.png").first.locator(".disagree")).to_contain_text("None of the detectors can tell.")
     expect(give(tab, "inconclusive_split.png").first.locator(".disagree")).to_contain_text("Not all detectors commit themselves.")
+    assert {word.bounding_box()["height"] for word in tab.locator(".word").all() if " " not in word.inner_text()} == {line_height}
     tab.get_by_role("checkbox", name="faces_v2").uncheck()
     expect(give(tab, "fake.png").first.locator(".by")).to_have_text(["Verdict of clip_images"])
 
