@@ -58,6 +58,12 @@ VERDICTS = {
 }
 
 
+def test_different_probabilities_are_shown_with_different_figures(visit):
+    shown = visit().evaluate("async (all) => all.map((await import('/page/texts.js')).percents)",
+                             [[0.49999878, 0.5], [0.475, 0.487, 0.475], [0.0001, 0.0002]])  # fmt: skip
+    assert shown == [["49.9999%", "50%"], ["47.5%", "48.7%", "47.5%"], ["0.01%", "0.02%"]]
+
+
 def test_every_verdict_has_a_word_a_symbol_and_a_sentence(visit):
     tab = visit()
     cards = give(tab, *VERDICTS)

@@ -87,11 +87,19 @@ export function number(value, digits = 0) {
 }
 
 /** Return a probability as a percentage with at most one decimal; 0 and 100 are said only of exact values. */
-export function percent(value) {
-  const format = new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1 });
+export function percent(value, digits = 1) {
+  const format = new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: digits });
+  if (digits > 1) return format.format(value);
   if (value > 0 && value < 0.0005) return t("percent.under", { value: format.format(0.001) });
   if (value < 1 && value >= 0.9995) return t("percent.over", { value: format.format(0.999) });
   return format.format(value);
+}
+
+/** Return probabilities in percent, with as many digits as tell different ones apart: 49.9999 % and 50 %. */
+export function percents(values) {
+  const shown = (digits) => values.map((value) => percent(value, digits));
+  const enough = [1, 2, 3, 4, 5].find((digits) => new Set(shown(digits)).size === new Set(values).size);
+  return shown(enough ?? 6);
 }
 
 export function bytes(count) {

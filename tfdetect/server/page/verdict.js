@@ -1,7 +1,7 @@
 /** What one detector says about a file: the verdict, its probability, and what that means. */
 
 import { el, fold, list, svg, symbol, uniqueId } from "./dom.js";
-import { duration, has, number, percent, said, t } from "./texts.js";
+import { duration, has, number, percent, percents, said, t } from "./texts.js";
 
 /** Return the state of a finding: real, fake, inconclusive, unfamiliar, scored (no calibration) or failed. */
 export function stateOf({ verdict }) {
@@ -50,7 +50,8 @@ function explanationOf(state, kind) {
 function atThisThreshold({ verdict, threshold, band }, state) {
   const { probability } = verdict;
   if (state === "scored" || threshold === null || threshold === undefined) return t("threshold.none");
-  const values = { percent: percent(probability), threshold: percent(threshold), from: band && percent(band[0]), to: band && percent(band[1]) };
+  const [shown, limit, from, to] = percents([probability, threshold, ...(band ?? [])]);
+  const values = { percent: shown, threshold: limit, from, to };
   if (state === "unfamiliar") return verdict.unfamiliar_reason ? t(`unfamiliar.${verdict.unfamiliar_reason.replace(" ", "_")}`) : "";
   if (state === "inconclusive" && band) return t("threshold.band", values);
   return t(band ? `threshold.${state}_band` : `threshold.${state}`, values);
