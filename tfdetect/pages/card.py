@@ -83,7 +83,7 @@ def _blocks(report: Report) -> Iterator[str]:
 def anonymous(sentences: Sequence[str], paths: Iterable[str]) -> list[str]:
     """Return sentences that name neither the files of the data set, at `paths`, nor folders: the card is made to be published."""
     text = "\x1e".join(sentences)  # which counts as a space, and stands in no sentence
-    for path in sorted({name for path in paths for name in (path, printable(path))}, key=len, reverse=True):
+    for path in sorted({name for own in paths for name in (own, printable(own))}, key=len, reverse=True):
         if path in text:
             text = re.sub(rf"(?<![\w./-]){re.escape(path)}(?![\w/-])", "[a file]", text)
     return without_folders(SCRIPT.sub(r"tfdetect \1", text)).split("\x1e")
