@@ -25,6 +25,12 @@ def printable(path: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
 
 
+def without_folders(text: str, end: str = r"\s/'\"(),;") -> str:
+    """Return the text with each absolute path cut to its last part: the folders of a machine are nobody's business. Addresses of
+    the web stay. `end` are the characters that no name of a folder holds."""
+    return re.sub(rf"(?<![\w./~])(?:~|\b[A-Za-z]:)?[\\/](?![\\/])(?:[^{end}]+[\\/])+", "", text)
+
+
 def plural(number: int, noun: str) -> str:
     """Return the number and its noun: "1 file", "2,400 files"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

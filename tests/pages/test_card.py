@@ -50,3 +50,15 @@ def test_videos_and_a_test_without_an_auc(tmp_path):
     test = metrics.summarise(rows.drop(columns="probability"), None)
     found = card.front_matter(Report("r", {"test": test}, "cnn: x", data=data))
     assert found.pipeline_tag == "video-classification" and "model-index" not in found.to_dict()
+
+
+def test_it_names_neither_files_nor_folders(tmp_path):
+    paths = ["/home/me/Ann Lee.jpg", "b.jpg"]
+    rows = table(60, 60, 1.0).assign(frames=1)
+    data = pd.concat([rows, rows.iloc[:2].assign(path=paths)])
+    told = ["e.g. /home/me/Ann Lee.jpg and b.jpg: run python '/home/my dir/scripts/audit.py' DIR --write_groups, "
+            "see https://keras.io/api/layers and /opt/w/clip.h5 (16/9).", "Two\nlines."]  # fmt: skip
+    text = text_of(tmp_path, data=data, warnings=told)
+    assert ("e.g. \\[a file\\] and \\[a file\\]: run tfdetect audit DIR --write\\_groups, see https://keras.io/api/layers and "
+            "clip.h5 (16/9).") in text  # fmt: skip
+    assert not any(name in text for name in ("Ann", "/home", "/opt"))

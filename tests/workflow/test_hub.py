@@ -10,6 +10,7 @@ import tfdetect
 from tests.workflow.test_compare import make_run
 from tfdetect import cli, hashes
 from tfdetect.artifact import Artifact
+from tfdetect.workflow.hub import without_folders
 
 CARD = "---\nlibrary_name: keras\ntags:\n- tfdetect\n---\n\n# a run\n"
 
@@ -105,3 +106,11 @@ def test_yes_alone_is_refused(run, capsys):
     with pytest.raises(SystemExit, match="2"):
         export(run, "--yes")
     assert "belong to --push_to_hub" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("value", "pushed"), [
+    ("hf-clip:/home/me/my clip", "hf-clip:my clip"), ("hf-clip:/a/b/x@layers:7,8+hf:/c/y", "hf-clip:x@layers:7,8+hf:y"),
+    ("~/faces", "faces"), (["a", {"b": "C:\\Users\\me\\x"}], ["a", {"b": "x"}]), ("data/faces", "data/faces"),
+    ("https://keras.io/api/x", "https://keras.io/api/x"), ("flip|jpeg(30,100,p=0.5)", "flip|jpeg(30,100,p=0.5)")])  # fmt: skip
+def test_no_setting_keeps_the_folders_of_a_machine(value, pushed):
+    assert without_folders({"key": value}) == {"key": pushed}

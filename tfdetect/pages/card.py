@@ -1,13 +1,14 @@
 """The model card of a run: README.md in its folder, in the form that the Hugging Face Hub shows and searches."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from tfdetect.files import printable, without_folders
 from tfdetect.pages import html, summary, tables, verdicts
 from tfdetect.pages.advice import grade, unfit_uses
 from tfdetect.pages.conclusion import cautions
@@ -23,6 +24,7 @@ USE = (
 LICENCE = (
     "None is stated. Before you publish the model, choose one that the training data and the pretrained weights allow, and add "
     "it to the front matter of this file, such as `license: apache-2.0`.")  # fmt: skip
+SCRIPT = re.compile(r"python (?:'[^'\n]*?|\S*?)scripts[\\/](\w+)\.py'?")
 TASKS = {False: "image-classification", True: "video-classification"}
 
 
@@ -64,7 +66,8 @@ def _blocks(report: Report) -> Iterator[str]:
     yield f"**{escape(grade(report))}** {escape(summary.lead(report))}"
     yield from section("Intended use", [escape(USE)])
     yield from bullets("Do not use it", unfit_uses(report), level=3)
-    yield from bullets("Caveats", [*report.warnings, *cautions(report.metrics, len(report.failures), report.suspects)], level=3)
+    caveats = [*report.warnings, *cautions(report.metrics, len(report.failures), report.suspects)]
+    yield from bullets("Caveats", anonymous(caveats, () if report.data is None else report.data.get("path", ())), level=3)
     if report.data is not None:
         yield from section("Data", (f"From {escape(data_name(report))}.", table(*tables.data_table(report.data))))
     yield from section("Results", (escape(tables.confusion_sentence(test)), escape(tables.INTERVALS),
@@ -75,6 +78,15 @@ def _blocks(report: Report) -> Iterator[str]:
     yield from section("How to use it", [*_usage()])
     yield from section("Licence", [LICENCE])
     yield from section("Versions", [table(["package", "version"], report.versions.items())])
+
+
+def anonymous(sentences: Sequence[str], paths: Iterable[str]) -> list[str]:
+    """Return sentences that name neither the files of the data set, at `paths`, nor folders: the card is made to be published."""
+    text = "\x1e".join(sentences)  # which counts as a space, and stands in no sentence
+    for path in sorted({name for own in paths for name in (own, printable(own))}, key=len, reverse=True):
+        if path in text:
+            text = re.sub(rf"(?<![\w./-]){re.escape(path)}(?![\w/-])", "[a file]", text)
+    return without_folders(SCRIPT.sub(r"tfdetect \1", text)).split("\x1e")
 
 
 def _calibration(test: Mapping[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -106,12 +106,14 @@ def content_of(artifact: Artifact) -> Iterator[tuple[str, Path | bytes]]:
 
 
 def without_folders(value: Any) -> Any:
-    """Return settings in which absolute paths are names alone: the folders of a machine are nobody's business."""
+    """Return settings in which absolute paths are names alone, also those inside a value, such as `hf-clip:/home/me/clip`."""
     if isinstance(value, Mapping):
         return {key: without_folders(item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_folders(item) for item in value]
-    return PurePath(value).name if isinstance(value, str) and re.match(r"/|[A-Za-z]:[\\/]", value) else value
+    if not isinstance(value, str):
+        return value
+    return PureWindowsPath(value).name if re.match(r"[/~]|[A-Za-z]:[\\/]", value) else files.without_folders(value, r"/\\,+@|")
 
 
 def show(push: Push) -> None:

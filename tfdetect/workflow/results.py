@@ -286,7 +286,8 @@ def verdict_line(found: Mapping[str, Any] | None) -> str:
         return unfamiliar
     rows = [f"of the {name} files {100 * row['inconclusive']:.1f} % inconclusive and {100 * row['wrong']:.1f} % called {other}"
             for (name, row), other in zip(found["by_class"].items(), ("fake", "real"), strict=True) if row["n"]]  # fmt: skip
-    return f"verdicts at a coverage of {found['level']:g}: {', '.join(rows)}\n{precision_sentence(found)}\n{unfamiliar}"
+    precise = f"{said}\n" if (said := precision_sentence(found)) else ""
+    return f"verdicts at a coverage of {found['level']:g}: {', '.join(rows)}\n{precise}{unfamiliar}"
 
 
 def attribution_line(found: Mapping[str, Any]) -> str:

@@ -106,6 +106,13 @@ def test_the_graph_makes_the_same_squares(graph, fit):
             assert np.abs(found.astype(int) - expected).max() <= tolerance, (fit, shape)
 
 
+@pytest.mark.parametrize(("shape", "size"), [((128, 128), 112), ((64, 64), 56), ((128, 64), 24), ((144, 144), 24)])
+def test_the_graph_rounds_halves_as_opencv_does(shape, size):
+    """A level more or less in a hundredth of the pixels moves the scores of detectors on frozen features."""
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    np.testing.assert_array_equal(tf_decode.resize(tf.constant(noise[None]), size)[0], frames.resize(noise, size))
+
+
 def test_the_graph_finds_the_same_crops_in_large_pictures():
     for height, width, crops in itertools.product((24, 100, 4000), (31, 9000), (2, 5, 7, 16, 40)):
         found = tf_decode.crop_positions(tf.constant([height, width]), SIZE, crops).numpy()

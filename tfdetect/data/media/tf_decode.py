@@ -103,8 +103,14 @@ def _resize(frames: tf.Tensor, shape: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
     with tf.device("CPU"):  # a GPU might multiply with 10-bit mantissas (TF32)
         small = tf.minimum(shape, new)
         is_half = tf.reduce_all(shape == 2 * new)  # OpenCV then rounds halves up, otherwise to even
-        scale = tf.reduce_prod(tf.cast(small, tf.float32) / tf.cast(shape, tf.float32))
-        frames = scale * _resize_both_axes(frames, shape, small, _area_weights)
+        is_whole = tf.reduce_all(shape % small == 0)  # OpenCV then sums pixels and divides; else it sums weights that add up to 1
+        scale = tf.where(is_whole, 1.0 / tf.cast(tf.reduce_prod(shape // small), tf.float32), 1.0)
+
+        def weights(old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            first, covered = _area_weights(old, new)
+            return first, covered / tf.cast(tf.where(is_whole, new, old), tf.float32)
+
+        frames = scale * _resize_both_axes(frames, shape, small, weights)
         frames = tf.where(is_half, tf.floor(frames + 0.5), tf.round(frames))
         grows = tf.reduce_any(small < new)
         frames = tf.cond(grows, lambda: tf.round(_resize_both_axes(frames, small, new, _linear_weights)), lambda: frames)
@@ -135,15 +141,15 @@ def _weighted_rows(frames: tf.Tensor, first: tf.Tensor, weights: tf.Tensor) -> t
 
 
 def _area_weights(old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return for each new, larger pixel its first old pixel and the share 0..1 of each old pixel that it covers.
+    """Return for each new, larger pixel its first old pixel, and how much it covers of each old pixel in units of 1/new of one.
 
-    Where all shares are whole numbers, so is their sum, as in OpenCV.
+    These are whole numbers, and those of a new pixel add up to `old`: their quotients by it are exact where it is a power of two.
     """
     start = tf.range(new) * old  # in units of 1/new of an old pixel: integers lose no precision
     first = start // new
     pixel = (first[:, None] + tf.range((old - 1) // new + 2)) * new
     covered = tf.minimum(start[:, None] + old, pixel + new) - tf.maximum(start[:, None], pixel)
-    return first, tf.cast(tf.maximum(covered, 0), tf.float32) / tf.cast(new, tf.float32)
+    return first, tf.cast(tf.maximum(covered, 0), tf.float32)
 
 
 def _linear_weights(old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
