@@ -13,11 +13,12 @@ import pytest
 from fastapi import FastAPI
 from page_server import serving
 
+from tfdetect.answers import LogRow
 from tfdetect.server import page, record
 from tfdetect.server.app import add_errors
 from tfdetect.server.guard import add_guard
 from tfdetect.server.limits import Access
-from tfdetect.server.log_rows import COLUMNS, LogRow
+from tfdetect.server.log_rows import COLUMNS
 from tfdetect.server.record_store import TABLE, Record
 from tfdetect.server.settings import ServeSettings
 

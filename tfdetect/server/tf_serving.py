@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 
+from tfdetect.answers import LogRow
 from tfdetect.server import tf_serving_json
 from tfdetect.server.health import Error
-from tfdetect.server.log_rows import LogRow, row
+from tfdetect.server.log_rows import row
 from tfdetect.server.models import Models, ServedModel
 from tfdetect.server.tf_serving_json import BadRequest
 
