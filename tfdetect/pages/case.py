@@ -37,7 +37,7 @@ STYLE = """<style>
 .heat img{max-width:100%;height:auto} .histogram{width:100%;max-width:40rem;height:auto;display:block;margin:.6rem 0}
 .histogram text{font-size:11px;fill:currentColor} .missing{font-size:.9rem} .crops{display:flex;flex-wrap:wrap;gap:.8rem}
 article+article{margin-top:4rem}
-@media (max-width:40rem){.case{grid-template-columns:1fr}}
+@media (max-width:40rem){.case{grid-template-columns:1fr} .case .tile{padding:.8rem .6rem}}
 @media print{article+article{break-before:page} .case>img{max-height:7cm;object-fit:contain}}
 </style>"""
 
