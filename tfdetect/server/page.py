@@ -116,7 +116,7 @@ def describe_model(model: ServedModel) -> ServerModel:
     from tfdetect.workflow import case_model
 
     predictor, run = model.predictor, model.detector.run
-    headline, not_for, _ = case_model.judgement(model.detector.artifact)
+    headline, not_for, _ = case_model.judge_run(model.detector.artifact)
     caveats = [*([case_model.SAMPLE] if run.data.path is None else []), *predictor.warnings, *run.detector.warnings()]
     written = datetime.fromtimestamp(model.detector.artifact.config.stat().st_mtime, UTC)
     return ServerModel(

@@ -35,6 +35,7 @@ class FrameGraph(keras.Model):
         self.functions, self.one_clip, self.built = functions, one_clip, True
 
     def call(self, clip: Tensor, training: bool | None = None) -> Mapping[str, Tensor]:
+        """Return the outputs of each clip, (batch, ...) by name, for uint8 (batch, frames, height, width, 3)."""
         self.functions.call = self._call_network
         return {name: value for name, value in self.functions.predict_frames(clip).items() if value.dtype != tf.string}
 

@@ -30,7 +30,7 @@ NOT_MEASURED = "Its metrics.json is gone, so that nothing is known about how goo
 def describe(judge: Judge, given: VerdictOverrides) -> Model:
     """Return what is known about a run that judges with these settings."""
     artifact, fitted = judge.artifact, judge.predictor.calibration
-    measured, unfit, caveats = judgement(artifact)
+    measured, unfit, caveats = judge_run(artifact)
     scope = [text for text, holds in ((SAMPLE, judge.run.data.path is None), (FACES, judge.run.data.faces != "none"),
                                       (FRAMES, judge.predictor.is_frame_detector)) if holds]  # fmt: skip
     return Model(
@@ -76,22 +76,22 @@ def calibration_sentence(fitted: Calibration) -> str:
     return f"Scores became probabilities by the method {fitted.method}, fitted to {files}."
 
 
-def judgement(artifact: Artifact) -> tuple[str, list[str], list[str]]:
+def judgement(report: Report) -> tuple[str, list[str], list[str]]:
     """Return how good a run is on its test files, what it is not fit for, and what to be careful about, as its report says it."""
-    report = Report(artifact.folder.name, _read_json(artifact.metrics), shortcuts=_read_json(artifact.shortcuts))
-    try:
-        return _judgement(report)
-    except KeyError:  # metrics.json is gone, damaged, or of a run that was not tested
-        return NOT_MEASURED, [], []
-
-
-def _judgement(report: Report) -> tuple[str, list[str], list[str]]:
     test = report.metrics["test"]
     auc = "" if test["auc"] is None else f"AUC {test['auc']:.3f} ({describe_interval(test) or 'no interval'})."
     counted = f"Measured on {test['n_real']:,} real and {test['n_fake']:,} fake files."
     parts = (advice.grade(report), seen.sentence(test) or auc, counted,
              advice.against_shortcuts(test, advice.strongest_shortcut(report)))  # fmt: skip
     return " ".join(filter(None, parts)), advice.unfit_uses(report), conclusion.cautions(report.metrics)
+
+
+def judge_run(artifact: Artifact) -> tuple[str, list[str], list[str]]:
+    """Return the same for a stored run; NOT_MEASURED if its metrics.json is gone or damaged, or if it was not tested."""
+    try:
+        return judgement(Report(artifact.folder.name, _read_json(artifact.metrics), shortcuts=_read_json(artifact.shortcuts)))
+    except KeyError:
+        return NOT_MEASURED, [], []
 
 
 def counts(judge: Judge) -> list[tuple[str, str, str, int]]:
