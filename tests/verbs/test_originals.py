@@ -104,6 +104,8 @@ def test_a_prepared_folder_is_enough_without_the_originals(images, tmp_path, mon
     first = json.loads((tmp_path / "runs" / "cnn" / "metrics.json").read_text())["test"]
     assert cli.main(["evaluate", "runs/cnn"]) == 0
     again = json.loads((tmp_path / "runs" / "cnn" / "evaluations" / "own_test" / "metrics.json").read_text())["test"]
+    for found in (first, again):  # fitted to training files, and across folds of the test files
+        del found["shortcut_intervals"]
     assert again == first
     shutil.copytree("runs/cnn", "runs/other")
     assert cli.main(["evaluate", "runs/cnn", "runs/other"]) == 0

@@ -106,7 +106,7 @@ def find_shortcuts(table: pd.DataFrame, properties: pd.DataFrame, folds: Folds |
     tested = np.unique(np.concatenate([test for _, test in folds])) if folds else slice(0)
     found = separations(properties, label, folds)
     aucs = {name: one.auc for name, one in found.items()}
-    best = dict.fromkeys([*sorted(found.keys() - {"all"}, key=lambda name: -aucs[name])[:1], *({"all"} & found.keys())])
+    best = dict.fromkeys([*sorted(found.keys() - {"all"}, key=lambda name: (-aucs[name], name))[:1], *({"all"} & found.keys())])
     ends = {name: found[name].interval(label, group) for name in best}
     return Shortcuts(aucs, find_warnings(aucs, label[tested], group[tested]),
                      {name: interval for name, interval in ends.items() if interval})  # fmt: skip
