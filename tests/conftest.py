@@ -44,3 +44,14 @@ def light_test():
 def rng():
     """NumPy random generator with seed 0."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; a module that asks for it is marked `page_browser.needs_chromium`."""
+    from page_browser import CHROMIUM, sync_api
+
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield found
+        found.close()

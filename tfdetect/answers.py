@@ -116,20 +116,26 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class LoggedVerdict:
-    """A row of the server's log (docs/log.md)."""
+class LogRow:
+    """A verdict of a model on a file, as a server logs it (docs/log.md)."""
 
-    time: str  # UTC, ISO 8601
-    sha256: str
+    time: str  # UTC, ISO 8601 with microseconds
+    sha256: str  # of the file, in hexadecimal
     bytes: int
     model: str
     version: int
-    model_hash: str
-    verdict: str
-    probability: float | None
-    seconds: float
-    request: str
-    who: str
+    model_hash: str  # SHA-256 of the run's SHA256SUMS, which stands for all files that decide a verdict
+    verdict: str  # "real", "fake" or "inconclusive"; "failed" for a file that could not be judged
+    probability: float | None  # of being fake, 0..1
+    seconds: float  # from the file's arrival to the verdict
+    request: str  # "score", "explain", "case", or "predict" of TensorFlow Serving's contract
+    who: str  # the name of the token that asked, "" without one
+
+
+@dataclass(frozen=True)
+class LoggedVerdict(LogRow):
+    """The same with its place in the log."""
+
     id: int = 0
 
 

@@ -9,7 +9,6 @@
 docs/client.md describes it; docs/server.md has the server's answers.
 """
 
-import hashlib
 import os
 import re
 import time
@@ -25,7 +24,7 @@ import httpx2 as httpx
 from tfdetect import __version__
 from tfdetect.answers import Explanation, LogCheck, LoggedVerdict, Model, ScoredFile, Server, build
 from tfdetect.errors import UserError, suggestion
-from tfdetect.files import format_bytes
+from tfdetect.files import format_bytes, sha256
 
 TOKEN = "TFDETECT_TOKEN"  # environment variable with the token
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -265,12 +264,6 @@ class Client:
             return str(response.json()["error"])
         except (ValueError, KeyError, TypeError):
             return f"{self.url} answers {response.status_code} {response.reason_phrase}: is the address right?"
-
-
-def sha256(file: Path_) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _retry_after(response: httpx.Response) -> float:

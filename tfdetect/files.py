@@ -1,5 +1,6 @@
-"""Write files atomically, read JSON, measure sizes on disk, and format file names, counts and sizes for messages."""
+"""Write files atomically, read JSON, hash files, measure sizes on disk, and format file names, counts and sizes for messages."""
 
+import hashlib
 import io
 import json
 import os
@@ -133,6 +134,12 @@ def read_json(path: Path, keys: Iterable[str], hint: str) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path} is damaged, it lacks {', '.join(missing)}: {hint}")
     return dict(content)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file in hexadecimal. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size_and_mtime(path: str | Path) -> list[int]:

@@ -6,13 +6,13 @@ write to the folder: keep the hash of SHA256SUMS elsewhere for that, which is wh
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tfdetect import installation, versions
 from tfdetect.errors import UserError
-from tfdetect.files import printable, write_bytes
+from tfdetect.files import printable, sha256, write_bytes
 
 NAME = "SHA256SUMS"
 FILES = ("config.yaml", "model.keras", "calibration.json", "familiarity.npz", "equalised.json", "faces.json", "face_model.onnx")
@@ -23,12 +23,12 @@ MAX_LISTED = 4  # files in a message
 
 def write(folder: Path) -> None:
     """Write SHA256SUMS of the run, or of the version of a run, in `folder`."""
-    write_bytes(folder / NAME, _lines(folder).encode())
+    write_bytes(folder / NAME, lines(of_files(folder)).encode())
 
 
 def model_hash(folder: Path) -> str:
     """Return the SHA-256 in hexadecimal of what SHA256SUMS should hold: it stands for all files that decide a verdict."""
-    return hashlib.sha256(_lines(folder).encode()).hexdigest()
+    return of_text(lines(of_files(folder)))
 
 
 def check(folder: Path, saved_model: bool = True) -> None:
@@ -55,22 +55,29 @@ def check(folder: Path, saved_model: bool = True) -> None:
 
 def _differences(folder: Path) -> dict[str, str]:
     """Map the name of each file that is not the one in SHA256SUMS to "changed", "missing" or "added"; or that to "damaged"."""
-    lines = (folder / NAME).read_text(errors="replace").splitlines()
-    if not all(LINE.fullmatch(line) for line in lines):
+    stated = (folder / NAME).read_text(errors="replace").splitlines()
+    if not all(LINE.fullmatch(line) for line in stated):
         return {NAME: "damaged"}
-    stored, found = {line[66:]: line[:64] for line in lines}, _hashes(folder)
+    stored, found = {line[66:]: line[:64] for line in stated}, of_files(folder)
     return {name: "missing" if name not in found else "added" if name not in stored else "changed"
             for name in sorted({*stored, *found}) if stored.get(name) != found.get(name)}  # fmt: skip
 
 
-def _lines(folder: Path) -> str:
-    return "".join(f"{digest}  {name}\n" for name, digest in _hashes(folder).items())
+def lines(found: Mapping[str, str]) -> str:
+    """Return the lines of SHA256SUMS for what `of_files` returns."""
+    return "".join(f"{digest}  {name}\n" for name, digest in found.items())
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def of_text(text: str) -> str:
+    """Return the SHA-256 of a text in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 in hexadecimal of each file that decides a verdict, by its name relative to the run's folder."""
     names = list(_names(folder))
     with ThreadPoolExecutor(THREADS) as pool:  # hashing releases the interpreter's lock
-        return dict(zip(names, pool.map(lambda name: _digest(folder / name), names), strict=True))
+        return dict(zip(names, pool.map(lambda name: sha256(folder / name), names), strict=True))
 
 
 def _names(folder: Path) -> Iterator[str]:
@@ -78,8 +85,3 @@ def _names(folder: Path) -> Iterator[str]:
     saved = folder / str(versions.number(folder))
     yield from sorted(path.relative_to(folder).as_posix() for path in saved.rglob("*") if path.is_file())
     yield from (name for name in FILES if (folder / name).is_file())
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

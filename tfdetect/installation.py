@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def command(verb: str, *words: object) -> str:
     """
     program = ["python", _program().with_name(f"{verb}.py")] if _is_script() else ["tfdetect", verb]
     return _join(*program, *words)
+
+
+def utc_now() -> str:
+    """Return the time in UTC to the second, ISO 8601, as pages and tables show when they were made."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def command_line() -> str:

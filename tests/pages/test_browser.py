@@ -1,24 +1,13 @@
 """The report and the case page in Chromium: nothing is loaded, one script runs, and without it the page is complete."""
 
-import shutil
-
 import pytest
+from page_browser import needs_chromium
 
 from tests.pages import test_case
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (requirements-dev.txt)")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: install Debian's package chromium")
+pytestmark = needs_chromium
 CELLS = "tables => tables.map(table => [...table.rows].map(row => [...row.cells].map(cell => cell.textContent)))"
 DRAWN = "images => images.every(image => image.complete && image.naturalWidth > 0)"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

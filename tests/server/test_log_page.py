@@ -4,30 +4,28 @@ import csv
 import io
 import os
 import re
-import shutil
 from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from page_browser import expect, needs_chromium
 from page_server import serving
 
+from tfdetect.answers import LogRow
 from tfdetect.server import page, record
 from tfdetect.server.app import add_errors
 from tfdetect.server.guard import add_guard
 from tfdetect.server.limits import Access
-from tfdetect.server.log_rows import COLUMNS, LogRow
+from tfdetect.server.log_rows import COLUMNS
 from tfdetect.server.record_store import TABLE, Record
 from tfdetect.server.settings import ServeSettings
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (requirements-dev.txt)")
-expect = sync_api.expect
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 AXE = os.environ.get("AXE_CORE", "node_modules/axe-core")
 TOKEN = "the-token-of-the-desk"
 FILE = b"the content of a file"
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: install Debian's package chromium")
+pytestmark = needs_chromium
 
 
 def rows():
@@ -63,14 +61,6 @@ def server(tmp_path_factory):
         add_guard(app, settings)
         with serving(app) as address:
             yield address, log
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield found
-        found.close()
 
 
 @pytest.fixture

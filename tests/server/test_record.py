@@ -17,10 +17,11 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
+from tfdetect.answers import LogRow
 from tfdetect.errors import UserError
 from tfdetect.server import log_rows, record, record_store
 from tfdetect.server.app import add_errors
-from tfdetect.server.log_rows import COLUMNS, LogRow
+from tfdetect.server.log_rows import COLUMNS
 from tfdetect.server.record_store import TABLE, Record
 from tfdetect.server.settings import ServeSettings
 

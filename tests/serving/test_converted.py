@@ -98,6 +98,23 @@ def test_log1p_is_spelt_out(tmp_path):
     np.testing.assert_allclose(found, -np.log1p(abs(x)), atol=1e-6)
 
 
+def test_negative_padding_becomes_padding_of_the_output(tmp_path):
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    from tfdetect.serving.convert import pad_outputs
+
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, 1, side, side))
+            for name, side in (("x", 2), ("y", 4)))  # fmt: skip
+    kernel = onnx.helper.make_tensor("kernel", onnx.TensorProto.FLOAT, (1, 1, 1, 1), [2.0])
+    node = onnx.helper.make_node("ConvTranspose", ["x", "kernel"], ["y"], strides=[2, 2], pads=[0, 0, -1, -1])
+    file = tmp_path / "model.onnx"
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "graph", [x], [y], [kernel]),
+                                   opset_imports=[onnx.helper.make_opsetid("", 15)])  # fmt: skip
+    onnx.save(model, file)
+    pad_outputs(file)
+    found = runtime.InferenceSession(file).run(None, {"x": np.array([[[[1, 2], [3, 4]]]], np.float32)})[0]
+    assert found[0, 0].tolist() == [[2, 0, 4, 0], [0, 0, 0, 0], [6, 0, 8, 0], [0, 0, 0, 0]]  # as TensorFlow's "same"
+
+
 def test_openvino_needs_the_size_of_the_frames(cnn, rng):
     """The reason why the file is written for one size. If this fails, OpenVINO has been mended: see `converted.load_openvino`."""
     file = convert(cnn, "openvino") / "model.xml"

@@ -26,6 +26,7 @@ from tfdetect.models.detectors.cnn_lstm import CnnLstm
 from tfdetect.serving import warmup
 from tfdetect.serving.export import export
 from tfdetect.serving.predictor import Predictor
+from tfdetect.serving.saved_model import WARM_UP_REQUESTS
 
 SIZE, FRAMES = 32, 3
 SERVER = Path(__file__).parents[1] / "plain_server.py"
@@ -100,7 +101,7 @@ def record(artifact):
             request.model_spec.name, request.model_spec.signature_name = "run", signature
             request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
             file.write(request.SerializeToString())
-    warm = [log.predict_log.request for log in records(artifact.saved_model / warmup.FILE, prediction_log_pb2.PredictionLog)]
+    warm = [log.predict_log.request for log in records(artifact.saved_model / WARM_UP_REQUESTS, prediction_log_pb2.PredictionLog)]
     assert [each.model_spec.signature_name for each in warm] == ["serving_default", "serve_bytes"]
     return sent + [(each.model_spec.signature_name, name, tf.make_ndarray(value)) for each in warm
                    for name, value in each.inputs.items()]  # fmt: skip
@@ -233,8 +234,8 @@ def test_equal_exports_write_equal_warm_up_requests(served, tmp_path):
               for name, each in predictor.model.signatures.items()}  # fmt: skip
     for name in ("a", "b"):
         warmup.write(str(tmp_path / name), warmup.requests("run", inputs, predictor.spec))
-    first, second = ((tmp_path / name / warmup.FILE).read_bytes() for name in ("a", "b"))
-    assert first == second == (artifact.saved_model / warmup.FILE).read_bytes()
+    first, second = ((tmp_path / name / WARM_UP_REQUESTS).read_bytes() for name in ("a", "b"))
+    assert first == second == (artifact.saved_model / WARM_UP_REQUESTS).read_bytes()
 
 
 def test_saved_models_of_older_versions_still_predict(served, rng, tmp_path):

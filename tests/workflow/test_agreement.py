@@ -5,6 +5,7 @@ import pytest
 
 from tfdetect.errors import UserError
 from tfdetect.workflow.agreement import Comparison, ConversionError, Scores, difference
+from tfdetect.workflow.conversion import first_line
 
 
 @pytest.mark.parametrize(("wanted", "got", "largest"), [
@@ -46,3 +47,11 @@ def test_the_cost_of_quantizing_is_measured_on_files():
     scores = Scores(np.array([0, 0, 1, 1]), np.array([-2.0, -1, 1, 2]), np.array([-2.0, 1.5, 1, 2]))
     assert scores.summary(0.0) == {"files": 4, "auc_before": 1.0, "auc_after": 0.75, "other_decisions": 1, "largest": 2.5}
     assert Scores(np.ones(2), np.ones(2), np.ones(2)).summary(0.0)["auc_after"] is None
+
+
+def test_the_reason_of_a_failure_is_a_line_without_temporary_paths(tmp_path):
+    file = tmp_path / ".part-x" / "model.onnx"
+    unread = ValueError(f"Load model from {file} failed:\nat 0x1")
+    assert first_line(unread, file) == "ValueError: Load model from model.onnx failed:"
+    nested = RuntimeError("Exception from src/core.cpp:89:\n\nCheck 'x' failed at a.cpp:1:\nThere is no Complex")
+    assert first_line(nested, file) == "RuntimeError: There is no Complex" and first_line(OSError()) == "OSError: no message"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,7 @@ def write_case(judges: Sequence["Judge"], paths: Sequence[str], out: Path, given
     from tfdetect.pages.case_content import Case
     from tfdetect.workflow import case_model
 
-    date = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    date = installation.utc_now()
     models = tuple(case_model.describe(judge, given) for judge in judges)
     found: list[CaseFile] = []
     try:

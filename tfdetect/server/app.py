@@ -1,8 +1,8 @@
-"""The application: its parts, and the one shape of all errors."""
+"""The application: its parts, and what it answers to errors."""
 
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from tfdetect import __version__
 from tfdetect.server import case, explain, health, jobs, page, record, score, tf_serving
 from tfdetect.server.batcher import Overloaded
 from tfdetect.server.guard import add_guard
+from tfdetect.server.health import FAILED, refusal
 from tfdetect.server.models import Models, UnknownLabel, UnknownModel
 from tfdetect.server.settings import ServeSettings
 
@@ -85,26 +86,23 @@ class CountRequests:
 def add_errors(app: FastAPI) -> None:
     """Answer every error with its status and {"error": "one sentence"}, without a server's path or a traceback."""
 
-    def answer(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        return JSONResponse({"error": message}, status, headers)
-
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        return answer(error.status_code, str(error.detail), error.headers)
+        return refusal(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(UnknownModel)
     async def unknown(request: Request, error: UnknownModel) -> JSONResponse:
-        return answer(400 if isinstance(error, UnknownLabel) else 404, str(error))
+        return refusal(400 if isinstance(error, UnknownLabel) else 404, str(error))
 
     @app.exception_handler(Overloaded)
     async def overloaded(request: Request, error: Overloaded) -> JSONResponse:
-        return answer(503, "Too many requests are waiting; try again in a moment.", RETRY_AFTER)
+        return refusal(503, "Too many requests are waiting; try again in a moment.", RETRY_AFTER)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        return answer(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}.")
+        return refusal(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}.")
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        return answer(500, "The server failed to answer; its log says why.")  # uvicorn writes the traceback
+        return refusal(500, FAILED)  # uvicorn writes the traceback

@@ -3,9 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
@@ -46,28 +44,26 @@ async def case_of_upload(request: Request, wait: bool = True, format: Literal["h
 
 async def case_of_form(state: Any, received: Form, names: Sequence[str], job: Job, as_page: bool) -> dict[str, Any]:
     """Return the case report of a file as {"html": page}, or as plain data. Raises HTTPException 400 for a file that changed."""
-    with ExitStack() as held:
-        served = [held.enter_context(state.models.hold(name)) for name in names]
-        known = [await asyncio.to_thread(state.judges.of, each) for each in served]
-        [upload], start = received.files, time.monotonic()
-        try:
-            report = await asyncio.to_thread(write_case, known, upload, job)
-        except UserError as error:
-            raise HTTPException(400, without_paths(str(error), upload)) from error
-        seconds, [file] = time.monotonic() - start, report.files
-        findings = [{"model": each.name, "verdict": found.verdict, "seconds": seconds}
-                    for each, found in zip(served, file.findings, strict=True)]  # fmt: skip
-        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": findings}], served, "case", job.who)
-        return await asyncio.to_thread(as_answer, report, upload, as_page)
+    served = [state.models.get(name) for name in names]
+    known = [await asyncio.to_thread(state.judges.of, each) for each in served]
+    [upload], start = received.files, time.monotonic()
+    try:
+        report = await asyncio.to_thread(write_case, known, upload, job)
+    except UserError as error:
+        raise HTTPException(400, without_paths(str(error), upload)) from error
+    seconds, [file] = time.monotonic() - start, report.files
+    findings = [{"model": each.name, "verdict": found.verdict, "seconds": seconds}
+                for each, found in zip(served, file.findings, strict=True)]  # fmt: skip
+    record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": findings}], served, "case", job.who)
+    return await asyncio.to_thread(as_answer, report, upload, as_page)
 
 
 def write_case(known: Sequence[KnownModel], upload: Upload, job: Job) -> Case:
     """Judge a file, and return its report, without paths of the server."""
-    date = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     with reporting_to(job.report):
         [found] = case.judge_files([each.judge for each in known], [str(upload.path)], None)
     models = tuple(model_without_paths(each.model) for each in known)
-    return Case((file_without_paths(found, upload),), models, date, "", installation.versions())
+    return Case((file_without_paths(found, upload),), models, installation.utc_now(), "", installation.versions())
 
 
 def as_answer(report: Case, upload: Upload, as_page: bool) -> dict[str, Any]:

@@ -14,19 +14,17 @@ from starlette.exceptions import HTTPException
 
 from tfdetect.api import explain
 from tfdetect.data.media.frames import Media
-from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.errors import is_out_of_memory
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.pages import explanation
-from tfdetect.server import uploads
 from tfdetect.server.answers import AS_JOB, REFUSALS, ExplainAnswer, form
 from tfdetect.server.jobs import Job
 from tfdetect.server.judges import KnownModel
-from tfdetect.server.score import choose, decode, finding, is_long, judge, record, unless_gone
+from tfdetect.server.score import decode, finding, judge, receive, record, unless_gone
 from tfdetect.server.uploads import Form, Upload, without_paths
 from tfdetect.serving.predictor import Verdict
-from tfdetect.workflow import explaining, timeline
+from tfdetect.workflow import case, explaining
 
 router = APIRouter(tags=["verdicts"])
 STRENGTH = 0.7  # opacity of a heat-map where it is strongest
@@ -43,14 +41,8 @@ async def in_turn(request: Request, wait: bool, work: Work, models: int | None) 
     """Return the result of `work(state, form, names, job)` on one file with at most so many models, and 200; or what says that
     it became a job, and 202. Raises HTTPException."""
     state = request.app.state
-    received = await uploads.receive(request, state.settings.limits, 1)
-    try:
-        names = choose(state.models, received.models)[:models]
-        inline = wait and not await is_long(state, received)
-    except BaseException:
-        received.close()
-        raise
-    job = state.jobs.start(lambda job: work(state, received, names, job), request.state.who, received.close)
+    received, names, inline = await receive(request, wait, 1)
+    job = state.jobs.start(lambda job: work(state, received, names[:models], job), request.state.who, received.close)
     if not inline:
         return {"job": job.now.id}, 202
     try:
@@ -66,26 +58,26 @@ async def in_turn(request: Request, wait: bool, work: Work, models: int | None) 
 async def explain_form(state: Any, received: Form, names: Sequence[str], job: Job) -> dict[str, Any]:
     """Return the answer of /v1/explain. Raises HTTPException 400 for a file that cannot be read."""
     [upload], [name], start = received.files, names, time.monotonic()
-    with state.models.hold(name) as served:
-        job.report("Decoding", 0, 3)
-        known: KnownModel = await asyncio.to_thread(state.judges.of, served)
-        media = await decode(state, known, upload, [])
-        job.report("Scoring", 1, 3)
-        verdict = await judge(state, known, upload, media)
-        found = finding(known, verdict, upload, (), time.monotonic() - start)
-        record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], "explain", job.who)
-        answer = {"name": upload.name, "sha256": upload.sha256, "kind": upload.kind, "model": name, "version": served.version,
-                  "verdict": found["verdict"], "faces": answer_faces(verdict),
-                  "face_note": face_note(known, verdict, media)}  # fmt: skip
-        if isinstance(media, WorkerFailure):
-            if not answer["face_note"]:
-                raise HTTPException(400, f"{upload.name}: {answer['verdict']['error']}")
-            return answer | {"picture": None, "heat_map": None, "timeline": None}
-        job.report("Drawing the heat-map", 2, 3)
-        answer |= await asyncio.to_thread(heat_map, known, verdict, media)
-        job.report("Following the video", 3, 3)
-        line = await asyncio.to_thread(follow, known, upload, media) if media.total > 1 else None
-        return answer | {"timeline": line and timeline_answer(line, upload)}
+    served = state.models.get(name)
+    job.report("Decoding", 0, 3)
+    known: KnownModel = await asyncio.to_thread(state.judges.of, served)
+    media = await decode(state, known, upload, [])
+    job.report("Scoring", 1, 3)
+    verdict = await judge(state, known, upload, media)
+    found = finding(known, verdict, upload, (), time.monotonic() - start)
+    record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], "explain", job.who)
+    answer = {"name": upload.name, "sha256": upload.sha256, "kind": upload.kind, "model": name, "version": served.version,
+              "verdict": found["verdict"], "faces": answer_faces(verdict),
+              "face_note": face_note(known, verdict, media)}  # fmt: skip
+    if isinstance(media, WorkerFailure):
+        if not answer["face_note"]:
+            raise HTTPException(400, f"{upload.name}: {answer['verdict']['error']}")
+        return answer | {"picture": None, "heat_map": None, "timeline": None}
+    job.report("Drawing the heat-map", 2, 3)
+    answer |= await asyncio.to_thread(heat_map, known, verdict, media)
+    job.report("Following the video", 3, 3)
+    line = await asyncio.to_thread(case.follow, known.judge, str(upload.path), media, {})
+    return answer | {"timeline": line and timeline_answer(line, upload)}
 
 
 def answer_faces(verdict: Verdict) -> list[dict[str, Any]] | None:
@@ -133,14 +125,6 @@ def png(picture: np.ndarray) -> str:
     target = io.BytesIO()
     Image.fromarray(picture).save(target, "png")
     return "data:image/png;base64," + base64.b64encode(target.getvalue()).decode()
-
-
-def follow(known: KnownModel, upload: Upload, media: Media) -> Timeline | None:
-    """Return the scores of a video over time, whose frames a decoding process reads; None if there are none."""
-    try:
-        return timeline.build(known.judge.predictor, upload.path, media.total)
-    except MediaError:
-        return None
 
 
 def timeline_answer(line: Timeline, upload: Upload) -> dict[str, Any]:

@@ -12,17 +12,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tfdetect.server.health import FAILED, refusal
 from tfdetect.server.limits import ServeLimits
 from tfdetect.server.settings import ServeSettings
 
@@ -87,7 +86,7 @@ class SecureHeaders:
             if started or scope["type"] != "http":
                 raise
             log.exception("%s %s failed", scope["method"], scope["path"])
-            await _answer(500, "The server failed to answer; its log says why.")(scope, receive, send_with_headers)
+            await refusal(500, FAILED)(scope, receive, send_with_headers)
 
 
 @dataclass
@@ -121,7 +120,7 @@ class Guard:
                 body = Body(receive, send, self.limits, headers)
                 await self.app(scope, body.receive, body.send)
         except HTTPException as error:
-            await _answer(error.status_code, error.detail, error.headers)(scope, receive, send)
+            await refusal(error.status_code, error.detail, error.headers)(scope, receive, send)
 
     def check_addresses(self, headers: Headers) -> None:
         """Refuse a request for another host: a page whose name was pointed at this machine (DNS rebinding) would be of the same
@@ -260,7 +259,3 @@ def _netloc_of(origin: str) -> str:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
-
-
-def _answer(status: int, message: str, headers: Any = None) -> JSONResponse:
-    return JSONResponse({"error": message}, status, headers)

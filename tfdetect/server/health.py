@@ -1,10 +1,14 @@
-"""Whether the server is alive, whether it is ready, and its figures for Prometheus."""
+"""Whether the server is alive, whether it is ready, and its figures for Prometheus; and the one shape of all errors."""
+
+from collections.abc import Mapping
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 router = APIRouter(tags=["health"])
+FAILED = "The server failed to answer; its log says why."
 
 
 class Error(BaseModel):
@@ -12,6 +16,11 @@ class Error(BaseModel):
 
     error: str
     """One sentence."""
+
+
+def refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the answer {"error": message} with a status of HTTP."""
+    return JSONResponse(Error(error=message).model_dump(), status, headers)
 
 
 class Health(BaseModel):

@@ -13,12 +13,11 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from tfdetect.server.health import Error
+from tfdetect.server.health import FAILED, Error
 
 log = logging.getLogger("tfdetect.server")
 router = APIRouter(tags=["jobs"])
 EVENT_SECONDS = 0.2  # between two events at least
-FAILED = "The server failed to answer; its log says why."
 State = Literal["queued", "running", "done", "failed"]
 
 

@@ -1,35 +1,17 @@
 """What a row of the log holds (docs/log.md). The file itself is never kept."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from tfdetect.answers import LogRow
 from tfdetect.files import printable
 
 if TYPE_CHECKING:
     from tfdetect.server.models import ServedModel
 
 FAILED = "failed"  # the verdict on a file that could not be judged
-
-
-@dataclass(frozen=True)
-class LogRow:
-    """A verdict of a model on a file."""
-
-    time: str  # UTC, as `text_of` returns it
-    sha256: str  # of the file, in hexadecimal
-    bytes: int
-    model: str
-    version: int
-    model_hash: str  # `ServedModel.model_hash`
-    verdict: str  # "real", "fake", "inconclusive", or FAILED
-    probability: float | None  # of being fake, 0..1
-    seconds: float  # from the file's arrival to the verdict
-    request: str  # "score", "explain", "case", or "predict" of TensorFlow Serving's contract
-    who: str  # the name of the token, "" without one
-
-
 COLUMNS = tuple(each.name for each in fields(LogRow))
 
 

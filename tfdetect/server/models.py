@@ -11,8 +11,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -145,7 +144,10 @@ class Models:
             return {number: (each.state, each.error) for number, each in self._versions.get(name, {}).items()}
 
     def get(self, name: str, version: int | None = None, label: str | None = None) -> ServedModel:
-        """Return a model, by default its newest version. Raises UnknownModel, a LookupError, if it is not loaded."""
+        """Return a model, by default its newest version; it stays loaded as long as somebody holds it.
+
+        Raises UnknownModel, a LookupError, if it is not loaded.
+        """
         if label is not None:
             if (name, label) not in self.labels:
                 raise UnknownLabel(f"Unrecognized servable version label: {label}")
@@ -157,11 +159,6 @@ class Models:
             asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
             raise UnknownModel(f"Servable not found for request: {asked}")
         return found
-
-    @contextmanager
-    def hold(self, name: str, version: int | None = None, label: str | None = None) -> Iterator[ServedModel]:
-        """Yield a model, which stays loaded meanwhile, as it does for whoever has it. Raises UnknownModel as `get` does."""
-        yield self.get(name, version, label)
 
     async def predict(self, model: ServedModel, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Call a signature with arrays that all have a row per example, together with the inputs of other requests.

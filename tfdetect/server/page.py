@@ -16,7 +16,6 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
 from tfdetect import __version__, files
-from tfdetect.errors import UserError
 from tfdetect.server.log_rows import COLUMNS
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def describe_model(model: ServedModel) -> ServerModel:
     from tfdetect.workflow import case_model
 
     predictor, run = model.predictor, model.detector.run
-    headline, not_for = card(model)
+    headline, not_for, _ = case_model.judge_run(model.detector.artifact)
     caveats = [*([case_model.SAMPLE] if run.data.path is None else []), *predictor.warnings, *run.detector.warnings()]
     written = datetime.fromtimestamp(model.detector.artifact.config.stat().st_mtime, UTC)
     return ServerModel(
@@ -134,20 +133,6 @@ def describe_model(model: ServedModel) -> ServerModel:
         caveats=caveats,
         date=written.isoformat(timespec="seconds"),
     )
-
-
-def card(model: ServedModel) -> tuple[str, list[str]]:
-    """Return how good a detector is, and what it is not fit for, as a case report says it."""
-    from tfdetect.pages.content import Report
-    from tfdetect.workflow import case_model
-
-    shortcuts = model.detector.artifact.shortcuts
-    try:
-        found = files.read_json(shortcuts, (), "") if shortcuts.exists() else {}
-        headline, not_for, _ = case_model.judgement(Report(model.name, model.detector.metrics, shortcuts=found))
-    except (OSError, KeyError, UserError):  # gone, damaged, or of a run that was not tested
-        return case_model.NOT_MEASURED, []
-    return headline, not_for
 
 
 @cache

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Res
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
+from tfdetect.answers import LogCheck
 from tfdetect.files import printable
 from tfdetect.server import page
 from tfdetect.server.health import Error
@@ -60,18 +61,6 @@ class LogRows(BaseModel):
     """All rows about a file, the newest first."""
 
     rows: list[LogEntry]
-
-
-class LogCheck(BaseModel):
-    """Whether the rows are as they were written."""
-
-    rows: int
-    first_changed: int | None
-    """The id of the first row that does not follow from those before it."""
-    chain: str
-    """The chain of the last row."""
-    known: bool | None
-    """Whether a row has the chain that was asked for."""
 
 
 router = APIRouter(tags=["log"], responses={404: {"model": Error, "description": NO_LOG},

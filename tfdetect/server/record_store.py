@@ -21,8 +21,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from sqlalchemy.engine import URL, Connection, Engine
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 
+from tfdetect.answers import LogRow
 from tfdetect.errors import UserError
-from tfdetect.server.log_rows import COLUMNS, LogRow
+from tfdetect.server.log_rows import COLUMNS
 
 log = logging.getLogger("tfdetect.server")
 WAITING = 10_000  # rows in memory

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -48,21 +48,26 @@ router = APIRouter(tags=["verdicts"], lifespan=lifespan)
 @router.post("/v1/score", responses={**AS_JOB, **REFUSALS, 200: {"model": ScoreAnswer}}, openapi_extra=form(None))
 async def score(request: Request, wait: bool = True) -> JSONResponse:
     """Judge images and videos; a bad file only fails itself. A long video, or `wait=false`, becomes a job."""
-    state = request.app.state
-    received = await uploads.receive(request, state.settings.limits)
-    work = partial(score_form, state, received, request.state.who)
+    received, models, inline = await receive(request, wait)
+    work = partial(score_form, request.app.state, received, request.state.who, models)
+    if not inline:
+        return as_job(request, lambda job: work(job.report), received)
     try:
-        models = choose(state.models, received.models)
-        inline = wait and not await is_long(state, received)
+        return JSONResponse(await unless_gone(request, work(lambda *_: None)))
+    finally:
+        received.close()
+
+
+async def receive(request: Request, wait: bool, files: int | None = None) -> tuple[Form, list[str], bool]:
+    """Return the form of a request, with at most `files` files, the names of the models that it asks for, and whether the client
+    waits for the answer. Raises what `uploads.receive` and `choose` raise; the files are deleted then."""
+    state = request.app.state
+    received = await uploads.receive(request, state.settings.limits, files)
+    try:
+        return received, choose(state.models, received.models), wait and not await is_long(state, received)
     except BaseException:
         received.close()
         raise
-    if not inline:
-        return as_job(request, lambda job: work(models, job.report), received)
-    try:
-        return JSONResponse(await unless_gone(request, work(models, lambda *_: None)))
-    finally:
-        received.close()
 
 
 def choose(models: Models, names: Sequence[str]) -> list[str]:
@@ -108,19 +113,18 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
 async def score_form(state: Any, received: Form, who: str, names: Sequence[str],
                      report: Callable[..., None]) -> dict[str, Any]:  # fmt: skip
     """Return the answer: each file with what each model finds about it."""
-    with ExitStack() as held:
-        served = [held.enter_context(state.models.hold(name)) for name in names]
-        total, done = len(received.files) * len(served), 0
-        report("Scoring", 0, total)
+    served = [state.models.get(name) for name in names]
+    total, done = len(received.files) * len(served), 0
+    report("Scoring", 0, total)
 
-        def step() -> None:
-            nonlocal done
-            done += 1
-            report("Scoring", done, total)
+    def step() -> None:
+        nonlocal done
+        done += 1
+        report("Scoring", done, total)
 
-        found = await asyncio.gather(*(score_file(state, each, served, step) for each in received.files))
-        record(state, found, served, "score", who)
-        return {"files": found}
+    found = await asyncio.gather(*(score_file(state, each, served, step) for each in received.files))
+    record(state, found, served, "score", who)
+    return {"files": found}
 
 
 def record(state: Any, files: Iterable[Mapping[str, Any]], models: Sequence[ServedModel], request: str, who: str) -> None:

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 
+from tfdetect.answers import LogRow
 from tfdetect.server import tf_serving_json
 from tfdetect.server.health import Error
-from tfdetect.server.log_rows import LogRow, row
+from tfdetect.server.log_rows import row
 from tfdetect.server.models import Models, ServedModel
 from tfdetect.server.tf_serving_json import BadRequest
 
@@ -88,9 +89,9 @@ def _add_routes(path: str, asked: Any) -> None:
     @router.get(f"{path}/metadata")
     async def metadata(request: Request, model: Model) -> dict[str, Any]:
         """Return the signatures of the model: inputs and outputs with their types and shapes."""
-        with request.app.state.models.hold(model.name, model.version, model.label) as held:
-            spec = {"name": held.name, "signature_name": "", "version": str(held.version)}
-            return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": held.signature_defs}}}
+        held = request.app.state.models.get(model.name, model.version, model.label)
+        spec = {"name": held.name, "signature_name": "", "version": str(held.version)}
+        return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": held.signature_defs}}}
 
     @router.get(path)
     async def status(request: Request, model: Model) -> dict[str, Any]:
@@ -120,17 +121,17 @@ async def call(request: Request, asked: Asked) -> Response:
     """Answer a `:predict` request, and log its images where there is a log."""
     models, start = request.app.state.models, time.perf_counter()
     body = await request.body()
-    with models.hold(asked.name, asked.version, asked.label) as model:
-        try:
-            read = partial(_read, model, body)
-            signature, inputs, by_row = await asyncio.to_thread(read) if len(body) > IN_THREAD else read()
-            outputs = await _outputs(models, model, signature, inputs)
-            answer = tf_serving_json.write_outputs(outputs, by_row)
-        except BadRequest as error:
-            raise HTTPException(400, str(error)) from error
-        if request.app.state.record and "verdict" in outputs:
-            who = getattr(request.state, "who", "")
-            request.app.state.record.add(_log_rows(model, inputs, outputs, time.perf_counter() - start, who))
+    model = models.get(asked.name, asked.version, asked.label)
+    try:
+        read = partial(_read, model, body)
+        signature, inputs, by_row = await asyncio.to_thread(read) if len(body) > IN_THREAD else read()
+        outputs = await _outputs(models, model, signature, inputs)
+        answer = tf_serving_json.write_outputs(outputs, by_row)
+    except BadRequest as error:
+        raise HTTPException(400, str(error)) from error
+    if request.app.state.record and "verdict" in outputs:
+        who = getattr(request.state, "who", "")
+        request.app.state.record.add(_log_rows(model, inputs, outputs, time.perf_counter() - start, who))
     return Response(answer, media_type="application/json")
 
 
@@ -179,18 +180,18 @@ def describe(error: Exception) -> str:
 
 async def refuse_method(request: Request, asked: Asked, method: Literal["classify", "regress"]) -> dict[str, Any]:
     """Answer a `:classify` or `:regress` request, whose signatures the models of tfdetect lack: all are for `:predict`."""
-    with request.app.state.models.hold(asked.name, asked.version, asked.label) as model:
-        try:
-            parsed = tf_serving_json.parse_body(await request.body())
-        except BadRequest as error:
-            raise HTTPException(400, str(error)) from error
-        examples, signature = parsed.get("examples"), parsed.get("signature_name") or "serving_default"
-        if not isinstance(examples, list) or not examples:
-            reason = f"When method is {method}, key 'examples' is expected and was not found"
-            reason = reason if "examples" not in parsed else "'examples' value must be a list that is not empty"
-            raise HTTPException(400, reason)
-        if signature not in model.signatures():
-            raise HTTPException(400, f"No signature was found with the name: {signature}")
+    model = request.app.state.models.get(asked.name, asked.version, asked.label)
+    try:
+        parsed = tf_serving_json.parse_body(await request.body())
+    except BadRequest as error:
+        raise HTTPException(400, str(error)) from error
+    examples, signature = parsed.get("examples"), parsed.get("signature_name") or "serving_default"
+    if not isinstance(examples, list) or not examples:
+        reason = f"When method is {method}, key 'examples' is expected and was not found"
+        reason = reason if "examples" not in parsed else "'examples' value must be a list that is not empty"
+        raise HTTPException(400, reason)
+    if signature not in model.signatures():
+        raise HTTPException(400, f"No signature was found with the name: {signature}")
     kind = {"classify": "classification", "regress": "regression"}[method]
     raise HTTPException(400, f"Expected {kind} signature method_name to be tensorflow/serving/{method}. Was: "
                              "tensorflow/serving/predict")  # fmt: skip

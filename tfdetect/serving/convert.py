@@ -35,6 +35,7 @@ class FrameGraph(keras.Model):
         self.functions, self.one_clip, self.built = functions, one_clip, True
 
     def call(self, clip: Tensor, training: bool | None = None) -> Mapping[str, Tensor]:
+        """Return the outputs of each clip, (batch, ...) by name, for uint8 (batch, frames, height, width, 3)."""
         self.functions.call = self._call_network
         return {name: value for name, value in self.functions.predict_frames(clip).items() if value.dtype != tf.string}
 
@@ -69,6 +70,7 @@ def convert(functions: ServingFunctions, form: str, file: Path, clip_input: str,
         warnings.simplefilter("ignore", FutureWarning)  # of NumPy about names that Keras looks for
         graph.export(str(onnx_file), "onnx", verbose=False, input_signature=signature)
     spell_out_log1p(onnx_file)
+    pad_outputs(onnx_file)
     if quantize:
         quantize_onnx(onnx_file, {layer.name for layer in flat_layers(functions.model) if layer.weights}, clip_input, samples())
     if form == "openvino":  # which cannot read the graph of a Keras model itself
@@ -92,6 +94,22 @@ def spell_out_log1p(file: Path) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.save(model, str(file))
+
+
+def pad_outputs(file: Path) -> None:
+    """Replace the negative padding at the end, which the converter gives transposed convolutions whose kernel is smaller than
+    their stride, by the attribute that ONNX has for it, in an ONNX file."""
+    import onnx
+
+    model = onnx.load(str(file))
+    pads = [(node, given) for node in model.graph.node if node.op_type == "ConvTranspose"
+            for given in node.attribute if given.name == "pads" and min(given.ints) < 0]  # fmt: skip
+    for node, given in pads:
+        ends = given.ints[len(given.ints) // 2 :]
+        node.attribute.append(onnx.helper.make_attribute("output_padding", [max(0, -end) for end in ends]))
+        given.ints[:] = [max(0, pad) for pad in given.ints]
+    if pads:
+        onnx.save(model, str(file))
 
 
 def write_openvino(onnx_file: Path, file: Path, functions: ServingFunctions) -> None:

@@ -14,6 +14,7 @@ from tfdetect import files, installation
 from tfdetect.errors import UserError
 
 LAST_IMPORT = "keras.src.optimizers"  # what `import tensorflow` imports at its end, if it is there
+WARM_UP_REQUESTS = "assets.extra/tf_serving_warmup_requests"  # `warmup` writes it
 
 
 def import_tensorflow() -> ModuleType:
@@ -76,7 +77,7 @@ def warm_up(folder: Path, model: Any) -> None:
 
 def _warm_up_requests(folder: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
     """Return (signature, inputs) of each request that TensorFlow Serving replays when it loads this SavedModel."""
-    if not (path := folder / "assets.extra" / "tf_serving_warmup_requests").exists():
+    if not (path := folder / WARM_UP_REQUESTS).exists():
         return []
     tf = import_tensorflow()
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog

@@ -14,8 +14,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tfdetect.data.prepare.clip_cache import ClipSpec
 from tfdetect.serving.notes import EXPLAIN
-
-FILE = "assets.extra/tf_serving_warmup_requests"
+from tfdetect.serving.saved_model import WARM_UP_REQUESTS
 
 
 def requests(name: str, inputs: Mapping[str, tf.TensorSpec], spec: ClipSpec) -> Iterator[predict_pb2.PredictRequest]:
@@ -47,8 +46,8 @@ def picture(size: int) -> np.ndarray:
 
 def write(saved_model: str, found: Iterable[predict_pb2.PredictRequest]) -> None:
     """Write the requests into the folder of a SavedModel."""
-    os.makedirs(os.path.dirname(f"{saved_model}/{FILE}"))
-    with tf.io.TFRecordWriter(f"{saved_model}/{FILE}") as file:
+    os.makedirs(os.path.dirname(f"{saved_model}/{WARM_UP_REQUESTS}"))
+    with tf.io.TFRecordWriter(f"{saved_model}/{WARM_UP_REQUESTS}") as file:
         for request in found:
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             file.write(log.SerializeToString(deterministic=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tfdetect import plugins
+from tfdetect import hashes, plugins
 from tfdetect.artifact import Artifact
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.read import digest, read_media
@@ -20,7 +20,6 @@ from tfdetect.errors import is_out_of_memory
 from tfdetect.evaluation import predictions, single_file
 from tfdetect.evaluation.calibration import MIN_FILES_PER_CLASS, Calibration
 from tfdetect.evaluation.timeline import Timeline
-from tfdetect.hashes import NAME, model_hash
 from tfdetect.limits import Limits
 from tfdetect.machine import available_cores
 from tfdetect.pages.case_content import NAMES, Finding, HeatMap, Reencoded
@@ -191,20 +190,14 @@ def identify(path: str) -> tuple[str, str]:
     return sha, kind
 
 
-def folder_digest(folder: Path) -> str:
-    """Return the SHA-256 of what `find . -type f | LC_ALL=C sort | xargs sha256sum` prints in a folder."""
-    import hashlib
+def hash_files(artifact: Artifact) -> dict[str, str]:
+    """Return the SHA-256 of a run's SavedModel, of each other file that decides its verdicts, of SHA256SUMS, and of its card.
 
-    names = sorted(f"./{path.relative_to(folder).as_posix()}" for path in folder.rglob("*") if path.is_file())
-    listed = "".join(f"{digest(folder / name)}  {name}\n" for name in names)
-    return hashlib.sha256(listed.encode()).hexdigest()
-
-
-def hashes(artifact: Artifact) -> dict[str, str]:
-    """Return the SHA-256 of each file of a run that decides its verdicts, and of its SavedModel."""
-    paths = (artifact.model, artifact.calibration, artifact.familiarity, artifact.config, artifact.equalisation_plan,
-             artifact.face_model, artifact.card)  # fmt: skip
-    found = {path.name: digest(path) for path in paths if path.exists()}
-    saved = artifact.saved_model
-    found[NAME] = model_hash(artifact.folder)  # stands for all that decide a verdict
-    return {**({f"{saved.name}/ (SavedModel)": folder_digest(saved)} if saved.exists() else {}), **found}
+    That of the SavedModel is of what `find . -type f | LC_ALL=C sort | xargs sha256sum` prints in its folder.
+    """
+    found, saved = hashes.of_files(artifact.folder), f"{artifact.saved_model.name}/"
+    inside = [f"{sha}  ./{name.removeprefix(saved)}\n" for name, sha in found.items() if name.startswith(saved)]
+    return {**({f"{saved} (SavedModel)": hashes.of_text("".join(inside))} if inside else {}),
+            **{name: sha for name, sha in found.items() if not name.startswith(saved)},
+            hashes.NAME: hashes.of_text(hashes.lines(found)),  # stands for all that decide a verdict
+            **({artifact.card.name: digest(artifact.card)} if artifact.card.exists() else {})}  # fmt: skip

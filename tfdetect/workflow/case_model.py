@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tfdetect import versions
+from tfdetect.artifact import Artifact
 from tfdetect.detector import describe_detector
 from tfdetect.evaluation import seen
 from tfdetect.evaluation.calibration import Calibration
@@ -15,7 +16,7 @@ from tfdetect.pages import advice, card, conclusion
 from tfdetect.pages.case_content import Model
 from tfdetect.pages.content import Report
 from tfdetect.verdict_settings import VerdictOverrides
-from tfdetect.workflow.case import Judge, hashes
+from tfdetect.workflow.case import Judge, hash_files
 from tfdetect.workflow.verdicts import settings_key
 
 BINS = 40  # of the histogram of test scores
@@ -29,9 +30,7 @@ NOT_MEASURED = "Its metrics.json is gone, so that nothing is known about how goo
 def describe(judge: Judge, given: VerdictOverrides) -> Model:
     """Return what is known about a run that judges with these settings."""
     artifact, fitted = judge.artifact, judge.predictor.calibration
-    found = _read_json(artifact.metrics)
-    measured, unfit, caveats = (judgement(Report(artifact.folder.name, found, shortcuts=_read_json(artifact.shortcuts)))
-                                if "test" in found else (NOT_MEASURED, [], []))  # fmt: skip
+    measured, unfit, caveats = judge_run(artifact)
     scope = [text for text, holds in ((SAMPLE, judge.run.data.path is None), (FACES, judge.run.data.faces != "none"),
                                       (FRAMES, judge.predictor.is_frame_detector)) if holds]  # fmt: skip
     return Model(
@@ -40,7 +39,7 @@ def describe(judge: Judge, given: VerdictOverrides) -> Model:
         version=str(versions.number(artifact.folder)),
         detector=describe_detector(judge.run.detector),
         scored_with=judge.predictor.scored_with,
-        hashes=hashes(artifact),
+        hashes=hash_files(artifact),
         settings=settings_key(artifact, judge.data, given),
         threshold=judge.predictor.threshold,
         inconclusive=fitted.inconclusive,
@@ -85,6 +84,14 @@ def judgement(report: Report) -> tuple[str, list[str], list[str]]:
     parts = (advice.grade(report), seen.sentence(test) or auc, counted,
              advice.against_shortcuts(test, advice.strongest_shortcut(report)))  # fmt: skip
     return " ".join(filter(None, parts)), advice.unfit_uses(report), conclusion.cautions(report.metrics)
+
+
+def judge_run(artifact: Artifact) -> tuple[str, list[str], list[str]]:
+    """Return the same for a stored run; NOT_MEASURED if its metrics.json is gone or damaged, or if it was not tested."""
+    try:
+        return judgement(Report(artifact.folder.name, _read_json(artifact.metrics), shortcuts=_read_json(artifact.shortcuts)))
+    except KeyError:
+        return NOT_MEASURED, [], []
 
 
 def counts(judge: Judge) -> list[tuple[str, str, str, int]]:

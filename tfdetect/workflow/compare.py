@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -110,9 +109,8 @@ def build(runs: Mapping[str, Scored]) -> compare.Comparison:
     can_compare = len({label for _, label in shared}) == 2
     members = [member(name, run, shared if can_compare else None) for name, run in runs.items()]
     rows = [difference(pair) for pair in combinations(runs.items(), 2)]
-    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return compare.Comparison(members, len(shared), same, rows, warnings(runs, shared, same), installation.command_line(), now,
-                              installation.versions())  # fmt: skip
+    return compare.Comparison(members, len(shared), same, rows, warnings(runs, shared, same), installation.command_line(),
+                              installation.utc_now(), installation.versions())  # fmt: skip
 
 
 def shared_keys(runs: Mapping[str, Scored]) -> set[tuple[str, int]]:

@@ -1,5 +1,6 @@
 """Convert a run to another format and describe the result; see `agreement` for how it is compared."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -93,11 +94,12 @@ class Conversion:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            raise ConversionError(f"{self.run.detector.name} cannot be converted to {form.title}: {first_line(error)}") from error
+            reason = first_line(error, file)
+            raise ConversionError(f"{self.run.detector.name} cannot be converted to {form.title}: {reason}") from error
         try:
             return form.load(file, clip_input)
         except Exception as error:
-            raise ConversionError(f"The {form.title} model was written, but does not load: {first_line(error)}") from error
+            raise ConversionError(f"The {form.title} model was written, but does not load: {first_line(error, file)}") from error
 
     def guarded(self, call: "Call") -> "Call":
         """Return the same call, which raises ConversionError where the runtime fails."""
@@ -114,8 +116,10 @@ class Conversion:
         return guard
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of a library's error that says more than where in the library it was raised."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+def first_line(error: Exception, file: Path | None = None) -> str:
+    """Return the first line of a library's error that says more than where in the library it was raised; of the path of the
+    `file`, which is not kept, only its name."""
+    text = str(error) if file is None else str(error).replace(f"{file.parent}{os.sep}", "")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = next((line for line in lines if not WHERE.match(line)), lines[-1] if lines else "no message")
     return f"{type(error).__name__}: {said[:250]}{'...' * (len(said) > 250)}"

@@ -14,6 +14,7 @@ from tfdetect.workflow.console import devices_line
 
 FILE = "cost.json"
 
+
 @contextmanager
 def timed(artifact: Artifact, precision: str) -> Iterator[None]:
     """Add the seconds that the block takes to those in cost.json, also if it ends with an error; a process that is killed leaves

@@ -16,8 +16,7 @@ from tfdetect.errors import UserError
 from tfdetect.workflow.console import console
 
 # What judging files takes, and what the model card is about. All else of a run names the files of its data set or shows them.
-PUSHED = ("README.md", "SERVING.md", "config.yaml", "model.keras", "calibration.json", "familiarity.npz", "faces.json",
-          "face_model.onnx", "equalised.json", "metrics.json", "shortcuts.json", "history.csv", "cost.json")  # fmt: skip
+PUSHED = ("README.md", "SERVING.md", *hashes.FILES, "metrics.json", "shortcuts.json", "history.csv", "cost.json")
 ADDRESS = "https://huggingface.co/{}"
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write there"
 

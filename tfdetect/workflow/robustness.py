@@ -94,9 +94,7 @@ def _last_byte(path: str) -> bytes:
 
 def model_key(artifact: Artifact, cache: Cache) -> str:
     """Return a digest of what decides a score: the weights, how a file becomes a clip, and the corruptions' version."""
-    with open(artifact.model, "rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(f"{VERSION} {weights} {cache.folder.name}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{VERSION} {files.sha256(artifact.model)} {cache.folder.name}".encode()).hexdigest()[:16]
 
 
 def measure(words: Sequence[str], target: Artifact, artifact: Artifact, predictor: Predictor, table: pd.DataFrame, cache: Cache,

@@ -5,7 +5,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,7 +127,7 @@ def describe_content(path: Path, others: Mapping[str, int]) -> str:
 
 def table_facts(artifact: artifacts.Artifact, threshold: float) -> dict[str, Any]:
     """Return the columns that all rows of a table of verdicts share; the date is the time at which the command began."""
-    date = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    date = installation.utc_now()
     return {"run": artifact.folder.resolve().name, "version": __version__, "threshold": threshold, "date": date}
 
 

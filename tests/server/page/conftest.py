@@ -1,18 +1,8 @@
-"""A browser, and servers whose answers are made up."""
+"""Servers whose answers are made up."""
 
 import page_server
 import pytest
 from page_server import FIRST, SECOND
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from page_browser import CHROMIUM, sync_api
-
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ All decoders deliver native frames to one function that makes squares of them (`
 becomes part of the evidence; the exported model contains its twin (`tf_decode.py`).
 """
 
-import hashlib
 import os
 import stat
 import struct
@@ -21,6 +20,7 @@ from tfdetect.data import deadline
 from tfdetect.data.media import images, video
 from tfdetect.data.media.frames import LIMITS, SQUEEZE, Fit, FrameCallback, Media, to_squares
 from tfdetect.data.media.sniff import MediaError, media_kind
+from tfdetect.files import sha256
 from tfdetect.limits import Decoding, Limits
 from tfdetect.stages import stage
 
@@ -102,5 +102,4 @@ def digest(path: str | Path) -> str:
     if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would block
         raise MediaError("not a file: expected a regular image or video file")
     deadline.extend(size=os.path.getsize(path))
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
