@@ -165,6 +165,13 @@ def test_a_heat_map_that_fails_its_check_is_replaced_by_occlusion(runs, files, t
     assert heat.result.startswith(f"{explaining.INSTEAD.format('integrated_gradients')} Hiding the hottest tenth")
 
 
+def test_the_heat_map_is_that_of_explain(runs, files, tmp_path):
+    heat = runs[0].case(files[0], tmp_path / "a.html").case.files[0].findings[0].heat_map
+    row = runs[0].explain(files[0], out=tmp_path / "explained").rows[0]
+    assert heat.method == row["method"]
+    assert {name: row[name] for name in heat.check} == pytest.approx(heat.check)
+
+
 def test_an_interrupted_report_holds_the_finished_files_and_names_the_others(runs, images, tmp_path, monkeypatch):
     paths, find = sorted((images / "real").iterdir())[:3], case.find
 

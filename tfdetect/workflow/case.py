@@ -30,7 +30,6 @@ from tfdetect.workflow.explaining import HeatMaps
 from tfdetect.workflow.robustness_grids import GRIDS
 
 GONE = "the run has no predictions.csv with such files"
-CELLS = 4  # regions per side of a heat-map by occlusion
 PICTURE_SIDE = 480  # pixels of the longer side of the picture of a file
 MAX_PIXELS = 2**31  # of all frames of a video that is encoded anew; about a minute and a half of HD
 STEPS = 3 + len(GRIDS["case"])  # of the progress bar: verdict, heat-map, timeline, each re-encoding
@@ -66,7 +65,7 @@ class Judge:
     @cached_property
     def maps(self) -> HeatMaps:
         """What draws its heat-maps, by the method that measures best for the detector; loads model.keras where that needs it."""
-        return explaining.prepare(self.predictor, self.artifact, self.run.detector, "auto", CELLS, "blurred")
+        return explaining.prepare(self.predictor, self.artifact, self.run.detector)
 
     @cached_property
     def splits(self) -> dict[str, str]:

@@ -67,8 +67,8 @@ def resolve_method(method: str, detector: Detector) -> Method:
     return detector.heat_map if method == "auto" else method  # type: ignore[return-value]
 
 
-def prepare(predictor: "Predictor", artifact: Artifact, detector: Detector, method: str, cells: int,
-            baseline: Baseline) -> HeatMaps:  # fmt: skip
+def prepare(predictor: "Predictor", artifact: Artifact, detector: Detector, method: str = "auto", cells: int = 4,
+            baseline: Baseline = "black") -> HeatMaps:  # fmt: skip
     """Return what makes the heat-maps of `method`; where `auto` stands for one that cannot be had, occlusion, with a note.
 
     Raises UserError if the method that was asked for is impossible: there is no .keras file, or no gradient.
