@@ -271,11 +271,11 @@ def end_idle_processes() -> None:
             _idle.pop().end()
 
 
-def _pool_key(count: int) -> tuple[int, str]:
+def _pool_key(count: int) -> tuple[int, bool, str]:
     """Return what a pool of `count` processes for the current folder has in common with others that can take its place."""
     with suppress(OSError):  # the folder may have been deleted
-        return count, os.getcwd()
-    return count, ""
+        return count, stages.active(), os.getcwd()
+    return count, stages.active(), ""
 
 
 def _take_idle(count: int) -> _Pool | None:
