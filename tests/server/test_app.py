@@ -36,7 +36,7 @@ def test_images_are_logged_where_there_is_a_log(app, client, monkeypatch):
         rows = []
         add = rows.extend
 
-    monkeypatch.setattr(app.state, "record", Log)
+    monkeypatch.setitem(app.state._state, "record", Log)
     images = [picture(0), b"no image"]
     instances = [{"b64": base64.b64encode(image).decode()} for image in images]
     answers = client.post("/v1/models/tiny:predict", json={"signature_name": "serve_bytes", "instances": instances}).json()
