@@ -5,8 +5,8 @@ import gc
 import os
 
 # A test process has one core. On small arrays, the threads of OpenBLAS wait for each other more than they compute.
-for setting in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(setting, "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import light as stubs
