@@ -115,6 +115,27 @@ def test_negative_padding_becomes_padding_of_the_output(tmp_path):
     assert found[0, 0].tolist() == [[2, 0, 4, 0], [0, 0, 0, 0], [6, 0, 8, 0], [0, 0, 0, 0]]  # as TensorFlow's "same"
 
 
+def test_loops_refer_to_what_they_do_not_change(tmp_path):
+    """y = 2 + 3 x, where x is handed from pass to pass; OpenVINO refuses that."""
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    from tfdetect.serving.convert import refer_to_unchanged_state
+
+    helper, kinds = onnx.helper, onnx.TensorProto
+    value = lambda name, kind=kinds.FLOAT, shape=(1,): helper.make_tensor_value_info(name, kind, shape)  # noqa: E731
+    steps = [helper.make_node("Identity", ["go"], ["still"]), helper.make_node("Add", ["total", "inside"], ["after"])]
+    given = [value("count", kinds.INT64, ()), value("go", kinds.BOOL, ()), value("inside"), value("total")]
+    body = helper.make_graph(steps, "body", given, [value("still", kinds.BOOL, ()), value("inside"), value("after")])
+    constants = [helper.make_tensor("times", kinds.INT64, [], [3]), helper.make_tensor("start", kinds.FLOAT, [1], [2.0])]
+    loop = helper.make_node("Loop", ["times", "", "x", "start"], ["same", "y"], body=body)
+    file = tmp_path / "model.onnx"
+    model = helper.make_model(helper.make_graph([loop], "graph", [value("x")], [value("y")], constants),
+                              opset_imports=[helper.make_opsetid("", 15)], ir_version=8)  # fmt: skip
+    onnx.save(model, file)
+    refer_to_unchanged_state(file)
+    assert [*onnx.load(file).graph.node[0].input] == ["times", "", "start"]
+    assert runtime.InferenceSession(file).run(None, {"x": np.array([5], np.float32)})[0] == [17]
+
+
 def test_openvino_needs_the_size_of_the_frames(cnn, rng):
     """The reason why the file is written for one size. If this fails, OpenVINO has been mended: see `converted.load_openvino`."""
     file = convert(cnn, "openvino") / "model.xml"
