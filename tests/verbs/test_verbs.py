@@ -27,7 +27,7 @@ from tfdetect.evaluation import predictions
 from tfdetect.pages import explanation
 from tfdetect.plots import standard
 from tfdetect.serving.predictor import Verdict
-from tfdetect.workflow import cost, explaining
+from tfdetect.workflow import cost, explaining, quick_maps, training_data
 
 pytestmark = pytest.mark.usefixtures("light_test")  # but the two runs are trained without stubs
 SETTINGS = ["--data.frames", "4", "--data.size", "32", "--train.epochs", "2", "--train.batch", "8"]
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def flags(folder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explain, "MAX_SECONDS", float("inf"))  # heat-maps in TensorBoard, however busy the machine is
+        patch.setattr(quick_maps, "MAX_SECONDS", float("inf"))  # heat-maps in TensorBoard, however busy the machine is
         yield [*SETTINGS, "--data.cache_dir", str(folder / "cache"), "--out", str(folder / "runs")]
 
 
@@ -391,7 +391,7 @@ def test_too_few_files_for_a_batch_or_for_choosing_an_epoch_give_a_warning():
     def output(reals, fakes, batch, name="cnn"):
         rows = [("train", 0, 3)] * 4 + [("train", 1, 3)] * 4 + [("validation", 0, 3)] * reals + [("validation", 1, 3)] * fakes
         table = pd.DataFrame(rows, columns=["split", "label", "frames"])
-        return training.warnings(config.parse([name, "--train.batch", str(batch)], "t"), table)
+        return training_data.warnings(config.parse([name, "--train.batch", str(batch)], "t"), table)
 
     assert output(5, 5, 24) == ()
     assert "--train.batch 25 is more than the 24 training frames" in output(5, 5, 25)[0]
