@@ -71,11 +71,11 @@ async def receive(request: Request, wait: bool, files: int | None = None) -> tup
 
 
 def choose(models: Models, names: Sequence[str]) -> list[str]:
-    """Return the names of the models that are asked for, by default of all. Raises UnknownModel, and HTTPException 503 while
-    they are being loaded."""
-    if not models.ready:
-        raise HTTPException(503, "Models are being loaded.", {"Retry-After": "5"})
+    """Return the names of the models that are asked for, by default of all. Raises UnknownModel, and HTTPException 503 while one
+    of them is being loaded."""
     found = list(names) or models.names()
+    if set(found) & set(models.loading()):
+        raise HTTPException(503, "Models are being loaded.", {"Retry-After": "5"})
     for name in found:
         models.get(name)
     return found
