@@ -51,7 +51,8 @@ def test_images_are_logged_where_there_is_a_log(app, client, monkeypatch):
 
 def test_the_start_names_models_of_which_the_log_lacks_verdicts(app, capsys):
     old = SimpleNamespace(structured_outputs={"score": 0, "probability": 0})
-    detector = SimpleNamespace(predictor=SimpleNamespace(model=SimpleNamespace(signatures={"serve_bytes": old})), folder="runs/old")
+    predictor = SimpleNamespace(model=SimpleNamespace(signatures={"serve_bytes": old}))
+    detector = SimpleNamespace(predictor=predictor, folder="runs/old")
     found = {"tiny": app.state.models.get("tiny"), "old": ServedModel("old", 1, detector)}
     models = SimpleNamespace(names=lambda: list(found), get=found.get)
     for log in ("log.db", None):
@@ -76,9 +77,9 @@ def test_arrays_are_logged_as_what_they_are(app, client, monkeypatch):
         (each["verdict"], pytest.approx(each["probability"])) for each in found]  # fmt: skip
 
 
-@pytest.mark.parametrize("path, status", [("/", 200), ("/page/page.js", 200), ("/healthz", 200), ("/metrics", 200), ("/v1/server", 200),
-                                          ("/v1/models/tiny", 200), ("/v1/models/none", 404), ("/v1/models/tiny:predict", 400),
-                                          ("/v1/score", 405), ("/nowhere", 404)])  # fmt: skip
+@pytest.mark.parametrize("path, status", [("/", 200), ("/page/page.js", 200), ("/healthz", 200), ("/metrics", 200),
+                                          ("/v1/server", 200), ("/v1/models/tiny", 200), ("/v1/models/none", 404),
+                                          ("/v1/models/tiny:predict", 400), ("/v1/score", 405), ("/nowhere", 404)])  # fmt: skip
 def test_head_is_get_without_a_body(client, path, status):
     head, get = client.head(path), client.get(path)
     assert head.status_code == get.status_code == status and head.content == b""

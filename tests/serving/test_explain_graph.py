@@ -69,8 +69,8 @@ def test_occlusion_where_that_is_the_method_or_there_is_no_gradient(rng, frames)
         expected = np.stack([np.repeat(heatmaps.occlusion_map(score, clip)[None], frames, axis=0) for clip in clips])
         np.testing.assert_allclose(maps(tf.constant(clips)), expected, atol=1e-6 * np.abs(expected).max())
         assert method == "occlusion" and np.ptp(expected) > 0
-        assert instead == ("" if heat_map == "occlusion" else "`integrated_gradients`, the method of cnn, is not to be had: it is "
-                           "a detector whose score has no gradient with respect to the pixels.")  # fmt: skip
+        assert instead == ("" if heat_map == "occlusion" else "`integrated_gradients`, the method of cnn, is not to be had: "
+                           "it is a detector whose score has no gradient with respect to the pixels.")  # fmt: skip
 
 
 def test_a_network_that_keras_cannot_rebuild_is_said():
@@ -84,7 +84,8 @@ def test_a_network_that_keras_cannot_rebuild_is_said():
     clip = keras.Input((1, SIZE, SIZE, 3), dtype="uint8")
     model = keras.Model(clip, layers.Dense(1)(layers.Flatten()(Own(2)(layers.Rescaling(1 / 255)(clip)))))
     method, _, instead = made(Cnn(), model)
-    assert method == "occlusion" and re.fullmatch(r"`integrated_gradients`, .*: Keras cannot rebuild it with .* \(.*Own.*\)\.", instead)
+    assert method == "occlusion"
+    assert re.fullmatch(r"`integrated_gradients`, .*: Keras cannot rebuild it with .* \(.*Own.*\)\.", instead)
     notes = format_serving_notes({}, ClipSpec(1, SIZE), Calibration(1.0, 0.0, 0.5), method, instead=instead)
     assert f"It takes 50 scores. {instead}\n" in notes
 

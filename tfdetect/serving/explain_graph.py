@@ -26,7 +26,8 @@ def make(model: keras.Model, detector: Detector, score: Callable[[tf.Tensor], tf
          errors: HeatMaps) -> tuple[str, HeatMaps, str]:  # fmt: skip
     """Return the method of a detector's heat-maps, what makes them, and in a sentence why it is not its own method, "" if it is.
 
-    It is occlusion where there is no gradient, or Keras cannot rebuild a plugin's network to take one. `score` maps clips to scores (batch,), `errors` to the reconstruction errors of an autoencoder at each pixel.
+    It is occlusion where there is no gradient, or Keras cannot rebuild a plugin's network to take one. `score` maps clips to
+    scores (batch,), `errors` to the reconstruction errors of an autoencoder at each pixel.
     """
     if detector.heat_map == "error":
         return "error", lambda clips: _of_all_frames(tf.reduce_mean(errors(clips), axis=1, keepdims=True), clips), ""
