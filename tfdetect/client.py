@@ -206,7 +206,8 @@ class Client:
                     raise ServerError(state["error"], 400)
                 if state["state"] == "done":
                     return dict(state["result"])
-                self._show(state["stage"] or state["state"], state["done"], state["total"])
+                waits = f"queued, {state['before']} before it" if state.get("before") else state["state"]
+                self._show(state["stage"] or waits, state["done"], state["total"])
                 time.sleep(pause)
                 pause = min(POLLS[1], 1.5 * pause)
         except KeyboardInterrupt:

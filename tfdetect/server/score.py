@@ -34,8 +34,8 @@ T = TypeVar("T")
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start what the routes of this package need, and end it."""
     limits = app.state.settings.limits
-    app.state.jobs = Jobs(limits.jobs, limits.results, limits.keep_seconds)
     app.state.judges, app.state.decoders = Judges(limits), Decoders(limits)
+    app.state.jobs = Jobs(limits.jobs, limits.results, limits.keep_seconds, max(1, app.state.decoders.count - 1))
     app.state.decoders.start()
     yield
     await app.state.jobs.close()
@@ -92,7 +92,7 @@ async def is_long(state: Any, received: Form) -> bool:
 
 def as_job(request: Request, work: Callable[[Job], Coroutine[Any, Any, dict[str, Any]]], received: Form) -> JSONResponse:
     """Start work as a job, which ends with deleting the files, and say how it is called."""
-    job = request.app.state.jobs.start(work, request.state.who, received.close)
+    job = request.app.state.jobs.start(work, request.state.who, received.close, received.frames, scores=True)
     return JSONResponse({"job": job.now.id}, 202)
 
 
@@ -115,7 +115,7 @@ async def score_form(state: Any, received: Form, who: str, names: Sequence[str],
     """Return the answer: each file with what each model finds about it."""
     served = [state.models.get(name) for name in names]
     total, done = len(received.files) * len(served), 0
-    report("Scoring", 0, total)
+    report("Decoding frames")
 
     def step() -> None:
         nonlocal done
