@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_images_are_logged_where_there_is_a_log(app, client, monkeypatch):
 def test_the_start_names_models_of_which_the_log_lacks_verdicts(app, capsys):
     old = SimpleNamespace(structured_outputs={"score": 0, "probability": 0})
     predictor = SimpleNamespace(model=SimpleNamespace(signatures={"serve_bytes": old}))
-    detector = SimpleNamespace(predictor=predictor, folder="runs/old")
+    detector = SimpleNamespace(predictor=predictor, folder=Path("runs/old"))
     found = {"tiny": app.state.models.get("tiny"), "old": ServedModel("old", 1, detector)}
     models = SimpleNamespace(names=lambda: list(found), get=found.get)
     for log in ("log.db", None):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfdetect import config, installation
+from tfdetect import config, installation, versions
 from tfdetect.errors import UserError
 from tfdetect.server.settings import ServeSettings
 from tfdetect.workflow.console import console, printable, served_devices_line
@@ -80,7 +80,8 @@ def announce(models: "Models", listener: socket.socket, settings: ServeSettings)
         console.print(f"  {who} who reaches {settings.host}:{port} can use it.")
     for model in filter(lambda model: settings.log and model.lacks_verdicts, map(models.get, names)):
         console.print(f"  The log gets no row of {printable(model.name)}:predict, which answers without a verdict, as an older "
-                      f"version exported it: {installation.command('export', model.detector.folder)} mends that.")  # fmt: skip
+                      f"version exported it: {installation.command('export', versions.base(model.detector.folder))} and "
+                      "another start mend that.")  # fmt: skip
 
 
 def finished_runs() -> Sequence[Path]:
