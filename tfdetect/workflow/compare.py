@@ -107,7 +107,7 @@ def refuse_folder_of_runs(folder: Path) -> None:
 
 def on_other_files(name: str, run: Scored, args: Evaluate, evaluate_run: EvaluateRun) -> Scored:
     """Evaluate a run on --data.path, and return it with the files, scores and figures of that; a file is known by its path."""
-    console.print(files.printable(f"\n{name} on {args.data.path}"))
+    console.print(f"\n{files.printable(f'{name} on {args.data.path}')}")
     alone = replace(args, compare=False, out=None, runs=(run.artifact.folder,))
     results = evaluate_run(alone, run.artifact, run.run)
     frames = predictions.read(results.predictions)
