@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,6 +59,34 @@ def test_each_format_agrees_on_frames_of_other_sizes(run, rng, form):
     for height, width in ((48, 80), (32, 32), (20, 31)):
         clips = rng.integers(0, 256, (2, told["input"]["shape"][1] or 1, height, width, 3), np.uint8)
         np.testing.assert_allclose(call(clips)["score"], detector.predictor.predict_clips(clips)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_each_format_resizes_to_the_same_pixels(tmp_path, rng, form):
+    """OpenVINO fuses products with sums, which rounds some halves the other way where sides grow."""
+    for name in converted.FORMATS[form].requires:
+        pytest.importorskip(name)
+    import keras
+    import tensorflow as tf
+
+    from tfdetect.data.media import frames, tf_decode
+    from tfdetect.serving.convert import convert
+
+    def resize_only(clips):
+        shape = tf.shape(clips)
+        squares = tf_decode.resize(tf.reshape(clips, (-1, shape[2], shape[3], 3)), 224)
+        return {"pixels": tf.cast(squares, tf.float32)}
+
+    functions = SimpleNamespace(predict_frames=resize_only, model=keras.Sequential(), familiarity=None, is_frame_detector=True,
+                                frames=1, size=224)  # fmt: skip
+    file = tmp_path / converted.FORMATS[form].file
+    convert(functions, form, file, "clip")
+    call = converted.FORMATS[form].load(file, "clip")
+    for height, width in ((480, 640), (378, 504), (64, 64), (218, 178)):
+        frame = rng.integers(0, 256, (height, width, 3), np.uint8)
+        difference = call(frame[None, None])["pixels"][0] - frames.resize(frame, 224)
+        assert np.abs(difference).max() <= (form == "openvino" and height < 224)
+        assert np.mean(difference != 0) <= 0.005
 
 
 @pytest.mark.parametrize("form", FORMATS)
