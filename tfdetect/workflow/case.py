@@ -16,7 +16,7 @@ from tfdetect.data.media.read import digest, read_media
 from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.data.prepare.clip_cache import MiddleFrame
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
-from tfdetect.errors import is_out_of_memory
+from tfdetect.errors import suppress_out_of_memory
 from tfdetect.evaluation import predictions, single_file
 from tfdetect.evaluation.calibration import MIN_FILES_PER_CLASS, Calibration
 from tfdetect.evaluation.timeline import Timeline
@@ -97,11 +97,9 @@ def find(judge: Judge, path: str, sha: str, media: Media | WorkerFailure, draw: 
         step(advance=len(GRIDS["case"]))
     else:
         stability = reencode(judge, path, sha, media, step)
-    try:
+    with suppress_out_of_memory():
         heat_map = draw(verdict, media)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
+    if heat_map is None:
         missing["heat_map"] = "not enough memory"
     step()
     line = follow(judge, path, media, missing)
