@@ -34,7 +34,7 @@ def evaluate(runs: "str | Path | Iterable[str | Path]" = (), data: "str | Path |
 
     `runs` are folders such as "saved_models/cnn"; `data` is the path of a data set, by default the run's own test files. With a
     list of several data sets, each run is evaluated on each of them, and a `Matrix` is returned; with `compare=True`, finished
-    runs are only compared, and a `Comparison` is returned. All other keywords are flags of
+    runs are compared side by side, and a `Comparison` is returned. All other keywords are flags of
     the command `evaluate`, such as `corrupt="jpeg(80)"` and `out="FOLDER"`. Instead of runs, `predictions="scores.csv"` or
     `model="FILE.py"` judge any detectors (docs/judge.md). Raises UserError for a setting that is not valid and if no file is left
     to evaluate, and FileNotFoundError if there is no such run.
@@ -51,14 +51,16 @@ def evaluate(runs: "str | Path | Iterable[str | Path]" = (), data: "str | Path |
 
 def evaluate_runs(args: Evaluate, paths: Sequence[Path] = ()) -> Artifact:
     """Evaluate one run, an ensemble, or with several `paths` of data sets each run on each; return where the results are."""
+    if args.compare:
+        from tfdetect.workflow import compare
+
+        if len(paths) > 1:
+            raise UserError("--compare takes one --data.path; several, without --compare, make a matrix of runs and data sets.")
+        return compare.evaluate(args, evaluate_run)
     if len(paths) > 1:
         from tfdetect.workflow import matrix
 
         return matrix.evaluate(args, paths, evaluate_run)
-    if args.compare:
-        from tfdetect.workflow import compare
-
-        return compare.evaluate(args)
     if args.predictions or args.model:
         from tfdetect.workflow import judge
 

@@ -79,7 +79,7 @@ def resolve_runs(run: Run) -> Run:
     """Return the run with the names of other runs replaced by the paths of their models, and --data.leave_out NAME by what it
     stands for."""
     run = protocols.as_single(run)
-    run = replace(run, detector=run.detector.resolve_runs(lambda name: str(artifacts.find(Path(name), "model").model)))
+    run = replace(run, detector=run.detector.resolve_runs(partial(fine_tuning.find_model, trust=run.trust)))
     return fine_tuning.resolve(run)
 
 
