@@ -70,10 +70,14 @@ class Judge:
     @cached_property
     def splits(self) -> dict[str, str]:
         """SHA-256 of each file of the run's data set -> its split; empty if the run does not hold them."""
-        if not self.artifact.manifest.exists():
-            return {}
-        rows = pd.read_csv(self.artifact.manifest, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+        rows = self.manifest()
         return dict(zip(rows["sha"], rows["split"], strict=True)) if {"sha", "split"} <= set(rows) else {}
+
+    def manifest(self) -> pd.DataFrame:
+        """Return the run's data set as text; without columns if the run does not hold it."""
+        if not self.artifact.manifest.exists():
+            return pd.DataFrame()
+        return pd.read_csv(self.artifact.manifest, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
 
 
 def find(judge: Judge, path: str, sha: str, media: Media | WorkerFailure, draw: Draw, step: Callable[..., None]) -> Finding:
