@@ -18,6 +18,7 @@ from tfdetect.server.health import FAILED, Error
 log = logging.getLogger("tfdetect.server")
 router = APIRouter(tags=["jobs"])
 EVENT_SECONDS = 0.2  # between two events at least
+DECODING, SCORING = "Decoding frames", "Scoring"  # stages that alternate where several models or files are asked for
 State = Literal["queued", "running", "done", "failed"]
 
 
@@ -84,7 +85,7 @@ class Job:
             await asyncio.sleep(EVENT_SECONDS)
             if (found := frames()) and found != last:
                 last = found
-                self.change(done=found[0], total=found[1])
+                self.change(done=found[0], total=found[1], stage=self.now.stage.replace(SCORING, "") or DECODING)
 
     @property
     def is_over(self) -> bool:
