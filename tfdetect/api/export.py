@@ -55,6 +55,9 @@ class Export:
     def __post_init__(self) -> None:
         if (self.yes or self.private) and not self.push_to_hub:
             raise UserError("--yes and --private belong to --push_to_hub REPOSITORY.")
+        if self.trust and self.push_to_hub:
+            raise UserError("Others could not use a run that differs from its SHA256SUMS: export it with --trust first, which "
+                            "writes them again, and then give --push_to_hub without it.")  # fmt: skip
         if self.quantize != "none" and self.format == "saved_model":
             raise UserError("--quantize int8 needs --format onnx, openvino or litert; a SavedModel is not quantized.")
         if self.quantize != "none" and self.files:
@@ -85,7 +88,7 @@ def export_run(folder: Path, trust: bool = False) -> tuple[Path, Mapping[str, st
     differ from SHA256SUMS; with `trust`, they are accepted as they are, and SHA256SUMS is renewed.
     """
     folder = versions.checked_out(folder)
-    artifact = artifacts.find(folder, "model", trust)
+    artifact = artifacts.find(folder, "model", trust, saved_model=False)
     run = artifacts.load_config(artifact)
     calibration = artifacts.load_calibration(artifact).to_dict()
     import_keras()
@@ -116,7 +119,7 @@ def convert_run(settings: Export) -> Converted:
     Raises ConversionError if the run cannot be converted, or the result does not load or differs from the SavedModel; UserError
     without the extra, the SavedModel, or files to compare on.
     """
-    artifact = artifacts.find(settings.run, "model", settings.trust)
+    artifact = artifacts.find(settings.run, "model", settings.trust)  # its SavedModel says what is right
     run = artifacts.load_config(artifact)
     require_ready(artifact, settings.format)
     import_keras()
