@@ -32,9 +32,14 @@ INTERVALS = {"auc": (0.9, 0.97)}
 SEEN = {"named": ["swap", "gan"], "n_fake": 40, "auc": 0.95, "auc_interval": (0.9, 0.97), "intervals": INTERVALS}
 GOOD = {"auc": 0.95, "auc_interval": [0.92, 0.97], "n": 200, "n_real": 100, "n_fake": 100, "n_groups": 100, "by_source": {},
         "confusion": {"tn": 90, "fp": 10, "tp": 90, "fn": 10}}  # fmt: skip
-TESTS = [{}, {"seen": SEEN}, {"seen": SEEN | {"named": []}}, {"seen": SEEN, "unseen": SEEN}, {"unseen": SEEN},
-         {"seen": SEEN, "unseen": SEEN | {"auc_interval": None}}, {"auc": 0.525, "auc_interval": [0.45, 0.6]},
-         {"auc_interval": None}, {"auc": 0.1, "auc_interval": [0.05, 0.2]}, {"auc": None, "auc_interval": None, "n_fake": 0},
+UNNAMED = SEEN | {"named": []}
+SOURCES = [{"seen": SEEN, "unseen": SEEN, "unknown": UNNAMED}, {"seen": SEEN, "unknown": SEEN},
+           {"unseen": UNNAMED, "unknown": SEEN}, {"unknown": UNNAMED}, {"unknown": SEEN | {"intervals": {}, "n_fake": 1}},
+           {"seen": UNNAMED, "unseen": SEEN}, {"seen": SEEN | {"named": list("abcdefgh")}}]  # fmt: skip
+TESTS = [*SOURCES, *(each | {"fakes_used_for": "validation"} for each in SOURCES), {}, {"seen": SEEN}, {"seen": UNNAMED},
+         {"seen": SEEN, "unseen": SEEN}, {"unseen": SEEN}, {"seen": SEEN, "unseen": SEEN | {"auc_interval": None}},
+         {"auc": 0.525, "auc_interval": [0.45, 0.6]}, {"auc_interval": None}, {"auc": 0.1, "auc_interval": [0.05, 0.2]},
+         {"auc": None, "auc_interval": None, "n_fake": 0}, {"shortcut_intervals": {"all": (0.5, 0.95)}},
          {"verdicts": {"precision": 0.2, "prevalence": 0.01, "unfamiliar": {"share": 0.5, "level": 0.05}}}]  # fmt: skip
 
 
