@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from tfdetect.data import stopping
 from tfdetect.server.health import FAILED, Error
 
 log = logging.getLogger("tfdetect.server")
@@ -173,11 +175,13 @@ class Jobs:
         try:
             async with self._turns[job.scores]:
                 job.change(state="running", before=0)
-                counting = asyncio.create_task(job.count(frames))
+                counting, stop = asyncio.create_task(job.count(frames)), threading.Event()
                 try:
-                    result = await work(job)
+                    with stopping.by(stop):
+                        result = await work(job)
                 finally:
                     counting.cancel()
+                    stop.set()
             job.change(state="done", result=result, stage="")
             return result
         except asyncio.CancelledError as error:
