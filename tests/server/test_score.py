@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from served import picture
+from served import picture, wait_for
 from starlette.testclient import TestClient
 
 from tfdetect.data import worker_processes
@@ -162,6 +162,22 @@ def test_a_job_can_be_cancelled(ask):
     for answer in (ask.delete(f"/v1/jobs/{second}"), ask.get(f"/v1/jobs/{second}")):
         assert answer.json()["error"] == "It was cancelled."
     assert ask.delete(f"/v1/jobs/{first}").status_code == 200
+
+
+def test_a_cancelled_job_ends_what_its_threads_wait_for(ask, monkeypatch, tmp_path):
+    process = tmp_path / "process"
+
+    def follow(*_):
+        assert not list(worker_pool.map_unordered([str(process)], crashing.Slow(), 1, 60))
+        (tmp_path / "ended").touch()
+
+    monkeypatch.setattr("tfdetect.server.explain.case.follow", follow)
+    job = send(ask, "/v1/explain?wait=false", movie()).json()["job"]
+    wait_for(process.exists)
+    ask.delete(f"/v1/jobs/{job}")
+    wait_for((tmp_path / "ended").exists)
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(int(process.read_text())).status() == psutil.STATUS_ZOMBIE
 
 
 def decoders():

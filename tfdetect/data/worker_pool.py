@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from pebble import ProcessExpired
 
 from tfdetect import machine, stages
-from tfdetect.data import deadline
+from tfdetect.data import deadline, stopping
 from tfdetect.data.worker_processes import Processes, end_idle_processes, is_confined
 
 CRASHED = "the decoder crashed"
@@ -57,10 +57,11 @@ def map_unordered(items: Iterable[T], work: Callable[[T], R], workers: int | Non
     `work` must be picklable. Each item may take `seconds`, plus what `work` requests by `deadline.extend`. If an item crashes
     its process or exceeds its time, its result is a WorkerFailure and a new process takes over. Exceptions of `work` are
     re-raised here and stop the iteration. Only a few items are read ahead, so `items` may be infinite. Once another thread sets
-    `stop`, the iteration ends within a second. Where no process can be started, the items are processed in this one, without a
-    time limit, and a line on stderr says so; if processes are confined (`worker_processes.confine`), the items fail instead.
+    `stop`, by default that of `stopping`, it ends within a second. Where no process can be started, the items are processed in
+    this one, without a time limit, and a line on stderr says so; if processes are confined (`worker_processes.confine`), the
+    items fail instead.
     """
-    remaining, guarded = iter(items), _GuardedWork(work, seconds)
+    remaining, guarded, stop = iter(items), _GuardedWork(work, seconds), stop or stopping.event()
     while True:
         in_work: dict[Any, T] = {}
         try:

@@ -18,7 +18,7 @@ from tfdetect.errors import suppress_out_of_memory
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.pages import explanation
 from tfdetect.server.answers import AS_JOB, REFUSALS, ExplainAnswer, form
-from tfdetect.server.jobs import Job
+from tfdetect.server.jobs import DECODING, SCORING, Job
 from tfdetect.server.judges import KnownModel
 from tfdetect.server.score import decode, finding, judge, receive, record, unless_gone
 from tfdetect.server.uploads import Form, Upload, without_paths
@@ -59,10 +59,10 @@ async def explain_form(state: Any, received: Form, names: Sequence[str], job: Jo
     """Return the answer of /v1/explain. Raises HTTPException 400 for a file that cannot be read."""
     [upload], [name], start = received.files, names, time.monotonic()
     served = state.models.get(name)
-    job.report("Decoding frames")
+    job.report(DECODING)
     known: KnownModel = await asyncio.to_thread(state.judges.of, served)
     media = await decode(state, known, upload, [])
-    job.report("Scoring")
+    job.report(SCORING)
     verdict = await judge(state, known, upload, media)
     found = finding(known, verdict, upload, (), time.monotonic() - start)
     record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], "explain", job.who)
