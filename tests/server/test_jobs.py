@@ -56,6 +56,43 @@ def test_one_runs_at_a_time_and_few_wait():
     run(test)
 
 
+def test_scores_need_not_wait_for_heat_maps_and_the_others_know_how_many_are_before_them():
+    async def test():
+        jobs = Jobs(scoring=2)
+        started = [jobs.start(endless, scores=scores) for scores in (False, True, True, True, False, False)]
+        await asyncio.sleep(0.01)
+        assert [job.now.state for job in started] == ["running", "running", "running", "queued", "queued", "queued"]
+        assert [job.now.before for job in started] == [0, 0, 0, 2, 1, 2]
+        await jobs.cancel(started[0])
+        await asyncio.sleep(0.01)
+        assert [(job.now.state, job.now.before) for job in started[3:]] == [("queued", 2), ("running", 0), ("queued", 1)]
+        await jobs.close()
+
+    run(test)
+
+
+def test_decoded_frames_show_while_there_are_any(monkeypatch):
+    monkeypatch.setattr("tfdetect.server.jobs.EVENT_SECONDS", 0.001)
+
+    async def test():
+        counts, seen = iter([None, (100, 900), (100, 900), (900, 900)]), []
+
+        async def decode(job):
+            job.report("Decoding frames")
+            while len(seen) < 5:
+                await asyncio.sleep(0.001)
+            job.report("Scoring")
+            await asyncio.sleep(0.02)
+            return {}
+
+        job = Jobs().start(decode, frames=lambda: seen.append(found := next(counts, None)) or found)
+        states = [(state.stage, state.done, state.total) async for state in job.follow()]
+        order = [("Decoding frames", 0, None), ("Decoding frames", 100, 900), ("Decoding frames", 900, 900), ("Scoring", 0, None)]
+        assert [state for state in states if state in order[1:]] == order[1:]
+
+    run(test)
+
+
 def test_a_job_that_never_began_is_cleaned_up():
     async def test():
         jobs, cleaned = Jobs(), []

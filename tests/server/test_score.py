@@ -139,15 +139,18 @@ def test_a_case_report_names_no_path_of_the_server(ask, tiny_run, no_reencodings
         assert "0.bin" in text and str(tiny_run.parent) not in text and "/tmp" not in text and "tfdetect-" not in text
 
 
-def test_a_long_video_is_a_job(ask):
+def test_a_long_video_is_a_job(ask, monkeypatch):
     content = movie(50)
+    monkeypatch.setattr(score, "Reader", crashing.Counting)
     started = send(ask, "/v1/score", content)
     assert started.status_code == 202
     with ask.stream("GET", f"/v1/jobs/{started.json()['job']}/events") as answer:
         assert answer.headers["Content-Type"].startswith("text/event-stream")
         lines = [line for line in answer.iter_lines() if line]
     events = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
-    last = json.loads(lines[-1].removeprefix("data: "))
+    states = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert ("Decoding frames", 7, 9) in [(state["stage"], state["done"], state["total"]) for state in states]
+    last = states[-1]
     assert events[-1] == "end" and set(events[:-1]) <= {"progress"} and last["state"] == "done"
     assert last == ask.get(f"/v1/jobs/{last['id']}").json()
     assert last["result"]["files"][0]["findings"][0]["verdict"]["frames"] == 4

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import backend, hashes, installation, models
+from tfdetect import backend, hashes, installation, models, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.evaluation.familiarity import Familiarity
@@ -81,11 +81,13 @@ class Converted:
 
 
 def export_run(folder: Path, trust: bool = False) -> tuple[Path, Mapping[str, str]]:
-    """Re-export the SavedModel of a run, from its model.keras and calibration.json into its folder 1/.
+    """Re-export the SavedModel of a run, from its model.keras and calibration.json into its folder 1/; of one with versions also
+    into that in versions/.
 
     Returns that folder, and a line about each of its signatures. Raises UserError if other files than those of the SavedModel
     differ from SHA256SUMS; with `trust`, they are accepted as they are, and SHA256SUMS is renewed.
     """
+    folder = versions.checked_out(folder)
     artifact = artifacts.find(folder, "model", trust, saved_model=False)
     run = artifacts.load_config(artifact)
     calibration = artifacts.load_calibration(artifact).to_dict()
@@ -95,6 +97,7 @@ def export_run(folder: Path, trust: bool = False) -> tuple[Path, Mapping[str, st
     spec, known = clip_spec(artifact, run), familiarity(artifact)
     export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, spec, run.evaluate.aggregate, known)
     hashes.write(folder)
+    versions.renew(folder)
     return artifact.saved_model, describe_signatures(run.detector, spec, known)
 
 

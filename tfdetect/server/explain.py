@@ -42,7 +42,8 @@ async def in_turn(request: Request, wait: bool, work: Work, models: int | None) 
     it became a job, and 202. Raises HTTPException."""
     state = request.app.state
     received, names, inline = await receive(request, wait, 1)
-    job = state.jobs.start(lambda job: work(state, received, names[:models], job), request.state.who, received.close)
+    work_of = lambda job: work(state, received, names[:models], job)  # noqa: E731
+    job = state.jobs.start(work_of, request.state.who, received.close, received.frames)
     if not inline:
         return {"job": job.now.id}, 202
     try:
@@ -59,10 +60,10 @@ async def explain_form(state: Any, received: Form, names: Sequence[str], job: Jo
     """Return the answer of /v1/explain. Raises HTTPException 400 for a file that cannot be read."""
     [upload], [name], start = received.files, names, time.monotonic()
     served = state.models.get(name)
-    job.report("Decoding", 0, 3)
+    job.report("Decoding frames")
     known: KnownModel = await asyncio.to_thread(state.judges.of, served)
     media = await decode(state, known, upload, [])
-    job.report("Scoring", 1, 3)
+    job.report("Scoring")
     verdict = await judge(state, known, upload, media)
     found = finding(known, verdict, upload, (), time.monotonic() - start)
     record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], "explain", job.who)
@@ -73,9 +74,9 @@ async def explain_form(state: Any, received: Form, names: Sequence[str], job: Jo
         if not answer["face_note"]:
             raise HTTPException(400, f"{upload.name}: {answer['verdict']['error']}")
         return answer | {"picture": None, "heat_map": None, "timeline": None}
-    job.report("Drawing the heat-map", 2, 3)
+    job.report("Drawing the heat-map")
     answer |= await asyncio.to_thread(heat_map, known, verdict, media)
-    job.report("Following the video", 3, 3)
+    job.report("Following the video")
     line = await asyncio.to_thread(case.follow, known.judge, str(upload.path), media, {})
     return answer | {"timeline": line and timeline_answer(line, upload)}
 
