@@ -111,6 +111,15 @@ def test_the_snippet_of_the_readme_gives_the_score(run, images, videos, form):
     assert float(re.search(r"'score': array\(\[(.*?)\]", done.stdout)[1]) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_run_on_equalised_files(images, tmp_path, form):
+    """Frames of its own files are equalised, and those of the native size agree."""
+    assert cli.main(["prepare", str(images), "--out", str(tmp_path / "alike"), "--equalise"]) == 0
+    folder = convert(train("cnn", tmp_path / "alike", 1, tmp_path), form)
+    told = json.loads((folder / "model.json").read_bytes())
+    assert told["compared"]["largest"] <= 1e-4 and "Equalised files" in (folder / "README.md").read_text()
+
+
 def test_log1p_is_spelt_out(tmp_path):
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     from tfdetect.serving.convert import spell_out_log1p
