@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+from tfdetect.data import headway
 from tfdetect.data.prepare.clip_cache import ClipSpec
 
 
@@ -45,3 +46,16 @@ class Slow(Dying):
         with open(path, "w") as file:
             file.write(str(os.getpid()))
         time.sleep(1000)
+
+
+class Counting:
+    """Reads a file as a decoder's work does, in half a second, and says meanwhile how many of its frames it has decoded."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def __call__(self, path):
+        with headway.beside(path):
+            headway.note(7, 9)
+            time.sleep(0.5)
+        return self.spec.try_read((0, path))

@@ -40,7 +40,7 @@ def blank_heat_maps(model, detector, score, errors):
     """Take the place of `explain_graph.make`, which traces the gradients of a model."""
     import tensorflow as tf
 
-    return "occlusion", lambda clips: tf.zeros(tf.shape(clips)[:-1])
+    return "occlusion", lambda clips: tf.zeros(tf.shape(clips)[:-1]), ""
 
 
 @contextmanager

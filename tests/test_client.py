@@ -222,6 +222,9 @@ def test_the_token_is_sent_and_an_unknown_model_is_not_asked_for(served, files, 
         assert seen[-1].headers["Authorization"] == "Bearer given"
     with pytest.raises(UserError, match="not ASCII"):
         Client(url, "tökèn")
+    url, _ = served(v1__server=(200, SERVER | {"loading": ["late"]}, {}))
+    with Client(url) as client:
+        assert client.score(files, ["late"])[0].findings[0].model == "late", "the server says when it is busy loading it"
 
 
 def test_neither_tensorflow_nor_numpy_is_imported():

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from tfdetect import artifact as artifacts
-from tfdetect import cli, hashes
+from tfdetect import cli, config, hashes
+from tfdetect.api.study import Study
+from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
+from tfdetect.workflow.fine_tuning import find_model
+from tfdetect.workflow.resuming import why_finished
 
 CONTENT = {"1/saved_model.pb": "graph", "1/variables/variables.index": "numbers", "model.keras": "weights", "config.yaml":
            "version: 2\ndetector: {name: cnn}\n", "calibration.json": "{}", "familiarity.npz": "vectors", "metrics.json": "{}",
@@ -73,9 +77,11 @@ def test_many_files_are_counted(run):
 def test_a_damaged_saved_model_is_exported_again(run):
     (run / "1" / "saved_model.pb").write_text("gr")
     assert "1/saved_model.pb (changed)" in (text := problem(run)) and f"tfdetect export {run} writes the SavedModel again" in text
-    assert artifacts.find(run, "model").folder == run, "what export reads is as it was"
+    problem(run, required="model")
+    assert artifacts.find(run, "model", saved_model=False).folder == run, "what export reads is as it was"
     (run / "model.keras").write_text("other")
-    assert "model.keras (changed)" in (text := problem(run, required="model")) and f"export {run} --trust accepts it" in text
+    text = problem(run, required="model", saved_model=False)
+    assert "model.keras (changed)" in text and f"export {run} --trust accepts it" in text
     assert "saved_model.pb" not in text
 
 
@@ -88,13 +94,47 @@ def test_a_run_without_a_saved_model_or_without_hashes_is_used(run):
     assert artifacts.find(run).folder == run, "of an older version"
 
 
-@pytest.mark.parametrize("verb, more", [("predict", ["x.png"]), ("evaluate", []), ("explain", ["x.png"]), ("export", [])])
+@pytest.mark.parametrize("verb, more", [("predict", ["x.png"]), ("evaluate", []), ("explain", ["x.png"]), ("export", []),
+                                        ("calibrate", ["--data.path", "x.png"])])  # fmt: skip
 def test_each_command_refuses_a_changed_run_in_one_sentence(run, verb, more, capsys, tmp_path):
     (Path(tmp_path) / "x.png").write_text("")
     (run / "calibration.json").write_text("[]")
-    argv = [verb, str(run), *(str(tmp_path / name) for name in more)]
+    argv = [verb, str(run), *(word if word.startswith("-") else str(tmp_path / word) for word in more)]
     assert cli.main(argv) == 2
     err = capsys.readouterr().err
     assert "calibration.json (changed)" in err and len(err.strip().splitlines()) == 1
     assert cli.main([*argv, "--trust"]) == 2
-    assert "differs" not in (err := capsys.readouterr().err) and ("calibration.json is damaged" in err or verb == "evaluate")
+    assert "differs" not in (err := capsys.readouterr().err)
+    assert "calibration.json is damaged" in err or verb in ("evaluate", "calibrate")
+
+
+def test_a_run_is_checked_before_another_starts_from_it(run, tmp_path, capsys):
+    """Also where config.yaml of another run names its model; a .keras file that is not that of a run has no hashes."""
+    model, other = run / "model.keras", tmp_path / "other.keras"
+    assert [find_model(str(path)) for path in (run, model, other)] == [str(model), str(model), str(other)]
+    model.write_text("changed")
+    for named in (run, model):
+        assert find_model(str(named), trust=True) == str(model)
+        config = tmp_path / "config.yaml"
+        config.write_text(f"version: 2\ndetector: {{name: cnn_lstm, frame_model: {named}}}\n")
+        assert cli.main(["train", "--config", str(config)]) == 2
+        assert "model.keras (changed)" in (err := capsys.readouterr().err) and len(err.strip().splitlines()) == 1
+    assert cli.main(["train", "--from", str(run), "--data.path", str(tmp_path)]) == 2
+    assert "model.keras (changed)" in capsys.readouterr().err
+
+
+def test_a_member_of_a_study_is_checked(run):
+    (run / "report.html").write_text("")
+    assert Study(run.parent)["cnn"].folder == run
+    (run / "calibration.json").write_text("[]")
+    with pytest.raises(UserError, match=r"calibration.json \(changed\)"):
+        Study(run.parent)["cnn"]
+
+
+def test_a_changed_run_is_not_trained_further(run, monkeypatch):
+    settings = config.parse(["cnn", "--name", "cnn", "--resume", "--out", str(run.parent)], "train")
+    (run / "model.keras").write_text("changed")
+    with pytest.raises(UserError, match=r"model.keras \(changed\)"):
+        why_finished(settings, Artifact(run))
+    (run / "SHA256SUMS").unlink()
+    assert "cannot be trained further" in why_finished(settings, Artifact(run))

@@ -66,6 +66,23 @@ def test_the_run_folder_is_the_newest_version_and_the_old_one_stays(run):
     assert versions.listed(run) == [1, 2, 3] and sorted(name for name in os.listdir(run) if name.isdecimal()) == ["1", "2", "3"]
 
 
+def test_what_is_exported_again_is_also_renewed_in_versions(run):
+    versions.renew(run)
+    assert versions.listed(run) == [], "a run without versions"
+    versions.publish(run, stage(run, 2))
+    own = run / "versions" / "2"
+    assert versions.checked_out(own) == versions.checked_out(run) == run
+    assert versions.checked_out(run / "versions" / "1") == run / "versions" / "1"
+    (own / "2" / "old_shard").write_text("of the export before")
+    for folder, text in ((run / "2", "new"), (run / "evaluations", "of this version")):
+        folder.mkdir(exist_ok=True)
+        (folder / "saved_model.pb").unlink(missing_ok=True)
+        (folder / "saved_model.pb").write_text(text)
+    versions.renew(run)
+    left = {name: text for name, text in content(run).items() if name not in ("notes.txt", "1/saved_model.pb")}
+    assert content(own) == left and left["2/saved_model.pb"] == "new" and "2/old_shard" not in left
+
+
 def test_a_number_that_was_taken_meanwhile_changes_nothing(run):
     before = content(run)
     with pytest.raises(UserError, match="another version meanwhile"):

@@ -38,6 +38,7 @@ class Server:
     limits: dict[str, float | None] = field(default_factory=dict)  # bytes of a request, pixels, frames, seconds, files
     keeps: tuple[str, ...] | None = None  # columns of its log; None if it keeps nothing
     needs_token: bool = False
+    loading: tuple[str, ...] = ()  # names of models that cannot be asked yet
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,11 @@ class Artifact:
         return self.report.exists()
 
 
-def find(folder: Path, required: str = "calibration", trust: bool = False) -> Artifact:
+def find(folder: Path, required: str = "calibration", trust: bool = False, saved_model: bool = True) -> Artifact:
     """Return the artifact in `folder`, which must contain the file that the `Artifact` property `required` names.
 
-    Raises FileNotFoundError, which suggests existing runs, if the run or that file does not exist, BlockingIOError if the run is
-    being trained, UserError if files differ from SHA256SUMS, unless `trust`. An interrupted new version takes effect first.
+    Raises FileNotFoundError if the run or that file does not exist, BlockingIOError if it is being trained, UserError if files,
+    those of the SavedModel if `saved_model`, differ from SHA256SUMS, unless `trust`. An interrupted version takes effect first.
     """
     artifact = Artifact(folder)
     if not artifact.config.exists():
@@ -79,7 +79,7 @@ def find(folder: Path, required: str = "calibration", trust: bool = False) -> Ar
         raise FileNotFoundError(f"{folder} has no {path.name}: its training did not finish, or the file was moved. "
                                 f"Train the run with {installation.command('train')}.")  # fmt: skip
     if not trust:
-        hashes.check(folder, saved_model=required != "model")
+        hashes.check(folder, saved_model)
     return artifact
 
 
@@ -102,8 +102,8 @@ def find_runs(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
 
 
 def _suggest_runs(folder: Path) -> str:
-    """Return a sentence that lists the runs beside or inside `folder`, or else in saved_models, the closest name first."""
-    for place in dict.fromkeys((folder.parent, folder, Path("saved_models"))):
+    """Return a sentence that lists the runs inside or beside `folder`, or else in saved_models, the closest name first."""
+    for place in dict.fromkeys((folder, folder.parent, Path("saved_models"))):
         with suppress(OSError):
             names = sorted(entry.name for entry in place.iterdir() if Artifact(entry).config.exists())
             if names:

@@ -137,7 +137,7 @@ class Client:
 
     def _names(self, models: Iterable[str] | None) -> list[str]:
         """Return the names of models to ask for, none for all. Raises UserError, which suggests one, for an unknown name."""
-        names, known = list(models or ()), [model.name for model in self.models()]
+        names, known = list(models or ()), [*(model.name for model in self.models()), *self.server.loading]
         if unknown := [name for name in names if name not in known]:
             raise UserError(f"{self.url} has no model {unknown[0]!r}.{suggestion(unknown[0], known)} Models: {', '.join(known)}.")
         return names
@@ -169,6 +169,8 @@ class Client:
                     yield from self._score([path], models)
                 return
             answer, problems = [], {paths[0]: getattr(error, "strerror", None) or str(error)}
+        if len(answer) != sum(path not in problems for path in paths):
+            raise UserError(f"{self.url} {OTHER}")
         found = iter(answer)
         for path in paths:
             yield (ScoredFile(str(path), path.name, error=problems[path]) if path in problems
@@ -204,7 +206,8 @@ class Client:
                     raise ServerError(state["error"], 400)
                 if state["state"] == "done":
                     return dict(state["result"])
-                self._show(state["stage"] or state["state"], state["done"], state["total"])
+                waits = f"queued, {state['before']} before it" if state.get("before") else state["state"]
+                self._show(state["stage"] or waits, state["done"], state["total"])
                 time.sleep(pause)
                 pause = min(POLLS[1], 1.5 * pause)
         except KeyboardInterrupt:

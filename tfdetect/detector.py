@@ -203,7 +203,7 @@ class Detector(ABC):
 
     def resolve_runs(self, find_model: Callable[[str], str]) -> Self:
         """Return the detector with names of other runs in its fields replaced by paths of their .keras files; `find_model` maps
-        one to the other."""
+        one to the other, and such a path to itself."""
         return self
 
     # Attribution and texts

@@ -291,6 +291,8 @@ class RunOf(Generic[D]):
     """Resume the run called --name; train a finished run further with a higher --train.epochs or --train.patience."""
     overwrite: bool = False
     """Replace the run called --name; the old run is deleted once the data of the new one are read."""
+    trust: bool = False
+    """Use a run that this one starts from, or goes on with, even if its files differ from its SHA256SUMS."""
     profile: bool = False
     """Print where the time of decoding and training went, and write a profile of 20 steps for TensorBoard into logs/."""
     stress: int | None = None

@@ -63,6 +63,12 @@ def next_number(run: Path) -> int:
     return max([*listed(run), number(run)]) + 1
 
 
+def checked_out(folder: Path) -> Path:
+    """Return the run folder for a folder in its versions/ whose version it holds; any other folder as it is."""
+    run = base(folder)
+    return run if number(run) == number(folder) else folder
+
+
 def title(folder: Path) -> str:
     """Return the name of a run for a page: "cnn", or "cnn, version 2"."""
     own, run = number(folder), base(folder)
@@ -114,6 +120,14 @@ def publish(run: Path, staged: Path) -> Path:
 def copy(source: Path, target: Path) -> None:
     """Link the files of the version in one folder into another one that lacks them or has others; nothing else is removed."""
     _link(source, target, entries(source))
+
+
+def renew(run: Path) -> None:
+    """Make the folder in versions/ of the version that a run folder holds, if there is one, hold its SavedModel and files."""
+    own, saved_model = run / FOLDER / str(number(run)), str(number(run))
+    if (own / "config.yaml").exists():
+        _replace_folder(run / saved_model, own / saved_model)
+        copy(run, own)
 
 
 def check_out(run: Path) -> None:

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from starlette.testclient import TestClient
 
 from tfdetect import hashes
 from tfdetect.errors import UserError
-from tfdetect.server.models import Models
+from tfdetect.server.models import Models, ServedModel
 from tfdetect.server.settings import ServeSettings
+from tfdetect.verbs import serve
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,44 @@ def test_images_are_logged_where_there_is_a_log(app, client, monkeypatch):
     assert [(row.model, row.version, row.verdict) for row in Log.rows] == [("tiny", 1, first["verdict"]), ("tiny", 1, "failed")]
     assert Log.rows[0].probability == pytest.approx(first["probability"]) and Log.rows[1].probability is None
     assert first["error"] == "" and second["error"] and [row.bytes for row in Log.rows] == list(map(len, images))
+
+
+def test_the_start_names_models_of_which_the_log_lacks_verdicts(app, capsys):
+    old = SimpleNamespace(structured_outputs={"score": 0, "probability": 0})
+    predictor = SimpleNamespace(model=SimpleNamespace(signatures={"serve_bytes": old}))
+    detector = SimpleNamespace(predictor=predictor, folder=Path("runs/old"))
+    found = {"tiny": app.state.models.get("tiny"), "old": ServedModel("old", 1, detector)}
+    models = SimpleNamespace(names=lambda: list(found), get=found.get)
+    for log in ("log.db", None):
+        with serve.listen("127.0.0.1", 0) as listener:
+            serve.announce(models, listener, ServeSettings(log=log))
+        lines = [line for line in capsys.readouterr().out.splitlines() if "The log gets" in line]
+        assert [("old:predict" in line, "export" in line and "runs/old" in line) for line in lines] == [(True, True)] * bool(log)
+
+
+def test_arrays_are_logged_as_what_they_are(app, client, monkeypatch):
+    class Log:
+        rows = []
+        add = rows.extend
+
+    monkeypatch.setitem(app.state._state, "record", Log)
+    clips = np.random.default_rng(0).integers(0, 256, (2, 1, 8, 9, 3), np.uint8)
+    found = client.post("/v1/models/tiny:predict", json={"instances": clips.tolist()}).json()["predictions"]
+    client.post("/v1/models/tiny:predict", json={"signature_name": "explain", "instances": clips[:1].tolist()})
+    assert [row.sha256 for row in Log.rows] == [hashlib.sha256(clips[number].tobytes()).hexdigest() for number in (0, 1, 0)]
+    assert {(row.bytes, row.request, row.model) for row in Log.rows} == {(8 * 9 * 3, "predict pixels", "tiny")}
+    assert [(row.verdict, row.probability) for row in Log.rows[:2]] == [
+        (each["verdict"], pytest.approx(each["probability"])) for each in found]  # fmt: skip
+
+
+@pytest.mark.parametrize("path, status", [("/", 200), ("/page/page.js", 200), ("/healthz", 200), ("/metrics", 200),
+                                          ("/v1/server", 200), ("/v1/models/tiny", 200), ("/v1/models/none", 404),
+                                          ("/v1/models/tiny:predict", 400), ("/v1/score", 405), ("/nowhere", 404)])  # fmt: skip
+def test_head_is_get_without_a_body(client, path, status):
+    head, get = client.head(path), client.get(path)
+    assert head.status_code == get.status_code == status and head.content == b""
+    varying = {"content-length"} if path == "/metrics" else set()
+    assert {name: value for name, value in head.headers.items() if name not in varying}.items() <= get.headers.items()
 
 
 def test_metrics_count_requests_and_batches(client):

@@ -2,8 +2,10 @@
 
 import base64
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,14 +20,15 @@ RUNNERS = {".py": [sys.executable], ".sh": ["sh"], ".mjs": ["node"]}
 SUFFIXES = sorted(RUNNERS)
 
 
-def run(name, *words, code=0):
-    """Run an example and return what it prints."""
+def run(name, *words, code=0, token=""):
+    """Run an example and return what it prints, of one that fails also on standard error, which is one line."""
     runner = RUNNERS[Path(name).suffix]
     if not shutil.which(runner[0]) or (name.endswith(".sh") and not shutil.which("curl")):
         pytest.skip(f"{name} needs node, or curl")
-    done = subprocess.run([*runner, EXAMPLES / name, *map(str, words)], capture_output=True, text=True, timeout=60)
-    assert (done.returncode != 0) == code, done.stderr
-    return done.stdout if not code else done.stdout + done.stderr
+    done = subprocess.run([*runner, EXAMPLES / name, *map(str, words)], capture_output=True, text=True, timeout=60,
+                          env=os.environ | {"TFDETECT_TOKEN": token})  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (code, code // 2), done.stderr
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def real(app):
 @pytest.fixture(scope="module")
 def made_up():
     """The address of a server whose answers the name of a file decides."""
-    with page_server.serving(page_server.create_app()) as url:
+    with page_server.serving(page_server.create_app(limits={"bytes": 20_000_000, "files": 1})) as url:
         yield url
 
 
@@ -81,7 +84,21 @@ def test_score_prints_a_verdict_and_waits_for_a_job(made_up, file, tmp_path, suf
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_a_server_refuses_is_an_error_with_its_sentence(made_up, real, file, tmp_path, suffix):
-    path = tmp_path / "huge.png"
-    path.write_bytes(file.read_bytes())
-    assert "The image has 400 megapixels" in run(f"score{suffix}", made_up, path, code=suffix != ".py")
-    run(f"predict{suffix}", real, "no_such_model", file, code=1)
+    for name in ("huge", "broken"):
+        (tmp_path / f"{name}.png").write_bytes(file.read_bytes())
+    found = run(f"score{suffix}", made_up, tmp_path / "huge.png", file, code=2)
+    assert "The image has 400 megapixels, at most 100 are read." in found and "faces_v2" in found, "the next file is judged"
+    if suffix != ".sh":  # which prints the answer as it is
+        assert "truncated JPEG: its end marker is missing\n" in run(f"score{suffix}", made_up, tmp_path / "broken.png", code=2)
+    assert "Latest(no_such_model)" in run(f"predict{suffix}", real, "no_such_model", file, code=2)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_no_server_and_a_wrong_token_are_one_line(file, suffix):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    for name, words in (("score", (file,)), ("predict", ("tiny", file))):
+        assert re.search("onnect|reached", run(f"{name}{suffix}", free, *words, code=2))
+    with page_server.serving(page_server.create_app(token="right-token-of-desk")) as url:
+        assert "token" in run(f"score{suffix}", url, file, code=2, token="wrong")
+        assert "faces_v2" in run(f"score{suffix}", url, file, token="right-token-of-desk")

@@ -6,7 +6,7 @@ import time
 import pytest
 from starlette.exceptions import HTTPException
 
-from tfdetect.server.jobs import Jobs
+from tfdetect.server.jobs import DECODING, SCORING, Job, Jobs
 
 
 def run(test):
@@ -54,6 +54,43 @@ def test_one_runs_at_a_time_and_few_wait():
         assert [state async for state in second.follow()][-1].state == "done"
 
     run(test)
+
+
+def test_scores_need_not_wait_for_heat_maps_and_the_others_know_how_many_are_before_them():
+    async def test():
+        jobs = Jobs(scoring=2)
+        started = [jobs.start(endless, scores=scores) for scores in (False, True, True, True, False, False)]
+        await asyncio.sleep(0.01)
+        assert [job.now.state for job in started] == ["running", "running", "running", "queued", "queued", "queued"]
+        assert [job.now.before for job in started] == [0, 0, 0, 2, 1, 2]
+        await jobs.cancel(started[0])
+        await asyncio.sleep(0.01)
+        assert [(job.now.state, job.now.before) for job in started[3:]] == [("queued", 2), ("running", 0), ("queued", 1)]
+        await jobs.close()
+
+    run(test)
+
+
+def test_decoded_frames_show_while_there_are_any(monkeypatch):
+    change, told = Job.change, []
+    monkeypatch.setattr("tfdetect.server.jobs.EVENT_SECONDS", 0.001)
+    monkeypatch.setattr(Job, "change", lambda job, **new: told.append((*new.values(),)) or change(job, **new))
+
+    async def test():
+        counts, asked = iter([None, (100, 900), (100, 900), (900, 900), None, (20, 80)]), []
+
+        async def decode(job):
+            for stage, enough in ((DECODING, 4), (SCORING, 6), ("Following the video", 7)):
+                job.report(stage)
+                while len(asked) < enough:
+                    await asyncio.sleep(0.0001)
+            return {}
+
+        await Jobs().start(decode, frames=lambda: asked.append(1) or next(counts, (30, 80))).task
+
+    run(test)
+    assert told[2:-1] == [(DECODING, 0, None), (100, 900, DECODING), (900, 900, DECODING), (SCORING, 0, None),
+                          (20, 80, DECODING), ("Following the video", 0, None), (30, 80, "Following the video")]  # fmt: skip
 
 
 def test_a_job_that_never_began_is_cleaned_up():

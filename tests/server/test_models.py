@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from served import SECONDS, add_version, wait_for, write_half_plus_run
+from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 
 from tfdetect.errors import UserError
 from tfdetect.server.app import create_app
 from tfdetect.server.models import Models, UnknownLabel, UnknownModel
+from tfdetect.server.page import describe
+from tfdetect.server.score import choose
 from tfdetect.server.settings import BatchSettings, ServeSettings
 
 
@@ -138,6 +141,20 @@ def test_more_requests_than_may_wait_are_refused(run, serve):
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1") and "Too many requests" in answer.json()["error"]
     assert blocked.result() and second.result() == [2.0] and waiting() == 0
     assert client.post("/v1/models/tiny:predict", json={"instances": [2.0]}).json() == {"predictions": [2.0]}
+
+
+def test_a_model_answers_while_others_are_loaded(run, tmp_path):
+    models = Models([run, write_half_plus_run(tmp_path / "other")])
+    models._refresh("tiny", run)
+    assert models.loading() == ["other"] and not models.ready and choose(models, ["tiny"]) == ["tiny"]
+    for names in ([], ["other"], ["tiny", "other"]):
+        with pytest.raises(HTTPException) as refused:
+            choose(models, names)
+        assert refused.value.status_code == 503 and refused.value.headers["Retry-After"]
+    with pytest.raises(UnknownModel):
+        choose(models, ["none"])
+    assert describe(models, ServeSettings()).loading == ["other"]
+    models.close()
 
 
 def test_a_stop_while_models_are_loaded_loads_no_more_and_announces_nothing(run, tmp_path, monkeypatch):

@@ -16,10 +16,10 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from served import picture
+from served import picture, wait_for
 from starlette.testclient import TestClient
 
-from tfdetect.data import worker_pool
+from tfdetect.data import worker_processes
 from tfdetect.server import score
 from tfdetect.server.app import create_app
 from tfdetect.server.limits import ServeLimits
@@ -36,7 +36,7 @@ def ask(app, tmp_path_factory):
         served = create_app(app.state.models, ServeSettings(limits=limits))
         with TestClient(served, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
             yield client
-    assert not worker_pool.is_confined()
+    assert not worker_processes.is_confined()
 
 
 @pytest.fixture(autouse=True)
@@ -139,15 +139,18 @@ def test_a_case_report_names_no_path_of_the_server(ask, tiny_run, no_reencodings
         assert "0.bin" in text and str(tiny_run.parent) not in text and "/tmp" not in text and "tfdetect-" not in text
 
 
-def test_a_long_video_is_a_job(ask):
+def test_a_long_video_is_a_job(ask, monkeypatch):
     content = movie(50)
+    monkeypatch.setattr(score, "Reader", crashing.Counting)
     started = send(ask, "/v1/score", content)
     assert started.status_code == 202
     with ask.stream("GET", f"/v1/jobs/{started.json()['job']}/events") as answer:
         assert answer.headers["Content-Type"].startswith("text/event-stream")
         lines = [line for line in answer.iter_lines() if line]
     events = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
-    last = json.loads(lines[-1].removeprefix("data: "))
+    states = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert ("Decoding frames", 7, 9) in [(state["stage"], state["done"], state["total"]) for state in states]
+    last = states[-1]
     assert events[-1] == "end" and set(events[:-1]) <= {"progress"} and last["state"] == "done"
     assert last == ask.get(f"/v1/jobs/{last['id']}").json()
     assert last["result"]["files"][0]["findings"][0]["verdict"]["frames"] == 4
@@ -159,6 +162,22 @@ def test_a_job_can_be_cancelled(ask):
     for answer in (ask.delete(f"/v1/jobs/{second}"), ask.get(f"/v1/jobs/{second}")):
         assert answer.json()["error"] == "It was cancelled."
     assert ask.delete(f"/v1/jobs/{first}").status_code == 200
+
+
+def test_a_cancelled_job_ends_what_its_threads_wait_for(ask, monkeypatch, tmp_path):
+    process = tmp_path / "process"
+
+    def follow(*_):
+        assert not list(worker_pool.map_unordered([str(process)], crashing.Slow(), 1, 60))
+        (tmp_path / "ended").touch()
+
+    monkeypatch.setattr("tfdetect.server.explain.case.follow", follow)
+    job = send(ask, "/v1/explain?wait=false", movie()).json()["job"]
+    wait_for(process.exists)
+    ask.delete(f"/v1/jobs/{job}")
+    wait_for((tmp_path / "ended").exists)
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(int(process.read_text())).status() == psutil.STATUS_ZOMBIE
 
 
 def decoders():

@@ -10,12 +10,11 @@ import pytest
 
 from tfdetect import artifact as artifacts
 from tfdetect import cli, config
-from tfdetect.api import train as training
 from tfdetect.artifact import Artifact
 from tfdetect.data.sample import Sample, write
 from tfdetect.errors import UserError
 from tfdetect.evaluation import seen
-from tfdetect.workflow import dataset, overlap
+from tfdetect.workflow import dataset, overlap, training_data
 
 pytestmark = pytest.mark.usefixtures("light")
 SOURCES = ("alpha", "beta", "gamma", "delta")
@@ -171,7 +170,7 @@ def test_near_duplicates_across_given_splits_are_refused_with_the_list(other, tm
     flags = ["--data.path", str(other), "--data.size", "32", "--data.cache_dir", str(tmp_path / "cache"), "--out", str(tmp_path)]
 
     def prepare(*more):
-        return training.prepare(config.parse(["cnn", *flags, *more], "t"))[1]
+        return training_data.prepare(config.parse(["cnn", *flags, *more], "t"))[1]
 
     with pytest.raises(UserError, match="1 test file looks like training files of other groups, e.g. ") as caught:
         prepare()

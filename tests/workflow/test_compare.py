@@ -2,13 +2,14 @@
 
 import json
 import re
+import shlex
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tfdetect import cli, config, detector, versions
+from tfdetect import cli, config, detector, hashes, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.evaluation import comparison, metrics, predictions
@@ -107,7 +108,9 @@ def test_of_several_runs_the_best_is_named_and_each_pair_tested(tmp_path):
 
 @pytest.mark.parametrize("words,expected", [
     (["{run}"], "--compare takes two or more different runs"), (["{run}", "{run}"], "takes two or more different runs"),
-    (["{run}", "{run}", "--data.path", "x"], "give it with runs and --out alone"), (["{run}", "nowhere"], "No run folder"),
+    (["{run}", "{run}", "--data.corrupt", "blur(2)"], "give it with runs, --out and --trust alone"),
+    (["{run}", "{bare}", "--data.path", "x", "--data.path", "y"], "--compare takes one --data.path"),
+    (["{run}", "nowhere"], "No run folder"),
     (["{run}", "{bare}"], "has no metrics.json")])  # fmt: skip
 def test_errors_are_one_sentence(tmp_path, words, expected, capsys):
     make_run(tmp_path / "run", 1.0)
@@ -120,6 +123,15 @@ def test_errors_are_one_sentence(tmp_path, words, expected, capsys):
     printed = capsys.readouterr()
     output = " ".join((printed.out + printed.err).replace("│", "").split())
     assert code == 2 and expected in output and "Traceback" not in output
+
+
+def test_a_changed_run_is_compared_with_trust(tmp_path, capsys):
+    first, second = make_run(tmp_path / "a", 1.0), make_run(tmp_path / "b", 1.0)
+    hashes.write(second.folder)
+    second.calibration.write_text("{}")
+    words = ["evaluate", "--compare", str(first.folder), str(second.folder)]
+    assert cli.main(words) == 2 and "calibration.json (added)" in capsys.readouterr().err
+    assert cli.main([*words, "--trust"]) == 0
 
 
 def test_a_version_is_named_after_its_run(tmp_path):
@@ -137,5 +149,40 @@ def test_predict_with_several_runs_needs_a_case_report(tmp_path, capsys):
 
 
 def test_compare_takes_no_other_flags():
-    with pytest.raises(UserError, match="runs and --out alone"):
+    with pytest.raises(UserError, match="runs, --out and --trust alone"):
         replace(Evaluate(), compare=True, stress=5)
+
+
+def test_of_a_folder_of_runs_the_command_that_compares_them_is_shown(tmp_path, capsys):
+    """Such as a study: those that are finished, by paths to paste."""
+    for name in ("fold 1", "fold-2", "trial-3"):
+        make_run(tmp_path / "folds" / name, 1.0).report.write_text("")
+    Artifact(tmp_path / "folds" / "trial-3").report.unlink()
+    other = make_run(tmp_path / "cnn", 1.0)
+    assert cli.main(["evaluate", "--compare", str(other.folder), str(tmp_path / "folds")]) == 2
+    command = capsys.readouterr().err.partition("a folder with 2 finished runs; name those to compare: ")[2]
+    words = shlex.split(command)
+    assert words == ["tfdetect", "evaluate", "--compare", *(str(tmp_path / "folds" / name) for name in ("fold 1", "fold-2"))]
+    assert cli.main(words[1:]) == 0
+
+
+def test_runs_are_compared_on_another_data_set(tmp_path, monkeypatch):
+    """Each is evaluated there; figures and shortcuts are those of the evaluations, which lack a file that one was trained on."""
+    runs = {name: make_run(tmp_path / name, gain) for name, gain in (("a", 0.1), ("b", 4.0))}
+    there = {name: make_run(tmp_path / "there" / name, gain, range(200 + (name == "b"), 280)) for name, gain in
+             (("a", 4.0), ("b", 0.1))}  # fmt: skip
+    there["a"].shortcuts.write_text(json.dumps({"all": 0.73}))
+    asked = []
+
+    def evaluate_run(args, artifact, run):
+        asked.append((args.runs, args.data.path, args.overlap, args.compare, args.out))
+        return there[artifact.folder.name]
+
+    monkeypatch.setattr("tfdetect.api.evaluate.evaluate_run", evaluate_run)
+    flags = ["--data.path", str(tmp_path / "new"), "--overlap", "drop"]
+    page, text, found = compared(tmp_path, *(run.folder for run in runs.values()), *flags)
+    assert asked == [((run.folder,), tmp_path / "new", "drop", False, None) for run in runs.values()]
+    assert found["shared"] == 79 and not found["same"] and found["members"][0]["shortcuts"] == {"all": 0.73}
+    assert found["conclusion"] == "a ranks the shared test files better than b." and str(there["a"].folder) in page
+    assert [member["own"]["n"] for member in found["members"]] == [80, 79]
+    assert found["members"][0]["facts"]["test files"].startswith("40 real") and "79 test files" in text

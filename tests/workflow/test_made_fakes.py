@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from in_process import map_here
 
-from tfdetect.api import train as training
 from tfdetect.data import made_fakes as maker
 from tfdetect.data import manifest, self_blended
 from tfdetect.data.media.faces import FaceSettings
@@ -16,7 +15,7 @@ from tfdetect.models.detectors.cnn import Cnn
 from tfdetect.models.detectors.cnn_lstm import CnnLstm
 from tfdetect.pandas_settings import pd
 from tfdetect.settings import Data, Run, Train
-from tfdetect.workflow import made_fakes, scoring
+from tfdetect.workflow import made_fakes, scoring, training_data
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def test_made_fakes_take_the_place_of_others_except_in_the_test(images, cache, c
     made = whole[whole["source"] == "self-blended"]
     assert made["path"].map(lambda path: Path(path).exists()).all()
     assert set(made["group"]) <= set(whole.loc[whole["label"] == 0, "group"])
-    training.require_classes(whole, run)
+    training_data.require_classes(whole, run)
     assert ("in every epoch" in capsys.readouterr().out) == bool(augment)
     assert whole.attrs.get("left_out", {}) == ({"fakes that made ones replace": 2} if count and kinds != REALS else {})
 
@@ -87,7 +86,7 @@ def test_without_a_face_the_user_is_told(images, cache, monkeypatch):
 
 def test_reals_alone_are_refused_with_a_hint(images, cache):
     with pytest.raises(UserError, match=r"none is fake\. .*--data\.faces yunet --data\.make_fakes 1 makes fakes"):
-        training.require_classes(table_of(images, *REALS), settings(cache, 0, "sbi"))
+        training_data.require_classes(table_of(images, *REALS), settings(cache, 0, "sbi"))
 
 
 def test_the_report_says_what_made_fakes_prove_and_looks_for_no_shortcut_in_them(images, cache):

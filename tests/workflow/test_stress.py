@@ -10,6 +10,7 @@ from in_process import decode_here
 
 from tfdetect import cli, config
 from tfdetect.data.audit.shortcuts import Shortcuts, find_warnings
+from tfdetect.data.input_pipeline import corruptions
 from tfdetect.data.media.encode import encode_jpeg
 from tfdetect.data.prepare import decode
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
@@ -81,6 +82,13 @@ def test_a_detector_of_the_file_format_is_found_out(prepared, context):
     assert stress.conclude(found.stress, Shortcuts({}, [])).endswith("still clearly above chance.")
     assert stress.conclude({}, FORMAT) == ""
     assert found.metrics == {"stress": found.stress, "equalised": found.equalised}
+
+
+def test_corrupted_clips_are_the_same_each_time_and_strength_zero_changes_nothing(prepared):
+    table, cache = prepared
+    plain, zero, *noisy = (scoring.score(Detail(), table, cache, chain and corruptions.parse(chain))["score"].to_numpy()
+                           for chain in ("", "blur(0)", "noise(9)", "noise(9)"))  # fmt: skip
+    assert np.array_equal(plain, zero) and np.array_equal(*noisy) and (noisy[0] > plain).all()
 
 
 def test_verdicts_that_an_alteration_changes_are_counted(context):

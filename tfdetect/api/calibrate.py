@@ -51,6 +51,8 @@ class Calibrate:
     """Folder of the run, such as saved_models/cnn, or of one of its versions, such as saved_models/cnn/versions/1."""
     data: CalibrateData = field(default_factory=CalibrateData)
     evaluate: VerdictOverrides = field(default_factory=VerdictOverrides)
+    trust: bool = False
+    """Use a run even if its files differ from its SHA256SUMS."""
 
     def __post_init__(self) -> None:
         if self.evaluate.any:
@@ -75,8 +77,8 @@ def calibrate(run: str | Path, data: str | Path, **settings: Any) -> TrainedDete
 def calibrate_run(args: Calibrate) -> Artifact:
     """Read and score the files, fit, compare before and after, and publish the new version; return the run."""
     base = versions.base(args.run)
-    artifacts.find(base)  # completes a version whose writing was interrupted
-    artifact = artifacts.find(args.run, "predictions")
+    artifacts.find(base, trust=args.trust)  # completes a version whose writing was interrupted
+    artifact = artifacts.find(args.run, "predictions", args.trust)
     run = settings_of(artifact, args.evaluate)
     with adaptation.adapting(base) as folder, adaptation.new_folder(folder) as staged:
         import_keras()

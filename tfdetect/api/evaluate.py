@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import config, files, models, versions
-from tfdetect.api import explain
 from tfdetect.api.results import Comparison, Matrix, Results
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
 from tfdetect.workflow import dataset, operating_point, output_paths, overlap, seen
-from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
+from tfdetect.workflow.console import console, devices_line, import_keras
+from tfdetect.workflow.judging_run import JudgingRun
 from tfdetect.workflow.startup import as_paths, start
 from tfdetect.workflow.test_files import Evaluate, other_aggregate_warning, select_test_files
 
 if TYPE_CHECKING:
-    import keras
+    import pandas as pd
 
-    from tfdetect.data.prepare.clip_cache import Cache
-    from tfdetect.training.feature_extractor import FeatureExtractor
+    from tfdetect.data.input_pipeline.corruptions import CorruptionChain
+    from tfdetect.serving.predictor import Predictor
+    from tfdetect.workflow.results import Evaluation
 
 
 def evaluate(runs: "str | Path | Iterable[str | Path]" = (), data: "str | Path | Iterable[str | Path] | None" = None,
@@ -33,7 +34,7 @@ def evaluate(runs: "str | Path | Iterable[str | Path]" = (), data: "str | Path |
 
     `runs` are folders such as "saved_models/cnn"; `data` is the path of a data set, by default the run's own test files. With a
     list of several data sets, each run is evaluated on each of them, and a `Matrix` is returned; with `compare=True`, finished
-    runs are only compared, and a `Comparison` is returned. All other keywords are flags of
+    runs are compared side by side, and a `Comparison` is returned. All other keywords are flags of
     the command `evaluate`, such as `corrupt="jpeg(80)"` and `out="FOLDER"`. Instead of runs, `predictions="scores.csv"` or
     `model="FILE.py"` judge any detectors (docs/judge.md). Raises UserError for a setting that is not valid and if no file is left
     to evaluate, and FileNotFoundError if there is no such run.
@@ -50,14 +51,16 @@ def evaluate(runs: "str | Path | Iterable[str | Path]" = (), data: "str | Path |
 
 def evaluate_runs(args: Evaluate, paths: Sequence[Path] = ()) -> Artifact:
     """Evaluate one run, an ensemble, or with several `paths` of data sets each run on each; return where the results are."""
+    if args.compare:
+        from tfdetect.workflow import compare
+
+        if len(paths) > 1:
+            raise UserError("--compare takes one --data.path; several, without --compare, make a matrix of runs and data sets.")
+        return compare.evaluate(args, evaluate_run)
     if len(paths) > 1:
         from tfdetect.workflow import matrix
 
         return matrix.evaluate(args, paths, evaluate_run)
-    if args.compare:
-        from tfdetect.workflow import compare
-
-        return compare.evaluate(args)
     if args.predictions or args.model:
         from tfdetect.workflow import judge
 
@@ -79,44 +82,19 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     console.print(devices_line(run.train.precision))
     from tfdetect.data.input_pipeline import corruptions
     from tfdetect.data.prepare.decode import usable_rows
-    from tfdetect.workflow import familiarity, results, robustness, scoring, stress
+    from tfdetect.workflow import results, robustness
 
-    aggregate, chain = args.evaluate.aggregate_for(run.evaluate, run.data.faces), corruptions.parse(args.data.corrupt)
+    chain = corruptions.parse(args.data.corrupt)
     target = Artifact(output_paths.evaluation_folder(args, corruption=chain.slug if chain else ""))
-    data = dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake)
-    cache = dataset.evaluation_cache(data, run.detector, artifact)
-    table, excluded = dataset.separate_excluded(select_test_files(args, artifact, data), cache, data.workers)
-    table = dataset.decode(table, data, cache, excluded)
-    trained = [overlap.Trained(artifact, run, cache)]
-    table, warnings = overlap.leave_out(table, trained, target.folder, args.overlap, args.data.path)
-    dataset.print_count(table)
-    table, _ = dataset.add_source_classes(table, run.detector)
-    if (good := usable_rows(table)).empty:
-        raise UserError("No file is left to evaluate: all were used in training or to choose the epoch. Give other files.")
-    dataset.print_if_one_class(good)
+    judge = JudgingRun.of(args, artifact, run)
+    table, warnings = prepare_files(args, judge, target)
     if chain:
         warnings = (*warnings, f"The clips were corrupted before they were scored: {chain}.")
-    calibration = operating_point.calibration_of(artifact, args.evaluate, aggregate)
-    rule = args.evaluate.rule or run.threshold_rule
-    warnings = (*warnings, *other_aggregate_warning(aggregate, run), *operating_point.rate_note(calibration, rule))
-    predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, aggregate, calibration)
-    predictor = predictor.judging(args.evaluate.unfamiliar, args.evaluate.any)
-    load_model = once(partial(models.load, artifact.model))
-    extractor = feature_extractor(load_model(), run, cache) if run.detector.caches_features and not chain else None
-    scored = (familiarity.score_features(predictor, extractor.of(good), table, run.detector, cache) if extractor
-              else scoring.score(predictor, table, cache, chain))  # fmt: skip
-    context = ReportContext(load_model, scored, predictor.threshold, good, scoring.clip_loader(good, cache))
-    metrics = {"scored_with": predictor.scored_with, **validation_metrics(artifact)}
-    study = stress.plan_study(args.stress, run, data, context, predictor, cache, extractor)
-    evaluation = results.Evaluation(run, table, data, scored, predictor.threshold, rule, context.load_clip,
-                                    (*warnings, *predictor.warnings), metrics,
-                                    results.report_extras(run.detector, context, predictor), cache=cache, study=study,
-                                    training=seen.of_run(artifact, run, args.data.path), calibration=calibration,
-                                    familiarity=predictor.familiarity, any_file=args.evaluate.any,
-                                    name=evaluation_name(artifact, args.data.path),
-                                    make_map=explain.map_maker(predictor, run.detector))  # fmt: skip
+    predictor = judge.predictor().judging(args.evaluate.unfamiliar, args.evaluate.any)
+    evaluation = score(args, judge, predictor, table, chain)
+    evaluation = replace(evaluation, warnings=(*warnings, *evaluation.warnings, *predictor.warnings))
     if args.robustness is not None:
-        found = robustness.measure(args.robustness, target, artifact, predictor, good, cache, data)
+        found = robustness.measure(args.robustness, target, artifact, predictor, usable_rows(table), judge.cache, judge.data)
         evaluation = replace(evaluation, robustness=found)
     for warning in predictor.warnings:
         console.print(warning)
@@ -126,16 +104,52 @@ def evaluate_run(args: Evaluate, artifact: Artifact, run: Run) -> Artifact:
     return target
 
 
+def prepare_files(args: Evaluate, judge: JudgingRun, target: Artifact) -> "tuple[pd.DataFrame, tuple[str, ...]]":
+    """Return the prepared manifest of the files to score, and sentences on those that were left out, which `target` lists. Raises
+    UserError if no file is left."""
+    from tfdetect.data.prepare.decode import usable_rows
+
+    data, cache = judge.data, judge.cache
+    table, excluded = dataset.separate_excluded(select_test_files(args, judge.artifact, data), cache, data.workers)
+    table = dataset.decode(table, data, cache, excluded)
+    table, warnings = overlap.leave_out(table, [judge.training_files], target.folder, args.overlap, args.data.path)
+    dataset.print_count(table)
+    table, _ = dataset.add_source_classes(table, judge.run.detector)
+    if (good := usable_rows(table)).empty:
+        raise UserError("No file is left to evaluate: all were used in training or to choose the epoch. Give other files.")
+    dataset.print_if_one_class(good)
+    return table, warnings
+
+
+def score(args: Evaluate, judge: JudgingRun, predictor: "Predictor", table: "pd.DataFrame",
+          chain: "CorruptionChain | None") -> "Evaluation":  # fmt: skip
+    """Score a prepared manifest, and return what its report says."""
+    from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.workflow import run_evaluation, scoring
+
+    artifact, run, cache, good = judge.artifact, judge.run, judge.cache, usable_rows(table)
+    load_model = once(partial(models.load, artifact.model))
+    extractor = None if chain else run_evaluation.feature_extractor(load_model, run.detector, cache)
+    features = extractor.of(good) if extractor else None
+    scored = run_evaluation.score(predictor, table, run.detector, cache, features, chain)
+    context = ReportContext(load_model, scored, predictor.threshold, good, scoring.clip_loader(good, cache))
+    found = run_evaluation.describe(run, judge.data, table, cache, predictor, context, args.stress, extractor)
+    rule = args.evaluate.rule or run.threshold_rule
+    return replace(
+        found,
+        threshold_rule=rule,
+        warnings=(*other_aggregate_warning(judge.aggregate, run), *operating_point.rate_note(judge.calibration, rule)),
+        metrics={**found.metrics, **validation_metrics(artifact)},
+        training=seen.of_run(artifact, run, args.data.path),
+        calibration=judge.calibration,
+        any_file=args.evaluate.any,
+        name=evaluation_name(artifact, args.data.path),
+    )
+
+
 def evaluation_name(artifact: Artifact, path: Path | None) -> str:
     """Return what heads the report of a run on a data set, None for its own test files."""
     return f"{versions.title(artifact.folder)} on {(path.resolve().name or path) if path else 'its own test files'}"
-
-
-def feature_extractor(model: "keras.Model", run: Run, cache: "Cache") -> "FeatureExtractor":
-    """Return what computes the features of a frozen backbone and keeps them."""
-    from tfdetect.training.feature_extractor import FeatureExtractor
-
-    return FeatureExtractor(model, run.detector, cache, feature_progress)
 
 
 def validation_metrics(artifact: Artifact) -> dict[str, Any]:

@@ -1,10 +1,8 @@
 """explain: show which regions of a file drive its score."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import cache as once
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,15 +11,14 @@ import tyro
 from tfdetect import artifact as artifacts
 from tfdetect import files, models  # noqa: F401  (registers the detectors)
 from tfdetect.api.results import show_page
-from tfdetect.detector import Detector
-from tfdetect.errors import UserError, is_out_of_memory
+from tfdetect.errors import UserError
+from tfdetect.settings import Run
 from tfdetect.workflow import explaining
 from tfdetect.workflow.console import progress
 from tfdetect.workflow.explaining import describe_check
 from tfdetect.workflow.verdicts import FileList, PredictData, load_predictor
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from tfdetect.data.media.frames import Media
@@ -29,8 +26,6 @@ if TYPE_CHECKING:
     from tfdetect.workflow.masks import Masks
 
 MAX_FILES = 200  # larger pages open slowly
-MAP_PASSES = 68  # through the model for a heat-map by occlusion and its check
-MAX_SECONDS = 5.0  # for a heat-map that nobody asked for
 
 
 @dataclass(frozen=True)
@@ -113,13 +108,8 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
     artifact = artifacts.find(args.run, trust=args.trust)
     run = artifacts.load_config(artifact)
     data = args.data.apply_to(run.data)
-    explaining.resolve_method(args.method, run.detector)
     paths = FileList(args.files)
-    if len(paths) > MAX_FILES:
-        raise UserError(f"{len(paths)} files are too many for one page; give at most {MAX_FILES}.")
-    if args.cells > run.data.size:
-        raise UserError(f"--cells {args.cells} is more than the {run.data.size} pixels per side that the run uses; give fewer.")
-    from tfdetect.pages import explanation
+    check(args, run, len(paths))
     from tfdetect.workflow.masks import Masks
 
     masks = Masks.find(args.files, args.masks)
@@ -131,8 +121,7 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
     sections: list[str] = []
     rows: list[dict[str, Any]] = []
     try:
-        bar = nullcontext(lambda row: None) if show else progress("Explaining", len(paths))
-        with bar as step:
+        with nullcontext(lambda row: None) if show else progress("Explaining", len(paths)) as step:
             to_verdict = lambda path, clip: (predictor.to_verdict(path, clip), clip)  # noqa: E731
             for verdict, clip in predictor.map_files(paths, to_verdict, data.timeout, data.workers):
                 rows.append({**asdict(verdict), "method": maps.method})
@@ -144,11 +133,28 @@ def explain_files(args: Explain, load: "Callable[[], Predictor] | None" = None,
                 if show:
                     show(verdict)
     finally:
-        page, content = args.out / "explanation.html", (explaining.summary(rows), *sections)
-        methods = list(dict.fromkeys([maps.method, *(row["method"] for row in rows)]))
-        explanation.write(page, artifact.folder.name, methods, predictor.threshold, content, len(sections))
-        files.write_json(args.out / "explanation.json", rows)
+        page = write(args.out, artifact.folder.name, maps, rows, sections)
     return Explanation(page, maps.method, rows)
+
+
+def check(args: Explain, run: Run, count: int) -> None:
+    """Raise UserError for what cannot be explained: with this method or so finely, or so many files."""
+    explaining.resolve_method(args.method, run.detector)
+    if count > MAX_FILES:
+        raise UserError(f"{count} files are too many for one page; give at most {MAX_FILES}.")
+    if args.cells > run.data.size:
+        raise UserError(f"--cells {args.cells} is more than the {run.data.size} pixels per side that the run uses; give fewer.")
+
+
+def write(out: Path, name: str, maps: explaining.HeatMaps, rows: Sequence[Mapping[str, Any]], sections: Sequence[str]) -> Path:
+    """Write the page, with a section for each file that could be read, and the same as JSON; return the path of the page."""
+    from tfdetect.pages import explanation
+
+    page, content = out / "explanation.html", (explaining.summary(rows), *sections)
+    methods = list(dict.fromkeys([maps.method, *(row["method"] for row in rows)]))
+    explanation.write(page, name, methods, maps.predictor.threshold, content, len(sections))
+    files.write_json(out / "explanation.json", rows)
+    return page
 
 
 def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", masks: "Masks", args: Explain, number: int,
@@ -160,7 +166,7 @@ def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", 
     region, mask = masks.region(verdict.path, maps.predictor, media)
     if mask:
         row |= mask
-    clip, which = most_fake_face(maps.predictor, verdict, media)
+    clip, which = explaining.most_fake_face(maps.predictor, verdict, media)
     found = explaining.explain(maps, clip, args.frames, region, fall_back=args.method == "auto")
     row |= {**found.check, "method": found.maps.method, "passed": found.passed}
     title, text = files.printable(verdict.path) + which, f"{found.instead} {caption(verdict, row)}".strip()
@@ -171,69 +177,6 @@ def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", 
         row |= line
         shown += timeline
     return row, shown
-
-
-def most_fake_face(predictor: "Predictor", verdict: "Verdict", media: "Media") -> "tuple[np.ndarray, str]":
-    """Return the frames that the detector scores, of several faces those of the one with the highest score, and which it is."""
-    frames, faces = predictor.model_frames(media), verdict.faces or ()
-    if len(faces) < 2:
-        return frames, ""
-    highest = max(range(len(faces)), key=lambda number: faces[number]["score"])
-    clip = frames.reshape(len(faces), -1, *frames.shape[1:])[highest]
-    return clip, f", face {highest}, the most fake of {len(faces)}"
-
-
-def map_drawer(predictor: "Predictor", detector: Detector) -> "Callable[[np.ndarray], tuple[bytes, str] | None]":
-    """Return a function from a clip to a PNG of it with its heat-map, and what the check of the map says; see `map_maker`."""
-    from tfdetect.pages import explanation
-    from tfdetect.plots import style
-
-    make = map_maker(predictor, detector)
-
-    def draw(clip: "np.ndarray") -> tuple[bytes, str] | None:
-        made = make(clip)
-        return made and (style.to_png(explanation.figure(*made[:3])), made[3])
-
-    return draw
-
-
-def map_maker(predictor: "Predictor",
-              detector: Detector) -> "Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, str, str] | None]":  # fmt: skip
-    """Return a function from a clip of the run's size (frames, height, width, 3) uint8 to some of its frames, their heat-maps by
-    scores alone, the method, and what the check of the maps says; None if that would take longer than MAX_SECONDS, or there is
-    not enough memory for it."""
-    chosen = explaining.resolve_method("auto", detector)
-    maps = explaining.HeatMaps(predictor, explaining.OCCLUSION if chosen in explaining.GRADIENTS else chosen)
-    shown = 1 if predictor.is_frame_detector else 4
-
-    @once
-    def is_fast() -> bool:
-        return MAP_PASSES * seconds_per_pass(predictor) <= MAX_SECONDS
-
-    def make(clip: "np.ndarray") -> "tuple[np.ndarray, np.ndarray, str, str] | None":
-        try:
-            if not is_fast():
-                return None
-            found = explaining.explain(maps, clip, shown, areas=False)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
-        return found.frames, found.heat, found.maps.method, found.result
-
-    return make
-
-
-def seconds_per_pass(predictor: "Predictor", batch: int = 2) -> float:
-    """Return how long the model takes for what it sees at once: a frame or a clip."""
-    import numpy as np
-
-    frames, size = 1 if predictor.is_frame_detector else predictor.spec.frames, predictor.spec.size
-    clips = np.zeros((batch, frames, size, size, 3), np.uint8)
-    predictor.predict_clips(clips)  # the first call takes longer
-    start = time.monotonic()
-    predictor.predict_clips(clips)
-    return (time.monotonic() - start) / batch
 
 
 def caption(verdict: "Verdict", check: Mapping[str, Any]) -> str:

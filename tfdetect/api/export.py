@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from tfdetect import artifact as artifacts
-from tfdetect import backend, hashes, installation, models
+from tfdetect import backend, hashes, installation, models, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.evaluation.familiarity import Familiarity
@@ -55,6 +55,9 @@ class Export:
     def __post_init__(self) -> None:
         if (self.yes or self.private) and not self.push_to_hub:
             raise UserError("--yes and --private belong to --push_to_hub REPOSITORY.")
+        if self.trust and self.push_to_hub:
+            raise UserError("Others could not use a run that differs from its SHA256SUMS: export it with --trust first, which "
+                            "writes them again, and then give --push_to_hub without it.")  # fmt: skip
         if self.quantize != "none" and self.format == "saved_model":
             raise UserError("--quantize int8 needs --format onnx, openvino or litert; a SavedModel is not quantized.")
         if self.quantize != "none" and self.files:
@@ -78,12 +81,14 @@ class Converted:
 
 
 def export_run(folder: Path, trust: bool = False) -> tuple[Path, Mapping[str, str]]:
-    """Re-export the SavedModel of a run, from its model.keras and calibration.json into its folder 1/.
+    """Re-export the SavedModel of a run, from its model.keras and calibration.json into its folder 1/; of one with versions also
+    into that in versions/.
 
     Returns that folder, and a line about each of its signatures. Raises UserError if other files than those of the SavedModel
     differ from SHA256SUMS; with `trust`, they are accepted as they are, and SHA256SUMS is renewed.
     """
-    artifact = artifacts.find(folder, "model", trust)
+    folder = versions.checked_out(folder)
+    artifact = artifacts.find(folder, "model", trust, saved_model=False)
     run = artifacts.load_config(artifact)
     calibration = artifacts.load_calibration(artifact).to_dict()
     import_keras()
@@ -92,6 +97,7 @@ def export_run(folder: Path, trust: bool = False) -> tuple[Path, Mapping[str, st
     spec, known = clip_spec(artifact, run), familiarity(artifact)
     export(models.load(artifact.model), calibration, run.detector, artifact.saved_model, spec, run.evaluate.aggregate, known)
     hashes.write(folder)
+    versions.renew(folder)
     return artifact.saved_model, describe_signatures(run.detector, spec, known)
 
 
@@ -113,7 +119,7 @@ def convert_run(settings: Export) -> Converted:
     Raises ConversionError if the run cannot be converted, or the result does not load or differs from the SavedModel; UserError
     without the extra, the SavedModel, or files to compare on.
     """
-    artifact = artifacts.find(settings.run, "model", settings.trust)
+    artifact = artifacts.find(settings.run, "model", settings.trust)  # its SavedModel says what is right
     run = artifacts.load_config(artifact)
     require_ready(artifact, settings.format)
     import_keras()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import files
-from tfdetect.api.load import TrainedDetector
+from tfdetect.api.load import TrainedDetector, load
 from tfdetect.api.results import show_page
 from tfdetect.artifact import Artifact
 
@@ -50,15 +50,15 @@ class Study:
     @property
     def best(self) -> TrainedDetector:
         """The detector that a search chose. Raises KeyError for other studies, which choose none."""
-        return TrainedDetector(self.folder / self.results["best"])
+        return load(self.folder / self.results["best"])
 
     @property
     def _content(self) -> dict[str, Any]:
         return files.read_json(self.folder / "study.json", ("members", "results"), "repeat the call that made the study.")
 
     def __getitem__(self, name: str) -> TrainedDetector:
-        """Return the trained detector of a member, such as study["fold-1"]."""
-        return TrainedDetector(self.folder / name)
+        """Return the trained detector of a member, such as study["fold-1"]; errors as `load` raises them."""
+        return load(self.folder / name)
 
     def _repr_html_(self) -> str:
         return show_page(self.report, head=True) if self.report.exists() else f"<code>{escape(repr(self))}</code>"

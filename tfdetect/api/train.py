@@ -5,38 +5,37 @@ Heavy modules are imported where they are used, so that `--help` and error messa
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
 from tfdetect import backend, config, files, hashes, models
-from tfdetect.api import explain
 from tfdetect.api.load import TrainedDetector
 from tfdetect.api.study import Study
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, is_out_of_memory
 from tfdetect.settings import Run
-from tfdetect.workflow import cost, dataset, fine_tuning, made_fakes, operating_point, overlap, protocols, seen, splits, studies
+from tfdetect.workflow import cost, dataset, fine_tuning, operating_point, protocols, seen, splits, studies
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
 from tfdetect.workflow.profile import profiled
 from tfdetect.workflow.resuming import reopen, require_same_splits, why_finished
 from tfdetect.workflow.startup import start
+from tfdetect.workflow.training_data import prepare, save_inputs
 
 if TYPE_CHECKING:
     import keras
     import pandas as pd
 
     from tfdetect.data.prepare.clip_cache import Cache
+    from tfdetect.detector import FeatureTable
     from tfdetect.evaluation.calibration import Calibration
+    from tfdetect.serving.predictor import Predictor
     from tfdetect.training.feature_extractor import FeatureExtractor
     from tfdetect.training.fit import Fitted
     from tfdetect.workflow.results import Tables
-
-SPLITS = ("train", "validation", "test")
-FEW = 5  # validation files of a class below which the choice of the epoch is left to chance
 
 
 def train(detector: str | None = None, data: str | Path | None = None, **settings: Any) -> TrainedDetector | Study:
@@ -80,7 +79,7 @@ def resolve_runs(run: Run) -> Run:
     """Return the run with the names of other runs replaced by the paths of their models, and --data.leave_out NAME by what it
     stands for."""
     run = protocols.as_single(run)
-    run = replace(run, detector=run.detector.resolve_runs(lambda name: str(artifacts.find(Path(name), "model").model)))
+    run = replace(run, detector=run.detector.resolve_runs(partial(fine_tuning.find_model, trust=run.trust)))
     return fine_tuning.resolve(run)
 
 
@@ -128,13 +127,7 @@ def train_run(run: Run, tables: "Tables | None" = None, conclude: Callable[..., 
         run = splits.keep_choice(run, artifact) if resuming else run
         with profiled(run.profile, artifact.logs / "profile", with_trace=False):  # `fit` traces some steps
             run, table, cache = prepare(run)
-            if resuming:
-                require_same_splits(artifact, table)
-                console.print(f"Resuming {artifact.folder}")
-                reopen(artifact, run)
-            else:
-                artifacts.reset_folder(artifact, run)
-            fine_tuning.mark(run, artifact)
+            open_folder(artifact, run, table, resuming)
             save_inputs(artifact, fine_tuning.with_old_files(table, run), cache)
             title = tensorboard.run_name(artifact.logs)
             tracker = tracked.enter_context(trackers.tracking(run.train.tracker, artifact.logs, title, config.sections(run)))
@@ -150,6 +143,17 @@ def train_run(run: Run, tables: "Tables | None" = None, conclude: Callable[..., 
         return fine_tuning.publish(run, artifact)
 
 
+def open_folder(artifact: Artifact, run: Run, table: "pd.DataFrame", resuming: bool) -> None:
+    """Make the folder of the run ready for its training, which goes on if it is `resuming`."""
+    if resuming:
+        require_same_splits(artifact, table)
+        console.print(f"Resuming {artifact.folder}")
+        reopen(artifact, run)
+    else:
+        artifacts.reset_folder(artifact, run)
+    fine_tuning.mark(run, artifact)
+
+
 def train_as_worker(run: Run) -> Artifact:
     """Train as a worker that is not the chief: the same data and steps, but it writes no results."""
     if run.from_run:
@@ -162,82 +166,13 @@ def train_as_worker(run: Run) -> Artifact:
     return artifact
 
 
-def save_inputs(artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> None:
-    """Save what the run saw: the prepared manifest with absolute paths, the failures, the face detector, the equalisation."""
-    from tfdetect.data import manifest
-    from tfdetect.data.equalise import find_plan
-
-    if faces := cache.spec.faces:
-        files.write_bytes(artifact.face_model, faces.model.read_bytes())
-        files.write_json(artifact.faces, {**asdict(faces), "model": artifact.face_model.name})
-    plans = {find_plan(path) for path in table.loc[(table["split"] == "train") & (table["error"] == ""), "path"]}
-    if len(plans) == 1 and (plan := plans.pop()):
-        files.write_bytes(artifact.equalisation_plan, plan.read_bytes())
-    table = table.assign(path=[str(Path(path).absolute()) for path in table["path"]])
-    manifest.write(table, artifact.manifest)
-    manifest.write(table[table["error"] != ""], artifact.failures)
-
-
-def prepare(run: Run) -> "tuple[Run, pd.DataFrame, Cache]":
-    """Read, split and decode the data; return the run with what the data determine, the prepared manifest and the cache."""
-    from tfdetect.data.prepare.decode import main_faces, usable_rows
-
-    cache = fine_tuning.cache_of(run)
-    table, excluded = dataset.separate_excluded(dataset.load_dataset(run.data, run.detector), cache, run.data.workers)
-    given_splits = run.data.fold is None and bool((table["split"] != "").any())
-    table, run = splits.assign(table, run)
-    table = made_fakes.add_made_fakes(table, run, cache)
-    require_classes(table, run)
-    table = dataset.add_texts(dataset.decode(table, run.data, cache, excluded), run.detector)
-    # The label of a fake file does not say which of its faces is fake, and small faces must not be a sign of real files.
-    table = main_faces(fine_tuning.adjust(table, run, cache), "train")
-    dataset.print_count(table)
-    dataset.require_few_failures(table, run.data.max_failed)
-    if run.data.path:  # scenes of the embedded sample look alike by design
-        table = overlap.check_splits(table, cache, run, given_splits)
-    good = usable_rows(table)
-    require_classes(good, run)
-    asked = run.evaluate
-    validation = good[good["split"] == "validation"]
-    operating_point.check(validation, asked.calibration, asked.coverage, asked.prevalence, run.threshold_rule, asked.unfamiliar)
-    dataset.print_if_one_class(good)
-    for warning in warnings(run, good):
-        console.print(warning)
-    table, detector = dataset.add_source_classes(table, run.detector)
-    return replace(run, detector=detector), table, cache
-
-
-def require_classes(table: "pd.DataFrame", run: Run) -> None:
-    """Raise UserError unless each split has the classes that it needs; training on fakes of its own making needs only reals."""
-    from tfdetect.data import manifest
-
-    trains_on = run.detector.trains_on
-    manifest.require_classes(table, ["train"], "real" if run.train.makes_face_fakes else trains_on)
-    manifest.require_classes(table, ["validation", "test"], trains_on)
-
-
-def warnings(run: Run, table: "pd.DataFrame") -> tuple[str, ...]:
-    """Warn if there are too few files for a batch, or for choosing an epoch."""
-    rows, unit = table[table["split"] == "train"], run.detector.input_kind
-    count, out = int(rows["frames"].sum()) if unit == "frame" else len(rows), []
-    if run.train.batch > count:
-        out.append(f"--train.batch {run.train.batch} is more than the {count} training {unit}s: an epoch is one step.")
-    validation = table.loc[table["split"] == "validation", "label"]
-    reals, fakes = int((validation == 0).sum()), int((validation == 1).sum())
-    if min(reals, fakes or reals) < FEW:
-        out.append(f"Validation has only {reals} real and {fakes} fake files: with fewer than {FEW} of a class, the choice of "
-                   "epoch and threshold is left to chance. Add files.")  # fmt: skip
-    return tuple(out)
-
-
 @contextmanager
 def explain_out_of_memory(run: Run) -> Iterator[None]:
     """Turn an out-of-memory error into a UserError that says which settings to lower."""
     try:
         yield
     except Exception as error:
-        names = {cls.__name__ for cls in type(error).__mro__}
-        if not names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"} and "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise UserError(f"Out of memory in training: lower --train.batch ({run.train.batch}) or --data.size ({run.data.size}), "
                         "or use --train.precision mixed_bfloat16.") from error  # fmt: skip
@@ -271,77 +206,73 @@ def finish(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache", 
            tables: "Tables | None" = None) -> None:
     """Calibrate, export, and evaluate what was exported."""
     from tfdetect.data.prepare.decode import usable_rows
-    from tfdetect.evaluation import predictions
-    from tfdetect.serving.export import export
     from tfdetect.training import tensorboard
     from tfdetect.training.callbacks import keep_for_resume
-    from tfdetect.training.feature_extractor import FeatureExtractor
-    from tfdetect.workflow import familiarity, results, scoring, stress
+    from tfdetect.workflow import quick_maps, results, run_evaluation
 
     with files.atomic_write(artifact.history) as temporary:
         fitted.history.to_csv(temporary, index=False)
     model, good = models.load(artifact.model), usable_rows(table)
-    extractor = FeatureExtractor(model, run.detector, cache, feature_progress) if run.detector.caches_features else None
+    extractor = run_evaluation.feature_extractor(lambda: model, run.detector, cache)
     features = extractor.of(good) if extractor else None
-    calibration = calibrate(model, good, cache, run, extractor)
+    calibration, graph = calibrate_and_export(run, artifact, model, good, cache, extractor)
+    predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, run.evaluate.aggregate, calibration)
+    context = score(run, predictor, model, table, cache, features, fitted)
+    evaluation = run_evaluation.describe(run, run.data, table, cache, predictor, context, run.stress, extractor)
+    evaluation = replace(
+        evaluation,
+        warnings=(*predictor.warnings, *evaluation_notes(run, calibration, good)),
+        training=seen.of_table(fine_tuning.with_old_files(table, run), run, same_data=not run.from_run),
+        calibration=calibration,
+        adaptation=fine_tuning.compare(run, calibration, context.predictions, table, artifact, cache),
+    )
+    for warning in evaluation.warnings:
+        console.print(warning)
+
+    def before_report(metrics: Mapping[str, Any], drawn: Mapping[str, Path]) -> None:
+        tensorboard.write(artifact.logs, context, drawn, evaluation.extras.tables, config.sections(run), metrics, graph,
+                          quick_maps.map_drawer(predictor, run.detector))  # fmt: skip
+        keep_for_resume(artifact.checkpoints)
+
+    results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)
+    if evaluation.adaptation:
+        fine_tuning.print_changes(evaluation.adaptation)
+
+
+def calibrate_and_export(run: Run, artifact: Artifact, model: "keras.Model", table: "pd.DataFrame", cache: "Cache",
+                         extractor: "FeatureExtractor | None") -> "tuple[Calibration, Any]":  # fmt: skip
+    """Write what makes verdicts of the model's scores, and where the backend can, the SavedModel; return the calibration and the
+    graph of the export."""
+    from tfdetect.serving.export import export
+    from tfdetect.workflow import familiarity
+
+    calibration = operating_point.fit(model, table, cache, run, extractor)
     files.write_json(artifact.calibration, calibration.to_dict())
-    known = familiarity.fit(run.evaluate.unfamiliar, model, run.detector, good, cache, extractor)
+    known = familiarity.fit(run.evaluate.unfamiliar, model, run.detector, table, cache, extractor)
     familiarity.store(known, artifact)
     graph = None
     if backend.is_tensorflow():
         spec = dataset.with_equalisation(cache, artifact).spec
         graph = export(model, calibration.to_dict(), run.detector, artifact.saved_model, spec, run.evaluate.aggregate, known)
     hashes.write(artifact.folder)
-    predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, run.evaluate.aggregate, calibration)
-    scored = (familiarity.score_features(predictor, features, table, run.detector, cache) if features
-              else scoring.score(predictor, table[table["split"] != "train"], cache))  # fmt: skip
-    context = ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
-                            fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
-    extras = results.report_extras(run.detector, context, predictor)
-    warnings = (*predictor.warnings, *operating_point.notes(calibration, good, run.evaluate.coverage, run.threshold_rule),
-                *familiarity.notes(run.evaluate.unfamiliar, good))  # fmt: skip
-    evaluated = scored[scored["split"].isin(predictions.SPLITS)].reset_index(drop=True)
-    study = stress.plan_study(run.stress, run, run.data, context, predictor, cache, extractor)
-    found = fine_tuning.compare(run, calibration, scored, table, artifact, cache)
-    sources = seen.of_table(fine_tuning.with_old_files(table, run), run, same_data=not run.from_run)
-    evaluation = results.Evaluation(run, table, run.data, evaluated, predictor.threshold, run.threshold_rule, context.load_clip,
-                                    warnings, {"scored_with": predictor.scored_with}, extras, fitted.history,
-                                    fitted.best_epoch, cache, study,
-                                    training=sources, calibration=calibration,
-                                    familiarity=known, adaptation=found,
-                                    make_map=explain.map_maker(predictor, run.detector))  # fmt: skip
-    for warning in warnings:
-        console.print(warning)
-
-    def before_report(metrics: Mapping[str, Any], drawn: Mapping[str, Path]) -> None:
-        tensorboard.write(artifact.logs, context, drawn, extras.tables, config.sections(run), metrics, graph,
-                          explain.map_drawer(predictor, run.detector))  # fmt: skip
-        keep_for_resume(artifact.checkpoints)
-
-    results.finish(artifact, evaluation, {"validation": "validation", "test": "test"}, tables, before_report)
-    if found:
-        fine_tuning.print_changes(found)
+    return calibration, graph
 
 
-def calibrate(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run,
-              extractor: "FeatureExtractor | None" = None) -> "Calibration":
-    """Fit probability, threshold and band on the validation scores of the saved and reloaded model. Only the threshold rules that
-    are reserved for recipes read the test scores."""
-    from tfdetect.data.input_pipeline.dataset import expand_frames
-    from tfdetect.evaluation import calibration, predictions
-    from tfdetect.training.fit import predict_scores
+def score(run: Run, predictor: "Predictor", model: "keras.Model", table: "pd.DataFrame", cache: "Cache",
+          features: "FeatureTable | None", fitted: "Fitted") -> ReportContext:  # fmt: skip
+    """Score the validation and test files, and from `features` the training files as well, which costs little."""
+    from tfdetect.data.prepare.decode import usable_rows
+    from tfdetect.workflow import run_evaluation, scoring
 
-    def file_scores(split: str) -> "pd.DataFrame":
-        rows = table[table["split"] == split].reset_index(drop=True)
-        frames = expand_frames(rows, run.detector.input_kind == "frame")
-        scores = predict_scores(model, rows, cache, run.detector, run.train.batch, extractor)
-        return predictions.file_scores(predictions.with_aggregate(frames.assign(score=scores), run.evaluate.aggregate))
+    rows, good = table if features else table[table["split"] != "train"], usable_rows(table)
+    scored = run_evaluation.score(predictor, rows, run.detector, cache, features)
+    return ReportContext(lambda: model, scored, predictor.threshold, good, scoring.clip_loader(good, cache), fitted.history,
+                         fitted.best_epoch, fitted.validation_scores, features)  # fmt: skip
 
-    files, rule, asked = file_scores("validation"), run.threshold_rule, run.evaluate
-    coverage = operating_point.DEFAULT_COVERAGE if asked.coverage is None else asked.coverage
-    pooled = calibration.is_pooled(rule)
-    fitted = calibration.fit(files["score"], files["label"], "youden" if pooled else rule, asked.calibration, files["group"],
-                             coverage)  # fmt: skip
-    if pooled:
-        fitted = calibration.pool_threshold(fitted, file_scores("test")["score"], rule)
-    return fitted.with_prevalence(asked.prevalence)
+
+def evaluation_notes(run: Run, calibration: "Calibration", table: "pd.DataFrame") -> tuple[str, ...]:
+    """Return sentences on what the validation files were too few for."""
+    from tfdetect.workflow import familiarity
+
+    return (*operating_point.notes(calibration, table, run.evaluate.coverage, run.threshold_rule),
+            *familiarity.notes(run.evaluate.unfamiliar, table))  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from tfdetect.data import deadline
+from tfdetect.data import deadline, headway
 
 R = TypeVar("R", covariant=True)
 
@@ -28,6 +28,7 @@ class Confinement:
         """Limit this process, which also leaves no core dump, since that would keep the file. Time is that of `deadline`:
         RLIMIT_CPU would count that of all earlier files, too."""
         deadline.cap(self.seconds)
+        headway.keep()
         for kind, limit in ((resource.RLIMIT_DATA, self.memory), (resource.RLIMIT_FSIZE, self.file_bytes),
                             (resource.RLIMIT_NOFILE, self.open_files), (resource.RLIMIT_CORE, 0)):  # fmt: skip
             hard = resource.getrlimit(kind)[1]

@@ -190,7 +190,7 @@ def _value(value: Any, interval: Any = None, more: str = "") -> str | None:
 def _facts(content: Comparison) -> Table:
     names = list(dict.fromkeys(name for member in content.members for name in member.facts))
     rows = _rows(names, lambda member, name: member.facts.get(name))
-    own = ("AUC on its own test files", lambda member: _value(member.own["auc"], member.own["auc_interval"]))
+    own = ("AUC on its test files", lambda member: _value(member.own["auc"], member.own["auc_interval"]))
     return _per_run(content, [*rows, own, ("as its report says", lambda member: member.grade)])
 
 

@@ -37,6 +37,7 @@ def create_app(models: Models, settings: ServeSettings) -> FastAPI:
     add_errors(app)
     add_guard(app, settings)
     app.add_middleware(CountRequests, models=models)  # around the guard, whose refusals count
+    app.add_middleware(AnswerHead)
     return app
 
 
@@ -56,6 +57,27 @@ def open_record(models: Models, settings: ServeSettings) -> "Record | None":
     from tfdetect.server.record_store import Record
 
     return Record(settings.log, models.metrics.registry)
+
+
+class AnswerHead:
+    """Answers HEAD as GET, without the body, at every path: FastAPI's routes for GET refuse it, unlike Starlette's."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        ended = False
+
+        async def send_head(message: Message) -> None:
+            nonlocal ended
+            if not ended:
+                ended = message["type"] == "http.response.body"
+                await send({"type": message["type"], "body": b""} if ended else message)
+
+        await self.app({**scope, "method": "GET"}, receive, send_head)  # a stream ends, as its client is told to have left
 
 
 class CountRequests:

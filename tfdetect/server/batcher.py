@@ -47,7 +47,7 @@ class Batcher:
     have a row for each row of its inputs; each request gets its own rows of these, and the whole of the others.
     """
 
-    def __init__(self, size: int = 8, queue: int = 1000, threads: int = 1,
+    def __init__(self, size: int = 16, queue: int = 1000, threads: int = 1,
                  observe: Callable[[Any, int, float], None] = lambda key, rows, waited: None):  # fmt: skip
         """Start the threads. `size` is that of a batch in rows, `queue` the number of requests that may wait, and `observe` is
         called with the key and rows of each batch and the seconds that its first request has waited."""

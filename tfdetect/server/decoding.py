@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import av
 
 from tfdetect import machine
-from tfdetect.data import worker_pool
+from tfdetect.data import worker_pool, worker_processes
 from tfdetect.data.confinement import Beside, Confinement
 from tfdetect.data.media import containers
 from tfdetect.data.media.frames import Media
@@ -30,15 +30,14 @@ class Decoders:
 
     def __init__(self, limits: ServeLimits):
         self.limits, self.count = limits, limits.workers or machine.available_cores()
-        self._threads = ThreadPoolExecutor(self.count, "decoder")
+        self._threads = ThreadPoolExecutor(self.count + 1, "decoder")  # one for the heat-map or case report that has its turn
 
     def start(self) -> None:
-        """Start the processes, so that the first request need not wait for them, and one more for the job that has its turn."""
-        worker_pool.keep_processes()
-        worker_pool.confine(Confinement(self.limits.memory, 10 * self.limits.bytes, self.limits.decode_seconds))
-        for _ in range(self.count):
+        """Start the processes, so that the first request need not wait for them."""
+        worker_processes.keep_processes()
+        worker_processes.confine(Confinement(self.limits.memory, 10 * self.limits.bytes, self.limits.decode_seconds))
+        for _ in range(self.count + 1):
             self._threads.submit(self._run, *WARM_UP, threading.Event())
-        threading.Thread(target=self._run, args=(*WARM_UP, threading.Event()), daemon=True).start()
 
     async def run(self, work: Callable[[str], R], path: str) -> R | WorkerFailure:
         """Return `work(path)`, computed by one of the processes, or why there is no result. `work` must be picklable; temporary
@@ -61,7 +60,7 @@ class Decoders:
     def close(self) -> None:
         """End the processes, and lift the limits."""
         self._threads.shutdown(cancel_futures=True)
-        worker_pool.confine(None)
+        worker_processes.confine(None)
 
 
 @dataclass(frozen=True)

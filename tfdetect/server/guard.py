@@ -112,7 +112,7 @@ class Guard:
         try:
             self.check_addresses(headers)
             who = scope.setdefault("state", {})["who"] = self.identify(scope, headers)
-            if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            if scope["method"] in ("GET", "OPTIONS"):
                 await self.app(scope, receive, send)
                 return
             client = who or (scope.get("client") or ("",))[0]

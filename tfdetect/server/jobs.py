@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,13 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from tfdetect.data import stopping
 from tfdetect.server.health import FAILED, Error
 
 log = logging.getLogger("tfdetect.server")
 router = APIRouter(tags=["jobs"])
 EVENT_SECONDS = 0.2  # between two events at least
+DECODING, SCORING = "Decoding frames", "Scoring"  # stages that alternate where several models or files are asked for
 State = Literal["queued", "running", "done", "failed"]
 
 
@@ -26,8 +29,10 @@ class JobState(BaseModel):
 
     id: str
     state: State
+    before: int = 0
+    """Jobs that run or wait before it, while it is queued."""
     done: float = 0
-    """Steps of `total`."""
+    """Steps of `total`, or frames of videos while these are decoded."""
     total: float | None = None
     stage: str = ""
     """What is being done, in words."""
@@ -43,11 +48,14 @@ class Started(BaseModel):
     job: str
 
 
+Frames = Callable[[], tuple[int, int] | None]  # decoded ones, of how many; None while none are
+
+
 class Job:
     """One piece of work. Its methods are for the thread of the event loop, but for `report`."""
 
-    def __init__(self, who: str):
-        self.now, self.who = JobState(id=secrets.token_urlsafe(16), state="queued"), who
+    def __init__(self, who: str, scores: bool = False):
+        self.now, self.who, self.scores = JobState(id=secrets.token_urlsafe(16), state="queued"), who, scores
         self.task: asyncio.Task[Any] | None = None
         self._loop, self._changed = asyncio.get_running_loop(), asyncio.Event()
 
@@ -72,6 +80,15 @@ class Job:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    async def count(self, frames: Frames) -> None:
+        """Show how many frames are decoded, whenever that changes."""
+        last = None
+        while True:
+            await asyncio.sleep(EVENT_SECONDS)
+            if (found := frames()) and found != last:
+                last = found
+                self.change(done=found[0], total=found[1], stage=self.now.stage.replace(SCORING, "") or DECODING)
+
     @property
     def is_over(self) -> bool:
         """Whether it is done, has failed or was cancelled."""
@@ -93,25 +110,31 @@ Work = Callable[[Job], Awaitable[dict[str, Any]]]
 
 @dataclass
 class Jobs:
-    """The jobs of a server: one runs at a time, as the network would be shared anyway; others wait, up to `most` with it."""
+    """The jobs of a server, `most` at a time. Of those that only score, `scoring` run at a time, as they leave a decoder to
+    others; heat-maps and case reports take turns, as each takes all cores. The others wait."""
 
     most: int = 8
     results: int = 32
     keep_seconds: float = 600.0
+    scoring: int = 1
 
     def __post_init__(self) -> None:
         self._jobs: dict[str, Job] = {}  # the oldest first
-        self._turn, self._tasks = asyncio.Lock(), set[asyncio.Task[Any]]()
+        self._turns = {True: asyncio.Semaphore(self.scoring), False: asyncio.Semaphore(1)}
+        self._tasks = set[asyncio.Task[Any]]()
 
-    def start(self, work: Work, who: str = "", cleanup: Callable[[], None] = lambda: None) -> Job:
+    def start(self, work: Work, who: str = "", cleanup: Callable[[], None] = lambda: None, frames: Frames = lambda: None,
+              scores: bool = False) -> Job:  # fmt: skip
         """Queue `work(job)`, whose result becomes that of the job; `cleanup` is called at its end, however it comes, also if it
-        never begins. Raises HTTPException 503 if too many wait."""
+        never begins. `frames` is asked how many frames of its videos are decoded; with `scores` the work is nothing but scoring.
+        Raises HTTPException 503 if too many wait."""
         if len(self._tasks) >= self.most:
             cleanup()
             raise HTTPException(503, "Too many jobs are waiting: try again later.", {"Retry-After": "10"})
-        job = Job(who)
+        job = Job(who, scores)
         self._jobs[job.now.id] = job
-        job.task = asyncio.create_task(self._run(job, work))
+        self._count_queue()
+        job.task = asyncio.create_task(self._run(job, work, frames))
         self._tasks.add(job.task)
         job.task.add_done_callback(self._tasks.discard)
         job.task.add_done_callback(lambda task: cleanup())
@@ -140,12 +163,25 @@ class Jobs:
         for job in list(self._jobs.values()):
             await self.cancel(job)
 
-    async def _run(self, job: Job, work: Work) -> Any:
+    def _count_queue(self) -> None:
+        """Tell the jobs that wait how many are before them."""
+        left = [job for job in self._jobs.values() if not job.is_over]
+        for number, job in enumerate(left):
+            if job.now.state == "queued":
+                job.change(before=sum(other.scores == job.scores for other in left[:number]))
+
+    async def _run(self, job: Job, work: Work, frames: Frames) -> Any:
         """Do the work once it is its turn; return its result, or the exception that it raised."""
         try:
-            async with self._turn:
-                job.change(state="running")
-                result = await work(job)
+            async with self._turns[job.scores]:
+                job.change(state="running", before=0)
+                counting, stop = asyncio.create_task(job.count(frames)), threading.Event()
+                try:
+                    with stopping.by(stop):
+                        result = await work(job)
+                finally:
+                    counting.cancel()
+                    stop.set()
             job.change(state="done", result=result, stage="")
             return result
         except asyncio.CancelledError as error:
@@ -158,6 +194,7 @@ class Jobs:
             job.change(state="failed", error=FAILED, stage="")
             return error
         finally:
+            self._count_queue()
             asyncio.get_running_loop().call_later(self.keep_seconds, self.forget, job)
             over = [each for each in self._jobs.values() if each.is_over]
             for each in over[: max(0, len(over) - self.results)]:

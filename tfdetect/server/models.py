@@ -77,6 +77,12 @@ class ServedModel:
         """The signatures as JSON, as TensorFlow Serving shows them."""
         return saved_model.signature_defs(self.detector.artifact.saved_model)
 
+    @property
+    def lacks_verdicts(self) -> bool:
+        """Whether signatures answer with a probability alone, as older versions of tfdetect exported them."""
+        return any("probability" in each.structured_outputs and "verdict" not in each.structured_outputs
+                   for each in self.signatures().values())  # fmt: skip
+
     def call(self, signature: str, inputs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], set[str]]:
         """Call a signature; return its outputs, and the names of those that have a row for each row of the inputs."""
         function = self.signatures()[signature]
@@ -132,7 +138,12 @@ class Models:
     @property
     def ready(self) -> bool:
         """Whether a version of each model can be asked."""
-        return all(any(each.model for each in known.values()) for known in self._versions.values())
+        return not self.loading()
+
+    def loading(self) -> list[str]:
+        """Return the names of the models of which no version can be asked yet."""
+        with self._lock:
+            return [name for name, known in self._versions.items() if not any(each.model for each in known.values())]
 
     def names(self) -> list[str]:
         """Return the names of all models, also of those that are being loaded, in the order of the runs."""

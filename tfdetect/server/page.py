@@ -66,6 +66,8 @@ class Server(BaseModel):
     """Languages of the page, by their codes."""
     models: list[ServerModel]
     """Those that are loaded."""
+    loading: list[str]
+    """Names of the others."""
     limits: dict[str, float | None]
     """Of an upload: bytes, pixels, frames, seconds, files."""
     keeps: list[str] | None
@@ -107,7 +109,7 @@ def describe(models: Models, settings: ServeSettings) -> Server:
             continue
     limits = {name: getattr(settings.limits, name) for name in ("bytes", "pixels", "frames", "seconds", "files")}
     keeps = list(COLUMNS) if settings.log else None
-    return Server(version=__version__, languages=languages(), models=found, limits=limits, keeps=keeps,
+    return Server(version=__version__, languages=languages(), models=found, loading=models.loading(), limits=limits, keeps=keeps,
                   needs_token=settings.access.tokens is not None)  # fmt: skip
 
 

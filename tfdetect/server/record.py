@@ -42,7 +42,7 @@ class LogEntry(BaseModel):
     probability: float | None
     seconds: float
     request: str
-    """"score", "explain", "case" or "predict"."""
+    """"score", "explain" or "case"; of TensorFlow Serving's contract "predict", "predict pixels" or "predict features"."""
     who: str
     """The name of the token that asked."""
     chain: str

@@ -19,7 +19,7 @@ from tfdetect.limits import Limits
 from tfdetect.server import uploads
 from tfdetect.server.answers import AS_JOB, REFUSALS, ScoreAnswer, form
 from tfdetect.server.decoding import Decoders, Duration, Reader
-from tfdetect.server.jobs import Job, Jobs
+from tfdetect.server.jobs import DECODING, SCORING, Job, Jobs
 from tfdetect.server.judges import Judges, KnownModel, verdict_answer
 from tfdetect.server.log_rows import rows_of
 from tfdetect.server.models import Models, ServedModel
@@ -34,8 +34,8 @@ T = TypeVar("T")
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Start what the routes of this package need, and end it."""
     limits = app.state.settings.limits
-    app.state.jobs = Jobs(limits.jobs, limits.results, limits.keep_seconds)
     app.state.judges, app.state.decoders = Judges(limits), Decoders(limits)
+    app.state.jobs = Jobs(limits.jobs, limits.results, limits.keep_seconds, max(1, app.state.decoders.count - 1))
     app.state.decoders.start()
     yield
     await app.state.jobs.close()
@@ -71,11 +71,11 @@ async def receive(request: Request, wait: bool, files: int | None = None) -> tup
 
 
 def choose(models: Models, names: Sequence[str]) -> list[str]:
-    """Return the names of the models that are asked for, by default of all. Raises UnknownModel, and HTTPException 503 while
-    they are being loaded."""
-    if not models.ready:
-        raise HTTPException(503, "Models are being loaded.", {"Retry-After": "5"})
+    """Return the names of the models that are asked for, by default of all. Raises UnknownModel, and HTTPException 503 while one
+    of them is being loaded."""
     found = list(names) or models.names()
+    if set(found) & set(models.loading()):
+        raise HTTPException(503, "Models are being loaded.", {"Retry-After": "5"})
     for name in found:
         models.get(name)
     return found
@@ -92,7 +92,7 @@ async def is_long(state: Any, received: Form) -> bool:
 
 def as_job(request: Request, work: Callable[[Job], Coroutine[Any, Any, dict[str, Any]]], received: Form) -> JSONResponse:
     """Start work as a job, which ends with deleting the files, and say how it is called."""
-    job = request.app.state.jobs.start(work, request.state.who, received.close)
+    job = request.app.state.jobs.start(work, request.state.who, received.close, received.frames, scores=True)
     return JSONResponse({"job": job.now.id}, 202)
 
 
@@ -115,12 +115,12 @@ async def score_form(state: Any, received: Form, who: str, names: Sequence[str],
     """Return the answer: each file with what each model finds about it."""
     served = [state.models.get(name) for name in names]
     total, done = len(received.files) * len(served), 0
-    report("Scoring", 0, total)
+    report(DECODING)
 
     def step() -> None:
         nonlocal done
         done += 1
-        report("Scoring", done, total)
+        report(SCORING, done, total)
 
     found = await asyncio.gather(*(score_file(state, each, served, step) for each in received.files))
     record(state, found, served, "score", who)

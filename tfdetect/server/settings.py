@@ -17,7 +17,7 @@ LABEL = re.compile(r"(?:(?P<model>[^/]+):)?(?P<label>[^/:=]+)=(?P<version>\d+)")
 class BatchSettings:
     """How requests are gathered: while a call of the network runs, the next ones wait for it, and are then scored together."""
 
-    size: int = 8  # 16 serve no more images a second on two cores (benchmarks/serving.py)
+    size: int = 16  # 8 serve fewer images a second (benchmarks/serving.py)
     """Maximum number of images or clips in one call of the network."""
     queue: int = 1000
     """Maximum number of requests that wait; those above it are refused with 503."""

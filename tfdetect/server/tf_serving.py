@@ -27,8 +27,9 @@ PREDICT = {"type": "object", "properties": {"signature_name": SIGNATURE, "instan
 EXAMPLES = {"type": "object", "required": ["examples"],
             "properties": {"signature_name": SIGNATURE, "context": {"type": "object"},
                            "examples": {"type": "array", "items": {"type": "object"}, "minItems": 1}}}  # fmt: skip
-IN_THREAD = 2**18  # bytes of a body from which on it is parsed in a thread, so that others are answered meanwhile
+IN_THREAD = 2**18  # bytes of a body from which on it is parsed and hashed in threads, so that others are answered meanwhile
 MAX_VERSION = 2**63 - 1
+LOGGED_AS = {"O": "predict", "u": "predict pixels"}  # by what was sent: files, uint8; anything else is features
 NOT_SAID = re.compile(r"\s|Graph execution error|Detected at node|<stack traces|\d+ root error")  # lines around an error's text
 router = APIRouter(tags=["TensorFlow Serving"], responses=ERRORS)
 
@@ -118,7 +119,7 @@ async def other(request: Request, rest: str) -> None:
 
 
 async def call(request: Request, asked: Asked) -> Response:
-    """Answer a `:predict` request, and log its images where there is a log."""
+    """Answer a `:predict` request, and log its verdicts where there is a log."""
     models, start = request.app.state.models, time.perf_counter()
     body = await request.body()
     model = models.get(asked.name, asked.version, asked.label)
@@ -130,19 +131,22 @@ async def call(request: Request, asked: Asked) -> Response:
     except BadRequest as error:
         raise HTTPException(400, str(error)) from error
     if request.app.state.record and "verdict" in outputs:
-        who = getattr(request.state, "who", "")
-        request.app.state.record.add(_log_rows(model, inputs, outputs, time.perf_counter() - start, who))
+        write = partial(_log_rows, model, inputs, outputs, time.perf_counter() - start, getattr(request.state, "who", ""))
+        request.app.state.record.add(await asyncio.to_thread(write) if len(body) > IN_THREAD else write())
     return Response(answer, media_type="application/json")
 
 
 def _log_rows(model: ServedModel, inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray], seconds: float,
               who: str) -> list[LogRow]:  # fmt: skip
-    """Return a row for each encoded image; pixels and features are no files, and are not logged."""
-    images = [value for value in inputs.values() if value.dtype.kind == "O"]
-    return [row(hashlib.sha256(image).hexdigest(), len(image), model, verdict.decode() or None,
-                float(probability) if verdict else None, seconds, "predict", who)
-            for image, verdict, probability in zip(*images, outputs["verdict"], outputs["probability"], strict=True)
-            ] if len(images) == 1 else []  # fmt: skip
+    """Return a row for each row of the one input: an encoded image, which is a file, or an array, whose hash is that of its bytes
+    in C order."""
+    [values] = inputs.values()
+    request = LOGGED_AS.get(values.dtype.kind, "predict features")
+    contents = [value if isinstance(value, bytes) else value.tobytes() for value in values]
+    return [row(hashlib.sha256(content).hexdigest(), len(content), model, verdict.decode() or None,
+                float(probability) if verdict else None, seconds, request, who)
+            for content, verdict, probability in zip(contents, outputs["verdict"], outputs["probability"], strict=True)
+            ]  # fmt: skip
 
 
 def _read(model: ServedModel, body: bytes) -> tuple[str, dict[str, np.ndarray], bool]:

@@ -15,6 +15,7 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
+from tfdetect.data import headway
 from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.server.limits import ServeLimits
 
@@ -47,6 +48,10 @@ class Form:
     files: Sequence[Upload]
     models: Sequence[str]
     folder: "tempfile.TemporaryDirectory[str]" = field(repr=False)
+
+    def frames(self) -> tuple[int, int] | None:
+        """Return how many frames of how many have been decoded of the videos that are being decoded; None if there is none."""
+        return headway.read(Path(self.folder.name))
 
     def close(self) -> None:
         """Delete the files, and what decoders left beside them."""

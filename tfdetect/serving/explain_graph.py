@@ -23,22 +23,26 @@ CANNOT_BE_REBUILT = (TypeError, ValueError, NotImplementedError)  # by Keras, wi
 
 
 def make(model: keras.Model, detector: Detector, score: Callable[[tf.Tensor], tf.Tensor],
-         errors: HeatMaps) -> tuple[str, HeatMaps]:  # fmt: skip
-    """Return the method of a detector's heat-maps and what makes them: its own method, or occlusion where it has no gradient.
+         errors: HeatMaps) -> tuple[str, HeatMaps, str]:  # fmt: skip
+    """Return the method of a detector's heat-maps, what makes them, and in a sentence why it is not its own method, "" if it is.
 
-    `score` maps clips to scores (batch,), `errors` to the reconstruction errors of an autoencoder at each pixel.
+    It is occlusion where there is no gradient, or Keras cannot rebuild a plugin's network to take one. `score` maps clips to
+    scores (batch,), `errors` to the reconstruction errors of an autoencoder at each pixel.
     """
     if detector.heat_map == "error":
-        return "error", lambda clips: _of_all_frames(tf.reduce_mean(errors(clips), axis=1, keepdims=True), clips)
+        return "error", lambda clips: _of_all_frames(tf.reduce_mean(errors(clips), axis=1, keepdims=True), clips), ""
+    reason, unavailable = "", f"`{detector.heat_map}`, the method of {detector.name}, is not to be had: "
     try:
         if detector.heat_map != OCCLUSION:
             heat_map = {"gradcam": _grad_cam, "integrated_gradients": _integrated_gradients}[detector.heat_map](model)
             clips = tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)
-            return detector.heat_map, tf.function(_one_by_one(heat_map), autograph=False).get_concrete_function(clips)
-    except CANNOT_BE_REBUILT:  # NoGradient is a ValueError
-        pass
+            return detector.heat_map, tf.function(_one_by_one(heat_map), autograph=False).get_concrete_function(clips), ""
+    except gradients.NoGradient as error:
+        reason = f"{unavailable}it is a detector {error}."
+    except CANNOT_BE_REBUILT as error:
+        reason = f"{unavailable}Keras cannot rebuild it with a float input ({' '.join(str(error).split())[:200]})."
     frames, size = model.input_shape[1:3]
-    return OCCLUSION, lambda clips: _of_all_frames(_one_by_one(_occlusion(score, frames, size))(clips), clips)
+    return OCCLUSION, lambda clips: _of_all_frames(_one_by_one(_occlusion(score, frames, size))(clips), clips), reason
 
 
 def _one_by_one(heat_map: HeatMaps) -> HeatMaps:

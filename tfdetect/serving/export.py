@@ -79,7 +79,8 @@ def export(model: keras.Model, calibration: Mapping[str, Any], detector: Detecto
     fitted, name = Calibration.from_dict(calibration), serving_config.model_name(target.parent)
     functions = ServingFunctions(*split_text_output(model), fitted, detector, clip_spec, aggregate, familiarity)
     descriptions = describe_signatures(detector, clip_spec, familiarity)
-    method, heat_maps = explain_graph.make(model, detector, functions.score, lambda clips: functions.reconstruction(clips)[1])
+    errors = lambda clips: functions.reconstruction(clips)[1]  # noqa: E731
+    method, heat_maps, instead = explain_graph.make(model, detector, functions.score, errors)
     signatures = make_signatures(functions, method, heat_maps, descriptions)
     inputs = {name: function.structured_input_signature[0][0] for name, function in signatures.items()}
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
@@ -91,7 +92,7 @@ def export(model: keras.Model, calibration: Mapping[str, Any], detector: Detecto
         os.replace(temporary / "1", target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    notes = format_serving_notes(descriptions, clip_spec, fitted, method, familiarity, target.name)
+    notes = format_serving_notes(descriptions, clip_spec, fitted, method, familiarity, target.name, instead)
     files.write_bytes(target.parent / SERVING_NOTES, notes.encode())
     serving_config.write(target.parent, name)
     return functions.call.graph

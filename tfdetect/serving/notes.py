@@ -59,12 +59,14 @@ def describe_signatures(detector: Detector, clip_spec: ClipSpec, familiarity: Fa
 
 
 def format_serving_notes(descriptions: Mapping[str, str], clip_spec: ClipSpec, calibration: Calibration, method: str,
-                         familiarity: Familiarity | None = None, folder: str = "1") -> str:  # fmt: skip
-    """Return the text of SERVING.md, which is written beside the `folder` of the SavedModel; `method` is that of `explain`."""
+                         familiarity: Familiarity | None = None, folder: str = "1", instead: str = "") -> str:  # fmt: skip
+    """Return the text of SERVING.md, which is written beside the `folder` of the SavedModel; `method` is that of `explain`, and
+    `instead` says why it is not the detector's own."""
     lines = [f"- `{name}`: {text}" for name, text in descriptions.items()]
     if clip_spec.faces:
         lines += [f"- `{DEFAULT}`: an alias of `{FACE_CROP}`, for servers that do not choose a signature"]
-    paragraphs = [describe_verdicts(calibration), describe_familiarity(familiarity) if familiarity else "", HEAT_MAPS[method]]
+    paragraphs = [describe_verdicts(calibration), describe_familiarity(familiarity) if familiarity else "",
+                  " ".join(filter(None, (HEAT_MAPS[method], instead)))]  # fmt: skip
     if BYTES in descriptions:
         still = f" A still is repeated to the {clip_spec.frames} frames of a clip; `note` says so." if clip_spec.still else ""
         paragraphs += [f"`serve_bytes` refuses an image whose header announces more than {clip_spec.limits.pixels:,} pixels. One "

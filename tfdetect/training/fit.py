@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -53,44 +54,63 @@ def fit(detector: Detector, table: pd.DataFrame, cache: Cache, settings: Train, 
     train, validation = select_split(table, "train", detector), select_split(table, "validation")
     steps = dataset.steps_per_epoch(train, single, settings.batch)
     schedule = phase_schedule(detector.phases(), settings.epochs)
-    folder = checkpoints / f"worker-{worker}"
     last_phase = schedule[-1][0] if schedule else 0
-    several = settings.strategy == "multiworker"
-    checkpoint = Checkpoint(folder, monitored_metric(settings, validation), settings.patience, last_phase, target, several)
+    checkpoint = Checkpoint(checkpoints / f"worker-{worker}", monitored_metric(settings, validation), settings.patience,
+                            last_phase, target, settings.strategy == "multiworker")  # fmt: skip
     checkpoint.go_back_to(devices.lowest(strategy, checkpoint.epoch))
-    frames = dataset.expand_frames(validation, single)
     loss_rows = select_split(validation, "validation", detector)
     clips, loss_clips = (devices.distribute(strategy, partial(dataset.evaluation_batches, rows, cache, single, settings.batch))
                          for rows in (validation, loss_rows))  # fmt: skip
-    with devices.scope(strategy):
-        model = build(detector, cache)
-    if start:
-        start_from(model, start)
-    require_reloadable(detector, model)
-    common.synchronise_batch_norms(model, strategy is not None)
+    frames = dataset.expand_frames(validation, single)
+    model = initial_model(detector, cache, strategy, start)
     for first, last, phase in schedule:
         if checkpoint.done or checkpoint.epoch >= last:
             continue
         with devices.scope(strategy):
             compile_phase(model, detector, phase, settings, last - first, steps)
             checkpoint.restore(model, first)
-        evaluated = [*range(settings.eval_every, last, settings.eval_every), last]
         batches = partial(dataset.training_batches, train, cache, single, settings, checkpoint.epoch, last)
         with devices.lost_worker_explained(strategy):
-            model.fit(
-                devices.distribute(strategy, batches),
-                validation_data=loss_clips if model.loss is None else None,
-                validation_freq=evaluated,
-                initial_epoch=checkpoint.epoch,
-                epochs=last,
-                steps_per_epoch=steps,
-                callbacks=[ExactValidationMetrics(folder, frames, clips, evaluated), checkpoint, *callbacks],
-                shuffle=False,  # the data set shuffles itself
-                verbose=0,
-            )
+            run_epochs(model, devices.distribute(strategy, batches), steps, last, settings, checkpoint, callbacks, frames, clips,
+                       loss_clips if model.loss is None else None)  # fmt: skip
     checkpoint.restore_best(model)
     common.synchronise_batch_norms(model, False)
     return save_result(model, checkpoint, target, worker == 0)
+
+
+def initial_model(detector: Detector, cache: Cache, strategy: Any, start: Path | None) -> keras.Model:
+    """Return the model that training starts from."""
+    with devices.scope(strategy):
+        model = build(detector, cache)
+    if start:
+        start_from(model, start)
+    require_reloadable(detector, model)
+    common.synchronise_batch_norms(model, strategy is not None)
+    return model
+
+
+def run_epochs(model: keras.Model, batches: Any, steps: int, last: int, settings: Train, checkpoint: Checkpoint,
+               callbacks: list[keras.callbacks.Callback], validation: pd.DataFrame, inputs: Any | None,
+               loss_data: Any | None) -> None:  # fmt: skip
+    """Fit a compiled model to `batches` from the checkpoint's epoch to `last`, and evaluate it every --train.eval_every epochs.
+
+    `validation` has a row for each of the model's `inputs`, which give the ranking metrics; None leaves those out. `loss_data` is
+    what Keras computes the validation loss of.
+    """
+    evaluated = [*range(settings.eval_every, last, settings.eval_every), last]
+    exact = [ExactValidationMetrics(checkpoint.folder, validation, inputs, evaluated)] if inputs is not None else []
+    model.fit(
+        batches,
+        validation_data=loss_data,
+        validation_batch_size=settings.batch,
+        validation_freq=evaluated,
+        initial_epoch=checkpoint.epoch,
+        epochs=last,
+        steps_per_epoch=steps,
+        callbacks=[*exact, checkpoint, *callbacks],
+        shuffle=False,  # the data set shuffles itself
+        verbose=0,
+    )
 
 
 def save_result(model: keras.Model, checkpoint: Checkpoint, target: Path, chief: bool = True) -> Fitted:

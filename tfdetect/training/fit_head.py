@@ -13,7 +13,7 @@ from tfdetect.errors import UserError
 from tfdetect.machine import threads_for
 from tfdetect.settings import Train
 from tfdetect.training import devices, fit
-from tfdetect.training.callbacks import HEAD_FOLDER, Checkpoint, ExactValidationMetrics
+from tfdetect.training.callbacks import HEAD_FOLDER, Checkpoint
 from tfdetect.training.feature_extractor import FeatureExtractor, Progress, silent
 
 
@@ -52,23 +52,12 @@ def gradient_fit(detector: Detector, settings: Train, checkpoint: Checkpoint, ca
         labels, steps = pd.DataFrame({"label": y}), max(1, len(y) // settings.batch)
         fit.compile_phase(model, detector, Phase(), settings, settings.epochs, steps, loss)
         checkpoint.restore(model)
-        evaluated = [*range(settings.eval_every, settings.epochs, settings.eval_every), settings.epochs]
         rows = validation_y == 0 if detector.trains_on == "real" else np.full(len(validation_y), True)
         loss_data = (validation_x[rows], validation_y[rows, None].astype(np.float32)) if loss or model.loss is None else None
-        metrics = [] if loss else [ExactValidationMetrics(checkpoint.folder, validation, validation_x, evaluated)]
         if not checkpoint.done and checkpoint.epoch < settings.epochs:
-            model.fit(
-                dataset.feature_batches(x, labels, settings, checkpoint.epoch, settings.epochs),
-                validation_data=loss_data,
-                validation_batch_size=settings.batch,
-                validation_freq=evaluated,
-                initial_epoch=checkpoint.epoch,
-                epochs=settings.epochs,
-                steps_per_epoch=steps,
-                callbacks=[*metrics, checkpoint, *callbacks],
-                shuffle=False,
-                verbose=0,
-            )
+            batches = dataset.feature_batches(x, labels, settings, checkpoint.epoch, settings.epochs)
+            fit.run_epochs(model, batches, steps, settings.epochs, settings, checkpoint, callbacks, validation,
+                           None if loss else validation_x, loss_data)  # fmt: skip
         checkpoint.restore_best(model)
 
     return fit_by_gradient

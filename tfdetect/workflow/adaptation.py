@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.settings import Run
 from tfdetect.workflow import operating_point, overlap
-from tfdetect.workflow.console import console, feature_progress, plural, print_columns
+from tfdetect.workflow.console import console, plural, print_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,14 +151,12 @@ def load_familiarity(artifact: Artifact) -> "Familiarity | None":
 def score_rows(artifact: Artifact, run: Run, fitted: "Calibration", rows: "pd.DataFrame", cache: "Cache") -> "pd.DataFrame":
     """Return the scores that the exported model gives the decoded rows, a row per frame as in predictions.csv."""
     from tfdetect.data.prepare.decode import usable_rows
-    from tfdetect.training.feature_extractor import FeatureExtractor
-    from tfdetect.workflow import familiarity, scoring
+    from tfdetect.workflow import run_evaluation
 
     predictor = operating_point.judged_predictor(artifact, cache.spec, run.detector, run.evaluate.aggregate, fitted)
-    if not run.detector.caches_features:
-        return scoring.score(predictor, rows, cache)
-    extractor = FeatureExtractor(models.load(artifact.model), run.detector, cache, feature_progress)
-    return familiarity.score_features(predictor, extractor.of(usable_rows(rows)), rows, run.detector, cache)
+    extractor = run_evaluation.feature_extractor(partial(models.load, artifact.model), run.detector, cache)
+    features = extractor.of(usable_rows(rows)) if extractor else None
+    return run_evaluation.score(predictor, rows, run.detector, cache, features)
 
 
 def make_part(key: str, name: str, note: str, rows: "pd.DataFrame", before: "Judged", after: "Judged") -> "Part":

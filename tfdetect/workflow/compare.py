@@ -1,7 +1,7 @@
-"""evaluate --compare: finished runs side by side, from what they stored; nothing is scored."""
+"""evaluate --compare: finished runs side by side, from what they stored; or on another data set, which they score first."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from tfdetect.workflow.ensemble import absolute_paths
 from tfdetect.workflow.output_paths import evaluation_folder
 from tfdetect.workflow.test_files import Evaluate
 
+EvaluateRun = Callable[[Evaluate, Artifact, Run], Artifact]  # evaluates a run on --data.path
+
 NAME = "compare.json"
 MISSING = "evaluate the run again, or train it again."
 TRAINED_ON = "{} of the test files of {} were in the training or validation of {}; they are in no shared figure."
@@ -44,6 +46,8 @@ class Scored:
     manifest: pd.DataFrame
     frames: pd.DataFrame
     """predictions.csv of its test files, with a column `key`: (content of the file, label)."""
+    results: Artifact
+    """Where metrics and predictions are from: the run itself, or its evaluation on another data set."""
 
     @property
     def keys(self) -> set[tuple[str, int]]:
@@ -60,9 +64,12 @@ class Scored:
         return set(self.manifest.loc[self.manifest["split"].isin(splits), "sha"]) - {""}
 
 
-def evaluate(args: Evaluate) -> Artifact:
-    """Write report.html, report.md and compare.json, print the conclusions, and return the folder."""
-    runs = load(args.runs)
+def evaluate(args: Evaluate, evaluate_run: EvaluateRun) -> Artifact:
+    """Write report.html, report.md and compare.json, print the conclusions, and return the folder; `evaluate_run` evaluates a
+    run on --data.path, if that is given."""
+    runs = load(args.runs, args.trust)
+    if args.data.path:
+        runs = {name: on_other_files(name, run, args, evaluate_run) for name, run in runs.items()}
     target = Artifact(evaluation_folder(args, [*runs], "compare"))
     content = build(runs)
     shown = {name: run.rows(shared_keys(runs) if content.comparable else run.keys) for name, run in runs.items()}
@@ -78,13 +85,37 @@ def evaluate(args: Evaluate) -> Artifact:
     return target
 
 
-def load(folders: Sequence[Path]) -> dict[str, Scored]:
-    """Return the runs by unique names. Raises UserError for fewer than two different ones, or if one has no test figures."""
+def load(folders: Sequence[Path], trust: bool = False) -> dict[str, Scored]:
+    """Return the runs by unique names. Raises UserError for a folder of runs, for fewer than two different runs, or if one has no
+    test figures."""
+    for folder in folders:
+        refuse_folder_of_runs(folder)
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise UserError(f"--compare takes two or more different runs, got {', '.join(map(str, folders)) or 'none'}.")
-    found = [artifacts.find(folder, "predictions") for folder in folders]
+    found = [artifacts.find(folder, "predictions", trust) for folder in folders]
     names = unique_names([versions.name(artifact.folder) for artifact in found])
     return dict(zip(names, map(read, found), strict=True))
+
+
+def refuse_folder_of_runs(folder: Path) -> None:
+    """Raise UserError, with the command that compares them, for the folder of a study or any other that holds runs."""
+    inside = [run for run in artifacts.find_runs(folder) if run != folder and Artifact(run).is_finished]
+    if inside:
+        raise UserError(f"{folder} is no run, but a folder with {plural(len(inside), 'finished run')}; name those to compare: "
+                        f"{installation.command('evaluate', '--compare', *inside)}")  # fmt: skip
+
+
+def on_other_files(name: str, run: Scored, args: Evaluate, evaluate_run: EvaluateRun) -> Scored:
+    """Evaluate a run on --data.path, and return it with the files, scores and figures of that; a file is known by its path."""
+    console.print(f"\n{files.printable(f'{name} on {args.data.path}')}")
+    alone = replace(args, compare=False, out=None, runs=(run.artifact.folder,))
+    results = evaluate_run(alone, run.artifact, run.run)
+    frames = predictions.read(results.predictions)
+    frames["key"] = [*zip(frames["path"], frames["label"], strict=True)]
+    tested = frames.drop_duplicates("path").reindex(columns=run.manifest.columns, fill_value="")
+    rows = pd.concat([run.manifest[run.manifest["split"] != "test"], tested], ignore_index=True)
+    found = files.read_json(results.metrics, ("test",), MISSING)
+    return replace(run, metrics=found, manifest=rows, frames=frames, results=results)
 
 
 def read(artifact: Artifact) -> Scored:
@@ -99,7 +130,7 @@ def read(artifact: Artifact) -> Scored:
     paths = absolute_paths(list(frames["path"]), shas)
     contents = [shas.get(path) or path for path in paths]
     frames["key"] = [*zip(contents, frames["label"], strict=True)]
-    return Scored(artifact, artifacts.load_config(artifact), found, rows, frames)
+    return Scored(artifact, artifacts.load_config(artifact), found, rows, frames, artifact)
 
 
 def build(runs: Mapping[str, Scored]) -> compare.Comparison:
@@ -162,9 +193,9 @@ def training_files(run: Scored) -> frozenset[str]:
 
 def member(name: str, run: Scored, shared: set[tuple[str, int]] | None) -> compare.Member:
     """Return what the page says of a run."""
-    artifact, own = run.artifact, run.metrics["test"]
-    shortcuts = files.read_json(artifact.shortcuts, (), "delete it.") if artifact.shortcuts.exists() else {}
-    swept = artifact.folder / "evaluations" / "own_test" / artifact.metrics.name
+    artifact, results, own = run.artifact, run.results, run.metrics["test"]
+    shortcuts = files.read_json(results.shortcuts, (), "delete it.") if results.shortcuts.exists() else {}
+    swept = results.folder / "evaluations" / "own_test" / artifact.metrics.name
     again = files.read_json(swept, (), "delete its folder.") if swept.exists() else {}
     kept = pd.read_csv(artifact.history)["epoch"].max() if artifact.history.exists() else None
     spent = {**cost.read(artifact), "parameters": cost.count_parameters(artifact.model),
@@ -184,7 +215,8 @@ def facts(run: Scored) -> dict[str, str]:
     data = run.run.data
     good = run.manifest[run.manifest["error"] == ""] if "error" in run.manifest else run.manifest
     out = {"detector": describe_detector(run.run.detector), "run": str(run.artifact.folder),
-           "version": str(versions.number(run.artifact.folder)), "data": str(data.path or "embedded sample")}  # fmt: skip
+           "version": str(versions.number(run.artifact.folder)), "data": str(data.path or "embedded sample"),
+           **({} if run.results is run.artifact else {"compared on": str(run.results.folder)})}  # fmt: skip
     for split in ("train", "validation", "test"):
         rows = good[good["split"] == split]
         of_class = {kind: rows[rows["label"].astype(str) == str(label)] for label, kind in enumerate(("real", "fake"))}

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfdetect import artifact as artifacts
@@ -10,10 +9,10 @@ from tfdetect import config, versions
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportExtras
 from tfdetect.errors import UserError
-from tfdetect.settings import Data, Run
 from tfdetect.verdict_settings import VerdictOverrides
 from tfdetect.workflow import dataset, judge, operating_point, output_paths, overlap, seen
 from tfdetect.workflow.console import console, import_keras, plural
+from tfdetect.workflow.judging_run import JudgingRun
 from tfdetect.workflow.seen import TrainingSources
 from tfdetect.workflow.test_files import Evaluate, other_aggregate_warning
 
@@ -21,30 +20,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tfdetect.data.input_pipeline.corruptions import CorruptionChain
-    from tfdetect.data.prepare.clip_cache import Cache
     from tfdetect.evaluation.calibration import Calibration
 
 
 PRINTED = 10  # differences between runs; the report has all
 DIFFERENCES = "Differences between runs: bootstrap over groups, the same for all, and DeLong's test, each pair by itself"
-
-
-@dataclass(frozen=True)
-class Member:
-    """A run of the ensemble, with its data settings and cache for the files to score."""
-
-    artifact: Artifact
-    run: Run
-    data: Data
-    cache: "Cache"
-    aggregate: str
-    calibration: "Calibration"
-    """Its own, or what is given fitted to its validation files again."""
-
-    @property
-    def judging(self) -> "Calibration":
-        """The same with probabilities for the share of fakes in its validation, for all runs alike."""
-        return self.calibration.with_prevalence(None)
 
 
 def evaluate(args: Evaluate) -> Artifact:
@@ -61,7 +41,7 @@ def evaluate(args: Evaluate) -> Artifact:
     first = next(iter(members.values()))
     table, excluded = dataset.separate_excluded(table, first.cache, first.data.workers)
     decoded = {name: decode(name, table, member, excluded) for name, member in members.items()}
-    trained = [overlap.Trained(member.artifact, member.run, member.cache) for member in members.values()]
+    trained = [member.training_files for member in members.values()]
     table, left_out = overlap.leave_out(merge_tables(decoded), trained, target.folder, args.overlap, args.data.path)
     dataset.print_count(table)
     good = usable_rows(table)["path"]
@@ -75,7 +55,7 @@ def evaluate(args: Evaluate) -> Artifact:
     return target
 
 
-def load_members(args: Evaluate) -> dict[str, Member]:
+def load_members(args: Evaluate) -> dict[str, JudgingRun]:
     """Return the runs by unique names. Raises UserError if a run is given twice, or if they read class folders differently."""
     from tfdetect.evaluation import ensemble
 
@@ -87,16 +67,11 @@ def load_members(args: Evaluate) -> dict[str, Member]:
     runs = [artifacts.load_config(artifact) for artifact in found]
     if args.data.path and not args.data.fake and len({run.data.fake for run in runs}) > 1:
         raise UserError("The runs were trained with different --data.fake; name the fake class folders with --data.fake.")
-    data = [dataset.for_other_files(args.data.apply_to(run.data), args.data.path, args.data.fake) for run in runs]
-    caches = [dataset.evaluation_cache(settings, run.detector, artifact)
-              for settings, run, artifact in zip(data, runs, found, strict=True)]  # fmt: skip
-    rules = [args.evaluate.aggregate_for(run.evaluate, run.data.faces) for run in runs]
-    fitted = [operating_point.calibration_of(artifact, args.evaluate, rule) for artifact, rule in zip(found, rules, strict=True)]
-    members = map(Member, found, runs, data, caches, rules, fitted)
+    members = [JudgingRun.of(args, artifact, run) for artifact, run in zip(found, runs, strict=True)]
     return dict(zip(ensemble.unique_names([versions.name(artifact.folder) for artifact in found]), members, strict=True))
 
 
-def read_test_files(args: Evaluate, members: Mapping[str, Member]) -> "tuple[pd.DataFrame, tuple[str, ...]]":
+def read_test_files(args: Evaluate, members: Mapping[str, JudgingRun]) -> "tuple[pd.DataFrame, tuple[str, ...]]":
     """Return the manifest of the files to score, those asked for or the common test files, and warnings about their choice."""
     from tfdetect.data.layouts import detect
     from tfdetect.workflow import test_files
@@ -144,7 +119,7 @@ def identify_test_files(runs: Mapping[str, Artifact]) -> "dict[str, pd.DataFrame
             for name, rows in tests.items()}  # fmt: skip
 
 
-def decode(name: str, table: "pd.DataFrame", member: Member, excluded: "pd.DataFrame") -> "pd.DataFrame":
+def decode(name: str, table: "pd.DataFrame", member: JudgingRun, excluded: "pd.DataFrame") -> "pd.DataFrame":
     """Return the manifest as decoded for this run."""
     console.print(f"{name}:")
     return dataset.decode(table, member.data, member.cache, excluded)
@@ -168,21 +143,19 @@ def merge_texts(texts: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in texts.items() if text)
 
 
-def score_member(member: Member, table: "pd.DataFrame", paths: Iterable[str],
+def score_member(member: JudgingRun, table: "pd.DataFrame", paths: Iterable[str],
                  chain: "CorruptionChain | None") -> "tuple[pd.DataFrame, float]":
     """Return a run's predictions of these files, corrupted by `chain`, and its threshold; print the predictor's warnings."""
-    from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow.scoring import score
 
-    detector = member.run.detector
-    predictor = Predictor(member.artifact, member.cache.spec, detector, aggregate=member.aggregate, calibration=member.judging)
-    rows, _ = dataset.add_source_classes(table[table["path"].isin(set(paths))], detector)
+    predictor = member.predictor()
+    rows, _ = dataset.add_source_classes(table[table["path"].isin(set(paths))], member.run.detector)
     for warning in predictor.warnings:
         console.print(warning)
     return score(predictor, rows, member.cache, chain), predictor.threshold
 
 
-def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.DataFrame",
+def write_report(target: Artifact, members: Mapping[str, JudgingRun], table: "pd.DataFrame",
                  scored: "Mapping[str, tuple[pd.DataFrame, float]]", training: Mapping[str, TrainingSources],
                  warnings: tuple[str, ...], given: VerdictOverrides) -> None:  # fmt: skip
     """Write the report of the mean into `target`, and print the results of the mean and of each run; `given` changes how its
@@ -224,7 +197,7 @@ def write_report(target: Artifact, members: Mapping[str, Member], table: "pd.Dat
         console.print(comparison.sentence(row))
 
 
-def summarise_member(member: Member, training: TrainingSources, rows: "pd.DataFrame", threshold: float) -> dict[str, Any]:
+def summarise_member(member: JudgingRun, training: TrainingSources, rows: "pd.DataFrame", threshold: float) -> dict[str, Any]:
     """Return what `evaluate` writes about the test files of a run by itself."""
     from tfdetect.evaluation import metrics
     from tfdetect.evaluation.familiarity import Familiarity
@@ -236,7 +209,7 @@ def summarise_member(member: Member, training: TrainingSources, rows: "pd.DataFr
     return {**found, "verdicts": verdict_metrics(rows, member.calibration, known)}
 
 
-def validation_predictions(member: Member) -> "pd.DataFrame":
+def validation_predictions(member: JudgingRun) -> "pd.DataFrame":
     """Return the run's predictions of its validation files, one row per content; the column `path` holds the content's hash."""
     from tfdetect.data import manifest
     from tfdetect.evaluation import predictions
@@ -246,7 +219,7 @@ def validation_predictions(member: Member) -> "pd.DataFrame":
     frames, own = predictions.read(member.artifact.predictions), [predictions.AGGREGATE, predictions.FILE_LOG_ODDS]
     frames = frames[frames["split"] == "validation"].drop(columns=own, errors="ignore")
     frames = predictions.with_aggregate(frames, member.aggregate)
-    files = predictions.by_file(predictions.add_probabilities(frames, member.judging))
+    files = predictions.by_file(predictions.add_probabilities(frames, member.comparable_calibration))
     return files.assign(path=[shas.get(path, path) for path in absolute_paths(list(files["path"]), shas)]).drop_duplicates("path")
 
 
@@ -261,7 +234,7 @@ def absolute_paths(paths: list[str], known_paths: Iterable[str]) -> list[str]:
     return [path if os.path.isabs(path) else root + path for path in paths]
 
 
-def fit_mean(validation: "pd.DataFrame", members: Mapping[str, Member],
+def fit_mean(validation: "pd.DataFrame", members: Mapping[str, JudgingRun],
              given: VerdictOverrides) -> "tuple[Calibration | None, str, tuple[str, ...]]":  # fmt: skip
     """Return how the mean probability becomes a verdict, fitted to the validation files that all runs have in common, the rule
     for its threshold, and a warning if these files lack a class, so that there is neither.

@@ -38,7 +38,7 @@ def resolve(run: Run) -> Run:
     """Return the run with the version that it starts from spelt out. Raises UserError if its network is another one."""
     if not run.from_run:
         return run
-    before = artifacts.find(_existing(run.from_run), "model")
+    before = artifacts.find(_existing(run.from_run), "model", run.trust)
     changed = {name: text for name, text in artifacts.changed_settings(run, before).items()
                if name.startswith("detector") or name in {f"data.{key}" for key in SHAPE}}  # fmt: skip
     if changed:
@@ -47,6 +47,17 @@ def resolve(run: Run) -> Run:
     named = versions.base(before.folder) / versions.FOLDER / str(versions.number(before.folder))
     face_model = before.face_model.absolute() if before.face_model.exists() else run.data.face_model
     return replace(run, from_run=named.absolute(), data=replace(run.data, face_model=face_model))
+
+
+def find_model(named: str, trust: bool = False) -> str:
+    """Return the path of the model in a run that is named by its folder; or that path itself, or one outside of runs, as it is.
+
+    Raises UserError if the run's files differ from its SHA256SUMS, unless `trust`.
+    """
+    path = Path(named)
+    in_run = path.suffix != ".keras" or (Artifact(path.parent).model == path and Artifact(path.parent).config.exists())
+    folder = path.parent if path.suffix == ".keras" else path
+    return str(artifacts.find(folder, "model", trust, saved_model=False).model) if in_run else named
 
 
 def before(run: Run) -> Artifact:

@@ -14,10 +14,12 @@ from tfdetect.settings import Run
 from tfdetect.verdict_settings import VerdictOverrides
 
 if TYPE_CHECKING:
+    import keras
     import pandas as pd
 
-    from tfdetect.data.prepare.clip_cache import ClipSpec
+    from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
     from tfdetect.serving.predictor import Predictor
+    from tfdetect.training.feature_extractor import FeatureExtractor
 
 DEFAULT_COVERAGE = 0.9
 
@@ -41,6 +43,34 @@ def calibration_of(artifact: Artifact, given: VerdictOverrides, aggregate: str |
                                files["group"], coverage, asked.prevalence)  # fmt: skip
     return calibration.refit(stored, files["score"], files["label"], files["group"], given.calibration, given.rule or "",
                              given.coverage, given.prevalence)  # fmt: skip
+
+
+def fit(model: "keras.Model", table: "pd.DataFrame", cache: "Cache", run: Run,
+        extractor: "FeatureExtractor | None" = None) -> Calibration:  # fmt: skip
+    """Fit probability, threshold and band on the validation scores of the saved and reloaded model. Only the threshold rules that
+    are reserved for recipes read the test scores."""
+    files, rule, asked = score_files(model, table, "validation", cache, run, extractor), run.threshold_rule, run.evaluate
+    coverage = DEFAULT_COVERAGE if asked.coverage is None else asked.coverage
+    pooled = calibration.is_pooled(rule)
+    fitted = calibration.fit(files["score"], files["label"], "youden" if pooled else rule, asked.calibration, files["group"],
+                             coverage)  # fmt: skip
+    if pooled:
+        test = score_files(model, table, "test", cache, run, extractor)
+        fitted = calibration.pool_threshold(fitted, test["score"], rule)
+    return fitted.with_prevalence(asked.prevalence)
+
+
+def score_files(model: "keras.Model", table: "pd.DataFrame", split: str, cache: "Cache", run: Run,
+                extractor: "FeatureExtractor | None" = None) -> "pd.DataFrame":  # fmt: skip
+    """Return label, group and score of the files of a split, by the reloaded model itself: nothing is exported yet."""
+    from tfdetect.data.input_pipeline.dataset import expand_frames
+    from tfdetect.evaluation import predictions
+    from tfdetect.training.fit import predict_scores, select_split
+
+    rows = select_split(table, split)
+    frames = expand_frames(rows, run.detector.input_kind == "frame")
+    scores = predict_scores(model, rows, cache, run.detector, run.train.batch, extractor)
+    return predictions.file_scores(predictions.with_aggregate(frames.assign(score=scores), run.evaluate.aggregate))
 
 
 def is_other_aggregate(rule: str, run: Run) -> bool:

@@ -14,10 +14,9 @@ from tfdetect.evaluation import adaptation, familiarity
 from tfdetect.evaluation.familiarity import DEFAULT_LEVEL, Familiarity
 from tfdetect.models.vectors import content_layer
 from tfdetect.settings import Run
-from tfdetect.training.feature_extractor import FeatureExtractor
 from tfdetect.workflow.adaptation import load_familiarity
-from tfdetect.workflow.console import feature_progress
 from tfdetect.workflow.familiarity import vectors
+from tfdetect.workflow.run_evaluation import feature_extractor
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +44,6 @@ def refit(before: Artifact, run: Run, table: pd.DataFrame, cache: Cache) -> Know
         return Known(old, notes=(f"{kept}: {missing}",))
     model = models.load(before.model)
     layer = old.layer if old else content_layer(model, run.detector)
-    extractor = FeatureExtractor(model, run.detector, cache, feature_progress) if run.detector.caches_features else None
+    extractor = feature_extractor(lambda: model, run.detector, cache)
     found, _ = vectors(model, run.detector, rows.assign(split="validation"), cache, layer, extractor)
     return Known(familiarity.fit(layer, found, level=wanted), True, adaptation.cross_fitted_marks(found, wanted))

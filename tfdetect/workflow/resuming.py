@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def why_finished(run: Run, artifact: Artifact) -> str:
-    """Return why a finished run cannot be trained further with these settings; "" if it can."""
+    """Return why a finished run cannot be trained further with these settings; "" if it can.
+
+    Raises UserError if its files differ from its SHA256SUMS, unless the settings say to trust it.
+    """
+    if not run.trust:
+        hashes.check(artifact.folder, saved_model=False)
     old = artifacts.load_config(artifact).train
     if not (states := checkpoint_states(artifact) or rebuilt_states(run, artifact)):
         return "it cannot be trained further, because its head was not trained in epochs, or its checkpoints/ is gone"

@@ -17,6 +17,7 @@ from tfdetect import config, installation, models
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError, suggestion
 from tfdetect.settings import Run, RunOf
+from tfdetect.workflow import operating_point
 from tfdetect.workflow.console import console, printable
 from tfdetect.workflow.protocols import Member, Study, Trainer, flatten, record
 
@@ -332,14 +333,9 @@ def validation_figures(run: Run, artifact: Artifact, table: "pd.DataFrame", cach
 
 def scored_figures(run: Run, artifact: Artifact, table: "pd.DataFrame", cache: "Cache") -> dict[str, float]:
     """Return val_auc and val_ap, per file, of the saved model."""
-    from tfdetect.data.input_pipeline.dataset import expand_frames
-    from tfdetect.evaluation import metrics, predictions
-    from tfdetect.training.fit import predict_scores, select_split
+    from tfdetect.evaluation import metrics
 
-    rows = select_split(table, "validation")
-    frames = expand_frames(rows, run.detector.input_kind == "frame")
-    scores = predict_scores(models.load(artifact.model), rows, cache, run.detector, run.train.batch)
-    scored = predictions.file_scores(predictions.with_aggregate(frames.assign(score=scores), run.evaluate.aggregate))
+    scored = operating_point.score_files(models.load(artifact.model), table, "validation", cache, run)
     found = {"val_auc": metrics.auc(scored["label"], scored["score"]),
              "val_ap": metrics.average_precision(scored["label"], scored["score"])}  # fmt: skip
     return {name: value for name, value in found.items() if value is not None}

@@ -93,7 +93,8 @@ class Evaluate:
     Corruptions: texts such as "jpeg(70)" or "resize(0.5)|jpeg(80)".
     An interrupted sweep goes on where it was."""
     compare: bool = False
-    """Only compare several finished runs, by their stored predictions: a page with all side by side (docs/compare.md)."""
+    """Compare several finished runs, by their stored predictions or on --data.path: a page with all side by side
+    (docs/compare.md)."""
     predictions: Path | None = None
     """Instead of a run: a table with the scores of any detectors (CSV, .xlsx or Parquet), see docs/judge.md."""
     columns: Columns = Columns()
@@ -109,13 +110,22 @@ class Evaluate:
         self._check_foreign()
         if self.stress and (self.data.corrupt or len(self.runs) > 1):
             raise UserError("--stress corrupts the files of a single run by itself: give it without --data.corrupt, and one run.")
-        if self.compare and replace(self, runs=(), compare=False, out=None) != Evaluate():
-            raise UserError("--compare reads what the runs have stored: give it with runs and --out alone.")
+        if self.compare:
+            self._check_compared()
         if self.robustness is not None:
             robustness_grids.parse(self.robustness)
             if self.data.corrupt or len(self.runs) > 1:
                 raise UserError("--robustness corrupts the files of a single run by itself: give it without --data.corrupt, and "
                                 "after one run.")  # fmt: skip
+
+    def _check_compared(self) -> None:
+        """Raise UserError if --compare is given with a flag that it has no use for."""
+        rest = replace(self, runs=(), out=None, compare=False, trust=False)
+        if self.data.path:
+            rest = replace(rest, data=EvaluateData(), overlap="refuse")
+        if rest != Evaluate():
+            raise UserError("--compare reads what the runs have stored: give it with runs, --out and --trust alone; or with "
+                            "--data.path and the flags that say how to read it.")  # fmt: skip
 
     def _check_foreign(self) -> None:
         """Raise UserError if what to judge is given twice, or with a flag that it has no use for."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from tfdetect import __version__, config, installation
+from tfdetect import __version__, config, installation, versions
 from tfdetect import artifact as artifacts
 from tfdetect.errors import UserError
 from tfdetect.settings import Data, DecodeOverrides, Run
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor, Verdict
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
+HEADER = f"{'verdict':12}{'probability':>12}{'score':>9}{'frames':>8}  file"  # of the lines of `format_verdict`
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class PredictVerdicts(VerdictOverrides):
 
 def load_predictor(artifact: artifacts.Artifact, run: Run, announce: bool = True) -> "Predictor":
     """Return a predictor that decodes files as the run's training did; print its warnings, and with `announce` the device once it
-    is loaded."""
+    is loaded. Without, as where several runs are loaded, each warning begins with the name of the run."""
     from tfdetect.serving.predictor import Predictor
     from tfdetect.workflow.dataset import cache_for, with_equalisation
 
@@ -54,7 +55,7 @@ def load_predictor(artifact: artifacts.Artifact, run: Run, announce: bool = True
     spec = with_equalisation(cache_for(run.data, run.detector), artifact).spec
     predictor = Predictor(artifact, spec, run.detector, announce_device if announce else None, run.evaluate.aggregate)
     for warning in predictor.warnings:
-        print_note(warning)
+        print_note(warning if announce else f"{printable(versions.title(artifact.folder))}: {warning}")
     return predictor
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import av
 import av.logging
 
+from tfdetect.data import headway
 from tfdetect.data.media import containers
 from tfdetect.data.media.containers import PacketScan
 from tfdetect.data.media.selection import SKIPPING, Selection
@@ -29,6 +30,7 @@ def decode(name: str, scan: PacketScan, selection: Selection | None = None) -> I
         codec = stream.codec_context
         packets = itertools.chain(containers.iter_packets(container, stream, scan), [None])  # None flushes the decoder
         for n, packet in enumerate(packets):
+            headway.note(min(n, last), last)
             if needed is not None and n in scan.unreferenced and n not in kept:
                 continue
             flush = packet is None or (needed is not None and n not in needed)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from tfdetect.data import deadline
+from tfdetect.data import deadline, headway
 from tfdetect.data.media import containers
 from tfdetect.data.media.containers import PacketScan
 from tfdetect.data.media.frames import FrameCallback, Media, frame_positions
@@ -75,7 +75,7 @@ def read_video(path: str | Path, frames: int, fps: float | None, consumer: Consu
     containers.silence_libraries()
     deadline.extend(size=os.path.getsize(path))
     try:
-        with containers.decodable_path(path) as name:
+        with containers.decodable_path(path) as name, headway.beside(path):
             return _read(name, frames, fps, consumer, limits, decoding)
     except (PermissionError, FileNotFoundError):
         raise

@@ -49,7 +49,7 @@ class CnnLstm(Detector):
         return self.freeze and not self.differences
 
     def resolve_runs(self, find_model: Callable[[str], str]) -> Self:
-        if not self.frame_model or self.frame_model.endswith(".keras"):
+        if not self.frame_model:
             return self
         return replace(self, frame_model=find_model(self.frame_model))
 

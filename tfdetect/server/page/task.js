@@ -59,8 +59,9 @@ export class Task {
     return Promise.race([answer, cancelled]); // a request in the queue need not wait for its turn to be cancelled
   }
 
-  follow({ state, done, total, stage }) {
-    const words = stage ? said(stage) : state === "queued" ? t("progress.queued") : this.doing;
+  follow({ state, before, done, total, stage }) {
+    const waits = before ? t("progress.before", { n: before }) : t("progress.queued");
+    const words = stage ? said(stage) : state === "queued" ? waits : this.doing;
     if (total) this.show([words, " ", t("progress.of", { done: number(done), total: number(total) })], done / total);
     else this.show(words);
   }

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import light
 import numpy as np
 
-from tfdetect.api import explain
+from tfdetect.workflow import quick_maps
 
 
 def test_a_map_is_drawn_unless_the_model_is_slow(monkeypatch, rng):
@@ -18,12 +18,12 @@ def test_a_map_is_drawn_unless_the_model_is_slow(monkeypatch, rng):
     predictor = SimpleNamespace(predict_clips=predict_clips, is_frame_detector=True, spec=SimpleNamespace(frames=2, size=16))
     detector, clip = SimpleNamespace(reconstructs=False, heat_map="occlusion"), rng.integers(0, 256, (2, 16, 16, 3), np.uint8)
     monkeypatch.setattr("tfdetect.plots.style.to_png", light.blank_png)
-    png, text = explain.map_drawer(predictor, detector)(clip)
+    png, text = quick_maps.map_drawer(predictor, detector)(clip)
     assert png[1:4] == b"PNG" and text.startswith("Hiding the hottest tenth of the map")
-    assert sum(calls) - 2 * 2 == explain.MAP_PASSES, "without the passes that measure the speed"
-    monkeypatch.setattr(explain, "MAX_SECONDS", 0.0)
-    draw = explain.map_drawer(predictor, detector)
+    assert sum(calls) - 2 * 2 == quick_maps.PASSES, "without the passes that measure the speed"
+    monkeypatch.setattr(quick_maps, "MAX_SECONDS", 0.0)
+    draw = quick_maps.map_drawer(predictor, detector)
     calls.clear()
     assert draw(clip) is None and draw(clip) is None and calls == [2, 2], "the speed is measured once"
     predictor.predict_clips = lambda clips: (_ for _ in ()).throw(MemoryError)
-    assert explain.map_drawer(predictor, detector)(clip) is None
+    assert quick_maps.map_drawer(predictor, detector)(clip) is None
