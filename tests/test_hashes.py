@@ -80,7 +80,8 @@ def test_a_damaged_saved_model_is_exported_again(run):
     problem(run, required="model")
     assert artifacts.find(run, "model", saved_model=False).folder == run, "what export reads is as it was"
     (run / "model.keras").write_text("other")
-    assert "model.keras (changed)" in (text := problem(run, required="model", saved_model=False)) and f"export {run} --trust accepts it" in text
+    text = problem(run, required="model", saved_model=False)
+    assert "model.keras (changed)" in text and f"export {run} --trust accepts it" in text
     assert "saved_model.pb" not in text
 
 
@@ -93,8 +94,8 @@ def test_a_run_without_a_saved_model_or_without_hashes_is_used(run):
     assert artifacts.find(run).folder == run, "of an older version"
 
 
-@pytest.mark.parametrize("verb, more", [
-    ("predict", ["x.png"]), ("evaluate", []), ("explain", ["x.png"]), ("export", []), ("calibrate", ["--data.path", "x.png"])])  # fmt: skip
+@pytest.mark.parametrize("verb, more", [("predict", ["x.png"]), ("evaluate", []), ("explain", ["x.png"]), ("export", []),
+                                        ("calibrate", ["--data.path", "x.png"])])  # fmt: skip
 def test_each_command_refuses_a_changed_run_in_one_sentence(run, verb, more, capsys, tmp_path):
     (Path(tmp_path) / "x.png").write_text("")
     (run / "calibration.json").write_text("[]")
@@ -103,7 +104,8 @@ def test_each_command_refuses_a_changed_run_in_one_sentence(run, verb, more, cap
     err = capsys.readouterr().err
     assert "calibration.json (changed)" in err and len(err.strip().splitlines()) == 1
     assert cli.main([*argv, "--trust"]) == 2
-    assert "differs" not in (err := capsys.readouterr().err) and ("calibration.json is damaged" in err or verb in ("evaluate", "calibrate"))
+    assert "differs" not in (err := capsys.readouterr().err)
+    assert "calibration.json is damaged" in err or verb in ("evaluate", "calibrate")
 
 
 def test_a_run_is_checked_before_another_starts_from_it(run, tmp_path, capsys):

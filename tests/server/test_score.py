@@ -19,7 +19,7 @@ from PIL import Image
 from served import picture, wait_for
 from starlette.testclient import TestClient
 
-from tfdetect.data import worker_pool
+from tfdetect.data import worker_processes
 from tfdetect.server import score
 from tfdetect.server.app import create_app
 from tfdetect.server.limits import ServeLimits
@@ -36,7 +36,7 @@ def ask(app, tmp_path_factory):
         served = create_app(app.state.models, ServeSettings(limits=limits))
         with TestClient(served, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
             yield client
-    assert not worker_pool.is_confined()
+    assert not worker_processes.is_confined()
 
 
 @pytest.fixture(autouse=True)

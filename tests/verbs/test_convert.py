@@ -10,7 +10,8 @@ import tensorflow as tf
 import tfdetect
 from tfdetect import cli
 from tfdetect.artifact import Artifact
-from tfdetect.serving import convert, converted
+from tfdetect.evaluation.calibration import Calibration
+from tfdetect.serving import convert, convert_notes, converted
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +119,11 @@ def test_without_the_extra(cnn, capsys, monkeypatch):
     monkeypatch.setitem(converted.FORMATS, "onnx", converted.Format("ONNX", "model.onnx", None, ("no_such_package",), True))
     assert cli.main(["export", str(cnn), "--format", "onnx"]) == 2
     assert "--format onnx needs no_such_package: pip install 'tfdetect[onnx]'" in capsys.readouterr().err
+
+
+def test_the_readme_of_a_run_on_faces_asks_for_one_face():
+    facts = convert_notes.facts(Calibration.from_dict(served.CALIBRATION), (None,) * 4 + (3,), ["score"], "face_crop")
+    told = facts | {"file": "model.onnx", "detector": "cnn", "run": "x", "version": 1, "sources": [], "quantized": None,
+                    "compared": {"files": 1, "largest": 0.0}}  # fmt: skip
+    text = convert_notes.readme("onnx", "ONNX", told, 32, [convert_notes.FACES.format(1.3)])
+    assert "1.3 times the longer side" in text and "height, width, 3), of one face\n" in text and '{"face_crop": clips}' in text

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import served
 
+from tfdetect.data.equalise import Plan
 from tfdetect.errors import UserError
-from tfdetect.workflow.agreement import Comparison, ConversionError, Scores, difference
+from tfdetect.workflow.agreement import Comparison, ConversionError, NativeFrames, Scores, difference
 from tfdetect.workflow.conversion import first_line
 
 
@@ -29,6 +31,7 @@ def test_a_comparison_keeps_the_largest_difference_and_its_file():
         comparison.add(path, {"score": np.array([0.0]), "familiarity": np.array([0.2])}, {"score": np.array([score])}
                        | {"familiarity": np.array([0.9])})  # fmt: skip
     assert (comparison.files, comparison.worst, comparison.largest) == (3, "b", 0.3)
+    assert comparison.outputs == ("score", "familiarity"), "also those that are not compared"
     with pytest.raises(ConversionError, match=r"differs from the SavedModel by more than 0.0001 in score \(0.3\), most on b"):
         comparison.check("ONNX")
 
@@ -55,3 +58,9 @@ def test_the_reason_of_a_failure_is_a_line_without_temporary_paths(tmp_path):
     assert first_line(unread, file) == "ValueError: Load model from model.onnx failed:"
     nested = RuntimeError("Exception from src/core.cpp:89:\n\nCheck 'x' failed at a.cpp:1:\nThere is no Complex")
     assert first_line(nested, file) == "RuntimeError: There is no Complex" and first_line(OSError()) == "OSError: no message"
+
+
+def test_what_is_compared_of_an_equalised_run_is_equalised_and_of_native_size(tmp_path):
+    (tmp_path / "a.png").write_bytes(served.picture(size=(40, 48)))
+    assert NativeFrames(1, 16, plan=Plan(32, 90, 0.0, 1)).read(tmp_path / "a.png").frames.shape == (1, 32, 32, 3)
+    assert NativeFrames(1, 16).read(tmp_path / "a.png").frames.shape == (1, 40, 48, 3)

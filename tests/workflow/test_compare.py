@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tfdetect import cli, config, detector, versions
+from tfdetect import cli, config, detector, hashes, versions
 from tfdetect.artifact import Artifact
 from tfdetect.errors import UserError
 from tfdetect.evaluation import comparison, metrics, predictions
@@ -123,6 +123,15 @@ def test_errors_are_one_sentence(tmp_path, words, expected, capsys):
     printed = capsys.readouterr()
     output = " ".join((printed.out + printed.err).replace("│", "").split())
     assert code == 2 and expected in output and "Traceback" not in output
+
+
+def test_a_changed_run_is_compared_with_trust(tmp_path, capsys):
+    first, second = make_run(tmp_path / "a", 1.0), make_run(tmp_path / "b", 1.0)
+    hashes.write(second.folder)
+    second.calibration.write_text("{}")
+    words = ["evaluate", "--compare", str(first.folder), str(second.folder)]
+    assert cli.main(words) == 2 and "calibration.json (added)" in capsys.readouterr().err
+    assert cli.main([*words, "--trust"]) == 0
 
 
 def test_a_version_is_named_after_its_run(tmp_path):

@@ -102,6 +102,15 @@ def test_a_refusal_says_how_to_log_in(run, hub, monkeypatch, capsys):
     assert "no token" in (text := capsys.readouterr().err) and "hf auth login" in text
 
 
+def test_a_changed_saved_model_is_not_pushed(run, hub, capsys):
+    (run.folder / "1" / "saved_model.pb").write_text("other")
+    assert export(run, "--push_to_hub", "me/cnn", "--yes") == 2 and hub == []
+    assert "1/saved_model.pb (changed)" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        export(run, "--push_to_hub", "me/cnn", "--yes", "--trust")
+    assert "export it with --trust first" in " ".join(capsys.readouterr().err.replace("│", "").split())
+
+
 def test_yes_alone_is_refused(run, capsys):
     with pytest.raises(SystemExit, match="2"):
         export(run, "--yes")

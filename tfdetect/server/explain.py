@@ -12,10 +12,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from tfdetect.api import explain
 from tfdetect.data.media.frames import Media
 from tfdetect.data.worker_pool import WorkerFailure
-from tfdetect.errors import is_out_of_memory
+from tfdetect.errors import suppress_out_of_memory
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.pages import explanation
 from tfdetect.server.answers import AS_JOB, REFUSALS, ExplainAnswer, form
@@ -98,16 +97,15 @@ def face_note(known: KnownModel, verdict: Verdict, media: Media | WorkerFailure)
 def heat_map(known: KnownModel, verdict: Verdict, media: Media) -> dict[str, Any]:
     """Return the picture that is explained, as the model saw it, and its heat-map with its check; None for the map if there is
     not enough memory for one."""
-    clip, which = explain.most_fake_face(known.judge.predictor, verdict, media)
-    try:
+    clip, which = explaining.most_fake_face(known.judge.predictor, verdict, media)
+    found = None
+    with suppress_out_of_memory():
         found = explaining.explain(known.judge.maps, clip, 1, areas=False)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
+    if found is None:
         return {"picture": png(clip[len(clip) // 2]), "heat_map": None}
-    method, result = found.maps.method, found.result
+    method = found.maps.method
     shown = {"image": png(overlay(found.frames, found.heat, method)), "method": method, "note": found.note, "check": found.check,
-             "result": f"Shown is{which.removeprefix(',')}. {result}" if which else result, "passed": found.passed}  # fmt: skip
+             "result": found.result_for(which), "passed": found.passed}  # fmt: skip
     return {"picture": png(found.frames[0]), "heat_map": shown}
 
 

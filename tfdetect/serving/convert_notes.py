@@ -44,7 +44,7 @@ READ_IMAGE = """import numpy as np
 {imports}
 from PIL import Image
 
-clips = np.asarray(Image.open("FILE").convert("RGB"))[None, None]  # (1 clip, 1 frame, height, width, 3)
+clips = np.asarray(Image.open("FILE").convert("RGB"))[None, None]  # (1 clip, 1 frame, height, width, 3){what}
 """
 READ_VIDEO = """import av
 import numpy as np
@@ -53,7 +53,7 @@ import numpy as np
 with av.open("FILE") as video:
     frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
 chosen = np.rint(np.linspace(0, len(frames) - 1, {frames})).astype(int)  # evenly spaced, as in training
-clips = np.stack([frames[number] for number in chosen])[None]  # (1 clip, {frames} frames, height, width, 3)
+clips = np.stack([frames[number] for number in chosen])[None]  # (1 clip, {frames} frames, height, width, 3){what}
 """
 SIZES = {
     "onnx": "Any size of frames and any number of clips.",
@@ -63,8 +63,13 @@ SIZES = {
                 "`INFERENCE_PRECISION_HINT: f32`, it may compute in bfloat16.",
     "litert": "One clip at a time, with frames of any size.",
 }  # fmt: skip
-FACES = "The detector was trained on face crops: `face_crop` shows one face, cropped as docs/faces.md of tfdetect says."
-EQUALISED = "The detector was trained on equalised files: frames must be equalised first, as docs/equalise.md of tfdetect says."
+FACES = ("**Faces.** The detector was trained on face crops: `face_crop` is a square around one face, {:g} times the longer side "
+         "of its box, cropped as docs/faces.md of tfdetect says. Its score for a whole picture is meaningless.")
+ALL_FACES = ("`predict` scores each face of a file and combines their scores (`--evaluate.aggregate`); a clip here shows one "
+             "face, and its score is that of this face.")
+EQUALISED = ("**Equalised files.** The detector was trained on equalised files: a file must be equalised first, as "
+             "docs/equalise.md of tfdetect says. Its score for the frames of any other file is meaningless.")
+WHAT = {"clip": "", "face_crop": ", of one face"}
 
 
 def facts(calibration: Calibration, shape: Sequence[int | None], outputs: Sequence[str], clip_input: str) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def readme(form: str, title: str, told: Mapping[str, Any], size: int, notes: Seq
     given, compared = told["input"], told["compared"]
     axes = "(" + ", ".join("any" if length is None else str(length) for length in given["shape"]) + ")"
     frames = given["shape"][1]
-    read = (READ_VIDEO if frames else READ_IMAGE).format(frames=frames, imports=IMPORTS[form])
+    read = (READ_VIDEO if frames else READ_IMAGE).format(frames=frames, imports=IMPORTS[form], what=WHAT[given["name"]])
     call = SNIPPETS[form].format(file=told["file"], input=given["name"])
     lines = [f"# {told['run']} as {title}", "",
              f"`{told['file']}` is the detector `{told['detector']}` of the run `{told['run']}`, version {told['version']}.", "",

@@ -43,6 +43,7 @@ class Comparison:
     files: int = 0
     differences: dict[str, float] = field(default_factory=dict)  # the largest of each output, inf for another decision
     worst: str = ""  # the path of the file with the largest difference
+    outputs: tuple[str, ...] = ()  # of the converted model
 
     def add(self, path: str, wanted: "Outputs", got: "Outputs") -> None:
         """Take in the outputs for the clips of one file."""
@@ -52,7 +53,7 @@ class Comparison:
         if not self.files or max(found.values()) > self.largest:
             self.worst = path
         self.differences = {name: max(value, self.differences.get(name, 0.0)) for name, value in found.items()}
-        self.files += 1
+        self.files, self.outputs = self.files + 1, tuple(got)
 
     @property
     def largest(self) -> float:
@@ -105,19 +106,21 @@ class NativeFrames(ClipSpec):
     """Like the run's, but frames stay as they are in the file, so that what is compared contains the resizing in the graph."""
 
     def read(self, path: str | Path, viewer: Any = None) -> Media:
-        """Decode a file at native size."""
+        """Decode a file at native size, after equalising it where the run was trained on equalised files."""
+        if self.plan:
+            return super().read(path, viewer)
         return read_media(path, self.frames, self.fps, None, self.limits, decoding=self.decoding)
 
 
 class Files:
     """Files that both models score: the rows of a table with the columns path and label.
 
-    Their frames have native size; those of runs on faces or equalised files are what the SavedModel of such a run expects.
+    Their frames have native size, and are equalised for a run on equalised files; a run on faces gets crops of its own size.
     """
 
     def __init__(self, predictor: "Predictor", data: Data, rows: "pd.DataFrame"):
         self.predictor, self.data, self.rows = copy.copy(predictor), data, rows
-        if not (predictor.spec.faces or predictor.spec.plan):
+        if not predictor.spec.faces:
             self.predictor.spec = NativeFrames(**{**vars(predictor.spec), "size": NATIVE_SIZE})
         self.paths = list(rows["path"])
 

@@ -51,11 +51,12 @@ class Conversion:
         told = {"format": self.format, "file": form.file, "run": versions.base(self.artifact.folder).resolve().name,
                 "version": versions.number(self.artifact.folder), "detector": self.run.detector.name,
                 **convert_notes.facts(self.functions.calibration, convert.input_shape(self.functions, self.format),
-                                      list(compared.differences), clip_input),
+                                      compared.outputs, clip_input),
                 "compared": {"files": compared.files, "differences": compared.differences, "largest": compared.largest},
                 "sources": list(self.functions.classes), "quantized": cost, "made_with": installation.versions()}  # fmt: skip
         spec = self.predictor.spec
-        notes = [convert_notes.FACES] * bool(spec.faces) + [convert_notes.EQUALISED] * bool(spec.plan)
+        notes = [convert_notes.FACES.format(spec.faces.margin)] if spec.faces else []
+        notes += [convert_notes.ALL_FACES] * spec.all_faces + [convert_notes.EQUALISED] * bool(spec.plan)
         text = convert_notes.readme(self.format, form.title, told, self.functions.size, notes)
         files.write_json(folder / "model.json", told)
         files.write_bytes(folder / "README.md", text.encode())
