@@ -61,7 +61,7 @@ async def explain_form(state: Any, received: Form, names: Sequence[str], job: Jo
     served = state.models.get(name)
     job.report(DECODING)
     known: KnownModel = await asyncio.to_thread(state.judges.of, served)
-    media = await decode(state, known, upload, [])
+    media = await decode(state, known, upload, [], in_turn=True)
     job.report(SCORING)
     verdict = await judge(state, known, upload, media)
     found = finding(known, verdict, upload, (), time.monotonic() - start)
