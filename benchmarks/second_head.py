@@ -92,53 +92,66 @@ def measure_parts(command: list[str]) -> dict[str, dict[str, float]]:
 
 def run_with_clocks(argv: list[str]) -> None:
     """Run `train` with clocks in its PARTS, and print their seconds as JSON."""
-    clocks, inner = {}, [[0.0, 0.0]]  # seconds by part; those of the parts inside of each part that runs now
-
-    def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*args: Any, **options: Any) -> Any:
-            started = time.perf_counter(), time.process_time()
-            inner.append([0.0, 0.0])
-            try:
-                return function(*args, **options)
-            finally:
-                took = time.perf_counter() - started[0], time.process_time() - started[1]
-                inside = inner.pop()
-                row = clocks.setdefault(name, {"wall": 0.0, "cpu": 0.0})
-                for place, clock in enumerate(row):
-                    row[clock] += took[place] - inside[place]
-                    inner[-1][place] += took[place]
-
-        return call
-
-    def imported() -> None:
-        from tfdetect.workflow.console import import_keras
-        from tfdetect.workflow.startup import start
-
-        start()
-        import_keras()
-
-    begun = time.perf_counter(), time.process_time()
-    clocked("start", imported)()
+    clocks = Clocks()
+    clocks.around("start", import_all)()
     for name, path in PARTS.items():
         module_name, _, qualified = path.partition(":")
         owner: Any = importlib.import_module(module_name)
         *outer, last = qualified.split(".")
         for part in outer:
             owner = getattr(owner, part)
-        setattr(owner, last, clocked(name, getattr(owner, last)))
+        setattr(owner, last, clocks.around(name, getattr(owner, last)))
     sys.argv = [SCRIPT, *argv]
     try:
         runpy.run_path(SCRIPT, run_name="__main__")
     except SystemExit as ended:
         if ended.code:
             raise
-    total = time.perf_counter() - begun[0], time.process_time() - begun[1]
-    known = [sum(row[clock] for row in clocks.values()) for clock in ("wall", "cpu")]
-    rest = {"wall": total[0] - known[0], "cpu": total[1] - known[1]}
-    rows = {**{name: clocks[name] for name in PARTS if name in clocks}, "everything else": rest,
-            "total": {"wall": total[0], "cpu": total[1]}}  # fmt: skip
-    print(json.dumps({name: {clock: round(value, 3) for clock, value in row.items()} for name, row in rows.items()}))
+    print(json.dumps({name: {clock: round(value, 3) for clock, value in row.items()} for name, row in clocks.table().items()}))
+
+
+def import_all() -> None:
+    """Import what `train` imports before it reads a file."""
+    from tfdetect.workflow.console import import_keras
+    from tfdetect.workflow.startup import start
+
+    start()
+    import_keras()
+
+
+class Clocks:
+    """Wall and CPU seconds of functions, each without those of the others that it calls."""
+
+    def __init__(self) -> None:
+        self.begun = time.perf_counter(), time.process_time()
+        self.rows: dict[str, dict[str, float]] = {}
+        self.inner = [[0.0, 0.0]]  # seconds of the functions inside of each one that runs now
+
+    def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function with a clock."""
+
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            started = time.perf_counter(), time.process_time()
+            self.inner.append([0.0, 0.0])
+            try:
+                return function(*args, **options)
+            finally:
+                took = time.perf_counter() - started[0], time.process_time() - started[1]
+                inside = self.inner.pop()
+                row = self.rows.setdefault(name, {"wall": 0.0, "cpu": 0.0})
+                for place, clock in enumerate(row):
+                    row[clock] += took[place] - inside[place]
+                    self.inner[-1][place] += took[place]
+
+        return call
+
+    def table(self) -> dict[str, dict[str, float]]:
+        """Return the seconds of the PARTS, of everything else, and of all."""
+        total = {"wall": time.perf_counter() - self.begun[0], "cpu": time.process_time() - self.begun[1]}
+        rest = {clock: total[clock] - sum(row[clock] for row in self.rows.values()) for clock in total}
+        known = {name: self.rows[name] for name in PARTS if name in self.rows}
+        return {**known, "everything else": rest, "total": total}
 
 
 if __name__ == "__main__":

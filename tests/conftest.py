@@ -1,15 +1,25 @@
 """Fixtures shared by all tests: small data sets of the embedded sample, and a random generator."""
 
+import functools
+import gc
 import os
 
+# A test process has one core. On small arrays, the threads of OpenBLAS wait for each other more than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import light as stubs
 import numpy as np
 import pytest
+import tyro._docstrings
 
-from tfdetect import config, models  # noqa: F401  (registers the detectors)
+from tfdetect import cli, config, models  # noqa: F401  (registers the detectors)
 from tfdetect.data.sample import Sample, write
+
+gc.set_threshold(*cli.RARE_COLLECTIONS)  # from the first test on
+# Each call of the parser reads the help texts from the source again, which takes longer than the rest of it.
+tyro._docstrings.get_field_docstring = functools.cache(tyro._docstrings.get_field_docstring)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,16 @@
 """What a server says about files and detectors, as the code writes it: the page must know it in every language."""
 
+import ast
 import io
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
+import tfdetect
+from tfdetect.data import worker_pool
 from tfdetect.data.media import read, sniff
 from tfdetect.evaluation.calibration.model import Calibration
 from tfdetect.evaluation.single_file import Place
@@ -15,21 +19,34 @@ from tfdetect.limits import Limits
 from tfdetect.pages import explanation
 from tfdetect.pages.case_content import Finding, file_caveats, meaning
 from tfdetect.pages.content import Report
+from tfdetect.server.jobs import DECODING, SCORING
 from tfdetect.workflow import case_model
 
+PACKAGE = Path(tfdetect.__file__).parent
+READERS = [*(PACKAGE / "data" / "media").glob("*.py"), *(PACKAGE / "data" / name for name in ("equalise.py", "worker_pool.py"))]
+ROUTES = [PACKAGE / "server" / name for name in ("uploads.py", "guard.py", "jobs.py")]
+STAGES = (DECODING, SCORING, "Drawing the heat-map", "Following the video", "Judging")  # of jobs
+SELF_EVIDENT = (401, 429, 503)  # of which the page says what there is to say itself
+NOT_MET = ("expected a", "not a file", "decord is not", "no timestamps", "Expected a form", "The field file", "{}. Accepted")
 INTERVALS = {"auc": (0.9, 0.97)}
 SEEN = {"named": ["swap", "gan"], "n_fake": 40, "auc": 0.95, "auc_interval": (0.9, 0.97), "intervals": INTERVALS}
 GOOD = {"auc": 0.95, "auc_interval": [0.92, 0.97], "n": 200, "n_real": 100, "n_fake": 100, "n_groups": 100, "by_source": {},
         "confusion": {"tn": 90, "fp": 10, "tp": 90, "fn": 10}}  # fmt: skip
-TESTS = [{}, {"seen": SEEN}, {"seen": SEEN | {"named": []}}, {"seen": SEEN, "unseen": SEEN}, {"unseen": SEEN},
-         {"seen": SEEN, "unseen": SEEN | {"auc_interval": None}}, {"auc": 0.525, "auc_interval": [0.45, 0.6]},
-         {"auc_interval": None}, {"auc": 0.1, "auc_interval": [0.05, 0.2]}, {"auc": None, "auc_interval": None, "n_fake": 0},
+UNNAMED = SEEN | {"named": []}
+SOURCES = [{"seen": SEEN, "unseen": SEEN, "unknown": UNNAMED}, {"seen": SEEN, "unknown": SEEN},
+           {"unseen": UNNAMED, "unknown": SEEN}, {"unknown": UNNAMED}, {"unknown": SEEN | {"intervals": {}, "n_fake": 1}},
+           {"seen": UNNAMED, "unseen": SEEN}, {"seen": SEEN | {"named": list("abcdefgh")}}]  # fmt: skip
+TESTS = [*SOURCES, *(each | {"fakes_used_for": "validation"} for each in SOURCES), {}, {"seen": SEEN}, {"seen": UNNAMED},
+         {"seen": SEEN, "unseen": SEEN}, {"unseen": SEEN}, {"seen": SEEN, "unseen": SEEN | {"auc_interval": None}},
+         {"auc": 0.525, "auc_interval": [0.45, 0.6]}, {"auc_interval": None}, {"auc": 0.1, "auc_interval": [0.05, 0.2]},
+         {"auc": None, "auc_interval": None, "n_fake": 0}, {"shortcut_intervals": {"all": (0.5, 0.95)}},
          {"verdicts": {"precision": 0.2, "prevalence": 0.01, "unfamiliar": {"share": 0.5, "level": 0.05}}}]  # fmt: skip
 
 
 def sentences(folder):
     """Return them; `folder` is one for a few files."""
-    return [*of_findings(), *of_detectors(), *of_timelines(), *explanation.METHOD_NOTES.values(), *of_unreadable_files(folder)]
+    return [*of_findings(), *of_detectors(), *of_timelines(), *explanation.METHOD_NOTES.values(), *of_unreadable_files(folder),
+            *of_refusals(), *of_limits(), *STAGES]  # fmt: skip
 
 
 def of_findings():
@@ -71,3 +88,37 @@ def of_unreadable_files(folder):
             read.read_media(folder / "file", 1, None, 1, Limits())
         except sniff.MediaError as error:
             yield str(error)
+
+
+def of_refusals():
+    """Return why files cannot be read and requests are refused, as the code has it, with 7 for what varies."""
+    for path in (*READERS, *ROUTES):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("MediaError", "WorkerFailure", "HTTPException"):
+                shown = not (isinstance(node.args[0], ast.Constant) and node.args[0].value in SELF_EVIDENT)
+                found = [text for text in map(template, node.args) if text and shown and not text.startswith(NOT_MET)]
+                yield from (text.replace("{}", "7").replace("--data.timeout", "--limits.decode_seconds") for text in found)
+            elif isinstance(node, ast.Return) and path.name == "containers.py" and " " in (reason := template(node.value) or ""):
+                yield f"truncated: {reason.replace('{}', '7')}"  # of `inspect` and its like
+    yield from (f"not an image or video in a supported format: {reason}" for reason in sniff._UNSUPPORTED)
+    yield from (worker_pool.CRASHED, worker_pool.NOT_STARTED)
+
+
+def template(node):
+    """Return the text of a literal, with {} for what an f-string fills in; None for anything else."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return (template(node.left) or "") + (template(node.right) or "") or None
+    if isinstance(node, ast.Tuple | ast.IfExp):
+        return template(node.elts[0] if isinstance(node, ast.Tuple) else node.body)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def of_limits():
+    """Return what is said of files that exceed a limit, with the flags of `serve`."""
+    units = {"pixels": ["pixels (9 x 9) announced"], "bytes": ["bytes"], "seconds": ["seconds announced"],
+             "frames": ["frames announced", "frames or more"]}  # fmt: skip
+    for name, several in units.items():
+        for unit in several:
+            yield Limits().check(name, 1e12, unit).replace("--data.limits.", "--limits.")

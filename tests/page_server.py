@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from PIL import Image
 
@@ -39,6 +39,9 @@ MEANING = ["Where 50 % of the files are fake, of 100 files like those of validat
            "Of 140 real test files, 0.7 % have at least this score; of others like them 0.1 to 3.9 % (95 % interval).",
            "Of 120 fake test files, 61.7 % have at most this score; of others like them 52.8 to 69.9 % (95 % interval).",
            ]  # fmt: skip
+REFUSALS = {"busy": (429, "Too many requests."), "unready": (503, "Models are being loaded."), "crash": (500, "It failed."),
+            "huge": (413, "The image has 400 megapixels, at most 100 are read."),
+            "text": (415, "not an image or video in a supported format (first bytes b'Dear Sir')")}  # fmt: skip
 PROBABILITIES = {"fake": 0.931, "real": 0.0412, "inconclusive": 0.55, "unfamiliar": 0.82}
 
 
@@ -127,99 +130,111 @@ def explained(file, model):
             "face_note": None, "timeline": line if kind_of(file) == "video" else None}  # fmt: skip
 
 
+router = APIRouter()
+
+
 def create_app(models=(FIRST,), keeps=None, token="", limits=None):
     """Return the application; `app.state.seen` lists the requests, `app.state.jobs` the jobs."""
     app = FastAPI()
     limits = limits or {"bytes": 20_000_000, "pixels": 100e6, "frames": 10_000, "seconds": 120.0, "files": 20}
-    by_name = {model["name"]: model for model in models}
-    app.state.seen, app.state.jobs = [], {}
-
-    @app.middleware("http")
-    async def guard(request: Request, call_next):
-        app.state.seen.append(f"{request.method} {request.url.path}")
-        wanted = token and request.url.path.startswith("/v1/") and request.url.path != "/v1/server"
-        if wanted and request.headers.get("authorization") != f"Bearer {token}":
-            return JSONResponse({"error": "A token is needed."}, 401)
-        answer = await call_next(request)
-        answer.headers["Content-Security-Policy"] = CSP
-        return answer
-
-    @app.get("/v1/server")
-    async def server():
-        return {"version": "0.1.0", "languages": page.languages(), "models": list(models), "limits": limits, "keeps": keeps,
-                "needs_token": bool(token)}  # fmt: skip
-
-    async def respond(request, make):
-        form = await request.form()
-        file = form["file"]
-        asked = [by_name[name] for name in form.getlist("model")] or list(models)
-        refusals = {"busy": (429, "Too many requests."), "unready": (503, "Models are being loaded."),
-                    "crash": (500, "It failed."), "huge": (413, "The image has 400 megapixels, at most 100 are read."),
-                    "text": (415, "not an image or video in a supported format (first bytes b'Dear Sir')")}  # fmt: skip
-        for word, (status, sentence) in refusals.items():
-            if word in file.filename:
-                return JSONResponse({"error": sentence}, status, {"Retry-After": "7"} if status in (429, 503) else None)
-        if "slow" in file.filename:
-            await asyncio.sleep(0.5)
-        result = make(file, asked)
-        if "job" not in file.filename and "poll" not in file.filename:
-            return result
-        number = f"j{len(app.state.jobs)}"
-        app.state.jobs[number] = {"id": number, "state": "running", "done": 0, "total": 2 if "poll" in file.filename else 4,
-                                  "stage": "Decoding", "result": result}  # fmt: skip
-        return JSONResponse({"job": number}, 202)
-
-    @app.post("/v1/score")
-    async def post_score(request: Request):
-        return await respond(request, lambda file, asked: {"files": [score(file, asked)]})
-
-    @app.post("/v1/explain")
-    async def post_explain(request: Request):
-        return await respond(request, lambda file, asked: explained(file, asked[0]))
-
-    @app.post("/v1/case")
-    async def post_case(request: Request):
-        return await respond(request, lambda file, asked: HTMLResponse("<h1>case</h1>"))
-
-    def step(job):
-        if job["state"] == "running":
-            job["done"] += 0 if "endless" in str(job["result"]) else 1
-            job["state"] = "done" if job["done"] >= job["total"] else "running"
-        return {**job, "error": None, "result": job["result"] if job["state"] == "done" else None}
-
-    @app.get("/v1/jobs/{number}")
-    async def get_job(number: str):
-        return step(app.state.jobs[number])
-
-    @app.get("/v1/jobs/{number}/events")
-    async def get_events(number: str):
-        job = app.state.jobs[number]
-        if "poll" in str(job["result"]):
-            return JSONResponse({"error": "no events"}, 503)
-
-        async def events():
-            while True:
-                told = step(job)
-                name = "end" if told["state"] in ("done", "failed") else "progress"
-                yield f"event: {name}\r\ndata: {json.dumps(told)}\r\n\r\n"
-                if name == "end":
-                    return
-                await asyncio.sleep(0.05)
-
-        return StreamingResponse(events(), media_type="text/event-stream")
-
-    @app.delete("/v1/jobs/{number}")
-    async def delete_job(number: str):
-        app.state.jobs[number]["state"] = "failed"
-        return {}
-
-    @app.get("/v1/log/{sha256}")
-    async def log(sha256: str):
-        row = {"sha256": sha256, "model": "faces_v2", "verdict": "fake", "probability": 0.9}
-        return {"rows": [{**row, "time": f"2026-03-0{day}T10:00:00+00:00"} for day in (1, 2, 3)]}
-
+    app.state.seen, app.state.jobs, app.state.models, app.state.token = [], {}, {model["name"]: model for model in models}, token
+    app.state.about = {"version": "0.1.0", "languages": page.languages(), "models": list(models), "limits": limits,
+                       "keeps": keeps, "needs_token": bool(token)}  # fmt: skip
+    app.middleware("http")(guard)
+    app.include_router(router)
     app.include_router(page.router)
     return app
+
+
+async def guard(request, call_next):
+    state, path = request.app.state, request.url.path
+    state.seen.append(f"{request.method} {path}")
+    wanted = state.token and path.startswith("/v1/") and path != "/v1/server"
+    if wanted and request.headers.get("authorization") != f"Bearer {state.token}":
+        return JSONResponse({"error": "A token is needed."}, 401)
+    answer = await call_next(request)
+    answer.headers["Content-Security-Policy"] = CSP
+    return answer
+
+
+@router.get("/v1/server")
+async def about(request: Request):
+    return request.app.state.about
+
+
+@router.post("/v1/score")
+async def post_score(request: Request):
+    return await respond(request, lambda file, asked: {"files": [score(file, asked)]})
+
+
+@router.post("/v1/explain")
+async def post_explain(request: Request):
+    return await respond(request, lambda file, asked: explained(file, asked[0]))
+
+
+@router.post("/v1/case")
+async def post_case(request: Request):
+    return await respond(request, lambda file, asked: HTMLResponse("<h1>case</h1>"))
+
+
+async def respond(request, make):
+    """Return `make(file, models)`, or the refusal or the job that the name of the file asks for."""
+    form, state = await request.form(), request.app.state
+    file, models = form["file"], [state.models[name] for name in form.getlist("model")] or [*state.models.values()]
+    for word, (status, sentence) in REFUSALS.items():
+        if word in file.filename:
+            return JSONResponse({"error": sentence}, status, {"Retry-After": "7"} if status in (429, 503) else None)
+    if "slow" in file.filename:
+        await asyncio.sleep(0.5)
+    result = make(file, models)
+    if "job" not in file.filename and "poll" not in file.filename:
+        return result
+    number = f"j{len(state.jobs)}"
+    state.jobs[number] = {"id": number, "state": "running", "done": 0, "total": 2 if "poll" in file.filename else 4,
+                          "stage": "Decoding", "result": result}  # fmt: skip
+    return JSONResponse({"job": number}, 202)
+
+
+def step(job):
+    if job["state"] == "running":
+        job["done"] += 0 if "endless" in str(job["result"]) else 1
+        job["state"] = "done" if job["done"] >= job["total"] else "running"
+    return {**job, "error": None, "result": job["result"] if job["state"] == "done" else None}
+
+
+@router.get("/v1/jobs/{number}")
+async def get_job(request: Request, number: str):
+    return step(request.app.state.jobs[number])
+
+
+@router.get("/v1/jobs/{number}/events")
+async def get_events(request: Request, number: str):
+    job = request.app.state.jobs[number]
+    if "poll" in str(job["result"]):
+        return JSONResponse({"error": "no events"}, 503)
+    return StreamingResponse(events(job), media_type="text/event-stream")
+
+
+async def events(job):
+    while True:
+        told = step(job)
+        name = "end" if told["state"] in ("done", "failed") else "progress"
+        yield f"event: {name}\r\ndata: {json.dumps(told)}\r\n\r\n"
+        if name == "end":
+            return
+        await asyncio.sleep(0.05)
+
+
+@router.delete("/v1/jobs/{number}")
+async def delete_job(request: Request, number: str):
+    request.app.state.jobs[number]["state"] = "failed"
+    return {}
+
+
+@router.get("/v1/log/{sha256}")
+async def log(sha256: str):
+    row = {"sha256": sha256, "model": "faces_v2", "verdict": "fake", "probability": 0.9}
+    return {"rows": [{**row, "time": f"2026-03-0{day}T10:00:00+00:00"} for day in (1, 2, 3)]}
 
 
 @contextmanager

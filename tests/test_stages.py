@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tfdetect import stages
-from tfdetect.data import worker_pool
+from tfdetect.data import worker_processes
 from tfdetect.data.worker_pool import map_unordered
 
 
@@ -43,12 +43,12 @@ def test_threads_add_up():
 
 def test_worker_processes_report_their_stages(monkeypatch):
     """Also where some that were started before, and do not measure, wait for the next call."""
-    monkeypatch.setattr(worker_pool, "_idle", [])
-    assert list(map_unordered([0.0], sleep, workers=2)) and len(worker_pool._idle) == 1
+    monkeypatch.setattr(worker_processes, "_idle", [])
+    assert list(map_unordered([0.0], sleep, workers=2)) and len(worker_processes._idle) == 1
     with stages.measuring():
         assert len(list(stages.waiting(map_unordered([0.1] * 3, sleep, workers=2)))) == 3
         found = stages.take()
-    worker_pool.end_idle_processes()
+    worker_processes.end_idle_processes()
     assert found["outer"] >= 0.3 and found["inner"] >= 0.6 and found["wait"] > 0.3
 
 

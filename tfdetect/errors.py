@@ -1,6 +1,7 @@
 """The exception for mistakes that a user can fix, and what its messages share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -21,8 +22,20 @@ class UnknownSource(UserError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the machine or a GPU ran out of memory; TensorFlow's error is known by name, without importing it."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    """Return whether the machine or a GPU ran out of memory; the errors of TensorFlow, PyTorch and JAX are known by name or text,
+    without importing these."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+@contextmanager
+def suppress_out_of_memory() -> Iterator[None]:
+    """Leave the block where the machine or a GPU runs out of memory, and go on after it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:

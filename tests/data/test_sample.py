@@ -1,4 +1,4 @@
-"""The embedded data set: its files, its guarantees, and (slow) the proof that only the content separates the classes."""
+"""The embedded data set: its files and its guarantees."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tfdetect.data import sample, worker_pool
+from tfdetect.data import sample, worker_processes
 from tfdetect.data.sample import Sample, write
 
 SMALL = Sample(count=4, seed=3, size=32, frames=3)
@@ -131,7 +131,7 @@ def test_interrupted_write_is_resumed(written: Path, tmp_path: Path) -> None:
 
 
 def test_finished_sample_is_reused(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_pool, "_schedule", None)  # starting a worker now fails
+    monkeypatch.setattr(worker_processes.Processes, "schedule", None)  # starting a worker now fails
     before = files(written)
     assert write(SMALL, written) == written / "manifest.csv"
     assert files(written) == before
@@ -189,215 +189,3 @@ def test_import_is_light() -> None:
         "import sys, tfdetect.data.sample; print({'tensorflow', 'keras', 'pandas', 'sklearn', 'av'} & set(sys.modules))"
     )
     assert run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
-
-
-# --- the manipulations ----------------------------------------------------------------------------------------------
-
-
-def twins(source: str, **settings: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return real and fake (frames, size, size, 3) before encoding, and the disc (size, size) in which they may differ."""
-    spec = Sample(sources=(source,), count=1, **settings)
-    real, fake = (sample.render_clip(spec, 0, name).astype(np.float32) for name in ("camera", source))
-    scene = sample.Scene.draw(np.random.default_rng([spec.seed, 0]), spec.size)
-    return real, fake, scene.mask(spec.size, np.zeros(2), 5.0 * spec.size / 64)[..., 0]
-
-
-@pytest.mark.parametrize("source", ["swap", "upsample"])
-@pytest.mark.parametrize("size", [64, 256])
-def test_only_the_region_is_manipulated(source: str, size: int) -> None:
-    real, fake, disc = twins(source, size=size, frames=2)
-    assert np.array_equal(real[:, disc == 0], fake[:, disc == 0])
-    assert np.abs(real - fake)[:, disc == 1].mean() > 5
-
-
-def test_upsample_leaves_a_grid_of_four_pixels() -> None:
-    real, fake, disc = twins("upsample")
-    wave = sample.alternating_wave(64)
-    grid = (wave[:, None] + wave) / 2 * (disc == 1)
-    strength = [((clip.mean(axis=(0, 3)) * grid).sum() / (grid**2).sum()) for clip in (real, fake)]
-    assert abs(strength[0]) < 3
-    assert strength[1] == pytest.approx(sample.GRID, abs=3)
-
-
-def test_swap_shows_another_scene_with_other_noise_and_the_same_colour() -> None:
-    real, fake, disc = twins("swap")
-    inside = [clip[:, disc == 1] for clip in (real, fake)]
-    assert np.corrcoef(inside[0].mean(axis=0).ravel(), inside[1].mean(axis=0).ravel())[0, 1] < 0.7
-    assert np.allclose(real.mean(axis=(1, 2)), fake.mean(axis=(1, 2)), atol=1)
-    grain = [np.diff(clip, axis=0).std(axis=0).mean() for clip in inside]  # little motion, new grain
-    assert grain[1] < 0.8 * grain[0]
-    wave = np.broadcast_to(sample.alternating_wave(64), (64, 64))[disc == 1]
-    stripes = [(clip.mean(axis=(0, 2)) * wave).mean() for clip in inside]
-    assert abs(stripes[0]) < 3
-    assert stripes[1] == pytest.approx(sample.STRIPES, abs=3)
-
-
-def test_flicker_varies_over_time_but_not_in_a_single_frame() -> None:
-    real, fake, disc = twins("flicker")
-    assert np.array_equal(real[0], fake[0])  # the real twin keeps the state of the first frame
-    steps = [np.abs(np.diff(clip[:, disc == 1].mean(axis=(1, 2)))).mean() for clip in (real, fake)]
-    assert steps[1] > 5 * steps[0]
-
-
-def test_exposure_equalises_the_mean_brightness() -> None:
-    scene = sample.Scene.draw(np.random.default_rng(0), 64)
-    dark, bright = (scene.render(64, 0, gain, np.zeros(2)) for gain in (-1.0, 1.0))
-    assert np.abs(dark - bright).max() > 20
-    assert np.allclose(dark.mean(axis=(0, 1)), bright.mean(axis=(0, 1)), atol=0.1)
-
-
-def test_single_frames_of_flicker_and_real_twins_have_one_distribution() -> None:
-    spec = Sample()
-    fixed, varying = (
-        [sample.draw_motion(np.random.default_rng(seed), spec, fixed)[0] for seed in range(2000)] for fixed in (True, False)
-    )
-    assert np.ptp(fixed, axis=1).max() == 0
-    quantiles = np.linspace(0.05, 0.95, 7)
-    assert np.allclose(np.quantile(np.stack(fixed)[:, 0], quantiles), np.quantile(varying, quantiles), atol=0.1)
-
-
-# --- learnability-----------------------------------------------------------------------------------------------------
-
-
-def decoded(folder: Path, spec: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return clips (files, frames, height, width, 3) uint8, file sizes, labels and groups, in the order of the manifest."""
-    rows = table(write(spec, folder))
-    raw = [(folder / row["path"]).read_bytes() for row in rows]
-    if spec.kind == "video":
-        clips = [frames(data) for data in raw]
-    else:
-        clips = [cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[None, ..., ::-1] for data in raw]
-    labels = np.array([int(row["label"]) for row in rows])
-    return np.stack(clips), np.array([len(data) for data in raw]), labels, np.array([row["group"] for row in rows])
-
-
-def shortcut_auc(clips: np.ndarray, size: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> float:
-    """Return the best AUC of classifiers that see only file size, bytes per frame, frame count and mean colour."""
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import GroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    count = np.full(len(clips), clips.shape[1])
-    features = np.column_stack([size, size / count, count, clips.mean(axis=(1, 2, 3))])
-    forest = RandomForestClassifier(300, min_samples_leaf=5, random_state=0)
-    scores = [size]
-    for model in (forest, make_pipeline(StandardScaler(), LogisticRegression())):
-        folds = cross_val_predict(model, features, labels, groups=groups, cv=GroupKFold(5), method="predict_proba")
-        scores.append(folds[:, 1])
-    aucs = [roc_auc_score(labels, score) for score in scores]
-    return max(aucs[1], aucs[2], aucs[0], 1 - aucs[0])
-
-
-def trunk(x, dropout: float = 0.1):
-    """Map frames (batch, 64, 64, 3) in 0..255 to features (batch, 256)."""
-    from keras import layers
-
-    x = layers.Rescaling(1 / 127.5, offset=-1)(x)
-    for filters, kernel in ((16, 3), (32, 3), (64, 5)):
-        x = layers.Dropout(dropout)(layers.MaxPooling2D()(layers.Conv2D(filters, kernel, activation="relu")(x)))
-    return layers.Dense(256, activation="relu")(layers.Flatten()(x))
-
-
-def video_model():
-    import keras
-    from keras import layers
-
-    clip = keras.Input((16, 64, 64, 3))
-    x = keras.ops.reshape(trunk(keras.ops.reshape(clip, (-1, 64, 64, 3))), (-1, 16, 256))
-    return keras.Model(clip, layers.Dense(1)(layers.Dense(64, activation="relu")(layers.LSTM(64)(x))))
-
-
-def frame_model():
-    import keras
-    from keras import layers
-
-    frame = keras.Input((64, 64, 3))
-    return keras.Model(frame, layers.Dense(1)(layers.Dense(64, activation="relu")(trunk(frame))))
-
-
-def image_model():
-    import keras
-    from keras import layers
-
-    image = keras.Input((256, 256, 3))
-    x = layers.Rescaling(1 / 127.5, offset=-1)(image)
-    for filters in (16, 32, 64, 64):
-        x = layers.MaxPooling2D()(layers.Conv2D(filters, 3, padding="same", activation="relu")(x))
-    x = layers.Dense(64, activation="relu")(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(image, layers.Dense(1)(x))
-
-
-def fit_model(model, inputs: np.ndarray, labels: np.ndarray, epochs: int, batch: int, rate: float) -> None:
-    import keras
-
-    model.compile(keras.optimizers.Adam(rate), keras.losses.BinaryCrossentropy(from_logits=True))
-    model.fit(inputs, labels, batch_size=batch, epochs=epochs, verbose=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "size", "source"),
-    [
-        ("video", 64, "swap"),
-        ("video", 64, "upsample"),
-        ("video", 64, "flicker"),
-        ("image", 256, "swap"),
-        ("image", 256, "upsample"),
-    ],
-)
-def test_no_shortcut_separates_the_classes(kind: str, size: int, source: str, tmp_path: Path) -> None:
-    spec = Sample(kind=kind, size=size, count=300, sources=(source,))  # type: ignore[arg-type]
-    assert shortcut_auc(*decoded(tmp_path / "out", spec)) < 0.6
-
-
-@pytest.mark.slow
-def test_flicker_is_visible_only_over_time(tmp_path: Path) -> None:
-    import keras
-    from sklearn.metrics import roc_auc_score
-
-    clips, _, labels, _ = decoded(tmp_path / "out", Sample(count=300, sources=("flicker",)))
-    train = slice(0, 400)  # 200 real and 200 fake; twins are neighbours, so no group is on both sides
-    test = slice(400, None)
-    keras.utils.set_random_seed(0)
-    frame = frame_model()
-    fit_model(frame, clips[train].reshape(-1, 64, 64, 3), np.repeat(labels[train], 16), epochs=3, batch=32, rate=5e-4)
-    scores = frame.predict(clips[test].reshape(-1, 64, 64, 3), verbose=0).reshape(-1, 16).mean(axis=1)
-    assert 0.35 < roc_auc_score(labels[test], scores) < 0.65
-    video = video_model()
-    fit_model(video, clips[train], labels[train], epochs=8, batch=8, rate=5e-4)
-    assert roc_auc_score(labels[test], video.predict(clips[test], verbose=0)[:, 0]) >= 0.9
-
-
-@pytest.mark.slow
-def test_mixed_manipulations_are_learned(tmp_path: Path) -> None:
-    import keras
-    from sklearn.metrics import roc_auc_score
-
-    spec = Sample()
-    clips, _, labels, _ = decoded(tmp_path / "out", spec)
-    train = slice(0, 2 * (spec.count * 7 // 10))
-    rest = slice(train.stop, None)
-    keras.utils.set_random_seed(0)
-    video = video_model()
-    assert video.count_params() == 552_609
-    fit_model(video, clips[train], labels[train], epochs=12, batch=8, rate=5e-4)
-    scores = video.predict(clips[rest], verbose=0)[:, 0]
-    sources = np.repeat(np.resize(spec.sources, spec.count), 2)[rest]
-    for source in set(spec.sources):
-        assert roc_auc_score(labels[rest][sources == source], scores[sources == source]) >= 0.9
-
-
-@pytest.mark.slow
-def test_images_are_learned(tmp_path: Path) -> None:
-    import keras
-    from sklearn.metrics import roc_auc_score
-
-    clips, _, labels, _ = decoded(tmp_path / "out", Sample(kind="image", size=256, count=300))
-    train, test = slice(0, 420), slice(420, None)
-    keras.utils.set_random_seed(0)
-    model = image_model()
-    fit_model(model, clips[train, 0], labels[train], epochs=10, batch=16, rate=1e-3)
-    assert roc_auc_score(labels[test], model.predict(clips[test, 0], verbose=0)[:, 0]) >= 0.9

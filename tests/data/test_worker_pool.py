@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from tfdetect import machine
-from tfdetect.data import deadline, worker_pool
+from tfdetect.data import deadline, worker_pool, worker_processes
 from tfdetect.data.confinement import Beside, Confinement
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 
@@ -67,8 +67,8 @@ def test_threads_leave_the_main_module_alone(monkeypatch):
         starting.set()
         started.wait(0.1)
 
-    monkeypatch.setattr(worker_pool.SpawnProcess, "start", start)
-    first, second = (threading.Thread(target=worker_pool._WorkerProcess(target=crash).start) for _ in range(2))
+    monkeypatch.setattr(worker_processes.SpawnProcess, "start", start)
+    first, second = (threading.Thread(target=worker_processes._WorkerProcess(target=crash).start) for _ in range(2))
     first.start()
     assert starting.wait(10)
     second.start()
@@ -92,7 +92,7 @@ def test_items_are_read_only_as_needed():
 
 
 def test_no_process_starts_without_items(monkeypatch):
-    monkeypatch.setattr("tfdetect.data.worker_pool.ProcessPool.schedule", None)
+    monkeypatch.setattr("tfdetect.data.worker_processes.ProcessPool.schedule", None)
     assert list(map_unordered([], double)) == []
 
 
@@ -164,7 +164,7 @@ def test_without_processes_items_are_processed_here_and_a_line_says_so(monkeypat
     def refuse(self):
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr("tfdetect.data.worker_pool._WorkerProcess.start", refuse)
+    monkeypatch.setattr("tfdetect.data.worker_processes._WorkerProcess.start", refuse)
     assert sorted(map_unordered([1, -2, 3], abs, 2, seconds=9.0)) == [(-2, 2), (1, 1), (3, 3)]
     assert capsys.readouterr().err.count("cannot be started ([Errno 11] Resource temporarily unavailable): files are") == 1
     with pytest.raises(OSError, match="the disk is full"):
@@ -172,7 +172,7 @@ def test_without_processes_items_are_processed_here_and_a_line_says_so(monkeypat
 
 
 def test_processes_that_end_at_once_are_replaced_by_this_one(monkeypatch, capsys):
-    monkeypatch.setattr("tfdetect.data.worker_pool._initialise_worker", os.abort)  # such as one that lacks memory to start
+    monkeypatch.setattr("tfdetect.data.worker_processes._initialise_worker", os.abort)  # such as one that lacks memory to start
     assert sorted(map_unordered([1, -2], abs, 2)) == [(-2, 2), (1, 1)]
     assert "cannot be started (All workers expired)" in capsys.readouterr().err
 
@@ -206,8 +206,8 @@ def process_and_folder(_):
 
 
 def test_processes_that_are_kept_work_in_the_folder_of_each_call(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker_pool, "_idle", None)
-    worker_pool.keep_processes()
+    monkeypatch.setattr(worker_processes, "_idle", None)
+    worker_processes.keep_processes()
     try:
         found = []
         for name in ("a", "a", "b"):
@@ -217,7 +217,7 @@ def test_processes_that_are_kept_work_in_the_folder_of_each_call(tmp_path, monke
             found.append(result)
         assert found[0] == found[1] and [folder for _, folder in found[1:]] == [str(tmp_path / "a"), str(tmp_path / "b")]
     finally:
-        worker_pool.end_idle_processes()
+        worker_processes.end_idle_processes()
 
 
 def take(size):
@@ -235,10 +235,10 @@ def write(path):
 
 @pytest.fixture
 def confined():
-    worker_pool.confine(Confinement(memory=2**30, file_bytes=10**5, seconds=0.5))
+    worker_processes.confine(Confinement(memory=2**30, file_bytes=10**5, seconds=0.5))
     yield
-    worker_pool.confine(None)
-    assert not worker_pool.is_confined()
+    worker_processes.confine(None)
+    assert not worker_processes.is_confined()
 
 
 def test_confined_processes_have_little_memory_small_files_and_little_time(confined, tmp_path):

@@ -9,15 +9,17 @@ import pytest
 from detectors import LARGE, clip_shape, make_detector
 
 from tfdetect import backend, config, models
+from tfdetect.artifact import Artifact
 from tfdetect.detector import REGISTRY
 
 
-def slow_on_jax(name):
-    """jax compiles each step of a large network for many seconds; on torch and TensorFlow the same code is tested every time."""
-    return pytest.param(name, marks=pytest.mark.slow) if name in LARGE and keras.backend.backend() == "jax" else name
+def slow_if(condition):
+    """Return the names of all detectors, those marked slow that meet the condition."""
+    return [pytest.param(name, marks=pytest.mark.slow) if condition(name) else name for name in sorted(REGISTRY)]
 
 
-@pytest.fixture(scope="module", params=map(slow_on_jax, sorted(REGISTRY)))
+# jax compiles each step of a large network for many seconds; on torch and TensorFlow the same code is tested every time.
+@pytest.fixture(scope="module", params=slow_if(lambda name: name in LARGE and keras.backend.backend() == "jax"))
 def cls(request):
     return REGISTRY[request.param]
 
@@ -31,6 +33,14 @@ def built(cls):
     return model, clips, model.predict(clips, verbose=0)
 
 
+@pytest.fixture(scope="module")
+def saved(cls, built, tmp_path_factory):
+    """(folder of the model, saved; the model as loaded from there)."""
+    artifact = Artifact(tmp_path_factory.mktemp(cls.name))
+    built[0].save(artifact.model)
+    return artifact, models.load(artifact.model)
+
+
 def test_fields_are_flags_with_help(cls, capsys):
     assert dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen
     with pytest.raises(SystemExit) as stop:
@@ -40,13 +50,11 @@ def test_fields_are_flags_with_help(cls, capsys):
     assert config.default_run(cls).detector == cls(), "its default_overrides name only existing settings"
 
 
-def test_scores_are_finite_float32_and_survive_saving(built, tmp_path):
-    model, clips, scores = built
+def test_scores_are_finite_float32_and_survive_saving(built, saved):
+    _, clips, scores = built
     assert scores.shape == (3, 1) and scores.dtype == np.float32 and np.isfinite(scores).all()
     assert len(np.unique(scores)) == 3, "the score must depend on the clip"
-    model.save(tmp_path / "m.keras")
-    loaded_scores = models.load(tmp_path / "m.keras").predict(clips, verbose=0)
-    np.testing.assert_allclose(loaded_scores, scores, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(saved[1].predict(clips, verbose=0), scores, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name, cls in REGISTRY.items() if cls.input_kind == "clip"])
@@ -96,22 +104,17 @@ def test_training_steps_lower_the_loss_of_large_detectors(name):
 
 
 @pytest.mark.skipif(not backend.is_tensorflow(), reason="SavedModels need TensorFlow")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in REGISTRY])
-def test_the_exported_model_gives_the_same_scores(name, tmp_path):
-    from tfdetect.artifact import Artifact
+@pytest.mark.parametrize("cls", slow_if(lambda name: name in LARGE), indirect=True)
+def test_the_exported_model_gives_the_same_scores(cls, built, saved):
     from tfdetect.data.prepare.clip_cache import ClipSpec
     from tfdetect.serving.export import export
     from tfdetect.serving.predictor import Predictor
 
-    cls, artifact = REGISTRY[name], Artifact(tmp_path)
-    keras.utils.set_random_seed(0)
-    model = make_detector(cls).build(clip_shape(cls))
-    clips = np.random.default_rng(0).integers(0, 256, (3, *clip_shape(cls)), np.uint8)
-    model.save(artifact.model)
+    (_, clips, expected), (artifact, model) = built, saved
     artifact.calibration.write_text('{"slope": 1, "intercept": 0, "threshold": 0.5}')
-    export(models.load(artifact.model), json.loads(artifact.calibration.read_text()), make_detector(cls), artifact.saved_model)
+    export(model, json.loads(artifact.calibration.read_text()), make_detector(cls), artifact.saved_model)
     scores, _ = Predictor(artifact, ClipSpec(*clip_shape(cls)[:2]), make_detector(cls)).predict_clips(clips)
-    np.testing.assert_allclose(scores, model.predict(clips, verbose=0)[:, 0], rtol=2e-5, atol=1e-5)
+    np.testing.assert_allclose(scores, expected[:, 0], rtol=2e-5, atol=1e-5)
 
 
 def test_scores_are_float32_in_mixed_precision(cls):

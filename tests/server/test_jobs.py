@@ -6,7 +6,7 @@ import time
 import pytest
 from starlette.exceptions import HTTPException
 
-from tfdetect.server.jobs import Jobs
+from tfdetect.server.jobs import DECODING, SCORING, Job, Jobs
 
 
 def run(test):
@@ -72,25 +72,25 @@ def test_scores_need_not_wait_for_heat_maps_and_the_others_know_how_many_are_bef
 
 
 def test_decoded_frames_show_while_there_are_any(monkeypatch):
+    change, told = Job.change, []
     monkeypatch.setattr("tfdetect.server.jobs.EVENT_SECONDS", 0.001)
+    monkeypatch.setattr(Job, "change", lambda job, **new: told.append((*new.values(),)) or change(job, **new))
 
     async def test():
-        counts, seen = iter([None, (100, 900), (100, 900), (900, 900)]), []
+        counts, asked = iter([None, (100, 900), (100, 900), (900, 900), None, (20, 80)]), []
 
         async def decode(job):
-            job.report("Decoding frames")
-            while len(seen) < 5:
-                await asyncio.sleep(0.001)
-            job.report("Scoring")
-            await asyncio.sleep(0.02)
+            for stage, enough in ((DECODING, 4), (SCORING, 6), ("Following the video", 7)):
+                job.report(stage)
+                while len(asked) < enough:
+                    await asyncio.sleep(0.0001)
             return {}
 
-        job = Jobs().start(decode, frames=lambda: seen.append(found := next(counts, None)) or found)
-        states = [(state.stage, state.done, state.total) async for state in job.follow()]
-        order = [("Decoding frames", 0, None), ("Decoding frames", 100, 900), ("Decoding frames", 900, 900), ("Scoring", 0, None)]
-        assert [state for state in states if state in order[1:]] == order[1:]
+        await Jobs().start(decode, frames=lambda: asked.append(1) or next(counts, (30, 80))).task
 
     run(test)
+    assert told[2:-1] == [(DECODING, 0, None), (100, 900, DECODING), (900, 900, DECODING), (SCORING, 0, None),
+                          (20, 80, DECODING), ("Following the video", 0, None), (30, 80, "Following the video")]  # fmt: skip
 
 
 def test_a_job_that_never_began_is_cleaned_up():

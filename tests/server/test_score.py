@@ -16,10 +16,10 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from served import picture
+from served import picture, wait_for
 from starlette.testclient import TestClient
 
-from tfdetect.data import worker_pool
+from tfdetect.data import worker_processes
 from tfdetect.server import score
 from tfdetect.server.app import create_app
 from tfdetect.server.limits import ServeLimits
@@ -36,7 +36,7 @@ def ask(app, tmp_path_factory):
         served = create_app(app.state.models, ServeSettings(limits=limits))
         with TestClient(served, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
             yield client
-    assert not worker_pool.is_confined()
+    assert not worker_processes.is_confined()
 
 
 @pytest.fixture(autouse=True)
@@ -162,6 +162,22 @@ def test_a_job_can_be_cancelled(ask):
     for answer in (ask.delete(f"/v1/jobs/{second}"), ask.get(f"/v1/jobs/{second}")):
         assert answer.json()["error"] == "It was cancelled."
     assert ask.delete(f"/v1/jobs/{first}").status_code == 200
+
+
+def test_a_cancelled_job_ends_what_its_threads_wait_for(ask, monkeypatch, tmp_path):
+    process = tmp_path / "process"
+
+    def follow(*_):
+        assert not list(worker_pool.map_unordered([str(process)], crashing.Slow(), 1, 60))
+        (tmp_path / "ended").touch()
+
+    monkeypatch.setattr("tfdetect.server.explain.case.follow", follow)
+    job = send(ask, "/v1/explain?wait=false", movie()).json()["job"]
+    wait_for(process.exists)
+    ask.delete(f"/v1/jobs/{job}")
+    wait_for((tmp_path / "ended").exists)
+    with suppress(psutil.NoSuchProcess):
+        assert psutil.Process(int(process.read_text())).status() == psutil.STATUS_ZOMBIE
 
 
 def decoders():

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,6 +59,34 @@ def test_each_format_agrees_on_frames_of_other_sizes(run, rng, form):
     for height, width in ((48, 80), (32, 32), (20, 31)):
         clips = rng.integers(0, 256, (2, told["input"]["shape"][1] or 1, height, width, 3), np.uint8)
         np.testing.assert_allclose(call(clips)["score"], detector.predictor.predict_clips(clips)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_each_format_resizes_to_the_same_pixels(tmp_path, rng, form):
+    """OpenVINO fuses products with sums, which rounds some halves the other way where sides grow."""
+    for name in converted.FORMATS[form].requires:
+        pytest.importorskip(name)
+    import keras
+    import tensorflow as tf
+
+    from tfdetect.data.media import frames, tf_decode
+    from tfdetect.serving.convert import convert
+
+    def resize_only(clips):
+        shape = tf.shape(clips)
+        squares = tf_decode.resize(tf.reshape(clips, (-1, shape[2], shape[3], 3)), 224)
+        return {"pixels": tf.cast(squares, tf.float32)}
+
+    functions = SimpleNamespace(predict_frames=resize_only, model=keras.Sequential(), familiarity=None, is_frame_detector=True,
+                                frames=1, size=224)  # fmt: skip
+    file = tmp_path / converted.FORMATS[form].file
+    convert(functions, form, file, "clip")
+    call = converted.FORMATS[form].load(file, "clip")
+    for height, width in ((480, 640), (378, 504), (64, 64), (218, 178)):
+        frame = rng.integers(0, 256, (height, width, 3), np.uint8)
+        difference = call(frame[None, None])["pixels"][0] - frames.resize(frame, 224)
+        assert np.abs(difference).max() <= (form == "openvino" and height < 224)
+        assert np.mean(difference != 0) <= 0.005
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -122,6 +151,27 @@ def test_negative_padding_becomes_padding_of_the_output(tmp_path):
     pad_outputs(file)
     found = runtime.InferenceSession(file).run(None, {"x": np.array([[[[1, 2], [3, 4]]]], np.float32)})[0]
     assert found[0, 0].tolist() == [[2, 0, 4, 0], [0, 0, 0, 0], [6, 0, 8, 0], [0, 0, 0, 0]]  # as TensorFlow's "same"
+
+
+def test_loops_refer_to_what_they_do_not_change(tmp_path):
+    """y = 2 + 3 x, where x is handed from pass to pass; OpenVINO refuses that."""
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    from tfdetect.serving.convert import refer_to_unchanged_state
+
+    helper, kinds = onnx.helper, onnx.TensorProto
+    value = lambda name, kind=kinds.FLOAT, shape=(1,): helper.make_tensor_value_info(name, kind, shape)  # noqa: E731
+    steps = [helper.make_node("Identity", ["go"], ["still"]), helper.make_node("Add", ["total", "inside"], ["after"])]
+    given = [value("count", kinds.INT64, ()), value("go", kinds.BOOL, ()), value("inside"), value("total")]
+    body = helper.make_graph(steps, "body", given, [value("still", kinds.BOOL, ()), value("inside"), value("after")])
+    constants = [helper.make_tensor("times", kinds.INT64, [], [3]), helper.make_tensor("start", kinds.FLOAT, [1], [2.0])]
+    loop = helper.make_node("Loop", ["times", "", "x", "start"], ["same", "y"], body=body)
+    file = tmp_path / "model.onnx"
+    model = helper.make_model(helper.make_graph([loop], "graph", [value("x")], [value("y")], constants),
+                              opset_imports=[helper.make_opsetid("", 15)], ir_version=8)  # fmt: skip
+    onnx.save(model, file)
+    refer_to_unchanged_state(file)
+    assert [*onnx.load(file).graph.node[0].input] == ["times", "", "start"]
+    assert runtime.InferenceSession(file).run(None, {"x": np.array([5], np.float32)})[0] == [17]
 
 
 def test_openvino_needs_the_size_of_the_frames(cnn, rng):

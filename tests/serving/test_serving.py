@@ -62,7 +62,7 @@ def test_frames_of_any_size_and_number(exported, rng):
     else:
         expected = model.predict(small[list(evenly_spaced(11, 8))][None], verbose=0)[0, 0]
     score, _ = predictor(artifact, single).predict_clips(clip[None])
-    assert score.shape == (1,) and score[0] == pytest.approx(expected, abs=0.01)
+    assert score.shape == (1,) and score[0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_native_and_cached_clips_give_the_same_probability(exported, videos):
@@ -71,7 +71,7 @@ def test_native_and_cached_clips_give_the_same_probability(exported, videos):
     for path in detect.read(videos)["path"]:
         native, cached = (read_media(path, 8, size=size).frames for size in (None, 32))
         probabilities = [exported_predictor.predict_clips(clip[None])[1][0] for clip in (native, cached)]
-        assert abs(probabilities[0] - probabilities[1]) < 0.01
+        assert abs(probabilities[0] - probabilities[1]) < 1e-6
 
 
 def test_bytes_and_frames_agree(exported, rng):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfdetect import files, installation
-from tfdetect.api import explain
 from tfdetect.api.origin import read_origins
 from tfdetect.api.results import show_page
 from tfdetect.errors import UserError
@@ -118,10 +117,9 @@ def heat_map(judge: "Judge") -> "Callable[[Verdict, Media], HeatMap]":
     maps = judge.maps
 
     def draw(verdict: "Verdict", media: "Media") -> HeatMap:
-        clip, which = explain.most_fake_face(judge.predictor, verdict, media)
+        clip, which = explaining.most_fake_face(judge.predictor, verdict, media)
         found = explaining.explain(maps, clip, FRAMES, areas=False)
-        shown = f"Shown is{which.removeprefix(',')}. " if which else ""
         picture = style.to_png(explanation.figure(found.frames, found.heat, found.maps.method))
-        return HeatMap(found.maps.method, found.note, f"{shown}{found.result}", found.check, found.passed, picture)
+        return HeatMap(found.maps.method, found.note, found.result_for(which), found.check, found.passed, picture)
 
     return draw

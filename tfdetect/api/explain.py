@@ -19,7 +19,6 @@ from tfdetect.workflow.explaining import describe_check
 from tfdetect.workflow.verdicts import FileList, PredictData, load_predictor
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from tfdetect.data.media.frames import Media
@@ -167,7 +166,7 @@ def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", 
     region, mask = masks.region(verdict.path, maps.predictor, media)
     if mask:
         row |= mask
-    clip, which = most_fake_face(maps.predictor, verdict, media)
+    clip, which = explaining.most_fake_face(maps.predictor, verdict, media)
     found = explaining.explain(maps, clip, args.frames, region, fall_back=args.method == "auto")
     row |= {**found.check, "method": found.maps.method, "passed": found.passed}
     title, text = files.printable(verdict.path) + which, f"{found.instead} {caption(verdict, row)}".strip()
@@ -178,16 +177,6 @@ def explain_file(maps: explaining.HeatMaps, verdict: "Verdict", media: "Media", 
         row |= line
         shown += timeline
     return row, shown
-
-
-def most_fake_face(predictor: "Predictor", verdict: "Verdict", media: "Media") -> "tuple[np.ndarray, str]":
-    """Return the frames that the detector scores, of several faces those of the one with the highest score, and which it is."""
-    frames, faces = predictor.model_frames(media), verdict.faces or ()
-    if len(faces) < 2:
-        return frames, ""
-    highest = max(range(len(faces)), key=lambda number: faces[number]["score"])
-    clip = frames.reshape(len(faces), -1, *frames.shape[1:])[highest]
-    return clip, f", face {highest}, the most fake of {len(faces)}"
 
 
 def caption(verdict: "Verdict", check: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from tfdetect.api.load import TrainedDetector
 from tfdetect.api.study import Study
 from tfdetect.artifact import Artifact
 from tfdetect.detector import ReportContext
-from tfdetect.errors import UserError
+from tfdetect.errors import UserError, is_out_of_memory
 from tfdetect.settings import Run
 from tfdetect.workflow import cost, dataset, fine_tuning, operating_point, protocols, seen, splits, studies
 from tfdetect.workflow.console import console, devices_line, feature_progress, import_keras
@@ -172,8 +172,7 @@ def explain_out_of_memory(run: Run) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        names = {cls.__name__ for cls in type(error).__mro__}
-        if not names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"} and "RESOURCE_EXHAUSTED" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise UserError(f"Out of memory in training: lower --train.batch ({run.train.batch}) or --data.size ({run.data.size}), "
                         "or use --train.precision mixed_bfloat16.") from error  # fmt: skip

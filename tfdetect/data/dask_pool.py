@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from tfdetect import __version__, machine
-from tfdetect.data import worker_pool
+from tfdetect.data import worker_processes
 from tfdetect.data.media.read import READER_VERSION
 from tfdetect.data.worker_pool import WorkerFailure
 from tfdetect.errors import UserError
@@ -122,7 +122,7 @@ class _Task:
 
     def __call__(self, items: Sequence[Any]) -> list[Any] | Exception:
         multiprocessing.current_process().daemon = False  # Dask's nanny sets it, and then there must be no child processes
-        worker_pool.keep_processes()
+        worker_processes.keep_processes()
         try:
             require_same_versions(self.versions)
             return list(self.work(items))
@@ -166,7 +166,7 @@ def connect(address: str | None, workers: int | None = None) -> Iterator[DaskClu
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised or returned
     with ExitStack() as stack:
         if address is None:
-            stack.enter_context(worker_pool.hidden_main())
+            stack.enter_context(worker_processes.hidden_main())
             # No memory limit, as there is none for local processes.
             cluster = LocalCluster(workers or machine.available_cores(), 1, dashboard_address="127.0.0.1:0", memory_limit=0,
                                    silence_logs=logging.CRITICAL)  # fmt: skip
@@ -188,4 +188,4 @@ def connect(address: str | None, workers: int | None = None) -> Iterator[DaskClu
             yield found
         finally:
             with suppress(Exception):  # workers that others use keep no processes of ours
-                client.run(worker_pool.end_idle_processes, on_error="ignore")
+                client.run(worker_processes.end_idle_processes, on_error="ignore")

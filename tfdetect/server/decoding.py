@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import av
 
 from tfdetect import machine
-from tfdetect.data import worker_pool
+from tfdetect.data import worker_pool, worker_processes
 from tfdetect.data.confinement import Beside, Confinement
 from tfdetect.data.media import containers
 from tfdetect.data.media.frames import Media
@@ -34,8 +34,8 @@ class Decoders:
 
     def start(self) -> None:
         """Start the processes, so that the first request need not wait for them."""
-        worker_pool.keep_processes()
-        worker_pool.confine(Confinement(self.limits.memory, 10 * self.limits.bytes, self.limits.decode_seconds))
+        worker_processes.keep_processes()
+        worker_processes.confine(Confinement(self.limits.memory, 10 * self.limits.bytes, self.limits.decode_seconds))
         for _ in range(self.count + 1):
             self._threads.submit(self._run, *WARM_UP, threading.Event())
 
@@ -60,7 +60,7 @@ class Decoders:
     def close(self) -> None:
         """End the processes, and lift the limits."""
         self._threads.shutdown(cancel_futures=True)
-        worker_pool.confine(None)
+        worker_processes.confine(None)
 
 
 @dataclass(frozen=True)

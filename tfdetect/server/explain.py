@@ -12,14 +12,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from tfdetect.api import explain
 from tfdetect.data.media.frames import Media
 from tfdetect.data.worker_pool import WorkerFailure
-from tfdetect.errors import is_out_of_memory
+from tfdetect.errors import suppress_out_of_memory
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.pages import explanation
 from tfdetect.server.answers import AS_JOB, REFUSALS, ExplainAnswer, form
-from tfdetect.server.jobs import Job
+from tfdetect.server.jobs import DECODING, SCORING, Job
 from tfdetect.server.judges import KnownModel
 from tfdetect.server.score import decode, finding, judge, receive, record, unless_gone
 from tfdetect.server.uploads import Form, Upload, without_paths
@@ -60,10 +59,10 @@ async def explain_form(state: Any, received: Form, names: Sequence[str], job: Jo
     """Return the answer of /v1/explain. Raises HTTPException 400 for a file that cannot be read."""
     [upload], [name], start = received.files, names, time.monotonic()
     served = state.models.get(name)
-    job.report("Decoding frames")
+    job.report(DECODING)
     known: KnownModel = await asyncio.to_thread(state.judges.of, served)
     media = await decode(state, known, upload, [])
-    job.report("Scoring")
+    job.report(SCORING)
     verdict = await judge(state, known, upload, media)
     found = finding(known, verdict, upload, (), time.monotonic() - start)
     record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], "explain", job.who)
@@ -98,16 +97,15 @@ def face_note(known: KnownModel, verdict: Verdict, media: Media | WorkerFailure)
 def heat_map(known: KnownModel, verdict: Verdict, media: Media) -> dict[str, Any]:
     """Return the picture that is explained, as the model saw it, and its heat-map with its check; None for the map if there is
     not enough memory for one."""
-    clip, which = explain.most_fake_face(known.judge.predictor, verdict, media)
-    try:
+    clip, which = explaining.most_fake_face(known.judge.predictor, verdict, media)
+    found = None
+    with suppress_out_of_memory():
         found = explaining.explain(known.judge.maps, clip, 1, areas=False)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
+    if found is None:
         return {"picture": png(clip[len(clip) // 2]), "heat_map": None}
-    method, result = found.maps.method, found.result
+    method = found.maps.method
     shown = {"image": png(overlay(found.frames, found.heat, method)), "method": method, "note": found.note, "check": found.check,
-             "result": f"Shown is{which.removeprefix(',')}. {result}" if which else result, "passed": found.passed}  # fmt: skip
+             "result": found.result_for(which), "passed": found.passed}  # fmt: skip
     return {"picture": png(found.frames[0]), "heat_map": shown}
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,13 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from tfdetect.data import stopping
 from tfdetect.server.health import FAILED, Error
 
 log = logging.getLogger("tfdetect.server")
 router = APIRouter(tags=["jobs"])
 EVENT_SECONDS = 0.2  # between two events at least
+DECODING, SCORING = "Decoding frames", "Scoring"  # stages that alternate where several models or files are asked for
 State = Literal["queued", "running", "done", "failed"]
 
 
@@ -84,7 +87,7 @@ class Job:
             await asyncio.sleep(EVENT_SECONDS)
             if (found := frames()) and found != last:
                 last = found
-                self.change(done=found[0], total=found[1])
+                self.change(done=found[0], total=found[1], stage=self.now.stage.replace(SCORING, "") or DECODING)
 
     @property
     def is_over(self) -> bool:
@@ -172,11 +175,13 @@ class Jobs:
         try:
             async with self._turns[job.scores]:
                 job.change(state="running", before=0)
-                counting = asyncio.create_task(job.count(frames))
+                counting, stop = asyncio.create_task(job.count(frames)), threading.Event()
                 try:
-                    result = await work(job)
+                    with stopping.by(stop):
+                        result = await work(job)
                 finally:
                     counting.cancel()
+                    stop.set()
             job.change(state="done", result=result, stage="")
             return result
         except asyncio.CancelledError as error:

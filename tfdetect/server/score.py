@@ -19,7 +19,7 @@ from tfdetect.limits import Limits
 from tfdetect.server import uploads
 from tfdetect.server.answers import AS_JOB, REFUSALS, ScoreAnswer, form
 from tfdetect.server.decoding import Decoders, Duration, Reader
-from tfdetect.server.jobs import Job, Jobs
+from tfdetect.server.jobs import DECODING, SCORING, Job, Jobs
 from tfdetect.server.judges import Judges, KnownModel, verdict_answer
 from tfdetect.server.log_rows import rows_of
 from tfdetect.server.models import Models, ServedModel
@@ -115,12 +115,12 @@ async def score_form(state: Any, received: Form, who: str, names: Sequence[str],
     """Return the answer: each file with what each model finds about it."""
     served = [state.models.get(name) for name in names]
     total, done = len(received.files) * len(served), 0
-    report("Decoding frames")
+    report(DECODING)
 
     def step() -> None:
         nonlocal done
         done += 1
-        report("Scoring", done, total)
+        report(SCORING, done, total)
 
     found = await asyncio.gather(*(score_file(state, each, served, step) for each in received.files))
     record(state, found, served, "score", who)

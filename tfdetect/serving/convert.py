@@ -1,7 +1,7 @@
 """Convert a detector to ONNX, OpenVINO or LiteRT, as one graph from frames of any size to verdicts.
 
-The graph is that of the SavedModel's `serving_default`, so the resizing, which consists of matrix products, is in it, and so are
-calibration, threshold and band. Texts are left out, which these formats or their runtimes lack. `converted.py` runs the result.
+The graph is that of the SavedModel's `serving_default`, so the resizing is in it, and so are calibration, threshold and band.
+Texts are left out, which these formats or their runtimes lack. `converted.py` runs the result.
 """
 
 import re
@@ -71,6 +71,7 @@ def convert(functions: ServingFunctions, form: str, file: Path, clip_input: str,
         graph.export(str(onnx_file), "onnx", verbose=False, input_signature=signature)
     spell_out_log1p(onnx_file)
     pad_outputs(onnx_file)
+    refer_to_unchanged_state(onnx_file)
     if quantize:
         quantize_onnx(onnx_file, {layer.name for layer in flat_layers(functions.model) if layer.weights}, clip_input, samples())
     if form == "openvino":  # which cannot read the graph of a Keras model itself
@@ -110,6 +111,34 @@ def pad_outputs(file: Path) -> None:
         given.ints[:] = [max(0, pad) for pad in given.ints]
     if pads:
         onnx.save(model, str(file))
+
+
+def refer_to_unchanged_state(file: Path) -> None:
+    """Remove what loops pass on unchanged from their state, in an ONNX file; their bodies then refer to the value outside.
+
+    OpenVINO 2026.4 counts such state twice and refuses the file: https://github.com/openvinotoolkit/openvino/issues/35874
+    """
+    import onnx
+
+    model = onnx.load(str(file))
+    for loop in [node for node in nodes_within(model.graph) if node.op_type == "Loop"]:
+        body = next(given.g for given in loop.attribute if given.name == "body")
+        state = zip(body.input[2:], body.output[1:], strict=False)  # after the counter and the condition
+        unchanged = [index for index, (before, after) in enumerate(state) if before.name == after.name]
+        outside = {body.input[index + 2].name: loop.input[index + 2] for index in unchanged}
+        for node in nodes_within(body):
+            node.input[:] = [outside.get(name, name) for name in node.input]
+        for index in reversed(unchanged):
+            del body.input[index + 2], body.output[index + 1], loop.input[index + 2], loop.output[index]
+    onnx.save(model, str(file))
+
+
+def nodes_within(graph: Any) -> Iterator[Any]:
+    """Yield the nodes of an ONNX graph and of those inside its nodes."""
+    for node in graph.node:
+        yield node
+        for given in node.attribute:
+            yield from nodes_within(given.g)
 
 
 def write_openvino(onnx_file: Path, file: Path, functions: ServingFunctions) -> None:

@@ -20,7 +20,7 @@ from tfdetect.evaluation import aggregation
 from tfdetect.settings import DaskSettings
 from tfdetect.workflow.console import plural, printable
 from tfdetect.workflow.profile import profiled
-from tfdetect.workflow.verdicts import FileList, PredictData, PredictVerdicts, format_verdict
+from tfdetect.workflow.verdicts import HEADER, FileList, PredictData, PredictVerdicts, format_verdict
 
 if TYPE_CHECKING:
     from tfdetect.api.load import TrainedDetector
@@ -131,7 +131,7 @@ def print_verdicts(detector: "TrainedDetector", paths: FileList, args: Predict,
     failed, unfamiliar = 0, Counter[str]()
     with closing(detector.predict_each(paths, args.data, elsewhere=elsewhere, given=args.evaluate)) as verdicts:
         if not args.json:
-            print(f"{'verdict':12}{'probability':>12}{'score':>9}{'frames':>8}  file")
+            print(HEADER)
         for verdict in verdicts:
             failed += verdict.error is not None
             unfamiliar.update([verdict.unfamiliar_reason] if verdict.unfamiliar_reason else [])
@@ -162,7 +162,7 @@ def write_case(args: Predict) -> int:
     def show(name: str, verdict: "Verdict") -> None:
         print(format_verdict(verdict) + f"  by {printable(name)}" * bool(others), flush=True)
 
-    print(f"{'verdict':12}{'probability':>12}{'score':>9}{'frames':>8}  file")
+    print(HEADER)
     written = first.write_case(paths, args.case, others, args.data, args.evaluate, show)
     print(f"Case report  {printable(str(written.page))}, {printable(str(written.data))}")
     return 1 if written.failed else 0

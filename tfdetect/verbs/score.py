@@ -15,7 +15,7 @@ from tfdetect.errors import UserError
 from tfdetect.serving.verdict import Verdict
 from tfdetect.verbs.predict import summarise
 from tfdetect.workflow.console import plural, print_columns, print_note, printable
-from tfdetect.workflow.verdicts import FileList, format_verdict
+from tfdetect.workflow.verdicts import HEADER, FileList, format_verdict
 
 if TYPE_CHECKING:
     from tfdetect.answers import Finding, LoggedVerdict, ScoredFile
@@ -83,7 +83,7 @@ def print_verdicts(client: "Client", paths: FileList, args: Score) -> int:
     failed, several = 0, len(args.models or client.models()) > 1
     models: dict[str, Finding] = {}
     if not args.json:
-        print(f"{'verdict':12}{'probability':>12}{'score':>9}{'frames':>8}  file")
+        print(HEADER)
     for file in client.score_each(paths, args.models):
         failed += file.error is not None
         models |= {f"{each.model}, version {each.version}": each for each in file.findings}

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from tfdetect.data import worker_pool
+from tfdetect.data import worker_processes
 from tfdetect.data.prepare.beam import BeamRunner
 from tfdetect.errors import UserError
 from tfdetect.files import plural, write_bytes
@@ -72,7 +72,7 @@ class _Scoring:
             """Its model is the predictor of a run, which knows how to read files."""
 
             def load_model(self) -> ScoreFiles:
-                worker_pool.keep_processes()
+                worker_processes.keep_processes()
                 score.load()
                 return score
 

@@ -16,7 +16,7 @@ from tfdetect.data.media.read import digest, read_media
 from tfdetect.data.media.sniff import MediaError, media_kind
 from tfdetect.data.prepare.clip_cache import MiddleFrame
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
-from tfdetect.errors import is_out_of_memory
+from tfdetect.errors import suppress_out_of_memory
 from tfdetect.evaluation import predictions, single_file
 from tfdetect.evaluation.calibration import MIN_FILES_PER_CLASS, Calibration
 from tfdetect.evaluation.timeline import Timeline
@@ -70,10 +70,14 @@ class Judge:
     @cached_property
     def splits(self) -> dict[str, str]:
         """SHA-256 of each file of the run's data set -> its split; empty if the run does not hold them."""
-        if not self.artifact.manifest.exists():
-            return {}
-        rows = pd.read_csv(self.artifact.manifest, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+        rows = self.manifest()
         return dict(zip(rows["sha"], rows["split"], strict=True)) if {"sha", "split"} <= set(rows) else {}
+
+    def manifest(self) -> pd.DataFrame:
+        """Return the run's data set as text; without columns if the run does not hold it."""
+        if not self.artifact.manifest.exists():
+            return pd.DataFrame()
+        return pd.read_csv(self.artifact.manifest, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
 
 
 def find(judge: Judge, path: str, sha: str, media: Media | WorkerFailure, draw: Draw, step: Callable[..., None]) -> Finding:
@@ -97,11 +101,9 @@ def find(judge: Judge, path: str, sha: str, media: Media | WorkerFailure, draw: 
         step(advance=len(GRIDS["case"]))
     else:
         stability = reencode(judge, path, sha, media, step)
-    try:
+    with suppress_out_of_memory():
         heat_map = draw(verdict, media)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
+    if heat_map is None:
         missing["heat_map"] = "not enough memory"
     step()
     line = follow(judge, path, media, missing)

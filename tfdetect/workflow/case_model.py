@@ -96,10 +96,7 @@ def judge_run(artifact: Artifact) -> tuple[str, list[str], list[str]]:
 
 def counts(judge: Judge) -> list[tuple[str, str, str, int]]:
     """Return the number of files of the run's data set by split, class and source."""
-    path = judge.artifact.manifest
-    if not path.exists():
-        return []
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    rows = judge.manifest()
     if not {"split", "label", "source"} <= set(rows):
         return []
     rows = rows[rows["error"] == ""] if "error" in rows else rows

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tfdetect import config, models  # noqa: F401  (registers the detectors)
-from tfdetect.data.worker_pool import hidden_main
+from tfdetect.data.worker_processes import hidden_main
 from tfdetect.errors import UserError
 from tfdetect.machine import resident_memory
 from tfdetect.settings import Run

@@ -14,7 +14,9 @@ from tfdetect.errors import UserError
 from tfdetect.workflow.console import import_keras, print_note, progress
 
 if TYPE_CHECKING:
+    from tfdetect.data.media.frames import Media
     from tfdetect.serving.predictor import Predictor
+    from tfdetect.serving.verdict import Verdict
 
 Method = Literal["error", "gradcam", "integrated_gradients", "occlusion"]
 Baseline = Literal["black", "mean", "blurred"]
@@ -147,12 +149,26 @@ class Explained:
         """What the check says, in sentences."""
         return f"{self.instead} {describe_check(self.check)}".strip()
 
+    def result_for(self, which: str) -> str:
+        """The same, after which face this is, as `most_fake_face` says."""
+        return f"Shown is{which.removeprefix(',')}. {self.result}" if which else self.result
+
     @property
     def passed(self) -> bool:
         """Whether the map passed its check."""
         from tfdetect.pages.case_content import fails
 
         return not fails(self.check)
+
+
+def most_fake_face(predictor: "Predictor", verdict: "Verdict", media: "Media") -> tuple[np.ndarray, str]:
+    """Return the frames that the detector scores, of several faces those of the one with the highest score, and which it is."""
+    frames, faces = predictor.model_frames(media), verdict.faces or ()
+    if len(faces) < 2:
+        return frames, ""
+    highest = max(range(len(faces)), key=lambda number: faces[number]["score"])
+    clip = frames.reshape(len(faces), -1, *frames.shape[1:])[highest]
+    return clip, f", face {highest}, the most fake of {len(faces)}"
 
 
 def explain(maps: HeatMaps, clip: np.ndarray, frames: int, region: np.ndarray | None = None, areas: bool = True,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfdetect.detector import Detector
-from tfdetect.errors import is_out_of_memory
+from tfdetect.errors import suppress_out_of_memory
 from tfdetect.pages import explanation
 from tfdetect.plots import style
 from tfdetect.serving.predictor import Predictor
@@ -45,15 +45,11 @@ def map_maker(predictor: Predictor, detector: Detector) -> MapMaker:
         return PASSES * seconds_per_pass(predictor) <= MAX_SECONDS
 
     def make(clip: np.ndarray) -> MadeMap | None:
-        try:
-            if not is_fast():
-                return None
-            found = explaining.explain(maps, clip, shown, areas=False)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
-        return found.frames, found.heat, found.maps.method, found.result
+        with suppress_out_of_memory():
+            if is_fast():
+                found = explaining.explain(maps, clip, shown, areas=False)
+                return found.frames, found.heat, found.maps.method, found.result
+        return None
 
     return make
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfdetect.data import confinement, worker_pool
+from tfdetect.data import confinement, worker_pool, worker_processes
 from tfdetect.data.equalise import equalised_copy
 from tfdetect.data.media import video
 from tfdetect.data.media.frames import Media, evenly_spaced, frame_positions, resize_to, to_squares
@@ -49,7 +49,7 @@ def build(predictor: "Predictor", path: str | Path, total: int, points: int = PO
         raise UserError(f"A timeline needs at least 1 point and 1 frame in a window, got {points} and {span}.")
     reader = WindowReader(predictor.spec, predictor.is_frame_detector, total, points, span)
     scorer = _Scorer(predictor, on_window, shown)
-    if worker_pool.is_confined():
+    if worker_processes.is_confined():
         found = reader.read_elsewhere(path)
         scorer.restart()
         for number, media in found.clips:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tfdetect.serving.predictor import Predictor, Verdict
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet")
+HEADER = f"{'verdict':12}{'probability':>12}{'score':>9}{'frames':>8}  file"  # of the lines of `format_verdict`
 
 
 @dataclass(frozen=True)

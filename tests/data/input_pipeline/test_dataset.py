@@ -127,34 +127,6 @@ def test_the_reader_does_not_break_tensorflows_png_decoder():
     assert "(20, 30, 3)" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("shape", [(60, 40), (10, 40), (24, 24), (9, 11)])
-def test_the_graph_resizes_like_the_reader(rng, shape):
-    frames = rng.integers(0, 256, (2, *shape, 3), np.uint8)
-    expected = np.stack([media_frames.resize(frame, 24) for frame in frames])
-    resized = tf.function(tf_decode.resize)(tf.constant(frames), 24).numpy()
-    assert np.abs(resized.astype(int) - expected).max() <= 1
-
-
-@pytest.mark.parametrize("shape", [(256, 255), (192, 192), (200, 300)])
-def test_the_graph_resize_differs_by_at_most_one_level(rng, shape):
-    """At 256 x 255, more pixels differ by one level than the next test allows."""
-    noise = rng.integers(0, 256, (*shape, 3), np.uint8)
-    for frame in (noise, cv2.GaussianBlur(noise, (0, 0), 1)):
-        difference = tf_decode.resize(tf.constant(frame[None]), 128)[0].numpy().astype(int) - media_frames.resize(frame, 128)
-        assert np.abs(difference).max() <= 1
-
-
-def test_the_graph_resize_differs_in_hardly_any_pixel(rng):
-    different, resize = [], tf.function(tf_decode.resize)
-    for shape in ((600, 801), (1024, 512), (127, 1400), (100, 3000), (1, 1), (5, 128), (256, 256)):
-        noise = cv2.GaussianBlur(rng.integers(0, 256, (*shape, 3), np.uint8), (0, 0), 1)
-        for frame in (noise, cv2.resize(noise[:1, :1], shape[::-1]), rng.integers(0, 256, (*shape, 3), np.uint8)):
-            difference = resize(tf.constant(frame[None]), 128)[0].numpy().astype(int) - media_frames.resize(frame, 128)
-            assert np.abs(difference).max() <= 1
-            different.append(difference.astype(bool))
-    assert np.mean(different) <= 4e-5
-
-
 @pytest.fixture(scope="module")
 def maps(tmp_path_factory):
     """Six images in which the colour of a pixel tells its row, column and file."""

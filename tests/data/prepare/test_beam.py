@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -110,19 +111,20 @@ def test_an_interrupted_run_resumes(mixed, tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == ["0000", "0001"]
 
 
+def map_some(decoded, left, paths, work, workers=None, seconds=None):
+    """Decode in this process, note the paths in `decoded`, and fail when as many as `left` says are done, unless it is empty."""
+    for path, outcome in map_here(paths, work):
+        if left and left[0] == 0:
+            raise RuntimeError(f"lost after {len(decoded)}")
+        left[:] = [count - 1 for count in left]
+        decoded.append(path)
+        yield path, outcome
+
+
 @needed
 def test_a_failed_run_goes_on_with_what_is_left(mixed, tmp_path, monkeypatch):
     decoded, left = [], [12]
-
-    def map_some(paths, work, workers=None, seconds=None):
-        for path, outcome in map_here(paths, work):
-            if left and left[0] == 0:
-                raise RuntimeError(f"lost after {len(decoded)}")
-            left[:] = [count - 1 for count in left]
-            decoded.append(path)
-            yield path, outcome
-
-    monkeypatch.setattr(beam.worker_pool, "map_unordered", map_some)
+    monkeypatch.setattr(beam.worker_pool, "map_unordered", partial(map_some, decoded, left))
     there, runner = Cache(tmp_path / "there", ClipSpec(1, 16)), beam.BeamRunner(tmp_path / "shards").results
     with pytest.raises(ValueError, match="^FnApiRunner failed: .*lost after 12"):
         prepare_decode.prepare(mixed, there, workers=1, seconds=60, runner=runner)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
-from tfdetect.data import worker_pool
+from tfdetect.data import worker_processes
 from tfdetect.data.media import read
 from tfdetect.data.media.frames import Media
 from tfdetect.data.media.sniff import MediaError
@@ -140,7 +140,7 @@ def test_worker_processes_that_cannot_start_are_a_problem(monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EAGAIN, "no processes left")
 
-    monkeypatch.setattr(worker_pool.ProcessPool, "schedule", refuse)
+    monkeypatch.setattr(worker_processes.ProcessPool, "schedule", refuse)
     (found,) = machine.check_processes("workers")
     assert found.result == "problem" and "cannot be started" in found.detail and "no processes left" in found.detail
     assert "ulimit -u" in found.advice

@@ -196,42 +196,51 @@ def _load(batches: tf.data.Dataset, rows: pd.DataFrame, cache: Cache, single: bo
     `seed`, that of the run and the number of the first batch, encoded images are cropped at random. With `part`, only that part
     of each batch is read.
     """
-    reader = cache.reader(rows["sha"])
-    numbers = np.array([reader.numbers[sha] for sha in rows["sha"]], np.int64)
+    source = _ClipSource(rows, cache, single, seed is not None)
     columns = ["label", "source_class"] if "source_class" in rows else ["label"]
-    frames, labels = rows["frame"].to_numpy(np.int32), tf.constant(rows[columns].to_numpy(np.float32))
-    length, size, fit = 1 if single else cache.spec.frames, cache.spec.size, cache.spec.fit
-
-    def read_clips(indices: np.ndarray) -> np.ndarray:
-        return reader.batch(numbers[indices], length, frames[indices] if single else None)
-
-    def read_records(indices: np.ndarray) -> np.ndarray:
-        return np.array([reader.record(number) for number in numbers[indices]], object)
-
-    def to_clip(item: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        record, frame, place = item
-        clip = read_record(record, size, fit, place if seed else None)
-        # A single frame, or all frames; the one frame of a still image is repeated to fill a clip.
-        frame = tf.minimum(frame, tf.shape(clip)[0] - 1) if seed else frame  # one random crop of an image
-        clip = clip[frame][None] if single else tf.repeat(clip, length // tf.shape(clip)[0], axis=0)
-        return tf.ensure_shape(clip, (length, size, size, 3))
-
-    def load_clips(indices: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-        if cache.kind == "npy":
-            clips = tf.numpy_function(read_clips, [indices], tf.uint8)
-            return tf.ensure_shape(clips, (None, length, size, size, 3))
-        records = tf.ensure_shape(tf.numpy_function(read_records, [indices], tf.string), (None,))
-        items = (records, tf.gather(frames, indices), places)
-        return tf.map_fn(to_clip, items, fn_output_signature=tf.TensorSpec((length, size, size, 3), tf.uint8))
+    labels = tf.constant(rows[columns].to_numpy(np.float32))
 
     def add_places(number: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         key = tf.random.fold_in(tf.stack([seed[0] if seed else 0, tf.cast(number, tf.int32)]), CROPS)
         return indices, tf.random.stateless_uniform((tf.size(indices), 2), key)
 
     def load_batch(indices: tf.Tensor, places: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        batch = (load_clips(indices, places), tf.gather(labels, indices))
+        batch = (source.clips(indices, places), tf.gather(labels, indices))
         return batch if weights is None else (*batch, tf.gather(tf.constant(weights), indices))
 
     batches = batches.enumerate(seed[1] if seed else 0).map(add_places)
     batches = part.of(batches) if part else batches
     return batches.map(load_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
+class _ClipSource:
+    """Clips of the rows of `expand_frames` in a graph; with `crops`, encoded images are cropped where a batch says."""
+
+    def __init__(self, rows: pd.DataFrame, cache: Cache, single: bool, crops: bool):
+        self.reader, self.kind, self.single, self.crops = cache.reader(rows["sha"]), cache.kind, single, crops
+        self.numbers = np.array([self.reader.numbers[sha] for sha in rows["sha"]], np.int64)
+        self.frames, self.size, self.fit = rows["frame"].to_numpy(np.int32), cache.spec.size, cache.spec.fit
+        self.shape = (1 if single else cache.spec.frames, self.size, self.size, 3)
+
+    def clips(self, indices: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+        """Return the clips (batch, *shape) uint8 of these rows; `places` (batch, 2) in 0..1 are those of the crops."""
+        if self.kind == "npy":
+            clips = tf.numpy_function(self._read_clips, [indices], tf.uint8)
+            return tf.ensure_shape(clips, (None, *self.shape))
+        records = tf.ensure_shape(tf.numpy_function(self._read_records, [indices], tf.string), (None,))
+        items = (records, tf.gather(self.frames, indices), places)
+        return tf.map_fn(self._to_clip, items, fn_output_signature=tf.TensorSpec(self.shape, tf.uint8))
+
+    def _read_clips(self, indices: np.ndarray) -> np.ndarray:
+        return self.reader.batch(self.numbers[indices], self.shape[0], self.frames[indices] if self.single else None)
+
+    def _read_records(self, indices: np.ndarray) -> np.ndarray:
+        return np.array([self.reader.record(number) for number in self.numbers[indices]], object)
+
+    def _to_clip(self, item: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        record, frame, place = item
+        clip = read_record(record, self.size, self.fit, place if self.crops else None)
+        # A single frame, or all frames; the one frame of a still image is repeated to fill a clip.
+        frame = tf.minimum(frame, tf.shape(clip)[0] - 1) if self.crops else frame  # one random crop of an image
+        clip = clip[frame][None] if self.single else tf.repeat(clip, self.shape[0] // tf.shape(clip)[0], axis=0)
+        return tf.ensure_shape(clip, self.shape)

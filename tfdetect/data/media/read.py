@@ -25,7 +25,7 @@ from tfdetect.limits import Decoding, Limits
 from tfdetect.stages import stage
 
 MAX_BYTES = 2**30  # per image file, which is read into memory as a whole
-READER_VERSION = 3  # increase it when the reader's output changes; cached entries of other versions are then decoded again
+READER_VERSION = 4  # increase it when the reader's output changes; cached entries of other versions are then decoded again
 DECODING = Decoding()
 DECODER_ERRORS = (ArithmeticError, LookupError, RuntimeError, TypeError, UnicodeError, EOFError, struct.error, zlib.error,
                   cv2.error)  # fmt: skip

@@ -22,7 +22,7 @@ _WeightFunction = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 def to_squares(frames: tf.Tensor, size: int, fit: Fit = SQUEEZE) -> tf.Tensor:
-    """Return the squares of each frame in turn, as `frames.to_squares` does, up to one level where it resizes.
+    """Return the squares of each frame in turn, equal to those of `frames.to_squares`.
 
     (batch, height, width, 3) uint8 to (batch x squares, size, size, 3) uint8; all frames of a batch have the same squares.
     """
@@ -81,9 +81,9 @@ def crop_positions(shape: tf.Tensor, size: int, crops: int) -> tf.Tensor:
 
 
 def resize(frames: tf.Tensor, size: int) -> tf.Tensor:
-    """Resize (batch, height, width, 3) uint8 to (batch, size, size, 3) uint8; within one level of `frames.resize`.
+    """Resize (batch, height, width, 3) uint8 to (batch, size, size, 3) uint8, equal to `frames.resize`.
 
-    It consists of matrix products, which converters to TensorFlow Lite and ONNX support; none of them supports
+    It consists of gathers, products and sums, which converters to TensorFlow Lite and ONNX support; none of them supports
     `tf.image.resize` with "area".
     """
     return tf.reshape(resize_to(frames, tf.constant([size, size])), (-1, size, size, 3))
@@ -100,7 +100,7 @@ def _resize_if_needed(frames: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
 
 
 def _resize(frames: tf.Tensor, shape: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-    with tf.device("CPU"):  # a GPU might multiply with 10-bit mantissas (TF32)
+    with tf.device("CPU"):  # a GPU would be no faster, since the frames come from the CPU, and might fuse products with sums
         small = tf.minimum(shape, new)
         is_half = tf.reduce_all(shape == 2 * new)  # OpenCV then rounds halves up, otherwise to even
         is_whole = tf.reduce_all(shape % small == 0)  # OpenCV then sums pixels and divides; else it sums weights that add up to 1
@@ -123,21 +123,26 @@ _traced_resize = tf.function(_resize_if_needed, autograph=False, input_signature
 
 
 def _resize_both_axes(frames: tf.Tensor, old: tf.Tensor, new: tf.Tensor, weights: _WeightFunction) -> tf.Tensor:
-    """Resize (batch, height, width, 3) from `old` to `new` (height, width) as float32, rows first."""
-    for axis in (0, 1):
-        frames = tf.transpose(_weighted_rows(frames, *weights(old[axis], new[axis])), (0, 2, 1, 3))
-    return frames
+    """Resize (batch, height, width, 3) from `old` to `new` (height, width) as float32, columns first, as OpenCV does."""
+    columns = tf.transpose(tf.reshape(frames, (-1, old[0], old[1] * 3)), (0, 2, 1))
+    columns = _weighted_sums(tf.reshape(columns, (-1, old[1], 3 * old[0])), *weights(old[1], new[1]))
+    rows = tf.transpose(tf.reshape(columns, (-1, new[1] * 3, old[0])), (0, 2, 1))
+    return tf.reshape(_weighted_sums(rows, *weights(old[0], new[0])), (-1, new[0], new[1], 3))
 
 
-def _weighted_rows(frames: tf.Tensor, first: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Sum old rows from `first` (new,) on with `weights` (new, taps) for each new row.
+def _weighted_sums(rows: tf.Tensor, first: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Sum old rows, of (batch, old, values), from `first` (new,) on with `weights` (new, taps) for each new row.
 
-    This is a product with a banded matrix whose zeros are left out.
+    Every product and every sum is rounded to float32, one tap after the other, as OpenCV does: sums that end in one half, and
+    there are many, are then rounded the same way. A matrix product adds in another order and rounds less.
     """
-    height, width = tf.unstack(tf.shape(frames)[1:3])
-    rows = tf.minimum(first[:, None] + tf.range(tf.shape(weights)[1]), height - 1)
-    taps = tf.gather(tf.reshape(frames, (-1, height, width * 3)), rows, axis=1)
-    return tf.reshape(tf.matmul(weights[:, None], tf.cast(taps, tf.float32)), (-1, tf.shape(rows)[0], width, 3))
+    last, by_tap = tf.shape(rows)[1] - 1, tf.expand_dims(tf.transpose(weights), 2)
+
+    def term(tap: tf.Tensor | int) -> tf.Tensor:
+        return tf.cast(tf.gather(rows, tf.minimum(first + tap, last), axis=1), tf.float32) * tf.gather(by_tap, tap)
+
+    is_left, add = lambda tap, _: tap < tf.shape(by_tap)[0], lambda tap, total: (tap + 1, total + term(tap))
+    return tf.while_loop(is_left, add, (1, term(0)))[1]
 
 
 def _area_weights(old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -149,15 +154,14 @@ def _area_weights(old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     first = start // new
     pixel = (first[:, None] + tf.range((old - 1) // new + 2)) * new
     covered = tf.minimum(start[:, None] + old, pixel + new) - tf.maximum(start[:, None], pixel)
-    return first, tf.cast(tf.maximum(covered, 0), tf.float32)
+    return first, tf.cast(tf.where(1000 * covered > new, covered, 0), tf.float32)  # OpenCV ignores less than 1/1000 of a pixel
 
 
 def _linear_weights(old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return for each new, smaller pixel the first of the two old pixels around its centre, and the weights of both."""
-    scale = tf.cast(old, tf.float32) / tf.cast(new, tf.float32)
-    centre = tf.clip_by_value((tf.cast(tf.range(new), tf.float32) + 0.5) * scale - 0.5, 0.0, tf.cast(old - 1, tf.float32))
-    fraction = centre - tf.floor(centre)
-    return tf.cast(centre, tf.int32), tf.stack([1 - fraction, fraction], axis=1)
+    position = tf.clip_by_value((2 * tf.range(new) + 1) * old - new, 0, 2 * new * (old - 1))  # in units of 1/2new of an old pixel
+    fraction = tf.cast(position % (2 * new), tf.float32) / tf.cast(2 * new, tf.float32)
+    return position // (2 * new), tf.stack([1 - fraction, fraction], axis=1)
 
 
 def make_record(path: str | os.PathLike[str] | None, frames: np.ndarray, limits: Limits = LIMITS) -> bytes:
