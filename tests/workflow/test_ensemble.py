@@ -75,7 +75,15 @@ def alone(first, second, clips):
     return {run.folder.name: run.folder / "evaluations" / "own_test" for run in (first, second, clips)}
 
 
-@pytest.mark.parametrize("names", [("first", "second"), ("first", "clips"), ("clips", "second", "first")])
+@pytest.fixture(scope="module")
+def both(first, second, tmp_path_factory):
+    """Folder of the evaluation of two runs together."""
+    out = tmp_path_factory.mktemp("both") / "both"
+    assert evaluate(first.folder, second.folder, "--out", out) == 0
+    return out
+
+
+@pytest.mark.parametrize("names", [("first", "clips"), ("clips", "second", "first")])
 def test_each_run_scores_as_by_itself_and_the_mean_is_added(names, alone, request, capsys):
     runs = [request.getfixturevalue(name) for name in names]
     assert evaluate(*(run.folder for run in runs)) == 0
@@ -115,8 +123,7 @@ def test_only_the_run_whose_threshold_has_seen_its_test_is_marked(first, second,
     assert "pooled: THE THRESHOLD HAS SEEN THE TEST SET" in (tmp_path / "both" / "report.html").read_text()
 
 
-def test_threshold_of_the_mean_comes_from_the_common_validation_files(first, second, tmp_path):
-    assert evaluate(first.folder, second.folder, "--out", tmp_path / "both") == 0
+def test_threshold_of_the_mean_comes_from_the_common_validation_files(first, second, both):
     validation = []
     for run in (first, second):
         files = predictions.by_file(predictions.read(run.predictions))
@@ -124,7 +131,7 @@ def test_threshold_of_the_mean_comes_from_the_common_validation_files(first, sec
         validation.append(files[files["split"] == "validation"].set_index("name"))
     assert not os.path.isabs(validation[0]["path"].iloc[0]) and os.path.isabs(validation[1]["path"].iloc[0])
     mean = (validation[0]["probability"] + validation[1]["probability"].loc[validation[0].index]) / 2
-    result = metrics(tmp_path / "both")
+    result = metrics(both)
     expected = youden_threshold(mean.to_numpy(), validation[0]["label"].to_numpy())
     assert result["test"]["threshold"] == pytest.approx(expected, abs=1e-12)
     assert result["validation"]["n"] == len(validation[0])
