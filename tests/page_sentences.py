@@ -19,13 +19,13 @@ from tfdetect.limits import Limits
 from tfdetect.pages import explanation
 from tfdetect.pages.case_content import Finding, file_caveats, meaning
 from tfdetect.pages.content import Report
-from tfdetect.server.jobs import DECODING, SCORING
+from tfdetect.server.jobs import DECODING, FOLLOWING, SCORING
 from tfdetect.workflow import case_model
 
 PACKAGE = Path(tfdetect.__file__).parent
 READERS = [*(PACKAGE / "data" / "media").glob("*.py"), *(PACKAGE / "data" / name for name in ("equalise.py", "worker_pool.py"))]
 ROUTES = [PACKAGE / "server" / name for name in ("uploads.py", "guard.py", "jobs.py")]
-STAGES = (DECODING, SCORING, "Drawing the heat-map", "Following the video", "Judging")  # of jobs
+STAGES = (DECODING, SCORING, "Drawing the heat-map", FOLLOWING, "Judging")  # of jobs
 SELF_EVIDENT = (401, 429, 503)  # of which the page says what there is to say itself
 NOT_MET = ("expected a", "not a file", "decord is not", "no timestamps", "Expected a form", "The field file", "{}. Accepted")
 INTERVALS = {"auc": (0.9, 0.97)}

@@ -18,6 +18,12 @@ from tfdetect.data.confinement import Beside, Confinement
 from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 
 
+@pytest.fixture(autouse=True)
+def own_processes(monkeypatch):
+    """Take none that an application of an earlier test left waiting."""
+    monkeypatch.setattr(worker_processes, "_idle", None)
+
+
 def double(number):
     if number % 10 == 3:
         os.abort()
@@ -206,7 +212,6 @@ def process_and_folder(_):
 
 
 def test_processes_that_are_kept_work_in_the_folder_of_each_call(tmp_path, monkeypatch):
-    monkeypatch.setattr(worker_processes, "_idle", None)
     worker_processes.keep_processes()
     try:
         found = []

@@ -52,7 +52,8 @@ class Served:
 
     def decoders(self):
         found = psutil.Process(self.process.pid).children()
-        return [each for each in found if "resource_tracker" not in " ".join(each.cmdline())]
+        alive = [each for each in found if each.status() != psutil.STATUS_ZOMBIE]  # that are being ended
+        return [each for each in alive if "resource_tracker" not in " ".join(each.cmdline())]
 
     def memory(self):
         """Return the bytes that the server and its decoding processes hold."""

@@ -6,7 +6,7 @@ import time
 import pytest
 from starlette.exceptions import HTTPException
 
-from tfdetect.server.jobs import DECODING, SCORING, Job, Jobs
+from tfdetect.server.jobs import DECODING, FOLLOWING, SCORING, Job, Jobs
 
 
 def run(test):
@@ -80,7 +80,7 @@ def test_decoded_frames_show_while_there_are_any(monkeypatch):
         counts, asked = iter([None, (100, 900), (100, 900), (900, 900), None, (20, 80)]), []
 
         async def decode(job):
-            for stage, enough in ((DECODING, 4), (SCORING, 6), ("Following the video", 7)):
+            for stage, enough in ((DECODING, 4), (SCORING, 6), (FOLLOWING, 7)):
                 job.report(stage)
                 while len(asked) < enough:
                     await asyncio.sleep(0.0001)
@@ -90,7 +90,7 @@ def test_decoded_frames_show_while_there_are_any(monkeypatch):
 
     run(test)
     assert told[2:-1] == [(DECODING, 0, None), (100, 900, DECODING), (900, 900, DECODING), (SCORING, 0, None),
-                          (20, 80, DECODING), ("Following the video", 0, None), (30, 80, "Following the video")]  # fmt: skip
+                          (20, 80, DECODING), (FOLLOWING, 0, None), (30, 80, FOLLOWING)]  # fmt: skip
 
 
 def test_a_job_that_never_began_is_cleaned_up():

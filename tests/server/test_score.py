@@ -19,7 +19,7 @@ from PIL import Image
 from served import picture, wait_for
 from starlette.testclient import TestClient
 
-from tfdetect.data import worker_processes
+from tfdetect.data import worker_pool, worker_processes
 from tfdetect.server import score
 from tfdetect.server.app import create_app
 from tfdetect.server.limits import ServeLimits

@@ -26,6 +26,7 @@ import numpy as np, pandas as pd, tensorflow as tf
 names, table, cache, out, devices = sys.argv[1:]
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(devices))
+from tfdetect import backend
 from tfdetect.settings import Train
 from tfdetect.data.prepare.clip_cache import Cache, ClipSpec
 from tfdetect.models.detectors.cnn_lstm import CnnLstm
@@ -47,10 +48,10 @@ for name in names.split(","):
     rows = pd.read_csv(table, keep_default_na=False)
     result = fit.fit(CnnLstm(dropout=0.0), rows, Cache(Path(cache), ClipSpec(4, 32, still=True)),
                      Train(epochs=epochs, batch=8, strategy=name), target / "checkpoints", target / "m.keras", [])
-    if result.chief:
+    if not backend.worker_index():
         weights = [w.tolist() for w in keras.saving.load_model(target / "m.keras").get_weights()]
         print(f"RESULT-{name} " + json.dumps({"history": result.history.to_dict("list"), "weights": weights}))
-    folder = target / "checkpoints" / f"worker-{0 if result.chief else 1}"
+    folder = target / "checkpoints" / f"worker-{backend.worker_index()}"
     last = np.load(folder / json.loads((folder / "state.json").read_text())["last"])
     print(f"SUMS-{name} " + json.dumps({name: float(np.abs(last[name].astype(float)).sum()) for name in last}))
 """

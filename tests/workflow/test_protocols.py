@@ -62,6 +62,7 @@ def fake_training(run):
     figures = dict.fromkeys([*FIGURES, "auc_interval"]) | metrics.ranking_metrics(tested["label"].to_numpy(), tested["score"])
     test = figures | {"n_real": int((tested["label"] == 0).sum()), "n_fake": int(tested["label"].sum())}
     files.write_json(artifact.metrics, {"test": test})
+    files.write_json(artifact.calibration, {})  # `load` wants one
     artifact.report.write_text("")
     return {}
 

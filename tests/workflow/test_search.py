@@ -59,6 +59,7 @@ class Trainings:
         assert artifact.config.exists(), "it goes on with the trial's folder"
         test = {"auc": 0.75, "auc_interval": [0.7, 0.8], "accuracy": 0.5, "n_real": 2, "n_fake": 2}
         files.write_json(artifact.metrics, {"test": test})
+        files.write_json(artifact.calibration, {})  # `load` wants one
         artifact.report.write_text("")
         return {}
 

@@ -30,22 +30,23 @@ class Decoders:
 
     def __init__(self, limits: ServeLimits):
         self.limits, self.count = limits, limits.workers or machine.available_cores()
-        self._threads = ThreadPoolExecutor(self.count + 1, "decoder")  # one for the heat-map or case report that has its turn
+        self._threads, self._turn = ThreadPoolExecutor(self.count, "decoder"), ThreadPoolExecutor(1, "turn")
 
     def start(self) -> None:
-        """Start the processes, so that the first request need not wait for them."""
+        """Start the processes, so that the first request need not wait for them, and one more for the job that has its turn."""
         worker_processes.keep_processes()
         worker_processes.confine(Confinement(self.limits.memory, 10 * self.limits.bytes, self.limits.decode_seconds))
-        for _ in range(self.count + 1):
-            self._threads.submit(self._run, *WARM_UP, threading.Event())
+        for threads in (*[self._threads] * self.count, self._turn):
+            threads.submit(self._run, *WARM_UP, threading.Event())
 
-    async def run(self, work: Callable[[str], R], path: str) -> R | WorkerFailure:
+    async def run(self, work: Callable[[str], R], path: str, in_turn: bool = False) -> R | WorkerFailure:
         """Return `work(path)`, computed by one of the processes, or why there is no result. `work` must be picklable; temporary
-        files that it writes lie beside the path. If the caller is cancelled, the process ends."""
+        files that it writes lie beside the path. If the caller is cancelled, the process ends. A job that has its turn waits for
+        no others."""
         stop = threading.Event()
         loop, own = asyncio.get_running_loop(), Beside(work)
         try:
-            return await loop.run_in_executor(self._threads, self._run, own, path, stop)
+            return await loop.run_in_executor(self._turn if in_turn else self._threads, self._run, own, path, stop)
         finally:
             stop.set()
 
@@ -59,7 +60,8 @@ class Decoders:
 
     def close(self) -> None:
         """End the processes, and lift the limits."""
-        self._threads.shutdown(cancel_futures=True)
+        for threads in (self._threads, self._turn):
+            threads.shutdown(cancel_futures=True)
         worker_processes.confine(None)
 
 

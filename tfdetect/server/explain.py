@@ -18,7 +18,7 @@ from tfdetect.errors import suppress_out_of_memory
 from tfdetect.evaluation.timeline import Timeline
 from tfdetect.pages import explanation
 from tfdetect.server.answers import AS_JOB, REFUSALS, ExplainAnswer, form
-from tfdetect.server.jobs import DECODING, SCORING, Job
+from tfdetect.server.jobs import DECODING, FOLLOWING, SCORING, Job
 from tfdetect.server.judges import KnownModel
 from tfdetect.server.score import decode, finding, judge, receive, record, unless_gone
 from tfdetect.server.uploads import Form, Upload, without_paths
@@ -61,7 +61,7 @@ async def explain_form(state: Any, received: Form, names: Sequence[str], job: Jo
     served = state.models.get(name)
     job.report(DECODING)
     known: KnownModel = await asyncio.to_thread(state.judges.of, served)
-    media = await decode(state, known, upload, [])
+    media = await decode(state, known, upload, [], in_turn=True)
     job.report(SCORING)
     verdict = await judge(state, known, upload, media)
     found = finding(known, verdict, upload, (), time.monotonic() - start)
@@ -75,7 +75,7 @@ async def explain_form(state: Any, received: Form, names: Sequence[str], job: Jo
         return answer | {"picture": None, "heat_map": None, "timeline": None}
     job.report("Drawing the heat-map")
     answer |= await asyncio.to_thread(heat_map, known, verdict, media)
-    job.report("Following the video")
+    job.report(FOLLOWING)
     line = await asyncio.to_thread(case.follow, known.judge, str(upload.path), media, {})
     return answer | {"timeline": line and timeline_answer(line, upload)}
 

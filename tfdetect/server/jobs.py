@@ -20,7 +20,7 @@ from tfdetect.server.health import FAILED, Error
 log = logging.getLogger("tfdetect.server")
 router = APIRouter(tags=["jobs"])
 EVENT_SECONDS = 0.2  # between two events at least
-DECODING, SCORING = "Decoding frames", "Scoring"  # stages that alternate where several models or files are asked for
+DECODING, SCORING, FOLLOWING = "Decoding frames", "Scoring", "Following the video"  # stages
 State = Literal["queued", "running", "done", "failed"]
 
 
@@ -87,7 +87,8 @@ class Job:
             await asyncio.sleep(EVENT_SECONDS)
             if (found := frames()) and found != last:
                 last = found
-                self.change(done=found[0], total=found[1], stage=self.now.stage.replace(SCORING, "") or DECODING)
+                stage = FOLLOWING if self.now.stage == FOLLOWING else DECODING  # while scores or reports are made of others
+                self.change(done=found[0], total=found[1], stage=stage)
 
     @property
     def is_over(self) -> bool:

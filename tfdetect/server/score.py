@@ -154,13 +154,15 @@ async def score_file(state: Any, upload: Upload, models: Sequence[ServedModel], 
 
 
 async def decode(state: Any, known: KnownModel, upload: Upload,
-                 decoded: "list[tuple[ClipSpec, Media | WorkerFailure]]") -> Media | WorkerFailure:  # fmt: skip
-    """Return the clip of a file that a model sees, once for all models that see the same; or why there is none."""
+                 decoded: "list[tuple[ClipSpec, Media | WorkerFailure]]",
+                 in_turn: bool = False) -> Media | WorkerFailure:  # fmt: skip
+    """Return the clip of a file that a model sees, once for all models that see the same; or why there is none. `in_turn` is that
+    of `Decoders.run`."""
     spec = known.judge.predictor.spec
     for other, media in decoded:
         if other == spec:
             return media
-    decoded.append((spec, await state.decoders.run(Reader(spec), str(upload.path))))
+    decoded.append((spec, await state.decoders.run(Reader(spec), str(upload.path), in_turn)))
     return decoded[-1][1]
 
 

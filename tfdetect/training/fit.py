@@ -34,8 +34,6 @@ class Fitted:
     """One row per epoch: COLUMNS, and the metrics of the detector's own layers."""
     best_epoch: int
     """Chosen on validation; 0 if there was no epoch."""
-    chief: bool
-    """Whether this process is the one that writes the results."""
     validation_scores: Mapping[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     """Labels and scores (files,) of the validation files, by epoch."""
 
@@ -119,7 +117,7 @@ def save_result(model: keras.Model, checkpoint: Checkpoint, target: Path, chief:
         with atomic_write(target) as temporary:
             model.save(temporary)
     scores = ExactValidationMetrics.read(checkpoint.folder)
-    return Fitted(history_table(checkpoint), checkpoint.state["best_epoch"], chief, scores)
+    return Fitted(history_table(checkpoint), checkpoint.state["best_epoch"], scores)
 
 
 def select_split(table: pd.DataFrame, split: str, learner: Detector | None = None) -> pd.DataFrame:

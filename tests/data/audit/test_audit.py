@@ -45,7 +45,11 @@ def plant(folder, rng, count=30, fake=None, **common):
 def aucs(table):
     found = properties.collect(table, workers=2)
     assert (found["error"] == "").all()
-    return shortcuts.property_aucs(found, table["label"], shortcuts.grouped_folds(table["label"], table["group"]))
+    return aucs_of(found, table["label"], table["group"])
+
+
+def aucs_of(found, label, group):
+    return shortcuts.find_shortcuts(pd.DataFrame({"label": label, "group": group}), found).aucs
 
 
 EXIF = Image.Exif()
@@ -75,7 +79,7 @@ def test_content_is_not_reported_as_container(tmp_path, rng):
     for path in small[small["label"] == 1]["path"]:
         Image.fromarray(image(rng) // 4).save(path, quality=90)
     found = properties.collect(small, workers=2).assign(bytes=1.0, bytes_per_pixel=1.0)
-    found = shortcuts.property_aucs(found, small["label"], shortcuts.grouped_folds(small["label"], small["group"]))
+    found = aucs_of(found, small["label"], small["group"])
     warnings = shortcuts.find_warnings(found, small["label"], small["group"])
     assert {warning.property for warning in warnings} == {"mean_colour", "thumbnail", "border", "all"}
     assert {warning.kind for warning in warnings} == {"content"}
@@ -91,7 +95,7 @@ def test_noise_causes_no_warning(count, seeds):
         content = {name: list(rng.normal(size=(2 * count, 4))) for name in shortcuts.CONTENT}
         label, group = np.arange(2 * count) % 2, [f"g{i}" for i in range(2 * count)]
         properties_of_noise = pd.DataFrame({**names, **categories, **content})
-        found = shortcuts.property_aucs(properties_of_noise, label, shortcuts.grouped_folds(label, group))
+        found = aucs_of(properties_of_noise, label, group)
         assert not shortcuts.find_warnings(found, label, group)
 
 
@@ -122,8 +126,9 @@ def test_only_tested_files_count_for_a_warning():
 
 def test_with_too_few_groups_nothing_is_measured():
     assert shortcuts.grouped_folds([0, 0, 1, 1], ["a", "a", "b", "b"]) == []
-    assert shortcuts.property_aucs(pd.DataFrame({name: [1.0, 2.0] for name in shortcuts.CONTAINER}
-                                        | {name: [np.zeros(2)] * 2 for name in shortcuts.CONTENT}), [0, 1], []) == {}  # fmt: skip
+    found = pd.DataFrame({name: [1.0, 2.0] for name in shortcuts.CONTAINER}
+                         | {name: [np.zeros(2)] * 2 for name in shortcuts.CONTENT})  # fmt: skip
+    assert aucs_of(found, [0, 1], ["a", "b"]) == {}
 
 
 def test_a_sample_has_whole_groups():

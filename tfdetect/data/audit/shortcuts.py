@@ -112,11 +112,6 @@ def find_shortcuts(table: pd.DataFrame, properties: pd.DataFrame, folds: Folds |
                      {name: interval for name, interval in ends.items() if interval})  # fmt: skip
 
 
-def property_aucs(properties: pd.DataFrame, label: Sequence[int], folds: Folds) -> dict[str, float]:
-    """Return the AUC of each of `separations`, 0..1."""
-    return {name: found.auc for name, found in separations(properties, label, folds).items()}
-
-
 def separations(properties: pd.DataFrame, label: Sequence[int], folds: Folds) -> dict[str, Separation]:
     """Return how well each of PROPERTIES and COMBINATIONS separates fake (1) from real (0) on held-out files.
 
