@@ -137,7 +137,7 @@ ALONE = [(name, ()) for name, cls in REGISTRY.items() if cls.trains_on == "real"
 
 
 @pytest.mark.parametrize("name, flags", [*ALONE, ("feature_oneclass", ("--detector.model", "vae"))])
-def test_no_fake_is_ever_trained_on(manifest, monkeypatch, name, flags):
+def test_no_fake_is_ever_trained_on(manifest, monkeypatch, name, flags, eager):
     """Neither by gradients nor by a fit without them; nor is a fake in the validation loss."""
     labels = {"train": [], "loss": []}
     training_batches, feature_batches = dataset.training_batches, dataset.feature_batches
