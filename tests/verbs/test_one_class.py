@@ -176,7 +176,7 @@ def reals(manifest):
     return manifest.parent / "reals.csv"
 
 
-def test_without_fakes_in_validation_loss_picks_the_epoch_and_a_quantile_the_threshold(reals):
+def test_without_fakes_in_validation_loss_picks_the_epoch_and_a_quantile_the_threshold(reals, eager):
     artifact = train(reals, "oc_ae", "--train.epochs", "2")
     history = pd.read_csv(artifact.history)
     assert "val_auc" not in history and "Validation holds only real files" in artifact.report.read_text()
