@@ -85,7 +85,7 @@ def test_a_new_set_or_head_computes_only_what_is_new(table, frame_counts, tmp_pa
     assert computed(5, Fusion(sets=("tiny@patches:1", "spectrum:4", "spectrum:5"), head="logistic")) == (count, stored[1] + 1)
 
 
-def test_all_views_but_the_first_are_augmented(table, frame_counts, tmp_path):
+def test_all_views_but_the_first_are_augmented(table, frame_counts, tmp_path, eager):
     rows, cache = table
     model = Clip(preset="tiny").build((1, 32, 32, 3))
     plain = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows)
@@ -98,7 +98,7 @@ def test_all_views_but_the_first_are_augmented(table, frame_counts, tmp_path):
     np.testing.assert_array_equal(reversed_views.features[::3][::-1], plain.features)
 
 
-def test_features_equal_those_of_the_model(table):
+def test_features_equal_those_of_the_model(table, eager):
     rows, cache = table
     model = Clip(preset="tiny").build((1, 32, 32, 3))
     result = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows)
@@ -183,8 +183,10 @@ def test_several_devices_are_refused(table, tmp_path):
     pytest.param(Clip(preset="tiny", features="layers:1+patches:2", head="svm"), id="layers"),
     pytest.param(Fusion(sets=("tiny@penultimate+patches:1", "cosines", "residuals", "spectrum")), id="fusion"),
 ])  # fmt: skip
-def test_export_of_every_head_agrees_on_pixels_and_features(table, tmp_path, detector, light_test):
+def test_export_of_every_head_agrees_on_pixels_and_features(table, tmp_path, detector, light_test, request):
     """Compare the exported model with the one in memory."""
+    if not isinstance(detector, Fusion):  # whose standardised cosines enlarge the difference between graphs and none
+        request.getfixturevalue("eager")
     rows, cache = table
     artifact = Artifact(tmp_path)
     fit_head(detector, rows, cache, Train(epochs=2, batch=8), tmp_path / "c", artifact.model, [])
@@ -213,7 +215,7 @@ def test_lora_and_unfrozen_blocks_train_the_backbone(table, frame_counts, tmp_pa
     assert np.abs(after - before).max() > 1e-5, "the backbone has not changed"
 
 
-def test_features_of_altered_files_are_stored_and_are_those_of_the_altered_pixels(table, frame_counts):
+def test_features_of_altered_files_are_stored_and_are_those_of_the_altered_pixels(table, frame_counts, eager):
     rows, cache = table
     detector = Clip(preset="tiny")
     model = detector.build((1, 32, 32, 3))
@@ -229,7 +231,7 @@ def test_features_of_altered_files_are_stored_and_are_those_of_the_altered_pixel
     assert np.abs(found - extractor.of(rows).features).max() > 1e-3
 
 
-def test_scores_of_a_known_extractor_hash_no_weights_again(table, monkeypatch):
+def test_scores_of_a_known_extractor_hash_no_weights_again(table, monkeypatch, eager):
     rows, cache = table
     detector = Clip(preset="tiny")
     model = detector.build((1, 32, 32, 3))

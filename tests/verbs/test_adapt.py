@@ -279,7 +279,7 @@ def test_fine_tuning_starts_from_the_weights_and_compares_new_and_old_files(run,
     assert "Before and after" in report and "The test files of cnn, as far as they still exist" in report
 
 
-def test_an_interrupted_fine_tuning_leaves_the_run_as_it_was_and_goes_on(run, mine, monkeypatch, capsys):
+def test_an_interrupted_fine_tuning_leaves_the_run_as_it_was_and_goes_on(run, mine, monkeypatch, capsys, eager):
     before = tree(run.folder)
     with monkeypatch.context() as patch:
         patch.setattr("tfdetect.api.train.finish", interrupt)
