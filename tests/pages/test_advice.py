@@ -2,7 +2,16 @@
 
 import pytest
 
-from tfdetect.pages.advice import Standing, against_shortcuts, grade, next_steps, standing, strongest_shortcut, unfit_uses
+from tfdetect.pages.advice import (
+    Standing,
+    against_shortcuts,
+    grade,
+    next_steps,
+    shows_skill,
+    standing,
+    strongest_shortcut,
+    unfit_uses,
+)
 from tfdetect.pages.content import Report
 from tfdetect.pages.report import write
 
@@ -47,6 +56,13 @@ def test_the_standing_is_the_first_reason_for_doubt(test, shortcut, expected):
     (CHANCE, {"shortcuts": {"all": 0.675}}, "Not shown to be better than chance.")])  # fmt: skip
 def test_the_grade_says_it_in_a_line(test, content, expected):
     assert grade(report(test, **content)) == expected
+
+
+@pytest.mark.parametrize("test, content, expected", [
+    ({}, {}, True), (CHANCE, {}, False), ({}, {"shortcuts": {"all": 0.99}}, False),
+    ({"auc": None, "auc_interval": None}, {}, False), ({"seen": SEEN, "unseen": {"auc_interval": None}}, {}, True)])  # fmt: skip
+def test_skill_is_shown_by_being_better_than_chance_and_file_properties(test, content, expected):
+    assert shows_skill(report(test, **content)) is expected
 
 
 def test_the_strongest_shortcut_is_all_properties_or_a_significant_one():

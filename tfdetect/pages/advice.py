@@ -69,6 +69,11 @@ def grade(report: Report) -> str:
     return f"{text}, on fakes of sources it knows; others were not measured." if only_seen(test) else f"{text}."
 
 
+def shows_skill(report: Report) -> bool:
+    """Return whether the test shows it to be better than chance and file properties, at least on fakes of known sources."""
+    return standing(report.metrics["test"], strongest_shortcut(report)) in (Standing.SEEN_ONLY, Standing.BETTER)
+
+
 def only_seen(test: Mapping[str, Any]) -> bool:
     """Return whether training or validation had the sources of all fakes of the test."""
     return bool(test.get("seen")) and not test.get("unseen") and not test.get("unknown")

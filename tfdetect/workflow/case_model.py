@@ -94,6 +94,15 @@ def judge_run(artifact: Artifact) -> tuple[str, list[str], list[str]]:
         return NOT_MEASURED, [], []
 
 
+def doubts(artifact: Artifact) -> list[str]:
+    """Return in a sentence that the test of a run does not show it to be better than chance; none if it does, or was not made."""
+    try:
+        report = Report(artifact.folder.name, _read_json(artifact.metrics), shortcuts=_read_json(artifact.shortcuts))
+        return [] if advice.shows_skill(report) else [advice.grade(report)]
+    except KeyError:
+        return []
+
+
 def counts(judge: Judge) -> list[tuple[str, str, str, int]]:
     """Return the number of files of the run's data set by split, class and source."""
     rows = judge.manifest()
