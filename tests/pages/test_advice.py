@@ -103,7 +103,7 @@ UNLIKE = {"verdicts": {"precision": None, "unfamiliar": {"level": 0.05, "share":
     (CHANCE, {}, ["for any decision: this test does not show"]),
     ({"auc": None, "n_fake": 0, "confusion": None}, {}, ["no fake files, so it is not known whether it finds fakes"]),
     ({"auc": None, "n_real": 0, "confusion": None}, {}, ["no real files, so it is not known how often it calls real"]),
-    ({}, {"shortcuts": {"all": 0.95}}, ["on files that were saved alike"]),
+    ({}, {"shortcuts": {"all": 0.95}}, ["on files that were all saved the same way"]),
     (NO_FALSE | {"seen": SEEN}, {}, ["on fakes of other sources than it was tested on (gan and swap)"]),
     (NO_FALSE | {"seen": SEEN, "unseen": {"auc_interval": None, "named": ["new"]}}, {}, ["on fakes of new, or of others"]),
     (NO_FALSE | UNLIKE, {}, ["on files like these without fitting it to them: 40 % are unlike its training data"])])  # fmt: skip

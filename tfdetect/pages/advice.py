@@ -123,7 +123,7 @@ def _unfit(test: Mapping[str, Any], found: Standing) -> Iterator[str]:
     elif found in (Standing.TOO_SMALL, Standing.REVERSED, Standing.CHANCE):
         yield "for any decision: this test does not show that it tells fakes from real files."
     elif found is Standing.SHORTCUT:
-        yield ("on files that were saved alike, as those from a social network are: what it goes by may be how the files were "
+        yield ("on files that were all saved the same way, such as those from a social network: it may go by how files were "
                "saved, which tells nothing there.")  # fmt: skip
     if found is Standing.SEEN_ONLY:
         yield f"on fakes of {list_sources(test['unseen']['named']) or 'sources it never saw'}, or of others that it never saw."

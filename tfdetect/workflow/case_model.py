@@ -51,6 +51,7 @@ def describe(judge: Judge, given: VerdictOverrides) -> Model:
         caveats=[*scope, *judge.predictor.warnings, *judge.run.detector.warnings(), *caveats],
         card=card.quote(artifact.card.read_text(encoding="utf-8", errors="replace")) if artifact.card.exists() else {},
         histogram=histogram(judge.split("test")),
+        doubts=[text for text in scope if text == SAMPLE] + doubts(artifact),
     )
 
 
