@@ -83,6 +83,8 @@ def test_what_makes_a_verdict_doubtful_stands_beside_it(visit):
     unfamiliar.get_by_text("Details").click()
     expect(unfamiliar.get_by_text("What this figure means")).to_have_count(0)  # there is none
     expect(unfamiliar.locator(".finding")).not_to_contain_text("robability")
+    unfamiliar.get_by_role("button", name="Show what drives the verdict").click()
+    expect(unfamiliar.locator(".why")).to_contain_text("its figures do not hold for it")
 
 
 def test_the_names_under_the_scale_never_overlap(visit):
