@@ -51,7 +51,8 @@ def sentences(folder):
 
 def of_findings():
     """Return what is said of the verdict on a file."""
-    places = (Place("real", 140, 0.007, (0.001, 0.039)), Place("fake", 120, 0.617, (0.528, 0.699)))
+    places = (Place("real", 140, 0.007, (0.001, 0.039)), Place("fake", 120, 0.617, (0.528, 0.699)),
+              Place("real", 4000, 0.0002, (0.0001, 0.9996)))  # fmt: skip
     verdict = {"error": None, "probability": 0.93, "note": "damaged: 28 of 50 frames intact", "unfamiliar": True,
                "familiarity": 0.004}  # fmt: skip
     for used, reason in zip(("", "train", "validation", "test"), 2 * ("other content", "other processing"), strict=True):

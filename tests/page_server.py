@@ -20,6 +20,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from PIL import Image
 
 from tfdetect.pages import explanation
+from tfdetect.pages.case_content import Finding, file_caveats
 from tfdetect.server import page
 
 CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src blob:; "
@@ -107,9 +108,16 @@ def score(file, models):
     if "broken" in name:
         return entry | {"kind": None, "error": "truncated JPEG: its end marker is missing", "findings": []}
     findings = [{"model": model["name"], "version": model["version"], "threshold": model["threshold"], "band": model["band"],
-                 "seconds": 0.21, "verdict": found, "meaning": [] if found["error"] else MEANING}
+                 "seconds": 0.21, "verdict": found, "meaning": [] if found["error"] else MEANING, "caveats": caveats(name, found)}
                 for model in models for found in [verdict(name, model)]]  # fmt: skip
-    return entry | {"findings": findings}
+    errors = {each["verdict"]["error"] for each in findings}
+    return entry | ({"findings": findings} if None in errors else {"error": "; ".join(errors), "findings": []})
+
+
+def caveats(name, found):
+    """Return what is to be careful about in a verdict."""
+    verdict = {"unfamiliar": False, "note": ""} | {key: value for key, value in found.items() if value is not None}
+    return file_caveats(Finding(verdict, used_in="train" if "known" in name else ""))
 
 
 def explained(file, model):

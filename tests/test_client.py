@@ -6,21 +6,24 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from scripted import serving
 
-from tfdetect import cli
+from tfdetect import answers, cli
 from tfdetect import client as clients
 from tfdetect.client import Client, ServerError
 from tfdetect.errors import UserError
+from tfdetect.server import page
+from tfdetect.server.answers import ExplainAnswer, FindingAnswer, HeatMapAnswer, TimelineAnswer
 
 VERDICT = {"probability": 0.75, "label": "fake", "score": 1.5, "frames": 1, "note": "", "error": None, "source": None,
            "source_probability": None, "text": None, "verdict": "fake", "familiarity": None, "unfamiliar": None,
            "unfamiliar_reason": None, "faces": None, "of_a_newer_server": 1}  # fmt: skip
 PIXEL = "data:image/png;base64,iVBORw=="
-MODEL = {"name": "cnn", "version": 2, "threshold": 0.5, "band": [0.4, 0.6], "not_for": ["on videos"]}
+MODEL = {"name": "cnn", "version": 2, "threshold": 0.5, "band": [0.4, 0.6], "not_for": ["on videos"], "caveats": ["Doubtful."]}
 SERVER = {"version": "0.1.0", "models": [MODEL, MODEL | {"name": "lstm", "version": 1, "band": None}], "needs_token": False,
           "limits": {"bytes": 50_000, "files": 3, "seconds": None}, "keeps": None}  # fmt: skip
 
@@ -87,6 +90,13 @@ def test_files_are_scored_together_in_their_order(served, files):
     posts = [asked for asked in seen if asked.method == "POST"]
     assert [len(asked.files) for asked in posts] == [3, 2], "no more than the server takes"
     assert all(asked.fields == ["lstm", "cnn"] for asked in posts) and len(seen) == 3
+
+
+@pytest.mark.parametrize("ours, theirs", [
+    (answers.Model, page.ServerModel), (answers.Server, page.Server), (answers.Finding, FindingAnswer),
+    (answers.Explanation, ExplainAnswer), (answers.HeatMap, HeatMapAnswer), (answers.Timeline, TimelineAnswer)])  # fmt: skip
+def test_every_field_of_an_answer_is_one_that_the_server_sends(ours, theirs):
+    assert {field.name for field in fields(ours)} <= set(theirs.model_fields)
 
 
 def test_what_cannot_be_sent_or_judged_only_fails_itself(served, files, tmp_path):
@@ -243,7 +253,8 @@ def run(capsys, *argv):
 
 def test_the_command_prints_what_predict_prints(served, files, tmp_path, capsys):
     url, _ = served()
-    code, out, _ = run(capsys, url, tmp_path, "--models", "cnn")
+    code, out, noted = run(capsys, url, tmp_path, "--models", "cnn")
+    assert noted == "cnn: Doubtful.\n"
     assert code == 0 and out.splitlines()[:2] == ["verdict      probability    score  frames  file",
                                                   f"fake               0.750    1.500       1  {files[0]}"]  # fmt: skip
     assert "5 files: 5 scored, 0 failed, 0 left out. cnn, version 1: called fake from a probability of 0.500." in out

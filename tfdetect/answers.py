@@ -25,7 +25,7 @@ class Model:
     explains: bool = False
     headline: str = ""  # how good it is, and on what that was measured
     not_for: tuple[str, ...] = ()  # what it is not fit for
-    scope: tuple[str, ...] = ()  # what holds for all of its verdicts
+    caveats: tuple[str, ...] = ()  # what makes all of its verdicts doubtful
     date: str = ""
 
 
@@ -52,6 +52,7 @@ class Finding:
     seconds: float
     verdict: Verdict
     meaning: tuple[str, ...] = ()  # what the probability means, in sentences
+    caveats: tuple[str, ...] = ()  # what to be careful about in this verdict
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Literal
 
 Decoder = Literal["auto", "pyav", "decord", "opencv"]
 Check = Literal["used", "all"]
+MAX_SIDE = 1_000_000  # pixels in a row or column of an image: libpng decodes no more, and OpenCV 2**20 in any format
 
 
 @dataclass(frozen=True)

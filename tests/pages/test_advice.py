@@ -2,7 +2,16 @@
 
 import pytest
 
-from tfdetect.pages.advice import Standing, against_shortcuts, grade, next_steps, standing, strongest_shortcut, unfit_uses
+from tfdetect.pages.advice import (
+    Standing,
+    against_shortcuts,
+    grade,
+    next_steps,
+    shows_skill,
+    standing,
+    strongest_shortcut,
+    unfit_uses,
+)
 from tfdetect.pages.content import Report
 from tfdetect.pages.report import write
 
@@ -49,6 +58,13 @@ def test_the_grade_says_it_in_a_line(test, content, expected):
     assert grade(report(test, **content)) == expected
 
 
+@pytest.mark.parametrize("test, content, expected", [
+    ({}, {}, True), (CHANCE, {}, False), ({}, {"shortcuts": {"all": 0.99}}, False),
+    ({"auc": None, "auc_interval": None}, {}, False), ({"seen": SEEN, "unseen": {"auc_interval": None}}, {}, True)])  # fmt: skip
+def test_skill_is_shown_by_being_better_than_chance_and_file_properties(test, content, expected):
+    assert shows_skill(report(test, **content)) is expected
+
+
 def test_the_strongest_shortcut_is_all_properties_or_a_significant_one():
     assert strongest_shortcut(report()) is None
     aucs = {"all": 0.6, "width": 0.7}
@@ -87,7 +103,7 @@ UNLIKE = {"verdicts": {"precision": None, "unfamiliar": {"level": 0.05, "share":
     (CHANCE, {}, ["for any decision: this test does not show"]),
     ({"auc": None, "n_fake": 0, "confusion": None}, {}, ["no fake files, so it is not known whether it finds fakes"]),
     ({"auc": None, "n_real": 0, "confusion": None}, {}, ["no real files, so it is not known how often it calls real"]),
-    ({}, {"shortcuts": {"all": 0.95}}, ["on files that were saved alike"]),
+    ({}, {"shortcuts": {"all": 0.95}}, ["on files that were all saved the same way"]),
     (NO_FALSE | {"seen": SEEN}, {}, ["on fakes of other sources than it was tested on (gan and swap)"]),
     (NO_FALSE | {"seen": SEEN, "unseen": {"auc_interval": None, "named": ["new"]}}, {}, ["on fakes of new, or of others"]),
     (NO_FALSE | UNLIKE, {}, ["on files like these without fitting it to them: 40 % are unlike its training data"])])  # fmt: skip

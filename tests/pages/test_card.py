@@ -39,7 +39,7 @@ def test_the_hub_reads_it(tmp_path):
 
 def test_it_says_what_it_is_not_for_and_how_it_is_used(tmp_path):
     text = text_of(tmp_path, warnings=["Few *files*."], shortcuts={"all": 0.99}, versions={"keras": "3.15"})
-    assert "**Not shown to be better than file properties" in text and "- on files that were saved alike" in text
+    assert "**Not shown to be better than file properties" in text and "- on files that were all saved the same way" in text
     assert r"- Few \*files\*." in text and "| keras | 3.15 |" in text and "probability of at least 0.500" in text
     assert "predict" in text and r"<b>" not in text.split("---\n", 2)[2].replace(r"\<b\>", "")
 

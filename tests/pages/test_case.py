@@ -73,6 +73,13 @@ def test_caveats_say_what_to_be_careful_about(changes, caveat, tmp_path):
     assert caveat.replace("'", "&#x27;") in page and caveat in " ".join(data["files"][0]["findings"][0]["caveats"])
 
 
+def test_what_makes_a_detector_doubtful_stands_beside_its_verdict(tmp_path):
+    doubtful = Model(**{**vars(MODEL), "doubts": ["Not shown to be better than chance."]})
+    page, _ = shown(tmp_path, (doubtful, finding()))
+    assert "Not shown to be better than chance." in page.split("<h3>Careful</h3>")[1].split("</div>")[0]
+    assert "<h3>Careful</h3>" not in shown(tmp_path, (MODEL, finding()))[0]
+
+
 def test_detectors_that_disagree_are_said_to(tmp_path):
     other = Model(**{**vars(MODEL), "name": "clip", "histogram": None})
     page, _ = shown(tmp_path, (MODEL, finding()), (other, finding(verdict={"verdict": "real", "probability": 0.2})))

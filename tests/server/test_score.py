@@ -82,6 +82,7 @@ def test_verdicts_are_those_of_the_files_on_disk(ask, tmp_path):
         assert (found["kind"], found["error"], finding["model"], finding["version"]) == (kind, None, "tiny", 1)
         assert finding["verdict"]["score"] == pytest.approx(verdict.score, abs=1e-6)
         assert finding["verdict"]["verdict"] == verdict.verdict and finding["threshold"] == 0.5 and finding["seconds"] > 0
+        assert finding["meaning"] == finding["caveats"] == []
         assert set(finding["verdict"]) == set(Verdict.__dataclass_fields__) - {"path"}
 
 

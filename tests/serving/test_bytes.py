@@ -147,6 +147,7 @@ def refused():
     yield encode(image, "WEBP", **moving), "an animated WebP"
     yield encode(image.quantize(64), "GIF", transparency=5), "transparent"
     yield bmp(8, b"\x01\x05" * 3000, b"\0" * 1024, compression=1), "a BMP that is compressed"
+    yield encode(image.convert("CMYK"), "JPEG"), "a JPEG in CMYK"
 
 
 def test_every_readable_image_gets_the_score_of_predict(served, tmp_path, monkeypatch):

@@ -49,15 +49,15 @@ def test_all_three_give_the_same_probability_and_decision(predictor, tmp_path, s
     table = pd.DataFrame({"path": ["video.mp4"], "label": 1, "group": "a", "source": "", "split": "test", "sha": "a" * 64,
                           "frames": len(clip), "error": "", "source_class": -1})  # fmt: skip
     scored = scoring.score(predictor, table, cache)
-    assert scored["score"].tolist() == pytest.approx(scores, abs=1e-3)
+    assert scored["score"].tolist() == pytest.approx(scores, abs=1e-5)
     by_file = predictions.by_file(scored).iloc[0]
     verdict = predictor.to_verdict("video.mp4", Media(clip, (), len(clip), 16, 16, ""))
     served = predictor.model.signatures["serving_default"](clip=tf.constant(clip[None]))
     mean = float(np.mean(scores))
     expected = 1 / (1 + np.exp(0.25 - 1.5 * mean))
-    assert by_file["score"] == pytest.approx(mean, abs=1e-3) and verdict.score == pytest.approx(mean, abs=1e-3)
+    assert by_file["score"] == pytest.approx(mean, abs=1e-5) and verdict.score == pytest.approx(mean, abs=1e-5)
     probabilities = [by_file["probability"], verdict.probability, float(served["probability"][0])]
-    assert probabilities == pytest.approx([expected] * 3, abs=1e-4)
+    assert probabilities == pytest.approx([expected] * 3, abs=1e-6)
     fake = mean >= 0.25 / 1.5
     assert verdict.label == cross_source.verdict_table(scored, 0.5)["verdict"][0] == ("fake" if fake else "real")
     assert bool(served["fake"][0]) == fake and metrics.summarise(scored, 0.5)["accuracy"] == fake

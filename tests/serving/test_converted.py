@@ -58,7 +58,7 @@ def test_each_format_agrees_on_frames_of_other_sizes(run, rng, form):
     call = converted.FORMATS[form].load(folder / told["file"], "clip")
     for height, width in ((48, 80), (32, 32), (20, 31)):
         clips = rng.integers(0, 256, (2, told["input"]["shape"][1] or 1, height, width, 3), np.uint8)
-        np.testing.assert_allclose(call(clips)["score"], detector.predictor.predict_clips(clips)[0], atol=1e-4)
+        np.testing.assert_allclose(call(clips)["score"], detector.predictor.predict_clips(clips)[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -108,7 +108,7 @@ def test_the_snippet_of_the_readme_gives_the_score(run, images, videos, form):
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = tfdetect.load(run).predict(file)["score"][0]
-    assert float(re.search(r"'score': array\(\[(.*?)\]", done.stdout)[1]) == pytest.approx(expected, abs=1e-4)
+    assert float(re.search(r"'score': array\(\[(.*?)\]", done.stdout)[1]) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -184,5 +184,5 @@ def test_openvino_needs_the_size_of_the_frames(cnn, rng):
     compiled = openvino.compile_model(model, "CPU", converted.F32)
     clips = rng.integers(0, 256, (1, 1, 32, 32, 3), np.uint8)
     scores = [compiled(clips)[compiled.output("score")][0] for _ in range(2)]
-    assert scores[1] == pytest.approx(tfdetect.load(cnn).predictor.predict_clips(clips)[0][0], abs=1e-4)
+    assert scores[1] == pytest.approx(tfdetect.load(cnn).predictor.predict_clips(clips)[0][0], abs=1e-5)
     assert scores[0] != pytest.approx(scores[1], abs=1e-4)

@@ -92,7 +92,7 @@ def test_without_a_saved_model_the_keras_model_says_the_same(exported, rng, tmp_
     frames = clips(rng)
     found, expected = (each.outputs(frames) for each in (Predictor(other, predictor.spec, detector), predictor))
     for name in ("score", "content_distance", "processing_distance"):
-        np.testing.assert_allclose(found[name], expected[name], atol=1e-3)
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
 
 
 def test_encoded_images_get_it_too_and_damaged_ones_are_not_marked(exported, rng):
@@ -101,6 +101,6 @@ def test_encoded_images_get_it_too_and_damaged_ones_are_not_marked(exported, rng
     images = [tf.io.encode_png(frame).numpy() for frame in frames] + [b"damaged"]
     found = {name: value.numpy() for name, value in predictor.model.signatures["serve_bytes"](image=tf.constant(images)).items()}
     whole = predictor.outputs(frames[:, None])
-    np.testing.assert_allclose(found["content_distance"][:-1], whole["content_distance"], atol=1e-4)
+    np.testing.assert_allclose(found["content_distance"][:-1], whole["content_distance"], atol=1e-5)
     assert np.isnan(found["familiarity"][-1]) and not found["unfamiliar"][-1] and not found["inconclusive"][-1]
     assert found["unfamiliar"][-2]

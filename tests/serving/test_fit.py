@@ -77,7 +77,7 @@ def test_each_fit_converts_to_litert(served, rng, tmp_path):
     lite = tf.lite.Interpreter(str(file)).get_signature_runner()
     clips = rng.integers(0, 256, (2, 3, 40, 31, 3), np.uint8)
     scores = np.concatenate([lite(clip=clip[None])["score"] for clip in clips])
-    np.testing.assert_allclose(scores, predictor.predict_clips(clips)[0], atol=1e-4)
+    np.testing.assert_allclose(scores, predictor.predict_clips(clips)[0], atol=1e-5)
 
 
 def test_clips_of_several_frames_and_bytes_that_are_refused(served, rng):

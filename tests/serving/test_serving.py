@@ -83,7 +83,7 @@ def test_bytes_and_frames_agree(exported, rng):
     out = signatures["serve_bytes"](image=tf.constant(encoded))
     decoded = [cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB) for data in encoded]
     expected = [predictor(artifact, single).predict_clips(frame[None, None])[0][0] for frame in decoded]
-    np.testing.assert_allclose(out["score"].numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(out["score"].numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("total, frames", [(1, 4), (3, 8), (11, 8), (100, 16), (9, 1), (8, 8)])

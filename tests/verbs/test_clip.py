@@ -56,7 +56,7 @@ def test_views_are_trained_on_and_the_saved_model_gives_the_scores(manifest, mon
     test = predictions.read(artifact.predictions).query("split == 'test'")
     signature = tf.saved_model.load(str(artifact.saved_model)).signatures["serve_bytes"]
     out = signature(image=tf.constant([(manifest.parent / path).read_bytes() for path in test["path"]]))
-    np.testing.assert_allclose(out["score"], test["score"], atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(out["score"], test["score"], atol=1e-5, rtol=1e-5)
 
 
 def test_the_report_says_that_the_backbone_is_random_and_shows_its_features(triplets):
@@ -91,7 +91,7 @@ def test_the_closest_text_is_in_the_saved_model_and_in_predict(triplets, manifes
     frames = np.stack([read_media(manifest.parent / f"{number}.png", 1, size=32).frames for number in range(4)])
     out = signature(clip=tf.constant(frames))
     assert out["text"].numpy()[0].decode() == verdict["text"]
-    assert out["score"].numpy()[0] == pytest.approx(verdict["score"], rel=1e-4, abs=1e-4)
+    assert out["score"].numpy()[0] == pytest.approx(verdict["score"], rel=1e-5, abs=1e-5)
 
 
 def test_texts_that_give_the_label_away_are_reported(triplets):

@@ -20,8 +20,8 @@ def test_scores_are_those_of_the_exported_model_on_the_files(cnn, capsys):
     assert cli.main(["predict", str(cnn.folder), "--json", *paths]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["path"] for row in rows] == paths and set(rows[0]) >= {"probability", "label", "score", "frames", "error"}
-    np.testing.assert_allclose([row["score"] for row in rows], table.loc[paths, "score"], atol=1e-4)
-    np.testing.assert_allclose([row["probability"] for row in rows], table.loc[paths, "probability"], atol=0.01)
+    np.testing.assert_allclose([row["score"] for row in rows], table.loc[paths, "score"], atol=1e-5)
+    np.testing.assert_allclose([row["probability"] for row in rows], table.loc[paths, "probability"], atol=1e-6)
 
 
 def test_predict_counts_failures_and_reads_folders(cnn, images, tmp_path, capsys):

@@ -140,8 +140,8 @@ def test_calibration_comes_from_validation_alone(cnn):
     validation = files[files["split"] == "validation"]
     fitted = calibration.fit(validation["score"].to_numpy(), validation["label"].to_numpy())
     stored = json.loads(cnn.calibration.read_text())
-    assert stored["slope"] == pytest.approx(fitted.slope, rel=1e-2)
-    assert stored["threshold"] == pytest.approx(fitted.threshold, abs=1e-2)
+    assert stored["slope"] == pytest.approx(fitted.slope, rel=1e-5)
+    assert stored["threshold"] == pytest.approx(fitted.threshold, abs=1e-6)
 
 
 def test_zero_epochs_evaluate_the_initial_weights(images, flags, out):

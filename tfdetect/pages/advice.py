@@ -69,6 +69,11 @@ def grade(report: Report) -> str:
     return f"{text}, on fakes of sources it knows; others were not measured." if only_seen(test) else f"{text}."
 
 
+def shows_skill(report: Report) -> bool:
+    """Return whether the test shows it to be better than chance and file properties, at least on fakes of known sources."""
+    return standing(report.metrics["test"], strongest_shortcut(report)) in (Standing.SEEN_ONLY, Standing.BETTER)
+
+
 def only_seen(test: Mapping[str, Any]) -> bool:
     """Return whether training or validation had the sources of all fakes of the test."""
     return bool(test.get("seen")) and not test.get("unseen") and not test.get("unknown")
@@ -118,7 +123,7 @@ def _unfit(test: Mapping[str, Any], found: Standing) -> Iterator[str]:
     elif found in (Standing.TOO_SMALL, Standing.REVERSED, Standing.CHANCE):
         yield "for any decision: this test does not show that it tells fakes from real files."
     elif found is Standing.SHORTCUT:
-        yield ("on files that were saved alike, as those from a social network are: what it goes by may be how the files were "
+        yield ("on files that were all saved the same way, such as those from a social network: it may go by how files were "
                "saved, which tells nothing there.")  # fmt: skip
     if found is Standing.SEEN_ONLY:
         yield f"on fakes of {list_sources(test['unseen']['named']) or 'sources it never saw'}, or of others that it never saw."

@@ -74,7 +74,8 @@ def verdict_section(file: CaseFile, pairs: Sequence[tuple[Model, Finding]]) -> s
     """Return the verdicts of all models, and what to be careful about."""
     image = f'<img alt="the file" src="{html.thumbnail(file.picture, side=480)}">' if file.picture is not None else ""
     text = "".join(f'<p class="lead">{escape(printable(conclusion(*pair)))}</p>' for pair in pairs)
-    caveats = [f"{model.name}: {text}" if len(pairs) > 1 else text for model, finding in pairs for text in file_caveats(finding)]
+    caveats = [f"{model.name}: {text}" if len(pairs) > 1 else text
+               for model, finding in pairs for text in (*file_caveats(finding), *model.doubts)]  # fmt: skip
     verdicts = {finding.verdict["verdict"] for _, finding in pairs} - {None}
     if len(verdicts) > 1:
         caveats.insert(0, "The detectors disagree.")

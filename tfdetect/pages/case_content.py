@@ -135,6 +135,8 @@ class Model:
     """Edges of bins of the score, and the real and the fake test files in each."""
     card: Mapping[str, str] = field(default_factory=dict)
     """What its model card says of it in short; see `pages.card.quote`. Empty without a card."""
+    doubts: Sequence[str] = ()
+    """What makes all of its verdicts doubtful, in sentences that stand beside each of them."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ class FindingAnswer(BaseModel):
     """From the file's arrival to its verdict."""
     verdict: VerdictAnswer
     meaning: list[str]
-    """What the probability means, and what to be careful about, in sentences."""
+    """What the probability means, in sentences."""
+    caveats: list[str]
+    """What to be careful about in this verdict, such as that the detector was trained on the file."""
 
 
 class FileAnswer(BaseModel):

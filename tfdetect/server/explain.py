@@ -64,7 +64,7 @@ async def explain_form(state: Any, received: Form, names: Sequence[str], job: Jo
     media = await decode(state, known, upload, [], in_turn=True)
     job.report(SCORING)
     verdict = await judge(state, known, upload, media)
-    found = finding(known, verdict, upload, (), time.monotonic() - start)
+    found = finding(known, verdict, upload, {}, time.monotonic() - start)
     record(state, [{"sha256": upload.sha256, "bytes": upload.bytes, "findings": [found]}], [served], "explain", job.who)
     answer = {"name": upload.name, "sha256": upload.sha256, "kind": upload.kind, "model": name, "version": served.version,
               "verdict": found["verdict"], "faces": answer_faces(verdict),

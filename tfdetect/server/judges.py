@@ -32,14 +32,14 @@ class KnownModel:
         """How good it is, on what, and what it must not be used for; its hashes take a second per gigabyte."""
         return case_model.describe(self.judge, AS_TRAINED)
 
-    def meaning(self, verdict: Verdict, sha: str) -> list[str]:
-        """Return what a verdict means, and what to be careful about, in sentences; none for a file that was not scored."""
+    def sentences(self, verdict: Verdict, sha: str) -> dict[str, list[str]]:
+        """Return the `meaning` of a verdict, and its `caveats`, in sentences; none for a file that was not scored."""
         if verdict.score is None:
-            return []
+            return {"meaning": [], "caveats": []}
         places = single_file.places(verdict.score, self.judge.split("test"))
         shares = single_file.by_prevalence(verdict.score, self.judge.predictor.calibration)
         finding = Finding(asdict(verdict), None, places, shares, self.judge.splits.get(sha, ""))
-        return [*meaning(self.model, finding), *file_caveats(finding)]
+        return {"meaning": meaning(self.model, finding), "caveats": file_caveats(finding)}
 
 
 class Judges:

@@ -53,7 +53,7 @@ class ServerModel(BaseModel):
     not_for: list[str]
     """What it is not fit for, each to be read after "Do not use it"."""
     caveats: list[str]
-    """What makes all of its verdicts doubtful, such as training on drawn pictures."""
+    """What makes all of its verdicts doubtful, such as a test that does not show it to be better than chance."""
     date: str
     """When its files were written, ISO 8601."""
 
@@ -119,7 +119,8 @@ def describe_model(model: ServedModel) -> ServerModel:
 
     predictor, run = model.predictor, model.detector.run
     headline, not_for, _ = case_model.judge_run(model.detector.artifact)
-    caveats = [*([case_model.SAMPLE] if run.data.path is None else []), *predictor.warnings, *run.detector.warnings()]
+    caveats = [*([case_model.SAMPLE] if run.data.path is None else []), *case_model.doubts(model.detector.artifact),
+               *predictor.warnings, *run.detector.warnings()]  # fmt: skip
     written = datetime.fromtimestamp(model.detector.artifact.config.stat().st_mtime, UTC)
     return ServerModel(
         name=model.name,

@@ -145,8 +145,8 @@ async def score_file(state: Any, upload: Upload, models: Sequence[ServedModel], 
         known = await asyncio.to_thread(state.judges.of, served)
         media = await decode(state, known, upload, decoded)
         verdict = await judge(state, known, upload, media)
-        meaning = await asyncio.to_thread(known.meaning, verdict, upload.sha256)
-        findings.append(finding(known, verdict, upload, meaning, time.monotonic() - start))
+        sentences = await asyncio.to_thread(known.sentences, verdict, upload.sha256)
+        findings.append(finding(known, verdict, upload, sentences, time.monotonic() - start))
         step()
     errors = list(dict.fromkeys(each["verdict"]["error"] for each in findings))
     failed = None not in errors
@@ -173,9 +173,10 @@ async def judge(state: Any, known: KnownModel, upload: Upload, media: Media | Wo
     return found
 
 
-def finding(known: KnownModel, verdict: Verdict, upload: Upload, meaning: Sequence[str], seconds: float) -> dict[str, Any]:
+def finding(known: KnownModel, verdict: Verdict, upload: Upload, sentences: Mapping[str, Sequence[str]],
+            seconds: float) -> dict[str, Any]:  # fmt: skip
     """Return what a model found about a file, as the answer has it."""
     calibration = known.judge.predictor.calibration
     return {"model": known.served.name, "version": known.served.version, "threshold": calibration.threshold,
             "band": calibration.inconclusive, "seconds": seconds, "verdict": verdict_answer(verdict, upload),
-            "meaning": [uploads.without_paths(text, upload) for text in meaning]}  # fmt: skip
+            **{name: [uploads.without_paths(text, upload) for text in texts] for name, texts in sentences.items()}}  # fmt: skip

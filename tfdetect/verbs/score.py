@@ -80,7 +80,8 @@ def noting(clock: Callable[[], float]) -> Callable[[str, float, float | None], N
 
 def print_verdicts(client: "Client", paths: FileList, args: Score) -> int:
     """Print the verdicts on all files, and which probabilities are called fake; return the exit code."""
-    failed, several = 0, len(args.models or client.models()) > 1
+    served = {model.name: model for model in client.models()}
+    failed, several = 0, len(args.models or served) > 1
     models: dict[str, Finding] = {}
     if not args.json:
         print(HEADER)
@@ -91,6 +92,9 @@ def print_verdicts(client: "Client", paths: FileList, args: Score) -> int:
             print(line, flush=True)
     if not args.json:
         print(f"{summarise(paths, failed)}.", *(describe(*item) for item in models.items()))
+    for name in sorted({each.model for each in models.values()} & set(served)):
+        for caveat in served[name].caveats:
+            print_note(f"{printable(name)}: {printable(caveat)}")
     return 1 if failed else 0
 
 
@@ -106,10 +110,10 @@ def as_json(file: "ScoredFile") -> Iterable[str]:
     """Yield a JSON object for each model, or one with the error."""
     if file.error is not None:
         yield json.dumps({**dataclasses.asdict(Verdict(file.path, error=file.error)), "model": None, "version": None,
-                          "threshold": None, "sha256": file.sha256 or None})  # fmt: skip
+                          "threshold": None, "sha256": file.sha256 or None, "caveats": ()})  # fmt: skip
     for each in file.findings:
         yield json.dumps({**dataclasses.asdict(each.verdict), "model": each.model, "version": each.version,
-                          "threshold": each.threshold, "sha256": file.sha256})  # fmt: skip
+                          "threshold": each.threshold, "sha256": file.sha256, "caveats": each.caveats})  # fmt: skip
 
 
 def describe(name: str, found: "Finding") -> str:

@@ -51,6 +51,7 @@ def describe(judge: Judge, given: VerdictOverrides) -> Model:
         caveats=[*scope, *judge.predictor.warnings, *judge.run.detector.warnings(), *caveats],
         card=card.quote(artifact.card.read_text(encoding="utf-8", errors="replace")) if artifact.card.exists() else {},
         histogram=histogram(judge.split("test")),
+        doubts=[text for text in scope if text == SAMPLE] + doubts(artifact),
     )
 
 
@@ -92,6 +93,15 @@ def judge_run(artifact: Artifact) -> tuple[str, list[str], list[str]]:
         return judgement(Report(artifact.folder.name, _read_json(artifact.metrics), shortcuts=_read_json(artifact.shortcuts)))
     except KeyError:
         return NOT_MEASURED, [], []
+
+
+def doubts(artifact: Artifact) -> list[str]:
+    """Return in a sentence that the test of a run does not show it to be better than chance; none if it does, or was not made."""
+    try:
+        report = Report(artifact.folder.name, _read_json(artifact.metrics), shortcuts=_read_json(artifact.shortcuts))
+        return [] if advice.shows_skill(report) else [advice.grade(report)]
+    except KeyError:
+        return []
 
 
 def counts(judge: Judge) -> list[tuple[str, str, str, int]]:

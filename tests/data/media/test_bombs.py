@@ -12,9 +12,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
-from tfdetect.data.media import containers, video
+from tfdetect.data.media import containers, tf_images, video
 from tfdetect.data.media.read import read_media
 from tfdetect.data.media.sniff import MediaError
 from tfdetect.data.sample import encode_mp4
@@ -90,6 +91,15 @@ def test_tiff_that_unpacks_to_too_much_is_refused(tmp_path, tags, reason):
     (tmp_path / "a.tiff").write_bytes(tiff(*tags))
     with pytest.raises(MediaError, match=reason):
         read_media(tmp_path / "a.tiff")
+
+
+def test_a_row_that_decoders_do_not_take_is_refused_by_reader_and_graph(tmp_path):
+    bmp = b"BM" + struct.pack("<IIIIiiHHII", 54, 0, 54, 40, 1_000_001, 1, 1, 24, 0, 0) + bytes(16 + 3_000_004)
+    (tmp_path / "a.bmp").write_bytes(bmp)
+    reason = "1000001 x 1 pixels announced, at most 1000000 in a row or column are read"
+    with pytest.raises(MediaError, match=reason):
+        read_media(tmp_path / "a.bmp")
+    assert tf_images._rejection_reason(tf.constant(bmp), tf.constant(False), tf.constant(2**30, tf.int64)) == reason
 
 
 def test_jpeg_with_thousands_of_scans_is_refused(tmp_path):

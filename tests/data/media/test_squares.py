@@ -118,6 +118,13 @@ def test_the_graph_resizes_to_the_same_pixels(shape, size):
         np.testing.assert_array_equal(tf_decode.resize(tf.constant(frame[None]), size)[0], frames.resize(frame, size))
 
 
+def test_the_graph_shrinks_the_longest_lines_to_the_same_pixels():
+    """In units of 1/new of an old pixel, in which areas are counted, they are longer than an int32 holds."""
+    line = picture((1, 1_000_000))
+    found = tf_decode.resize_to(tf.constant(line[None]), tf.constant([1, 2200]))
+    np.testing.assert_array_equal(found[0], frames.resize_to(line, 1, 2200))
+
+
 def test_the_graph_finds_the_same_crops_in_large_pictures():
     for height, width, crops in itertools.product((24, 100, 4000), (31, 9000), (2, 5, 7, 16, 40)):
         found = tf_decode.crop_positions(tf.constant([height, width]), SIZE, crops).numpy()

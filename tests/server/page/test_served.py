@@ -16,7 +16,8 @@ from tfdetect.server.models import Models
 from tfdetect.server.settings import ServeSettings
 
 AXE = os.environ.get("AXE_CORE") or "node_modules/axe-core"
-NAMES = [f"{name}.png" for name in ("fake", "real", "inconclusive", "unfamiliar", "noface", "faces", "broken", "huge", "busy")]
+NAMES = [f"{name}.png" for name in ("fake", "known_fake", "real", "inconclusive", "unfamiliar", "noface", "faces", "broken",
+                                    "huge", "busy")]  # fmt: skip
 pytestmark = needs_chromium
 
 

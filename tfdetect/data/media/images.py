@@ -18,7 +18,7 @@ from tfdetect.data.media import heif, sniff
 from tfdetect.data.media.boxes import iter_boxes
 from tfdetect.data.media.orientation import Orientation
 from tfdetect.data.media.sniff import MediaError
-from tfdetect.limits import Limits
+from tfdetect.limits import MAX_SIDE, Limits
 
 MAX_JPEG_SCANS = 100  # progressive files have about ten; decoding each takes as long as a whole baseline image
 MAX_TIFF_BYTES = 800_000_000  # of unpacked samples: 16-bit RGBA at 100 megapixels
@@ -42,6 +42,8 @@ def decode_image(data: bytearray, limits: Limits) -> tuple[np.ndarray, str]:
             decode = (lambda: _decode_first_frame(name, data)) if count > 1 else lambda: _decode(name, data)
         if excess := limits.check("pixels", width * height, f"pixels ({width} x {height}) announced"):
             raise MediaError(excess)
+        if max(width, height) > MAX_SIDE:
+            raise MediaError(f"{width} x {height} pixels announced, at most {MAX_SIDE} in a row or column are read")
         if name == "png":
             _check_png(data)
     except (struct.error, IndexError):

@@ -150,10 +150,11 @@ def _area_weights(old: tf.Tensor, new: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
     These are whole numbers, and those of a new pixel add up to `old`: their quotients by it are exact where it is a power of two.
     """
-    start = tf.range(new) * old  # in units of 1/new of an old pixel: integers lose no precision
-    first = start // new
-    pixel = (first[:, None] + tf.range((old - 1) // new + 2)) * new
-    covered = tf.minimum(start[:, None] + old, pixel + new) - tf.maximum(start[:, None], pixel)
+    whole, rest = tf.range(new) * (old // new), tf.range(new) * (old % new)  # old x new may exceed an int32
+    first = whole + rest // new
+    start = rest[:, None] % new  # within the first, in units of 1/new of an old pixel: integers lose no precision
+    pixel = tf.range((old - 1) // new + 2) * new
+    covered = tf.minimum(start + old, pixel + new) - tf.maximum(start, pixel)
     return first, tf.cast(tf.where(1000 * covered > new, covered, 0), tf.float32)  # OpenCV ignores less than 1/1000 of a pixel
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfdetect.limits import Limits
+from tfdetect.limits import MAX_SIDE, Limits
 
 UNKNOWN_FORMAT = "not a JPEG, PNG, WebP, GIF or BMP; predict reads other formats"
 DAMAGED = "damaged, or of a kind that the SavedModel does not decode; predict gives the reason"
 TRANSPARENT_GIF = "a GIF with transparent or restored areas, which the SavedModel does not decode; predict reads it"
 ANIMATED_WEBP = "an animated WebP, which the SavedModel does not decode; predict reads it"
 TIMED_GIF = "a GIF, from which this run samples frames by time; predict reads it"
+CMYK_JPEG = "a JPEG in CMYK, whose colours the SavedModel converts in another way than predict; predict reads it"
 UNSUPPORTED_BMP = "a BMP that is compressed or has 16 bits per pixel, which the SavedModel does not decode; predict reads it"
 MAX_EXIF_START = 65536  # bytes of a JPEG within which its EXIF begins (CIPA DC-008, 4.6.4)
 MAX_EXIF_ENTRIES = 512  # per directory
@@ -76,15 +77,17 @@ def _rejection_reason(data: tf.Tensor, by_time: tf.Tensor, max_pixels: tf.Tensor
     frames = tf.cond(kind == GIF, lambda: 1 + tf.size(find_bytes(raw, b"\0,"), tf.int64), lambda: tf.constant(1, tf.int64))
     pixels = width * height * frames
     too_large = tf.strings.format("{} pixels announced, at most {} are read", (pixels, max_pixels))
+    too_long = tf.strings.format("{} x {} pixels announced, at most {} in a row or column are read", (width, height, MAX_SIDE))
     unsupported = tf.switch_case(kind, [
-        lambda: tf.constant(""),
+        lambda: tf.where(tf.io.extract_jpeg_shape(data)[2] == 4, CMYK_JPEG, ""),
         lambda: tf.constant(""),
         lambda: tf.where(by_time, TIMED_GIF, _gif_rejection(raw)),
         lambda: tf.where((raw[15] == ord("X")) & (raw[20] & 2 > 0), ANIMATED_WEBP, ""),
         lambda: _bmp_rejection(raw),
         lambda: tf.constant(UNKNOWN_FORMAT),
     ])  # fmt: skip
-    return tf.where(unsupported != "", unsupported, tf.where(pixels > max_pixels, too_large, ""))
+    excess = tf.where(pixels > max_pixels, too_large, tf.where(tf.maximum(width, height) > MAX_SIDE, too_long, ""))
+    return tf.where(unsupported != "", unsupported, excess)
 
 
 def select_frames(native: tf.Tensor, frames: int) -> tf.Tensor:

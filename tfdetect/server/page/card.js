@@ -43,7 +43,7 @@ export class Card {
   }
 
   accept(entry) {
-    if (entry.error) throw new Failure("file", entry.error);
+    if (entry.error) throw new Failure(entry.error.startsWith("no face found") ? "face" : "file", entry.error);
     this.entry = entry;
     if (this.app.server.keeps) this.lookUp(entry);
   }
@@ -217,5 +217,5 @@ export function aboutModels(models, smallPrint) {
   return models.map((model) => el("section", { class: "model" }, el("h3", {}, model.name),
     el("p", { class: "fine" }, [model.detector, t("details.version", { version: model.version }), t(`model.${model.input}`),
       model.faces && model.faces !== "none" ? t("model.faces") : "", model.date ? dateTime(model.date) : ""].filter(Boolean).join(" · ")),
-    (model.caveats ?? []).map((text) => el("p", { class: "careful" }, symbol("careful"), said(text))), smallPrint(model)));
+    (model.caveats ?? []).filter((text) => !model.headline?.startsWith(text)).map((text) => el("p", { class: "careful" }, symbol("careful"), said(text))), smallPrint(model)));
 }

@@ -3,13 +3,15 @@
 import { el, svg, symbol, uniqueId } from "./dom.js";
 import { number, percent, said, t } from "./texts.js";
 import { timelineSection } from "./timeline.js";
+import { stateOf } from "./verdict.js";
 
 const SMALL = 200; // pixels of a side up to which a picture is enlarged without smoothing, as the detector saw it
 
 /** Return the parts of an explanation; `finding` is the verdict that it explains, `video` the player of the file or null. */
 export function explanationParts(found, finding, video) {
   const line = found.timeline;
-  return [line && line.times.length > 1 ? timelineSection(line, finding.band, video) : "", drives(found)].filter(Boolean);
+  const doubt = stateOf(finding) === "unfamiliar" ? el("p", { class: "careful" }, symbol("careful"), el("span", {}, t("unfamiliar.anyway"))) : "";
+  return [doubt, line && line.times.length > 1 ? timelineSection(line, finding.band, video) : "", drives(found)].filter(Boolean);
 }
 
 function drives(found) {

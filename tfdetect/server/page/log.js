@@ -54,7 +54,8 @@ function listen() {
 
 /** Return what is searched for as parameters of the address; a whole SHA-256 is looked up. */
 function asked() {
-  const text = byId("text").value.trim(), since = byId("since").value;
+  const typed = byId("text").value.trim(), since = byId("since").value;
+  const text = ["real", "fake", "inconclusive", "failed"].find((word) => t(`verdict.${word}`).toLowerCase() === typed.toLowerCase()) ?? typed; // the record is in English
   const isHash = /^[0-9a-f]{64}$/i.test(text);
   return new URLSearchParams({ ...(text && { [isHash ? "sha256" : "text"]: text }), ...(since && { since }) });
 }

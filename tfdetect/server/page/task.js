@@ -74,7 +74,7 @@ export class Task {
 }
 
 const SELF_EVIDENT = new Set(["busy", "unavailable", "token", "network"]); // kinds to which the server's sentence adds nothing
-const FINAL = new Set(["file", "too_large", "unsupported"]); // kinds in which the same file would fail again
+const FINAL = new Set(["file", "face", "too_large", "unsupported"]); // kinds in which the same file would fail again
 
 /** Return what went wrong, in the reader's language, with the server's sentence, and a button to try again. */
 export function failureBox(failure, tryAgain) {

@@ -79,7 +79,8 @@ function pattern(english) {
 }
 
 function localNumbers(text) {
-  return text.replace(/\d+\.\d+/g, (found) => number(Number(found), found.split(".")[1].length));
+  return text.replace(/(?<![\w(,.])\d{1,3}(,\d{3})+(\.\d+)?|\d+\.\d+/g,
+    (found) => number(Number(found.replaceAll(",", "")), found.split(".")[1]?.length ?? 0));
 }
 
 export function number(value, digits = 0) {

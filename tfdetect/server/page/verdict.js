@@ -36,7 +36,7 @@ export function verdictPanel(finding, model, { kind, sha256 }) {
       el("p", { class: "lead" }, explanationOf(state, kind)),
       state === "failed" ? el("p", {}, said(verdict.error)) : el("p", {}, atThisThreshold(finding, state)),
       cautions(finding, state, model)),
-    el("div", {}, fold(t("meaning.title"), list((finding.meaning ?? []).map(said))),
+    el("div", {}, calibrated ? fold(t("meaning.title"), list((finding.meaning ?? []).map(said))) : "",
       fold(t("model.title"), smallPrint(model)),
       state === "failed" ? "" : fold(t("details.title"), details(finding, sha256))));
 }
@@ -57,11 +57,10 @@ function atThisThreshold({ verdict, threshold, band }, state) {
   return t(band ? `threshold.${state}_band` : `threshold.${state}`, values);
 }
 
-function cautions({ verdict }, state, model) {
-  const texts = [...(model?.caveats ?? []).map(said)];
-  if (verdict.unfamiliar && state !== "unfamiliar") texts.push(t("unfamiliar.anyway"));
-  if (verdict.note) texts.push(el("span", {}, t("note"), " ", said(verdict.note)));
-  return texts.map((text) => el("p", { class: "careful" }, symbol("careful"), el("span", {}, text)));
+function cautions({ verdict, caveats }, state, model) {
+  const saidAbove = (text) => state === "unfamiliar" && text.includes(verdict.unfamiliar_reason); // in plainer words
+  const texts = [...(caveats ?? []).filter((text) => !saidAbove(text)), ...(model?.caveats ?? [])];
+  return texts.map((text) => el("p", { class: "careful" }, symbol("careful"), el("span", {}, said(text))));
 }
 
 /** Return a scale from 0 to 100 % with the threshold, the inconclusive band, and where this file lies. */
@@ -83,12 +82,12 @@ function gauge({ verdict: { probability }, threshold, band }, kind) {
 
 /** Return the names under the scale; what is said of its middle replaces an end that it would cover. */
 function gaugeNames(limits, x) {
-  const name = (share, text, anchor) => svg("text", { x: `${x(share)}%`, y: 53, "text-anchor": anchor }, text);
+  const name = (share, text, anchor, place = "") => svg("text", { x: `${x(share)}%`, y: 53, "text-anchor": anchor, class: place }, text);
   if (!limits) return [name(0, t("gauge.real"), "start"), name(1, t("gauge.fake"), "end")];
   const [from, to] = limits, middle = (from + to) / 2, low = middle < 0.36, high = middle > 0.64;
   const text = from < to ? t("gauge.band", { from: percent(from), to: percent(to) }) : t("gauge.threshold", { threshold: percent(to) });
   return [low ? "" : name(0, t("gauge.real"), "start"), high ? "" : name(1, t("gauge.fake"), "end"),
-    name(low ? Math.min(from, 0.3) : high ? Math.max(to, 0.7) : middle, text, low ? "start" : high ? "end" : "middle")];
+    name(low ? Math.min(from, 0.3) : high ? Math.max(to, 0.7) : middle, text, low ? "start" : high ? "end" : "middle", "limits")];
 }
 
 /** Return what the model card says about a detector. */
@@ -99,10 +98,11 @@ export function smallPrint(model) {
     unfit ? el("p", { class: "label" }, t("model.not_for")) : "", unfit].filter(Boolean);
 }
 
-function details({ verdict, seconds, version, model }, sha256) {
+function details(finding, sha256) {
+  const { verdict, seconds, version, model } = finding;
   const rows = [[t("details.model"), `${model}, ${t("details.version", { version })}`]];
   const add = (name, value, write) => value !== null && value !== undefined && value !== "" && rows.push([t(`details.${name}`), write(value)]);
-  add("probability", verdict.probability, percent);
+  if (hasProbability(finding)) add("probability", verdict.probability, percent);
   add("score", verdict.score, (value) => number(value, 3));
   add("frames", verdict.frames, (value) => number(value));
   add("familiarity", verdict.familiarity, (value) => `p = ${number(value, 3)}`);
