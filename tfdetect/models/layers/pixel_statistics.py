@@ -11,7 +11,9 @@ from tfdetect.models.layers.common import PACKAGE, Float32Layer, Shape, Tensor
 
 BANDS = 4  # octaves of spatial frequency, the highest first
 FLOOR = 1e-4  # a fortieth of a grey level: keeps logarithms finite
-FLAT = 0.5 / 255  # neighbours that differ by less are equal
+# Luma is a multiple of 1/1000 grey level: limits between two of these are the same whichever way a backend rounds.
+FLAT = 0.4995 / 255  # neighbours that differ by less than half a level are equal
+BLACK, WHITE = 2.0005 / 255, 252.9995 / 255  # levels up to 2, and from 253 on
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -53,7 +55,7 @@ def _stills(images: Tensor) -> list[Tensor]:
     power = ops.mean(ops.square(residual), axis=(1, 2))
     kurtosis = ops.mean(ops.square(ops.square(residual)), axis=(1, 2)) / ops.square(power + FLOOR**2)
     flat = ops.mean(ops.cast(ops.abs(across) < FLAT, "float32"), axis=(1, 2))
-    ends = [ops.mean(ops.cast(at_end, "float32"), axis=(1, 2)) for at_end in (luma <= 2 / 255, luma >= 253 / 255)]
+    ends = [ops.mean(ops.cast(at_end, "float32"), axis=(1, 2)) for at_end in (luma < BLACK, luma > WHITE)]
     return [_log(ops.std(images, axis=(1, 2))), *_bands(images), _log(ops.mean(ops.abs(across), axis=(1, 2))),
             _log(ops.mean(ops.abs(down), axis=(1, 2))), _log(ops.sqrt(power)), ops.log(kurtosis + 1.0), flat, *ends]  # fmt: skip
 
