@@ -1,5 +1,6 @@
 """CPU cores and memory available to this process."""
 
+import functools
 import os
 import resource
 import sys
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 CGROUP_ROOT, CGROUP_FILE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # Linux control groups
 MEMORY_FILE = Path("/proc/meminfo")
@@ -20,10 +22,16 @@ def threads_for(numbers: int) -> AbstractContextManager:
     Threads that wait for each other keep the cores busy: a logistic regression on 980 x 512 numbers took 0.06 CPU seconds on one
     thread, and 2 to 5 on two busy cores.
     """
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager = threadpool_limits(1 if numbers < MANY_NUMBERS else None)
+    limits: AbstractContextManager = _thread_pools(len(sys.modules)).limit(limits=1 if numbers < MANY_NUMBERS else None)
     return limits
+
+
+@functools.lru_cache(maxsize=1)
+def _thread_pools(modules: int) -> Any:
+    """Return the `ThreadpoolController` of the libraries that so many modules have loaded; looking for them takes milliseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def available_cores() -> int:

@@ -19,8 +19,8 @@ from tfdetect.data.worker_pool import WorkerFailure, map_unordered
 
 
 @pytest.fixture(autouse=True)
-def processes_of_its_own(monkeypatch):
-    """Use none that a server of an earlier test keeps."""
+def own_processes(monkeypatch):
+    """Take none that an application of an earlier test left waiting."""
     monkeypatch.setattr(worker_processes, "_idle", None)
 
 

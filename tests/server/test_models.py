@@ -159,9 +159,16 @@ def test_a_model_answers_while_others_are_loaded(run, tmp_path):
 
 def test_a_stop_while_models_are_loaded_loads_no_more_and_announces_nothing(run, tmp_path, monkeypatch):
     models, announced = Models([run, write_half_plus_run(tmp_path / "other")]), []
-    ensure = models._ensure
-    monkeypatch.setattr(models, "_ensure", lambda *which: setattr(models, "_stopped", True) or ensure(*which))
+    ensure, begun = models._ensure, threading.Event()
+
+    def ensure_and_stop(*which):
+        models._stopped = True
+        begun.set()
+        return ensure(*which)
+
+    monkeypatch.setattr(models, "_ensure", ensure_and_stop)
     models.on_ready = models.on_failure = lambda: announced.append(models.failure)
     models.watch()
+    assert begun.wait(60)
     models.close()
     assert models.states("tiny") == {1: ("AVAILABLE", "")} and models.states("other") == {} and not announced

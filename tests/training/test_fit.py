@@ -137,13 +137,13 @@ class SaveKernel(keras.callbacks.Callback):
         np.save(self.folder / f"{epoch}.npy", self.model.get_layer("frames").get_weights()[0])
 
 
-def test_saved_model_is_that_of_the_best_epoch(tmp_path, data):
-    result = train(tmp_path, data)
+def test_saved_model_is_that_of_the_best_epoch(data, uninterrupted):
+    folder, result = uninterrupted
     best = result.history.sort_values(["val_auc", "val_loss"], ascending=[False, True]).iloc[0]
     assert result.best_epoch == best["epoch"]
     table, cache = data
     validation = table[table["split"] == "validation"].reset_index(drop=True)
-    scores = fit.predict_scores(models.load(tmp_path / "m.keras"), validation, cache, CnnLstm(), 8)
+    scores = fit.predict_scores(models.load(folder / "m.keras"), validation, cache, CnnLstm(), 8)
     losses = np.logaddexp(0, scores) - validation["label"] * scores
     assert losses.mean() == pytest.approx(best["val_loss"], abs=1e-5)
     assert metrics.auc(validation["label"], scores) == best["val_auc"]

@@ -42,8 +42,8 @@ def data(root, images):
 
 @pytest.fixture(scope="module")
 def run(root, data):
-    argv = ["train", "cnn", "--data.path", str(data), "--data.size", "32", "--train.epochs", "1", "--name", odd(b"r[1]*\xfd"),
-            "--out", str(root / "runs"), "--data.cache_dir", str(root / "cache[")]  # fmt: skip
+    argv = ["train", "cnn", "--data.path", str(data), "--data.size", "32", "--train.epochs", "1", "--detector.width", "4",
+            "--name", odd(b"r[1]*\xfd"), "--out", str(root / "runs"), "--data.cache_dir", str(root / "cache[")]  # fmt: skip
     assert cli.main(argv) == 0
     return Artifact(root / "runs" / odd(b"r[1]*\xfd"))
 
@@ -97,12 +97,19 @@ def test_explain_and_audit_show_odd_names(run, data, root, capfd):
     assert "[bold]" not in capfd.readouterr().err and (root / "audit[" / "audit.json").exists()
 
 
+@pytest.fixture
+def training_only(monkeypatch):
+    """Leave out what follows the training."""
+    monkeypatch.setattr("tfdetect.api.train.finish", lambda *args: None)
+    monkeypatch.setattr("tfdetect.verbs.train.print_next_steps", lambda *args: None)
+
+
 @pytest.mark.parametrize("cache", ["npy", "tfrecord"])
-def test_a_prepared_folder_with_an_odd_name_can_be_trained_on(data, root, cache, capfd):
+def test_a_prepared_folder_with_an_odd_name_can_be_trained_on(data, root, cache, capfd, training_only):
     out = root / odd(b"pre\xfd[*") / cache
     assert cli.main(["prepare", str(data), "--out", str(out), "--data.size", "32", "--data.cache", cache]) == 0
     assert f"tfdetect train cnn --data.path {shell_quote(out)}" in capfd.readouterr().out
-    argv = ["--data.path", str(out), "--train.epochs", "0", "--out", str(root / "runs"), "--name", cache]
+    argv = ["--data.path", str(out), "--train.epochs", "1", "--detector.width", "4", "--out", str(root / "runs"), "--name", cache]
     assert cli.main(["train", "cnn", *argv]) == 0
 
 
@@ -144,11 +151,11 @@ def test_an_invalid_config_is_named(copy, capsys, images):
     assert "large" in err and f"{copy.config} is not valid, see above" in err
 
 
-def test_clips_that_a_damaged_cache_lacks_are_decoded_again(run, root, data):
+def test_clips_that_a_damaged_cache_lacks_are_decoded_again(run, root, data, training_only):
     (shard,) = (root / "cache[").rglob("*.npy")
     cut(shard)
-    argv = ["train", "cnn", "--data.path", str(data), "--data.size", "32", "--train.epochs", "0", "--name", "again",
-            "--out", str(root / "runs"), "--data.cache_dir", str(root / "cache[")]  # fmt: skip
+    argv = ["train", "cnn", "--data.path", str(data), "--data.size", "32", "--train.epochs", "0", "--detector.width", "4",
+            "--name", "again", "--out", str(root / "runs"), "--data.cache_dir", str(root / "cache[")]  # fmt: skip
     assert cli.main(argv) == 0
     table, cache = manifest.read_unchecked(root / "runs" / "again" / "manifest.csv"), Cache(root / "cache[", ClipSpec(8, 32))
     assert all((cache.load(row.sha) == cache.spec.read(row.path).frames).all() for row in table.itertuples())

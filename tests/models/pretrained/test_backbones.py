@@ -95,6 +95,7 @@ def test_patches_exclude_register_tokens(images):
     np.testing.assert_allclose(predict(model, images[:, :32, :32])[0], tokens[:, 4:].mean(1), atol=1e-5)
 
 
+@pytest.mark.slow  # test_open.py loads detectors with such a backbone in a new process
 def test_a_new_process_loads_the_file_without_importing_keras_hub(tiny, images, tmp_path):
     model = backbones.vision_model(tiny, 48, "projected")
     model.save(tmp_path / "m.keras")

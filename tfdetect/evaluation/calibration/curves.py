@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tfdetect.machine import threads_for
+
 MIN_SLOPE = 1e-4  # in standard deviations of the scores; positive, so that calibration never reverses a ranking
 MIN_FILES_PER_CLASS = 20  # with fewer validation files of either class, the slope is regularised
 
@@ -177,8 +179,9 @@ def _minimise(columns: Sequence[NDArray[np.float64]], label: NDArray[Any], start
         gradient[0] += ridge * weights[0]
         return float(cost), gradient
 
-    result = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(low, None) for low in lowest],
-                      options={"ftol": 1e-14, "gtol": 1e-9})  # fmt: skip
+    with threads_for(len(columns) * len(label)):  # those of OpenBLAS wait for each other in every step
+        result = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(low, None) for low in lowest],
+                          options={"ftol": 1e-14, "gtol": 1e-9})  # fmt: skip
     return [float(weight) for weight in result.x]
 
 
