@@ -28,11 +28,7 @@ def threads_for(numbers: int) -> AbstractContextManager:
 
 @functools.lru_cache(maxsize=1)
 def _thread_pools(modules: int) -> Any:
-<<<<<<< HEAD
-    """Return the `ThreadpoolController` of the libraries that so many modules have loaded; finding them takes milliseconds."""
-=======
     """Return the `ThreadpoolController` of the libraries of so many loaded modules; looking for them takes milliseconds."""
->>>>>>> real
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
