@@ -51,6 +51,13 @@ def light_test():
 
 
 @pytest.fixture
+def eager():
+    """Let Keras compute without graphs in this test, which is faster for a few small batches."""
+    with stubs.eager():
+        yield
+
+
+@pytest.fixture
 def rng():
     """NumPy random generator with seed 0."""
     return np.random.default_rng(0)

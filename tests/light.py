@@ -52,6 +52,16 @@ def in_process() -> Iterator[None]:
 
 
 @contextmanager
+def eager() -> Iterator[None]:
+    """Let Keras compute without graphs: for a few small batches, tracing takes longer than all steps."""
+    from keras.src.trainers.trainer import Trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "run_eagerly", property(lambda self: True, lambda self, value: None))
+        yield
+
+
+@contextmanager
 def stubs() -> Iterator[None]:
     """Replace all of the above, boosted trees in the search for shortcuts by single ones; leave out what --stress measures,
     and heat-maps, and most figures."""

@@ -52,17 +52,17 @@ def train(detector, table, cache, folder, **settings):
     return FIT[detector.caches_features](detector, table, cache, train_settings, folder / "c", folder / "m.keras", [])
 
 
-def test_further_heads_do_not_run_the_backbone(table, frame_counts, tmp_path):
+def test_further_heads_do_not_run_the_backbone(table, frame_counts, tmp_path, eager):
     rows, cache = table
-    train(Clip(preset="tiny"), rows, cache, tmp_path / "1")
+    train(Clip(preset="tiny", head="logistic"), rows, cache, tmp_path / "1")
     assert sum(frame_counts) == len(rows[rows["split"] != "test"])
     frame_counts.clear()
-    for number, head in enumerate(HEADS):
+    for number, head in enumerate(head for head in HEADS if head != "logistic"):
         train(Clip(preset="tiny", head=head), rows, cache, tmp_path / f"2{number}")
     validation = rows[rows["split"] == "validation"]
     fit.predict_scores(models.load(tmp_path / "20" / "m.keras"), validation, cache, Clip(preset="tiny"), 8)
     assert sum(frame_counts) == 0
-    train(Clip(preset="tiny", features="pooled"), rows, cache, tmp_path / "3")
+    train(Clip(preset="tiny", features="pooled", head="logistic"), rows, cache, tmp_path / "3")
     assert sum(frame_counts) == len(rows[rows["split"] != "test"]), "other features are computed"
 
 
@@ -78,14 +78,14 @@ def test_a_new_set_or_head_computes_only_what_is_new(table, frame_counts, tmp_pa
         return sum(frame_counts), len([*(cache.root / "features").iterdir()])
 
     assert computed(1, Clip(preset="tiny", features="layers:2+patches:1,2", head="logistic"))[0] == count
-    stored = computed(2, Fusion(sets=("tiny@patches:1,2", "spectrum:4")))
+    stored = computed(2, Fusion(sets=("tiny@patches:1,2", "spectrum:4"), head="logistic"))
     assert stored[0] == count
     assert computed(3, Fusion(sets=("spectrum:4", "tiny@patches:2", "tiny@layers:2"), head="svm")) == (0, stored[1])
     assert computed(4, Clip(preset="tiny", features="patches:1", head="svm")) == (0, stored[1])
-    assert computed(5, Fusion(sets=("tiny@patches:1", "spectrum:4", "spectrum:5"))) == (count, stored[1] + 1)
+    assert computed(5, Fusion(sets=("tiny@patches:1", "spectrum:4", "spectrum:5"), head="logistic")) == (count, stored[1] + 1)
 
 
-def test_all_views_but_the_first_are_augmented(table, frame_counts, tmp_path):
+def test_all_views_but_the_first_are_augmented(table, frame_counts, tmp_path, eager):
     rows, cache = table
     model = Clip(preset="tiny").build((1, 32, 32, 3))
     plain = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows)
@@ -98,7 +98,7 @@ def test_all_views_but_the_first_are_augmented(table, frame_counts, tmp_path):
     np.testing.assert_array_equal(reversed_views.features[::3][::-1], plain.features)
 
 
-def test_features_equal_those_of_the_model(table):
+def test_features_equal_those_of_the_model(table, eager):
     rows, cache = table
     model = Clip(preset="tiny").build((1, 32, 32, 3))
     result = FeatureExtractor(model, Clip(preset="tiny"), cache, silent).of(rows)
@@ -155,7 +155,7 @@ def test_features_are_recomputed_if_the_reader_or_clip_spec_changes(table, monke
     assert FeatureExtractor(model, Clip(preset="tiny"), wider, silent).stores[0].folder == folders[-1], "limits change no pixel"
 
 
-def test_resumed_run_equals_an_uninterrupted_one(table, tmp_path):
+def test_resumed_run_equals_an_uninterrupted_one(table, tmp_path, eager):
     rows, cache = table
     uninterrupted = fit_head(Clip(preset="tiny"), rows, cache, Train(epochs=4, batch=8), tmp_path / "a", tmp_path / "a.keras", [])
 
@@ -183,8 +183,10 @@ def test_several_devices_are_refused(table, tmp_path):
     pytest.param(Clip(preset="tiny", features="layers:1+patches:2", head="svm"), id="layers"),
     pytest.param(Fusion(sets=("tiny@penultimate+patches:1", "cosines", "residuals", "spectrum")), id="fusion"),
 ])  # fmt: skip
-def test_export_of_every_head_agrees_on_pixels_and_features(table, tmp_path, detector):
+def test_export_of_every_head_agrees_on_pixels_and_features(table, tmp_path, detector, light_test, request):
     """Compare the exported model with the one in memory."""
+    if not isinstance(detector, Fusion):  # whose standardised cosines enlarge the difference between graphs and none
+        request.getfixturevalue("eager")
     rows, cache = table
     artifact = Artifact(tmp_path)
     fit_head(detector, rows, cache, Train(epochs=2, batch=8), tmp_path / "c", artifact.model, [])
@@ -201,7 +203,7 @@ def test_export_of_every_head_agrees_on_pixels_and_features(table, tmp_path, det
 
 
 @pytest.mark.parametrize("options", [{"lora": 2}, {"unfreeze": 1}])
-def test_lora_and_unfrozen_blocks_train_the_backbone(table, frame_counts, tmp_path, options):
+def test_lora_and_unfrozen_blocks_train_the_backbone(table, frame_counts, tmp_path, options, eager):
     rows, cache = table
     detector = Clip(preset="tiny", **options)
     start = detector.build((1, 32, 32, 3))
@@ -213,7 +215,7 @@ def test_lora_and_unfrozen_blocks_train_the_backbone(table, frame_counts, tmp_pa
     assert np.abs(after - before).max() > 1e-5, "the backbone has not changed"
 
 
-def test_features_of_altered_files_are_stored_and_are_those_of_the_altered_pixels(table, frame_counts):
+def test_features_of_altered_files_are_stored_and_are_those_of_the_altered_pixels(table, frame_counts, eager):
     rows, cache = table
     detector = Clip(preset="tiny")
     model = detector.build((1, 32, 32, 3))
@@ -229,7 +231,7 @@ def test_features_of_altered_files_are_stored_and_are_those_of_the_altered_pixel
     assert np.abs(found - extractor.of(rows).features).max() > 1e-3
 
 
-def test_scores_of_a_known_extractor_hash_no_weights_again(table, monkeypatch):
+def test_scores_of_a_known_extractor_hash_no_weights_again(table, monkeypatch, eager):
     rows, cache = table
     detector = Clip(preset="tiny")
     model = detector.build((1, 32, 32, 3))

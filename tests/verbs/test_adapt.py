@@ -1,6 +1,8 @@
 """calibrate and train --from: a new version of a run from files of one's own, while the old one stays as it was."""
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -36,6 +38,15 @@ def trained(tmp_path_factory, light):
 def mine(tmp_path_factory):
     """25 real and 25 fake images of another seed."""
     return write(Sample("image", count=25, size=32, seed=7), tmp_path_factory.mktemp("mine") / "set").parent
+
+
+@pytest.fixture(scope="module")
+def calibrated(trained, mine, tmp_path_factory):
+    """A second version, with a coverage of 0.8, beside the first, and what was printed."""
+    run = Artifact(shutil.copytree(trained.folder, tmp_path_factory.mktemp("calibrated") / "cnn"))
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        calibrate(run.folder, "--data.path", mine, "--evaluate.coverage", "0.8", *PLATT)
+    return run, out.getvalue()
 
 
 @pytest.fixture
@@ -78,11 +89,10 @@ def own_scores(run):
     return predictions.file_scores(table[table["split"] == "validation"])
 
 
-def test_a_new_version_is_fitted_to_the_files_and_the_old_one_stays(run, mine, capsys):
+def test_a_new_version_is_fitted_to_the_files_and_the_old_one_stays(trained, calibrated, mine, capsys):
     paths = [str(path) for path in sorted((mine / "real").iterdir())[:3]]
-    before, old, stored = predict(capsys, run.folder, paths), tree(run.folder), load_calibration(run)
-    calibrate(run.folder, "--data.path", mine, "--evaluate.coverage", "0.8", *PLATT)
-    out = capsys.readouterr().out
+    before, old, stored = predict(capsys, trained.folder, paths), tree(trained.folder), load_calibration(trained)
+    run, out = calibrated
     assert "On your files: 25 real and 25 fake, 25 groups" in out and "On the run's own test files: 20 real and 20 fake" in out
     assert f"Version 2 of {run.folder} is in use; version 1 stays in {run.folder}/versions/1" in out
     first = run.folder / "versions" / "1"
@@ -137,18 +147,21 @@ def check_figures(run, stored, own):
         was["seen"]["auc"], "what calibrates trains nothing"  # fmt: skip
 
 
-def test_versions_are_counted_listed_and_used_and_an_interruption_leaves_none(run, mine, monkeypatch, capsys):
+def test_an_interruption_leaves_no_version(run, mine, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         before = tree(run.folder)
         patch.setattr("tfdetect.workflow.results.write", interrupt)
         calibrate(run.folder, "--data.path", mine, *PLATT, code=130)
         assert "interrupted; the same command starts over" in capsys.readouterr().err
         assert tree(run.folder) == before and not (run.folder / "versions").exists()
-    detector = tfdetect.calibrate(run.folder, mine, coverage=0.8, calibration="platt")
-    assert detector.folder == run.folder and versions.number(run.folder) == 2
-    assert detector.metrics["adapted"]["before"] == "cnn" and detector.run.evaluate.coverage == 0.8
-    assert detector.predictor.calibration == load_calibration(run)
-    calibrate(run.folder, "--data.path", mine, "--evaluate.fpr", "0.2")
+
+
+def test_versions_are_counted_listed_and_used(calibrated, mine, tmp_path, capsys):
+    run = Artifact(shutil.copytree(calibrated[0].folder, tmp_path / "cnn"))
+    detector = tfdetect.calibrate(run.folder, mine, fpr=0.2, calibration="platt")
+    assert detector.folder == run.folder and versions.number(run.folder) == 3
+    assert detector.metrics["adapted"]["before"] == "cnn, version 2" and detector.run.evaluate.coverage == 0.8
+    assert detector.metrics["threshold_rule"] == "fpr:0.2" and detector.predictor.calibration == load_calibration(run)
     assert versions.listed(run.folder) == [1, 2, 3] and versions.adapted(run.folder)["from"] == 2
     report = run.report.read_text()
     assert "50 files calibrated cnn, version 2 as well, which flatters its figures" in report
@@ -266,7 +279,7 @@ def test_fine_tuning_starts_from_the_weights_and_compares_new_and_old_files(run,
     assert "Before and after" in report and "The test files of cnn, as far as they still exist" in report
 
 
-def test_an_interrupted_fine_tuning_leaves_the_run_as_it_was_and_goes_on(run, mine, monkeypatch, capsys):
+def test_an_interrupted_fine_tuning_leaves_the_run_as_it_was_and_goes_on(run, mine, monkeypatch, capsys, eager):
     before = tree(run.folder)
     with monkeypatch.context() as patch:
         patch.setattr("tfdetect.api.train.finish", interrupt)

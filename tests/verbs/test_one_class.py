@@ -4,6 +4,7 @@ import json
 import shutil
 
 import keras
+import light
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,7 +58,8 @@ def train(manifest, name, *flags, code=0):
 @pytest.fixture(scope="module")
 def run(manifest):
     """A variational autoencoder, validated every other epoch."""
-    return train(manifest, "oc_fakedect", "--train.eval_every", "2", "--train.epochs", "5", "--train.threshold", "quantile:0.8")
+    with light.eager():
+        return train(manifest, "oc_fakedect", "--train.eval_every", "2", "--train.epochs", "5", "--train.threshold", "quantile:0.8")
 
 
 def test_scores_errors_and_epochs_are_in_the_report(run):
@@ -137,7 +139,7 @@ ALONE = [(name, ()) for name, cls in REGISTRY.items() if cls.trains_on == "real"
 
 
 @pytest.mark.parametrize("name, flags", [*ALONE, ("feature_oneclass", ("--detector.model", "vae"))])
-def test_no_fake_is_ever_trained_on(manifest, monkeypatch, name, flags):
+def test_no_fake_is_ever_trained_on(manifest, monkeypatch, name, flags, eager):
     """Neither by gradients nor by a fit without them; nor is a fake in the validation loss."""
     labels = {"train": [], "loss": []}
     training_batches, feature_batches = dataset.training_batches, dataset.feature_batches
@@ -176,7 +178,7 @@ def reals(manifest):
     return manifest.parent / "reals.csv"
 
 
-def test_without_fakes_in_validation_loss_picks_the_epoch_and_a_quantile_the_threshold(reals):
+def test_without_fakes_in_validation_loss_picks_the_epoch_and_a_quantile_the_threshold(reals, eager):
     artifact = train(reals, "oc_ae", "--train.epochs", "2")
     history = pd.read_csv(artifact.history)
     assert "val_auc" not in history and "Validation holds only real files" in artifact.report.read_text()

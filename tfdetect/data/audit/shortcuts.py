@@ -14,6 +14,7 @@ import pandas as pd
 
 from tfdetect.data.audit.properties import CATEGORICAL, CONTAINER, CONTENT
 from tfdetect.evaluation import intervals
+from tfdetect.machine import threads_for
 
 PROPERTIES = (*CONTAINER, *CONTENT)
 COMBINATIONS = {"all_container": CONTAINER, "all": PROPERTIES}
@@ -149,13 +150,11 @@ def separate(values: np.ndarray, labels: np.ndarray, folds: Folds) -> Separation
     Trees treat a missing value like any other, because it is a shortcut too if only one class has a JPEG quality. A
     single number is also scored directly, because trees are coarse on few files.
     """
-    from threadpoolctl import threadpool_limits
-
     # A rare property may be missing from all files that a fold is fitted on.
     folds = [(train, test) for train, test in folds if np.isfinite(values[train]).any()]
     if (values == values[:1]).all() or not folds:
         return Separation(0.5)
-    with threadpool_limits(1 if len(values) < 2000 else None):  # on little data, threads cost more than they save
+    with threads_for(len(values), many=2000):  # on little data, threads cost more than they save
         found = [_by_trees(values, labels, folds)]
         found += [_directly(values[:, 0], labels, folds)] if values.shape[1] == 1 else []
     return max(found, key=lambda one: one.auc)
