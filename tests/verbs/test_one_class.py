@@ -59,7 +59,8 @@ def train(manifest, name, *flags, code=0):
 def run(manifest):
     """A variational autoencoder, validated every other epoch."""
     with light.eager():
-        return train(manifest, "oc_fakedect", "--train.eval_every", "2", "--train.epochs", "5", "--train.threshold", "quantile:0.8")
+        flags = ["--train.eval_every", "2", "--train.epochs", "5", "--train.threshold", "quantile:0.8"]
+        return train(manifest, "oc_fakedect", *flags)
 
 
 def test_scores_errors_and_epochs_are_in_the_report(run):
