@@ -28,7 +28,7 @@ def threads_for(numbers: int, many: int = MANY_NUMBERS) -> AbstractContextManage
 
 @functools.lru_cache(maxsize=1)
 def _thread_pools(modules: int) -> Any:
-    """Return the `ThreadpoolController` of the libraries that so many modules have loaded; finding them takes milliseconds."""
+    """Return the `ThreadpoolController` of the libraries of so many loaded modules; looking for them takes milliseconds."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

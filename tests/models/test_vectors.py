@@ -111,6 +111,19 @@ def test_pixel_statistics_have_known_values(rng):
             assert statistics(clips).shape == shape and np.isfinite(statistics(clips)).all()
 
 
+def test_shares_count_exactly_what_lies_on_a_limit_in_whichever_order_colours_are_added(rng, monkeypatch):
+    """Runtimes of converted models add in other orders, and many pixels lie on a limit: nearly white ones are grey."""
+    dark, light, even = (rng.integers(low, high, (1, 1, 64, 64, 3), np.uint8) for low, high in ((0, 6), (250, 256), (9, 200)))
+    light[..., :20, :] = light[..., :20, :1]
+    even[..., 1::2, :] = even[..., ::2, :] + np.array([-7, 5, -3])  # half a grey level brighter
+    for order in ((0, 1, 2), (2, 1, 0)):
+        monkeypatch.setattr(keras.ops, "matmul", lambda x, y, order=order: sum(x[..., k, None] * y[k] for k in order))
+        for clip in (dark, light, even):
+            luma = clip[0, 0].astype(int) @ [299, 587, 114]  # in thousandths of a level
+            shares = np.mean(abs(np.diff(luma)) < 500), np.mean(luma <= 2000), np.mean(luma >= 253_000)
+            np.testing.assert_allclose(statistics(clip)[0, -3:], shares, atol=1e-6)
+
+
 def test_processing_moves_the_statistics_that_it_should(rng):
     ramp = np.arange(SIZE, dtype=np.uint8)[None, None, None, :, None]
     smooth = np.broadcast_to(ramp + rng.integers(0, 100, (1, 3, 1, 1, 1), np.uint8), (1, 3, SIZE, SIZE, 3))

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
 import tfdetect
 from tfdetect import cli
+from tfdetect.models.layers.pixel_statistics import PixelStatistics
 from tfdetect.serving import converted
 
 pytestmark = pytest.mark.slow
@@ -134,6 +136,17 @@ def test_log1p_is_spelt_out(tmp_path):
     x = np.array([-3.0, 0.0, 1e-3, 7.0], np.float32)
     found = runtime.InferenceSession(file).run(None, {"x": x})[0]
     np.testing.assert_allclose(found, -np.log1p(abs(x)), atol=1e-6)
+
+
+def test_statistics_of_a_whole_picture_keep_their_digits(tmp_path, rng):
+    pytest.importorskip("onnx")
+    clip, runtime = rng.integers(0, 256, (1, 1, 256, 256, 3), np.uint8), pytest.importorskip("onnxruntime")
+    statistics = keras.Sequential([keras.Input(clip.shape[1:], dtype="uint8"), PixelStatistics()])
+    expected = statistics.predict(clip, verbose=0)
+    statistics.export(str(tmp_path / "s.onnx"), "onnx", verbose=False)
+    session = runtime.InferenceSession(str(tmp_path / "s.onnx"))
+    found = session.run(None, {session.get_inputs()[0].name: clip})[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_negative_padding_becomes_padding_of_the_output(tmp_path):

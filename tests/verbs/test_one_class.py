@@ -4,6 +4,7 @@ import json
 import shutil
 
 import keras
+import light
 import numpy as np
 import pandas as pd
 import pytest
@@ -57,7 +58,9 @@ def train(manifest, name, *flags, code=0):
 @pytest.fixture(scope="module")
 def run(manifest):
     """A variational autoencoder, validated every other epoch."""
-    return train(manifest, "oc_fakedect", "--train.eval_every", "2", "--train.epochs", "5", "--train.threshold", "quantile:0.8")
+    with light.eager():
+        flags = ["--train.eval_every", "2", "--train.epochs", "5", "--train.threshold", "quantile:0.8"]
+        return train(manifest, "oc_fakedect", *flags)
 
 
 def test_scores_errors_and_epochs_are_in_the_report(run):

@@ -11,7 +11,9 @@ from tfdetect.models.layers.common import PACKAGE, Float32Layer, Shape, Tensor
 
 BANDS = 4  # octaves of spatial frequency, the highest first
 FLOOR = 1e-4  # a fortieth of a grey level: keeps logarithms finite
-FLAT = 0.5 / 255  # neighbours that differ by less are equal
+# Luma is a multiple of 1/1000 grey level: limits between two of these are the same whichever way a backend rounds.
+FLAT = 0.4995 / 255  # neighbours that differ by less than half a level are equal
+BLACK, WHITE = 2.0005 / 255, 252.9995 / 255  # levels up to 2, and from 253 on
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -50,12 +52,12 @@ def _stills(images: Tensor) -> list[Tensor]:
     across, down = luma[:, :, 1:] - luma[:, :, :-1], luma[:, 1:] - luma[:, :-1]
     bends = across[:, :, 1:] - across[:, :, :-1]
     residual = bends[:, :-2] + bends[:, 2:] - 2 * bends[:, 1:-1]
-    power = ops.mean(ops.square(residual), axis=(1, 2))
-    kurtosis = ops.mean(ops.square(ops.square(residual)), axis=(1, 2)) / ops.square(power + FLOOR**2)
+    power = _mean(ops.square(residual))
+    kurtosis = _mean(ops.square(ops.square(residual))) / ops.square(power + FLOOR**2)
     flat = ops.mean(ops.cast(ops.abs(across) < FLAT, "float32"), axis=(1, 2))
-    ends = [ops.mean(ops.cast(at_end, "float32"), axis=(1, 2)) for at_end in (luma <= 2 / 255, luma >= 253 / 255)]
-    return [_log(ops.std(images, axis=(1, 2))), *_bands(images), _log(ops.mean(ops.abs(across), axis=(1, 2))),
-            _log(ops.mean(ops.abs(down), axis=(1, 2))), _log(ops.sqrt(power)), ops.log(kurtosis + 1.0), flat, *ends]  # fmt: skip
+    ends = [ops.mean(ops.cast(at_end, "float32"), axis=(1, 2)) for at_end in (luma < BLACK, luma > WHITE)]
+    return [_log(ops.std(images, axis=(1, 2))), *_bands(images), _log(_mean(ops.abs(across))), _log(_mean(ops.abs(down))),
+            _log(ops.sqrt(power)), ops.log(kurtosis + 1.0), flat, *ends]  # fmt: skip
 
 
 def _bands(images: Tensor) -> list[Tensor]:
@@ -73,7 +75,7 @@ def _bands(images: Tensor) -> list[Tensor]:
             chroma.append(_log(ops.sqrt(ops.mean(energy[:, 1:], axis=1, keepdims=True))))
         if not band:
             corners = (blocks[:, :, 0, :, 0] - blocks[:, :, 0, :, 1] - blocks[:, :, 1, :, 0] + blocks[:, :, 1, :, 1])[..., :1] / 4
-            diagonal = ops.mean(ops.square(corners), axis=(1, 2)) / (energy[:, :1] + FLOOR**2)
+            diagonal = _mean(ops.square(corners)) / (energy[:, :1] + FLOOR**2)
     return [*luma, *chroma, diagonal]
 
 
@@ -81,10 +83,17 @@ def _changes(luma: Tensor) -> Tensor:
     """Return the logarithms of how clips (batch, frames, height, width) in 0..1 change over time, (batch, 3)."""
     change = luma[:, 1:] - luma[:, :-1]
     jerk = change[:, 1:] - change[:, :-1] if luma.shape[1] > 2 else change
-    brightness = ops.mean(change, axis=(2, 3))
-    means = [ops.mean(ops.abs(change), axis=(1, 2, 3)), ops.mean(ops.abs(jerk), axis=(1, 2, 3)),
-             ops.mean(ops.abs(brightness), axis=1)]  # fmt: skip
-    return _log(ops.stack(means, axis=-1))
+    means = [ops.mean(_mean(values, (3, 2)), axis=1) for values in (ops.abs(change), ops.abs(jerk))]
+    brightness = ops.mean(ops.abs(_mean(change, (3, 2))), axis=1)
+    return _log(ops.stack([*means, brightness], axis=-1))
+
+
+def _mean(values: Tensor, axes: tuple[int, ...] = (2, 1)) -> Tensor:
+    """Return the mean over width and height, one after the other: ONNX Runtime adds up numbers in turn in float32, and over a
+    whole picture loses all but four digits."""
+    for axis in axes:
+        values = ops.mean(values, axis=axis)
+    return values
 
 
 def _log(values: Tensor) -> Tensor:
