@@ -1,7 +1,7 @@
-"""Gathers calls of the network from many requests into batches, on threads of its own.
+"""Gathers calls of the network from many requests into batches, on a thread of its own.
 
 Whatever waits while a call runs is scored together in the next one, so an idle model answers at once and a busy one in large
-batches, without a time to wait. TensorFlow's own operation for it (`tf.nondifferentiable_batch`) would have to be written into
+batches. Clients that were answered together ask again together: the next call waits a moment for as many. TensorFlow's own operation for it (`tf.nondifferentiable_batch`) would have to be written into
 every SavedModel, and blocks a thread for each request.
 """
 
@@ -41,22 +41,23 @@ class _Group:
 
 
 class Batcher:
-    """Calls functions on its threads, those of equal keys with many inputs at a time.
+    """Calls functions on its thread, those of equal keys with many inputs at a time.
 
     A function takes arrays by name, whose first axis is that of rows, and returns arrays by name, and the names of those that
     have a row for each row of its inputs; each request gets its own rows of these, and the whole of the others.
     """
 
-    def __init__(self, size: int = 16, queue: int = 1000, threads: int = 1,
+    def __init__(self, size: int = 16, wait: float = 0.01, queue: int = 1000,
                  observe: Callable[[Any, int, float], None] = lambda key, rows, waited: None):  # fmt: skip
-        """Start the threads. `size` is that of a batch in rows, `queue` the number of requests that may wait, and `observe` is
-        called with the key and rows of each batch and the seconds that its first request has waited."""
-        self.size, self.queue, self.observe = size, queue, observe
+        """Start the thread. `size` is that of a batch in rows, `wait` the seconds that a request waits at most for as many rows
+        as the last batch had, `queue` the number of requests that may wait, and `observe` is called with the key and rows of
+        each batch and the seconds that its first request has waited."""
+        self.size, self.wait, self.queue, self.observe = size, wait, queue, observe
+        self._last: tuple[Hashable, int] = None, 0  # key and rows of the last batch
         self._groups: dict[Hashable, _Group] = {}  # the one whose turn is next first
         self._changed, self._waiting, self._closed = threading.Condition(), 0, False
-        self._threads = [threading.Thread(target=self._work, name="inference", daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._thread.start()
 
     @property
     def waiting(self) -> int:
@@ -72,12 +73,11 @@ class Batcher:
         return self._add(object(), lambda: function(*args), _Request({}, 0), False)
 
     def close(self) -> None:
-        """Answer what has been submitted, and end the threads."""
+        """Answer what has been submitted, and end the thread."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+            self._changed.notify()
+        self._thread.join()
 
     def _add(self, key: Hashable, function: Callable[..., Any], request: _Request, batched: bool) -> "Future[Any]":
         with self._changed:
@@ -107,6 +107,7 @@ class Batcher:
                 if self._closed:
                     return None
                 self._changed.wait()
+            self._await_others(next(iter(self._groups.values())))
             group, taken, rows = self._groups.pop(next(iter(self._groups))), list[_Request](), 0
             while group.requests and (not taken or rows + group.requests[0].rows <= self.size):
                 taken.append(group.requests.popleft())
@@ -114,7 +115,16 @@ class Batcher:
             if group.requests:
                 self._groups[group.key] = group
             self._waiting -= len(taken)
+            self._last = group.key, rows
         return group, taken
+
+    def _await_others(self, group: _Group) -> None:
+        """Wait until the group has as many rows as the last batch, if it was one of this group, and nobody else waits."""
+        key, rows = self._last
+        end = group.requests[0].since + self.wait
+        while (group.key == key and len(self._groups) == 1 and sum(each.rows for each in group.requests) < rows
+               and not self._closed and (left := end - time.monotonic()) > 0):  # fmt: skip
+            self._changed.wait(left)
 
     def _answer(self, function: Callable[..., Any], requests: list[_Request]) -> None:
         """Answer requests with one call, or if it fails with one for each, so that a bad one only fails itself."""

@@ -126,7 +126,7 @@ class Models:
             raise UserError(f"Two runs are named {twice[0]}, and a model is asked for by its name: rename one of the folders.")
         self.labels = self.settings.labels_of(self._runs)
         self.metrics = Metrics(lambda: self._batcher.waiting)
-        self._batcher = Batcher(batch.size, batch.queue, observe=lambda key, *figures: self.metrics.batch(key[0], *figures))
+        self._batcher = Batcher(batch.size, batch.wait, batch.queue, lambda key, *figures: self.metrics.batch(key[0], *figures))
         self._versions: dict[str, dict[int, _Version]] = {name: {} for name in self._runs}
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._wake, self._stopped, self._unloaded = threading.Event(), False, False

@@ -19,11 +19,14 @@ class BatchSettings:
 
     size: int = 16  # 8 serve fewer images a second (benchmarks/serving.py)
     """Maximum number of images or clips in one call of the network."""
+    wait: float = 0.01
+    """Maximum time in seconds that a request waits for as many others as were scored together before; alone, it never waits."""
     queue: int = 1000
     """Maximum number of requests that wait; those above it are refused with 503."""
 
     def __post_init__(self) -> None:
         require_minimum(1, "batch", self, "size", "queue")
+        require_minimum(0, "batch", self, "wait")
 
 
 @dataclass(frozen=True)
