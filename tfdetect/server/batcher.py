@@ -1,8 +1,9 @@
 """Gathers calls of the network from many requests into batches, on a thread of its own.
 
 Whatever waits while a call runs is scored together in the next one, so an idle model answers at once and a busy one in large
-batches. Clients that were answered together ask again together: the next call waits a moment for as many. TensorFlow's own operation for it (`tf.nondifferentiable_batch`) would have to be written into
-every SavedModel, and blocks a thread for each request.
+batches. Clients that were answered together ask again together: the next call waits a moment for as many. TensorFlow's own
+operation for batches (`tf.nondifferentiable_batch`) would have to be written into every SavedModel, and blocks a thread for each
+request.
 """
 
 import threading
