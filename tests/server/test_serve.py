@@ -17,8 +17,9 @@ import pytest
 from served import SECONDS, add_version, picture, wait_for, write_half_plus_run
 
 from tfdetect import cli
+from tfdetect.errors import UserError
 from tfdetect.server.models import Models
-from tfdetect.server.settings import ServeSettings
+from tfdetect.server.settings import BatchSettings, ServeSettings
 from tfdetect.verbs import serve
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "serve.py"
@@ -137,3 +138,11 @@ def test_a_signal_before_uvicorn_handles_them_stops_the_server(run, monkeypatch,
         for each, handler in handlers.items():
             signal.signal(each, handler)
     assert stopping == [True] and capsys.readouterr().out.endswith("Stopped.\n")
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
+def test_a_wait_that_no_thread_can_wait_is_refused_with_its_flag(seconds):
+    with pytest.raises(UserError, match=r"--batch\.wait must be within 0\.\.86400 seconds"):
+        BatchSettings(wait=seconds)
+    with pytest.raises(UserError, match=r"--reload within 0\.\.86400 seconds"):
+        ServeSettings(reload=seconds)

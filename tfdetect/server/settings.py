@@ -11,6 +11,7 @@ from tfdetect.errors import UserError, require_minimum
 from tfdetect.server.limits import Access, ServeLimits
 
 LABEL = re.compile(r"(?:(?P<model>[^/]+):)?(?P<label>[^/:=]+)=(?P<version>\d+)")
+LONGEST = 86_400  # seconds that anything waits; threads cannot wait without limit
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class BatchSettings:
 
     def __post_init__(self) -> None:
         require_minimum(1, "batch", self, "size", "queue")
-        require_minimum(0, "batch", self, "wait")
+        if not 0 <= self.wait <= LONGEST:
+            raise UserError(f"--batch.wait must be within 0..{LONGEST} seconds, got {self.wait:g}.")
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ class ServeSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
             raise UserError(f"--port must be within 0..65535, got {self.port}.")
-        if self.versions < 1 or self.reload < 0:
-            raise UserError(f"--versions must be at least 1 and --reload at least 0, got {self.versions} and {self.reload:g}.")
+        if self.versions < 1 or not 0 <= self.reload <= LONGEST:
+            raise UserError(f"--versions must be at least 1 and --reload within 0..{LONGEST} seconds, got {self.versions} and "
+                            f"{self.reload:g}.")  # fmt: skip
         if wrong := [text for text in self.labels if not LABEL.fullmatch(text)]:
             raise UserError(f"--labels takes names such as stable=1 or cnn:stable=1, got {wrong[0]}.")
 
