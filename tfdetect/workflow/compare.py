@@ -100,7 +100,7 @@ def load(folders: Sequence[Path], trust: bool = False) -> dict[str, Scored]:
 def refuse_folder_of_runs(folder: Path) -> None:
     """Raise UserError, with the command that compares them, for the folder of a study or any other that holds runs."""
     inside = [run for run in artifacts.find_runs(folder) if run != folder and Artifact(run).is_finished]
-    if inside:
+    if len(inside) > 1:
         raise UserError(f"{folder} is no run, but a folder with {plural(len(inside), 'finished run')}; name those to compare: "
                         f"{installation.command('evaluate', '--compare', *inside)}")  # fmt: skip
 
